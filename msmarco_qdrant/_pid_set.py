@@ -1,0 +1,45 @@
+"""Which pids a run has seen, in about 13 bytes each."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_left
+
+_BUCKET_BITS = 12
+
+
+class PidSet:
+    """A set of strings that can only grow, kept as 108 bits of a hash of each.
+
+    Sorted arrays in 4,096 buckets: 12 bytes a pid and the arrays' spare room, where a Python set
+    of strings takes over 100. Two different pids are taken for one with a probability of
+    n**2 / 2**109: 1e-19 for the 8.8 million passages of MS MARCO.
+    """
+
+    def __init__(self) -> None:
+        # Of the 108 bits, 12 choose the bucket, 64 sort it, and 32 stand beside those.
+        self._high = [array("Q") for _ in range(1 << _BUCKET_BITS)]
+        self._low = [array("I") for _ in range(1 << _BUCKET_BITS)]
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, pid: str) -> bool:
+        """Add a pid; False if it was there."""
+        digest = hashlib.blake2b(pid.encode(), digest_size=14).digest()
+        bucket = int.from_bytes(digest[:2], "little") >> (16 - _BUCKET_BITS)
+        high = int.from_bytes(digest[2:10], "little")
+        low = int.from_bytes(digest[10:], "little")
+        highs, lows = self._high[bucket], self._low[bucket]
+        place = bisect_left(highs, high)
+        for index in range(place, len(highs)):
+            if highs[index] != high:
+                break
+            if lows[index] == low:
+                return False
+        highs.insert(place, high)
+        lows.insert(place, low)
+        self._count += 1
+        return True

@@ -1,0 +1,506 @@
+"""The command line: parse, call, print.
+
+Standard output is for answers, as text for people or with `--json` as one JSON document; progress,
+warnings and errors go to standard error. Exit status: 0 all went in, 1 failed, 2 wrong usage,
+3 finished with rejects, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from msmarco_qdrant import __version__
+from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.catalog import PublishedModel
+    from msmarco_qdrant.corpus import Corpus, Format
+    from msmarco_qdrant.records import Hit, IngestReport, Scalar
+    from msmarco_qdrant.rejects import RejectsFile
+    from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.settings import Settings
+    from msmarco_qdrant.stores import Store
+
+FAILED, USAGE, REJECTS, INTERRUPTED = 1, 2, 3, 130
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        status = cli.main(
+            arguments, prog_name="msmarco-qdrant", standalone_mode=False, auto_envvar_prefix=None
+        )
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except UsageError as exc:
+        return _failed(exc, USAGE)
+    except MsmarcoQdrantError as exc:
+        return _failed(exc, FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return int(status or 0)
+
+
+def _failed(exc: MsmarcoQdrantError, status: int) -> int:
+    click.echo(f"Error: {exc}", err=True)
+    return status
+
+
+# ---- options that several commands share -----------------------------------------------------
+
+
+def _store_option(command: _F) -> _F:
+    return click.option(
+        "--store",
+        metavar="PATH",
+        help="Where the passages are kept.  [default: MSMARCO_QDRANT_STORE or ./qdrant_data]",
+    )(command)
+
+
+def _collection_option(command: _F) -> _F:
+    return click.option(
+        "--collection",
+        metavar="NAME",
+        help="The collection's name.  [default: MSMARCO_QDRANT_COLLECTION or msmarco]",
+    )(command)
+
+
+def _json_option(command: _F) -> _F:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+    )(command)
+
+
+def _settings(**given: str | None) -> Settings:
+    """The environment's settings, with what was given on the command line on top."""
+    from pydantic import ValidationError
+
+    from msmarco_qdrant.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"MSMARCO_QDRANT_{str(error['loc'][0]).upper()}: {error['msg']}"
+            for error in exc.errors()
+        )
+        raise UsageError(f"a setting is wrong: {problems}") from exc
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Store]:
+    from msmarco_qdrant.stores import open_store
+
+    with closing(open_store(settings.store)) as store:
+        yield store
+
+
+# ---- commands ------------------------------------------------------------------------------
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="msmarco-qdrant")
+def cli() -> None:
+    """Search passages by meaning: MS MARCO models of sentence-transformers, kept in Qdrant.
+
+    `msmarco-qdrant quickstart` shows it all in half a minute.
+    """
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@_store_option
+@_collection_option
+@click.option(
+    "--model",
+    metavar="NAME_OR_DIR",
+    help="The model to encode with.  [default: the collection's own, or for a new one "
+    "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "tsv", "jsonl", "parquet"]),
+    default="auto",
+    show_default=True,
+    help="How the sources are written.",
+)
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where rows that cannot go in are written.  [default: rejects-<time>.jsonl]",
+)
+@click.option("--allow-rejects", is_flag=True, help="Exit with 0 even if rows were rejected.")
+@click.option("--max-passages", type=click.IntRange(min=1), metavar="N", help="Stop after N.")
+@_json_option
+def ingest(  # noqa: PLR0913  # one for each option
+    *,
+    sources: tuple[str, ...],
+    store: str | None,
+    collection: str | None,
+    model: str | None,
+    form: Format,
+    rejects: Path | None,
+    allow_rejects: bool,
+    max_passages: int | None,
+    as_json: bool,
+) -> int:
+    """Encode passages and keep them, creating the collection if need be.
+
+    SOURCE is a file of passages as TSV (pid<TAB>text), JSON lines or Parquet, gzipped or not, or
+    '-' for standard input. Running the same command again writes nothing twice, and goes on where
+    an earlier run was interrupted. An empty line holds no passage and is skipped.
+    """
+    from msmarco_qdrant.corpus import Corpus
+    from msmarco_qdrant.rejects import RejectsFile
+
+    settings = _settings(store=store, collection=collection)
+    corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
+    path = rejects or Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
+    with RejectsFile(path) as rejected:
+        report = _ingest(settings, corpus, model, max_passages, rejected)
+    if as_json:
+        _print_json(_report_json(report))
+    else:
+        click.echo(_report_text(report))
+    if report.rejected:
+        click.echo(f"{report.rejected:,} rows were rejected; they are in {path}", err=True)
+    return REJECTS if report.rejected and not allow_rejects else 0
+
+
+def _ingest(
+    settings: Settings,
+    corpus: Corpus,
+    model: str | None,
+    max_passages: int | None,
+    rejected: RejectsFile | None,
+) -> IngestReport:
+    from msmarco_qdrant._progress import ProgressDisplay
+    from msmarco_qdrant.ingest import ingest_passages
+
+    progress = ProgressDisplay()
+    click.echo(f"ingesting into '{settings.collection}' in {settings.store}", err=True)
+    try:
+        return ingest_passages(
+            corpus,
+            settings.store,
+            collection=settings.collection,
+            model=model,
+            default_model=settings.model,
+            max_passages=max_passages,
+            window=settings.window,
+            on_reject=rejected.write if rejected else None,
+            on_progress=progress,
+        )
+    except KeyboardInterrupt:
+        written = progress.last.report.written if progress.last else 0
+        click.echo(
+            f"\n{written:,} passages were written; run the same command again to go on.", err=True
+        )
+        raise
+    finally:
+        progress.close()
+
+
+@cli.command()
+@click.argument("phrase", required=False)
+@_store_option
+@_collection_option
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, metavar="N")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Only passages whose meta has this value; several fields must all hold, of several "
+    "values of one field any one.",
+)
+@click.option("--exact", is_flag=True, help="Compare with every passage, without the index.")
+@click.option("--model", metavar="NAME_OR_DIR", help="Where to load the collection's model from.")
+@click.option(
+    "--queries",
+    type=click.Path(exists=False, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Search for every query of a file (qid<TAB>text, or JSON lines) instead of PHRASE.",
+)
+@click.option(
+    "--run",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="With --queries: write the answers as a TREC run.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(1, 10_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="With --queries: hits a query.",
+)
+@_json_option
+def search(  # noqa: PLR0913  # one for each option
+    *,
+    phrase: str | None,
+    store: str | None,
+    collection: str | None,
+    limit: int,
+    filters: tuple[str, ...],
+    exact: bool,
+    model: str | None,
+    queries: Path | None,
+    run: Path | None,
+    depth: int,
+    as_json: bool,
+) -> None:
+    """Find the passages that answer PHRASE: keywords, a phrase or a question."""
+    if (phrase is None) == (queries is None) or (queries is None) != (run is None):
+        raise click.UsageError("give a PHRASE, or both --queries FILE and --run FILE")
+    if queries is not None and filters:
+        raise click.UsageError("--filter goes with a PHRASE, not with --queries")
+    from msmarco_qdrant.search import SearchClient
+
+    settings = _settings(store=store, collection=collection)
+    meta_filter = _parse_filters(filters)
+    with _opened(settings) as opened:
+        client = SearchClient.open(opened, collection=settings.collection, model=model)
+        if phrase is not None:
+            hits = client.search(phrase, limit=limit, meta_filter=meta_filter, exact=exact)
+            _print_hits(hits, as_json=as_json)
+        elif queries is not None and run is not None:
+            _search_many(client, queries, run, depth, exact=exact, as_json=as_json)
+
+
+def _search_many(
+    client: SearchClient, queries: Path, run: Path, depth: int, *, exact: bool, as_json: bool
+) -> None:
+    from msmarco_qdrant.corpus import read_queries
+    from msmarco_qdrant.evaluate import run_queries, write_run
+
+    answers = run_queries(client, read_queries(queries), depth=depth, exact=exact)
+    with _replacing(run) as file:
+        count = write_run(answers, file)
+    if as_json:
+        _print_json({"queries": count, "run": str(run)})
+    else:
+        click.echo(f"{count:,} queries answered in {run}")
+
+
+def _parse_filters(filters: Sequence[str]) -> dict[str, list[Scalar]] | None:
+    """`field=value` pairs; a value matches as a string and as the number or boolean it reads as."""
+    parsed: dict[str, list[Scalar]] = {}
+    for text in filters:
+        field, equals, value = text.partition("=")
+        if not equals or not field:
+            raise click.UsageError(f"--filter {text!r}: expected FIELD=VALUE")
+        parsed.setdefault(field, []).extend(_readings(value))
+    return parsed or None
+
+
+def _readings(value: str) -> list[Scalar]:
+    readings: list[Scalar] = [value]
+    if value in ("true", "false"):
+        readings.append(value == "true")
+    with suppress(ValueError):
+        readings.append(float(value))  # equal to integers and floats alike
+    return readings
+
+
+@cli.command()
+@_store_option
+@_collection_option
+@_json_option
+def info(*, store: str | None, collection: str | None, as_json: bool) -> None:
+    """Tell what a store holds: each collection's size, index, model and settings."""
+    from msmarco_qdrant.inspection import describe_store
+
+    settings = _settings(store=store)
+    with _opened(settings) as opened:
+        description = describe_store(opened, collection)
+    if as_json:
+        _print_json(asdict(description))
+        return
+    click.echo(f"store       {description.store} ({description.engine})")
+    click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in description.versions.items()))
+    for entry in description.collections:
+        card, bm25 = entry.metadata.encoder, entry.metadata.bm25
+        click.echo(f"\ncollection  {entry.name} -> {entry.info.name}")
+        click.echo(f"passages    {entry.info.points:,}")
+        click.echo(f"index       {entry.info.indexed:,} vectors in {entry.info.segments} segments")
+        click.echo(f"model       {card.model} ({card.dimension}, {card.similarity})")
+        click.echo(f"fingerprint {card.fingerprint}")
+        click.echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
+        click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
+    if not description.collections:
+        click.echo("\nno collections yet")
+
+
+@cli.command()
+@_json_option
+def models(*, as_json: bool) -> None:
+    """List the published models, with the figures that their authors published."""
+    from msmarco_qdrant.catalog import PUBLISHED_MODELS
+
+    if as_json:
+        _print_json([_model_json(model) for model in PUBLISHED_MODELS])
+        return
+    head = ("model", "kind", "similarity", "dim", "DL19", "DL20", "dev", "passages/s GPU")
+    rows = [head, *(_model_row(model) for model in PUBLISHED_MODELS)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        click.echo("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+    click.echo(
+        "\nDL19, DL20: NDCG@10 on TREC DL 2019 and 2020; dev: MRR@10 on MS MARCO dev; in percent"
+    )
+
+
+def _model_json(model: PublishedModel) -> dict[str, Any]:
+    entry = asdict(model)
+    for name in entry:
+        value = getattr(model, name)
+        if hasattr(value, "_asdict"):  # a figure with its source, or a package
+            entry[name] = value._asdict()
+    return entry
+
+
+def _model_row(model: PublishedModel) -> tuple[str, ...]:
+    figures = (
+        model.ndcg10_dl19,
+        model.ndcg10_dl20,
+        model.mrr10_dev,
+        model.passages_per_second_gpu,
+    )
+    return (
+        model.name,
+        model.kind,
+        model.similarity or "-",
+        str(model.dimension or "-"),
+        *("-" if figure is None else f"{figure.value:g}" for figure in figures),
+    )
+
+
+@cli.command()
+@_store_option
+@_collection_option
+@_json_option
+def optimize(*, store: str | None, collection: str | None, as_json: bool) -> None:
+    """Build the index over what was written since it was last built.
+
+    `ingest` does this at its end; this is for after an interruption. Until it is done, new
+    passages are found by comparing with each of them.
+    """
+    settings = _settings(store=store, collection=collection)
+    with _opened(settings) as opened:
+        target = opened.collection(settings.collection)
+        click.echo("building the index; this can take minutes, interrupting it is safe", err=True)
+        started = time.perf_counter()
+        target.optimize()
+        state, seconds = target.info(), time.perf_counter() - started
+    if as_json:
+        _print_json({**asdict(state), "seconds": seconds})
+    else:
+        click.echo(f"{state.points:,} passages, {state.indexed:,} vectors indexed, {seconds:.1f} s")
+
+
+@cli.command()
+@_store_option
+@click.option("--model", metavar="NAME_OR_DIR", help="The model to encode the sample with.")
+def quickstart(*, store: str | None, model: str | None) -> None:
+    """Ingest a sample of 300 passages, ask it three questions, and show the answers."""
+    from msmarco_qdrant.corpus import Corpus
+    from msmarco_qdrant.quickstart import COLLECTION, QUESTIONS, default_model, sample_passages
+    from msmarco_qdrant.search import SearchClient
+
+    settings = _settings(store=store, collection=COLLECTION)
+    with sample_passages() as path:
+        report = _ingest(settings, Corpus(path), model or default_model(), None, None)
+    click.echo(_report_text(report))
+    with SearchClient.open(settings.store, collection=COLLECTION) as client:
+        for question in QUESTIONS:
+            click.echo(f"\n$ msmarco-qdrant search {question!r} --limit 2")
+            _print_hits(client.search(question, limit=2), as_json=False)
+    click.echo(
+        f"\nYour own: msmarco-qdrant ingest FILE --store {settings.store}, then "
+        f"msmarco-qdrant search 'a phrase' --store {settings.store}"
+    )
+
+
+# ---- printing ------------------------------------------------------------------------------
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _report_json(report: IngestReport) -> dict[str, Any]:
+    return {
+        "read": report.read,
+        "written": report.written,
+        "unchanged": report.unchanged,
+        "rejected": report.rejected,
+        "seconds": round(report.seconds, 3),
+        "passages_per_second": round(report.passages_per_second, 1),
+    }
+
+
+def _report_text(report: IngestReport) -> str:
+    return (
+        f"{report.read:,} read: {report.written:,} written, {report.unchanged:,} unchanged, "
+        f"{report.rejected:,} rejected; {report.seconds:.1f} s, "
+        f"{report.passages_per_second:,.1f} passages/s"
+    )
+
+
+def _print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([asdict(hit) for hit in hits])
+        return
+    width = min(shutil.get_terminal_size().columns, 100)
+    for hit in hits:
+        click.echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
+        click.echo(
+            textwrap.fill(hit.text, width, initial_indent="     ", subsequent_indent="     ")
+        )
+        if hit.meta:
+            click.echo(f"     {json.dumps(hit.meta, ensure_ascii=False)}")
+    if not hits:
+        click.echo("no passage found")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A file that appears under its name when it is complete, or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+        temporary.replace(path)
+    except OSError as exc:
+        raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""BM25 weights as sparse vectors.
+
+The tokens, stop words, stemming and hashing are Qdrant's own (`qdrant_edge.Bm25`, the same code
+as the server's model `qdrant/bm25`), so one encoder serves both engines. The engine multiplies by
+the IDF of its collection; a passage's weight for a token is
+``tf * (k + 1) / (tf + k * (1 - b + b * length / avg_len))``
+(Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msmarco_qdrant.records import Bm25Settings, SparseVector
+
+if TYPE_CHECKING:
+    from qdrant_edge import Bm25
+
+# With b=0 a weight is tf * (k + 1) / (tf + k), which tends to tf as k grows: the sum over the
+# tokens of a passage is then its length. At 1e6 the error is under 1e-3 tokens for tf < 30.
+_COUNTING_K = 1e6
+
+
+class Bm25Encoder:
+    """Passages and phrases to BM25 sparse vectors.
+
+    Args:
+        settings: The collection's settings; a phrase needs only the language.
+
+    Raises:
+        ValueError: For settings that the formula does not allow.
+    """
+
+    def __init__(self, settings: Bm25Settings) -> None:
+        self.settings = settings
+        self._weights = _bm25(settings.k, settings.b, settings.avg_len, settings.language)
+        self._counts = _bm25(_COUNTING_K, 0.0, settings.avg_len, settings.language)
+
+    def encode_passage(self, text: str) -> SparseVector:
+        """Term-frequency weights of a passage, without the IDF."""
+        vector = self._weights.embed_document(text)
+        return SparseVector(vector.indices, vector.values)
+
+    def count_tokens(self, text: str) -> int:
+        """The passage's length as the formula sees it: its tokens without stop words."""
+        return round(sum(self._counts.embed_document(text).values))
+
+
+def _bm25(k: float, b: float, avg_len: float, language: str) -> Bm25:
+    from qdrant_edge import Bm25, Bm25Config
+
+    return Bm25(Bm25Config(k=k, b=b, avg_len=avg_len, language=language))

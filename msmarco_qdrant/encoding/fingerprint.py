@@ -1,0 +1,117 @@
+"""What makes two models the same model.
+
+The fingerprint covers what decides a vector: the bytes of the weights, the tokenizer, the modules
+after the transformer and their configuration, the length at which a text is cut, and both
+prompts. It leaves out what does not: name, path, revision, device, precision, backend. So a model
+from the hub, from a package and from a directory is one model, whatever each copy is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from msmarco_qdrant.errors import ModelNotFoundError
+from msmarco_qdrant.records import Prompts
+
+_VERSION = "msmarco-qdrant fingerprint 1"
+# In the order in which sentence-transformers and transformers prefer them.
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model")
+# Written by the library on saving; they say which version wrote, not what is computed.
+_VOLATILE = frozenset(
+    {"__version__", "transformers_version", "_name_or_path"}
+    | {"module_input_name", "module_output_name"}
+)
+
+
+def fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -> str:
+    """Sha256 of a model's directory, as 64 hexadecimal digits.
+
+    Args:
+        directory: A directory in the layout of sentence-transformers, or of transformers alone.
+        prompts: What is put in front of phrases and passages.
+        max_seq_length: Tokens after which a text is cut.
+
+    Raises:
+        ModelNotFoundError: If the directory holds no weights.
+    """
+    modules = _modules(directory)
+    parts: dict[str, Any] = {
+        "version": _VERSION,
+        "prompts": [prompts.query, prompts.passage],
+        "max_seq_length": max_seq_length,
+        "modules": [
+            {
+                "type": module["type"],
+                # The transformer's own configuration repeats library defaults; weights decide.
+                "config": {} if index == 0 else _config(module["path"]),
+                "files": _files(module["path"], _WEIGHT_FILES, "*.safetensors"),
+                "tokenizer": _files(module["path"], _TOKENIZER_FILES),
+            }
+            for index, module in enumerate(modules)
+        ],
+    }
+    if not parts["modules"][0]["files"]:
+        raise ModelNotFoundError(
+            f"{directory} holds no weights: expected one of {', '.join(_WEIGHT_FILES)}"
+        )
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file, remembered for as long as its size and time stay."""
+    status = path.stat()
+    return _file_sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _file_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _modules(directory: Path) -> list[dict[str, Any]]:
+    listing = directory / "modules.json"
+    if not listing.is_file():  # a plain transformers directory: mean pooling is the default
+        return [{"type": "Transformer", "path": directory}]
+    return [
+        # Only the class name: its package moved between major versions of the library.
+        {"type": entry["type"].rpartition(".")[2], "path": directory / entry["path"]}
+        for entry in json.loads(listing.read_text("utf-8"))
+    ]
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    if not path.is_file():
+        return {}
+    config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if any(name.startswith("pooling_mode") for name in config):
+        return _pooling(config)
+    return {name: value for name, value in config.items() if name not in _VOLATILE}
+
+
+def _pooling(config: dict[str, Any]) -> dict[str, Any]:
+    """One form for what version 6 writes as a name and earlier ones as a row of flags."""
+    prefix, suffixes = "pooling_mode_", ("_tokens", "_token")
+    flags = [name.removeprefix(prefix) for name, on in config.items() if on is True]
+    for suffix in suffixes:
+        flags = [flag.removesuffix(suffix) for flag in flags]
+    mode = config.get("pooling_mode") or "+".join(
+        sorted(flag for flag in flags if flag != "include_prompt")
+    )
+    return {"pooling": mode, "include_prompt": config.get("include_prompt", True)}
+
+
+def _files(directory: Path, preferred: tuple[str, ...], pattern: str = "") -> list[str]:
+    """Digests of the first preferred file there is, or of all that match (sharded weights)."""
+    for name in preferred:
+        if (directory / name).is_file():
+            return [file_sha256(directory / name)]
+    if not pattern or not directory.is_dir():
+        return []
+    return [file_sha256(path) for path in sorted(directory.glob(pattern))]

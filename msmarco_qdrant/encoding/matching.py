@@ -1,0 +1,50 @@
+"""The encoder of a collection: the one whose vectors are inside, or an error."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from msmarco_qdrant.encoding.loading import load_encoder
+from msmarco_qdrant.encoding.protocol import Encoder
+from msmarco_qdrant.errors import ModelMismatchError
+from msmarco_qdrant.records import EncoderCard
+
+
+def encoder_of(
+    collection: str, card: EncoderCard, model: str | PathLike[str] | None = None
+) -> Encoder:
+    """Load the encoder of a collection.
+
+    Args:
+        collection: Its name, for messages.
+        card: What the collection's metadata say of its encoder.
+        model: Where to load it from, when not by the name that the metadata remember.
+
+    Raises:
+        ModelMismatchError: If what is loaded is another model.
+        ModelNotFoundError: If it cannot be loaded.
+    """
+    encoder = load_encoder(model if model is not None else card.model, prompts=card.prompts)
+    check_same(collection, card, encoder.card)
+    return encoder
+
+
+def check_same(collection: str, stored: EncoderCard, offered: EncoderCard) -> None:
+    """Refuse a model that is not the one whose vectors the collection holds.
+
+    Raises:
+        ModelMismatchError: Naming both sides.
+    """
+    if offered.fingerprint == stored.fingerprint:
+        return
+    if offered.model == stored.model:
+        raise ModelMismatchError(
+            f"collection '{collection}' holds vectors of another {stored.model} than the one "
+            f"loaded: fingerprint {stored.fingerprint[:8]}, loaded {offered.fingerprint[:8]}. "
+            "Pass the original with --model DIRECTORY, or ingest into another collection"
+        )
+    raise ModelMismatchError(
+        f"collection '{collection}' holds vectors of {stored.model} ({stored.dimension}); "
+        f"you asked for {offered.model} ({offered.dimension}): "
+        f"pass --model {stored.model}, or ingest into another collection"
+    )

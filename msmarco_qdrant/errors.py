@@ -1,0 +1,126 @@
+"""Every error this package raises on purpose.
+
+The tree::
+
+    MsmarcoQdrantError
+    ├── UsageError                 the call cannot mean anything: a bad name, a bad option
+    │   └── MissingExtraError      an optional dependency is not installed
+    ├── SourceError                a source of passages or queries cannot be read
+    ├── ModelError
+    │   ├── ModelNotFoundError     a model name or directory leads nowhere
+    │   ├── ModelMismatchError     the model is not the one that filled the collection
+    │   └── EncodingError          a phrase has no finite vector
+    ├── StoreError
+    │   ├── StoreNotFoundError     nothing is stored there
+    │   ├── StoreUnavailableError  the place cannot be written or reached
+    │   ├── StoreInUseError        another process holds the directory
+    │   ├── StoreCorruptError      what is stored there cannot be understood
+    │   ├── UnsupportedError       this engine cannot do that
+    │   ├── CollectionNotFoundError
+    │   ├── SchemaError            a vector of a wrong name or dimension, a second creation
+    │   └── PidCollisionError      a point holds another pid than its id stands for
+    └── IngestStoppedError         an ingest ended early; `report` says how far it got
+
+A message says what was found, what was expected, and the next step. Exceptions of third-party
+libraries are mapped into this tree in the one module that talks to that library, with the
+original as ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.records import IngestReport
+
+
+class MsmarcoQdrantError(Exception):
+    """The root: `except MsmarcoQdrantError` catches everything raised here on purpose."""
+
+
+class UsageError(MsmarcoQdrantError):
+    """The call cannot mean anything: a bad name or value, or two that exclude each other."""
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency is needed and not installed.
+
+    Args:
+        feature: What was asked for, as the subject of a sentence ("reading Parquet").
+        extra: The extra of this distribution that brings it ("parquet").
+    """
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the extra '{extra}': pip install 'msmarco-qdrant[{extra}]'"
+        )
+        self.extra = extra
+
+
+class SourceError(MsmarcoQdrantError):
+    """A source of passages or queries is missing, unreadable, or of another form than said."""
+
+
+class ModelError(MsmarcoQdrantError):
+    """Something is wrong with a model."""
+
+
+class ModelNotFoundError(ModelError):
+    """A model name or directory leads nowhere."""
+
+
+class ModelMismatchError(ModelError):
+    """The model offered is not the one whose vectors the collection holds."""
+
+
+class EncodingError(ModelError):
+    """The model gives no finite, non-zero vector for a phrase, not even in float32."""
+
+
+class StoreError(MsmarcoQdrantError):
+    """Something is wrong with the place where passages are kept."""
+
+
+class StoreNotFoundError(StoreError):
+    """Nothing is stored at that path or URL."""
+
+
+class StoreUnavailableError(StoreError):
+    """The place exists in principle, but cannot be written or reached."""
+
+
+class StoreInUseError(StoreError):
+    """Another process holds the store's directory."""
+
+
+class StoreCorruptError(StoreError):
+    """What lies in the store cannot be understood by this version."""
+
+
+class UnsupportedError(StoreError):
+    """This engine cannot do what was asked; its `capabilities` say so beforehand."""
+
+
+class CollectionNotFoundError(StoreError):
+    """The store holds no collection of that name."""
+
+
+class SchemaError(StoreError):
+    """A vector of a name or dimension that the collection does not hold, or a second creation."""
+
+
+class PidCollisionError(StoreError):
+    """A stored point carries another pid than the one its point id was derived from."""
+
+
+class IngestStoppedError(MsmarcoQdrantError):
+    """An ingest ended before its source did.
+
+    Attributes:
+        report: What was read and durably written until then. Running the same ingest again goes
+            on from there.
+    """
+
+    def __init__(self, message: str, report: IngestReport) -> None:
+        super().__init__(message)
+        self.report = report

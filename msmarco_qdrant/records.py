@@ -1,0 +1,350 @@
+"""The values that travel between the parts: frozen, slotted, without logic of their own.
+
+Shapes are written as `(rows, columns)`; vectors are NumPy arrays of `float32` throughout.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PointId: TypeAlias = int | uuid.UUID
+"""What Qdrant accepts as a point id: an unsigned 64-bit integer or a UUID."""
+
+Meta: TypeAlias = dict[str, Any]
+"""The user's own fields of a passage: JSON values, nested as they like."""
+
+Scalar: TypeAlias = str | int | float | bool
+
+MetaFilter: TypeAlias = Mapping[str, Scalar | Sequence[Scalar]]
+"""Conditions on `meta` fields: all of them hold; of a sequence of values, any one."""
+
+Similarity: TypeAlias = Literal["cosine", "dot"]
+
+PayloadIndex: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
+
+
+# ---- what people bring ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One passage.
+
+    Attributes:
+        pid: The passage's id, any non-empty string.
+        text: Exactly what is encoded, with a title joined in front where there was one.
+        meta: The user's own fields.
+        source: The file it came from ("" when it was made in Python).
+        line: The line or row in that file, counted from 1 (0 when it was made in Python).
+    """
+
+    pid: str
+    text: str
+    meta: Meta = field(default_factory=dict)
+    source: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query of a file: its id and its phrase."""
+
+    qid: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that cannot become a passage.
+
+    Attributes:
+        source: The file it stands in.
+        line: Its line or row, counted from 1.
+        reason: Why it was refused, as a sentence for people.
+        raw: The first bytes of the row, 4 KiB at most.
+        raw_bytes: The row's whole length in bytes.
+    """
+
+    source: str
+    line: int
+    reason: str
+    raw: bytes
+    raw_bytes: int
+
+
+# ---- models --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What a model wants in front of a phrase and of a passage ("" for nothing)."""
+
+    query: str = ""
+    passage: str = ""
+
+
+NO_PROMPTS = Prompts()
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderCard:
+    """What a collection has to know about the encoder that fills it.
+
+    Attributes:
+        model: The name or directory it was loaded by: a hint for people, never an identity.
+        fingerprint: 64 hexadecimal digits (sha256) over everything that decides a vector.
+        dimension: Length of its vectors.
+        similarity: The measure the model was trained for.
+        prompts: What is put in front of phrases and passages.
+        max_seq_length: Tokens after which a text is cut, special tokens included.
+    """
+
+    model: str
+    fingerprint: str
+    dimension: int
+    similarity: Similarity
+    prompts: Prompts = NO_PROMPTS
+    max_seq_length: int | None = None
+
+    @property
+    def vector_name(self) -> str:
+        """Name of the dense vector: a query of another model cannot match it by accident."""
+        return f"dense-{self.fingerprint[:8]}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedBatch:
+    """Vectors of some of the texts that were handed to an encoder.
+
+    Attributes:
+        positions: int64 `(n,)`, which texts these are, as indices into the input.
+        vectors: float32 `(n, dimension)`, of unit length where the similarity is cosine. A row of
+            NaN stands for a text without a finite, non-zero vector.
+    """
+
+    positions: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Settings:
+    """Parameters of the BM25 weights that a collection's sparse vectors were made with.
+
+    The defaults of `k` and `b` are those of Anserini's MS MARCO passage baseline (k1=0.9, b=0.4,
+    https://github.com/castorini/anserini); `avg_len` was measured on real MS MARCO passages.
+
+    Attributes:
+        k: Saturation of the term frequency.
+        b: Weight of the length normalisation, 0 to 1.
+        avg_len: Mean passage length in tokens after stop words are removed.
+        language: Language of stop words and stemmer.
+    """
+
+    k: float = 0.9
+    b: float = 0.4
+    avg_len: float = 36.6
+    language: str = "english"
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """A sparse vector: uint32 token ids in ascending order, and a float32 weight for each."""
+
+    indices: list[int]
+    values: list[float]
+
+
+# ---- collections ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HnswSettings:
+    """Shape of the HNSW graph.
+
+    Attributes:
+        m: Links a node.
+        ef_construct: Candidates considered while a node is linked.
+    """
+
+    m: int = 16
+    ef_construct: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a physical collection is made of; `migrations/0001_create_passages.py` makes it.
+
+    Attributes:
+        dense: Name of the dense vector.
+        dimension: Its length.
+        similarity: Its measure.
+        sparse: Name of the sparse vector, weighted by IDF in the engine.
+        hnsw: Shape of the dense vector's graph.
+        payload_indexes: Payload fields to index before any data comes.
+    """
+
+    dense: str
+    dimension: int
+    similarity: Similarity
+    sparse: str
+    hnsw: HnswSettings
+    payload_indexes: Mapping[str, PayloadIndex]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionMetadata:
+    """What is kept beside the points: enough to encode the same way again, or to refuse.
+
+    Attributes:
+        schema_version: Version of the payload and vector layout.
+        package_version: The version of this package that created the collection.
+        encoder: The encoder whose vectors are inside.
+        bm25: The settings its sparse vectors were made with.
+        migrations: Names of the migrations that were applied, in order.
+    """
+
+    schema_version: int
+    package_version: str
+    encoder: EncoderCard
+    bm25: Bm25Settings
+    migrations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """The state of a collection.
+
+    Attributes:
+        name: The physical collection's name.
+        points: Passages stored.
+        indexed: Dense and sparse vectors that an index covers; the rest is found by exact scan.
+        segments: Segments they are stored in.
+    """
+
+    name: str
+    points: int
+    indexed: int
+    segments: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointBatch:
+    """Points to write, by columns.
+
+    Attributes:
+        using: Name of the dense vector, which tells whose vectors these are.
+        ids: `n` point ids.
+        dense: float32 `(n, dimension)`.
+        sparse: `n` sparse vectors.
+        payloads: `n` payloads.
+    """
+
+    using: str
+    ids: Sequence[PointId]
+    dense: NDArray[np.float32]
+    sparse: Sequence[SparseVector]
+    payloads: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseQuery:
+    """A nearest-neighbour query.
+
+    Attributes:
+        vector: float32 `(dimension,)`.
+        using: Name of the dense vector to compare with.
+        limit: Points wanted.
+        ef: Candidates considered in the graph; ignored when `exact`.
+        exact: Compare with every point and leave the graph aside.
+        meta_filter: Conditions on `meta` fields.
+    """
+
+    vector: NDArray[np.float32]
+    using: str
+    limit: int
+    ef: int
+    exact: bool = False
+    meta_filter: MetaFilter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPoint:
+    """A point that a query found, with its similarity and payload."""
+
+    id: PointId
+    score: float
+    payload: dict[str, Any]
+
+
+# ---- what people get -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a phrase.
+
+    Attributes:
+        rank: Its place, counted from 1.
+        pid: The passage's id as it was ingested.
+        score: Similarity of phrase and passage: a cosine in [-1, 1], or a dot product.
+        text: The passage's text.
+        meta: The passage's own fields.
+    """
+
+    rank: int
+    pid: str
+    score: float
+    text: str
+    meta: Meta
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did.
+
+    Attributes:
+        read: Rows read, of whatever outcome: `written + unchanged + rejected` at the end.
+        written: Passages stored or rewritten, counted once they are durable.
+        unchanged: Passages that were there already, with the same text and meta.
+        rejected: Rows that could not become a passage.
+        encoded: Passages whose text went through the model (a changed meta alone does not).
+        seconds: Wall time from the first row to the last flush, indexing included.
+        mean_tokens: Mean length of the encoded passages in BM25 tokens, None if none was encoded.
+    """
+
+    read: int
+    written: int
+    unchanged: int
+    rejected: int
+    encoded: int
+    seconds: float
+    mean_tokens: float | None = None
+
+    @property
+    def passages_per_second(self) -> float:
+        """Rows handled a second."""
+        return self.read / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """How far an ingest is.
+
+    Attributes:
+        stage: "passages" while rows are read, encoded and written; "index" while it is built.
+        done: Rows that are through, whether written, unchanged or rejected.
+        fraction: Share of the source that is through, 0 to 1, None when its size is unknown.
+        report: The counts so far.
+    """
+
+    stage: Literal["passages", "index"]
+    done: int
+    fraction: float | None
+    report: IngestReport

@@ -1,0 +1,86 @@
+"""The rejects file: what did not go in, where it stood, and why."""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from msmarco_qdrant.errors import StoreUnavailableError
+from msmarco_qdrant.records import Reject
+
+
+class RejectsFile:
+    """Writes rejects as JSON lines; the file is made with the first of them.
+
+    Args:
+        path: Where; an older file there is replaced when the first reject comes.
+
+    Attributes:
+        path: The same path.
+        count: Rejects written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self._file: IO[str] | None = None
+
+    def write(self, reject: Reject) -> None:
+        """Append a reject.
+
+        Raises:
+            StoreUnavailableError: If the file cannot be written.
+        """
+        try:
+            if self._file is None:
+                self._file = self.path.open("w", encoding="utf-8")
+            json.dump(reject_to_json(reject), self._file, ensure_ascii=False)
+            self._file.write("\n")
+        except OSError as exc:
+            raise StoreUnavailableError(
+                f"cannot write the rejects file {self.path}: {exc.strerror}; name another with "
+                "--rejects"
+            ) from exc
+        self.count += 1
+
+    def close(self) -> None:
+        """Write out what is buffered. Closing twice is no error."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> RejectsFile:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def reject_to_json(reject: Reject) -> dict[str, Any]:
+    """A reject as a JSON object.
+
+    Returns:
+        `file`, `line`, `reason`, `raw_bytes` (the row's whole length), and the row's first 4 KiB
+        as `raw`, or as `raw_base64` where they are not UTF-8.
+    """
+    entry: dict[str, Any] = {
+        "file": reject.source,
+        "line": reject.line,
+        "reason": reject.reason,
+        "raw_bytes": reject.raw_bytes,
+    }
+    cut = len(reject.raw) < reject.raw_bytes
+    try:
+        # Not final: where the row was cut, half a character at the end is no fault of the row.
+        entry["raw"] = codecs.getincrementaldecoder("utf-8")().decode(reject.raw, final=not cut)
+    except UnicodeDecodeError:
+        entry["raw_base64"] = base64.b64encode(reject.raw).decode("ascii")
+    return entry

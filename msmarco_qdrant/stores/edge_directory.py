@@ -1,0 +1,209 @@
+"""The directory of an Edge store: what Qdrant Edge itself does not have.
+
+::
+
+    qdrant_data/
+      .lock                     held by the process that uses the directory
+      store.json                format, aliases, and each collection's metadata; replaced atomically
+      collections/NAME/         one shard of Qdrant Edge for each physical collection
+
+`store.json` names what exists: a directory under `collections/` that it does not name is what a
+crash left of a creation, and goes when that name is created again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msmarco_qdrant.errors import (
+    StoreCorruptError,
+    StoreInUseError,
+    StoreNotFoundError,
+    StoreUnavailableError,
+)
+
+FORMAT = 1
+_LOCK_FILE = ".lock"
+_CATALOG_FILE = "store.json"
+_COLLECTIONS = "collections"
+# A process that was killed leaves its indexing child for a few milliseconds; see edge_optimize.
+_LOCK_PATIENCE_S = 2.0
+_LOCK_POLL_S = 0.02
+
+
+class EdgeDirectory:
+    """A locked store directory and its catalogue. Not thread-safe: the engine above locks.
+
+    Args:
+        path: The directory.
+        create: Make it if it is missing or empty.
+
+    Raises:
+        StoreNotFoundError: If no store is there and `create` is off; nothing is made.
+        StoreInUseError: If another process holds it.
+        StoreUnavailableError: If it cannot be made or written.
+        StoreCorruptError: If something else is in it, or a store of another format.
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        self.path = path
+        _check_place(path, create=create)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.lock_fd = _locked(path)
+        except OSError as exc:
+            raise StoreUnavailableError(_unavailable(path, exc)) from exc
+        try:
+            self._catalog = self._read_or_start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Every alias and the physical collection it stands for."""
+        return dict(self._catalog["aliases"])
+
+    @property
+    def collections(self) -> Mapping[str, Any]:
+        """Every physical collection and the metadata kept with it (None before it has any)."""
+        return dict(self._catalog["collections"])
+
+    def shard_path(self, name: str) -> Path:
+        """Where a physical collection's shard lies."""
+        return self.path / _COLLECTIONS / name
+
+    def fresh_shard_path(self, name: str) -> Path:
+        """An empty place for a new shard; what a crash left there is removed."""
+        shard = self.shard_path(name)
+        if shard.exists():
+            shutil.rmtree(shard)
+        shard.mkdir(parents=True)
+        return shard
+
+    def put_collection(self, name: str, metadata: Any) -> None:
+        """Record a physical collection with its metadata."""
+        collections = {**self._catalog["collections"], name: metadata}
+        self._replace({**self._catalog, "collections": collections})
+
+    def put_alias(self, alias: str, name: str) -> None:
+        """Record what an alias stands for."""
+        self._replace({**self._catalog, "aliases": {**self._catalog["aliases"], alias: name}})
+
+    def close(self) -> None:
+        """Give the directory back. Closing twice is no error."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)  # gives the lock back
+            self.lock_fd = -1
+
+    def _read_or_start(self) -> dict[str, Any]:
+        path = self.path / _CATALOG_FILE
+        if not path.exists():
+            self._replace({"format": FORMAT, "aliases": {}, "collections": {}})
+            return self._catalog
+        try:
+            catalog = json.loads(path.read_text("utf-8"))
+            found = catalog["format"]
+            if found == FORMAT:
+                return {key: catalog[key] for key in ("format", "aliases", "collections")}
+        except (ValueError, KeyError, TypeError) as exc:
+            raise StoreCorruptError(
+                f"{path} is damaged: {exc!r}; restore it from a backup"
+            ) from exc
+        raise StoreCorruptError(
+            f"{path} has format {found}, this version reads format {FORMAT}: "
+            "use the version of msmarco-qdrant that wrote it"
+        )
+
+    def _replace(self, catalog: dict[str, Any]) -> None:
+        """Replace the catalogue so that a crash leaves the old one or the new one, whole."""
+        path = self.path / _CATALOG_FILE
+        temporary = path.with_suffix(".json.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(catalog, file, indent=1, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            directory = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as exc:
+            raise StoreUnavailableError(_unavailable(self.path, exc)) from exc
+        self._catalog = catalog
+
+
+def _check_place(path: Path, *, create: bool) -> None:
+    """Say what is wrong with a place before anything in it is touched."""
+    try:
+        if (path / _CATALOG_FILE).is_file():
+            return
+        names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    except OSError as exc:
+        raise StoreUnavailableError(_unavailable(path, exc)) from exc
+    if not create:
+        raise StoreNotFoundError(
+            f"no store at {path} (seen from {Path.cwd()}): "
+            "ingest into it first, or pass the path of one with --store"
+        )
+    # What a crash between making the directory and its catalogue can have left is no stranger.
+    strangers = [name for name in names if name not in (_LOCK_FILE, f"{_CATALOG_FILE}.tmp")]
+    if strangers:
+        raise StoreCorruptError(
+            f"{path} is no store of msmarco-qdrant and not empty (it holds {strangers[0]}): "
+            "pass an empty or a new directory"
+        )
+
+
+def _locked(path: Path) -> int:
+    """Open and lock the lock file, and leave word of who holds it."""
+    fd = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        # Nothing wakes a waiter when a lock is given up, but for a blocking flock, which has no
+        # time limit: hence the polling, for as long as a killed process's child needs to follow.
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as exc:
+                if time.monotonic() >= deadline:
+                    raise StoreInUseError(_in_use(path, fd)) from exc
+                time.sleep(_LOCK_POLL_S)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(holder).encode(), 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _in_use(path: Path, fd: int) -> str:
+    who = "another process"
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # it is only a courtesy
+        holder = json.loads(os.pread(fd, 4096, 0))
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    return (
+        f"the store {path} is in use by {who}: wait for it to end, or share the passages between "
+        "processes with a Qdrant server"
+    )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _unavailable(path: Path, exc: OSError) -> str:
+    return f"cannot use {path} as a store: {exc.strerror or exc}; pass a directory you may write"

@@ -1,0 +1,48 @@
+"""A collection's metadata as JSON, the form in which every engine keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from msmarco_qdrant.errors import StoreCorruptError
+from msmarco_qdrant.records import Bm25Settings, CollectionMetadata, EncoderCard, Prompts
+from msmarco_qdrant.stores.points import SCHEMA_VERSION
+
+
+def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
+    """The metadata as a JSON object."""
+    return asdict(metadata)
+
+
+def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
+    """The metadata of a JSON object.
+
+    Args:
+        value: What `metadata_to_json` made.
+        name: The collection's name, for messages.
+
+    Raises:
+        StoreCorruptError: If it is of another version or was never written.
+    """
+    try:
+        found = value["schema_version"]
+        if found != SCHEMA_VERSION:
+            raise StoreCorruptError(
+                f"collection '{name}' has schema version {found}, this version of msmarco-qdrant "
+                f"reads {SCHEMA_VERSION}: use the version that wrote it "
+                f"({value['package_version']})"
+            )
+        encoder = dict(value["encoder"])
+        return CollectionMetadata(
+            schema_version=found,
+            package_version=value["package_version"],
+            encoder=EncoderCard(**{**encoder, "prompts": Prompts(**encoder["prompts"])}),
+            bm25=Bm25Settings(**value["bm25"]),
+            migrations=tuple(value["migrations"]),
+        )
+    except (TypeError, KeyError) as exc:
+        raise StoreCorruptError(
+            f"collection '{name}' has no metadata that can be read ({exc!r}): "
+            "its creation was interrupted, or something else wrote it"
+        ) from exc

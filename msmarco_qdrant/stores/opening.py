@@ -1,0 +1,37 @@
+"""From a DSN to a store."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from msmarco_qdrant.errors import UnsupportedError
+from msmarco_qdrant.stores.edge import EdgeStore
+from msmarco_qdrant.stores.protocols import Store
+
+
+def open_store(dsn: str | PathLike[str], *, create: bool = False) -> Store:
+    """Open a store.
+
+    Opening a directory again in the same process gives another handle on the same engine; the
+    last handle to be closed closes it.
+
+    Args:
+        dsn: A directory for Qdrant Edge, the engine inside this process.
+        create: Make the directory if there is none. Without it, nothing is ever created.
+
+    Raises:
+        StoreNotFoundError: If nothing is stored there and `create` is off.
+        StoreInUseError: If another process holds the directory.
+        StoreUnavailableError: If the directory cannot be made or written.
+        StoreCorruptError: If what lies there is something else, or of another version.
+        UnsupportedError: For a URL: this version has no engine for it.
+    """
+    name = str(dsn)
+    scheme, is_url, _ = name.partition("://")
+    if is_url or name == ":memory:":
+        # Of a URL the scheme alone is shown: the rest may hold a secret.
+        raise UnsupportedError(
+            f"a store at {scheme}{'://...' if is_url else ''} is not supported: this version keeps "
+            "passages in a directory; pass a path, such as ./qdrant_data"
+        )
+    return EdgeStore.open(name, create=create)

@@ -1,0 +1,102 @@
+"""Point ids, digests and payloads: the same on every engine, so that every write may be repeated.
+
+A payload holds
+
+* ``pid``: the passage's id;
+* ``text``: exactly what was encoded;
+* ``meta``: the user's own fields;
+* ``text_digest``, ``meta_digest``: 32 hexadecimal digits each (blake2b, 128 bits);
+* ``seq``: a clock that never goes back, one a write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from msmarco_qdrant.errors import PidCollisionError
+from msmarco_qdrant.records import Meta, Passage, PointId
+
+SCHEMA_VERSION = 1
+SPARSE_VECTOR = "bm25"
+DIGEST_FIELDS = ("pid", "text_digest", "meta_digest")
+HIT_FIELDS = ("pid", "text", "meta")
+
+NAMESPACE = uuid.UUID("b5f6a9c4-6f0e-5d57-9f57-0f6d5b6f1a3e")
+"""Of the uuid5 that stands for a pid which is no plain number. Never change it."""
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
+_MAX_NUMBER = 2**64 - 1
+
+
+def point_id(pid: str) -> PointId:
+    """The id of the point that holds a passage.
+
+    A pid that is the canonical decimal form of an unsigned 64-bit integer is that integer; any
+    other (`007`, `-7`, a UUID) is its uuid5. Two pids never share an integer, and share a uuid5
+    with a probability of 2**-122 a pair.
+    """
+    if _NUMBER.fullmatch(pid) and (number := int(pid)) <= _MAX_NUMBER:
+        return number
+    return uuid.uuid5(NAMESPACE, pid)
+
+
+def text_digest(text: str) -> str:
+    """Digest of what was encoded: equal digests need no second encoding."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def meta_digest(meta: Meta) -> str:
+    """Digest of the user's fields, whatever their order."""
+    canonical = json.dumps(meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+def payload_of(passage: Passage, seq: int) -> dict[str, Any]:
+    """The payload of a passage's point."""
+    return {
+        "pid": passage.pid,
+        "text": passage.text,
+        "meta": passage.meta,
+        "text_digest": text_digest(passage.text),
+        "meta_digest": meta_digest(passage.meta),
+        "seq": seq,
+    }
+
+
+def check_pid(pid: str, payload: Mapping[str, Any]) -> None:
+    """Refuse to take another passage's point for this one.
+
+    Raises:
+        PidCollisionError: If the point belongs to another pid, or was not written by this package.
+    """
+    found = payload.get("pid")
+    if found != pid:
+        raise PidCollisionError(
+            f"the point of pid {pid!r} holds pid {found!r}: the collection was written to by "
+            "something else, or two pids share an id; nothing was overwritten"
+        )
+
+
+class SeqClock:
+    """Numbers for `seq`: nanoseconds since 1970, but always higher than any before.
+
+    Args:
+        last: The highest number in use, so that a clock that was set back does no harm.
+    """
+
+    def __init__(self, last: int = 0) -> None:
+        self._last = last
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        """A number higher than every earlier one."""
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns())
+            return self._last

@@ -1,0 +1,143 @@
+"""What a store is, whichever engine is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from msmarco_qdrant.records import (
+    CollectionInfo,
+    CollectionMetadata,
+    CollectionSpec,
+    DenseQuery,
+    PointBatch,
+    PointId,
+    ScoredPoint,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do; the rest raises `UnsupportedError`.
+
+    Attributes:
+        ann: Searches an HNSW graph (else every search is exact).
+        payload_indexes: Filters by an index (else by a scan).
+        quantisation: Can keep vectors quantised.
+        multi_process: Several processes may use the store at once.
+    """
+
+    ann: bool
+    payload_indexes: bool
+    quantisation: bool
+    multi_process: bool
+
+
+class Collection(Protocol):
+    """One physical collection: points and queries. Safe to use from several threads."""
+
+    def info(self) -> CollectionInfo:
+        """Counts and index state."""
+        ...
+
+    def upsert(self, batch: PointBatch) -> None:
+        """Write points, replacing those of the same ids.
+
+        Durable after the next `flush()`.
+
+        Raises:
+            SchemaError: For vectors of a wrong dimension.
+        """
+        ...
+
+    def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
+        """Replace the whole payload of existing points and leave their vectors."""
+        ...
+
+    def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """The named payload fields of those ids that exist."""
+        ...
+
+    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch: for each, points by descending similarity.
+
+        Raises:
+            SchemaError: For a vector of a name or dimension that the collection does not hold.
+        """
+        ...
+
+    def last_seq(self) -> int:
+        """The highest `seq` of any payload, 0 if there is none."""
+        ...
+
+    def flush(self) -> None:
+        """Make all writes so far survive a power cut."""
+        ...
+
+    def optimize(self) -> None:
+        """Build or renew the indexes now; returns when done. May take minutes."""
+        ...
+
+
+class Store(Protocol):
+    """Where collections live. Safe to use from several threads.
+
+    A name is an alias or a physical collection; an alias is looked for first.
+    """
+
+    @property
+    def dsn(self) -> str:
+        """The path or URL it was opened by, without secrets."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do."""
+        ...
+
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+        """Create an empty physical collection.
+
+        One of that name that no alias stands for is what a crash left of an earlier creation; it
+        is replaced.
+
+        Raises:
+            SchemaError: If one of that name exists and an alias stands for it.
+        """
+        ...
+
+    def collection(self, name: str) -> Collection:
+        """The collection behind a name.
+
+        Raises:
+            CollectionNotFoundError: If there is none; the message lists those there are.
+        """
+        ...
+
+    def metadata(self, name: str) -> CollectionMetadata:
+        """What was kept with a collection by `put_metadata`.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+            StoreCorruptError: If it was kept by a version that this one does not understand.
+        """
+        ...
+
+    def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
+        """Keep metadata with a collection, replacing what was kept, durably and atomically."""
+        ...
+
+    def aliases(self) -> Mapping[str, str]:
+        """Every alias and the physical collection it stands for."""
+        ...
+
+    def set_alias(self, alias: str, name: str) -> None:
+        """Let an alias stand for a physical collection, durably and atomically."""
+        ...
+
+    def close(self) -> None:
+        """Give back this handle; the last one closes the engine. Closing twice is no error."""
+        ...

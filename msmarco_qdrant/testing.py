@@ -1,0 +1,180 @@
+"""Fakes for tests of code that uses this package: real classes, without a model or an engine.
+
+`CostlessEncoder` puts passages that share words near each other at next to no cost, so that tests
+can ingest and search in milliseconds. `DiscardingStore` takes everything and keeps nothing, to
+measure or test what comes before the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.errors import CollectionNotFoundError
+from msmarco_qdrant.records import (
+    CollectionInfo,
+    CollectionMetadata,
+    CollectionSpec,
+    DenseQuery,
+    EncodedBatch,
+    EncoderCard,
+    PointBatch,
+    PointId,
+    ScoredPoint,
+)
+from msmarco_qdrant.stores import Capabilities
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+")
+
+
+class CostlessEncoder:
+    """An encoder that hashes words: shared words make a high cosine.
+
+    Deterministic and without state but for a count. A text without a word has no vector, which is
+    how a test makes one be rejected.
+
+    Args:
+        dimension: Length of its vectors.
+        salt: Another salt is another model: other vectors and another fingerprint.
+        batch_size: Texts of a batch.
+
+    Attributes:
+        encoded: Passages encoded so far.
+    """
+
+    def __init__(self, dimension: int = 64, *, salt: str = "", batch_size: int = 256) -> None:
+        self.encoded = 0
+        self._salt = zlib.crc32(salt.encode())
+        self._batch_size = batch_size
+        identity = f"costless {dimension} {salt}".encode()
+        self._card = EncoderCard(
+            model=f"costless-{dimension}{salt}",
+            fingerprint=hashlib.sha256(identity).hexdigest(),
+            dimension=dimension,
+            similarity="cosine",
+        )
+
+    @property
+    def card(self) -> EncoderCard:
+        """What a collection has to know about it."""
+        return self._card
+
+    def encode_passages(self, texts: Sequence[str]) -> Iterator[EncodedBatch]:
+        """Encode passages, in their order."""
+        import numpy as np
+
+        for start in range(0, len(texts), self._batch_size):
+            batch = texts[start : start + self._batch_size]
+            self.encoded += len(batch)
+            positions = np.arange(start, start + len(batch), dtype=np.int64)
+            yield EncodedBatch(positions, self._vectors(batch))
+
+    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        """Encode phrases: float32 `(len(phrases), dimension)`."""
+        return self._vectors(phrases)
+
+    def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        import numpy as np
+
+        vectors = np.zeros((len(texts), self._card.dimension), np.float32)
+        for row, text in enumerate(texts):
+            for word in _WORD.findall(text.lower()):
+                vectors[row, zlib.crc32(word.encode(), self._salt) % self._card.dimension] += 1
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.where(norms > 0, norms, np.nan)
+        return vectors
+
+
+class DiscardingCollection:
+    """A collection that counts what is written and keeps none of it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.points = 0
+
+    def info(self) -> CollectionInfo:
+        """The number of points that were written; nothing is indexed."""
+        return CollectionInfo(self._name, self.points, indexed=0, segments=0)
+
+    def upsert(self, batch: PointBatch) -> None:
+        """Count the points."""
+        self.points += len(batch.ids)
+
+    def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
+        """Do nothing."""
+
+    def retrieve(
+        self,
+        ids: Sequence[PointId],  # noqa: ARG002
+        fields: Sequence[str],  # noqa: ARG002
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Nothing is ever there."""
+        return {}
+
+    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+        """No query finds anything."""
+        return [[] for _ in queries]
+
+    def last_seq(self) -> int:
+        """0: nothing is kept."""
+        return 0
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def optimize(self) -> None:
+        """Do nothing."""
+
+
+class DiscardingStore:
+    """A store whose collections keep nothing; see `Store` for what its methods promise."""
+
+    dsn = "discarding"
+    capabilities = Capabilities(
+        ann=False, payload_indexes=False, quantisation=False, multi_process=False
+    )
+
+    def __init__(self) -> None:
+        self._collections: dict[str, DiscardingCollection] = {}
+        self._metadata: dict[str, CollectionMetadata] = {}
+        self._aliases: dict[str, str] = {}
+
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:  # noqa: ARG002
+        """Begin to count for a collection."""
+        self._collections[name] = DiscardingCollection(name)
+
+    def collection(self, name: str) -> DiscardingCollection:
+        """The collection behind a name."""
+        return self._collections[self._resolve(name)]
+
+    def metadata(self, name: str) -> CollectionMetadata:
+        """The metadata that were put, which is all that is kept."""
+        return self._metadata[self._resolve(name)]
+
+    def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
+        """Keep the metadata."""
+        self._metadata[self._resolve(name)] = metadata
+
+    def aliases(self) -> Mapping[str, str]:
+        """Every alias and what it stands for."""
+        return dict(self._aliases)
+
+    def set_alias(self, alias: str, name: str) -> None:
+        """Let an alias stand for a collection."""
+        self._aliases[alias] = name
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _resolve(self, name: str) -> str:
+        physical = self._aliases.get(name, name)
+        if physical not in self._collections:
+            raise CollectionNotFoundError(f"no collection '{name}' in the discarding store")
+        return physical
