@@ -18,7 +18,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from msmarco_qdrant._version import __version__
 
 if TYPE_CHECKING:
     from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel

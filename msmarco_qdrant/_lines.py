@@ -10,7 +10,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 RAW_BYTES_KEPT = 4096
 _CHUNK = 1 << 18
@@ -47,6 +47,7 @@ class _Reader:
         self._max_bytes = max_bytes
         self._pending = b""
         self._pending_length = 0
+        self._last_byte = b""
         self._number = 0
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
@@ -63,18 +64,21 @@ class _Reader:
 
     def _extend(self, piece: bytes) -> None:
         self._pending_length += len(piece)
+        self._last_byte = piece[-1:] or self._last_byte
         # Past the limit nothing more is kept: the line will be refused whatever follows.
         if len(self._pending) <= self._max_bytes + len(_BOM) + 1:
             self._pending += piece
 
     def _take(self, *, ended: bool, problem: str | None = None) -> Line:
         data, length = self._pending, self._pending_length
+        last_byte, self._last_byte = self._last_byte, b""
         self._pending, self._pending_length = b"", 0
         self._number += 1
         if self._number == 1 and data.startswith(_BOM):
             data, length = data[len(_BOM) :], length - len(_BOM)
-        if ended and len(data) == length and data.endswith(b"\r"):
-            data, length = data[:-1], length - 1
+        if ended and last_byte == b"\r" and length:
+            length -= 1
+            data = data[:length]
         if problem is None and length > self._max_bytes:
             problem = f"the line has {length:,} bytes; {self._max_bytes:,} are accepted"
         return Line(self._number, data[:RAW_BYTES_KEPT] if problem else data, length, problem)
@@ -88,8 +92,9 @@ def read_lines(stream: ByteStream, max_bytes: int) -> Iterator[Line]:
         max_bytes: A longer line is yielded with a problem and its first 4 KiB.
 
     Yields:
-        Every line. A compressed stream that ends early or is damaged yields what came before,
-        then one last line whose `problem` says so.
+        Every line. A compressed stream that ends early yields what came before, then one last
+        line whose `problem` says so; of one that is damaged, the last read before the damage
+        (256 KiB at most) may be lost with it.
     """
     reader = _Reader(max_bytes)
     while True:
@@ -106,6 +111,28 @@ def read_lines(stream: ByteStream, max_bytes: int) -> Iterator[Line]:
             yield from reader.end()
             return
         yield from reader.feed(chunk)
+
+
+class _Patient(io.RawIOBase):
+    """A stream whose first read waits for a whole buffer: a pipe may begin with a few bytes."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        begun, self._begun = self._begun, True
+        return self._stream.readinto1(buffer) if begun else self._stream.readinto(buffer)
+
+
+def peekable(stream: io.BufferedIOBase) -> io.BufferedReader:
+    """Wrap a pipe so that peeking shows enough to tell gzip and formats apart."""
+    if isinstance(stream, io.BufferedReader) and stream.seekable():
+        return stream
+    return io.BufferedReader(_Patient(stream))
 
 
 def open_maybe_gzip(raw: io.BufferedReader) -> ByteStream:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
 import textwrap
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from msmarco_qdrant import __version__
-from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
+from msmarco_qdrant._version import __version__
+from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.catalog import PublishedModel
@@ -55,9 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     return int(status or 0)
 
 
@@ -93,18 +89,9 @@ def _json_option(command: _F) -> _F:
 
 def _settings(**given: str | None) -> Settings:
     """The environment's settings, with what was given on the command line on top."""
-    from pydantic import ValidationError
+    from msmarco_qdrant.settings import load_settings
 
-    from msmarco_qdrant.settings import Settings
-
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    except ValidationError as exc:
-        problems = "; ".join(
-            f"MSMARCO_QDRANT_{str(error['loc'][0]).upper()}: {error['msg']}"
-            for error in exc.errors()
-        )
-        raise UsageError(f"a setting is wrong: {problems}") from exc
+    return load_settings({name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager
@@ -200,7 +187,9 @@ def _ingest(
     from msmarco_qdrant.ingest import ingest_passages
 
     progress = ProgressDisplay()
-    click.echo(f"ingesting into '{settings.collection}' in {settings.store}", err=True)
+    scheme, is_url, _ = settings.store.partition("://")
+    shown = f"{scheme}://..." if is_url else settings.store  # the rest of a URL may hold a secret
+    click.echo(f"ingesting into '{settings.collection}' in {shown}", err=True)
     try:
         return ingest_passages(
             corpus,
@@ -227,7 +216,14 @@ def _ingest(
 @click.argument("phrase", required=False)
 @_store_option
 @_collection_option
-@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, metavar="N")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="With a PHRASE: hits wanted.",
+)
 @click.option(
     "--filter",
     "filters",
@@ -322,7 +318,13 @@ def _readings(value: str) -> list[Scalar]:
     if value in ("true", "false"):
         readings.append(value == "true")
     with suppress(ValueError):
-        readings.append(float(value))  # equal to integers and floats alike
+        number = float(value)
+        if abs(number) < 2**53:  # where a float equals one integer only, and never for NaN
+            readings.append(number)
+    with suppress(ValueError):
+        integer = int(value)
+        if -(2**63) <= integer < 2**63:  # what Qdrant compares with
+            readings.append(integer)
     return readings
 
 
@@ -497,7 +499,7 @@ def _replacing(path: Path) -> Iterator[TextIO]:
             yield file
         temporary.replace(path)
     except OSError as exc:
-        raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
+        raise OutputError(f"cannot write {path}: {exc.strerror}; name another file") from exc
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ The tree::
     ├── UsageError                 the call cannot mean anything: a bad name, a bad option
     │   └── MissingExtraError      an optional dependency is not installed
     ├── SourceError                a source of passages or queries cannot be read
+    ├── OutputError                a file of rejects or answers cannot be written
     ├── ModelError
     │   ├── ModelNotFoundError     a model name or directory leads nowhere
     │   ├── ModelMismatchError     the model is not the one that filled the collection
@@ -59,6 +60,10 @@ class MissingExtraError(UsageError):
 
 class SourceError(MsmarcoQdrantError):
     """A source of passages or queries is missing, unreadable, or of another form than said."""
+
+
+class OutputError(MsmarcoQdrantError):
+    """A file of rejects or answers cannot be written."""
 
 
 class ModelError(MsmarcoQdrantError):

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Literal
 
+from msmarco_qdrant._fields import problem_of
 from msmarco_qdrant._lines import RAW_BYTES_KEPT
 from msmarco_qdrant._pid_set import PidSet
 from msmarco_qdrant._stages import Stages
@@ -46,7 +47,7 @@ from msmarco_qdrant.records import (
     Reject,
     SparseVector,
 )
-from msmarco_qdrant.stores import Collection, Store, open_store
+from msmarco_qdrant.stores import Collection, Store, check_creatable, open_store
 from msmarco_qdrant.stores.points import (
     DIGEST_FIELDS,
     SeqClock,
@@ -178,6 +179,8 @@ def _open_target(
         opened = _entered(stack, store, create=False)
         metadata = opened.metadata(name)
     except (StoreNotFoundError, CollectionNotFoundError):
+        if isinstance(store, str | PathLike):
+            check_creatable(store)  # before a model is loaded, or even downloaded, for nothing
         encoder = load.for_new()
         opened = _entered(stack, store, create=True)
         metadata = create_collection(opened, name, encoder.card, bm25 or Bm25Settings())
@@ -412,12 +415,11 @@ def _windows(
     for row in rows:
         if max_passages is not None and len(seen) >= max_passages:
             break
-        if isinstance(row, Reject):
-            rejects.append(row)
-        elif seen.add(row.pid):
-            passages.append(row)
+        admitted = _admitted(row, seen, checked=isinstance(rows, Corpus))
+        if isinstance(admitted, Passage):
+            passages.append(admitted)
         else:
-            rejects.append(_late(row, f"pid {row.pid!r} stood before in this run; the first wins"))
+            rejects.append(admitted)
         if isinstance(rows, Corpus):
             position = rows.position
         if len(passages) + len(rejects) >= size:
@@ -427,6 +429,16 @@ def _windows(
         yield _Window(passages, rejects, start, position)
 
 
+def _admitted(row: Passage | Reject, seen: PidSet, *, checked: bool) -> Passage | Reject:
+    """The passage, or a reject if it cannot go in; what a corpus yields was `checked` there."""
+    if isinstance(row, Reject):
+        return row
+    problem = None if checked else problem_of(row)
+    if problem is None and not seen.add(row.pid):
+        problem = f"pid {row.pid!r} stood before in this run; the first wins"
+    return row if problem is None else _late(row, problem)
+
+
 def _without_vector(passage: Passage) -> Reject:
     return _late(passage, "the model gives no finite, non-zero vector for it, in float32 neither")
 
@@ -434,5 +446,5 @@ def _without_vector(passage: Passage) -> Reject:
 def _late(passage: Passage, reason: str) -> Reject:
     """A reject of what had parsed: its row is written anew, as JSON."""
     row = {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
-    raw = json.dumps(row, ensure_ascii=False).encode()
+    raw = json.dumps(row, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace")
     return Reject(passage.source, passage.line, reason, raw[:RAW_BYTES_KEPT], len(raw))

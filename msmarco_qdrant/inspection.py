@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from msmarco_qdrant._version import __version__
 from msmarco_qdrant.records import CollectionInfo, CollectionMetadata
 from msmarco_qdrant.stores import Store
 
-_TOLD = ("msmarco-qdrant", "qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch")
+_TOLD = ("qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def describe_store(store: Store, collection: str | None = None) -> StoreDescript
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"msmarco-qdrant": __version__}
     for name in _TOLD:
         try:
             found[name] = version(name)

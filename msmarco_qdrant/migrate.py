@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msmarco_qdrant import __version__
+from msmarco_qdrant._version import __version__
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.records import Bm25Settings, CollectionMetadata, EncoderCard
 from msmarco_qdrant.stores import Store

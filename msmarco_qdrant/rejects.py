@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from msmarco_qdrant.errors import StoreUnavailableError
+from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.records import Reject
 
 
@@ -33,7 +33,7 @@ class RejectsFile:
         """Append a reject.
 
         Raises:
-            StoreUnavailableError: If the file cannot be written.
+            OutputError: If the file cannot be written.
         """
         try:
             if self._file is None:
@@ -41,16 +41,26 @@ class RejectsFile:
             json.dump(reject_to_json(reject), self._file, ensure_ascii=False)
             self._file.write("\n")
         except OSError as exc:
-            raise StoreUnavailableError(
-                f"cannot write the rejects file {self.path}: {exc.strerror}; name another with "
-                "--rejects"
-            ) from exc
+            raise self._unwritable(exc) from exc
         self.count += 1
 
     def close(self) -> None:
-        """Write out what is buffered. Closing twice is no error."""
+        """Write out what is buffered. Closing twice is no error.
+
+        Raises:
+            OutputError: If that cannot be written.
+        """
         if self._file is not None:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as exc:
+                raise self._unwritable(exc) from exc
+
+    def _unwritable(self, exc: OSError) -> OutputError:
+        return OutputError(
+            f"cannot write the rejects file {self.path}: {exc.strerror}; name another with "
+            "--rejects"
+        )
 
     def __enter__(self) -> RejectsFile:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
@@ -117,7 +118,7 @@ class SearchClient:
             Hits by descending score; fewer than `limit` when the collection holds fewer.
 
         Raises:
-            UsageError: For an empty phrase or a limit out of range.
+            UsageError: For an empty phrase, a limit out of range, or a filter that cannot match.
             EncodingError: If the model has no vector for the phrase.
             StoreError: If the engine fails.
         """
@@ -136,6 +137,7 @@ class SearchClient:
         Args and errors are those of `search`; the answers come in the order of the phrases.
         """
         check_request(phrases, limit)
+        check_filter(meta_filter)
         if not phrases:
             return []
         vectors = self._encoder.encode_queries(phrases)
@@ -178,6 +180,35 @@ def check_request(phrases: Sequence[str], limit: int) -> None:
     for phrase in phrases:
         if not phrase.strip():
             raise UsageError("the phrase is empty: expected some words to search for")
+
+
+def check_filter(meta_filter: MetaFilter | None) -> None:
+    """Refuse a filter that no engine can compare with.
+
+    Raises:
+        UsageError: For a field without a value, or a value that is no string, boolean, finite
+            number, or integer of 64 bits with a sign.
+    """
+    for field, given in (meta_filter or {}).items():
+        values = (
+            [given] if isinstance(given, str | bytes) or not isinstance(given, Sequence) else given
+        )
+        if not values:
+            raise UsageError(f"the filter on '{field}' has no value: leave it out, or give one")
+        for value in values:
+            if not _comparable(value):
+                raise UsageError(
+                    f"the filter on '{field}' has the value {value!r}: expected a string, a "
+                    "boolean, a finite number, or an integer that fits 64 bits with a sign"
+                )
+
+
+def _comparable(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, str)
 
 
 def dense_queries(

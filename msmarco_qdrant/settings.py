@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.corpus import MAX_LINE_BYTES
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest import WINDOW
+
+_PREFIX = "MSMARCO_QDRANT_"
 
 
 class Settings(BaseSettings):
@@ -25,7 +29,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="MSMARCO_QDRANT_", env_file=".env", extra="ignore", frozen=True
+        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True
     )
 
     store: str = "./qdrant_data"
@@ -34,3 +38,18 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(default=MAX_LINE_BYTES, ge=1024)
     window: int = Field(default=WINDOW, ge=1)
     data: Path | None = None
+
+
+def load_settings(given: Mapping[str, str]) -> Settings:
+    """The environment's settings with the given values on top.
+
+    Raises:
+        UsageError: Naming each variable whose value cannot be used.
+    """
+    try:
+        return Settings.model_validate(Settings().model_dump() | dict(given))
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"{_PREFIX}{str(error['loc'][0]).upper()}: {error['msg']}" for error in exc.errors()
+        )
+        raise UsageError(f"a setting is wrong: {problems}") from exc

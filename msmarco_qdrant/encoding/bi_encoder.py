@@ -9,8 +9,10 @@ under a token budget, in the precision that the device is fast in.
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -31,6 +33,17 @@ _log = logging.getLogger(__name__)
 _CPU_TOKENS_PER_BATCH = 6144
 _GPU_TOKENS_PER_BATCH = 65536
 
+# What a missing, truncated or foreign file makes the libraries below raise.
+_LOADING_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    ImportError,
+    pickle.UnpicklingError,
+)
+
 _Task = Literal["query", "document"]
 
 
@@ -43,6 +56,7 @@ class BiEncoder:
         location: A directory or a hub id.
         hint: The name that people know it by.
         prompts: What to put in front of phrases and passages; None for the model's own.
+        similarity: What its vectors are compared by; None for the model's own.
         device: A torch device; None for the best there is.
         tokens_per_batch: Most tokens of a batch, padding included; None for the device's default.
 
@@ -56,6 +70,7 @@ class BiEncoder:
         *,
         hint: str | None = None,
         prompts: Prompts | None = None,
+        similarity: Similarity | None = None,
         device: str | None = None,
         tokens_per_batch: int | None = None,
     ) -> None:
@@ -65,7 +80,7 @@ class BiEncoder:
         self._model = _load(location, device)
         self._prompts = prompts if prompts is not None else _own_prompts(self._model)
         # The fingerprint and the card describe the model, so they precede any change of precision.
-        self._card = self._describe(hint or location)
+        self._card = self._describe(hint or location, similarity or _own_similarity(self._model))
         self._model.to(_fast_dtype(self._model.device))
         on_cpu = self._model.device.type == "cpu"
         self._tokens_per_batch = tokens_per_batch or (
@@ -76,6 +91,11 @@ class BiEncoder:
     def card(self) -> EncoderCard:
         """What a collection has to know about this encoder."""
         return self._card
+
+    @property
+    def location(self) -> str:
+        """The directory or hub id it was loaded from."""
+        return self._location
 
     @property
     def device(self) -> str:
@@ -148,7 +168,7 @@ class BiEncoder:
         finished: NDArray[np.float32] = (vectors * factors).astype(np.float32)
         return finished
 
-    def _describe(self, hint: str) -> EncoderCard:
+    def _describe(self, hint: str, similarity: Similarity) -> EncoderCard:
         model = self._model
         dimension = model.get_embedding_dimension()
         if dimension is None:
@@ -158,7 +178,7 @@ class BiEncoder:
             model=hint,
             fingerprint=fingerprint(_directory(self._location), self._prompts, max_seq_length),
             dimension=dimension,
-            similarity=_similarity(model, hint),
+            similarity=similarity,
             prompts=self._prompts,
             max_seq_length=max_seq_length,
         )
@@ -229,6 +249,7 @@ def _forward(
 
 
 def _load(location: str, device: str | None) -> SentenceTransformer:
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
@@ -237,7 +258,7 @@ def _load(location: str, device: str | None) -> SentenceTransformer:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return SentenceTransformer(location, device=device).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as exc:
+    except (*_LOADING_ERRORS, SafetensorError) as exc:
         raise _not_found(location, exc) from exc
     finally:
         if bar_was_on:
@@ -261,7 +282,13 @@ def _directory(location: str) -> Path:
     if Path(location).is_dir():
         return Path(location)
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from sentence_transformers import SentenceTransformer
 
+    if "/" not in location:  # the library looks for a name without an owner under its own first
+        owner = SentenceTransformer.default_huggingface_organization
+        with suppress(LocalEntryNotFoundError):
+            return Path(snapshot_download(f"{owner}/{location}", local_files_only=True))
     return Path(snapshot_download(location, local_files_only=True))
 
 
@@ -276,13 +303,7 @@ def _own_prompts(model: SentenceTransformer) -> Prompts:
     )
 
 
-def _similarity(model: SentenceTransformer, hint: str) -> Similarity:
-    """The catalog's word first: the older models' configurations do not say."""
-    from msmarco_qdrant.catalog import find_published
-
-    published = find_published(hint) or find_published(Path(hint).name)
-    if published is not None and published.similarity is not None:
-        return published.similarity
+def _own_similarity(model: SentenceTransformer) -> Similarity:
     return "dot" if model.similarity_fn_name == "dot" else "cosine"
 
 

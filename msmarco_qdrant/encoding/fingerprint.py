@@ -20,12 +20,21 @@ from msmarco_qdrant.records import Prompts
 _VERSION = "msmarco-qdrant fingerprint 1"
 # In the order in which sentence-transformers and transformers prefer them.
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model")
+_VOCABULARY_FILES = ("vocab.txt", "sentencepiece.bpe.model")
 # Written by the library on saving; they say which version wrote, not what is computed.
 _VOLATILE = frozenset(
     {"__version__", "transformers_version", "_name_or_path"}
     | {"module_input_name", "module_output_name"}
 )
+# In the order in which the library joins the vectors of several modes.
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 
 
 def fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -> str:
@@ -50,7 +59,7 @@ def fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -
                 # The transformer's own configuration repeats library defaults; weights decide.
                 "config": {} if index == 0 else _config(module["path"]),
                 "files": _files(module["path"], _WEIGHT_FILES, "*.safetensors"),
-                "tokenizer": _files(module["path"], _TOKENIZER_FILES),
+                "tokenizer": _tokenizer(module["path"]),
             }
             for index, module in enumerate(modules)
         ],
@@ -72,6 +81,28 @@ def file_sha256(path: Path) -> str:
 def _file_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tokenizer(directory: Path) -> list[Any]:
+    """The tokenizer's digest, and whether texts are lowercased before it sees them."""
+    path = directory / "tokenizer.json"
+    if path.is_file():
+        status = path.stat()
+        digests = [_tokenizer_sha256(path.resolve(), status.st_size, status.st_mtime_ns)]
+    else:
+        digests = _files(directory, _VOCABULARY_FILES)
+    settings = directory / "sentence_bert_config.json"
+    lowercases = settings.is_file() and json.loads(settings.read_text("utf-8")).get("do_lower_case")
+    return [*digests, bool(lowercases)]
+
+
+@lru_cache(maxsize=64)
+def _tokenizer_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    """Digest of a `tokenizer.json` without what the last call to it left: where to cut and pad."""
+    content = json.loads(path.read_text("utf-8"))
+    for state in ("truncation", "padding"):
+        content.pop(state, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _modules(directory: Path) -> list[dict[str, Any]]:
@@ -97,14 +128,10 @@ def _config(directory: Path) -> dict[str, Any]:
 
 def _pooling(config: dict[str, Any]) -> dict[str, Any]:
     """One form for what version 6 writes as a name and earlier ones as a row of flags."""
-    prefix, suffixes = "pooling_mode_", ("_tokens", "_token")
-    flags = [name.removeprefix(prefix) for name, on in config.items() if on is True]
-    for suffix in suffixes:
-        flags = [flag.removesuffix(suffix) for flag in flags]
-    mode = config.get("pooling_mode") or "+".join(
-        sorted(flag for flag in flags if flag != "include_prompt")
-    )
-    return {"pooling": mode, "include_prompt": config.get("include_prompt", True)}
+    flags = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
+    named = config.get("pooling_mode") or flags or ["mean"]
+    modes = [named] if isinstance(named, str) else named
+    return {"pooling": "+".join(modes), "include_prompt": config.get("include_prompt", True)}
 
 
 def _files(directory: Path, preferred: tuple[str, ...], pattern: str = "") -> list[str]:

@@ -14,13 +14,14 @@ from msmarco_qdrant.catalog import PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.fingerprint import file_sha256
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
-from msmarco_qdrant.records import NO_PROMPTS, Prompts
+from msmarco_qdrant.records import NO_PROMPTS, Prompts, Similarity
 
 
 def load_encoder(
     model: str | PathLike[str],
     *,
     prompts: Prompts | None = None,
+    similarity: Similarity | None = None,
     device: str | None = None,
     tokens_per_batch: int | None = None,
 ) -> BiEncoder:
@@ -30,6 +31,8 @@ def load_encoder(
         model: A directory, a name of the catalog, or a hub id.
         prompts: What to put in front of phrases and passages; by default what the model's own
             configuration says, else the catalog.
+        similarity: What its vectors are compared by; by default what the catalog says, else the
+            model's own configuration, else cosine.
         device: "cpu", "cuda", "cuda:1", ...; by default the best there is.
         tokens_per_batch: Most tokens of a batch; by default chosen for the device.
 
@@ -38,6 +41,8 @@ def load_encoder(
         UsageError: If the name is a cross-encoder's or a baseline's.
     """
     name = str(model)
+    if not name:
+        raise UsageError("the model's name is empty: expected a name, a hub id or a directory")
     published = find_published(name)
     if published is not None and published.kind != "bi-encoder":
         raise UsageError(
@@ -45,12 +50,19 @@ def load_encoder(
             "Take a bi-encoder (msmarco-qdrant models lists them)"
         )
     location, hint = _locate(name, published)
-    if prompts is None:
-        # A copy in a directory of the published name wants the published prompts.
-        known = published or find_published(Path(location).name)
-        prompts = known.prompts if known is not None and known.prompts != NO_PROMPTS else None
+    # A copy in a directory of the published name is what was published; the older models'
+    # configurations say neither prompts nor similarity.
+    known = published or find_published(Path(location).name) or find_published(Path(hint).name)
+    if known is not None:
+        prompts = prompts or (known.prompts if known.prompts != NO_PROMPTS else None)
+        similarity = similarity or known.similarity
     return BiEncoder(
-        location, hint=hint, prompts=prompts, device=device, tokens_per_batch=tokens_per_batch
+        location,
+        hint=hint,
+        prompts=prompts,
+        similarity=similarity,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
     )
 
 

@@ -24,7 +24,11 @@ def encoder_of(
         ModelMismatchError: If what is loaded is another model.
         ModelNotFoundError: If it cannot be loaded.
     """
-    encoder = load_encoder(model if model is not None else card.model, prompts=card.prompts)
+    encoder = load_encoder(
+        model if model is not None else card.model,
+        prompts=card.prompts,
+        similarity=card.similarity,
+    )
     check_same(collection, card, encoder.card)
     return encoder
 
@@ -36,6 +40,12 @@ def check_same(collection: str, stored: EncoderCard, offered: EncoderCard) -> No
         ModelMismatchError: Naming both sides.
     """
     if offered.fingerprint == stored.fingerprint:
+        if offered.similarity != stored.similarity:
+            raise ModelMismatchError(
+                f"collection '{collection}' compares vectors by {stored.similarity}, the encoder "
+                f"was loaded for {offered.similarity}: load it with similarity="
+                f"'{stored.similarity}', or let the collection load it"
+            )
         return
     if offered.model == stored.model:
         raise ModelMismatchError(

@@ -411,13 +411,16 @@ def _edge_filter(meta_filter: MetaFilter) -> qdrant_edge.Filter:
 
 
 def _condition(key: str, value: Scalar) -> qdrant_edge.FieldCondition:
+    import numpy as np
     import qdrant_edge
 
     if isinstance(value, float):  # Qdrant matches strings, integers and booleans by equality only
         return qdrant_edge.FieldCondition(
             key=key, range=qdrant_edge.RangeFloat(gte=value, lte=value)
         )
-    return qdrant_edge.FieldCondition(key=key, match=qdrant_edge.MatchValue(value))
+    # Edge 0.9 takes Python's True for the integer 1, but NumPy's for a boolean.
+    match: Any = np.bool_(value) if isinstance(value, bool) else value
+    return qdrant_edge.FieldCondition(key=key, match=qdrant_edge.MatchValue(match))
 
 
 def _native_id(point: Any) -> PointId:

@@ -56,7 +56,12 @@ class EdgeDirectory:
 
     def __init__(self, path: Path, *, create: bool) -> None:
         self.path = path
-        _check_place(path, create=create)
+        if not create and not (path / _CATALOG_FILE).is_file():
+            raise StoreNotFoundError(
+                f"no store at {path} (seen from {Path.cwd()}): "
+                "ingest into it first, or pass the path of one with --store"
+            )
+        check_place(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self.lock_fd = _locked(path)
@@ -144,26 +149,29 @@ class EdgeDirectory:
         self._catalog = catalog
 
 
-def _check_place(path: Path, *, create: bool) -> None:
-    """Say what is wrong with a place before anything in it is touched."""
+def check_place(path: Path) -> None:
+    """Refuse a place where a store cannot be, without touching it.
+
+    Raises:
+        StoreUnavailableError: If it cannot be made or written.
+        StoreCorruptError: If it is a directory of something else.
+    """
     try:
-        if (path / _CATALOG_FILE).is_file():
-            return
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     except OSError as exc:
         raise StoreUnavailableError(_unavailable(path, exc)) from exc
-    if not create:
-        raise StoreNotFoundError(
-            f"no store at {path} (seen from {Path.cwd()}): "
-            "ingest into it first, or pass the path of one with --store"
-        )
     # What a crash between making the directory and its catalogue can have left is no stranger.
-    strangers = [name for name in names if name not in (_LOCK_FILE, f"{_CATALOG_FILE}.tmp")]
-    if strangers:
+    ours = {_LOCK_FILE, _CATALOG_FILE, f"{_CATALOG_FILE}.tmp"}
+    if _CATALOG_FILE not in names and (strangers := [name for name in names if name not in ours]):
         raise StoreCorruptError(
             f"{path} is no store of msmarco-qdrant and not empty (it holds {strangers[0]}): "
             "pass an empty or a new directory"
         )
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise StoreUnavailableError(_unavailable(path, NotADirectoryError(f"{nearest} is a file")))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreUnavailableError(_unavailable(path, PermissionError(f"{nearest} is read-only")))
 
 
 def _locked(path: Path) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import Path
 
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores.edge import EdgeStore
+from msmarco_qdrant.stores.edge_directory import check_place
 from msmarco_qdrant.stores.protocols import Store
 
 
@@ -26,6 +28,21 @@ def open_store(dsn: str | PathLike[str], *, create: bool = False) -> Store:
         StoreCorruptError: If what lies there is something else, or of another version.
         UnsupportedError: For a URL: this version has no engine for it.
     """
+    return EdgeStore.open(_directory(dsn), create=create)
+
+
+def check_creatable(dsn: str | PathLike[str]) -> None:
+    """Say now, and create nothing, if `open_store(dsn, create=True)` cannot work.
+
+    Raises:
+        StoreUnavailableError: If the directory cannot be made or written.
+        StoreCorruptError: If something else lies there.
+        UnsupportedError: For a URL.
+    """
+    check_place(Path(_directory(dsn)).expanduser())
+
+
+def _directory(dsn: str | PathLike[str]) -> str:
     name = str(dsn)
     scheme, is_url, _ = name.partition("://")
     if is_url or name == ":memory:":
@@ -34,4 +51,4 @@ def open_store(dsn: str | PathLike[str], *, create: bool = False) -> Store:
             f"a store at {scheme}{'://...' if is_url else ''} is not supported: this version keeps "
             "passages in a directory; pass a path, such as ./qdrant_data"
         )
-    return EdgeStore.open(name, create=create)
+    return name

@@ -28,7 +28,7 @@ SPARSE_VECTOR = "bm25"
 DIGEST_FIELDS = ("pid", "text_digest", "meta_digest")
 HIT_FIELDS = ("pid", "text", "meta")
 
-NAMESPACE = uuid.UUID("b5f6a9c4-6f0e-5d57-9f57-0f6d5b6f1a3e")
+NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "passages.msmarco-qdrant")
 """Of the uuid5 that stands for a pid which is no plain number. Never change it."""
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)

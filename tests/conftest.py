@@ -1,0 +1,45 @@
+"""Fixtures that many tests share. Importing this imports neither torch nor an engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.records import Passage
+from msmarco_qdrant.testing import CostlessEncoder
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+_DATA_BESIDE = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def encoder() -> CostlessEncoder:
+    """An encoder that costs nothing and finds shared words."""
+    return CostlessEncoder()
+
+
+@pytest.fixture
+def passages() -> Sequence[Passage]:
+    """Five passages with meta of several types."""
+    return [
+        Passage("1", "london is a big city", {"lang": "en", "year": 2001, "score": 1.5}),
+        Passage("2", "paris is a city in france", {"lang": "fr", "year": 2002, "live": True}),
+        Passage("007", "a spy likes cocktails", {"lang": "en", "tags": ["film", "book"]}),
+        Passage("b6c0e8a2-0d7e-4f43-b4d2-7d2f1a8f1d2c", "berlin is a city in germany"),
+        Passage("18446744073709551616", "numbers beyond 64 bits are strings"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder `msmarco-47k` of real MS MARCO passages, or a visible skip."""
+    root = Path(os.environ.get("MSMARCO_QDRANT_DATA", _DATA_BESIDE))
+    folder = root / "msmarco-47k"
+    if not folder.is_dir():
+        pytest.skip(f"no real MS MARCO data at {folder}: set MSMARCO_QDRANT_DATA")
+    return folder

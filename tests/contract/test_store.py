@@ -1,0 +1,329 @@
+"""What every store promises, whichever engine is behind it."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, StoreError
+from msmarco_qdrant.records import (
+    Bm25Settings,
+    CollectionMetadata,
+    CollectionSpec,
+    DenseQuery,
+    EncoderCard,
+    HnswSettings,
+    MetaFilter,
+    PointBatch,
+    PointId,
+    Prompts,
+    Similarity,
+    SparseVector,
+)
+from msmarco_qdrant.stores import Collection, Store
+
+from .conftest import OpenStore
+
+DIMENSION = 4
+UUID_ID = uuid.UUID("6ba7b810-9dad-51d1-80b4-00c04fd430c8")
+
+
+def make_spec(similarity: Similarity = "cosine", dimension: int = DIMENSION) -> CollectionSpec:
+    """A small collection's plan."""
+    return CollectionSpec(
+        dense="dense-0a1b2c3d",
+        dimension=dimension,
+        similarity=similarity,
+        sparse="bm25",
+        hnsw=HnswSettings(m=8, ef_construct=32),
+        payload_indexes={"seq": "integer"},
+    )
+
+
+def make_batch(
+    ids: Sequence[PointId], vectors: Sequence[Sequence[float]], **payload: Any
+) -> PointBatch:
+    """Points whose payload tells their id, and what else is given."""
+    return PointBatch(
+        using="dense-0a1b2c3d",
+        ids=ids,
+        dense=np.asarray(vectors, np.float32),
+        sparse=[SparseVector([1, 5], [0.5, 1.5]) for _ in ids],
+        payloads=[
+            {"pid": str(point), "text": f"text {point}", "meta": {}, "seq": 1, **payload}
+            for point in ids
+        ],
+    )
+
+
+def ask(
+    vector: Sequence[float],
+    limit: int = 10,
+    *,
+    exact: bool = False,
+    meta_filter: MetaFilter | None = None,
+) -> DenseQuery:
+    """A query with defaults."""
+    return DenseQuery(
+        vector=np.asarray(vector, np.float32),
+        using="dense-0a1b2c3d",
+        limit=limit,
+        ef=32,
+        exact=exact,
+        meta_filter=meta_filter,
+    )
+
+
+def make_metadata(model: str = "some-model") -> CollectionMetadata:
+    """Metadata with every field away from its default."""
+    return CollectionMetadata(
+        schema_version=1,
+        package_version="9.9",
+        encoder=EncoderCard(
+            model=model,
+            fingerprint="0a1b2c3d" * 8,
+            dimension=DIMENSION,
+            similarity="dot",
+            prompts=Prompts("[QRY] ", "[DOC] "),
+            max_seq_length=350,
+        ),
+        bm25=Bm25Settings(k=1.2, b=0.5, avg_len=20.0, language="german"),
+        migrations=("0001_create_passages",),
+    )
+
+
+@pytest.fixture
+def collection(store: Store) -> Collection:
+    """An empty collection behind an alias."""
+    store.create_collection("things__0001", make_spec())
+    store.put_metadata("things__0001", make_metadata())
+    store.set_alias("things", "things__0001")
+    return store.collection("things")
+
+
+def test_a_new_collection_is_empty(collection: Collection) -> None:
+    """No points, no seq, no answers."""
+    info = collection.info()
+    assert ("things__0001", 0) == (info.name, info.points)
+    assert collection.last_seq() == 0
+    assert collection.query([ask([1, 0, 0, 0])]) == [[]]
+    assert collection.retrieve([1], ["pid"]) == {}
+
+
+def test_points_are_found_by_cosine(collection: Collection) -> None:
+    """Nearest first, with the cosine as the score, integer and UUID ids alike."""
+    collection.upsert(make_batch([1, UUID_ID], [[1, 0, 0, 0], [0.6, 0.8, 0, 0]]))
+    (points,) = collection.query([ask([1, 0, 0, 0])])
+    assert [point.id for point in points] == [1, UUID_ID]
+    assert [point.score for point in points] == pytest.approx([1.0, 0.6], abs=1e-6)
+    assert points[0].payload == {"pid": "1", "text": "text 1", "meta": {}}
+
+
+def test_points_are_found_by_dot_product(store: Store) -> None:
+    """A collection of a dot model compares lengths too."""
+    store.create_collection("dots__0001", make_spec("dot"))
+    collection = store.collection("dots__0001")
+    collection.upsert(make_batch([1, 2], [[1, 0, 0, 0], [3, 4, 0, 0]]))
+    (points,) = collection.query([ask([1, 0, 0, 0])])
+    assert [(point.id, point.score) for point in points] == [(2, 3.0), (1, 1.0)]
+
+
+def test_a_batch_of_queries_is_answered_in_order(collection: Collection) -> None:
+    """One answer a query, each with its own limit."""
+    collection.upsert(make_batch([1, 2], [[1, 0, 0, 0], [0, 1, 0, 0]]))
+    first, second = collection.query([ask([0, 1, 0, 0], limit=1), ask([1, 0, 0, 0], exact=True)])
+    assert [point.id for point in first] == [2]
+    assert [point.id for point in second] == [1, 2]
+
+
+def test_writing_again_replaces(collection: Collection) -> None:
+    """The same ids twice are the same points, with the later vectors and payloads."""
+    collection.upsert(make_batch([1], [[1, 0, 0, 0]]))
+    collection.upsert(make_batch([1], [[0, 1, 0, 0]], text="new"))
+    assert collection.info().points == 1
+    (points,) = collection.query([ask([0, 1, 0, 0])])
+    assert [(point.id, point.payload["text"]) for point in points] == [(1, "new")]
+    assert points[0].score == pytest.approx(1.0)
+
+
+def test_payloads_are_replaced_whole_and_vectors_stay(collection: Collection) -> None:
+    """A new payload leaves nothing of the old one and does not touch the vector."""
+    collection.upsert(make_batch([1, UUID_ID], [[1, 0, 0, 0], [0, 1, 0, 0]], extra="old"))
+    collection.replace_payloads([1, UUID_ID], [{"pid": "one"}, {"pid": "two", "seq": 7}])
+    stored = collection.retrieve([1, UUID_ID, 99], ["pid", "extra", "text"])
+    assert stored == {1: {"pid": "one"}, UUID_ID: {"pid": "two"}}
+    (points,) = collection.query([ask([0, 1, 0, 0], limit=1)])
+    assert [point.id for point in points] == [UUID_ID]
+
+
+def test_retrieve_gives_the_named_fields_of_what_exists(collection: Collection) -> None:
+    """Ids that do not exist are left out, and fields that were not asked for, too."""
+    collection.upsert(make_batch([5], [[1, 0, 0, 0]]))
+    assert collection.retrieve([5, 6], ["pid", "nothing"]) == {5: {"pid": "5"}}
+
+
+def test_last_seq_is_the_highest(collection: Collection) -> None:
+    """Whatever order they were written in, nanoseconds included."""
+    for point, seq in ((1, 1_700_000_000_000_000_007), (2, 1_700_000_000_000_000_009), (3, 5)):
+        collection.upsert(make_batch([point], [[1, 0, 0, 0]], seq=seq))
+    assert collection.last_seq() == 1_700_000_000_000_000_009
+
+
+@pytest.mark.parametrize(
+    ("meta_filter", "expected"),
+    [
+        ({"lang": "en"}, {1, 3}),
+        ({"lang": ["en", "fr"]}, {1, 2, 3}),
+        ({"lang": "en", "year": 2001}, {1}),
+        ({"year": [2001, 2002]}, {1, 2}),
+        ({"year": 2001.0}, {1}),
+        ({"year": "2001"}, set()),
+        ({"score": 1.5}, {1}),
+        ({"live": True}, {2}),
+        ({"tags": "film"}, {3}),
+        ({"deep.er": "x"}, {3}),
+        ({"nothing": "x"}, set()),
+    ],
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_filters(
+    collection: Collection,
+    meta_filter: dict[str, Any],
+    expected: set[int],
+    exact: bool,  # a pytest parameter
+) -> None:
+    """All fields hold, of several values any one; types are told apart; arrays match inside."""
+    metas = [
+        {"lang": "en", "year": 2001, "score": 1.5},
+        {"lang": "fr", "year": 2002, "live": True},
+        {"lang": "en", "tags": ["film", "book"], "deep": {"er": "x"}},
+    ]
+    for point, meta in enumerate(metas, start=1):
+        collection.upsert(make_batch([point], [[1, 0, 0, point]], meta=meta))
+    (points,) = collection.query([ask([1, 0, 0, 0], exact=exact, meta_filter=meta_filter)])
+    assert {point.id for point in points} == expected
+
+
+def test_a_vector_of_another_dimension_is_refused(collection: Collection) -> None:
+    """On writing and on searching, and nothing is written."""
+    with pytest.raises(SchemaError, match="3"):
+        collection.upsert(make_batch([1], [[1, 0, 0]]))
+    with pytest.raises(SchemaError, match="3"):
+        collection.query([ask([1, 0, 0])])
+    assert collection.info().points == 0
+
+
+def test_a_vector_of_another_name_is_refused(store: Store, collection: Collection) -> None:
+    """Vectors of another model cannot be written or matched by accident."""
+    store.create_collection("other__0001", make_spec())
+    query = ask([1, 0, 0, 0])
+    foreign = DenseQuery(query.vector, using="dense-ffffffff", limit=1, ef=8)
+    with pytest.raises(SchemaError, match="dense-ffffffff"):
+        collection.query([foreign])
+
+
+def test_what_was_flushed_is_there_after_reopening(
+    open_again: OpenStore, store: Store, collection: Collection
+) -> None:
+    """Points, metadata and aliases survive the last handle's close."""
+    collection.upsert(make_batch([1, UUID_ID], [[1, 0, 0, 0], [0, 1, 0, 0]]))
+    collection.flush()
+    store.close()
+    reopened = open_again()
+    try:
+        assert reopened.aliases() == {"things": "things__0001"}
+        assert reopened.metadata("things") == make_metadata()
+        assert reopened.collection("things").info().points == 2
+        (points,) = reopened.collection("things").query([ask([0, 1, 0, 0], limit=1)])
+        assert [point.id for point in points] == [UUID_ID]
+    finally:
+        reopened.close()
+
+
+def test_optimize_keeps_every_point(collection: Collection) -> None:
+    """Before and after, the same answers."""
+    rng = np.random.default_rng(7)
+    vectors = rng.standard_normal((500, DIMENSION))
+    collection.upsert(make_batch(range(500), vectors.tolist()))
+    before = collection.query([ask(vectors[3].tolist(), exact=True)])
+    collection.optimize()
+    assert collection.info().points == 500
+    after = collection.query([ask(vectors[3].tolist(), exact=True)])
+    assert [p.id for p in after[0]] == [p.id for p in before[0]]
+
+
+def test_names(store: Store, collection: Collection) -> None:  # noqa: ARG001
+    """A collection is found by alias and by its own name; another name is told what there is."""
+    assert store.collection("things__0001").info().name == "things__0001"
+    with pytest.raises(CollectionNotFoundError, match=r"'nope'.*things"):
+        store.collection("nope")
+    with pytest.raises(CollectionNotFoundError, match="nope"):
+        store.metadata("nope")
+    with pytest.raises(CollectionNotFoundError, match="nope"):
+        store.set_alias("things", "nope")
+    with pytest.raises(SchemaError, match="things__0001"):
+        store.create_collection("things__0001", make_spec())
+
+
+def test_what_a_crash_left_of_a_creation_is_replaced(store: Store) -> None:
+    """A physical collection that no alias stands for is created again, empty."""
+    store.create_collection("new__0001", make_spec())
+    store.collection("new__0001").upsert(make_batch([1], [[1, 0, 0, 0]]))
+    store.create_collection("new__0001", make_spec(dimension=3))
+    collection = store.collection("new__0001")
+    assert collection.info().points == 0
+    collection.upsert(make_batch([1], [[1, 0, 0]]))
+
+
+def test_an_alias_can_be_moved(store: Store, collection: Collection) -> None:  # noqa: ARG001
+    """From one physical collection to another."""
+    store.create_collection("things__0002", make_spec())
+    store.set_alias("things", "things__0002")
+    assert store.aliases() == {"things": "things__0002"}
+    assert store.collection("things").info().name == "things__0002"
+
+
+def test_handles_share_an_engine(open_again: OpenStore, store: Store) -> None:
+    """A second handle sees the first one's writes, and closing it leaves the first one open."""
+    store.create_collection("c__0001", make_spec())
+    second = open_again()
+    second.collection("c__0001").upsert(make_batch([1], [[1, 0, 0, 0]]))
+    second.close()
+    second.close()
+    assert store.collection("c__0001").info().points == 1
+    with pytest.raises(StoreError, match="closed"):
+        second.aliases()
+
+
+def test_threads_may_share_a_collection(collection: Collection) -> None:
+    """Four writers, four readers and an optimizer at once: every write is there, no call fails."""
+    errors: list[BaseException] = []
+
+    def guarded(work: Any) -> None:
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001  # asserted below
+            errors.append(exc)
+
+    def write(start: int) -> None:
+        for number in range(start, start + 50):
+            collection.upsert(make_batch([number], [[1, 0, 0, number]]))
+
+    def read() -> None:
+        for _ in range(50):
+            collection.query([ask([1, 0, 0, 0])])
+
+    works: list[Any] = [lambda s=start: write(s) for start in range(0, 200, 50)]
+    works += [read] * 4 + [collection.optimize]
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert collection.info().points == 200

@@ -1,0 +1,1 @@
+"""Tests of `msmarco_qdrant.encoding`."""

@@ -1,0 +1,229 @@
+"""What makes two models the same: every part that decides a vector, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.fingerprint import file_sha256, fingerprint
+from msmarco_qdrant.errors import ModelNotFoundError
+from msmarco_qdrant.records import NO_PROMPTS, Prompts
+from tests.encoding.conftest import Library, Tiny
+from tests.encoding.tiny_models import Recipe
+
+PARTS = Recipe("bert", dense=True, layer_norm=True, normalize=True)
+
+
+@pytest.fixture
+def model(tiny: Tiny, tmp_path: Path) -> Path:
+    """A model with every kind of module, of its own for the test to change."""
+    return Path(shutil.copytree(tiny(PARTS), tmp_path / "model"))
+
+
+def _print(directory: Path) -> str:
+    return fingerprint(directory, NO_PROMPTS, 48)
+
+
+def _rewrite(path: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(path.read_text("utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def _flip_last_byte(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+# ---- the same model --------------------------------------------------------------------------
+
+
+def test_it_is_a_sha256(model: Path) -> None:
+    """64 hexadecimal digits, the same each time."""
+    assert len(bytes.fromhex(_print(model))) == 32
+    assert _print(model) == _print(model)
+
+
+def test_a_copy_of_another_name_is_the_same_model(model: Path, tmp_path: Path) -> None:
+    """Neither the path nor the name nor the files' times are part of it."""
+    copy = Path(shutil.copytree(model, tmp_path / "elsewhere" / "renamed"))
+    os.utime(copy / "model.safetensors", (1, 1))
+    assert _print(model) == _print(copy)
+    first, second = load_encoder(model, device="cpu"), load_encoder(copy, device="cpu")
+    assert first.card.fingerprint == second.card.fingerprint
+    assert first.card.model != second.card.model
+
+
+def test_precision_is_no_part_of_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model in float32 and in bfloat16 is the same model."""
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    exact = load_encoder(model, device="cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    fast = load_encoder(model, device="cpu")
+    assert exact.precision != fast.precision
+    assert exact.card == fast.card
+
+
+def test_what_describes_the_model_is_no_part_of_it(model: Path) -> None:
+    """A model card, the writer's version and the modules' old class paths change nothing."""
+    before = _print(model)
+    (model / "README.md").write_text("A model.", "utf-8")
+    _rewrite(model / "config_sentence_transformers.json", lambda it: it.update(__version__={}))
+    _rewrite(model / "config.json", lambda it: it.update(_name_or_path="somebody/else"))
+
+    def as_in_version_2(entries: list[dict[str, str]]) -> None:
+        for entry in entries:
+            entry["type"] = f"sentence_transformers.models.{entry['type'].rpartition('.')[2]}"
+
+    _rewrite(model / "modules.json", as_in_version_2)
+    assert before == _print(model)
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        (["mean_tokens"], "mean"),
+        (["cls_token"], "cls"),
+        (["max_tokens"], "max"),
+        (["mean_sqrt_len_tokens"], "mean_sqrt_len_tokens"),
+        (["lasttoken"], "lasttoken"),
+        (["mean_tokens", "max_tokens"], ["max", "mean"]),
+        ([], "mean"),  # the library's default
+    ],
+)
+def test_flags_and_names_of_pooling_are_one(
+    flags: list[str], mode: str | list[str], model: Path
+) -> None:
+    """Version 6 writes a name, earlier ones a row of flags: the same pooling, the same model."""
+    config = model / "1_Pooling" / "config.json"
+    names = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "lasttoken"]
+    legacy = {f"pooling_mode_{name}": name in flags for name in names}
+    config.write_text(json.dumps({"word_embedding_dimension": 32, **legacy}), "utf-8")
+    before = _print(model)
+    now = {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": True}
+    config.write_text(json.dumps(now), "utf-8")
+    assert before == _print(model)
+
+
+@pytest.mark.parametrize("architecture", ["distilbert", "roberta", "bert", "electra"])
+def test_a_saved_again_model_is_the_same(architecture: Any, tiny: Tiny, tmp_path: Path) -> None:
+    """Loading and saving by the library keeps what decides a vector, byte for byte."""
+    from sentence_transformers import SentenceTransformer
+
+    directory = tiny(Recipe(architecture, dense=True, normalize=True))
+    again = tmp_path / "again"
+    SentenceTransformer(str(directory), device="cpu").save_pretrained(str(again))
+    assert _print(directory) == _print(again)
+
+
+# ---- another model ---------------------------------------------------------------------------
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "weights": lambda model: _flip_last_byte(model / "model.safetensors"),
+    "dense weights": lambda model: _flip_last_byte(model / "2_Dense" / "model.safetensors"),
+    "norm weights": lambda model: _flip_last_byte(model / "3_LayerNorm" / "model.safetensors"),
+    "tokenizer": lambda model: _rewrite(
+        model / "tokenizer.json", lambda it: it["model"]["vocab"].update(newcomer=999)
+    ),
+    "pooling": lambda model: _rewrite(
+        model / "1_Pooling" / "config.json", lambda it: it.update(pooling_mode="cls")
+    ),
+    "prompt in the pooling": lambda model: _rewrite(
+        model / "1_Pooling" / "config.json", lambda it: it.update(include_prompt=False)
+    ),
+    "activation": lambda model: _rewrite(
+        model / "2_Dense" / "config.json",
+        lambda it: it.update(activation_function="torch.nn.modules.activation.Tanh"),
+    ),
+    "normalise module": lambda model: _rewrite(model / "modules.json", lambda it: it.pop()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_each_part_counts(change: Callable[[Path], None], model: Path) -> None:
+    """One changed part, as small as a byte, is another model."""
+    before = _print(model)
+    change(model)
+    assert before != _print(model)
+
+
+def test_lengths_and_prompts_count(model: Path) -> None:
+    """Where a text is cut, and what stands before it, make another model; so does their order."""
+    variants = [
+        fingerprint(model, NO_PROMPTS, 48),
+        fingerprint(model, NO_PROMPTS, 47),
+        fingerprint(model, NO_PROMPTS, None),
+        fingerprint(model, Prompts(query="a"), 48),
+        fingerprint(model, Prompts(passage="a"), 48),
+        fingerprint(model, Prompts("a", "a"), 48),
+    ]
+    assert len(variants) == len(set(variants))
+
+
+def test_a_loaded_model_tells_its_length_and_prompts(tiny: Tiny) -> None:
+    """The encoder takes both from the model, or the prompts from the caller."""
+    directory = tiny(Recipe("bert", prompts={"query": "q: "}, max_seq_length=40))
+    encoder = load_encoder(directory, device="cpu")
+    assert fingerprint(directory, Prompts("q: ", ""), 40) == encoder.card.fingerprint
+    other = load_encoder(directory, prompts=Prompts("", "p: "), device="cpu")
+    assert fingerprint(directory, Prompts("", "p: "), 40) == other.card.fingerprint
+
+
+def test_sharded_weights_all_count(model: Path) -> None:
+    """A large model's weights lie in several files; a byte in any of them counts."""
+    weights = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").unlink()
+    (model / "model-00001-of-00002.safetensors").write_bytes(weights[:1000])
+    (model / "model-00002-of-00002.safetensors").write_bytes(weights[1000:])
+    before = _print(model)
+    _flip_last_byte(model / "model-00002-of-00002.safetensors")
+    assert before != _print(model)
+
+
+def test_a_transformer_without_modules(tiny: Tiny, library: Library) -> None:
+    """A plain transformers directory has a fingerprint too, that of an equal copy."""
+    plain = tiny(Recipe("bert")).with_name("model-plain")
+    assert library(plain).max_seq_length == 96
+    assert _print(plain) == _print(plain)
+    assert _print(plain) != _print(tiny(PARTS))
+
+
+def test_no_weights(model: Path) -> None:
+    """A directory without weights is no model, and the error says what was expected."""
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ModelNotFoundError, match="holds no weights: expected one of"):
+        _print(model)
+
+
+# ---- digests of files ------------------------------------------------------------------------
+
+
+def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
+    """A digest is remembered only as long as the file's size and time stay."""
+    path = tmp_path / "weights"
+    for content, time_ns in ((b"one", 1), (b"longer", 1), (b"lenger", 2)):
+        path.write_bytes(content)
+        os.utime(path, ns=(time_ns, time_ns))
+        assert hashlib.sha256(content).hexdigest() == file_sha256(path)
+
+
+def test_a_link_is_what_it_points_at(tmp_path: Path) -> None:
+    """The hub's cache is made of links; a link that moves on has the new file's digest."""
+    link = tmp_path / "model.safetensors"
+    for content in (b"one", b"two"):
+        blob = tmp_path / content.decode()
+        blob.write_bytes(content)
+        os.utime(blob, ns=(1, 1))
+        link.unlink(missing_ok=True)
+        link.symlink_to(blob)
+        assert hashlib.sha256(content).hexdigest() == file_sha256(link)

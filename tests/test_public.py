@@ -1,0 +1,105 @@
+"""The public face: names, docstrings, what importing costs, the wheel."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import msmarco_qdrant
+
+from .conftest import ROOT
+
+
+def modules() -> Iterator[ModuleType]:
+    """Every module of the package but the private ones."""
+    yield msmarco_qdrant
+    for found in pkgutil.walk_packages(msmarco_qdrant.__path__, "msmarco_qdrant."):
+        if not any(part.startswith("_") for part in found.name.split(".")):
+            yield importlib.import_module(found.name)
+
+
+def test_every_public_name_is_there() -> None:
+    """What `__all__` promises can be imported, in sorted order, and `dir` shows it."""
+    assert sorted(msmarco_qdrant.__all__) == sorted(dir(msmarco_qdrant))
+    for name in msmarco_qdrant.__all__:
+        assert getattr(msmarco_qdrant, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        msmarco_qdrant.nothing  # noqa: B018
+
+
+def test_importing_a_module_hides_no_public_name() -> None:
+    """A public function must not share its name with a module that would replace it."""
+    stems = {path.stem for path in Path(msmarco_qdrant.__file__).parent.iterdir()}
+    assert set(msmarco_qdrant.__all__) & stems == set()
+
+
+@pytest.mark.parametrize("module", list(modules()), ids=lambda module: module.__name__)
+def test_everything_public_is_documented(module: ModuleType) -> None:
+    """Modules, classes, functions, methods and properties."""
+    assert module.__doc__
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(value):
+            assert value.__doc__, f"{module.__name__}.{name}"
+        elif inspect.isclass(value):
+            assert value.__doc__, f"{module.__name__}.{name}"
+            for method, member in vars(value).items():
+                if method.startswith("_") or not (
+                    inspect.isfunction(member) or isinstance(member, property | classmethod)
+                ):
+                    continue
+                assert member.__doc__, f"{module.__name__}.{name}.{method}"
+
+
+def test_everything_public_is_typed() -> None:
+    """The package tells type checkers that it is typed."""
+    assert (Path(msmarco_qdrant.__file__).parent / "py.typed").is_file()
+
+
+def test_the_wheel_works_without_the_sources(tmp_path: Path) -> None:
+    """The wheel carries the migrations and the sample, and ingests and searches by itself."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    assert (site / "msmarco_qdrant" / "_migrations" / "0001_create_passages.py").is_file()
+    program = """
+import sys
+import msmarco_qdrant
+from msmarco_qdrant import SearchClient, ingest_passages
+from msmarco_qdrant.quickstart import sample_passages
+from msmarco_qdrant.testing import CostlessEncoder
+
+assert msmarco_qdrant.__file__.startswith(sys.argv[1]), msmarco_qdrant.__file__
+encoder = CostlessEncoder()
+with sample_passages() as source:
+    print(ingest_passages(source, "store", encoder=encoder).written)
+with SearchClient.open("store", encoder=encoder) as client:
+    print(len(client.search("how big is london")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(site)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )
+    assert done.stderr == ""
+    assert done.stdout.split() == ["300", "10"]
