@@ -9,14 +9,18 @@ from typing import Any, TextIO
 from msmarco_qdrant.records import IngestProgress
 
 _LINE_EVERY_S = 10.0
-_INDEX_NOTICE = (
-    "building the index; this can take minutes. Interrupting it is safe: every passage is stored, "
-    "and `msmarco-qdrant optimize` builds it later"
+INDEX_NOTICE = (
+    "building the index, which can take minutes; interrupting it is safe, "
+    "`msmarco-qdrant optimize` builds it later"
 )
 
 
 class ProgressDisplay:
     """Shows the progress of one ingest on standard error, or on another stream.
+
+    Args:
+        stream: Where to; standard error by default.
+        line_every_s: Where that is no terminal, a line at most so often, in seconds.
 
     Call it with each `IngestProgress`; call `close` at the end.
 
@@ -24,23 +28,24 @@ class ProgressDisplay:
         last: The latest progress, None before the first.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, line_every_s: float = _LINE_EVERY_S) -> None:
         self.last: IngestProgress | None = None
         self._stream = stream or sys.stderr
         self._bar: Any = None
         self._started = time.monotonic()
-        self._next_line = self._started + _LINE_EVERY_S
+        self._line_every_s = line_every_s
+        self._next_line = self._started + line_every_s
 
     def __call__(self, progress: IngestProgress) -> None:
         """Show it."""
         self.last = progress
         if progress.stage == "index":
             self.close()
-            self._print(_INDEX_NOTICE)
+            self._print(INDEX_NOTICE)
         elif self._stream.isatty():
             self._draw(progress)
         elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
+            self._next_line = time.monotonic() + self._line_every_s
             self._print(self._line(progress))
 
     def close(self) -> None:

@@ -172,7 +172,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     else:
         click.echo(_report_text(report))
     if report.rejected:
-        click.echo(f"{report.rejected:,} rows were rejected; they are in {path}", err=True)
+        click.echo(f"rows that did not go in: {report.rejected:,}, written to {path}", err=True)
     return REJECTS if report.rejected and not allow_rejects else 0
 
 
@@ -348,7 +348,7 @@ def info(*, store: str | None, collection: str | None, as_json: bool) -> None:
         card, bm25 = entry.metadata.encoder, entry.metadata.bm25
         click.echo(f"\ncollection  {entry.name} -> {entry.info.name}")
         click.echo(f"passages    {entry.info.points:,}")
-        click.echo(f"index       {entry.info.indexed:,} vectors in {entry.info.segments} segments")
+        click.echo(f"index       {entry.info.indexed:,} vectors, segments: {entry.info.segments}")
         click.echo(f"model       {card.model} ({card.dimension}, {card.similarity})")
         click.echo(f"fingerprint {card.fingerprint}")
         click.echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
@@ -412,10 +412,12 @@ def optimize(*, store: str | None, collection: str | None, as_json: bool) -> Non
     `ingest` does this at its end; this is for after an interruption. Until it is done, new
     passages are found by comparing with each of them.
     """
+    from msmarco_qdrant._progress import INDEX_NOTICE
+
     settings = _settings(store=store, collection=collection)
     with _opened(settings) as opened:
         target = opened.collection(settings.collection)
-        click.echo("building the index; this can take minutes, interrupting it is safe", err=True)
+        click.echo(INDEX_NOTICE, err=True)
         started = time.perf_counter()
         target.optimize()
         state, seconds = target.info(), time.perf_counter() - started
