@@ -7,27 +7,33 @@ warnings and errors go to standard error. Exit status: 0 all went in, 1 failed, 
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msmarco_qdrant._output import (
+    model_json,
+    print_description,
+    print_hits,
+    print_json,
+    print_models,
+    replacing,
+    report_json,
+    report_text,
+)
 from msmarco_qdrant._version import __version__
-from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError, UsageError
+from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.catalog import PublishedModel
     from msmarco_qdrant.corpus import Corpus, Format
-    from msmarco_qdrant.records import Hit, IngestReport, Scalar
+    from msmarco_qdrant.records import IngestReport, Scalar
     from msmarco_qdrant.rejects import RejectsFile
     from msmarco_qdrant.search import SearchClient
     from msmarco_qdrant.settings import Settings
@@ -168,9 +174,9 @@ def ingest(  # noqa: PLR0913  # one for each option
     with RejectsFile(path) as rejected:
         report = _ingest(settings, corpus, model, max_passages, rejected)
     if as_json:
-        _print_json(_report_json(report))
+        print_json(report_json(report))
     else:
-        click.echo(_report_text(report))
+        click.echo(report_text(report))
     if report.rejected:
         click.echo(f"rows that did not go in: {report.rejected:,}, written to {path}", err=True)
     return REJECTS if report.rejected and not allow_rejects else 0
@@ -282,7 +288,7 @@ def search(  # noqa: PLR0913  # one for each option
         client = SearchClient.open(opened, collection=settings.collection, model=model)
         if phrase is not None:
             hits = client.search(phrase, limit=limit, meta_filter=meta_filter, exact=exact)
-            _print_hits(hits, as_json=as_json)
+            print_hits(hits, as_json=as_json)
         elif queries is not None and run is not None:
             _search_many(client, queries, run, depth, exact=exact, as_json=as_json)
 
@@ -294,10 +300,10 @@ def _search_many(
     from msmarco_qdrant.evaluate import run_queries, write_run
 
     answers = run_queries(client, read_queries(queries), depth=depth, exact=exact)
-    with _replacing(run) as file:
+    with replacing(run) as file:
         count = write_run(answers, file)
     if as_json:
-        _print_json({"queries": count, "run": str(run)})
+        print_json({"queries": count, "run": str(run)})
     else:
         click.echo(f"{count:,} queries answered in {run}")
 
@@ -340,21 +346,9 @@ def info(*, store: str | None, collection: str | None, as_json: bool) -> None:
     with _opened(settings) as opened:
         description = describe_store(opened, collection)
     if as_json:
-        _print_json(asdict(description))
+        print_json(asdict(description))
         return
-    click.echo(f"store       {description.store} ({description.engine})")
-    click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in description.versions.items()))
-    for entry in description.collections:
-        card, bm25 = entry.metadata.encoder, entry.metadata.bm25
-        click.echo(f"\ncollection  {entry.name} -> {entry.info.name}")
-        click.echo(f"passages    {entry.info.points:,}")
-        click.echo(f"index       {entry.info.indexed:,} vectors, segments: {entry.info.segments}")
-        click.echo(f"model       {card.model} ({card.dimension}, {card.similarity})")
-        click.echo(f"fingerprint {card.fingerprint}")
-        click.echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
-        click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
-    if not description.collections:
-        click.echo("\nno collections yet")
+    print_description(description)
 
 
 @cli.command()
@@ -364,42 +358,9 @@ def models(*, as_json: bool) -> None:
     from msmarco_qdrant.catalog import PUBLISHED_MODELS
 
     if as_json:
-        _print_json([_model_json(model) for model in PUBLISHED_MODELS])
+        print_json([model_json(model) for model in PUBLISHED_MODELS])
         return
-    head = ("model", "kind", "similarity", "dim", "DL19", "DL20", "dev", "passages/s GPU")
-    rows = [head, *(_model_row(model) for model in PUBLISHED_MODELS)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        click.echo("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
-    click.echo(
-        "\nDL19, DL20: NDCG@10 on TREC DL 2019 and 2020; dev: MRR@10 on MS MARCO dev; in percent"
-    )
-
-
-def _model_json(model: PublishedModel) -> dict[str, Any]:
-    entry = asdict(model)
-    for name in entry:
-        value = getattr(model, name)
-        if hasattr(value, "_asdict"):  # a figure with its source, or a package
-            entry[name] = value._asdict()
-    return entry
-
-
-def _model_row(model: PublishedModel) -> tuple[str, ...]:
-    figures = (
-        model.ndcg10_dl19,
-        model.ndcg10_dl20,
-        model.mrr10_dev,
-        model.passages_per_second_gpu,
-    )
-    return (
-        model.name,
-        model.kind,
-        model.similarity or "-",
-        str(model.dimension or "-"),
-        *("-" if figure is None else f"{figure.value:g}" for figure in figures),
-    )
+    print_models()
 
 
 @cli.command()
@@ -422,7 +383,7 @@ def optimize(*, store: str | None, collection: str | None, as_json: bool) -> Non
         target.optimize()
         state, seconds = target.info(), time.perf_counter() - started
     if as_json:
-        _print_json({**asdict(state), "seconds": seconds})
+        print_json({**asdict(state), "seconds": seconds})
     else:
         click.echo(f"{state.points:,} passages, {state.indexed:,} vectors indexed, {seconds:.1f} s")
 
@@ -439,71 +400,15 @@ def quickstart(*, store: str | None, model: str | None) -> None:
     settings = _settings(store=store, collection=COLLECTION)
     with sample_passages() as path:
         report = _ingest(settings, Corpus(path), model or default_model(), None, None)
-    click.echo(_report_text(report))
+    click.echo(report_text(report))
     with SearchClient.open(settings.store, collection=COLLECTION) as client:
         for question in QUESTIONS:
             click.echo(f"\n$ msmarco-qdrant search {question!r} --limit 2")
-            _print_hits(client.search(question, limit=2), as_json=False)
+            print_hits(client.search(question, limit=2), as_json=False)
     click.echo(
         f"\nYour own: msmarco-qdrant ingest FILE --store {settings.store}, then "
         f"msmarco-qdrant search 'a phrase' --store {settings.store}"
     )
-
-
-# ---- printing ------------------------------------------------------------------------------
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _report_json(report: IngestReport) -> dict[str, Any]:
-    return {
-        "read": report.read,
-        "written": report.written,
-        "unchanged": report.unchanged,
-        "rejected": report.rejected,
-        "seconds": round(report.seconds, 3),
-        "passages_per_second": round(report.passages_per_second, 1),
-    }
-
-
-def _report_text(report: IngestReport) -> str:
-    return (
-        f"{report.read:,} read: {report.written:,} written, {report.unchanged:,} unchanged, "
-        f"{report.rejected:,} rejected; {report.seconds:.1f} s, "
-        f"{report.passages_per_second:,.1f} passages/s"
-    )
-
-
-def _print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
-    if as_json:
-        _print_json([asdict(hit) for hit in hits])
-        return
-    width = min(shutil.get_terminal_size().columns, 100)
-    for hit in hits:
-        click.echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
-        click.echo(
-            textwrap.fill(hit.text, width, initial_indent="     ", subsequent_indent="     ")
-        )
-        if hit.meta:
-            click.echo(f"     {json.dumps(hit.meta, ensure_ascii=False)}")
-    if not hits:
-        click.echo("no passage found")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file that appears under its name when it is complete, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror}; name another file") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -11,22 +11,15 @@ That one rule gives resumption after a crash, repetition without effect, and inc
 
 from __future__ import annotations
 
-import json
-import logging
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Literal
 
-from msmarco_qdrant._fields import problem_of
-from msmarco_qdrant._lines import RAW_BYTES_KEPT
-from msmarco_qdrant._pid_set import PidSet
-from msmarco_qdrant._stages import Stages
+from msmarco_qdrant._ingest_run import Run, Target
 from msmarco_qdrant.catalog import DEFAULT_MODEL
-from msmarco_qdrant.corpus import Corpus, as_rows
-from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
+from msmarco_qdrant.corpus import as_rows
+from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -38,35 +31,15 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.migrate import check_collection_name, create_collection
 from msmarco_qdrant.records import (
     Bm25Settings,
-    CollectionMetadata,
     EncoderCard,
     IngestProgress,
     IngestReport,
     Passage,
-    PointBatch,
     Reject,
-    SparseVector,
 )
-from msmarco_qdrant.stores import Collection, Store, check_creatable, open_store
-from msmarco_qdrant.stores.points import (
-    DIGEST_FIELDS,
-    SeqClock,
-    check_pid,
-    meta_digest,
-    payload_of,
-    point_id,
-    text_digest,
-)
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_log = logging.getLogger(__name__)
+from msmarco_qdrant.stores import Store, check_creatable, open_store
 
 WINDOW = 8192
-_WINDOWS_AHEAD = 1
-_BATCHES_AHEAD = 4
 
 
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
@@ -124,7 +97,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     with ExitStack() as stack:
         load = _Loader(model, default_model, encoder)
         target = _open_target(stack, store, collection, load, bm25)
-        run = _Run(target, on_reject, on_progress)
+        run = Run(target, on_reject, on_progress)
         try:
             run.passages(rows, window, max_passages)
             if optimize:
@@ -160,20 +133,13 @@ class _Loader:
         return self.encoder
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    collection: Collection
-    metadata: CollectionMetadata
-    encoder: Encoder
-
-
 def _open_target(
     stack: ExitStack,
     store: Store | str | PathLike[str],
     name: str,
     load: _Loader,
     bm25: Bm25Settings | None,
-) -> _Target:
+) -> Target:
     """Open the collection, or create it once everything it needs is known to be there."""
     try:
         opened = _entered(stack, store, create=False)
@@ -187,7 +153,7 @@ def _open_target(
     else:
         _check_bm25_kept(name, metadata.bm25, bm25)
         encoder = load.for_existing(name, metadata.encoder)
-    return _Target(opened.collection(name), metadata, encoder)
+    return Target(opened.collection(name), metadata, encoder)
 
 
 def _entered(stack: ExitStack, store: Store | str | PathLike[str], *, create: bool) -> Store:
@@ -203,248 +169,3 @@ def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) 
             f"collection '{name}' was made with {kept}, you asked for {asked}: leave it out, or "
             "ingest into another collection"
         )
-
-
-# ---- the run -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """Rows that are handled together, and the source's position before and behind them."""
-
-    passages: list[Passage]
-    rejects: list[Reject]
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What a window's passages need."""
-
-    window: _Window
-    encode: list[Passage]
-    new_meta: list[Passage]
-    unchanged: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Encoded:
-    """Passages of a window with their vectors, ready to be written."""
-
-    window: _Window
-    passages: list[Passage]
-    dense: NDArray[np.float32]
-    sparse: list[SparseVector]
-    tokens: int
-
-
-class _Run:
-    """One ingest: its counts, and the steps from rows to points.
-
-    `_windows`, `_plans` and `_batches` run in the stages' threads and touch no count; what they
-    find travels to the caller's thread, which alone writes, counts and calls back.
-    """
-
-    def __init__(
-        self,
-        target: _Target,
-        on_reject: Callable[[Reject], None] | None,
-        on_progress: Callable[[IngestProgress], None] | None,
-    ) -> None:
-        self._collection = target.collection
-        self._encoder = target.encoder
-        self._vector_name = target.metadata.encoder.vector_name
-        self._bm25 = Bm25Encoder(target.metadata.bm25)
-        self._clock = SeqClock(target.collection.last_seq())
-        # Of an empty collection nothing has to be asked: within a run every pid is new.
-        self._was_empty = target.collection.info().points == 0
-        self._on_reject = on_reject
-        self._on_progress = on_progress
-        self._started = time.perf_counter()
-        self._source_size: int | None = None
-        self._rejected = self._unchanged = self._encoded = self._tokens = 0
-        self._unflushed = 0
-        self.written = 0
-
-    # -- steps in the caller's thread --
-
-    def passages(
-        self, rows: Iterable[Passage | Reject], window: int, max_passages: int | None
-    ) -> None:
-        """Bring every row of the source in."""
-        if isinstance(rows, Corpus):
-            self._source_size = rows.size
-        with Stages() as stages:
-            windows = stages.run(_windows(rows, window, max_passages), ahead=_WINDOWS_AHEAD)
-            for step in stages.run(self._steps(windows), ahead=_BATCHES_AHEAD):
-                if isinstance(step, _Plan):
-                    self._finish(step)
-                else:
-                    self._write(step)
-
-    def index(self) -> None:
-        """Build the index over what was written."""
-        self._tell("index", self._source_size or 0)
-        self._collection.optimize()
-
-    def report(self) -> IngestReport:
-        """The counts so far; what is not flushed is not counted as written."""
-        return IngestReport(
-            read=self.written + self._unchanged + self._rejected,
-            written=self.written,
-            unchanged=self._unchanged,
-            rejected=self._rejected,
-            encoded=self._encoded,
-            seconds=time.perf_counter() - self._started,
-            mean_tokens=self._tokens / self._encoded if self._encoded else None,
-        )
-
-    def check_bm25(self) -> None:
-        """Warn when the collection's `avg_len` is far from the passages it holds."""
-        mean, assumed = self.report().mean_tokens, self._bm25.settings.avg_len
-        if mean is not None and not assumed / 2 <= mean <= assumed * 2:
-            _log.warning(
-                "the passages have %.1f BM25 tokens on average, the collection assumes %.1f: "
-                "BM25 will weigh length wrongly; a collection for such passages is better made "
-                "with Bm25Settings(avg_len=%.1f)",
-                mean,
-                assumed,
-                mean,
-            )
-
-    def _write(self, batch: _Encoded) -> None:
-        import numpy as np
-
-        finite = np.isfinite(batch.dense).all(axis=1)
-        for index in np.flatnonzero(~finite):
-            self._reject(_without_vector(batch.passages[index]))
-        kept = [batch.passages[index] for index in np.flatnonzero(finite)]
-        if kept:
-            self._collection.upsert(
-                PointBatch(
-                    using=self._vector_name,
-                    ids=[point_id(passage.pid) for passage in kept],
-                    dense=batch.dense[finite],
-                    sparse=[batch.sparse[index] for index in np.flatnonzero(finite)],
-                    payloads=[payload_of(passage, self._clock.next()) for passage in kept],
-                )
-            )
-        self._unflushed += len(kept)
-        self._encoded += len(batch.passages)
-        self._tokens += batch.tokens
-        share = self._unflushed / len(batch.window.passages)
-        self._tell("passages", batch.window.start + share * (batch.window.end - batch.window.start))
-
-    def _finish(self, plan: _Plan) -> None:
-        """The end of a window: what needs no encoding, then one flush, then the counts."""
-        for reject in plan.window.rejects:
-            self._reject(reject)
-        if plan.new_meta:
-            self._collection.replace_payloads(
-                [point_id(passage.pid) for passage in plan.new_meta],
-                [payload_of(passage, self._clock.next()) for passage in plan.new_meta],
-            )
-        self._collection.flush()
-        self.written += self._unflushed + len(plan.new_meta)
-        self._unflushed = 0
-        self._unchanged += plan.unchanged
-        self._tell("passages", plan.window.end)
-
-    def _reject(self, reject: Reject) -> None:
-        self._rejected += 1
-        if self._on_reject is not None:
-            self._on_reject(reject)
-
-    def _tell(self, stage: Literal["passages", "index"], position: float) -> None:
-        if self._on_progress is None:
-            return
-        report = self.report()
-        fraction = position / self._source_size if self._source_size else None
-        self._on_progress(IngestProgress(stage, report.read + self._unflushed, fraction, report))
-
-    # -- steps in threads of their own --
-
-    def _steps(self, windows: Iterable[_Window]) -> Iterator[_Encoded | _Plan]:
-        """For each window its encoded batches, then the plan itself as the sign of its end."""
-        for window in windows:
-            plan = self._plan(window)
-            yield from self._batches(window, plan.encode)
-            yield plan
-
-    def _plan(self, window: _Window) -> _Plan:
-        """Ask the collection which passages it has already."""
-        if self._was_empty or not window.passages:
-            return _Plan(window, window.passages, [], 0)
-        ids = [point_id(passage.pid) for passage in window.passages]
-        stored = self._collection.retrieve(ids, DIGEST_FIELDS)
-        encode, new_meta = [], []
-        for passage, id_ in zip(window.passages, ids, strict=True):
-            payload = stored.get(id_)
-            if payload is not None:
-                check_pid(passage.pid, payload)
-            if payload is None or payload.get("text_digest") != text_digest(passage.text):
-                encode.append(passage)
-            elif payload.get("meta_digest") != meta_digest(passage.meta):
-                new_meta.append(passage)
-        return _Plan(window, encode, new_meta, len(ids) - len(encode) - len(new_meta))
-
-    def _batches(self, window: _Window, passages: list[Passage]) -> Iterator[_Encoded]:
-        for batch in self._encoder.encode_passages([passage.text for passage in passages]):
-            chosen = [passages[position] for position in batch.positions]
-            yield _Encoded(
-                window=window,
-                passages=chosen,
-                dense=batch.vectors,
-                sparse=[self._bm25.encode_passage(passage.text) for passage in chosen],
-                tokens=sum(self._bm25.count_tokens(passage.text) for passage in chosen),
-            )
-
-
-# ---- windows -------------------------------------------------------------------------------
-
-
-def _windows(
-    rows: Iterable[Passage | Reject], size: int, max_passages: int | None
-) -> Iterator[_Window]:
-    """Cut rows into windows; a pid that stood before in this run becomes a reject."""
-    seen = PidSet()
-    position = start = 0
-    passages: list[Passage] = []
-    rejects: list[Reject] = []
-    for row in rows:
-        if max_passages is not None and len(seen) >= max_passages:
-            break
-        admitted = _admitted(row, seen, checked=isinstance(rows, Corpus))
-        if isinstance(admitted, Passage):
-            passages.append(admitted)
-        else:
-            rejects.append(admitted)
-        if isinstance(rows, Corpus):
-            position = rows.position
-        if len(passages) + len(rejects) >= size:
-            yield _Window(passages, rejects, start, position)
-            passages, rejects, start = [], [], position
-    if passages or rejects:
-        yield _Window(passages, rejects, start, position)
-
-
-def _admitted(row: Passage | Reject, seen: PidSet, *, checked: bool) -> Passage | Reject:
-    """The passage, or a reject if it cannot go in; what a corpus yields was `checked` there."""
-    if isinstance(row, Reject):
-        return row
-    problem = None if checked else problem_of(row)
-    if problem is None and not seen.add(row.pid):
-        problem = f"pid {row.pid!r} stood before in this run; the first wins"
-    return row if problem is None else _late(row, problem)
-
-
-def _without_vector(passage: Passage) -> Reject:
-    return _late(passage, "the model gives no finite, non-zero vector for it, in float32 neither")
-
-
-def _late(passage: Passage, reason: str) -> Reject:
-    """A reject of what had parsed: its row is written anew, as JSON."""
-    row = {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
-    raw = json.dumps(row, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace")
-    return Reject(passage.source, passage.line, reason, raw[:RAW_BYTES_KEPT], len(raw))

@@ -30,26 +30,21 @@ from msmarco_qdrant.records import (
     CollectionMetadata,
     CollectionSpec,
     DenseQuery,
-    MetaFilter,
-    PayloadIndex,
     PointBatch,
     PointId,
-    Scalar,
     ScoredPoint,
-    Similarity,
 )
 from msmarco_qdrant.stores import edge_optimize
 from msmarco_qdrant.stores.edge_directory import EdgeDirectory
+from msmarco_qdrant.stores.edge_requests import payload_schema, query_request, shard_config
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
-from msmarco_qdrant.stores.points import HIT_FIELDS, SPARSE_VECTOR
+from msmarco_qdrant.stores.points import SPARSE_VECTOR
 from msmarco_qdrant.stores.protocols import Capabilities
 
 if TYPE_CHECKING:
     import qdrant_edge
 
 _CAPABILITIES = Capabilities(ann=True, payload_indexes=True, quantisation=True, multi_process=False)
-# Edge's own default: below so many kilobytes of vectors a filtered search scans.
-_FULL_SCAN_THRESHOLD_KB = 10_000
 
 
 class EdgeStore:
@@ -202,9 +197,9 @@ class EdgeCollection:
         """Answer queries in one batch."""
         import qdrant_edge
 
-        request = qdrant_edge.QueryBatchRequest([_query_request(query) for query in queries])
         with self._using("searching") as shard:
-            answers = shard.query_batch(request)
+            requests = [query_request(query) for query in queries]
+            answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
         return [
             [ScoredPoint(_native_id(p.id), p.score, p.payload or {}) for p in points]
             for points in answers
@@ -315,46 +310,13 @@ _ENGINES = _EngineRegistry()
 def _create_shard(path: Path, spec: CollectionSpec) -> None:
     import qdrant_edge
 
-    config = qdrant_edge.EdgeConfig(
-        vectors={
-            spec.dense: qdrant_edge.EdgeVectorParams(
-                size=spec.dimension, distance=_distance(spec.similarity)
-            )
-        },
-        sparse_vectors={
-            spec.sparse: qdrant_edge.EdgeSparseVectorParams(modifier=qdrant_edge.Modifier.Idf)
-        },
-        hnsw_config=qdrant_edge.HnswIndexConfig(
-            m=spec.hnsw.m,
-            ef_construct=spec.hnsw.ef_construct,
-            full_scan_threshold=_FULL_SCAN_THRESHOLD_KB,
-        ),
-    )
     with _edge_errors(path, "creating the collection"):
-        shard = qdrant_edge.EdgeShard.create(str(path), config)
+        shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec))
         for field, kind in spec.payload_indexes.items():
-            schema = _payload_schema(kind)
+            schema = payload_schema(kind)
             shard.update(qdrant_edge.UpdateOperation.create_field_index(field, schema))
         shard.flush()
         shard.close()
-
-
-def _distance(similarity: Similarity) -> qdrant_edge.Distance:
-    import qdrant_edge
-
-    return {"cosine": qdrant_edge.Distance.Cosine, "dot": qdrant_edge.Distance.Dot}[similarity]
-
-
-def _payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
-    from qdrant_edge import PayloadSchemaType
-
-    return {
-        "keyword": PayloadSchemaType.Keyword,
-        "integer": PayloadSchemaType.Integer,
-        "float": PayloadSchemaType.Float,
-        "bool": PayloadSchemaType.Bool,
-        "datetime": PayloadSchemaType.Datetime,
-    }[kind]
 
 
 def _run_optimize(shard: Path, lock_fd: int) -> None:
@@ -380,47 +342,6 @@ def _run_optimize(shard: Path, lock_fd: int) -> None:
                 f"building the index of {shard.name} ended with status {status}: "
                 f"{lines[-1] if lines else 'killed'}; every passage is there, run optimize again"
             )
-
-
-# ---- queries --------------------------------------------------------------------------------
-
-
-def _query_request(query: DenseQuery) -> qdrant_edge.QueryRequest:
-    import qdrant_edge
-
-    return qdrant_edge.QueryRequest(
-        limit=query.limit,
-        query=qdrant_edge.Query.Nearest(query.vector, using=query.using),  # type: ignore[arg-type]  # NumPy rows are accepted
-        with_payload=list(HIT_FIELDS),
-        filter=_edge_filter(query.meta_filter) if query.meta_filter else None,
-        params=qdrant_edge.SearchParams(hnsw_ef=query.ef, exact=query.exact),
-    )
-
-
-def _edge_filter(meta_filter: MetaFilter) -> qdrant_edge.Filter:
-    """All fields, each with any one of its values."""
-    import qdrant_edge
-
-    return qdrant_edge.Filter(
-        must=[
-            qdrant_edge.Filter(should=[_condition(f"meta.{field}", value) for value in values])
-            for field, given in meta_filter.items()
-            for values in [[given] if isinstance(given, str | int | float) else list(given)]
-        ]
-    )
-
-
-def _condition(key: str, value: Scalar) -> qdrant_edge.FieldCondition:
-    import numpy as np
-    import qdrant_edge
-
-    if isinstance(value, float):  # Qdrant matches strings, integers and booleans by equality only
-        return qdrant_edge.FieldCondition(
-            key=key, range=qdrant_edge.RangeFloat(gte=value, lte=value)
-        )
-    # Edge 0.9 takes Python's True for the integer 1, but NumPy's for a boolean.
-    match: Any = np.bool_(value) if isinstance(value, bool) else value
-    return qdrant_edge.FieldCondition(key=key, match=qdrant_edge.MatchValue(match))
 
 
 def _native_id(point: Any) -> PointId:
