@@ -258,7 +258,7 @@ BAD_JSON = {
     "two objects": (b'{"pid": "2", "text": "t"}{}', "broken JSON: Extra data"),
     "raw nul": (b'{"pid": "2", "text": "a\x00b"}', "broken JSON: "),
     "raw tab": (b'{"pid": "2", "text": "a\tb"}', "broken JSON: "),
-    "too deep to parse": (b'{"pid": "2", "text": "t", "x": ' + b"[" * 2000, "nested too deeply"),
+    "too deep to parse": (b'{"pid": "2", "text": "t", "x": ' + b"[" * 200_000, "nested too deeply"),
     "too deep to store": (
         b'{"pid": "2", "text": "t", "x": ' + b"[" * 65 + b"]" * 65 + b"}",
         "nested too deeply: 64 levels",

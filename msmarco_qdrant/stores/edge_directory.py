@@ -178,17 +178,7 @@ def _locked(path: Path) -> int:
     """Open and lock the lock file, and leave word of who holds it."""
     fd = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        # Nothing wakes a waiter when a lock is given up, but for a blocking flock, which has no
-        # time limit: hence the polling, for as long as a killed process's child needs to follow.
-        deadline = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as exc:
-                if time.monotonic() >= deadline:
-                    raise StoreInUseError(_in_use(path, fd)) from exc
-                time.sleep(_LOCK_POLL_S)
+        _wait_for_lock(path, fd)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(holder).encode(), 0)
@@ -196,6 +186,23 @@ def _locked(path: Path) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _wait_for_lock(path: Path, fd: int) -> None:
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    # Nothing wakes a waiter when a lock is given up, but for a blocking flock, which has no time
+    # limit: hence the polling, for as long as a killed process's child needs to follow it.
+    tries = Retrying(
+        retry=retry_if_exception_type(BlockingIOError),
+        stop=stop_after_delay(_LOCK_PATIENCE_S),
+        wait=wait_fixed(_LOCK_POLL_S),
+        reraise=True,
+    )
+    try:
+        tries(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise StoreInUseError(_in_use(path, fd)) from exc
 
 
 def _in_use(path: Path, fd: int) -> str:
