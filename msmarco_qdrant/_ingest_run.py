@@ -19,7 +19,6 @@ from msmarco_qdrant._stages import Stages
 from msmarco_qdrant.corpus import Corpus
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.records import (
-    CollectionMetadata,
     IngestProgress,
     IngestReport,
     Passage,
@@ -53,8 +52,8 @@ class Target:
     """Where passages go, and what encodes them."""
 
     collection: Collection
-    metadata: CollectionMetadata
     encoder: Encoder
+    bm25: Bm25Encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +102,8 @@ class Run:
     ) -> None:
         self._collection = target.collection
         self._encoder = target.encoder
-        self._vector_name = target.metadata.encoder.vector_name
-        self._bm25 = Bm25Encoder(target.metadata.bm25)
+        self._vector_name = target.encoder.card.vector_name
+        self._bm25 = target.bm25
         self._clock = SeqClock(target.collection.last_seq())
         # Of an empty collection nothing has to be asked: within a run every pid is new.
         self._was_empty = target.collection.info().points == 0

@@ -10,7 +10,7 @@ The tree::
     ├── ModelError
     │   ├── ModelNotFoundError     a model name or directory leads nowhere
     │   ├── ModelMismatchError     the model is not the one that filled the collection
-    │   └── EncodingError          a phrase has no finite vector
+    │   └── EncodingError          a phrase has no finite vector, or the forward pass failed
     ├── StoreError
     │   ├── StoreNotFoundError     nothing is stored there
     │   ├── StoreUnavailableError  the place cannot be written or reached
@@ -79,7 +79,7 @@ class ModelMismatchError(ModelError):
 
 
 class EncodingError(ModelError):
-    """The model gives no finite, non-zero vector for a phrase, not even in float32."""
+    """A phrase has no finite, non-zero vector, not even in float32; or the forward pass failed."""
 
 
 class StoreError(MsmarcoQdrantError):

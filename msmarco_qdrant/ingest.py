@@ -19,7 +19,7 @@ from os import PathLike
 from msmarco_qdrant._ingest_run import Run, Target
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.corpus import as_rows
-from msmarco_qdrant.encoding import Encoder, load_encoder
+from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -147,13 +147,15 @@ def _open_target(
     except (StoreNotFoundError, CollectionNotFoundError):
         if isinstance(store, str | PathLike):
             check_creatable(store)  # before a model is loaded, or even downloaded, for nothing
+        sparse = Bm25Encoder(bm25 or Bm25Settings())
         encoder = load.for_new()
         opened = _entered(stack, store, create=True)
-        metadata = create_collection(opened, name, encoder.card, bm25 or Bm25Settings())
+        metadata = create_collection(opened, name, encoder.card, sparse.settings)
     else:
         _check_bm25_kept(name, metadata.bm25, bm25)
+        sparse = Bm25Encoder(metadata.bm25)
         encoder = load.for_existing(name, metadata.encoder)
-    return Target(opened.collection(name), metadata, encoder)
+    return Target(opened.collection(name), encoder, sparse)
 
 
 def _entered(stack: ExitStack, store: Store | str | PathLike[str], *, create: bool) -> Store:

@@ -244,6 +244,18 @@ def test_other_bm25_settings_are_refused(
         ingest_passages(passages, store, encoder=encoder, bm25=Bm25Settings())
 
 
+def test_impossible_bm25_settings_make_nothing(tmp_path: Path, encoder: CostlessEncoder) -> None:
+    """An unknown language, a weight out of range: told before anything is created."""
+    for bad in (
+        Bm25Settings(language="klingon"),
+        Bm25Settings(b=2.0),
+        Bm25Settings(avg_len=0),
+    ):
+        with pytest.raises(UsageError, match="BM25 settings"):
+            ingest_passages([], tmp_path / "store", encoder=encoder, bm25=bad)
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_foreign_point_is_not_overwritten(
     store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
 ) -> None:

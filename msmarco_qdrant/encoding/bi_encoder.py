@@ -240,9 +240,15 @@ def _forward(
     import torch
     from sentence_transformers.util import batch_to_device
 
-    with torch.inference_mode():
-        output = model(batch_to_device(features, model.device), task=task)
-        vectors: NDArray[np.float32] = output["sentence_embedding"].float().cpu().numpy()
+    try:
+        with torch.inference_mode():
+            output = model(batch_to_device(features, model.device), task=task)
+            vectors: NDArray[np.float32] = output["sentence_embedding"].float().cpu().numpy()
+    except RuntimeError as exc:  # out of memory, above all
+        shape = "x".join(map(str, features["input_ids"].shape))
+        raise EncodingError(
+            f"the forward pass over {shape} tokens failed on {model.device}: {exc}"
+        ) from exc
     return vectors
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import Bm25Settings, SparseVector
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Bm25Encoder:
         settings: The collection's settings; a phrase needs only the language.
 
     Raises:
-        ValueError: For settings that the formula does not allow.
+        UsageError: For settings that the formula does not allow, or an unknown language.
     """
 
     def __init__(self, settings: Bm25Settings) -> None:
@@ -49,4 +50,7 @@ class Bm25Encoder:
 def _bm25(k: float, b: float, avg_len: float, language: str) -> Bm25:
     from qdrant_edge import Bm25, Bm25Config
 
-    return Bm25(Bm25Config(k=k, b=b, avg_len=avg_len, language=language))
+    try:
+        return Bm25(Bm25Config(k=k, b=b, avg_len=avg_len, language=language))
+    except ValueError as exc:
+        raise UsageError(f"these BM25 settings cannot be used: {exc}") from exc

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from qdrant_edge import Bm25
 
 from msmarco_qdrant.encoding import Bm25Encoder
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import Bm25Settings
 
 # Words that are neither stop words nor share a stem.
@@ -106,5 +107,5 @@ def test_count_tokens_counts_what_the_formula_counts(words: list[str], stop: lis
 )
 def test_settings_that_the_formula_does_not_allow(settings: Bm25Settings, complaint: str) -> None:
     """They are refused when the encoder is made, not when the first passage comes."""
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(UsageError, match=complaint):
         Bm25Encoder(settings)
