@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 from msmarco_qdrant.records import Meta, Passage
@@ -20,15 +21,24 @@ class RowError(ValueError):
     """Why a row cannot become a passage."""
 
 
-def problem_of(passage: Passage) -> str | None:
-    """Why a passage that was made in Python cannot go in; None if it can."""
-    try:
-        _checked_pid(passage.pid)
-        _checked_text(passage.text)
-        _check_value(passage.meta, "")
-    except RowError as exc:
-        return str(exc)
-    return None
+def checked(passage: Passage) -> Passage:
+    """A passage that was made in Python, looked at as a row of a file is.
+
+    Returns:
+        The same passage; an integer pid as its decimal form.
+
+    Raises:
+        RowError: If it cannot go in.
+    """
+    text: object = passage.text
+    if not isinstance(text, str):
+        raise RowError(f"the text is {_kind(text)}, expected a string")
+    if not isinstance(passage.meta, dict):
+        raise RowError(f"the meta is {_kind(passage.meta)}, expected an object")
+    pid = _checked_pid(passage.pid)
+    _checked_text(text)
+    _check_value(passage.meta, "")
+    return passage if pid is passage.pid else replace(passage, pid=pid)
 
 
 def decode(data: bytes) -> str:
@@ -150,13 +160,19 @@ def _check_value(value: object, where: str, depth: int = 0) -> None:  # noqa: C9
                 raise RowError(f"{where}: a non-finite number: {value}")
         case dict():
             for name, inner in value.items():
-                _check_string(name, f"a field name in {where or 'the row'}")
+                _check_name(name, where)
                 _check_value(inner, f"{where}.{name}" if where else f"field '{name}'", depth + 1)
         case list():
             for index, inner in enumerate(value):
                 _check_value(inner, f"{where}[{index}]", depth + 1)
         case _:
             raise RowError(f"{where} is {_kind(value)}, which JSON does not have")
+
+
+def _check_name(name: object, where: str) -> None:
+    if not isinstance(name, str):
+        raise RowError(f"a field name is {_kind(name)}, expected a string")
+    _check_string(name, f"a field name in {where or 'the row'}")
 
 
 def _kind(value: object) -> str:

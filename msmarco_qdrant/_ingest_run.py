@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from msmarco_qdrant._fields import problem_of
+from msmarco_qdrant._fields import RowError, checked
 from msmarco_qdrant._lines import RAW_BYTES_KEPT
 from msmarco_qdrant._pid_set import PidSet
 from msmarco_qdrant._stages import Stages
 from msmarco_qdrant.corpus import Corpus
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
+from msmarco_qdrant.errors import EncodingError, UsageError
 from msmarco_qdrant.records import (
+    EncodedBatch,
     IngestProgress,
     IngestReport,
     Passage,
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _WINDOWS_AHEAD = 1
+# Three windows are alive at most; of real passages 8,192 are 3 million characters.
+_WINDOW_CHARACTERS = 32_000_000
 _BATCHES_AHEAD = 4
 
 
@@ -132,7 +136,9 @@ class Run:
                     self._write(step)
 
     def index(self) -> None:
-        """Build the index over what was written."""
+        """Build the index over what is there, if anything is."""
+        if self._collection.info().points == 0:
+            return
         self._tell("index", self._source_size or 0)
         self._collection.optimize()
 
@@ -238,7 +244,9 @@ class Run:
         return _Plan(window, encode, new_meta, len(ids) - len(encode) - len(new_meta))
 
     def _batches(self, window: _Window, passages: list[Passage]) -> Iterator[_Encoded]:
+        missing = set(range(len(passages)))
         for batch in self._encoder.encode_passages([passage.text for passage in passages]):
+            _check_batch(batch, missing, self._encoder.card.dimension)
             chosen = [passages[position] for position in batch.positions]
             yield _Encoded(
                 window=window,
@@ -247,6 +255,24 @@ class Run:
                 sparse=[self._bm25.encode_passage(passage.text) for passage in chosen],
                 tokens=sum(self._bm25.count_tokens(passage.text) for passage in chosen),
             )
+        if missing:
+            raise EncodingError(
+                f"the encoder gave no vector for {len(missing)} of {len(passages)} passages"
+            )
+
+
+def _check_batch(batch: EncodedBatch, missing: set[int], dimension: int) -> None:
+    """Refuse what would lose or double a passage, and take the batch's positions off `missing`."""
+    expected = (len(batch.positions), dimension)
+    if batch.vectors.shape != expected or batch.vectors.dtype != "float32":
+        raise EncodingError(
+            f"the encoder gave {batch.vectors.dtype} {batch.vectors.shape} for a batch, expected "
+            f"float32 {expected}"
+        )
+    for position in batch.positions.tolist():
+        if position not in missing:
+            raise EncodingError(f"the encoder gave position {position} twice, or out of range")
+        missing.remove(position)
 
 
 # ---- windows -------------------------------------------------------------------------------
@@ -255,36 +281,42 @@ class Run:
 def _windows(
     rows: Iterable[Passage | Reject], size: int, max_passages: int | None
 ) -> Iterator[_Window]:
-    """Cut rows into windows; a pid that stood before in this run becomes a reject."""
+    """Cut rows into windows, by count and by bytes of text."""
     seen = PidSet()
-    position = start = 0
+    position = start = text_bytes = 0
     passages: list[Passage] = []
     rejects: list[Reject] = []
     for row in rows:
-        if max_passages is not None and len(seen) >= max_passages:
-            break
-        admitted = _admitted(row, seen, checked=isinstance(rows, Corpus))
+        admitted = _admitted(row, seen, is_checked=isinstance(rows, Corpus))
         if isinstance(admitted, Passage):
             passages.append(admitted)
+            text_bytes += len(admitted.text)
         else:
             rejects.append(admitted)
         if isinstance(rows, Corpus):
             position = rows.position
-        if len(passages) + len(rejects) >= size:
+        if len(passages) + len(rejects) >= size or text_bytes >= _WINDOW_CHARACTERS:
             yield _Window(passages, rejects, start, position)
-            passages, rejects, start = [], [], position
+            passages, rejects, start, text_bytes = [], [], position, 0
+        if max_passages is not None and len(seen) >= max_passages:
+            break  # before another row is taken: a pipe may have no more to give
     if passages or rejects:
         yield _Window(passages, rejects, start, position)
 
 
-def _admitted(row: Passage | Reject, seen: PidSet, *, checked: bool) -> Passage | Reject:
-    """The passage, or a reject if it cannot go in; what a corpus yields was `checked` there."""
+def _admitted(row: Passage | Reject, seen: PidSet, *, is_checked: bool) -> Passage | Reject:
+    """The passage, or a reject if it cannot go in; what a corpus yields was checked there."""
     if isinstance(row, Reject):
         return row
-    problem = None if checked else problem_of(row)
-    if problem is None and not seen.add(row.pid):
-        problem = f"pid {row.pid!r} stood before in this run; the first wins"
-    return row if problem is None else _late(row, problem)
+    if not isinstance(row, Passage):
+        raise UsageError(f"a source of passages yielded a {type(row).__name__}, expected a Passage")
+    try:
+        passage = row if is_checked else checked(row)
+    except RowError as exc:
+        return _late(row, str(exc))
+    if not seen.add(passage.pid):
+        return _late(row, f"pid {row.pid!r} stood before in this run; the first wins")
+    return passage
 
 
 def _without_vector(passage: Passage) -> Reject:
@@ -292,7 +324,15 @@ def _without_vector(passage: Passage) -> Reject:
 
 
 def _late(passage: Passage, reason: str) -> Reject:
-    """A reject of what had parsed: its row is written anew, as JSON."""
-    row = {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
-    raw = json.dumps(row, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace")
+    """A reject of what had parsed: its row as it stood, or written anew if it never stood."""
+    raw = passage.raw or _as_json(passage)
     return Reject(passage.source, passage.line, reason, raw[:RAW_BYTES_KEPT], len(raw))
+
+
+def _as_json(passage: Passage) -> bytes:
+    row = {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
+    try:
+        text = json.dumps(row, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError, RecursionError):  # no JSON, which is why it is rejected
+        text = repr(row)
+    return text.encode("utf-8", "backslashreplace")

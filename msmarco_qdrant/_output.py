@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel
-from msmarco_qdrant.errors import OutputError
+from msmarco_qdrant.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.inspection import StoreDescription
@@ -113,6 +114,19 @@ def print_description(description: StoreDescription) -> None:
         click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
     if not description.collections:
         click.echo("\nno collections yet")
+
+
+def check_output(path: Path, option: str, inputs: Sequence[str]) -> None:
+    """Refuse now to write what cannot be written, or what is being read.
+
+    Raises:
+        UsageError: If it is one of the inputs.
+        OutputError: If its directory cannot be written, or it is a directory.
+    """
+    if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
+        raise UsageError(f"{option} {path} is what is read; name another file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: pass {option} with a place you may write")
 
 
 @contextmanager

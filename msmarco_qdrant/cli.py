@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from msmarco_qdrant._output import (
+    check_output,
     model_json,
     print_description,
     print_hits,
@@ -57,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(exc, USAGE)
     except MsmarcoQdrantError as exc:
         return _failed(exc, FAILED)
+    except OSError as exc:  # standard output on a full disk, say
+        click.echo(f"Error: {exc}", err=True)
+        return FAILED
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return INTERRUPTED
@@ -171,6 +176,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     settings = _settings(store=store, collection=collection)
     corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
     path = rejects or Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
+    check_output(path, "--rejects", sources)
     with RejectsFile(path) as rejected:
         report = _ingest(settings, corpus, model, max_passages, rejected)
     if as_json:
@@ -179,6 +185,9 @@ def ingest(  # noqa: PLR0913  # one for each option
         click.echo(report_text(report))
     if report.rejected:
         click.echo(f"rows that did not go in: {report.rejected:,}, written to {path}", err=True)
+        click.echo(f"the first of them: {rejected.first}", err=True)
+    if not report.read:
+        click.echo("the source holds no passage", err=True)
     return REJECTS if report.rejected and not allow_rejects else 0
 
 
@@ -191,7 +200,9 @@ def _ingest(
 ) -> IngestReport:
     from msmarco_qdrant._progress import ProgressDisplay
     from msmarco_qdrant.ingest import ingest_passages
+    from msmarco_qdrant.migrate import check_collection_name
 
+    check_collection_name(settings.collection)
     progress = ProgressDisplay()
     scheme, is_url, _ = settings.store.partition("://")
     shown = f"{scheme}://..." if is_url else settings.store  # the rest of a URL may hold a secret
@@ -278,12 +289,13 @@ def search(  # noqa: PLR0913  # one for each option
     """Find the passages that answer PHRASE: keywords, a phrase or a question."""
     if (phrase is None) == (queries is None) or (queries is None) != (run is None):
         raise click.UsageError("give a PHRASE, or both --queries FILE and --run FILE")
-    if queries is not None and filters:
-        raise click.UsageError("--filter goes with a PHRASE, not with --queries")
+    _refuse_options_of_the_other_form(one_phrase=phrase is not None)
     from msmarco_qdrant.search import SearchClient
 
     settings = _settings(store=store, collection=collection)
     meta_filter = _parse_filters(filters)
+    if queries is not None and run is not None:
+        check_output(run, "--run", [str(queries)])
     with _opened(settings) as opened:
         client = SearchClient.open(opened, collection=settings.collection, model=model)
         if phrase is not None:
@@ -291,6 +303,15 @@ def search(  # noqa: PLR0913  # one for each option
             print_hits(hits, as_json=as_json)
         elif queries is not None and run is not None:
             _search_many(client, queries, run, depth, exact=exact, as_json=as_json)
+
+
+def _refuse_options_of_the_other_form(*, one_phrase: bool) -> None:
+    """An option without effect is a misunderstanding."""
+    context = click.get_current_context()
+    for name in ("depth",) if one_phrase else ("limit", "filters"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            form = "--queries" if one_phrase else "a PHRASE"
+            raise click.UsageError(f"--{name.removesuffix('s')} goes with {form} only")
 
 
 def _search_many(

@@ -9,12 +9,11 @@ become a passage is yielded as a `Reject`; the others go on.
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from msmarco_qdrant._fields import RowError, decode, parse_json, parse_tsv
 from msmarco_qdrant._lines import (
@@ -75,6 +74,10 @@ class Corpus:
         self._format = format
         self._max_line_bytes = max_line_bytes
         self._position = 0
+        if self._sources.count(STDIN) > 1:
+            raise UsageError("standard input was named twice; it can be read only once")
+        if STDIN in self._sources and format == "parquet":
+            raise UsageError("Parquet cannot be read from standard input: name the file")
         self._sizes = [_size_of(source) for source in self._sources]
         known_sizes = [size for size in self._sizes if size is not None]
         self.size: int | None = sum(known_sizes) if len(known_sizes) == len(self._sizes) else None
@@ -111,13 +114,19 @@ class Corpus:
         return (_row(source, line, parse) for line in lines if line.data or line.problem)
 
     def _form_of(self, source: str, raw: io.BufferedReader) -> Format:
-        return _format_of(source, raw) if self._format == "auto" else self._format
+        form = _format_of(source, raw) if self._format == "auto" else self._format
+        if form == "parquet" and source == STDIN:
+            raise SourceError("Parquet cannot be read from standard input: name the file")
+        return form
 
     def _check_form(self, source: str) -> None:
         """Refuse now, before anything is created for it, what could not be read later."""
         with _opened(source) as raw:
-            if self._form_of(source, raw) == "parquet":
+            form = self._form_of(source, raw)
+            if form == "parquet":
                 open_parquet(source, raw)
+            elif form == "jsonl":
+                _refuse_array(source, raw)
 
 
 def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
@@ -159,7 +168,10 @@ def _size_of(source: str) -> int | None:
             with path.open("rb"):
                 pass
     except FileNotFoundError as exc:
-        raise SourceError(f"no such file: {source} (seen from {Path.cwd()})") from exc
+        raise SourceError(
+            f"no such file: {source} (seen from {Path.cwd()}); check the path, or pass '-' for "
+            "standard input"
+        ) from exc
     except OSError as exc:
         raise SourceError(f"cannot read {source}: {exc.strerror}") from exc
     return status.st_size if path.is_file() else None
@@ -168,7 +180,9 @@ def _size_of(source: str) -> int | None:
 @contextmanager
 def _opened(source: str) -> Iterator[io.BufferedReader]:
     if source == STDIN:
-        yield peekable(sys.stdin.buffer)  # type: ignore[arg-type]  # BinaryIO hides what it is
+        # Not sys.stdin: Python aborts at exit if a thread still waits in that, as after Ctrl-C.
+        with open(0, "rb", closefd=False) as stdin:  # a descriptor has no path
+            yield peekable(stdin)
         return
     try:
         file = Path(source).open("rb")  # noqa: SIM115  # closed below, whatever happens
@@ -186,9 +200,13 @@ def _format_of(source: str, raw: io.BufferedReader) -> Format:
     head = peek_content(raw).removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"PAR1"):
         return "parquet"
-    if head.startswith(b"["):
-        raise SourceError(f"{source} is a JSON array; expected one object a line (jq -c '.[]')")
+    _refuse_array(source, raw)
     return "jsonl" if head.startswith(b"{") else "tsv"
+
+
+def _refuse_array(source: str, raw: io.BufferedReader) -> None:
+    if peek_content(raw).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        raise SourceError(f"{source} is a JSON array; expected one object a line (jq -c '.[]')")
 
 
 # ---- lines ---------------------------------------------------------------------------------
@@ -203,11 +221,22 @@ def _row(source: str, line: Line, parse: _Parser) -> Passage | Reject:
             reason = str(exc)
     if reason is not None:
         return Reject(source, line.number, reason, line.data[:RAW_BYTES_KEPT], line.length)
-    return Passage(pid, text, meta, source, line.number)
+    return Passage(pid, text, meta, source, line.number, line.data)
 
 
 def as_rows(
-    source: Iterable[Passage | Reject] | str | PathLike[str],
+    source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
 ) -> Iterable[Passage | Reject]:
-    """A `Corpus` for a path, and anything else as it is."""
-    return Corpus(source) if isinstance(source, str | PathLike) else source
+    """A `Corpus` for a path or several, and an iterable of passages as it is.
+
+    Raises:
+        SourceError: For a path that cannot be read.
+        UsageError: For what is neither.
+    """
+    if isinstance(source, str | PathLike):
+        return Corpus(source)
+    if not isinstance(source, Iterable):
+        raise UsageError(f"a {type(source).__name__} is no source: pass paths, or passages")
+    if isinstance(source, Sequence) and source and isinstance(source[0], str | PathLike):
+        return Corpus(cast("Sequence[str | PathLike[str]]", source))
+    return cast("Iterable[Passage | Reject]", source)

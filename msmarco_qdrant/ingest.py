@@ -11,7 +11,7 @@ That one rule gives resumption after a crash, repetition without effect, and inc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from os import PathLike
@@ -43,7 +43,7 @@ WINDOW = 8192
 
 
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
-    source: Iterable[Passage | Reject] | str | PathLike[str],
+    source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
     store: Store | str | PathLike[str],
     *,
     collection: str = "msmarco",
@@ -63,8 +63,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     crash or an interruption goes on where it stood.
 
     Args:
-        source: A path, a `Corpus`, or any iterable of passages. It is iterated in a thread of its
-            own.
+        source: A path or several, a `Corpus`, or any iterable of passages. It is iterated in a
+            thread of its own; one that waits for input is left behind when the ingest is.
         store: An open store, or where one is or shall be.
         collection: The name of the collection.
         model: The model to encode with: a directory, a name of the catalog, or a hub id. By
@@ -92,6 +92,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         raise UsageError("pass a model or an encoder, not both")
     if window < 1:
         raise UsageError(f"a window of {window} passages holds none: pass 1 or more")
+    if max_passages is not None and max_passages < 1:
+        raise UsageError(f"max_passages={max_passages} takes none: pass 1 or more, or None for all")
     check_collection_name(collection)
     rows = as_rows(source)
     with ExitStack() as stack:
@@ -150,7 +152,11 @@ def _open_target(
         sparse = Bm25Encoder(bm25 or Bm25Settings())
         encoder = load.for_new()
         opened = _entered(stack, store, create=True)
-        metadata = create_collection(opened, name, encoder.card, sparse.settings)
+        with opened.lock():
+            if name not in opened.aliases():
+                create_collection(opened, name, encoder.card, sparse.settings)
+        # Another thread may have made it meanwhile, for another model.
+        check_same(name, opened.metadata(name).encoder, encoder.card)
     else:
         _check_bm25_kept(name, metadata.bm25, bm25)
         sparse = Bm25Encoder(metadata.bm25)

@@ -43,6 +43,7 @@ class Passage:
         meta: The user's own fields.
         source: The file it came from ("" when it was made in Python).
         line: The line or row in that file, counted from 1 (0 when it was made in Python).
+        raw: The row as it stood there, to be shown if it is rejected late (b"" if there is none).
     """
 
     pid: str
@@ -50,6 +51,7 @@ class Passage:
     meta: Meta = field(default_factory=dict)
     source: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
+    raw: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

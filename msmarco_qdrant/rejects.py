@@ -22,11 +22,13 @@ class RejectsFile:
     Attributes:
         path: The same path.
         count: Rejects written so far.
+        first: The place and reason of the first of them, "" before it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
+        self.first = ""
         self._file: IO[str] | None = None
 
     def write(self, reject: Reject) -> None:
@@ -42,6 +44,7 @@ class RejectsFile:
             self._file.write("\n")
         except OSError as exc:
             raise self._unwritable(exc) from exc
+        self.first = self.first or f"{reject.source}, line {reject.line}: {reject.reason}"
         self.count += 1
 
     def close(self) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
-from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.errors import PidCollisionError, StoreError, UsageError
 from msmarco_qdrant.records import CollectionMetadata, DenseQuery, Hit, MetaFilter, ScoredPoint
 from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores.points import point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ class SearchClient:
         check_same(collection, self._metadata.encoder, encoder.card)
         self._encoder = encoder
         self._collection = store.collection(collection)
+        self._closed = False
 
     @classmethod
     def open(
@@ -111,7 +113,7 @@ class SearchClient:
             phrase: A search phrase, keywords, or a question.
             limit: Most hits wanted, 1 to 10,000.
             meta_filter: Conditions on `meta` fields, such as
-                `{"lang": "en", "year": [2023, 2024]}`.
+                `{"lang": "en", "year": [2023, 2024]}`; dots in a field's name go into objects.
             exact: Compare with every passage, instead of following the graph.
 
         Returns:
@@ -136,6 +138,8 @@ class SearchClient:
 
         Args and errors are those of `search`; the answers come in the order of the phrases.
         """
+        if self._closed:
+            raise StoreError(f"this client of '{self._name}' was closed: open another")
         check_request(phrases, limit)
         check_filter(meta_filter)
         if not phrases:
@@ -148,6 +152,7 @@ class SearchClient:
 
     def close(self) -> None:
         """Give the store back, if this client opened it. Closing twice is no error."""
+        self._closed = True
         if self._owns_store:
             self._store.close()
 
@@ -173,11 +178,15 @@ def check_request(phrases: Sequence[str], limit: int) -> None:
         UsageError: For one string where several were expected, an empty phrase, or a limit out of
             range.
     """
-    if isinstance(phrases, str):
+    if isinstance(phrases, str) or not isinstance(phrases, Sequence):
         raise UsageError("search_many takes a list of phrases; for one phrase call search")
-    if not 1 <= limit <= _MAX_LIMIT:
+    if not isinstance(limit, int) or not 1 <= limit <= _MAX_LIMIT:
         raise UsageError(f"a limit of {limit} cannot be served: expected 1 to {_MAX_LIMIT:,}")
     for phrase in phrases:
+        if not isinstance(phrase, str):
+            raise UsageError(f"a phrase is a string, not a {type(phrase).__name__}")
+        if not _is_text(phrase):
+            raise UsageError(f"the phrase {phrase!r} holds a lone surrogate: expected text")
         if not phrase.strip():
             raise UsageError("the phrase is empty: expected some words to search for")
 
@@ -189,7 +198,11 @@ def check_filter(meta_filter: MetaFilter | None) -> None:
         UsageError: For a field without a value, or a value that is no string, boolean, finite
             number, or integer of 64 bits with a sign.
     """
+    if meta_filter is not None and not isinstance(meta_filter, Mapping):
+        raise UsageError(f"a filter is a mapping of fields, not a {type(meta_filter).__name__}")
     for field, given in (meta_filter or {}).items():
+        if not isinstance(field, str) or '"' in field or "\0" in field or not _is_text(field):
+            raise UsageError(f"{field!r} cannot name a field of a filter")
         values = (
             [given] if isinstance(given, str | bytes) or not isinstance(given, Sequence) else given
         )
@@ -203,12 +216,16 @@ def check_filter(meta_filter: MetaFilter | None) -> None:
                 )
 
 
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _comparable(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
-    return isinstance(value, str)
+    return isinstance(value, str) and _is_text(value)
 
 
 def dense_queries(
@@ -234,7 +251,17 @@ def dense_queries(
 
 
 def to_hits(points: Sequence[ScoredPoint]) -> list[Hit]:
-    """Ranked hits from the engine's answer, in its order."""
+    """Ranked hits from the engine's answer, in its order.
+
+    Raises:
+        PidCollisionError: If a point was not written by this package.
+    """
+    for point in points:
+        if point_id(str(point.payload.get("pid"))) != point.id:
+            raise PidCollisionError(
+                f"the point {point.id} holds pid {point.payload.get('pid')!r}, which is another "
+                "point's: something else wrote to the collection"
+            )
     return [
         Hit(
             rank=rank,

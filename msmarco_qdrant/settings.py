@@ -48,6 +48,8 @@ def load_settings(given: Mapping[str, str]) -> Settings:
     """
     try:
         return Settings.model_validate(Settings().model_dump() | dict(given))
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"the file .env in {Path.cwd()} is not UTF-8: {exc}") from exc
     except ValidationError as exc:
         problems = "; ".join(
             f"{_PREFIX}{str(error['loc'][0]).upper()}: {error['msg']}" for error in exc.errors()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.errors import CollectionNotFoundError
@@ -142,6 +144,7 @@ class DiscardingStore:
     )
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._collections: dict[str, DiscardingCollection] = {}
         self._metadata: dict[str, CollectionMetadata] = {}
         self._aliases: dict[str, str] = {}
@@ -161,6 +164,10 @@ class DiscardingStore:
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Keep the metadata."""
         self._metadata[self._resolve(name)] = metadata
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while a collection is made."""
+        return self._lock
 
     def aliases(self) -> Mapping[str, str]:
         """Every alias and what it stands for."""

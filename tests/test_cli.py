@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,6 +17,7 @@ import click
 import pytest
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant._progress import INDEX_NOTICE
 from msmarco_qdrant.catalog import PUBLISHED_MODELS
 from msmarco_qdrant.cli import _parse_filters, cli, main
 from msmarco_qdrant.quickstart import sample_passages
@@ -185,7 +187,7 @@ def test_missing_store_is_one_line(command: list[str], capsys: Capture) -> None:
 
     out, err = capsys.readouterr()
     assert "" == out
-    assert err.startswith("Error: no store at nowhere (seen from /")
+    assert err.startswith(f"Error: no store at {Path.cwd() / 'nowhere'}: ingest into it first")
     assert "ingest into it first" in err
     assert 1 == len(err.splitlines())
     assert nothing_created()
@@ -195,7 +197,7 @@ def test_default_store_is_told(capsys: Capture) -> None:
     """Without --store it is qdrant_data in the current directory."""
     assert 1 == main(["info"])
 
-    assert "no store at qdrant_data" in capsys.readouterr().err
+    assert f"no store at {Path.cwd() / 'qdrant_data'}" in capsys.readouterr().err
 
 
 def test_directory_of_something_else_is_no_store(capsys: Capture, tmp_path: Path) -> None:
@@ -686,7 +688,7 @@ def test_optimize_tells_what_is_indexed(place: Place) -> None:
     document = command("optimize", "--store", place.store, "--json")
 
     assert text.out.startswith("303 passages, ")
-    assert "building the index; this can take minutes" in text.err
+    assert INDEX_NOTICE in text.err
     assert 303 == json.loads(document.out)["points"]
 
 
@@ -708,7 +710,9 @@ def test_rejects_are_status_3(place: Place, tmp_path: Path) -> None:
     rejects = [json.loads(line) for line in Path("r.jsonl").read_text("utf-8").splitlines()]
     assert [(str(source), 2), (str(source), 3)] == [(r["file"], r["line"]) for r in rejects]
     assert ("no tab", "MgljYWbp") == (rejects[0]["raw"], rejects[1]["raw_base64"])
-    assert "2 rows were rejected; they are in r.jsonl" == done.err.splitlines()[-1]
+    *_, where, first = done.err.splitlines()
+    assert "rows that did not go in: 2, written to r.jsonl" == where
+    assert f"the first of them: {source}, line 2: no tab: expected pid<TAB>text" == first
 
 
 def test_rejects_can_be_allowed(place: Place, tmp_path: Path) -> None:
@@ -746,11 +750,16 @@ def test_max_passages_stops_early(place: Place) -> None:
     assert (0, 5, 5) == (done.status, report["read"], report["unchanged"])
 
 
-def test_standard_input_is_ingested(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input_is_ingested(place: Place) -> None:
     """A dash names it."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path(place.sample).read_bytes())))
-
-    done = command("ingest", "-", "--store", place.store, "--json")
+    kept = os.dup(0)
+    with Path(place.sample).open("rb") as sample:
+        os.dup2(sample.fileno(), 0)
+        try:
+            done = command("ingest", "-", "--store", place.store, "--json")
+        finally:
+            os.dup2(kept, 0)
+            os.close(kept)
 
     assert (0, 300) == (done.status, json.loads(done.out)["unchanged"])
 
@@ -815,7 +824,7 @@ def test_run_that_cannot_be_written_is_told(place: Place, tmp_path: Path) -> Non
     )
 
     assert done.status != 0
-    assert "cannot write missing/run.txt: No such file or directory" in done.err
+    assert "Error: cannot write missing/run.txt: pass --run with a place" in done.err
     assert nothing_created()
 
 
@@ -829,4 +838,64 @@ def test_rejects_file_that_cannot_be_written_is_told(place: Place, tmp_path: Pat
     )
 
     assert (1, "") == (done.status, done.out)
-    assert "Error: cannot write the rejects file missing/rejects.jsonl" in done.err
+    assert "Error: cannot write missing/rejects.jsonl: pass --rejects with a place" in done.err
+
+
+# ---- what would be lost ----------------------------------------------------------------------
+
+
+def test_outputs_do_not_replace_inputs(place: Place, tmp_path: Path) -> None:
+    """Neither the rejects nor the run may be written over what is read; nothing is touched."""
+    source = tmp_path / "a.csv"
+    source.write_text("1,one\n")
+    rejects = command("ingest", str(source), "--store", "new", "--rejects", str(source))
+    queries = tmp_path / "q.tsv"
+    queries.write_text("1\tlondon\n")
+    arguments = ("--queries", str(queries), "--run", str(queries))
+    run = command("search", *arguments, "--store", place.store)
+
+    for done in (rejects, run):
+        assert (2, "") == (done.status, done.out)
+        assert "is what is read; name another file" in done.err
+    assert ("1,one\n", "1\tlondon\n") == (source.read_text(), queries.read_text())
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["x", "--depth", "5"],
+        ["--queries", "q", "--run", "r", "--limit", "5"],
+        ["--queries", "q", "--run", "r", "--filter", "a=b"],
+    ],
+)
+def test_options_without_effect_are_refused(arguments: list[str]) -> None:
+    """An option of the other form of search is a misunderstanding."""
+    done = command("search", *arguments)
+
+    assert 2 == done.status
+    assert " goes with " in done.err
+
+
+def test_an_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) -> None:
+    """Ctrl-C while nothing comes from the pipe: a message and 130, no abort at exit."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "msmarco_qdrant", "ingest", "-", "--model", MODEL],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    catalogue = tmp_path / "qdrant_data" / "store.json"
+    while not catalogue.exists() and process.poll() is None:
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    err = process.stderr.read()  # before standard input is closed, which would end the wait
+
+    assert 130 == process.wait()
+    assert "0 passages were written; run the same command again to go on." in err
+    assert err.endswith("Interrupted.\n")
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stderr.close()

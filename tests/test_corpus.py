@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msmarco_qdrant._lines import open_maybe_gzip, peek_content, peekable, read_lines
 from msmarco_qdrant.corpus import MAX_LINE_BYTES, Corpus, Format, as_rows, read_queries
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
 from msmarco_qdrant.records import Passage, Query, Reject
@@ -640,21 +641,32 @@ class _Trickle(io.RawIOBase):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_slow_standard_input_is_recognised(monkeypatch: pytest.MonkeyPatch, compress: bool) -> None:
+def test_slow_pipe_is_recognised(compress: bool) -> None:
     """Gzip and format are known by the content however little of it comes first."""
     content = b"\n" + json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two")
     pipe = io.BufferedReader(_Trickle(gzip.compress(content) if compress else content))
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(pipe))
+    stream = peekable(pipe)
 
-    assert [Passage("1", "one"), Passage("2", "two")] == list(Corpus("-"))
+    assert peek_content(stream).startswith(b'\n{"pid"')
+    lines = [line.data for line in read_lines(open_maybe_gzip(stream), 1000)]
+    assert content.split(b"\n") == lines
 
 
-def test_parquet_from_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot be read from the front to the back."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(_Trickle(b"PAR1"))))
+def test_parquet_from_standard_input_is_refused() -> None:
+    """It cannot be read from the front to the back, whether it was said or is found to be."""
+    with pytest.raises(UsageError, match="name the file"):
+        Corpus("-", format="parquet")
+    program = "from msmarco_qdrant.corpus import Corpus; list(Corpus('-'))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], input=b"PAR1....", capture_output=True, check=False
+    )
+    assert b"SourceError: Parquet cannot be read from standard input" in run.stderr
 
-    with pytest.raises(SourceError, match="- cannot be read as Parquet"):
-        list(Corpus("-"))
+
+def test_standard_input_cannot_be_named_twice() -> None:
+    """The second time there would be nothing left."""
+    with pytest.raises(UsageError, match="twice"):
+        Corpus(["-", "-"])
 
 
 def test_as_rows_opens_paths_only(tmp_path: Path) -> None:
@@ -664,6 +676,11 @@ def test_as_rows_opens_paths_only(tmp_path: Path) -> None:
 
     assert passages == list(as_rows(path)) == list(as_rows(str(path)))
     assert as_rows(passages) is passages
+    with_other_pids = put(tmp_path / "b.tsv", b"2\ttwo\n")
+    assert [*passages, Passage("2", "two")] == list(as_rows((str(path), str(with_other_pids))))
+    for nothing in (5, None, passages[0]):
+        with pytest.raises(UsageError, match="no source"):
+            as_rows(nothing)  # type: ignore[arg-type]
 
 
 # ---- Parquet -------------------------------------------------------------------------------

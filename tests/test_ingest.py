@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,11 @@ def deep(levels: int) -> object:
         (Passage("a", "text", {"x": float("nan")}), "non-finite"),
         (Passage("a", "text", {"x": 2**64}), "64 bits"),
         (Passage("a", "text", {"x": {1, 2}}), "JSON does not have"),
+        (Passage("a", "text", {1: "x"}), "field name is an integer"),  # type: ignore[dict-item]
+        (Passage("a", "text", ["x"]), "the meta is an array"),  # type: ignore[arg-type]
+        (Passage("a", "text", None), "the meta is null"),  # type: ignore[arg-type]
+        (Passage("a", None), "the text is null"),  # type: ignore[arg-type]
+        (Passage(1.5, "text"), "the pid is a float"),  # type: ignore[arg-type]
         (Passage("a", "text", {"x": deep(126)}), "nested too deeply"),
     ],
 )
@@ -422,6 +428,128 @@ def test_any_sequence_of_runs_ends_in_what_was_given_last(
     everyone = [Passage(pid, "") for pid in "abcde"]
     assert stored(store, everyone) == expected
     store.close()
+
+
+class FaultyEncoder(CostlessEncoder):
+    """An encoder that does to its batches what it is told."""
+
+    def __init__(self, fault: Callable[[EncodedBatch], list[EncodedBatch]]) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def encode_passages(self, texts: Sequence[str]) -> Iterator[EncodedBatch]:
+        """The right batches, then spoiled."""
+        for batch in super().encode_passages(texts):
+            yield from self._fault(batch)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda _: [], "no vector for 5 of 5"),
+        (lambda batch: [batch, batch], "position 0 twice"),
+        (lambda b: [EncodedBatch(b.positions[1:], b.vectors[1:])], "no vector for 1 of 5"),
+        (lambda b: [EncodedBatch(b.positions - 1, b.vectors)], "position -1"),
+        (lambda b: [EncodedBatch(b.positions + 9, b.vectors)], "position 9"),
+        (lambda b: [EncodedBatch(b.positions, b.vectors[1:])], r"float32 \(4, 64\)"),
+        (lambda b: [EncodedBatch(b.positions, b.vectors[:, 1:])], r"float32 \(5, 63\)"),
+        (lambda b: [EncodedBatch(b.positions, b.vectors.astype("float64"))], "float64"),
+    ],
+)
+def test_an_encoder_cannot_lose_or_double_a_passage(
+    store: Store,
+    passages: Sequence[Passage],
+    fault: Callable[[EncodedBatch], list[EncodedBatch]],
+    message: str,
+) -> None:
+    """What it leaves out, repeats or misshapes stops the run with what it was."""
+    with pytest.raises(IngestStoppedError, match=message):
+        ingest_passages(passages, store, encoder=FaultyEncoder(fault))
+
+
+def test_threads_may_create_the_same_collection(tmp_path: Path) -> None:
+    """One makes it, the others use it; one with another model is refused, and none is mixed."""
+    for turn in range(5):
+        results: list[object] = []
+
+        def run(number: int, turn: int = turn, results: list[object] = results) -> None:
+            encoder = CostlessEncoder(salt="other" if number == 3 else "")
+            rows = [Passage(f"{number}-{row}", f"text {row}") for row in range(20)]
+            try:
+                ingest_passages(
+                    rows, tmp_path / "store", collection=f"c{turn}", encoder=encoder, optimize=False
+                )
+                results.append(encoder.card.model)
+            except ModelMismatchError as exc:
+                results.append(exc)
+
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        store = open_store(tmp_path / "store")
+        kept = store.metadata(f"c{turn}").encoder.model
+        points = store.collection(f"c{turn}").info().points
+        store.close()
+        succeeded = [result for result in results if isinstance(result, str)]
+        assert len(results) == 4
+        assert set(succeeded) == {kept}
+        assert points == 20 * len(succeeded)
+
+
+def test_an_integer_pid_is_its_decimal_form(store: Store, encoder: CostlessEncoder) -> None:
+    """As in JSON; the same number as a string is the same pid."""
+    rows = [Passage(5, "five"), Passage("5", "five again")]  # type: ignore[arg-type]
+    report = ingest_passages(rows, store, encoder=encoder)
+    assert (1, 1) == (report.written, report.rejected)
+    assert stored(store, [Passage("5", "")]) == {"5": ("five", {})}
+
+
+@pytest.mark.parametrize("row", [{"pid": "1"}, "1\ttext", None, ("1", "text")])
+def test_what_is_no_passage_is_told(store: Store, encoder: CostlessEncoder, row: object) -> None:
+    """By its type."""
+    with pytest.raises(IngestStoppedError, match=f"yielded a {type(row).__name__}"):
+        ingest_passages([Passage("0", "x"), row], store, encoder=encoder)  # type: ignore[arg-type]
+
+
+def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: CostlessEncoder) -> None:
+    """A pipe may stay open without giving another row."""
+    taken: list[int] = []
+
+    def source() -> Iterator[Passage]:
+        for number in range(10):
+            taken.append(number)
+            yield Passage(str(number), f"text {number}")
+
+    ingest_passages(source(), store, encoder=encoder, max_passages=3)
+    assert taken == [0, 1, 2]
+    with pytest.raises(UsageError, match="max_passages=0"):
+        ingest_passages([], store, encoder=encoder, max_passages=0)
+
+
+def test_a_window_is_bounded_by_its_text_too(encoder: CostlessEncoder) -> None:
+    """Passages of a megabyte are flushed long before there are 8,192 of them."""
+    seen: list[int] = []
+    rows = (Passage(str(number), f"{number} " + "x" * 1_000_000) for number in range(100))
+    ingest_passages(
+        rows,
+        DiscardingStore(),
+        encoder=encoder,
+        on_progress=lambda progress: seen.append(progress.report.written),
+    )
+    assert {0, 32, 64, 96, 100} == set(seen)
+
+
+def test_a_late_reject_shows_the_row_as_it_stood(
+    tmp_path: Path, store: Store, encoder: CostlessEncoder
+) -> None:
+    """A repeated pid of a TSV file: its own bytes and their length."""
+    file = tmp_path / "p.tsv"
+    file.write_bytes(b"1\tone\n1\ttwo  words\n")
+    rejects: list[Reject] = []
+    ingest_passages(file, store, encoder=encoder, on_reject=rejects.append)
+    assert [(b"1\ttwo  words", 12)] == [(reject.raw, reject.raw_bytes) for reject in rejects]
 
 
 class LyingEncoder(CostlessEncoder):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     ModelMismatchError,
+    PidCollisionError,
     StoreError,
     StoreNotFoundError,
     UsageError,
@@ -19,7 +21,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.records import Hit, Passage
 from msmarco_qdrant.search import SearchClient
-from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder
 
 
@@ -117,7 +119,7 @@ def test_a_store_or_collection_that_is_not_there(filled: Path, encoder: Costless
         _closed_store(filled).aliases()
 
 
-def _closed_store(path: Path):  # type: ignore[no-untyped-def]
+def _closed_store(path: Path) -> Store:
     store = open_store(path)
     store.close()
     return store
@@ -138,6 +140,51 @@ def test_an_open_store_stays_the_callers(filled: Path, encoder: CostlessEncoder)
         client.search("city")
     assert store.aliases() == {"msmarco": "msmarco__0001"}
     store.close()
+
+
+def test_a_closed_client_answers_no_more(filled: Path, encoder: CostlessEncoder) -> None:
+    """Whether or not anyone else has the store open."""
+    with SearchClient.open(filled, encoder=encoder):
+        client = SearchClient.open(filled, encoder=encoder)
+        client.close()
+        client.close()
+        with pytest.raises(StoreError, match="'msmarco' was closed"):
+            client.search("city")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.search(None), "a phrase is a string"),
+        (lambda client: client.search("\ud800"), "lone surrogate"),
+        (lambda client: client.search("x", limit="5"), "limit of 5"),
+        (lambda client: client.search("x", limit=2.0), "limit of 2.0"),
+        (lambda client: client.search_many(iter(["x"])), "list of phrases"),
+        (lambda client: client.search("x", meta_filter=["lang"]), "mapping"),
+        (lambda client: client.search("x", meta_filter={'a"b': 1}), "cannot name a field"),
+        (lambda client: client.search("x", meta_filter={"a": "\ud800"}), "filter on 'a'"),
+    ],
+)
+def test_a_call_that_means_nothing_is_refused(
+    client: SearchClient, call: Callable[[Any], object], message: str
+) -> None:
+    """With what was found and what was expected, before anything is encoded."""
+    with pytest.raises(UsageError, match=message):
+        call(client)
+
+
+def test_a_foreign_point_is_no_hit(filled: Path, encoder: CostlessEncoder) -> None:
+    """A payload that something else wrote is an error, not an answer."""
+    with open_store_closing(filled) as store:
+        store.collection("msmarco").replace_payloads([1], [{"text": "who?", "meta": {}}])
+        client = SearchClient.open(store, encoder=encoder)
+        with pytest.raises(PidCollisionError, match="point 1"):
+            client.search("london is a big city")
+
+
+def open_store_closing(path: Path) -> closing[Store]:
+    """An open store that is closed behind the block."""
+    return closing(open_store(path))
 
 
 def test_two_clients_on_one_directory(filled: Path, encoder: CostlessEncoder) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msmarco_qdrant.encoding.batching import token_budget_batches
 from msmarco_qdrant.encoding.fingerprint import fingerprint
-from msmarco_qdrant.errors import EncodingError, ModelNotFoundError
+from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
 from msmarco_qdrant.records import EncodedBatch, EncoderCard, Prompts, Similarity
 
 if TYPE_CHECKING:
@@ -116,6 +116,9 @@ class BiEncoder:
         """Encode phrases; see `Encoder.encode_queries`."""
         import numpy as np
 
+        if isinstance(phrases, str):
+            raise UsageError("encode_queries takes a list of phrases, not one string")
+
         vectors = np.empty((len(phrases), self._card.dimension), np.float32)
         for batch in self._encode(phrases, "query", self._prompts.query):
             vectors[batch.positions] = batch.vectors
@@ -132,7 +135,8 @@ class BiEncoder:
 
         if not texts:
             return
-        window = _Window.tokenised(self._model, texts, task, prompt)
+        with self._lock:  # tokenizers keep where to cut and pad as state
+            window = _Window.tokenised(self._model, texts, task, prompt)
         for positions in token_budget_batches(window.lengths, self._tokens_per_batch):
             with self._lock:
                 raw = _forward(self._model, window.padded(positions), task)
@@ -311,7 +315,12 @@ def _own_prompts(model: SentenceTransformer) -> Prompts:
 
 
 def _own_similarity(model: SentenceTransformer) -> Similarity:
-    return "dot" if model.similarity_fn_name == "dot" else "cosine"
+    name = model.similarity_fn_name
+    if name in ("dot", "cosine"):
+        return "dot" if name == "dot" else "cosine"
+    raise ModelNotFoundError(
+        f"the model compares its vectors by {name}; passages are kept for cosine or dot only"
+    )
 
 
 def _float32() -> torch.dtype:

@@ -20,12 +20,13 @@ from msmarco_qdrant.records import Prompts
 _VERSION = "msmarco-qdrant fingerprint 1"
 # In the order in which sentence-transformers and transformers prefer them.
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_VOCABULARY_FILES = ("vocab.txt", "sentencepiece.bpe.model")
+_VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
 # Written by the library on saving; they say which version wrote, not what is computed.
 _VOLATILE = frozenset(
     {"__version__", "transformers_version", "_name_or_path"}
     | {"module_input_name", "module_output_name"}
 )
+_TRANSFORMER_KEYS = ("model_type", "num_attention_heads", "n_heads", "hidden_act", "activation")
 # In the order in which the library joins the vectors of several modes.
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -56,8 +57,7 @@ def fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -
         "modules": [
             {
                 "type": module["type"],
-                # The transformer's own configuration repeats library defaults; weights decide.
-                "config": {} if index == 0 else _config(module["path"]),
+                "config": _transformer(module["path"]) if index == 0 else _config(module["path"]),
                 "files": _files(module["path"], _WEIGHT_FILES, "*.safetensors"),
                 "tokenizer": _tokenizer(module["path"]),
             }
@@ -90,7 +90,8 @@ def _tokenizer(directory: Path) -> list[Any]:
         status = path.stat()
         digests = [_tokenizer_sha256(path.resolve(), status.st_size, status.st_mtime_ns)]
     else:
-        digests = _files(directory, _VOCABULARY_FILES)
+        present = [directory / name for name in _VOCABULARY_FILES if (directory / name).is_file()]
+        digests = [file_sha256(path) for path in present]
     settings = directory / "sentence_bert_config.json"
     lowercases = settings.is_file() and json.loads(settings.read_text("utf-8")).get("do_lower_case")
     return [*digests, bool(lowercases)]
@@ -124,6 +125,12 @@ def _config(directory: Path) -> dict[str, Any]:
     if any(name.startswith("pooling_mode") for name in config):
         return _pooling(config)
     return {name: value for name, value in config.items() if name not in _VOLATILE}
+
+
+def _transformer(directory: Path) -> dict[str, Any]:
+    """What the weights do not say; the rest of that file repeats the library's defaults."""
+    config = _config(directory)
+    return {name: config[name] for name in _TRANSFORMER_KEYS if name in config}
 
 
 def _pooling(config: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,9 @@ def load_encoder(
     location, hint = _locate(name, published)
     # A copy in a directory of the published name is what was published; the older models'
     # configurations say neither prompts nor similarity.
-    known = published or find_published(Path(location).name) or find_published(Path(hint).name)
+    known = published
+    if known is None and Path(location).is_dir():
+        known = find_published(Path(location).name) or find_published(Path(hint).name)
     if known is not None:
         prompts = prompts or (known.prompts if known.prompts != NO_PROMPTS else None)
         similarity = similarity or known.similarity

@@ -6,7 +6,7 @@ from os import PathLike
 
 from msmarco_qdrant.encoding.loading import load_encoder
 from msmarco_qdrant.encoding.protocol import Encoder
-from msmarco_qdrant.errors import ModelMismatchError
+from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError
 from msmarco_qdrant.records import EncoderCard
 
 
@@ -24,11 +24,19 @@ def encoder_of(
         ModelMismatchError: If what is loaded is another model.
         ModelNotFoundError: If it cannot be loaded.
     """
-    encoder = load_encoder(
-        model if model is not None else card.model,
-        prompts=card.prompts,
-        similarity=card.similarity,
-    )
+    try:
+        encoder = load_encoder(
+            card.model if model is None else model,
+            prompts=card.prompts,
+            similarity=card.similarity,
+        )
+    except ModelNotFoundError as exc:
+        if model is not None:
+            raise
+        raise ModelNotFoundError(
+            f"{exc}. Collection '{collection}' was filled by it; if it is elsewhere now, pass "
+            "--model DIRECTORY"
+        ) from exc
     check_same(collection, card, encoder.card)
     return encoder
 

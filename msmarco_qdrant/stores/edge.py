@@ -7,13 +7,14 @@ collection has one lock; two threads that queried side by side took as long as o
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,10 @@ class EdgeStore:
         with self._directory() as directory:
             directory.put_collection(self._resolve(directory, name), metadata_to_json(metadata))
 
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while a collection is looked for and made; see `Store`."""
+        return self._engine.lock
+
     def aliases(self) -> Mapping[str, str]:
         """Every alias and its physical collection."""
         with self._directory() as directory:
@@ -126,7 +131,9 @@ class EdgeStore:
     @contextmanager
     def _directory(self) -> Iterator[EdgeDirectory]:
         if self._closed:
-            raise StoreError(f"this handle on the store {self._dsn} was closed")
+            raise StoreError(f"this handle on the store {self._dsn} was closed: open it again")
+        if not self._engine.usable:
+            raise _after_fork(self._dsn)
         with self._engine.lock:
             yield self._engine.directory
 
@@ -144,6 +151,7 @@ class EdgeCollection:
         self._path = path
         self._lock_fd = lock_fd
         self._lock = threading.RLock()
+        self._left_to_parent = False
         self._shard = self._load()
 
     def info(self) -> CollectionInfo:
@@ -223,12 +231,13 @@ class EdgeCollection:
     def optimize(self) -> None:
         """Build the indexes in a child process; queries of other threads wait meanwhile."""
         with self._lock:
-            with _edge_errors(self._path, "flushing"):
-                self._shard.flush()
-                self._shard.close()
             try:
+                with _edge_errors(self._path, "flushing"):
+                    self._shard.flush()
+                    self._shard.close()
                 _run_optimize(self._path, self._lock_fd)
             finally:
+                self._shard.close()  # closing twice is no error, leaving it open is
                 self._shard = self._load()
 
     def close(self) -> None:
@@ -236,8 +245,15 @@ class EdgeCollection:
         with self._lock, _edge_errors(self._path, "closing"):
             self._shard.close()
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: refuse every use from now on."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._left_to_parent = True
+
     @contextmanager
     def _using(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+        if self._left_to_parent:
+            raise _after_fork(str(self._path))
         with self._lock, _edge_errors(self._path, action):
             yield self._shard
 
@@ -257,6 +273,7 @@ class _Engine:
         self.directory = directory
         self.lock = threading.RLock()
         self.handles = 0
+        self.usable = True
         self._collections: dict[str, EdgeCollection] = {}
 
     def collection(self, physical: str) -> EdgeCollection:
@@ -269,11 +286,21 @@ class _Engine:
         if (collection := self._collections.pop(physical, None)) is not None:
             collection.close()
 
+    def leave_to_parent(self) -> None:
+        self.usable = False
+        for collection in self._collections.values():
+            collection.leave_to_parent()
+        self.directory.leave_to_parent()
+
     def close(self) -> None:
+        if not self.usable:
+            return
         with self.lock:
-            for physical in list(self._collections):
-                self.forget(physical)
-            self.directory.close()
+            try:
+                for physical in list(self._collections):
+                    self.forget(physical)
+            finally:
+                self.directory.close()
 
 
 class _EngineRegistry:
@@ -282,14 +309,16 @@ class _EngineRegistry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._engines: dict[Path, _Engine] = {}
+        self._of_parent: list[_Engine] = []
 
     def acquire(self, path: Path, *, create: bool) -> _Engine:
-        path = path.expanduser()
+        # Resolved once: the working directory or a link may change while it is open.
+        path = path.expanduser().resolve()
         with self._lock:
-            engine = self._engines.get(path.resolve())
+            engine = self._engines.get(path)
             if engine is None:
                 engine = _Engine(EdgeDirectory(path, create=create))
-                self._engines[path.resolve()] = engine
+                self._engines[path] = engine
             engine.handles += 1
             return engine
 
@@ -297,11 +326,24 @@ class _EngineRegistry:
         with self._lock:
             engine.handles -= 1
             if engine.handles == 0:
-                del self._engines[engine.directory.path.resolve()]
+                self._engines.pop(engine.directory.path, None)
                 engine.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: what is open stays the parent's.
+
+        Its engines are kept, unused: their threads do not exist here, and to take them down
+        without those could wait for ever.
+        """
+        self._lock = threading.Lock()
+        self._of_parent = [*self._of_parent, *self._engines.values()]
+        self._engines = {}
+        for engine in self._of_parent:
+            engine.leave_to_parent()
 
 
 _ENGINES = _EngineRegistry()
+os.register_at_fork(after_in_child=_ENGINES.leave_to_parent)
 
 
 # ---- shards ---------------------------------------------------------------------------------
@@ -376,8 +418,15 @@ def _mapped(exc: Exception, path: Path, action: str) -> StoreError:
     return StoreError(text)
 
 
+def _after_fork(place: str) -> StoreError:
+    return StoreError(
+        f"{place} was opened before this process was forked and stays the parent's: open it in "
+        "one process only, after forking"
+    )
+
+
 def _no_collection(name: str, directory: EdgeDirectory, dsn: str) -> CollectionNotFoundError:
-    known = ", ".join(sorted({*directory.aliases, *directory.collections})) or "none"
+    known = ", ".join(sorted(directory.aliases)) or "none"
     return CollectionNotFoundError(
         f"no collection '{name}' in {dsn}; there: {known}. Pass one of them with --collection, "
         "or ingest into a new one"

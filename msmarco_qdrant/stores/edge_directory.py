@@ -58,8 +58,7 @@ class EdgeDirectory:
         self.path = path
         if not create and not (path / _CATALOG_FILE).is_file():
             raise StoreNotFoundError(
-                f"no store at {path} (seen from {Path.cwd()}): "
-                "ingest into it first, or pass the path of one with --store"
+                f"no store at {path}: ingest into it first, or pass the path of one with --store"
             )
         check_place(path)
         try:
@@ -93,6 +92,7 @@ class EdgeDirectory:
         if shard.exists():
             shutil.rmtree(shard)
         shard.mkdir(parents=True)
+        _sync_directory(shard.parent)
         return shard
 
     def put_collection(self, name: str, metadata: Any) -> None:
@@ -107,7 +107,14 @@ class EdgeDirectory:
     def close(self) -> None:
         """Give the directory back. Closing twice is no error."""
         if self.lock_fd >= 0:
-            os.close(self.lock_fd)  # gives the lock back
+            # Not by closing alone: a process forked meanwhile has the same lock open.
+            fcntl.flock(self.lock_fd, fcntl.LOCK_UN)
+            self.leave_to_parent()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the lock's descriptor without giving the lock back."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
             self.lock_fd = -1
 
     def _read_or_start(self) -> dict[str, Any]:
@@ -139,14 +146,19 @@ class EdgeDirectory:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            directory = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            _sync_directory(self.path)
         except OSError as exc:
             raise StoreUnavailableError(_unavailable(self.path, exc)) from exc
         self._catalog = catalog
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def check_place(path: Path) -> None:

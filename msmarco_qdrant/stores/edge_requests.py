@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.records import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Edge's own default: below so many kilobytes of vectors a filtered search scans.
 _FULL_SCAN_THRESHOLD_KB = 10_000
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\[[0-9]*\])*", re.ASCII)
 
 
 def shard_config(spec: CollectionSpec) -> qdrant_edge.EdgeConfig:
@@ -75,13 +77,18 @@ def _edge_filter(meta_filter: MetaFilter) -> qdrant_edge.Filter:
     """All fields, each with any one of its values."""
     import qdrant_edge
 
-    return qdrant_edge.Filter(
-        must=[
-            qdrant_edge.Filter(should=[_condition(f"meta.{field}", value) for value in values])
-            for field, given in meta_filter.items()
-            for values in [[given] if isinstance(given, str | int | float) else list(given)]
-        ]
-    )
+    conditions: list[qdrant_edge.Filter] = []
+    for field, given in meta_filter.items():
+        key = f"meta.{_path(field)}"
+        values = [given] if isinstance(given, str | int | float) else given
+        conditions.append(qdrant_edge.Filter(should=[_condition(key, value) for value in values]))
+    return qdrant_edge.Filter(must=[*conditions])
+
+
+def _path(field: str) -> str:
+    """A field as a JSON path: dots nest, and a name that is no plain word is quoted."""
+    parts = field.split(".")
+    return ".".join(part if _PLAIN_NAME.fullmatch(part) else f'"{part}"' for part in parts)
 
 
 def _condition(key: str, value: Scalar) -> qdrant_edge.FieldCondition:

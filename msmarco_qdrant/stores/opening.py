@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from msmarco_qdrant.errors import UnsupportedError
+from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.stores.edge import EdgeStore
 from msmarco_qdrant.stores.edge_directory import check_place
 from msmarco_qdrant.stores.protocols import Store
@@ -44,6 +44,8 @@ def check_creatable(dsn: str | PathLike[str]) -> None:
 
 def _directory(dsn: str | PathLike[str]) -> str:
     name = str(dsn)
+    if not name or "\0" in name:
+        raise UsageError(f"{name!r} is no place for a store: expected a directory")
     scheme, is_url, _ = name.partition("://")
     if is_url or name == ":memory:":
         # Of a URL the scheme alone is shown: the rest may hold a secret.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -128,6 +129,13 @@ class Store(Protocol):
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Keep metadata with a collection, replacing what was kept, durably and atomically."""
+        ...
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while a collection is looked for and made, so that two do not make the same.
+
+        May be entered again by the thread that holds it.
+        """
         ...
 
     def aliases(self) -> Mapping[str, str]:

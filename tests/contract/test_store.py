@@ -187,6 +187,9 @@ def test_last_seq_is_the_highest(collection: Collection) -> None:
         ({"live": True}, {2}),
         ({"tags": "film"}, {3}),
         ({"deep.er": "x"}, {3}),
+        ({"a b": 1}, {1}),
+        ({"": "empty"}, {2}),
+        ({"größe": 3}, {3}),
         ({"nothing": "x"}, set()),
     ],
 )
@@ -199,9 +202,9 @@ def test_filters(
 ) -> None:
     """All fields hold, of several values any one; types are told apart; arrays match inside."""
     metas = [
-        {"lang": "en", "year": 2001, "score": 1.5},
-        {"lang": "fr", "year": 2002, "live": True},
-        {"lang": "en", "tags": ["film", "book"], "deep": {"er": "x"}},
+        {"lang": "en", "year": 2001, "score": 1.5, "a b": 1},
+        {"lang": "fr", "year": 2002, "live": True, "": "empty"},
+        {"lang": "en", "tags": ["film", "book"], "deep": {"er": "x"}, "größe": 3},
     ]
     for point, meta in enumerate(metas, start=1):
         collection.upsert(make_batch([point], [[1, 0, 0, point]], meta=meta))

@@ -98,7 +98,7 @@ def assert_found(source: Path, store: Path, seed: int) -> None:
     rng = random.Random(seed)
     chosen = rng.sample(sorted(expected_of(source).items()), 20)
     with SearchClient.open(store, encoder=CostlessEncoder(DIMENSION)) as client:
-        answers = client.search_many([text for _, (text, _) in chosen], limit=1, exact=True)
+        answers = client.search_many([text for _, (text, _) in chosen], limit=1)
     assert [answer[0].pid for answer in answers] == [pid for pid, _ in chosen]
 
 
@@ -137,10 +137,12 @@ def one_history(folder: Path, seed: int, usual: tuple[float, int]) -> int:
     return hits
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_kill_and_run_again(tmp_path: Path, seed: int, usual: tuple[float, int]) -> None:
-    """Ten histories of kills, each ending in exactly the source."""
-    one_history(tmp_path, seed, usual)
+def test_kill_and_run_again(
+    tmp_path_factory: pytest.TempPathFactory, usual: tuple[float, int]
+) -> None:
+    """Ten histories of kills, each ending in exactly the source; most of the kills must hit."""
+    kills = [one_history(tmp_path_factory.mktemp("kill"), seed, usual) for seed in SEEDS]
+    assert sum(kills) >= len(SEEDS)
 
 
 @pytest.mark.soak
@@ -157,22 +159,51 @@ def test_soak_kills(tmp_path_factory: pytest.TempPathFactory, usual: tuple[float
 
 @pytest.mark.soak
 def test_soak_kills_of_the_command(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The command itself with a real model, 20 times killed and run again."""
+    """The command itself with a real model, 20 times killed after it had opened the store."""
     first = random.SystemRandom().randrange(1 << 30)
     print(f"\nseeds from {first}")
     with sample_passages() as source:
-        started = time.monotonic()
-        run_whole(_command(source, tmp_path_factory.mktemp("usual") / "store"))
-        usual_s = time.monotonic() - started
-        for seed in range(first, first + SOAK_KILLS_OF_THE_COMMAND):
+        command = _command(source, tmp_path_factory.mktemp("usual") / "store")
+        usual_s = run_to_end_of_store_use(command)
+        kills, seed = 0, first
+        while kills < SOAK_KILLS_OF_THE_COMMAND:
             command = _command(source, tmp_path_factory.mktemp("soak") / "store")
-            while not run_killed(command, random.Random(seed).random() * usual_s):
-                pass  # it was faster than usual: the run that was to be killed is now a rerun
+            kills += kill_while_store_is_used(command, random.Random(seed).random() * usual_s)
             run_whole(command)
             assert_exactly(source, Path(command[-1]), "msmarco")
-    print(f"{SOAK_KILLS_OF_THE_COMMAND} kills, seeds {first} to {seed}")
+            seed += 1
+    print(f"{kills} kills in {seed - first} runs, seeds {first} to {seed - 1}")
+
+
+def start_until_store_is_there(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start the command and return when its store appears: the model is loaded by then."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
+    )
+    catalogue = Path(command[-1]) / "store.json"
+    while not catalogue.exists() and process.poll() is None:
+        os.sched_yield()
+    return process
+
+
+def run_to_end_of_store_use(command: Sequence[str]) -> float:
+    """Seconds from the store's appearance to the command's end."""
+    process = start_until_store_is_there(command)
+    started = time.monotonic()
+    assert process.wait() == 0
+    return time.monotonic() - started
+
+
+def kill_while_store_is_used(command: Sequence[str], after_s: float) -> bool:
+    """Kill the command so many seconds after its store appeared; whether it was running."""
+    process = start_until_store_is_there(command)
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return process.wait() == -signal.SIGKILL
 
 
 def _command(source: Path, store: Path) -> list[str]:
-    program = [sys.executable, "-m", "msmarco_qdrant.cli", "ingest", str(source)]
+    program = [sys.executable, "-m", "msmarco_qdrant", "ingest", str(source)]
     return [*program, "--model", "all-MiniLM-L6-v2", "--store", str(store)]

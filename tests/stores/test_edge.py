@@ -21,6 +21,7 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     StoreUnavailableError,
     UnsupportedError,
+    UsageError,
 )
 from msmarco_qdrant.records import CollectionSpec, HnswSettings, PointBatch, SparseVector
 from msmarco_qdrant.stores import open_store
@@ -224,3 +225,76 @@ def test_the_catalogue_is_plain_json(tmp_path: Path) -> None:
         "aliases": {},
         "collections": {"c__0001": None},
     }
+
+
+# ---- what happens around an open store -------------------------------------------------------
+
+
+def test_the_working_directory_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that was opened by a relative path stays where it was, and can be given back."""
+    monkeypatch.chdir(tmp_path)
+    fill(Path("store"), 3)
+    store = open_store("store")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert store.collection("c__0001").info().points == 3
+    store.close()
+    open_store(tmp_path / "store").close()
+
+
+def test_a_link_may_change(tmp_path: Path) -> None:
+    """A store that was opened through a link stays open when the link goes."""
+    fill(tmp_path / "store", 3)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "store")
+    store = open_store(link)
+    same = open_store(tmp_path / "store")
+    link.unlink()
+    assert store.collection("c__0001") is same.collection("c__0001")
+    store.close()
+    same.close()
+    open_store(tmp_path / "store").close()
+
+
+def test_a_forked_child_leaves_the_store_to_its_parent(tmp_path: Path) -> None:
+    """It may not use what its parent opened, nor open it again; the parent can give it back."""
+    fill(tmp_path, 3)
+    program = """
+        import os, sys
+        from msmarco_qdrant import MsmarcoQdrantError, open_store
+        store = open_store(sys.argv[1])
+        collection = store.collection("c__0001")
+        ready, done = os.pipe(), os.pipe()
+        if os.fork() == 0:
+            for use in (store.aliases, collection.info, lambda: open_store(sys.argv[1])):
+                try:
+                    use()
+                except MsmarcoQdrantError as exc:
+                    os.write(ready[1], str(exc).encode() + b"|")
+            store.close()
+            os.write(ready[1], b".")
+            os.read(done[0], 1)
+            os._exit(0)
+        told = b""
+        while not told.endswith(b"."):
+            told += os.read(ready[0], 4096)
+        print(*told.decode().split("|"), sep="\\n")
+        store.close()  # while the child still runs
+        open_store(sys.argv[1]).close()
+        print("opened again")
+        os.write(done[1], b".")
+        os.wait()
+        """
+    output, _ = start_python(program, str(tmp_path)).communicate()
+    handle, collection, again, dot, last = output.splitlines()
+    assert "stays the parent's" in handle
+    assert "stays the parent's" in collection
+    assert "is in use by process" in again
+    assert (dot, last) == (".", "opened again")
+
+
+@pytest.mark.parametrize("dsn", ["", "a\0b"])
+def test_a_place_without_a_name_is_refused(dsn: str) -> None:
+    """It is no directory, not even the current one."""
+    with pytest.raises(UsageError, match="no place for a store"):
+        open_store(dsn, create=True)

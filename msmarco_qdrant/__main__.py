@@ -1,0 +1,7 @@
+"""`python -m msmarco_qdrant` is the command `msmarco-qdrant`."""
+
+import sys
+
+from msmarco_qdrant.cli import main
+
+sys.exit(main())
