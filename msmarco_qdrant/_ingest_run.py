@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _WINDOWS_AHEAD = 1
+_SOURCE_PATIENCE_S = 1.0
+_PASSAGES_FOR_A_MEAN = 100
 # Three windows are alive at most; of real passages 8,192 are 3 million characters.
 _WINDOW_CHARACTERS = 32_000_000
 _BATCHES_AHEAD = 4
@@ -128,7 +130,11 @@ class Run:
         if isinstance(rows, Corpus):
             self._source_size = rows.size
         with Stages() as stages:
-            windows = stages.run(_windows(rows, window, max_passages), ahead=_WINDOWS_AHEAD)
+            windows = stages.run(
+                _windows(rows, window, max_passages),
+                ahead=_WINDOWS_AHEAD,
+                join_timeout_s=_SOURCE_PATIENCE_S,
+            )
             for step in stages.run(self._steps(windows), ahead=_BATCHES_AHEAD):
                 if isinstance(step, _Plan):
                     self._finish(step)
@@ -157,6 +163,8 @@ class Run:
     def check_bm25(self) -> None:
         """Warn when the collection's `avg_len` is far from the passages it holds."""
         mean, assumed = self.report().mean_tokens, self._bm25.settings.avg_len
+        if self._encoded < _PASSAGES_FOR_A_MEAN:
+            return
         if mean is not None and not assumed / 2 <= mean <= assumed * 2:
             _log.warning(
                 "the passages have %.1f BM25 tokens on average, the collection assumes %.1f: "

@@ -123,6 +123,8 @@ def check_output(path: Path, option: str, inputs: Sequence[str]) -> None:
         UsageError: If it is one of the inputs.
         OutputError: If its directory cannot be written, or it is a directory.
     """
+    if str(path) == "-":
+        raise UsageError(f"{option} takes the name of a file; standard output is for the summary")
     if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
         raise UsageError(f"{option} {path} is what is read; name another file")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

@@ -20,8 +20,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# A thread that waits for input that never comes, such as a terminal's, cannot be joined.
-_JOIN_TIMEOUT_S = 5.0
+_JOIN_TIMEOUT_S = 60.0
 
 
 class Stages:
@@ -30,21 +29,25 @@ class Stages:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._closed = False
-        self._threads: list[threading.Thread] = []
+        self._threads: list[tuple[threading.Thread, float]] = []
 
-    def run(self, items: Iterable[T], ahead: int) -> Iterator[T]:
+    def run(
+        self, items: Iterable[T], ahead: int, join_timeout_s: float = _JOIN_TIMEOUT_S
+    ) -> Iterator[T]:
         """Iterate `items` in a thread of its own.
 
         Args:
             items: What to iterate; from now on only that thread touches it.
             ahead: Most items that wait to be taken.
+            join_timeout_s: How long to wait, at the end, for the item it is working on. A thread
+                that waits for input that never comes, such as a terminal's, is then left behind.
 
         Returns:
             The same items in the same order. An exception raised by `items` is raised here.
         """
         channel: _Channel[T] = _Channel(self, ahead)
         thread = threading.Thread(target=channel.fill, args=(items,), daemon=True)
-        self._threads.append(thread)
+        self._threads.append((thread, join_timeout_s))
         thread.start()
         return channel
 
@@ -63,8 +66,8 @@ class Stages:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(_JOIN_TIMEOUT_S)
+        for thread, timeout_s in reversed(self._threads):
+            thread.join(timeout_s)
 
     def __enter__(self) -> Stages:
         return self

@@ -24,6 +24,10 @@ def run_queries(
         queries: Any number of queries.
         depth: Hits wanted a query.
         exact: Compare with every passage, instead of following the graph.
+
+    Raises:
+        UsageError: For a depth out of range, or an empty query.
+        StoreError: If the engine fails.
     """
     iterator = iter(queries)
     while batch := list(islice(iterator, _QUERIES_PER_BATCH)):

@@ -85,7 +85,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         IngestStoppedError: If it ended early; what was written until then is in its `report`.
         SourceError: If the source cannot be read; nothing was created.
         ModelError: If the model cannot be loaded or is not the collection's; nothing was created.
-        StoreError: If the store cannot be opened or created.
+        StoreError: If the store cannot be opened or created, or holds something else.
         UsageError: If the arguments cannot mean anything.
     """
     if encoder is not None and model is not None:

@@ -37,6 +37,7 @@ def describe_store(store: Store, collection: str | None = None) -> StoreDescript
 
     Raises:
         CollectionNotFoundError: If there is no such collection.
+        StoreCorruptError: If a collection's metadata cannot be read.
     """
     names = sorted(store.aliases()) if collection is None else [collection]
     return StoreDescription(

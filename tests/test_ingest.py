@@ -384,7 +384,9 @@ def test_bm25_length_far_off_is_warned_of(
     store: Store, encoder: CostlessEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Passages of three tokens in a collection made for 36.6: a warning with the true mean."""
-    rows = [Passage(str(number), "zebra grass plains") for number in range(5)]
+    rows = [Passage(str(number), "zebra grass plains") for number in range(100)]
+    ingest_passages(rows[:99], store, collection="few", encoder=encoder)
+    assert caplog.text == ""  # so few say little
     with caplog.at_level(logging.WARNING):
         report = ingest_passages(rows, store, encoder=encoder)
     assert report.mean_tokens == 3.0

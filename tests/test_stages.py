@@ -63,6 +63,19 @@ def test_leaving_early_ends_every_thread() -> None:
     assert threading.active_count() == before
 
 
+def test_a_source_that_waits_for_ever_is_left_behind() -> None:
+    """Leaving does not wait for input that never comes."""
+    never = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        never.wait()
+
+    with Stages() as stages:
+        assert next(stages.run(source(), ahead=1, join_timeout_s=0.01)) == 1
+    never.set()
+
+
 def test_an_empty_source_ends_at_once() -> None:
     """No items, no waiting."""
     with Stages() as stages:

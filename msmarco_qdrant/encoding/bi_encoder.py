@@ -109,11 +109,20 @@ class BiEncoder:
         return str(self._model.dtype).removeprefix("torch.")
 
     def encode_passages(self, texts: Sequence[str]) -> Iterator[EncodedBatch]:
-        """Encode a window of passages; see `Encoder.encode_passages`."""
+        """Encode a window of passages; see `Encoder.encode_passages`.
+
+        Raises:
+            EncodingError: If the forward pass fails, as when memory runs out.
+        """
         return self._encode(texts, "document", self._prompts.passage)
 
     def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Encode phrases; see `Encoder.encode_queries`."""
+        """Encode phrases; see `Encoder.encode_queries`.
+
+        Raises:
+            EncodingError: If a phrase has no finite, non-zero vector, or the forward pass fails.
+            UsageError: For one string instead of a list.
+        """
         import numpy as np
 
         if isinstance(phrases, str):

@@ -75,11 +75,19 @@ class Collection(Protocol):
         ...
 
     def flush(self) -> None:
-        """Make all writes so far survive a power cut."""
+        """Make all writes so far survive a power cut.
+
+        Raises:
+            StoreError: If the engine cannot; what was flushed before is there.
+        """
         ...
 
     def optimize(self) -> None:
-        """Build or renew the indexes now; returns when done. May take minutes."""
+        """Build or renew the indexes now; returns when done. May take minutes.
+
+        Raises:
+            StoreError: If it failed; every point is there, and it can be called again.
+        """
         ...
 
 
@@ -128,7 +136,12 @@ class Store(Protocol):
         ...
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
-        """Keep metadata with a collection, replacing what was kept, durably and atomically."""
+        """Keep metadata with a collection, replacing what was kept, durably and atomically.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+            StoreUnavailableError: If it cannot be written.
+        """
         ...
 
     def lock(self) -> AbstractContextManager[object]:
@@ -143,7 +156,12 @@ class Store(Protocol):
         ...
 
     def set_alias(self, alias: str, name: str) -> None:
-        """Let an alias stand for a physical collection, durably and atomically."""
+        """Let an alias stand for a physical collection, durably and atomically.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+            StoreUnavailableError: If it cannot be written.
+        """
         ...
 
     def close(self) -> None:
