@@ -6,7 +6,6 @@ import base64
 import codecs
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from msmarco_qdrant.errors import OutputError
@@ -68,12 +67,7 @@ class RejectsFile:
     def __enter__(self) -> RejectsFile:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

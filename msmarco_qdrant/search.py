@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.encoding import Encoder
@@ -159,12 +158,7 @@ class SearchClient:
     def __enter__(self) -> SearchClient:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -230,14 +230,13 @@ class EdgeCollection:
 
     def optimize(self) -> None:
         """Build the indexes in a child process; queries of other threads wait meanwhile."""
-        with self._lock:
+        with self._using("building the index") as shard:
             try:
-                with _edge_errors(self._path, "flushing"):
-                    self._shard.flush()
-                    self._shard.close()
+                shard.flush()
+                shard.close()
                 _run_optimize(self._path, self._lock_fd)
             finally:
-                self._shard.close()  # closing twice is no error, leaving it open is
+                shard.close()  # closing twice is no error, leaving it open is
                 self._shard = self._load()
 
     def close(self) -> None:
