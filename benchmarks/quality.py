@@ -43,7 +43,7 @@ def reference_vectors(work: Path, texts: list[str]) -> NDArray[np.float32]:
 
 def command(*arguments: str | Path) -> None:
     """Run a command of ours."""
-    program = [sys.executable, "-m", "msmarco_qdrant.cli"]
+    program = [sys.executable, "-m", "msmarco_qdrant"]
     subprocess.run([*program, *map(str, arguments)], check=True)
 
 

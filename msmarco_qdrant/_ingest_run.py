@@ -96,7 +96,7 @@ class _Encoded:
 class Run:
     """One ingest: its counts, and the steps from rows to points.
 
-    `_windows`, `_plans` and `_batches` run in the stages' threads and touch no count; what they
+    `_windows`, `_plan` and `_batches` run in the stages' threads and touch no count; what they
     find travels to the caller's thread, which alone writes, counts and calls back.
     """
 
@@ -289,23 +289,23 @@ def _check_batch(batch: EncodedBatch, missing: set[int], dimension: int) -> None
 def _windows(
     rows: Iterable[Passage | Reject], size: int, max_passages: int | None
 ) -> Iterator[_Window]:
-    """Cut rows into windows, by count and by bytes of text."""
+    """Cut rows into windows, by count and by characters of text."""
     seen = PidSet()
-    position = start = text_bytes = 0
+    position = start = characters = 0
     passages: list[Passage] = []
     rejects: list[Reject] = []
     for row in rows:
         admitted = _admitted(row, seen, is_checked=isinstance(rows, Corpus))
         if isinstance(admitted, Passage):
             passages.append(admitted)
-            text_bytes += len(admitted.text)
+            characters += len(admitted.text)
         else:
             rejects.append(admitted)
         if isinstance(rows, Corpus):
             position = rows.position
-        if len(passages) + len(rejects) >= size or text_bytes >= _WINDOW_CHARACTERS:
+        if len(passages) + len(rejects) >= size or characters >= _WINDOW_CHARACTERS:
             yield _Window(passages, rejects, start, position)
-            passages, rejects, start, text_bytes = [], [], position, 0
+            passages, rejects, start, characters = [], [], position, 0
         if max_passages is not None and len(seen) >= max_passages:
             break  # before another row is taken: a pipe may have no more to give
     if passages or rejects:

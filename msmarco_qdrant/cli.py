@@ -8,7 +8,6 @@ warnings and errors go to standard error. Exit status: 0 all went in, 1 failed, 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -201,12 +200,12 @@ def _ingest(
     from msmarco_qdrant._progress import ProgressDisplay
     from msmarco_qdrant.ingest import ingest_passages
     from msmarco_qdrant.migrate import check_collection_name
+    from msmarco_qdrant.stores import without_secret
 
     check_collection_name(settings.collection)
     progress = ProgressDisplay()
-    scheme, is_url, _ = settings.store.partition("://")
-    shown = f"{scheme}://..." if is_url else settings.store  # the rest of a URL may hold a secret
-    click.echo(f"ingesting into '{settings.collection}' in {shown}", err=True)
+    place = without_secret(settings.store)
+    click.echo(f"ingesting into '{settings.collection}' in {place}", err=True)
     try:
         return ingest_passages(
             corpus,
@@ -430,7 +429,3 @@ def quickstart(*, store: str | None, model: str | None) -> None:
         f"\nYour own: msmarco-qdrant ingest FILE --store {settings.store}, then "
         f"msmarco-qdrant search 'a phrase' --store {settings.store}"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -383,7 +383,7 @@ def test_reader_that_has_had_enough_is_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "msmarco_qdrant.cli", "models"],
+        [sys.executable, "-m", "msmarco_qdrant", "models"],
         stdout=writing,
         stderr=subprocess.PIPE,
         check=False,

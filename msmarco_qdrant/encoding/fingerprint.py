@@ -58,7 +58,7 @@ def fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -
             {
                 "type": module["type"],
                 "config": _transformer(module["path"]) if index == 0 else _config(module["path"]),
-                "files": _files(module["path"], _WEIGHT_FILES, "*.safetensors"),
+                "files": _weights(module["path"]),
                 "tokenizer": _tokenizer(module["path"]),
             }
             for index, module in enumerate(modules)
@@ -73,8 +73,13 @@ def fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -
 
 def file_sha256(path: Path) -> str:
     """Sha256 of a file, remembered for as long as its size and time stay."""
+    return _file_sha256(*_state(path))
+
+
+def _state(path: Path) -> tuple[Path, int, int]:
+    """What a remembered digest holds for: the file, its size in bytes, its time in nanoseconds."""
     status = path.stat()
-    return _file_sha256(path.resolve(), status.st_size, status.st_mtime_ns)
+    return path.resolve(), status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=64)
@@ -87,8 +92,7 @@ def _tokenizer(directory: Path) -> list[Any]:
     """The tokenizer's digest, and whether texts are lowercased before it sees them."""
     path = directory / "tokenizer.json"
     if path.is_file():
-        status = path.stat()
-        digests = [_tokenizer_sha256(path.resolve(), status.st_size, status.st_mtime_ns)]
+        digests = [_tokenizer_sha256(*_state(path))]
     else:
         present = [directory / name for name in _VOCABULARY_FILES if (directory / name).is_file()]
         digests = [file_sha256(path) for path in present]
@@ -141,11 +145,9 @@ def _pooling(config: dict[str, Any]) -> dict[str, Any]:
     return {"pooling": "+".join(modes), "include_prompt": config.get("include_prompt", True)}
 
 
-def _files(directory: Path, preferred: tuple[str, ...], pattern: str = "") -> list[str]:
-    """Digests of the first preferred file there is, or of all that match (sharded weights)."""
-    for name in preferred:
+def _weights(directory: Path) -> list[str]:
+    """Digests of the first weight file there is, or of all shards of weights that were split."""
+    for name in _WEIGHT_FILES:
         if (directory / name).is_file():
             return [file_sha256(directory / name)]
-    if not pattern or not directory.is_dir():
-        return []
-    return [file_sha256(path) for path in sorted(directory.glob(pattern))]
+    return [file_sha256(path) for path in sorted(directory.glob("*.safetensors"))]

@@ -29,8 +29,8 @@ def load_encoder(
 
     Args:
         model: A directory, a name of the catalog, or a hub id.
-        prompts: What to put in front of phrases and passages; by default what the model's own
-            configuration says, else the catalog.
+        prompts: What to put in front of phrases and passages; by default what the catalog says,
+            else the model's own configuration.
         similarity: What its vectors are compared by; by default what the catalog says, else the
             model's own configuration, else cosine.
         device: "cpu", "cuda", "cuda:1", ...; by default the best there is.

@@ -325,7 +325,9 @@ class _EngineRegistry:
         with self._lock:
             engine.handles -= 1
             if engine.handles == 0:
-                self._engines.pop(engine.directory.path, None)
+                # In a forked child the path may be another engine's by now.
+                if self._engines.get(engine.directory.path) is engine:
+                    del self._engines[engine.directory.path]
                 engine.close()
 
     def leave_to_parent(self) -> None:

@@ -42,15 +42,19 @@ def check_creatable(dsn: str | PathLike[str]) -> None:
     check_place(Path(_directory(dsn)).expanduser())
 
 
+def without_secret(dsn: str) -> str:
+    """A DSN as it may be shown: of a URL the scheme alone, as the rest may hold a secret."""
+    scheme, is_url, _ = dsn.partition("://")
+    return f"{scheme}://..." if is_url else dsn
+
+
 def _directory(dsn: str | PathLike[str]) -> str:
     name = str(dsn)
     if not name or "\0" in name:
         raise UsageError(f"{name!r} is no place for a store: expected a directory")
-    scheme, is_url, _ = name.partition("://")
-    if is_url or name == ":memory:":
-        # Of a URL the scheme alone is shown: the rest may hold a secret.
+    if "://" in name or name == ":memory:":
         raise UnsupportedError(
-            f"a store at {scheme}{'://...' if is_url else ''} is not supported: this version keeps "
-            "passages in a directory; pass a path, such as ./qdrant_data"
+            f"a store at {without_secret(name)} is not supported: this version keeps passages in a "
+            "directory; pass a path, such as ./qdrant_data"
         )
     return name
