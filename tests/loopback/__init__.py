@@ -1,0 +1,28 @@
+"""A loopback Qdrant server for tests: real gRPC, real statuses, real cut connections.
+
+It serves on 127.0.0.1 with `qdrant_client`'s own servicers over local mode, refuses what a real
+server refuses with the status and message of a real server (`statuses`), and does what goes wrong
+in production when a test asks for it (`faults`).
+"""
+
+from tests.loopback.faults import Cut, Fault, FaultPlan, GivenFault, LostAnswer, Refused, Slow
+from tests.loopback.gate import Received, RequestLog
+from tests.loopback.proxy import CuttingProxy
+from tests.loopback.server import LoopbackServer
+from tests.loopback.statuses import Mistake, RefusalError
+
+__all__ = [
+    "Cut",
+    "CuttingProxy",
+    "Fault",
+    "FaultPlan",
+    "GivenFault",
+    "LoopbackServer",
+    "LostAnswer",
+    "Mistake",
+    "Received",
+    "RefusalError",
+    "Refused",
+    "RequestLog",
+    "Slow",
+]

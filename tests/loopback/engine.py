@@ -1,0 +1,121 @@
+"""What the loopback server holds: local mode underneath, and what local mode does not keep.
+
+Nothing here locks: the server calls it under its one lock.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from qdrant_client import QdrantClient, grpc, models
+
+from tests.loopback.statuses import Mistake
+
+_RANGE_TYPES = frozenset(
+    {
+        grpc.PayloadSchemaType.Integer,
+        grpc.PayloadSchemaType.Float,
+        grpc.PayloadSchemaType.Datetime,
+    }
+)
+
+
+class Health(NamedTuple):
+    """What Get collection answers about the state of a collection."""
+
+    status: str = "Green"
+    optimizer_error: str = ""
+    indexed_vectors_count: int | None = None
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What is kept of a collection beside its points."""
+
+    config: grpc.CollectionConfig
+    indexes: dict[str, grpc.PayloadSchemaInfo] = field(default_factory=dict)
+    health: list[tuple[Health, int | None]] = field(default_factory=list)
+    operations: int = 0
+
+    def next_health(self) -> Health:
+        """What the next answer says: the first set one, taken down when its calls are used up."""
+        if not self.health:
+            return Health()
+        health, left = self.health[0]
+        if left is not None:
+            self.health[0] = (health, left - 1)
+            if left <= 1:
+                self.health.pop(0)
+        return health
+
+    def set_health(self, health: Health, calls: int | None) -> None:
+        """Say `health` after what was set for a number of calls; None is until the next time."""
+        self.health = [one for one in self.health if one[1] is not None]
+        self.health.append((health, calls))
+
+    def optimise(self) -> None:
+        """Start the optimizers: what was grey, because nothing had, is no longer."""
+        self.health = [one for one in self.health if one[0].status != "Grey"]
+
+
+class Engine:
+    """Collections in memory, by physical name, with the configs and indexes they were given."""
+
+    def __init__(self) -> None:
+        self.client = QdrantClient(":memory:")
+        self.shelves: dict[str, Shelf] = {}
+        # local mode's aliases are not used: it refuses renames that the server accepts
+        self.aliases: dict[str, str] = {}
+
+    def resolve(self, name: str) -> str:
+        """The physical name for an alias or a physical name.
+
+        Raises:
+            RefusalError: there is neither.
+        """
+        physical = self.aliases.get(name, name)
+        if physical not in self.shelves:
+            raise Mistake.NO_COLLECTION.refusal(name=physical)
+        return physical
+
+    def shelf(self, name: str) -> Shelf:
+        """What is kept of a collection, by alias or physical name."""
+        return self.shelves[self.resolve(name)]
+
+    def create(
+        self, name: str, params: models.CreateCollection, config: grpc.CollectionConfig
+    ) -> None:
+        """Make a collection; the names were checked before."""
+        self.client.create_collection(
+            name,
+            vectors_config=params.vectors or {},
+            sparse_vectors_config=params.sparse_vectors,
+        )
+        # local mode warns above this size, and a warning is an error in these tests
+        local: Any = self.client._client
+        local.collections[name].LARGE_DATA_THRESHOLD = sys.maxsize
+        self.shelves[name] = Shelf(config)
+
+    def delete(self, name: str) -> bool:
+        """Remove a collection and its aliases; whether it was there. An alias is not one."""
+        self.aliases = {one: of for one, of in self.aliases.items() if of != name}
+        if self.shelves.pop(name, None) is None:
+            return False
+        return self.client.delete_collection(name)
+
+    def count(self, name: str, count_filter: models.Filter | None = None) -> int:
+        """How many points a collection holds, or how many fit a filter."""
+        return self.client.count(name, count_filter=count_filter).count
+
+    def indexed_points(self, name: str, key: str) -> int:
+        """How many points have a value for an indexed field."""
+        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+        return self.count(name, models.Filter(must_not=[empty]))
+
+    def require_range_index(self, name: str, key: str) -> None:
+        """Refuse to order by a field without an index that knows an order."""
+        index = self.shelves[name].indexes.get(key)
+        if index is None or index.data_type not in _RANGE_TYPES:
+            raise Mistake.NO_RANGE_INDEX.refusal(key=key)

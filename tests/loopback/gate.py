@@ -1,0 +1,271 @@
+"""The gate that every call passes: key, fault, record, the one lock, and a mistake's status."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, NoReturn
+
+import grpc  # type: ignore[import-untyped]
+
+from tests.loopback.faults import Cut, FaultPlan, LostAnswer, Refused, Slow
+from tests.loopback.names import rpc_name, rpc_of_path
+from tests.loopback.proxy import CuttingProxy
+from tests.loopback.statuses import Mistake, RefusalError, refusal_in_trouble
+
+# src/tonic/auth.rs: health checks need no key
+_OPEN_TO_ALL = frozenset({"Qdrant.HealthCheck"})
+_READS = frozenset(
+    {
+        *(f"Collections.{one}" for one in ("Get", "List", "ListCollectionAliases", "ListAliases")),
+        "Collections.CollectionExists",
+        *(f"Points.{one}" for one in ("Get", "Scroll", "Count")),
+        *(f"Points.Query{one}" for one in ("", "Batch", "Groups")),
+    }
+)
+_VECTOR_SUFFIX = re.compile(r" for vector '.*'$")
+
+
+class Received(NamedTuple):
+    """A call that reached the server whole: its long name and its message."""
+
+    rpc: str
+    message: Any
+
+
+class RequestLog:
+    """The calls that reached the server whole, refused ones too. Thread-safe.
+
+    The last 1000 messages are kept unless `keep` says otherwise; `count` knows of all.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._kept: deque[Received] = deque(maxlen=1000)
+        self._counts: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[Received]:
+        return iter(self.all())
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._kept)
+
+    def all(self) -> list[Received]:
+        """A copy of what is kept, oldest first."""
+        with self._lock:
+            return list(self._kept)
+
+    def of(self, rpc: str) -> list[Any]:
+        """The messages of one call, oldest first; `rpc` as in `FaultPlan.inject`."""
+        wanted = rpc_name(rpc)
+        return [message for name, message in self.all() if name == wanted]
+
+    def count(self, rpc: str | None = None) -> int:
+        """How many calls came since the last `clear`, also those no longer kept."""
+        with self._lock:
+            return sum(self._counts.values()) if rpc is None else self._counts[rpc_name(rpc)]
+
+    def wait_for(self, rpc: str, count: int = 1, timeout_s: float = 10.0) -> None:
+        """Wait until so many calls of that name have come since the last `clear`.
+
+        Raises:
+            TimeoutError: they have not.
+        """
+        wanted = rpc_name(rpc)
+        with self._lock:
+            if not self._lock.wait_for(lambda: self._counts[wanted] >= count, timeout_s):
+                raise TimeoutError(
+                    f"{self._counts[wanted]} of {count} calls of {wanted} in {timeout_s} s"
+                )
+
+    def keep(self, count: int) -> None:
+        """Keep the last `count` calls from now on: their messages may be large."""
+        with self._lock:
+            self._kept = deque(self._kept, maxlen=count)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+            self._counts.clear()
+
+    def add(self, rpc: str, message: Any) -> None:
+        """Keep a call; the server does this."""
+        with self._lock:
+            self._kept.append(Received(rpc, message))
+            self._counts[rpc] += 1
+            self._lock.notify_all()
+
+
+class Keys(NamedTuple):
+    """The API keys that a server knows; without any, everybody may do everything."""
+
+    full: str | None = None
+    read_only: str | None = None
+
+    def refuse(self, rpc: str, headers: dict[str, Any]) -> RefusalError | None:
+        """Why a call's key does not do, or None when it does."""
+        if rpc in _OPEN_TO_ALL or (self.full is None and self.read_only is None):
+            return None
+        bearer = headers.get("authorization", "")
+        key = headers.get("api-key") or bearer.removeprefix("Bearer ")
+        if not key:
+            return Mistake.NO_KEY.refusal()
+        if key == self.full:
+            return None
+        if key != self.read_only:
+            return Mistake.WRONG_KEY.refusal()
+        return None if rpc in _READS else Mistake.READ_ONLY_KEY.refusal()
+
+
+class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
+    """Stands before every handler. One gate lives as long as one start of the server."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        faults: FaultPlan,
+        requests: RequestLog,
+        proxy: CuttingProxy,
+        lock: threading.Lock,
+    ) -> None:
+        self._keys = keys
+        self._faults = faults
+        self._requests = requests
+        self._proxy = proxy
+        self._lock = lock
+        self._stopping = False
+        self._waits: set[threading.Event] = set()
+        self._state = threading.Condition()
+        self._running = 0
+
+    def stop(self) -> None:
+        """End every wait; nothing is applied from now on."""
+        with self._state:
+            self._stopping = True
+            for wait in self._waits:
+                wait.set()
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until no call is being handled; whether that came in time."""
+        with self._state:
+            return self._state.wait_for(lambda: self._running == 0, timeout_s)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
+        """Put the gate around a call's handler; only its headers are here yet."""
+        handler = continuation(details)
+        if handler is None:
+            return None
+        rpc = rpc_of_path(details.method)
+        refusal = self._keys.refuse(rpc, dict(details.invocation_metadata))
+        fault = self._faults.take(rpc) if refusal is None else None
+        if isinstance(fault, Cut):
+            return self._cut_inside(handler, fault)
+
+        def handle(message: Any, context: Any) -> Any:
+            with self._counted():
+                self._requests.add(rpc, message)
+                if refusal is not None:
+                    return _abort(context, refusal)
+                try:
+                    return self._answer(handler, rpc, fault, message, context)
+                except RefusalError as error:
+                    return _abort(context, error)
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _answer(self, handler: Any, rpc: str, fault: Any, message: Any, context: Any) -> Any:
+        """Do what the fault says around the call itself."""
+        if isinstance(fault, Refused):
+            raise refusal_in_trouble(fault.code, fault.message, fault.retry_after_s)
+        if isinstance(fault, Slow):
+            self._wait(fault, context)
+        answer = self._apply(handler, rpc, message, context)
+        if isinstance(fault, LostAnswer):
+            if fault.code is not None:
+                raise refusal_in_trouble(fault.code, Mistake.ANSWER_LOST.message())
+            self._proxy.cut(_port_of(context))
+            raise Mistake.ANSWER_LOST.refusal()
+        return answer
+
+    def _apply(self, handler: Any, rpc: str, message: Any, context: Any) -> Any:
+        """Call the handler under the lock; what local mode refuses becomes a row of the table."""
+        with self._lock:
+            if self._stopping:
+                raise Mistake.STOPPED.refusal()
+            try:
+                return handler.unary_unary(message, context)
+            except RefusalError:
+                raise
+            except NotImplementedError:
+                raise Mistake.NOT_SERVED.refusal(rpc=rpc) from None
+            except KeyError as error:  # local mode's word for points that are not there
+                raise Mistake.NO_POINT.refusal(id=error.args[0]) from error
+            except ValueError as error:
+                text = _VECTOR_SUFFIX.sub("", str(error)).removeprefix("Wrong input: ")
+                raise Mistake.BAD_INPUT.refusal(description=text) from error
+            except Exception as error:
+                raise Mistake.INTERNAL.refusal(description=repr(error)) from error
+
+    def _wait(self, fault: Slow, context: Any) -> None:
+        """Wait without the lock until the time is over, the call is gone, or the server stops."""
+        over = threading.Event()
+        with self._state:
+            self._waits.add(over)
+            if self._stopping or not context.add_callback(over.set):
+                over.set()
+        over.wait(fault.seconds)
+        with self._state:
+            self._waits.discard(over)
+        if fault.drop_if_cancelled and not context.is_active():
+            raise Mistake.CANCELLED.refusal()
+
+    def _cut_inside(self, handler: Any, fault: Cut) -> Any:
+        """A handler that starts when the headers are here, and cuts before the message is applied.
+
+        On the wire a call with one message is a stream of one; taken as a stream, the handler runs
+        before the body has arrived.
+        """
+
+        def handle(messages: Iterator[Any], context: Any) -> Any:
+            with self._counted():
+                port = _port_of(context)
+                self._proxy.cut_after(fault.after_bytes, port)
+                with suppress(grpc.RpcError):  # the body never came
+                    next(messages, None)
+                self._proxy.cut(port)
+                return _abort(context, Mistake.CUT.refusal())
+
+        return grpc.stream_unary_rpc_method_handler(
+            handle, handler.request_deserializer, handler.response_serializer
+        )
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a call while it is handled."""
+        with self._state:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._running -= 1
+                self._state.notify_all()
+
+
+def _abort(context: Any, error: RefusalError) -> NoReturn:
+    """End a call with a status."""
+    context.set_trailing_metadata(error.trailing)
+    context.abort(error.code, error.message)
+    raise error  # abort has raised; this tells the type checker so
+
+
+def _port_of(context: Any) -> int:
+    """The port of the proxy's own connection that a call came by: `ipv4:127.0.0.1:PORT`."""
+    return int(context.peer().rpartition(":")[2])

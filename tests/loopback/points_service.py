@@ -1,0 +1,278 @@
+"""The Points service, on the engine. The server calls it under its lock."""
+# ruff: noqa: N802, ARG002  # the names and the arguments are those of the protobuf service
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+from tests.loopback import checks, queries
+from tests.loopback.engine import Engine
+from tests.loopback.statuses import Mistake, RefusalError
+
+_BATCHED: Mapping[str, tuple[str, Any]] = MappingProxyType(
+    {
+        "upsert": ("Upsert", grpc.UpsertPoints),
+        "delete_points": ("Delete", grpc.DeletePoints),
+        "set_payload": ("SetPayload", grpc.SetPayloadPoints),
+        "overwrite_payload": ("OverwritePayload", grpc.SetPayloadPoints),
+        "delete_payload": ("DeletePayload", grpc.DeletePayloadPoints),
+        "clear_payload": ("ClearPayload", grpc.ClearPayloadPoints),
+        "update_vectors": ("UpdateVectors", grpc.UpdatePointVectors),
+    }
+)
+
+
+class PointsService(grpc.PointsServicer):
+    """Writes, reads and queries of points."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._client = engine.client
+
+    def Upsert(self, request: grpc.UpsertPoints, context: Any) -> grpc.PointsOperationResponse:
+        """Insert or replace points, under a condition if one is given."""
+        name = self._engine.resolve(request.collection_name)
+        params = self._engine.shelves[name].config.params
+        checks.dimensions(params, request.points)
+        _refuse_empty(request.points)
+        converter: Any = GrpcToRest  # it is typed for the enum's class, not for its values
+        mode = converter.convert_update_mode(request.update_mode)
+
+        def apply() -> None:
+            checks.vectors(params, request.points)
+            self._client.upsert(
+                name,
+                [_point(point) for point in request.points],
+                update_filter=queries.filter_of(request, "update_filter"),
+                update_mode=mode,
+            )
+
+        return self._write(name, request, apply)
+
+    def Delete(self, request: grpc.DeletePoints, context: Any) -> grpc.PointsOperationResponse:
+        """Remove points by id or filter; one that is not there is no mistake."""
+        name = self._engine.resolve(request.collection_name)
+        chosen = _selector(request.points, Mistake.NO_SELECTOR)
+        return self._write(name, request, lambda: self._client.delete(name, chosen))
+
+    def UpdateVectors(
+        self, request: grpc.UpdatePointVectors, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Replace named vectors of points that are there."""
+        name = self._engine.resolve(request.collection_name)
+        params = self._engine.shelves[name].config.params
+        _refuse_empty(request.points)
+
+        def apply() -> None:
+            checks.vectors(params, request.points)
+            self._client.update_vectors(
+                name,
+                [GrpcToRest.convert_point_vectors(point) for point in request.points],
+                update_filter=queries.filter_of(request, "update_filter"),
+            )
+
+        return self._write(name, request, apply)
+
+    def SetPayload(
+        self, request: grpc.SetPayloadPoints, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Merge fields into payloads."""
+        name = self._engine.resolve(request.collection_name)
+        chosen = _selector(request.points_selector)
+        payload = GrpcToRest.convert_payload(request.payload)
+        key = request.key if request.HasField("key") else None
+        return self._write(
+            name, request, lambda: self._client.set_payload(name, payload, chosen, key=key)
+        )
+
+    def OverwritePayload(
+        self, request: grpc.SetPayloadPoints, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Replace payloads."""
+        name = self._engine.resolve(request.collection_name)
+        chosen = _selector(request.points_selector)
+        payload = GrpcToRest.convert_payload(request.payload)
+        return self._write(
+            name, request, lambda: self._client.overwrite_payload(name, payload, chosen)
+        )
+
+    def DeletePayload(
+        self, request: grpc.DeletePayloadPoints, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Take fields out of payloads."""
+        name = self._engine.resolve(request.collection_name)
+        chosen = _selector(request.points_selector)
+        keys = list(request.keys)
+        return self._write(name, request, lambda: self._client.delete_payload(name, keys, chosen))
+
+    def ClearPayload(
+        self, request: grpc.ClearPayloadPoints, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Empty payloads."""
+        name = self._engine.resolve(request.collection_name)
+        chosen = _selector(request.points, Mistake.NO_SELECTOR)
+        return self._write(name, request, lambda: self._client.clear_payload(name, chosen))
+
+    def UpdateBatch(
+        self, request: grpc.UpdateBatchPoints, context: Any
+    ) -> grpc.UpdateBatchResponse:
+        """Do several writes in order; the first that is refused ends the call."""
+        self._engine.resolve(request.collection_name)
+        results = []
+        for operation in request.operations:
+            kind = operation.WhichOneof("operation")
+            if kind is None:
+                raise Mistake.NO_OPERATION.refusal()
+            if kind not in _BATCHED:
+                raise Mistake.NOT_SERVED.refusal(rpc=f"UpdateBatch with {kind}")
+            method, message = _BATCHED[kind]
+            single = message(collection_name=request.collection_name, wait=request.wait)
+            for field, value in getattr(operation, kind).ListFields():
+                single.MergeFrom(message(**{field.name: value}))
+            results.append(getattr(self, method)(single, context).result)
+        return grpc.UpdateBatchResponse(result=results)
+
+    def CreateFieldIndex(
+        self, request: grpc.CreateFieldIndexCollection, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Keep a payload index; the same field again replaces it."""
+        name = self._engine.resolve(request.collection_name)
+        index = grpc.PayloadSchemaInfo(data_type=_schema_type(request))
+        if request.HasField("field_index_params"):
+            index.params.CopyFrom(request.field_index_params)
+        self._engine.shelves[name].indexes[request.field_name] = index
+        return self._write(name, request, lambda: None)
+
+    def DeleteFieldIndex(
+        self, request: grpc.DeleteFieldIndexCollection, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Forget a payload index; one that is not there is no mistake."""
+        name = self._engine.resolve(request.collection_name)
+        self._engine.shelves[name].indexes.pop(request.field_name, None)
+        return self._write(name, request, lambda: None)
+
+    def Get(self, request: grpc.GetPoints, context: Any) -> grpc.GetResponse:
+        """Answer points by id, those that are there."""
+        name = self._engine.resolve(request.collection_name)
+        records = self._client.retrieve(
+            name,
+            [GrpcToRest.convert_point_id(one) for one in request.ids],
+            with_payload=queries.with_payload(request),
+            with_vectors=queries.with_vectors(request),
+        )
+        return grpc.GetResponse(result=[queries.record(one) for one in records])
+
+    def Scroll(self, request: grpc.ScrollPoints, context: Any) -> grpc.ScrollResponse:
+        """Answer a page of points, by id or in the order of an indexed field."""
+        checks.limit(request)
+        name = self._engine.resolve(request.collection_name)
+        order_by = None
+        if request.HasField("order_by"):
+            self._engine.require_range_index(name, request.order_by.key)
+            order_by = GrpcToRest.convert_order_by(request.order_by)
+        offset = GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None
+        records, following = self._client.scroll(
+            name,
+            scroll_filter=queries.filter_of(request),
+            limit=request.limit if request.HasField("limit") else 10,
+            order_by=order_by,
+            offset=offset,
+            with_payload=queries.with_payload(request),
+            with_vectors=queries.with_vectors(request),
+        )
+        answer = grpc.ScrollResponse(result=[queries.record(one) for one in records])
+        if following is not None:
+            answer.next_page_offset.CopyFrom(RestToGrpc.convert_extended_point_id(following))
+        return answer
+
+    def Count(self, request: grpc.CountPoints, context: Any) -> grpc.CountResponse:
+        """Count points, or those that fit a filter."""
+        name = self._engine.resolve(request.collection_name)
+        count = self._engine.count(name, queries.filter_of(request))
+        return grpc.CountResponse(result=grpc.CountResult(count=count))
+
+    def Query(self, request: grpc.QueryPoints, context: Any) -> grpc.QueryResponse:
+        """Answer one query."""
+        name = self._engine.resolve(request.collection_name)
+        return grpc.QueryResponse(result=queries.hits(self._engine, name, request))
+
+    def QueryBatch(self, request: grpc.QueryBatchPoints, context: Any) -> grpc.QueryBatchResponse:
+        """Answer several queries of one collection."""
+        name = self._engine.resolve(request.collection_name)
+        return grpc.QueryBatchResponse(
+            result=[
+                grpc.BatchResult(result=queries.hits(self._engine, name, one))
+                for one in request.query_points
+            ]
+        )
+
+    def QueryGroups(self, request: grpc.QueryPointGroups, context: Any) -> grpc.QueryGroupsResponse:
+        """Answer one query, grouped by a payload field."""
+        name = self._engine.resolve(request.collection_name)
+        return grpc.QueryGroupsResponse(result=queries.groups(self._engine, name, request))
+
+    def _write(
+        self, name: str, request: Any, apply: Callable[[], object]
+    ) -> grpc.PointsOperationResponse:
+        """Apply a write and answer with its number.
+
+        Without `wait` the real server answers once the write is in the WAL: what is wrong with it
+        only when it is applied is logged there, and the client never hears of it.
+        """
+        shelf = self._engine.shelves[name]
+        shelf.operations += 1
+        shelf.optimise()
+        try:
+            apply()
+        except (KeyError, ValueError, RefusalError):
+            if request.wait:
+                raise
+        status = grpc.UpdateStatus.Completed if request.wait else grpc.UpdateStatus.Acknowledged
+        return grpc.PointsOperationResponse(
+            result=grpc.UpdateResult(operation_id=shelf.operations, status=status)
+        )
+
+
+def _point(point: grpc.PointStruct) -> models.PointStruct:
+    """A point for local mode, which wants a vector where the server takes none."""
+    if point.HasField("vectors"):
+        return GrpcToRest.convert_point_struct(point)
+    return models.PointStruct(
+        id=GrpcToRest.convert_point_id(point.id),
+        payload=GrpcToRest.convert_payload(point.payload),
+        vector={},
+    )
+
+
+def _refuse_empty(points: Any) -> None:
+    """Refuse a write of no points."""
+    if not points:
+        raise Mistake.EMPTY_UPDATE.refusal()
+
+
+def _selector(
+    selector: grpc.PointsSelector, missing: Mistake = Mistake.NO_PAYLOAD_SELECTOR
+) -> models.PointsSelector:
+    """Ids or a filter; a request must have one, and the ids must be some."""
+    kind = selector.WhichOneof("points_selector_one_of")
+    if kind is None:
+        raise missing.refusal()
+    if kind == "points":
+        _refuse_empty(selector.points.ids)
+    return GrpcToRest.convert_points_selector(selector)
+
+
+def _schema_type(request: grpc.CreateFieldIndexCollection) -> Any:
+    """The type of an index, from its params if those are given."""
+    kind = request.field_index_params.WhichOneof("index_params")
+    if kind is not None:
+        return grpc.PayloadSchemaType.Value(kind.removesuffix("_index_params").capitalize())
+    if request.HasField("field_type"):
+        name = grpc.FieldType.Name(request.field_type).removeprefix("FieldType")
+        return grpc.PayloadSchemaType.Value(name)
+    raise Mistake.NO_FIELD_TYPE.refusal()

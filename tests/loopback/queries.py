@@ -1,0 +1,83 @@
+"""Queries on the engine, and the conversions that reads and queries share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+from tests.loopback import checks
+from tests.loopback.engine import Engine
+
+
+def with_payload(request: Any) -> Any:
+    """Which payload fields are wanted; none when the request does not say."""
+    if request.with_payload.WhichOneof("selector_options") is None:
+        return False
+    return GrpcToRest.convert_with_payload_selector(request.with_payload)
+
+
+def with_vectors(request: Any) -> Any:
+    """Which vectors are wanted; none when the request does not say."""
+    if request.with_vectors.WhichOneof("selector_options") is None:
+        return False
+    return GrpcToRest.convert_with_vectors_selector(request.with_vectors)
+
+
+def filter_of(request: Any, field: str = "filter") -> models.Filter | None:
+    """A filter field of a request, or None when it is not set."""
+    return GrpcToRest.convert_filter(getattr(request, field)) if request.HasField(field) else None
+
+
+def record(one: models.Record) -> grpc.RetrievedPoint:
+    """A point as gRPC answers it: a payload that was not asked for is empty."""
+    return RestToGrpc.convert_record(one.model_copy(update={"payload": one.payload or {}}))
+
+
+def hits(engine: Engine, name: str, request: grpc.QueryPoints) -> list[grpc.ScoredPoint]:
+    """The scored points of one query."""
+    checks.query(engine, name, request)
+    rest = GrpcToRest.convert_query_points(request)
+    rest.with_payload = with_payload(request)
+    rest.with_vector = with_vectors(request)
+    rest.params = _known(rest.params)
+    _strip(rest.prefetch)
+    (answer,) = engine.client.query_batch_points(name, [rest])
+    return [RestToGrpc.convert_scored_point(one) for one in answer.points]
+
+
+def groups(engine: Engine, name: str, request: grpc.QueryPointGroups) -> grpc.GroupsResult:
+    """The groups of one query."""
+    checks.limit(request, "group_size")
+    checks.query(engine, name, request)
+    prefetch = [GrpcToRest.convert_prefetch_query(one) for one in request.prefetch] or None
+    _strip(prefetch)
+    answer = engine.client.query_points_groups(
+        name,
+        group_by=request.group_by,
+        query=GrpcToRest.convert_query(request.query) if request.HasField("query") else None,
+        using=request.using if request.HasField("using") else None,
+        prefetch=prefetch,
+        query_filter=filter_of(request),
+        limit=request.limit if request.HasField("limit") else 3,
+        group_size=request.group_size if request.HasField("group_size") else 10,
+        with_payload=with_payload(request),
+        with_vectors=with_vectors(request),
+        score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
+    )
+    return RestToGrpc.convert_groups_result(answer)
+
+
+def _known(params: models.SearchParams | None) -> models.SearchParams | None:
+    """The one parameter that local mode reads; it warns about the others."""
+    if params is None or params.idf is None:
+        return None
+    return models.SearchParams(idf=params.idf)
+
+
+def _strip(prefetches: Any) -> None:
+    """Take the parameters that local mode warns about out of every prefetch."""
+    for one in prefetches or ():
+        one.params = _known(one.params)
+        _strip(one.prefetch)

@@ -1,0 +1,202 @@
+"""A Qdrant server on 127.0.0.1 for tests: real gRPC, local mode underneath, faults on request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import grpc as grpcio  # type: ignore[import-untyped]
+from qdrant_client import QdrantClient, grpc
+
+from tests.loopback.collections_service import CollectionsService
+from tests.loopback.engine import Engine, Health
+from tests.loopback.faults import FaultPlan
+from tests.loopback.gate import Gate, Keys, RequestLog
+from tests.loopback.points_service import PointsService
+from tests.loopback.proxy import CuttingProxy
+
+_TITLE = "qdrant - vector search engine"
+_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),
+)
+# a call that a Slow fault holds keeps its thread; threads are made only when they are needed
+_THREADS = 64
+
+
+class _HealthService(grpc.QdrantServicer):
+    """Says which server this is."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def HealthCheck(  # noqa: N802  # the protobuf's name
+        self,
+        request: grpc.HealthCheckRequest,  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> grpc.HealthCheckReply:
+        """Answer title and version."""
+        return grpc.HealthCheckReply(title=_TITLE, version=self._version)
+
+
+class LoopbackServer:
+    """A Qdrant server that clients reach at 127.0.0.1:`port`; a context manager.
+
+    `stop` then `start` keeps the data, the port, the faults and the record of requests. Both are
+    for one thread at a time; everything else is for any.
+
+    Args:
+        api_key: what clients must send in `api-key` (or as a bearer token); None asks for none.
+        version: what a health check answers.
+        read_only_api_key: a second key, for reads only.
+        tls: private key and certificate chain, PEM, for a secure port.
+
+    Attributes:
+        faults: what goes wrong, and when.
+        requests: the calls that reached the server.
+        proxy: the TCP proxy that clients connect to, to cut or refuse connections by hand.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        version: str = "1.20.0",
+        *,
+        read_only_api_key: str | None = None,
+        tls: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        self.faults = FaultPlan()
+        self.requests = RequestLog()
+        self.proxy = CuttingProxy()
+        self._keys = Keys(api_key, read_only_api_key)
+        self._version = version
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._engine = Engine()
+        self._running: tuple[Any, Gate, ThreadPoolExecutor] | None = None
+
+    def __enter__(self) -> LoopbackServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to; 0 before the first start."""
+        return self.proxy.port
+
+    @property
+    def url(self) -> str:
+        """`grpc://127.0.0.1:PORT`, or `grpcs://` with TLS."""
+        return f"grpc{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Serve; nothing happens if it does already.
+
+        Raises:
+            OSError: the port of the last start is in use.
+        """
+        if self._running is not None:
+            return
+        gate = Gate(self._keys, self.faults, self.requests, self.proxy, self._lock)
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="loopback")
+        server = grpcio.server(pool, interceptors=(gate,), options=_OPTIONS)
+        registered: tuple[tuple[Callable[..., None], object], ...] = (
+            (grpc.add_QdrantServicer_to_server, _HealthService(self._version)),
+            (grpc.add_CollectionsServicer_to_server, CollectionsService(self._engine)),
+            (grpc.add_PointsServicer_to_server, PointsService(self._engine)),
+        )
+        for register, service in registered:
+            register(service, server)
+        port = self._listen(server)
+        server.start()
+        self._running = (server, gate, pool)
+        try:
+            self.proxy.start(port)
+        except OSError:  # somebody has taken the port since the last stop
+            self.stop()
+            raise
+
+    def _listen(self, server: Any) -> int:
+        """Bind the gRPC server's own port, behind the proxy."""
+        if self._tls is None:
+            return int(server.add_insecure_port("127.0.0.1:0"))
+        credentials = grpcio.ssl_server_credentials([self._tls])
+        return int(server.add_secure_port("127.0.0.1:0", credentials))
+
+    def stop(self, grace: float | None = None) -> None:
+        """End every connection and call; what waits is not applied. The data stays.
+
+        Args:
+            grace: seconds that calls under way have to finish; None ends them now.
+        """
+        if self._running is None:
+            return
+        server, gate, pool = self._running
+        self._running = None
+        if grace is not None:
+            gate.settle(grace)
+        gate.stop()
+        self.proxy.stop()
+        server.stop(None).wait()
+        pool.shutdown(wait=True)
+
+    def settle(self, timeout_s: float = 10.0) -> None:
+        """Wait until no call is being handled, so that what a client gave up is applied or not.
+
+        Raises:
+            TimeoutError: a call is still being handled.
+        """
+        if self._running is not None and not self._running[1].settle(timeout_s):
+            raise TimeoutError(f"a call was still being handled after {timeout_s} s")
+
+    def set_status(
+        self,
+        collection: str,
+        status: str,
+        *,
+        calls: int | None = None,
+        optimizer_error: str = "",
+        indexed_vectors_count: int | None = None,
+    ) -> None:
+        """Let Get collection answer `status` (green, yellow, red or grey).
+
+        Args:
+            collection: by alias or physical name.
+            status: what the next answers say. Grey ends with the next write, and with an update of
+                settings, even an empty one: both start the optimizers.
+            calls: for how many answers, after those set before; None is until the next
+                `set_status`, which also forgets what was set.
+            optimizer_error: a text makes the optimizer status an error.
+            indexed_vectors_count: what to say of it, instead of what the sizes give.
+
+        Raises:
+            ValueError: there is no such status.
+            RefusalError: there is no such collection.
+        """
+        health = Health(status.capitalize(), optimizer_error, indexed_vectors_count)
+        if health.status not in {"Green", "Yellow", "Red", "Grey"}:
+            raise ValueError(f"{status!r} is no status: say green, yellow, red or grey")
+        with self._lock:
+            self._engine.shelf(collection).set_health(health, calls)
+
+    @contextmanager
+    def inspect(self) -> Iterator[QdrantClient]:
+        """Look at what is stored, by physical name and without a call: no fault touches this.
+
+        The server's lock is held meanwhile: a call to the server inside would wait for ever.
+        """
+        with self._lock:
+            yield self._engine.client
