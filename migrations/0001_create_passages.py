@@ -23,5 +23,6 @@ def up(store: Store, plan: CollectionPlan) -> None:
             sparse=SPARSE_VECTOR,
             hnsw=HnswSettings(m=16, ef_construct=256),
             payload_indexes={"seq": "integer"},
+            storage=plan.storage,
         ),
     )

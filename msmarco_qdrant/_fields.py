@@ -12,8 +12,9 @@ from typing import Any
 
 from msmarco_qdrant.records import Meta, Passage
 
-# Qdrant's core writes a payload of 128 levels to its log and cannot load the collection again.
-_MAX_DEPTH = 64
+# A message of gRPC may be nested 100 levels, of which an object of a payload takes three: what is
+# deeper cannot be read back from a server. Edge takes 125 levels, and cannot load more again.
+_MAX_DEPTH = 24
 _PID_FIELDS = ("pid", "_id", "id")
 
 
@@ -60,8 +61,12 @@ def parse_tsv(line: str) -> tuple[str, str, Meta]:
 
 
 def parse_json(line: str) -> tuple[str, str, Meta]:
+    return parse_fields(json_object(line))
+
+
+def json_object(text: str) -> dict[str, Any]:
     try:
-        fields = json.loads(line, parse_constant=_refuse_constant)
+        fields = json.loads(text, parse_constant=_refuse_constant)
     except RowError:
         raise
     except json.JSONDecodeError as exc:
@@ -72,7 +77,7 @@ def parse_json(line: str) -> tuple[str, str, Meta]:
         raise RowError(f"broken JSON: {exc}") from exc
     if not isinstance(fields, dict):
         raise RowError(f"a JSON object was expected, found {_kind(fields)}")
-    return parse_fields(fields)
+    return fields
 
 
 def _refuse_constant(name: str) -> None:
@@ -153,8 +158,10 @@ def _check_value(value: object, where: str, depth: int = 0) -> None:  # noqa: C9
         case bool() | None:
             pass
         case int():
-            if not -(2**63) <= value < 2**64:
-                raise RowError(f"{where}: {value} does not fit 64 bits; write it as a string")
+            if not -(2**63) <= value < 2**63:
+                raise RowError(
+                    f"{where}: {value} does not fit 64 bits with a sign; write it as a string"
+                )
         case float():
             if not math.isfinite(value):
                 raise RowError(f"{where}: a non-finite number: {value}")

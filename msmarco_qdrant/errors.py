@@ -14,6 +14,7 @@ The tree::
     ├── StoreError
     │   ├── StoreNotFoundError     nothing is stored there
     │   ├── StoreUnavailableError  the place cannot be written or reached
+    │   ├── StoreAccessError       the server wants another API key
     │   ├── StoreInUseError        another process holds the directory
     │   ├── StoreCorruptError      what is stored there cannot be understood
     │   ├── UnsupportedError       this engine cannot do that
@@ -21,6 +22,7 @@ The tree::
     │   ├── SchemaError            a vector of a wrong name or dimension, a second creation
     │   └── PidCollisionError      a point holds another pid than its id stands for
     └── IngestStoppedError         an ingest ended early; `report` says how far it got
+        └── PruneRefusedError      the source lacks too much of the collection to remove it
 
 A message says what was found, what was expected, and the next step. Exceptions of third-party
 libraries are mapped into this tree in the one module that talks to that library, with the
@@ -94,6 +96,10 @@ class StoreUnavailableError(StoreError):
     """The place exists in principle, but cannot be written or reached."""
 
 
+class StoreAccessError(StoreError):
+    """The server does not let us do that: the API key is missing, wrong, or may only read."""
+
+
 class StoreInUseError(StoreError):
     """Another process holds the store's directory."""
 
@@ -129,3 +135,7 @@ class IngestStoppedError(MsmarcoQdrantError):
     def __init__(self, message: str, report: IngestReport) -> None:
         super().__init__(message)
         self.report = report
+
+
+class PruneRefusedError(IngestStoppedError):
+    """All of the source went in, but what it did not hold was left in the collection."""

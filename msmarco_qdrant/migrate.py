@@ -15,13 +15,13 @@ from pathlib import Path
 
 from msmarco_qdrant._version import __version__
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
-from msmarco_qdrant.records import Bm25Settings, CollectionMetadata, EncoderCard
+from msmarco_qdrant.records import Bm25Settings, CollectionMetadata, EncoderCard, StorageSettings
 from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.names import PHYSICAL, unknown_collection
 from msmarco_qdrant.stores.points import SCHEMA_VERSION
 
 _FILE_NAME = re.compile(r"\d{4}_[a-z0-9_]+\.py")
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_PHYSICAL_SUFFIX = re.compile(r"__\d{4}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class CollectionPlan:
     physical: str
     encoder: EncoderCard
     bm25: Bm25Settings
+    storage: StorageSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,11 @@ def load_migrations(directory: Path | None = None) -> Sequence[Migration]:
 
 
 def create_collection(
-    store: Store, name: str, encoder: EncoderCard, bm25: Bm25Settings
+    store: Store,
+    name: str,
+    encoder: EncoderCard,
+    bm25: Bm25Settings,
+    storage: StorageSettings | None = None,
 ) -> CollectionMetadata:
     """Create a collection by running every migration; it appears under its name when complete.
 
@@ -67,15 +72,20 @@ def create_collection(
         name: The name that users see; an alias of the physical collection `NAME__0001`.
         encoder: Whose vectors will be inside.
         bm25: The settings of its sparse vectors, fixed from here on.
+        storage: How its dense vectors are kept; by default quantised, where the engine can.
 
     Returns:
         The metadata kept with it.
 
     Raises:
         UsageError: If the name cannot be a collection's.
+        UnsupportedError: If the engine cannot quantise and was asked to.
     """
     check_collection_name(name)
-    plan = CollectionPlan(f"{name}__0001", encoder, bm25)
+    if storage is None:
+        can = store.capabilities.quantisation
+        storage = StorageSettings() if can else StorageSettings(quantisation="none")
+    plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage)
     migrations = load_migrations()
     for migration in migrations:
         migration.up(store, plan)
@@ -91,6 +101,27 @@ def create_collection(
     return metadata
 
 
+def drop_collection(store: Store, name: str) -> int:
+    """Remove a collection with every passage in it.
+
+    Args:
+        store: Where.
+        name: The name that users see, or a physical collection's that an interrupted creation left.
+
+    Returns:
+        The number of passages that were in it.
+
+    Raises:
+        CollectionNotFoundError: If there is none of that name.
+    """
+    aliases = store.aliases()
+    if name not in aliases and not PHYSICAL.fullmatch(name):  # another application's, on a server
+        raise unknown_collection(name, aliases, store.dsn)
+    info = store.collection(name).info()
+    store.drop_collection(info.name)
+    return info.points
+
+
 def check_collection_name(name: str) -> None:
     """Refuse a name that cannot be a collection's on every engine.
 
@@ -102,7 +133,7 @@ def check_collection_name(name: str) -> None:
             f"{name!r} cannot name a collection: expected 1 to 63 letters, digits, '_', '-' or "
             "'.', starting with a letter or digit"
         )
-    if _PHYSICAL_SUFFIX.search(name):
+    if PHYSICAL.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot name a collection: names that end in two underscores and four "
             "digits are those of the physical collections behind a name"

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from msmarco_qdrant.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -28,6 +30,10 @@ MetaFilter: TypeAlias = Mapping[str, Scalar | Sequence[Scalar]]
 Similarity: TypeAlias = Literal["cosine", "dot"]
 
 PayloadIndex: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
+
+Quantisation: TypeAlias = Literal["none", "int8"]
+
+IndexState: TypeAlias = Literal["ready", "building", "paused", "failed"]
 
 
 # ---- what people bring ---------------------------------------------------------------------
@@ -180,6 +186,21 @@ class HnswSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """Where a new collection keeps its dense vectors, and in what form.
+
+    Attributes:
+        on_disk: Read the float32 vectors from disk as they are needed, instead of keeping them in
+            memory.
+        quantisation: Keep a copy of a quarter of the size (a byte a dimension) in memory to search
+            in; the best are scored again by the float32 vectors. "none" for no such copy.
+    """
+
+    on_disk: bool = True
+    quantisation: Quantisation = "int8"
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a physical collection is made of; `migrations/0001_create_passages.py` makes it.
 
@@ -190,6 +211,7 @@ class CollectionSpec:
         sparse: Name of the sparse vector, weighted by IDF in the engine.
         hnsw: Shape of the dense vector's graph.
         payload_indexes: Payload fields to index before any data comes.
+        storage: Where and how the dense vectors are kept.
     """
 
     dense: str
@@ -198,6 +220,7 @@ class CollectionSpec:
     sparse: str
     hnsw: HnswSettings
     payload_indexes: Mapping[str, PayloadIndex]
+    storage: StorageSettings = StorageSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +251,19 @@ class CollectionInfo:
         points: Passages stored.
         indexed: Dense and sparse vectors that an index covers; the rest is found by exact scan.
         segments: Segments they are stored in.
+        state: Whether the engine is done indexing ("ready"), at it ("building"), waiting to be
+            asked (`optimize()`; "paused"), or could not ("failed").
+        last_seq: The highest `seq` of any payload: nanoseconds since 1970 of the last write, or 0.
+        spec: What it was made of, as the engine tells it.
     """
 
     name: str
     points: int
     indexed: int
     segments: int
+    state: IndexState
+    last_seq: int
+    spec: CollectionSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -308,6 +338,28 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class PrunePolicy:
+    """When an ingest may remove the passages that its source did not hold.
+
+    Attributes:
+        max_share: Largest share of the collection to remove, 0 to 1; beyond it nothing is removed,
+            as a source that is cut short looks the same.
+        despite_rejects: Go on when rows were rejected, although one of them may be a passage that
+            is there: it would be removed.
+
+    Raises:
+        UsageError: For a share out of range.
+    """
+
+    max_share: float = 0.2
+    despite_rejects: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_share <= 1:
+            raise UsageError(f"max_share={self.max_share} is no share: expected 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """What an ingest did.
 
@@ -317,6 +369,7 @@ class IngestReport:
         unchanged: Passages that were there already, with the same text and meta.
         rejected: Rows that could not become a passage.
         encoded: Passages whose text went through the model (a changed meta alone does not).
+        pruned: Passages removed because the source did not hold them.
         seconds: Wall time from the first row to the last flush, indexing included.
         mean_tokens: Mean length of the encoded passages in BM25 tokens, None if none was encoded.
     """
@@ -328,6 +381,7 @@ class IngestReport:
     encoded: int
     seconds: float
     mean_tokens: float | None = None
+    pruned: int = 0
 
     @property
     def passages_per_second(self) -> float:
@@ -340,13 +394,14 @@ class IngestProgress:
     """How far an ingest is.
 
     Attributes:
-        stage: "passages" while rows are read, encoded and written; "index" while it is built.
+        stage: "passages" while rows are read, encoded and written; "prune" while those that the
+            source did not hold are removed; "index" while it is built.
         done: Rows that are through, whether written, unchanged or rejected.
         fraction: Share of the source that is through, 0 to 1, None when its size is unknown.
         report: The counts so far.
     """
 
-    stage: Literal["passages", "index"]
+    stage: Literal["passages", "prune", "index"]
     done: int
     fraction: float | None
     report: IngestReport

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest import WINDOW
+from msmarco_qdrant.records import Quantisation, StorageSettings
+from msmarco_qdrant.stores import NO_SETTINGS, Connection
 
 _PREFIX = "MSMARCO_QDRANT_"
 
@@ -20,16 +22,26 @@ class Settings(BaseSettings):
     """Defaults of the command line, each from `MSMARCO_QDRANT_<NAME>` or a file `.env`.
 
     Attributes:
-        store: A directory for Qdrant Edge.
+        store: A directory for Qdrant Edge, or the URL of a Qdrant server.
         collection: The collection's name.
         model: The model of a new collection.
         max_line_bytes: A longer line of a source becomes a reject.
         window: Passages that are sorted by length, and flushed, together.
+        api_key: The API key of a server; never part of the URL, and never shown.
+        grpc_port: The server's gRPC port.
+        timeout_s: Seconds after which an unanswered request to a server counts as failed.
+        retry_s: Seconds for which a request that failed for a passing reason is tried again.
+        tls_ca: A file of PEM certificates to trust instead of the system's.
+        batch_points: Points that one request to a server holds at most.
+        batch_bytes: Bytes that one request to a server holds at most.
+        in_flight: Requests to a server under way at once.
+        on_disk: Read the vectors of a new collection from disk as they are needed.
+        quantisation: What a new collection searches in: "int8" or "none".
         data: Where the tests and benchmarks find real MS MARCO data.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True
+        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     store: str = "./qdrant_data"
@@ -37,7 +49,37 @@ class Settings(BaseSettings):
     model: str = DEFAULT_MODEL
     max_line_bytes: int = Field(default=MAX_LINE_BYTES, ge=1024)
     window: int = Field(default=WINDOW, ge=1)
+    api_key: SecretStr | None = None
+    grpc_port: int = Field(default=NO_SETTINGS.grpc_port, ge=1, le=65535)
+    timeout_s: float = Field(default=NO_SETTINGS.timeout_s, gt=0, allow_inf_nan=False)
+    retry_s: float = Field(default=NO_SETTINGS.retry_s, ge=0)
+    tls_ca: Path | None = None
+    batch_points: int = Field(default=NO_SETTINGS.batch_points, ge=1)
+    batch_bytes: int = Field(default=NO_SETTINGS.batch_bytes, ge=1024)
+    in_flight: int = Field(default=NO_SETTINGS.in_flight, ge=1, le=64)
+    on_disk: bool = StorageSettings().on_disk
+    quantisation: Quantisation = StorageSettings().quantisation
     data: Path | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """How a server is spoken to."""
+        return Connection(
+            # a variable that is set to nothing, as in .env.example, is none
+            api_key=(self.api_key.get_secret_value() or None) if self.api_key else None,
+            grpc_port=self.grpc_port,
+            timeout_s=self.timeout_s,
+            retry_s=self.retry_s,
+            tls_ca=self.tls_ca,
+            batch_points=self.batch_points,
+            batch_bytes=self.batch_bytes,
+            in_flight=self.in_flight,
+        )
+
+    @property
+    def storage(self) -> StorageSettings:
+        """How a new collection keeps its vectors."""
+        return StorageSettings(self.on_disk, self.quantisation)
 
 
 def load_settings(given: Mapping[str, str]) -> Settings:
@@ -49,7 +91,7 @@ def load_settings(given: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate(Settings().model_dump() | dict(given))
     except UnicodeDecodeError as exc:
-        raise UsageError(f"the file .env in {Path.cwd()} is not UTF-8: {exc}") from exc
+        raise UsageError(f"the file .env in {Path.cwd()} is not UTF-8: {exc}") from None
     except ValidationError as exc:
         problems = "; ".join(
             f"{_PREFIX}{str(error['loc'][0]).upper()}: {error['msg']}" for error in exc.errors()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.errors import CollectionNotFoundError
+from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError
 from msmarco_qdrant.records import (
     CollectionInfo,
     CollectionMetadata,
@@ -79,8 +79,17 @@ class CostlessEncoder:
             yield EncodedBatch(positions, self._vectors(batch))
 
     def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Encode phrases: float32 `(len(phrases), dimension)`."""
-        return self._vectors(phrases)
+        """Encode phrases: float32 `(len(phrases), dimension)`.
+
+        Raises:
+            EncodingError: For a phrase without a word.
+        """
+        import numpy as np
+
+        vectors = self._vectors(phrases)
+        if not np.isfinite(vectors).all():
+            raise EncodingError("a phrase holds no word, so it has no vector")
+        return vectors
 
     def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
@@ -97,13 +106,22 @@ class CostlessEncoder:
 class DiscardingCollection:
     """A collection that counts what is written and keeps none of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, spec: CollectionSpec) -> None:
         self._name = name
+        self._spec = spec
         self.points = 0
 
     def info(self) -> CollectionInfo:
         """The number of points that were written; nothing is indexed."""
-        return CollectionInfo(self._name, self.points, indexed=0, segments=0)
+        return CollectionInfo(
+            name=self._name,
+            points=self.points,
+            indexed=0,
+            segments=0,
+            state="ready",
+            last_seq=0,
+            spec=self._spec,
+        )
 
     def upsert(self, batch: PointBatch) -> None:
         """Count the points."""
@@ -124,9 +142,12 @@ class DiscardingCollection:
         """No query finds anything."""
         return [[] for _ in queries]
 
-    def last_seq(self) -> int:
-        """0: nothing is kept."""
-        return 0
+    def delete(self, ids: Sequence[PointId]) -> None:
+        """Do nothing."""
+
+    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:  # noqa: ARG002
+        """Nothing is ever there."""
+        return iter(())
 
     def flush(self) -> None:
         """Do nothing."""
@@ -140,7 +161,11 @@ class DiscardingStore:
 
     dsn = "discarding"
     capabilities = Capabilities(
-        ann=False, payload_indexes=False, quantisation=False, multi_process=False
+        engine="Discarding",
+        ann=False,
+        payload_indexes=False,
+        quantisation=False,
+        multi_process=False,
     )
 
     def __init__(self) -> None:
@@ -149,9 +174,16 @@ class DiscardingStore:
         self._metadata: dict[str, CollectionMetadata] = {}
         self._aliases: dict[str, str] = {}
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:  # noqa: ARG002
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Begin to count for a collection."""
-        self._collections[name] = DiscardingCollection(name)
+        self._collections[name] = DiscardingCollection(name, spec)
+
+    def drop_collection(self, name: str) -> None:
+        """Forget a collection and its aliases."""
+        if name not in self._collections:
+            raise CollectionNotFoundError(f"no collection '{name}' in the discarding store")
+        del self._collections[name]
+        self._aliases = {a: n for a, n in self._aliases.items() if n != name}
 
     def collection(self, name: str) -> DiscardingCollection:
         """The collection behind a name."""

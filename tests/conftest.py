@@ -17,6 +17,15 @@ ROOT = Path(__file__).resolve().parent.parent
 _DATA_BESIDE = ROOT.parent / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test depends on the settings of whoever runs it, nor on a `.env` in the checkout."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    for name in list(os.environ):
+        if name.startswith("MSMARCO_QDRANT_") and name != "MSMARCO_QDRANT_DATA":
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def encoder() -> CostlessEncoder:
     """An encoder that costs nothing and finds shared words."""

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from msmarco_qdrant.stores.opening import check_creatable, open_store, without_secret
+from msmarco_qdrant.stores.asynchronous import AsyncCollection, async_collection
+from msmarco_qdrant.stores.connection import NO_SETTINGS, Connection, without_secret
+from msmarco_qdrant.stores.opening import check_creatable, open_store
 from msmarco_qdrant.stores.protocols import Capabilities, Collection, Store
 
-__all__ = ["Capabilities", "Collection", "Store", "check_creatable", "open_store", "without_secret"]
+__all__ = [
+    "NO_SETTINGS",
+    "AsyncCollection",
+    "Capabilities",
+    "Collection",
+    "Connection",
+    "Store",
+    "async_collection",
+    "check_creatable",
+    "open_store",
+    "without_secret",
+]

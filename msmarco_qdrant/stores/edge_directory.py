@@ -24,7 +24,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msmarco_qdrant._replacing import replacing_text, sync_directory
 from msmarco_qdrant.errors import (
+    OutputError,
     StoreCorruptError,
     StoreInUseError,
     StoreNotFoundError,
@@ -92,7 +94,7 @@ class EdgeDirectory:
         if shard.exists():
             shutil.rmtree(shard)
         shard.mkdir(parents=True)
-        _sync_directory(shard.parent)
+        sync_directory(shard.parent)
         return shard
 
     def put_collection(self, name: str, metadata: Any) -> None:
@@ -103,6 +105,16 @@ class EdgeDirectory:
     def put_alias(self, alias: str, name: str) -> None:
         """Record what an alias stands for."""
         self._replace({**self._catalog, "aliases": {**self._catalog["aliases"], alias: name}})
+
+    def drop_collection(self, name: str) -> None:
+        """Forget a physical collection and its aliases, then remove its shard."""
+        aliases = {a: n for a, n in self._catalog["aliases"].items() if n != name}
+        collections = {n: m for n, m in self._catalog["collections"].items() if n != name}
+        self._replace({**self._catalog, "aliases": aliases, "collections": collections})
+        try:
+            shutil.rmtree(self.shard_path(name))
+        except OSError as exc:
+            raise StoreUnavailableError(_unavailable(self.path, exc)) from exc
 
     def close(self) -> None:
         """Give the directory back. Closing twice is no error."""
@@ -139,26 +151,12 @@ class EdgeDirectory:
     def _replace(self, catalog: dict[str, Any]) -> None:
         """Replace the catalogue so that a crash leaves the old one or the new one, whole."""
         path = self.path / _CATALOG_FILE
-        temporary = path.with_suffix(".json.tmp")
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with replacing_text(path) as file:
                 json.dump(catalog, file, indent=1, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_directory(self.path)
-        except OSError as exc:
-            raise StoreUnavailableError(_unavailable(self.path, exc)) from exc
+        except OutputError as exc:
+            raise StoreUnavailableError(f"{exc}: it is part of the store") from exc
         self._catalog = catalog
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a power cut."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def check_place(path: Path) -> None:
@@ -173,8 +171,8 @@ def check_place(path: Path) -> None:
     except OSError as exc:
         raise StoreUnavailableError(_unavailable(path, exc)) from exc
     # What a crash between making the directory and its catalogue can have left is no stranger.
-    ours = {_LOCK_FILE, _CATALOG_FILE, f"{_CATALOG_FILE}.tmp"}
-    if _CATALOG_FILE not in names and (strangers := [name for name in names if name not in ours]):
+    strangers = [name for name in names if not _is_ours(name)]
+    if strangers and _CATALOG_FILE not in names:
         raise StoreCorruptError(
             f"{path} is no store of msmarco-qdrant and not empty (it holds {strangers[0]}): "
             "pass an empty or a new directory"
@@ -184,6 +182,11 @@ def check_place(path: Path) -> None:
         raise StoreUnavailableError(_unavailable(path, NotADirectoryError(f"{nearest} is a file")))
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise StoreUnavailableError(_unavailable(path, PermissionError(f"{nearest} is read-only")))
+
+
+def _is_ours(name: str) -> bool:
+    unfinished = name.startswith(f".{_CATALOG_FILE}.") and name.endswith(".tmp")
+    return unfinished or name in (_LOCK_FILE, _CATALOG_FILE)
 
 
 def _locked(path: Path) -> int:

@@ -5,56 +5,84 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from msmarco_qdrant.errors import UnsupportedError, UsageError
+from msmarco_qdrant.errors import StoreNotFoundError, UsageError
+from msmarco_qdrant.stores.connection import (
+    NO_SETTINGS,
+    Connection,
+    is_url,
+    parse_address,
+    without_secret,
+)
 from msmarco_qdrant.stores.edge import EdgeStore
 from msmarco_qdrant.stores.edge_directory import check_place
 from msmarco_qdrant.stores.protocols import Store
+from msmarco_qdrant.stores.server import ServerStore
+
+IN_MEMORY = ":memory:"
 
 
-def open_store(dsn: str | PathLike[str], *, create: bool = False) -> Store:
+def open_store(
+    dsn: str | PathLike[str], *, create: bool = False, connection: Connection = NO_SETTINGS
+) -> Store:
     """Open a store.
 
     Opening a directory again in the same process gives another handle on the same engine; the
     last handle to be closed closes it.
 
     Args:
-        dsn: A directory for Qdrant Edge, the engine inside this process.
-        create: Make the directory if there is none. Without it, nothing is ever created.
+        dsn: A directory for Qdrant Edge, the engine inside this process; `http(s)://host` or
+            `grpc(s)://host` for a Qdrant server or Qdrant Cloud; `:memory:` for a new, empty store
+            that ends with this handle, searches exactly, and is for tests.
+        create: Make the directory if there is none, or the store in memory. Without it, nothing is
+            ever created. A server is there or not.
+        connection: The API key, port, time limits and request sizes of a server.
 
     Raises:
         StoreNotFoundError: If nothing is stored there and `create` is off.
         StoreInUseError: If another process holds the directory.
-        StoreUnavailableError: If the directory cannot be made or written.
+        StoreUnavailableError: If the directory cannot be made or written, or no server answers.
+        StoreAccessError: If the server does not accept the API key.
         StoreCorruptError: If what lies there is something else, or of another version.
-        UnsupportedError: For a URL: this version has no engine for it.
+        StoreError: If the server is older than Qdrant 1.16.
+        UsageError: For a URL that cannot be a server's, or that holds a secret.
     """
-    return EdgeStore.open(_directory(dsn), create=create)
+    name = _checked(dsn)
+    if is_url(name):
+        return ServerStore.connect(name, connection)
+    if name == IN_MEMORY:
+        if not create:
+            raise StoreNotFoundError(
+                "a store in memory is empty when it is opened: make one with "
+                "open_store(':memory:', create=True), and pass it on instead of its name"
+            )
+        return ServerStore.in_memory()
+    return EdgeStore.open(name, create=create)
 
 
-def check_creatable(dsn: str | PathLike[str]) -> None:
-    """Say now, and create nothing, if `open_store(dsn, create=True)` cannot work.
+def check_creatable(dsn: str | PathLike[str], connection: Connection = NO_SETTINGS) -> None:
+    """Say now, and create nothing, if `open_store(dsn, create=True)` cannot work or makes no sense.
 
     Raises:
         StoreUnavailableError: If the directory cannot be made or written.
         StoreCorruptError: If something else lies there.
-        UnsupportedError: For a URL.
+        UsageError: For a URL that cannot be a server's, or for a store in memory, which would be
+            gone before anyone else could open it.
     """
-    check_place(Path(_directory(dsn)).expanduser())
+    name = _checked(dsn)
+    if is_url(name):
+        parse_address(name, connection)
+    elif name == IN_MEMORY:
+        raise UsageError(
+            "what goes into ':memory:' is gone at once: make the store with "
+            "open_store(':memory:', create=True), and pass it instead of its name"
+        )
+    else:
+        check_place(Path(name).expanduser())
 
 
-def without_secret(dsn: str) -> str:
-    """A DSN as it may be shown: of a URL the scheme alone, as the rest may hold a secret."""
-    scheme, is_url, _ = dsn.partition("://")
-    return f"{scheme}://..." if is_url else dsn
-
-
-def _directory(dsn: str | PathLike[str]) -> str:
+def _checked(dsn: str | PathLike[str]) -> str:
     name = str(dsn)
     if not name or "\0" in name:
-        raise UsageError(f"{name!r} is no place for a store: expected a directory")
-    if "://" in name or name == ":memory:":
-        raise UnsupportedError(
-            f"a store at {without_secret(name)} is not supported: this version keeps passages in a "
-            "directory; pass a path, such as ./qdrant_data"
-        )
+        shown = without_secret(name)
+        raise UsageError(f"{shown!r} is no place for a store: expected a directory or a URL")
     return name

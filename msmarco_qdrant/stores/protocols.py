@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,12 +23,14 @@ class Capabilities:
     """What an engine can do; the rest raises `UnsupportedError`.
 
     Attributes:
+        engine: Its name, for people.
         ann: Searches an HNSW graph (else every search is exact).
         payload_indexes: Filters by an index (else by a scan).
         quantisation: Can keep vectors quantised.
         multi_process: Several processes may use the store at once.
     """
 
+    engine: str
     ann: bool
     payload_indexes: bool
     quantisation: bool
@@ -39,13 +41,13 @@ class Collection(Protocol):
     """One physical collection: points and queries. Safe to use from several threads."""
 
     def info(self) -> CollectionInfo:
-        """Counts and index state."""
+        """Counts, index state and settings, as the engine tells them now."""
         ...
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points, replacing those of the same ids.
 
-        Durable after the next `flush()`.
+        They are found from now on, and durable after the next `flush()`.
 
         Raises:
             SchemaError: For vectors of a wrong dimension.
@@ -62,16 +64,23 @@ class Collection(Protocol):
         """The named payload fields of those ids that exist."""
         ...
 
+    def delete(self, ids: Sequence[PointId]) -> None:
+        """Remove the points of those ids that exist. Durable after the next `flush()`."""
+        ...
+
+    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+        """Every point's id and named payload fields, in the order of ids, a page at a time.
+
+        A point written or removed meanwhile may be seen or not; any other is seen once.
+        """
+        ...
+
     def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch: for each, points by descending similarity.
 
         Raises:
             SchemaError: For a vector of a name or dimension that the collection does not hold.
         """
-        ...
-
-    def last_seq(self) -> int:
-        """The highest `seq` of any payload, 0 if there is none."""
         ...
 
     def flush(self) -> None:
@@ -110,11 +119,22 @@ class Store(Protocol):
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection.
 
-        One of that name that no alias stands for is what a crash left of an earlier creation; it
-        is replaced.
+        One of that name that no alias stands for is what a crash left of an earlier creation: it
+        is replaced. Where several processes may use the store, another may be making it just now:
+        then it is kept if it is of the same plan, and refused if not.
 
         Raises:
-            SchemaError: If one of that name exists and an alias stands for it.
+            SchemaError: If one of that name exists and an alias stands for it, or it is of
+                another plan.
+            UnsupportedError: If the engine cannot make one of this plan.
+        """
+        ...
+
+    def drop_collection(self, name: str) -> None:
+        """Remove a physical collection with everything in it, and the aliases that stand for it.
+
+        Raises:
+            CollectionNotFoundError: If there is no such physical collection.
         """
         ...
 

@@ -1,0 +1,16 @@
+"""Cutting any stream into lists: the one place where it is done (Python 3.12 has it built in)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def in_batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """The items in their order, in lists of `size`; the last may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

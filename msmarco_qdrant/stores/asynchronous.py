@@ -1,0 +1,59 @@
+"""Searching a collection from an event loop, without blocking it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msmarco_qdrant._merging import Merger
+from msmarco_qdrant.records import DenseQuery, ScoredPoint
+from msmarco_qdrant.stores.protocols import Collection, Store
+from msmarco_qdrant.stores.server import ServerStore
+
+_QUERIES_AT_ONCE = 64
+
+
+class AsyncCollection(Protocol):
+    """A physical collection that is searched from one event loop."""
+
+    async def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch; see `Collection.query`. May be cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """Wait for what is under way, and give back what was opened for it."""
+        ...
+
+
+def async_collection(store: Store, name: str) -> AsyncCollection:
+    """The collection behind a name, for the running event loop.
+
+    A server is asked without a thread; any other engine in one thread of its own, which takes
+    what has queued up meanwhile in one batch.
+
+    Raises:
+        CollectionNotFoundError: If there is none.
+    """
+    if isinstance(store, ServerStore) and store.is_remote:
+        return store.asynchronous(name)
+    return WorkerCollection(store.collection(name))
+
+
+class WorkerCollection:
+    """A collection of an engine in this process, used through one worker thread."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._query = Merger(
+            collection.query,
+            max_items=_QUERIES_AT_ONCE,
+            max_wait_s=0.0,  # the engine is fast, and phrases were merged before
+            name="msmarco-qdrant-query",
+        )
+
+    async def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries, together with those of other callers."""
+        return await self._query(queries)
+
+    async def close(self) -> None:
+        """End the thread; the collection stays open."""
+        await self._query.close()

@@ -1,0 +1,260 @@
+"""One physical collection of Qdrant Edge: a shard in this process. The adapter to the engine.
+
+Edge raises bare `Exception`s; `faults` tells what their messages mean. Its calls hold Python's
+lock and its handle must not be closed under a running query, so each collection has one lock; two
+threads that queried side by side took as long as one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
+from msmarco_qdrant.records import (
+    CollectionInfo,
+    CollectionSpec,
+    DenseQuery,
+    PointBatch,
+    PointId,
+    ScoredPoint,
+)
+from msmarco_qdrant.stores import edge_optimize
+from msmarco_qdrant.stores.edge_requests import (
+    payload_index,
+    payload_schema,
+    query_request,
+    shard_config,
+    spec_of,
+)
+from msmarco_qdrant.stores.faults import mapped
+from msmarco_qdrant.stores.points import SPARSE_VECTOR
+
+if TYPE_CHECKING:
+    import qdrant_edge
+
+_PAGE = 1000
+_CONFIG_FILE = "edge_config.json"
+
+
+class EdgeCollection:
+    """One shard of Edge; see `Collection` for what its methods promise."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self._path = path
+        self._lock_fd = lock_fd
+        self._lock = threading.RLock()
+        self._left_to_parent = False
+        self._shard = self._load()
+
+    def info(self) -> CollectionInfo:
+        """Counts and index state."""
+        with self._using("reading its state") as shard:
+            info = shard.info()
+            last_seq = _last_seq(shard)
+            config = json.loads((self._path / _CONFIG_FILE).read_text("utf-8"))
+        indexes = {
+            field: payload_index(index.data_type) for field, index in info.payload_schema.items()
+        }
+        return CollectionInfo(
+            name=self._path.name,
+            points=info.points_count,
+            indexed=info.indexed_vectors_count,
+            segments=info.segments_count,
+            state="ready",  # it indexes when it is asked to, and answers when it is done
+            last_seq=last_seq,
+            spec=spec_of(config, indexes),
+        )
+
+    def upsert(self, batch: PointBatch) -> None:
+        """Write points."""
+        import qdrant_edge
+
+        with self._using("writing points") as shard:
+            points = [
+                qdrant_edge.Point(
+                    id=point,
+                    vector={
+                        batch.using: vector,
+                        SPARSE_VECTOR: qdrant_edge.SparseVector(sparse.indices, sparse.values),
+                    },
+                    payload=payload,
+                )
+                for point, vector, sparse, payload in zip(
+                    batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
+                )
+            ]
+            shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
+
+    def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
+        """Replace payloads and leave vectors."""
+        import qdrant_edge
+
+        with self._using("writing payloads") as shard:
+            for point, payload in zip(ids, payloads, strict=True):
+                shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point], payload))
+
+    def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist."""
+        with self._using("reading points") as shard:
+            records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
+        return {_native_id(record.id): record.payload or {} for record in records}
+
+    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch."""
+        import qdrant_edge
+
+        with self._using("searching") as shard:
+            requests = [query_request(query) for query in queries]
+            answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+        return [
+            [ScoredPoint(_native_id(p.id), p.score, p.payload or {}) for p in points]
+            for points in answers
+        ]
+
+    def delete(self, ids: Sequence[PointId]) -> None:
+        """Remove points."""
+        import qdrant_edge
+
+        with self._using("removing points") as shard:
+            shard.update(qdrant_edge.UpdateOperation.delete_points(list(ids)))
+
+    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+        """Every point's id and payload fields."""
+        import qdrant_edge
+
+        offset: Any = None
+        while True:
+            request = qdrant_edge.ScrollRequest(
+                limit=_PAGE, offset=offset, with_payload=list(fields)
+            )
+            with self._using("reading points") as shard:
+                records, offset = shard.scroll(request)
+            for record in records:
+                yield _native_id(record.id), record.payload or {}
+            if offset is None:
+                return
+
+    def flush(self) -> None:
+        """Sync everything written so far."""
+        with self._using("flushing") as shard:
+            shard.flush()
+
+    def optimize(self) -> None:
+        """Build the indexes in a child process; queries of other threads wait meanwhile."""
+        with self._using("building the index") as shard:
+            try:
+                shard.flush()
+                shard.close()
+                _run_optimize(self._path, self._lock_fd)
+            finally:
+                shard.close()  # closing twice is no error, leaving it open is
+                self._shard = self._load()
+
+    def close(self) -> None:
+        """Close the shard; the store calls this."""
+        with self._lock, _edge_errors(self._path, "closing"):
+            self._shard.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: refuse every use from now on."""
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        self._left_to_parent = True
+
+    @contextmanager
+    def _using(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+        if self._left_to_parent:
+            raise after_fork(str(self._path))
+        with self._lock, _edge_errors(self._path, action):
+            yield self._shard
+
+    def _load(self) -> qdrant_edge.EdgeShard:
+        import qdrant_edge
+
+        # What a killed optimize() left; Edge never removes it, and nobody else holds the lock.
+        shutil.rmtree(self._path / "temp_segments", ignore_errors=True)
+        with _edge_errors(self._path, "loading"):
+            return qdrant_edge.EdgeShard.load(str(self._path))
+
+
+def create_shard(path: Path, spec: CollectionSpec) -> None:
+    """Make an empty shard with its payload indexes in an empty directory."""
+    import qdrant_edge
+
+    with _edge_errors(path, "creating the collection"):
+        shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec))
+        for field, kind in spec.payload_indexes.items():
+            schema = payload_schema(kind)
+            shard.update(qdrant_edge.UpdateOperation.create_field_index(field, schema))
+        shard.flush()
+        shard.close()
+
+
+def _run_optimize(shard: Path, lock_fd: int) -> None:
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(  # noqa: S603  # our own program, a path we made
+            [sys.executable, "-P", edge_optimize.__file__, str(shard)],
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone
+            stdout=errors,
+            stderr=errors,
+            pass_fds=(lock_fd,),  # the directory stays locked until the child is gone, too
+        )
+        try:
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        if status:
+            errors.seek(0)
+            lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+            raise StoreError(
+                f"building the index of {shard.name} ended with status {status}: "
+                f"{lines[-1] if lines else 'killed'}; every passage is there, run optimize again"
+            )
+
+
+def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
+    """The highest `seq` in use, from its index."""
+    import qdrant_edge
+
+    order = qdrant_edge.OrderBy("seq", qdrant_edge.Direction.Desc)
+    records, _ = shard.scroll(
+        qdrant_edge.ScrollRequest(limit=1, order_by=order, with_payload=["seq"])
+    )
+    return int(records[0].payload["seq"]) if records and records[0].payload else 0
+
+
+def _native_id(point: Any) -> PointId:
+    """Edge gives an int or a UUID where its stubs also allow a string."""
+    native: PointId = point
+    return native
+
+
+@contextmanager
+def _edge_errors(path: Path, action: str) -> Iterator[None]:
+    try:
+        yield
+    except MsmarcoQdrantError:
+        raise
+    except Exception as exc:
+        raise mapped(exc, action, str(path)) from exc
+
+
+def after_fork(place: str) -> StoreError:
+    """The error for using in a forked child what its parent opened."""
+    return StoreError(
+        f"{place} was opened before this process was forked and stays the parent's: open it in "
+        "one process only, after forking"
+    )

@@ -1,0 +1,151 @@
+"""What the engines say when something is wrong, and which of our errors that is.
+
+The same mistake in the words of each engine (Qdrant Edge 0.9, the local mode of qdrant-client
+1.20, Qdrant server 1.16 to 1.20 over gRPC):
+
+=================== ================================ ============================ ================
+mistake             Edge: `Exception`                local mode: `ValueError`     server: status
+=================== ================================ ============================ ================
+wrong dimension     Vector dimension error           Vector dimension error;      INVALID_ARGUMENT
+                                                     shapes ... not aligned       Vector dimension
+                                                     (a query)                    error
+unknown vector      Not existing vector name         Not existing vector name;    INVALID_ARGUMENT
+                                                     Dense vector ... is not      Not existing
+                                                     found (a query)              vector name
+no such collection  none: ours, `EdgeDirectory`      Collection ... not found     NOT_FOUND
+second creation     none: ours, `EdgeStore`          already exists               ALREADY_EXISTS,
+                                                                                  INVALID_ARGUMENT
+                                                                                  already exists
+in use              WouldBlock                       cannot be                    cannot be
+no room, no right   No space left, Permission denied cannot be                    see below
+closed              handle is closed: ours           is closed (`RuntimeError`)   ours
+API key             cannot be                        cannot be                    UNAUTHENTICATED,
+                                                                                  PERMISSION_DENIED
+too old             cannot be                        cannot be                    UNIMPLEMENTED
+busy                cannot be                        cannot be                    RESOURCE_EXHAUSTED
+not reached         cannot be                        cannot be                    UNAVAILABLE,
+                                                                                  DEADLINE_EXCEEDED,
+                                                                                  ABORTED, CANCELLED
+=================== ================================ ============================ ================
+
+The last two rows pass by themselves, so they alone are tried again (`is_passing`). A connection
+that is cut is UNAVAILABLE ("Socket closed"), but for some moments in which gRPC calls it UNKNOWN
+("Stream removed") or INTERNAL ("RST_STREAM").
+"""
+
+from __future__ import annotations
+
+import re
+
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    SchemaError,
+    StoreAccessError,
+    StoreError,
+    StoreInUseError,
+    StoreUnavailableError,
+    UnsupportedError,
+)
+
+_PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED"})
+_DISTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "security handshaker")
+_CUT = ("Stream removed", "RST_STREAM", "Socket closed", "Connection reset", "GOAWAY")
+
+# What a message looks like, of whichever engine, and the error it stands for; the first that
+# fits wins.
+_MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
+    (r"No point with id", StoreError),
+    (r"Vector dimension error|shapes .* not aligned", SchemaError),
+    (r"Not existing vector name|Dense vector .* is not found", SchemaError),
+    (r"already exists", SchemaError),
+    (r"^Collection .* not found$", CollectionNotFoundError),
+    (r"WouldBlock", StoreInUseError),
+    (r"No space left|Permission denied", StoreUnavailableError),
+)
+# What a status of the server stands for, whatever its message.
+_STATUSES: dict[str, type[StoreError]] = {
+    "UNAUTHENTICATED": StoreAccessError,
+    "PERMISSION_DENIED": StoreAccessError,
+    "UNIMPLEMENTED": UnsupportedError,
+    "NOT_FOUND": CollectionNotFoundError,
+    "ALREADY_EXISTS": SchemaError,
+}
+_NEXT_STEPS: dict[type[StoreError], str] = {
+    StoreAccessError: "set MSMARCO_QDRANT_API_KEY, or pass Connection(api_key=...), to a key that "
+    "may do this",
+    UnsupportedError: "is a Qdrant server of version 1.16 or later there?",
+    StoreInUseError: "another process has this collection open",
+}
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Whether the same call may succeed a little later."""
+    status, message = _told(exc)
+    return status in _PASSING or (
+        status in ("UNKNOWN", "INTERNAL", "CANCELLED") and _any_in(_CUT, message)
+    )
+
+
+def described(exc: BaseException) -> str:
+    """An engine's exception in one line."""
+    status, message = _told(exc)
+    return f"{status}: {message}" if status else message
+
+
+def asked_to_wait_s(exc: BaseException | None) -> float:
+    """The seconds that the server asked to be left alone for, 0 if it did not."""
+    return float(getattr(exc, "retry_after_s", 0))
+
+
+def mapped(exc: Exception, action: str, place: str) -> StoreError:
+    """Our error for one of an engine.
+
+    Args:
+        exc: What the engine or its client raised.
+        action: What was being done ("writing points").
+        place: Where, without secrets.
+    """
+    status, message = _told(exc)
+    text = f"{action} in {place} failed: {message}"
+    if is_passing(exc):
+        return StoreUnavailableError(_not_reached(text, status, message))
+    kind = _kind_by_message(message) or _STATUSES.get(status, StoreError)
+    step = _NEXT_STEPS.get(kind)
+    return kind(f"{text}; {step}" if step else text)
+
+
+def _told(exc: BaseException) -> tuple[str, str]:
+    """The name of the gRPC status ("" for other engines), and the message.
+
+    Told by their methods, not their classes, so that Edge needs no import of gRPC for it.
+    """
+    if hasattr(exc, "retry_after_s"):  # qdrant-client's ResourceExhaustedResponse
+        return "RESOURCE_EXHAUSTED", str(exc)
+    if hasattr(exc, "code") and hasattr(exc, "details"):  # an RpcError of grpc or grpc.aio
+        return exc.code().name, exc.details() or exc.code().name
+    return "", str(exc) or type(exc).__name__
+
+
+def _kind_by_message(message: str) -> type[StoreError] | None:
+    return next((kind for form, kind in _MESSAGES if re.search(form, message)), None)
+
+
+def _not_reached(text: str, status: str, message: str) -> str:
+    if _any_in(_DISTRUSTED, message):
+        return (
+            f"{text}; its certificate is not trusted: set MSMARCO_QDRANT_TLS_CA, or pass "
+            "Connection(tls_ca=...), to the file of the certificate that signed it, and spell the "
+            "host as the certificate does"
+        )
+    if status == "UNAVAILABLE" and _any_in(("Connection refused", "failed to connect"), message):
+        who = "nothing listens" if "Connection refused" in message else "no Qdrant speaks gRPC"
+        return (
+            f"{text}; {who} there: is Qdrant running, with its gRPC port open? It is "
+            "6334 unless MSMARCO_QDRANT_GRPC_PORT, Connection(grpc_port=...) or a grpc:// URL "
+            "says otherwise; the port 6333 speaks HTTP only"
+        )
+    return f"{text}; the server is overloaded or cannot be reached: try again later"
+
+
+def _any_in(words: tuple[str, ...], message: str) -> bool:
+    return any(word in message for word in words)

@@ -1,0 +1,26 @@
+"""The names of collections: what users see, and what stands behind it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from msmarco_qdrant.errors import CollectionNotFoundError
+
+PHYSICAL = re.compile(r"(?P<name>.+)__(?P<number>\d{4})", re.ASCII)
+"""A physical collection's name: the name that users see, and a number."""
+
+
+def stands_for(alias: str, physical: str) -> bool:
+    """Whether an alias is one of ours: `name` for `name__0001`."""
+    match = PHYSICAL.fullmatch(physical)
+    return match is not None and match["name"] == alias
+
+
+def unknown_collection(name: str, aliases: Mapping[str, str], dsn: str) -> CollectionNotFoundError:
+    """The error for a name that leads nowhere, with those there are."""
+    known = ", ".join(sorted(aliases)) or "none"
+    return CollectionNotFoundError(
+        f"no collection '{name}' in {dsn}; there: {known}. Pass one of them with --collection, "
+        "or ingest into a new one"
+    )

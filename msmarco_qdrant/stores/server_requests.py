@@ -1,0 +1,215 @@
+"""Our plans, queries and points in the words of qdrant-client, and its answers in ours."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.records import (
+    CollectionInfo,
+    CollectionSpec,
+    DenseQuery,
+    HnswSettings,
+    IndexState,
+    MetaFilter,
+    PayloadIndex,
+    PointBatch,
+    PointId,
+    Scalar,
+    ScoredPoint,
+    Similarity,
+    StorageSettings,
+)
+from msmarco_qdrant.stores.json_path import json_path
+from msmarco_qdrant.stores.points import HIT_FIELDS, OVERSAMPLING, SPARSE_VECTOR
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+_STATES: Mapping[str, IndexState] = {
+    "green": "ready",
+    "yellow": "building",
+    "grey": "paused",
+    "red": "failed",
+}
+_SIMILARITIES: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot"}
+
+
+# ---- collections ---------------------------------------------------------------------------
+
+
+def creation(spec: CollectionSpec) -> dict[str, Any]:
+    """The arguments of `create_collection` for a plan, but for the name."""
+    from qdrant_client import models
+
+    dense = models.VectorParams(
+        size=spec.dimension,
+        distance={"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[spec.similarity],
+        on_disk=spec.storage.on_disk,
+        hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
+        quantization_config=_quantisation(spec.storage),
+    )
+    return {
+        "vectors_config": {spec.dense: dense},
+        "sparse_vectors_config": {
+            spec.sparse: models.SparseVectorParams(modifier=models.Modifier.IDF)
+        },
+    }
+
+
+def field_schema(kind: PayloadIndex) -> models.PayloadSchemaType:
+    """The client's name for a kind of payload index."""
+    from qdrant_client import models
+
+    return models.PayloadSchemaType(kind)
+
+
+def to_info(
+    name: str, told: models.CollectionInfo, spec: CollectionSpec, *, points: int, last_seq: int
+) -> CollectionInfo:
+    """A collection's state from the server's answer."""
+    return CollectionInfo(
+        name=name,
+        points=points,
+        indexed=told.indexed_vectors_count or 0,
+        segments=told.segments_count,
+        state=_STATES[told.status.value],
+        last_seq=last_seq,
+        spec=spec,
+    )
+
+
+def to_spec(told: models.CollectionInfo) -> CollectionSpec:
+    """What a collection was made of, from the server's answer.
+
+    Raises:
+        ValueError: If it is no collection of ours: not one named dense and one sparse vector.
+    """
+    params = told.config.params
+    vectors, sparse = params.vectors, params.sparse_vectors or {}
+    if not isinstance(vectors, dict) or len(vectors) != 1 or len(sparse) != 1:
+        raise ValueError("it holds other vectors than one named dense and one sparse one")
+    (name, dense), hnsw = next(iter(vectors.items())), told.config.hnsw_config
+    own = dense.hnsw_config
+    quantised = dense.quantization_config or told.config.quantization_config
+    return CollectionSpec(
+        dense=name,
+        dimension=dense.size,
+        similarity=_SIMILARITIES.get(dense.distance.value, "cosine"),
+        sparse=next(iter(sparse)),
+        hnsw=HnswSettings(
+            m=(own.m if own else None) or hnsw.m,
+            ef_construct=(own.ef_construct if own else None) or hnsw.ef_construct,
+        ),
+        payload_indexes={
+            field: _payload_index(index) for field, index in told.payload_schema.items()
+        },
+        storage=StorageSettings(bool(dense.on_disk), "int8" if quantised else "none"),
+    )
+
+
+def _payload_index(index: models.PayloadIndexInfo) -> PayloadIndex:
+    kind: Any = index.data_type.value
+    return kind  # type: ignore[no-any-return]
+
+
+def _quantisation(storage: StorageSettings) -> models.ScalarQuantization | None:
+    from qdrant_client import models
+
+    if storage.quantisation == "none":
+        return None
+    # In memory, or the vectors on disk would be slow to search in.
+    int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    return models.ScalarQuantization(scalar=int8)
+
+
+# ---- queries -------------------------------------------------------------------------------
+
+
+def query_request(query: DenseQuery, *, ann: bool) -> models.QueryRequest:
+    """A nearest-neighbour query as the client takes it.
+
+    Args:
+        query: What is asked.
+        ann: Whether there is a graph to search; the local mode warns of parameters for one.
+    """
+    from qdrant_client import models
+
+    return models.QueryRequest(
+        query=query.vector.tolist(),
+        using=query.using,
+        limit=query.limit,
+        with_payload=list(HIT_FIELDS),
+        filter=_filter(query.meta_filter) if query.meta_filter else None,
+        params=_params(query) if ann else None,
+    )
+
+
+def _params(query: DenseQuery) -> models.SearchParams:
+    from qdrant_client import models
+
+    return models.SearchParams(
+        hnsw_ef=query.ef,
+        exact=query.exact,
+        quantization=models.QuantizationSearchParams(
+            ignore=query.exact, rescore=True, oversampling=OVERSAMPLING
+        ),
+    )
+
+
+def to_scored(points: list[models.ScoredPoint]) -> list[ScoredPoint]:
+    """The answer to one query."""
+    return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
+
+
+def _filter(meta_filter: MetaFilter) -> models.Filter:
+    """All fields, each with any one of its values."""
+    from qdrant_client import models
+
+    fields = []
+    for field, given in meta_filter.items():
+        key = f"meta.{json_path(field)}"
+        values = [given] if isinstance(given, str | int | float) else given
+        fields.append(models.Filter(should=[_condition(key, value) for value in values]))
+    return models.Filter(must=[*fields])
+
+
+def _condition(key: str, value: Scalar) -> models.FieldCondition:
+    from qdrant_client import models
+
+    if isinstance(value, float):  # Qdrant matches strings, integers and booleans by equality only
+        return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+
+
+# ---- points --------------------------------------------------------------------------------
+
+
+def point_structs(batch: PointBatch) -> list[models.PointStruct]:
+    """A batch as the local mode takes it."""
+    from qdrant_client import models
+
+    return [
+        models.PointStruct(
+            id=from_id(id_),
+            vector={
+                batch.using: row.tolist(),
+                SPARSE_VECTOR: models.SparseVector(indices=sparse.indices, values=sparse.values),
+            },
+            payload=payload,
+        )
+        for id_, row, sparse, payload in zip(
+            batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
+        )
+    ]
+
+
+def from_id(point: PointId) -> int | str:
+    """A point id as the client takes it."""
+    return point if isinstance(point, int) else str(point)
+
+
+def to_id(told: models.ExtendedPointId) -> PointId:
+    """A point id as the client gave it."""
+    return told if isinstance(told, int) else uuid.UUID(str(told))

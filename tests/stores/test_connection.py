@@ -1,0 +1,223 @@
+"""URLs of servers, and what goes with them: read right, or refused without showing a secret."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.stores import NO_SETTINGS, Connection, without_secret
+from msmarco_qdrant.stores.connection import Address, is_url, parse_address
+
+HIDDEN = "hunter2"
+ELSEWHERE = Connection(grpc_port=7334)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://host", Address("host", 7334, tls=False)),
+        ("http://host/", Address("host", 7334, tls=False)),
+        ("http://host:6333", Address("host", 7334, tls=False)),
+        ("http://host:6333/", Address("host", 7334, tls=False)),
+        ("https://host", Address("host", 7334, tls=True)),
+        ("https://host:443", Address("host", 7334, tls=True)),
+        ("https://a.b-c.cloud.qdrant.io:6333/", Address("a.b-c.cloud.qdrant.io", 7334, tls=True)),
+        ("grpc://host", Address("host", 7334, tls=False)),
+        ("grpc://host/", Address("host", 7334, tls=False)),
+        ("grpc://host:1", Address("host", 1, tls=False)),
+        ("grpc://host:65535/", Address("host", 65535, tls=False)),
+        ("grpcs://host", Address("host", 7334, tls=True)),
+        ("grpcs://host:8334", Address("host", 8334, tls=True)),
+        ("http://127.0.0.1", Address("127.0.0.1", 7334, tls=False)),
+        ("http://[::1]", Address("[::1]", 7334, tls=False)),
+        ("http://[::1]:6333", Address("[::1]", 7334, tls=False)),
+        ("grpc://[2001:db8::1]:9/", Address("[2001:db8::1]", 9, tls=False)),
+        ("grpcs://[2001:db8::1]", Address("[2001:db8::1]", 7334, tls=True)),
+        ("HTTPS://Host.Example", Address("host.example", 7334, tls=True)),
+        ("http://host:", Address("host", 7334, tls=False)),
+        ("grpc://host:", Address("host", 7334, tls=False)),
+    ],
+)
+def test_a_url_says_where_the_server_is(url: str, expected: Address) -> None:
+    """The port of http and https is the one of REST, which is not used."""
+    assert expected == parse_address(url, ELSEWHERE)
+
+
+def test_the_grpc_port_is_qdrants_default() -> None:
+    """6334, unless something else is said."""
+    assert Address("host", 6334, tls=False) == parse_address("http://host", NO_SETTINGS)
+    assert Address("host", 6334, tls=True) == parse_address("grpcs://host", NO_SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (Address("host", 6334, tls=True), "host:6334"),
+        (Address("[::1]", 7334, tls=False), "[::1]:7334"),
+    ],
+)
+def test_an_address_reads_as_host_and_port(address: Address, expected: str) -> None:
+    """As gRPC takes it."""
+    assert expected == str(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://localhost", True),
+        ("http://LOCALHOST:6333", True),
+        ("grpc://127.0.0.1:7334", True),
+        ("grpc://[::1]", True),
+        ("http://host", False),
+        ("http://localhost.example", False),
+        ("http://10.0.0.1", False),
+        ("grpc://[2001:db8::1]", False),
+    ],
+)
+def test_loopback_is_this_machine(url: str, expected: bool) -> None:
+    """By name or number; nobody listens on the way there."""
+    assert expected == parse_address(url, NO_SETTINGS).is_loopback
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (f"http://{HIDDEN}@host", "MSMARCO_QDRANT_API_KEY"),
+        (f"https://me:{HIDDEN}@host:6333", "MSMARCO_QDRANT_API_KEY"),
+        (f"grpcs://:{HIDDEN}@host", "Connection\\(api_key=...\\)"),
+        (f"http://me@{HIDDEN}@host", "MSMARCO_QDRANT_API_KEY"),
+        (f"http://host?api-key={HIDDEN}", "MSMARCO_QDRANT_API_KEY"),
+        (f"http://host/?{HIDDEN}", "MSMARCO_QDRANT_API_KEY"),
+        (f"http://host#{HIDDEN}", "MSMARCO_QDRANT_API_KEY"),
+        (f"http://host/{HIDDEN}", "http://host:port: gRPC knows no path"),
+        (f"grpcs://host:1/a/{HIDDEN}", "grpcs://host:port: gRPC knows no path"),
+        (f"ftp://me:{HIDDEN}@host", "expected http://host, https://host, grpc://host, grpcs://"),
+        (f"qdrant://{HIDDEN}", "a directory, or :memory:"),
+        (f"://{HIDDEN}", "a directory, or :memory:"),
+        (f"http:///{HIDDEN}", "http://host"),
+        ("http://", "http://host"),
+        ("grpc://:6334", "grpc://host"),
+        (f"http://host:{HIDDEN}", "from 1 to 65535"),
+        (f"http://me:{HIDDEN}", "from 1 to 65535"),
+        ("grpc://host:0", "from 1 to 65535"),
+        ("http://host:0", "from 1 to 65535"),
+        ("grpc://host:65536", "from 1 to 65535"),
+        ("grpc://host:-1", "from 1 to 65535"),
+        (f"http://me:{HIDDEN}@ho\u2100st", "from 1 to 65535"),
+        (f"http://[{HIDDEN}", "an IPv6 address in brackets"),
+        (f"http://[{HIDDEN}]", "an IPv6 address in brackets"),
+        ("http://2001:db8::1", "an IPv6 address in brackets"),
+    ],
+)
+def test_a_url_of_anything_else_is_refused_without_its_secret(url: str, message: str) -> None:
+    """The message shows the scheme alone, and so does everything that comes with it."""
+    with pytest.raises(UsageError, match=message) as caught:
+        parse_address(url, NO_SETTINGS)
+    assert HIDDEN not in "".join(traceback.format_exception(caught.value))
+
+
+@given(
+    scheme=st.sampled_from(["http", "https", "grpc", "grpcs", "ftp", ""]),
+    before=st.text(st.sampled_from("ab1:/@?#[]%&=;,\\ \t\n\u2100\u00fc"), max_size=8),
+    after=st.text(st.sampled_from("ab1:/@?#[]%&=;,\\ \t\n\u2100\u00fc"), max_size=8),
+)
+def test_no_refusal_shows_a_secret(scheme: str, before: str, after: str) -> None:
+    """Wherever it stands; and what is accepted is a host and a port and nothing else."""
+    url = f"{scheme}://{before}{HIDDEN}{after}"
+    refused, host = "", HIDDEN
+    try:
+        host = parse_address(url, NO_SETTINGS).host
+    except UsageError as exc:
+        refused = str(exc)
+    assert HIDDEN not in refused.lower()
+    assert HIDDEN in host
+    assert set() == set("/@?#") & set(host)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "is_server", "shown"),
+    [
+        (f"http://me:{HIDDEN}@host/?{HIDDEN}#{HIDDEN}", True, "http://..."),
+        (f"qdrant://{HIDDEN}://{HIDDEN}", True, "qdrant://..."),
+        ("./qdrant_data", False, "./qdrant_data"),
+        (":memory:", False, ":memory:"),
+        ("host:6333", False, "host:6333"),
+    ],
+)
+def test_a_dsn_is_shown_without_secret(dsn: str, is_server: bool, shown: str) -> None:
+    """Of a URL that was not checked the scheme alone; a path as it is."""
+    assert (is_server, shown) == (is_url(dsn), without_secret(dsn))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"grpc_port": 0}, "grpc_port=0 is no port: expected 1 to 65535"),
+        ({"grpc_port": -1}, "grpc_port=-1 is no port"),
+        ({"grpc_port": 65536}, "grpc_port=65536 is no port"),
+        ({"timeout_s": 0.0}, "timeout_s=0.0 cannot be"),
+        ({"timeout_s": -1.0}, "timeout_s=-1.0 cannot be"),
+        ({"timeout_s": math.nan}, "timeout_s=nan cannot be"),
+        ({"timeout_s": math.inf}, "timeout_s=inf cannot be: expected a finite number above 0"),
+        ({"retry_s": -0.1}, "retry_s=-0.1 cannot be: expected 0 or more"),
+        ({"retry_s": math.nan}, "retry_s=nan cannot be"),
+        ({"batch_points": 0}, "batch_points=0 cannot be"),
+        ({"batch_bytes": 0}, "batch_bytes=0 cannot be"),
+        ({"in_flight": 0}, "in_flight=0 cannot be"),
+        ({"in_flight": -4}, "in_flight=-4 cannot be"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
+    """The message names the number, and what it may be."""
+    with pytest.raises(UsageError, match=message):
+        Connection(**values)
+
+
+def test_the_smallest_and_largest_numbers_are_accepted() -> None:
+    """As they are."""
+    least = Connection(None, 1, 0.001, 0.0, None, 1, 1, 1)
+    most = Connection(grpc_port=65535, timeout_s=1e6, retry_s=math.inf)
+    assert (1, 0.001, 0.0, 1) == (least.grpc_port, least.timeout_s, least.retry_s, least.in_flight)
+    assert (65535, math.inf) == (most.grpc_port, most.retry_s)
+
+
+def test_a_key_is_not_shown() -> None:
+    """Not by repr, str or a format, alone or inside of something else."""
+    connection = Connection(api_key=HIDDEN)
+    assert HIDDEN == connection.api_key
+    shown = f"{connection} {connection!r} {connection!s} {[connection]} {({'it': connection},)}"
+    assert HIDDEN not in shown
+    assert "grpc_port=6334" in shown
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{HIDDEN}\n",
+        f"{HIDDEN}\r\n",
+        f"\n{HIDDEN}",
+        f"{HIDDEN}\0",
+        f"{HIDDEN}\t",
+        f"{HIDDEN}\u00fc",
+        f"{HIDDEN}\x7f",
+        f"{HIDDEN}\udcff",
+        "",
+    ],
+)
+def test_a_key_that_cannot_be_sent_is_refused(key: str) -> None:
+    """Before gRPC says so in words of its own, and without showing it."""
+    with pytest.raises(UsageError, match="the API key is empty, or holds a character") as caught:
+        Connection(api_key=key)
+    assert HIDDEN not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+
+
+@pytest.mark.parametrize("key", ["k", " k k ", "".join(map(chr, range(0x20, 0x7F)))])
+def test_any_printable_key_is_accepted(key: str) -> None:
+    """All that HTTP/2 lets through as a header's value."""
+    assert key == Connection(api_key=key).api_key

@@ -1,0 +1,237 @@
+"""Settings: each variable, what it may be, and what is told when it is something else."""
+
+from __future__ import annotations
+
+import json
+import re
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from msmarco_qdrant.catalog import DEFAULT_MODEL
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.records import StorageSettings
+from msmarco_qdrant.settings import Settings, load_settings
+from msmarco_qdrant.stores import NO_SETTINGS, Connection
+
+HIDDEN = "hunter2"
+
+# name, what stands in the environment, what it is then
+GOOD: list[tuple[str, str, Any]] = [
+    ("store", "http://localhost:6333", "http://localhost:6333"),
+    ("store", "./here", "./here"),
+    ("collection", "passages", "passages"),
+    ("model", "all-MiniLM-L6-v2", "all-MiniLM-L6-v2"),
+    ("max_line_bytes", "1024", 1024),
+    ("window", "1", 1),
+    ("api_key", HIDDEN, SecretStr(HIDDEN)),
+    ("grpc_port", "1", 1),
+    ("grpc_port", "65535", 65535),
+    ("timeout_s", "0.5", 0.5),
+    ("retry_s", "0", 0.0),
+    ("tls_ca", "/etc/ca.pem", Path("/etc/ca.pem")),
+    ("batch_points", "1", 1),
+    ("batch_bytes", "1024", 1024),
+    ("in_flight", "1", 1),
+    ("in_flight", "64", 64),
+    ("on_disk", "false", False),
+    ("on_disk", "1", True),
+    ("quantisation", "none", "none"),
+    ("quantisation", "int8", "int8"),
+    ("data", "/data", Path("/data")),
+]
+BAD = [
+    ("max_line_bytes", "1023", "greater than or equal to 1024"),
+    ("max_line_bytes", "many", "valid integer"),
+    ("window", "0", "greater than or equal to 1"),
+    ("window", "1.5", "valid integer"),
+    ("grpc_port", "0", "greater than or equal to 1"),
+    ("grpc_port", "65536", "less than or equal to 65535"),
+    ("grpc_port", "http", "valid integer"),
+    ("timeout_s", "0", "greater than 0"),
+    ("timeout_s", "-1", "greater than 0"),
+    ("timeout_s", "nan", "finite number"),
+    ("timeout_s", "inf", "finite number"),
+    ("timeout_s", "soon", "valid number"),
+    ("retry_s", "-0.1", "greater than or equal to 0"),
+    ("retry_s", "nan", "greater than or equal to 0"),
+    ("batch_points", "0", "greater than or equal to 1"),
+    ("batch_bytes", "1023", "greater than or equal to 1024"),
+    ("in_flight", "0", "greater than or equal to 1"),
+    ("in_flight", "65", "less than or equal to 64"),
+    ("on_disk", "perhaps", "valid boolean"),
+    ("quantisation", "int4", "'none' or 'int8'"),
+]
+
+
+def variable(name: str) -> str:
+    """The variable of a setting."""
+    return f"MSMARCO_QDRANT_{name.upper()}"
+
+
+def test_every_setting_is_tested_here() -> None:
+    """A new one needs a row."""
+    assert set(Settings.model_fields) == {name for name, _, _ in GOOD}
+
+
+def test_without_an_environment_the_defaults_stand() -> None:
+    """Those of the records and of the connection."""
+    settings = load_settings({})
+    assert ("./qdrant_data", "msmarco", DEFAULT_MODEL) == (
+        settings.store,
+        settings.collection,
+        settings.model,
+    )
+    assert (NO_SETTINGS, StorageSettings()) == (settings.connection, settings.storage)
+    assert (None, None) == (settings.api_key, settings.data)
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), GOOD)
+def test_a_variable_is_read(
+    name: str, text: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the environment, in upper or lower case."""
+    monkeypatch.setenv(variable(name), text)
+    assert expected == getattr(load_settings({}), name)
+    monkeypatch.delenv(variable(name))
+    monkeypatch.setenv(variable(name).lower(), text)
+    assert expected == getattr(load_settings({}), name)
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), GOOD)
+def test_a_file_is_read(name: str, text: str, expected: object) -> None:
+    """`.env` in the current directory, with other programs' variables beside it."""
+    Path(".env").write_text(f"# mine\nOTHER=1\n{variable(name)}={text}\n", "utf-8")
+    assert expected == getattr(load_settings({}), name)
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of the three for what the one before does not say."""
+    Path(".env").write_text(
+        f"{variable('store')}=file\n{variable('collection')}=file\n{variable('model')}=file\n"
+    )
+    monkeypatch.setenv(variable("store"), "environment")
+    monkeypatch.setenv(variable("collection"), "environment")
+    settings = load_settings({"store": "given"})
+    assert ("given", "environment", "file") == (
+        settings.store,
+        settings.collection,
+        settings.model,
+    )
+
+
+@pytest.mark.parametrize("source", ["environment", "file", "given"])
+@pytest.mark.parametrize(("name", "text", "message"), BAD)
+def test_a_bad_value_is_told_with_its_variable(
+    name: str, text: str, message: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stands, and what it should be; never as an error of pydantic's."""
+    given: dict[str, str] = {}
+    if source == "environment":
+        monkeypatch.setenv(variable(name), text)
+    elif source == "file":
+        Path(".env").write_text(f"{variable(name)}={text}\n")
+    else:
+        given = {name: text}
+    pattern = rf"a setting is wrong: {variable(name)}: .*{re.escape(message)}"
+    with pytest.raises(UsageError, match=pattern):
+        load_settings(given)
+
+
+def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody has to come back for the next."""
+    monkeypatch.setenv(variable("window"), "0")
+    monkeypatch.setenv(variable("retry_s"), "-1")
+    with pytest.raises(UsageError) as caught:
+        load_settings({})
+    assert [variable("window"), variable("retry_s")] == re.findall(
+        r"MSMARCO_QDRANT_\w+", str(caught.value)
+    )
+
+
+def test_the_connection_has_every_setting_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, port, times, certificates and sizes."""
+    values = {
+        "api_key": HIDDEN,
+        "grpc_port": "7334",
+        "timeout_s": "2.5",
+        "retry_s": "7",
+        "tls_ca": "/etc/ca.pem",
+        "batch_points": "10",
+        "batch_bytes": "2048",
+        "in_flight": "3",
+    }
+    for name, text in values.items():
+        monkeypatch.setenv(variable(name), text)
+    expected = Connection(HIDDEN, 7334, 2.5, 7.0, Path("/etc/ca.pem"), 10, 2048, 3)
+    assert expected == load_settings({}).connection
+
+
+def test_the_storage_has_every_setting_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the vectors lie, and in what form."""
+    monkeypatch.setenv(variable("on_disk"), "no")
+    monkeypatch.setenv(variable("quantisation"), "none")
+    assert StorageSettings(on_disk=False, quantisation="none") == load_settings({}).storage
+
+
+def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the example file has it."""
+    monkeypatch.setenv(variable("api_key"), "")
+    assert load_settings({}).connection.api_key is None
+
+
+def test_settings_cannot_be_changed() -> None:
+    """They are read once, at the edge."""
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings({}).window = 7
+
+
+# ---- secrets ---------------------------------------------------------------------------------
+
+
+def test_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by repr, str, a dump, JSON, or the connection made of it."""
+    monkeypatch.setenv(variable("api_key"), HIDDEN)
+    settings = load_settings({})
+    assert HIDDEN == settings.connection.api_key
+    shown = [f"{settings} {settings!r} {settings.model_dump()} {settings.connection}"]
+    shown += [settings.model_dump_json(), json.dumps(settings.model_dump(mode="json"))]
+    assert [] == [text for text in shown if HIDDEN in text]
+
+
+@pytest.mark.parametrize("key", [f"{HIDDEN}\udcff", f"\udcff{HIDDEN}", f"{HIDDEN}\u00fc"])
+def test_a_key_that_is_no_text_is_refused_without_it(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes that are no UTF-8, and characters that no header can hold."""
+    monkeypatch.setenv(variable("api_key"), key)
+    with pytest.raises(UsageError) as caught:
+        _ = load_settings({}).connection
+    assert "key" in str(caught.value).lower()
+    assert HIDDEN not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_bad_value_beside_the_key_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor itself, which may be the key in the wrong line."""
+    monkeypatch.setenv(variable("api_key"), HIDDEN)
+    monkeypatch.setenv(variable("grpc_port"), HIDDEN)
+    with pytest.raises(UsageError) as caught:
+        load_settings({})
+    assert HIDDEN not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_file_that_is_no_text_is_told_without_what_is_in_it() -> None:
+    """Which file it is, and where it stops being text."""
+    Path(".env").write_bytes(f"{variable('api_key')}={HIDDEN}\n".encode() + b"X=\xff\n")
+    with pytest.raises(
+        UsageError, match=r"the file \.env in .* is not UTF-8.* byte 0xff"
+    ) as caught:
+        load_settings({})
+    assert str(Path.cwd()) in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert HIDDEN not in "".join(traceback.format_exception(caught.value))
