@@ -21,17 +21,32 @@ from typing import TYPE_CHECKING
 from msmarco_qdrant._version import __version__
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.async_search import AsyncSearchClient
     from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel
     from msmarco_qdrant.corpus import Corpus
     from msmarco_qdrant.encoding import Encoder, load_encoder
     from msmarco_qdrant.errors import MsmarcoQdrantError
     from msmarco_qdrant.ingest import ingest_passages
-    from msmarco_qdrant.records import Bm25Settings, Hit, IngestReport, Passage, Query, Reject
+    from msmarco_qdrant.inspection import describe_store
+    from msmarco_qdrant.migrate import drop_collection
+    from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
+    from msmarco_qdrant.records import (
+        Bm25Settings,
+        Hit,
+        IngestReport,
+        Passage,
+        PrunePolicy,
+        Query,
+        Reject,
+        StorageSettings,
+    )
     from msmarco_qdrant.search import SearchClient
-    from msmarco_qdrant.stores import Store, open_store
+    from msmarco_qdrant.stores import Connection, Store, open_store
 
 _HOME = {
+    "AsyncSearchClient": "async_search",
     "Bm25Settings": "records",
+    "Connection": "stores",
     "Corpus": "corpus",
     "Encoder": "encoding",
     "Hit": "records",
@@ -39,11 +54,18 @@ _HOME = {
     "MsmarcoQdrantError": "errors",
     "PUBLISHED_MODELS": "catalog",
     "Passage": "records",
+    "PrunePolicy": "records",
     "PublishedModel": "catalog",
     "Query": "records",
     "Reject": "records",
     "SearchClient": "search",
+    "StorageSettings": "records",
     "Store": "stores",
+    "delete_passages": "passages",
+    "describe_store": "inspection",
+    "drop_collection": "migrate",
+    "export_passages": "passages",
+    "get_passages": "passages",
     "ingest_passages": "ingest",
     "load_encoder": "encoding",
     "open_store": "stores",
@@ -51,19 +73,28 @@ _HOME = {
 
 __all__ = [
     "PUBLISHED_MODELS",
+    "AsyncSearchClient",
     "Bm25Settings",
+    "Connection",
     "Corpus",
     "Encoder",
     "Hit",
     "IngestReport",
     "MsmarcoQdrantError",
     "Passage",
+    "PrunePolicy",
     "PublishedModel",
     "Query",
     "Reject",
     "SearchClient",
+    "StorageSettings",
     "Store",
     "__version__",
+    "delete_passages",
+    "describe_store",
+    "drop_collection",
+    "export_passages",
+    "get_passages",
     "ingest_passages",
     "load_encoder",
     "open_store",

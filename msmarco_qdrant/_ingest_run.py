@@ -8,23 +8,26 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msmarco_qdrant._fields import RowError, checked
+from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant._lines import RAW_BYTES_KEPT
 from msmarco_qdrant._pid_set import PidSet
 from msmarco_qdrant._stages import Stages
 from msmarco_qdrant.corpus import Corpus
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
-from msmarco_qdrant.errors import EncodingError, UsageError
+from msmarco_qdrant.errors import EncodingError, PruneRefusedError, StoreError, UsageError
 from msmarco_qdrant.records import (
     EncodedBatch,
     IngestProgress,
     IngestReport,
     Passage,
     PointBatch,
+    PointId,
+    PrunePolicy,
     Reject,
     SparseVector,
 )
@@ -35,6 +38,7 @@ from msmarco_qdrant.stores.points import (
     check_pid,
     meta_digest,
     payload_of,
+    payload_pid,
     point_id,
     text_digest,
 )
@@ -51,6 +55,7 @@ _PASSAGES_FOR_A_MEAN = 100
 # Three windows are alive at most; of real passages 8,192 are 3 million characters.
 _WINDOW_CHARACTERS = 32_000_000
 _BATCHES_AHEAD = 4
+_PRUNED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +115,19 @@ class Run:
         self._encoder = target.encoder
         self._vector_name = target.encoder.card.vector_name
         self._bm25 = target.bm25
-        self._clock = SeqClock(target.collection.last_seq())
+        found = target.collection.info()
+        self._seq_before = found.last_seq
+        self._clock = SeqClock(found.last_seq)
         # Of an empty collection nothing has to be asked: within a run every pid is new.
-        self._was_empty = target.collection.info().points == 0
+        self._was_empty = found.points == 0
+        self._seen = PidSet()
         self._on_reject = on_reject
         self._on_progress = on_progress
         self._started = time.perf_counter()
         self._source_size: int | None = None
         self._rejected = self._unchanged = self._encoded = self._tokens = 0
         self._unflushed = 0
-        self.written = 0
+        self.written = self.pruned = 0
 
     # -- steps in the caller's thread --
 
@@ -131,7 +139,7 @@ class Run:
             self._source_size = rows.size
         with Stages() as stages:
             windows = stages.run(
-                _windows(rows, window, max_passages),
+                _windows(rows, self._seen, window, max_passages),
                 ahead=_WINDOWS_AHEAD,
                 join_timeout_s=_SOURCE_PATIENCE_S,
             )
@@ -140,6 +148,67 @@ class Run:
                     self._finish(step)
                 else:
                     self._write(step)
+
+    def check_count(self) -> None:
+        """Compare what was counted with what the engine holds.
+
+        Raises:
+            StoreError: If it holds fewer passages than this run wrote or found.
+        """
+        expected, found = self.written + self._unchanged, self._collection.info().points
+        if found < expected:
+            raise StoreError(
+                f"the collection holds {found:,} passages, but this run wrote {self.written:,} and "
+                f"found {self._unchanged:,}: something else removed passages meanwhile. Run the "
+                "same ingest again to bring them back"
+            )
+
+    def prune(self, policy: PrunePolicy) -> None:
+        """Remove what the source did not hold, if the policy allows it.
+
+        Raises:
+            PruneRefusedError: If it does not; nothing was removed.
+        """
+        self._tell("prune", self._source_size or 0)
+        if not self._seen:
+            raise PruneRefusedError(
+                "nothing was pruned: the source holds no passage, which would empty the "
+                "collection; drop does that",
+                self.report(),
+            )
+        if self._rejected and not policy.despite_rejects:
+            raise PruneRefusedError(
+                f"nothing was pruned: {self._rejected:,} rows were rejected, and their passages "
+                "may be in the collection. Mend the rows, or pass --allow-rejects "
+                "(PrunePolicy(despite_rejects=True)) to remove what they stand for as well",
+                self.report(),
+            )
+        stale, points = sum(1 for _ in self._stale()), self._collection.info().points
+        if stale > policy.max_share * points:
+            raise PruneRefusedError(
+                f"nothing was pruned: the source lacks {stale:,} of {points:,} passages "
+                f"({stale / max(points, 1):.0%}, allowed are {policy.max_share:.0%}). If it is "
+                "complete, pass --yes (PrunePolicy(max_share=1))",
+                self.report(),
+            )
+        for ids in in_batches(self._stale(), _PRUNED_AT_ONCE):
+            # Asked again, as another writer may have brought one back since it was seen.
+            found = self._collection.retrieve(ids, ("seq",))
+            still = [id_ for id_, payload in found.items() if self._is_old(payload)]
+            self._collection.delete(still)
+            self.pruned += len(still)
+        self._collection.flush()
+
+    def _stale(self) -> Iterator[PointId]:
+        """What was there before this run and not in its source; what others wrote since stays."""
+        for id_, payload in self._collection.scan(("pid", "seq")):
+            pid = payload_pid(id_, payload)
+            if self._is_old(payload) and pid not in self._seen:
+                yield id_
+
+    def _is_old(self, payload: Mapping[str, Any]) -> bool:
+        """Whether it was written before this run began."""
+        return bool(payload["seq"] <= self._seq_before)
 
     def index(self) -> None:
         """Build the index over what is there, if anything is."""
@@ -158,6 +227,7 @@ class Run:
             encoded=self._encoded,
             seconds=time.perf_counter() - self._started,
             mean_tokens=self._tokens / self._encoded if self._encoded else None,
+            pruned=self.pruned,
         )
 
     def check_bm25(self) -> None:
@@ -218,7 +288,7 @@ class Run:
         if self._on_reject is not None:
             self._on_reject(reject)
 
-    def _tell(self, stage: Literal["passages", "index"], position: float) -> None:
+    def _tell(self, stage: Literal["passages", "prune", "index"], position: float) -> None:
         if self._on_progress is None:
             return
         report = self.report()
@@ -287,10 +357,9 @@ def _check_batch(batch: EncodedBatch, missing: set[int], dimension: int) -> None
 
 
 def _windows(
-    rows: Iterable[Passage | Reject], size: int, max_passages: int | None
+    rows: Iterable[Passage | Reject], seen: PidSet, size: int, max_passages: int | None
 ) -> Iterator[_Window]:
-    """Cut rows into windows, by count and by characters of text."""
-    seen = PidSet()
+    """Cut rows into windows, by count and by characters of text, and note the pids in `seen`."""
     position = start = characters = 0
     passages: list[Passage] = []
     rejects: list[Reject] = []

@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,8 @@ from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel
 from msmarco_qdrant.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.inspection import StoreDescription
-    from msmarco_qdrant.records import Hit, IngestReport
+    from msmarco_qdrant.inspection import CollectionDescription, StoreDescription
+    from msmarco_qdrant.records import CollectionSpec, Hit, IngestReport, Meta, Passage
 
 
 def print_json(value: Any) -> None:
@@ -32,15 +32,17 @@ def report_json(report: IngestReport) -> dict[str, Any]:
         "written": report.written,
         "unchanged": report.unchanged,
         "rejected": report.rejected,
+        "pruned": report.pruned,
         "seconds": round(report.seconds, 3),
         "passages_per_second": round(report.passages_per_second, 1),
     }
 
 
-def report_text(report: IngestReport) -> str:
+def report_text(report: IngestReport, *, pruning: bool = False) -> str:
+    pruned = f", {report.pruned:,} pruned" if pruning else ""
     return (
         f"{report.read:,} read: {report.written:,} written, {report.unchanged:,} unchanged, "
-        f"{report.rejected:,} rejected; {report.seconds:.1f} s, "
+        f"{report.rejected:,} rejected{pruned}; {report.seconds:.1f} s, "
         f"{report.passages_per_second:,.1f} passages/s"
     )
 
@@ -49,29 +51,43 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(hit) for hit in hits])
         return
-    width = min(shutil.get_terminal_size().columns, 100)
     for hit in hits:
         click.echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
-        click.echo(
-            textwrap.fill(hit.text, width, initial_indent="     ", subsequent_indent="     ")
-        )
-        if hit.meta:
-            click.echo(f"     {json.dumps(hit.meta, ensure_ascii=False)}")
+        _print_content(hit.text, hit.meta)
     if not hits:
         click.echo("no passage found")
+
+
+def print_passage(passage: Passage) -> None:
+    click.echo(passage.pid)
+    _print_content(passage.text, passage.meta)
+
+
+def passage_json(passage: Passage) -> dict[str, Any]:
+    return {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
+
+
+def _print_content(text: str, meta: Meta) -> None:
+    width = min(shutil.get_terminal_size().columns, 100)
+    click.echo(textwrap.fill(text, width, initial_indent="     ", subsequent_indent="     "))
+    if meta:
+        click.echo(f"     {json.dumps(meta, ensure_ascii=False)}")
 
 
 def print_models() -> None:
     """The catalog as a table."""
     head = ("model", "kind", "similarity", "dim", "DL19", "DL20", "dev", "passages/s GPU")
-    rows = [head, *(_model_row(model) for model in PUBLISHED_MODELS)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        click.echo("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+    _print_table([head, *(_model_row(model) for model in PUBLISHED_MODELS)])
     click.echo(
         "\nDL19, DL20: NDCG@10 on TREC DL 2019 and 2020; dev: MRR@10 on MS MARCO dev; in percent"
     )
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        click.echo("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
 
 
 def model_json(model: PublishedModel) -> dict[str, Any]:
@@ -104,16 +120,67 @@ def print_description(description: StoreDescription) -> None:
     click.echo(f"store       {description.store} ({description.engine})")
     click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in description.versions.items()))
     for entry in description.collections:
-        card, bm25 = entry.metadata.encoder, entry.metadata.bm25
-        click.echo(f"\ncollection  {entry.name} -> {entry.info.name}")
-        click.echo(f"passages    {entry.info.points:,}")
-        click.echo(f"index       {entry.info.indexed:,} vectors, segments: {entry.info.segments}")
+        info, card, bm25 = entry.info, entry.metadata.encoder, entry.metadata.bm25
+        click.echo(f"\ncollection  {entry.name} -> {info.name}")
+        click.echo(f"passages    {info.points:,}")
+        click.echo(f"last write  {_time(entry.last_write) or 'never'}")
+        click.echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
+        click.echo(f"settings    {_settings(info.spec)}")
         click.echo(f"model       {card.model} ({card.dimension}, {card.similarity})")
         click.echo(f"fingerprint {card.fingerprint}")
         click.echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
         click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
     if not description.collections:
         click.echo("\nno collections yet")
+
+
+def _settings(spec: CollectionSpec) -> str:
+    indexes = ", ".join(f"{field} ({kind})" for field, kind in spec.payload_indexes.items())
+    return (
+        f"hnsw m={spec.hnsw.m} ef_construct={spec.hnsw.ef_construct}, "
+        f"vectors {'on disk' if spec.storage.on_disk else 'in memory'}, "
+        f"quantisation: {spec.storage.quantisation}, payload indexes: {indexes or 'none'}"
+    )
+
+
+def description_json(description: StoreDescription) -> dict[str, Any]:
+    entry = asdict(description)
+    for collection in entry["collections"]:
+        collection["last_write"] = _time(collection["last_write"])
+    return entry
+
+
+def print_collections(found: Sequence[CollectionDescription]) -> None:
+    """The collections of a store as a table."""
+    rows = [
+        (
+            entry.name,
+            f"{entry.info.points:,}",
+            entry.metadata.encoder.model,
+            entry.info.name,
+            _time(entry.last_write) or "never",
+        )
+        for entry in found
+    ]
+    if rows:
+        _print_table([("collection", "passages", "model", "physical name", "last write"), *rows])
+    else:
+        click.echo("no collections yet")
+
+
+def collection_json(entry: CollectionDescription) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "passages": entry.info.points,
+        "model": entry.metadata.encoder.model,
+        "physical": entry.info.name,
+        "last_write": _time(entry.last_write),
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    """ISO 8601, to the second."""
+    return moment.isoformat(timespec="seconds") if moment else None
 
 
 def check_output(path: Path, option: str, inputs: Sequence[str]) -> None:
@@ -129,17 +196,3 @@ def check_output(path: Path, option: str, inputs: Sequence[str]) -> None:
         raise UsageError(f"{option} {path} is what is read; name another file")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: pass {option} with a place you may write")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
-    """A file that appears under its name when it is complete, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror}; name another file") from exc
-    finally:
-        temporary.unlink(missing_ok=True)

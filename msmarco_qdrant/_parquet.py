@@ -1,31 +1,48 @@
-"""Rows of a Parquet file. The one adapter to pyarrow, the extra `parquet`."""
+"""Rows of a Parquet file, read and written. The one adapter to pyarrow, the extra `parquet`.
+
+What is written has the columns `pid`, `text` and `meta`, all strings: the meta of different rows
+have fields of different types, which no struct of Parquet can hold, so each is JSON text.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import io
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
-from msmarco_qdrant._fields import RowError, not_utf8, parse_fields
+from msmarco_qdrant._fields import RowError, json_object, not_utf8, parse_fields
 from msmarco_qdrant._lines import RAW_BYTES_KEPT
-from msmarco_qdrant.errors import MissingExtraError, SourceError
+from msmarco_qdrant.errors import MissingExtraError, OutputError, SourceError
 from msmarco_qdrant.records import Passage, Reject
 
 _BATCH_ROWS = 4096
+# A row group is held in memory; of real passages 16,384 are 6 million characters.
+_GROUP_ROWS = 16_384
+_GROUP_CHARACTERS = 16_000_000
+
+
+# ---- reading -------------------------------------------------------------------------------
 
 
 def open_parquet(source: str, raw: io.BufferedReader) -> Any:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as exc:
-        raise MissingExtraError(f"reading Parquet ({source})", "parquet") from exc
+    check_extra(f"reading Parquet ({source})")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         return pq.ParquetFile(raw)
     except (pa.ArrowException, OSError) as exc:
         raise SourceError(f"{source} cannot be read as Parquet: {exc}") from exc
+
+
+def check_extra(feature: str) -> None:
+    """Raise `MissingExtraError` for a feature where pyarrow is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401  # only whether it is there
+    except ImportError as exc:
+        raise MissingExtraError(feature, "parquet") from exc
 
 
 def parquet_rows(source: str, raw: io.BufferedReader) -> Iterator[Passage | Reject]:
@@ -61,11 +78,20 @@ def _row(source: str, number: int, fields: dict[str, Any] | Exception) -> Passag
         return Reject(source, number, f"a value cannot be read: {fields}", b"", 0)
     present = {name: _plain(value) for name, value in fields.items() if value is not None}
     try:
+        if isinstance(meta_text := present.get("meta"), str):
+            present["meta"] = _meta(meta_text)
         pid, text, meta = parse_fields(present)
     except RowError as exc:
         raw = json.dumps(fields, default=repr).encode("utf-8", "replace")
         return Reject(source, number, str(exc), raw[:RAW_BYTES_KEPT], len(raw))
     return Passage(pid, text, meta, source, number)
+
+
+def _meta(text: str) -> dict[str, Any]:
+    try:
+        return json_object(text)
+    except RowError as exc:
+        raise RowError(f"'meta' is a string, expected a JSON object in it: {exc}") from exc
 
 
 def _plain(value: object) -> object:
@@ -77,3 +103,36 @@ def _plain(value: object) -> object:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value
+
+
+# ---- writing -------------------------------------------------------------------------------
+
+
+def write_parquet(passages: Iterable[Passage], file: BinaryIO) -> None:
+    """Write passages in bounded memory, a row group at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema({"pid": pa.string(), "text": pa.string(), "meta": pa.string()})
+    try:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
+            for group in _groups(passages):
+                rows = [(p.pid, p.text, json.dumps(p.meta, ensure_ascii=False)) for p in group]
+                columns = [list(column) for column in zip(*rows, strict=True)]
+                writer.write_table(pa.table(columns, schema=schema))
+    except pa.ArrowException as exc:
+        raise OutputError(f"the passages cannot be written as Parquet: {exc}") from exc
+
+
+def _groups(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
+    """Cut by count and by characters of text."""
+    group: list[Passage] = []
+    characters = 0
+    for passage in passages:
+        group.append(passage)
+        characters += len(passage.text)
+        if len(group) >= _GROUP_ROWS or characters >= _GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group

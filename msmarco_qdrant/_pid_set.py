@@ -28,18 +28,32 @@ class PidSet:
 
     def add(self, pid: str) -> bool:
         """Add a pid; False if it was there."""
-        digest = hashlib.blake2b(pid.encode(), digest_size=14).digest()
-        bucket = int.from_bytes(digest[:2], "little") >> (16 - _BUCKET_BITS)
-        high = int.from_bytes(digest[2:10], "little")
-        low = int.from_bytes(digest[10:], "little")
+        bucket, high, low = _parts(pid)
+        place = self._place(bucket, high, low)
+        if place is None:
+            return False
+        self._high[bucket].insert(place, high)
+        self._low[bucket].insert(place, low)
+        self._count += 1
+        return True
+
+    def __contains__(self, pid: str) -> bool:
+        return self._place(*_parts(pid)) is None
+
+    def _place(self, bucket: int, high: int, low: int) -> int | None:
+        """Where a pid belongs in its bucket, None if it is there."""
         highs, lows = self._high[bucket], self._low[bucket]
         place = bisect_left(highs, high)
         for index in range(place, len(highs)):
             if highs[index] != high:
                 break
             if lows[index] == low:
-                return False
-        highs.insert(place, high)
-        lows.insert(place, low)
-        self._count += 1
-        return True
+                return None
+        return place
+
+
+def _parts(pid: str) -> tuple[int, int, int]:
+    """The bucket, and the 64 and 32 bits of the hash that stand in it."""
+    digest = hashlib.blake2b(pid.encode(), digest_size=14).digest()
+    bucket = int.from_bytes(digest[:2], "little") >> (16 - _BUCKET_BITS)
+    return bucket, int.from_bytes(digest[2:10], "little"), int.from_bytes(digest[10:], "little")

@@ -1,4 +1,4 @@
-"""How an ingest tells people how far it is: a bar on a terminal, plain lines elsewhere."""
+"""How a long command tells how far it is: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ INDEX_NOTICE = (
     "building the index, which can take minutes; interrupting it is safe, "
     "`msmarco-qdrant optimize` builds it later"
 )
+PRUNE_NOTICE = "looking for passages that the source does not hold, to remove them"
 
 
 class ProgressDisplay:
-    """Shows the progress of one ingest on standard error, or on another stream.
+    """Shows the progress of one ingest or export on standard error, or on another stream.
 
     Args:
         stream: Where to; standard error by default.
         line_every_s: Where that is no terminal, a line at most so often, in seconds.
 
-    Call it with each `IngestProgress`; call `close` at the end.
+    Call it with each `IngestProgress`, or call `show`; call `close` at the end.
 
     Attributes:
         last: The latest progress, None before the first.
@@ -37,16 +38,21 @@ class ProgressDisplay:
         self._next_line = self._started + line_every_s
 
     def __call__(self, progress: IngestProgress) -> None:
-        """Show it."""
+        """Show an ingest's progress."""
         self.last = progress
-        if progress.stage == "index":
+        if progress.stage == "passages":
+            self.show(progress.done, progress.fraction)
+        else:
             self.close()
-            self._print(INDEX_NOTICE)
-        elif self._stream.isatty():
-            self._draw(progress)
+            self._print(PRUNE_NOTICE if progress.stage == "prune" else INDEX_NOTICE)
+
+    def show(self, done: int, fraction: float | None) -> None:
+        """Show how many passages are through, and what share of all, if that is known."""
+        if self._stream.isatty():
+            self._draw(done, fraction)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + self._line_every_s
-            self._print(self._line(progress))
+            self._print(self._line(done, fraction))
 
     def close(self) -> None:
         """Take the bar away. Closing twice is no error."""
@@ -54,11 +60,11 @@ class ProgressDisplay:
             self._bar.close()
             self._bar = None
 
-    def _draw(self, progress: IngestProgress) -> None:
+    def _draw(self, done: int, fraction: float | None) -> None:
         from tqdm import tqdm
 
         if self._bar is None:
-            known = progress.fraction is not None
+            known = fraction is not None
             self._bar = tqdm(
                 total=1.0 if known else None,
                 file=self._stream,
@@ -67,21 +73,21 @@ class ProgressDisplay:
                 ),
                 leave=True,
             )
-        if progress.fraction is not None:
-            self._bar.n = progress.fraction
-        self._bar.set_description_str(f"{progress.done:,} passages, {self._rate(progress)}")
+        if fraction is not None:
+            self._bar.n = fraction
+        self._bar.set_description_str(f"{done:,} passages, {self._rate(done)}")
 
-    def _line(self, progress: IngestProgress) -> str:
+    def _line(self, done: int, fraction: float | None) -> str:
         elapsed = time.monotonic() - self._started
-        parts = [f"{progress.done:,} passages", self._rate(progress)]
-        if progress.fraction:
-            left = elapsed * (1 - progress.fraction) / progress.fraction
-            parts += [f"{progress.fraction:.0%}", f"{left:,.0f} s left"]
+        parts = [f"{done:,} passages", self._rate(done)]
+        if fraction:
+            left = elapsed * (1 - fraction) / fraction
+            parts += [f"{fraction:.0%}", f"{left:,.0f} s left"]
         return ", ".join(parts)
 
-    def _rate(self, progress: IngestProgress) -> str:
+    def _rate(self, done: int) -> str:
         elapsed = time.monotonic() - self._started
-        return f"{progress.done / elapsed:,.0f} passages/s" if elapsed else "starting"
+        return f"{done / elapsed:,.0f} passages/s" if elapsed else "starting"
 
     def _print(self, line: str) -> None:
         print(line, file=self._stream, flush=True)  # the stream is ours to write to

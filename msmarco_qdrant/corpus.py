@@ -152,6 +152,32 @@ def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
             yield Query(row.pid, row.text)
 
 
+def read_pids(source: str | PathLike[str]) -> Iterator[str]:
+    """Yield the pids of a file, one a line; "-" is standard input. Empty lines are skipped.
+
+    Raises:
+        SourceError: For a file that cannot be read, or a line that is no pid.
+    """
+    name = str(source)
+    _size_of(name)
+    with _opened(name) as raw:
+        for line in read_lines(open_maybe_gzip(raw), MAX_LINE_BYTES):
+            if not line.data and not line.problem:
+                continue
+            try:
+                yield _pid(line)
+            except RowError as exc:
+                raise SourceError(f"{name}:{line.number}: no pid stands there: {exc}") from exc
+
+
+def _pid(line: Line) -> str:
+    if line.problem:
+        raise RowError(line.problem)
+    if b"\t" in line.data:
+        raise RowError("it holds a tab; give one pid a line, without the text")
+    return decode(line.data)
+
+
 # ---- opening -------------------------------------------------------------------------------
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TextIO
 
+from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import Hit, Query
 from msmarco_qdrant.search import SearchClient
@@ -29,8 +29,7 @@ def run_queries(
         UsageError: For a depth out of range, or an empty query.
         StoreError: If the engine fails.
     """
-    iterator = iter(queries)
-    while batch := list(islice(iterator, _QUERIES_PER_BATCH)):
+    for batch in in_batches(queries, _QUERIES_PER_BATCH):
         answers = client.search_many([query.text for query in batch], limit=depth, exact=exact)
         yield from zip(batch, answers, strict=True)
 

@@ -25,6 +25,7 @@ from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     IngestStoppedError,
     MsmarcoQdrantError,
+    PruneRefusedError,
     StoreNotFoundError,
     UsageError,
 )
@@ -35,9 +36,11 @@ from msmarco_qdrant.records import (
     IngestProgress,
     IngestReport,
     Passage,
+    PrunePolicy,
     Reject,
+    StorageSettings,
 )
-from msmarco_qdrant.stores import Store, check_creatable, open_store
+from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, check_creatable, open_store
 
 WINDOW = 8192
 
@@ -51,7 +54,10 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     default_model: str = DEFAULT_MODEL,
     encoder: Encoder | None = None,
     bm25: Bm25Settings | None = None,
+    storage: StorageSettings | None = None,
+    connection: Connection = NO_SETTINGS,
     max_passages: int | None = None,
+    prune: PrunePolicy | None = None,
     window: int = WINDOW,
     optimize: bool = True,
     on_reject: Callable[[Reject], None] | None = None,
@@ -72,7 +78,12 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         default_model: See `model`.
         encoder: A ready encoder instead of `model`.
         bm25: Settings of the sparse vectors of a new collection; an existing one keeps its own.
+        storage: How a new collection keeps its vectors; an existing one keeps its own.
+        connection: The API key, port, time limits and request sizes of a server, where `store` is
+            a URL.
         max_passages: Stop after so many passages.
+        prune: At the end, remove the passages that were in the collection before and that the
+            source did not hold. By default nothing is removed.
         window: Passages that are sorted by length together, and flushed together.
         optimize: Build the index at the end. Without it, new passages are found by exact scan.
         on_reject: Called for each row that cannot become a passage.
@@ -83,6 +94,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
 
     Raises:
         IngestStoppedError: If it ended early; what was written until then is in its `report`.
+        PruneRefusedError: If everything went in, but the policy forbade to prune.
         SourceError: If the source cannot be read; nothing was created.
         ModelError: If the model cannot be loaded or is not the collection's; nothing was created.
         StoreError: If the store cannot be opened or created, or holds something else.
@@ -94,27 +106,57 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         raise UsageError(f"a window of {window} passages holds none: pass 1 or more")
     if max_passages is not None and max_passages < 1:
         raise UsageError(f"max_passages={max_passages} takes none: pass 1 or more, or None for all")
+    if max_passages is not None and prune is not None:
+        raise UsageError("max_passages takes a part of the source: prune would remove the rest")
     check_collection_name(collection)
     rows = as_rows(source)
     with ExitStack() as stack:
         load = _Loader(model, default_model, encoder)
-        target = _open_target(stack, store, collection, load, bm25)
+        place = _Place(store, collection, connection, storage)
+        target = _open_target(stack, place, load, bm25)
         run = Run(target, on_reject, on_progress)
         try:
             run.passages(rows, window, max_passages)
+            run.check_count()
             if optimize:
                 run.index()
+            run.check_bm25()
+            if prune is not None:
+                run.prune(prune)
+        except PruneRefusedError:
+            raise
         except MsmarcoQdrantError as exc:
             raise IngestStoppedError(
                 f"{exc} ({run.written:,} passages had been written; the same ingest goes on from "
                 "there)",
                 run.report(),
             ) from exc
-        run.check_bm25()
         return run.report()
 
 
 # ---- the target ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the caller wants the passages, and how a collection would be made there."""
+
+    store: Store | str | PathLike[str]
+    collection: str
+    connection: Connection
+    storage: StorageSettings | None
+
+    def opened(self, stack: ExitStack, *, create: bool) -> Store:
+        """A store of ours, closed with the stack, or the caller's own as it is."""
+        if isinstance(self.store, str | PathLike):
+            store = open_store(self.store, create=create, connection=self.connection)
+            return stack.enter_context(closing(store))
+        return self.store
+
+    def check_creatable(self) -> None:
+        """Before a model is loaded, or even downloaded, for nothing."""
+        if isinstance(self.store, str | PathLike):
+            check_creatable(self.store, self.connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,25 +178,21 @@ class _Loader:
 
 
 def _open_target(
-    stack: ExitStack,
-    store: Store | str | PathLike[str],
-    name: str,
-    load: _Loader,
-    bm25: Bm25Settings | None,
+    stack: ExitStack, place: _Place, load: _Loader, bm25: Bm25Settings | None
 ) -> Target:
     """Open the collection, or create it once everything it needs is known to be there."""
+    name = place.collection
     try:
-        opened = _entered(stack, store, create=False)
+        opened = place.opened(stack, create=False)
         metadata = opened.metadata(name)
     except (StoreNotFoundError, CollectionNotFoundError):
-        if isinstance(store, str | PathLike):
-            check_creatable(store)  # before a model is loaded, or even downloaded, for nothing
+        place.check_creatable()
         sparse = Bm25Encoder(bm25 or Bm25Settings())
         encoder = load.for_new()
-        opened = _entered(stack, store, create=True)
+        opened = place.opened(stack, create=True)
         with opened.lock():
             if name not in opened.aliases():
-                create_collection(opened, name, encoder.card, sparse.settings)
+                create_collection(opened, name, encoder.card, sparse.settings, place.storage)
         # Another thread may have made it meanwhile, for another model.
         check_same(name, opened.metadata(name).encoder, encoder.card)
     else:
@@ -162,13 +200,6 @@ def _open_target(
         sparse = Bm25Encoder(metadata.bm25)
         encoder = load.for_existing(name, metadata.encoder)
     return Target(opened.collection(name), encoder, sparse)
-
-
-def _entered(stack: ExitStack, store: Store | str | PathLike[str], *, create: bool) -> Store:
-    """A store of ours, closed with the stack, or the caller's own as it is."""
-    if isinstance(store, str | PathLike):
-        return stack.enter_context(closing(open_store(store, create=create)))
-    return store
 
 
 def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) -> None:

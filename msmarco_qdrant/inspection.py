@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from msmarco_qdrant._version import __version__
+from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.records import CollectionInfo, CollectionMetadata
 from msmarco_qdrant.stores import Store
+
+_log = logging.getLogger(__name__)
 
 _TOLD = ("qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch")
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionDescription:
-    """One collection: its name, its state, and what was kept with it."""
+    """One collection: its name, its state, what was kept with it, and when it was written to."""
 
     name: str
     info: CollectionInfo
     metadata: CollectionMetadata
+    last_write: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +41,33 @@ class StoreDescription:
 def describe_store(store: Store, collection: str | None = None) -> StoreDescription:
     """Describe a store, or one collection of it.
 
+    Of a whole store, a collection that was not made by this package, or that is removed meanwhile,
+    is left out with a warning: a server may hold anything.
+
     Raises:
         CollectionNotFoundError: If there is no such collection.
-        StoreCorruptError: If a collection's metadata cannot be read.
+        StoreCorruptError: If that collection's metadata cannot be read.
     """
-    names = sorted(store.aliases()) if collection is None else [collection]
     return StoreDescription(
         store=store.dsn,
-        engine=type(store).__name__.removesuffix("Store"),
+        engine=store.capabilities.engine,
         versions=_versions(),
-        collections=tuple(
-            CollectionDescription(name, store.collection(name).info(), store.metadata(name))
-            for name in names
-        ),
+        collections=tuple(_all(store) if collection is None else [_described(store, collection)]),
     )
+
+
+def _all(store: Store) -> Iterator[CollectionDescription]:
+    for name in sorted(store.aliases()):
+        try:
+            yield _described(store, name)
+        except (CollectionNotFoundError, StoreCorruptError) as exc:
+            _log.warning("left out: %s", exc)
+
+
+def _described(store: Store, name: str) -> CollectionDescription:
+    metadata, info = store.metadata(name), store.collection(name).info()
+    moment = datetime.fromtimestamp(info.last_seq // 10**9, UTC) if info.last_seq else None
+    return CollectionDescription(name, info, metadata, moment)
 
 
 def _versions() -> dict[str, str]:

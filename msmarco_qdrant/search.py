@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
-from msmarco_qdrant.errors import PidCollisionError, StoreError, UsageError
+from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.records import CollectionMetadata, DenseQuery, Hit, MetaFilter, ScoredPoint
-from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.stores.points import point_id
+from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, open_store
+from msmarco_qdrant.stores.points import passage_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +64,7 @@ class SearchClient:
         collection: str = "msmarco",
         model: str | PathLike[str] | None = None,
         encoder: Encoder | None = None,
+        connection: Connection = NO_SETTINGS,
     ) -> SearchClient:
         """Open a client on a collection.
 
@@ -72,6 +73,7 @@ class SearchClient:
             collection: Its name.
             model: Where to load its model from, if not by the name that the collection remembers.
             encoder: A ready encoder, instead.
+            connection: The API key, port and time limits of a server, where `store` is a URL.
 
         Raises:
             StoreNotFoundError: If nothing is stored there.
@@ -83,7 +85,9 @@ class SearchClient:
         if encoder is not None and model is not None:
             raise UsageError("pass a model or an encoder, not both")
         owns_store = isinstance(store, str | PathLike)
-        opened = open_store(store) if isinstance(store, str | PathLike) else store
+        opened = (
+            open_store(store, connection=connection) if isinstance(store, str | PathLike) else store
+        )
         try:
             if encoder is None:
                 encoder = encoder_of(collection, opened.metadata(collection).encoder, model)
@@ -92,6 +96,21 @@ class SearchClient:
             if owns_store:
                 opened.close()
             raise
+
+    @property
+    def store(self) -> Store:
+        """The store that it searches in."""
+        return self._store
+
+    @property
+    def collection(self) -> str:
+        """The collection's name."""
+        return self._name
+
+    @property
+    def encoder(self) -> Encoder:
+        """What encodes its phrases."""
+        return self._encoder
 
     @property
     def metadata(self) -> CollectionMetadata:
@@ -249,20 +268,10 @@ def to_hits(points: Sequence[ScoredPoint]) -> list[Hit]:
 
     Raises:
         PidCollisionError: If a point was not written by this package.
+        StoreCorruptError: If a point holds no text.
     """
-    for point in points:
-        if point_id(str(point.payload.get("pid"))) != point.id:
-            raise PidCollisionError(
-                f"the point {point.id} holds pid {point.payload.get('pid')!r}, which is another "
-                "point's: something else wrote to the collection"
-            )
+    passages = [passage_of(point.id, point.payload) for point in points]
     return [
-        Hit(
-            rank=rank,
-            pid=point.payload["pid"],
-            score=point.score,
-            text=point.payload["text"],
-            meta=point.payload["meta"],
-        )
-        for rank, point in enumerate(points, start=1)
+        Hit(rank=rank, pid=found.pid, score=point.score, text=found.text, meta=found.meta)
+        for rank, (point, found) in enumerate(zip(points, passages, strict=True), start=1)
     ]

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,12 @@ import click
 import pytest
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant._commands.search import parse_filters
 from msmarco_qdrant._progress import INDEX_NOTICE
 from msmarco_qdrant.catalog import PUBLISHED_MODELS
-from msmarco_qdrant.cli import _parse_filters, cli, main
+from msmarco_qdrant.cli import cli, main
 from msmarco_qdrant.quickstart import sample_passages
+from tests.commands.running import Outcome, command, standard_input
 
 MODEL = "all-MiniLM-L6-v2"
 HEAVY = {
@@ -33,7 +35,7 @@ HEAVY = {
     "transformers",
 }
 SETTINGS = ("STORE", "COLLECTION", "MODEL", "MAX_LINE_BYTES", "WINDOW")
-REPORT = {"read", "written", "unchanged", "rejected", "seconds", "passages_per_second"}
+REPORT = {"read", "written", "unchanged", "rejected", "pruned", "seconds", "passages_per_second"}
 Capture = pytest.CaptureFixture[str]
 
 
@@ -81,6 +83,16 @@ def good_source(path: Path) -> str:
         "search phrase --filter =en",
         "search --queries q.tsv --run r.txt --depth 0",
         "search --queries q.tsv --run r.txt --filter lang=en",
+        "ingest x.tsv --yes",
+        "get",
+        "get 1 2",
+        "delete",
+        "delete 1 --from pids.txt",
+        "export",
+        "export x.jsonl y.jsonl",
+        "collections surplus",
+        "drop",
+        "drop --yes",
         "info surplus",
         "models --store x",
         "optimize surplus",
@@ -160,6 +172,7 @@ def test_version_is_told(capsys: Capture) -> None:
         "from msmarco_qdrant.cli import main; main(['--help'])",
         "from msmarco_qdrant.cli import main; main(['ingest', '--help'])",
         "from msmarco_qdrant.cli import main; main(['search', '--help'])",
+        "from msmarco_qdrant.cli import main; main(['export', '--help'])",
         "from msmarco_qdrant.cli import main; main(['models'])",
         "import msmarco_qdrant.corpus, msmarco_qdrant.quickstart, msmarco_qdrant.testing",
     ],
@@ -179,7 +192,20 @@ def test_heavy_imports_wait_until_they_are_needed(program: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["info"], ["info", "--json"], ["search", "how big is london"], ["optimize"]]
+    "command",
+    [
+        ["info"],
+        ["info", "--json"],
+        ["search", "how big is london"],
+        ["optimize"],
+        ["get", "1"],
+        ["delete", "1"],
+        ["export", "x.jsonl"],
+        ["collections"],
+        ["drop", "msmarco"],
+        ["drop", "msmarco", "--yes"],
+    ],
+    ids=" ".join,
 )
 def test_missing_store_is_one_line(command: list[str], capsys: Capture) -> None:
     """It says where it looked and what to do; nothing is created."""
@@ -277,24 +303,81 @@ def test_model_without_passage_vectors_is_refused(
     assert nothing_created()
 
 
-@pytest.mark.parametrize(
-    "command", [["ingest", "SOURCE"], ["info"], ["search", "phrase"], ["optimize"], ["quickstart"]]
+EVERYWHERE = pytest.mark.parametrize(
+    "command",
+    [
+        ["ingest", "SOURCE"],
+        ["search", "phrase"],
+        ["get", "1"],
+        ["delete", "1"],
+        ["export", "x.jsonl"],
+        ["collections"],
+        ["info"],
+        ["optimize"],
+        ["drop", "msmarco", "--yes"],
+        ["quickstart"],
+    ],
+    ids=lambda command: command[0],
 )
+
+
+@EVERYWHERE
 @pytest.mark.parametrize(
-    "url", ["https://me:hunter2@host:6333/x?api_key=hunter2", "grpc://hunter2"]
+    ("url", "message"),
+    [
+        ("https://me:hunter2@host:6333", "an API key is never part of it"),
+        ("https://host/?api_key=hunter2", "an API key is never part of it"),
+        ("https://host/hunter2", "gRPC knows no path"),
+        ("redis://:hunter2@host", "redis://... is no store"),
+    ],
 )
-def test_url_is_refused_without_its_secret(
-    command: list[str], url: str, tmp_path: Path, capsys: Capture
+def test_url_that_cannot_be_is_refused_without_its_secret(
+    command: list[str], url: str, message: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    """Of a URL only the scheme is shown; no directory of that name is made."""
+    """Of such a URL only the scheme is shown; no directory of that name is made."""
     source = good_source(tmp_path / "x.tsv")
     arguments = [source if argument == "SOURCE" else argument for argument in command]
 
-    assert 1 == main([*arguments, "--store", url])
+    assert 2 == main([*arguments, "--store", url])
 
     out, err = capsys.readouterr()
     assert "hunter2" not in out + err
-    assert f"a store at {url.partition(':')[0]}://... is not supported" in err
+    assert f"{url.partition(':')[0]}://..." in err
+    assert message in err
+    assert nothing_created()
+
+
+@EVERYWHERE
+def test_server_that_does_not_answer_is_one_line(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """It names the server; no model is loaded for it, and no file made."""
+    monkeypatch.setenv("MSMARCO_QDRANT_RETRY_S", "0")
+    source = good_source(tmp_path / "x.tsv")
+    arguments = [source if argument == "SOURCE" else argument for argument in command]
+
+    assert 1 == main([*arguments, "--store", "grpc://127.0.0.1:1"])
+
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert "127.0.0.1:1" in err.splitlines()[-1]
+    assert nothing_created()
+
+
+@EVERYWHERE
+def test_store_in_memory_is_no_place_for_a_command(
+    command: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    """What goes in would be gone at its end; the message says so, and nothing is created."""
+    source = good_source(tmp_path / "x.tsv")
+    arguments = [source if argument == "SOURCE" else argument for argument in command]
+
+    assert main([*arguments, "--store", ":memory:"]) in (1, 2)
+
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert "open_store(':memory:', create=True)" in err.splitlines()[-1]
     assert nothing_created()
 
 
@@ -348,14 +431,14 @@ def test_filters_match_whatever_their_value_reads_as(
     given: list[str], expected: dict[str, list[object]] | None
 ) -> None:
     """A value is a string, and the number or boolean as which it reads."""
-    assert expected == _parse_filters(given)
+    assert expected == parse_filters(given)
 
 
 @pytest.mark.parametrize("given", ["lang", "=en", ""])
 def test_filter_without_field_or_value_is_refused(given: str) -> None:
     """The message shows what was given."""
     with pytest.raises(click.UsageError, match="expected FIELD=VALUE") as caught:
-        _parse_filters([given])
+        parse_filters([given])
 
     assert repr(given) in caught.value.message
 
@@ -424,14 +507,6 @@ EXTRA = [
 ]
 
 
-class Outcome(NamedTuple):
-    """What a command left: its status and both of its streams."""
-
-    status: int
-    out: str
-    err: str
-
-
 class Place(NamedTuple):
     """A filled store, the sources it was filled from, and how that went."""
 
@@ -439,13 +514,6 @@ class Place(NamedTuple):
     sample: str
     extra: str
     first: Outcome
-
-
-def command(*arguments: str) -> Outcome:
-    """Run a command in this process, where the libraries are loaded once for all tests."""
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        status = main(arguments)
-    return Outcome(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -476,7 +544,7 @@ def found(place: Place, *arguments: str) -> list[Any]:
 
 
 def test_ingest_reports_as_json(place: Place) -> None:
-    """One document of six fields on standard output, all else on standard error."""
+    """One document of seven fields on standard output, all else on standard error."""
     report = json.loads(place.first.out)
 
     assert 0 == place.first.status
@@ -752,14 +820,8 @@ def test_max_passages_stops_early(place: Place) -> None:
 
 def test_standard_input_is_ingested(place: Place) -> None:
     """A dash names it."""
-    kept = os.dup(0)
-    with Path(place.sample).open("rb") as sample:
-        os.dup2(sample.fileno(), 0)
-        try:
-            done = command("ingest", "-", "--store", place.store, "--json")
-        finally:
-            os.dup2(kept, 0)
-            os.close(kept)
+    with standard_input(Path(place.sample)):
+        done = command("ingest", "-", "--store", place.store, "--json")
 
     assert (0, 300) == (done.status, json.loads(done.out)["unchanged"])
 

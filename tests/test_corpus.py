@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msmarco_qdrant._lines import open_maybe_gzip, peek_content, peekable, read_lines
-from msmarco_qdrant.corpus import MAX_LINE_BYTES, Corpus, Format, as_rows, read_queries
+from msmarco_qdrant.corpus import MAX_LINE_BYTES, Corpus, Format, as_rows, read_pids, read_queries
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
 from msmarco_qdrant.records import Passage, Query, Reject
 
@@ -222,17 +222,17 @@ def test_null_meta_is_no_meta(tmp_path: Path) -> None:
 
 
 def test_extreme_numbers_in_meta_are_kept(tmp_path: Path) -> None:
-    """Everything that 64 bits hold goes in, of either sign."""
-    meta = {"low": -(2**63), "high": 2**64 - 1, "small": 5e-324, "large": 1.7e308}
+    """Everything that 64 bits with a sign hold goes in."""
+    meta = {"low": -(2**63), "high": 2**63 - 1, "small": 5e-324, "large": 1.7e308}
     path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", **meta))
 
     assert [Passage("1", "t", meta)] == read(path)
 
 
 def test_nesting_that_the_engine_can_load_is_kept(tmp_path: Path) -> None:
-    """Sixty-four levels are accepted."""
+    """Twenty-four levels are accepted."""
     nested: object = "core"
-    for _ in range(63):
+    for _ in range(23):
         nested = {"a": nested}
     path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", x=nested))
 
@@ -261,8 +261,8 @@ BAD_JSON = {
     "raw tab": (b'{"pid": "2", "text": "a\tb"}', "broken JSON: "),
     "too deep to parse": (b'{"pid": "2", "text": "t", "x": ' + b"[" * 200_000, "nested too deeply"),
     "too deep to store": (
-        b'{"pid": "2", "text": "t", "x": ' + b"[" * 65 + b"]" * 65 + b"}",
-        "nested too deeply: 64 levels",
+        b'{"pid": "2", "text": "t", "x": ' + b"[" * 25 + b"]" * 25 + b"}",
+        "nested too deeply: 24 levels",
     ),
     "endless integer": (b'{"pid": "2", "text": "t", "n": ' + b"1" * 5000 + b"}", "broken JSON"),
     "array": (b'["2", "t"]', "a JSON object was expected, found an array"),
@@ -293,7 +293,7 @@ BAD_JSON = {
     "nan": (b'{"pid": "2", "text": "t", "n": NaN}', "a non-finite number: NaN"),
     "infinity": (b'{"pid": "2", "text": "t", "n": -Infinity}', "non-finite number: -Infinity"),
     "overflow": (b'{"pid": "2", "text": "t", "n": [1e999]}', "'n'[0]: a non-finite number: inf"),
-    "integer too big": (b'{"pid": "2", "text": "t", "n": 18446744073709551616}', "64 bits"),
+    "integer too big": (b'{"pid": "2", "text": "t", "n": 9223372036854775808}', "64 bits"),
     "integer too small": (b'{"pid": "2", "text": "t", "n": -9223372036854775809}', "64 bits"),
     "meta no object": (b'{"pid": "2", "text": "t", "meta": []}', "'meta' is an array"),
     "meta twice": (
@@ -711,6 +711,76 @@ def test_parquet_columns_are_fields(tmp_path: Path) -> None:
     assert [Passage("1", "London is big", first), Passage("2", "two", {})] == read(path)
 
 
+def test_parquet_meta_may_be_json_text(tmp_path: Path) -> None:
+    """As an export writes it: types may differ between rows; null and {} are no meta."""
+    texts = ['{"year": 2024, "deep": {"a": [1, 2.0, null]}}', '{"year": "2024"}', "{}", None]
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        path = put_parquet(
+            tmp_path / "x.parquet",
+            pid=["1", "2", "3", "4"],
+            text=["t"] * 4,
+            meta=pa.array(texts).cast(kind),
+            lang=["en", None, None, None],
+        )
+
+        first = {"lang": "en", "year": 2024, "deep": {"a": [1, 2.0, None]}}
+        assert [
+            Passage("1", "t", first),
+            Passage("2", "t", {"year": "2024"}),
+            Passage("3", "t", {}),
+            Passage("4", "t", {}),
+        ] == read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "broken JSON: Expecting value at column 1"),
+        ("english", "broken JSON: Expecting value at column 1"),
+        ('{"a": ', "broken JSON: "),
+        ('["a"]', "a JSON object was expected, found an array"),
+        ('"a"', "a JSON object was expected, found a string"),
+        ("null", "a JSON object was expected, found null"),
+        ('{"a": NaN}', "a non-finite number: NaN"),
+        ("[" * 100_000, "broken JSON: nested too deeply"),
+    ],
+    ids=["empty", "word", "cut off", "array", "string", "null", "nan", "too deep"],
+)
+def test_parquet_meta_that_is_no_json_object_is_one_reject(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    """The reason says where it stands and what was expected; the rows around it go in."""
+    path = put_parquet(
+        tmp_path / "x.parquet",
+        pid=["1", "2", "3"],
+        text=["one", "two", "three"],
+        meta=["{}", text, '{"a": 1}'],
+    )
+
+    rows = read(path)
+
+    assert [Passage("1", "one"), Passage("3", "three", {"a": 1})] == passages_of(rows)
+    (reject,) = rejects_of(rows)
+    assert 2 == reject.line
+    assert reject.reason.startswith(f"'meta' is a string, expected a JSON object in it: {reason}")
+
+
+def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
+    """A field that stands beside it, too, or one that Qdrant cannot keep."""
+    path = put_parquet(
+        tmp_path / "x.parquet",
+        pid=["1", "2"],
+        text=["one", "two"],
+        lang=["en", None],
+        meta=['{"lang": "de"}', '{"n": 9223372036854775808}'],
+    )
+
+    assert [
+        "field 'lang' stands both inside and beside 'meta'",
+        "field 'n': 9223372036854775808 does not fit 64 bits with a sign; write it as a string",
+    ] == [row.reason for row in rejects_of(read(path))]
+
+
 def test_parquet_is_known_by_its_content(tmp_path: Path) -> None:
     """Its first four bytes say what it is."""
     path = put_parquet(tmp_path / "x", _id=["a"], text=["one"])
@@ -814,6 +884,52 @@ def test_parquet_without_its_extra_is_refused_at_once(
         Corpus(path)
 
 
+# ---- pids ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "pids"),
+    [
+        (b"1\n007\nb6c0\n", ["1", "007", "b6c0"]),
+        (b"1\r\n2\r\n", ["1", "2"]),
+        (b"\n\r\n1\n\n2", ["1", "2"]),
+        (BOM + "Mäuse 1\n 2 \n".encode(), ["Mäuse 1", " 2 "]),
+        (gzip.compress(b"1\n2\n"), ["1", "2"]),
+        (b"", []),
+    ],
+    ids=["plain", "carriage returns", "empty lines", "byte order mark", "gzip", "empty"],
+)
+def test_pids_are_read_line_by_line(tmp_path: Path, content: bytes, pids: list[str]) -> None:
+    """Each line is one as it stands, spaces included."""
+    assert pids == list(read_pids(put(tmp_path / "pids.txt", content)))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"2\ttext", "it holds a tab; give one pid a line"),
+        (b"caf\xe9", "not UTF-8: byte 0xe9 at offset 3"),
+        (b"x" * (MAX_LINE_BYTES + 1), "1,048,577 bytes"),
+    ],
+    ids=["tab", "not utf-8", "too long"],
+)
+def test_a_line_that_is_no_pid_is_an_error(tmp_path: Path, line: bytes, reason: str) -> None:
+    """With its place; what stands before it was yielded already."""
+    path = put(tmp_path / "pids.txt", b"1\n" + line + b"\n3\n")
+    pids = read_pids(path)
+
+    assert "1" == next(pids)
+    with pytest.raises(SourceError, match=rf"pids\.txt:2: no pid stands there: .*{reason}"):
+        next(pids)
+
+
+def test_pids_of_a_file_that_is_not_there_are_an_error(tmp_path: Path) -> None:
+    """As for every other source."""
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(SourceError, match=r"no such file|is a directory"):
+            list(read_pids(path))
+
+
 # ---- queries -------------------------------------------------------------------------------
 
 
@@ -878,7 +994,7 @@ tsv_pids = st.text(st.characters(codec="utf-8", exclude_characters="\x00\n\t"), 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(characters),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(characters), inner),

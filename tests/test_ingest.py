@@ -24,6 +24,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.records import (
     Bm25Settings,
+    CollectionSpec,
     EncodedBatch,
     IngestProgress,
     IngestReport,
@@ -81,12 +82,12 @@ def test_the_same_again_writes_and_encodes_nothing(
 ) -> None:
     """A second run finds everything there, and so does a third."""
     ingest_passages(passages, store, encoder=encoder)
-    seq = store.collection("msmarco").last_seq()
+    seq = store.collection("msmarco").info().last_seq
     for _ in range(2):
         report = ingest_passages(passages, store, encoder=encoder)
         assert (5, 0, 5, 0) == (report.read, report.written, report.unchanged, report.encoded)
     assert encoder.encoded == 5
-    assert store.collection("msmarco").last_seq() == seq
+    assert store.collection("msmarco").info().last_seq == seq
 
 
 def test_a_changed_text_is_encoded_again_alone(
@@ -121,7 +122,7 @@ def test_seq_rises_with_every_write(
 ) -> None:
     """Each write has its own number, higher than all before, over runs as well."""
     ingest_passages(passages[:3], store, encoder=encoder)
-    first = store.collection("msmarco").last_seq()
+    first = store.collection("msmarco").info().last_seq
     ingest_passages(passages, store, encoder=encoder)
     ids = [point_id(passage.pid) for passage in passages]
     payloads = store.collection("msmarco").retrieve(ids, ["seq"])
@@ -187,14 +188,14 @@ def deep(levels: int) -> object:
         (Passage("a", " "), "empty"),
         (Passage("a", "lone \ud800"), "lone surrogate"),
         (Passage("a", "text", {"x": float("nan")}), "non-finite"),
-        (Passage("a", "text", {"x": 2**64}), "64 bits"),
+        (Passage("a", "text", {"x": 2**63}), "64 bits with a sign"),
         (Passage("a", "text", {"x": {1, 2}}), "JSON does not have"),
         (Passage("a", "text", {1: "x"}), "field name is an integer"),  # type: ignore[dict-item]
         (Passage("a", "text", ["x"]), "the meta is an array"),  # type: ignore[arg-type]
         (Passage("a", "text", None), "the meta is null"),  # type: ignore[arg-type]
         (Passage("a", None), "the text is null"),  # type: ignore[arg-type]
         (Passage(1.5, "text"), "the pid is a float"),  # type: ignore[arg-type]
-        (Passage("a", "text", {"x": deep(126)}), "nested too deeply"),
+        (Passage("a", "text", {"x": deep(24)}), "nested too deeply: 24 levels"),
     ],
 )
 def test_what_a_file_may_not_hold_python_may_not_either(
@@ -322,9 +323,9 @@ class FailingCollection(DiscardingCollection):
 class FailingStore(DiscardingStore):
     """A store of such collections."""
 
-    def create_collection(self, name: str, spec: object) -> None:  # noqa: ARG002
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Make one."""
-        self._collections[name] = FailingCollection(name)
+        self._collections[name] = FailingCollection(name, spec)
 
 
 def test_a_failing_store_tells_how_far_it_got() -> None:

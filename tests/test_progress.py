@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from typing import Literal
 
-from msmarco_qdrant._progress import INDEX_NOTICE, ProgressDisplay
+import pytest
+
+from msmarco_qdrant._progress import INDEX_NOTICE, PRUNE_NOTICE, ProgressDisplay
 from msmarco_qdrant.records import IngestProgress, IngestReport
 
 REPORT = IngestReport(read=10, written=10, unchanged=0, rejected=0, encoded=10, seconds=1.0)
@@ -20,7 +22,7 @@ class Terminal(io.StringIO):
 
 
 def progress(
-    done: int, fraction: float | None, stage: Literal["passages", "index"] = "passages"
+    done: int, fraction: float | None, stage: Literal["passages", "prune", "index"] = "passages"
 ) -> IngestProgress:
     """A progress with the rest filled in."""
     return IngestProgress(stage, done, fraction, REPORT)
@@ -66,12 +68,25 @@ def test_a_file_gets_plain_lines() -> None:
     assert quiet.getvalue() == ""
 
 
-def test_the_index_is_announced_beforehand() -> None:
-    """On its own line, whatever the stream, and the last progress is kept."""
+@pytest.mark.parametrize(("stage", "notice"), [("prune", PRUNE_NOTICE), ("index", INDEX_NOTICE)])
+def test_other_stages_are_announced_beforehand(
+    stage: Literal["prune", "index"], notice: str
+) -> None:
+    """On a line of their own, whatever the stream, and the last progress is kept."""
     for stream in (io.StringIO(), Terminal()):
         display = ProgressDisplay(stream)
         display(progress(1000, 1.0))
-        display(progress(1000, 1.0, "index"))
-        assert stream.getvalue().endswith(INDEX_NOTICE + "\n")
+        display(progress(1000, 1.0, stage))
+        assert stream.getvalue().endswith(notice + "\n")
         assert display.last is not None
-        assert display.last.stage == "index"
+        assert stage == display.last.stage
+
+
+def test_an_export_is_shown_alike() -> None:
+    """By its two numbers."""
+    stream = io.StringIO()
+    display = ProgressDisplay(stream, line_every_s=0.0)
+    display.show(250, 0.25)
+    assert stream.getvalue().startswith("250 passages, ")
+    assert ", 25%, " in stream.getvalue()
+    assert display.last is None

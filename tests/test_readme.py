@@ -46,7 +46,7 @@ def test_the_python_runs_and_prints_what_it_says(
         Passage("m3", "A knight plays chess with Death while the plague is in the land."),
     ]
     ingest_passages(films, "./qdrant_data", collection="films", model="all-MiniLM-L6-v2")
-    search, ingest = blocks("python")
+    search, search_async, ingest = blocks("python")
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(search, {})  # noqa: S102  # README's own code
@@ -60,8 +60,9 @@ def test_the_python_runs_and_prints_what_it_says(
     ]
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
+        exec(search_async, {})  # noqa: S102  # README's own code
         exec(ingest, {})  # noqa: S102  # README's own code
-    assert output.getvalue() == "1\n"
+    assert output.getvalue() == "m2\nm3\n1\n"
 
 
 def test_every_command_is_in_the_table() -> None:

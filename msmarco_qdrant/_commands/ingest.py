@@ -1,0 +1,197 @@
+"""The commands that bring passages in."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from msmarco_qdrant._commands.options import (
+    collection_option,
+    json_option,
+    settings_with,
+    store_option,
+)
+from msmarco_qdrant._output import check_output, print_hits, print_json, report_json, report_text
+from msmarco_qdrant.errors import PruneRefusedError
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.corpus import Corpus, Format
+    from msmarco_qdrant.records import IngestReport, PrunePolicy
+    from msmarco_qdrant.rejects import RejectsFile
+    from msmarco_qdrant.settings import Settings
+
+_REJECTS = 3
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@store_option
+@collection_option
+@click.option(
+    "--model",
+    metavar="NAME_OR_DIR",
+    help="The model to encode with.  [default: the collection's own, or for a new one "
+    "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "tsv", "jsonl", "parquet"]),
+    default="auto",
+    show_default=True,
+    help="How the sources are written.",
+)
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where rows that cannot go in are written.  [default: rejects-<time>.jsonl]",
+)
+@click.option(
+    "--allow-rejects",
+    is_flag=True,
+    help="Exit with 0 even if rows were rejected; with --prune, remove the passages that they "
+    "stand for as well.",
+)
+@click.option("--max-passages", type=click.IntRange(min=1), metavar="N", help="Stop after N.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="At the end, remove the passages that the sources do not hold, if they are no more than "
+    "a fifth of the collection and no row was rejected.",
+)
+@click.option("--yes", is_flag=True, help="With --prune: remove them however many they are.")
+@json_option
+def ingest(  # noqa: PLR0913  # one for each option
+    *,
+    sources: tuple[str, ...],
+    store: str | None,
+    collection: str | None,
+    model: str | None,
+    form: Format,
+    rejects: Path | None,
+    allow_rejects: bool,
+    max_passages: int | None,
+    prune: bool,
+    yes: bool,
+    as_json: bool,
+) -> int:
+    """Encode passages and keep them, creating the collection if need be.
+
+    SOURCE is a file of passages as TSV (pid<TAB>text), JSON lines or Parquet, gzipped or not, or
+    '-' for standard input. Running the same command again writes nothing twice, and goes on where
+    an earlier run was interrupted. An empty line holds no passage and is skipped.
+    """
+    from msmarco_qdrant.corpus import Corpus
+    from msmarco_qdrant.rejects import RejectsFile
+
+    policy = _prune_policy(prune=prune, yes=yes, allow_rejects=allow_rejects)
+    settings = settings_with(store=store, collection=collection)
+    corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
+    path = rejects or Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
+    check_output(path, "--rejects", sources)
+    refused = None
+    with RejectsFile(path) as rejected:
+        try:
+            report = _bring_in(settings, corpus, model, max_passages, policy, rejected)
+        except PruneRefusedError as exc:  # all the rest was done
+            report, refused = exc.report, exc
+    _tell(report, rejected, as_json=as_json, pruning=prune)
+    if refused is not None:
+        raise refused
+    return _REJECTS if report.rejected and not allow_rejects else 0
+
+
+def _prune_policy(*, prune: bool, yes: bool, allow_rejects: bool) -> PrunePolicy | None:
+    from msmarco_qdrant.records import PrunePolicy
+
+    if not prune:
+        if yes:
+            raise click.UsageError("--yes goes with --prune only")
+        return None
+    share = 1.0 if yes else PrunePolicy().max_share
+    return PrunePolicy(max_share=share, despite_rejects=allow_rejects)
+
+
+def _bring_in(
+    settings: Settings,
+    corpus: Corpus,
+    model: str | None,
+    max_passages: int | None = None,
+    prune: PrunePolicy | None = None,
+    rejected: RejectsFile | None = None,
+) -> IngestReport:
+    from msmarco_qdrant._progress import ProgressDisplay
+    from msmarco_qdrant.ingest import ingest_passages
+    from msmarco_qdrant.migrate import check_collection_name
+    from msmarco_qdrant.stores import without_secret
+
+    check_collection_name(settings.collection)
+    progress = ProgressDisplay()
+    place = without_secret(settings.store)
+    click.echo(f"ingesting into '{settings.collection}' in {place}", err=True)
+    try:
+        return ingest_passages(
+            corpus,
+            settings.store,
+            collection=settings.collection,
+            model=model,
+            default_model=settings.model,
+            storage=settings.storage,
+            connection=settings.connection,
+            max_passages=max_passages,
+            prune=prune,
+            window=settings.window,
+            on_reject=rejected.write if rejected else None,
+            on_progress=progress,
+        )
+    except KeyboardInterrupt:
+        written = progress.last.report.written if progress.last else 0
+        click.echo(
+            f"\n{written:,} passages were written; run the same command again to go on.", err=True
+        )
+        raise
+    finally:
+        progress.close()
+
+
+def _tell(report: IngestReport, rejected: RejectsFile, *, as_json: bool, pruning: bool) -> None:
+    if as_json:
+        print_json(report_json(report))
+    else:
+        click.echo(report_text(report, pruning=pruning))
+    if report.rejected:
+        click.echo(
+            f"rows that did not go in: {report.rejected:,}, written to {rejected.path}", err=True
+        )
+        click.echo(f"the first of them: {rejected.first}", err=True)
+    if not report.read:
+        click.echo("the source holds no passage", err=True)
+
+
+@click.command()
+@store_option
+@click.option("--model", metavar="NAME_OR_DIR", help="The model to encode the sample with.")
+def quickstart(*, store: str | None, model: str | None) -> None:
+    """Ingest a sample of 300 passages, ask it three questions, and show the answers."""
+    from msmarco_qdrant.corpus import Corpus
+    from msmarco_qdrant.quickstart import COLLECTION, QUESTIONS, default_model, sample_passages
+    from msmarco_qdrant.search import SearchClient
+
+    settings = settings_with(store=store, collection=COLLECTION)
+    with sample_passages() as path:
+        report = _bring_in(settings, Corpus(path), model or default_model())
+    click.echo(report_text(report))
+    with SearchClient.open(
+        settings.store, collection=COLLECTION, connection=settings.connection
+    ) as client:
+        for question in QUESTIONS:
+            click.echo(f"\n$ msmarco-qdrant search {question!r} --limit 2")
+            print_hits(client.search(question, limit=2), as_json=False)
+    click.echo(
+        f"\nYour own: msmarco-qdrant ingest FILE --store {settings.store}, then "
+        f"msmarco-qdrant search 'a phrase' --store {settings.store}"
+    )

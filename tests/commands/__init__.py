@@ -1,0 +1,1 @@
+"""The commands that came after the first ones; `test_cli` has those."""

@@ -1,0 +1,485 @@
+"""The API key is nowhere to be seen: in no log at debug level, no output, no error, no repr.
+
+A `Watch` listens to every logger there is, of this package and of every library, and keeps what it
+is shown of objects and errors. What is printed is caught from the file descriptors, since gRPC
+writes there by itself. What it does not look at are the local variables of frames: those of
+qdrant-client and gRPC hold the headers of a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from shutil import which
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+
+from msmarco_qdrant.async_search import AsyncSearchClient
+from msmarco_qdrant.cli import cli, main
+from msmarco_qdrant.errors import MsmarcoQdrantError, StoreAccessError, StoreUnavailableError
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.inspection import describe_store
+from msmarco_qdrant.migrate import drop_collection
+from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
+from msmarco_qdrant.records import Passage, PrunePolicy
+from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.settings import Settings, load_settings
+from msmarco_qdrant.stores import Connection, Store, async_collection, open_store
+from msmarco_qdrant.stores.server import ServerCollection, ServerStore
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.contract.test_store import make_batch, make_spec
+from tests.encoding.tiny_models import Recipe, save_tiny
+from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused
+
+KEY = "key-0c7e-SESAME-91af"
+WRONG = "wrong-4b1d-SESAME-77c2"
+MARK = "SESAME"
+"""In either key and nowhere else."""
+
+
+class Watch(logging.Handler):
+    """Keeps everything that could show a secret, as text."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.kept: list[str] = []
+        self.loggers: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record: the message, its arguments, its traceback, and all that came with it."""
+        self.loggers.add(record.name)
+        self.kept += [logging.Formatter().format(record), repr(vars(record))]
+
+    def look_at(self, *objects: object) -> None:
+        """Keep how objects show themselves."""
+        self.kept += [f"{one!r} {one!s} {[one]} {(one,)}" for one in objects]
+
+    def failed(self, call: Callable[[], object]) -> MsmarcoQdrantError:
+        """Keep the error that a call ends in, and those behind it."""
+        with pytest.raises(MsmarcoQdrantError) as caught:
+            call()
+        self.look_at_error(caught.value)
+        return caught.value
+
+    def look_at_error(self, error: BaseException) -> None:
+        """Keep an error with its traceback, and those behind it."""
+        self.kept.append("".join(traceback.format_exception(error)))
+        behind: BaseException | None = error
+        while behind is not None:
+            self.look_at(behind, behind.args, getattr(behind, "__notes__", ()))
+            hidden = behind.__suppress_context__
+            behind = behind.__cause__ or (None if hidden else behind.__context__)
+
+    def seen(self, mark: str = MARK) -> list[str]:
+        """What holds the mark of a secret."""
+        return [text for text in self.kept if mark in text]
+
+
+@pytest.fixture
+def watch(capfd: pytest.CaptureFixture[str]) -> Iterator[Watch]:
+    """Listens at debug level; afterwards nothing it kept, nor anything printed, holds a key."""
+    handler, root = Watch(), logging.getLogger()
+    found = [one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+    levels = {logger: logger.level for logger in (root, *found)}
+    deaf = [logger for logger in found if not logger.propagate]
+    for logger in levels:
+        logger.setLevel(logging.DEBUG)
+    for logger in (root, *deaf):
+        logger.addHandler(handler)
+    with warnings.catch_warnings(action="default"):
+        logging.captureWarnings(capture=True)
+        try:
+            yield handler
+        finally:
+            logging.captureWarnings(capture=False)
+            for logger in (root, *deaf):
+                logger.removeHandler(handler)
+            for logger, level in levels.items():
+                logger.setLevel(level)
+    handler.kept += list(capfd.readouterr())
+    assert [] == handler.seen()
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    """A server that wants the key."""
+    with LoopbackServer(KEY) as running:
+        yield running
+
+
+@pytest.fixture
+def connection() -> Connection:
+    """The right key, and patience."""
+    return Connection(api_key=KEY, retry_s=60)
+
+
+# ---- the watch itself ------------------------------------------------------------------------
+
+
+def careless(logger: logging.Logger) -> None:
+    """Show the key in every way that a record has."""
+    logger.debug("sent %s", {"api-key": KEY})
+    logger.info("the key is %s", KEY)
+    logger.warning("sent", extra={"metadata": (("api-key", KEY),)})
+    try:
+        _ = {"another": 1}[KEY]
+    except KeyError:
+        logger.exception("failed")
+
+
+def test_the_watch_hears_every_record() -> None:
+    """A watch that hears nothing would prove nothing."""
+    watch, logger = Watch(), logging.getLogger("somebody.else")
+    logger.addHandler(watch)
+    logger.setLevel(logging.DEBUG)
+    careless(logger)
+    logger.removeHandler(watch)
+    logger.setLevel(logging.NOTSET)
+    assert [True, True, True, True, False, True, True, True] == [
+        MARK in text for text in watch.kept
+    ]
+
+
+def test_the_watch_sees_objects_and_errors() -> None:
+    """Inside of others, and behind others."""
+    watch = Watch()
+    watch.look_at([KEY], KEY.encode(), Connection(api_key=KEY))
+    behind, error = ValueError(KEY), MsmarcoQdrantError("harmless")
+    error.__context__ = behind
+    watch.look_at_error(error)
+    assert [True, True, False] == [MARK in text for text in watch.kept[:3]]
+    assert MARK in watch.kept[3]  # the printed chain
+    assert len(watch.seen()) > 4
+
+
+# ---- the life of a collection ----------------------------------------------------------------
+
+
+def some(*numbers: int) -> list[Passage]:
+    """Passages about cities."""
+    return [Passage(str(number), f"city number {number}", {"n": number}) for number in numbers]
+
+
+def live(
+    url: str, connection: Connection, encoder: CostlessEncoder, watch: Watch, folder: Path
+) -> None:
+    """Everything that can be done with a collection on a server, from its creation to its end."""
+    fill = some(*range(300))
+    report = ingest_passages(fill, url, encoder=encoder, connection=connection, window=100)
+    with (
+        closing(open_store(url, connection=connection)) as store,
+        SearchClient.open(url, encoder=encoder, connection=connection) as client,
+    ):
+        policy = PrunePolicy(max_share=1.0)
+        watch.look_at(report, ingest_passages(fill[:200], store, encoder=encoder, prune=policy))
+        watch.look_at(store, store.aliases(), store.metadata("msmarco"), store.lock())
+        watch.look_at(store.collection("msmarco"), describe_store(store), client, client.metadata)
+        watch.look_at(*client.search("city", limit=3), *client.search_many(["city", "number"]))
+        look_inside(store, watch)
+        asyncio.run(search_async(url, connection, encoder, watch), debug=True)
+        watch.look_at(get_passages(url, ["1", "2"], connection=connection))
+        watch.look_at(delete_passages(url, ["1", "2"], connection=connection))
+        watch.look_at(export_passages(url, folder / "all.jsonl", connection=connection))
+        watch.kept.append((folder / "all.jsonl").read_text())
+        store.collection("msmarco").optimize()
+        watch.failed(lambda: store.collection("nope"))
+        watch.failed(lambda: store.create_collection("msmarco__0001", make_spec(store)))
+        watch.failed(lambda: store.collection("msmarco").upsert(make_batch([1], [[1, 0, 0]])))
+        watch.look_at(drop_collection(store, "msmarco"))
+    watch.failed(store.aliases)
+
+
+def look_inside(store: Store, watch: Watch) -> None:
+    """The objects behind a store, qdrant-client's among them."""
+    assert isinstance(store, ServerStore)
+    collection = store.collection("msmarco")
+    assert isinstance(collection, ServerCollection)
+    link = store._link
+    watch.look_at(link, link.client, link.client._client, link.retries, link.call)
+    watch.look_at(store._connection, collection._connection, store._senders)
+    watch.look_at(link.client.grpc_points, link.client.grpc_collections)
+
+
+async def search_async(
+    url: str, connection: Connection, encoder: CostlessEncoder, watch: Watch
+) -> None:
+    """Search from an event loop; asyncio's own debugging is on."""
+    client = await AsyncSearchClient.open(url, encoder=encoder, connection=connection)
+    async with client:
+        answers = await asyncio.gather(*(client.search(f"city {number}") for number in range(5)))
+        watch.look_at(client, client.metadata, answers, *asyncio.all_tasks())
+        watch.look_at(client._collection, async_collection(client._client.store, "msmarco"))
+    with pytest.raises(MsmarcoQdrantError) as caught:
+        await client.search("late")
+    watch.look_at_error(caught.value)
+
+
+def test_a_whole_life_does_not_show_the_key(
+    watch: Watch,
+    server: LoopbackServer,
+    connection: Connection,
+    encoder: CostlessEncoder,
+    tmp_path: Path,
+) -> None:
+    """Create, fill, search, read, remove, export, prune, index, drop."""
+    watch.look_at(connection)
+    live(server.url, connection, encoder, watch, tmp_path)
+    assert {"asyncio", "grpc._cython.cygrpc"} & watch.loggers
+
+
+def test_trouble_does_not_show_the_key(
+    watch: Watch,
+    server: LoopbackServer,
+    connection: Connection,
+    encoder: CostlessEncoder,
+    tmp_path: Path,
+) -> None:
+    """The same life with every third call refused, cut or lost, each told in the log."""
+    faults: list[Fault] = [Refused(grpc.StatusCode.UNAVAILABLE), LostAnswer(), Cut()]
+    server.faults.use(lambda _, number: faults[number // 3 % 3] if number % 3 == 0 else None)
+    live(server.url, connection, encoder, watch, tmp_path)
+    assert server.faults.count() > 10
+    assert any("trying again" in text for text in watch.kept)
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=str)
+def test_no_refusal_shows_the_key(
+    watch: Watch, server: LoopbackServer, connection: Connection, code: grpc.StatusCode
+) -> None:
+    """Whatever a server answers, when it is opened and when it is used."""
+    hasty = replace(connection, retry_s=0)
+    with closing(open_store(server.url, connection=hasty)) as store:
+        server.faults.inject(Refused(code), times=2)
+        watch.failed(store.aliases)
+        watch.failed(lambda: open_store(server.url, connection=hasty))
+    server.faults.inject(Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=7))
+    watch.failed(lambda: open_store(server.url, connection=hasty))
+
+
+def test_several_stores_do_not_show_the_key(
+    watch: Watch, server: LoopbackServer, connection: Connection
+) -> None:
+    """Handles on one server, opened and closed in any order."""
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(closing(open_store(server.url, connection=connection)))
+            for _ in range(3)
+        ]
+        stores[1].close()
+        watch.look_at(*stores, *(store.aliases() for store in (stores[0], stores[2])))
+        watch.failed(stores[1].aliases)
+
+
+# ---- nobody lets us in -----------------------------------------------------------------------
+
+
+def test_a_wrong_key_is_not_shown(
+    watch: Watch, server: LoopbackServer, encoder: CostlessEncoder
+) -> None:
+    """Neither to whoever opens nor to whoever ingests or searches."""
+    wrong = Connection(api_key=WRONG)
+    calls: list[Callable[[], object]] = [
+        lambda: open_store(server.url, connection=wrong),
+        lambda: ingest_passages(some(1), server.url, encoder=encoder, connection=wrong),
+        lambda: SearchClient.open(server.url, encoder=encoder, connection=wrong),
+        lambda: asyncio.run(
+            AsyncSearchClient.open(server.url, encoder=encoder, connection=wrong), debug=True
+        ),
+        lambda: get_passages(server.url, ["1"], connection=wrong),
+    ]
+    assert [StoreAccessError] * 5 == [type(watch.failed(call)) for call in calls]
+
+
+def test_a_key_that_is_withdrawn_is_not_shown(
+    watch: Watch, server: LoopbackServer, connection: Connection
+) -> None:
+    """A store that was open when the server began to want another."""
+    with closing(open_store(server.url, connection=connection)) as store:
+        server.faults.inject(Refused(grpc.StatusCode.UNAUTHENTICATED), times=None)
+        assert "set MSMARCO_QDRANT_API_KEY" in str(watch.failed(store.aliases))
+
+
+def test_a_closed_port_does_not_show_the_key(watch: Watch) -> None:
+    """Nor does a name that is no host's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    hasty = Connection(api_key=KEY, retry_s=0.2)
+    error = watch.failed(lambda: open_store(f"grpc://127.0.0.1:{port}", connection=hasty))
+    assert isinstance(error, StoreUnavailableError)
+    watch.failed(lambda: open_store("http://[::1", connection=hasty))
+    watch.failed(lambda: open_store(f"http://me:{KEY}@127.0.0.1:{port}", connection=hasty))
+    watch.failed(lambda: open_store(f"http://127.0.0.1:{KEY}", connection=hasty))
+
+
+def test_a_warning_of_an_open_line_does_not_show_the_key(
+    watch: Watch, server: LoopbackServer
+) -> None:
+    """It names the host."""
+    connection = Connection(api_key=KEY, grpc_port=server.port)
+    open_store("http://0.0.0.0", connection=connection).close()
+    assert any("the API key travels to 0.0.0.0" in text for text in watch.kept)
+
+
+def test_tls_does_not_show_the_key(watch: Watch, tmp_path: Path) -> None:
+    """Trusted, not trusted, and not there at all."""
+    openssl = which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl program to make a certificate with")
+    private, chain = tmp_path / "private.pem", tmp_path / "chain.pem"
+    command = (
+        f"{openssl} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
+        f"-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 -keyout {private} -out {chain}"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    hasty = Connection(api_key=KEY, retry_s=0)
+    trusting = replace(hasty, tls_ca=chain)
+    with (
+        LoopbackServer(KEY, tls=(private.read_bytes(), chain.read_bytes())) as secure,
+        LoopbackServer(KEY) as plain,
+    ):
+        with closing(open_store(secure.url, connection=trusting)) as store:
+            watch.look_at(trusting, store, store.aliases())
+        watch.failed(lambda: open_store(secure.url, connection=hasty))
+        watch.failed(lambda: open_store(f"grpc://127.0.0.1:{secure.port}", connection=hasty))
+        watch.failed(lambda: open_store(f"grpcs://127.0.0.1:{plain.port}", connection=trusting))
+        watch.failed(
+            lambda: open_store(secure.url, connection=replace(hasty, tls_ca=tmp_path / "none"))
+        )
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"{KEY}\0", f"{KEY}\u00fc", f"\udcff{KEY}"])
+def test_a_key_that_cannot_be_sent_is_not_shown(watch: Watch, key: str) -> None:
+    """It is refused before gRPC sees it, who would show it."""
+    watch.failed(lambda: Connection(api_key=key))
+
+
+# ---- settings --------------------------------------------------------------------------------
+
+
+def test_settings_do_not_show_the_key(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Good ones and bad ones, from the environment and from the file."""
+    monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", KEY)
+    settings = load_settings({})
+    assert KEY == settings.connection.api_key
+    watch.look_at(settings, settings.connection, settings.model_dump(), Settings.model_fields)
+    watch.look_at(settings.model_dump_json(), settings.model_dump(mode="json"))
+    watch.failed(lambda: load_settings({"window": KEY}))
+    monkeypatch.setenv("MSMARCO_QDRANT_RETRY_S", WRONG)
+    watch.failed(lambda: load_settings({}))
+    monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", f"{KEY}\udcff")
+    watch.failed(lambda: load_settings({}))
+    Path(".env").write_bytes(f"MSMARCO_QDRANT_API_KEY={KEY}\n".encode() + b"\xff")
+    watch.failed(lambda: load_settings({}))
+
+
+# ---- the command line ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model in a directory."""
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny", Recipe())
+
+
+def arguments_of(model: Path) -> dict[str, Sequence[str]]:
+    """What each command is run with, in an order in which all can work."""
+    Path("passages.tsv").write_text("1\tlondon is a city\n2\tparis river\n3\tberlin\n", "utf-8")
+    Path("queries.tsv").write_text("q\tlondon\n", "utf-8")
+    return {
+        "ingest": ["passages.tsv", "--model", str(model)],
+        "search": ["london", "--model", str(model)],
+        "get": ["1"],
+        "collections": ["--json"],
+        "info": [],
+        "optimize": [],
+        "export": ["all.jsonl"],
+        "delete": ["2"],
+        "drop": ["msmarco", "--yes"],
+        "models": [],
+        "quickstart": ["--model", str(model)],
+    }
+
+
+def run_all(model: Path, watch: Watch) -> dict[str, int]:
+    """Run every command that there is; the status of each."""
+    given = arguments_of(model)
+    named = {**given, **{name: [] for name in cli.commands if name not in given}}
+    statuses = {}
+    for name, arguments in named.items():
+        before = len(watch.kept)
+        statuses[name] = main([name, *arguments])
+        assert [] == [text for text in watch.kept[before:] if MARK in text]
+    return statuses
+
+
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_no_command_shows_the_key(
+    watch: Watch,
+    server: LoopbackServer,
+    model: Path,
+    source: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each that there is, with the key in the environment or in `.env`, and all of them work."""
+    monkeypatch.setenv("MSMARCO_QDRANT_STORE", server.url)
+    if source == "environment":
+        monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", KEY)
+    else:
+        Path(".env").write_text(f"MSMARCO_QDRANT_API_KEY={KEY}\n", "utf-8")
+    statuses = run_all(model, watch)
+    assert dict.fromkeys(arguments_of(model), 0).items() <= statuses.items()
+
+
+def test_no_command_shows_a_wrong_key(
+    watch: Watch, server: LoopbackServer, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that there is; only what needs no store works."""
+    monkeypatch.setenv("MSMARCO_QDRANT_STORE", server.url)
+    monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", WRONG)
+    statuses = run_all(model, watch)
+    failed = dict.fromkeys(arguments_of(model), 1) | {"models": 0}
+    assert failed.items() <= statuses.items()
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments", "expected"),
+    [
+        (KEY, ["collections"], 0),
+        (KEY, ["search", "london"], 1),
+        (WRONG, ["collections"], 1),
+        (WRONG, ["search", "london"], 1),
+        (WRONG, ["search"], 2),
+    ],
+)
+def test_a_program_that_tells_all_it_can_does_not_show_the_key(
+    server: LoopbackServer, key: str, arguments: list[str], expected: int
+) -> None:
+    """Python in development mode, every warning shown, gRPC at debug level."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-m", "msmarco_qdrant", *arguments],
+        env={
+            **os.environ,
+            "MSMARCO_QDRANT_STORE": server.url,
+            "MSMARCO_QDRANT_API_KEY": key,
+            "PYTHONWARNINGS": "default",
+            "GRPC_VERBOSITY": "debug",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert expected == done.returncode
+    assert MARK not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
