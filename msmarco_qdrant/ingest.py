@@ -26,6 +26,7 @@ from msmarco_qdrant.errors import (
     IngestStoppedError,
     MsmarcoQdrantError,
     PruneRefusedError,
+    SchemaError,
     StoreNotFoundError,
     UsageError,
 )
@@ -191,9 +192,13 @@ def _open_target(
         encoder = load.for_new()
         opened = place.opened(stack, create=True)
         with opened.lock():
-            if name not in opened.aliases():
-                create_collection(opened, name, encoder.card, sparse.settings, place.storage)
-        # Another thread may have made it meanwhile, for another model.
+            try:
+                if name not in opened.aliases():
+                    create_collection(opened, name, encoder.card, sparse.settings, place.storage)
+            except SchemaError:
+                if name not in opened.aliases():  # else another process has just finished it
+                    raise
+        # Another may have made it meanwhile, for another model.
         check_same(name, opened.metadata(name).encoder, encoder.card)
     else:
         _check_bm25_kept(name, metadata.bm25, bm25)

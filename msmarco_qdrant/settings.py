@@ -41,7 +41,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=_PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,  # as .env.example leaves what everyone sets for themselves
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # which may be the key
     )
 
     store: str = "./qdrant_data"
@@ -65,8 +70,7 @@ class Settings(BaseSettings):
     def connection(self) -> Connection:
         """How a server is spoken to."""
         return Connection(
-            # a variable that is set to nothing, as in .env.example, is none
-            api_key=(self.api_key.get_secret_value() or None) if self.api_key else None,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
             grpc_port=self.grpc_port,
             timeout_s=self.timeout_s,
             retry_s=self.retry_s,

@@ -52,7 +52,7 @@ class EdgeCollection:
         self._path = path
         self._lock_fd = lock_fd
         self._lock = threading.RLock()
-        self._left_to_parent = False
+        self._left_to_parent = self._closed = False
         self._shard = self._load()
 
     def info(self) -> CollectionInfo:
@@ -164,6 +164,7 @@ class EdgeCollection:
     def close(self) -> None:
         """Close the shard; the store calls this."""
         with self._lock, _edge_errors(self._path, "closing"):
+            self._closed = True
             self._shard.close()
 
     def leave_to_parent(self) -> None:
@@ -176,6 +177,11 @@ class EdgeCollection:
         if self._left_to_parent:
             raise after_fork(str(self._path))
         with self._lock, _edge_errors(self._path, action):
+            if self._closed:
+                raise StoreError(
+                    f"{action} in {self._path} failed: the collection was dropped, or its store "
+                    "was closed; open it again"
+                )
             yield self._shard
 
     def _load(self) -> qdrant_edge.EdgeShard:

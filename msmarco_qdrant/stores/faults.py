@@ -25,7 +25,7 @@ too old             cannot be                        cannot be                  
 busy                cannot be                        cannot be                    RESOURCE_EXHAUSTED
 not reached         cannot be                        cannot be                    UNAVAILABLE,
                                                                                   DEADLINE_EXCEEDED,
-                                                                                  ABORTED, CANCELLED
+                                                                                  ABORTED
 =================== ================================ ============================ ================
 
 The last two rows pass by themselves, so they alone are tried again (`is_passing`). A connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from msmarco_qdrant.stores.protocols import Store
 from msmarco_qdrant.stores.server import ServerStore
 
 IN_MEMORY = ":memory:"
+
+# host:port, or a scheme with too few slashes: nobody means a directory of that name.
+_NEARLY_URL = re.compile(r"[A-Za-z0-9.-]+:[0-9]+/?|(https?|grpcs?):(?!//).*")
 
 
 def open_store(
@@ -85,4 +89,9 @@ def _checked(dsn: str | PathLike[str]) -> str:
     if not name or "\0" in name:
         shown = without_secret(name)
         raise UsageError(f"{shown!r} is no place for a store: expected a directory or a URL")
+    if _NEARLY_URL.fullmatch(name):
+        raise UsageError(
+            "the store looks like a server's address without its scheme: expected http://host:port "
+            "(or https, grpc, grpcs); a directory of such a name is written ./NAME"
+        )
     return name

@@ -270,6 +270,8 @@ class ServerCollection:
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points: several requests at once, each durable when it is answered."""
+        if not batch.ids:
+            return
         self._link.check_open()  # the senders would wait for ever in a forked child
         if self._link.is_remote:
             self._send(batch)

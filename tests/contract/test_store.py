@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -373,6 +374,27 @@ def test_a_collection_is_dropped_with_its_aliases(store: Store, things: str) -> 
             store.collection(name)
     store.create_collection(f"{things}__0001", make_spec(store))
     assert store.collection(f"{things}__0001").info().points == 0
+
+
+def test_a_dropped_collection_is_of_no_use(
+    store: Store, collection: Collection, things: str
+) -> None:
+    """Whoever held it is told so, and nothing is made of it again."""
+    store.drop_collection(f"{things}__0001")
+    for use in (collection.info, partial(collection.query, [ask([1, 0, 0, 0])])):
+        with pytest.raises(StoreError, match=f"{things}__0001"):
+            use()
+    with pytest.raises(StoreError, match=f"{things}__0001"):
+        collection.upsert(make_batch([1], [[1, 0, 0, 0]]))
+
+
+def test_an_empty_batch_is_no_error(collection: Collection) -> None:
+    """Nothing to write, to read or to remove."""
+    collection.upsert(make_batch([], np.empty((0, DIMENSION)).tolist()))
+    collection.delete([])
+    collection.replace_payloads([], [])
+    assert {} == collection.retrieve([], ["pid"])
+    assert [] == collection.query([])
 
 
 @pytest.mark.usefixtures("collection")

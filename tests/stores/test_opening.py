@@ -209,3 +209,17 @@ store.close()
         timeout=120,
     )
     assert [] == done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "dsn", ["localhost:6333", "qdrant.example.com:6334/", "http:/host", "https:host", "grpc:host"]
+)
+def test_an_address_without_its_scheme_is_no_directory(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, not made; whoever wants such a directory writes it with a dot."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="http://host:port"):
+        open_store(dsn, create=True)
+    assert [] == list(tmp_path.iterdir())
+    open_store("./localhost:6333", create=True).close()

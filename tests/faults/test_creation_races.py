@@ -1,0 +1,27 @@
+"""Two ingests create the same collection at once: whoever comes second goes on."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.loopback import LoopbackServer
+from tests.stores.test_server import before_call
+
+from .test_schedules import expected_of, ingest, make_passages, stored
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_another_ingest_may_come_first_at_any_moment(number: int) -> None:
+    """Before each of our calls in turn, another ingest is done from end to end."""
+    passages = make_passages(1, 0)
+    ours, theirs = passages[:30], passages[30:60]
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        before_call(store, number, lambda: ingest(server, theirs))
+        report = ingest_passages(ours, store, encoder=CostlessEncoder(16))
+        assert 30 == report.written
+        assert expected_of(passages[:60]) == stored(server)
