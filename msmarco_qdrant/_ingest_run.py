@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from msmarco_qdrant._fields import RowError, checked
-from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant._lines import RAW_BYTES_KEPT
 from msmarco_qdrant._pid_set import PidSet
+from msmarco_qdrant._prune import Pruning
 from msmarco_qdrant._stages import Stages
 from msmarco_qdrant.corpus import Corpus
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
@@ -26,7 +26,6 @@ from msmarco_qdrant.records import (
     IngestReport,
     Passage,
     PointBatch,
-    PointId,
     PrunePolicy,
     Reject,
     SparseVector,
@@ -38,7 +37,6 @@ from msmarco_qdrant.stores.points import (
     check_pid,
     meta_digest,
     payload_of,
-    payload_pid,
     point_id,
     text_digest,
 )
@@ -55,7 +53,8 @@ _PASSAGES_FOR_A_MEAN = 100
 # Three windows are alive at most; of real passages 8,192 are 3 million characters.
 _WINDOW_CHARACTERS = 32_000_000
 _BATCHES_AHEAD = 4
-_PRUNED_AT_ONCE = 1000
+# So that a server gets several requests at once, however few passages the encoder gives at once.
+_WRITTEN_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class _Plan:
     encode: list[Passage]
     new_meta: list[Passage]
     unchanged: int
+    rewritten: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +117,7 @@ class Run:
         self._bm25 = target.bm25
         found = target.collection.info()
         self._seq_before = found.last_seq
+        self._points_before = found.points
         self._clock = SeqClock(found.last_seq)
         # Of an empty collection nothing has to be asked: within a run every pid is new.
         self._was_empty = found.points == 0
@@ -126,7 +127,8 @@ class Run:
         self._started = time.perf_counter()
         self._source_size: int | None = None
         self._rejected = self._unchanged = self._encoded = self._tokens = 0
-        self._unflushed = 0
+        self._unflushed = self._added = 0
+        self._to_write: list[_Encoded] = []
         self.written = self.pruned = 0
 
     # -- steps in the caller's thread --
@@ -147,20 +149,22 @@ class Run:
                 if isinstance(step, _Plan):
                     self._finish(step)
                 else:
-                    self._write(step)
+                    self._take(step)
 
     def check_count(self) -> None:
         """Compare what was counted with what the engine holds.
 
         Raises:
-            StoreError: If it holds fewer passages than this run wrote or found.
+            StoreError: If it holds fewer than were there before with those that were added.
         """
-        expected, found = self.written + self._unchanged, self._collection.info().points
+        found = self._collection.info().points
+        expected = max(self._points_before + self._added, self.written + self._unchanged)
         if found < expected:
             raise StoreError(
-                f"the collection holds {found:,} passages, but this run wrote {self.written:,} and "
-                f"found {self._unchanged:,}: something else removed passages meanwhile. Run the "
-                "same ingest again to bring them back"
+                f"the collection holds {found:,} passages, expected are {expected:,}: it held "
+                f"{self._points_before:,} before, and this run added {self._added:,}. Something "
+                "else removed passages meanwhile; run the same ingest again to bring back what "
+                "its source holds"
             )
 
     def prune(self, policy: PrunePolicy) -> None:
@@ -170,45 +174,10 @@ class Run:
             PruneRefusedError: If it does not; nothing was removed.
         """
         self._tell("prune", self._source_size or 0)
-        if not self._seen:
-            raise PruneRefusedError(
-                "nothing was pruned: the source holds no passage, which would empty the "
-                "collection; drop does that",
-                self.report(),
-            )
-        if self._rejected and not policy.despite_rejects:
-            raise PruneRefusedError(
-                f"nothing was pruned: {self._rejected:,} rows were rejected, and their passages "
-                "may be in the collection. Mend the rows, or pass --allow-rejects "
-                "(PrunePolicy(despite_rejects=True)) to remove what they stand for as well",
-                self.report(),
-            )
-        stale, points = sum(1 for _ in self._stale()), self._collection.info().points
-        if stale > policy.max_share * points:
-            raise PruneRefusedError(
-                f"nothing was pruned: the source lacks {stale:,} of {points:,} passages "
-                f"({stale / max(points, 1):.0%}, allowed are {policy.max_share:.0%}). If it is "
-                "complete, pass --yes (PrunePolicy(max_share=1))",
-                self.report(),
-            )
-        for ids in in_batches(self._stale(), _PRUNED_AT_ONCE):
-            # Asked again, as another writer may have brought one back since it was seen.
-            found = self._collection.retrieve(ids, ("seq",))
-            still = [id_ for id_, payload in found.items() if self._is_old(payload)]
-            self._collection.delete(still)
-            self.pruned += len(still)
-        self._collection.flush()
-
-    def _stale(self) -> Iterator[PointId]:
-        """What was there before this run and not in its source; what others wrote since stays."""
-        for id_, payload in self._collection.scan(("pid", "seq")):
-            pid = payload_pid(id_, payload)
-            if self._is_old(payload) and pid not in self._seen:
-                yield id_
-
-    def _is_old(self, payload: Mapping[str, Any]) -> bool:
-        """Whether it was written before this run began."""
-        return bool(payload["seq"] <= self._seq_before)
+        pruning = Pruning(self._collection, self._seen, self._seq_before)
+        if refusal := pruning.refusal(policy, self._rejected):
+            raise PruneRefusedError(refusal, self.report())
+        self.pruned = pruning.remove()
 
     def index(self) -> None:
         """Build the index over what is there, if anything is."""
@@ -245,33 +214,47 @@ class Run:
                 mean,
             )
 
-    def _write(self, batch: _Encoded) -> None:
-        import numpy as np
-
-        finite = np.isfinite(batch.dense).all(axis=1)
-        for index in np.flatnonzero(~finite):
-            self._reject(_without_vector(batch.passages[index]))
-        kept = [batch.passages[index] for index in np.flatnonzero(finite)]
-        if kept:
-            self._collection.upsert(
-                PointBatch(
-                    using=self._vector_name,
-                    ids=[point_id(passage.pid) for passage in kept],
-                    dense=batch.dense[finite],
-                    sparse=[batch.sparse[index] for index in np.flatnonzero(finite)],
-                    payloads=[payload_of(passage, self._clock.next()) for passage in kept],
-                )
-            )
-        self._unflushed += len(kept)
+    def _take(self, batch: _Encoded) -> None:
+        """Collect batches until there are enough for several requests at once."""
+        self._to_write.append(batch)
+        self._unflushed += len(batch.passages)
         self._encoded += len(batch.passages)
         self._tokens += batch.tokens
+        if sum(len(taken.passages) for taken in self._to_write) >= _WRITTEN_AT_ONCE:
+            self._write()
         share = self._unflushed / len(batch.window.passages)
         self._tell("passages", batch.window.start + share * (batch.window.end - batch.window.start))
+
+    def _write(self) -> None:
+        """Write what was collected; what has no vector is rejected."""
+        import numpy as np
+
+        taken, self._to_write = self._to_write, []
+        if not taken:
+            return
+        dense = np.concatenate([batch.dense for batch in taken])
+        passages = [passage for batch in taken for passage in batch.passages]
+        sparse = [vector for batch in taken for vector in batch.sparse]
+        finite = np.isfinite(dense).all(axis=1)
+        for index in np.flatnonzero(~finite):
+            self._reject(_without_vector(passages[index]))
+        kept = np.flatnonzero(finite)
+        self._unflushed -= len(passages) - len(kept)
+        self._collection.upsert(
+            PointBatch(
+                using=self._vector_name,
+                ids=[point_id(passages[index].pid) for index in kept],
+                dense=dense[finite],
+                sparse=[sparse[index] for index in kept],
+                payloads=[payload_of(passages[index], self._clock.next()) for index in kept],
+            )
+        )
 
     def _finish(self, plan: _Plan) -> None:
         """The end of a window: what needs no encoding, then one flush, then the counts."""
         for reject in plan.window.rejects:
             self._reject(reject)
+        self._write()
         if plan.new_meta:
             self._collection.replace_payloads(
                 [point_id(passage.pid) for passage in plan.new_meta],
@@ -279,6 +262,7 @@ class Run:
             )
         self._collection.flush()
         self.written += self._unflushed + len(plan.new_meta)
+        self._added += self._unflushed - plan.rewritten
         self._unflushed = 0
         self._unchanged += plan.unchanged
         self._tell("passages", plan.window.end)
@@ -307,7 +291,7 @@ class Run:
     def _plan(self, window: _Window) -> _Plan:
         """Ask the collection which passages it has already."""
         if self._was_empty or not window.passages:
-            return _Plan(window, window.passages, [], 0)
+            return _Plan(window, window.passages, [], 0, 0)
         ids = [point_id(passage.pid) for passage in window.passages]
         stored = self._collection.retrieve(ids, DIGEST_FIELDS)
         encode, new_meta = [], []
@@ -319,7 +303,13 @@ class Run:
                 encode.append(passage)
             elif payload.get("meta_digest") != meta_digest(passage.meta):
                 new_meta.append(passage)
-        return _Plan(window, encode, new_meta, len(ids) - len(encode) - len(new_meta))
+        return _Plan(
+            window,
+            encode,
+            new_meta,
+            unchanged=len(ids) - len(encode) - len(new_meta),
+            rewritten=len(encode) - sum(id_ not in stored for id_ in ids),
+        )
 
     def _batches(self, window: _Window, passages: list[Passage]) -> Iterator[_Encoded]:
         missing = set(range(len(passages)))

@@ -8,6 +8,7 @@ warnings and errors go to standard error. Exit status: 0 all went in, 1 failed, 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 import click
@@ -42,6 +43,8 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    # Not for gRPC's own lines: what went wrong is told once, as an error of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         status = cli.main(

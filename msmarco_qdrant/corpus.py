@@ -175,6 +175,8 @@ def _pid(line: Line) -> str:
         raise RowError(line.problem)
     if b"\t" in line.data:
         raise RowError("it holds a tab; give one pid a line, without the text")
+    if line.data.startswith(b"{"):
+        raise RowError("it looks like a JSON object; give one pid a line, as `jq -r .pid` does")
     return decode(line.data)
 
 

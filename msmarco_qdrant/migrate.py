@@ -113,11 +113,14 @@ def drop_collection(store: Store, name: str) -> int:
 
     Raises:
         CollectionNotFoundError: If there is none of that name.
+        StoreCorruptError: If it is another application's; it stays.
     """
     aliases = store.aliases()
     if name not in aliases and not PHYSICAL.fullmatch(name):  # another application's, on a server
         raise unknown_collection(name, aliases, store.dsn)
     info = store.collection(name).info()
+    if info.points:
+        store.metadata(name)  # which only ours has
     store.drop_collection(info.name)
     return info.points
 

@@ -79,7 +79,8 @@ def delete_passages(
         connection: The API key, port and time limits of a server, where `store` is a URL.
 
     Returns:
-        The number of passages that were there and are gone now, durably.
+        The number of passages that were there and are gone now, durably. One that another writer
+        brings back meanwhile stays.
 
     Raises:
         UsageError: For a pid that is no non-empty string; those of earlier batches are gone.
@@ -90,9 +91,10 @@ def delete_passages(
     with _opened(store, connection) as opened:
         target = opened.collection(collection)
         for batch in in_batches(_checked(pids), _AT_ONCE):
-            there = _retrieved(target, batch, ("pid",))
+            there = _retrieved(target, batch, ("pid", "seq"))
             if there:
-                target.delete([point_id(pid) for pid in there])
+                newest = max(payload["seq"] for payload in there.values())
+                target.delete([point_id(pid) for pid in there], up_to_seq=newest)
             deleted += len(there)
         target.flush()
     return deleted

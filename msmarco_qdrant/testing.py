@@ -142,7 +142,7 @@ class DiscardingCollection:
         """No query finds anything."""
         return [[] for _ in queries]
 
-    def delete(self, ids: Sequence[PointId]) -> None:
+    def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Do nothing."""
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:  # noqa: ARG002

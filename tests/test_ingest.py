@@ -308,14 +308,14 @@ def test_a_place_that_cannot_be_a_store_is_told_before_the_model_is_loaded(tmp_p
 
 
 class FailingCollection(DiscardingCollection):
-    """A collection whose third write fails."""
+    """A collection whose second write fails."""
 
     writes = 0
 
     def upsert(self, batch: PointBatch) -> None:
-        """Fail the third time."""
+        """Fail the second time."""
         self.writes += 1
-        if self.writes == 3:
+        if self.writes == 2:
             raise StoreError("the disk is full")
         super().upsert(batch)
 

@@ -36,7 +36,8 @@ from msmarco_qdrant.records import Passage, PrunePolicy
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.settings import Settings, load_settings
 from msmarco_qdrant.stores import Connection, Store, async_collection, open_store
-from msmarco_qdrant.stores.server import ServerCollection, ServerStore
+from msmarco_qdrant.stores.server import ServerStore
+from msmarco_qdrant.stores.server_collection import ServerCollection
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.contract.test_store import make_batch, make_spec
 from tests.encoding.tiny_models import Recipe, save_tiny

@@ -127,12 +127,11 @@ def _bring_in(
     from msmarco_qdrant._progress import ProgressDisplay
     from msmarco_qdrant.ingest import ingest_passages
     from msmarco_qdrant.migrate import check_collection_name
-    from msmarco_qdrant.stores import without_secret
+    from msmarco_qdrant.stores import shown_dsn
 
     check_collection_name(settings.collection)
     progress = ProgressDisplay()
-    place = without_secret(settings.store)
-    click.echo(f"ingesting into '{settings.collection}' in {place}", err=True)
+    click.echo(f"ingesting into '{settings.collection}' in {shown_dsn(settings.store)}", err=True)
     try:
         return ingest_passages(
             corpus,

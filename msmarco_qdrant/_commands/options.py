@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msmarco_qdrant.errors import UsageError
+
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.stores import Store
@@ -45,7 +47,12 @@ def settings_with(**given: str | None) -> Settings:
     """The environment's settings, with what was given on the command line on top."""
     from msmarco_qdrant.settings import load_settings
 
-    return load_settings({name: value for name, value in given.items() if value is not None})
+    settings = load_settings({name: value for name, value in given.items() if value is not None})
+    if settings.store == ":memory:":
+        raise UsageError(
+            "a store in memory ends with the command: pass a directory or the URL of a server"
+        )
+    return settings
 
 
 def opened(settings: Settings) -> AbstractContextManager[Store]:

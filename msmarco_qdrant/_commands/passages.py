@@ -85,6 +85,8 @@ def delete(
         try:
             deleted = delete_passages(place, asked, collection=settings.collection)
         except SourceError as exc:
+            if not len(asked):
+                raise
             raise SourceError(
                 f"{exc}. The passages of the lines before it may be gone already; mend the line "
                 "and run the same command again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msmarco_qdrant.stores.asynchronous import AsyncCollection, async_collection
-from msmarco_qdrant.stores.connection import NO_SETTINGS, Connection, without_secret
+from msmarco_qdrant.stores.connection import NO_SETTINGS, Connection, shown_dsn
 from msmarco_qdrant.stores.opening import check_creatable, open_store
 from msmarco_qdrant.stores.protocols import Capabilities, Collection, Store
 
@@ -17,5 +17,5 @@ __all__ = [
     "async_collection",
     "check_creatable",
     "open_store",
-    "without_secret",
+    "shown_dsn",
 ]

@@ -95,6 +95,17 @@ def without_secret(dsn: str) -> str:
     return f"{scheme}://..." if separator else dsn
 
 
+def shown_dsn(dsn: str) -> str:
+    """A DSN as it may be shown: a URL whole, if it holds nothing but a host and a port."""
+    if not is_url(dsn):
+        return dsn
+    try:
+        parse_address(dsn, NO_SETTINGS)
+    except UsageError:
+        return without_secret(dsn)
+    return dsn
+
+
 def parse_address(dsn: str, connection: Connection) -> Address:
     """The address that a URL means.
 

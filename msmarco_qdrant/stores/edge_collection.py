@@ -36,12 +36,11 @@ from msmarco_qdrant.stores.edge_requests import (
     spec_of,
 )
 from msmarco_qdrant.stores.faults import mapped
-from msmarco_qdrant.stores.points import SPARSE_VECTOR
+from msmarco_qdrant.stores.points import SPARSE_VECTOR, page_size, seq_bound
 
 if TYPE_CHECKING:
     import qdrant_edge
 
-_PAGE = 1000
 _CONFIG_FILE = "edge_config.json"
 
 
@@ -122,12 +121,19 @@ class EdgeCollection:
             for points in answers
         ]
 
-    def delete(self, ids: Sequence[PointId]) -> None:
-        """Remove points."""
+    def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
+        """Remove points, if they are not newer."""
         import qdrant_edge
 
+        old = qdrant_edge.RangeFloat(lte=seq_bound(up_to_seq))
+        chosen = qdrant_edge.Filter(
+            must=[
+                qdrant_edge.HasIdCondition({*ids}),
+                qdrant_edge.FieldCondition(key="seq", range=old),
+            ]
+        )
         with self._using("removing points") as shard:
-            shard.update(qdrant_edge.UpdateOperation.delete_points(list(ids)))
+            shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Every point's id and payload fields."""
@@ -136,7 +142,7 @@ class EdgeCollection:
         offset: Any = None
         while True:
             request = qdrant_edge.ScrollRequest(
-                limit=_PAGE, offset=offset, with_payload=list(fields)
+                limit=page_size(fields), offset=offset, with_payload=list(fields)
             )
             with self._using("reading points") as shard:
                 records, offset = shard.scroll(request)

@@ -49,6 +49,8 @@ from msmarco_qdrant.errors import (
 
 _PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED"})
 _DISTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "security handshaker")
+_NOT_TLS = ("WRONG_VERSION_NUMBER",)
+_NO_HOST = ("Domain name not found", "errors resolving", "DNS resolution failed")
 _CUT = ("Stream removed", "RST_STREAM", "Socket closed", "Connection reset", "GOAWAY")
 
 # What a message looks like, of whichever engine, and the error it stands for; the first that
@@ -63,6 +65,7 @@ _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"No space left|Permission denied", StoreUnavailableError),
 )
 # What a status of the server stands for, whatever its message.
+_ACCESS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _STATUSES: dict[str, type[StoreError]] = {
     "UNAUTHENTICATED": StoreAccessError,
     "PERMISSION_DENIED": StoreAccessError,
@@ -77,10 +80,34 @@ _NEXT_STEPS: dict[type[StoreError], str] = {
     StoreInUseError: "another process has this collection open",
 }
 
+_PORT = (
+    "is Qdrant running, with its gRPC port open? It is 6334 unless MSMARCO_QDRANT_GRPC_PORT, "
+    "Connection(grpc_port=...) or a grpc:// URL says otherwise; the port 6333 speaks HTTP only"
+)
+_CERTIFICATE = (
+    "its certificate is not trusted: set MSMARCO_QDRANT_TLS_CA, or pass Connection(tls_ca=...), to "
+    "the file of the certificate that signed it, and spell the host as the certificate does"
+)
+_BUSY = "the server is overloaded or cannot be reached: try again later"
+# Words of what gRPC says when it reached nobody, and the next step; the first that fits counts.
+_CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (_NOT_TLS, f"the port is not encrypted: use grpc:// or http://, if it is Qdrant's; {_PORT}"),
+    (_DISTRUSTED, _CERTIFICATE),
+    (_NO_HOST, "no host of that name is known: check how the URL is spelt"),
+    (("Connection refused",), f"nothing listens there: {_PORT}"),
+    (("failed to connect",), f"no Qdrant speaks gRPC there: {_PORT}"),
+    (
+        ("Socket closed",),
+        "it was cut off: try again later, or, if it expects TLS, use grpcs:// or https://",
+    ),
+)
+
 
 def is_passing(exc: BaseException) -> bool:
     """Whether the same call may succeed a little later."""
     status, message = _told(exc)
+    if _any_in((*_DISTRUSTED, *_NOT_TLS), message):
+        return False
     return status in _PASSING or (
         status in ("UNKNOWN", "INTERNAL", "CANCELLED") and _any_in(_CUT, message)
     )
@@ -107,9 +134,10 @@ def mapped(exc: Exception, action: str, place: str) -> StoreError:
     """
     status, message = _told(exc)
     text = f"{action} in {place} failed: {message}"
-    if is_passing(exc):
-        return StoreUnavailableError(_not_reached(text, status, message))
-    kind = _kind_by_message(message) or _STATUSES.get(status, StoreError)
+    if is_passing(exc) or status in _PASSING:
+        return StoreUnavailableError(f"{text}; {_why_not_reached(exc, message)}")
+    told = None if status in _ACCESS else _kind_by_message(message)
+    kind = told or _STATUSES.get(status, StoreError)
     step = _NEXT_STEPS.get(kind)
     return kind(f"{text}; {step}" if step else text)
 
@@ -130,21 +158,14 @@ def _kind_by_message(message: str) -> type[StoreError] | None:
     return next((kind for form, kind in _MESSAGES if re.search(form, message)), None)
 
 
-def _not_reached(text: str, status: str, message: str) -> str:
-    if _any_in(_DISTRUSTED, message):
+def _why_not_reached(exc: BaseException, message: str) -> str:
+    """The likely cause, and the next step."""
+    if asked := asked_to_wait_s(exc):
         return (
-            f"{text}; its certificate is not trusted: set MSMARCO_QDRANT_TLS_CA, or pass "
-            "Connection(tls_ca=...), to the file of the certificate that signed it, and spell the "
-            "host as the certificate does"
+            f"it asked to be left alone for {asked:.0f} s, longer than MSMARCO_QDRANT_RETRY_S "
+            "(Connection(retry_s=...)) allows: try again later, or allow more"
         )
-    if status == "UNAVAILABLE" and _any_in(("Connection refused", "failed to connect"), message):
-        who = "nothing listens" if "Connection refused" in message else "no Qdrant speaks gRPC"
-        return (
-            f"{text}; {who} there: is Qdrant running, with its gRPC port open? It is "
-            "6334 unless MSMARCO_QDRANT_GRPC_PORT, Connection(grpc_port=...) or a grpc:// URL "
-            "says otherwise; the port 6333 speaks HTTP only"
-        )
-    return f"{text}; the server is overloaded or cannot be reached: try again later"
+    return next((step for words, step in _CAUSES if _any_in(words, message)), _BUSY)
 
 
 def _any_in(words: tuple[str, ...], message: str) -> bool:

@@ -25,6 +25,12 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
     Raises:
         StoreCorruptError: If it is of another version or was never written.
     """
+    if value is None:
+        raise StoreCorruptError(
+            f"collection '{name}' holds no metadata of msmarco-qdrant: something else made it, or "
+            "its creation was interrupted; choose another name, or, if it is yours, "
+            f"`msmarco-qdrant drop {name} --yes`"
+        )
     try:
         found = value["schema_version"]
         if found != SCHEMA_VERSION:

@@ -19,8 +19,11 @@ def stands_for(alias: str, physical: str) -> bool:
 
 def unknown_collection(name: str, aliases: Mapping[str, str], dsn: str) -> CollectionNotFoundError:
     """The error for a name that leads nowhere, with those there are."""
-    known = ", ".join(sorted(aliases)) or "none"
+    if not aliases:
+        return CollectionNotFoundError(
+            f"no collection '{name}' in {dsn}; there is none at all: ingest into one first"
+        )
     return CollectionNotFoundError(
-        f"no collection '{name}' in {dsn}; there: {known}. Pass one of them with --collection, "
-        "or ingest into a new one"
+        f"no collection '{name}' in {dsn}; there: {', '.join(sorted(aliases))}. Pass one of them "
+        "with --collection, or ingest into a new one"
     )

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msmarco_qdrant.errors import PidCollisionError, StoreCorruptError
@@ -37,6 +38,7 @@ NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "passages.msmarco-qdrant")
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
 _MAX_NUMBER = 2**64 - 1
+_PAGE, _PAGE_OF_TEXTS = 1000, 100
 
 
 def point_id(pid: str) -> PointId:
@@ -118,6 +120,17 @@ def passage_of(id_: PointId, payload: Mapping[str, Any]) -> Passage:
             "collection; ingest the passage again"
         )
     return Passage(pid, text, meta)
+
+
+def seq_bound(seq: int) -> float:
+    """The least float64 that is not under a `seq`, which ranges of the engines compare with."""
+    bound = float(seq)
+    return bound if bound >= seq else math.nextafter(bound, math.inf)
+
+
+def page_size(fields: Sequence[str]) -> int:
+    """How many points to read at once: whole texts may have a megabyte each."""
+    return _PAGE_OF_TEXTS if "text" in fields else _PAGE
 
 
 class SeqClock:

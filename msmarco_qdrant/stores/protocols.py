@@ -64,8 +64,13 @@ class Collection(Protocol):
         """The named payload fields of those ids that exist."""
         ...
 
-    def delete(self, ids: Sequence[PointId]) -> None:
-        """Remove the points of those ids that exist. Durable after the next `flush()`."""
+    def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
+        """Remove the points of those ids that exist and whose `seq` is not higher.
+
+        So what another writer has brought back since the caller looked stays, however often the
+        call is repeated. `seq` is compared as a float64: to some hundred nanoseconds. Durable
+        after the next `flush()`.
+        """
         ...
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:

@@ -20,6 +20,7 @@ _T = TypeVar("_T")
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 10.0
+_WORTH_A_WARNING_S, _WARNING_EVERY_S = 2.0, 10.0
 
 
 class Retries:
@@ -36,6 +37,7 @@ class Retries:
         self._total_s = total_s
         self._stopped = threading.Event()
         self._quiet_until = 0.0  # in seconds of the monotonic clock
+        self._next_warning = 0.0
 
     def call(self, function: Callable[[], _T], *, total_s: float | None = None) -> _T:
         """Call a function until it answers, fails for good, or the time is up.
@@ -91,7 +93,7 @@ class Retries:
             "retry": retry_if_exception(is_passing),
             "wait": partial(self._wait, total_s),
             "stop": stop_before_delay(total_s) | stop_when_event_set(self._stopped),
-            "before_sleep": _tell,
+            "before_sleep": partial(self._tell, total_s),
             "reraise": True,
         }
 
@@ -108,7 +110,18 @@ class Retries:
         """Wait, but not beyond `stop`."""
         self._stopped.wait(seconds)
 
-
-def _tell(state: RetryCallState) -> None:
-    if state.outcome and (exc := state.outcome.exception()):
-        _log.info("attempt %d failed (%s); trying again", state.attempt_number, described(exc))
+    def _tell(self, total_s: float, state: RetryCallState) -> None:
+        """Warn of a fault that lasts, now and then; a short one is a matter for a closer look."""
+        exc = state.outcome.exception() if state.outcome else None
+        lasted = state.seconds_since_start or 0.0
+        level = logging.INFO
+        if lasted >= _WORTH_A_WARNING_S and time.monotonic() >= self._next_warning:
+            level = logging.WARNING
+            self._next_warning = time.monotonic() + _WARNING_EVERY_S
+        _log.log(
+            level,
+            "attempt %d failed (%s); trying again for up to %.0f s",
+            state.attempt_number,
+            described(exc) if exc else "",
+            max(0.0, total_s - lasted),
+        )

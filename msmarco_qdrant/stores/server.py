@@ -1,33 +1,21 @@
-"""A Qdrant server over gRPC, or qdrant-client's local mode in memory. The adapter to both.
-
-Writes go through the public gRPC stub with messages of our own (`wire`); everything else is
-qdrant-client's own methods. The local mode is the same code but for writing and waiting.
-"""
+"""A Qdrant server over gRPC, or qdrant-client's local mode in memory."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import (
     SchemaError,
-    StoreCorruptError,
-    StoreError,
     UnsupportedError,
 )
 from msmarco_qdrant.records import (
-    CollectionInfo,
     CollectionMetadata,
     CollectionSpec,
-    DenseQuery,
-    PointBatch,
-    PointId,
-    ScoredPoint,
 )
 from msmarco_qdrant.stores import server_requests as requests
 from msmarco_qdrant.stores.connection import Connection, parse_address
@@ -36,11 +24,11 @@ from msmarco_qdrant.stores.names import stands_for, unknown_collection
 from msmarco_qdrant.stores.protocols import Capabilities
 from msmarco_qdrant.stores.retry import Retries
 from msmarco_qdrant.stores.server_async import AsyncServerCollection
+from msmarco_qdrant.stores.server_collection import ServerCollection
 from msmarco_qdrant.stores.server_link import Link, connect
-from msmarco_qdrant.stores.wire import upsert_requests
 
 if TYPE_CHECKING:
-    from qdrant_client import grpc, models
+    from qdrant_client import models
 
 SERVER = Capabilities(
     engine="Server", ann=True, payload_indexes=True, quantisation=True, multi_process=True
@@ -50,8 +38,6 @@ IN_MEMORY = Capabilities(
 )
 
 _METADATA_KEY = "msmarco_qdrant"
-_PAGE = 1000
-_INDEX_POLL_S = (0.05, 2.0)
 
 
 class ServerStore:
@@ -114,9 +100,11 @@ class ServerStore:
         """Remove a physical collection and its aliases; see `Store`."""
         if name not in self._physical():
             raise unknown_collection(name, self.aliases(), self.dsn)
+        # It takes its aliases along. In the other order, a crash between would leave passages that
+        # a later creation would find.
+        self._delete_collection(name)
         aliases = [alias for alias, physical in self.aliases().items() if physical == name]
         self._change_aliases([_delete_alias(alias) for alias in aliases])
-        self._delete_collection(name)
 
     def collection(self, name: str) -> ServerCollection:
         """The collection behind a name; see `Store`."""
@@ -185,12 +173,14 @@ class ServerStore:
         try:
             self._link.call("creating the collection", create)
         except SchemaError:
+            if name in self.aliases().values():
+                raise
             found = self._told(name)
-            if not _is_of_plan(found, spec):
+            if found.points_count or not _is_of_plan(found, spec):
                 raise SchemaError(
-                    f"a collection '{name}' of another model exists in {self.dsn}, and no name "
-                    "stands for it: another process is creating it just now, or was interrupted; "
-                    f"`msmarco-qdrant drop {name} --yes` removes it"
+                    f"a collection '{name}' exists in {self.dsn}, of another model or with points "
+                    "in it, and no name stands for it: another process is creating it just now, or "
+                    f"was interrupted; `msmarco-qdrant drop {name} --yes` removes it"
                 ) from None
 
     def _index_fields(self, name: str, spec: CollectionSpec) -> None:
@@ -233,199 +223,6 @@ class ServerStore:
         if physical not in self._physical():
             raise unknown_collection(name, aliases, self.dsn)
         return physical
-
-
-class ServerCollection:
-    """A physical collection; see `Collection` for what its methods promise.
-
-    Every write waits until the server has synced it, so `flush` has nothing left to do.
-    """
-
-    def __init__(
-        self, link: Link, name: str, senders: ThreadPoolExecutor, connection: Connection
-    ) -> None:
-        self._link = link
-        self._client = link.client
-        self._name = name
-        self._senders = senders
-        self._connection = connection
-
-    def info(self) -> CollectionInfo:
-        """Counts, index state and settings."""
-        told = self._told()
-        try:
-            spec = requests.to_spec(told)
-        except ValueError as exc:
-            raise StoreCorruptError(
-                f"collection '{self._name}' was not made by msmarco-qdrant: {exc}"
-            ) from exc
-        count = partial(self._client.count, self._name, exact=True)
-        return requests.to_info(
-            self._name,
-            told,
-            spec,
-            points=self._link.call("counting points", count).count,
-            last_seq=self._last_seq(told),
-        )
-
-    def upsert(self, batch: PointBatch) -> None:
-        """Write points: several requests at once, each durable when it is answered."""
-        if not batch.ids:
-            return
-        self._link.check_open()  # the senders would wait for ever in a forked child
-        if self._link.is_remote:
-            self._send(batch)
-            return
-        points = requests.point_structs(batch)
-        self._link.call("writing points", partial(self._client.upsert, self._name, points))
-
-    def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
-        """Replace payloads and leave vectors."""
-        from qdrant_client import models
-
-        operations: list[models.UpdateOperation] = [
-            models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(payload=payload, points=[requests.from_id(id_)])
-            )
-            for id_, payload in zip(ids, payloads, strict=True)
-        ]
-        for part in in_batches(operations, self._connection.batch_points):
-            update = partial(self._client.batch_update_points, self._name, part, wait=True)
-            self._link.call("writing payloads", update)
-
-    def retrieve(
-        self, ids: Sequence[PointId], fields: Sequence[str]
-    ) -> Mapping[PointId, dict[str, Any]]:
-        """Payload fields of those ids that exist."""
-        found: dict[PointId, dict[str, Any]] = {}
-        for page in in_batches(map(requests.from_id, ids), _PAGE):
-            read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))
-            records = self._link.call("reading points", read)
-            found.update((requests.to_id(record.id), record.payload or {}) for record in records)
-        return found
-
-    def delete(self, ids: Sequence[PointId]) -> None:
-        """Remove points."""
-        from qdrant_client import models
-
-        for page in in_batches(map(requests.from_id, ids), _PAGE):
-            chosen = models.PointIdsList(points=[*page])
-            remove = partial(self._client.delete, self._name, chosen, wait=True)
-            self._link.call("removing points", remove)
-
-    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
-        """Every point's id and payload fields."""
-        offset: models.ExtendedPointId | None = None
-        while True:
-            scroll = partial(
-                self._client.scroll,
-                self._name,
-                limit=_PAGE,
-                offset=offset,
-                with_payload=list(fields),
-            )
-            records, offset = self._link.call("reading points", scroll)
-            for record in records:
-                yield requests.to_id(record.id), record.payload or {}
-            if offset is None:
-                return
-
-    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
-        """Answer queries in one batch."""
-        asked = [requests.query_request(query, ann=self._link.is_remote) for query in queries]
-        search = partial(self._client.query_batch_points, self._name, asked)
-        answers = self._link.call("searching", search)
-        return [requests.to_scored(answer.points) for answer in answers]
-
-    def flush(self) -> None:
-        """Nothing is left to sync: every write has waited for it."""
-        self._link.check_open()
-
-    def optimize(self) -> None:
-        """Wait until the server has built the indexes."""
-        if not self._link.is_remote:
-            return
-        if self._told().status == "grey":  # it waits for a change of settings, even an empty one
-            self._wake_optimizer()
-        self._wait_for_indexes()
-
-    def _send(self, batch: PointBatch) -> None:
-        """Send a batch's requests, some at once; all are answered or failed when this returns."""
-        to_send = upsert_requests(
-            self._name,
-            batch,
-            max_points=self._connection.batch_points,
-            max_bytes=self._connection.batch_bytes,
-        )
-        under_way: list[Future[None]] = []
-        errors: list[BaseException | None] = []
-        try:
-            for request in to_send:
-                if len(under_way) >= self._connection.in_flight:
-                    under_way.pop(0).result()
-                under_way.append(self._submit(request))
-        except Exception as exc:  # noqa: BLE001  # raised below, when nothing is under way any more
-            errors.append(exc)
-        errors += [future.exception() for future in under_way]
-        for error in errors:
-            if error is not None:
-                raise error
-
-    def _submit(self, request: grpc.UpsertPoints) -> Future[None]:
-        try:
-            return self._senders.submit(self._send_one, request)
-        except RuntimeError:  # the store was closed meanwhile
-            self._link.check_open()
-            raise
-
-    def _send_one(self, request: grpc.UpsertPoints) -> None:
-        write = partial(
-            self._client.grpc_points.Upsert, request, timeout=self._connection.timeout_s
-        )
-        self._link.call("writing points", write)
-
-    def _last_seq(self, told: models.CollectionInfo) -> int:
-        from qdrant_client import models
-
-        if self._link.is_remote and "seq" not in told.payload_schema:
-            return 0  # its creation was interrupted before the index: nothing was written
-        newest_first = models.OrderBy(key="seq", direction=models.Direction.DESC)
-        scroll = partial(
-            self._client.scroll, self._name, limit=1, order_by=newest_first, with_payload=["seq"]
-        )
-        records, _ = self._link.call("reading the last seq", scroll)
-        return int(records[0].payload["seq"]) if records and records[0].payload else 0
-
-    def _told(self) -> models.CollectionInfo:
-        read = partial(self._client.get_collection, self._name)
-        return self._link.call("reading its state", read)
-
-    def _wake_optimizer(self) -> None:
-        from qdrant_client import models
-
-        wake = partial(
-            self._client.update_collection,
-            self._name,
-            optimizers_config=models.OptimizersConfigDiff(),
-        )
-        self._link.call("starting the optimizers", wake)
-
-    def _wait_for_indexes(self) -> None:
-        """Ask until the server says that it is done: it has no call that waits for it."""
-        from tenacity import Retrying, retry_if_result, wait_exponential
-
-        first, longest = _INDEX_POLL_S
-        tries = Retrying(
-            retry=retry_if_result(lambda told: told.status in ("yellow", "grey")),
-            wait=wait_exponential(multiplier=first, max=longest),
-            sleep=self._link.retries.sleep,
-        )
-        told = tries(self._told)
-        if told.status == "red":
-            raise StoreError(
-                f"building the index of {self._name} failed: {told.optimizer_status}; every "
-                "passage is there, run optimize again"
-            )
 
 
 def _is_of_plan(told: models.CollectionInfo, spec: CollectionSpec) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.records import (
@@ -22,7 +22,7 @@ from msmarco_qdrant.records import (
     StorageSettings,
 )
 from msmarco_qdrant.stores.json_path import json_path
-from msmarco_qdrant.stores.points import HIT_FIELDS, OVERSAMPLING, SPARSE_VECTOR
+from msmarco_qdrant.stores.points import HIT_FIELDS, OVERSAMPLING, SPARSE_VECTOR, seq_bound
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -203,6 +203,15 @@ def point_structs(batch: PointBatch) -> list[models.PointStruct]:
             batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
         )
     ]
+
+
+def old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSelector:
+    """The points of those ids that are not newer than a `seq`."""
+    from qdrant_client import models
+
+    known = models.HasIdCondition(has_id=[from_id(id_) for id_ in ids])
+    old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
+    return models.FilterSelector(filter=models.Filter(must=[known, old]))
 
 
 def from_id(point: PointId) -> int | str:

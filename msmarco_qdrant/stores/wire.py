@@ -9,10 +9,10 @@ that qdrant-client itself makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.records import PointBatch, PointId, SparseVector
+from msmarco_qdrant.records import PointBatch, PointId
 from msmarco_qdrant.stores.points import SPARSE_VECTOR
 
 if TYPE_CHECKING:
@@ -44,8 +44,37 @@ def upsert_requests(
     import numpy as np
 
     rows = np.ascontiguousarray(batch.dense, dtype="<f4")
-    for start, stop in _cuts(batch, max_points, max_bytes):
+    for start, stop in cuts(_sizes(batch), max_points, max_bytes):
         yield _request(collection, batch, rows, start, stop)
+
+
+def cuts(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where to cut a batch, by count and by bytes, as pairs of start and end.
+
+    Args:
+        sizes: Each point's bytes.
+        max_points: Points between two cuts at most.
+        max_bytes: Bytes between two cuts at most, if it is more than one point.
+    """
+    start = stop = total = 0
+    for stop, size in enumerate(sizes):
+        if stop > start and (stop - start >= max_points or total + size > max_bytes):
+            yield start, stop
+            start, total = stop, 0
+        total += size
+    if total:
+        yield start, stop + 1
+
+
+def payload_bytes(payload: dict[str, Any]) -> int:
+    """Bytes that a point takes without its vectors, at most; serialising it would cost more."""
+    pid, text, meta = payload.get("pid", ""), payload.get("text", ""), payload.get("meta")
+    return (
+        (len(text) if text.isascii() else len(text.encode()))
+        + len(pid.encode())
+        + (_META_BYTES * len(str(meta).encode("utf-8", "surrogatepass")) if meta else 0)
+        + _OTHER_BYTES
+    )
 
 
 def grpc_id(point: PointId) -> grpc.PointId:
@@ -76,30 +105,10 @@ def _request(
     return request
 
 
-def _cuts(batch: PointBatch, max_points: int, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """Where to cut a batch, by count and by bytes."""
-    start = size = 0
-    for index, (sparse, payload) in enumerate(zip(batch.sparse, batch.payloads, strict=True)):
-        point = _bytes_of(batch.dense.shape[1], sparse, payload)
-        if index > start and (index - start >= max_points or size + point > max_bytes):
-            yield start, index
-            start, size = index, 0
-        size += point
-    if start < len(batch.ids):
-        yield start, len(batch.ids)
-
-
-def _bytes_of(dimension: int, sparse: SparseVector, payload: dict[str, Any]) -> int:
-    """Bytes that a point takes, at most, without the cost of serialising it."""
-    pid, text, meta = payload["pid"], payload["text"], payload["meta"]
-    return (
-        _FLOAT32_BYTES * dimension
-        + _SPARSE_ENTRY_BYTES * len(sparse.indices)
-        + (len(text) if text.isascii() else len(text.encode()))
-        + len(pid.encode())
-        + (_META_BYTES * len(str(meta).encode("utf-8", "surrogatepass")) if meta else 0)
-        + _OTHER_BYTES
-    )
+def _sizes(batch: PointBatch) -> Iterator[int]:
+    dense = _FLOAT32_BYTES * batch.dense.shape[1]
+    for sparse, payload in zip(batch.sparse, batch.payloads, strict=True):
+        yield dense + _SPARSE_ENTRY_BYTES * len(sparse.indices) + payload_bytes(payload)
 
 
 def _dense_prefix(dimension: int) -> bytes:

@@ -156,13 +156,25 @@ def test_an_empty_file_deletes_nothing(filled: str, passages: Sequence[Passage])
 
 def test_a_line_with_a_tab_is_an_error(filled: str, passages: Sequence[Passage]) -> None:
     """A file of passages is not a file of pids; the message says where and what to do."""
-    Path("pids.txt").write_text("1\tlondon is a big city\n")
+    for before, again in (("", False), ("nobody\n", True)):
+        Path("pids.txt").write_text(f"{before}1\tlondon is a big city\n")
+
+        done = command("delete", "--from", "pids.txt", "--store", filled)
+
+        assert (1, "") == (done.status, done.out)
+        assert "no pid stands there: it holds a tab; give one pid a line" in done.err
+        assert again == ("run the same command again" in done.err)
+    assert 5 == len(pids_in(filled, passages))
+
+
+def test_a_line_of_json_is_an_error(filled: str, passages: Sequence[Passage]) -> None:
+    """An export is not a file of pids."""
+    Path("pids.txt").write_text('{"pid": "1", "text": "london is a big city"}\n')
 
     done = command("delete", "--from", "pids.txt", "--store", filled)
 
-    assert (1, "") == (done.status, done.out)
-    assert "Error: pids.txt:1: no pid stands there: it holds a tab; give one pid a line" in done.err
-    assert "run the same command again" in done.err
+    assert 1 == done.status
+    assert "looks like a JSON object; give one pid a line" in done.err
     assert 5 == len(pids_in(filled, passages))
 
 

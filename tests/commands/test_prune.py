@@ -98,7 +98,7 @@ def test_rejects_forbid_to_prune(place: str) -> None:
     assert 1 == done.status
     assert "rows that did not go in: 1, written to r.jsonl" == where
     assert "the first of them: source.tsv, line 10: no tab: expected pid<TAB>text" == first
-    assert error.startswith("Error: nothing was pruned: 1 rows were rejected")
+    assert error.startswith("Error: nothing was pruned: rows were rejected (1)")
     assert "9 no tab" == json.loads(Path("r.jsonl").read_text())["raw"]
     assert 10 == held(place)
 

@@ -211,12 +211,23 @@ def test_quantisation_is_there_or_refused(store: Store, things: str) -> None:
 def test_points_are_removed(collection: Collection) -> None:
     """Those that exist; they are neither found nor seen any more."""
     collection.upsert(make_batch([1, 2, UUID_ID], [[1, 0, 0, 0]] * 3))
-    collection.delete([2, UUID_ID, 99])
+    collection.delete([2, UUID_ID, 99], up_to_seq=2**62)
     collection.flush()
     assert collection.info().points == 1
     assert list(collection.retrieve([1, 2, UUID_ID], ["pid"])) == [1]
     (points,) = collection.query([ask([1, 0, 0, 0])])
     assert [point.id for point in points] == [1]
+
+
+def test_what_is_newer_is_not_removed(collection: Collection) -> None:
+    """However often it is repeated; a seq is told from the next by the nearest float64."""
+    seq = 1_700_000_000_000_000_000
+    collection.upsert(make_batch([1, 2], [[1, 0, 0, 0]] * 2, seq=seq))
+    collection.upsert(make_batch([2], [[1, 0, 0, 0]], seq=seq + 1000))
+    for _ in range(2):
+        collection.delete([1, 2], up_to_seq=seq)
+        collection.flush()
+        assert [2] == [point for point, _ in collection.scan(["pid"])]
 
 
 def test_a_scan_sees_every_point_once(collection: Collection) -> None:
@@ -234,7 +245,7 @@ def test_a_scan_may_remove_what_it_saw(collection: Collection) -> None:
     collection.upsert(make_batch(range(2500), [[1, 0, 0, 0]] * 2500))
     for point, _ in collection.scan(["pid"]):
         if isinstance(point, int) and point % 500 == 0:
-            collection.delete([point])
+            collection.delete([point], up_to_seq=2**62)
     assert collection.info().points == 2495
 
 
@@ -391,7 +402,7 @@ def test_a_dropped_collection_is_of_no_use(
 def test_an_empty_batch_is_no_error(collection: Collection) -> None:
     """Nothing to write, to read or to remove."""
     collection.upsert(make_batch([], np.empty((0, DIMENSION)).tolist()))
-    collection.delete([])
+    collection.delete([], up_to_seq=2**62)
     collection.replace_payloads([], [])
     assert {} == collection.retrieve([], ["pid"])
     assert [] == collection.query([])

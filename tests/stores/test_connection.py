@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.stores import NO_SETTINGS, Connection, without_secret
-from msmarco_qdrant.stores.connection import Address, is_url, parse_address
+from msmarco_qdrant.stores import NO_SETTINGS, Connection
+from msmarco_qdrant.stores.connection import Address, is_url, parse_address, without_secret
 
 HIDDEN = "hunter2"
 ELSEWHERE = Connection(grpc_port=7334)

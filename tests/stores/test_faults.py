@@ -147,7 +147,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
     "metadata that were never put": (
         lambda place: place.store.metadata("unnamed__0001"),
         StoreCorruptError,
-        "collection 'unnamed__0001' has no metadata",
+        "collection 'unnamed__0001' holds no metadata",
     ),
     "a second creation": (
         lambda place: place.store.create_collection("things__0001", make_spec(place.store)),
@@ -231,11 +231,11 @@ def test_a_status_becomes_an_error_of_ours(server: LoopbackServer, status: str) 
         (
             Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=7),
             StoreUnavailableError,
-            "Retry after 7s; the server is overloaded or cannot be reached: try again later",
+            "Retry after 7s; it asked to be left alone for 7 s, longer than MSMARCO_QDRANT_RETRY_S",
         ),
         (Refused(grpc.StatusCode.RESOURCE_EXHAUSTED), StoreUnavailableError, "Rate limiting"),
         (Refused(grpc.StatusCode.DEADLINE_EXCEEDED), StoreUnavailableError, "timed out after 60s"),
-        (LostAnswer(), StoreUnavailableError, "cannot be reached: try again later"),
+        (LostAnswer(), StoreUnavailableError, "it was cut off: try again later"),
     ],
     ids=str,
 )

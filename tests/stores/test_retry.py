@@ -371,7 +371,7 @@ def test_after_stop_nothing_waits(clock: Clock) -> None:
 
 
 def test_each_failure_that_passes_is_logged(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    """With its number and the server's words, at the level of information."""
+    """With its number and the server's words; as a warning when it lasts, but not each time."""
     failures: list[Exception] = [
         Failure("UNAVAILABLE", "no route"),
         asked_to_wait(7),
@@ -379,11 +379,14 @@ def test_each_failure_that_passes_is_logged(clock: Clock, caplog: pytest.LogCapt
     ]
     with caplog.at_level(logging.INFO, "msmarco_qdrant"):
         Policy(60, clock).call(Script(failures, clock))
+    told = [record.getMessage().partition("; ") for record in caplog.records]
     assert [
-        "attempt 1 failed (UNAVAILABLE: no route); trying again",
-        "attempt 2 failed (RESOURCE_EXHAUSTED: too many requests); trying again",
-        "attempt 3 failed (ABORTED: ABORTED); trying again",
-    ] == [record.getMessage() for record in caplog.records]
+        "attempt 1 failed (UNAVAILABLE: no route)",
+        "attempt 2 failed (RESOURCE_EXHAUSTED: too many requests)",
+        "attempt 3 failed (ABORTED: ABORTED)",
+    ] == [first for first, _, _ in told]
+    assert {"trying again for up to"} == {rest.rpartition(" to ")[0] + " to" for _, _, rest in told}
+    assert ["INFO", "INFO", "WARNING"] == [record.levelname for record in caplog.records]
 
 
 # ---- coroutines ------------------------------------------------------------------------------
