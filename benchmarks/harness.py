@@ -15,15 +15,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "msmarco_qdrant" / "sample"
+PACKAGES = ("torch", "sentence-transformers", "qdrant-edge-py")
 
 
 def data_folder() -> Path:
     """The real MS MARCO passages: `$MSMARCO_QDRANT_DATA/msmarco-47k`, or beside the checkout."""
-    root = Path(os.environ.get("MSMARCO_QDRANT_DATA", ROOT.parent / "shared" / "data"))
-    folder = root / "msmarco-47k"
+    folder = _data_wanted()
     if not folder.is_dir():
         sys.exit(f"no data at {folder}: set MSMARCO_QDRANT_DATA")
     return folder
+
+
+def _data_wanted() -> Path:
+    root = Path(os.environ.get("MSMARCO_QDRANT_DATA", ROOT.parent / "shared" / "data"))
+    return root / "msmarco-47k"
 
 
 def read_passages(limit: int | None = None) -> list[tuple[str, str]]:
@@ -31,8 +37,29 @@ def read_passages(limit: int | None = None) -> list[tuple[str, str]]:
     with gzip.open(
         data_folder() / "collection.tsv.gz", "rt", encoding="utf-8", newline="\n"
     ) as file:
-        rows = [line.rstrip("\n").partition("\t")[::2] for line in file]
-    return rows[:limit]
+        return _rows(file)[:limit]
+
+
+def some_passages(count: int) -> list[tuple[str, str]]:
+    """The first real passages if they are here, else the 300 of the packaged sample; or fewer."""
+    if _data_wanted().is_dir():
+        return read_passages(count)
+    print(f"no data at {_data_wanted()}: taking the packaged sample", file=sys.stderr)
+    with (SAMPLE / "passages.tsv").open(encoding="utf-8", newline="\n") as file:
+        return _rows(file)[:count]
+
+
+def some_queries() -> list[str]:
+    """The phrases of MS MARCO dev if they are here, else those of the packaged sample."""
+    folder = _data_wanted()
+    path = folder / "queries.dev.tsv" if folder.is_dir() else SAMPLE / "queries.tsv"
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [phrase for _, phrase in _rows(file)]
+
+
+def _rows(lines: Iterable[str]) -> list[tuple[str, str]]:
+    parts = (line.rstrip("\n").partition("\t") for line in lines)
+    return [(first, rest) for first, _, rest in parts]
 
 
 def run_apart(script: str, *arguments: str) -> dict[str, Any]:
@@ -44,10 +71,9 @@ def run_apart(script: str, *arguments: str) -> dict[str, Any]:
     return result
 
 
-def machine() -> str:
+def machine(packages: Sequence[str] = PACKAGES) -> str:
     """The machine and the versions that decide a figure, in one line."""
-    names = ("torch", "sentence-transformers", "qdrant-edge-py")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
@@ -62,15 +88,19 @@ def _cpu() -> str:
     return f"{name} ({', '.join(bf16) or 'no bf16'})"
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 1) -> str:
     """Median with the least and the greatest."""
-    return f"{statistics.median(values):,.1f} ({min(values):,.1f} to {max(values):,.1f})"
+    shown = (statistics.median(values), min(values), max(values))
+    median, least, greatest = (f"{value:,.{digits}f}" for value in shown)
+    return f"{median} ({least} to {greatest})"
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A Markdown table on standard output."""
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], packages: Sequence[str] = PACKAGES
+) -> None:
+    """A Markdown table on standard output, and the machine, with the versions of some packages."""
     print(f"| {' | '.join(head)} |")
     print(f"|{' --- |' * len(head)}")
     for row in rows:
         print(f"| {' | '.join(str(cell) for cell in row)} |")
-    print(f"\n{machine()}\n")
+    print(f"\n{machine(packages)}\n")
