@@ -206,8 +206,8 @@ class CuttingProxy:
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = _Link(client, server)
-        link.start()
-        with self._lock:
+        with self._lock:  # whoever has seen a byte of it forwarded must be able to find it
+            link.start()
             ended = [one for one in self._links if one.over]
             self._links = [one for one in self._links if one not in ended] + [link]
         for one in ended:
