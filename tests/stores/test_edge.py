@@ -22,11 +22,26 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from msmarco_qdrant.records import CollectionSpec, HnswSettings, PointBatch, SparseVector
+from msmarco_qdrant.records import (
+    CollectionSpec,
+    HnswSettings,
+    PointBatch,
+    SparseVector,
+    StorageSettings,
+)
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.edge import EdgeStore
 
-SPEC = CollectionSpec("dense-x", 64, "cosine", "bm25", HnswSettings(), {"seq": "integer"})
+# Not quantised: an index that takes a moment to build can be interrupted.
+SPEC = CollectionSpec(
+    "dense-x",
+    64,
+    "cosine",
+    "bm25",
+    HnswSettings(),
+    {"seq": "integer"},
+    StorageSettings(on_disk=False, quantisation="none"),
+)
 
 
 def fill(store_path: Path, count: int) -> None:
