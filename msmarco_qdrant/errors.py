@@ -21,6 +21,8 @@ The tree::
     │   ├── CollectionNotFoundError
     │   ├── SchemaError            a vector of a wrong name or dimension, a second creation
     │   └── PidCollisionError      a point holds another pid than its id stands for
+    ├── WorkerError                a process that tokenised has ended
+    ├── EncodeStoppedError         an encode into a folder ended early; `report` says how far
     └── IngestStoppedError         an ingest ended early; `report` says how far it got
         └── PruneRefusedError      the source lacks too much of the collection to remove it
 
@@ -34,7 +36,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.records import IngestReport
+    from msmarco_qdrant.records import EncodeReport, IngestReport
 
 
 class MsmarcoQdrantError(Exception):
@@ -57,7 +59,11 @@ class MissingExtraError(UsageError):
         super().__init__(
             f"{feature} needs the extra '{extra}': pip install 'msmarco-qdrant[{extra}]'"
         )
+        self.feature = feature
         self.extra = extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.feature, self.extra)  # so that it can come from another process
 
 
 class SourceError(MsmarcoQdrantError):
@@ -133,6 +139,22 @@ class IngestStoppedError(MsmarcoQdrantError):
     """
 
     def __init__(self, message: str, report: IngestReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class WorkerError(MsmarcoQdrantError):
+    """A process that worked for this one has ended before its time."""
+
+
+class EncodeStoppedError(MsmarcoQdrantError):
+    """An encode into a folder ended before its source did.
+
+    Attributes:
+        report: What was encoded and is on disk. Running the same encode again goes on from there.
+    """
+
+    def __init__(self, message: str, report: EncodeReport) -> None:
         super().__init__(message)
         self.report = report
 

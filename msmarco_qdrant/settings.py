@@ -10,6 +10,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.corpus import MAX_LINE_BYTES
+from msmarco_qdrant.encoding.options import (
+    CACHED_QUERIES,
+    BackendName,
+    EncoderOptions,
+    Precision,
+)
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest import WINDOW
 from msmarco_qdrant.records import Quantisation, StorageSettings
@@ -37,6 +43,10 @@ class Settings(BaseSettings):
         in_flight: Requests to a server under way at once.
         on_disk: Read the vectors of a new collection from disk as they are needed.
         quantisation: What a new collection searches in: "int8" or "none".
+        backend: What runs the model: "torch", "openvino", or "auto".
+        device: Where it runs, such as "cpu" or "cuda:1"; None for the best device.
+        precision: What it computes in; None for what the device is fast in.
+        cached_queries: How many phrases' vectors a client remembers, 0 for none.
         data: Where the tests and benchmarks find real MS MARCO data.
     """
 
@@ -64,6 +74,10 @@ class Settings(BaseSettings):
     in_flight: int = Field(default=NO_SETTINGS.in_flight, ge=1, le=64)
     on_disk: bool = StorageSettings().on_disk
     quantisation: Quantisation = StorageSettings().quantisation
+    backend: BackendName = "auto"
+    device: str | None = None
+    precision: Precision | None = None
+    cached_queries: int = Field(default=CACHED_QUERIES, ge=0)
     data: Path | None = None
 
     @property
@@ -78,6 +92,16 @@ class Settings(BaseSettings):
             batch_points=self.batch_points,
             batch_bytes=self.batch_bytes,
             in_flight=self.in_flight,
+        )
+
+    @property
+    def encoder_options(self) -> EncoderOptions:
+        """Where and how a model runs."""
+        return EncoderOptions(
+            backend=self.backend,
+            device=self.device,
+            precision=self.precision,
+            cached_queries=self.cached_queries,
         )
 
     @property

@@ -13,8 +13,10 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.encoding.tokenised import Tokenised
 from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError
 from msmarco_qdrant.records import (
     CollectionInfo,
@@ -53,7 +55,8 @@ class CostlessEncoder:
 
     def __init__(self, dimension: int = 64, *, salt: str = "", batch_size: int = 256) -> None:
         self.encoded = 0
-        self._salt = zlib.crc32(salt.encode())
+        self._lock = threading.Lock()
+        self._tokenizer = HashingTokenizer(zlib.crc32(salt.encode()))
         self._batch_size = batch_size
         identity = f"costless {dimension} {salt}".encode()
         self._card = EncoderCard(
@@ -68,15 +71,23 @@ class CostlessEncoder:
         """What a collection has to know about it."""
         return self._card
 
-    def encode_passages(self, texts: Sequence[str]) -> Iterator[EncodedBatch]:
+    @property
+    def tokenizer(self) -> HashingTokenizer:
+        """What makes passages into the hashes of their words."""
+        return self._tokenizer
+
+    def warm_up(self) -> None:
+        """Nothing happens once here."""
+
+    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
         """Encode passages, in their order."""
         import numpy as np
 
-        for start in range(0, len(texts), self._batch_size):
-            batch = texts[start : start + self._batch_size]
-            self.encoded += len(batch)
-            positions = np.arange(start, start + len(batch), dtype=np.int64)
-            yield EncodedBatch(positions, self._vectors(batch))
+        for start in range(0, len(passages), self._batch_size):
+            positions = np.arange(start, min(start + self._batch_size, len(passages)))
+            with self._lock:  # an encode has two shards under way at once
+                self.encoded += len(positions)
+            yield EncodedBatch(positions, self._vectors(passages.take(positions)))
 
     def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
         """Encode phrases: float32 `(len(phrases), dimension)`.
@@ -86,21 +97,47 @@ class CostlessEncoder:
         """
         import numpy as np
 
-        vectors = self._vectors(phrases)
+        vectors = self._vectors(self._tokenizer(phrases))
         if not np.isfinite(vectors).all():
             raise EncodingError("a phrase holds no word, so it has no vector")
         return vectors
 
-    def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _vectors(self, texts: Tokenised) -> NDArray[np.float32]:
         import numpy as np
 
-        vectors = np.zeros((len(texts), self._card.dimension), np.float32)
-        for row, text in enumerate(texts):
-            for word in _WORD.findall(text.lower()):
-                vectors[row, zlib.crc32(word.encode(), self._salt) % self._card.dimension] += 1
+        dimension = self._card.dimension
+        rows = np.repeat(np.arange(len(texts)), texts.lengths)
+        places = rows * dimension + texts.ids.view(np.uint32) % dimension
+        counts = np.bincount(places, minlength=len(texts) * dimension)
+        vectors = counts.reshape(len(texts), dimension).astype(np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors /= np.where(norms > 0, norms, np.nan)
         return vectors
+
+
+@dataclass(frozen=True, slots=True)
+class HashingTokenizer:
+    """A tokenizer whose tokens are words, and whose ids are hashes of them.
+
+    Attributes:
+        salt: Another salt makes other ids.
+    """
+
+    salt: int = 0
+
+    @property
+    def portable(self) -> bool:
+        """It can be pickled."""
+        return True
+
+    def __call__(self, texts: Sequence[str]) -> Tokenised:
+        """The hashes of each text's words, in lower case."""
+        import numpy as np
+
+        words = [_WORD.findall(text.lower()) for text in texts]
+        hashes = [zlib.crc32(word.encode(), self.salt) for found in words for word in found]
+        ids = np.array(hashes, np.uint32).view(np.int32)
+        return Tokenised.from_lengths(ids, [len(found) for found in words])
 
 
 class DiscardingCollection:

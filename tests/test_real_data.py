@@ -59,7 +59,7 @@ def test_vectors_are_the_librarys(part: list[Passage]) -> None:
     encoder = load_encoder(MODEL)
     texts = [passage.text for passage in part]
     ours = np.empty((len(texts), 384), np.float32)
-    for batch in encoder.encode_passages(texts):
+    for batch in encoder.encode_passages(encoder.tokenizer(texts)):
         ours[batch.positions] = batch.vectors
     library = SentenceTransformer(encoder.location, device="cpu").encode(texts)
     library /= np.linalg.norm(library, axis=1, keepdims=True)

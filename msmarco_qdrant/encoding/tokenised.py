@@ -1,0 +1,77 @@
+"""Token ids of many texts, end to end: what travels between tokenizer and forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokenised:
+    """Texts as token ids, special tokens included, without padding.
+
+    Attributes:
+        ids: int32 `(tokens,)`, the ids of all texts, one text after the other.
+        offsets: int64 `(n + 1,)`; text `i` is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 `(n,)`, tokens of each text."""
+        lengths: NDArray[np.int64] = self.offsets[1:] - self.offsets[:-1]
+        return lengths
+
+    @classmethod
+    def from_lengths(
+        cls, ids: NDArray[np.int32], lengths: Sequence[int] | NDArray[np.int64]
+    ) -> Tokenised:
+        """Cut `ids` into texts of so many tokens."""
+        import numpy as np
+
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        return cls(ids, offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tokenised]) -> Tokenised:
+        """The texts of several, in order."""
+        import numpy as np
+
+        ids = np.concatenate([part.ids for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls.from_lengths(ids, lengths)
+
+    def take(self, positions: NDArray[np.int64]) -> Tokenised:
+        """Some of the texts, in the order of `positions`, int64 `(m,)`."""
+        import numpy as np
+
+        taken = Tokenised.from_lengths(self.ids[:0], self.lengths[positions])
+        shifts = self.offsets[positions] - taken.offsets[:-1]
+        places = np.arange(taken.offsets[-1]) + np.repeat(shifts, taken.lengths)
+        return Tokenised(self.ids[places], taken.offsets)
+
+    def padded(self, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As rows of equal length.
+
+        Returns:
+            The ids, int64 `(n, longest)`, padded on the right with `pad_id`, and a mask of the
+            same shape and type: 1 where a token stands, 0 where there is padding.
+        """
+        import numpy as np
+
+        lengths = self.lengths
+        mask = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+        rows = np.full(mask.shape, pad_id, np.int64)
+        rows[mask] = self.ids
+        return rows, mask.astype(np.int64)

@@ -1,0 +1,136 @@
+"""Where and how an encoder runs: what is refused, and in which words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from msmarco_qdrant.encoding.options import CACHED_QUERIES, EncoderOptions, devices_of
+from msmarco_qdrant.errors import UsageError
+
+gpus = torch.cuda.device_count()
+
+
+def test_the_defaults_leave_it_to_the_device() -> None:
+    """Nothing is asked for but a memory of phrases."""
+    options = EncoderOptions()
+    assert ("auto", None, None, None, CACHED_QUERIES, False) == (
+        options.backend,
+        options.device,
+        options.precision,
+        options.tokens_per_batch,
+        options.cached_queries,
+        options.compiled,
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (
+            {"backend": "onnx"},
+            "backend 'onnx' is unknown: expected one of auto, torch, openvino",
+        ),
+        (
+            {"backend": ""},
+            "backend '' is unknown: expected one of auto, torch, openvino",
+        ),
+        (
+            {"precision": "fp16"},
+            "precision 'fp16' is unknown: expected one of float32, bfloat16, float16, int8",
+        ),
+        ({"tokens_per_batch": 0}, "tokens_per_batch=0: expected 1 or more"),
+        ({"tokens_per_batch": -5}, "tokens_per_batch=-5: expected 1 or more"),
+        ({"cached_queries": -1}, "cached_queries=-1: expected 0 or more"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(values: dict[str, Any], text: str) -> None:
+    """With what was given and what was expected."""
+    with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+        EncoderOptions(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({"backend": name} for name in ("auto", "torch", "openvino")),
+        *({"precision": name} for name in ("float32", "bfloat16", "float16", "int8")),
+        {"tokens_per_batch": 1},
+        {"cached_queries": 0},
+        {"compiled": True},
+    ],
+)
+def test_a_value_at_the_edge_is_taken(values: dict[str, Any]) -> None:
+    """Every name of the documentation, and the smallest of each number."""
+    options = EncoderOptions(**values)
+    assert values == {name: getattr(options, name) for name in values}
+
+
+# ---- devices ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (None, [None]),
+        ("cpu", ["cpu"]),
+        (" cpu ", ["cpu"]),
+        ("all", [f"cuda:{index}" for index in range(gpus)] or ["cpu"]),
+        *(("cuda", ["cuda"]) for _ in range(min(gpus, 1))),
+        *(("cuda:0, cuda:1", ["cuda:0", "cuda:1"]) for _ in range(gpus // 2)),
+    ],
+)
+def test_devices_of_a_name(device: str | None, expected: list[str | None]) -> None:
+    """None stays open, one is itself, "all" is every GPU or else the CPU."""
+    assert expected == devices_of(device)
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        *(
+            (
+                device,
+                (
+                    f"no device is called {name!r}: expected cpu, cuda, cuda:1, ..., several with "
+                    "commas, or all"
+                ),
+            )
+            for device, name in [
+                ("gpu", "gpu"),
+                ("", ""),
+                ("cpu,", ""),
+                ("cuda:x", "cuda:x"),
+                ("cuda:-1", "cuda:-1"),
+                ("cpu,all", "all"),
+            ]
+        ),
+        ("cpu,cpu", "the device 'cpu,cpu' names one twice"),
+        ("cuda:0, cuda:0", "the device 'cuda:0, cuda:0' names one twice"),
+        (
+            f"cuda:{gpus}",
+            f"the device cuda:{gpus} is not here: torch finds {gpus} of that kind that it can use",
+        ),
+        (
+            f"cpu,cuda:{gpus + 7}",
+            f"the device cuda:{gpus + 7} is not here: torch finds {gpus} of that kind that it can "
+            "use",
+        ),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: str, text: str) -> None:
+    """By its name, whether torch knows no such kind or this machine has too few."""
+    with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
+        devices_of(device)
+
+
+@pytest.mark.skipif(gpus > 0, reason="this machine has a GPU")
+def test_a_gpu_without_a_number_is_refused_where_there_is_none() -> None:
+    """The name "cuda" is that of the first GPU."""
+    with pytest.raises(
+        UsageError, match="the device cuda:0 is not here: torch finds 0 of that kind"
+    ):
+        devices_of("cuda")
