@@ -1,7 +1,8 @@
 """A Qdrant server that keeps nothing: it decodes each write, counts its points, and acknowledges.
 
-Just enough of Qdrant's gRPC services for a client to open one collection and write to it, so that
-a benchmark measures the client and not an engine. It says its port on the first line, ends when
+Just enough of Qdrant's gRPC services for a client to open a collection, or to make one, and write
+to it, so that a benchmark measures the client and not an engine. A collection that a client makes
+is remembered as it was asked for, nothing else is. It says its port on the first line, ends when
 its standard input ends, and then says what it took, as JSON.
 
     python benchmarks/acknowledging_server.py COLLECTION
@@ -95,6 +96,8 @@ def _root_service() -> Any:
 def _collections_service(collection: str) -> Any:
     from qdrant_client import grpc
 
+    made: dict[str, Any] = {}
+
     class Collections(grpc.CollectionsServicer):
         def List(self, *_: Any) -> grpc.ListCollectionsResponse:  # noqa: N802
             told = grpc.CollectionDescription(name=collection)
@@ -103,13 +106,58 @@ def _collections_service(collection: str) -> Any:
         def ListAliases(self, *_: Any) -> grpc.ListAliasesResponse:  # noqa: N802
             return grpc.ListAliasesResponse()
 
+        def CollectionExists(self, request: Any, _: Any) -> Any:  # noqa: N802
+            exists = grpc.CollectionExists(exists=request.collection_name in made)
+            return grpc.CollectionExistsResponse(result=exists)
+
+        def Create(self, request: Any, _: Any) -> Any:  # noqa: N802
+            made[request.collection_name] = request
+            return grpc.CollectionOperationResponse(result=True)
+
+        def Delete(self, request: Any, _: Any) -> Any:  # noqa: N802
+            return grpc.CollectionOperationResponse(
+                result=made.pop(request.collection_name, None) is not None
+            )
+
+        def Get(self, request: Any, _: Any) -> Any:  # noqa: N802
+            return grpc.GetCollectionInfoResponse(result=_info(made[request.collection_name]))
+
     return Collections()
+
+
+def _info(asked: Any) -> Any:
+    """What a server tells of a collection that was made as asked."""
+    from qdrant_client import grpc
+
+    params = grpc.CollectionParams(
+        shard_number=1, on_disk_payload=True, vectors_config=asked.vectors_config
+    )
+    config = grpc.CollectionConfig(
+        params=params,
+        hnsw_config=grpc.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000),
+        optimizer_config=grpc.OptimizersConfigDiff(
+            deleted_threshold=0.2,
+            vacuum_min_vector_number=1000,
+            default_segment_number=0,
+            flush_interval_sec=5,
+        ),
+        wal_config=grpc.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
+    )
+    return grpc.CollectionInfo(
+        status=grpc.CollectionStatus.Green,
+        optimizer_status=grpc.OptimizerStatus(ok=True),
+        config=config,
+    )
 
 
 def _points_service(taken: Taken) -> Any:
     from qdrant_client import grpc
 
     lock = threading.Lock()
+
+    done = grpc.PointsOperationResponse(
+        result=grpc.UpdateResult(operation_id=1, status=grpc.UpdateStatus.Completed)
+    )
 
     class Points(grpc.PointsServicer):
         def Upsert(self, request: grpc.UpsertPoints, _: Any) -> Any:  # noqa: N802
@@ -118,8 +166,10 @@ def _points_service(taken: Taken) -> Any:
                     taken.first = _digest(request)
                 taken.requests += 1
                 taken.points += len(request.points)
-            done = grpc.UpdateResult(operation_id=1, status=grpc.UpdateStatus.Completed)
-            return grpc.PointsOperationResponse(result=done)
+            return done
+
+        def CreateFieldIndex(self, *_: Any) -> Any:  # noqa: N802
+            return done
 
     return Points()
 

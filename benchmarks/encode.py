@@ -1,78 +1,236 @@
-"""How fast are passages encoded? Ours against `SentenceTransformer.encode` as it comes.
+"""How fast are passages encoded, against `SentenceTransformer.encode`, and against the machine?
+
+`SentenceTransformer.encode` as it comes (float32) and as its documentation tunes it ("Speeding up
+Inference": bfloat16 on a CPU, float16 and large batches on a GPU; it sorts by length itself), ours
+with each backend that is installed, and the limit: plain matrix products of the model's linear
+layers, in bfloat16 and in float32 (benchmarks/gemm_limit.py has the formula). Each vector is held
+against the float32 one of `SentenceTransformer.encode`: the worst cosine is in the table.
 
 Each run in a process of its own, the candidates in turn, model loading and a first small batch
-left out of the time; medians over the repeats.
+left out of the time; medians over the repeats. `--shape distilbert` takes a model of
+DistilBERT-base's shape with random weights instead of `--model`.
 
     python benchmarks/encode.py [--passages 2048] [--repeats 3] [--model all-MiniLM-L6-v2]
+        [--shape distilbert] [--only NAME ...] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from harness import print_table, read_passages, run_apart, spread
+import numpy as np
+from distilbert_shape import save_distilbert
+from gemm_limit import Work, gemm_rate, work_of
+from harness import (
+    PACKAGES,
+    Report,
+    Row,
+    column,
+    data_name,
+    json_option,
+    middle,
+    model_directory,
+    run_in_turn,
+    some_passages,
+    spread,
+)
+from numpy.typing import NDArray
 
-CANDIDATES = ("SentenceTransformer.encode", "msmarco-qdrant")
+MODEL = "all-MiniLM-L6-v2"
+WARM_UP = 32
+GPU_BATCH = 256
+
+Encode = Callable[[list[str]], NDArray[np.float32]]
+"""Texts to float32 `(n, dimension)`, in their order."""
 
 
-def run(candidate: str, model: str, count: int) -> dict[str, float]:
-    """Encode so many passages; seconds, and passages a second."""
+class Loaded(NamedTuple):
+    """A model ready to encode, and what it computes in."""
+
+    encode: Encode
+    precision: str
+
+
+# ---- the candidates ------------------------------------------------------------------------
+
+
+def library(location: str, *, tuned: bool) -> Loaded:
+    """`SentenceTransformer.encode`, as it comes or as its documentation tunes it."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    if not tuned:
+        return Loaded(SentenceTransformer(location).encode, "float32")
+    on_gpu = torch.cuda.is_available()
+    dtype = "float16" if on_gpu else "bfloat16"
+    model = SentenceTransformer(location, model_kwargs={"dtype": dtype})
+    return Loaded(partial(model.encode, batch_size=GPU_BATCH) if on_gpu else model.encode, dtype)
+
+
+def ours(location: str, *, backend: Any, precision: Any = None) -> Loaded:
+    """`load_encoder(...).encode_passages`, as an ingest calls it."""
     from msmarco_qdrant.encoding import load_encoder
 
-    texts = [text for _, text in read_passages(count)]
-    encoder = load_encoder(model)
-    if candidate == "msmarco-qdrant":
+    encoder = load_encoder(location, backend=backend, precision=precision)
+    if encoder.backend != backend:
+        raise SystemExit(f"asked for the backend {backend}, got {encoder.backend}")
 
-        def encode(texts: list[str]) -> None:
-            for _ in encoder.encode_passages(texts):
-                pass
-    else:
-        from sentence_transformers import SentenceTransformer
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        vectors = np.empty((len(texts), encoder.card.dimension), np.float32)
+        for batch in encoder.encode_passages(encoder.tokenizer(texts)):
+            vectors[batch.positions] = batch.vectors
+        return vectors
 
-        reference = SentenceTransformer(encoder.location)
+    return Loaded(encode, encoder.precision)
 
-        def encode(texts: list[str]) -> None:
-            reference.encode(texts)
 
-    encode(texts[:32])
+BASE = "SentenceTransformer.encode"
+CANDIDATES: Mapping[str, Callable[[str], Loaded]] = {
+    BASE: partial(library, tuned=False),
+    "SentenceTransformer.encode, tuned": partial(library, tuned=True),
+    "msmarco-qdrant, torch": partial(ours, backend="torch"),
+    "msmarco-qdrant, openvino": partial(ours, backend="openvino"),
+    "msmarco-qdrant, openvino, int8": partial(ours, backend="openvino", precision="int8"),
+}
+LIMITS = {f"plain {precision} GEMMs": precision for precision in ("bfloat16", "float32")}
+LIMIT = next(iter(LIMITS))
+
+
+# ---- runs ----------------------------------------------------------------------------------
+
+
+def run(candidate: str, location: str, texts: list[str], reference: Path) -> dict[str, object]:
+    """Encode the texts: seconds, passages a second, and the worst cosine with the reference.
+
+    The base makes the reference.
+    """
+    encode, precision = CANDIDATES[candidate](location)
+    encode(texts[:WARM_UP])
     started = time.perf_counter()
-    encode(texts)
+    vectors = encode(texts)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "passages_per_second": len(texts) / seconds}
+    if candidate == BASE:
+        np.save(reference, vectors)
+    return {
+        "seconds": seconds,
+        "passages_per_second": len(texts) / seconds,
+        "worst_cosine": worst_cosine(vectors, np.load(reference)),
+        "precision": precision,
+    }
+
+
+def run_limit(candidate: str, work: Work) -> dict[str, object]:
+    """The products alone: operations a second, and how many passages a second that would be."""
+    precision = LIMITS[candidate]
+    rate = gemm_rate(work, precision)
+    passages = rate / work.flops_per_passage
+    return {"flops": rate, "passages_per_second": passages, "precision": precision}
+
+
+def worst_cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The least cosine of rows of float32 `(n, dimension)`, computed in float64."""
+    left, right = one.astype(np.float64), other.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return float((np.einsum("ij,ij->i", left, right) / norms).min())
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    """Run the candidates in turn and print their table."""
+    location = model_directory(options.model or MODEL)
+    if options.shape == "distilbert":
+        location = str(save_distilbert(folder / "distilbert", location))
+    texts = [text for _, text in some_passages(options.passages)]
+    work = work_of(location, texts)
+    names = [BASE, *(name for name in options.only if name != BASE)]
+    results = run_in_turn(
+        __file__,
+        names,
+        options.repeats,
+        f"--passages={options.passages}",
+        f"--model={location}",
+        f"--reference={folder / 'reference.npy'}",
+    )
+    model = f"DistilBERT-base's shape, {work.layers} layers" if options.shape else options.model
+    tokens = sum(work.lengths) / len(texts)
+    print(
+        f"{len(texts):,} {data_name()} of {tokens:.1f} tokens on average, {model or MODEL}: "
+        f"{work.flops_per_passage / 1e9:.2f} GFLOP a passage\n"
+    )
+    print_results(Report(options.json, packages(names)), results, work)
+
+
+def print_results(report: Report, results: Mapping[str, list[dict[str, Any]]], work: Work) -> None:
+    """The table: speed, against the base and against the limit, and the worst cosine."""
+    rates = {name: middle(runs, "passages_per_second") for name, runs in results.items()}
+
+    def cells(name: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
+        share = f"{rates[name] / rates[LIMIT]:.0%}" if LIMIT in rates else "-"
+        exact = name == BASE or name in LIMITS
+        return (
+            name,
+            runs[0]["precision"],
+            spread(column(runs, "passages_per_second")),
+            f"{rates[name] / rates[BASE]:.2f}",
+            f"{rates[name] * work.flops_per_passage / 1e12:.3f}",
+            share,
+            "-" if exact else f"{min(column(runs, 'worst_cosine')):.6f}",
+        )
+
+    head = (
+        "encoding",
+        "computes in",
+        "passages/s, median (range)",
+        "times as fast",
+        "TFLOP/s",
+        "of plain bf16 GEMMs",
+        "worst cosine",
+    )
+    report.table(head, [Row(cells(name, runs), runs) for name, runs in results.items()])
+
+
+def packages(names: Sequence[str]) -> tuple[str, ...]:
+    """What decides the figures of these candidates."""
+    openvino = ("openvino",) if any("openvino" in name for name in names) else ()
+    return (*PACKAGES[:2], *openvino)
+
+
+def installed() -> list[str]:
+    """The candidates whose packages are here, and the limits."""
+    missing = find_spec("openvino") is None
+    kept = [name for name in CANDIDATES if not (missing and "openvino" in name)]
+    return [*kept, *LIMITS]
 
 
 def main() -> None:
-    """Run every candidate in turn and print the table."""
+    """Run every candidate that is installed, or one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--passages", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", default="all-MiniLM-L6-v2")
-    parser.add_argument("--candidate", choices=CANDIDATES, help="run one, here, and print JSON")
+    parser.add_argument("--model", help=f"a name or a directory; {MODEL} by default")
+    parser.add_argument("--shape", choices=("distilbert",), help="random weights of that shape")
+    known = (*CANDIDATES, *LIMITS)
+    parser.add_argument("--only", nargs="+", choices=known, default=installed())
+    parser.add_argument("--candidate", choices=known, help="run one, here, and print JSON")
+    parser.add_argument("--reference", type=Path, help="where that one finds the base's vectors")
+    json_option(parser)
     options = parser.parse_args()
-    if options.candidate:
-        print(json.dumps(run(options.candidate, options.model, options.passages)))
+    if options.candidate is None:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(options, Path(folder))
         return
-    rates: dict[str, list[float]] = {candidate: [] for candidate in CANDIDATES}
-    for _ in range(options.repeats):
-        for candidate in CANDIDATES:
-            result = run_apart(
-                __file__,
-                f"--candidate={candidate}",
-                f"--passages={options.passages}",
-                f"--model={options.model}",
-            )
-            rates[candidate].append(result["passages_per_second"])
-    base = statistics.median(rates[CANDIDATES[0]])
-    print_table(
-        ("encoding", "passages/s, median (range)", "times as fast"),
-        [
-            (name, spread(values), f"{statistics.median(values) / base:.2f}")
-            for name, values in rates.items()
-        ],
-    )
+    texts = [text for _, text in some_passages(options.passages)]
+    if options.candidate in LIMITS:
+        print(json.dumps(run_limit(options.candidate, work_of(options.model, texts))))
+    else:
+        print(json.dumps(run(options.candidate, options.model, texts, options.reference)))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
-"""What the benchmarks share: data, the machine's name, runs in processes of their own, tables."""
+"""What the benchmarks share: data, runs in processes of their own, tables, the machine's name."""
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "msmarco_qdrant" / "sample"
 PACKAGES = ("torch", "sentence-transformers", "qdrant-edge-py")
+
+
+# ---- data ----------------------------------------------------------------------------------
 
 
 def data_folder() -> Path:
@@ -32,6 +38,11 @@ def _data_wanted() -> Path:
     return root / "msmarco-47k"
 
 
+def data_name() -> str:
+    """Which passages `some_passages` takes, for a table's caption."""
+    return "MS MARCO passages" if _data_wanted().is_dir() else "passages of the packaged sample"
+
+
 def read_passages(limit: int | None = None) -> list[tuple[str, str]]:
     """Pid and text of the real passages, in the file's order."""
     with gzip.open(
@@ -45,16 +56,20 @@ def some_passages(count: int) -> list[tuple[str, str]]:
     if _data_wanted().is_dir():
         return read_passages(count)
     print(f"no data at {_data_wanted()}: taking the packaged sample", file=sys.stderr)
-    with (SAMPLE / "passages.tsv").open(encoding="utf-8", newline="\n") as file:
-        return _rows(file)[:count]
+    return read_tsv(SAMPLE / "passages.tsv")[:count]
 
 
 def some_queries() -> list[str]:
     """The phrases of MS MARCO dev if they are here, else those of the packaged sample."""
     folder = _data_wanted()
     path = folder / "queries.dev.tsv" if folder.is_dir() else SAMPLE / "queries.tsv"
+    return [phrase for _, phrase in read_tsv(path)]
+
+
+def read_tsv(path: Path) -> list[tuple[str, str]]:
+    """The first column and the rest of each line, as anyone would read such a file."""
     with path.open(encoding="utf-8", newline="\n") as file:
-        return [phrase for _, phrase in _rows(file)]
+        return _rows(file)
 
 
 def _rows(lines: Iterable[str]) -> list[tuple[str, str]]:
@@ -62,19 +77,131 @@ def _rows(lines: Iterable[str]) -> list[tuple[str, str]]:
     return [(first, rest) for first, _, rest in parts]
 
 
+def model_directory(name: str) -> str:
+    """Where a model's files are, or its hub id: the same for every candidate."""
+    from msmarco_qdrant.encoding import load_encoder
+
+    return load_encoder(name, backend="torch", device="cpu").location
+
+
+# ---- runs ----------------------------------------------------------------------------------
+
+
 def run_apart(script: str, *arguments: str) -> dict[str, Any]:
     """Run one candidate of a benchmark in a process of its own; its last line is JSON."""
     done = subprocess.run(
-        [sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True, check=False
     )
+    if done.returncode:
+        sys.exit(f"{Path(script).name} {shlex.join(arguments)} ended with {done.returncode}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def machine(packages: Sequence[str] = PACKAGES) -> str:
-    """The machine and the versions that decide a figure, in one line."""
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+def run_in_turn(
+    script: str, candidates: Sequence[str], rounds: int, *arguments: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Run candidates one after the other, round after round: the results of each.
+
+    What slows the machine down for a while is so spread over all of them.
+    """
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in candidates}
+    for number in range(1, rounds + 1):
+        for name, runs in results.items():
+            print(f"round {number} of {rounds}: {name}", file=sys.stderr, flush=True)
+            runs.append(run_apart(script, f"--candidate={name}", *arguments))
+    return results
+
+
+def column(runs: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """One measured value of each run."""
+    return [float(run[name]) for run in runs]
+
+
+def middle(runs: Sequence[dict[str, Any]], name: str) -> float:
+    """The median of one measured value."""
+    return statistics.median(column(runs, name))
+
+
+# ---- tables --------------------------------------------------------------------------------
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Median with the least and the greatest."""
+    shown = (statistics.median(values), min(values), max(values))
+    median, least, greatest = (f"{value:,.{digits}f}" for value in shown)
+    return f"{median} ({least} to {greatest})"
+
+
+class Row(NamedTuple):
+    """A row of a table, and what stands behind it.
+
+    Attributes:
+        cells: What is shown.
+        raw: Every measured value behind them, as JSON takes it.
+    """
+
+    cells: Sequence[object]
+    raw: object = None
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark take `--json FILE`."""
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every measured value there, too"
+    )
+
+
+class Report:
+    """A benchmark's tables: Markdown on standard output and, if wanted, a JSON file.
+
+    The file holds `command`, `started` (UTC), `machine`, `versions` and `rows`, each with its
+    `table` (a number from 0), what was `shown`, by column, and the `raw` values. It is written
+    anew after each table, so that what was measured stays if a later one fails.
+
+    Args:
+        file: Where to write the JSON; None for nowhere.
+        packages: Distributions whose versions decide the figures.
+    """
+
+    def __init__(self, file: Path | None, packages: Sequence[str] = PACKAGES) -> None:
+        self._file = file
+        self._versions = {name: version(name) for name in packages}
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._rows: list[dict[str, object]] = []
+        self._tables = 0
+
+    def table(self, head: Sequence[str], rows: Iterable[Row]) -> None:
+        """Print a table and the machine below it, and write the file."""
+        print(f"| {' | '.join(head)} |")
+        print(f"|{' --- |' * len(head)}")
+        for row in rows:
+            cells = [str(cell) for cell in row.cells]
+            print(f"| {' | '.join(cells)} |")
+            shown = dict(zip(head, cells, strict=True))
+            self._rows.append({"table": self._tables, "shown": shown, "raw": row.raw})
+        self._tables += 1
+        versions = ", ".join(f"{name} {number}" for name, number in self._versions.items())
+        print(f"\n{machine()}, {versions}\n", flush=True)
+        self._write()
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        told = {
+            "command": shlex.join(["python", *sys.argv]),
+            "started": self._started,
+            "machine": machine(),
+            "versions": self._versions,
+            "rows": self._rows,
+        }
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def machine() -> str:
+    """The machine and Python, in one line."""
+    return f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def _cpu() -> str:
@@ -86,21 +213,3 @@ def _cpu() -> str:
     flags = next(line for line in lines if line.startswith("flags")).split()
     bf16 = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
     return f"{name} ({', '.join(bf16) or 'no bf16'})"
-
-
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Median with the least and the greatest."""
-    shown = (statistics.median(values), min(values), max(values))
-    median, least, greatest = (f"{value:,.{digits}f}" for value in shown)
-    return f"{median} ({least} to {greatest})"
-
-
-def print_table(
-    head: Sequence[str], rows: Iterable[Sequence[object]], packages: Sequence[str] = PACKAGES
-) -> None:
-    """A Markdown table on standard output, and the machine, with the versions of some packages."""
-    print(f"| {' | '.join(head)} |")
-    print(f"|{' --- |' * len(head)}")
-    for row in rows:
-        print(f"| {' | '.join(str(cell) for cell in row)} |")
-    print(f"\n{machine(packages)}\n")

@@ -5,7 +5,7 @@ is measured: once into a store that discards, once into Edge (without building t
 process of its own does). Peak RSS, and with Edge its parts at the end, each run in a process of
 its own.
 
-    python benchmarks/memory.py [--sizes 100000 1000000]
+    python benchmarks/memory.py [--sizes 100000 1000000] [--json FILE]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import print_table, run_apart
+from harness import Report, Row, json_option, run_apart
 
 from msmarco_qdrant.records import Passage
 
@@ -60,17 +60,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--store", choices=("discarding", "edge"), help="run one, print JSON")
+    json_option(parser)
     options = parser.parse_args()
     if options.store:
         print(json.dumps(run(options.store, options.sizes[0])))
         return
+    report = Report(options.json)
     rows = []
     for store in ("discarding", "edge"):
         for size in options.sizes:
             result = run_apart(__file__, f"--store={store}", "--sizes", str(size))
             figures = (f"{result[name]:,.0f}" for name in ("peak", "RssAnon", "RssFile"))
-            rows.append((store, f"{size:,}", *figures, f"{result['passages_per_second']:,.0f}"))
-    print_table(
+            cells = (store, f"{size:,}", *figures, f"{result['passages_per_second']:,.0f}")
+            rows.append(Row(cells, result))
+    report.table(
         ("store", "passages", "peak RSS, MB", "RssAnon, MB", "RssFile, MB", "passages/s"), rows
     )
 

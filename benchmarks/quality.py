@@ -8,7 +8,7 @@ the next time), ingests them with the command, and compares:
   against `msmarco-qdrant search --queries --run`, through the graph and exact;
 * recall of the graph against exact search, on the mean and at worst.
 
-    python benchmarks/quality.py --work DIR
+    python benchmarks/quality.py --work DIR [--json FILE]
 """
 
 from __future__ import annotations
@@ -20,25 +20,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import data_folder, print_table, read_passages
+from harness import Report, Row, data_folder, json_option, read_passages
 from numpy.typing import NDArray
 
 MODEL = "all-MiniLM-L6-v2"
 DEPTH = 100
+REFERENCE = "reference.npy"
+ASKED = {"dl19": ("nDCG@10", "R@100"), "dev": ("RR@10",)}
+RUNS: dict[str, list[str] | None] = {
+    "NumPy, exact": None,
+    "search --exact": ["--exact"],
+    "search": [],
+}
+"""How each run is made: by the options of `search`, or None by NumPy."""
 
 
-def reference_vectors(work: Path, texts: list[str]) -> NDArray[np.float32]:
-    """The library's own float32 vectors of unit length, `(n, dimension)`."""
-    path = work / "reference.npy"
-    if not path.exists():
-        from sentence_transformers import SentenceTransformer
+def make_reference(work: Path, texts: list[str]) -> None:
+    """The library's own float32 vectors of unit length, `(n, dimension)`, if not made before."""
+    path = work / REFERENCE
+    if path.exists():
+        return
+    from sentence_transformers import SentenceTransformer
 
-        from msmarco_qdrant.encoding import load_encoder
+    from msmarco_qdrant.encoding import load_encoder
 
-        model = SentenceTransformer(load_encoder(MODEL).location)
-        np.save(path, model.encode(texts, normalize_embeddings=True, show_progress_bar=True))
-    vectors: NDArray[np.float32] = np.load(path)
-    return vectors
+    model = SentenceTransformer(load_encoder(MODEL).location)
+    np.save(path, model.encode(texts, normalize_embeddings=True, show_progress_bar=True))
+
+
+def run_path(work: Path, queries: str, name: str) -> Path:
+    """Where one search's run over some queries lies."""
+    return work / f"{queries}.{name.rpartition(' ')[2].strip('-')}.run"
 
 
 def command(*arguments: str | Path) -> None:
@@ -100,52 +112,68 @@ def top(run: Path, depth: int) -> dict[str, set[str]]:
     return found
 
 
-def main() -> None:
-    """Run it all and print three tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="a folder for vectors and store")
-    work = parser.parse_args().work
-    work.mkdir(parents=True, exist_ok=True)
-    data, store = data_folder(), work / "store"
-    rows = read_passages()
-    pids = [pid for pid, _ in rows]
-    reference = reference_vectors(work, [text for _, text in rows])
-    command("ingest", data / "collection.tsv.gz", "--model", MODEL, "--store", store)
-
+def compare_vectors(report: Report, store: Path, pids: list[str], work: Path) -> None:
+    """Every stored vector against the library's."""
+    reference = np.load(work / REFERENCE)
     cosines = np.einsum("ij,ij->i", reference, stored_vectors(store, pids))
-    print_table(
-        ("vectors", "passages", "least cosine", "under 0.999"),
-        [("stored against float32", len(pids), f"{cosines.min():.6f}", (cosines < 0.999).sum())],
-    )
+    least, under = float(cosines.min()), int((cosines < 0.999).sum())
+    cells = ("stored against float32", len(pids), f"{least:.6f}", under)
+    raw = {"least": least, "under_0.999": under, "mean": float(cosines.mean())}
+    report.table(("vectors", "passages", "least cosine", "under 0.999"), [Row(cells, raw)])
 
-    table, recalls = [], []
-    runs = {"NumPy, exact": [], "search --exact": ["--exact"], "search": []}
-    for name, options in runs.items():
-        cells = [name]
-        for queries, measures in (("dl19", ("nDCG@10", "R@100")), ("dev", ("RR@10",))):
-            run = work / f"{queries}.{name.split(' ')[-1].strip('-')}.run"
-            asked = data / f"queries.{queries}.tsv"
-            if name.startswith("NumPy"):
+
+def compare_answers(report: Report, store: Path, pids: list[str], work: Path) -> None:
+    """Retrieval measures of NumPy, of our exact search and of our graph."""
+    data, reference, table = data_folder(), np.load(work / REFERENCE), []
+    for name, options in RUNS.items():
+        found: dict[str, str] = {}
+        for queries, measures in ASKED.items():
+            run, asked = run_path(work, queries, name), data / f"queries.{queries}.tsv"
+            if options is None:
                 write_exact_run(run, asked, pids, reference)
             else:
                 given = ("--queries", asked, "--run", run, "--depth", str(DEPTH))
                 command("search", *given, "--store", store, *options)
-            cells += measured(run, data / f"qrels.{queries}.txt", *measures)
-        table.append(cells)
-    print_table(("search", "DL 19 nDCG@10", "DL 19 R@100", "dev RR@10"), table)
+            values = measured(run, data / f"qrels.{queries}.txt", *measures)
+            found |= {
+                f"{queries} {measure}": value
+                for measure, value in zip(measures, values, strict=True)
+            }
+        table.append(Row((name, *found.values()), found))
+    report.table(("search", "DL 19 nDCG@10", "DL 19 R@100", "dev RR@10"), table)
 
+
+def compare_graph(report: Report, work: Path) -> None:
+    """What share of the exact hits the graph finds, query by query."""
     shares: list[float] = []
-    for queries in ("dl19", "dev"):
+    for queries in ASKED:
         exact, found = (
-            top(work / f"{queries}.exact.run", 10),
-            top(work / f"{queries}.search.run", 10),
+            top(run_path(work, queries, name), 10) for name in ("search --exact", "search")
         )
         shares += [len(exact[qid] & found.get(qid, set())) / len(exact[qid]) for qid in exact]
-    recalls = [f"{np.mean(shares):.4f}", f"{min(shares):.1f}", sum(s < 0.5 for s in shares)]
-    print_table(
+    cells = (f"{np.mean(shares):.4f}", f"{min(shares):.1f}", sum(s < 0.5 for s in shares))
+    report.table(
         ("graph against exact", "recall@10", "worst query", "queries under 0.5"),
-        [(f"{len(shares)} queries", *recalls)],
+        [Row((f"{len(shares)} queries", *cells), shares)],
     )
+
+
+def main() -> None:
+    """Run it all and print three tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="a folder for vectors and store")
+    json_option(parser)
+    options = parser.parse_args()
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
+    store, report, rows = work / "store", Report(options.json), read_passages()
+    pids = [pid for pid, _ in rows]
+    make_reference(work, [text for _, text in rows])
+    source = data_folder() / "collection.tsv.gz"
+    command("ingest", source, "--model", MODEL, "--store", store)
+    compare_vectors(report, store, pids, work)
+    compare_answers(report, store, pids, work)
+    compare_graph(report, work)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ wants is in its time; connecting and a first request are not. Each run in a proc
 contenders in turn; medians over the rounds, with the processor time that the client took.
 
     python benchmarks/write.py [--points 20000] [--dimensions 768 384] [--batch 256] [--rounds 5]
+        [--json FILE]
 
 `--dense-only` leaves out the sparse vectors (ours writes empty ones: it always writes both).
 """
@@ -31,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from acknowledging_server import running_server
-from harness import print_table, run_apart, some_passages, spread
+from harness import Report, Row, column, json_option, middle, run_in_turn, some_passages, spread
 
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.records import Bm25Settings, Passage, PointBatch, SparseVector
@@ -275,40 +276,34 @@ def run(name: str, points: PointBatch, batch: int, *, sparse: bool) -> dict[str,
     }
 
 
-def compare(names: Sequence[str], dimension: int, options: argparse.Namespace) -> None:
+def compare(report: Report, names: Sequence[str], dimension: int, options: Any) -> None:
     """Run some contenders in turn, round after round, and print their table."""
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for _ in range(options.rounds):
-        for name in names:
-            arguments = [f"--contender={name}", "--dimensions", str(dimension)]
-            arguments += [f"--points={options.points}", f"--batch={options.batch}"]
-            arguments += ["--dense-only"] if options.dense_only else []
-            results[name].append(run_apart(__file__, *arguments))
+    arguments = ["--dimensions", str(dimension)]
+    arguments += [f"--points={options.points}", f"--batch={options.batch}"]
+    arguments += ["--dense-only"] if options.dense_only else []
+    results = run_in_turn(__file__, names, options.rounds, *arguments)
     check_same(results, sparse=not options.dense_only)
-    rates = {name: [one["points_per_second"] for one in results[name]] for name in names}
-    costs = {name: [one["cpu_us_per_point"] for one in results[name]] for name in names}
+    rates = {name: column(results[name], "points_per_second") for name in names}
     medians = {name: statistics.median(values) for name, values in rates.items()}
     content = "without sparse vectors" if options.dense_only else "with sparse vectors"
-    print_table(
-        (
-            f"{dimension} floats, {content}, {options.batch} points a request",
-            "points/s, median (range)",
-            "times as fast",
-            "of its ceiling",
-            "client's CPU, µs a point",
-        ),
-        [
-            (
-                name,
-                spread(rates[name], digits=0),
-                f"{medians[name] / medians[BASE]:.2f}",
-                f"{medians[name] / medians[CEILINGS[ENTRIES[name].in_flight]]:.0%}",
-                f"{statistics.median(costs[name]):.1f}",
-            )
-            for name in names
-        ],
-        PACKAGES if LANGCHAIN in names else PACKAGES[:-1],
+    head = (
+        f"{dimension} floats, {content}, {options.batch} points a request",
+        "points/s, median (range)",
+        "times as fast",
+        "of its ceiling",
+        "client's CPU, µs a point",
     )
+
+    def cells(name: str) -> tuple[str, ...]:
+        return (
+            name,
+            spread(rates[name], digits=0),
+            f"{medians[name] / medians[BASE]:.2f}",
+            f"{medians[name] / medians[CEILINGS[ENTRIES[name].in_flight]]:.0%}",
+            f"{middle(results[name], 'cpu_us_per_point'):.1f}",
+        )
+
+    report.table(head, [Row(cells(name), results[name]) for name in names])
 
 
 def check_same(results: Mapping[str, list[dict[str, Any]]], *, sparse: bool) -> None:
@@ -327,19 +322,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dense-only", action="store_true")
-    parser.add_argument("--contender", choices=ENTRIES, help="run one, here, and print JSON")
+    parser.add_argument("--candidate", choices=ENTRIES, help="run one, here, and print JSON")
+    json_option(parser)
     options = parser.parse_args()
     sparse = not options.dense_only
-    if options.contender:
+    if options.candidate:
         points = make_points(options.points + options.batch, options.dimensions[0], sparse=sparse)
-        print(json.dumps(run(options.contender, points, options.batch, sparse=sparse)))
+        print(json.dumps(run(options.candidate, points, options.batch, sparse=sparse)))
         return
     names = list(ENTRIES)
     if find_spec("langchain_qdrant") is None:
         print("langchain-qdrant is left out: pip install 'msmarco-qdrant[bench]' brings it\n")
         names.remove(LANGCHAIN)
+    report = Report(options.json, PACKAGES if LANGCHAIN in names else PACKAGES[:-1])
     for dimension in options.dimensions:
-        compare(names, dimension, options)
+        compare(report, names, dimension, options)
 
 
 if __name__ == "__main__":
