@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from msmarco_qdrant.async_search import AsyncSearchClient
     from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel
     from msmarco_qdrant.corpus import Corpus
-    from msmarco_qdrant.encoding import Encoder, load_encoder
+    from msmarco_qdrant.encode import encode_corpus
+    from msmarco_qdrant.encoding import Encoder, EncoderOptions, load_encoder
     from msmarco_qdrant.errors import MsmarcoQdrantError
     from msmarco_qdrant.ingest import ingest_passages
     from msmarco_qdrant.inspection import describe_store
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
     from msmarco_qdrant.records import (
         Bm25Settings,
+        EncodeReport,
         Hit,
         IngestReport,
         Passage,
@@ -42,13 +44,16 @@ if TYPE_CHECKING:
     )
     from msmarco_qdrant.search import SearchClient
     from msmarco_qdrant.stores import Connection, Store, open_store
+    from msmarco_qdrant.vector_shards import VectorShards
 
 _HOME = {
     "AsyncSearchClient": "async_search",
     "Bm25Settings": "records",
     "Connection": "stores",
     "Corpus": "corpus",
+    "EncodeReport": "records",
     "Encoder": "encoding",
+    "EncoderOptions": "encoding",
     "Hit": "records",
     "IngestReport": "records",
     "MsmarcoQdrantError": "errors",
@@ -61,9 +66,11 @@ _HOME = {
     "SearchClient": "search",
     "StorageSettings": "records",
     "Store": "stores",
+    "VectorShards": "vector_shards",
     "delete_passages": "passages",
     "describe_store": "inspection",
     "drop_collection": "migrate",
+    "encode_corpus": "encode",
     "export_passages": "passages",
     "get_passages": "passages",
     "ingest_passages": "ingest",
@@ -77,7 +84,9 @@ __all__ = [
     "Bm25Settings",
     "Connection",
     "Corpus",
+    "EncodeReport",
     "Encoder",
+    "EncoderOptions",
     "Hit",
     "IngestReport",
     "MsmarcoQdrantError",
@@ -89,10 +98,12 @@ __all__ = [
     "SearchClient",
     "StorageSettings",
     "Store",
+    "VectorShards",
     "__version__",
     "delete_passages",
     "describe_store",
     "drop_collection",
+    "encode_corpus",
     "export_passages",
     "get_passages",
     "ingest_passages",

@@ -43,12 +43,12 @@ class Line(NamedTuple):
 class _Reader:
     """Splits chunks into lines; holds at most one line of `max_bytes` and one chunk."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, number: int = 0) -> None:
         self._max_bytes = max_bytes
         self._pending = b""
         self._pending_length = 0
         self._last_byte = b""
-        self._number = 0
+        self._number = number
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         first, *rest = chunk.split(b"\n")
@@ -66,8 +66,9 @@ class _Reader:
         self._pending_length += len(piece)
         self._last_byte = piece[-1:] or self._last_byte
         # Past the limit nothing more is kept: the line will be refused whatever follows.
-        if len(self._pending) <= self._max_bytes + len(_BOM) + 1:
-            self._pending += piece
+        room = max(self._max_bytes, RAW_BYTES_KEPT) + len(_BOM) + 1 - len(self._pending)
+        if room > 0:
+            self._pending += piece if len(piece) <= room else piece[:room]
 
     def _take(self, *, ended: bool, problem: str | None = None) -> Line:
         data, length = self._pending, self._pending_length
@@ -96,21 +97,93 @@ def read_lines(stream: ByteStream, max_bytes: int) -> Iterator[Line]:
         line whose `problem` says so; of one that is damaged, the last read before the damage
         (256 KiB at most) may be lost with it.
     """
-    reader = _Reader(max_bytes)
+    reader, filling = _Reader(max_bytes), _Filling(stream)
+    while chunk := filling.read1(_CHUNK):
+        yield from reader.feed(chunk)
+    yield from reader.end(filling.problem)
+
+
+class Block(NamedTuple):
+    """Neighbouring lines of a stream, not yet split.
+
+    `first` is the number of the first, `data` are whole lines with their endings, and `last` is
+    the line behind them where that one is too long, has no ending, or is spoiled.
+    """
+
+    first: int
+    data: bytes
+    last: Line | None = None
+
+    def lines(self, max_bytes: int) -> Iterator[Line]:
+        """Split it, as `read_lines` splits a stream."""
+        yield from _Reader(max_bytes, self.first - 1).feed(self.data)
+        if self.last is not None:
+            yield self.last
+
+
+def read_blocks(stream: ByteStream, size: int, max_bytes: int) -> Iterator[Block]:
+    """Yield the lines of `stream` in blocks, which is much faster than one by one.
+
+    Where a block ends depends on the content alone, not on how it arrives.
+
+    Args:
+        stream: What `open_maybe_gzip` returns, or any buffered binary stream.
+        size: Most bytes of a block; not less than a line may have.
+        max_bytes: See `read_lines`.
+    """
+    filling = _Filling(stream)
+    size = max(size, max_bytes + len(_BOM) + len(b"\r\n"))
+    number, pending = 1, b""
     while True:
+        pending += filling.read(size - len(pending))
+        if cut := pending.rfind(b"\n") + 1:
+            yield Block(number, pending[:cut])
+            number += pending.count(b"\n")
+            pending = pending[cut:]
+            continue
+        reader = _Reader(max_bytes, number - 1)
+        lines = [*reader.feed(pending)]
+        pending = b""
+        while not lines and not filling.ended:  # more than a line may have: the rest is counted
+            head, newline, pending = filling.read(size).partition(b"\n")
+            lines += reader.feed(head + newline)
+        if lines:
+            yield Block(number, b"", lines[0])
+            number += 1
+            continue
+        for line in reader.end(filling.problem):
+            yield Block(number, b"", line)
+        return
+
+
+class _Filling:
+    """Reads as much as is asked for, until the stream ends; `problem` tells of a spoiled one."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.ended = False
+        self.problem: str | None = None
+
+    def read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size > 0 and not self.ended:
+            part = self.read1(size)
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def read1(self, size: int) -> bytes:
+        """As much as has arrived, b"" at the end and where no more can be had."""
+        part = b""
         try:
             # read1 hands out what it has: read would gather, and lose it when the stream is cut
-            chunk = stream.read1(_CHUNK)
+            part = self._stream.read1(min(size, _CHUNK))
         except EOFError:
-            yield from reader.end("the gzip stream ends early: the file was cut off")
-            return
+            self.problem = "the gzip stream ends early: the file was cut off"
         except (zlib.error, gzip.BadGzipFile) as exc:
-            yield from reader.end(f"the gzip stream is damaged: {exc}")
-            return
-        if not chunk:
-            yield from reader.end()
-            return
-        yield from reader.feed(chunk)
+            self.problem = f"the gzip stream is damaged: {exc}"
+        self.ended = not part
+        return part
 
 
 class _Patient(io.RawIOBase):

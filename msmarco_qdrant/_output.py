@@ -19,7 +19,27 @@ from msmarco_qdrant.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.inspection import CollectionDescription, StoreDescription
-    from msmarco_qdrant.records import CollectionSpec, Hit, IngestReport, Meta, Passage
+    from msmarco_qdrant.records import (
+        CollectionSpec,
+        EncodeReport,
+        Hit,
+        IngestReport,
+        Meta,
+        Passage,
+    )
+    from msmarco_qdrant.rejects import RejectsFile
+
+# Of each stage of an ingest, whom to blame.
+_HOLDER = {
+    "read": "the source",
+    "skip": "asking the store what is there",
+    "tokenise": "the tokenizer",
+    "forward": "the model",
+    "sparse": "computing the BM25 weights",
+    "write": "the store",
+    "prune": "looking for what to remove",
+    "index": "building the index",
+}
 
 
 def print_json(value: Any) -> None:
@@ -35,6 +55,14 @@ def report_json(report: IngestReport) -> dict[str, Any]:
         "pruned": report.pruned,
         "seconds": round(report.seconds, 3),
         "passages_per_second": round(report.passages_per_second, 1),
+        "stages": [
+            {
+                "name": stage.name,
+                "seconds": round(stage.seconds, 3),
+                "share": round(stage.share, 4),
+            }
+            for stage in report.stages
+        ],
     }
 
 
@@ -45,6 +73,41 @@ def report_text(report: IngestReport, *, pruning: bool = False) -> str:
         f"{report.rejected:,} rejected{pruned}; {report.seconds:.1f} s, "
         f"{report.passages_per_second:,.1f} passages/s"
     )
+
+
+def stages_text(report: IngestReport) -> str:
+    """Where the time went, the longest first: `time: forward 97 %, ... (the model holds ...)`."""
+    stages = sorted(report.stages, key=lambda stage: stage.seconds, reverse=True)
+    shares = [f"{stage.name} {stage.share:.0%}" for stage in stages if stage.share >= 0.005]
+    if not shares:
+        return "time: too short to tell"
+    return f"time: {', '.join(shares)} ({_HOLDER[stages[0].name]} holds it back)"
+
+
+def encode_json(report: EncodeReport) -> dict[str, Any]:
+    """An encode's report, with its rate."""
+    return {**asdict(report), "passages_per_second": round(report.passages_per_second, 1)}
+
+
+def encode_text(report: EncodeReport) -> str:
+    """What an encode did, start-up apart."""
+    found = f" ({report.found:,} were there)" if report.found else ""
+    return (
+        f"{report.read:,} read: {report.encoded:,} encoded{found}, {report.rejected:,} rejected; "
+        f"{report.shards} files; {report.seconds:.1f} s, {report.passages_per_second:,.1f} "
+        f"passages/s, after {report.startup_seconds:.1f} s of start-up"
+    )
+
+
+def tell_rejects(count: int, written: RejectsFile, *, found: int = 0) -> None:
+    """Where rows that did not go in are told, on standard error."""
+    if not count:
+        return
+    click.echo(f"rows that did not go in: {count:,}, written to {written.path}", err=True)
+    if written.first:
+        click.echo(f"the first of them: {written.first}", err=True)
+    elif found:
+        click.echo("all of them were told by the run that had read them", err=True)
 
 
 def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_left
 
 _BUCKET_BITS = 12
+KEY_BYTES = 14
 
 
 class PidSet:
@@ -28,7 +29,11 @@ class PidSet:
 
     def add(self, pid: str) -> bool:
         """Add a pid; False if it was there."""
-        bucket, high, low = _parts(pid)
+        return self.add_key(pid_key(pid))
+
+    def add_key(self, key: bytes) -> bool:
+        """Add a pid by its `pid_key`; False if it was there."""
+        bucket, high, low = _parts(key)
         place = self._place(bucket, high, low)
         if place is None:
             return False
@@ -38,7 +43,7 @@ class PidSet:
         return True
 
     def __contains__(self, pid: str) -> bool:
-        return self._place(*_parts(pid)) is None
+        return self._place(*_parts(pid_key(pid))) is None
 
     def _place(self, bucket: int, high: int, low: int) -> int | None:
         """Where a pid belongs in its bucket, None if it is there."""
@@ -52,8 +57,12 @@ class PidSet:
         return place
 
 
-def _parts(pid: str) -> tuple[int, int, int]:
+def pid_key(pid: str) -> bytes:
+    """The hash that stands for a pid: `KEY_BYTES` bytes."""
+    return hashlib.blake2b(pid.encode(), digest_size=KEY_BYTES).digest()
+
+
+def _parts(key: bytes) -> tuple[int, int, int]:
     """The bucket, and the 64 and 32 bits of the hash that stand in it."""
-    digest = hashlib.blake2b(pid.encode(), digest_size=14).digest()
-    bucket = int.from_bytes(digest[:2], "little") >> (16 - _BUCKET_BITS)
-    return bucket, int.from_bytes(digest[2:10], "little"), int.from_bytes(digest[10:], "little")
+    bucket = int.from_bytes(key[:2], "little") >> (16 - _BUCKET_BITS)
+    return bucket, int.from_bytes(key[2:10], "little"), int.from_bytes(key[10:], "little")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msmarco_qdrant._merging import Merger
 from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.records import CollectionMetadata, Hit, MetaFilter
 from msmarco_qdrant.search import (
@@ -85,6 +86,7 @@ class AsyncSearchClient:
         collection: str = "msmarco",
         model: str | PathLike[str] | None = None,
         encoder: Encoder | None = None,
+        encoder_options: EncoderOptions | None = None,
         connection: Connection = NO_SETTINGS,
         max_wait_s: float = MAX_WAIT_S,
     ) -> AsyncSearchClient:
@@ -97,6 +99,7 @@ class AsyncSearchClient:
             collection: Its name.
             model: Where to load its model from, if not by the name that the collection remembers.
             encoder: A ready encoder, instead.
+            encoder_options: Where and how the model runs; see `SearchClient.open`.
             connection: The API key, port and time limits of a server, where `store` is a URL.
             max_wait_s: How long a phrase waits for others to be encoded with, at most, in seconds.
         """
@@ -104,7 +107,12 @@ class AsyncSearchClient:
 
         def opened() -> _Opened:
             client = SearchClient.open(
-                store, collection=collection, model=model, encoder=encoder, connection=connection
+                store,
+                collection=collection,
+                model=model,
+                encoder=encoder,
+                encoder_options=encoder_options,
+                connection=connection,
             )
             try:
                 return client, async_collection(client.store, client.collection)
@@ -160,6 +168,11 @@ class AsyncSearchClient:
                 vectors, self.metadata, limit=limit, meta_filter=meta_filter, exact=exact
             )
             return [to_hits(points) for points in await self._collection.query(queries)]
+
+    async def warm_up(self) -> None:
+        """Do now what happens once in the model, so that the first search does not wait for it."""
+        with self._counted():
+            await asyncio.to_thread(self._client.warm_up)
 
     async def close(self) -> None:
         """Take no more searches, wait for those under way, and give back what was opened.

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from msmarco_qdrant._commands.collections import collections, drop, info, optimize
+from msmarco_qdrant._commands.encode import encode
 from msmarco_qdrant._commands.ingest import ingest, quickstart
 from msmarco_qdrant._commands.models import models
 from msmarco_qdrant._commands.passages import delete, export, get
@@ -34,7 +35,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(ingest, search, get, delete, export),
+    *(ingest, encode, search, get, delete, export),
     *(collections, info, optimize, drop),
     *(models, quickstart),
 ):

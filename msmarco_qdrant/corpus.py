@@ -8,9 +8,12 @@ become a passage is yielded as a `Reject`; the others go on.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
@@ -18,10 +21,12 @@ from typing import Literal, TypeAlias, cast, get_args
 from msmarco_qdrant._fields import RowError, decode, parse_json, parse_tsv
 from msmarco_qdrant._lines import (
     RAW_BYTES_KEPT,
+    Block,
     Line,
     open_maybe_gzip,
     peek_content,
     peekable,
+    read_blocks,
     read_lines,
 )
 from msmarco_qdrant._parquet import open_parquet, parquet_rows
@@ -32,6 +37,8 @@ Format: TypeAlias = Literal["auto", "tsv", "jsonl", "parquet"]
 
 STDIN = "-"
 MAX_LINE_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 19
+_CHUNK_ROWS = 1024
 _SUFFIXES: Mapping[str, Format] = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
@@ -41,6 +48,51 @@ _SUFFIXES: Mapping[str, Format] = {
 
 
 _Parser: TypeAlias = Callable[[str], tuple[str, str, Meta]]
+_PARSERS: Mapping[Format, _Parser] = {"tsv": parse_tsv, "jsonl": parse_json}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LineChunk:
+    """Neighbouring lines of a file, not yet split or parsed: cheap to read and to send."""
+
+    source: str
+    form: Format
+    block: Block
+    max_line_bytes: int
+
+    def rows(self) -> list[Passage | Reject]:
+        """Each line as a passage, or as a reject."""
+        parse = _PARSERS[self.form]
+        lines = self.block.lines(self.max_line_bytes)
+        return [_row(self.source, line, parse) for line in lines if line.data or line.problem]
+
+    def digest(self) -> bytes:
+        """Sha256 over the lines, 32 bytes."""
+        told = hashlib.sha256(self.block.data)
+        told.update(repr(self.block.last).encode())
+        return told.digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowChunk:
+    """Neighbouring rows of a source that has no lines: Parquet, or passages made in Python."""
+
+    passages: list[Passage | Reject]
+
+    def rows(self) -> list[Passage | Reject]:
+        """The rows as they are."""
+        return self.passages
+
+    def digest(self) -> bytes:
+        """Sha256 over the rows."""
+        told = [
+            (row.pid, row.text, row.meta) if isinstance(row, Passage) else row.reason
+            for row in self.passages
+        ]
+        return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).digest()
+
+
+Chunk: TypeAlias = LineChunk | RowChunk
 
 
 class Corpus:
@@ -105,13 +157,41 @@ class Corpus:
             done += size or 0
             self._position = done
 
+    def chunks(self) -> Iterator[Chunk]:
+        """The same rows in chunks, lines not yet split or parsed, to be sent elsewhere.
+
+        The same content gives the same chunks.
+        """
+        done = 0
+        for source, size in zip(self._sources, self._sizes, strict=True):
+            with _opened(source) as raw:
+                try:
+                    for chunk in self._chunks(source, raw):
+                        if self.size is not None:
+                            self._position = done + raw.tell()
+                        yield chunk
+                except OSError as exc:
+                    raise SourceError(f"reading {source} failed: {exc}") from exc
+            done += size or 0
+            self._position = done
+
+    def _chunks(self, source: str, raw: io.BufferedReader) -> Iterator[Chunk]:
+        form = self._form_of(source, raw)
+        if form == "parquet":
+            return _row_chunks(parquet_rows(source, raw))
+        limit = self._max_line_bytes
+        blocks = read_blocks(open_maybe_gzip(raw), _CHUNK_BYTES, limit)
+        return (LineChunk(source, form, block, limit) for block in blocks)
+
     def _rows(self, source: str, raw: io.BufferedReader) -> Iterator[Passage | Reject]:
         form = self._form_of(source, raw)
         if form == "parquet":
             return parquet_rows(source, raw)
-        parse = parse_tsv if form == "tsv" else parse_json
+        return (_row(source, line, _PARSERS[form]) for line in self._lines(raw))
+
+    def _lines(self, raw: io.BufferedReader) -> Iterator[Line]:
         lines = read_lines(open_maybe_gzip(raw), self._max_line_bytes)
-        return (_row(source, line, parse) for line in lines if line.data or line.problem)
+        return (line for line in lines if line.data or line.problem)
 
     def _form_of(self, source: str, raw: io.BufferedReader) -> Format:
         form = _format_of(source, raw) if self._format == "auto" else self._format
@@ -250,6 +330,17 @@ def _row(source: str, line: Line, parse: _Parser) -> Passage | Reject:
     if reason is not None:
         return Reject(source, line.number, reason, line.data[:RAW_BYTES_KEPT], line.length)
     return Passage(pid, text, meta, source, line.number, line.data)
+
+
+def chunks_of(rows: Iterable[Passage | Reject]) -> Iterator[Chunk]:
+    """The rows of a source in chunks; the same rows give the same chunks."""
+    return rows.chunks() if isinstance(rows, Corpus) else _row_chunks(rows)
+
+
+def _row_chunks(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
+    iterator = iter(rows)
+    while part := list(islice(iterator, _CHUNK_ROWS)):
+        yield RowChunk(part)
 
 
 def as_rows(

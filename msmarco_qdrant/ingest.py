@@ -1,8 +1,8 @@
 """Passages into a collection.
 
-``source → window → skip what is there → encode → write → flush → report``, each step an iterator
-over the one before; reading and encoding run in threads of their own, a bounded number of items
-ahead, and writing in the caller's.
+``read → skip what is there → tokenise → forward → sparse → write and flush → report``, each stage
+an iterator over the one before; all run in threads of their own, a bounded number of items ahead,
+but for writing, which runs in the caller's. The report tells how long each was at work.
 
 The collection is the checkpoint: there is no state file. A passage whose point already carries the
 same `text_digest` is not encoded again, and one of which only the meta changed gets a new payload.
@@ -13,17 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
+from typing import Protocol
 
-from msmarco_qdrant._ingest_run import Run, Target
+from msmarco_qdrant._ingest_run import Run
+from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.corpus import as_rows
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
+from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     IngestStoppedError,
+    ModelMismatchError,
     MsmarcoQdrantError,
     PruneRefusedError,
     SchemaError,
@@ -42,18 +46,24 @@ from msmarco_qdrant.records import (
     StorageSettings,
 )
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, check_creatable, open_store
+from msmarco_qdrant.vector_shards import VectorShards
 
 WINDOW = 8192
 
 
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
-    source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
+    source: Iterable[Passage | Reject]
+    | VectorShards
+    | str
+    | PathLike[str]
+    | Sequence[str | PathLike[str]],
     store: Store | str | PathLike[str],
     *,
     collection: str = "msmarco",
     model: str | PathLike[str] | None = None,
     default_model: str = DEFAULT_MODEL,
     encoder: Encoder | None = None,
+    encoder_options: EncoderOptions | None = None,
     bm25: Bm25Settings | None = None,
     storage: StorageSettings | None = None,
     connection: Connection = NO_SETTINGS,
@@ -70,14 +80,16 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     crash or an interruption goes on where it stood.
 
     Args:
-        source: A path or several, a `Corpus`, or any iterable of passages. It is iterated in a
-            thread of its own; one that waits for input is left behind when the ingest is.
+        source: A path or several, a `Corpus`, or any iterable of passages; or `VectorShards`, whose
+            vectors are taken as they are, without loading a model. It is iterated in a thread of
+            its own; one that waits for input is left behind when the ingest is.
         store: An open store, or where one is or shall be.
         collection: The name of the collection.
         model: The model to encode with: a directory, a name of the catalog, or a hub id. By
             default the collection's own, or `default_model` for a new collection.
         default_model: See `model`.
         encoder: A ready encoder instead of `model`.
+        encoder_options: Where and how the model runs; None for what is fastest here.
         bm25: Settings of the sparse vectors of a new collection; an existing one keeps its own.
         storage: How a new collection keeps its vectors; an existing one keeps its own.
         connection: The API key, port, time limits and request sizes of a server, where `store` is
@@ -97,12 +109,12 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         IngestStoppedError: If it ended early; what was written until then is in its `report`.
         PruneRefusedError: If everything went in, but the policy forbade to prune.
         SourceError: If the source cannot be read; nothing was created.
-        ModelError: If the model cannot be loaded or is not the collection's; nothing was created.
+        ModelError: If the model cannot be loaded, or it or the vectors' is not the collection's;
+            nothing was created.
         StoreError: If the store cannot be opened or created, or holds something else.
         UsageError: If the arguments cannot mean anything.
     """
-    if encoder is not None and model is not None:
-        raise UsageError("pass a model or an encoder, not both")
+    load = _loader(source, model, default_model, encoder, encoder_options)
     if window < 1:
         raise UsageError(f"a window of {window} passages holds none: pass 1 or more")
     if max_passages is not None and max_passages < 1:
@@ -110,9 +122,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     if max_passages is not None and prune is not None:
         raise UsageError("max_passages takes a part of the source: prune would remove the rest")
     check_collection_name(collection)
-    rows = as_rows(source)
+    rows = source if isinstance(source, VectorShards) else as_rows(source)
     with ExitStack() as stack:
-        load = _Loader(model, default_model, encoder)
         place = _Place(store, collection, connection, storage)
         target = _open_target(stack, place, load, bm25)
         run = Run(target, on_reject, on_progress)
@@ -160,22 +171,80 @@ class _Place:
             check_creatable(self.store, self.connection)
 
 
+class _Loader(Protocol):
+    """What the vectors come from: the card for the collection, and what encodes, if anything."""
+
+    def for_new(self) -> tuple[EncoderCard, Encoder | None]: ...
+
+    def for_existing(
+        self, collection: str, card: EncoderCard
+    ) -> tuple[EncoderCard, Encoder | None]: ...
+
+
 @dataclass(frozen=True, slots=True)
-class _Loader:
-    """Which encoder the caller asked for."""
+class _ByModel:
+    """Vectors of the encoder that the caller asked for."""
 
     model: str | PathLike[str] | None
     default_model: str
     encoder: Encoder | None
+    options: EncoderOptions
 
-    def for_new(self) -> Encoder:
-        return self.encoder or load_encoder(self.model or self.default_model)
+    def for_new(self) -> tuple[EncoderCard, Encoder]:
+        encoder = self.encoder
+        if encoder is None:
+            encoder = load_encoder(self.model or self.default_model, **asdict(self.options))
+        return encoder.card, encoder
 
-    def for_existing(self, collection: str, card: EncoderCard) -> Encoder:
+    def for_existing(self, collection: str, card: EncoderCard) -> tuple[EncoderCard, Encoder]:
         if self.encoder is None:
-            return encoder_of(collection, card, self.model)
+            encoder = encoder_of(collection, card, self.model, self.options)
+            return encoder.card, encoder
         check_same(collection, card, self.encoder.card)
-        return self.encoder
+        return self.encoder.card, self.encoder
+
+
+@dataclass(frozen=True, slots=True)
+class _FromShards:
+    """Vectors that are there already."""
+
+    shards: VectorShards
+
+    def for_new(self) -> tuple[EncoderCard, None]:
+        return self.shards.encoder, None
+
+    def for_existing(self, collection: str, card: EncoderCard) -> tuple[EncoderCard, None]:
+        try:
+            check_same(collection, card, self.shards.encoder)
+        except ModelMismatchError as exc:
+            found = self.shards.encoder
+            raise ModelMismatchError(
+                f"{self.shards.folder} holds vectors of {found.model} ({found.dimension}, "
+                f"fingerprint {found.fingerprint[:8]}, {found.similarity}), collection "
+                f"'{collection}' those of {card.model} ({card.dimension}, fingerprint "
+                f"{card.fingerprint[:8]}, {card.similarity}): encode with the collection's model, "
+                "or ingest into another collection"
+            ) from exc
+        return self.shards.encoder, None
+
+
+def _loader(
+    source: object,
+    model: str | PathLike[str] | None,
+    default_model: str,
+    encoder: Encoder | None,
+    options: EncoderOptions | None,
+) -> _Loader:
+    if encoder is not None and model is not None:
+        raise UsageError("pass a model or an encoder, not both")
+    if not isinstance(source, VectorShards):
+        return _ByModel(model, default_model, encoder, options or EncoderOptions())
+    if encoder is not None or model is not None:
+        raise UsageError(
+            f"{source.folder} holds vectors already: pass no model and no encoder with it, or the "
+            "passages themselves to encode them again"
+        )
+    return _FromShards(source)
 
 
 def _open_target(
@@ -189,22 +258,22 @@ def _open_target(
     except (StoreNotFoundError, CollectionNotFoundError):
         place.check_creatable()
         sparse = Bm25Encoder(bm25 or Bm25Settings())
-        encoder = load.for_new()
+        card, encoder = load.for_new()
         opened = place.opened(stack, create=True)
         with opened.lock():
             try:
                 if name not in opened.aliases():
-                    create_collection(opened, name, encoder.card, sparse.settings, place.storage)
+                    create_collection(opened, name, card, sparse.settings, place.storage)
             except SchemaError:
                 if name not in opened.aliases():  # else another process has just finished it
                     raise
         # Another may have made it meanwhile, for another model.
-        check_same(name, opened.metadata(name).encoder, encoder.card)
+        check_same(name, opened.metadata(name).encoder, card)
     else:
         _check_bm25_kept(name, metadata.bm25, bm25)
         sparse = Bm25Encoder(metadata.bm25)
-        encoder = load.for_existing(name, metadata.encoder)
-    return Target(opened.collection(name), encoder, sparse)
+        card, encoder = load.for_existing(name, metadata.encoder)
+    return Target(opened.collection(name), card, sparse, encoder)
 
 
 def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) -> None:

@@ -60,6 +60,19 @@ class Passage:
     raw: bytes = field(default=b"", compare=False, repr=False)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPassage:
+    """A passage whose vector was made before.
+
+    Attributes:
+        passage: The passage.
+        vector: float32 `(dimension,)`, of unit length where the similarity is cosine.
+    """
+
+    passage: Passage
+    vector: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """One query of a file: its id and its phrase."""
@@ -360,6 +373,26 @@ class PrunePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class StageShare:
+    """How long one stage of an ingest was at work.
+
+    Stages work at the same time, each in a thread of its own, so the shares may add up to more
+    than 1. The one with the largest holds the others back.
+
+    Attributes:
+        name: "read" (take and parse rows), "skip" (ask the store what is there already),
+            "tokenise", "forward" (the model), "sparse" (BM25 weights), "write" (to the store,
+            with its flush); at the end "prune" and "index".
+        seconds: Time it worked, without its waits for the stages beside it.
+        share: The same as a share of the wall time so far, 0 to 1.
+    """
+
+    name: str
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """What an ingest did.
 
@@ -368,10 +401,13 @@ class IngestReport:
         written: Passages stored or rewritten, counted once they are durable.
         unchanged: Passages that were there already, with the same text and meta.
         rejected: Rows that could not become a passage.
-        encoded: Passages whose text went through the model (a changed meta alone does not).
+        encoded: Passages whose text went through the model (a changed meta alone does not, nor
+            does a passage that came with its vector).
         pruned: Passages removed because the source did not hold them.
         seconds: Wall time from the first row to the last flush, indexing included.
-        mean_tokens: Mean length of the encoded passages in BM25 tokens, None if none was encoded.
+        mean_tokens: Mean length in BM25 tokens of the passages that got new vectors, None if none
+            did.
+        stages: How long each stage was at work, in the order in which a passage meets them.
     """
 
     read: int
@@ -382,6 +418,7 @@ class IngestReport:
     seconds: float
     mean_tokens: float | None = None
     pruned: int = 0
+    stages: tuple[StageShare, ...] = ()
 
     @property
     def passages_per_second(self) -> float:
@@ -405,3 +442,49 @@ class IngestProgress:
     done: int
     fraction: float | None
     report: IngestReport
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeReport:
+    """What an encode into a folder of vectors did.
+
+    Attributes:
+        read: Rows read: `encoded + found + rejected`.
+        encoded: Passages whose vectors were written.
+        found: Passages whose vectors an earlier run had written.
+        rejected: Rows that could not become a passage with a vector, of earlier runs too.
+        shards: Files that are there at the end.
+        tokens: Tokens that went through the model.
+        seconds: Wall time from the first row to the last file's fsync; loading the model and
+            starting processes is not in it.
+        startup_seconds: Wall time of loading, starting processes, and the first forward pass.
+    """
+
+    read: int
+    encoded: int
+    found: int
+    rejected: int
+    shards: int
+    tokens: int
+    seconds: float
+    startup_seconds: float = 0.0
+
+    @property
+    def passages_per_second(self) -> float:
+        """Passages encoded a second."""
+        return self.encoded / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeProgress:
+    """How far an encode is.
+
+    Attributes:
+        done: Rows that are through.
+        fraction: Share of the source that is through, 0 to 1, None when its size is unknown.
+        report: The counts so far.
+    """
+
+    done: int
+    fraction: float | None
+    report: EncodeReport

@@ -8,8 +8,11 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
+from msmarco_qdrant._lines import RAW_BYTES_KEPT
 from msmarco_qdrant.errors import OutputError
-from msmarco_qdrant.records import Reject
+from msmarco_qdrant.records import Passage, Reject
+
+WITHOUT_VECTOR = "the model gives no finite, non-zero vector for it, in float32 neither"
 
 
 class RejectsFile:
@@ -91,3 +94,23 @@ def reject_to_json(reject: Reject) -> dict[str, Any]:
     except UnicodeDecodeError:
         entry["raw_base64"] = base64.b64encode(reject.raw).decode("ascii")
     return entry
+
+
+def repeated_pid(passage: Passage) -> str:
+    """Why a passage whose pid came before is rejected."""
+    return f"pid {passage.pid!r} stood before in this run; the first wins"
+
+
+def late_reject(passage: Passage, reason: str) -> Reject:
+    """A reject of what had parsed: its row as it stood, or written anew if it never stood."""
+    raw = passage.raw or _as_json(passage)
+    return Reject(passage.source, passage.line, reason, raw[:RAW_BYTES_KEPT], len(raw))
+
+
+def _as_json(passage: Passage) -> bytes:
+    row = {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
+    try:
+        text = json.dumps(row, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError, RecursionError):  # no JSON, which is why it is rejected
+        text = repr(row)
+    return text.encode("utf-8", "backslashreplace")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
+from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.records import CollectionMetadata, DenseQuery, Hit, MetaFilter, ScoredPoint
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, open_store
@@ -64,6 +65,7 @@ class SearchClient:
         collection: str = "msmarco",
         model: str | PathLike[str] | None = None,
         encoder: Encoder | None = None,
+        encoder_options: EncoderOptions | None = None,
         connection: Connection = NO_SETTINGS,
     ) -> SearchClient:
         """Open a client on a collection.
@@ -73,6 +75,8 @@ class SearchClient:
             collection: Its name.
             model: Where to load its model from, if not by the name that the collection remembers.
             encoder: A ready encoder, instead.
+            encoder_options: Where and how the model runs, and how many phrases' vectors it
+                remembers; None for what is fastest here, and 1,024.
             connection: The API key, port and time limits of a server, where `store` is a URL.
 
         Raises:
@@ -90,7 +94,8 @@ class SearchClient:
         )
         try:
             if encoder is None:
-                encoder = encoder_of(collection, opened.metadata(collection).encoder, model)
+                card = opened.metadata(collection).encoder
+                encoder = encoder_of(collection, card, model, encoder_options)
             return cls(opened, collection, encoder, owns_store=owns_store)
         except BaseException:
             if owns_store:
@@ -167,6 +172,10 @@ class SearchClient:
             vectors, self._metadata, limit=limit, meta_filter=meta_filter, exact=exact
         )
         return [to_hits(points) for points in self._collection.query(queries)]
+
+    def warm_up(self) -> None:
+        """Do now what happens once in the model, so that the first search does not wait for it."""
+        self._encoder.warm_up()
 
     def close(self) -> None:
         """Give the store back, if this client opened it. Closing twice is no error."""

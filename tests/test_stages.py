@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -81,3 +81,31 @@ def test_an_empty_source_ends_at_once() -> None:
     with Stages() as stages:
         empty: list[int] = []
         assert list(stages.run(empty, ahead=1)) == []
+
+
+def test_only_work_is_timed() -> None:
+    """Not the wait for the stage before, nor for room behind; the caller's own is the last."""
+    now = threading.local()
+
+    def clock() -> float:
+        return getattr(now, "seconds", 0.0)
+
+    def working(items: Iterable[int], seconds: float) -> Iterator[int]:
+        for item in items:
+            now.seconds = clock() + seconds
+            yield item
+
+    with Stages("caller", clock) as stages:
+        first = stages.run(working(range(10), 1.0), ahead=1, name="first")
+        second = stages.run(working(first, 5.0), ahead=1)
+        assert 45 == sum(working(second, 0.5))
+    assert {"first": 10.0, "stage 1": 50.0, "caller": 5.0} == stages.busy
+    assert ["first", "stage 1", "caller"] == list(stages.busy)
+
+
+def test_a_thread_outside_may_take_items_too() -> None:
+    """Whose time nobody counts."""
+    stages = Stages()
+    assert [0, 1, 2] == list(stages.run(range(3), ahead=1))
+    assert ["stage 0"] == list(stages.busy)
+    stages.close()

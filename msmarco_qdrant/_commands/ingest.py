@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +12,20 @@ import click
 
 from msmarco_qdrant._commands.options import (
     collection_option,
+    encoder_options,
     json_option,
     settings_with,
+    source_options,
     store_option,
 )
-from msmarco_qdrant._output import check_output, print_hits, print_json, report_json, report_text
+from msmarco_qdrant._output import (
+    check_output,
+    print_hits,
+    print_json,
+    report_json,
+    report_text,
+    stages_text,
+)
 from msmarco_qdrant.errors import PruneRefusedError
 
 if TYPE_CHECKING:
@@ -22,12 +33,20 @@ if TYPE_CHECKING:
     from msmarco_qdrant.records import IngestReport, PrunePolicy
     from msmarco_qdrant.rejects import RejectsFile
     from msmarco_qdrant.settings import Settings
+    from msmarco_qdrant.vector_shards import VectorShards
 
 _REJECTS = 3
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Instead of a SOURCE: a folder of passages with their vectors, made by `encode`. No model "
+    "is loaded.",
+)
 @store_option
 @collection_option
 @click.option(
@@ -36,20 +55,8 @@ _REJECTS = 3
     help="The model to encode with.  [default: the collection's own, or for a new one "
     "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["auto", "tsv", "jsonl", "parquet"]),
-    default="auto",
-    show_default=True,
-    help="How the sources are written.",
-)
-@click.option(
-    "--rejects",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Where rows that cannot go in are written.  [default: rejects-<time>.jsonl]",
-)
+@encoder_options
+@source_options
 @click.option(
     "--allow-rejects",
     is_flag=True,
@@ -68,9 +75,13 @@ _REJECTS = 3
 def ingest(  # noqa: PLR0913  # one for each option
     *,
     sources: tuple[str, ...],
+    vectors: Path | None,
     store: str | None,
     collection: str | None,
     model: str | None,
+    backend: str | None,
+    device: str | None,
+    precision: str | None,
     form: Format,
     rejects: Path | None,
     allow_rejects: bool,
@@ -82,27 +93,76 @@ def ingest(  # noqa: PLR0913  # one for each option
     """Encode passages and keep them, creating the collection if need be.
 
     SOURCE is a file of passages as TSV (pid<TAB>text), JSON lines or Parquet, gzipped or not, or
-    '-' for standard input. Running the same command again writes nothing twice, and goes on where
-    an earlier run was interrupted. An empty line holds no passage and is skipped.
+    '-' for standard input; or pass --vectors instead. Running the same command again writes nothing
+    twice, and goes on where an earlier run was interrupted. An empty line holds no passage and is
+    skipped.
     """
-    from msmarco_qdrant.corpus import Corpus
     from msmarco_qdrant.rejects import RejectsFile
 
+    _check_sources(
+        sources,
+        vectors,
+        {
+            "--model": model,
+            "--format": None if form == "auto" else form,
+            "--backend": backend,
+            "--device": device,
+            "--precision": precision,
+        },
+    )
     policy = _prune_policy(prune=prune, yes=yes, allow_rejects=allow_rejects)
-    settings = settings_with(store=store, collection=collection)
-    corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
+    settings = settings_with(
+        store=store, collection=collection, backend=backend, device=device, precision=precision
+    )
+    source, inputs = _source_of(sources, vectors, form, settings)
     path = rejects or Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
-    check_output(path, "--rejects", sources)
+    check_output(path, "--rejects", inputs)
     refused = None
     with RejectsFile(path) as rejected:
         try:
-            report = _bring_in(settings, corpus, model, max_passages, policy, rejected)
+            report = _bring_in(settings, source, model, max_passages, policy, rejected)
         except PruneRefusedError as exc:  # all the rest was done
             report, refused = exc.report, exc
     _tell(report, rejected, as_json=as_json, pruning=prune)
     if refused is not None:
         raise refused
     return _REJECTS if report.rejected and not allow_rejects else 0
+
+
+def _check_sources(
+    sources: tuple[str, ...], vectors: Path | None, others: Mapping[str, str | None]
+) -> None:
+    """Refuse both of SOURCE and --vectors, none of them, and what only a SOURCE can have."""
+    if vectors is None:
+        if not sources:
+            raise click.UsageError(
+                "nothing to ingest: name a SOURCE ('-' for standard input), or pass --vectors DIR"
+            )
+        return
+    if sources:
+        raise click.UsageError(
+            f"--vectors {vectors} holds its passages already: leave out {sources[0]!r}, or ingest "
+            "it by itself"
+        )
+    for option, value in others.items():
+        if value is not None:
+            raise click.UsageError(
+                f"{option} goes with a SOURCE only: what --vectors {vectors} holds is encoded "
+                "already"
+            )
+
+
+def _source_of(
+    sources: tuple[str, ...], vectors: Path | None, form: Format, settings: Settings
+) -> tuple[Corpus | VectorShards, Sequence[str]]:
+    """What is to be ingested, and the files that are read for it."""
+    from msmarco_qdrant.corpus import Corpus
+    from msmarco_qdrant.vector_shards import VectorShards
+
+    if vectors is not None:
+        shards = VectorShards(vectors)
+        return shards, [str(path) for path in shards.paths]
+    return Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes), sources
 
 
 def _prune_policy(*, prune: bool, yes: bool, allow_rejects: bool) -> PrunePolicy | None:
@@ -118,7 +178,7 @@ def _prune_policy(*, prune: bool, yes: bool, allow_rejects: bool) -> PrunePolicy
 
 def _bring_in(
     settings: Settings,
-    corpus: Corpus,
+    source: Corpus | VectorShards,
     model: str | None,
     max_passages: int | None = None,
     prune: PrunePolicy | None = None,
@@ -130,15 +190,17 @@ def _bring_in(
     from msmarco_qdrant.stores import shown_dsn
 
     check_collection_name(settings.collection)
+    logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # which backend it is
     progress = ProgressDisplay()
     click.echo(f"ingesting into '{settings.collection}' in {shown_dsn(settings.store)}", err=True)
     try:
         return ingest_passages(
-            corpus,
+            source,
             settings.store,
             collection=settings.collection,
             model=model,
             default_model=settings.model,
+            encoder_options=settings.encoder_options,
             storage=settings.storage,
             connection=settings.connection,
             max_passages=max_passages,
@@ -162,6 +224,7 @@ def _tell(report: IngestReport, rejected: RejectsFile, *, as_json: bool, pruning
         print_json(report_json(report))
     else:
         click.echo(report_text(report, pruning=pruning))
+        click.echo(stages_text(report))
     if report.rejected:
         click.echo(
             f"rows that did not go in: {report.rejected:,}, written to {rejected.path}", err=True
@@ -184,8 +247,12 @@ def quickstart(*, store: str | None, model: str | None) -> None:
     with sample_passages() as path:
         report = _bring_in(settings, Corpus(path), model or default_model())
     click.echo(report_text(report))
+    click.echo(stages_text(report))
     with SearchClient.open(
-        settings.store, collection=COLLECTION, connection=settings.connection
+        settings.store,
+        collection=COLLECTION,
+        encoder_options=settings.encoder_options,
+        connection=settings.connection,
     ) as client:
         for question in QUESTIONS:
             click.echo(f"\n$ msmarco-qdrant search {question!r} --limit 2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -34,6 +35,48 @@ def collection_option(command: _F) -> _F:
         metavar="NAME",
         help="The collection's name.  [default: MSMARCO_QDRANT_COLLECTION or msmarco]",
     )(command)
+
+
+def encoder_options(command: _F) -> _F:
+    """`--backend`, `--device` and `--precision`: how a model runs."""
+    backend = click.option(
+        "--backend",
+        type=click.Choice(["auto", "torch", "openvino"]),
+        help="What runs the model; auto takes the fastest that is installed.  [default: "
+        "MSMARCO_QDRANT_BACKEND or auto]",
+    )
+    device = click.option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, several with commas between them, or all GPUs.  [default: "
+        "MSMARCO_QDRANT_DEVICE or the best]",
+    )
+    precision = click.option(
+        "--precision",
+        type=click.Choice(["float32", "bfloat16", "float16", "int8"]),
+        help="What the model computes in.  [default: what the device is fast in while vectors "
+        "stay within cosine 0.999 of float32]",
+    )
+    return backend(device(precision(command)))
+
+
+def source_options(command: _F) -> _F:
+    """`--format` and `--rejects`: how a source is read."""
+    form = click.option(
+        "--format",
+        "form",
+        type=click.Choice(["auto", "tsv", "jsonl", "parquet"]),
+        default="auto",
+        show_default=True,
+        help="How the sources are written.",
+    )
+    rejects = click.option(
+        "--rejects",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Where rows that cannot go in are written.  [default: rejects-<time>.jsonl]",
+    )
+    return form(rejects(command))
 
 
 def json_option(command: _F) -> _F:

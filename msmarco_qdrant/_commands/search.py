@@ -92,7 +92,12 @@ def search(  # noqa: PLR0913  # one for each option
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
     with opened(settings) as place:
-        client = SearchClient.open(place, collection=settings.collection, model=model)
+        client = SearchClient.open(
+            place,
+            collection=settings.collection,
+            model=model,
+            encoder_options=settings.encoder_options,
+        )
         if phrase is not None:
             hits = client.search(phrase, limit=limit, meta_filter=meta_filter, exact=exact)
             print_hits(hits, as_json=as_json)
