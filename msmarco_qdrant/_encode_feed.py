@@ -162,6 +162,8 @@ class Feed:
             if path.exists():
                 header = self._checked_header(path)
                 covered = list(islice(chunks, header.chunks))
+                if not covered:
+                    break
                 _check_covered(path, header, covered)
                 found = Found(header, self._position())
                 yield _Covered(found, _pids_of(path, header, covered))

@@ -127,6 +127,12 @@ class _Prepare:
         return prepare(chunk, self.tokenizer)
 
 
+def check_portable(tokenizer: Tokenizer) -> None:
+    """Refuse to send a tokenizer to other processes that cannot go there."""
+    if not tokenizer.portable:
+        raise UsageError("this model's tokenizer works in this process only: pass workers=0")
+
+
 class Preparers:
     """Prepares chunks in processes of their own, or with none of them in one thread here.
 
@@ -139,8 +145,8 @@ class Preparers:
     """
 
     def __init__(self, tokenizer: Tokenizer, processes: int) -> None:
-        if processes and not tokenizer.portable:
-            raise UsageError("this model's tokenizer works in this process only: pass workers=0")
+        if processes:
+            check_portable(tokenizer)
         prepare_with = _Prepare(tokenizer)
         self._workers = Workers(prepare_with, processes) if processes else None
         self._here = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-prepare")

@@ -19,6 +19,7 @@ from typing import get_args
 from msmarco_qdrant._encode_feed import Feed, Layout
 from msmarco_qdrant._encode_run import EncodeRun
 from msmarco_qdrant._parquet import check_extra
+from msmarco_qdrant._preparing import check_portable
 from msmarco_qdrant._shards import VectorType
 from msmarco_qdrant._workers import Elsewhere
 from msmarco_qdrant.catalog import DEFAULT_MODEL
@@ -91,6 +92,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
     layout = Layout(made, shard_chunks or (_CHUNKS_ON_GPU if gpus else _CHUNKS), dtype)
     count = _workers_for(encoder, gpus) if workers is None else workers
+    if count:
+        check_portable(encoder.tokenizer)
     feed = Feed(rows, layout, encoder.card, encoder.tokenizer, count)
     # A GPU's process shall do nothing else in Python: it could not keep the GPU busy.
     apart = Elsewhere(feed) if count and isinstance(rows, Corpus) else None
@@ -105,12 +108,15 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         try:
             run.run(feed if apart is None else apart)
         except MsmarcoQdrantError as exc:
-            raise EncodeStoppedError(
-                f"{exc} ({run.report().encoded:,} passages had been written; the same encode goes "
-                "on from there)",
-                replace(run.report(), startup_seconds=startup),
-            ) from exc
+            report = replace(run.report(), startup_seconds=startup)
+            raise EncodeStoppedError(f"{exc}{_how_far(report)}", report) from exc
         return replace(run.report(), startup_seconds=startup)
+
+
+def _how_far(report: EncodeReport) -> str:
+    if not report.encoded:
+        return ""
+    return f" ({report.encoded:,} passages had been written; the same encode goes on from there)"
 
 
 def _size_of(rows: Iterable[Passage | Reject]) -> int | None:

@@ -221,21 +221,24 @@ class BiEncoder:
 
     def _backend(self, model: SentenceTransformer, options: EncoderOptions) -> Backend:
         """The one that was asked for; of "auto" the fastest here, if it takes the model."""
+        asked = options.backend
+        if asked == "auto" and options.precision == "int8":  # which one of them has
+            asked = "openvino"
         on_cpu = model.device.type == "cpu"
-        if options.backend == "openvino" and not on_cpu:
+        if asked == "openvino" and not on_cpu:
             raise UsageError(
                 f"the backend openvino runs on the CPU, not on {model.device}: pass device cpu"
             )
-        if options.backend != "torch" and on_cpu:
+        if asked != "torch" and on_cpu:
             from msmarco_qdrant.encoding.openvino_backend import OpenVinoBackend, is_faster_here
 
             try:
-                if options.backend == "openvino" or is_faster_here():
+                if asked == "openvino" or is_faster_here():
                     return OpenVinoBackend(
                         model, self._prompt_lengths, self._card.fingerprint, options.precision
                     )
             except (UsageError, EncodingError) as exc:
-                if options.backend == "openvino":
+                if asked == "openvino":
                     raise
                 _log.info("the backend openvino cannot run this model here: %s", exc)
         return _torch_backend(

@@ -116,8 +116,10 @@ def test_devices_of_a_name(device: str | None, expected: list[str | None]) -> No
         ),
         (
             f"cpu,cuda:{gpus + 7}",
-            f"the device cuda:{gpus + 7} is not here: torch finds {gpus} of that kind that it can "
-            "use",
+            (
+                f"the device cuda:{gpus + 7} is not here: torch finds {gpus} of that kind that it "
+                "can use"
+            ),
         ),
     ],
 )
