@@ -189,7 +189,10 @@ def serve_calls() -> None:
             result, error = function(item), None
         except Exception as exc:  # noqa: BLE001  # raised again where it was asked
             result, error = None, exc
-        _reply(answers, result, error)
+        try:
+            _reply(answers, result, error)
+        except BrokenPipeError:
+            return  # the one that asked is gone
 
 
 def serve_items() -> None:

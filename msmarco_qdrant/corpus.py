@@ -37,7 +37,7 @@ Format: TypeAlias = Literal["auto", "tsv", "jsonl", "parquet"]
 
 STDIN = "-"
 MAX_LINE_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 19
+_CHUNK_BYTES = 1 << 20
 _CHUNK_ROWS = 1024
 _SUFFIXES: Mapping[str, Format] = {
     ".tsv": "tsv",
@@ -67,9 +67,9 @@ class LineChunk:
         return [_row(self.source, line, parse) for line in lines if line.data or line.problem]
 
     def digest(self) -> bytes:
-        """Sha256 over the lines, 32 bytes."""
+        """Sha256 over the lines and how they are parsed, 32 bytes."""
         told = hashlib.sha256(self.block.data)
-        told.update(repr(self.block.last).encode())
+        told.update(repr((self.block.last, self.form, self.max_line_bytes)).encode())
         return told.digest()
 
 

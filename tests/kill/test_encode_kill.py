@@ -1,0 +1,119 @@
+"""`kill -9` of an encode at any moment, then the same again: the folder of a run nobody killed.
+
+A seed decides at which share of its usual time it is killed; nothing that it started may be left.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from msmarco_qdrant._shards import MANIFEST, shard_paths
+from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.vector_shards import VectorShards
+
+PROGRAM = Path(__file__).with_name("encode_program.py")
+PASSAGES = 6000
+SEEDS = range(10)
+MARK = "ENCODE_KILL_TEST"
+
+
+def write_source(path: Path) -> Path:
+    """A file of several shards with rows here and there that are rejected."""
+    rng = random.Random(0)
+    with path.open("w") as file:
+        for number in range(PASSAGES):
+            words = " ".join(f"w{rng.randrange(5000)}" for _ in range(70))
+            pid = number - 1500 if number % 1999 == 1998 else number
+            file.write(f"{pid}\t{words}\n" if number % 997 else "no tab\n")
+    return path
+
+
+def start(source: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Start the program; the mark in its environment stands in that of all that it starts."""
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(source), str(folder)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, MARK: str(folder)},
+    )
+
+
+def left(folder: Path) -> list[psutil.Process]:
+    """Running processes that carry the mark; one that has ended has no environment any more."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue  # ended meanwhile, or another user's
+    return found
+
+
+def assert_none_left(folder: Path) -> None:
+    """All end by themselves, soon: they find nobody at the other end of their pipes."""
+    deadline = time.monotonic() + 30
+    while left(folder) and time.monotonic() < deadline:
+        os.sched_yield()
+    assert [] == left(folder)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Everything that lies in a folder but what a killed write left."""
+    return {path.name: path.read_bytes() for path in [*shard_paths(folder), folder / MANIFEST]}
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Path, dict[str, bytes]]:
+    """Seconds, source and files of a run that nobody kills."""
+    place = tmp_path_factory.mktemp("usual")
+    source = write_source(place / "source.tsv")
+    started = time.monotonic()
+    assert 0 == start(source, place / "vectors").wait()
+    return time.monotonic() - started, source, files_of(place / "vectors")
+
+
+def kill_once(source: Path, folder: Path, after_s: float) -> bool:
+    """Kill a run after so many seconds; whether it was still running."""
+    process = start(source, folder)
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    hit = process.wait() != 0
+    assert_none_left(folder)
+    return hit
+
+
+def assert_honest(folder: Path, expected: dict[str, bytes]) -> None:
+    """What a killed run left is a part of the whole, and says that it is no more."""
+    found = shard_paths(folder) if folder.is_dir() else []
+    assert [expected[path.name] for path in found] == [path.read_bytes() for path in found]
+    if not (folder / MANIFEST).exists():
+        with pytest.raises(SourceError):
+            VectorShards(folder)
+
+
+def test_kill_and_run_again(
+    tmp_path_factory: pytest.TempPathFactory, usual: tuple[float, Path, dict[str, bytes]]
+) -> None:
+    """Ten kills; most must hit, and each ends in the folder of a run that nobody killed."""
+    usual_s, source, expected = usual
+    hits = 0
+    for history in (SEEDS[:3], SEEDS[3:6], SEEDS[6:]):
+        folder = tmp_path_factory.mktemp("kill") / "vectors"
+        for seed in history:  # those behind the first may hit a run that goes on
+            after_s = random.Random(seed).uniform(0.2, 1.0) * usual_s
+            hits += kill_once(source, folder, after_s)
+            assert_honest(folder, expected)
+        assert 0 == start(source, folder).wait()
+        assert expected == files_of(folder)
+        assert_none_left(folder)
+    assert hits >= len(SEEDS) // 2
