@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from msmarco_qdrant._pid_set import PidSet
-from msmarco_qdrant._preparing import Prepared, Preparers, pids_of
+from msmarco_qdrant._preparing import Prepared, Preparers, checked_row, pids_of
 from msmarco_qdrant._shards import (
     ShardHeader,
     VectorType,
@@ -27,7 +27,7 @@ from msmarco_qdrant._shards import (
     shard_paths,
 )
 from msmarco_qdrant._stages import Stages
-from msmarco_qdrant.corpus import Chunk, Corpus, chunks_of
+from msmarco_qdrant.corpus import Chunk, Corpus, RowChunk, chunks_of
 from msmarco_qdrant.encoding import Tokenised, Tokenizer
 from msmarco_qdrant.encoding.matching import check_same_vectors
 from msmarco_qdrant.errors import OutputError
@@ -111,6 +111,7 @@ class _Planned:
     """Chunks of a shard, on their way through the preparers."""
 
     number: int
+    full: int
     chunks: list[tuple[Chunk, Future[Prepared]]]
     position: int
 
@@ -156,7 +157,7 @@ class Feed:
     def _plan(self, preparers: Preparers) -> Iterator[_Planned | _Covered]:
         """Read: hand out the chunks of each shard that is not there yet."""
         layout = _as_begun(self.layout)
-        chunks = chunks_of(self.rows)
+        chunks = self._chunks()
         for number in count():
             path = shard_path(layout.folder, number)
             if path.exists():
@@ -172,7 +173,7 @@ class Feed:
             handed = [(chunk, preparers.submit(chunk)) for chunk in taken]
             if not handed:
                 break
-            yield _Planned(number, handed, self._position())
+            yield _Planned(number, layout.chunks, handed, self._position())
         _check_no_others(layout.folder, number)
 
     def _prepared(self, shards: Iterable[_Planned | _Covered]) -> Iterator[Ready | Found]:
@@ -187,12 +188,18 @@ class Feed:
             parts = [future.result().admitted(chunk, seen) for chunk, future in shard.chunks]
             yield Ready(
                 number=shard.number,
-                full=_as_begun(self.layout).chunks,
+                full=shard.full,
                 chunks=[chunk for chunk, _ in shard.chunks],
                 parts=parts,
                 tokens=Tokenised.joined([part.tokens for part in parts]),
                 position=shard.position,
             )
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """Of rows that were made in Python, those that can go in, looked at before they travel."""
+        for chunk in chunks_of(self.rows):
+            is_checked = isinstance(self.rows, Corpus)
+            yield chunk if is_checked else RowChunk([checked_row(row) for row in chunk.rows()])
 
     def _checked_header(self, path: Path) -> ShardHeader:
         """What a shard that is there says of itself, if it can belong to this encode."""

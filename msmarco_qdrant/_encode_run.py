@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,9 @@ from msmarco_qdrant._shards import (
     write_shard,
 )
 from msmarco_qdrant._stages import Stages
+from msmarco_qdrant._workers import Elsewhere
 from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.records import EncodeProgress, EncodeReport, Reject
 from msmarco_qdrant.rejects import WITHOUT_VECTOR, late_reject
 
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SHARDS_AHEAD = 1
-_SHARDS_IN_FORWARD = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +38,7 @@ class _Encoded:
 
     ready: Ready
     vectors: NDArray[np.generic]
+    given: NDArray[np.bool_]  # whether the encoder gave a finite one
 
 
 class EncodeRun:
@@ -49,12 +52,15 @@ class EncodeRun:
         encoder: Encoder,
         layout: Layout,
         size: int | None,
+        at_once: int,
         on_reject: Callable[[Reject], None] | None,
         on_progress: Callable[[EncodeProgress], None] | None,
     ) -> None:
         self._encoder = encoder
         self._layout = layout
         self._size = size
+        self._at_once = at_once
+        self._stopping = threading.Event()
         self._on_reject = on_reject
         self._on_progress = on_progress
         self._started = time.perf_counter()
@@ -62,9 +68,16 @@ class EncodeRun:
 
     def run(self, feed: Iterable[Ready | Found]) -> None:
         """Encode every shard that is not there yet."""
-        with Stages() as stages, ThreadPoolExecutor(_SHARDS_IN_FORWARD) as forward:
-            for shard in self._forwarded(stages.run(feed, ahead=_SHARDS_AHEAD), forward):
-                self._finish(shard)
+        forward = ThreadPoolExecutor(self._at_once)
+        with Stages() as stages:
+            try:
+                for shard in self._forwarded(stages.run(feed, ahead=_SHARDS_AHEAD), forward):
+                    self._finish(shard)
+            finally:
+                self._stopping.set()
+                forward.shutdown(cancel_futures=True)
+                if isinstance(feed, Elsewhere):
+                    feed.close()  # else a stage would wait for it
         write_manifest(self._layout.folder, self._manifest())
 
     def report(self) -> EncodeReport:
@@ -84,13 +97,13 @@ class EncodeRun:
     def _forwarded(
         self, shards: Iterable[Ready | Found], forward: ThreadPoolExecutor
     ) -> Iterator[_Encoded | Found]:
-        """Two shards at once, so that a device has the next one's batches when one runs out."""
+        """On a GPU two at once, so that it has the next one's batches when one runs out."""
         under_way: list[Future[_Encoded] | Found] = []
         for shard in shards:
             under_way.append(
                 shard if isinstance(shard, Found) else forward.submit(self._forward, shard)
             )
-            while len(under_way) > _SHARDS_IN_FORWARD:
+            while len(under_way) > self._at_once:
                 yield _awaited(under_way.pop(0))
         while under_way:
             yield _awaited(under_way.pop(0))
@@ -98,11 +111,21 @@ class EncodeRun:
     def _forward(self, ready: Ready) -> _Encoded:
         import numpy as np
 
-        shape = (len(ready.tokens), self._encoder.card.dimension)
-        vectors = np.empty(shape, self._layout.dtype)
+        count = len(ready.tokens)
+        vectors = np.empty((count, self._encoder.card.dimension), self._layout.dtype)
+        given, missing = np.zeros(count, bool), np.ones(count, bool)
         for batch in self._encoder.encode_passages(ready.tokens):
-            vectors[batch.positions] = batch.vectors
-        return _Encoded(ready, vectors)
+            with np.errstate(over="ignore"):  # what does not fit is told when it is written
+                vectors[batch.positions] = batch.vectors
+            given[batch.positions] = np.isfinite(batch.vectors).all(axis=1)
+            missing[batch.positions] = False
+            if self._stopping.is_set():
+                return _Encoded(ready, vectors, given)  # for nobody
+        if missing.any():
+            raise EncodingError(
+                f"the encoder gave no vector for {int(missing.sum())} of {count} passages"
+            )
+        return _Encoded(ready, vectors, given)
 
     # -- in the caller's thread --
 
@@ -124,11 +147,12 @@ class EncodeRun:
         import numpy as np
 
         ready = shard.ready
-        usable = np.isfinite(shard.vectors).all(axis=1)
+        usable = np.isfinite(shard.vectors).all(axis=1) & shard.vectors.any(axis=1)
         for reject in ready.rejects:
             self._reject(reject)
         for index in np.flatnonzero(~usable):
-            self._reject(late_reject(ready.row(int(index)), WITHOUT_VECTOR))
+            reason = self._does_not_fit() if shard.given[index] else WITHOUT_VECTOR
+            self._reject(late_reject(ready.row(int(index)), reason))
         texts, vectors = ready.texts(), shard.vectors
         if not usable.all():
             texts, vectors = texts.filter(usable), vectors[usable]
@@ -147,6 +171,9 @@ class EncodeRun:
         self._encoded += len(vectors)
         self._rejected += header.rejected
         self._tokens += len(ready.tokens.ids)
+
+    def _does_not_fit(self) -> str:
+        return f"its vector does not fit {self._layout.dtype}: encode it as float32"
 
     def _reject(self, reject: Reject) -> None:
         if self._on_reject is not None:

@@ -99,15 +99,20 @@ def encode_text(report: EncodeReport) -> str:
     )
 
 
-def tell_rejects(count: int, written: RejectsFile, *, found: int = 0) -> None:
-    """Where rows that did not go in are told, on standard error."""
-    if not count:
-        return
-    click.echo(f"rows that did not go in: {count:,}, written to {written.path}", err=True)
-    if written.first:
-        click.echo(f"the first of them: {written.first}", err=True)
-    elif found:
-        click.echo("all of them were told by the run that had read them", err=True)
+def tell_rejects(told: RejectsFile, earlier: int = 0) -> None:
+    """Where rows that did not go in are told, on standard error.
+
+    Args:
+        told: The file that this run has written, if any did not go in.
+        earlier: How many an earlier run has told.
+    """
+    if told.count:
+        click.echo(f"rows that did not go in: {told.count:,}, written to {told.path}", err=True)
+        click.echo(f"the first of them: {told.first}", err=True)
+    if earlier:
+        click.echo(
+            f"rows that did not go in, told by the runs that read them: {earlier:,}", err=True
+        )
 
 
 def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:

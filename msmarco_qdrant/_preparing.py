@@ -16,7 +16,7 @@ from msmarco_qdrant._fields import RowError, checked
 from msmarco_qdrant._pid_set import KEY_BYTES, PidSet, pid_key
 from msmarco_qdrant._shards import TEXT_COLUMNS, text_batch
 from msmarco_qdrant._workers import Workers
-from msmarco_qdrant.corpus import Chunk, RowChunk
+from msmarco_qdrant.corpus import Chunk
 from msmarco_qdrant.encoding import Tokenised, Tokenizer
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import Passage, Reject
@@ -71,7 +71,7 @@ class Prepared:
 
 def prepare(chunk: Chunk, tokenizer: Tokenizer) -> Prepared:
     """Parse a chunk's rows, and tokenise those that are passages."""
-    rows = _rows_of(chunk)
+    rows = chunk.rows()
     places = [place for place, row in enumerate(rows) if isinstance(row, Passage)]
     passages = [row for row in rows if isinstance(row, Passage)]
     texts = [passage.text for passage in passages]
@@ -94,16 +94,15 @@ def prepare(chunk: Chunk, tokenizer: Tokenizer) -> Prepared:
 
 def pids_of(chunk: Chunk) -> list[str]:
     """The pids of a chunk's rows that are passages, whether they get a vector or not."""
-    return [row.pid for row in _rows_of(chunk) if isinstance(row, Passage)]
+    return [row.pid for row in chunk.rows() if isinstance(row, Passage)]
 
 
-def _rows_of(chunk: Chunk) -> list[Passage | Reject]:
-    rows = chunk.rows()
-    return [_checked(row) for row in rows] if isinstance(chunk, RowChunk) else rows
+def checked_row(row: Passage | Reject) -> Passage | Reject:
+    """A row that was made in Python, looked at as a line of a file is.
 
-
-def _checked(row: Passage | Reject) -> Passage | Reject:
-    """A row that was made in Python, looked at as a line of a file is."""
+    Raises:
+        UsageError: For what is neither a passage nor a reject.
+    """
     if isinstance(row, Reject):
         return row
     if not isinstance(row, Passage):

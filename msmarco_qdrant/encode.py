@@ -39,7 +39,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
     folder: str | PathLike[str],
     *,
-    model: str | PathLike[str] = DEFAULT_MODEL,
+    model: str | PathLike[str] | None = None,
     encoder: Encoder | None = None,
     encoder_options: EncoderOptions | None = None,
     dtype: VectorType = "float16",
@@ -52,9 +52,10 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
 
     Args:
         source: A path or several, a `Corpus`, or any iterable of passages, in the same order each
-            time.
+            time; not standard input or a pipe, which cannot be read again to go on.
         folder: Where the shards are or shall be; made if need be.
-        model: The model to encode with: a directory, a name of the catalog, or a hub id.
+        model: The model to encode with: a directory, a name of the catalog, or a hub id; by
+            default `catalog.DEFAULT_MODEL`.
         encoder: A ready encoder instead of `model`.
         encoder_options: Where and how the model runs; None for what is fastest on all GPUs, or on
             the CPU where there is none.
@@ -72,8 +73,9 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     Raises:
         EncodeStoppedError: If it ended early; running the same again goes on from there.
         SourceError: If the source cannot be read.
-        ModelError: If the model cannot be loaded.
-        OutputError: If the folder cannot be made.
+        ModelError: If the model cannot be loaded, or its first forward pass fails.
+        WorkerError: If a process ends before it has begun.
+        OutputError: If the folder cannot be made or written in.
         MissingExtraError: Without the extra `parquet`.
         UsageError: If the arguments cannot mean anything.
     """
@@ -84,11 +86,18 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         )
     if (shard_chunks is not None and shard_chunks < 1) or (workers is not None and workers < 0):
         raise UsageError("a shard covers 1 chunk or more, and workers are 0 or more")
+    if encoder is not None and (model is not None or encoder_options is not None):
+        raise UsageError("pass a ready encoder, or a model and options to load it with, not both")
     rows = as_rows(source)
+    if isinstance(rows, Corpus) and rows.size is None:
+        raise UsageError(
+            "encode reads its source again to go on after an interruption: name files, not "
+            "standard input or a pipe"
+        )
     made = _made(Path(folder))
     begun = time.perf_counter()
     options = encoder_options or EncoderOptions(device=ALL_GPUS)
-    encoder = encoder or load_encoder(model, **asdict(options))
+    encoder = encoder or load_encoder(model or DEFAULT_MODEL, **asdict(options))
     gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
     layout = Layout(made, shard_chunks or (_CHUNKS_ON_GPU if gpus else _CHUNKS), dtype)
     count = _workers_for(encoder, gpus) if workers is None else workers
@@ -104,7 +113,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         if apart is not None:
             apart.wait_until_ready()
         startup = time.perf_counter() - begun
-        run = EncodeRun(encoder, layout, _size_of(rows), on_reject, on_progress)
+        at_once = 2 if gpus else 1
+        run = EncodeRun(encoder, layout, _size_of(rows), at_once, on_reject, on_progress)
         try:
             run.run(feed if apart is None else apart)
         except MsmarcoQdrantError as exc:
@@ -126,8 +136,10 @@ def _size_of(rows: Iterable[Passage | Reject]) -> int | None:
 def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.parquet.*.tmp"):  # by a run that was killed
+            left.unlink(missing_ok=True)
     except OSError as exc:
-        raise OutputError(f"cannot make the directory {folder}: {exc.strerror}") from exc
+        raise OutputError(f"cannot write in the directory {folder}: {exc.strerror}") from exc
     return folder
 
 

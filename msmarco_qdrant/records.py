@@ -455,8 +455,9 @@ class EncodeReport:
         rejected: Rows that could not become a passage with a vector, of earlier runs too.
         shards: Files that are there at the end.
         tokens: Tokens that went through the model.
-        seconds: Wall time from the first row to the last file's fsync; loading the model and
-            starting processes is not in it.
+        seconds: Wall time from when the first batch may begin to the last file's fsync; loading
+            the model and starting processes is not in it. Where processes tokenise, the first
+            files' passages may be tokenised before.
         startup_seconds: Wall time of loading, starting processes, and the first forward pass.
     """
 

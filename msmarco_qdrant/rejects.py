@@ -20,6 +20,7 @@ class RejectsFile:
 
     Args:
         path: Where; an older file there is replaced when the first reject comes.
+        append: Write behind what an older file holds, instead.
 
     Attributes:
         path: The same path.
@@ -27,8 +28,9 @@ class RejectsFile:
         first: The place and reason of the first of them, "" before it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, append: bool = False) -> None:
         self.path = path
+        self._mode = "a" if append else "w"
         self.count = 0
         self.first = ""
         self._file: IO[str] | None = None
@@ -41,7 +43,7 @@ class RejectsFile:
         """
         try:
             if self._file is None:
-                self._file = self.path.open("w", encoding="utf-8")
+                self._file = self.path.open(self._mode, encoding="utf-8")
             json.dump(reject_to_json(reject), self._file, ensure_ascii=False)
             self._file.write("\n")
         except OSError as exc:

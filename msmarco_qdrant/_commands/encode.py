@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ from msmarco_qdrant._commands.options import (
     source_options,
 )
 from msmarco_qdrant._output import check_output, encode_json, encode_text, print_json, tell_rejects
-from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant._shards import VectorType
@@ -88,46 +87,33 @@ def encode(  # noqa: PLR0913  # one for each option
     """
     from msmarco_qdrant.corpus import Corpus
     from msmarco_qdrant.encode import encode_corpus
-    from msmarco_qdrant.encoding import load_encoder
-    from msmarco_qdrant.encoding.options import ALL_GPUS
+    from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
     from msmarco_qdrant.rejects import RejectsFile
 
-    if "-" in sources:
-        raise UsageError(
-            "encode reads its source again to go on after an interruption: name a file, not "
-            "standard input"
-        )
     settings = settings_with(backend=backend, device=device, precision=precision)
     corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
     path = rejects or Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
     check_output(path, "--rejects", sources)
-    begun = time.perf_counter()
-    encoder = load_encoder(
-        model or settings.model,
-        backend=settings.backend,
-        device=settings.device or ALL_GPUS,
-        precision=settings.precision,
-        compiled=compiled,
-    )
-    loading = time.perf_counter() - begun
-    click.echo(
-        f"encoding into {out} with {encoder.card.model} ({encoder.backend}, {encoder.device}, "
-        f"{encoder.precision})",
-        err=True,
-    )
-    with RejectsFile(path) as rejected, _shown_progress() as progress:
+    logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # which backend it is
+    click.echo(f"encoding into {out}", err=True)
+    with RejectsFile(path, append=True) as rejected, _shown_progress() as progress:
         report = encode_corpus(
             corpus,
             out,
-            encoder=encoder,
+            model=model or settings.model,
+            encoder_options=EncoderOptions(
+                backend=settings.backend,
+                device=settings.device or ALL_GPUS,
+                precision=settings.precision,
+                compiled=compiled,
+            ),
             dtype=dtype,
             workers=workers,
             on_reject=rejected.write,
             on_progress=progress,
         )
-    report = replace(report, startup_seconds=report.startup_seconds + loading)
     print_json(encode_json(report)) if as_json else click.echo(encode_text(report))
-    tell_rejects(report.rejected, rejected, found=report.found)
+    tell_rejects(rejected, earlier=report.rejected - rejected.count)
     return _REJECTS if report.rejected and not allow_rejects else 0
 
 

@@ -25,6 +25,7 @@ from msmarco_qdrant._output import (
     report_json,
     report_text,
     stages_text,
+    tell_rejects,
 )
 from msmarco_qdrant.errors import PruneRefusedError
 
@@ -225,11 +226,7 @@ def _tell(report: IngestReport, rejected: RejectsFile, *, as_json: bool, pruning
     else:
         click.echo(report_text(report, pruning=pruning))
         click.echo(stages_text(report))
-    if report.rejected:
-        click.echo(
-            f"rows that did not go in: {report.rejected:,}, written to {rejected.path}", err=True
-        )
-        click.echo(f"the first of them: {rejected.first}", err=True)
+    tell_rejects(rejected)
     if not report.read:
         click.echo("the source holds no passage", err=True)
 

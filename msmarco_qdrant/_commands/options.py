@@ -49,7 +49,7 @@ def encoder_options(command: _F) -> _F:
         "--device",
         metavar="NAME",
         help="cpu, cuda, cuda:1, several with commas between them, or all GPUs.  [default: "
-        "MSMARCO_QDRANT_DEVICE or the best]",
+        "MSMARCO_QDRANT_DEVICE, or the best; of encode, all GPUs]",
     )
     precision = click.option(
         "--precision",

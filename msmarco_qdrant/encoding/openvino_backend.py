@@ -140,7 +140,8 @@ class OpenVinoBackend:
         sound = np.isfinite(expected).all(axis=1) & np.isfinite(found).all(axis=1)
         left, right = expected[sound].astype(np.float64), found[sound].astype(np.float64)
         norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-        return bool(((left * right).sum(axis=1) >= _LEAST_COSINE[self.precision] * norms).all())
+        near = (left * right).sum(axis=1) >= _LEAST_COSINE[self.precision] * norms
+        return bool(sound.any() and near.all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,8 @@ def is_faster_here() -> bool:
 
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/msmarco-qdrant/openvino`, or under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "msmarco-qdrant" / "openvino"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(base) / "msmarco-qdrant" / "openvino"
 
 
 def _failed(mask: NDArray[np.int64], exc: RuntimeError) -> EncodingError:

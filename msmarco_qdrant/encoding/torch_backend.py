@@ -69,9 +69,7 @@ class TorchBackend:
         self._on_gpu = self._device.type == "cuda"
         self._dtype = _dtype_of(precision, self._device)
         model.to(self._dtype)
-        # Attention without padding is written for half precision on GPUs.
-        exact_on_gpu = self._on_gpu and self._dtype == torch.float32
-        self.pads = exact_on_gpu or self._device.type == "mps" or not can_flatten(model)
+        self.pads = not _attends_flat(self._device, self._dtype) or not can_flatten(model)
         if not self.pads:
             self._offset = position_offset(model)
             flatten(model)
@@ -182,6 +180,13 @@ class _Copying:
             raise _failed(self.batch, self.device, exc) from exc
         vectors: NDArray[np.float32] = self.host.numpy()
         return vectors
+
+
+def _attends_flat(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether there is attention without padding: on GPUs from Ampere on, in half precision."""
+    if device.type == "cuda":
+        return dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu"
 
 
 def _failed(batch: Tokenised, device: str, exc: RuntimeError) -> EncodingError:
