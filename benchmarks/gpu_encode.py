@@ -2,10 +2,10 @@
 
 `msmarco-qdrant encode` of the real passages repeated under new pids, by a model of
 DistilBERT-base's shape with random weights, against `SentenceTransformer.encode` of some of them
-as it comes and in float16 with large batches. Each in a process of its own; ours from the first row
-to the last file's fsync, the library's encoding alone. Then what could hold ours back: the forward
-pass over texts that are tokenised already, and reading, parsing and tokenising with no forward
-pass. GPU busy is the mean of what nvidia-smi tells while ours runs.
+as it comes and in float16 with large batches. Each in a process of its own; ours from when the
+first batch may begin to the last file's fsync, the library's encoding alone. Then what could hold
+ours back: the forward pass over texts that are tokenised already, and reading, parsing and
+tokenising with no forward pass. GPU busy is the mean of what nvidia-smi tells while ours runs.
 
     python benchmarks/gpu_encode.py [--lines 2000000] [--tokenizer DIR] [--json FILE]
 """

@@ -94,11 +94,11 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
             "encode reads its source again to go on after an interruption: name files, not "
             "standard input or a pipe"
         )
-    made = _made(Path(folder))
     begun = time.perf_counter()
     options = encoder_options or EncoderOptions(device=ALL_GPUS)
     encoder = encoder or load_encoder(model or DEFAULT_MODEL, **asdict(options))
     gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
+    made = _made(Path(folder))
     layout = Layout(made, shard_chunks or (_CHUNKS_ON_GPU if gpus else _CHUNKS), dtype)
     count = _workers_for(encoder, gpus) if workers is None else workers
     if count:

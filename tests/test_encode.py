@@ -624,7 +624,7 @@ def test_a_source_of_something_else_is_refused(folder: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(source: Path) -> None:
     """By its name."""
-    with pytest.raises(OutputError, match=r"cannot make the directory .*passages\.tsv"):
+    with pytest.raises(OutputError, match=r"cannot write in the directory .*passages\.tsv"):
         encode_corpus(source, source, encoder=CostlessEncoder())
 
 

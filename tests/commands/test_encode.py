@@ -53,7 +53,9 @@ def encode(*arguments: str | Path, out: str = "vectors") -> Outcome:
     return command("encode", *map(str, arguments), *options)
 
 
-def test_the_sample_is_encoded_loaded_and_searched(sample: str, model: str) -> None:
+def test_the_sample_is_encoded_loaded_and_searched(
+    sample: str, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """One line of what was done; the second run finds all of it; then `ingest` and `search`."""
     done = encode(sample)
 
@@ -65,7 +67,7 @@ def test_the_sample_is_encoded_loaded_and_searched(sample: str, model: str) -> N
         done.out,
     )
     assert "encoding into vectors\n" in done.err
-    assert f"INFO: {model} runs by " in done.err
+    assert f"{model} runs by " in caplog.text
     assert {"vectors"} == {path.name for path in Path().iterdir()}
     assert 300 == sum(pq.read_metadata(path).num_rows for path in shard_paths(Path("vectors")))
 
