@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from msmarco_qdrant._pid_set import PidSet
-from msmarco_qdrant._preparing import Prepared, Preparers, checked_row, pids_of
+from msmarco_qdrant._preparing import Prepared, Preparers, pids_of
 from msmarco_qdrant._shards import (
     ShardHeader,
     VectorType,
@@ -32,6 +32,7 @@ from msmarco_qdrant.encoding import Tokenised, Tokenizer
 from msmarco_qdrant.encoding.matching import check_same_vectors
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.records import EncoderCard, Passage, Reject
+from msmarco_qdrant.rejects import checked_row
 
 _SHARDS_AHEAD = 1
 

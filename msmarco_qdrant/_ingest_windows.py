@@ -6,12 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from msmarco_qdrant._fields import RowError, checked
 from msmarco_qdrant._pid_set import PidSet
 from msmarco_qdrant.corpus import Corpus
-from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import EncodedPassage, Passage, Reject
-from msmarco_qdrant.rejects import late_reject, repeated_pid
+from msmarco_qdrant.rejects import checked_row, late_reject, repeated_pid
 from msmarco_qdrant.vector_shards import VectorShards
 
 if TYPE_CHECKING:
@@ -92,14 +90,7 @@ def _ended(window: Window, position: int) -> Window:
 
 def _admitted(row: Row, seen: PidSet, *, is_checked: bool) -> Passage | Reject:
     """The passage, or a reject if it cannot go in; our own sources have checked theirs."""
-    if isinstance(row, Reject):
-        return row
-    if not isinstance(row, Passage):
-        raise UsageError(f"a source of passages yielded a {type(row).__name__}, expected a Passage")
-    try:
-        passage = row if is_checked else checked(row)
-    except RowError as exc:
-        return late_reject(row, str(exc))
-    if not seen.add(passage.pid):
-        return late_reject(passage, repeated_pid(passage))
-    return passage
+    passage = row if is_checked and isinstance(row, Passage) else checked_row(row)
+    if isinstance(passage, Reject) or seen.add(passage.pid):
+        return passage
+    return late_reject(passage, repeated_pid(passage))

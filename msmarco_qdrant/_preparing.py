@@ -1,8 +1,8 @@
 """From chunks of a source to token ids and columns, in as many processes as it takes.
 
 Parsing, digests and the tokenizer take so long a passage that one Python cannot feed a GPU; a few
-can. A chunk goes out as bytes and comes back as a few large buffers, so
-that the process in the middle handles hardly a Python object a passage.
+can. A chunk goes out as bytes and comes back as a few large buffers, so that the process in the
+middle handles hardly a Python object a passage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from msmarco_qdrant._fields import RowError, checked
 from msmarco_qdrant._pid_set import KEY_BYTES, PidSet, pid_key
 from msmarco_qdrant._shards import TEXT_COLUMNS, text_batch
 from msmarco_qdrant._workers import Workers
@@ -95,22 +94,6 @@ def prepare(chunk: Chunk, tokenizer: Tokenizer) -> Prepared:
 def pids_of(chunk: Chunk) -> list[str]:
     """The pids of a chunk's rows that are passages, whether they get a vector or not."""
     return [row.pid for row in chunk.rows() if isinstance(row, Passage)]
-
-
-def checked_row(row: Passage | Reject) -> Passage | Reject:
-    """A row that was made in Python, looked at as a line of a file is.
-
-    Raises:
-        UsageError: For what is neither a passage nor a reject.
-    """
-    if isinstance(row, Reject):
-        return row
-    if not isinstance(row, Passage):
-        raise UsageError(f"a source of passages yielded a {type(row).__name__}, expected a Passage")
-    try:
-        return checked(row)
-    except RowError as exc:
-        return late_reject(row, str(exc))
 
 
 # ---- where it is done -----------------------------------------------------------------------

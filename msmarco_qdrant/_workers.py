@@ -1,8 +1,8 @@
 """Work in processes of its own, through pipes: a function, or an iterable.
 
 Unlike those of `multiprocessing`, these processes do not read the caller's script again, so none
-needs a guard around its calls; and they end with this process however it ends, as the end of their
-standard input tells them.
+needs a guard around its calls; and they end with this process however it ends: the end of their
+input, or an answer that nobody takes, tells them.
 """
 
 from __future__ import annotations

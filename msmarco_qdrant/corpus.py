@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import Literal, TypeAlias, TypeVar, cast, get_args
 
 from msmarco_qdrant._fields import RowError, decode, parse_json, parse_tsv
 from msmarco_qdrant._lines import (
@@ -32,6 +32,8 @@ from msmarco_qdrant._lines import (
 from msmarco_qdrant._parquet import open_parquet, parquet_rows
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.records import Meta, Passage, Query, Reject
+
+_T = TypeVar("_T")
 
 Format: TypeAlias = Literal["auto", "tsv", "jsonl", "parquet"]
 
@@ -144,32 +146,25 @@ class Corpus:
 
     def __iter__(self) -> Iterator[Passage | Reject]:
         """Yield every row of every source in order, as a passage or as a reject."""
-        done = 0
-        for source, size in zip(self._sources, self._sizes, strict=True):
-            with _opened(source) as raw:
-                try:
-                    for row in self._rows(source, raw):
-                        if self.size is not None:
-                            self._position = done + raw.tell()
-                        yield row
-                except OSError as exc:
-                    raise SourceError(f"reading {source} failed: {exc}") from exc
-            done += size or 0
-            self._position = done
+        return self._each(self._rows)
 
     def chunks(self) -> Iterator[Chunk]:
         """The same rows in chunks, lines not yet split or parsed, to be sent elsewhere.
 
         The same content gives the same chunks.
         """
+        return self._each(self._chunks)
+
+    def _each(self, read: Callable[[str, io.BufferedReader], Iterator[_T]]) -> Iterator[_T]:
+        """What `read` makes of every source in order, its place told by `position`."""
         done = 0
         for source, size in zip(self._sources, self._sizes, strict=True):
             with _opened(source) as raw:
                 try:
-                    for chunk in self._chunks(source, raw):
+                    for item in read(source, raw):
                         if self.size is not None:
                             self._position = done + raw.tell()
-                        yield chunk
+                        yield item
                 except OSError as exc:
                     raise SourceError(f"reading {source} failed: {exc}") from exc
             done += size or 0
@@ -222,7 +217,7 @@ def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
         form = _format_of(name, raw)
         if form == "parquet":
             raise SourceError(f"{name} is Parquet; queries come as TSV or JSON lines")
-        parse = parse_tsv if form == "tsv" else parse_json
+        parse = _PARSERS[form]
         for line in read_lines(open_maybe_gzip(raw), MAX_LINE_BYTES):
             if not line.data and not line.problem:
                 continue

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
+from msmarco_qdrant._fields import RowError, checked
 from msmarco_qdrant._lines import RAW_BYTES_KEPT
-from msmarco_qdrant.errors import OutputError
+from msmarco_qdrant.errors import OutputError, UsageError
 from msmarco_qdrant.records import Passage, Reject
 
 WITHOUT_VECTOR = "the model gives no finite, non-zero vector for it, in float32 neither"
@@ -96,6 +97,22 @@ def reject_to_json(reject: Reject) -> dict[str, Any]:
     except UnicodeDecodeError:
         entry["raw_base64"] = base64.b64encode(reject.raw).decode("ascii")
     return entry
+
+
+def checked_row(row: object) -> Passage | Reject:
+    """A row that was made in Python, looked at as a line of a file is.
+
+    Raises:
+        UsageError: For what is neither a passage nor a reject.
+    """
+    if isinstance(row, Reject):
+        return row
+    if not isinstance(row, Passage):
+        raise UsageError(f"a source of passages yielded a {type(row).__name__}, expected a Passage")
+    try:
+        return checked(row)
+    except RowError as exc:
+        return late_reject(row, str(exc))
 
 
 def repeated_pid(passage: Passage) -> str:
