@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from msmarco_qdrant.records import Passage
 from msmarco_qdrant.testing import CostlessEncoder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# The same examples every time: a failure can be had again. `--hypothesis-profile=explore` looks for
+# new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile("repeatable")
 
 ROOT = Path(__file__).resolve().parent.parent
 _DATA_BESIDE = ROOT.parent / "shared" / "data"

@@ -46,7 +46,9 @@ def test_a_batch_stays_under_the_budget(lengths: list[int], budget: int, max_row
 @given(lengths=LENGTHS, budget=BUDGETS)
 def test_a_flat_batch_is_as_full_as_it_can_be(lengths: list[int], budget: int) -> None:
     """Tokens within the budget, unless one text alone exceeds it; one more would not fit."""
-    batches = sorted(_batches(lengths, budget, 1, padded=False), key=lambda b: -lengths[b[0]])
+    # Batches come shuffled; of equally long texts the one that was given first is batched first.
+    batches = _batches(lengths, budget, 1, padded=False)
+    batches.sort(key=lambda batch: (-lengths[batch[0]], batch[0]))
     for batch, behind in itertools.zip_longest(batches, batches[1:], fillvalue=None):
         assert batch is not None
         tokens = sum(lengths[position] or 1 for position in batch)
