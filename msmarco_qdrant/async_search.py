@@ -7,20 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 from msmarco_qdrant._merging import Merger
-from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant._search_steps import Ask, Encode, Inspect, Read, Score, Step, Steps
+from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import StoreError, UsageError
-from msmarco_qdrant.records import CollectionMetadata, Hit, MetaFilter
-from msmarco_qdrant.search import (
-    SearchClient,
-    check_filter,
-    check_request,
-    dense_queries,
-    to_hits,
-)
+from msmarco_qdrant.records import CollectionMetadata, Fusion, Hit, SearchMode
+from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_request import CONVEX, SearchOptions
 from msmarco_qdrant.stores import (
     NO_SETTINGS,
     AsyncCollection,
@@ -28,14 +24,17 @@ from msmarco_qdrant.stores import (
     Store,
     async_collection,
 )
+from msmarco_qdrant.stores.points import HIT_FIELDS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _PHRASES_AT_ONCE = 64
+_PAIRS_AT_ONCE = 256
 MAX_WAIT_S = 0.003
 
+_T = TypeVar("_T")
 _Opened: TypeAlias = tuple[SearchClient, AsyncCollection]
 
 
@@ -68,10 +67,16 @@ class AsyncSearchClient:
         self._loop = asyncio.get_running_loop()
         self._collection = collection
         self._encode: Merger[str, NDArray[np.float32]] = Merger(
-            client.encoder.encode_queries,  # type: ignore[arg-type]  # an array is a sequence of rows
+            lambda phrases: client.do(Encode(phrases)),
             max_items=_PHRASES_AT_ONCE,
             max_wait_s=max_wait_s,
             name="msmarco-qdrant-encode",
+        )
+        self._score: Merger[tuple[str, str], float] = Merger(
+            lambda pairs: client.do(Score(pairs)).tolist(),
+            max_items=_PAIRS_AT_ONCE,
+            max_wait_s=0.0,  # one search brings many
+            name="msmarco-qdrant-rerank",
         )
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -79,7 +84,7 @@ class AsyncSearchClient:
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(  # all but one have defaults
+    async def open(  # noqa: PLR0913  # all but one have defaults
         cls,
         store: Store | str | PathLike[str],
         *,
@@ -87,6 +92,8 @@ class AsyncSearchClient:
         model: str | PathLike[str] | None = None,
         encoder: Encoder | None = None,
         encoder_options: EncoderOptions | None = None,
+        reranker: str | PathLike[str] | Reranker | None = None,
+        bm25_only: bool = False,
         connection: Connection = NO_SETTINGS,
         max_wait_s: float = MAX_WAIT_S,
     ) -> AsyncSearchClient:
@@ -100,6 +107,8 @@ class AsyncSearchClient:
             model: Where to load its model from, if not by the name that the collection remembers.
             encoder: A ready encoder, instead.
             encoder_options: Where and how the model runs; see `SearchClient.open`.
+            reranker: A cross-encoder, or what to load one from; see `SearchClient.open`.
+            bm25_only: Load no model: only "bm25" searches can be served.
             connection: The API key, port and time limits of a server, where `store` is a URL.
             max_wait_s: How long a phrase waits for others to be encoded with, at most, in seconds.
         """
@@ -112,6 +121,8 @@ class AsyncSearchClient:
                 model=model,
                 encoder=encoder,
                 encoder_options=encoder_options,
+                reranker=reranker,
+                bm25_only=bm25_only,
                 connection=connection,
             )
             try:
@@ -133,41 +144,46 @@ class AsyncSearchClient:
         """What the collection says of itself: its encoder, BM25 settings and migrations."""
         return self._client.metadata
 
-    async def search(
-        self,
-        phrase: str,
-        *,
-        limit: int = 10,
-        meta_filter: MetaFilter | None = None,
-        exact: bool = False,
-    ) -> list[Hit]:
-        """The passages nearest to a phrase; see `SearchClient.search`."""
-        (hits,) = await self.search_many(
-            [phrase], limit=limit, meta_filter=meta_filter, exact=exact
-        )
+    async def search(self, phrase: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """The passages that answer a phrase best; see `SearchClient.search`."""
+        (hits,) = await self.search_many([phrase], **options)
         return hits
 
     async def search_many(
+        self, phrases: Sequence[str], **options: Unpack[SearchOptions]
+    ) -> list[list[Hit]]:
+        """The passages that answer each of several phrases; see `SearchClient.search_many`."""
+        with self._counted():
+            return await self._done(self._client.steps_of_search(phrases, options))
+
+    async def rank(
+        self,
+        phrase: str,
+        pids: Sequence[str],
+        *,
+        mode: SearchMode = "dense",
+        fusion: Fusion = CONVEX,
+        rerank: bool = False,
+    ) -> list[Hit]:
+        """Given passages by how well they answer a phrase; see `SearchClient.rank`."""
+        (hits,) = await self.rank_many([phrase], [pids], mode=mode, fusion=fusion, rerank=rerank)
+        return hits
+
+    async def rank_many(
         self,
         phrases: Sequence[str],
+        pids: Sequence[Sequence[str]],
         *,
-        limit: int = 10,
-        meta_filter: MetaFilter | None = None,
-        exact: bool = False,
+        mode: SearchMode = "dense",
+        fusion: Fusion = CONVEX,
+        rerank: bool = False,
     ) -> list[list[Hit]]:
-        """The passages nearest to each of several phrases; see `SearchClient.search_many`."""
-        import numpy as np
-
+        """Given passages for each of several phrases; see `SearchClient.rank`."""
         with self._counted():
-            check_request(phrases, limit)
-            check_filter(meta_filter)
-            if not phrases:
-                return []
-            vectors = np.stack(await self._encode(phrases))
-            queries = dense_queries(
-                vectors, self.metadata, limit=limit, meta_filter=meta_filter, exact=exact
+            steps = self._client.steps_of_rank(
+                phrases, pids, mode=mode, fusion=fusion, rerank=rerank
             )
-            return [to_hits(points) for points in await self._collection.query(queries)]
+            return await self._done(steps)
 
     async def warm_up(self) -> None:
         """Do now what happens once in the model, so that the first search does not wait for it."""
@@ -194,11 +210,38 @@ class AsyncSearchClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def _done(self, steps: Steps[_T]) -> _T:
+        """Do every step of a search, one after the other."""
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(await self._do(step))
+        except StopIteration as end:
+            found: _T = end.value
+            return found
+
+    async def _do(self, step: Step) -> Any:
+        """Do one step, without blocking the loop, and together with others where that pays."""
+        import numpy as np
+
+        match step:
+            case Encode(phrases):
+                return np.stack(await self._encode(phrases)) if phrases else np.empty((0, 0), "f4")
+            case Ask(queries):
+                return await self._collection.query(queries)
+            case Read(ids):
+                return await self._collection.retrieve(ids, HIT_FIELDS)
+            case Score(pairs):
+                return np.asarray(await self._score(pairs), np.float32)
+            case Inspect():
+                return await asyncio.to_thread(self._client.do, step)
+
     async def _drain(self) -> None:
         async with AsyncExitStack() as stack:  # each is closed, whatever becomes of the others
             stack.push_async_callback(asyncio.to_thread, self._client.close)
             stack.push_async_callback(self._collection.close)
             stack.push_async_callback(self._encode.close)
+            stack.push_async_callback(self._score.close)
             await self._idle.wait()
 
     @contextmanager

@@ -15,6 +15,7 @@ import click
 
 from msmarco_qdrant._commands.collections import collections, drop, info, optimize
 from msmarco_qdrant._commands.encode import encode
+from msmarco_qdrant._commands.evaluate import evaluate
 from msmarco_qdrant._commands.ingest import ingest, quickstart
 from msmarco_qdrant._commands.models import models
 from msmarco_qdrant._commands.passages import delete, export, get
@@ -35,7 +36,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(ingest, encode, search, get, delete, export),
+    *(ingest, encode, search, evaluate, get, delete, export),
     *(collections, info, optimize, drop),
     *(models, quickstart),
 ):

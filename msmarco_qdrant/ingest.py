@@ -11,11 +11,11 @@ That one rule gives resumption after a crash, repetition without effect, and inc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from os import PathLike
-from typing import Protocol
+from typing import Protocol, get_args
 
 from msmarco_qdrant._ingest_run import Run
 from msmarco_qdrant._ingest_steps import Target
@@ -34,6 +34,7 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     UsageError,
 )
+from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.migrate import check_collection_name, create_collection
 from msmarco_qdrant.records import (
     Bm25Settings,
@@ -41,11 +42,13 @@ from msmarco_qdrant.records import (
     IngestProgress,
     IngestReport,
     Passage,
+    PayloadIndex,
     PrunePolicy,
     Reject,
     StorageSettings,
 )
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, check_creatable, open_store
+from msmarco_qdrant.stores.filters import canonical_key, meta_key
 from msmarco_qdrant.vector_shards import VectorShards
 
 WINDOW = 8192
@@ -66,6 +69,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     encoder_options: EncoderOptions | None = None,
     bm25: Bm25Settings | None = None,
     storage: StorageSettings | None = None,
+    payload_indexes: Mapping[str, PayloadIndex] | None = None,
     connection: Connection = NO_SETTINGS,
     max_passages: int | None = None,
     prune: PrunePolicy | None = None,
@@ -92,6 +96,9 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         encoder_options: Where and how the model runs; None for what is fastest here.
         bm25: Settings of the sparse vectors of a new collection; an existing one keeps its own.
         storage: How a new collection keeps its vectors; an existing one keeps its own.
+        payload_indexes: The `meta` fields that a new collection indexes, so that filters on them
+            are fast, such as `{"lang": "keyword", "year": "integer"}`; an existing one has to have
+            them. An index holds values of its kind alone.
         connection: The API key, port, time limits and request sizes of a server, where `store` is
             a URL.
         max_passages: Stop after so many passages.
@@ -122,9 +129,10 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     if max_passages is not None and prune is not None:
         raise UsageError("max_passages takes a part of the source: prune would remove the rest")
     check_collection_name(collection)
+    indexes = _indexed_keys(payload_indexes or {})
     rows = source if isinstance(source, VectorShards) else as_rows(source)
     with ExitStack() as stack:
-        place = _Place(store, collection, connection, storage)
+        place = _Place(store, collection, connection, storage, indexes)
         target = _open_target(stack, place, load, bm25)
         run = Run(target, on_reject, on_progress)
         try:
@@ -157,6 +165,7 @@ class _Place:
     collection: str
     connection: Connection
     storage: StorageSettings | None
+    indexes: Mapping[str, PayloadIndex]
 
     def opened(self, stack: ExitStack, *, create: bool) -> Store:
         """A store of ours, closed with the stack, or the caller's own as it is."""
@@ -263,14 +272,18 @@ def _open_target(
         with opened.lock():
             try:
                 if name not in opened.aliases():
-                    create_collection(opened, name, card, sparse.settings, place.storage)
+                    create_collection(
+                        opened, name, card, sparse.settings, place.storage, place.indexes
+                    )
             except SchemaError:
                 if name not in opened.aliases():  # else another process has just finished it
                     raise
-        # Another may have made it meanwhile, for another model.
+        # Another may have made it meanwhile, for another model or without these indexes.
         check_same(name, opened.metadata(name).encoder, card)
+        _check_indexes_kept(opened, name, place.indexes)
     else:
         _check_bm25_kept(name, metadata.bm25, bm25)
+        _check_indexes_kept(opened, name, place.indexes)
         sparse = Bm25Encoder(metadata.bm25)
         card, encoder = load.for_existing(name, metadata.encoder)
     return Target(opened.collection(name), card, sparse, encoder)
@@ -282,3 +295,32 @@ def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) 
             f"collection '{name}' was made with {kept}, you asked for {asked}: leave it out, or "
             "ingest into another collection"
         )
+
+
+def _check_indexes_kept(store: Store, name: str, asked: Mapping[str, PayloadIndex]) -> None:
+    """Payload indexes are made with a collection, before there is anything in it."""
+    if not asked or not store.capabilities.payload_indexes:
+        return
+    told = store.collection(name).info().spec.payload_indexes
+    kept = {canonical_key(key): kind for key, kind in told.items()}
+    for key, kind in asked.items():
+        found = kept.get(canonical_key(key))
+        if found != kind:
+            has = f"a payload index of kind {found}" if found else "no payload index"
+            raise UsageError(
+                f"collection '{name}' has {has} on '{key}', you asked for {kind}: payload indexes "
+                "are made with the collection; leave it out, ingest into another collection, or "
+                "drop this one and ingest again"
+            )
+
+
+def _indexed_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadIndex]:
+    """The payload keys of `meta` fields that shall be indexed, each with a kind that there is."""
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"payload_indexes maps fields to kinds, it is no {type(fields).__name__}")
+    for name, kind in fields.items():
+        check_field(name)
+        if kind not in get_args(PayloadIndex):
+            kinds = ", ".join(get_args(PayloadIndex))
+            raise UsageError(f"'{name}' cannot have an index of kind {kind!r}: expected {kinds}")
+    return {meta_key(name): kind for name, kind in fields.items()}

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from msmarco_qdrant._version import __version__
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
-from msmarco_qdrant.records import Bm25Settings, CollectionMetadata, EncoderCard, StorageSettings
+from msmarco_qdrant.records import (
+    Bm25Settings,
+    CollectionMetadata,
+    EncoderCard,
+    PayloadIndex,
+    StorageSettings,
+)
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.names import PHYSICAL, unknown_collection
 from msmarco_qdrant.stores.points import SCHEMA_VERSION
@@ -26,12 +32,21 @@ _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class CollectionPlan:
-    """What a migration is told: the physical collection and what it is for."""
+    """What a migration is told: the physical collection and what it is for.
+
+    Attributes:
+        physical: The physical collection's name.
+        encoder: Whose vectors will be inside.
+        bm25: The settings of its sparse vectors.
+        storage: How its dense vectors are kept.
+        payload_indexes: Payload keys to index beside those that this package needs itself.
+    """
 
     physical: str
     encoder: EncoderCard
     bm25: Bm25Settings
     storage: StorageSettings
+    payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +79,7 @@ def create_collection(
     encoder: EncoderCard,
     bm25: Bm25Settings,
     storage: StorageSettings | None = None,
+    payload_indexes: Mapping[str, PayloadIndex] | None = None,
 ) -> CollectionMetadata:
     """Create a collection by running every migration; it appears under its name when complete.
 
@@ -73,6 +89,7 @@ def create_collection(
         encoder: Whose vectors will be inside.
         bm25: The settings of its sparse vectors, fixed from here on.
         storage: How its dense vectors are kept; by default quantised, where the engine can.
+        payload_indexes: Payload keys to index, such as `{"meta.year": "integer"}`.
 
     Returns:
         The metadata kept with it.
@@ -85,7 +102,7 @@ def create_collection(
     if storage is None:
         can = store.capabilities.quantisation
         storage = StorageSettings() if can else StorageSettings(quantisation="none")
-    plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage)
+    plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage, payload_indexes or {})
     migrations = load_migrations()
     for migration in migrations:
         migration.up(store, plan)

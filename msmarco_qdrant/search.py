@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar, Unpack
 
-from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant._search_steps import (
+    Ask,
+    Encode,
+    Inspect,
+    Read,
+    Score,
+    SearchSteps,
+    Step,
+    Steps,
+)
+from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import StoreError, UsageError
-from msmarco_qdrant.records import CollectionMetadata, DenseQuery, Hit, MetaFilter, ScoredPoint
+from msmarco_qdrant.records import CollectionMetadata, Fusion, Hit, SearchMode
+from msmarco_qdrant.search_request import (
+    CONVEX,
+    SearchOptions,
+    SearchRequest,
+    check_phrases,
+    check_pids,
+)
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, open_store
-from msmarco_qdrant.stores.points import passage_of
+from msmarco_qdrant.stores.points import HIT_FIELDS
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-EF = 128
-"""Candidates considered in the graph: with it no query of TREC DL 2019 or MS MARCO dev lost half
-of its exact top 10 on 47,283 real passages."""
-
-_MAX_LIMIT = 10_000
+_T = TypeVar("_T")
 
 
 class SearchClient:
@@ -37,7 +45,8 @@ class SearchClient:
     Args:
         store: An open store; the client closes it only if `owns_store`.
         collection: The collection's name.
-        encoder: The encoder of that collection.
+        encoder: The encoder of that collection; None to search by "bm25" only.
+        reranker: What `rerank_depth` scores the best again with.
         owns_store: Whether `close` closes the store.
 
     Raises:
@@ -46,15 +55,24 @@ class SearchClient:
     """
 
     def __init__(
-        self, store: Store, collection: str, encoder: Encoder, *, owns_store: bool = False
+        self,
+        store: Store,
+        collection: str,
+        encoder: Encoder | None,
+        *,
+        reranker: Reranker | None = None,
+        owns_store: bool = False,
     ) -> None:
         self._store = store
         self._owns_store = owns_store
         self._name = collection
         self._metadata = store.metadata(collection)
-        check_same(collection, self._metadata.encoder, encoder.card)
+        if encoder is not None:
+            check_same(collection, self._metadata.encoder, encoder.card)
         self._encoder = encoder
+        self._reranker = reranker
         self._collection = store.collection(collection)
+        self._steps = SearchSteps(self._metadata, indexed=store.capabilities.payload_indexes)
         self._closed = False
 
     @classmethod
@@ -66,6 +84,8 @@ class SearchClient:
         model: str | PathLike[str] | None = None,
         encoder: Encoder | None = None,
         encoder_options: EncoderOptions | None = None,
+        reranker: str | PathLike[str] | Reranker | None = None,
+        bm25_only: bool = False,
         connection: Connection = NO_SETTINGS,
     ) -> SearchClient:
         """Open a client on a collection.
@@ -77,6 +97,9 @@ class SearchClient:
             encoder: A ready encoder, instead.
             encoder_options: Where and how the model runs, and how many phrases' vectors it
                 remembers; None for what is fastest here, and 1,024.
+            reranker: A cross-encoder, or what to load one from: a name of the catalog, a hub id or
+                a directory. It runs where the encoder does.
+            bm25_only: Load no model: only "bm25" searches can be served.
             connection: The API key, port and time limits of a server, where `store` is a URL.
 
         Raises:
@@ -88,15 +111,23 @@ class SearchClient:
         """
         if encoder is not None and model is not None:
             raise UsageError("pass a model or an encoder, not both")
+        if bm25_only and (encoder is not None or model is not None):
+            raise UsageError("with bm25_only no model is loaded: leave model and encoder out")
         owns_store = isinstance(store, str | PathLike)
         opened = (
             open_store(store, connection=connection) if isinstance(store, str | PathLike) else store
         )
         try:
-            if encoder is None:
-                card = opened.metadata(collection).encoder
+            card = opened.metadata(collection).encoder
+            if encoder is None and not bm25_only:
                 encoder = encoder_of(collection, card, model, encoder_options)
-            return cls(opened, collection, encoder, owns_store=owns_store)
+            return cls(
+                opened,
+                collection,
+                encoder,
+                reranker=_loaded(reranker, encoder_options),
+                owns_store=owns_store,
+            )
         except BaseException:
             if owns_store:
                 opened.close()
@@ -114,68 +145,142 @@ class SearchClient:
 
     @property
     def encoder(self) -> Encoder:
-        """What encodes its phrases."""
+        """What encodes its phrases.
+
+        Raises:
+            UsageError: If it was opened without one.
+        """
+        if self._encoder is None:
+            raise UsageError("this client was opened with bm25_only: it has no encoder")
         return self._encoder
+
+    @property
+    def reranker(self) -> Reranker:
+        """What scores the best again.
+
+        Raises:
+            UsageError: If it was opened without one.
+        """
+        if self._reranker is None:
+            raise UsageError("this client was opened without a reranker")
+        return self._reranker
 
     @property
     def metadata(self) -> CollectionMetadata:
         """What the collection says of itself: its encoder, BM25 settings and migrations."""
         return self._metadata
 
-    def search(
-        self,
-        phrase: str,
-        *,
-        limit: int = 10,
-        meta_filter: MetaFilter | None = None,
-        exact: bool = False,
-    ) -> list[Hit]:
-        """The passages nearest to a phrase.
+    def search(self, phrase: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """The passages that answer a phrase best.
 
         Args:
             phrase: A search phrase, keywords, or a question.
-            limit: Most hits wanted, 1 to 10,000.
-            meta_filter: Conditions on `meta` fields, such as
-                `{"lang": "en", "year": [2023, 2024]}`; dots in a field's name go into objects.
-            exact: Compare with every passage, instead of following the graph.
+            **options: See `SearchOptions`: `limit`, `mode`, `rerank_depth`, `meta_filter`, ...
 
         Returns:
             Hits by descending score; fewer than `limit` when the collection holds fewer.
 
         Raises:
-            UsageError: For an empty phrase, a limit out of range, or a filter that cannot match.
+            UsageError: For an empty phrase, or an option that cannot be served.
             EncodingError: If the model has no vector for the phrase.
             StoreError: If the engine fails.
         """
-        return self.search_many([phrase], limit=limit, meta_filter=meta_filter, exact=exact)[0]
+        return self.search_many([phrase], **options)[0]
 
     def search_many(
+        self, phrases: Sequence[str], **options: Unpack[SearchOptions]
+    ) -> list[list[Hit]]:
+        """The passages that answer each of several phrases: one batch to encoder and engine.
+
+        Options and errors are those of `search`; the answers come in the order of the phrases.
+        """
+        return self._done(self.steps_of_search(phrases, options))
+
+    def rank(
+        self,
+        phrase: str,
+        pids: Sequence[str],
+        *,
+        mode: SearchMode = "dense",
+        fusion: Fusion = CONVEX,
+        rerank: bool = False,
+    ) -> list[Hit]:
+        """Given passages by how well they answer a phrase; those that are not there are left out.
+
+        Args:
+            phrase: A search phrase, keywords, or a question.
+            pids: The passages.
+            mode: What they are scored by, as in `search`; every score is exact.
+            fusion: How "hybrid" makes one ranking of two.
+            rerank: Score them all by the client's cross-encoder.
+
+        Raises:
+            UsageError: For an empty phrase, or more passages than 10,000.
+            EncodingError: If the model has no vector for the phrase.
+            StoreError: If the engine fails.
+        """
+        return self.rank_many([phrase], [pids], mode=mode, fusion=fusion, rerank=rerank)[0]
+
+    def rank_many(
         self,
         phrases: Sequence[str],
+        pids: Sequence[Sequence[str]],
         *,
-        limit: int = 10,
-        meta_filter: MetaFilter | None = None,
-        exact: bool = False,
+        mode: SearchMode = "dense",
+        fusion: Fusion = CONVEX,
+        rerank: bool = False,
     ) -> list[list[Hit]]:
-        """The passages nearest to each of several phrases: one batch to encoder and engine.
-
-        Args and errors are those of `search`; the answers come in the order of the phrases.
-        """
-        if self._closed:
-            raise StoreError(f"this client of '{self._name}' was closed: open another")
-        check_request(phrases, limit)
-        check_filter(meta_filter)
-        if not phrases:
-            return []
-        vectors = self._encoder.encode_queries(phrases)
-        queries = dense_queries(
-            vectors, self._metadata, limit=limit, meta_filter=meta_filter, exact=exact
+        """Given passages for each of several phrases; see `rank`."""
+        return self._done(
+            self.steps_of_rank(phrases, pids, mode=mode, fusion=fusion, rerank=rerank)
         )
-        return [to_hits(points) for points in self._collection.query(queries)]
+
+    def steps_of_search(
+        self, phrases: Sequence[str], options: SearchOptions
+    ) -> Steps[list[list[Hit]]]:
+        """The steps of `search_many`, checked and not begun: for who does them in another way."""
+        self._check_open()
+        check_phrases(phrases)
+        request = SearchRequest(**options)
+        self._check_has(request.mode, reranking=request.rerank_depth is not None)
+        return self._steps.search(phrases, request)
+
+    def steps_of_rank(
+        self,
+        phrases: Sequence[str],
+        pids: Sequence[Sequence[str]],
+        *,
+        mode: SearchMode,
+        fusion: Fusion,
+        rerank: bool,
+    ) -> Steps[list[list[Hit]]]:
+        """The steps of `rank_many`, checked and not begun."""
+        self._check_open()
+        check_phrases(phrases)
+        check_pids(phrases, pids)
+        request = SearchRequest(mode=mode, fusion=fusion)
+        self._check_has(mode, reranking=rerank)
+        return self._steps.rank(phrases, pids, request.mode, request.fusion, rerank=rerank)
+
+    def do(self, step: Step) -> Any:
+        """Do one step of a search, and give what it wants."""
+        match step:
+            case Encode(phrases):
+                return self.encoder.encode_queries(phrases)
+            case Ask(queries):
+                return self._collection.query(queries)
+            case Read(ids):
+                return self._collection.retrieve(ids, HIT_FIELDS)
+            case Score(pairs):
+                return self.reranker.scores(pairs)
+            case Inspect():
+                return self._collection.info().spec.payload_indexes
 
     def warm_up(self) -> None:
         """Do now what happens once in the model, so that the first search does not wait for it."""
-        self._encoder.warm_up()
+        for model in (self._encoder, self._reranker):
+            if model is not None:
+                model.warm_up()
 
     def close(self) -> None:
         """Give the store back, if this client opened it. Closing twice is no error."""
@@ -189,98 +294,36 @@ class SearchClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _done(self, steps: Steps[_T]) -> _T:
+        """Do every step of a search, one after the other."""
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(self.do(step))
+        except StopIteration as end:
+            found: _T = end.value
+            return found
 
-# ---- requests and answers, without I/O -----------------------------------------------------
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"this client of '{self._name}' was closed: open another")
 
-
-def check_request(phrases: Sequence[str], limit: int) -> None:
-    """Refuse what cannot be asked.
-
-    Raises:
-        UsageError: For one string where several were expected, an empty phrase, or a limit out of
-            range.
-    """
-    if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-        raise UsageError("search_many takes a list of phrases; for one phrase call search")
-    if not isinstance(limit, int) or not 1 <= limit <= _MAX_LIMIT:
-        raise UsageError(f"a limit of {limit} cannot be served: expected 1 to {_MAX_LIMIT:,}")
-    for phrase in phrases:
-        if not isinstance(phrase, str):
-            raise UsageError(f"a phrase is a string, not a {type(phrase).__name__}")
-        if not _is_text(phrase):
-            raise UsageError(f"the phrase {phrase!r} holds a lone surrogate: expected text")
-        if not phrase.strip():
-            raise UsageError("the phrase is empty: expected some words to search for")
-
-
-def check_filter(meta_filter: MetaFilter | None) -> None:
-    """Refuse a filter that no engine can compare with.
-
-    Raises:
-        UsageError: For a field without a value, or a value that is no string, boolean, finite
-            number, or integer of 64 bits with a sign.
-    """
-    if meta_filter is not None and not isinstance(meta_filter, Mapping):
-        raise UsageError(f"a filter is a mapping of fields, not a {type(meta_filter).__name__}")
-    for field, given in (meta_filter or {}).items():
-        if not isinstance(field, str) or '"' in field or "\0" in field or not _is_text(field):
-            raise UsageError(f"{field!r} cannot name a field of a filter")
-        values = (
-            [given] if isinstance(given, str | bytes) or not isinstance(given, Sequence) else given
-        )
-        if not values:
-            raise UsageError(f"the filter on '{field}' has no value: leave it out, or give one")
-        for value in values:
-            if not _comparable(value):
-                raise UsageError(
-                    f"the filter on '{field}' has the value {value!r}: expected a string, a "
-                    "boolean, a finite number, or an integer that fits 64 bits with a sign"
-                )
+    def _check_has(self, mode: SearchMode, *, reranking: bool) -> None:
+        """Refuse what the client was opened without."""
+        if mode != "bm25" and self._encoder is None:
+            raise UsageError(f"this client was opened with bm25_only: it cannot search by {mode}")
+        if reranking and self._reranker is None:
+            raise UsageError(
+                "this client was opened without a reranker: pass reranker='ms-marco-MiniLM-L6-v2', "
+                "or another cross-encoder, to open()"
+            )
 
 
-def _is_text(value: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _comparable(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    return isinstance(value, str) and _is_text(value)
-
-
-def dense_queries(
-    vectors: NDArray[np.float32],
-    metadata: CollectionMetadata,
-    *,
-    limit: int,
-    meta_filter: MetaFilter | None,
-    exact: bool,
-) -> list[DenseQuery]:
-    """One query to the engine for each row of float32 `(n, dimension)`."""
-    return [
-        DenseQuery(
-            vector=vector,
-            using=metadata.encoder.vector_name,
-            limit=limit,
-            ef=max(EF, limit),
-            exact=exact,
-            meta_filter=meta_filter,
-        )
-        for vector in vectors
-    ]
-
-
-def to_hits(points: Sequence[ScoredPoint]) -> list[Hit]:
-    """Ranked hits from the engine's answer, in its order.
-
-    Raises:
-        PidCollisionError: If a point was not written by this package.
-        StoreCorruptError: If a point holds no text.
-    """
-    passages = [passage_of(point.id, point.payload) for point in points]
-    return [
-        Hit(rank=rank, pid=found.pid, score=point.score, text=found.text, meta=found.meta)
-        for rank, (point, found) in enumerate(zip(points, passages, strict=True), start=1)
-    ]
+def _loaded(
+    reranker: str | PathLike[str] | Reranker | None, options: EncoderOptions | None
+) -> Reranker | None:
+    """A cross-encoder, loaded if it is given by name."""
+    if not isinstance(reranker, str | PathLike):
+        return reranker
+    options = options or EncoderOptions()
+    return load_reranker(reranker, device=options.device, precision=options.precision)

@@ -1,8 +1,9 @@
 """Fakes for tests of code that uses this package: real classes, without a model or an engine.
 
 `CostlessEncoder` puts passages that share words near each other at next to no cost, so that tests
-can ingest and search in milliseconds. `DiscardingStore` takes everything and keeps nothing, to
-measure or test what comes before the store.
+can ingest and search in milliseconds; `CostlessReranker` scores pairs by the words they share.
+`DiscardingStore` takes everything and keeps nothing, to measure or test what comes before the
+store.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.encoding.tokenised import Tokenised
-from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError
+from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError, UsageError
 from msmarco_qdrant.records import (
     CollectionInfo,
     CollectionMetadata,
     CollectionSpec,
-    DenseQuery,
     EncodedBatch,
     EncoderCard,
     PointBatch,
     PointId,
+    PointQuery,
     ScoredPoint,
 )
 from msmarco_qdrant.stores import Capabilities
@@ -140,6 +141,45 @@ class HashingTokenizer:
         return Tokenised.from_lengths(ids, [len(found) for found in words])
 
 
+class CostlessReranker:
+    """A reranker that counts words: what a phrase and a passage share, of all that they hold.
+
+    Deterministic and without state but for a count. Equal sets of words score 1, no shared word 0.
+
+    Attributes:
+        scored: Pairs scored so far.
+    """
+
+    model = "costless-reranker"
+
+    def __init__(self) -> None:
+        self.scored = 0
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Nothing happens once here."""
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Score pairs of a phrase and a passage: float32 `(len(pairs),)`, 0 to 1.
+
+        Raises:
+            UsageError: For one string, or one pair, instead of a list of pairs.
+        """
+        import numpy as np
+
+        if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
+            raise UsageError("scores takes a list of pairs, each of a phrase and a passage")
+        with self._lock:
+            self.scored += len(pairs)
+        return np.array([_overlap(phrase, passage) for phrase, passage in pairs], np.float32)
+
+
+def _overlap(phrase: str, passage: str) -> float:
+    """Of two texts' different words, the share that both hold."""
+    one, other = (set(_WORD.findall(text.lower())) for text in (phrase, passage))
+    return len(one & other) / max(len(one | other), 1)
+
+
 class DiscardingCollection:
     """A collection that counts what is written and keeps none of it."""
 
@@ -175,7 +215,7 @@ class DiscardingCollection:
         """Nothing is ever there."""
         return {}
 
-    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """No query finds anything."""
         return [[] for _ in queries]
 

@@ -27,12 +27,12 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import DenseQuery, EncoderCard, Hit, Passage, ScoredPoint
+from msmarco_qdrant.records import EncoderCard, Fusion, Hit, Passage, PointQuery, ScoredPoint
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.connection import Address
 from msmarco_qdrant.stores.server_async import AsyncServerCollection
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def run(main: Callable[[], Awaitable[_T]]) -> _T:
     answer = asyncio.run(watched())
     gc.collect()  # an exception that nobody retrieved is told when its future goes
     assert [] == logged
-    assert [] == threads("encode", "query", "open")
+    assert [] == threads("encode", "query", "open", "rerank")
     return answer
 
 
@@ -191,16 +191,19 @@ class SlowToDescribe(CostlessEncoder):
 
 
 class GatedCollection:
-    """A collection whose queries go through a gate; it can nothing else."""
+    """A collection whose queries go through a gate."""
 
     def __init__(self, collection: Collection, gate: Gate) -> None:
         self._collection = collection
         self._gate = gate
 
-    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         self._gate.pass_through()
         return self._collection.query(queries)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
 
 
 class GatedStore:
@@ -236,11 +239,13 @@ class Place:
     async def open(self, encoder: CostlessEncoder | None = None) -> AsyncSearchClient:
         """A client over the open store, whose queries can be held."""
         store = self.store if self.server else cast(Store, GatedStore(self.store, self._gate))
-        return await AsyncSearchClient.open(store, encoder=encoder or CostlessEncoder())
+        return await AsyncSearchClient.open(
+            store, encoder=encoder or CostlessEncoder(), reranker=CostlessReranker()
+        )
 
     def sync(self) -> SearchClient:
         """The sync client over the open store."""
-        return SearchClient.open(self.store, encoder=GatedEncoder())
+        return SearchClient.open(self.store, encoder=GatedEncoder(), reranker=CostlessReranker())
 
     def expected(self, phrase: str) -> list[Hit]:
         """What the sync client answers."""
@@ -335,6 +340,13 @@ def fill(place: Place) -> None:
         {"meta_filter": {"lang": "en", "year": 2001}},
         {"meta_filter": {"live": True}, "limit": 1, "exact": True},
         {"meta_filter": {"lang": "xx"}},
+        {"mode": "bm25"},
+        {"mode": "hybrid"},
+        {"mode": "hybrid", "fusion": Fusion("rrf"), "limit": 3},
+        {"mode": "hybrid", "fusion": Fusion("dbsf"), "group_by": "lang"},
+        {"group_by": "lang", "limit": 1},
+        {"rerank_depth": 10},
+        {"mode": "bm25", "rerank_depth": 4, "limit": 2},
     ],
     ids=str,
 )

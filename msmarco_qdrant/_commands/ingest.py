@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -31,7 +31,7 @@ from msmarco_qdrant.errors import PruneRefusedError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.corpus import Corpus, Format
-    from msmarco_qdrant.records import IngestReport, PrunePolicy
+    from msmarco_qdrant.records import IngestReport, PayloadIndex, PrunePolicy
     from msmarco_qdrant.rejects import RejectsFile
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.vector_shards import VectorShards
@@ -64,6 +64,14 @@ _REJECTS = 3
     help="Exit with 0 even if rows were rejected; with --prune, remove the passages that they "
     "stand for as well.",
 )
+@click.option(
+    "--index",
+    "indexes",
+    multiple=True,
+    metavar="FIELD=KIND",
+    help="For a new collection: index this meta field, so that filters on it are fast. KIND is "
+    "keyword, integer, float, bool or datetime; give the option once for each field.",
+)
 @click.option("--max-passages", type=click.IntRange(min=1), metavar="N", help="Stop after N.")
 @click.option(
     "--prune",
@@ -86,6 +94,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     form: Format,
     rejects: Path | None,
     allow_rejects: bool,
+    indexes: tuple[str, ...],
     max_passages: int | None,
     prune: bool,
     yes: bool,
@@ -111,6 +120,7 @@ def ingest(  # noqa: PLR0913  # one for each option
             "--precision": precision,
         },
     )
+    payload_indexes = parse_indexes(indexes)
     policy = _prune_policy(prune=prune, yes=yes, allow_rejects=allow_rejects)
     settings = settings_with(
         store=store, collection=collection, backend=backend, device=device, precision=precision
@@ -121,7 +131,9 @@ def ingest(  # noqa: PLR0913  # one for each option
     refused = None
     with RejectsFile(path) as rejected:
         try:
-            report = _bring_in(settings, source, model, max_passages, policy, rejected)
+            report = _bring_in(
+                settings, source, model, max_passages, policy, rejected, payload_indexes
+            )
         except PruneRefusedError as exc:  # all the rest was done
             report, refused = exc.report, exc
     _tell(report, rejected, as_json=as_json, pruning=prune)
@@ -177,6 +189,31 @@ def _prune_policy(*, prune: bool, yes: bool, allow_rejects: bool) -> PrunePolicy
     return PrunePolicy(max_share=share, despite_rejects=allow_rejects)
 
 
+def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:
+    """The meta fields to index, each with its kind; the kind stands after the last `=`.
+
+    Raises:
+        click.UsageError: For another form, and for two kinds of one field.
+    """
+    from msmarco_qdrant.records import PayloadIndex
+
+    kinds = get_args(PayloadIndex)
+    parsed: dict[str, PayloadIndex] = {}
+    for text in texts:
+        kind: Any  # one of `kinds` once it is checked
+        field, _, kind = text.rpartition("=")
+        if not field or kind not in kinds:
+            raise click.UsageError(
+                f"--index {text!r}: expected FIELD=KIND, with one of the kinds {', '.join(kinds)}"
+            )
+        if parsed.setdefault(field, kind) != kind:
+            raise click.UsageError(
+                f"--index asks for {parsed[field]} and {kind} of '{field}': a field has one index, "
+                "leave the other out"
+            )
+    return parsed
+
+
 def _bring_in(
     settings: Settings,
     source: Corpus | VectorShards,
@@ -184,6 +221,7 @@ def _bring_in(
     max_passages: int | None = None,
     prune: PrunePolicy | None = None,
     rejected: RejectsFile | None = None,
+    payload_indexes: Mapping[str, PayloadIndex] | None = None,
 ) -> IngestReport:
     from msmarco_qdrant._progress import ProgressDisplay
     from msmarco_qdrant.ingest import ingest_passages
@@ -203,6 +241,7 @@ def _bring_in(
             default_model=settings.model,
             encoder_options=settings.encoder_options,
             storage=settings.storage,
+            payload_indexes=payload_indexes,
             connection=settings.connection,
             max_passages=max_passages,
             prune=prune,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.records import FusionMethod
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
@@ -77,6 +79,52 @@ def source_options(command: _F) -> _F:
         help="Where rows that cannot go in are written.  [default: rejects-<time>.jsonl]",
     )
     return form(rejects(command))
+
+
+def ranking_options(command: _F) -> _F:
+    """`--fusion`, `--dense-weight`, `--rerank` and `--rerank-depth`: how passages are ranked."""
+    fusion = click.option(
+        "--fusion",
+        type=click.Choice(get_args(FusionMethod)),
+        default="convex",
+        show_default=True,
+        help="How hybrid makes one ranking of the dense and the BM25 scores.",
+    )
+    weight = click.option(
+        "--dense-weight",
+        type=click.FloatRange(0, 1),
+        metavar="W",
+        help="Of hybrid: the dense ranking's weight, 0 to 1.  [default: 0.8 for convex, else 0.5]",
+    )
+    rerank = click.option(
+        "--rerank",
+        metavar="NAME_OR_DIR",
+        help="Score the best again with this cross-encoder, such as ms-marco-MiniLM-L6-v2.",
+    )
+    depth = click.option(
+        "--rerank-depth",
+        type=click.IntRange(1, 10_000),
+        default=100,
+        show_default=True,
+        metavar="N",
+        help="With --rerank: how many of the best.",
+    )
+    return fusion(weight(rerank(depth(command))))
+
+
+def refuse_without(needed: str, *, given: bool, options: Sequence[str]) -> None:
+    """Refuse options that have no effect, as nothing needs them: a misunderstanding.
+
+    Args:
+        needed: What they go with, for the message.
+        given: Whether that is there.
+        options: Their parameters' names.
+    """
+    context = click.get_current_context()
+    for name in options:
+        if not given and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(p for p in context.command.params if p.name == name).opts[0]
+            raise click.UsageError(f"{option} goes with {needed} only")
 
 
 def json_option(command: _F) -> _F:

@@ -1,4 +1,4 @@
-"""Texts to vectors: bi-encoders for the dense ones, BM25 for the sparse ones."""
+"""Texts to vectors: bi-encoders for the dense ones, BM25 for the sparse ones; pairs to scores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.encoding.loading import load_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.encoding.protocol import Encoder, Tokenizer
+from msmarco_qdrant.encoding.rerank_loading import load_reranker
+from msmarco_qdrant.encoding.reranker import Reranker
 from msmarco_qdrant.encoding.tokenised import Tokenised
 
-__all__ = ["Bm25Encoder", "Encoder", "EncoderOptions", "Tokenised", "Tokenizer", "load_encoder"]
+__all__ = [
+    "Bm25Encoder",
+    "Encoder",
+    "EncoderOptions",
+    "Reranker",
+    "Tokenised",
+    "Tokenizer",
+    "load_encoder",
+    "load_reranker",
+]

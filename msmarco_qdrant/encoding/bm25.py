@@ -42,6 +42,11 @@ class Bm25Encoder:
         vector = self._weights.embed_document(text)
         return SparseVector(vector.indices, vector.values)
 
+    def encode_query(self, text: str) -> SparseVector:
+        """A weight of 1 for each token of a phrase; none for a phrase of stop words."""
+        vector = self._weights.embed_query(text)
+        return SparseVector(vector.indices, vector.values)
+
     def count_tokens(self, text: str) -> int:
         """The passage's length as the formula sees it: its tokens without stop words."""
         return round(sum(self._counts.embed_document(text).values))

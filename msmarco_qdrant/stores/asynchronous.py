@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from msmarco_qdrant._merging import Merger
-from msmarco_qdrant.records import DenseQuery, ScoredPoint
+from msmarco_qdrant.records import PointId, PointQuery, ScoredPoint
 from msmarco_qdrant.stores.protocols import Collection, Store
 from msmarco_qdrant.stores.server import ServerStore
 
@@ -16,8 +17,14 @@ _QUERIES_AT_ONCE = 64
 class AsyncCollection(Protocol):
     """A physical collection that is searched from one event loop."""
 
-    async def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch; see `Collection.query`. May be cancelled."""
+        ...
+
+    async def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist; see `Collection.retrieve`."""
         ...
 
     async def close(self) -> None:
@@ -43,6 +50,7 @@ class WorkerCollection:
     """A collection of an engine in this process, used through one worker thread."""
 
     def __init__(self, collection: Collection) -> None:
+        self._collection = collection
         self._query = Merger(
             collection.query,
             max_items=_QUERIES_AT_ONCE,
@@ -50,9 +58,15 @@ class WorkerCollection:
             name="msmarco-qdrant-query",
         )
 
-    async def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries, together with those of other callers."""
         return await self._query(queries)
+
+    async def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist."""
+        return await asyncio.to_thread(self._collection.retrieve, ids, fields)
 
     async def close(self) -> None:
         """End the thread; the collection stays open."""

@@ -22,9 +22,9 @@ from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.records import (
     CollectionInfo,
     CollectionSpec,
-    DenseQuery,
     PointBatch,
     PointId,
+    PointQuery,
     ScoredPoint,
 )
 from msmarco_qdrant.stores import edge_optimize
@@ -109,7 +109,7 @@ class EdgeCollection:
             records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
         return {_native_id(record.id): record.payload or {} for record in records}
 
-    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         import qdrant_edge
 

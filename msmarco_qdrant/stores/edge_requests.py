@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.records import (
     CollectionSpec,
-    DenseQuery,
     HnswSettings,
-    MetaFilter,
+    Nearest,
     PayloadIndex,
-    Scalar,
+    PointQuery,
+    SearchEffort,
     Similarity,
+    SparseVector,
     StorageSettings,
 )
-from msmarco_qdrant.stores.json_path import json_path
-from msmarco_qdrant.stores.points import HIT_FIELDS, OVERSAMPLING
+from msmarco_qdrant.stores.edge_filters import edge_filter
+from msmarco_qdrant.stores.selection import point_filter
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -108,45 +109,44 @@ def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
     }[kind]
 
 
-def query_request(query: DenseQuery) -> qdrant_edge.QueryRequest:
-    """A nearest-neighbour query as the engine takes it."""
+def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
+    """A query as the engine takes it."""
     import qdrant_edge
 
+    chosen = edge_filter(asked) if (asked := point_filter(query)) is not None else None
     return qdrant_edge.QueryRequest(
         limit=query.limit,
-        query=qdrant_edge.Query.Nearest(query.vector, using=query.using),  # type: ignore[arg-type]  # NumPy rows are accepted
-        with_payload=list(HIT_FIELDS),
-        filter=_edge_filter(query.meta_filter) if query.meta_filter else None,
-        params=qdrant_edge.SearchParams(
-            hnsw_ef=query.ef,
-            exact=query.exact,
-            quantization=qdrant_edge.QuantizationSearchParams(
-                ignore=query.exact, rescore=True, oversampling=OVERSAMPLING
-            ),
-        ),
+        query=_nearest(query.nearest),
+        prefetches=[
+            qdrant_edge.Prefetch(
+                limit=query.depth, query=_nearest(one), filter=chosen, params=_params(query.effort)
+            )
+            for one in query.candidates
+        ],
+        with_payload=list(query.fields),
+        filter=chosen,
+        params=_params(SearchEffort(exact=True) if query.candidates else query.effort),
     )
 
 
-def _edge_filter(meta_filter: MetaFilter) -> qdrant_edge.Filter:
-    """All fields, each with any one of its values."""
+def _nearest(nearest: Nearest) -> qdrant_edge.Query:
     import qdrant_edge
 
-    conditions: list[qdrant_edge.Filter] = []
-    for field, given in meta_filter.items():
-        key = f"meta.{json_path(field)}"
-        values = [given] if isinstance(given, str | int | float) else given
-        conditions.append(qdrant_edge.Filter(should=[_condition(key, value) for value in values]))
-    return qdrant_edge.Filter(must=[*conditions])
+    vector: Any = nearest.vector  # NumPy rows are accepted
+    if isinstance(vector, SparseVector):
+        vector = qdrant_edge.SparseVector(vector.indices, vector.values)
+    return qdrant_edge.Query.Nearest(vector, using=nearest.using)
 
 
-def _condition(key: str, value: Scalar) -> qdrant_edge.FieldCondition:
-    import numpy as np
+def _params(effort: SearchEffort) -> qdrant_edge.SearchParams:
     import qdrant_edge
 
-    if isinstance(value, float):  # Qdrant matches strings, integers and booleans by equality only
-        return qdrant_edge.FieldCondition(
-            key=key, range=qdrant_edge.RangeFloat(gte=value, lte=value)
-        )
-    # Edge 0.9 takes Python's True for the integer 1, but NumPy's for a boolean.
-    match: Any = np.bool_(value) if isinstance(value, bool) else value
-    return qdrant_edge.FieldCondition(key=key, match=qdrant_edge.MatchValue(match))
+    return qdrant_edge.SearchParams(
+        hnsw_ef=effort.ef,
+        exact=effort.exact,
+        quantization=qdrant_edge.QuantizationSearchParams(
+            ignore=effort.exact or not effort.quantised,
+            rescore=effort.rescore,
+            oversampling=effort.oversampling,
+        ),
+    )

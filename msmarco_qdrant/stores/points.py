@@ -28,11 +28,6 @@ SCHEMA_VERSION = 1
 SPARSE_VECTOR = "bm25"
 DIGEST_FIELDS = ("pid", "text_digest", "meta_digest")
 HIT_FIELDS = ("pid", "text", "meta")
-OVERSAMPLING = 2.0
-"""Where vectors are quantised, so many times the hits wanted are scored again by the float32
-vectors. On 47,283 real passages and 1,374 queries (m=16, ef=128) recall@10 of int8 is 0.977
-without it, 0.995 with it, and 0.994 without quantisation."""
-
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "passages.msmarco-qdrant")
 """Of the uuid5 that stands for a pid which is no plain number. Never change it."""
 

@@ -11,9 +11,9 @@ from msmarco_qdrant.records import (
     CollectionInfo,
     CollectionMetadata,
     CollectionSpec,
-    DenseQuery,
     PointBatch,
     PointId,
+    PointQuery,
     ScoredPoint,
 )
 
@@ -80,7 +80,7 @@ class Collection(Protocol):
         """
         ...
 
-    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch: for each, points by descending similarity.
 
         Raises:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from msmarco_qdrant.records import DenseQuery, ScoredPoint
+from msmarco_qdrant._in_batches import in_batches
+from msmarco_qdrant.records import PointId, PointQuery, ScoredPoint
 from msmarco_qdrant.stores import server_requests as requests
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.faults import mapped
+from msmarco_qdrant.stores.points import page_size
 from msmarco_qdrant.stores.retry import Retries
+from msmarco_qdrant.stores.selection import from_id
 from msmarco_qdrant.stores.server_link import client_arguments
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
+
+_T = TypeVar("_T")
 
 
 class AsyncServerCollection:
@@ -35,16 +40,29 @@ class AsyncServerCollection:
         self._client: AsyncQdrantClient = AsyncQdrantClient(**client_arguments(address, connection))
         self._retries = Retries(connection.retry_s)
 
-    async def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         asked = [requests.query_request(query, ann=True) for query in queries]
         search = partial(self._client.query_batch_points, self._name, asked)
-        try:
-            answers = await self._retries.call_async(search)
-        except Exception as exc:
-            raise mapped(exc, "searching", self._place) from exc
+        answers = await self._call("searching", search)
         return [requests.to_scored(answer.points) for answer in answers]
+
+    async def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist."""
+        found: dict[PointId, dict[str, Any]] = {}
+        for page in in_batches(map(from_id, ids), page_size(fields)):
+            read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))
+            found.update(requests.to_payloads(await self._call("reading points", read)))
+        return found
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    async def _call(self, action: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            return await self._retries.call_async(call)
+        except Exception as exc:
+            raise mapped(exc, action, self._place) from exc

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import StoreCorruptError, StoreError
-from msmarco_qdrant.records import CollectionInfo, DenseQuery, PointBatch, PointId, ScoredPoint
+from msmarco_qdrant.records import CollectionInfo, PointBatch, PointId, PointQuery, ScoredPoint
 from msmarco_qdrant.stores import server_requests as requests
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.points import page_size
+from msmarco_qdrant.stores.selection import from_id
 from msmarco_qdrant.stores.server_link import Link
 from msmarco_qdrant.stores.wire import cuts, payload_bytes, upsert_requests
 
@@ -76,7 +77,7 @@ class ServerCollection:
 
         operations: list[models.UpdateOperation] = [
             models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(payload=payload, points=[requests.from_id(id_)])
+                overwrite_payload=models.SetPayload(payload=payload, points=[from_id(id_)])
             )
             for id_, payload in zip(ids, payloads, strict=True)
         ]
@@ -91,10 +92,9 @@ class ServerCollection:
     ) -> Mapping[PointId, dict[str, Any]]:
         """Payload fields of those ids that exist."""
         found: dict[PointId, dict[str, Any]] = {}
-        for page in in_batches(map(requests.from_id, ids), page_size(fields)):
+        for page in in_batches(map(from_id, ids), page_size(fields)):
             read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))
-            records = self._link.call("reading points", read)
-            found.update((requests.to_id(record.id), record.payload or {}) for record in records)
+            found.update(requests.to_payloads(self._link.call("reading points", read)))
         return found
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
@@ -121,7 +121,7 @@ class ServerCollection:
             if offset is None:
                 return
 
-    def query(self, queries: Sequence[DenseQuery]) -> list[list[ScoredPoint]]:
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         asked = [requests.query_request(query, ann=self._link.is_remote) for query in queries]
         search = partial(self._client.query_batch_points, self._name, asked)

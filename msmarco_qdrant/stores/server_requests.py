@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 from msmarco_qdrant.records import (
     CollectionInfo,
     CollectionSpec,
-    DenseQuery,
     HnswSettings,
     IndexState,
-    MetaFilter,
+    Nearest,
     PayloadIndex,
     PointBatch,
     PointId,
-    Scalar,
+    PointQuery,
     ScoredPoint,
+    SearchEffort,
     Similarity,
+    SparseVector,
     StorageSettings,
 )
-from msmarco_qdrant.stores.json_path import json_path
-from msmarco_qdrant.stores.points import HIT_FIELDS, OVERSAMPLING, SPARSE_VECTOR, seq_bound
+from msmarco_qdrant.stores.points import SPARSE_VECTOR, seq_bound
+from msmarco_qdrant.stores.selection import from_id, point_filter
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -127,8 +128,8 @@ def _quantisation(storage: StorageSettings) -> models.ScalarQuantization | None:
 # ---- queries -------------------------------------------------------------------------------
 
 
-def query_request(query: DenseQuery, *, ann: bool) -> models.QueryRequest:
-    """A nearest-neighbour query as the client takes it.
+def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
+    """A query as the client takes it.
 
     Args:
         query: What is asked.
@@ -136,24 +137,49 @@ def query_request(query: DenseQuery, *, ann: bool) -> models.QueryRequest:
     """
     from qdrant_client import models
 
+    chosen = point_filter(query)
     return models.QueryRequest(
-        query=query.vector.tolist(),
-        using=query.using,
+        query=_nearest(query.nearest),
+        using=query.nearest.using,
+        prefetch=[
+            models.Prefetch(
+                query=_nearest(one),
+                using=one.using,
+                limit=query.depth,
+                filter=chosen,
+                params=_params(query.effort) if ann else None,
+            )
+            for one in query.candidates
+        ],
         limit=query.limit,
-        with_payload=list(HIT_FIELDS),
-        filter=_filter(query.meta_filter) if query.meta_filter else None,
-        params=_params(query) if ann else None,
+        with_payload=list(query.fields),
+        filter=chosen,
+        params=_params(SearchEffort(exact=True) if query.candidates else query.effort)
+        if ann
+        else None,
     )
 
 
-def _params(query: DenseQuery) -> models.SearchParams:
+def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
+    from qdrant_client import models
+
+    vector = nearest.vector
+    if isinstance(vector, SparseVector):
+        return models.SparseVector(indices=vector.indices, values=vector.values)
+    listed: list[float] = vector.tolist()
+    return listed
+
+
+def _params(effort: SearchEffort) -> models.SearchParams:
     from qdrant_client import models
 
     return models.SearchParams(
-        hnsw_ef=query.ef,
-        exact=query.exact,
+        hnsw_ef=effort.ef,
+        exact=effort.exact,
         quantization=models.QuantizationSearchParams(
-            ignore=query.exact, rescore=True, oversampling=OVERSAMPLING
+            ignore=effort.exact or not effort.quantised,
+            rescore=effort.rescore,
+            oversampling=effort.oversampling,
         ),
     )
 
@@ -161,26 +187,6 @@ def _params(query: DenseQuery) -> models.SearchParams:
 def to_scored(points: list[models.ScoredPoint]) -> list[ScoredPoint]:
     """The answer to one query."""
     return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
-
-
-def _filter(meta_filter: MetaFilter) -> models.Filter:
-    """All fields, each with any one of its values."""
-    from qdrant_client import models
-
-    fields = []
-    for field, given in meta_filter.items():
-        key = f"meta.{json_path(field)}"
-        values = [given] if isinstance(given, str | int | float) else given
-        fields.append(models.Filter(should=[_condition(key, value) for value in values]))
-    return models.Filter(must=[*fields])
-
-
-def _condition(key: str, value: Scalar) -> models.FieldCondition:
-    from qdrant_client import models
-
-    if isinstance(value, float):  # Qdrant matches strings, integers and booleans by equality only
-        return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
-    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
 
 
 # ---- points --------------------------------------------------------------------------------
@@ -214,11 +220,11 @@ def old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSelector:
     return models.FilterSelector(filter=models.Filter(must=[known, old]))
 
 
-def from_id(point: PointId) -> int | str:
-    """A point id as the client takes it."""
-    return point if isinstance(point, int) else str(point)
-
-
 def to_id(told: models.ExtendedPointId) -> PointId:
     """A point id as the client gave it."""
     return told if isinstance(told, int) else uuid.UUID(str(told))
+
+
+def to_payloads(records: Sequence[models.Record]) -> dict[PointId, dict[str, Any]]:
+    """The payloads of points that were read."""
+    return {to_id(record.id): record.payload or {} for record in records}

@@ -19,17 +19,19 @@ from msmarco_qdrant.errors import (
     StoreError,
     UnsupportedError,
 )
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.records import (
     Bm25Settings,
     CollectionMetadata,
     CollectionSpec,
-    DenseQuery,
     EncoderCard,
     HnswSettings,
-    MetaFilter,
+    Nearest,
     PointBatch,
     PointId,
+    PointQuery,
     Prompts,
+    SearchEffort,
     Similarity,
     SparseVector,
     StorageSettings,
@@ -80,16 +82,14 @@ def ask(
     limit: int = 10,
     *,
     exact: bool = False,
-    meta_filter: MetaFilter | None = None,
-) -> DenseQuery:
+    meta_filter: SearchFilter | None = None,
+) -> PointQuery:
     """A query with defaults."""
-    return DenseQuery(
-        vector=np.asarray(vector, np.float32),
-        using="dense-0a1b2c3d",
-        limit=limit,
-        ef=32,
-        exact=exact,
-        meta_filter=meta_filter,
+    return PointQuery(
+        Nearest(np.asarray(vector, np.float32), "dense-0a1b2c3d"),
+        limit,
+        SearchEffort(ef=32, exact=exact),
+        meta_filter,
     )
 
 
@@ -298,8 +298,7 @@ def test_a_vector_of_another_dimension_is_refused(collection: Collection) -> Non
 
 def test_a_vector_of_another_name_is_refused(collection: Collection) -> None:
     """Vectors of another model cannot be written or matched by accident."""
-    query = ask([1, 0, 0, 0])
-    foreign = DenseQuery(query.vector, using="dense-ffffffff", limit=1, ef=8)
+    foreign = PointQuery(replace(ask([1, 0, 0, 0]).nearest, using="dense-ffffffff"), limit=1)
     with pytest.raises(SchemaError, match="dense-ffffffff"):
         collection.query([foreign])
     with pytest.raises(SchemaError, match="dense-ffffffff"):

@@ -26,6 +26,7 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UnsupportedError,
 )
+from msmarco_qdrant.records import PointQuery
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.edge_collection import EdgeCollection
 from msmarco_qdrant.stores.faults import asked_to_wait_s, described, is_passing, mapped
@@ -98,6 +99,9 @@ def closed(store: Store) -> Store:
 # ---- mistakes of ours ------------------------------------------------------------------------
 
 OF_ANOTHER_MODEL = replace(make_batch([1], [[1, 0, 0, 0]]), using="dense-ffffffff")
+ASKED_OF_ANOTHER_MODEL = PointQuery(
+    replace(ask([1, 0, 0, 0]).nearest, using="dense-ffffffff"), limit=1
+)
 MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
     "a dimension that is written": (
         lambda place: place.collection.upsert(make_batch([1], [[1, 0, 0]])),
@@ -115,7 +119,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
         "writing points in .* failed: .*dense-ffffffff",
     ),
     "a vector's name that is searched": (
-        lambda place: place.collection.query([replace(ask([1, 0, 0, 0]), using="dense-ffffffff")]),
+        lambda place: place.collection.query([ASKED_OF_ANOTHER_MODEL]),
         SchemaError,
         "searching in .* failed: .*dense-ffffffff",
     ),

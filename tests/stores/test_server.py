@@ -33,7 +33,7 @@ from msmarco_qdrant.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from msmarco_qdrant.records import DenseQuery, PointBatch
+from msmarco_qdrant.records import PointBatch, PointQuery
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.retry import Retries
 from msmarco_qdrant.stores.server import ServerStore
@@ -1054,5 +1054,5 @@ def test_reopening_finds_what_was_written(server: LoopbackServer) -> None:
     with closing(open_store("http://localhost:6333/", connection=connection)) as store:
         things = store.collection("things")
         assert ("http://localhost:6333/", 3) == (store.dsn, things.info().points)
-        query: DenseQuery = ask([1, 0, 0, 0], limit=1)
+        query: PointQuery = ask([1, 0, 0, 0], limit=1)
         assert [[0]] == [[point.id for point in found] for found in things.query([query])]

@@ -1,0 +1,296 @@
+"""How a search goes, step by step, and who does the steps is another's affair.
+
+The generators below yield what they need done (`Encode`, `Ask`, ...), are sent what came of it,
+and return hits. So the client that blocks and the one of an event loop search in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from msmarco_qdrant._fusing import fuse
+from msmarco_qdrant._grouping import best_of_each
+from msmarco_qdrant.encoding.bm25 import Bm25Encoder
+from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.records import (
+    CollectionMetadata,
+    Fusion,
+    Hit,
+    Nearest,
+    PayloadIndex,
+    PointId,
+    PointQuery,
+    ScoredPoint,
+    SearchEffort,
+    SearchMode,
+)
+from msmarco_qdrant.search_request import MAX_LIMIT, SearchRequest
+from msmarco_qdrant.stores.filters import to_qdrant, unserved
+from msmarco_qdrant.stores.points import SPARSE_VECTOR, passage_of, point_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+# A group's best passage may hide others of the same group.
+_PASSAGES_PER_GROUP = 4
+_EXACT = SearchEffort(exact=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Wanted: float32 `(n, dimension)`, the vectors of these phrases."""
+
+    phrases: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Wanted: a list of `ScoredPoint` for each of these queries."""
+
+    queries: Sequence[PointQuery]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Wanted: a mapping of those of these ids that exist to what a hit shows of their payload."""
+
+    ids: Sequence[PointId]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Wanted: float32 `(n,)`, the cross-encoder's scores of these pairs of phrase and passage."""
+
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Wanted: the collection's payload indexes, by field."""
+
+
+Step: TypeAlias = Encode | Ask | Read | Score | Inspect
+Steps: TypeAlias = Generator[Step, Any, _T]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Phrase:
+    """What a phrase is compared by; None for what its search does not need or it has not."""
+
+    dense: Nearest | None
+    bm25: Nearest | None
+
+
+class SearchSteps:
+    """The searches of one collection.
+
+    Args:
+        metadata: What the collection says of itself.
+        indexed: Whether its engine has payload indexes, so that filters may lack one.
+    """
+
+    def __init__(self, metadata: CollectionMetadata, *, indexed: bool) -> None:
+        self._metadata = metadata
+        self._indexed = indexed
+        self._advised: set[str] = set()
+
+    def search(self, phrases: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
+        """The hits of each phrase."""
+        if request.meta_filter is not None and self._indexed:
+            yield from self._advise(request.meta_filter)
+        asked = yield from self._compared_by(phrases, request.mode)
+        if request.group_by is not None and request.rerank_depth is None:
+            return (yield from self._grouped(asked, request, request.group_by))
+        found = yield from self._ranked(asked, request, request.wanted)
+        if request.rerank_depth is not None:
+            found = yield from _reranked(phrases, found)
+        if request.group_by is not None:
+            found = [best_of_each(hits, request.group_by) for hits in found]
+        return [_numbered(hits[: request.limit]) for hits in found]
+
+    def rank(
+        self,
+        phrases: Sequence[str],
+        pids: Sequence[Sequence[str]],
+        mode: SearchMode,
+        fusion: Fusion,
+        *,
+        rerank: bool,
+    ) -> Steps[list[list[Hit]]]:
+        """Of each phrase, those of its pids that the collection holds, the best first."""
+        ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
+        payloads: Mapping[PointId, dict[str, Any]]
+        payloads = yield Read(list(dict.fromkeys(id_ for given in ids for id_ in given)))
+        there = [[id_ for id_ in given if id_ in payloads] for given in ids]
+        asked = yield from self._compared_by(phrases, mode)
+        plans = [_one_each(one, given) for one, given in zip(asked, there, strict=True)]
+        rankings = yield from _answers(plans)
+        found = [
+            _to_hits(self._of_candidates(answers, one, given, payloads, fusion))
+            for answers, one, given in zip(rankings, asked, there, strict=True)
+        ]
+        if rerank:
+            found = yield from _reranked(phrases, found)
+        return [_numbered(hits) for hits in found]
+
+    def _compared_by(self, phrases: Sequence[str], mode: SearchMode) -> Steps[list[_Phrase]]:
+        dense: Sequence[Nearest | None] = [None] * len(phrases)
+        bm25: Sequence[Nearest | None] = [None] * len(phrases)
+        if mode != "dense":
+            bm25 = [self._by_words(phrase) for phrase in phrases]
+        if mode != "bm25":
+            vectors: NDArray[np.float32] = yield Encode(phrases)
+            dense = [Nearest(vector, self._metadata.encoder.vector_name) for vector in vectors]
+        return [_Phrase(*both) for both in zip(dense, bm25, strict=True)]
+
+    def _by_words(self, phrase: str) -> Nearest | None:
+        weights = self._bm25.encode_query(phrase)
+        return Nearest(weights, SPARSE_VECTOR) if weights.indices else None
+
+    def _ranked(
+        self, asked: Sequence[_Phrase], request: SearchRequest, wanted: int
+    ) -> Steps[list[list[Hit]]]:
+        """The best so many of each phrase."""
+        plans = [_queries(one, request, wanted) for one in asked]
+        rankings = yield from _answers(plans)
+        return [
+            _to_hits(self._one_ranking(answers, request.mode, request.fusion, wanted)[:wanted])
+            for answers in rankings
+        ]
+
+    def _grouped(
+        self, asked: Sequence[_Phrase], request: SearchRequest, field: str
+    ) -> Steps[list[list[Hit]]]:
+        """The best of each group: look deeper until there are as many groups as wanted."""
+        found: list[list[Hit]] = [[] for _ in asked]
+        open_places = list(range(len(asked)))
+        wanted = request.limit
+        while open_places and wanted < MAX_LIMIT:
+            wanted = min(wanted * _PASSAGES_PER_GROUP, MAX_LIMIT)
+            ranked = yield from self._ranked([asked[p] for p in open_places], request, wanted)
+            for place, hits in zip(open_places, ranked, strict=True):
+                found[place] = best_of_each(hits, field)
+            open_places = [
+                place
+                for place, hits in zip(open_places, ranked, strict=True)
+                if len(hits) == wanted and len(found[place]) < request.limit
+            ]
+        return [_numbered(hits[: request.limit]) for hits in found]
+
+    def _one_ranking(
+        self, answers: Sequence[list[ScoredPoint]], mode: SearchMode, fusion: Fusion, wanted: int
+    ) -> list[ScoredPoint]:
+        if mode == "hybrid":
+            dense, bm25 = (*answers, [], [])[:2]  # a phrase of stop words has no second
+            return fuse(
+                dense,
+                bm25,
+                fusion,
+                depth=max(fusion.depth, wanted),
+                similarity=self._metadata.encoder.similarity,
+            )
+        return answers[0] if answers else []  # a phrase of stop words has nothing to look for
+
+    def _of_candidates(
+        self,
+        answers: Sequence[list[ScoredPoint]],
+        phrase: _Phrase,
+        ids: Sequence[PointId],
+        payloads: Mapping[PointId, dict[str, Any]],
+        fusion: Fusion,
+    ) -> list[ScoredPoint]:
+        """One ranking of given points; without a token in common the BM25 score is 0."""
+        if phrase.dense is None:
+            scores = {point.id: point.score for point in (answers[0] if answers else ())}
+            points = [ScoredPoint(id_, scores.get(id_, 0.0), payloads[id_]) for id_ in ids]
+            return sorted(points, key=lambda point: -point.score)
+        mode: SearchMode = "dense" if phrase.bm25 is None else "hybrid"
+        ranked = self._one_ranking(answers, mode, fusion, len(ids))
+        return [ScoredPoint(point.id, point.score, payloads[point.id]) for point in ranked]
+
+    def _advise(self, meta_filter: SearchFilter) -> Steps[None]:
+        """Warn once of each field whose filter no payload index serves."""
+        chosen = to_qdrant(meta_filter)
+        if self._advised.issuperset(unserved(chosen, {})):
+            return
+        self._advised.update(unserved(chosen, {}))
+        indexes: Mapping[str, PayloadIndex] = yield Inspect()
+        for found in unserved(chosen, indexes):
+            _log.warning("%s: every passage is looked at instead", found)
+
+    @cached_property
+    def _bm25(self) -> Bm25Encoder:
+        return Bm25Encoder(self._metadata.bm25)
+
+
+def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[PointQuery]:
+    """What to ask the engine; for "hybrid" both scores of the best by either."""
+    effort = request.effort(wanted)
+    both = [nearest for nearest in (phrase.dense, phrase.bm25) if nearest is not None]
+    if request.mode != "hybrid":
+        return [PointQuery(one, wanted, effort, request.meta_filter) for one in both]
+    depth = max(request.fusion.depth, wanted)
+    dense, *bm25 = (
+        PointQuery(
+            nearest=one,
+            limit=depth * len(both),
+            effort=request.effort(depth),
+            meta_filter=request.meta_filter,
+            candidates=tuple(both),
+            depth=depth,
+        )
+        for one in both
+    )
+    return [dense, *(replace(query, fields=()) for query in bm25)]
+
+
+def _one_each(phrase: _Phrase, ids: Sequence[PointId]) -> list[PointQuery]:
+    """The scores of given points by each of what a phrase is compared by."""
+    both = [nearest for nearest in (phrase.dense, phrase.bm25) if nearest is not None]
+    return [PointQuery(one, len(ids), _EXACT, ids=ids, fields=()) for one in both if ids]
+
+
+def _answers(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[ScoredPoint]]]]:
+    """The answers to several lists of queries, asked in one batch."""
+    queries = [query for plan in plans for query in plan]
+    told: Iterator[list[ScoredPoint]] = iter((yield Ask(queries)) if queries else ())
+    return [[next(told) for _ in plan] for plan in plans]
+
+
+def _reranked(phrases: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:
+    """The same hits in the order of the cross-encoder; ties as they were."""
+    pairs = [
+        (phrase, hit.text) for phrase, hits in zip(phrases, found, strict=True) for hit in hits
+    ]
+    scores = iter((yield Score(pairs)).tolist() if pairs else ())
+    scored = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
+    return [sorted(hits, key=lambda hit: -hit.score) for hits in scored]
+
+
+def _to_hits(points: Sequence[ScoredPoint]) -> list[Hit]:
+    """Hits from the engine's answer, in its order.
+
+    Raises:
+        PidCollisionError: If a point was not written by this package.
+        StoreCorruptError: If a point holds no text.
+    """
+    passages = [passage_of(point.id, point.payload) for point in points]
+    return [
+        Hit(rank=rank, pid=found.pid, score=point.score, text=found.text, meta=found.meta)
+        for rank, (point, found) in enumerate(zip(points, passages, strict=True), start=1)
+    ]
+
+
+def _numbered(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits with the ranks that they have now."""
+    return [
+        hit if hit.rank == rank else replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)
+    ]

@@ -1,0 +1,215 @@
+"""Cross-encoders of sentence-transformers: a phrase and a passage together, to one score.
+
+What is computed is the model's own modules and its own activation function, as
+`CrossEncoder.predict` does. What is ours is what goes in and where: pairs are tokenised at once,
+sorted by token count and cut into batches under a token budget; they run in the precision that the
+device is fast in, on a CPU with packed weights; and nothing waits for a GPU until every batch is
+under way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+# At the top: nothing imports this module before a model is loaded.
+import torch
+
+from msmarco_qdrant._in_batches import in_batches
+from msmarco_qdrant.encoding.batching import token_budget_batches
+from msmarco_qdrant.encoding.packed_linear import pack_linears
+from msmarco_qdrant.encoding.pair_tokenising import TokenisedPairs, pair_tokenizer_of
+from msmarco_qdrant.encoding.pretrained import load_cross_encoder
+from msmarco_qdrant.encoding.torch_device import (
+    dtype_of,
+    packing_pays,
+    sent,
+    tokens_per_batch_of,
+)
+from msmarco_qdrant.errors import EncodingError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sentence_transformers import CrossEncoder
+
+_log = logging.getLogger(__name__)
+
+# Pairs that are tokenised and sorted together: at 512 tokens each, some 200 MB while that happens.
+_WINDOW = 4096
+
+
+class CrossEncoderReranker:
+    """A cross-encoder of sentence-transformers, ready to score.
+
+    Thread-safe: one thread at a time uses the device.
+
+    Args:
+        location: A directory or a hub id.
+        hint: The name that people know it by; None for the location.
+        device: A torch device such as "cpu" or "cuda:1"; None for the best one.
+        precision: "float32", "bfloat16" or "float16"; None for what the device is fast in.
+        tokens_per_batch: Most tokens of a batch, padding included; None for the device's default.
+
+    Raises:
+        ModelNotFoundError: If the model cannot be loaded, or gives no single score a pair.
+        UsageError: For a precision that torch has not.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        hint: str | None = None,
+        device: str | None = None,
+        precision: str | None = None,
+        tokens_per_batch: int | None = None,
+    ) -> None:
+        self._location = location
+        self._name = hint or location
+        self._lock = threading.Lock()
+        self._exact: _Forward | None = None
+        model = load_cross_encoder(location, device)
+        self._activation = model.activation_fn
+        self._tokenise = pair_tokenizer_of(model)
+        self._forward = _Forward(model, precision, tokens_per_batch)
+        _log.info("%s runs by torch on %s in %s", self._name, self.device, self.precision)
+
+    @property
+    def model(self) -> str:
+        """The name that people know it by."""
+        return self._name
+
+    @property
+    def location(self) -> str:
+        """The directory or hub id it was loaded from."""
+        return self._location
+
+    @property
+    def device(self) -> str:
+        """The torch device, such as "cpu" or "cuda:0"."""
+        return str(self._forward.device)
+
+    @property
+    def precision(self) -> str:
+        """What the forward pass computes in: "bfloat16", "float16" or "float32"."""
+        return str(self._forward.dtype).removeprefix("torch.")
+
+    def warm_up(self) -> None:
+        """Score one pair, so that what happens once has happened."""
+        self.scores([("how big is london", "London is a city on the Thames.")])
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Score pairs of a phrase and a passage; see `Reranker.scores`.
+
+        Raises:
+            EncodingError: If the forward pass fails, or a score is not finite in float32 either.
+            UsageError: For one string, or one pair, instead of a list of pairs.
+        """
+        import numpy as np
+
+        if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
+            raise UsageError(
+                "scores takes a list of pairs, each of a phrase and a passage, not one string or "
+                "one pair"
+            )
+        windows = [self._scores(window) for window in in_batches(pairs, _WINDOW)]
+        return np.concatenate(windows) if windows else np.empty(0, np.float32)
+
+    def _scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        import numpy as np
+
+        tokenised = self._tokenise(pairs)
+        with self._lock:
+            logits = self._forward.logits(tokenised)
+        bad = np.flatnonzero(~np.isfinite(logits))
+        if bad.size and self.precision != "float32":
+            logits[bad] = self._again_in_float32(tokenised.take(bad))
+        scores = self._activated(logits)
+        bad = np.flatnonzero(~(np.isfinite(logits) & np.isfinite(scores)))
+        if bad.size:
+            phrase, passage = pairs[int(bad[0])]
+            raise EncodingError(
+                f"{self._name} has no finite score for the phrase {phrase[:200]!r} and the "
+                f"passage {passage[:200]!r}"
+            )
+        return scores
+
+    def _activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The model's own activation function, in float32, of `(n, 1)` as the library calls it."""
+        if self._activation is None:
+            return logits
+        with torch.inference_mode():
+            activated: torch.Tensor = self._activation(torch.from_numpy(logits)[:, None])
+        scores: NDArray[np.float32] = activated.reshape(-1).numpy()
+        return scores
+
+    def _again_in_float32(self, pairs: TokenisedPairs) -> NDArray[np.float32]:
+        with self._lock:
+            if self._exact is None:
+                _log.warning(
+                    "%s gave a score that is not finite in %s; trying such pairs in float32",
+                    self._name,
+                    self.precision,
+                )
+                model = load_cross_encoder(self._location, self.device)
+                self._exact = _Forward(model, "float32", self._forward.tokens_per_batch)
+            return self._exact.logits(pairs)
+
+
+class _Forward:
+    """A model on its device in one precision. One thread at a time uses it.
+
+    Args:
+        model: The model; it is changed in place.
+        precision: What to compute in; None for what the device is fast in.
+        tokens_per_batch: Most tokens of a batch; None for the device's default.
+    """
+
+    def __init__(
+        self, model: CrossEncoder, precision: str | None, tokens_per_batch: int | None
+    ) -> None:
+        self.device = model.device
+        self.dtype = dtype_of(precision, self.device)
+        self.tokens_per_batch = tokens_per_batch or tokens_per_batch_of(self.device)
+        self._model = model.to(self.dtype)
+        self._pad_id = int(model.tokenizer.pad_token_id or 0)
+        if packing_pays(self.device, self.dtype):
+            pack_linears(model)
+
+    def logits(self, pairs: TokenisedPairs) -> NDArray[np.float32]:
+        """What the model's last layer gives: float32 `(len(pairs),)`.
+
+        Raises:
+            EncodingError: If the forward pass fails, as when memory runs out.
+        """
+        import numpy as np
+
+        batches = token_budget_batches(pairs.tokens.lengths, self.tokens_per_batch, padded=True)
+        positions = list(batches)
+        try:
+            with torch.inference_mode():
+                found = [self._launched(pairs.take(batch)) for batch in positions]
+                together = torch.cat(found).cpu().numpy()  # here a GPU is waited for
+        except RuntimeError as exc:  # out of memory, above all
+            raise EncodingError(
+                f"the forward pass over {len(pairs)} pairs of {len(pairs.tokens.ids):,} tokens "
+                f"failed on {self.device}: {exc}"
+            ) from exc
+        logits = np.empty(len(pairs), np.float32)
+        logits[np.concatenate(positions)] = together
+        return logits
+
+    def _launched(self, batch: TokenisedPairs) -> torch.Tensor:
+        """float32 `(len(batch),)`, which a GPU may still be computing."""
+        ids, mask = batch.tokens.padded(self._pad_id)
+        features = {"input_ids": ids, "attention_mask": mask}
+        if batch.segments is not None:
+            features["token_type_ids"], _ = batch.segments.padded(0)
+        output = self._model(
+            {name: sent(torch.from_numpy(rows), self.device) for name, rows in features.items()}
+        )
+        scores: torch.Tensor = output["scores"]
+        return scores.float().reshape(-1)

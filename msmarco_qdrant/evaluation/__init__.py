@@ -1,0 +1,100 @@
+"""How good answers are: runs and judgements to measures, tests, tables and a report.
+
+The names below are imported when first used: measuring kept runs costs no engine and no model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.evaluation.ann import sweep_ann
+    from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
+    from msmarco_qdrant.evaluation.evaluating import Evaluated, evaluate_search, poorest_queries
+    from msmarco_qdrant.evaluation.judging import evaluate_runs, poor_queries
+    from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, depth_of, parse_measures
+    from msmarco_qdrant.evaluation.qrels import read_qrels
+    from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep, Evaluation, Qrels, Run
+    from msmarco_qdrant.evaluation.report import report_html
+    from msmarco_qdrant.evaluation.runs import collect_run, read_run, write_run
+    from msmarco_qdrant.evaluation.searching import System, rank_run, run_queries, search_run
+    from msmarco_qdrant.evaluation.tables import (
+        evaluation_json,
+        evaluation_text,
+        sweep_json,
+        sweep_text,
+    )
+
+_HOME = {
+    "DEFAULT_MEASURES": "measures",
+    "AnnPoint": "records",
+    "AnnSweep": "records",
+    "Evaluated": "evaluating",
+    "Evaluation": "records",
+    "Qrels": "records",
+    "Run": "records",
+    "System": "searching",
+    "collect_run": "runs",
+    "depth_of": "measures",
+    "evaluate_runs": "judging",
+    "evaluate_search": "evaluating",
+    "evaluation_json": "tables",
+    "evaluation_text": "tables",
+    "load_qrels": "datasets",
+    "load_queries": "datasets",
+    "parse_measures": "measures",
+    "poor_queries": "judging",
+    "poorest_queries": "evaluating",
+    "rank_run": "searching",
+    "read_qrels": "qrels",
+    "read_run": "runs",
+    "report_html": "report",
+    "run_queries": "searching",
+    "search_run": "searching",
+    "sweep_ann": "ann",
+    "sweep_json": "tables",
+    "sweep_text": "tables",
+    "write_run": "runs",
+}
+
+__all__ = [
+    "DEFAULT_MEASURES",
+    "AnnPoint",
+    "AnnSweep",
+    "Evaluated",
+    "Evaluation",
+    "Qrels",
+    "Run",
+    "System",
+    "collect_run",
+    "depth_of",
+    "evaluate_runs",
+    "evaluate_search",
+    "evaluation_json",
+    "evaluation_text",
+    "load_qrels",
+    "load_queries",
+    "parse_measures",
+    "poor_queries",
+    "poorest_queries",
+    "rank_run",
+    "read_qrels",
+    "read_run",
+    "report_html",
+    "run_queries",
+    "search_run",
+    "sweep_ann",
+    "sweep_json",
+    "sweep_text",
+    "write_run",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first asked for (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

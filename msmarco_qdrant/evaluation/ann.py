@@ -1,0 +1,127 @@
+"""Approximate search against exact search over the same collection."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, median, quantiles
+
+from msmarco_qdrant._in_batches import in_batches
+from msmarco_qdrant.errors import UnsupportedError, UsageError
+from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
+from msmarco_qdrant.records import Nearest, PointId, PointQuery, Query, SearchEffort
+from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.stores import Collection
+
+EFS = (16, 32, 64, 128, 256, 512)
+_WARMING = 32
+_PHRASES_AT_ONCE = 64
+_QUANTISED: Mapping[str, SearchEffort] = {
+    "int8, not rescored": SearchEffort(rescore=False),
+    "int8, rescored": SearchEffort(oversampling=1.0),
+    "int8, rescored, oversampling 2": SearchEffort(oversampling=2.0),
+    "int8, rescored, oversampling 4": SearchEffort(oversampling=4.0),
+}
+_UNQUANTISED: Mapping[str, SearchEffort] = {"float32": SearchEffort(quantised=False)}
+
+_log = logging.getLogger(__name__)
+
+
+def sweep_ann(
+    client: SearchClient, queries: Sequence[Query], *, k: int = 10, efs: Sequence[int] = EFS
+) -> AnnSweep:
+    """Measure recall and time of approximate search for each `ef` and way of rescoring.
+
+    Args:
+        client: What to search in.
+        queries: Each is asked alone, after some that do not count; the time is the engine's, from
+            a ready vector to ids without payload.
+        k: How many of the exact search's hits are to be found.
+        efs: Candidates considered in the graph. One under `k` counts as `k`.
+
+    Raises:
+        UsageError: Without queries, or for a `k` or `ef` under 1.
+        UnsupportedError: If the engine always searches exactly.
+        StoreError: If the engine fails.
+    """
+    _check(client, queries, k, efs)
+    collection = client.store.collection(client.collection)
+    info = collection.info()
+    if not info.indexed:
+        _log.warning("%s has no index yet: run `msmarco-qdrant optimize` first", client.collection)
+    asked = _asked(client, queries, k)
+    exact_ms, exact = _timed(collection, asked, SearchEffort(exact=True))
+    settings = {**(_QUANTISED if info.spec.storage.quantisation != "none" else {}), **_UNQUANTISED}
+    points = tuple(
+        _point(collection, asked, exact, queries, setting, replace(effort, ef=ef))
+        for setting, effort in settings.items()
+        for ef in efs
+    )
+    return AnnSweep(k, len(queries), median(exact_ms), points)
+
+
+def _check(client: SearchClient, queries: Sequence[Query], k: int, efs: Sequence[int]) -> None:
+    if not queries:
+        raise UsageError("no query was given: there is nothing to compare")
+    if min(k, *efs) < 1:
+        raise UsageError(f"k={k} and ef={min(efs)}: expected 1 or more")
+    if not client.store.capabilities.ann:
+        raise UnsupportedError(
+            f"{client.store.dsn} always searches exactly: there is no graph to compare with"
+        )
+
+
+def _asked(client: SearchClient, queries: Sequence[Query], k: int) -> list[PointQuery]:
+    using = client.metadata.encoder.vector_name
+    return [
+        PointQuery(Nearest(vector, using), limit=k, fields=())
+        for batch in in_batches(queries, _PHRASES_AT_ONCE)
+        for vector in client.encoder.encode_queries([query.text for query in batch])
+    ]
+
+
+def _point(  # one argument for each thing that is compared
+    collection: Collection,
+    asked: Sequence[PointQuery],
+    exact: Sequence[set[PointId]],
+    queries: Sequence[Query],
+    setting: str,
+    effort: SearchEffort,
+) -> AnnPoint:
+    times, found = _timed(collection, asked, effort)
+    recalls = [
+        len(there & wanted) / len(wanted) if wanted else 1.0
+        for there, wanted in zip(found, exact, strict=True)
+    ]
+    worst = min(range(len(recalls)), key=recalls.__getitem__)
+    return AnnPoint(
+        setting=setting,
+        ef=effort.ef,
+        recall=fmean(recalls),
+        worst=recalls[worst],
+        worst_qid=queries[worst].qid,
+        median_ms=median(times),
+        p95_ms=quantiles(times, n=20)[-1] if len(times) > 1 else times[0],
+    )
+
+
+def _timed(
+    collection: Collection, asked: Sequence[PointQuery], effort: SearchEffort
+) -> tuple[list[float], list[set[PointId]]]:
+    """The milliseconds that each query takes alone, and what it finds."""
+    for _ in _answered(collection, asked[:_WARMING], effort):
+        pass
+    told = list(_answered(collection, asked, effort))
+    return [milliseconds for milliseconds, _ in told], [found for _, found in told]
+
+
+def _answered(
+    collection: Collection, asked: Sequence[PointQuery], effort: SearchEffort
+) -> Iterator[tuple[float, set[PointId]]]:
+    for query in asked:
+        one = [replace(query, effort=effort)]
+        start = time.perf_counter()
+        (points,) = collection.query(one)
+        yield (time.perf_counter() - start) * 1000, {point.id for point in points}

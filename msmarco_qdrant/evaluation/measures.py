@@ -1,0 +1,142 @@
+"""The adapter of `ir_measures`: which measures there are, and their value for each query.
+
+The order of a run is decided in `msmarco_qdrant.evaluation.runs` and handed on as ranks. Given
+the scores themselves, the libraries behind `ir_measures` break ties each in their own way: a
+query could have one first passage for nDCG@10 and another for RR@10.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import warnings
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from msmarco_qdrant.errors import MissingExtraError, UsageError
+from msmarco_qdrant.evaluation.records import Qrels, Ranking, Run
+
+DEFAULT_MEASURES = "nDCG@10 RR@10 R@100"
+"""The figures of TREC DL and of MS MARCO dev, and what a reranker of the first 100 could reach."""
+
+_EXAMPLES = "nDCG@10, RR@10, RR(rel=2)@10, R@100, R@1000, AP, P@10, Success@10, Judged@10"
+_BETWEEN = re.compile(r"[\s,]+(?![^()]*\))")  # not inside the parentheses of parameters
+# What its parser and providers raise; they use assertions for validation.
+_REFUSALS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    subprocess.SubprocessError,
+)
+
+
+def parse_measures(text: str) -> tuple[str, ...]:
+    """The measures of a list, as `ir_measures` writes them, each once.
+
+    Each is tried on one made-up query, so that none fails after an hour of searching.
+
+    Args:
+        text: Names with white space or commas between them, such as "nDCG@10 RR(rel=2)@10".
+
+    Raises:
+        UsageError: For a name that is unknown, or cannot be computed with what is installed.
+        MissingExtraError: Without the extra `eval`.
+    """
+    library = _ir_measures()
+    names = [name for name in _BETWEEN.split(text.strip()) if name]
+    if not names:
+        raise UsageError(f"no measure was given; some are: {_EXAMPLES}")
+    parsed = [_parse(library, name) for name in names]
+    for name, measure in zip(names, parsed, strict=True):
+        _calculate(library, name, measure, {"q": {"p": 1}}, {"q": {"p": 1.0}})
+    return tuple(dict.fromkeys(str(measure) for measure in parsed))
+
+
+def depth_of(measures: Sequence[str]) -> int | None:
+    """The rank that these measures look down to; None where one of them has no end.
+
+    Raises:
+        UsageError: For a name that is unknown.
+        MissingExtraError: Without the extra `eval`.
+    """
+    library = _ir_measures()
+    cutoffs = [_parse(library, name).params.get("cutoff") for name in measures]
+    return None if None in cutoffs else max(cutoffs)
+
+
+def measure_run(measures: Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
+    """The value of each measure for each judged query.
+
+    Args:
+        measures: Names as `parse_measures` gives them.
+        qrels: Of every query that shall count.
+        run: What is measured. A judged query that it does not answer counts 0; of a query that is
+            not in `qrels` nothing is said.
+
+    Returns:
+        By measure, then by qid in the order of `qrels`.
+
+    Raises:
+        UsageError: For a measure that is unknown, or has no finite value for a query.
+        MissingExtraError: Without the extra `eval`.
+    """
+    library = _ir_measures()
+    judged = {qid: dict(grades) for qid, grades in qrels.items()}
+    ranks = {qid: _ranks(run.rankings.get(qid, ())) for qid in judged}
+    answered = {qid: of_query for qid, of_query in ranks.items() if of_query}
+    return {
+        name: _calculate(library, name, _parse(library, name), judged, answered)
+        for name in measures
+    }
+
+
+def _ranks(ranking: Ranking) -> dict[str, float]:
+    """Scores that fall with the rank: whole numbers, exact in the float32 of trec_eval."""
+    return {pid: float(len(ranking) - place) for place, (pid, _) in enumerate(ranking)}
+
+
+def _parse(library: ModuleType, name: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # it reads numbers by names of `ast` that Python 3.12 deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            measure = library.parse_measure(name)
+    except _REFUSALS as exc:
+        raise UsageError(f"measure {name!r} is unknown; some are: {_EXAMPLES}") from exc
+    cutoff = measure.params.get("cutoff", 1)
+    if type(cutoff) is not int or cutoff < 1:  # trec_eval ends the process for 0
+        raise UsageError(f"measure {name!r}: the cut-off is {cutoff!r}, expected 1 or more")
+    return measure
+
+
+def _calculate(
+    library: ModuleType,
+    name: str,
+    measure: Any,
+    judged: Mapping[str, Mapping[str, int]],
+    answered: Mapping[str, Mapping[str, float]],
+) -> dict[str, float]:
+    try:
+        metrics = list(library.iter_calc([measure], judged, answered))
+    except _REFUSALS as exc:
+        raise UsageError(f"measure {name!r} cannot be computed here: {exc or 'no reason'}") from exc
+    found = {metric.query_id: float(metric.value) for metric in metrics}
+    for qid, value in found.items():
+        if not math.isfinite(value):
+            raise UsageError(f"measure {name!r} has no value for query {qid!r}: leave it out")
+    return {qid: found[qid] for qid in judged}
+
+
+def _ir_measures() -> ModuleType:
+    try:
+        import ir_measures
+    except ModuleNotFoundError as exc:
+        raise MissingExtraError("evaluating", "eval") from exc
+    return ir_measures

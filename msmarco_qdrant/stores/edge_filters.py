@@ -1,0 +1,187 @@
+"""Qdrant's own filters, as qdrant-client writes them, in the words of Qdrant Edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.errors import MsmarcoQdrantError, UnsupportedError, UsageError
+from msmarco_qdrant.filters import as_moment
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    import qdrant_edge
+    from qdrant_client import models
+    from qdrant_edge import ConditionType
+
+# Matches have the same names in both libraries; here is what each compares with.
+_MATCHES: Mapping[str, str] = {
+    "MatchValue": "value",
+    "MatchText": "text",
+    "MatchTextAny": "text_any",
+    "MatchPhrase": "phrase",
+    "MatchPrefix": "prefix",
+    "MatchSubstring": "substring",
+    "MatchAny": "any",
+    "MatchExcept": "except_",
+}
+
+
+def edge_filter(given: models.Filter) -> qdrant_edge.Filter:
+    """A filter as Edge takes it.
+
+    Of a `FieldCondition` with several conditions, Edge 0.9 finds what meets any of them, and with a
+    payload index what meets one; the local mode looks at one. Write a `FieldCondition` for each.
+
+    Raises:
+        UnsupportedError: For a condition that Edge has not.
+        UsageError: For one that Edge has, with a value it refuses (a key that is no JSON path, an
+            id that is no UUID, a place that is not on the globe).
+    """
+    try:
+        return _filter(given)
+    except MsmarcoQdrantError:
+        raise
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise UsageError(f"Qdrant Edge does not take the filter: {exc}") from exc
+
+
+def _filter(given: models.Filter) -> qdrant_edge.Filter:
+    import qdrant_edge
+
+    counted = given.min_should
+    return qdrant_edge.Filter(
+        must=_conditions(given.must),
+        should=_conditions(given.should),
+        must_not=_conditions(given.must_not),
+        min_should=qdrant_edge.MinShould(
+            [_condition(condition) for condition in counted.conditions], counted.min_count
+        )
+        if counted
+        else None,
+    )
+
+
+def _conditions(
+    given: list[models.Condition] | models.Condition | None,
+) -> list[ConditionType] | None:
+    """A list, of which qdrant-client also takes the only condition as it is."""
+    if given is None:
+        return None
+    return [_condition(one) for one in (given if isinstance(given, list) else [given])]
+
+
+def _condition(given: models.Condition) -> ConditionType:
+    import qdrant_edge
+    from qdrant_client import models
+
+    edge: ConditionType
+    match given:
+        case models.Filter():
+            edge = _filter(given)
+        case models.FieldCondition():
+            edge = _field(given)
+        case models.IsEmptyCondition():
+            edge = qdrant_edge.IsEmptyCondition(given.is_empty.key)
+        case models.IsNullCondition():
+            edge = qdrant_edge.IsNullCondition(given.is_null.key)
+        case models.HasIdCondition():
+            edge = qdrant_edge.HasIdCondition({*given.has_id})
+        case models.HasVectorCondition():
+            edge = qdrant_edge.HasVectorCondition(given.has_vector)
+        case models.NestedCondition():
+            edge = qdrant_edge.NestedCondition(given.nested.key, _filter(given.nested.filter))
+        case _:
+            raise _unsupported(given)
+    return edge
+
+
+def _field(given: models.FieldCondition) -> qdrant_edge.FieldCondition:
+    import qdrant_edge
+
+    return qdrant_edge.FieldCondition(
+        key=given.key,
+        match=None if given.match is None else _match(given.match),
+        range=None if given.range is None else _range(given.range),
+        geo_bounding_box=None if given.geo_bounding_box is None else _box(given.geo_bounding_box),
+        geo_radius=None if given.geo_radius is None else _radius(given.geo_radius),
+        geo_polygon=None if given.geo_polygon is None else _polygon(given.geo_polygon),
+        values_count=None if given.values_count is None else _count(given.values_count),
+        is_empty=given.is_empty,
+        is_null=given.is_null,
+    )
+
+
+def _match(given: models.Match) -> Any:
+    import numpy as np
+    import qdrant_edge
+
+    name = type(given).__name__
+    if name not in _MATCHES:
+        raise _unsupported(given)
+    value = getattr(given, _MATCHES[name])
+    # Edge 0.9 takes Python's True for the integer 1, but NumPy's for a boolean.
+    return getattr(qdrant_edge, name)(np.bool_(value) if isinstance(value, bool) else value)
+
+
+def _range(
+    given: models.RangeInterface,
+) -> qdrant_edge.RangeFloat | qdrant_edge.RangeDateTime:
+    import qdrant_edge
+    from qdrant_client import models
+
+    if isinstance(given, models.DatetimeRange):
+        return qdrant_edge.RangeDateTime(
+            gte=_moment(given.gte),
+            gt=_moment(given.gt),
+            lte=_moment(given.lte),
+            lt=_moment(given.lt),
+        )
+    return qdrant_edge.RangeFloat(gte=given.gte, gt=given.gt, lte=given.lte, lt=given.lt)
+
+
+def _moment(given: date | None) -> str | None:
+    return None if given is None else as_moment(given).isoformat()
+
+
+def _count(given: models.ValuesCount) -> qdrant_edge.ValuesCount:
+    import qdrant_edge
+
+    return qdrant_edge.ValuesCount(lt=given.lt, gt=given.gt, lte=given.lte, gte=given.gte)
+
+
+def _box(given: models.GeoBoundingBox) -> qdrant_edge.GeoBoundingBox:
+    import qdrant_edge
+
+    return qdrant_edge.GeoBoundingBox(_point(given.top_left), _point(given.bottom_right))
+
+
+def _radius(given: models.GeoRadius) -> qdrant_edge.GeoRadius:
+    import qdrant_edge
+
+    return qdrant_edge.GeoRadius(_point(given.center), given.radius)
+
+
+def _polygon(given: models.GeoPolygon) -> qdrant_edge.GeoPolygon:
+    import qdrant_edge
+
+    holes = [_line(hole) for hole in given.interiors or []]
+    return qdrant_edge.GeoPolygon(_line(given.exterior), holes)
+
+
+def _line(given: models.GeoLineString) -> list[qdrant_edge.GeoPoint]:
+    return [_point(point) for point in given.points]
+
+
+def _point(given: models.GeoPoint) -> qdrant_edge.GeoPoint:
+    import qdrant_edge
+
+    return qdrant_edge.GeoPoint(given.lon, given.lat)
+
+
+def _unsupported(given: object) -> UnsupportedError:
+    return UnsupportedError(
+        f"Qdrant Edge has no {type(given).__name__}: leave it out of the filter, or search on a "
+        "Qdrant server"
+    )

@@ -1,0 +1,425 @@
+"""Cross-encoders of the family's architectures, against the library's own scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.encoding import load_encoder, load_reranker
+from msmarco_qdrant.encoding.cross_encoder import CrossEncoderReranker
+from msmarco_qdrant.encoding.pair_tokenising import FastPairs, LibraryPairs, pair_tokenizer_of
+from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
+from msmarco_qdrant.testing import CostlessReranker
+from tests.conftest import ROOT
+from tests.encoding.conftest import Tiny
+from tests.encoding.test_loading import _cache
+from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
+from tests.encoding.tiny_models import (
+    ARCHITECTURES,
+    Architecture,
+    Recipe,
+    _word_piece,
+    texts_of_lengths,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import CrossEncoder
+    from transformers import PreTrainedModel
+
+    from msmarco_qdrant.encoding import Reranker
+
+TinyPairs: TypeAlias = Callable[[PairRecipe], Path]
+
+# Of very different lengths: empty, around the model's 48 tokens, far beyond them.
+TEXTS = texts_of_lengths([1, 3, 90, 20, 2, 45, 46, 47, 48, 0, 30, 5, 200, 12, 7])
+PHRASES = ["how big is london", "cold", "", TEXTS[2]]
+PAIRS = [(PHRASES[row % len(PHRASES)], text) for row, text in enumerate(TEXTS)]
+SMALL = 128  # tokens a batch, so that a few pairs already make several
+
+# Random weights give the pairs above scores whose standard deviation is 0.2 to 0.4; bfloat16 has
+# eight bits, and moved none of them by more than 0.02.
+BFLOAT16_TOLERANCE = 0.03
+
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> TinyPairs:
+    """A function from a recipe to the directory of its model, made once a session; read only."""
+    made: dict[PairRecipe, Path] = {}
+
+    def directory(recipe: PairRecipe) -> Path:
+        if recipe not in made:
+            made[recipe] = save_tiny_pairs(tmp_path_factory.mktemp("pairs") / "model", recipe)
+        return made[recipe]
+
+    return directory
+
+
+def _library(directory: Path) -> CrossEncoder:
+    from sentence_transformers import CrossEncoder
+
+    model: CrossEncoder = CrossEncoder(str(directory), device="cpu")
+    return model
+
+
+def _predicted(directory: Path, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+    scores: NDArray[np.float32] = _library(directory).predict(list(pairs), show_progress_bar=False)
+    return scores
+
+
+def _reranker(directory: Path, tokens_per_batch: int = SMALL) -> CrossEncoderReranker:
+    reranker = load_reranker(directory, device="cpu", tokens_per_batch=tokens_per_batch)
+    return cast("CrossEncoderReranker", reranker)
+
+
+# ---- the same scores as the library's --------------------------------------------------------
+
+
+@every_architecture
+@pytest.mark.usefixtures("in_float32")
+def test_scores_in_float32_are_the_library_s(
+    architecture: Architecture, tiny_pairs: TinyPairs
+) -> None:
+    """Without bfloat16 they are equal to 1e-5, in the order of the pairs."""
+    directory = tiny_pairs(PairRecipe(architecture))
+    reranker = _reranker(directory)
+    scores = reranker.scores(PAIRS)
+    assert ("float32", "float32") == (reranker.precision, scores.dtype.name)
+    assert (len(PAIRS),) == scores.shape
+    np.testing.assert_allclose(scores, _predicted(directory, PAIRS), rtol=0, atol=1e-5)
+
+
+@every_architecture
+@pytest.mark.usefixtures("in_bfloat16")
+def test_scores_in_bfloat16_are_near(architecture: Architecture, tiny_pairs: TinyPairs) -> None:
+    """With bfloat16, packed weights included, they differ by what its eight bits lose."""
+    directory = tiny_pairs(PairRecipe(architecture))
+    reranker = _reranker(directory)
+    assert reranker.precision == "bfloat16"
+    expected = _predicted(directory, PAIRS)
+    np.testing.assert_allclose(reranker.scores(PAIRS), expected, rtol=0, atol=BFLOAT16_TOLERANCE)
+
+
+@every_architecture
+def test_scores_of_the_tiny_models_differ(
+    architecture: Architecture, tiny_pairs: TinyPairs
+) -> None:
+    """The comparisons above mean something: scores spread far beyond their tolerances."""
+    assert _predicted(tiny_pairs(PairRecipe(architecture)), PAIRS).std() > 0.15
+
+
+@pytest.mark.parametrize("architecture", ["bert", "electra"])
+@pytest.mark.parametrize("activation", ["none", "identity", "legacy"])
+@pytest.mark.usefixtures("in_float32")
+def test_the_model_s_own_activation(
+    activation: Any, architecture: Architecture, tiny_pairs: TinyPairs
+) -> None:
+    """A sigmoid where the configuration says nothing, none where it says so, old or new."""
+    directory = tiny_pairs(PairRecipe(architecture, activation=activation))
+    scores = _reranker(directory).scores(PAIRS)
+    np.testing.assert_allclose(scores, _predicted(directory, PAIRS), rtol=0, atol=1e-5)
+    assert (activation == "none") == bool(((scores > 0) & (scores < 1)).all())
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_a_directory_that_the_library_saved(tiny_pairs: TinyPairs, tmp_path: Path) -> None:
+    """With modules.json and a prompt of its own, as a trained one of today is published."""
+    directory = tmp_path / "saved"
+    model = _library(tiny_pairs(PairRecipe("electra", activation="none")))
+    model.prompts["ask"] = "what is "
+    model.default_prompt_name = "ask"
+    model.save_pretrained(str(directory), create_model_card=False)
+    expected = _predicted(directory, PAIRS)
+    assert isinstance(pair_tokenizer_of(_library(directory)), LibraryPairs)
+    np.testing.assert_allclose(_reranker(directory).scores(PAIRS), expected, rtol=0, atol=1e-5)
+    unprompted = _predicted(tiny_pairs(PairRecipe("electra", activation="none")), PAIRS)
+    assert np.abs(unprompted - expected).max() > 1e-3
+
+
+@every_architecture
+def test_tokens_are_the_library_s(architecture: Architecture, tiny_pairs: TinyPairs) -> None:
+    """The fast way is taken for every architecture, with segments where the model has them."""
+    model = _library(tiny_pairs(PairRecipe(architecture)))
+    fast, library = pair_tokenizer_of(model), LibraryPairs(model)
+    assert isinstance(fast, FastPairs)
+    mine, theirs = fast(PAIRS), library(PAIRS)
+    np.testing.assert_array_equal(theirs.tokens.ids, mine.tokens.ids)
+    np.testing.assert_array_equal(theirs.tokens.offsets, mine.tokens.offsets)
+    assert (architecture in ("bert", "electra")) == (mine.segments is not None)
+    if mine.segments is not None and theirs.segments is not None:
+        np.testing.assert_array_equal(theirs.segments.ids, mine.segments.ids)
+        assert {0, 1} == set(mine.segments.ids.tolist())
+
+
+def test_pairs_are_cut_from_the_longer_text(tiny_pairs: TinyPairs) -> None:
+    """At the model's length: a long passage loses its end and a short phrase nothing."""
+    reranker = _reranker(tiny_pairs(PairRecipe()))
+    assert 48 == int(reranker._tokenise(PAIRS).tokens.lengths.max())
+    [long] = texts_of_lengths([60])
+    pairs = [("big", long), ("big", f"{long} snow"), ("big", f"snow {long}"), ("cold", long)]
+    scores = reranker.scores(pairs)
+    assert scores[0] == scores[1]
+    assert len(set(scores.tolist())) == 3
+
+
+# ---- batches ---------------------------------------------------------------------------------
+
+
+@every_architecture
+@pytest.mark.usefixtures("in_float32")
+def test_a_score_does_not_depend_on_its_batch(
+    architecture: Architecture, tiny_pairs: TinyPairs
+) -> None:
+    """Padding leaves no trace: one batch of all and a batch for each pair give the same."""
+    directory = tiny_pairs(PairRecipe(architecture))
+    together, alone = _reranker(directory, 100_000), _reranker(directory, 1)
+    np.testing.assert_allclose(together.scores(PAIRS), alone.scores(PAIRS), rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_scores_come_in_the_order_of_the_pairs(tiny_pairs: TinyPairs) -> None:
+    """However pairs are shuffled, each keeps its score; a pair that comes twice has it twice."""
+    reranker = _reranker(tiny_pairs(PairRecipe()))
+    expected = reranker.scores(PAIRS)
+    order = np.random.default_rng(5).permutation(np.repeat(np.arange(len(PAIRS)), 2))
+    scores = reranker.scores([PAIRS[row] for row in order])
+    np.testing.assert_allclose(scores, expected[order], rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("in_float32")
+def test_more_pairs_than_a_window(tiny_pairs: TinyPairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows are joined in order, and the last may be short."""
+    reranker = _reranker(tiny_pairs(PairRecipe()))
+    expected = reranker.scores(PAIRS)
+    monkeypatch.setattr("msmarco_qdrant.encoding.cross_encoder._WINDOW", 4)
+    np.testing.assert_allclose(reranker.scores(PAIRS), expected, rtol=0, atol=1e-5)
+
+
+def test_no_pairs(tiny_pairs: TinyPairs) -> None:
+    """No score, float32."""
+    scores = _reranker(tiny_pairs(PairRecipe())).scores([])
+    assert ("float32", (0,)) == (scores.dtype.name, scores.shape)
+
+
+def test_an_empty_passage_has_a_score(tiny_pairs: TinyPairs) -> None:
+    """And so has an empty phrase."""
+    scores = _reranker(tiny_pairs(PairRecipe())).scores([("big", ""), ("", "big"), ("", "")])
+    assert np.isfinite(scores).all()
+    assert 3 == len(set(scores.tolist()))
+
+
+@pytest.mark.parametrize("prompt", [None, "what is "])
+def test_threads_get_what_one_would(
+    prompt: str | None, tiny_pairs: TinyPairs, tmp_path: Path
+) -> None:
+    """Four threads on one reranker give the scores of a serial run, by either tokenizer."""
+    model = _library(tiny_pairs(PairRecipe()))
+    if prompt is not None:
+        model.prompts["ask"], model.default_prompt_name = prompt, "ask"
+    model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    reranker = _reranker(tmp_path / "saved")
+    parts = [PAIRS[start:] + PAIRS[:start] for start in range(8)]
+    expected = [reranker.scores(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        scores = list(pool.map(reranker.scores, parts))
+    np.testing.assert_array_equal(expected, scores)
+
+
+# ---- scores that are no scores ---------------------------------------------------------------
+
+
+def _overflow_in_half_precision(model: PreTrainedModel) -> None:
+    """A bias that float32 holds and float16 rounds to infinity."""
+    cast("Any", model).classifier.bias.data.fill_(1e5)
+
+
+def _poison(model: PreTrainedModel) -> None:
+    """The word "poison" has no embedding."""
+    row = _word_piece().convert_tokens_to_ids("poison")
+    cast("Any", model.get_input_embeddings()).weight.data[row] = float("nan")
+
+
+def test_what_float16_cannot_hold_is_tried_in_float32(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An overflow of half precision alone is no error: the scores are those of float32."""
+    directory = save_tiny_pairs(tmp_path / "huge", PairRecipe(), _overflow_in_half_precision)
+    reranker = load_reranker(directory, device="cpu", precision="float16")
+    expected = _predicted(directory, PAIRS)
+    np.testing.assert_allclose(reranker.scores(PAIRS), expected, rtol=1e-6)
+    np.testing.assert_allclose(reranker.scores(PAIRS[:2]), expected[:2], rtol=1e-6)
+    assert 1 == len([line for line in caplog.messages if "not finite in float16" in line])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_score_that_is_not_finite_is_an_error(precision: Any, tmp_path: Path) -> None:
+    """It names the pair; without it, the others of its batch are scored."""
+    directory = save_tiny_pairs(tmp_path / "poisoned", PairRecipe(), _poison)
+    reranker = load_reranker(directory, device="cpu", precision=precision)
+    pairs = [("snow", "london"), ("snow", "cold poison"), ("river", "snow")]
+    with pytest.raises(
+        EncodingError, match=r"finite score for the phrase 'snow' and .* 'cold poison'"
+    ):
+        reranker.scores(pairs)
+    assert np.isfinite(reranker.scores([pairs[0], pairs[2]])).all()
+
+
+def test_a_forward_pass_that_fails(tiny_pairs: TinyPairs) -> None:
+    """What torch raises comes as ours, and says how much was asked of it."""
+    reranker = _reranker(tiny_pairs(PairRecipe("distilbert")))
+    embeddings = cast("Any", reranker._forward._model)[0].model.distilbert.embeddings
+    embeddings.position_ids = embeddings.position_ids[:, :8]  # longer pairs have no positions now
+    with pytest.raises(EncodingError, match=f"over {len(PAIRS)} pairs of .* failed on cpu"):
+        reranker.scores(PAIRS)
+
+
+# ---- what is refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", ["how big is london", ("how big", "london"), ["how", "big"]])
+def test_what_is_no_list_of_pairs(pairs: Any, tiny_pairs: TinyPairs) -> None:
+    """One string or one pair is a wrong call."""
+    rerankers: list[Reranker] = [_reranker(tiny_pairs(PairRecipe())), CostlessReranker()]
+    for reranker in rerankers:
+        with pytest.raises(UsageError, match="a list of pairs"):
+            reranker.scores(pairs)
+
+
+def test_a_bi_encoder_of_the_catalog() -> None:
+    """By any of its names; the error names cross-encoders."""
+    for name in ("all-MiniLM-L6-v2", "sentence-transformers/msmarco-MiniLM-L-6-v3", "BM25"):
+        with pytest.raises(UsageError, match=r"does not score pairs.*ms-marco-MiniLM-L6-v2"):
+            load_reranker(name)
+
+
+def test_a_directory_of_a_bi_encoder(tiny: Tiny) -> None:
+    """The library would give it a head of random weights."""
+    for recipe in (Recipe("bert"), Recipe("electra", pooling="cls")):
+        directory = tiny(recipe)
+        for path in (directory, directory.with_name(f"{directory.name}-plain")):
+            with pytest.raises(ModelNotFoundError, match=r"holds no cross-encoder but a .*Model"):
+                load_reranker(path, device="cpu")
+
+
+def test_a_classifier_of_two_labels(tiny_pairs: TinyPairs) -> None:
+    """Two scores a pair are no order."""
+    with pytest.raises(ModelNotFoundError, match="gives 2 scores a pair"):
+        load_reranker(tiny_pairs(PairRecipe(labels=2)), device="cpu")
+
+
+def test_names_that_lead_nowhere(tmp_path: Path) -> None:
+    """As an encoder's do."""
+    for name in ("./nowhere", tmp_path / "nowhere"):
+        with pytest.raises(ModelNotFoundError, match="no model directory at"):
+            load_reranker(name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelNotFoundError, match="holds no usable model"):
+        load_reranker(tmp_path / "empty", device="cpu")
+    with pytest.raises(ModelNotFoundError, match="cannot load the model nobody/no-such"):
+        load_reranker("nobody/no-such", device="cpu")
+    with pytest.raises(UsageError, match="name is empty"):
+        load_reranker("")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "not in int8"),
+        ({"precision": "float8"}, "'float8' is unknown"),
+        ({"tokens_per_batch": 0}, "expected 1 or more"),
+        ({"device": "cuda:99"}, "is not here"),
+        ({"device": "toaster"}, "no device is called"),
+    ],
+)
+def test_options_that_cannot_be_met(
+    options: dict[str, Any], message: str, tiny_pairs: TinyPairs
+) -> None:
+    """A wrong call, before anything is loaded."""
+    with pytest.raises(UsageError, match=message):
+        load_reranker(tiny_pairs(PairRecipe()), **options)
+
+
+# ---- names -----------------------------------------------------------------------------------
+
+
+def test_the_name_of_a_directory(
+    tiny_pairs: TinyPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its full path, also where a directory has a published name: it comes before the hub."""
+    directory = tmp_path / "ms-marco-MiniLM-L6-v2"
+    shutil.copytree(tiny_pairs(PairRecipe()), directory)
+    monkeypatch.chdir(tmp_path)
+    reranker = load_reranker("ms-marco-MiniLM-L6-v2", device="cpu")
+    assert str(directory.resolve()) == reranker.model
+    reranker.warm_up()
+
+
+_LOAD_AND_SCORE = """
+import json, sys
+from msmarco_qdrant.encoding import load_reranker
+
+for name in sys.argv[2:]:
+    reranker = load_reranker(name, device="cpu", precision="float32")
+    print(json.dumps([reranker.model, reranker.scores(json.loads(sys.argv[1])).tolist()]))
+"""
+
+
+def test_cross_encoders_of_the_hub_load_by_name(tiny_pairs: TinyPairs, tmp_path: Path) -> None:
+    """From the hub's cache, offline: short names, older names, hub ids, others of the owner."""
+    directory = tiny_pairs(PairRecipe("electra"))
+    home = tmp_path / "huggingface"
+    for hub_id in ("ms-marco-MiniLM-L6-v2", "ms-marco-electra-base", "outside-the-catalog"):
+        _cache(home, f"cross-encoder/{hub_id}", directory)
+    names = {
+        "ms-marco-MiniLM-L6-v2": "ms-marco-MiniLM-L6-v2",
+        "cross-encoder/ms-marco-MiniLM-L-6-v2": "ms-marco-MiniLM-L6-v2",
+        "ms-marco-electra-base": "ms-marco-electra-base",
+        "cross-encoder/outside-the-catalog": "cross-encoder/outside-the-catalog",
+        "outside-the-catalog": "outside-the-catalog",
+    }
+    moved = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | moved
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME"):
+        environment.pop(variable, None)
+    arguments = [sys.executable, "-c", _LOAD_AND_SCORE, json.dumps(PAIRS), *names]
+    run = subprocess.run(
+        arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    loaded = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [*names.values()] == [name for name, _ in loaded]
+    expected = _predicted(directory, PAIRS)
+    for _, scores in loaded:
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+def test_an_encoder_refuses_a_cross_encoder_s_name() -> None:
+    """The other way round, as before."""
+    with pytest.raises(UsageError, match="is a cross-encoder"):
+        load_encoder("ms-marco-electra-base")
+
+
+# ---- the fake --------------------------------------------------------------------------------
+
+
+def test_the_costless_reranker_counts_shared_words() -> None:
+    """Equal words score 1, none 0; case and order do not count; it tells how often it was asked."""
+    reranker = CostlessReranker()
+    pairs = [("big london", "London, big!"), ("big", "cold snow"), ("", ""), ("big", "big snow")]
+    scores = reranker.scores(pairs)
+    assert [1.0, 0.0, 0.0, 0.5] == scores.tolist()
+    assert np.float32 == scores.dtype
+    assert 0 == len(reranker.scores([]))
+    assert 4 == reranker.scored

@@ -1,0 +1,150 @@
+"""Measures: their names, and values that were computed by hand."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import ir_measures
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msmarco_qdrant.errors import MissingExtraError, UsageError
+from msmarco_qdrant.evaluation import (
+    DEFAULT_MEASURES,
+    Run,
+    depth_of,
+    parse_measures,
+    read_qrels,
+    read_run,
+)
+from msmarco_qdrant.evaluation.measures import measure_run
+from msmarco_qdrant.evaluation.runs import ordered
+from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nDCG@10 RR@10 R@1000", ("nDCG@10", "RR@10", "R@1000")),
+        (" nDCG@10,RR(rel=2)@10 ,\tAP\n", ("nDCG@10", "RR(rel=2)@10", "AP")),
+        ("nDCG(gains={0: 0, 1: 3})@10", ("nDCG(gains={1:3})@10",)),
+        ("RR@10 MRR@10 NDCG@10 RR@10", ("RR@10", "nDCG@10")),
+        (DEFAULT_MEASURES, ("nDCG@10", "RR@10", "R@100")),
+    ],
+)
+def test_measures_are_parsed(text: str, expected: tuple[str, ...]) -> None:
+    """Each once, with parameters, between commas or white space."""
+    assert expected == parse_measures(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nDCG@10 nDCQ@10", r"measure 'nDCQ@10' is unknown; some are: nDCG@10, RR@10"),
+        ("nDCG@", "measure 'nDCG@' is unknown"),
+        ("import os", "measure 'import' is unknown"),
+        ("RR(2)@10", r"measure 'RR\(2\)@10' is unknown"),
+        ("nDCG@0", "measure 'nDCG@0': the cut-off is 0, expected 1 or more"),
+        ("nDCG(cutoff=0)", "the cut-off is 0"),
+        ("P@-1", "measure 'P@-1' is unknown"),
+        ("nDCG@1.5", "the cut-off is 1.5"),
+        ("P@True", "the cut-off is True"),
+        ("R", "measure 'R' cannot be computed here"),
+        ("P(depth=1)@3", r"measure 'P\(depth=1\)@3' cannot be computed here"),
+        (" , ", "no measure was given; some are: nDCG@10"),
+    ],
+)
+def test_what_is_no_measure_is_refused(text: str, message: str) -> None:
+    """Before anything is searched, and before trec_eval ends the process."""
+    with pytest.raises(UsageError, match=message):
+        parse_measures(text)
+
+
+def test_a_run_is_measured() -> None:
+    """By hand: gains 0, 3, 0, 1 against 3, 1; the first relevant passage at rank 2."""
+    values = measure_run(["nDCG@10", "RR@10", "R@2", "RR(rel=2)@1"], QRELS, PLAIN)
+
+    assert ["q1", "q2", "q3"] == list(values["nDCG@10"])
+    assert pytest.approx({"q1": NDCG_OF_PLAIN, "q2": 1.0, "q3": 0.0}) == values["nDCG@10"]
+    assert {"q1": 0.5, "q2": 1.0, "q3": 0.0} == values["RR@10"]
+    assert {"q1": 0.5, "q2": 1.0, "q3": 0.0} == values["R@2"]
+    assert {"q1": 0.0, "q2": 0.0, "q3": 0.0} == values["RR(rel=2)@1"]
+
+
+def test_another_run_is_measured() -> None:
+    """By hand: a perfect ranking is 1; a relevant passage at rank 2 is 1/log2(3)."""
+    values = measure_run(["nDCG@10", "RR@10"], QRELS, BETTER)
+
+    assert pytest.approx({"q1": 1.0, "q2": 1 / math.log2(3), "q3": 1.0}) == values["nDCG@10"]
+    assert {"q1": 1.0, "q2": 0.5, "q3": 1.0} == values["RR@10"]
+
+
+def test_a_query_without_relevant_passages_counts_nothing() -> None:
+    """It is judged, so it counts, with 0; a query that nobody judged does not appear."""
+    run = Run("x", {"q": [("a", 1.0)], "unjudged": [("a", 1.0)]})
+
+    assert {"nDCG@10": {"q": 0.0}} == measure_run(["nDCG@10"], {"q": {"a": 0}}, run)
+
+
+def test_all_measures_see_one_order() -> None:
+    """The ranking's own, tied scores or not: nDCG@1 and RR@1 have the same first passage."""
+    run = Run("x", {"q": [("b", 1.0), ("a", 1.0), ("c", 1.0)]})
+
+    for pid, expected in (("b", 1.0), ("a", 0.0), ("c", 0.0)):
+        values = measure_run(["nDCG@1", "RR@1", "P@1", "AP@1"], {"q": {pid: 1}}, run)
+        assert {expected} == {value["q"] for value in values.values()}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcdefgh"), st.sampled_from([-1.0, 0.5, 1.0, 1.0 + 1e-9, 1.0 + 1e-6])
+    ),
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), min_size=1),
+)
+def test_the_order_is_that_of_trec_eval(scores: dict[str, float], grades: dict[str, int]) -> None:
+    """Whatever is tied: the same values as from the scores themselves."""
+    names = ["nDCG@3", "nDCG", "P@2", "AP", "R@4"]
+    expected = ir_measures.iter_calc(
+        [ir_measures.parse_measure(name) for name in names], {"q": grades}, {"q": scores}
+    )
+
+    values = measure_run(names, {"q": grades}, Run("x", {"q": ordered(scores)}))
+
+    assert {str(one.measure): one.value for one in expected} == pytest.approx(
+        {name: found["q"] for name, found in values.items()}
+    )
+
+
+def test_depth_is_the_largest_cut_off() -> None:
+    """None where a measure looks at the whole ranking."""
+    assert 100 == depth_of(["nDCG@10", "R@100", "RR(rel=2)@20"])
+    assert depth_of(["nDCG@10", "AP"]) is None
+
+
+def test_measures_without_their_extra_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says what to install."""
+    monkeypatch.setitem(sys.modules, "ir_measures", None)  # the import system's "not installed"
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[eval\]'"):
+        parse_measures("nDCG@10")
+
+
+def test_the_given_run_has_its_known_figure(real_data: Path) -> None:
+    """nDCG@10 of Anserini's BM25 on TREC DL 2019 is 0.5058; what `ir_measures` says by itself."""
+    qrels_path, run_path = real_data / "qrels.dl19.txt", real_data / "bm25-top100.dl19.trec"
+    names = ["nDCG@10", "RR@10", "RR(rel=2)@10", "R@100"]
+    expected = ir_measures.calc_aggregate(
+        [ir_measures.parse_measure(name) for name in names],
+        ir_measures.read_trec_qrels(str(qrels_path)),  # type: ignore[no-untyped-call]
+        ir_measures.read_trec_run(str(run_path)),  # type: ignore[no-untyped-call]
+    )
+
+    values = measure_run(names, read_qrels(qrels_path), read_run(run_path))
+
+    means = {name: sum(found.values()) / len(found) for name, found in values.items()}
+    assert 43 == len(values["nDCG@10"])
+    assert pytest.approx(0.5058, abs=1e-4) == means["nDCG@10"]
+    assert pytest.approx({str(measure): value for measure, value in expected.items()}) == means

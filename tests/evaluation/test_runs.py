@@ -1,0 +1,106 @@
+"""Runs: read, ordered as trec_eval orders, made of hits, and written."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.errors import SourceError, UsageError
+from msmarco_qdrant.evaluation import Run, collect_run, read_run, write_run
+from msmarco_qdrant.evaluation.runs import ordered
+from msmarco_qdrant.records import Hit, Query
+
+LINES = b"q1 Q0 b 1 2.5 tag\nq1\tQ0\ta\t2\t3.5e0\ttag\r\n\nq2 Q0 a 1 -1 tag"
+
+
+def hits(*found: tuple[str, float]) -> list[Hit]:
+    """Hits of these pids and scores."""
+    return [Hit(rank, pid, score, "text", {}) for rank, (pid, score) in enumerate(found, 1)]
+
+
+@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES)], ids=["plain", "gzip"])
+def test_a_run_is_read(tmp_path: Path, content: bytes) -> None:
+    """By score, whatever the ranks say; named after the file."""
+    path = tmp_path / "bm25.dl19.trec.gz"
+    path.write_bytes(content)
+
+    expected = Run("bm25.dl19", {"q1": [("a", 3.5), ("b", 2.5)], "q2": [("a", -1.0)]})
+
+    assert expected == read_run(path)
+    assert ("mine", "BM25") == (read_run(path, "mine").name, read_run(path, "x", "BM25").model)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"q1 Q0 a 1 2.5 tag\nq1 Q0 b 2 1.5\n", r"run\.trec:2: 5 columns, expected 6: qid Q0 pid"),
+        (b"q1 Q0 a 1 high tag\n", r"run\.trec:1: the score 'high' is no number"),
+        (b"q1 Q0 a 1 nan tag\n", r"run\.trec:1: the score 'nan' is not finite"),
+        (b"q1 Q0 a 1 -inf tag\n", r"run\.trec:1: the score '-inf' is not finite"),
+        (b"q1 Q0 a 1 2 t\n\nq1 Q0 a 2 1 t\n", r"run\.trec:3: pid 'a' comes twice for query 'q1'"),
+        (b"\n", r"run\.trec holds no answer; expected a line a hit"),
+        (b"q1 Q0 \xff 1 2 t\n", r"run\.trec:1: not UTF-8 at byte 7"),
+        (b"x" * 70_000, r"run\.trec:1: the line has 70,000 bytes"),
+        (gzip.compress(LINES)[:-12], r"run\.trec:\d: the gzip stream ends early"),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """With the file and the line."""
+    path = tmp_path / "run.trec"
+    path.write_bytes(content)
+
+    with pytest.raises(SourceError, match=message):
+        read_run(path)
+
+
+def test_missing_runs_are_refused(tmp_path: Path) -> None:
+    """A file that is not there, and a directory."""
+    with pytest.raises(SourceError, match=r"no such file: .*run\.trec"):
+        read_run(tmp_path / "run.trec")
+    with pytest.raises(SourceError, match=r"cannot read .*: Is a directory"):
+        read_run(tmp_path)
+
+
+def test_ties_are_broken_by_pid_descending() -> None:
+    """Scores that are one float32 are a tie, as trec_eval holds them."""
+    expected = [("z", 2.0), ("b", 1.0), ("a", 1.0 + 1e-9), ("A", 1.0), ("c", 1.0 - 1e-6)]
+
+    assert expected == ordered({"a": 1.0 + 1e-9, "A": 1.0, "c": 1.0 - 1e-6, "b": 1.0, "z": 2.0})
+
+
+def test_a_run_is_made_of_hits() -> None:
+    """A query without hits stays in it."""
+    answers = [(Query("q1", "one"), hits(("a", 0.5), ("b", 0.5))), (Query("q2", "two"), [])]
+
+    expected = Run("dense", {"q1": [("b", 0.5), ("a", 0.5)], "q2": []}, "all-MiniLM-L6-v2")
+
+    assert expected == collect_run("dense", answers, "all-MiniLM-L6-v2")
+
+
+def test_a_query_that_comes_twice_is_refused() -> None:
+    """Its first answer would be lost."""
+    answers = [(Query("q1", "one"), hits()), (Query("q1", "two"), hits())]
+
+    with pytest.raises(UsageError, match="query 'q1' comes twice"):
+        collect_run("dense", answers)
+
+
+def test_a_written_run_is_read_again(tmp_path: Path) -> None:
+    """With the same order, although float32 scores differ in the ninth digit only."""
+    rankings = {"q1": [("a", 0.12345679), ("b", 0.12345678), ("c", -3e-20)]}
+    path = tmp_path / "kept.trec"
+    with path.open("w") as file:
+        assert 1 == write_run(rankings.items(), file)
+
+    assert rankings == read_run(path).rankings
+    assert "q1 Q0 a 1 0.12345679 msmarco-qdrant" == path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(("qid", "pid"), [("q 1", "a"), ("q1", "a\tb"), ("q1", "")])
+def test_white_space_is_not_written(qid: str, pid: str) -> None:
+    """A TREC run is split at it."""
+    with pytest.raises(UsageError, match="holds white space"):
+        write_run([(qid, [(pid, 1.0)])], io.StringIO())

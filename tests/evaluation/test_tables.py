@@ -1,0 +1,113 @@
+"""An evaluation as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from msmarco_qdrant.evaluation import Run, evaluate_runs
+from msmarco_qdrant.evaluation.tables import (
+    evaluation_json,
+    evaluation_text,
+    p_text,
+    signed_text,
+    sweep_json,
+    sweep_text,
+)
+from tests.evaluation.cases import BETTER, PLAIN, QRELS, QUERIES, SWEEP, evaluated
+
+
+def test_the_table_shows_measures_beside_published_figures() -> None:
+    """A line a run; what a published figure is stands below."""
+    lines = evaluation_text(evaluated(measures="RR@10 R@2")).splitlines()
+
+    assert (
+        "judged queries: 3; 1 without judgements left out; plain has no answer to 1, which count 0"
+        == lines[0]
+    )
+    assert ["run", "RR@10", "R@2", "nDCG@10", "(1)", "nDCG@10", "(2)", "RR@10", "(3)"] == (
+        lines[2].split()
+    )
+    assert lines[3].startswith("plain   0.5000 [0.0000, 1.0000]  0.5000 [0.0000, 1.0000]  0.4546")
+    assert ["0.4546", "-", "0.1729"] == lines[3].split()[-3:]
+    assert ["0.7051", "0.7345", "0.3808"] == lines[4].split()[-3:]
+    assert "(1) published: nDCG@10, TREC DL 2019, reranking the given 1,000" == lines[6]
+    assert "(3) published: RR@10, MS MARCO dev, 6,980 queries" == lines[8]
+
+
+def test_the_table_shows_comparisons() -> None:
+    """With signs, counts and both tests."""
+    lines = evaluation_text(evaluated(measures="RR@10")).splitlines()
+    (row,) = (line for line in lines if line.startswith("better  plain"))
+
+    assert ["better", "plain", "RR@10", "+0.3333", "[-0.5000,", "+1.0000]", "2/0/1"] == (
+        row.split()[:7]
+    )
+    assert (
+        "p of a paired t test and of a permutation test, not corrected for their number"
+        == (lines[-1])
+    )
+
+
+def test_one_run_is_not_compared() -> None:
+    """No published figures, no comparison: one table."""
+    text = evaluation_text(evaluated(Run("x", {}), measures="RR@10"))
+
+    assert "published" not in text
+    assert "p of a paired" not in text
+
+
+def test_what_cannot_be_told_is_a_dash() -> None:
+    """One query has no spread; "nan" is never shown."""
+    evaluation = evaluate_runs(QUERIES[:1], QRELS, [PLAIN, BETTER], "RR@10")
+    text = evaluation_text(evaluation)
+
+    assert "2 judged but not asked left out" in text
+    assert "plain   0.5000 -" in text
+    assert "+0.5000 -" in text
+    assert "nan" not in text.lower()
+
+
+def test_numbers_are_shown_with_four_decimals() -> None:
+    """No zero has a sign of its own, and a p-value is never 0."""
+    assert ("+0.0000", "-0.1235") == (signed_text(-0.00001), signed_text(-0.12345678))
+    assert ("-", "<0.0001", "0.0500") == (p_text(None), p_text(1e-9), p_text(0.05))
+
+
+def test_json_holds_everything() -> None:
+    """The values of each query too, and null for what cannot be told."""
+    found = json.loads(json.dumps(evaluation_json(evaluated(measures="RR@10")), allow_nan=False))
+
+    assert {"judged": 3, "unjudged": 1, "unasked": 0} == found["queries"]
+    assert ["RR@10"] == found["measures"]
+    assert {"q1": 0.5, "q2": 1.0, "q3": 0.0} == found["runs"][0]["values"]["RR@10"]["per_query"]
+    assert [0.0, 1.0] == found["runs"][0]["values"]["RR@10"]["interval"]
+    assert {
+        "measure": "nDCG@10",
+        "protocol": "TREC DL 2019, reranking the given 1,000",
+        "value": 0.4546,
+        "source": "v3",
+    } == found["runs"][0]["published"][0]
+    (comparison,) = found["comparisons"]
+    assert ("better", "plain", 2, 0, 1) == tuple(
+        comparison[name] for name in ("run", "baseline", "wins", "ties", "losses")
+    )
+    single = evaluation_json(evaluate_runs(QUERIES[:1], QRELS, [PLAIN, BETTER], "RR@10"))
+    assert single["comparisons"][0]["p_t_test"] is None
+    assert single["runs"][0]["values"]["RR@10"]["interval"] is None
+
+
+def test_a_sweep_is_shown() -> None:
+    """A line a point, in both forms."""
+    lines = sweep_text(SWEEP).splitlines()
+
+    assert "queries: 1,374; exact search: 21.50 ms a query (median)" == lines[0]
+    assert ["none", "16", "0.9700", "0.4000", "q1", "0.41", "0.60"] == lines[3].split()
+    assert {
+        "setting": "int8",
+        "ef": 16,
+        "recall": 0.93,
+        "worst": 0.3,
+        "worst_qid": "q1",
+        "median_ms": 0.3,
+        "p95_ms": 0.5,
+    } == sweep_json(SWEEP)["points"][2]

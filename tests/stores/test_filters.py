@@ -1,0 +1,309 @@
+"""Filters in Qdrant's words, in Edge's, and which index serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+import qdrant_edge
+from qdrant_client import models
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+from msmarco_qdrant.errors import UnsupportedError, UsageError
+from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
+from msmarco_qdrant.records import PayloadIndex
+from msmarco_qdrant.stores.edge_filters import edge_filter
+from msmarco_qdrant.stores.filters import canonical_key, meta_key, to_qdrant, unserved
+
+KEY = "meta.x"
+EMPTY = models.IsEmptyCondition(is_empty=models.PayloadField(key=KEY))
+NEW_YEAR = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def on(**condition: Any) -> models.FieldCondition:
+    """A condition on the field under test."""
+    return models.FieldCondition(key=KEY, **condition)
+
+
+def value(wanted: str | int) -> models.FieldCondition:
+    """A match of one value."""
+    return on(match=models.MatchValue(value=wanted))
+
+
+def any_of(wanted: Any) -> models.FieldCondition:
+    """A match of any of several values."""
+    return on(match=models.MatchAny(any=wanted))
+
+
+def number(**bounds: float) -> models.FieldCondition:
+    """A range of numbers."""
+    return on(range=models.Range(**bounds))
+
+
+# ---- ours as Qdrant's ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("en", value("en")),
+        (1, value(1)),
+        (True, value(True)),
+        (["en"], value("en")),
+        (["en", "de"], any_of(["en", "de"])),
+        ((1, 2), any_of([1, 2])),
+        (1.5, number(gte=1.5, lte=1.5)),
+        (
+            ["1", 1.0, True, 1, "x"],
+            models.Filter(should=[any_of(["1", "x"]), value(1), number(gte=1, lte=1), value(True)]),
+        ),
+        ([True, False], models.Filter(should=[value(True), value(False)])),
+        (Range(gte=1, lt=2.5), number(gte=1, lt=2.5)),
+        (Range(gt=date(2024, 1, 1)), on(range=models.DatetimeRange(gt=NEW_YEAR))),
+    ],
+)
+def test_a_condition_in_qdrants_words(condition: Any, expected: models.Condition) -> None:
+    """It must hold; behind a `Not` it must not; behind two it must."""
+    assert models.Filter(must=[expected]) == to_qdrant({"x": condition})
+    assert models.Filter(must_not=[expected]) == to_qdrant({"x": Not(condition)})
+    assert models.Filter(must=[expected]) == to_qdrant({"x": Not(Not(condition))})
+
+
+def test_being_there_in_qdrants_words() -> None:
+    """Not empty; and missing is empty."""
+    assert models.Filter(must_not=[EMPTY]) == to_qdrant({"x": Exists()})
+    assert models.Filter(must=[EMPTY]) == to_qdrant({"x": Not(Exists())})
+
+
+def test_all_fields_hold() -> None:
+    """Each is a condition of its own."""
+    both = to_qdrant({"x": 1, "a b.c": Not("en")})
+    quoted = models.FieldCondition(key='meta."a b".c', match=models.MatchValue(value="en"))
+    assert models.Filter(must=[value(1)], must_not=[quoted]) == both
+    assert models.Filter() == to_qdrant({})
+
+
+def test_qdrants_own_is_taken_as_it_is() -> None:
+    """The very same object."""
+    own = models.Filter(must=value(1))
+    assert own is to_qdrant(own)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"x": ["1", 1, True, 1.5], "y": Not([1, 2])},
+        {"x": Range(gt=1, lte=2), "y": Not(Range(gte=NEW_YEAR))},
+        {"x": Exists(), "y": Not(Exists())},
+    ],
+)
+def test_grpc_carries_them(given: MetaFilter) -> None:
+    """On the way to a server nothing is lost."""
+    sent = RestToGrpc.convert_filter(to_qdrant(given))
+    assert sent == RestToGrpc.convert_filter(GrpcToRest.convert_filter(sent))
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ('meta."größe"', "meta.größe"),
+        ('meta."a b"."c"', 'meta."a b".c'),
+        ('meta."a.b"', 'meta."a.b"'),
+        ('meta.""', 'meta.""'),
+        ("meta.tags[].x", "meta.tags[].x"),
+    ],
+)
+def test_keys_as_engines_tell_them(key: str, expected: str) -> None:
+    """Without the quotation marks that they can do without."""
+    assert expected == canonical_key(key)
+    assert 'meta."a b".c' == meta_key("a b.c")
+
+
+# ---- which index serves them ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "kinds"),
+    [
+        ("en", {"keyword"}),
+        (["en", "de"], {"keyword"}),
+        (1, {"integer"}),
+        ([1, 2], {"integer"}),
+        (True, {"bool"}),
+        (1.5, {"integer", "float"}),
+        (Range(gt=1), {"integer", "float"}),
+        (Range(gt=NEW_YEAR), {"datetime"}),
+        (Exists(), {"keyword", "integer", "float", "bool", "datetime"}),
+        ([1.0, 2], {"integer"}),
+        (["2024", 2024.0, 2024], set()),
+    ],
+)
+@pytest.mark.parametrize("negated", [False, True])
+def test_kinds_that_serve(condition: Any, kinds: set[PayloadIndex], negated: bool) -> None:
+    """By the type that is compared; alternatives of several types have none."""
+    given = to_qdrant({"x": Not(condition) if negated else condition})
+    every: tuple[PayloadIndex, ...] = ("keyword", "integer", "float", "bool", "datetime")
+    assert kinds == {kind for kind in every if not unserved(given, {KEY: kind})}
+    (told,) = unserved(given, {"seq": "integer"})
+    assert told.startswith(f"'{KEY}' has no payload index (")
+
+
+def test_what_is_told_of_a_wrong_kind() -> None:
+    """What there is, what was asked for, and what it needs."""
+    given = to_qdrant({"x": Range(gt=1)})
+    expected = (
+        "'meta.x' has a payload index of kind keyword, and a range of numbers needs integer or "
+        "float"
+    )
+    assert [expected] == unserved(given, {KEY: "keyword"})
+
+
+def test_what_no_index_serves_is_told() -> None:
+    """There is none to recommend."""
+    given = models.Filter(must=on(values_count=models.ValuesCount(gt=1)))
+    expected = "'meta.x' is asked for a count of values, which no payload index serves"
+    for indexes in ({}, {KEY: "keyword"}):
+        assert [expected] == unserved(given, indexes)  # type: ignore[arg-type]  # a Literal
+
+
+def field(key: str) -> models.FieldCondition:
+    """A match on a payload key."""
+    return models.FieldCondition(key=key, match=models.MatchValue(value=1))
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        (models.Filter(), []),
+        (models.Filter(must=field("a"), must_not=[field("b")], should=field("c")), ["a", "b", "c"]),
+        (models.Filter(must=[field("a"), field("a"), field("seq")]), ["a"]),
+        (models.Filter(must=[models.Filter(should=[field("a"), field("b")])]), ["a", "b"]),
+        (
+            models.Filter(min_should=models.MinShould(conditions=[field("a")], min_count=1)),
+            ["a"],
+        ),
+        (
+            models.Filter(
+                must=models.NestedCondition(
+                    nested=models.Nested(key="l[]", filter=models.Filter(must=field("a")))
+                )
+            ),
+            ["l[].a"],
+        ),
+        (models.Filter(must=models.IsNullCondition(is_null=models.PayloadField(key="a"))), ["a"]),
+        (
+            models.Filter(
+                must=[
+                    models.HasIdCondition(has_id=[1]),
+                    models.HasVectorCondition(has_vector="dense"),
+                ]
+            ),
+            [],
+        ),
+        (models.Filter(must=field('"größe"')), ["größe"]),
+    ],
+)
+def test_every_field_of_a_filter_is_looked_at(given: models.Filter, keys: list[str]) -> None:
+    """Wherever it stands, each once; ids and vectors need no index."""
+    indexes: Mapping[str, PayloadIndex] = {"seq": "integer"}
+    assert keys == [canonical_key(told.split("'")[1]) for told in unserved(given, indexes)]
+    served: Mapping[str, PayloadIndex] = {**indexes, **dict.fromkeys(keys, "integer")}
+    assert [] == unserved(given, served)
+
+
+@pytest.mark.parametrize(
+    ("condition", "kinds"),
+    [
+        ({"match": models.MatchText(text="a")}, {"text"}),
+        ({"match": models.MatchPrefix(prefix="a")}, {"keyword"}),
+        ({"match": models.MatchAny(any=[])}, {"keyword"}),
+        ({"match": models.MatchExcept(**{"except": [1]})}, {"integer"}),
+        ({"geo_radius": models.GeoRadius(center=models.GeoPoint(lon=0, lat=0), radius=1)}, {"geo"}),
+        ({"values_count": models.ValuesCount(gt=1)}, set()),
+        ({"is_empty": True}, {"keyword", "integer", "text", "geo"}),
+        ({}, {"keyword", "integer", "text", "geo"}),
+        (
+            {"match": models.MatchValue(value=1), "range": models.DatetimeRange(gt=NEW_YEAR)},
+            set(),
+        ),
+    ],
+)
+def test_kinds_that_serve_qdrants_own(condition: dict[str, Any], kinds: set[Any]) -> None:
+    """Kinds that others may have made, too."""
+    given = models.Filter(must=on(**condition))
+    every: tuple[Any, ...] = ("keyword", "integer", "text", "geo")
+    assert kinds == {kind for kind in every if not unserved(given, {KEY: kind})}
+
+
+# ---- Qdrant's as Edge's --------------------------------------------------------------------
+
+
+def test_what_edge_has_not_is_named() -> None:
+    """Wherever it stands."""
+    shard = models.SliceCondition(slice=models.Slice(total=2, index=0))
+    for given in (models.Filter(must=shard), models.Filter(should=[models.Filter(must=[shard])])):
+        with pytest.raises(UnsupportedError, match="Qdrant Edge has no SliceCondition"):
+            edge_filter(given)
+
+
+def test_a_match_that_edge_has_not_is_named() -> None:
+    """As a later qdrant-client may bring one."""
+
+    class MatchSound(models.MatchText):
+        """Of a later version."""
+
+    given = models.Filter(must=on(match=MatchSound(text="a")))
+    with pytest.raises(UnsupportedError, match="Qdrant Edge has no MatchSound"):
+        edge_filter(given)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        field("a b"),
+        models.HasIdCondition(has_id=["seven"]),
+        models.HasIdCondition(has_id=[2**64]),
+        on(values_count=models.ValuesCount(gt=-1)),
+        on(geo_radius=models.GeoRadius(center=models.GeoPoint(lon=200, lat=0), radius=1)),
+        value(2**63),
+    ],
+)
+def test_what_edge_refuses_is_wrong_usage(condition: models.Condition) -> None:
+    """Its reason is told."""
+    with pytest.raises(UsageError, match=r"Qdrant Edge does not take the filter: .+"):
+        edge_filter(models.Filter(must=condition))
+
+
+def test_parts_that_are_not_given_stay_away() -> None:
+    """None is not an empty list."""
+    edge = edge_filter(models.Filter(must=value("x")))
+    assert (1, None, None, None) == (
+        len(edge.must or []),
+        edge.should,
+        edge.must_not,
+        edge.min_should,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "known"),
+    [
+        (models.Filter, {"must", "should", "must_not", "min_should"}),
+        (
+            models.FieldCondition,
+            {"key", "match", "range", "geo_bounding_box", "geo_radius", "geo_polygon"}
+            | {"values_count", "is_empty", "is_null"},
+        ),
+    ],
+)
+def test_there_is_no_field_that_we_do_not_convert(model: Any, known: set[str]) -> None:
+    """A later qdrant-client that has more of them fails here, not silently in a search."""
+    assert known == {*model.model_fields}
+
+
+def test_every_match_of_qdrant_is_edges_too() -> None:
+    """By the same name."""
+    names = [name for name in dir(models) if name.startswith("Match") and name != "Match"]
+    assert [] == [name for name in names if not hasattr(qdrant_edge, name)]

@@ -1,0 +1,146 @@
+"""Conditions on `meta` fields as values: what they take, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections import UserDict
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import qdrant_edge
+from qdrant_client import models
+
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.filters import Exists, Not, Range, as_moment, check_filter
+
+NOON = datetime(2024, 5, 1, 12)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {},
+        {"lang": "en", "year": 2001, "score": 0.5, "live": True},
+        {"lang": ["en", "de"], "mixed": ("1", 1, 1.5, False)},
+        {"year": Range(gte=2001, lt=2010.5), "published": Range(gt=date(2001, 1, 1), lte=NOON)},
+        {"author.name": Exists(), "tags": Not(["draft", 1]), "lang": Not(Exists())},
+        {"year": Not(Not(Range(gt=-(2**63))))},
+        {"": 1, "a b": 1, "größe": "ß", "list[].x": 2**63 - 1},
+        UserDict({"lang": "en"}),
+        models.Filter(must=models.HasIdCondition(has_id=[1])),
+    ],
+)
+def test_filters_that_pass(given: Any) -> None:
+    """None, mappings of every form, and Qdrant's own."""
+    check_filter(given)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            None,
+            [],
+            (),
+            math.nan,
+            -math.inf,
+            2**63,
+            -(2**63) - 1,
+            {"a": 1},
+            {"en"},
+            b"en",
+            "\ud800",
+        ),
+        *(["en", None], ["en", b"de"], [["en"]], [Range(gt=1)], Exists, object()),
+    ],
+)
+@pytest.mark.parametrize("negated", [False, True])
+def test_values_that_cannot_be_compared(value: Any, negated: bool) -> None:
+    """The message names the field, behind a `Not` as well."""
+    with pytest.raises(UsageError, match="the filter on 'lang' has "):
+        check_filter({"lang": Not(value) if negated else value})
+
+
+def test_a_date_is_no_value() -> None:
+    """The message says where it goes."""
+    given: Any = {"published": date(2024, 5, 1)}
+    with pytest.raises(UsageError, match=r"date\(2024, 5, 1\).*a date goes into a Range"):
+        check_filter(given)
+
+
+@pytest.mark.parametrize("field", ['a"b', "a\0b", "\ud800", 1, None, b"lang"])
+def test_what_cannot_name_a_field(field: Any) -> None:
+    """No engine has a path for it."""
+    with pytest.raises(UsageError, match="cannot name a field"):
+        check_filter({field: "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (["lang"], "list"),
+        ("lang=en", "str"),
+        (Exists(), "msmarco_qdrant.filters.Exists"),
+        (qdrant_edge.Filter(), "Filter"),
+        (models.MatchValue(value=1), "qdrant_client.http.models.models.MatchValue"),
+    ],
+)
+def test_what_is_no_filter(given: Any, name: str) -> None:
+    """It is told what it is, and what was expected."""
+    with pytest.raises(UsageError, match=rf"mapping of fields .*models\.Filter, not a .*{name}$"):
+        check_filter(given)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        ({}, "without a bound"),
+        ({"gt": 1, "gte": 1}, "gt or gte, not both"),
+        ({"lt": 1, "lte": 2}, "lt or lte, not both"),
+        ({"gt": 1, "lt": date(2024, 1, 1)}, "mixes numbers and dates"),
+        ({"gt": math.nan}, "gt=nan bounds no range"),
+        ({"lte": math.inf}, "lte=inf bounds no range"),
+        ({"lt": 2**63}, "lt=9223372036854775808 bounds no range"),
+        ({"gte": True}, "gte=True bounds no range"),
+        ({"gte": "2024-01-01"}, "gte='2024-01-01' bounds no range"),
+        ({"gte": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1)))}, "years 1 to 9999"),
+    ],
+)
+def test_ranges_that_cannot_be(bounds: dict[str, Any], reason: str) -> None:
+    """They are refused as they are made."""
+    with pytest.raises(UsageError, match=reason):
+        Range(**bounds)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (date(2024, 5, 1), datetime(2024, 5, 1, tzinfo=UTC)),
+        (NOON, datetime(2024, 5, 1, 12, tzinfo=UTC)),
+        (NOON.replace(tzinfo=timezone(timedelta(hours=2))), datetime(2024, 5, 1, 10, tzinfo=UTC)),
+    ],
+)
+def test_moments_are_in_utc(given: date, expected: datetime) -> None:
+    """Of a date, the first; without an offset, it is UTC already."""
+    assert (expected, UTC) == (as_moment(given), as_moment(given).tzinfo)
+
+
+def test_conditions_are_values() -> None:
+    """Equal when they say the same, and of use as keys."""
+    assert {Range(gt=1), Exists(), Not("x")} == {Range(gt=1), Exists(), Not("x")}
+    assert Range(gt=1) != Range(gte=1)
+
+
+def test_it_costs_no_engine() -> None:
+    """Making and checking a filter imports neither client nor engine."""
+    program = (
+        "import sys; from msmarco_qdrant.filters import *; from msmarco_qdrant.filters import "
+        "check_filter, is_qdrant_filter; check_filter({'a': Not(Range(gt=1))}); "
+        "assert not is_qdrant_filter({}); "
+        "assert not {'qdrant_client', 'qdrant_edge', 'numpy'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,325 @@
+"""Searching by vectors, by words and by both, grouped and reranked, over every engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msmarco_qdrant._fusing import fuse
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.records import Fusion, Hit, Passage, ScoredPoint, SearchMode
+from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_request import SearchOptions
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from tests.loopback import LoopbackServer
+
+_WORDS = (
+    *("city", "river", "bridge", "market", "castle", "garden"),
+    *("harbour", "tower", "street", "museum", "station", "square"),
+)
+_PHRASE = "castle and garden near the river"
+_HYBRID = [
+    Fusion(),
+    Fusion("convex", 0.3, depth=5),
+    Fusion("rrf"),
+    Fusion("rrf", 0.9, depth=10),
+    Fusion("dbsf"),
+]
+
+
+def _passages() -> list[Passage]:
+    """Sixty passages, ten documents of six; no two are alike, so that few scores are."""
+    random = Random(5)
+    made = []
+    for number in range(60):
+        words = random.choices((*_WORDS, "the", "and", "of"), k=random.randint(4, 30))
+        meta = {"doc": f"d{number // 6}", "number": number}
+        made.append(Passage(str(number), f"{' '.join(words)} stop{number}", meta))
+    return made
+
+
+PASSAGES = _passages()
+
+
+class _NoEncoder(CostlessEncoder):
+    """An encoder that must not be asked for phrases."""
+
+    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        """Fail."""
+        raise AssertionError(f"nothing was to be encoded, but {phrases} was")
+
+
+@pytest.fixture(scope="module", params=["edge", "memory", "loopback"])
+def client(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SearchClient]:
+    """A client on the sixty passages, of each engine in turn."""
+    with ExitStack() as stack:
+        place: Any = tmp_path_factory.mktemp("modes") / "store"
+        if request.param == "loopback":
+            place = stack.enter_context(LoopbackServer()).url
+        elif request.param == "memory":
+            place = stack.enter_context(open_store(":memory:", create=True))  # type: ignore[arg-type]
+        ingest_passages(PASSAGES, place, encoder=CostlessEncoder(), optimize=False)
+        opened = SearchClient.open(place, encoder=CostlessEncoder(), reranker=CostlessReranker())
+        yield stack.enter_context(opened)
+
+
+def pids(hits: Sequence[Hit]) -> list[str]:
+    """Their pids, in order."""
+    return [hit.pid for hit in hits]
+
+
+def near(hits: Sequence[Hit]) -> list[Hit]:
+    """Hits that equal those whose scores differ in the last bits."""
+    return [replace(hit, score=cast(float, pytest.approx(hit.score, abs=1e-5))) for hit in hits]
+
+
+def as_points(hits: Sequence[Hit]) -> list[ScoredPoint]:
+    """Hits as points whose payload is the hit."""
+    return [ScoredPoint(int(hit.pid), hit.score, {}) for hit in hits]
+
+
+# ---- modes ---------------------------------------------------------------------------------
+
+
+def test_words_find_what_holds_them(client: SearchClient) -> None:
+    """Only passages that share a word, the rarer the better, with ranks and texts."""
+    hits = client.search("castle stop7", mode="bm25", limit=60)
+    assert "7" in pids(hits[:2])
+    assert [*range(1, len(hits) + 1)] == [hit.rank for hit in hits]
+    assert {p.pid for p in PASSAGES if {"castle", "stop7"} & {*p.text.split()}} == {*pids(hits)}
+    assert {hit.pid: hit.text for hit in hits}.items() <= {p.pid: p.text for p in PASSAGES}.items()
+
+
+def test_stop_words_find_nothing_but_vectors_may(client: SearchClient) -> None:
+    """A phrase without a token is no error: "bm25" finds nothing, "hybrid" goes by vectors."""
+    assert [] == client.search("the and of", mode="bm25")
+    assert pids(client.search("the and of")) == pids(client.search("the and of", mode="hybrid"))
+    asked = ["the and of", "castle"]
+    assert [[], client.search("castle", mode="bm25")] == client.search_many(asked, mode="bm25")
+
+
+@pytest.mark.parametrize("fusion", _HYBRID, ids=str)
+def test_hybrid_is_the_fusion_of_both(client: SearchClient, fusion: Fusion) -> None:
+    """Of the real scores of the union of the best `depth` of both, on every engine."""
+    dense = client.search(_PHRASE, limit=60, exact=True)
+    bm25 = client.search(_PHRASE, limit=60, mode="bm25")
+    union = {*pids(dense[: fusion.depth]), *pids(bm25[: fusion.depth])}
+    expected = fuse(
+        as_points([hit for hit in dense if hit.pid in union]),
+        as_points([hit for hit in bm25 if hit.pid in union]),
+        fusion,
+        depth=fusion.depth,
+        similarity="cosine",
+    )
+    hits = client.search(_PHRASE, mode="hybrid", fusion=fusion, limit=5, exact=True)
+    assert [point.score for point in expected[:5]] == pytest.approx(
+        [hit.score for hit in hits], abs=1e-5
+    )
+    scores = {str(point.id): point.score for point in expected}
+    assert [hit.score for hit in hits] == pytest.approx([scores[p] for p in pids(hits)], abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_many_phrases_are_answered_as_alone(client: SearchClient, mode: SearchMode) -> None:
+    """Whatever else is in the batch."""
+    phrases = ["castle", "the", "river bridge stop3"]
+    together = client.search_many(phrases, mode=mode)
+    assert [near(client.search(one, mode=mode)) for one in phrases] == together
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_a_filter_holds_in_every_mode(client: SearchClient, mode: SearchMode) -> None:
+    """And there are as many hits as without it, where the collection holds them."""
+    hits = client.search(_PHRASE, mode=mode, meta_filter={"doc": ["d1", "d2"]}, limit=6)
+    assert 6 == len(hits)
+    assert {"d1", "d2"} >= {hit.meta["doc"] for hit in hits}
+
+
+def test_without_a_model_words_can_be_searched_for(client: SearchClient) -> None:
+    """No encoder is loaded, and what would need one is refused with a reason."""
+    with SearchClient.open(client.store, bm25_only=True) as words:
+        assert client.search("castle", mode="bm25") == words.search("castle", mode="bm25")
+        words.warm_up()
+        for mode in ("dense", "hybrid"):
+            with pytest.raises(UsageError, match=f"bm25_only: it cannot search by {mode}"):
+                words.search("castle", mode=mode)
+    with pytest.raises(UsageError, match="leave model and encoder out"):
+        SearchClient.open(client.store, bm25_only=True, encoder=CostlessEncoder())
+
+
+def test_words_alone_cost_no_encoding(client: SearchClient) -> None:
+    """Neither in a search nor in a ranking."""
+    with SearchClient.open(client.store, encoder=_NoEncoder()) as words:
+        assert words.search("castle", mode="bm25")
+        assert words.rank("castle", ["1", "2"], mode="bm25")
+
+
+# ---- groups --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+@pytest.mark.parametrize("limit", [1, 4, 10, 30])
+def test_one_passage_of_each_group(client: SearchClient, mode: SearchMode, limit: int) -> None:
+    """The best of each, in the order of the whole ranking."""
+    everything = client.search(_PHRASE, mode=mode, limit=60, exact=True)
+    best: dict[str, str] = {}
+    for hit in everything:
+        best.setdefault(hit.meta["doc"], hit.pid)
+    hits = client.search(_PHRASE, mode=mode, limit=limit, group_by="doc", exact=True)
+    assert [*best.values()][:limit] == pids(hits)
+    assert [*range(1, len(hits) + 1)] == [hit.rank for hit in hits]
+
+
+def test_what_has_no_group_is_left_out(client: SearchClient) -> None:
+    """A field that no passage has finds nothing."""
+    assert [] == client.search(_PHRASE, group_by="nothing")
+
+
+# ---- reranking -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+@pytest.mark.parametrize("depth", [5, 20])
+def test_reranking_permutes_its_candidates(
+    client: SearchClient, mode: SearchMode, depth: int
+) -> None:
+    """None is added, none lost; the order and the scores are the cross-encoder's."""
+    candidates = client.search(_PHRASE, mode=mode, limit=depth)
+    hits = client.search(_PHRASE, mode=mode, limit=depth, rerank_depth=depth)
+    assert sorted(pids(candidates)) == sorted(pids(hits))
+    pairs = [(_PHRASE, hit.text) for hit in candidates]
+    scores = dict(zip(pids(candidates), CostlessReranker().scores(pairs).tolist(), strict=True))
+    assert sorted(pids(candidates), key=lambda pid: -scores[pid]) == pids(hits)
+    assert [scores[hit.pid] for hit in hits] == [hit.score for hit in hits]
+    assert hits[:3] == client.search(_PHRASE, mode=mode, limit=3, rerank_depth=depth)
+
+
+def test_reranked_groups(client: SearchClient) -> None:
+    """The candidates are reranked first, then each group shows its best."""
+    reranked = client.search(_PHRASE, limit=30, rerank_depth=30)
+    best: dict[str, str] = {}
+    for hit in reranked:
+        best.setdefault(hit.meta["doc"], hit.pid)
+    hits = client.search(_PHRASE, limit=5, rerank_depth=30, group_by="doc")
+    assert [*best.values()][:5] == pids(hits)
+
+
+def test_reranking_needs_a_cross_encoder(client: SearchClient) -> None:
+    """Which the message names a way to get."""
+    with (
+        SearchClient.open(client.store, encoder=CostlessEncoder()) as plain,
+        pytest.raises(UsageError, match="reranker='ms-marco-MiniLM-L6-v2'"),
+    ):
+        plain.search("castle", rerank_depth=10)
+
+
+# ---- given candidates ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+@pytest.mark.parametrize("rerank", [False, True])
+def test_ranking_permutes_what_is_there(
+    client: SearchClient, mode: SearchMode, rerank: bool
+) -> None:
+    """Every given passage that the collection holds, once; unknown ones are left out."""
+    given = ["3", "nobody", "17", "3", "42", "8", "007"]
+    hits = client.rank("castle stop17", given, mode=mode, rerank=rerank)
+    assert ["17", "3", "42", "8"] == sorted(pids(hits))
+    assert [1, 2, 3, 4] == [hit.rank for hit in hits]
+    assert sorted((hit.score for hit in hits), reverse=True) == [hit.score for hit in hits]
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25"])
+def test_a_ranking_has_the_scores_of_a_search(client: SearchClient, mode: SearchMode) -> None:
+    """The same numbers as an exact search; without a shared word BM25 is 0."""
+    scores = {hit.pid: hit.score for hit in client.search(_PHRASE, mode=mode, limit=60, exact=True)}
+    hits = client.rank(_PHRASE, [p.pid for p in PASSAGES], mode=mode)
+    assert 60 == len(hits)
+    assert [scores.get(hit.pid, 0.0) for hit in hits] == pytest.approx(
+        [hit.score for hit in hits], abs=1e-5
+    )
+
+
+def test_rankings_of_several_phrases(client: SearchClient) -> None:
+    """Each phrase has its own candidates; none is no error."""
+    phrases, candidates = ["castle", "river", "tower"], [["1", "2"], [], ["5"]]
+    assert [
+        near(client.rank(phrase, given)) for phrase, given in zip(phrases, candidates, strict=True)
+    ] == client.rank_many(phrases, candidates)
+    assert [[], []] == client.rank_many(["castle", "river"], [[], ["nobody"]], mode="hybrid")
+
+
+@pytest.mark.parametrize(
+    ("phrases", "candidates", "message"),
+    [
+        (["castle"], [], "1 phrases and 0 lists"),
+        (["castle"], ["12"], "lists of pids"),
+        (["castle"], [[12]], "which are strings"),
+        (["castle"], [["1"] * 10_001], "10,001 passages to rank"),
+        ([""], [["1"]], "empty"),
+    ],
+)
+def test_candidates_that_cannot_be_ranked(
+    client: SearchClient, phrases: Any, candidates: Any, message: str
+) -> None:
+    """Told before anything is encoded."""
+    with pytest.raises(UsageError, match=message):
+        client.rank_many(phrases, candidates)
+
+
+# ---- what is asked -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "sparse"}, "mode 'sparse' is unknown: expected one of dense, bm25, hybrid"),
+        ({"fusion": "rrf"}, r"such as Fusion\('rrf'\)"),
+        ({"rerank_depth": 5}, "under the limit of 10"),
+        ({"rerank_depth": 0}, "rerank_depth of 0"),
+        ({"oversampling": 0.5}, "oversampling=0.5"),
+        ({"oversampling": float("nan")}, "oversampling=nan"),
+        ({"ef": 0}, "ef of 0"),
+        ({"group_by": ""}, "group_by is empty"),
+    ],
+)
+def test_what_cannot_be_asked(client: SearchClient, options: Any, message: str) -> None:
+    """Each with what would do."""
+    with pytest.raises(UsageError, match=message):
+        client.search("castle", **options)
+
+
+def test_the_options_are_those_of_a_request() -> None:
+    """The typed keywords and the checked request name the same."""
+    from msmarco_qdrant.search_request import SearchRequest
+
+    assert {*SearchOptions.__annotations__} == {*SearchRequest.__dataclass_fields__}
+
+
+def test_a_field_without_an_index_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning with the field; not for one that is indexed, and not twice."""
+    ingest_passages(
+        PASSAGES, tmp_path, encoder=CostlessEncoder(), payload_indexes={"doc": "keyword"}
+    )
+    with SearchClient.open(tmp_path, encoder=CostlessEncoder()) as client:
+        with caplog.at_level(logging.WARNING, "msmarco_qdrant"):
+            for _ in range(2):
+                client.search("castle", meta_filter={"doc": "d1", "number": 7})
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert "meta.number" in told
+        assert "meta.doc" not in told
