@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel
     from msmarco_qdrant.corpus import Corpus
     from msmarco_qdrant.encode import encode_corpus
-    from msmarco_qdrant.encoding import Encoder, EncoderOptions, load_encoder
+    from msmarco_qdrant.encoding import (
+        Encoder,
+        EncoderOptions,
+        Reranker,
+        load_encoder,
+        load_reranker,
+    )
     from msmarco_qdrant.errors import MsmarcoQdrantError
+    from msmarco_qdrant.filters import Exists, Not, Range
     from msmarco_qdrant.ingest import ingest_passages
     from msmarco_qdrant.inspection import describe_store
     from msmarco_qdrant.migrate import drop_collection
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.records import (
         Bm25Settings,
         EncodeReport,
+        Fusion,
         Hit,
         IngestReport,
         Passage,
@@ -43,6 +51,7 @@ if TYPE_CHECKING:
         StorageSettings,
     )
     from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.search_request import SearchOptions
     from msmarco_qdrant.stores import Connection, Store, open_store
     from msmarco_qdrant.vector_shards import VectorShards
 
@@ -54,16 +63,22 @@ _HOME = {
     "EncodeReport": "records",
     "Encoder": "encoding",
     "EncoderOptions": "encoding",
+    "Exists": "filters",
+    "Fusion": "records",
     "Hit": "records",
     "IngestReport": "records",
     "MsmarcoQdrantError": "errors",
+    "Not": "filters",
     "PUBLISHED_MODELS": "catalog",
     "Passage": "records",
     "PrunePolicy": "records",
     "PublishedModel": "catalog",
     "Query": "records",
+    "Range": "filters",
     "Reject": "records",
+    "Reranker": "encoding",
     "SearchClient": "search",
+    "SearchOptions": "search_request",
     "StorageSettings": "records",
     "Store": "stores",
     "VectorShards": "vector_shards",
@@ -75,6 +90,7 @@ _HOME = {
     "get_passages": "passages",
     "ingest_passages": "ingest",
     "load_encoder": "encoding",
+    "load_reranker": "encoding",
     "open_store": "stores",
 }
 
@@ -87,15 +103,21 @@ __all__ = [
     "EncodeReport",
     "Encoder",
     "EncoderOptions",
+    "Exists",
+    "Fusion",
     "Hit",
     "IngestReport",
     "MsmarcoQdrantError",
+    "Not",
     "Passage",
     "PrunePolicy",
     "PublishedModel",
     "Query",
+    "Range",
     "Reject",
+    "Reranker",
     "SearchClient",
+    "SearchOptions",
     "StorageSettings",
     "Store",
     "VectorShards",
@@ -108,6 +130,7 @@ __all__ = [
     "get_passages",
     "ingest_passages",
     "load_encoder",
+    "load_reranker",
     "open_store",
 ]
 

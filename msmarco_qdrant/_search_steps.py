@@ -224,7 +224,7 @@ class SearchSteps:
         self._advised.update(unserved(chosen, {}))
         indexes: Mapping[str, PayloadIndex] = yield Inspect()
         for found in unserved(chosen, indexes):
-            _log.warning("%s: every passage is looked at instead", found)
+            _log.warning("the filter's field %s", found)
 
     @cached_property
     def _bm25(self) -> Bm25Encoder:

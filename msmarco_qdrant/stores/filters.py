@@ -136,11 +136,20 @@ class _Need:
 
     def told(self, kind: str | None) -> str:
         if self.kinds == ():
-            return f"'{self.key}' is asked for {self.what}, which no payload index serves"
+            return (
+                f"'{self.key}' is asked for {self.what}, which no payload index serves: every "
+                "passage is looked at"
+            )
         wanted = " or ".join(self.kinds or ["any kind"])
         if kind is None:
-            return f"'{self.key}' has no payload index ({wanted} would serve {self.what})"
-        return f"'{self.key}' has a payload index of kind {kind}, and {self.what} needs {wanted}"
+            return (
+                f"'{self.key}' has no payload index ({wanted} would serve {self.what}): every "
+                "passage is looked at"
+            )
+        return (
+            f"'{self.key}' has a payload index of kind {kind}, and {self.what} needs {wanted}: it "
+            "may find less than there is"
+        )
 
 
 def unserved(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> list[str]:
@@ -154,7 +163,7 @@ def unserved(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> list[
         indexes: The kind of each payload key's index, such as `{"meta.year": "integer"}`.
 
     Returns:
-        A part of a sentence for each such field, in the filter's order.
+        A sentence for each such field, in the filter's order.
     """
     kinds = {canonical_key(key): kind for key, kind in indexes.items()}
     found: dict[str, str] = {}
