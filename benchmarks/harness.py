@@ -77,6 +77,12 @@ def _rows(lines: Iterable[str]) -> list[tuple[str, str]]:
     return [(first, rest) for first, _, rest in parts]
 
 
+def command(*arguments: str | Path) -> None:
+    """Run a command of ours."""
+    program = [sys.executable, "-m", "msmarco_qdrant"]
+    subprocess.run([*program, *map(str, arguments)], check=True)
+
+
 def model_directory(name: str) -> str:
     """Where a model's files are, or its hub id: the same for every candidate."""
     from msmarco_qdrant.encoding import load_encoder

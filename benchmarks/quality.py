@@ -14,13 +14,11 @@ the next time), ingests them with the command, and compares:
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Report, Row, data_folder, json_option, read_passages
+from harness import Report, Row, command, data_folder, json_option, read_passages
 from numpy.typing import NDArray
 
 MODEL = "all-MiniLM-L6-v2"
@@ -51,12 +49,6 @@ def make_reference(work: Path, texts: list[str]) -> None:
 def run_path(work: Path, queries: str, name: str) -> Path:
     """Where one search's run over some queries lies."""
     return work / f"{queries}.{name.rpartition(' ')[2].strip('-')}.run"
-
-
-def command(*arguments: str | Path) -> None:
-    """Run a command of ours."""
-    program = [sys.executable, "-m", "msmarco_qdrant"]
-    subprocess.run([*program, *map(str, arguments)], check=True)
 
 
 def stored_vectors(store: Path, pids: list[str]) -> NDArray[np.float32]:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.ann import sweep_ann
     from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
-    from msmarco_qdrant.evaluation.evaluating import Evaluated, evaluate_search, poorest_queries
+    from msmarco_qdrant.evaluation.evaluating import (
+        Evaluated,
+        check_evaluation,
+        evaluate_search,
+        poorest_queries,
+    )
     from msmarco_qdrant.evaluation.judging import evaluate_runs, poor_queries
     from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, depth_of, parse_measures
     from msmarco_qdrant.evaluation.qrels import read_qrels
@@ -35,6 +40,7 @@ _HOME = {
     "Qrels": "records",
     "Run": "records",
     "System": "searching",
+    "check_evaluation": "evaluating",
     "collect_run": "runs",
     "depth_of": "measures",
     "evaluate_runs": "judging",
@@ -67,6 +73,7 @@ __all__ = [
     "Qrels",
     "Run",
     "System",
+    "check_evaluation",
     "collect_run",
     "depth_of",
     "evaluate_runs",

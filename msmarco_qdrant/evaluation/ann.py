@@ -11,7 +11,14 @@ from statistics import fmean, median, quantiles
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
-from msmarco_qdrant.records import Nearest, PointId, PointQuery, Query, SearchEffort
+from msmarco_qdrant.records import (
+    CollectionInfo,
+    Nearest,
+    PointId,
+    PointQuery,
+    Query,
+    SearchEffort,
+)
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.stores import Collection
 
@@ -39,18 +46,17 @@ def sweep_ann(
         queries: Each is asked alone, after some that do not count; the time is the engine's, from
             a ready vector to ids without payload.
         k: How many of the exact search's hits are to be found.
-        efs: Candidates considered in the graph. One under `k` counts as `k`.
+        efs: Candidates considered in the graph, one or more numbers. One under `k` counts as `k`.
 
     Raises:
-        UsageError: Without queries, or for a `k` or `ef` under 1.
+        UsageError: Without queries or `efs`, or for a `k` or `ef` under 1.
         UnsupportedError: If the engine always searches exactly.
         StoreError: If the engine fails.
     """
     _check(client, queries, k, efs)
     collection = client.store.collection(client.collection)
     info = collection.info()
-    if not info.indexed:
-        _log.warning("%s has no index yet: run `msmarco-qdrant optimize` first", client.collection)
+    _warn_without_graph(client.collection, info)
     asked = _asked(client, queries, k)
     exact_ms, exact = _timed(collection, asked, SearchEffort(exact=True))
     settings = {**(_QUANTISED if info.spec.storage.quantisation != "none" else {}), **_UNQUANTISED}
@@ -65,11 +71,27 @@ def sweep_ann(
 def _check(client: SearchClient, queries: Sequence[Query], k: int, efs: Sequence[int]) -> None:
     if not queries:
         raise UsageError("no query was given: there is nothing to compare")
+    if not efs:
+        raise UsageError("no ef was given: expected some, such as 16, 64 and 256")
     if min(k, *efs) < 1:
         raise UsageError(f"k={k} and ef={min(efs)}: expected 1 or more")
     if not client.store.capabilities.ann:
         raise UnsupportedError(
             f"{client.store.dsn} always searches exactly: there is no graph to compare with"
+        )
+
+
+def _warn_without_graph(name: str, info: CollectionInfo) -> None:
+    """Say so where approximate search has no graph to follow, and is exact, or nearly.
+
+    Sparse vectors are indexed as they are written and are counted with the dense ones.
+    """
+    if info.indexed <= info.points:
+        _log.warning(
+            "'%s' has no index, so every search of it compares with each of its %s vectors: run "
+            "`msmarco-qdrant optimize` first (a small collection gets none)",
+            name,
+            f"{info.points:,}",
         )
 
 
@@ -103,7 +125,7 @@ def _point(  # one argument for each thing that is compared
         worst=recalls[worst],
         worst_qid=queries[worst].qid,
         median_ms=median(times),
-        p95_ms=quantiles(times, n=20)[-1] if len(times) > 1 else times[0],
+        p95_ms=quantiles(times, n=20, method="inclusive")[-1] if len(times) > 1 else times[0],
     )
 
 

@@ -49,14 +49,9 @@ def evaluate_runs(
         MissingExtraError: Without the extra `eval`.
     """
     names = parse_measures(measures)
-    compared_with = _checked_baseline(runs, baseline)
+    compared_with = _checked_baseline([run.name for run in runs], baseline)
     asked = {query.qid for query in queries}
-    judged = {qid: grades for qid, grades in qrels.items() if qid in asked}
-    if not judged:
-        raise UsageError(
-            f"none of the {len(asked)} queries has judgements (qids such as {_some(asked)}, "
-            f"judged are {_some(qrels)}): are these the judgements of these queries?"
-        )
+    judged = judged_part(asked, qrels)
     measured = [_measured(run, names, judged) for run in runs]
     base = next(run for run in measured if run.name == compared_with)
     return Evaluation(
@@ -71,12 +66,39 @@ def evaluate_runs(
     )
 
 
-def _checked_baseline(runs: Sequence[Run], baseline: str | None) -> str:
-    names = [run.name for run in runs]
+def judged_part(asked: Collection[str], qrels: Qrels) -> Qrels:
+    """The judgements of these queries.
+
+    Args:
+        asked: Their qids.
+        qrels: Judgements of these and others.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    judged = {qid: grades for qid, grades in qrels.items() if qid in asked}
+    if not judged:
+        raise UsageError(
+            f"none of the {len(asked)} queries has judgements (qids such as {_some(asked)}, "
+            f"judged are {_some(qrels)}): are these the judgements of these queries?"
+        )
+    return judged
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse to evaluate no run, or several of one name.
+
+    Raises:
+        UsageError: As it says.
+    """
     if not names:
         raise UsageError("no run was given: there is nothing to evaluate")
     if len(set(names)) < len(names):
         raise UsageError(f"two runs have one name: {', '.join(names)}; give each its own")
+
+
+def _checked_baseline(names: Sequence[str], baseline: str | None) -> str:
+    check_names(names)
     if baseline is not None and baseline not in names:
         raise UsageError(f"the baseline {baseline!r} is not among the runs: {', '.join(names)}")
     return names[0] if baseline is None else baseline

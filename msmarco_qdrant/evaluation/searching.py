@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from msmarco_qdrant._in_batches import in_batches
@@ -111,10 +111,18 @@ def run_queries(
         yield from zip(batch, answers, strict=True)
 
 
-def held_share(run: Run, candidates: Run) -> float:
-    """Which share of the candidates of a run's queries the collection holds, 0 to 1."""
-    given: Sequence[int] = [len(candidates.rankings[qid]) for qid in run.rankings]
-    return sum(map(len, run.rankings.values())) / max(sum(given), 1)
+def missing_candidates(run: Run, candidates: Run) -> tuple[int, int]:
+    """How many candidates of a run's queries it lacks, as the collection does not hold them.
+
+    Args:
+        run: What `rank_run` gave.
+        candidates: What was given to it.
+
+    Returns:
+        Those that are missing, and all that were asked for.
+    """
+    given = sum(len(candidates.rankings[qid]) for qid in run.rankings)
+    return given - sum(map(len, run.rankings.values())), given
 
 
 def _model(client: SearchClient, system: System) -> str | None:
