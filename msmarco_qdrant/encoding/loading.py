@@ -7,6 +7,8 @@ Hugging Face hub, in that order.
 from __future__ import annotations
 
 import importlib.util
+import json
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -68,6 +70,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
             "Take a bi-encoder (msmarco-qdrant models lists them)"
         )
     location, hint = locate(name, published)
+    _refuse_cross_encoder(Path(location))
     # A copy in a directory of the published name is what was published; the older models'
     # configurations say neither prompts nor similarity.
     known = published
@@ -83,6 +86,22 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
         similarity=similarity,
         options=options,
     )
+
+
+def _refuse_cross_encoder(directory: Path) -> None:
+    """Or its transformer would be taken for an encoder that pools by the mean."""
+    config, modules = directory / "config.json", directory / "modules.json"
+    pools = modules.is_file() and b"Pooling" in modules.read_bytes()
+    if pools or not config.is_file():
+        return
+    with suppress(ValueError):  # what is no JSON is told when it is loaded
+        described = json.loads(config.read_bytes())
+        names = described.get("architectures") if isinstance(described, dict) else None
+        if any("ForSequenceClassification" in str(name) for name in names or ()):
+            raise ModelNotFoundError(
+                f"the directory {directory} holds a cross-encoder ({names[0]}), which has no "
+                "passage vectors: pass it as the reranker (--rerank), and a bi-encoder here"
+            )
 
 
 def locate(name: str, published: PublishedModel | None) -> tuple[str, str]:

@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import models
 
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -19,7 +21,7 @@ from msmarco_qdrant.errors import (
     StoreError,
     UnsupportedError,
 )
-from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.filters import Exists, Not, Range, SearchFilter
 from msmarco_qdrant.records import (
     Bm25Settings,
     CollectionMetadata,
@@ -41,6 +43,7 @@ from msmarco_qdrant.stores import Collection, Store
 from .conftest import OpenStore
 
 DIMENSION = 4
+_WHEN = "2024-05-01T12:30:00+02:00"
 UUID_ID = uuid.UUID("6ba7b810-9dad-51d1-80b4-00c04fd430c8")
 
 
@@ -249,6 +252,10 @@ def test_a_scan_may_remove_what_it_saw(collection: Collection) -> None:
     assert collection.info().points == 2495
 
 
+def _field(key: str, value: Any) -> models.FieldCondition:
+    return models.FieldCondition(key=key, match=models.MatchValue(value=value))
+
+
 @pytest.mark.parametrize(
     ("meta_filter", "expected"),
     [
@@ -266,18 +273,30 @@ def test_a_scan_may_remove_what_it_saw(collection: Collection) -> None:
         ({"": "empty"}, {2}),
         ({"größe": 3}, {3}),
         ({"nothing": "x"}, set()),
+        ({"year": Range(gte=2002)}, {2}),
+        ({"score": Range(gt=1.0, lte=1.5)}, {1}),
+        ({"when": Range(gt=date(2024, 1, 1), lt=date(2025, 1, 1))}, {1}),
+        ({"when": Range(gte=date(2025, 1, 1))}, set()),
+        ({"tags": Exists()}, {3}),
+        ({"live": Not(Exists())}, {1, 3}),
+        ({"lang": Not("en")}, {2}),
+        ({"year": Not([2001, 2003])}, {2, 3}),
+        ({"year": Not(Range(lt=2002)), "lang": "en"}, {3}),
+        (models.Filter(must_not=[_field("meta.lang", "fr")]), {1, 3}),
+        (models.Filter(should=[_field("meta.year", 2001), _field("meta.live", True)]), {1, 2}),
+        (models.Filter(must=[models.HasIdCondition(has_id=[1, 3])]), {1, 3}),
     ],
 )
 @pytest.mark.parametrize("exact", [False, True])
 def test_filters(
     collection: Collection,
-    meta_filter: dict[str, Any],
+    meta_filter: SearchFilter,
     expected: set[int],
     exact: bool,  # a pytest parameter
 ) -> None:
     """All fields hold, of several values any one; types are told apart; arrays match inside."""
     metas = [
-        {"lang": "en", "year": 2001, "score": 1.5, "a b": 1},
+        {"lang": "en", "year": 2001, "score": 1.5, "a b": 1, "when": _WHEN},
         {"lang": "fr", "year": 2002, "live": True, "": "empty"},
         {"lang": "en", "tags": ["film", "book"], "deep": {"er": "x"}, "größe": 3},
     ]
@@ -285,6 +304,52 @@ def test_filters(
         collection.upsert(make_batch([point], [[1, 0, 0, point]], meta=meta))
     (points,) = collection.query([ask([1, 0, 0, 0], exact=exact, meta_filter=meta_filter)])
     assert {point.id for point in points} == expected
+
+
+BY_TOKENS = Nearest(SparseVector([1, 5], [1.0, 1.0]), "bm25")
+
+
+@pytest.fixture
+def weighed(collection: Collection) -> Collection:
+    """Three points: the first holds token 1, the second tokens 1 and 5, the third none of them."""
+    batch = make_batch([1, 2, 3], [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]])
+    tokens = [SparseVector([1], [1.0]), SparseVector([1, 5], [1.0, 1.0]), SparseVector([7], [1.0])]
+    collection.upsert(replace(batch, sparse=tokens))
+    return collection
+
+
+def test_points_are_found_by_their_tokens(weighed: Collection) -> None:
+    """A rare token counts more, and what shares none is not found."""
+    (points,) = weighed.query([PointQuery(BY_TOKENS, limit=10)])
+    assert [2, 1] == [point.id for point in points]
+    assert points[0].score > 2 * points[1].score > 0
+
+
+def test_only_given_points_are_scored(weighed: Collection) -> None:
+    """Those of the ids that exist, by either vector, whatever else is asked."""
+    for nearest, expected in ((BY_TOKENS, [1]), (ask([0, 0, 1, 0]).nearest, [3, 1])):
+        query = PointQuery(nearest, 10, SearchEffort(exact=True), ids=[1, 3, 99, UUID_ID])
+        assert [expected] == [[p.id for p in points] for points in weighed.query([query])]
+    one = PointQuery(BY_TOKENS, 10, meta_filter={"nothing": 1}, ids=[1, 2])
+    assert [[]] == weighed.query([one])
+
+
+def test_candidates_are_scored_by_another_vector(weighed: Collection) -> None:
+    """The union of the best of each, all of them with their real score."""
+    by_vector = ask([0, 0, 1, 0]).nearest
+    both = (by_vector, BY_TOKENS)
+    (dense,) = weighed.query([PointQuery(by_vector, 10, candidates=both, depth=1)])
+    assert [(3, pytest.approx(1.0)), (2, pytest.approx(0.0))] == [(p.id, p.score) for p in dense]
+    (tokens,) = weighed.query([PointQuery(BY_TOKENS, 10, candidates=both, depth=1)])
+    (alone,) = weighed.query([PointQuery(BY_TOKENS, 1)])
+    assert [(2, pytest.approx(alone[0].score))] == [(p.id, p.score) for p in tokens]
+
+
+def test_only_the_fields_asked_for_come(weighed: Collection) -> None:
+    """None, or some."""
+    for fields in ((), ("pid",), ("pid", "text", "meta")):
+        (points,) = weighed.query([PointQuery(BY_TOKENS, 1, fields=fields)])
+        assert {*fields} == {*points[0].payload}
 
 
 def test_a_vector_of_another_dimension_is_refused(collection: Collection) -> None:

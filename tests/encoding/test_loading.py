@@ -22,7 +22,8 @@ from msmarco_qdrant.errors import ModelNotFoundError, UsageError
 from msmarco_qdrant.records import Prompts
 from tests.conftest import ROOT
 from tests.encoding.conftest import Tiny
-from tests.encoding.tiny_models import HIDDEN, Recipe
+from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
+from tests.encoding.tiny_models import HIDDEN, Architecture, Recipe
 
 SMALL = "all-MiniLM-L6-v2"
 OFFICIAL = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -246,6 +247,22 @@ def test_a_directory_without_a_usable_model(
     assert str(directory) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("saved_by", ["transformers", "sentence-transformers"])
+@pytest.mark.parametrize("architecture", ["bert", "electra"])
+def test_a_cross_encoder_is_no_encoder(
+    architecture: Architecture, saved_by: str, tmp_path: Path
+) -> None:
+    """Else its transformer would give vectors that mean nothing."""
+    directory = save_tiny_pairs(tmp_path / "plain", PairRecipe(architecture))
+    if saved_by == "sentence-transformers":
+        from sentence_transformers import CrossEncoder
+
+        CrossEncoder(str(directory), device="cpu").save_pretrained(str(tmp_path / "saved"))
+        directory = tmp_path / "saved"
+    with pytest.raises(ModelNotFoundError, match=r"holds a cross-encoder .*--rerank"):
+        load_encoder(directory)
 
 
 # ---- the hub, by way of its cache ------------------------------------------------------------

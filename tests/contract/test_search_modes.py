@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -17,12 +19,15 @@ from numpy.typing import NDArray
 from msmarco_qdrant._fusing import fuse
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.migrate import drop_collection
 from msmarco_qdrant.records import Fusion, Hit, Passage, ScoredPoint, SearchMode
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.search_request import SearchOptions
-from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 from tests.loopback import LoopbackServer
+
+from .conftest import ENGINES
 
 _WORDS = (
     *("city", "river", "bridge", "market", "castle", "garden"),
@@ -60,20 +65,39 @@ class _NoEncoder(CostlessEncoder):
         raise AssertionError(f"nothing was to be encoded, but {phrases} was")
 
 
-@pytest.fixture(scope="module", params=["edge", "memory", "loopback"])
+@pytest.fixture(scope="module", params=ENGINES)
 def client(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SearchClient]:
     """A client on the sixty passages, of each engine in turn."""
+    name = f"modes-{uuid.uuid4().hex[:12]}"
     with ExitStack() as stack:
-        place: Any = tmp_path_factory.mktemp("modes") / "store"
-        if request.param == "loopback":
-            place = stack.enter_context(LoopbackServer()).url
-        elif request.param == "memory":
-            place = stack.enter_context(open_store(":memory:", create=True))  # type: ignore[arg-type]
-        ingest_passages(PASSAGES, place, encoder=CostlessEncoder(), optimize=False)
-        opened = SearchClient.open(place, encoder=CostlessEncoder(), reranker=CostlessReranker())
-        yield stack.enter_context(opened)
+        store = stack.enter_context(
+            closing(_opened(request.param, tmp_path_factory.mktemp("modes"), stack))
+        )
+        ingest_passages(PASSAGES, store, encoder=CostlessEncoder(), collection=name, optimize=False)
+        stack.callback(drop_collection, store, name)  # a real server goes on after the tests
+        yield SearchClient.open(
+            store, collection=name, encoder=CostlessEncoder(), reranker=CostlessReranker()
+        )
+
+
+def _opened(engine: str, folder: Path, stack: ExitStack) -> Store:
+    if engine == "edge":
+        return open_store(folder / "store", create=True)
+    if engine == "memory":
+        return open_store(":memory:", create=True)
+    if engine == "loopback":
+        return open_store(stack.enter_context(LoopbackServer()).url, create=True)
+    if "QDRANT_URL" not in os.environ:
+        pytest.skip("no Qdrant server: set QDRANT_URL (and QDRANT_API_KEY)")
+    key = Connection(api_key=os.environ.get("QDRANT_API_KEY"))
+    return open_store(os.environ["QDRANT_URL"], create=True, connection=key)
+
+
+def _another(client: SearchClient, encoder: CostlessEncoder) -> SearchClient:
+    """A client on the same collection, without a reranker."""
+    return SearchClient.open(client.store, collection=client.collection, encoder=encoder)
 
 
 def pids(hits: Sequence[Hit]) -> list[str]:
@@ -150,7 +174,7 @@ def test_a_filter_holds_in_every_mode(client: SearchClient, mode: SearchMode) ->
 
 def test_without_a_model_words_can_be_searched_for(client: SearchClient) -> None:
     """No encoder is loaded, and what would need one is refused with a reason."""
-    with SearchClient.open(client.store, bm25_only=True) as words:
+    with SearchClient.open(client.store, collection=client.collection, bm25_only=True) as words:
         assert client.search("castle", mode="bm25") == words.search("castle", mode="bm25")
         words.warm_up()
         for mode in ("dense", "hybrid"):
@@ -162,7 +186,7 @@ def test_without_a_model_words_can_be_searched_for(client: SearchClient) -> None
 
 def test_words_alone_cost_no_encoding(client: SearchClient) -> None:
     """Neither in a search nor in a ranking."""
-    with SearchClient.open(client.store, encoder=_NoEncoder()) as words:
+    with _another(client, _NoEncoder()) as words:
         assert words.search("castle", mode="bm25")
         assert words.rank("castle", ["1", "2"], mode="bm25")
 
@@ -220,7 +244,7 @@ def test_reranked_groups(client: SearchClient) -> None:
 def test_reranking_needs_a_cross_encoder(client: SearchClient) -> None:
     """Which the message names a way to get."""
     with (
-        SearchClient.open(client.store, encoder=CostlessEncoder()) as plain,
+        _another(client, CostlessEncoder()) as plain,
         pytest.raises(UsageError, match="reranker='ms-marco-MiniLM-L6-v2'"),
     ):
         plain.search("castle", rerank_depth=10)
