@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from msmarco_qdrant._fusing import fuse
 from msmarco_qdrant._grouping import best_of_each
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
-from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.records import (
     CollectionMetadata,
     Fusion,
@@ -35,6 +34,7 @@ from msmarco_qdrant.stores.points import SPARSE_VECTOR, passage_of, point_id
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from qdrant_client import models
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -104,8 +104,10 @@ class SearchSteps:
 
     def search(self, phrases: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
         """The hits of each phrase."""
-        if request.meta_filter is not None and self._indexed:
-            yield from self._advise(request.meta_filter)
+        if request.meta_filter is not None:
+            chosen = to_qdrant(request.meta_filter)  # once, for all the queries
+            yield from self._advise(chosen)
+            request = replace(request, meta_filter=chosen)
         asked = yield from self._compared_by(phrases, request.mode)
         if request.group_by is not None and request.rerank_depth is None:
             return (yield from self._grouped(asked, request, request.group_by))
@@ -216,12 +218,11 @@ class SearchSteps:
         ranked = self._one_ranking(answers, mode, fusion, len(ids))
         return [ScoredPoint(point.id, point.score, payloads[point.id]) for point in ranked]
 
-    def _advise(self, meta_filter: SearchFilter) -> Steps[None]:
+    def _advise(self, chosen: models.Filter) -> Steps[None]:
         """Warn once of each field whose filter no payload index serves."""
-        chosen = to_qdrant(meta_filter)
-        if self._advised.issuperset(unserved(chosen, {})):
+        if not self._indexed or self._advised.issuperset(needed := unserved(chosen, {})):
             return
-        self._advised.update(unserved(chosen, {}))
+        self._advised.update(needed)
         indexes: Mapping[str, PayloadIndex] = yield Inspect()
         for found in unserved(chosen, indexes):
             _log.warning("the filter's field %s", found)

@@ -18,7 +18,7 @@ from msmarco_qdrant._search_steps import (
 )
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.options import EncoderOptions, devices_of
 from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.records import CollectionMetadata, Fusion, Hit, SearchMode
 from msmarco_qdrant.search_request import (
@@ -98,7 +98,7 @@ class SearchClient:
             encoder_options: Where and how the model runs, and how many phrases' vectors it
                 remembers; None for what is fastest here, and 1,024.
             reranker: A cross-encoder, or what to load one from: a name of the catalog, a hub id or
-                a directory. It runs where the encoder does.
+                a directory. It runs where the encoder does, on the first of several devices.
             bm25_only: Load no model: only "bm25" searches can be served.
             connection: The API key, port and time limits of a server, where `store` is a URL.
 
@@ -322,8 +322,13 @@ class SearchClient:
 def _loaded(
     reranker: str | PathLike[str] | Reranker | None, options: EncoderOptions | None
 ) -> Reranker | None:
-    """A cross-encoder, loaded if it is given by name."""
+    """A cross-encoder, loaded if it is given by name, to run as the encoder does."""
     if not isinstance(reranker, str | PathLike):
         return reranker
     options = options or EncoderOptions()
-    return load_reranker(reranker, device=options.device, precision=options.precision)
+    return load_reranker(
+        reranker,
+        device=devices_of(options.device)[0],
+        # int8 is of a backend that cross-encoders have not
+        precision=None if options.precision == "int8" else options.precision,
+    )

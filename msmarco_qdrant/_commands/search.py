@@ -18,7 +18,7 @@ from msmarco_qdrant._commands.options import (
     store_option,
 )
 from msmarco_qdrant._output import check_output, print_hits, print_json
-from msmarco_qdrant.records import Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.records import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.search import SearchClient
@@ -55,6 +55,22 @@ if TYPE_CHECKING:
     "of one field any one.",
 )
 @click.option("--group-by", metavar="FIELD", help="Only the best passage of each of its values.")
+@click.option(
+    "--ef",
+    type=click.IntRange(1, 10_000),
+    default=DEFAULT_EFFORT.ef,
+    show_default=True,
+    metavar="N",
+    help="Candidates considered in the graph.",
+)
+@click.option(
+    "--oversampling",
+    type=click.FloatRange(1),
+    default=DEFAULT_EFFORT.oversampling,
+    show_default=True,
+    metavar="X",
+    help="Of quantised vectors, score so many times the hits again by the vectors themselves.",
+)
 @click.option("--exact", is_flag=True, help="Compare with every passage, without the index.")
 @click.option("--model", metavar="NAME_OR_DIR", help="Where to load the collection's model from.")
 @click.option(
@@ -89,6 +105,8 @@ def search(  # noqa: PLR0913  # one for each option
     rerank_depth: int,
     filters: tuple[str, ...],
     group_by: str | None,
+    ef: int,
+    oversampling: float,
     exact: bool,
     model: str | None,
     queries: Path | None,
@@ -102,6 +120,7 @@ def search(  # noqa: PLR0913  # one for each option
     refuse_without("a PHRASE", given=phrase is not None, options=["limit"])
     refuse_without("--queries", given=phrase is None, options=["depth"])
     refuse_without("--rerank", given=rerank is not None, options=["rerank_depth"])
+    refuse_without("the index, not --exact,", given=not exact, options=["ef", "oversampling"])
     refuse_without("--mode hybrid", given=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search import SearchClient
 
@@ -113,6 +132,8 @@ def search(  # noqa: PLR0913  # one for each option
         "rerank_depth": rerank_depth if rerank is not None else None,
         "meta_filter": parse_filters(filters),  # what means nothing is refused at once
         "group_by": group_by,
+        "ef": ef,
+        "oversampling": oversampling,
         "exact": exact,
     }
     if queries is not None and run is not None:

@@ -99,8 +99,8 @@ def _refuse_cross_encoder(directory: Path) -> None:
         names = described.get("architectures") if isinstance(described, dict) else None
         if any("ForSequenceClassification" in str(name) for name in names or ()):
             raise ModelNotFoundError(
-                f"the directory {directory} holds a cross-encoder ({names[0]}), which has no "
-                "passage vectors: pass it as the reranker (--rerank), and a bi-encoder here"
+                f"the directory {directory} holds a cross-encoder, which has no passage vectors: "
+                "pass it as the reranker (--rerank), and a bi-encoder here"
             )
 
 

@@ -261,7 +261,7 @@ def test_a_cross_encoder_is_no_encoder(
 
         CrossEncoder(str(directory), device="cpu").save_pretrained(str(tmp_path / "saved"))
         directory = tmp_path / "saved"
-    with pytest.raises(ModelNotFoundError, match=r"holds a cross-encoder .*--rerank"):
+    with pytest.raises(ModelNotFoundError, match=r"holds a cross-encoder, .*--rerank"):
         load_encoder(directory)
 
 
