@@ -15,12 +15,13 @@ The tree::
     │   ├── StoreNotFoundError     nothing is stored there
     │   ├── StoreUnavailableError  the place cannot be written or reached
     │   ├── StoreAccessError       the server wants another API key
-    │   ├── StoreInUseError        another process holds the directory
+    │   ├── StoreInUseError        another process holds the directory, or migrates the collection
     │   ├── StoreCorruptError      what is stored there cannot be understood
     │   ├── UnsupportedError       this engine cannot do that
     │   ├── CollectionNotFoundError
     │   ├── SchemaError            a vector of a wrong name or dimension, a second creation
     │   └── PidCollisionError      a point holds another pid than its id stands for
+    ├── MigrationError             a migration cannot be applied, or failed
     ├── WorkerError                a process that tokenised has ended
     ├── EncodeStoppedError         an encode into a folder ended early; `report` says how far
     └── IngestStoppedError         an ingest ended early; `report` says how far it got
@@ -107,7 +108,7 @@ class StoreAccessError(StoreError):
 
 
 class StoreInUseError(StoreError):
-    """Another process holds the store's directory."""
+    """Another process holds the store's directory, or is migrating the collection."""
 
 
 class StoreCorruptError(StoreError):
@@ -128,6 +129,10 @@ class SchemaError(StoreError):
 
 class PidCollisionError(StoreError):
     """A stored point carries another pid than the one its point id was derived from."""
+
+
+class MigrationError(MsmarcoQdrantError):
+    """A migration cannot be applied to a collection, or failed; those before it are recorded."""
 
 
 class IngestStoppedError(MsmarcoQdrantError):

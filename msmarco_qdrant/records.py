@@ -28,7 +28,7 @@ Similarity: TypeAlias = Literal["cosine", "dot"]
 
 PayloadIndex: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
 
-Quantisation: TypeAlias = Literal["none", "int8"]
+Quantisation: TypeAlias = Literal["none", "int8", "turbo4"]
 
 SearchMode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 
@@ -206,8 +206,9 @@ class StorageSettings:
     Attributes:
         on_disk: Read the float32 vectors from disk as they are needed, instead of keeping them in
             memory.
-        quantisation: Keep a copy of a quarter of the size (a byte a dimension) in memory to search
-            in; the best are scored again by the float32 vectors. "none" for no such copy.
+        quantisation: Keep a copy in memory to search in, of a quarter of the size ("int8", a byte a
+            dimension) or an eighth ("turbo4", Qdrant's TurboQuant with 4 bits; servers from 1.18
+            on); the best are scored again by the float32 vectors. "none" for no such copy.
     """
 
     on_disk: bool = True
@@ -235,6 +236,44 @@ class CollectionSpec:
     hnsw: HnswSettings
     payload_indexes: Mapping[str, PayloadIndex]
     storage: StorageSettings = StorageSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChange:
+    """What shall be another way in a collection that holds points; None for what stays.
+
+    Attributes:
+        m: See `HnswSettings`.
+        ef_construct: See `HnswSettings`.
+        on_disk: See `StorageSettings`.
+        quantisation: See `StorageSettings`.
+        indexing_threshold_kb: Kilobytes of vectors from which a segment gets a graph.
+        max_segment_size_kb: Kilobytes of vectors beyond which segments are not merged.
+    """
+
+    m: int | None = None
+    ef_construct: int | None = None
+    on_disk: bool | None = None
+    quantisation: Quantisation | None = None
+    indexing_threshold_kb: int | None = None
+    max_segment_size_kb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """Who is migrating a collection.
+
+    Attributes:
+        token: What nobody else has.
+        host: The machine's name.
+        pid: The process.
+        since: When it began, in UTC as ISO 8601.
+    """
+
+    token: str
+    host: str
+    pid: int
+    since: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         batch_bytes: Bytes that one request to a server holds at most.
         in_flight: Requests to a server under way at once.
         on_disk: Read the vectors of a new collection from disk as they are needed.
-        quantisation: What a new collection searches in: "int8" or "none".
+        quantisation: What a new collection searches in: "int8", "turbo4" or "none".
         backend: What runs the model: "torch", "openvino", or "auto".
         device: Where it runs, such as "cpu" or "cuda:1"; None for the best device.
         precision: What it computes in; None for what the device is fast in.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msmarco_qdrant.stores.altering import Alterable, alterable
 from msmarco_qdrant.stores.asynchronous import AsyncCollection, async_collection
 from msmarco_qdrant.stores.connection import NO_SETTINGS, Connection, shown_dsn
 from msmarco_qdrant.stores.opening import check_creatable, open_store
@@ -9,11 +10,13 @@ from msmarco_qdrant.stores.protocols import Capabilities, Collection, Store
 
 __all__ = [
     "NO_SETTINGS",
+    "Alterable",
     "AsyncCollection",
     "Capabilities",
     "Collection",
     "Connection",
     "Store",
+    "alterable",
     "async_collection",
     "check_creatable",
     "open_store",

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from msmarco_qdrant.errors import SchemaError, StoreError
 from msmarco_qdrant.records import CollectionMetadata, CollectionSpec
+from msmarco_qdrant.stores.edge_altering import EdgeAlterable
 from msmarco_qdrant.stores.edge_collection import EdgeCollection, after_fork, create_shard
 from msmarco_qdrant.stores.edge_directory import EdgeDirectory
 from msmarco_qdrant.stores.edge_engine import ENGINES, Engine
+from msmarco_qdrant.stores.locks import MigrationLocks
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.names import unknown_collection
 from msmarco_qdrant.stores.protocols import Capabilities
@@ -46,6 +48,11 @@ class EdgeStore:
         """What Edge can do."""
         return _CAPABILITIES
 
+    @property
+    def locks(self) -> MigrationLocks:
+        """The locks of whoever migrates, among the threads of this process."""
+        return self._engine.locks
+
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection; see `Store`."""
         with self._directory() as directory:
@@ -68,6 +75,10 @@ class EdgeStore:
         with self._directory() as directory:
             physical = self._resolve(directory, name)
             return self._engine.collection(physical)
+
+    def alterable(self, name: str) -> EdgeAlterable:
+        """The collection behind a name, to be changed; see `Alterable`."""
+        return EdgeAlterable(self.collection(name))
 
     def metadata(self, name: str) -> CollectionMetadata:
         """What was kept with a collection; see `Store`."""

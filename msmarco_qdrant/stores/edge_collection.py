@@ -56,10 +56,10 @@ class EdgeCollection:
 
     def info(self) -> CollectionInfo:
         """Counts and index state."""
-        with self._using("reading its state") as shard:
+        with self.using("reading its state") as shard:
             info = shard.info()
             last_seq = _last_seq(shard)
-            config = json.loads((self._path / _CONFIG_FILE).read_text("utf-8"))
+            config = self.config()
         indexes = {
             field: payload_index(index.data_type) for field, index in info.payload_schema.items()
         }
@@ -77,7 +77,7 @@ class EdgeCollection:
         """Write points."""
         import qdrant_edge
 
-        with self._using("writing points") as shard:
+        with self.using("writing points") as shard:
             points = [
                 qdrant_edge.Point(
                     id=point,
@@ -97,7 +97,7 @@ class EdgeCollection:
         """Replace payloads and leave vectors."""
         import qdrant_edge
 
-        with self._using("writing payloads") as shard:
+        with self.using("writing payloads") as shard:
             for point, payload in zip(ids, payloads, strict=True):
                 shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point], payload))
 
@@ -105,19 +105,19 @@ class EdgeCollection:
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
         """Payload fields of those ids that exist."""
-        with self._using("reading points") as shard:
+        with self.using("reading points") as shard:
             records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
-        return {_native_id(record.id): record.payload or {} for record in records}
+        return {native_id(record.id): record.payload or {} for record in records}
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         import qdrant_edge
 
-        with self._using("searching") as shard:
+        with self.using("searching") as shard:
             requests = [query_request(query) for query in queries]
             answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
         return [
-            [ScoredPoint(_native_id(p.id), p.score, p.payload or {}) for p in points]
+            [ScoredPoint(native_id(p.id), p.score, p.payload or {}) for p in points]
             for points in answers
         ]
 
@@ -132,7 +132,7 @@ class EdgeCollection:
                 qdrant_edge.FieldCondition(key="seq", range=old),
             ]
         )
-        with self._using("removing points") as shard:
+        with self.using("removing points") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
@@ -144,21 +144,21 @@ class EdgeCollection:
             request = qdrant_edge.ScrollRequest(
                 limit=page_size(fields), offset=offset, with_payload=list(fields)
             )
-            with self._using("reading points") as shard:
+            with self.using("reading points") as shard:
                 records, offset = shard.scroll(request)
             for record in records:
-                yield _native_id(record.id), record.payload or {}
+                yield native_id(record.id), record.payload or {}
             if offset is None:
                 return
 
     def flush(self) -> None:
         """Sync everything written so far."""
-        with self._using("flushing") as shard:
+        with self.using("flushing") as shard:
             shard.flush()
 
     def optimize(self) -> None:
         """Build the indexes in a child process; queries of other threads wait meanwhile."""
-        with self._using("building the index") as shard:
+        with self.using("building the index") as shard:
             try:
                 shard.flush()
                 shard.close()
@@ -178,8 +178,32 @@ class EdgeCollection:
         self._lock = threading.RLock()  # another thread of the parent may have held it
         self._left_to_parent = True
 
+    @property
+    def path(self) -> Path:
+        """The shard's directory."""
+        return self._path
+
+    def config(self) -> dict[str, Any]:
+        """What Edge 0.9 keeps in `edge_config.json`; it has no call that tells it."""
+        config: dict[str, Any] = json.loads((self._path / _CONFIG_FILE).read_text("utf-8"))
+        return config
+
+    def reload(self, config: qdrant_edge.EdgeConfig) -> None:
+        """Load the shard with other settings, which it then keeps; nothing is built anew yet."""
+        import qdrant_edge
+
+        with self.using("changing its settings") as shard:
+            try:
+                shard.flush()
+                shard.close()
+                qdrant_edge.EdgeShard.load(str(self._path), config).close()
+            finally:
+                shard.close()  # closing twice is no error, leaving it open is
+                self._shard = self._load()
+
     @contextmanager
-    def _using(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+    def using(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+        """The shard, for one call at a time, with its errors as ours."""
         if self._left_to_parent:
             raise after_fork(str(self._path))
         with self._lock, _edge_errors(self._path, action):
@@ -248,8 +272,8 @@ def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
     return int(records[0].payload["seq"]) if records and records[0].payload else 0
 
 
-def _native_id(point: Any) -> PointId:
-    """Edge gives an int or a UUID where its stubs also allow a string."""
+def native_id(point: Any) -> PointId:
+    """A point id as Edge gives it: an int or a UUID, where its stubs also allow a string."""
     native: PointId = point
     return native
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msmarco_qdrant.stores.edge_collection import EdgeCollection
 from msmarco_qdrant.stores.edge_directory import EdgeDirectory
+from msmarco_qdrant.stores.locks import ProcessLocks
 
 
 class Engine:
@@ -16,6 +17,7 @@ class Engine:
     def __init__(self, directory: EdgeDirectory) -> None:
         self.directory = directory
         self.lock = threading.RLock()
+        self.locks = ProcessLocks()  # of whoever migrates: the directory keeps other processes out
         self.handles = 0
         self.usable = True
         self._collections: dict[str, EdgeCollection] = {}

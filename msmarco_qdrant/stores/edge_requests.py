@@ -11,11 +11,14 @@ from msmarco_qdrant.records import (
     Nearest,
     PayloadIndex,
     PointQuery,
+    Quantisation,
     SearchEffort,
+    SettingsChange,
     Similarity,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.stores.altering import altered
 from msmarco_qdrant.stores.edge_filters import edge_filter
 from msmarco_qdrant.stores.selection import point_filter
 
@@ -26,8 +29,15 @@ if TYPE_CHECKING:
 _FULL_SCAN_THRESHOLD_KB = 10_000
 
 
-def shard_config(spec: CollectionSpec) -> qdrant_edge.EdgeConfig:
-    """The engine's configuration of a physical collection."""
+def shard_config(
+    spec: CollectionSpec, optimizers: Mapping[str, Any] | None = None
+) -> qdrant_edge.EdgeConfig:
+    """The engine's configuration of a physical collection.
+
+    Args:
+        spec: What it is made of.
+        optimizers: Of its optimizers, what differs from the engine's defaults.
+    """
     import qdrant_edge
 
     dense = qdrant_edge.EdgeVectorParams(
@@ -46,7 +56,24 @@ def shard_config(spec: CollectionSpec) -> qdrant_edge.EdgeConfig:
             ef_construct=spec.hnsw.ef_construct,
             full_scan_threshold=_FULL_SCAN_THRESHOLD_KB,
         ),
+        optimizers=qdrant_edge.EdgeOptimizersConfig(**optimizers) if optimizers else None,
     )
+
+
+def altered_config(config: Mapping[str, Any], change: SettingsChange) -> qdrant_edge.EdgeConfig:
+    """A shard's configuration with other settings.
+
+    Args:
+        config: What it has in `edge_config.json`.
+        change: What shall differ.
+    """
+    spec = altered(spec_of(config, {}), change)
+    thresholds = {
+        "indexing_threshold": change.indexing_threshold_kb,
+        "max_segment_size": change.max_segment_size_kb,
+    }
+    given = {name: value for name, value in thresholds.items() if value is not None}
+    return shard_config(spec, {**(config.get("optimizers") or {}), **given})
 
 
 def spec_of(config: Mapping[str, Any], indexes: Mapping[str, PayloadIndex]) -> CollectionSpec:
@@ -68,20 +95,29 @@ def spec_of(config: Mapping[str, Any], indexes: Mapping[str, PayloadIndex]) -> C
         payload_indexes=indexes,
         storage=StorageSettings(
             on_disk=vector.get("memory") == "cold",
-            quantisation="int8" if vector.get("quantization_config") else "none",
+            quantisation=_quantised(vector.get("quantization_config")),
         ),
     )
 
 
-def _quantisation(storage: StorageSettings) -> qdrant_edge.ScalarQuantizationConfig | None:
+def _quantisation(
+    storage: StorageSettings,
+) -> qdrant_edge.ScalarQuantizationConfig | qdrant_edge.TurboQuantQuantizationConfig | None:
     import qdrant_edge
 
     if storage.quantisation == "none":
         return None
-    # In memory, or the vectors on disk would be slow to search in.
-    return qdrant_edge.ScalarQuantizationConfig(
-        qdrant_edge.ScalarType.Int8, memory=qdrant_edge.Memory.Pinned
-    )
+    pinned = qdrant_edge.Memory.Pinned  # or the vectors on disk would be slow to search in
+    if storage.quantisation == "turbo4":
+        bits = qdrant_edge.TurboQuantBitSize.Bits4
+        return qdrant_edge.TurboQuantQuantizationConfig(bits=bits, memory=pinned)
+    return qdrant_edge.ScalarQuantizationConfig(qdrant_edge.ScalarType.Int8, memory=pinned)
+
+
+def _quantised(config: Mapping[str, Any] | None) -> Quantisation:
+    if not config:
+        return "none"
+    return "turbo4" if "turbo" in config else "int8"
 
 
 def _distance(similarity: Similarity) -> qdrant_edge.Distance:

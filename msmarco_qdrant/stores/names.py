@@ -10,6 +10,15 @@ from msmarco_qdrant.errors import CollectionNotFoundError
 PHYSICAL = re.compile(r"(?P<name>.+)__(?P<number>\d{4})", re.ASCII)
 """A physical collection's name: the name that users see, and a number."""
 
+LOCKS = "msmarco_qdrant_locks"
+"""The collection of a server that says who is migrating what; see `server_locks`."""
+
+
+def base_name(physical: str) -> str:
+    """The name that users see, of a physical collection's."""
+    match = PHYSICAL.fullmatch(physical)
+    return match["name"] if match else physical
+
 
 def stands_for(alias: str, physical: str) -> bool:
     """Whether an alias is one of ours: `name` for `name__0001`."""

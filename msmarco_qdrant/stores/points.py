@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msmarco_qdrant.errors import PidCollisionError, StoreCorruptError
-from msmarco_qdrant.records import Meta, Passage, PointId
+from msmarco_qdrant.records import Meta, Passage, PointId, SparseVector
 
 SCHEMA_VERSION = 1
 SPARSE_VECTOR = "bm25"
@@ -126,6 +126,12 @@ def seq_bound(seq: int) -> float:
 def page_size(fields: Sequence[str]) -> int:
     """How many points to read at once: whole texts may have a megabyte each."""
     return _PAGE_OF_TEXTS if "text" in fields else _PAGE
+
+
+def in_token_order(indices: Sequence[int], values: Sequence[float]) -> SparseVector:
+    """A sparse vector as an engine gave it, whatever its order there."""
+    pairs = sorted(zip(indices, values, strict=True))
+    return SparseVector([index for index, _ in pairs], [value for _, value in pairs])
 
 
 class SeqClock:

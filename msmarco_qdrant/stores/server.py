@@ -9,23 +9,20 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.errors import (
-    SchemaError,
-    UnsupportedError,
-)
-from msmarco_qdrant.records import (
-    CollectionMetadata,
-    CollectionSpec,
-)
+from msmarco_qdrant.errors import SchemaError
+from msmarco_qdrant.records import CollectionMetadata, CollectionSpec
 from msmarco_qdrant.stores import server_requests as requests
 from msmarco_qdrant.stores.connection import Connection, parse_address
+from msmarco_qdrant.stores.locks import MigrationLocks, ProcessLocks
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.names import stands_for, unknown_collection
 from msmarco_qdrant.stores.protocols import Capabilities
 from msmarco_qdrant.stores.retry import Retries
+from msmarco_qdrant.stores.server_altering import ServerAlterable, check_quantisation
 from msmarco_qdrant.stores.server_async import AsyncServerCollection
 from msmarco_qdrant.stores.server_collection import ServerCollection
 from msmarco_qdrant.stores.server_link import Link, connect
+from msmarco_qdrant.stores.server_locks import ServerLocks
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -48,6 +45,7 @@ class ServerStore:
         self._capabilities = capabilities
         self._connection = connection
         self._lock = threading.RLock()
+        self._locks = ServerLocks(link) if link.is_remote else ProcessLocks()
         self._senders = ThreadPoolExecutor(
             connection.in_flight, thread_name_prefix="msmarco-qdrant-send"
         )
@@ -82,12 +80,14 @@ class ServerStore:
         """What it can do."""
         return self._capabilities
 
+    @property
+    def locks(self) -> MigrationLocks:
+        """The locks of whoever migrates."""
+        return self._locks
+
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection; see `Store`."""
-        if spec.storage.quantisation != "none" and not self._capabilities.quantisation:
-            raise UnsupportedError(
-                f"{self.dsn} cannot quantise vectors: leave quantisation at 'none'"
-            )
+        check_quantisation(self._link, spec.storage.quantisation)
         if name in self.aliases().values():
             raise SchemaError(f"a collection '{name}' exists already in {self.dsn}")
         if not self._capabilities.multi_process:
@@ -109,6 +109,10 @@ class ServerStore:
     def collection(self, name: str) -> ServerCollection:
         """The collection behind a name; see `Store`."""
         return ServerCollection(self._link, self._resolve(name), self._senders, self._connection)
+
+    def alterable(self, name: str) -> ServerAlterable:
+        """The collection behind a name, to be changed; see `Alterable`."""
+        return ServerAlterable(self._link, self._resolve(name), self._connection)
 
     def asynchronous(self, name: str) -> AsyncServerCollection:
         """The collection behind a name on a server, for the running event loop."""

@@ -81,6 +81,11 @@ class Link:
             self.check_open()  # what `close` cut short failed because of it
             raise mapped(exc, action, self.place) from exc
 
+    def version(self) -> tuple[int, int]:
+        """The server's major and minor version; (0, 0) if it tells none."""
+        told = self.call("reading the server's version", self.client.info)
+        return _parsed(told.version) or (0, 0)
+
     def check_open(self) -> None:
         """Refuse to be used after `close`, or in a forked child.
 
@@ -170,9 +175,14 @@ def _make_channels(client: QdrantClient) -> None:
 
 
 def _check_version(version: str, dsn: str) -> None:
-    found = re.match(r"(\d+)\.(\d+)", version, re.ASCII)
-    if found is None or (int(found[1]), int(found[2])) < OLDEST_SERVER:
+    found = _parsed(version)
+    if found is None or found < OLDEST_SERVER:
         raise StoreError(
             f"the server at {dsn} is Qdrant {version or 'of no version'}: msmarco-qdrant needs "
             f"{'.'.join(map(str, OLDEST_SERVER))} or later, which keeps metadata with a collection"
         )
+
+
+def _parsed(version: str) -> tuple[int, int] | None:
+    found = re.match(r"(\d+)\.(\d+)", version, re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None

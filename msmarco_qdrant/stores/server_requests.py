@@ -16,8 +16,10 @@ from msmarco_qdrant.records import (
     PointBatch,
     PointId,
     PointQuery,
+    Quantisation,
     ScoredPoint,
     SearchEffort,
+    SettingsChange,
     Similarity,
     SparseVector,
     StorageSettings,
@@ -49,7 +51,7 @@ def creation(spec: CollectionSpec) -> dict[str, Any]:
         distance={"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[spec.similarity],
         on_disk=spec.storage.on_disk,
         hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
-        quantization_config=_quantisation(spec.storage),
+        quantization_config=_quantisation(spec.storage.quantisation),
     )
     return {
         "vectors_config": {spec.dense: dense},
@@ -57,6 +59,27 @@ def creation(spec: CollectionSpec) -> dict[str, Any]:
             spec.sparse: models.SparseVectorParams(modifier=models.Modifier.IDF)
         },
     }
+
+
+def alteration(dense: str, change: SettingsChange) -> dict[str, Any]:
+    """The arguments of `update_collection` for a change, but for the name.
+
+    Args:
+        dense: Name of the dense vector.
+        change: What shall differ.
+    """
+    from qdrant_client import models
+
+    diff = models.VectorParamsDiff(
+        hnsw_config=models.HnswConfigDiff(m=change.m, ef_construct=change.ef_construct),
+        quantization_config=_quantisation_diff(change.quantisation),
+        on_disk=change.on_disk,
+    )
+    optimizers = models.OptimizersConfigDiff(
+        indexing_threshold=change.indexing_threshold_kb,
+        max_segment_size=change.max_segment_size_kb,
+    )
+    return {"vectors_config": {dense: diff}, "optimizers_config": optimizers}
 
 
 def field_schema(kind: PayloadIndex) -> models.PayloadSchemaType:
@@ -106,7 +129,7 @@ def to_spec(told: models.CollectionInfo) -> CollectionSpec:
         payload_indexes={
             field: _payload_index(index) for field, index in told.payload_schema.items()
         },
-        storage=StorageSettings(bool(dense.on_disk), "int8" if quantised else "none"),
+        storage=StorageSettings(bool(dense.on_disk), _quantised(quantised)),
     )
 
 
@@ -115,14 +138,38 @@ def _payload_index(index: models.PayloadIndexInfo) -> PayloadIndex:
     return kind  # type: ignore[no-any-return]
 
 
-def _quantisation(storage: StorageSettings) -> models.ScalarQuantization | None:
+def _quantisation(
+    wanted: Quantisation,
+) -> models.ScalarQuantization | models.TurboQuantization | None:
+    """How vectors are quantised: in memory, or those on disk would be slow to search in."""
     from qdrant_client import models
 
-    if storage.quantisation == "none":
+    if wanted == "none":
         return None
-    # In memory, or the vectors on disk would be slow to search in.
+    if wanted == "turbo4":
+        bits = models.TurboQuantBitSize.BITS4
+        turbo = models.TurboQuantQuantizationConfig(bits=bits, always_ram=True)
+        return models.TurboQuantization(turbo=turbo)
     int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
     return models.ScalarQuantization(scalar=int8)
+
+
+def _quantisation_diff(
+    wanted: Quantisation | None,
+) -> models.ScalarQuantization | models.TurboQuantization | models.Disabled | None:
+    from qdrant_client import models
+
+    if wanted is None:
+        return None
+    return _quantisation(wanted) or models.Disabled.DISABLED
+
+
+def _quantised(told: object) -> Quantisation:
+    from qdrant_client import models
+
+    if told is None:
+        return "none"
+    return "turbo4" if isinstance(told, models.TurboQuantization) else "int8"
 
 
 # ---- queries -------------------------------------------------------------------------------

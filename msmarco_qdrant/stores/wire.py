@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.records import PointBatch, PointId
+from msmarco_qdrant.records import PointBatch, PointId, SparseVector
 from msmarco_qdrant.stores.points import SPARSE_VECTOR
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ def payload_bytes(payload: dict[str, Any]) -> int:
         + (_META_BYTES * len(str(meta).encode("utf-8", "surrogatepass")) if meta else 0)
         + _OTHER_BYTES
     )
+
+
+def sparse_bytes(vector: SparseVector) -> int:
+    """Bytes that a point's id and sparse vector take, at most."""
+    return _OTHER_BYTES + _SPARSE_ENTRY_BYTES * len(vector.indices)
 
 
 def grpc_id(point: PointId) -> grpc.PointId:

@@ -1,0 +1,72 @@
+"""Changing a collection of Qdrant Edge that holds points.
+
+Edge 0.9 has no call for it, but `EdgeShard.load(path, config)` keeps other settings than the shard
+had, and the next `optimize()` builds anew what was built by the old ones: graph shape,
+quantisation, memory placement and thresholds alike. So nothing has to be copied to a new directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msmarco_qdrant.records import PayloadIndex, PointId, SettingsChange, SparseVector
+from msmarco_qdrant.stores.edge_collection import EdgeCollection, native_id
+from msmarco_qdrant.stores.edge_requests import altered_config, payload_schema
+from msmarco_qdrant.stores.points import SPARSE_VECTOR, in_token_order, seq_bound
+
+
+class EdgeAlterable:
+    """A shard to be changed; see `Alterable` for what its methods promise."""
+
+    def __init__(self, collection: EdgeCollection) -> None:
+        self._collection = collection
+
+    def alter(self, change: SettingsChange) -> None:
+        """Keep other settings."""
+        self._collection.reload(altered_config(self._collection.config(), change))
+
+    def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
+        """Index a payload field."""
+        import qdrant_edge
+
+        operation = qdrant_edge.UpdateOperation.create_field_index(field, payload_schema(kind))
+        with self._collection.using("creating a payload index") as shard:
+            shard.update(operation)
+            shard.flush()
+
+    def drop_payload_index(self, field: str) -> None:
+        """Remove the index of a payload field."""
+        import qdrant_edge
+
+        with self._collection.using("removing a payload index") as shard:
+            shard.update(qdrant_edge.UpdateOperation.delete_field_index(field))
+            shard.flush()
+
+    def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
+        """Sparse vectors of those ids that exist."""
+        with self._collection.using("reading sparse vectors") as shard:
+            records = shard.retrieve(list(ids), with_payload=False, with_vector=[SPARSE_VECTOR])
+        found: dict[PointId, SparseVector] = {}
+        for record in records:
+            vectors: Any = record.vector or {}
+            if (sparse := vectors.get(SPARSE_VECTOR)) is not None:
+                found[native_id(record.id)] = in_token_order(sparse.indices, sparse.values)
+        return found
+
+    def replace_sparse(
+        self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
+    ) -> None:
+        """Replace sparse vectors."""
+        import qdrant_edge
+
+        old = qdrant_edge.RangeFloat(lte=seq_bound(up_to_seq))
+        condition = qdrant_edge.Filter(must=[qdrant_edge.FieldCondition(key="seq", range=old)])
+        rows = [
+            qdrant_edge.PointVectors(
+                id_, {SPARSE_VECTOR: qdrant_edge.SparseVector(vector.indices, vector.values)}
+            )
+            for id_, vector in zip(ids, vectors, strict=True)
+        ]
+        with self._collection.using("writing sparse vectors") as shard:
+            shard.update(qdrant_edge.UpdateOperation.update_vectors(rows, condition))
