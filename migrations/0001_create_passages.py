@@ -1,6 +1,6 @@
 """Create the collection that passages live in."""
 
-from msmarco_qdrant.migrate import CollectionPlan
+from msmarco_qdrant.migration import CollectionPlan
 from msmarco_qdrant.records import CollectionSpec, HnswSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.points import SPARSE_VECTOR

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.async_search import AsyncSearchClient
     from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel
     from msmarco_qdrant.corpus import Corpus
+    from msmarco_qdrant.creation import drop_collection
     from msmarco_qdrant.encode import encode_corpus
     from msmarco_qdrant.encoding import (
         Encoder,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.filters import Exists, Not, Range
     from msmarco_qdrant.ingest import ingest_passages
     from msmarco_qdrant.inspection import describe_store
-    from msmarco_qdrant.migrate import drop_collection
     from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
     from msmarco_qdrant.records import (
         Bm25Settings,
@@ -84,7 +84,7 @@ _HOME = {
     "VectorShards": "vector_shards",
     "delete_passages": "passages",
     "describe_store": "inspection",
-    "drop_collection": "migrate",
+    "drop_collection": "creation",
     "encode_corpus": "encode",
     "export_passages": "passages",
     "get_passages": "passages",

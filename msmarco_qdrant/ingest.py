@@ -21,6 +21,7 @@ from msmarco_qdrant._ingest_run import Run
 from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.corpus import as_rows
+from msmarco_qdrant.creation import check_collection_name, create_collection
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions
@@ -35,7 +36,6 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.filters import check_field
-from msmarco_qdrant.migrate import check_collection_name, create_collection
 from msmarco_qdrant.records import (
     Bm25Settings,
     EncoderCard,

@@ -1,180 +1,300 @@
-"""Migrations: what creates a collection, and later changes it.
+"""The migration engine: what a collection's ledger holds, and what is to come.
 
-A migration is a Python file `NNNN_name.py` with a `DESCRIPTION` and a function
-`up(store, plan)`. The package's own are in `migrations/` of a checkout and in
-`msmarco_qdrant/_migrations/` of an installed wheel; both are loaded by path.
+The ledger is the collection's own metadata: the names of the migrations that were applied, in
+order. It is written after each one; a migration that fails, or is interrupted, is not in it, and
+runs again the next time. One process at a time migrates a collection: a lock says which.
+
+The package's own migrations come first, then those of a folder of the user's. Each has its own
+numbers, and in each a new migration has a higher number than all that were applied.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
-from msmarco_qdrant._version import __version__
-from msmarco_qdrant.errors import StoreCorruptError, UsageError
-from msmarco_qdrant.records import (
-    Bm25Settings,
-    CollectionMetadata,
-    EncoderCard,
-    PayloadIndex,
-    StorageSettings,
-)
+from msmarco_qdrant.errors import MigrationError, StoreInUseError, UsageError
+from msmarco_qdrant.migration import CollectionPlan, Migration, Target, load_migrations
+from msmarco_qdrant.records import LockHolder
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.names import PHYSICAL, unknown_collection
-from msmarco_qdrant.stores.points import SCHEMA_VERSION
-
-_FILE_NAME = re.compile(r"\d{4}_[a-z0-9_]+\.py")
-_COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+from msmarco_qdrant.stores.locks import check_held, described, held, migration_locks
+from msmarco_qdrant.stores.names import base_name
 
 
 @dataclass(frozen=True, slots=True)
-class CollectionPlan:
-    """What a migration is told: the physical collection and what it is for.
+class MigrationStatus:
+    """Where a collection stands.
 
     Attributes:
+        collection: The name that users see.
         physical: The physical collection's name.
-        encoder: Whose vectors will be inside.
-        bm25: The settings of its sparse vectors.
-        storage: How its dense vectors are kept.
-        payload_indexes: Payload keys to index beside those that this package needs itself.
+        applied: What the ledger holds, in order.
+        pending: What this code knows and the ledger does not, in order.
+        unknown: What the ledger holds and this code does not know: newer code, or a folder that
+            was not given, was here.
+        locked_by: Who is migrating it just now.
     """
 
+    collection: str
     physical: str
-    encoder: EncoderCard
-    bm25: Bm25Settings
-    storage: StorageSettings
-    payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
+    applied: tuple[str, ...]
+    pending: tuple[Migration, ...]
+    unknown: tuple[str, ...]
+    locked_by: LockHolder | None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing is pending, and nothing is unknown."""
+        return not self.pending and not self.unknown
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
-    """One migration: its name (the file's, without `.py`), a line about it, its operation."""
+class MigrationStep:
+    """A migration that is about to be applied: its name, a line about it, what it takes."""
 
     name: str
     description: str
-    up: Callable[[Store, CollectionPlan], None]
+    cost: str
 
 
-def load_migrations(directory: Path | None = None) -> Sequence[Migration]:
-    """The migrations of a directory in the order of their numbers.
-
-    Args:
-        directory: By default the package's own.
-
-    Raises:
-        UsageError: If a file there is no migration.
-    """
-    directory = directory or _own_directory()
-    return [
-        _load(path) for path in sorted(directory.glob("*.py")) if _FILE_NAME.fullmatch(path.name)
-    ]
-
-
-def create_collection(
-    store: Store,
-    name: str,
-    encoder: EncoderCard,
-    bm25: Bm25Settings,
-    storage: StorageSettings | None = None,
-    payload_indexes: Mapping[str, PayloadIndex] | None = None,
-) -> CollectionMetadata:
-    """Create a collection by running every migration; it appears under its name when complete.
+def migration_status(
+    store: Store, collection: str, *, directory: Path | None = None
+) -> MigrationStatus:
+    """Compare a collection's ledger with the migrations that there are. Only reads.
 
     Args:
-        store: Where.
-        name: The name that users see; an alias of the physical collection `NAME__0001`.
-        encoder: Whose vectors will be inside.
-        bm25: The settings of its sparse vectors, fixed from here on.
-        storage: How its dense vectors are kept; by default quantised, where the engine can.
-        payload_indexes: Payload keys to index, such as `{"meta.year": "integer"}`.
-
-    Returns:
-        The metadata kept with it.
-
-    Raises:
-        UsageError: If the name cannot be a collection's.
-        UnsupportedError: If the engine cannot quantise and was asked to.
-    """
-    check_collection_name(name)
-    if storage is None:
-        can = store.capabilities.quantisation
-        storage = StorageSettings() if can else StorageSettings(quantisation="none")
-    plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage, payload_indexes or {})
-    migrations = load_migrations()
-    for migration in migrations:
-        migration.up(store, plan)
-    metadata = CollectionMetadata(
-        schema_version=SCHEMA_VERSION,
-        package_version=__version__,
-        encoder=encoder,
-        bm25=bm25,
-        migrations=tuple(migration.name for migration in migrations),
-    )
-    store.put_metadata(plan.physical, metadata)
-    store.set_alias(name, plan.physical)
-    return metadata
-
-
-def drop_collection(store: Store, name: str) -> int:
-    """Remove a collection with every passage in it.
-
-    Args:
-        store: Where.
-        name: The name that users see, or a physical collection's that an interrupted creation left.
-
-    Returns:
-        The number of passages that were in it.
+        store: Where it is.
+        collection: Its name.
+        directory: The user's own migrations, which come after the package's.
 
     Raises:
         CollectionNotFoundError: If there is none of that name.
-        StoreCorruptError: If it is another application's; it stays.
+        UsageError: If the folder's migrations cannot be loaded.
     """
-    aliases = store.aliases()
-    if name not in aliases and not PHYSICAL.fullmatch(name):  # another application's, on a server
-        raise unknown_collection(name, aliases, store.dsn)
-    info = store.collection(name).info()
-    if info.points:
-        store.metadata(name)  # which only ours has
-    store.drop_collection(info.name)
-    return info.points
+    sources = _sources(directory)
+    physical = store.collection(collection).info().name
+    name = base_name(physical)
+    applied = store.metadata(physical).migrations
+    known = [migration for source in sources for migration in source]
+    names = {migration.name for migration in known}
+    return MigrationStatus(
+        collection=name,
+        physical=physical,
+        applied=applied,
+        pending=tuple(migration for migration in known if migration.name not in applied),
+        unknown=tuple(name for name in applied if name not in names),
+        locked_by=migration_locks(store).holder(name),
+    )
 
 
-def check_collection_name(name: str) -> None:
-    """Refuse a name that cannot be a collection's on every engine.
+def migrate_collection(
+    store: Store,
+    collection: str,
+    *,
+    directory: Path | None = None,
+    to: str | None = None,
+    dry_run: bool = False,
+    on_step: Callable[[MigrationStep], None] = lambda _step: None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Sequence[MigrationStep]:
+    """Apply what is pending, in order. Doing it again does nothing.
+
+    Args:
+        store: Where the collection is.
+        collection: Its name.
+        directory: The user's own migrations, which come after the package's.
+        to: The last one to apply, by its name or its number; None for all.
+        dry_run: Change nothing, take no lock, and only tell what would be done.
+        on_step: Called before each, with what it takes on the collection as it is then; in a dry
+            run as it is now.
+        on_progress: Called now and then with the passages that are through, and their number.
+
+    Returns:
+        What was applied, or would be.
 
     Raises:
-        UsageError: With the rule it breaks.
+        CollectionNotFoundError: If there is none of that name.
+        MigrationError: If the ledger holds what this code does not know, one that is pending comes
+            before one that was applied, or one failed. What was applied before it stays, and is in
+            the ledger; it is not.
+        StoreInUseError: If somebody else is migrating it, saying who, or took our lock away.
+        UsageError: If the folder's migrations cannot be loaded, or `to` is none of them.
     """
-    if not _COLLECTION_NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot name a collection: expected 1 to 63 letters, digits, '_', '-' or "
-            "'.', starting with a letter or digit"
+    run = _Run(store, collection, directory, to, on_progress)
+    if dry_run:
+        steps = []
+        for migration in run.pending():
+            steps.append(run.step(migration))
+            on_step(steps[-1])
+        return steps
+    return run.apply(on_step)
+
+
+def unlock_migrations(store: Store, collection: str, token: str) -> None:
+    """Take the lock away from whoever holds it under a token, as its process is gone.
+
+    If it is not gone, it stops before it writes the ledger again.
+
+    Args:
+        store: Where the collection is.
+        collection: Its name.
+        token: What `migration_status` told of the holder.
+
+    Raises:
+        CollectionNotFoundError: If there is none of that name.
+        StoreInUseError: If somebody else holds it by now.
+    """
+    name = base_name(store.collection(collection).info().name)
+    left = migration_locks(store).release(name, token)
+    if left is not None:
+        raise StoreInUseError(
+            f"'{name}' is being migrated by {described(left)}, whose token is {left.token}, not "
+            f"{token}: look again with `msmarco-qdrant migrate status`"
         )
-    if PHYSICAL.fullmatch(name):
+
+
+# ---- one run -------------------------------------------------------------------------------
+
+
+class _Run:
+    """The migrations of one collection, to be applied."""
+
+    def __init__(
+        self,
+        store: Store,
+        collection: str,
+        directory: Path | None,
+        to: str | None,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._store = store
+        self._sources = _sources(directory)
+        self._last = _named(to, [one for source in self._sources for one in source])
+        self._collection = collection
+        self._on_progress = on_progress
+
+    def apply(self, on_step: Callable[[MigrationStep], None]) -> Sequence[MigrationStep]:
+        """Apply what is pending under the lock."""
+        locks = migration_locks(self._store)
+        name = base_name(self._physical())
+        applied: list[MigrationStep] = []
+        with held(locks, name) as ours:
+            for migration in self.pending():
+                step = self.step(migration)
+                on_step(step)
+                self._apply(migration, lambda: check_held(locks, name, ours))
+                applied.append(step)
+        return applied
+
+    def pending(self) -> Sequence[Migration]:
+        """What the ledger lacks, up to the last that is wanted.
+
+        Raises:
+            MigrationError: If the ledger is not one that this code can go on from.
+        """
+        applied = self._store.metadata(self._physical()).migrations
+        _check_known(applied, self._sources, self._collection)
+        for source in self._sources:
+            _check_order(applied, source, self._collection)
+        known = [migration for source in self._sources for migration in source]
+        if self._last is not None:
+            known = [*takewhile(lambda one: one is not self._last, known), self._last]
+        return [migration for migration in known if migration.name not in applied]
+
+    def step(self, migration: Migration) -> MigrationStep:
+        """What a migration takes now."""
+        try:
+            cost = migration.operation.cost(self._target())
+        except Exception as exc:
+            raise MigrationError(
+                f"{migration.name} cannot tell what it takes on '{self._collection}': {_told(exc)}"
+            ) from exc
+        return MigrationStep(migration.name, migration.description, cost)
+
+    def _apply(self, migration: Migration, check: Callable[[], None]) -> None:
+        """Apply one and write it into the ledger, if the lock is still ours."""
+        try:
+            migration.operation.apply(self._target())
+        except Exception as exc:
+            raise MigrationError(
+                f"{migration.name} failed on '{self._collection}': {_told(exc)}; it is not in the "
+                "ledger, and what came before it is: mend what is wrong and run the same again"
+            ) from exc
+        check()
+        physical = self._physical()
+        metadata = self._store.metadata(physical)
+        ledger = (*metadata.migrations, migration.name)
+        self._store.put_metadata(physical, replace(metadata, migrations=ledger))
+
+    def _target(self) -> Target:
+        physical = self._physical()
+        metadata = self._store.metadata(physical)
+        spec = self._store.collection(physical).info().spec
+        plan = CollectionPlan(
+            physical, metadata.encoder, metadata.bm25, spec.storage, spec.payload_indexes
+        )
+        return Target(self._store, plan, self._on_progress)
+
+    def _physical(self) -> str:
+        return self._store.collection(self._collection).info().name
+
+
+def _sources(directory: Path | None) -> Sequence[Sequence[Migration]]:
+    """The package's own migrations, and the user's."""
+    own = load_migrations()
+    if directory is None:
+        return [own]
+    theirs = load_migrations(directory)
+    taken = {migration.name for migration in own} & {migration.name for migration in theirs}
+    if taken:
         raise UsageError(
-            f"{name!r} cannot name a collection: names that end in two underscores and four "
-            "digits are those of the physical collections behind a name"
+            f"{directory} holds {min(taken)}, which is the name of one of the package's own "
+            "migrations: give it another"
+        )
+    if not theirs:
+        raise UsageError(f"{directory} holds no migration: expected files such as 0001_name.py")
+    return [own, theirs]
+
+
+def _named(to: str | None, known: Sequence[Migration]) -> Migration | None:
+    """The migration of a name or a number; None for none wanted."""
+    if to is None:
+        return None
+    number = f"{to:0>4}"
+    found = [one for one in known if to == one.name or number == one.number]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{to} is the number of {' and of '.join(one.name for one in found)}: give the name"
+        )
+    raise UsageError(f"there is no migration {to}; there: {', '.join(one.name for one in known)}")
+
+
+def _check_known(
+    applied: Sequence[str], sources: Sequence[Sequence[Migration]], collection: str
+) -> None:
+    known = {migration.name for source in sources for migration in source}
+    unknown = [name for name in applied if name not in known]
+    if unknown:
+        raise MigrationError(
+            f"'{collection}' has had {', '.join(unknown)}, which this code does not know: newer "
+            "code was here, or migrations of your own, whose folder goes with --dir"
         )
 
 
-def _own_directory() -> Path:
-    package = Path(__file__).parent
-    for directory in (package / "_migrations", package.parent / "migrations"):
-        if directory.is_dir():
-            return directory
-    raise StoreCorruptError(f"the installation is incomplete: {package} holds no migrations")
+def _check_order(applied: Sequence[str], source: Sequence[Migration], collection: str) -> None:
+    """Refuse a migration that was added before one that was applied."""
+    done = [index for index, one in enumerate(source) if one.name in applied]
+    late = [one for one in source[: max(done, default=0)] if one.name not in applied]
+    if late:
+        raise MigrationError(
+            f"{late[0].name} comes before {source[max(done)].name}, which '{collection}' has had "
+            "already: give it a higher number"
+        )
 
 
-def _load(path: Path) -> Migration:
-    spec = importlib.util.spec_from_file_location(f"msmarco_qdrant_migration_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} cannot be loaded as a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return Migration(path.stem, module.DESCRIPTION, module.up)
-    except AttributeError as exc:
-        raise UsageError(f"{path} is no migration: {exc}; expected DESCRIPTION and up()") from exc
+def _told(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__

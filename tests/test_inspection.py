@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient, models
 
+from msmarco_qdrant.creation import create_collection
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.inspection import describe_store
-from msmarco_qdrant.migrate import create_collection
 from msmarco_qdrant.records import Bm25Settings, Passage
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msmarco_qdrant.corpus import MAX_LINE_BYTES, Corpus
+from msmarco_qdrant.creation import drop_collection
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     MissingExtraError,
@@ -30,7 +31,6 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.migrate import drop_collection
 from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
 from msmarco_qdrant.records import CollectionSpec, Passage, PointBatch, PointId, SparseVector
 from msmarco_qdrant.search import SearchClient

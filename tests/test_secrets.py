@@ -27,10 +27,10 @@ import pytest
 
 from msmarco_qdrant.async_search import AsyncSearchClient
 from msmarco_qdrant.cli import cli, main
+from msmarco_qdrant.creation import drop_collection
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreAccessError, StoreUnavailableError
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.inspection import describe_store
-from msmarco_qdrant.migrate import drop_collection
 from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
 from msmarco_qdrant.records import Passage, PrunePolicy
 from msmarco_qdrant.search import SearchClient

@@ -62,7 +62,7 @@ def collections(*, store: str | None, as_json: bool) -> None:
 @json_option
 def drop(*, name: str, store: str | None, yes: bool, as_json: bool) -> None:
     """Remove the collection NAME with every passage in it."""
-    from msmarco_qdrant.migrate import drop_collection
+    from msmarco_qdrant.creation import drop_collection
 
     with opened(settings_with(store=store)) as place:
         if not yes:

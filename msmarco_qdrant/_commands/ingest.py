@@ -224,8 +224,8 @@ def _bring_in(
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
 ) -> IngestReport:
     from msmarco_qdrant._progress import ProgressDisplay
+    from msmarco_qdrant.creation import check_collection_name
     from msmarco_qdrant.ingest import ingest_passages
-    from msmarco_qdrant.migrate import check_collection_name
     from msmarco_qdrant.stores import shown_dsn
 
     check_collection_name(settings.collection)

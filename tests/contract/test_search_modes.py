@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 
 from msmarco_qdrant._fusing import fuse
+from msmarco_qdrant.creation import drop_collection
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.migrate import drop_collection
 from msmarco_qdrant.records import Fusion, Hit, Passage, ScoredPoint, SearchMode
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.search_request import SearchOptions

@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 from qdrant_client import QdrantClient, models
 
+from msmarco_qdrant.creation import drop_collection
 from msmarco_qdrant.errors import IngestStoppedError, SchemaError
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.migrate import drop_collection
 from msmarco_qdrant.passages import delete_passages, get_passages
 from msmarco_qdrant.records import IngestProgress, Passage
 from msmarco_qdrant.stores import Connection, open_store

@@ -1,0 +1,125 @@
+"""Making and removing collections, by the package's own migrations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from msmarco_qdrant._version import __version__
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.migration import CollectionPlan, Migration, Target, load_migrations
+from msmarco_qdrant.records import (
+    Bm25Settings,
+    CollectionMetadata,
+    EncoderCard,
+    PayloadIndex,
+    StorageSettings,
+)
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.names import LOCKS, PHYSICAL, unknown_collection
+from msmarco_qdrant.stores.points import SCHEMA_VERSION
+
+_COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+
+def create_collection(
+    store: Store,
+    name: str,
+    encoder: EncoderCard,
+    bm25: Bm25Settings,
+    storage: StorageSettings | None = None,
+    payload_indexes: Mapping[str, PayloadIndex] | None = None,
+) -> CollectionMetadata:
+    """Create a collection by running every migration; it appears under its name when complete.
+
+    Args:
+        store: Where.
+        name: The name that users see; an alias of the physical collection `NAME__0001`.
+        encoder: Whose vectors will be inside.
+        bm25: The settings of its sparse vectors.
+        storage: How its dense vectors are kept; by default quantised, where the engine can.
+        payload_indexes: Payload keys to index, such as `{"meta.year": "integer"}`.
+
+    Returns:
+        The metadata kept with it.
+
+    Raises:
+        UsageError: If the name cannot be a collection's.
+        UnsupportedError: If the engine cannot quantise and was asked to.
+    """
+    check_collection_name(name)
+    if storage is None:
+        can = store.capabilities.quantisation
+        storage = StorageSettings() if can else StorageSettings(quantisation="none")
+    plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage, payload_indexes or {})
+    metadata = create_physical(store, plan, load_migrations())
+    store.set_alias(name, plan.physical)
+    return metadata
+
+
+def create_physical(
+    store: Store, plan: CollectionPlan, migrations: Sequence[Migration]
+) -> CollectionMetadata:
+    """Create a physical collection that no name leads to yet.
+
+    Args:
+        store: Where.
+        plan: What it is for.
+        migrations: All that it has had when this returns; the first creates it.
+
+    Returns:
+        The metadata kept with it.
+    """
+    metadata = CollectionMetadata(SCHEMA_VERSION, __version__, plan.encoder, plan.bm25, ())
+    for migration in migrations:
+        migration.operation.apply(Target(store, plan))
+        if metadata.migrations:  # the operation may have changed what was kept
+            metadata = store.metadata(plan.physical)
+        metadata = replace(metadata, migrations=(*metadata.migrations, migration.name))
+        store.put_metadata(plan.physical, metadata)
+    return metadata
+
+
+def drop_collection(store: Store, name: str) -> int:
+    """Remove a collection with every passage in it.
+
+    Args:
+        store: Where.
+        name: The name that users see, or a physical collection's that an interrupted creation left.
+
+    Returns:
+        The number of passages that were in it.
+
+    Raises:
+        CollectionNotFoundError: If there is none of that name.
+        StoreCorruptError: If it is another application's; it stays.
+    """
+    aliases = store.aliases()
+    if name not in aliases and not PHYSICAL.fullmatch(name):  # another application's, on a server
+        raise unknown_collection(name, aliases, store.dsn)
+    info = store.collection(name).info()
+    if info.points:
+        store.metadata(name)  # which only ours has
+    store.drop_collection(info.name)
+    return info.points
+
+
+def check_collection_name(name: str) -> None:
+    """Refuse a name that cannot be a collection's on every engine.
+
+    Raises:
+        UsageError: With the rule it breaks.
+    """
+    if not _COLLECTION_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a collection: expected 1 to 63 letters, digits, '_', '-' or "
+            "'.', starting with a letter or digit"
+        )
+    if name == LOCKS:
+        raise UsageError(f"{name!r} cannot name a collection: it is where locks are kept")
+    if PHYSICAL.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a collection: names that end in two underscores and four "
+            "digits are those of the physical collections behind a name"
+        )
