@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.filters import Exists, Not, Range
     from msmarco_qdrant.ingest import ingest_passages
     from msmarco_qdrant.inspection import describe_store
+    from msmarco_qdrant.migrate import migrate_collection, migration_status
     from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
     from msmarco_qdrant.records import (
         Bm25Settings,
@@ -91,6 +92,8 @@ _HOME = {
     "ingest_passages": "ingest",
     "load_encoder": "encoding",
     "load_reranker": "encoding",
+    "migrate_collection": "migrate",
+    "migration_status": "migrate",
     "open_store": "stores",
 }
 
@@ -131,6 +134,8 @@ __all__ = [
     "ingest_passages",
     "load_encoder",
     "load_reranker",
+    "migrate_collection",
+    "migration_status",
     "open_store",
 ]
 

@@ -17,6 +17,7 @@ from msmarco_qdrant._commands.collections import collections, drop, info, optimi
 from msmarco_qdrant._commands.encode import encode
 from msmarco_qdrant._commands.evaluate import evaluate
 from msmarco_qdrant._commands.ingest import ingest, quickstart
+from msmarco_qdrant._commands.migrate import migrate
 from msmarco_qdrant._commands.models import models
 from msmarco_qdrant._commands.passages import delete, export, get
 from msmarco_qdrant._commands.search import search
@@ -37,7 +38,7 @@ def cli() -> None:
 
 for _command in (
     *(ingest, encode, search, evaluate, get, delete, export),
-    *(collections, info, optimize, drop),
+    *(collections, info, optimize, migrate, drop),
     *(models, quickstart),
 ):
     cli.add_command(_command)

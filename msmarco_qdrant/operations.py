@@ -107,6 +107,8 @@ class SetStorage:
 
     def cost(self, target: Target) -> str:
         """What is built anew, and how much memory the vectors take before and after."""
+        if self._wants_copy and not target.store.capabilities.quantisation:
+            return f"it will be refused: {target.store.capabilities.engine} cannot quantise vectors"
         if not target.store.capabilities.ann:
             return _without(target, "choice of where vectors are kept")
         spec = target.collection.info().spec
@@ -126,9 +128,12 @@ class SetStorage:
         Raises:
             UnsupportedError: If the engine cannot quantise so.
         """
-        wants_copy = self.quantisation not in (None, "none")
-        if target.store.capabilities.ann or wants_copy:
+        if target.store.capabilities.ann or self._wants_copy:
             _alter(target, self._change)
+
+    @property
+    def _wants_copy(self) -> bool:
+        return self.quantisation not in (None, "none")
 
     @property
     def _change(self) -> SettingsChange:
@@ -306,7 +311,7 @@ class SetBm25:
 
     def _settings(self, kept: Bm25Settings) -> Bm25Settings:
         given = {"k": self.k, "b": self.b, "avg_len": self.avg_len}
-        numbers = {name: value for name, value in given.items() if value is not None}
+        numbers = {name: float(value) for name, value in given.items() if value is not None}
         return replace(kept, **numbers, language=self.language or kept.language)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib.resources import files
 from pathlib import Path
@@ -108,6 +109,9 @@ def good_source(path: Path) -> str:
         "info surplus",
         "models --store x",
         "optimize surplus",
+        "migrate sideways",
+        "migrate up surplus",
+        "migrate check --dry-run",
         "quickstart --json",
     ],
 )
@@ -160,13 +164,20 @@ def test_every_command_has_help(name: str, capsys: Capture) -> None:
     assert "" == err
 
 
-@pytest.mark.parametrize("name", cli.commands)
-def test_every_command_and_option_is_described(name: str) -> None:
-    """A command says what it does, an option what it is for."""
-    command = cli.commands[name]
-    options = [param for param in command.params if isinstance(param, click.Option)]
+def subcommands(group: click.Group) -> Iterator[click.Command]:
+    """Every command of a group, and of the groups in it."""
+    for one in group.commands.values():
+        yield one
+        if isinstance(one, click.Group):
+            yield from subcommands(one)
 
-    assert command.help
+
+@pytest.mark.parametrize("given", [*subcommands(cli)], ids=lambda one: one.name)
+def test_every_command_and_option_is_described(given: click.Command) -> None:
+    """A command says what it does, an option what it is for."""
+    options = [param for param in given.params if isinstance(param, click.Option)]
+
+    assert given.help
     assert [] == [option.name for option in options if not option.help]
 
 
@@ -214,6 +225,10 @@ def test_heavy_imports_wait_until_they_are_needed(program: str) -> None:
         ["delete", "1"],
         ["export", "x.jsonl"],
         ["collections"],
+        ["migrate", "status"],
+        ["migrate", "up", "--dry-run"],
+        ["migrate", "check"],
+        ["migrate", "unlock", "--token", "x"],
         ["drop", "msmarco"],
         ["drop", "msmarco", "--yes"],
     ],
@@ -326,6 +341,7 @@ EVERYWHERE = pytest.mark.parametrize(
         ["collections"],
         ["info"],
         ["optimize"],
+        ["migrate", "up"],
         ["drop", "msmarco", "--yes"],
         ["quickstart"],
     ],

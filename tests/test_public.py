@@ -81,8 +81,12 @@ def test_the_wheel_works_without_the_sources(tmp_path: Path) -> None:
     assert (site / "msmarco_qdrant" / "_migrations" / "0001_create_passages.py").is_file()
     program = """
 import sys
+from contextlib import closing
+from pathlib import Path
 import msmarco_qdrant
-from msmarco_qdrant import SearchClient, ingest_passages
+from msmarco_qdrant import (
+    SearchClient, ingest_passages, migrate_collection, migration_status, open_store
+)
 from msmarco_qdrant.quickstart import sample_passages
 from msmarco_qdrant.testing import CostlessEncoder
 
@@ -92,7 +96,17 @@ with sample_passages() as source:
     print(ingest_passages(source, "store", encoder=encoder).written)
 with SearchClient.open("store", encoder=encoder) as client:
     print(len(client.search("how big is london")))
+with closing(open_store("store")) as store:
+    (step,) = migrate_collection(store, "msmarco", directory=Path("changes"))
+    status = migration_status(store, "msmarco", directory=Path("changes"))
+    print(step.name, *status.applied, status.is_current)
 """
+    (tmp_path / "changes").mkdir()
+    (tmp_path / "changes" / "0001_year.py").write_text(
+        "from msmarco_qdrant.operations import AddPayloadIndex\n"
+        "DESCRIPTION = 'an index'\n"
+        "OPERATION = AddPayloadIndex('year', 'integer')\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, str(site)],
         capture_output=True,
@@ -102,4 +116,8 @@ with SearchClient.open("store", encoder=encoder) as client:
         env={**os.environ, "PYTHONPATH": str(site)},
     )
     assert done.stderr == ""
-    assert done.stdout.split() == ["300", "10"]
+    assert done.stdout.splitlines() == [
+        "300",
+        "10",
+        "0001_year 0001_create_passages 0001_year True",
+    ]

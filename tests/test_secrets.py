@@ -404,6 +404,7 @@ def arguments_of(model: Path) -> dict[str, Sequence[str]]:
         "collections": ["--json"],
         "info": [],
         "optimize": [],
+        "migrate": ["status"],
         "export": ["all.jsonl"],
         "delete": ["2"],
         "drop": ["msmarco", "--yes"],

@@ -44,8 +44,8 @@ class ServerAlterable:
 
     def alter(self, change: SettingsChange) -> None:
         """Change settings; the server begins to build anew what they concern."""
-        self._need_server("settings of an index")
         check_quantisation(self._link, change.quantisation)
+        self._need_server("settings of an index")
         read = partial(self._client.get_collection, self._name)
         dense = requests.to_spec(self._link.call("reading its settings", read)).dense
         arguments = requests.alteration(dense, change)

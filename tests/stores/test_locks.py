@@ -1,0 +1,188 @@
+"""The lock of whoever migrates: as calls on a server, between threads, and on a directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from qdrant_client import QdrantClient
+
+from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreInUseError
+from msmarco_qdrant.inspection import describe_store
+from msmarco_qdrant.records import LockHolder
+from msmarco_qdrant.stores import Connection, open_store
+from msmarco_qdrant.stores.locks import MigrationLocks, check_held, held, migration_locks
+from tests.engines import ENGINES, another_handle, new_store
+from tests.loopback import LoopbackServer, LostAnswer, Refused
+
+from .test_edge import fill, start_python
+
+PATIENT = Connection(retry_s=60)
+LOCKS = "msmarco_qdrant_locks"
+
+
+def holder(token: str) -> LockHolder:
+    """Somebody with a token."""
+    return LockHolder(token, "some-host", 4711, "2026-11-23T00:00:00Z")
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    """A running server."""
+    with LoopbackServer() as running:
+        yield running
+
+
+@pytest.fixture
+def locks(server: LoopbackServer) -> Iterator[MigrationLocks]:
+    """The locks of a store on it."""
+    with closing(open_store(server.url, connection=PATIENT)) as store:
+        yield migration_locks(store)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_lock_is_taken_once(engine: str, tmp_path: Path) -> None:
+    """Until it is given back by its token; another name is another lock."""
+    with new_store(engine, tmp_path) as store, another_handle(store) as other:
+        ours, theirs = migration_locks(store), migration_locks(other)
+        assert ours.holder("films") is None
+        assert holder("a") == ours.take("films", holder("a"))
+        assert holder("a") == theirs.take("films", holder("b"))
+        assert holder("c") == theirs.take("books", holder("c"))
+        assert holder("a") == theirs.release("films", "b")
+        assert holder("a") == theirs.holder("films")
+        assert ours.release("films", "a") is None
+        assert ours.release("films", "a") is None
+        assert holder("b") == theirs.take("films", holder("b"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_of_many_at_once_one_gets_it(engine: str, tmp_path: Path) -> None:
+    """And all the others are told of that one."""
+    with new_store(engine, tmp_path) as store, ThreadPoolExecutor(12) as pool:
+        locks = migration_locks(store)
+        wanted = [holder(f"t{number}") for number in range(12)]
+        found = set(pool.map(lambda one: locks.take("films", one), wanted))
+        assert 1 == len(found)
+        assert locks.holder("films") in found
+
+
+def test_taking_it_again_is_taking_it(locks: MigrationLocks) -> None:
+    """So a call whose answer was lost can be repeated."""
+    assert holder("a") == locks.take("films", holder("a"))
+    assert holder("a") == locks.take("films", holder("a"))
+
+
+@pytest.mark.parametrize(
+    "fault", [LostAnswer(), Refused(grpc.StatusCode.UNAVAILABLE)], ids=["lost", "refused"]
+)
+@pytest.mark.parametrize(
+    "rpc",
+    ["CollectionExists", "Create", "CreateFieldIndex", "Upsert", "Points.Get", "Points.Delete"],
+)
+def test_any_call_may_fail_for_a_moment(
+    server: LoopbackServer, locks: MigrationLocks, rpc: str, fault: LostAnswer | Refused
+) -> None:
+    """Whether it was applied or not: done again, it has the same outcome."""
+    server.faults.inject(fault, rpc)
+    assert holder("a") == locks.take("films", holder("a"))
+    assert holder("a") == locks.take("films", holder("b"))
+    assert locks.release("films", "a") is None
+    assert (1, 0) == (server.faults.count(), server.faults.pending)
+
+
+def test_an_old_server_is_asked_by_a_condition(
+    server: LoopbackServer, locks: MigrationLocks
+) -> None:
+    """One before 1.17 overlooks `insert_only`: the condition alone must keep the point."""
+    locks.take("films", holder("a"))
+    (request,) = server.requests.of("Upsert")
+    request.ClearField("update_mode")
+    request.points[0].payload["token"].string_value = "b"
+    client = QdrantClient(
+        url="http://127.0.0.1", grpc_port=server.port, prefer_grpc=True, check_compatibility=False
+    )
+    with closing(client):
+        client.grpc_points.Upsert(request)
+    assert holder("a") == locks.holder("films")
+
+
+def test_a_lock_that_something_else_wrote(server: LoopbackServer, locks: MigrationLocks) -> None:
+    """Is told as such, with where it lies."""
+    locks.take("films", holder("a"))
+    with server.inspect() as client:
+        (record,) = client.scroll(LOCKS)[0]
+        client.overwrite_payload(LOCKS, {"x": 1}, [record.id])
+    with pytest.raises(StoreCorruptError, match=f"lock of 'films' in the collection {LOCKS}"):
+        locks.take("films", holder("b"))
+
+
+def test_who_may_only_read_is_told(tmp_path: Path) -> None:
+    """A status can be read by such a key, a lock cannot be taken."""
+    del tmp_path
+    with LoopbackServer("key", read_only_api_key="reader") as server:
+        connection = Connection(api_key="reader", retry_s=0)
+        with closing(open_store(server.url, connection=connection)) as store:
+            locks = migration_locks(store)
+            assert locks.holder("films") is None
+            with pytest.raises(StoreAccessError, match="collection of locks"):
+                locks.take("films", holder("a"))
+
+
+def test_the_collection_of_locks_is_no_collection_of_passages(
+    server: LoopbackServer, locks: MigrationLocks
+) -> None:
+    """It holds a point without vectors a name, and no list of collections shows it."""
+    locks.take("films", holder("a"))
+    locks.take("books", holder("b"))
+    with server.inspect() as client:
+        found = client.scroll(LOCKS, with_vectors=True)[0]
+    assert {"films", "books"} == {(record.payload or {})["collection"] for record in found}
+    assert [{}, {}] == [record.vector for record in found]
+    with closing(open_store(server.url)) as store:
+        assert () == describe_store(store).collections
+
+
+def test_a_lock_that_cannot_be_given_back_is_told(
+    server: LoopbackServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a warning: the work under it was done."""
+    with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
+        with caplog.at_level(logging.WARNING), held(migration_locks(store), "films") as ours:
+            check_held(migration_locks(store), "films", ours)
+            server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), "Points.Delete")
+        assert ["the lock of 'films' could not be given back"] == [
+            record.getMessage().split(":")[0] for record in caplog.records
+        ]
+        with pytest.raises(StoreInUseError, match=ours.token):
+            held(migration_locks(store), "films").__enter__()
+
+
+def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
+    """On Edge the directory's lock is the lock: with host, process and start."""
+    fill(tmp_path / "store", 1)
+    holding = start_python(
+        """
+        import sys
+        from msmarco_qdrant.stores import open_store
+        from msmarco_qdrant.stores.locks import held, migration_locks
+
+        store = open_store(sys.argv[1])
+        with held(migration_locks(store), "c"):
+            print("held", flush=True)
+            sys.stdin.read()
+        """,
+        str(tmp_path / "store"),
+    )
+    assert holding.stdout is not None
+    assert "held\n" == holding.stdout.readline()
+    with pytest.raises(StoreInUseError, match=f"in use by process {holding.pid} on .* since "):
+        open_store(tmp_path / "store")
+    holding.communicate()
+    with closing(open_store(tmp_path / "store")) as store, held(migration_locks(store), "c"):
+        pass
