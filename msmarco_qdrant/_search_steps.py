@@ -162,11 +162,13 @@ class SearchSteps:
     ) -> Steps[list[list[Hit]]]:
         """The best so many of each phrase."""
         plans = [_queries(one, request, wanted) for one in asked]
-        rankings = yield from _answers(plans)
-        return [
-            _to_hits(self._one_ranking(answers, request.mode, request.fusion, wanted)[:wanted])
-            for answers in rankings
+        rankings = [
+            self._one_ranking(answers, request.mode, request.fusion, wanted)[:wanted]
+            for answers in (yield from _answers(plans))
         ]
+        if request.mode == "hybrid":
+            rankings = yield from _with_payloads(rankings)
+        return [_to_hits(points) for points in rankings]
 
     def _grouped(
         self, asked: Sequence[_Phrase], request: SearchRequest, field: str
@@ -239,7 +241,7 @@ def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[Point
     if request.mode != "hybrid":
         return [PointQuery(one, wanted, effort, request.meta_filter) for one in both]
     depth = max(request.fusion.depth, wanted)
-    dense, *bm25 = (
+    return [
         PointQuery(
             nearest=one,
             limit=depth * len(both),
@@ -247,10 +249,10 @@ def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[Point
             meta_filter=request.meta_filter,
             candidates=tuple(both),
             depth=depth,
+            fields=(),  # payloads cost more than scores: they are read of the best alone
         )
         for one in both
-    )
-    return [dense, *(replace(query, fields=()) for query in bm25)]
+    ]
 
 
 def _one_each(phrase: _Phrase, ids: Sequence[PointId]) -> list[PointQuery]:
@@ -264,6 +266,16 @@ def _answers(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[Scor
     queries = [query for plan in plans for query in plan]
     told: Iterator[list[ScoredPoint]] = iter((yield Ask(queries)) if queries else ())
     return [[next(told) for _ in plan] for plan in plans]
+
+
+def _with_payloads(rankings: Sequence[Sequence[ScoredPoint]]) -> Steps[list[list[ScoredPoint]]]:
+    """The same points with what a hit shows; one that was removed meanwhile is left out."""
+    payloads: Mapping[PointId, dict[str, Any]]
+    payloads = yield Read(list(dict.fromkeys(p.id for ranked in rankings for p in ranked)))
+    return [
+        [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
+        for ranked in rankings
+    ]
 
 
 def _reranked(phrases: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:
