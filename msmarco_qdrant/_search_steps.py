@@ -136,8 +136,8 @@ class SearchSteps:
         plans = [_one_each(one, given) for one, given in zip(asked, there, strict=True)]
         rankings = yield from _answers(plans)
         found = [
-            _to_hits(self._of_candidates(answers, one, given, payloads, fusion))
-            for answers, one, given in zip(rankings, asked, there, strict=True)
+            _to_hits(self._of_candidates(answers, mode, given, payloads, fusion))
+            for answers, given in zip(rankings, there, strict=True)
         ]
         if rerank:
             found = yield from _reranked(phrases, found)
@@ -177,7 +177,7 @@ class SearchSteps:
         found: list[list[Hit]] = [[] for _ in asked]
         open_places = list(range(len(asked)))
         wanted = request.limit
-        while open_places and wanted < MAX_LIMIT:
+        while open_places:
             wanted = min(wanted * _PASSAGES_PER_GROUP, MAX_LIMIT)
             ranked = yield from self._ranked([asked[p] for p in open_places], request, wanted)
             for place, hits in zip(open_places, ranked, strict=True):
@@ -185,8 +185,10 @@ class SearchSteps:
             open_places = [
                 place
                 for place, hits in zip(open_places, ranked, strict=True)
-                if len(hits) == wanted and len(found[place]) < request.limit
+                if len(found[place]) < request.limit and len(hits) == wanted < MAX_LIMIT
             ]
+            if any(ranked) and not any(found):
+                _log.warning("no passage found has the field '%s' to group by", field)
         return [_numbered(hits[: request.limit]) for hits in found]
 
     def _one_ranking(
@@ -206,26 +208,24 @@ class SearchSteps:
     def _of_candidates(
         self,
         answers: Sequence[list[ScoredPoint]],
-        phrase: _Phrase,
+        mode: SearchMode,
         ids: Sequence[PointId],
         payloads: Mapping[PointId, dict[str, Any]],
         fusion: Fusion,
     ) -> list[ScoredPoint]:
         """One ranking of given points; without a token in common the BM25 score is 0."""
-        if phrase.dense is None:
-            scores = {point.id: point.score for point in (answers[0] if answers else ())}
-            points = [ScoredPoint(id_, scores.get(id_, 0.0), payloads[id_]) for id_ in ids]
-            return sorted(points, key=lambda point: -point.score)
-        mode: SearchMode = "dense" if phrase.bm25 is None else "hybrid"
         ranked = self._one_ranking(answers, mode, fusion, len(ids))
-        return [ScoredPoint(point.id, point.score, payloads[point.id]) for point in ranked]
+        scores = {point.id: point.score for point in ranked}
+        if mode == "bm25":
+            scores |= {id_: 0.0 for id_ in ids if id_ not in scores}
+        return [ScoredPoint(id_, score, payloads[id_]) for id_, score in scores.items()]
 
     def _advise(self, chosen: models.Filter) -> Steps[None]:
         """Warn once of each field whose filter no payload index serves."""
         if not self._indexed or self._advised.issuperset(needed := unserved(chosen, {})):
             return
-        self._advised.update(needed)
         indexes: Mapping[str, PayloadIndex] = yield Inspect()
+        self._advised.update(needed)
         for found in unserved(chosen, indexes):
             _log.warning("the filter's field %s", found)
 
