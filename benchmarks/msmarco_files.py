@@ -121,6 +121,10 @@ class Data:
         """Whether a model of this kind searches the collection; else it ranks candidates."""
         return self.column.searches and kind != "cross-encoder"
 
+    def whole(self, kind: Kind) -> Path | None:
+        """The collection, where all of it is wanted: to be searched, or for BM25's word counts."""
+        return self.collection if kind == "baseline" or self.searches(kind) else None
+
     def lacking(self, kind: Kind) -> list[Sequence[str]]:
         """The names looked for in vain of each file that a model of this kind wants."""
         wanted: list[tuple[Path | None, Sequence[str]]] = [
@@ -136,8 +140,8 @@ class Data:
     def used(self, kind: Kind) -> dict[str, dict[str, object]]:
         """The files that decide a figure of this kind of model: size and digest by name."""
         ranked = None if self.searches(kind) else self.candidates
-        searched = kind == "baseline" or self.searches(kind) or self._without_texts
-        paths = (self._queries, self._qrels, ranked, self.collection if searched else None)
+        texts = self.collection if self._without_texts else self.whole(kind)
+        paths = (self._queries, self._qrels, ranked, texts)
         return {path.name: self._folder.told(path) for path in paths if path is not None}
 
     @property
@@ -182,7 +186,7 @@ class Data:
             rows = Corpus(_there(self.collection))
             yield from (row for row in rows if isinstance(row, Passage) and row.pid in wanted)
             return
-        for _, pid, text in _candidate_lines(_there(self.candidates), candidates.rankings):
+        for _, pid, text in _candidate_lines(_there(self.candidates), candidates.rankings.keys()):
             if pid in wanted:
                 wanted.remove(pid)
                 yield Passage(pid, text)
@@ -199,15 +203,15 @@ def _there(path: Path | None) -> Path:
     return path
 
 
-def _candidate_lines(
-    path: Path, qids: Collection[str] | Mapping[str, object]
-) -> Iterator[tuple[str, str, str]]:
+def _candidate_lines(path: Path, qids: Collection[str]) -> Iterator[tuple[str, str, str]]:
     """Qid, pid and passage of some queries' lines of ``qid pid query passage``, with tabs."""
+    from msmarco_qdrant.errors import SourceError
+
     with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             fields = line.rstrip("\r\n").split("\t", 3)
             if len(fields) != 4:
-                raise ValueError(
+                raise SourceError(
                     f"{path}:{number}: {len(fields)} columns, expected qid, pid, query and passage"
                 )
             if fields[0] in qids:

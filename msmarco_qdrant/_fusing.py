@@ -3,7 +3,7 @@
 The engines fuse, too, but not as we need it: their convex combination does not know a query's best
 BM25 score, a passage that one ranking lacks counts as 0 there, and the weights of their reciprocal
 rank fusion divide the ranks: `1 / (rank / w + k - 1)`, so that at k=60 a larger weight makes a
-ranking's scores more alike instead of heavier (Qdrant 1.18, Edge 0.9).
+ranking's scores more alike instead of heavier (qdrant-client 1.20 and Edge 0.9).
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class SearchSteps:
         plans = [_one_each(one, given) for one, given in zip(asked, there, strict=True)]
         rankings = yield from _answers(plans)
         found = [
-            _to_hits(self._of_candidates(answers, one, given, payloads, fusion))
-            for answers, one, given in zip(rankings, asked, there, strict=True)
+            _to_hits(self._of_candidates(answers, mode, given, payloads, fusion))
+            for answers, given in zip(rankings, there, strict=True)
         ]
         if rerank:
             found = yield from _reranked(phrases, found)
@@ -162,11 +162,13 @@ class SearchSteps:
     ) -> Steps[list[list[Hit]]]:
         """The best so many of each phrase."""
         plans = [_queries(one, request, wanted) for one in asked]
-        rankings = yield from _answers(plans)
-        return [
-            _to_hits(self._one_ranking(answers, request.mode, request.fusion, wanted)[:wanted])
-            for answers in rankings
+        rankings = [
+            self._one_ranking(answers, request.mode, request.fusion, wanted)[:wanted]
+            for answers in (yield from _answers(plans))
         ]
+        if request.mode == "hybrid":
+            rankings = yield from _with_payloads(rankings)
+        return [_to_hits(points) for points in rankings]
 
     def _grouped(
         self, asked: Sequence[_Phrase], request: SearchRequest, field: str
@@ -175,7 +177,7 @@ class SearchSteps:
         found: list[list[Hit]] = [[] for _ in asked]
         open_places = list(range(len(asked)))
         wanted = request.limit
-        while open_places and wanted < MAX_LIMIT:
+        while open_places:
             wanted = min(wanted * _PASSAGES_PER_GROUP, MAX_LIMIT)
             ranked = yield from self._ranked([asked[p] for p in open_places], request, wanted)
             for place, hits in zip(open_places, ranked, strict=True):
@@ -183,8 +185,10 @@ class SearchSteps:
             open_places = [
                 place
                 for place, hits in zip(open_places, ranked, strict=True)
-                if len(hits) == wanted and len(found[place]) < request.limit
+                if len(found[place]) < request.limit and len(hits) == wanted < MAX_LIMIT
             ]
+            if any(ranked) and not any(found):
+                _log.warning("no passage found has the field '%s' to group by", field)
         return [_numbered(hits[: request.limit]) for hits in found]
 
     def _one_ranking(
@@ -204,26 +208,24 @@ class SearchSteps:
     def _of_candidates(
         self,
         answers: Sequence[list[ScoredPoint]],
-        phrase: _Phrase,
+        mode: SearchMode,
         ids: Sequence[PointId],
         payloads: Mapping[PointId, dict[str, Any]],
         fusion: Fusion,
     ) -> list[ScoredPoint]:
         """One ranking of given points; without a token in common the BM25 score is 0."""
-        if phrase.dense is None:
-            scores = {point.id: point.score for point in (answers[0] if answers else ())}
-            points = [ScoredPoint(id_, scores.get(id_, 0.0), payloads[id_]) for id_ in ids]
-            return sorted(points, key=lambda point: -point.score)
-        mode: SearchMode = "dense" if phrase.bm25 is None else "hybrid"
         ranked = self._one_ranking(answers, mode, fusion, len(ids))
-        return [ScoredPoint(point.id, point.score, payloads[point.id]) for point in ranked]
+        scores = {point.id: point.score for point in ranked}
+        if mode == "bm25":
+            scores |= {id_: 0.0 for id_ in ids if id_ not in scores}
+        return [ScoredPoint(id_, score, payloads[id_]) for id_, score in scores.items()]
 
     def _advise(self, chosen: models.Filter) -> Steps[None]:
         """Warn once of each field whose filter no payload index serves."""
         if not self._indexed or self._advised.issuperset(needed := unserved(chosen, {})):
             return
-        self._advised.update(needed)
         indexes: Mapping[str, PayloadIndex] = yield Inspect()
+        self._advised.update(needed)
         for found in unserved(chosen, indexes):
             _log.warning("the filter's field %s", found)
 
@@ -239,7 +241,7 @@ def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[Point
     if request.mode != "hybrid":
         return [PointQuery(one, wanted, effort, request.meta_filter) for one in both]
     depth = max(request.fusion.depth, wanted)
-    dense, *bm25 = (
+    return [
         PointQuery(
             nearest=one,
             limit=depth * len(both),
@@ -247,10 +249,10 @@ def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[Point
             meta_filter=request.meta_filter,
             candidates=tuple(both),
             depth=depth,
+            fields=(),  # payloads cost more than scores: they are read of the best alone
         )
         for one in both
-    )
-    return [dense, *(replace(query, fields=()) for query in bm25)]
+    ]
 
 
 def _one_each(phrase: _Phrase, ids: Sequence[PointId]) -> list[PointQuery]:
@@ -264,6 +266,16 @@ def _answers(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[Scor
     queries = [query for plan in plans for query in plan]
     told: Iterator[list[ScoredPoint]] = iter((yield Ask(queries)) if queries else ())
     return [[next(told) for _ in plan] for plan in plans]
+
+
+def _with_payloads(rankings: Sequence[Sequence[ScoredPoint]]) -> Steps[list[list[ScoredPoint]]]:
+    """The same points with what a hit shows; one that was removed meanwhile is left out."""
+    payloads: Mapping[PointId, dict[str, Any]]
+    payloads = yield Read(list(dict.fromkeys(p.id for ranked in rankings for p in ranked)))
+    return [
+        [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
+        for ranked in rankings
+    ]
 
 
 def _reranked(phrases: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:

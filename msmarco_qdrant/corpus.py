@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ STDIN = "-"
 MAX_LINE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _CHUNK_ROWS = 1024
+_PID = re.compile(r"\bpid\b")
 _SUFFIXES: Mapping[str, Format] = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
@@ -223,7 +225,8 @@ def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
                 continue
             row = _row(name, line, parse)
             if isinstance(row, Reject):
-                raise SourceError(f"{name}:{row.line}: no query stands there: {row.reason}")
+                reason = _PID.sub("qid", row.reason)
+                raise SourceError(f"{name}:{row.line}: no query stands there: {reason}")
             yield Query(row.pid, row.text)
 
 

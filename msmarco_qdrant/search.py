@@ -211,7 +211,8 @@ class SearchClient:
             phrase: A search phrase, keywords, or a question.
             pids: The passages.
             mode: What they are scored by, as in `search`; every score is exact.
-            fusion: How "hybrid" makes one ranking of two.
+            fusion: How "hybrid" makes one ranking of two. Ranks, and the phrase's best BM25 score,
+                are those among the given passages.
             rerank: Score them all by the client's cross-encoder.
 
         Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TypedDict, get_args
 
 from msmarco_qdrant.errors import UsageError
@@ -29,7 +30,8 @@ class SearchOptions(TypedDict, total=False):
             (see `msmarco_qdrant.filters`; dots in a field's name go into objects), or Qdrant's own
             `Filter`, whose keys are those of the payload ("meta.lang").
         group_by: A `meta` field: only the best passage of each of its values. A list counts as
-            each of its values; a passage without the field is left out.
+            each of its values; a passage without the field is left out. What is reranked is
+            grouped afterwards, so there may be fewer than `limit`.
         exact: Compare with every vector, instead of following the graph.
         ef: Candidates considered in the graph; 128 by default.
         oversampling: Where vectors are quantised, how many times the passages wanted are scored
@@ -78,10 +80,13 @@ class SearchRequest:
             )
         if not isinstance(self.fusion, Fusion):
             raise UsageError(f"a fusion is a Fusion, such as Fusion('rrf'), not {self.fusion!r}")
-        if not (math.isfinite(self.oversampling) and self.oversampling >= 1):
-            raise UsageError(f"oversampling={self.oversampling}: expected 1 or more")
-        if self.group_by is not None and not self.group_by:
-            raise UsageError("group_by is empty: expected a field's name")
+        if not _is_number(self.oversampling) or not 1 <= self.oversampling < math.inf:
+            raise UsageError(f"oversampling={self.oversampling!r}: expected a number, 1 or more")
+        for name, value in (("exact", self.exact), ("rescore", self.rescore)):
+            if not isinstance(value, bool):
+                raise UsageError(f"{name}={value!r}: expected True or False")
+        if self.group_by is not None and not (isinstance(self.group_by, str) and self.group_by):
+            raise UsageError(f"group_by={self.group_by!r}: expected a field's name")
         check_filter(self.meta_filter)
         self._check_rerank_depth()
 
@@ -92,8 +97,8 @@ class SearchRequest:
         if self.rerank_depth < self.limit:
             raise UsageError(
                 f"rerank_depth={self.rerank_depth} is under the limit of {self.limit}: hits beyond "
-                f"it would have no score of the cross-encoder. Pass rerank_depth={self.limit} or a "
-                "smaller limit"
+                f"it would have no score of the cross-encoder. Make the rerank depth {self.limit}, "
+                "or the limit smaller"
             )
 
     @property
@@ -137,12 +142,19 @@ def check_pids(phrases: Sequence[str], pids: Sequence[Sequence[str]]) -> None:
     if len(pids) != len(phrases):
         raise UsageError(f"{len(phrases)} phrases and {len(pids)} lists of pids: expected as many")
     for given in pids:
-        if isinstance(given, str) or not all(isinstance(pid, str) for pid in given):
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise UsageError("the passages to rank are lists of pids: one list for each phrase")
+        if not all(isinstance(pid, str) for pid in given):
             raise UsageError("the passages to rank are lists of pids, which are strings")
         if len(given) > MAX_LIMIT:
             raise UsageError(f"{len(given):,} passages to rank: expected at most {MAX_LIMIT:,}")
 
 
 def _check_count(what: str, count: int) -> None:
-    if not isinstance(count, int) or not 1 <= count <= MAX_LIMIT:
-        raise UsageError(f"{what} of {count} cannot be served: expected 1 to {MAX_LIMIT:,}")
+    if not _is_number(count) or not isinstance(count, Integral) or not 1 <= count <= MAX_LIMIT:
+        raise UsageError(f"{what} of {count!r} cannot be served: expected 1 to {MAX_LIMIT:,}")
+
+
+def _is_number(value: object) -> bool:
+    """Python's numbers and NumPy's, but no booleans, which are numbers to Python."""
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from msmarco_qdrant.cli import cli
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Passage
 from msmarco_qdrant.settings import Settings
 
 from .conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+FILMS = README.split("$ cat > films.jsonl <<'END'\n")[1].split("END\n")[0]
 
 
 def blocks(language: str) -> list[str]:
@@ -32,37 +33,37 @@ def rows(head: str) -> list[list[str]]:
     return [[cell.strip().replace("`", "") for cell in line.split("|")[1:-1]] for line in lines]
 
 
+def said_after(block: str) -> str:
+    """The block without a language that follows a block, "" if there is none."""
+    follows = README.split(f"```python\n{block}```\n\n", 1)[-1]
+    return follows.removeprefix("```\n").split("```")[0] if follows.startswith("```\n") else ""
+
+
+def without_last_digits(output: str) -> list[str]:
+    """Its lines with scores of two digits: the last one may differ between processors."""
+    return re.sub(r"(0\.\d\d)\d+", r"\1", output).splitlines()
+
+
 def test_the_python_runs_and_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the films of the text and the real model, in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    films = [
-        Passage(
-            "m1",
-            "Metropolis A silent film of 1927 about a city in which workers live below the ground.",
-        ),
-        Passage("m2", "Alien The crew of a freight spaceship brings a deadly creature on board."),
-        Passage("m3", "A knight plays chess with Death while the plague is in the land."),
-    ]
-    ingest_passages(films, "./qdrant_data", collection="films", model="all-MiniLM-L6-v2")
-    search, search_async, ingest = blocks("python")
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(search, {})  # noqa: S102  # README's own code
-    said = README.split(search)[1].split("```")[2].strip().splitlines()
-    # the last digit of a score may differ between processors
-    shape = re.compile(r"^(\d) 0\.(\d\d)\d* (.*)$")
-    printed = output.getvalue().splitlines()
-    assert [shape.match(line).groups() for line in said] == [  # type: ignore[union-attr]
-        shape.match(line).groups()  # type: ignore[union-attr]
-        for line in printed
-    ]
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(search_async, {})  # noqa: S102  # README's own code
-        exec(ingest, {})  # noqa: S102  # README's own code
-    assert output.getvalue() == "m2\nm3\n1\n"
+    Path("films.jsonl").write_text(FILMS)
+    ingest_passages(
+        "films.jsonl",
+        "./qdrant_data",
+        collection="films",
+        model="all-MiniLM-L6-v2",
+        payload_indexes={"lang": "keyword", "year": "integer"},
+    )
+    unsaid = iter(["m2\nm3\n", "1\n"])  # what no block of the text tells
+    for block in blocks("python"):
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(block, {})  # noqa: S102  # README's own code
+        said = said_after(block) or next(unsaid)
+        assert without_last_digits(said) == without_last_digits(output.getvalue())
+    assert [] == list(unsaid)
 
 
 def test_every_command_is_in_the_table() -> None:
@@ -82,9 +83,28 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     assert told == actual
 
 
+def test_every_extra_is_in_the_table_with_what_it_brings() -> None:
+    """And the table names no other; those for work on the project are left out."""
+    told = {row[0]: row[1] for row in rows("`pip install 'msmarco-qdrant[...]'` | brings | for")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(extras) - {"bench", "dev"} == set(told)
+    for name in set(told) - {"offline"}:  # which is told by its model
+        brought = {re.split("[><=]", requirement)[0] for requirement in extras[name]}
+        assert brought == set(told[name].split(", "))
+
+
 def test_the_files_it_names_are_there() -> None:
     """Every link to a file of the project leads somewhere."""
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert links
     for link in links:
         assert (ROOT / link).stat().st_size > 0, link
+
+
+def test_the_sections_it_points_to_are_there() -> None:
+    """Every link to a section has a heading."""
+    headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
+    links = re.findall(r"\]\(#([^)]+)\)", README)
+    assert links
+    assert set() == set(links) - {heading.lower().replace(" ", "-") for heading in headings}

@@ -3,69 +3,35 @@
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
+from msmarco_qdrant._commands.evaluation_plan import EvaluateOptions, Plan, planned
 from msmarco_qdrant._commands.options import (
     collection_option,
     json_option,
     opened,
     ranking_options,
-    refuse_without,
     settings_with,
     store_option,
 )
-from msmarco_qdrant._output import check_output, print_json
+from msmarco_qdrant._output import print_json
 from msmarco_qdrant._version import __version__
-from msmarco_qdrant.records import Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.records import SearchMode
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.evaluation import AnnSweep, Evaluated, Qrels, System
-    from msmarco_qdrant.records import Query
+    from msmarco_qdrant.evaluation import AnnSweep, Evaluated, System
     from msmarco_qdrant.search import SearchClient
-    from msmarco_qdrant.settings import Settings
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_OF_JUDGEMENTS = ("modes", "measures", "depth", "candidates", "compare", "run", "rerank", "exact")
-
-
-@dataclass(frozen=True, slots=True)
-class _Sources:
-    """What is read: queries, and judgements where there are some."""
-
-    queries: Path | None
-    qrels: Path | None
-    dataset: str | None
-
-    @property
-    def judged(self) -> bool:
-        """Whether there are judgements."""
-        return self.qrels is not None or self.dataset is not None
-
-    def check(self, *, ann: bool) -> None:
-        """Refuse what does not go together."""
-        if (self.queries is None) == (self.dataset is None):
-            raise click.UsageError("give --queries FILE (and --qrels FILE), or --dataset NAME")
-        if self.dataset is not None and self.qrels is not None:
-            raise click.UsageError("--dataset brings its own judgements: leave --qrels out")
-        if not self.judged and not ann:
-            raise click.UsageError("give --qrels FILE to measure answers, or --ann for the index")
-
-    def read(self) -> tuple[list[Query], Qrels]:
-        """The queries and the judgements, of which there may be none."""
-        from msmarco_qdrant.corpus import read_queries
-        from msmarco_qdrant.evaluation import load_qrels, load_queries, read_qrels
-
-        if self.dataset is not None:
-            return load_queries(self.dataset), load_qrels(self.dataset)
-        queries = list(read_queries(self.queries)) if self.queries is not None else []
-        return queries, read_qrels(self.qrels) if self.qrels is not None else {}
+_LINE_EVERY_S = 10.0
 
 
 @click.command()
@@ -93,7 +59,7 @@ class _Sources:
     metavar="NAMES",
     default="nDCG@10 RR@10 R@100",
     show_default=True,
-    help="As ir_measures names them; the first is plotted.",
+    help="As ir_measures names them; by the first, a report shows the worst queries.",
 )
 @click.option(
     "--depth",
@@ -112,7 +78,8 @@ class _Sources:
     type=_FILE,
     multiple=True,
     metavar="RUN",
-    help="Measure this TREC run, too. All runs are compared with the first one of all.",
+    help="Measure this TREC run, too. The first run of all (candidates, then these, then modes) is "
+    "what the others are compared with.",
 )
 @click.option("--exact", is_flag=True, help="Compare with every passage, without the index.")
 @click.option("--ann", is_flag=True, help="Compare the index with exact search, for several ef.")
@@ -125,103 +92,96 @@ class _Sources:
 )
 @click.option("--report", type=_FILE, metavar="FILE", help="Write an HTML report with plots.")
 @json_option
-def evaluate(  # noqa: PLR0913  # one for each option
-    *,
-    store: str | None,
-    collection: str | None,
-    queries: Path | None,
-    qrels: Path | None,
-    dataset: str | None,
-    modes: tuple[SearchMode, ...],
-    fusion: FusionMethod,
-    dense_weight: float | None,
-    rerank: str | None,
-    rerank_depth: int,
-    measures: str,
-    depth: int | None,
-    candidates: Path | None,
-    compare: tuple[Path, ...],
-    exact: bool,
-    ann: bool,
-    model: str | None,
-    run: Path | None,
-    report: Path | None,
-    as_json: bool,
-) -> None:
+def evaluate(**options: Any) -> None:
     """Measure how good the answers of a collection are.
 
     With judgements: measures of each mode with confidence intervals, published figures beside
     them, and paired tests. With --ann: recall and time of the index.
     """
-    sources = _Sources(queries, qrels, dataset)
-    sources.check(ann=ann)
-    refuse_without("judgements", given=sources.judged, options=_OF_JUDGEMENTS)
-    refuse_without("a search of everything", given=candidates is None, options=["depth", "exact"])
-    refuse_without("--rerank", given=rerank is not None, options=["rerank_depth"])
-    hybrid = "hybrid" in modes
-    refuse_without("--mode hybrid", given=hybrid, options=["fusion", "dense_weight"])
-    from msmarco_qdrant.evaluation import System, evaluate_search, read_run, sweep_ann
+    given = EvaluateOptions(**options)
+    given.check()
+    plan = planned(given)
+    settings = settings_with(store=given.store, collection=given.collection)
     from msmarco_qdrant.search import SearchClient
 
-    settings = settings_with(store=store, collection=collection)
-    systems = [
-        System(mode, Fusion(fusion, dense_weight), reranked, exact)
-        for reranked in ((None,) if rerank is None else (None, rerank_depth))
-        for mode in dict.fromkeys(modes)
-    ]
-    files = _run_files(run, systems)
-    read = [str(one) for one in (queries, qrels, candidates, *compare) if one is not None]
-    for path, option in ((report, "--report"), *((path, "--run") for path in files.values())):
-        if path is not None:
-            check_output(path, option, read)
-    asked, judged = sources.read()
-    given = read_run(candidates) if candidates is not None else None
-    others = [read_run(path) for path in compare]
     with opened(settings) as place:
         client = SearchClient.open(
             place,
             collection=settings.collection,
-            model=model,
+            model=given.model,
             encoder_options=settings.encoder_options,
-            reranker=rerank,
-            bm25_only={*modes} == {"bm25"} and model is None and not ann,
+            reranker=given.rerank,
+            bm25_only={*given.modes} == {"bm25"} and given.model is None and not given.ann,
         )
-        evaluated = sweep = None
-        if sources.judged:
-            evaluated = evaluate_search(
-                client,
-                asked,
-                judged,
-                systems,
-                measures=measures,
-                depth=depth,
-                candidates=given,
-                others=others,
-                on_system=_tell,
-            )
-            _keep_runs(evaluated, files)
-        if ann:
-            sweep = sweep_ann(client, asked)
-        if report is not None:
-            facts = _facts(client, settings)
-            _write_report(report, client, (asked, judged), evaluated, sweep, facts)
-    _print(evaluated, sweep, [*files.values()], report, as_json=as_json)
+        found = _measured(client, given, plan)
+        if given.report is not None:
+            _write_report(given.report, client, plan, found)
+    _print(found, [*plan.files.values()], given.report, as_json=given.as_json)
 
 
-def _tell(system: System) -> None:
-    click.echo(f"asking: {system.name}", err=True)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What came of it."""
+
+    evaluated: Evaluated | None = None
+    sweep: AnnSweep | None = None
 
 
-def _run_files(run: Path | None, systems: Sequence[System]) -> dict[str, Path]:
-    """Where the run of each system is kept, by its name."""
-    if run is None:
-        return {}
-    if len(systems) == 1:
-        return {systems[0].name: run}
-    return {
-        system.name: run.with_name(f"{run.stem}.{system.name.replace(' ', '-')}{run.suffix}")
-        for system in systems
-    }
+# ---- asking and writing ----------------------------------------------------------------------
+
+
+def _measured(client: SearchClient, given: EvaluateOptions, plan: Plan) -> _Found:
+    """Ask and measure; runs are written as soon as they are complete."""
+    from msmarco_qdrant.evaluation import evaluate_search, sweep_ann
+
+    evaluated = sweep = None
+    if given.judged:
+        evaluated = evaluate_search(
+            client,
+            plan.queries,
+            plan.qrels,
+            plan.systems,
+            measures=given.measures,
+            depth=given.depth,
+            candidates=plan.candidates,
+            others=plan.others,
+            unjudged=bool(plan.files),
+            on_query=Progress(),
+        )
+        _keep_runs(evaluated, plan.files)
+    if given.ann:
+        click.echo(
+            f"comparing the index with exact search: {_queries(len(plan.queries))}", err=True
+        )
+        sweep = sweep_ann(client, plan.queries)
+    return _Found(evaluated, sweep)
+
+
+class Progress:
+    """Tells on standard error which system is asked, and now and then how far it is.
+
+    Args:
+        line_every_s: A line at most so often, in seconds, but for the first of each system.
+    """
+
+    def __init__(self, line_every_s: float = _LINE_EVERY_S) -> None:
+        self._line_every_s = line_every_s
+        self._next_line = 0.0
+
+    def __call__(self, system: System, asked: int, count: int) -> None:
+        """See `evaluate_search`."""
+        now = time.monotonic()
+        if asked == 0:
+            click.echo(f"asking {system.name}: {_queries(count)}", err=True)
+        elif now >= self._next_line:
+            click.echo(f"asking {system.name}: {asked:,} of {_queries(count)}", err=True)
+        else:
+            return
+        self._next_line = now + self._line_every_s
+
+
+def _queries(count: int) -> str:
+    return f"{count:,} {'query' if count == 1 else 'queries'}"
 
 
 def _keep_runs(evaluated: Evaluated, files: Mapping[str, Path]) -> None:
@@ -234,68 +194,68 @@ def _keep_runs(evaluated: Evaluated, files: Mapping[str, Path]) -> None:
                 write_run(run.rankings.items(), file)
 
 
-def _facts(client: SearchClient, settings: Settings) -> dict[str, str]:
+def _write_report(path: Path, client: SearchClient, plan: Plan, found: _Found) -> None:
+    from msmarco_qdrant._replacing import replacing_text
+    from msmarco_qdrant.evaluation import poorest_queries, report_html
+
+    evaluation = poor = None
+    if found.evaluated is not None:
+        evaluation = found.evaluated.evaluation
+        poor = poorest_queries(client, found.evaluated, plan.queries, plan.qrels)
+    title = f"Evaluation of {client.collection}"
+    html = report_html(title, _facts(client), evaluation=evaluation, poor=poor, sweep=found.sweep)
+    with replacing_text(path) as file:
+        file.write(html)
+
+
+def _facts(client: SearchClient) -> dict[str, str]:
     """What the head of a report tells, without secrets."""
-    command = shlex.join(["msmarco-qdrant", *sys.argv[1:]])
     return {
         "collection": f"{client.collection} in {client.store.dsn}",
         "model": client.metadata.encoder.model,
         "engine": client.store.capabilities.engine,
-        "command": command.replace(settings.store, client.store.dsn),
+        "command": shlex.join(_command_line(click.get_current_context(), client.store.dsn)),
         "version": __version__,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 
-def _write_report(  # what a report shows
-    path: Path,
-    client: SearchClient,
-    asked: tuple[Sequence[Query], Qrels],
-    evaluated: Evaluated | None,
-    sweep: AnnSweep | None,
-    facts: dict[str, str],
-) -> None:
-    from msmarco_qdrant._replacing import replacing_text
-    from msmarco_qdrant.evaluation import poorest_queries, report_html
-
-    html = report_html(
-        f"Evaluation of {client.collection}",
-        facts,
-        evaluation=evaluated.evaluation if evaluated is not None else None,
-        poor=poorest_queries(client, evaluated, *asked) if evaluated is not None else None,
-        sweep=sweep,
-    )
-    with replacing_text(path) as file:
-        file.write(html)
+def _command_line(context: click.Context, store: str) -> Iterator[str]:
+    """The words of the command; the store's as it may be shown."""
+    yield from context.command_path.split()
+    for option in context.command.params:
+        name = option.name or ""
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            value = store if name == "store" else context.params[name]
+            for one in value if isinstance(value, tuple) else (value,):
+                yield option.opts[0]
+                if one is not True:
+                    yield str(one)
 
 
-def _print(
-    evaluated: Evaluated | None,
-    sweep: AnnSweep | None,
-    runs: Sequence[Path],
-    report: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    from msmarco_qdrant.evaluation import (
-        evaluation_json,
-        evaluation_text,
-        sweep_json,
-        sweep_text,
-    )
+# ---- telling ---------------------------------------------------------------------------------
 
+
+def _print(found: _Found, runs: Sequence[Path], report: Path | None, *, as_json: bool) -> None:
     if as_json:
-        told: dict[str, Any] = {
-            "evaluation": evaluation_json(evaluated.evaluation) if evaluated else None,
-            "ann": sweep_json(sweep) if sweep else None,
-            "runs": [str(path) for path in runs],
-            "report": str(report) if report else None,
-        }
-        print_json(told)
+        print_json(_json(found, runs, report))
         return
-    if evaluated is not None:
-        click.echo(evaluation_text(evaluated.evaluation))
-    if sweep is not None:
-        click.echo(("\n" if evaluated else "") + sweep_text(sweep))
+    from msmarco_qdrant.evaluation import evaluation_text, sweep_text
+
+    if found.evaluated is not None:
+        click.echo(evaluation_text(found.evaluated.evaluation))
+    if found.sweep is not None:
+        click.echo(("\n" if found.evaluated else "") + sweep_text(found.sweep))
     for path in (*runs, *([report] if report else [])):
         click.echo(f"written: {path}", err=True)
+
+
+def _json(found: _Found, runs: Sequence[Path], report: Path | None) -> dict[str, Any]:
+    from msmarco_qdrant.evaluation import evaluation_json, sweep_json
+
+    return {
+        "evaluation": evaluation_json(found.evaluated.evaluation) if found.evaluated else None,
+        "ann": sweep_json(found.sweep) if found.sweep else None,
+        "runs": [str(path) for path in runs],
+        "report": str(report) if report else None,
+    }

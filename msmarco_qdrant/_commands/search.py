@@ -123,6 +123,7 @@ def search(  # noqa: PLR0913  # one for each option
     refuse_without("the index, not --exact,", given=not exact, options=["ef", "oversampling"])
     refuse_without("--mode hybrid", given=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.search_request import SearchRequest, check_phrases
 
     settings = settings_with(store=store, collection=collection)
     options: SearchOptions = {
@@ -136,6 +137,8 @@ def search(  # noqa: PLR0913  # one for each option
         "oversampling": oversampling,
         "exact": exact,
     }
+    SearchRequest(**options)  # what cannot be asked is refused before a model is loaded
+    check_phrases([phrase] if phrase is not None else [])
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
     with opened(settings) as place:

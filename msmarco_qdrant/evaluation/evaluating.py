@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -88,9 +89,9 @@ def evaluate_search(  # noqa: PLR0913  # six have defaults
         StoreError: If the engine fails.
     """
     given = [*([candidates] if candidates is not None else []), *others]
-    asked = _checked(queries, qrels, [*given, *systems], candidates)
-    wanted = depth_of(parse_measures(measures)) or _DEPTH if depth is None else depth
-    told = list(queries) if unjudged else asked
+    check_evaluation(queries, qrels, [*given, *systems], measures, candidates)
+    wanted = depth or depth_of(parse_measures(measures)) or _DEPTH
+    told = [query for query in queries if unjudged or query.qid in qrels]
     answered = []
     for system in systems:
         watched = _watched(told, system, on_query)
@@ -125,29 +126,19 @@ def check_evaluation(
         MissingExtraError: Without the extra `eval`.
     """
     parse_measures(measures)
-    _checked(queries, qrels, runs, candidates)
-
-
-def _checked(
-    queries: Collection[Query],
-    qrels: Qrels,
-    runs: Sequence[Run | System],
-    candidates: Run | None,
-) -> list[Query]:
-    """The queries that count: those with judgements."""
     check_names([run.name for run in runs])
+    for qid, count in Counter(query.qid for query in queries).items():
+        if count > 1:
+            raise UsageError(f"query {qid!r} comes {count} times: give each query a qid of its own")
     judged = judged_part({query.qid for query in queries}, qrels)
     if candidates is not None and not any(candidates.rankings.get(qid) for qid in judged):
         raise UsageError(
             f"{candidates.name!r} holds candidates of none of the {len(judged)} judged queries: "
             "was it made for these queries?"
         )
-    return [query for query in queries if query.qid in judged]
 
 
-def _watched(
-    queries: Sequence[Query], system: System, on_query: OnQuery | None
-) -> Iterator[Query]:
+def _watched(queries: Sequence[Query], system: System, on_query: OnQuery | None) -> Iterator[Query]:
     for count, query in enumerate(queries):
         if on_query is not None:
             on_query(system, count, len(queries))

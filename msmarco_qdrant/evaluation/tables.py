@@ -30,12 +30,19 @@ def evaluation_text(evaluation: Evaluation) -> str:
     notes = published_notes(evaluation)
     if notes:
         parts.append("\n".join(notes))
-    if evaluation.comparisons:
-        parts.append(_table(_comparison_rows(evaluation.comparisons)))
-        parts.append(
-            "p of a paired t test and of a permutation test, not corrected for their number"
-        )
+    for baseline in dict.fromkeys(one.baseline for one in evaluation.comparisons):
+        compared = [one for one in evaluation.comparisons if one.baseline == baseline]
+        parts.append(f"compared with {baseline}:\n\n{_table(_comparison_rows(compared))}")
+    parts.append(_explained(evaluation))
     return "\n\n".join(parts)
+
+
+def _explained(evaluation: Evaluation) -> str:
+    """What the figures in brackets and the p-values are."""
+    told = "[ ] 95 % confidence interval of the mean (bootstrap over the queries)"
+    if evaluation.comparisons:
+        told += "\np   of a paired t test and of a permutation test, not corrected for their number"
+    return told
 
 
 def queries_text(evaluation: Evaluation) -> str:
@@ -79,30 +86,29 @@ def published_notes(evaluation: Evaluation) -> list[str]:
 
 
 def _measure_rows(evaluation: Evaluation) -> list[list[str]]:
+    """Two lines a run, so that they fit a terminal: the means, and below them their intervals."""
     columns = published_columns(evaluation)
     head = ["run", *evaluation.measures]
     head += [f"{measure} ({number})" for number, (measure, _) in enumerate(columns, 1)]
     rows = [head]
     for run in evaluation.runs:
-        row = [run.name]
-        for measure in evaluation.measures:
-            value = run.values[measure]
-            row.append(f"{value.mean:.4f} {interval_text(value.interval)}")
-        for column in columns:
-            figure = published_figure(run, column)
-            row.append("-" if figure is None else f"{figure.value:.4f}")
-        rows.append(row)
+        values = [run.values[measure] for measure in evaluation.measures]
+        figures = [published_figure(run, column) for column in columns]
+        published = ["-" if figure is None else f"{figure.value:.4f}" for figure in figures]
+        rows.append([run.name, *(f"{value.mean:.4f}" for value in values), *published])
+        intervals = [interval_text(value.interval) for value in values]
+        rows.append(["", *intervals, *("" for _ in columns)])
     return rows
 
 
 def _comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
-    head = ["run", "against", "measure", "difference", "better/equal/worse", "p t", "p perm."]
+    head = ["run", "measure", "difference", "better/equal/worse", "p t", "p perm."]
     rows = [head]
     for one in comparisons:
         difference = f"{signed_text(one.mean_difference)} {interval_text(one.interval, SIGNED)}"
         counts = f"{one.wins}/{one.ties}/{one.losses}"
         tests = [p_text(one.test.t_test), p_text(one.test.permutation)]
-        rows.append([one.run, one.baseline, one.measure, difference, counts, *tests])
+        rows.append([one.run, one.measure, difference, counts, *tests])
     return rows
 
 
@@ -124,7 +130,7 @@ def p_text(value: float | None) -> str:
 
 
 def sweep_text(sweep: AnnSweep) -> str:
-    """Recall and times of each setting and `ef`."""
+    """Recall and times of each setting and `ef`; a query is named only where it lacks something."""
     head = ["setting", "ef", f"recall@{sweep.k}", "worst", "of query", "median ms", "p95 ms"]
     rows = [
         [
@@ -132,7 +138,7 @@ def sweep_text(sweep: AnnSweep) -> str:
             str(point.ef),
             f"{point.recall:.4f}",
             f"{point.worst:.4f}",
-            point.worst_qid,
+            point.worst_qid if point.worst < 1 else "-",
             f"{point.median_ms:.2f}",
             f"{point.p95_ms:.2f}",
         ]

@@ -12,14 +12,22 @@ if TYPE_CHECKING:
 
 
 def point_filter(query: PointQuery) -> models.Filter | None:
-    """The ids and the conditions of a query; None for every point."""
-    conditions = [] if query.meta_filter is None else [to_qdrant(query.meta_filter)]
-    if query.ids is None:
-        return conditions[0] if conditions else None
+    """The ids and the conditions of a query; None for every point.
+
+    A filter stands inside another one, whole: engines merge the filter of a query into those of
+    its prefetches, and conditions of which some number must hold (`min_should`) would be counted
+    twice.
+    """
+    if query.ids is None and query.meta_filter is None:
+        return None
     from qdrant_client import models
 
-    known = models.HasIdCondition(has_id=[from_id(id_) for id_ in query.ids])
-    return models.Filter(must=[known, *conditions])
+    must: list[models.Condition] = []
+    if query.ids is not None:
+        must.append(models.HasIdCondition(has_id=[from_id(id_) for id_ in query.ids]))
+    if query.meta_filter is not None:
+        must.append(to_qdrant(query.meta_filter))
+    return models.Filter(must=must)
 
 
 def from_id(point: PointId) -> int | str:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -195,7 +195,7 @@ def test_words_alone_cost_no_encoding(client: SearchClient) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
-@pytest.mark.parametrize("limit", [1, 4, 10, 30])
+@pytest.mark.parametrize("limit", [1, 4, 10, 30, 10_000])
 def test_one_passage_of_each_group(client: SearchClient, mode: SearchMode, limit: int) -> None:
     """The best of each, in the order of the whole ranking."""
     everything = client.search(_PHRASE, mode=mode, limit=60, exact=True)
@@ -207,9 +207,12 @@ def test_one_passage_of_each_group(client: SearchClient, mode: SearchMode, limit
     assert [*range(1, len(hits) + 1)] == [hit.rank for hit in hits]
 
 
-def test_what_has_no_group_is_left_out(client: SearchClient) -> None:
-    """A field that no passage has finds nothing."""
+def test_what_has_no_group_is_left_out(
+    client: SearchClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A field that no passage has finds nothing, and a warning names it."""
     assert [] == client.search(_PHRASE, group_by="nothing")
+    assert "no passage found has the field 'nothing'" in caplog.text
 
 
 # ---- reranking -----------------------------------------------------------------------------
@@ -229,6 +232,22 @@ def test_reranking_permutes_its_candidates(
     assert sorted(pids(candidates), key=lambda pid: -scores[pid]) == pids(hits)
     assert [scores[hit.pid] for hit in hits] == [hit.score for hit in hits]
     assert hits[:3] == client.search(_PHRASE, mode=mode, limit=3, rerank_depth=depth)
+
+
+def test_as_many_as_can_be_asked(client: SearchClient) -> None:
+    """The largest limit in every mode."""
+    for mode in get_args(SearchMode):
+        hits = client.search(_PHRASE, mode=mode, limit=10_000)
+        assert [*range(1, len(hits) + 1)] == [hit.rank for hit in hits]
+        assert hits[:10] == client.search(_PHRASE, mode=mode)
+
+
+def test_fewer_groups_than_wanted(client: SearchClient) -> None:
+    """Of the reranked candidates only, however many are wanted."""
+    candidates = client.search(_PHRASE, limit=8, rerank_depth=8)
+    groups = {hit.meta["doc"] for hit in candidates}
+    found = client.search(_PHRASE, limit=8, rerank_depth=8, group_by="doc")
+    assert len(groups) == len(found) < 8
 
 
 def test_reranked_groups(client: SearchClient) -> None:
@@ -277,6 +296,14 @@ def test_a_ranking_has_the_scores_of_a_search(client: SearchClient, mode: Search
     )
 
 
+def test_a_ranking_of_stop_words_has_the_scores_of_a_search(client: SearchClient) -> None:
+    """A hybrid one weighs the cosine alike, although there is nothing to add to it."""
+    phrase, asked = "the and of", [passage.pid for passage in PASSAGES]
+    scores = {h.pid: h.score for h in client.search(phrase, mode="hybrid", limit=60, exact=True)}
+    ranked = {h.pid: h.score for h in client.rank(phrase, asked, mode="hybrid")}
+    assert scores == pytest.approx(ranked, abs=1e-5)
+
+
 def test_rankings_of_several_phrases(client: SearchClient) -> None:
     """Each phrase has its own candidates; none is no error."""
     phrases, candidates = ["castle", "river", "tower"], [["1", "2"], [], ["5"]]
@@ -292,6 +319,7 @@ def test_rankings_of_several_phrases(client: SearchClient) -> None:
         (["castle"], [], "1 phrases and 0 lists"),
         (["castle"], ["12"], "lists of pids"),
         (["castle"], [[12]], "which are strings"),
+        (["castle"], [iter(["1"])], "one list for each phrase"),
         (["castle"], [["1"] * 10_001], "10,001 passages to rank"),
         ([""], [["1"]], "empty"),
     ],
@@ -317,13 +345,25 @@ def test_candidates_that_cannot_be_ranked(
         ({"oversampling": 0.5}, "oversampling=0.5"),
         ({"oversampling": float("nan")}, "oversampling=nan"),
         ({"ef": 0}, "ef of 0"),
-        ({"group_by": ""}, "group_by is empty"),
+        ({"group_by": ""}, "group_by=''"),
+        ({"group_by": 3}, "group_by=3"),
+        ({"limit": True}, "limit of True"),
+        ({"limit": 2.0}, "limit of 2.0"),
+        ({"exact": "no"}, "exact='no'"),
+        ({"rescore": 1}, "rescore=1"),
+        ({"oversampling": "2"}, "oversampling='2'"),
     ],
 )
 def test_what_cannot_be_asked(client: SearchClient, options: Any, message: str) -> None:
     """Each with what would do."""
     with pytest.raises(UsageError, match=message):
         client.search("castle", **options)
+
+
+def test_numbers_of_numpy_are_numbers(client: SearchClient) -> None:
+    """As they come out of an array."""
+    wanted: Any = np.int64(3)
+    assert 3 == len(client.search("castle", limit=wanted))
 
 
 def test_the_options_are_those_of_a_request() -> None:

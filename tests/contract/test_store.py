@@ -43,6 +43,7 @@ from msmarco_qdrant.stores import Collection, Store
 from .conftest import OpenStore
 
 DIMENSION = 4
+BY_TOKENS = Nearest(SparseVector([1, 5], [1.0, 1.0]), "bm25")
 _WHEN = "2024-05-01T12:30:00+02:00"
 UUID_ID = uuid.UUID("6ba7b810-9dad-51d1-80b4-00c04fd430c8")
 
@@ -256,6 +257,9 @@ def _field(key: str, value: Any) -> models.FieldCondition:
     return models.FieldCondition(key=key, match=models.MatchValue(value=value))
 
 
+_TWO_OF: list[models.Condition] = [_field("meta.lang", "en"), _field("meta.year", 2001)]
+
+
 @pytest.mark.parametrize(
     ("meta_filter", "expected"),
     [
@@ -285,6 +289,7 @@ def _field(key: str, value: Any) -> models.FieldCondition:
         (models.Filter(must_not=[_field("meta.lang", "fr")]), {1, 3}),
         (models.Filter(should=[_field("meta.year", 2001), _field("meta.live", True)]), {1, 2}),
         (models.Filter(must=[models.HasIdCondition(has_id=[1, 3])]), {1, 3}),
+        (models.Filter(min_should=models.MinShould(conditions=_TWO_OF, min_count=2)), {1}),
     ],
 )
 @pytest.mark.parametrize("exact", [False, True])
@@ -302,11 +307,10 @@ def test_filters(
     ]
     for point, meta in enumerate(metas, start=1):
         collection.upsert(make_batch([point], [[1, 0, 0, point]], meta=meta))
-    (points,) = collection.query([ask([1, 0, 0, 0], exact=exact, meta_filter=meta_filter)])
-    assert {point.id for point in points} == expected
-
-
-BY_TOKENS = Nearest(SparseVector([1, 5], [1.0, 1.0]), "bm25")
+    plain = ask([1, 0, 0, 0], exact=exact, meta_filter=meta_filter)
+    of_candidates = replace(plain, candidates=(plain.nearest, BY_TOKENS), depth=10)
+    for points in collection.query([plain, of_candidates]):
+        assert expected == {point.id for point in points}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from msmarco_qdrant.evaluation import Run, evaluate_runs
 from msmarco_qdrant.evaluation.tables import (
@@ -17,7 +18,7 @@ from tests.evaluation.cases import BETTER, PLAIN, QRELS, QUERIES, SWEEP, evaluat
 
 
 def test_the_table_shows_measures_beside_published_figures() -> None:
-    """A line a run; what a published figure is stands below."""
+    """Two lines a run, the means and their intervals; what a published figure is stands below."""
     lines = evaluation_text(evaluated(measures="RR@10 R@2")).splitlines()
 
     assert (
@@ -27,25 +28,38 @@ def test_the_table_shows_measures_beside_published_figures() -> None:
     assert ["run", "RR@10", "R@2", "nDCG@10", "(1)", "nDCG@10", "(2)", "RR@10", "(3)"] == (
         lines[2].split()
     )
-    assert lines[3].startswith("plain   0.5000 [0.0000, 1.0000]  0.5000 [0.0000, 1.0000]  0.4546")
+    assert lines[3].startswith("plain   0.5000            0.5000            0.4546")
+    assert "        [0.0000, 1.0000]  [0.0000, 1.0000]" == lines[4]
     assert ["0.4546", "-", "0.1729"] == lines[3].split()[-3:]
-    assert ["0.7051", "0.7345", "0.3808"] == lines[4].split()[-3:]
-    assert "(1) published: nDCG@10, TREC DL 2019, reranking the given 1,000" == lines[6]
-    assert "(3) published: RR@10, MS MARCO dev, 6,980 queries" == lines[8]
+    assert ["0.7051", "0.7345", "0.3808"] == lines[5].split()[-3:]
+    assert "(1) published: nDCG@10, TREC DL 2019, reranking the given 1,000" == lines[8]
+    assert "(3) published: RR@10, MS MARCO dev, 6,980 queries" == lines[10]
 
 
 def test_the_table_shows_comparisons() -> None:
-    """With signs, counts and both tests."""
+    """With signs, counts and both tests, below the name of the run that is compared with."""
     lines = evaluation_text(evaluated(measures="RR@10")).splitlines()
-    (row,) = (line for line in lines if line.startswith("better  plain"))
+    heading = lines.index("compared with plain:")
+    row = lines[heading + 3].split()
 
-    assert ["better", "plain", "RR@10", "+0.3333", "[-0.5000,", "+1.0000]", "2/0/1"] == (
-        row.split()[:7]
-    )
+    assert ["better", "RR@10", "+0.3333", "[-0.5000,", "+1.0000]", "2/0/1"] == row[:6]
+    assert "[ ] 95 % confidence interval of the mean (bootstrap over the queries)" == lines[-2]
     assert (
-        "p of a paired t test and of a permutation test, not corrected for their number"
-        == (lines[-1])
+        "p   of a paired t test and of a permutation test, not corrected for their number"
+        == lines[-1]
     )
+
+
+def test_the_tables_fit_a_terminal() -> None:
+    """Three measures, two published columns and long names: 100 columns."""
+    runs = [
+        Run("bm25-top100.dl19", PLAIN.rankings, "BM25"),
+        Run("hybrid reranked", BETTER.rankings),
+    ]
+    text = evaluation_text(evaluated(*runs, measures="nDCG@10 RR@10 R@100"))
+
+    assert "RR@10 (2)" in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_one_run_is_not_compared() -> None:
@@ -53,7 +67,8 @@ def test_one_run_is_not_compared() -> None:
     text = evaluation_text(evaluated(Run("x", {}), measures="RR@10"))
 
     assert "published" not in text
-    assert "p of a paired" not in text
+    assert "compared with" not in text
+    assert "permutation" not in text
 
 
 def test_what_cannot_be_told_is_a_dash() -> None:
@@ -62,7 +77,8 @@ def test_what_cannot_be_told_is_a_dash() -> None:
     text = evaluation_text(evaluation)
 
     assert "2 judged but not asked left out" in text
-    assert "plain   0.5000 -" in text
+    assert "plain   0.5000" in text
+    assert "        -\n" in text
     assert "+0.5000 -" in text
     assert "nan" not in text.lower()
 
@@ -94,6 +110,14 @@ def test_json_holds_everything() -> None:
     single = evaluation_json(evaluate_runs(QUERIES[:1], QRELS, [PLAIN, BETTER], "RR@10"))
     assert single["comparisons"][0]["p_t_test"] is None
     assert single["runs"][0]["values"]["RR@10"]["interval"] is None
+
+
+def test_no_query_is_blamed_where_all_is_found() -> None:
+    """The worst of equals is a dash."""
+    perfect = replace(SWEEP.points[0], recall=1.0, worst=1.0)
+    lines = sweep_text(replace(SWEEP, points=(perfect,))).splitlines()
+
+    assert ["none", "16", "1.0000", "1.0000", "-", "0.41", "0.60"] == lines[3].split()
 
 
 def test_a_sweep_is_shown() -> None:

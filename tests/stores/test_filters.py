@@ -155,7 +155,7 @@ def test_what_is_told_of_a_wrong_kind() -> None:
     given = to_qdrant({"x": Range(gt=1)})
     expected = (
         "'meta.x' has a payload index of kind keyword, and a range of numbers needs integer or "
-        "float"
+        "float: it may find less than there is"
     )
     assert [expected] == unserved(given, {KEY: "keyword"})
 
@@ -163,7 +163,10 @@ def test_what_is_told_of_a_wrong_kind() -> None:
 def test_what_no_index_serves_is_told() -> None:
     """There is none to recommend."""
     given = models.Filter(must=on(values_count=models.ValuesCount(gt=1)))
-    expected = "'meta.x' is asked for a count of values, which no payload index serves"
+    expected = (
+        "'meta.x' is asked for a count of values, which no payload index serves: every passage is "
+        "looked at"
+    )
     for indexes in ({}, {KEY: "keyword"}):
         assert [expected] == unserved(given, indexes)  # type: ignore[arg-type]  # a Literal
 

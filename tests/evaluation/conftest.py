@@ -1,0 +1,29 @@
+"""A client on the small collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import CostlessReranker
+from tests.evaluation.collection import PASSAGES, ListeningEncoder
+
+
+@pytest.fixture
+def listening() -> ListeningEncoder:
+    """What the client encodes phrases with."""
+    return ListeningEncoder()
+
+
+@pytest.fixture
+def client(listening: ListeningEncoder) -> Iterator[SearchClient]:
+    """A client on the small collection, in memory."""
+    store = open_store(":memory:", create=True)
+    ingest_passages(PASSAGES, store, encoder=listening, optimize=False)
+    with SearchClient.open(store, encoder=listening, reranker=CostlessReranker()) as opened:
+        yield opened
+    store.close()

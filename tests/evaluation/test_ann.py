@@ -1,0 +1,193 @@
+"""Approximate search against exact search, over collections of hashed words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from msmarco_qdrant.errors import UnsupportedError, UsageError
+from msmarco_qdrant.evaluation import sweep_ann
+from msmarco_qdrant.evaluation.records import AnnPoint
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.records import (
+    CollectionSpec,
+    Passage,
+    PointQuery,
+    Query,
+    ScoredPoint,
+    StorageSettings,
+)
+from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.testing import CostlessEncoder, DiscardingCollection, DiscardingStore
+from tests.evaluation.collection import QUERIES
+
+WORDS = [f"word{number}" for number in range(40)]
+QUANTISED = [
+    "int8, not rescored",
+    "int8, rescored",
+    "int8, rescored, oversampling 2",
+    "int8, rescored, oversampling 4",
+]
+
+
+def _texts(count: int, seed: int) -> list[str]:
+    random = Random(seed)
+    return [" ".join(random.choices(WORDS, k=12)) for _ in range(count)]
+
+
+PASSAGES = [Passage(str(number), text) for number, text in enumerate(_texts(300, 1))]
+ASKED = [Query(f"q{number}", text) for number, text in enumerate(_texts(12, 2))]
+
+
+@pytest.fixture(scope="module", params=["int8", "none"])
+def collection(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SearchClient]:
+    """A client on three hundred passages, quantised and not."""
+    place = tmp_path_factory.mktemp("ann") / "store"
+    storage = StorageSettings(quantisation=request.param)
+    ingest_passages(PASSAGES, place, encoder=CostlessEncoder(), storage=storage, optimize=False)
+    with SearchClient.open(place, encoder=CostlessEncoder()) as client:
+        yield client
+
+
+def is_quantised(client: SearchClient) -> bool:
+    """Whether the collection holds vectors of int8."""
+    return client.store.collection("msmarco").info().spec.storage.quantisation == "int8"
+
+
+def test_the_settings_are_those_of_the_collection(collection: SearchClient) -> None:
+    """Each with each ef, in order; quantised ones only where there is something quantised."""
+    sweep = sweep_ann(collection, ASKED, efs=(16, 64))
+
+    settings = [*(QUANTISED if is_quantised(collection) else []), "float32"]
+    assert [(setting, ef) for setting in settings for ef in (16, 64)] == [
+        (point.setting, point.ef) for point in sweep.points
+    ]
+    assert (10, len(ASKED)) == (sweep.k, sweep.queries)
+
+
+def test_a_huge_ef_finds_everything(collection: SearchClient) -> None:
+    """Without quantisation it is exact; times are there and in order."""
+    sweep = sweep_ann(collection, ASKED, efs=(100_000,))
+
+    (point,) = (point for point in sweep.points if point.setting == "float32")
+    assert (1.0, 1.0, "q0") == (point.recall, point.worst, point.worst_qid)
+    assert sweep.exact_ms > 0
+    assert 0 < point.median_ms <= point.p95_ms
+
+
+class _NumberEncoder(CostlessEncoder):
+    """An encoder whose vector of a number is that number."""
+
+    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        """Read the numbers."""
+        return np.array([[float(phrase)] for phrase in phrases], np.float32)
+
+
+class _ForgetfulCollection(DiscardingCollection):
+    """A collection whose approximate search with ef=16 loses as many of ten as its vector says."""
+
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
+        """Points 0 to 9, and in place of what is lost some that were not wanted."""
+        return [self._answer(query) for query in queries]
+
+    def _answer(self, query: PointQuery) -> list[ScoredPoint]:
+        lost = 0 if query.effort.exact or query.effort.ef > 16 else int(query.nearest.vector[0])  # type: ignore[index]
+        return [ScoredPoint(id_, 1.0, {}) for id_ in range(lost, 10 + lost)]
+
+
+class _ForgetfulStore(DiscardingStore):
+    """A store with a graph, of such collections."""
+
+    capabilities = replace(DiscardingStore.capabilities, ann=True)
+
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+        """Make one."""
+        self._collections[name] = _ForgetfulCollection(name, spec)
+
+
+def test_the_worst_query_is_named() -> None:
+    """Three queries lose 3, 0 and 6 of ten with an ef of 16, and none with 32."""
+    store = _ForgetfulStore()
+    ingest_passages([], store, encoder=_NumberEncoder(), optimize=False)
+    client = SearchClient(store, "msmarco", _NumberEncoder())
+    sweep = sweep_ann(
+        client, [Query("three", "3"), Query("none", "0"), Query("six", "6")], efs=(16, 32)
+    )
+
+    assert [
+        ("float32", 16, pytest.approx(0.7), 0.4, "six"),
+        ("float32", 32, 1.0, 1.0, "three"),
+    ] == [
+        (point.setting, point.ef, point.recall, point.worst, point.worst_qid)
+        for point in sweep.points
+    ]
+
+
+@pytest.mark.parametrize("k", [1, 300, 1000])
+def test_k_may_be_any_size(collection: SearchClient, k: int) -> None:
+    """One hit, all passages, and more than there are: recall is of what there is."""
+    sweep = sweep_ann(collection, ASKED[:2], k=k, efs=(1000,))
+
+    assert k == sweep.k
+    assert 1.0 == sweep.points[-1].recall
+    assert all(0 <= point.worst <= point.recall <= 1 for point in sweep.points)
+
+
+def test_one_query_is_enough(collection: SearchClient) -> None:
+    """Its time is the median and what 95 % keep within."""
+    point: AnnPoint = sweep_ann(collection, ASKED[3:4], efs=(32,)).points[-1]
+
+    assert ("q3", point.median_ms) == (point.worst_qid, point.p95_ms)
+
+
+def test_a_collection_without_a_graph_is_told(
+    collection: SearchClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Figures of exact searches must not be taken for those of the index."""
+    with caplog.at_level(logging.WARNING, "msmarco_qdrant"):
+        sweep_ann(collection, ASKED[:1], efs=(16,))
+
+    (told,) = caplog.messages
+    assert "'msmarco' has no index" in told
+    assert "each of its 300 vectors: run `msmarco-qdrant optimize` first" in told
+
+
+@pytest.mark.parametrize(
+    ("queries", "options", "message"),
+    [
+        ([], {}, "no query was given"),
+        (ASKED, {"efs": ()}, "no ef was given: expected some, such as 16, 64 and 256"),
+        (ASKED, {"efs": (16, 0)}, "ef=0: expected 1 or more"),
+        (ASKED, {"k": 0}, "k=0 and ef=16: expected 1 or more"),
+    ],
+)
+def test_what_cannot_be_compared(
+    collection: SearchClient, queries: list[Query], options: dict[str, Any], message: str
+) -> None:
+    """Told before anything is asked."""
+    with pytest.raises(UsageError, match=message):
+        sweep_ann(collection, queries, **options)
+
+
+def test_an_engine_without_a_graph_is_refused(client: SearchClient) -> None:
+    """There is nothing to compare."""
+    with pytest.raises(UnsupportedError, match="always searches exactly: there is no graph"):
+        sweep_ann(client, QUERIES)
+
+
+def test_an_empty_collection_lacks_nothing(tmp_path: Path) -> None:
+    """Nothing is found and nothing missed."""
+    encoder = CostlessEncoder()
+    ingest_passages([], tmp_path / "store", encoder=encoder, optimize=False)
+    with SearchClient.open(tmp_path / "store", encoder=encoder) as client:
+        assert {1.0} == {point.recall for point in sweep_ann(client, ASKED, efs=(16,)).points}
