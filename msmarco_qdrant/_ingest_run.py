@@ -144,8 +144,7 @@ class Run:
         if mean is not None and not assumed / 2 <= mean <= assumed * 2:
             _log.warning(
                 "the passages have %.1f BM25 tokens on average, the collection assumes %.1f: "
-                "BM25 will weigh length wrongly; a collection for such passages is better made "
-                "with Bm25Settings(avg_len=%.1f)",
+                "BM25 will weigh length wrongly; the migration SetBm25(avg_len=%.1f) mends it",
                 mean,
                 assumed,
                 mean,

@@ -298,7 +298,7 @@ def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) 
 
 
 def _check_indexes_kept(store: Store, name: str, asked: Mapping[str, PayloadIndex]) -> None:
-    """Payload indexes are made with a collection, before there is anything in it."""
+    """An ingest makes payload indexes with a collection, and leaves those of an existing one."""
     if not asked or not store.capabilities.payload_indexes:
         return
     told = store.collection(name).info().spec.payload_indexes
@@ -308,9 +308,9 @@ def _check_indexes_kept(store: Store, name: str, asked: Mapping[str, PayloadInde
         if found != kind:
             has = f"a payload index of kind {found}" if found else "no payload index"
             raise UsageError(
-                f"collection '{name}' has {has} on '{key}', you asked for {kind}: payload indexes "
-                "are made with the collection; leave it out, ingest into another collection, or "
-                "drop this one and ingest again"
+                f"collection '{name}' has {has} on '{key}', you asked for {kind}: leave it out, "
+                "and add or change the index of an existing collection with a migration "
+                "(AddPayloadIndex, `msmarco-qdrant migrate up`)"
             )
 
 

@@ -21,13 +21,14 @@ from msmarco_qdrant.errors import (
     UnsupportedError,
     UsageError,
 )
+from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.migrate import (
     MigrationStep,
     migrate_collection,
     migration_status,
     unlock_migrations,
 )
-from msmarco_qdrant.records import Bm25Settings
+from msmarco_qdrant.records import Bm25Settings, Passage
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.locks import held, migration_locks
 from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
@@ -326,6 +327,25 @@ def test_a_function_is_told_what_the_collection_is(store: Store, folder: Path) -
         "    assert plan.bm25 == store.metadata('films').bm25",
     )
     assert 1 == len(migrate_collection(store, "films", directory=folder))
+
+
+def test_an_index_that_a_server_could_not_build(folder: Path) -> None:
+    """Is a failure of the migration; when the server can, the same migration is completed."""
+    (folder / "0001_graph.py").write_text(
+        "from msmarco_qdrant.operations import SetHnsw\n"
+        "DESCRIPTION = 'a denser graph'\n"
+        "OPERATION = SetHnsw(m=32)\n"
+    )
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        ingest_passages([Passage("1", "one")], store, collection="films", encoder=CostlessEncoder())
+        server.set_status("films", "red", optimizer_error="no space left")
+        with pytest.raises(MigrationError, match=r"0001_graph failed on 'films': .*no space left"):
+            migrate_collection(store, "films", directory=folder)
+        assert (OWN,) == ledger(store)
+        server.set_status("films", "green")
+        (step,) = migrate_collection(store, "films", directory=folder)
+        assert step.cost.startswith("nothing changes; an index that is not complete is completed")
+        assert (OWN, "0001_graph") == ledger(store)
 
 
 # ---- two at once ---------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from msmarco_qdrant.inspection import describe_store
 from msmarco_qdrant.records import LockHolder
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.stores.locks import MigrationLocks, check_held, held, migration_locks
-from tests.engines import ENGINES, another_handle, new_store
 from tests.loopback import LoopbackServer, LostAnswer, Refused
 
 from .test_edge import fill, start_python
@@ -43,33 +41,6 @@ def locks(server: LoopbackServer) -> Iterator[MigrationLocks]:
     """The locks of a store on it."""
     with closing(open_store(server.url, connection=PATIENT)) as store:
         yield migration_locks(store)
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_lock_is_taken_once(engine: str, tmp_path: Path) -> None:
-    """Until it is given back by its token; another name is another lock."""
-    with new_store(engine, tmp_path) as store, another_handle(store) as other:
-        ours, theirs = migration_locks(store), migration_locks(other)
-        assert ours.holder("films") is None
-        assert holder("a") == ours.take("films", holder("a"))
-        assert holder("a") == theirs.take("films", holder("b"))
-        assert holder("c") == theirs.take("books", holder("c"))
-        assert holder("a") == theirs.release("films", "b")
-        assert holder("a") == theirs.holder("films")
-        assert ours.release("films", "a") is None
-        assert ours.release("films", "a") is None
-        assert holder("b") == theirs.take("films", holder("b"))
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_of_many_at_once_one_gets_it(engine: str, tmp_path: Path) -> None:
-    """And all the others are told of that one."""
-    with new_store(engine, tmp_path) as store, ThreadPoolExecutor(12) as pool:
-        locks = migration_locks(store)
-        wanted = [holder(f"t{number}") for number in range(12)]
-        found = set(pool.map(lambda one: locks.take("films", one), wanted))
-        assert 1 == len(found)
-        assert locks.holder("films") in found
 
 
 def test_taking_it_again_is_taking_it(locks: MigrationLocks) -> None:

@@ -1,0 +1,121 @@
+"""`kill -9` of a migration at any moment, then the same command: as if it had never been killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.encoding import Bm25Encoder
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.migrate import migrate_collection, unlock_migrations
+from msmarco_qdrant.records import Bm25Settings, HnswSettings, Passage
+from msmarco_qdrant.stores import Store, alterable, open_store
+from msmarco_qdrant.stores.locks import migration_locks
+from msmarco_qdrant.stores.points import in_token_order, point_id
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.loopback import LoopbackServer, Slow
+
+from .test_kill import run_killed, run_whole
+
+ENCODER = CostlessEncoder(256)
+COUNT = 4000  # with 256 floats each, enough for a graph that takes a moment
+OPERATIONS = {
+    "0001_threshold": "SetOptimizers(indexing_threshold_kb=100)",
+    "0002_graph": "SetHnsw(m=24)",
+    "0003_texts": "SetBm25(avg_len=4)",
+    "0004_copy": "SetStorage(quantisation='turbo4')",
+    "0005_index": "AddPayloadIndex('n', 'integer')",
+}
+
+
+def passages(count: int) -> Sequence[Passage]:
+    """Short texts of unequal lengths."""
+    return [
+        Passage(str(number), " ".join([f"w{number % 97}", *["x"] * (number % 5)]), {"n": number})
+        for number in range(count)
+    ]
+
+
+def write_migrations(folder: Path, operations: dict[str, str]) -> Path:
+    """A folder of migrations, an operation each."""
+    folder.mkdir()
+    for name, operation in operations.items():
+        (folder / f"{name}.py").write_text(
+            "from msmarco_qdrant.operations import *\n"
+            f"DESCRIPTION = {name!r}\nOPERATION = {operation}\n"
+        )
+    return folder
+
+
+def check_sparse(store: Store, count: int, settings: Bm25Settings) -> None:
+    """Every sparse vector is the one that these settings make."""
+    bm25, changed = Bm25Encoder(settings), alterable(store, "msmarco")
+    found = changed.sparse_vectors([point_id(one.pid) for one in passages(count)])
+    for one in passages(count):
+        expected = bm25.encode_passage(one.text)
+        ordered = in_token_order(expected.indices, expected.values)
+        assert ordered.indices == found[point_id(one.pid)].indices
+        assert pytest.approx(ordered.values, rel=1e-6) == found[point_id(one.pid)].values
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
+    """On Edge, twice at shares of its usual time that a seed decides, wherever that may be."""
+    rng, place = random.Random(seed), tmp_path / "store"
+    folder = write_migrations(tmp_path / "changes", OPERATIONS)
+    ingest_passages(passages(COUNT), place, encoder=ENCODER, optimize=False)
+    command = [sys.executable, "-m", "msmarco_qdrant", "migrate", "up"]
+    command += ["--store", str(place), "--dir", str(folder)]
+    for _ in range(2):
+        run_killed(command, rng.uniform(0.5, 4.0))
+    run_whole(command)
+    with closing(open_store(place)) as store:
+        info, metadata = store.collection("msmarco").info(), store.metadata("msmarco")
+        assert ("0001_create_passages", *OPERATIONS) == metadata.migrations
+        assert (HnswSettings(24, 256), "turbo4") == (info.spec.hnsw, info.spec.storage.quantisation)
+        assert {"seq": "integer", "meta.n": "integer"} == info.spec.payload_indexes
+        assert (COUNT, 2 * COUNT) == (info.points, info.indexed)
+        assert Bm25Settings(avg_len=4.0) == metadata.bm25
+        check_sparse(store, COUNT, metadata.bm25)
+
+
+def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    """On a server, in the middle of BM25: its lock is taken away, and nothing is written twice."""
+    folder = write_migrations(tmp_path / "changes", {"0001_texts": "SetBm25(avg_len=4)"})
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        ingest_passages(passages(50), store, encoder=ENCODER, optimize=False)
+        server.faults.use(
+            lambda rpc, number: (
+                Slow(600, drop_if_cancelled=True)
+                if rpc == "Points.UpdateVectors" and number == 3
+                else None
+            )
+        )
+        command = [sys.executable, "-m", "msmarco_qdrant", "migrate", "up"]
+        with subprocess.Popen(
+            [*command, "--store", server.url, "--dir", str(folder)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "MSMARCO_QDRANT_BATCH_POINTS": "10"},
+        ) as process:
+            server.requests.wait_for("UpdateVectors", 3, timeout_s=60)
+            process.kill()
+        server.faults.use(None)
+        server.settle()
+        server.requests.clear()
+        assert Bm25Settings() == store.metadata("msmarco").bm25
+        holder = migration_locks(store).holder("msmarco")
+        assert holder is not None
+        assert process.pid == holder.pid
+        unlock_migrations(store, "msmarco", holder.token)
+        assert 1 == len(migrate_collection(store, "msmarco", directory=folder))
+        written = [len(request.points) for request in server.requests.of("UpdateVectors")]
+        assert 30 == sum(written)
+        check_sparse(store, 50, Bm25Settings(avg_len=4.0))
