@@ -16,6 +16,7 @@ from msmarco_qdrant.records import (
     Nearest,
     PointId,
     PointQuery,
+    Quantisation,
     Query,
     SearchEffort,
 )
@@ -26,10 +27,10 @@ EFS = (16, 32, 64, 128, 256, 512)
 _WARMING = 32
 _PHRASES_AT_ONCE = 64
 _QUANTISED: Mapping[str, SearchEffort] = {
-    "int8, not rescored": SearchEffort(rescore=False),
-    "int8, rescored": SearchEffort(oversampling=1.0),
-    "int8, rescored, oversampling 2": SearchEffort(oversampling=2.0),
-    "int8, rescored, oversampling 4": SearchEffort(oversampling=4.0),
+    "not rescored": SearchEffort(rescore=False),
+    "rescored": SearchEffort(oversampling=1.0),
+    "rescored, oversampling 2": SearchEffort(oversampling=2.0),
+    "rescored, oversampling 4": SearchEffort(oversampling=4.0),
 }
 _UNQUANTISED: Mapping[str, SearchEffort] = {"float32": SearchEffort(quantised=False)}
 
@@ -59,13 +60,18 @@ def sweep_ann(
     _warn_without_graph(client.collection, info)
     asked = _asked(client, queries, k)
     exact_ms, exact = _timed(collection, asked, SearchEffort(exact=True))
-    settings = {**(_QUANTISED if info.spec.storage.quantisation != "none" else {}), **_UNQUANTISED}
+    settings = {**_quantised(info.spec.storage.quantisation), **_UNQUANTISED}
     points = tuple(
         _point(collection, asked, exact, queries, setting, replace(effort, ef=ef))
         for setting, effort in settings.items()
         for ef in efs
     )
     return AnnSweep(k, len(queries), median(exact_ms), points)
+
+
+def _quantised(kind: Quantisation) -> Mapping[str, SearchEffort]:
+    """The ways of searching in a quantised copy, each by the copy's kind; none if there is none."""
+    return {} if kind == "none" else {f"{kind}, {how}": one for how, one in _QUANTISED.items()}
 
 
 def _check(client: SearchClient, queries: Sequence[Query], k: int, efs: Sequence[int]) -> None:

@@ -98,7 +98,7 @@ def test_a_setting_changes_in_place(
     """The engine tells the new one, the others stay, and so do points, indexes and metadata."""
     before, spec = found(store, filled), store.collection(filled).info().spec
     if not store.capabilities.ann:
-        with pytest.raises(UnsupportedError, match="no settings of an index"):
+        with pytest.raises(UnsupportedError, match=r"no settings of an index|cannot quantise"):
             alterable(store, filled).alter(change)
         return
     assert replace(spec, hnsw=hnsw, storage=storage) == spec_after(store, filled, change)
