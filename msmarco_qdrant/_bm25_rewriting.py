@@ -16,7 +16,7 @@ from msmarco_qdrant.stores.points import in_token_order, passage_of
 if TYPE_CHECKING:
     from msmarco_qdrant.migration import Target
 
-_AT_ONCE = 1000
+_AT_ONCE = 256
 _FIELDS = ("pid", "text", "meta", "seq")
 _FLOAT32_STEP = 1e-6  # two weights that differ less are the same float32
 
