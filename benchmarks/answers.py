@@ -83,41 +83,36 @@ def search_everything(
     report: Report, client: SearchClient, dl19: Task, dev: Task, weights: Sequence[float]
 ) -> None:
     """Every mode and weight over the whole collection, and the test of the best against dense."""
-    systems = {
-        "dense": System("dense"),
-        "bm25": System("bm25"),
-        "hybrid, rrf": System("hybrid", Fusion("rrf")),
-        "hybrid, dbsf": System("hybrid", Fusion("dbsf")),
-        **{f"hybrid, convex {w:g}": System("hybrid", Fusion("convex", w)) for w in weights},
-    }
+    fusions = [Fusion("rrf"), Fusion("dbsf"), *(Fusion("convex", w) for w in weights)]
+    systems = [System("dense"), System("bm25"), *(labelled(fusion) for fusion in fusions)]
     answered = {
-        kind: evaluate_runs(
-            asked.queries,
-            asked.qrels,
-            [
-                Run(name, search_run(client, asked.queries, system, DEPTH).rankings)
-                for name, system in systems.items()
-            ],
-            asked.measures,
-        )
+        kind: evaluate_search(
+            client, asked.queries, asked.qrels, systems, measures=asked.measures, depth=DEPTH
+        ).evaluation
         for kind, asked in (("dl19", dl19), ("dev", dev))
     }
     rows = []
-    for name, system in systems.items():
+    for system in systems:
         values = {
-            "dev RR@10": mean(answered["dev"], name, "RR@10"),
-            "DL 19 nDCG@10": mean(answered["dl19"], name, "nDCG@10"),
-            "DL 19 R@100": mean(answered["dl19"], name, "R@100"),
+            "dev RR@10": mean(answered["dev"], system.name, "RR@10"),
+            "DL 19 nDCG@10": mean(answered["dl19"], system.name, "nDCG@10"),
+            "DL 19 R@100": mean(answered["dl19"], system.name, "R@100"),
         }
         took = milliseconds(client, dl19.queries, system)
-        shown = (name, *(f"{value:.4f}" for value in values.values()), f"{took:.1f}")
+        shown = (system.name, *(f"{value:.4f}" for value in values.values()), f"{took:.1f}")
         rows.append(Row(shown, {**values, "ms": took}))
     report.table(("search", "dev RR@10", "DL 19 nDCG@10", "DL 19 R@100", "ms a phrase"), rows)
     best = max(
-        (name for name in systems if "convex" in name),
+        (system.name for system in systems if "convex" in system.name),
         key=lambda name: mean(answered["dev"], name, "RR@10"),
     )
     test_differences(report, answered, best)
+
+
+def labelled(fusion: Fusion) -> System:
+    """A hybrid search, called by its fusion and the weight that is tried."""
+    weight = "" if fusion.dense_weight is None else f" {fusion.dense_weight:g}"
+    return System("hybrid", fusion, label=f"hybrid, {fusion.method}{weight}")
 
 
 def test_differences(report: Report, answered: dict[str, Evaluation], best: str) -> None:

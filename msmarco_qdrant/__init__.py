@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         load_reranker,
     )
     from msmarco_qdrant.errors import MsmarcoQdrantError
-    from msmarco_qdrant.filters import Exists, Not, Range
+    from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
     from msmarco_qdrant.ingest import ingest_passages
     from msmarco_qdrant.inspection import describe_store
     from msmarco_qdrant.migrate import migrate_collection, migration_status
@@ -68,6 +68,7 @@ _HOME = {
     "Fusion": "records",
     "Hit": "records",
     "IngestReport": "records",
+    "MetaFilter": "filters",
     "MsmarcoQdrantError": "errors",
     "Not": "filters",
     "PUBLISHED_MODELS": "catalog",
@@ -110,6 +111,7 @@ __all__ = [
     "Fusion",
     "Hit",
     "IngestReport",
+    "MetaFilter",
     "MsmarcoQdrantError",
     "Not",
     "Passage",

@@ -256,11 +256,13 @@ def check_output(path: Path, option: str, inputs: Sequence[str]) -> None:
 
     Raises:
         UsageError: If it is one of the inputs.
-        OutputError: If its directory cannot be written, or it is a directory.
+        OutputError: If its directory cannot be written, or it is no regular file.
     """
     if str(path) == "-":
         raise UsageError(f"{option} takes the name of a file; standard output is for the summary")
     if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
         raise UsageError(f"{option} {path} is what is read; name another file")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise OutputError(f"{path} is no regular file: pass {option} with the name of one")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: pass {option} with a place you may write")

@@ -92,13 +92,16 @@ class Not:
     condition: Condition
 
 
-Condition: TypeAlias = "Scalar | Sequence[Scalar] | Range | Exists | Not"
+Condition: TypeAlias = Scalar | Sequence[Scalar] | Range | Exists | Not
 """A value, any one of several, or one of the forms above."""
 
 MetaFilter: TypeAlias = Mapping[str, Condition]
 """Conditions on `meta` fields, all of which hold; dots in a field's name go into objects."""
 
-SearchFilter: TypeAlias = "MetaFilter | models.Filter"
+if TYPE_CHECKING:
+    SearchFilter: TypeAlias = MetaFilter | models.Filter
+else:  # for those who read hints at run time, without an import of qdrant-client
+    SearchFilter = MetaFilter | Any
 """What a search takes: conditions on `meta` fields, or a filter as Qdrant itself has it, whose keys
 are those of the payload (`meta.year`)."""
 

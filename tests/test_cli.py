@@ -90,12 +90,7 @@ def good_source(path: Path) -> str:
         "search phrase --limit 10001",
         "search phrase --filter =en",
         "search --queries q.tsv --run r.txt --depth 0",
-        "search phrase --depth 5",
-        "search phrase --rerank-depth 5",
-        "search phrase --fusion rrf",
-        "search phrase --mode bm25 --dense-weight 0.5",
         "search phrase --mode sparse",
-        "search --queries q.tsv --run r.txt --limit 5",
         "ingest x.tsv --yes",
         "get",
         "get 1 2",
@@ -913,21 +908,6 @@ def test_outputs_do_not_replace_inputs(place: Place, tmp_path: Path) -> None:
         assert "is what is read; name another file" in done.err
     assert ("1,one\n", "1\tlondon\n") == (source.read_text(), queries.read_text())
     assert not Path("new").exists()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["x", "--depth", "5"],
-        ["--queries", "q", "--run", "r", "--limit", "5"],
-    ],
-)
-def test_options_without_effect_are_refused(arguments: list[str]) -> None:
-    """An option of the other form of search is a misunderstanding."""
-    done = command("search", *arguments)
-
-    assert 2 == done.status
-    assert " goes with " in done.err
 
 
 def test_an_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import subprocess
 import sys
 from collections import UserDict
 from datetime import UTC, date, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import qdrant_edge
 from qdrant_client import models
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import Exists, Not, Range, as_moment, check_filter
+from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, as_moment, check_filter
+from msmarco_qdrant.search_request import SearchOptions
 
 NOON = datetime(2024, 5, 1, 12)
 
@@ -133,6 +134,15 @@ def test_conditions_are_values() -> None:
     """Equal when they say the same, and of use as keys."""
     assert {Range(gt=1), Exists(), Not("x")} == {Range(gt=1), Exists(), Not("x")}
     assert Range(gt=1) != Range(gte=1)
+
+
+def test_hints_can_be_read_at_run_time() -> None:
+    """As tools that make forms or documents of them do."""
+    hints = get_type_hints(SearchOptions)
+    assert SearchOptions.__annotations__.keys() == hints.keys()
+    assert {type(None), Any, MetaFilter} == {*get_args(hints["meta_filter"])}
+    assert (str | None) == hints["group_by"]
+    assert {Exists, Not, Range} < {*get_args(get_type_hints(Not)["condition"])}
 
 
 def test_it_costs_no_engine() -> None:

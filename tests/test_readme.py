@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -64,6 +66,16 @@ def test_the_python_runs_and_prints_what_it_says(
         said = said_after(block) or next(unsaid)
         assert without_last_digits(said) == without_last_digits(output.getvalue())
     assert [] == list(unsaid)
+
+
+def test_the_python_is_typed(tmp_path: Path) -> None:
+    """As mypy has it with the project's settings, which are strict; it remembers the package."""
+    files = [tmp_path / f"block_{number}.py" for number, _ in enumerate(blocks("python"))]
+    for file, block in zip(files, blocks("python"), strict=True):
+        file.write_text(block)
+    command = [sys.executable, "-m", "mypy", *map(str, files)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr), done.stdout
 
 
 def test_every_command_is_in_the_table() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -27,7 +27,8 @@ from msmarco_qdrant._version import __version__
 from msmarco_qdrant.records import SearchMode
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.evaluation import AnnSweep, Evaluated, System
+    from msmarco_qdrant.evaluation import AnnSweep, Evaluated, Run, System
+    from msmarco_qdrant.records import Hit, Query
     from msmarco_qdrant.search import SearchClient
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -88,7 +89,8 @@ _LINE_EVERY_S = 10.0
     "--run",
     type=_FILE,
     metavar="FILE",
-    help="Keep the TREC run; of several modes NAME.trec becomes NAME.dense.trec and so on.",
+    help="Keep the TREC run, packed if FILE ends in .gz; of several modes NAME.trec becomes "
+    "NAME.dense.trec and so on.",
 )
 @click.option("--report", type=_FILE, metavar="FILE", help="Write an HTML report with plots.")
 @json_option
@@ -113,16 +115,21 @@ def evaluate(**options: Any) -> None:
             reranker=given.rerank,
             bm25_only={*given.modes} == {"bm25"} and given.model is None and not given.ann,
         )
-        found = _measured(client, given, plan)
+        found = _Found()
+        try:
+            _measure(client, given, plan, found)
+        finally:  # what was measured is told, whatever comes after it
+            _print(found, given)
         if given.report is not None:
             _write_report(given.report, client, plan, found)
-    _print(found, [*plan.files.values()], given.report, as_json=given.as_json)
+            _tell_written(given.report, given)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Found:
-    """What came of it."""
+    """What came of it until now."""
 
+    runs: list[Path] = field(default_factory=list)
     evaluated: Evaluated | None = None
     sweep: AnnSweep | None = None
 
@@ -130,13 +137,21 @@ class _Found:
 # ---- asking and writing ----------------------------------------------------------------------
 
 
-def _measured(client: SearchClient, given: EvaluateOptions, plan: Plan) -> _Found:
-    """Ask and measure; runs are written as soon as they are complete."""
-    from msmarco_qdrant.evaluation import evaluate_search, sweep_ann
+def _measure(client: SearchClient, given: EvaluateOptions, plan: Plan, found: _Found) -> None:
+    """Ask and measure; each run is written as soon as it is complete."""
+    from msmarco_qdrant.evaluation import evaluate_search, save_run, sweep_ann
+    from msmarco_qdrant.evaluation.ann import check_sweep
 
-    evaluated = sweep = None
+    def keep(run: Run) -> None:
+        if run.name in plan.files:
+            save_run(plan.files[run.name], run.rankings.items())
+            found.runs.append(plan.files[run.name])
+            _tell_written(plan.files[run.name], given)
+
+    if given.ann:
+        check_sweep(client, plan.queries)
     if given.judged:
-        evaluated = evaluate_search(
+        found.evaluated = evaluate_search(
             client,
             plan.queries,
             plan.qrels,
@@ -147,14 +162,25 @@ def _measured(client: SearchClient, given: EvaluateOptions, plan: Plan) -> _Foun
             others=plan.others,
             unjudged=bool(plan.files),
             on_query=Progress(),
+            on_answer=_check_pids if plan.files else None,
+            on_run=keep,
         )
-        _keep_runs(evaluated, plan.files)
     if given.ann:
-        click.echo(
-            f"comparing the index with exact search: {_queries(len(plan.queries))}", err=True
+        asked = _queries(len(plan.queries))
+        click.echo(f"comparing the index with exact search: {asked}", err=True)
+        found.sweep = sweep_ann(
+            client,
+            plan.queries,
+            on_setting=lambda name, ef: click.echo(f"asking {name}, ef {ef}: {asked}", err=True),
         )
-        sweep = sweep_ann(client, plan.queries)
-    return _Found(evaluated, sweep)
+
+
+def _check_pids(_: Query, hits: Sequence[Hit]) -> None:
+    """Refuse what a run cannot hold as soon as it comes."""
+    from msmarco_qdrant.evaluation.runs import check_id
+
+    for hit in hits:
+        check_id(hit.pid)
 
 
 class Progress:
@@ -184,16 +210,6 @@ def _queries(count: int) -> str:
     return f"{count:,} {'query' if count == 1 else 'queries'}"
 
 
-def _keep_runs(evaluated: Evaluated, files: Mapping[str, Path]) -> None:
-    from msmarco_qdrant._replacing import replacing_text
-    from msmarco_qdrant.evaluation import write_run
-
-    for run in evaluated.runs:
-        if run.name in files:
-            with replacing_text(files[run.name]) as file:
-                write_run(run.rankings.items(), file)
-
-
 def _write_report(path: Path, client: SearchClient, plan: Plan, found: _Found) -> None:
     from msmarco_qdrant._replacing import replacing_text
     from msmarco_qdrant.evaluation import poorest_queries, report_html
@@ -209,8 +225,8 @@ def _write_report(path: Path, client: SearchClient, plan: Plan, found: _Found) -
 
 
 def _facts(client: SearchClient) -> dict[str, str]:
-    """What the head of a report tells, without secrets."""
-    return {
+    """What the head of a report tells, without secrets; a path may be no UTF-8."""
+    facts = {
         "collection": f"{client.collection} in {client.store.dsn}",
         "model": client.metadata.encoder.model,
         "engine": client.store.capabilities.engine,
@@ -218,6 +234,7 @@ def _facts(client: SearchClient) -> dict[str, str]:
         "version": __version__,
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+    return {name: click.format_filename(fact) for name, fact in facts.items()}
 
 
 def _command_line(context: click.Context, store: str) -> Iterator[str]:
@@ -236,9 +253,11 @@ def _command_line(context: click.Context, store: str) -> Iterator[str]:
 # ---- telling ---------------------------------------------------------------------------------
 
 
-def _print(found: _Found, runs: Sequence[Path], report: Path | None, *, as_json: bool) -> None:
-    if as_json:
-        print_json(_json(found, runs, report))
+def _print(found: _Found, given: EvaluateOptions) -> None:
+    if found.evaluated is None and found.sweep is None:
+        return
+    if given.as_json:
+        print_json(_json(found, given.report))
         return
     from msmarco_qdrant.evaluation import evaluation_text, sweep_text
 
@@ -246,16 +265,19 @@ def _print(found: _Found, runs: Sequence[Path], report: Path | None, *, as_json:
         click.echo(evaluation_text(found.evaluated.evaluation))
     if found.sweep is not None:
         click.echo(("\n" if found.evaluated else "") + sweep_text(found.sweep))
-    for path in (*runs, *([report] if report else [])):
-        click.echo(f"written: {path}", err=True)
 
 
-def _json(found: _Found, runs: Sequence[Path], report: Path | None) -> dict[str, Any]:
+def _tell_written(path: Path, given: EvaluateOptions) -> None:
+    if not given.as_json:
+        click.echo(f"written: {click.format_filename(path)}", err=True)
+
+
+def _json(found: _Found, report: Path | None) -> dict[str, Any]:
     from msmarco_qdrant.evaluation import evaluation_json, sweep_json
 
     return {
         "evaluation": evaluation_json(found.evaluated.evaluation) if found.evaluated else None,
         "ann": sweep_json(found.sweep) if found.sweep else None,
-        "runs": [str(path) for path in runs],
-        "report": str(report) if report else None,
+        "runs": [click.format_filename(path) for path in found.runs],
+        "report": click.format_filename(report) if report else None,
     }

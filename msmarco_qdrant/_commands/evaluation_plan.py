@@ -131,7 +131,7 @@ def planned(given: EvaluateOptions) -> Plan:
         OutputError: For a file that cannot be written.
         MissingExtraError: If a library is missing that will be needed.
     """
-    from msmarco_qdrant.evaluation import check_evaluation, report_html
+    from msmarco_qdrant.evaluation import check_evaluation
 
     systems = given.systems()
     files = _run_files(given.run, systems)
@@ -144,10 +144,28 @@ def planned(given: EvaluateOptions) -> Plan:
             *others,
             *systems,
         ]
-        check_evaluation(queries, qrels, compared, given.measures, candidates)
+        check_evaluation(
+            queries,
+            qrels,
+            compared,
+            given.measures,
+            candidates,
+            depth=given.depth,
+            unjudged=bool(files),
+        )
+        if files:
+            _check_qids(queries)
     if given.report is not None:
-        report_html("", {})  # so that a library that is missing is told now
+        _try_report()
     return Plan(queries, qrels, systems, candidates, others, files)
+
+
+def _try_report() -> None:
+    """Make a report of nothing, so that a library that is missing is told now."""
+    from msmarco_qdrant.evaluation import AnnPoint, AnnSweep, report_html
+
+    point = AnnPoint("", 1, 1.0, 1.0, "", 1.0, 1.0)
+    report_html("", {}, sweep=AnnSweep(1, 1, 1.0, (point,)))
 
 
 def _run_files(run: Path | None, systems: Sequence[System]) -> dict[str, Path]:
@@ -156,10 +174,22 @@ def _run_files(run: Path | None, systems: Sequence[System]) -> dict[str, Path]:
         return {}
     if len(systems) == 1:
         return {systems[0].name: run}
+    packed = ".gz" if run.suffix == ".gz" else ""
+    plain = run.with_suffix("") if packed else run
     return {
-        system.name: run.with_name(f"{run.stem}.{system.name.replace(' ', '-')}{run.suffix}")
+        system.name: run.with_name(
+            f"{plain.stem}.{system.name.replace(' ', '-')}{plain.suffix}{packed}"
+        )
         for system in systems
     }
+
+
+def _check_qids(queries: Sequence[Query]) -> None:
+    """Refuse what a run cannot hold; pids are looked at as they come."""
+    from msmarco_qdrant.evaluation.runs import check_id
+
+    for query in queries:
+        check_id(query.qid)
 
 
 def _check_outputs(given: EvaluateOptions, runs: Sequence[Path]) -> None:
@@ -182,7 +212,7 @@ def _read_runs(given: EvaluateOptions, systems: Sequence[System]) -> tuple[Run |
     runs = [read_run(path) for path in paths]
     names = Counter([*(system.name for system in systems), *(run.name for run in runs)])
     told = [
-        run if names[run.name] == 1 else replace(run, name=str(path))
+        run if names[run.name] == 1 else replace(run, name=click.format_filename(path))
         for run, path in zip(runs, paths, strict=True)
     ]
     return (None, told) if given.candidates is None else (told[0], told[1:])

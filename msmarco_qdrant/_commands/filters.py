@@ -141,8 +141,8 @@ def _readings(value: str, index: PayloadIndex | None) -> list[Scalar]:
 
 def _all_readings(value: str) -> list[Scalar]:
     readings: list[Scalar] = [value]
-    if value in ("true", "false"):
-        readings.append(value == "true")
+    if value.lower() in ("true", "false"):  # Python writes True and False
+        readings.append(value.lower() == "true")
     with suppress(ValueError):
         number = float(value)
         if abs(number) < 2**53:  # where a float equals one integer only, and never for NaN

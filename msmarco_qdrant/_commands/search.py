@@ -162,14 +162,12 @@ def search(  # noqa: PLR0913  # one for each option
 def _search_many(
     client: SearchClient, queries: Path, run: Path, options: SearchOptions, *, as_json: bool
 ) -> None:
-    from msmarco_qdrant._replacing import replacing_text
     from msmarco_qdrant.corpus import read_queries
-    from msmarco_qdrant.evaluation import run_queries, write_run
+    from msmarco_qdrant.evaluation import run_queries, save_run
 
     answers = run_queries(client, read_queries(queries), options)
     rankings = ((query.qid, [(hit.pid, hit.score) for hit in hits]) for query, hits in answers)
-    with replacing_text(run) as file:
-        count = write_run(rankings, file)
+    count = save_run(run, rankings)
     if as_json:
         print_json({"queries": count, "run": str(run)})
     else:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.qrels import read_qrels
     from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep, Evaluation, Qrels, Run
     from msmarco_qdrant.evaluation.report import report_html
-    from msmarco_qdrant.evaluation.runs import collect_run, read_run, write_run
+    from msmarco_qdrant.evaluation.runs import collect_run, read_run, save_run, write_run
     from msmarco_qdrant.evaluation.searching import System, rank_run, run_queries, search_run
     from msmarco_qdrant.evaluation.tables import (
         evaluation_json,
@@ -58,6 +58,7 @@ _HOME = {
     "read_run": "runs",
     "report_html": "report",
     "run_queries": "searching",
+    "save_run": "runs",
     "search_run": "searching",
     "sweep_ann": "ann",
     "sweep_json": "tables",
@@ -91,6 +92,7 @@ __all__ = [
     "read_run",
     "report_html",
     "run_queries",
+    "save_run",
     "search_run",
     "sweep_ann",
     "sweep_json",

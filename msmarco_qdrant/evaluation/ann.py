@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, median, quantiles
+from typing import TypeAlias
 
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import UnsupportedError, UsageError
@@ -34,11 +35,18 @@ _QUANTISED: Mapping[str, SearchEffort] = {
 }
 _UNQUANTISED: Mapping[str, SearchEffort] = {"float32": SearchEffort(quantised=False)}
 
+OnSetting: TypeAlias = Callable[[str, int], None]
+
 _log = logging.getLogger(__name__)
 
 
 def sweep_ann(
-    client: SearchClient, queries: Sequence[Query], *, k: int = 10, efs: Sequence[int] = EFS
+    client: SearchClient,
+    queries: Sequence[Query],
+    *,
+    k: int = 10,
+    efs: Sequence[int] = EFS,
+    on_setting: OnSetting | None = None,
 ) -> AnnSweep:
     """Measure recall and time of approximate search for each `ef` and way of rescoring.
 
@@ -48,25 +56,29 @@ def sweep_ann(
             a ready vector to ids without payload.
         k: How many of the exact search's hits are to be found.
         efs: Candidates considered in the graph, one or more numbers. One under `k` counts as `k`.
+        on_setting: Called with each setting's name and `ef` before it is measured.
 
     Raises:
         UsageError: Without queries or `efs`, or for a `k` or `ef` under 1.
         UnsupportedError: If the engine always searches exactly.
         StoreError: If the engine fails.
     """
-    _check(client, queries, k, efs)
+    check_sweep(client, queries, k=k, efs=efs)
     collection = client.store.collection(client.collection)
     info = collection.info()
     _warn_without_graph(client.collection, info)
     asked = _asked(client, queries, k)
     exact_ms, exact = _timed(collection, asked, SearchEffort(exact=True))
     settings = {**_quantised(info.spec.storage.quantisation), **_UNQUANTISED}
-    points = tuple(
-        _point(collection, asked, exact, queries, setting, replace(effort, ef=ef))
-        for setting, effort in settings.items()
-        for ef in efs
-    )
-    return AnnSweep(k, len(queries), median(exact_ms), points)
+    points = []
+    for setting, effort in settings.items():
+        for ef in efs:
+            if on_setting is not None:
+                on_setting(setting, ef)
+            points.append(
+                _point(collection, asked, exact, queries, setting, replace(effort, ef=ef))
+            )
+    return AnnSweep(k, len(queries), median(exact_ms), tuple(points))
 
 
 def _quantised(kind: Quantisation) -> Mapping[str, SearchEffort]:
@@ -74,7 +86,15 @@ def _quantised(kind: Quantisation) -> Mapping[str, SearchEffort]:
     return {} if kind == "none" else {f"{kind}, {how}": one for how, one in _QUANTISED.items()}
 
 
-def _check(client: SearchClient, queries: Sequence[Query], k: int, efs: Sequence[int]) -> None:
+def check_sweep(
+    client: SearchClient, queries: Sequence[Query], *, k: int = 10, efs: Sequence[int] = EFS
+) -> None:
+    """Refuse what `sweep_ann` would, before anything is asked.
+
+    Raises:
+        UsageError: See `sweep_ann`.
+        UnsupportedError: See `sweep_ann`.
+    """
     if not queries:
         raise UsageError("no query was given: there is nothing to compare")
     if not efs:

@@ -1,5 +1,8 @@
 """The adapter of `ir_measures`: which measures there are, and their value for each query.
 
+Queries are handed on as numbers: some of the programs behind it take nothing else, or take `a-1`
+and `b-1` for one query.
+
 The order of a run is decided in `msmarco_qdrant.evaluation.runs` and handed on as ranks. Given
 the scores themselves, the libraries behind `ir_measures` break ties each in their own way: a
 query could have one first passage for nDCG@10 and another for RR@10.
@@ -15,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import MissingExtraError, UsageError
 from msmarco_qdrant.evaluation.records import Qrels, Ranking, Run
 
@@ -23,8 +27,12 @@ DEFAULT_MEASURES = "nDCG@10 RR@10 R@100"
 
 _EXAMPLES = "nDCG@10, RR@10, RR(rel=2)@10, R@100, R@1000, AP, P@10, Success@10, Judged@10"
 _BETWEEN = re.compile(r"[\s,]+(?![^()]*\))")  # not inside the parentheses of parameters
+_PROBE = "1"  # a qid: gdeval, which computes ERR, takes numbers only
+_GDEVAL_GRADE = 4  # the highest grade that gdeval accepts
+_QUERIES_AT_ONCE = 256  # their rankings are copied for the library
 # What its parser and providers raise; they use assertions for validation.
 _REFUSALS = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
     LookupError,
@@ -55,7 +63,7 @@ def parse_measures(text: str) -> tuple[str, ...]:
         raise UsageError(f"no measure was given; some are: {_EXAMPLES}")
     parsed = [_parse(library, name) for name in names]
     for name, measure in zip(names, parsed, strict=True):
-        _calculate(library, name, measure, {"q": {"p": 1}}, {"q": {"p": 1.0}})
+        _calculate(library, name, measure, {_PROBE: {"p": 1}}, {_PROBE: {"p": 1.0}})
     return tuple(dict.fromkeys(str(measure) for measure in parsed))
 
 
@@ -88,13 +96,17 @@ def measure_run(measures: Sequence[str], qrels: Qrels, run: Run) -> dict[str, di
         MissingExtraError: Without the extra `eval`.
     """
     library = _ir_measures()
-    judged = {qid: dict(grades) for qid, grades in qrels.items()}
-    ranks = {qid: _ranks(run.rankings.get(qid, ())) for qid in judged}
-    answered = {qid: of_query for qid, of_query in ranks.items() if of_query}
-    return {
-        name: _calculate(library, name, _parse(library, name), judged, answered)
-        for name in measures
-    }
+    parsed = {name: _parse(library, name) for name in measures}
+    values: dict[str, dict[str, float]] = {name: {} for name in measures}
+    for qids in in_batches(qrels, _QUERIES_AT_ONCE):
+        numbers = {qid: str(number) for number, qid in enumerate(qids, start=1)}
+        judged = {number: dict(qrels[qid]) for qid, number in numbers.items()}
+        ranks = {number: _ranks(run.rankings.get(qid, ())) for qid, number in numbers.items()}
+        answered = {number: of_query for number, of_query in ranks.items() if of_query}
+        for name, measure in parsed.items():
+            found = _calculate(library, name, measure, judged, answered)
+            values[name] |= {qid: _finite(found[numbers[qid]], name, qid) for qid in qids}
+    return values
 
 
 def _ranks(ranking: Ranking) -> dict[str, float]:
@@ -123,15 +135,30 @@ def _calculate(
     judged: Mapping[str, Mapping[str, int]],
     answered: Mapping[str, Mapping[str, float]],
 ) -> dict[str, float]:
+    _check_grades(name, measure, judged)
     try:
         metrics = list(library.iter_calc([measure], judged, answered))
     except _REFUSALS as exc:
         raise UsageError(f"measure {name!r} cannot be computed here: {exc or 'no reason'}") from exc
-    found = {metric.query_id: float(metric.value) for metric in metrics}
-    for qid, value in found.items():
-        if not math.isfinite(value):
-            raise UsageError(f"measure {name!r} has no value for query {qid!r}: leave it out")
-    return {qid: found[qid] for qid in judged}
+    return {metric.query_id: float(metric.value) for metric in metrics}
+
+
+def _finite(value: float, name: str, qid: str) -> float:
+    if not math.isfinite(value):
+        raise UsageError(f"measure {name!r} has no value for query {qid!r}: leave it out")
+    return value
+
+
+def _check_grades(name: str, measure: Any, judged: Qrels) -> None:
+    """Refuse what gdeval, a program of its own, would end at with words on standard error."""
+    if measure.NAME != "ERR" and measure.params.get("dcg") != "exp-log2":
+        return
+    grade = max((grade for grades in judged.values() for grade in grades.values()), default=0)
+    if grade > _GDEVAL_GRADE:
+        raise UsageError(
+            f"measure {name!r} is of grades up to {_GDEVAL_GRADE}, and there is one of {grade}: "
+            "leave it out"
+        )
 
 
 def _ir_measures() -> ModuleType:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.catalog import find_published
@@ -12,6 +13,8 @@ from msmarco_qdrant.evaluation.runs import collect_run
 from msmarco_qdrant.records import Fusion, Hit, Query, SearchMode
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.search_request import CONVEX, SearchOptions
+
+OnAnswer: TypeAlias = Callable[[Query, Sequence[Hit]], None]
 
 _QUERIES_PER_BATCH = 32
 
@@ -25,17 +28,24 @@ class System:
         fusion: How "hybrid" makes one ranking of two.
         rerank_depth: How many of the best the client's cross-encoder scores again; None for none.
         exact: Compare with every vector, instead of following the graph.
+        label: What tables call it; None for a name that tells what differs from the default.
     """
 
     mode: SearchMode = "dense"
     fusion: Fusion = CONVEX
     rerank_depth: int | None = None
     exact: bool = False
+    label: str | None = None
 
     @property
     def name(self) -> str:
-        """What tables call it."""
-        return self.mode if self.rerank_depth is None else f"{self.mode} reranked"
+        """What tables call it: "dense exact", "hybrid rrf", "hybrid 0.5 reranked", or its label."""
+        if self.label is not None:
+            return self.label
+        words = [self.mode, *(_differing(self.fusion) if self.mode == "hybrid" else ())]
+        words += ["exact"] if self.exact else []
+        words += ["reranked"] if self.rerank_depth is not None else []
+        return " ".join(words)
 
     def options(self, depth: int) -> SearchOptions:
         """The options of a search for so many hits; a reranked one has no more than it reranks."""
@@ -48,19 +58,50 @@ class System:
         }
 
 
-def search_run(client: SearchClient, queries: Iterable[Query], system: System, depth: int) -> Run:
+def _differing(fusion: Fusion) -> Iterator[str]:
+    """What of a fusion is not the default, in words."""
+    if fusion.method != CONVEX.method:
+        yield fusion.method
+    if fusion.dense_weight is not None:
+        yield f"{fusion.dense_weight:g}"
+    if fusion.depth != CONVEX.depth:
+        yield f"depth={fusion.depth}"
+    if fusion.k != CONVEX.k:
+        yield f"k={fusion.k}"
+
+
+def search_run(
+    client: SearchClient,
+    queries: Iterable[Query],
+    system: System,
+    depth: int,
+    *,
+    on_answer: OnAnswer | None = None,
+) -> Run:
     """What a system finds for each query, `depth` hits at most.
+
+    Args:
+        client: Where to search.
+        queries: What to ask.
+        system: How.
+        depth: Hits a query.
+        on_answer: Called with each query and its hits as they come.
 
     Raises:
         UsageError: For an option that cannot be served, an empty query, or one that comes twice.
         StoreError: If the engine fails.
     """
     answers = run_queries(client, queries, system.options(depth))
-    return collect_run(system.name, answers, _model(client, system))
+    return collect_run(system.name, _told(answers, on_answer), _model(client, system))
 
 
 def rank_run(
-    client: SearchClient, queries: Iterable[Query], system: System, candidates: Run
+    client: SearchClient,
+    queries: Iterable[Query],
+    system: System,
+    candidates: Run,
+    *,
+    on_answer: OnAnswer | None = None,
 ) -> Run:
     """How a system ranks the given candidates of each query, and nothing else.
 
@@ -71,6 +112,7 @@ def rank_run(
         queries: Those without candidates are left out.
         system: How to score them.
         candidates: The passages of each query.
+        on_answer: Called with each query and its hits as they come.
 
     Raises:
         UsageError: For an empty query or one that comes twice, or too many candidates.
@@ -89,7 +131,16 @@ def rank_run(
             )
             yield from zip(batch, ranked, strict=True)
 
-    return collect_run(system.name, answers(), _model(client, system))
+    return collect_run(system.name, _told(answers(), on_answer), _model(client, system))
+
+
+def _told(
+    answers: Iterable[tuple[Query, list[Hit]]], on_answer: OnAnswer | None
+) -> Iterator[tuple[Query, list[Hit]]]:
+    for query, hits in answers:
+        if on_answer is not None:
+            on_answer(query, hits)
+        yield query, hits
 
 
 def run_queries(

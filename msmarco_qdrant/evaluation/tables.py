@@ -123,7 +123,11 @@ def signed_text(value: float) -> str:
 
 
 def p_text(value: float | None) -> str:
-    """Four decimals, "<0.0001" for less, or a dash."""
+    """Four decimals, "<0.0001" for less, or a dash.
+
+    A permutation test of 9,999 resamples never tells less than 0.0002: that is its "as small as
+    can be told", while a t test's may be as small as it likes.
+    """
     if value is None:
         return "-"
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"

@@ -166,12 +166,37 @@ def unserved(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> list[
         A sentence for each such field, in the filter's order.
     """
     kinds = {canonical_key(key): kind for key, kind in indexes.items()}
-    found: dict[str, str] = {}
+    found: dict[str, list[_Need]] = {}
     for need in _needs(given, ""):
         key = canonical_key(need.key)
-        if not need.served_by(kinds.get(key)):
-            found.setdefault(key, need.told(kinds.get(key)))
-    return list(found.values())
+        found.setdefault(key, []).append(need)
+    told = (_told(needs, kinds.get(key)) for key, needs in found.items())
+    return [sentence for sentence in told if sentence]
+
+
+def _told(needs: Sequence[_Need], kind: str | None) -> str | None:
+    """What is told of a key, None if its index serves all needs.
+
+    That is the need whose index would serve the others, too, if there is one. `--filter year=2001`
+    has none: it asks for a string or a number, and an index of the wrong one would find nothing.
+    """
+    lacking = [need for need in needs if not need.served_by(kind)]
+    choosy = [need for need in lacking if need.kinds] or lacking[:1]
+    for need in choosy:
+        if all({*(need.kinds or ())} <= {*(other.kinds or ())} for other in choosy):
+            return need.told(kind)
+    return _told_of_several(needs, kind) if choosy else None
+
+
+def _told_of_several(needs: Sequence[_Need], kind: str | None) -> str:
+    *others, last = dict.fromkeys(one for need in needs for one in need.kinds or ())
+    advice = f"index it as what it holds: {', '.join(others)} or {last}"
+    if kind is None:
+        return f"'{needs[0].key}' has no payload index ({advice}): every passage is looked at"
+    return (
+        f"'{needs[0].key}' has a payload index of kind {kind} ({advice}): it may find less than "
+        "there is"
+    )
 
 
 def _needs(given: models.Filter, prefix: str) -> Iterator[_Need]:

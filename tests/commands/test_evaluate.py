@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant._commands.evaluate import Progress
+from msmarco_qdrant._commands.evaluation_plan import _run_files
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.evaluation import System, read_run
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.quickstart import sample_passages
+from msmarco_qdrant.records import Passage
 from msmarco_qdrant.stores import Connection
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
@@ -173,6 +177,71 @@ def test_a_kept_run_has_the_same_figures(words: str) -> None:
 
 
 @pytest.mark.usefixtures("_files")
+def test_a_packed_run_is_packed(words: str) -> None:
+    """As its name says, for one system and for several, whose names stand before the ending."""
+    by_words(words, "--run", "plain.trec")
+    assert 0 == by_words(words, "--run", "kept.trec.gz").status
+
+    assert Path("plain.trec").read_bytes() == gzip.decompress(Path("kept.trec.gz").read_bytes())
+    assert read_run("plain.trec").rankings == read_run("kept.trec.gz").rankings
+    given = {"kept.trec.gz": "kept.bm25.trec.gz", "kept": "kept.bm25", "a.b.gz": "a.bm25.b.gz"}
+    for name, expected in given.items():
+        files = _run_files(Path("x") / name, [System("bm25"), System()])
+        assert Path("x") / expected == files["bm25"]
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_run_is_kept_whatever_comes_after_it(words: str) -> None:
+    """The report cannot be written: the run is, and the table was told."""
+    done = by_words(words, "--run", "kept.trec", "--report", "r" * 250)
+
+    assert 1 == done.status
+    assert {"q1", "q2", "q3", "q4"} == {*read_run("kept.trec").rankings}
+    assert "judged queries: 3" in done.out
+    assert "written: kept.trec\nError: cannot write rrr" in done.err
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_pid_that_a_run_cannot_hold_is_told_as_it_comes(tmp_path: Path) -> None:
+    """By the first system, in words; without a run it may be what it likes."""
+    passages = [*PASSAGES, Passage("a b", "castle castle")]
+    place = str(tmp_path / "store")
+    ingest_passages(passages, place, encoder=CostlessEncoder(), optimize=False)
+    done = by_words(place, "--run", "a.trec", "--json")
+
+    assert (2, "") == (done.status, done.out)
+    assert "asking bm25: 4 queries\nError: 'a b' holds white space: a TREC run" in done.err
+    assert not Path("a.trec").exists()
+    assert 0 == by_words(place).status
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_file_may_have_any_name(words: str) -> None:
+    """One whose bytes are no text is told with what can be told, everywhere."""
+    name = os.fsdecode(b"a\xff.trec")
+    write_run(name, q1="ab")
+    arguments = ("--compare", name, "--run", os.fsdecode(b"b\xff.trec"), "--report", "r.html")
+    told = by_words(words, *arguments)
+    as_json = by_words(words, *arguments, "--json")
+
+    assert "a\ufffd  " in told.out
+    assert "written: b\ufffd.trec\n" in told.err
+    assert ["a\ufffd", "bm25"] == [*figures(as_json)]
+    assert ["b\ufffd.trec"] == json.loads(as_json.out)["runs"]
+    assert "--compare &#39;a\ufffd.trec&#39;" in Path("r.html").read_text()
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_shallow_run_is_told(words: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its columns are not what their heads say."""
+    assert 0 == by_words(words, "--depth", "3").status
+
+    assert [
+        "a depth of 3 is less than RR@10 looks at: what stands below counts as not found"
+    ] == caplog.messages
+
+
+@pytest.mark.usefixtures("_files")
 def test_a_run_that_cannot_be_told_apart_is_refused(words: str) -> None:
     """The same file twice, before anything is asked."""
     write_run("a.trec", q1="ab")
@@ -318,6 +387,10 @@ def test_help_costs_nothing() -> None:
         ("--qrels others.txt", 2, "are these the judgements of these queries?"),
         ("--measures mrr", 2, "measure 'mrr' is unknown; some are: nDCG@10, RR@10"),
         ("--measures mrr --depth 5", 2, "measure 'mrr' is unknown"),
+        ("--measures Accuracy", 2, "measure 'Accuracy' cannot be computed here: float division"),
+        ("--measures R@20000", 2, "measure 'R@20000' looks at 20,000 hits a query"),
+        ("--candidates many.trec", 2, "'many' holds 10,001 candidates of query 'q1'"),
+        ("--queries spaces.tsv --run a.trec", 2, "'q 1' holds white space: a TREC run cannot hold"),
         ("--compare bad.trec", 1, "bad.trec:1: 5 columns, expected 6: qid Q0 pid rank score tag"),
         ("--candidates bad.trec", 1, "bad.trec:1: 5 columns, expected 6"),
         ("--candidates none.trec", 1, "no such file: none.trec"),
@@ -341,6 +414,9 @@ def test_a_mistake_is_one_line(words: str, arguments: str, status: int, message:
     Path("bad.trec").write_text("q1 Q0 a 1 0.5\n")
     write_run("q9.trec", q9="ab")
     write_run("xy.trec", q1="xy")
+    pids = "".join(f"q1 Q0 {pid} 1 1 x\n" for pid in range(10_001))
+    Path("many.trec").write_text(pids)
+    Path("spaces.tsv").write_text(QUERIES + "q 1\tcastle\n")
     before = sorted(Path().iterdir())
 
     done = by_words(words, *arguments.split())
@@ -455,7 +531,9 @@ def test_the_index_is_compared(sample: str, caplog: pytest.LogCaptureFixture) ->
     assert (10, 4) == (told["ann"]["k"], told["ann"]["queries"])
     assert 1.0 == told["ann"]["points"][-1]["recall"]
     assert alone.out.startswith("queries: 4; exact search: ")
-    assert "comparing the index with exact search: 4 queries\nwritten: r\n" in alone.err
+    settings = [f"asking {p['setting']}, ef {p['ef']}: 4 queries" for p in told["ann"]["points"]]
+    expected = ["comparing the index with exact search: 4 queries", *settings, "written: r"]
+    assert expected == alone.err.splitlines()[-len(expected) :]
     assert "<h2>Approximate search</h2>" in Path("r").read_text()
     assert "'msmarco' has no index" in caplog.text
 
@@ -516,8 +594,9 @@ def test_one_passage_of_each_value(filled: str) -> None:
     ],
 )
 def test_search_refuses_options_without_effect(arguments: str, message: str) -> None:
-    """With what they go with."""
+    """With what they go with; nothing is made."""
     done = command("search", *arguments.split())
 
     assert (2, "") == (done.status, done.out)
     assert f"Error: {message}" in done.err
+    assert [] == [*Path().iterdir()]

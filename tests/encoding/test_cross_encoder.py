@@ -112,6 +112,29 @@ def test_scores_in_bfloat16_are_near(architecture: Architecture, tiny_pairs: Tin
     np.testing.assert_allclose(reranker.scores(PAIRS), expected, rtol=0, atol=BFLOAT16_TOLERANCE)
 
 
+def _high(model: PreTrainedModel) -> None:
+    """Logits around 12, as good passages have them."""
+    head = cast("Any", model).classifier
+    getattr(head, "out_proj", head).bias.data.fill_(12)
+
+
+@every_architecture
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_the_best_do_not_tie(precision: Any, architecture: Architecture, tmp_path: Path) -> None:
+    """The head is in float32: between 8 and 16, bfloat16 has steps of 0.0625, and float16 0.0078.
+
+    Two passages that differ have different scores in each precision.
+    """
+    directory = save_tiny_pairs(tmp_path / "high", PairRecipe(architecture), _high)
+    reranker = load_reranker(directory, device="cpu", precision=precision)
+    pairs = [("how big is london", text) for text in texts_of_lengths(range(2, 42))]
+    expected = _predicted(directory, pairs)
+    scores = reranker.scores(pairs)
+    assert 8 < scores.min() < scores.max() < 16
+    assert (len(pairs), len(pairs)) == (len({*expected.tolist()}), len({*scores.tolist()}))
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=BFLOAT16_TOLERANCE)
+
+
 @every_architecture
 def test_scores_of_the_tiny_models_differ(
     architecture: Architecture, tiny_pairs: TinyPairs
@@ -241,8 +264,11 @@ def test_threads_get_what_one_would(
 
 
 def _overflow_in_half_precision(model: PreTrainedModel) -> None:
-    """A bias that float32 holds and float16 rounds to infinity."""
-    cast("Any", model).classifier.bias.data.fill_(1e5)
+    """What attention sums up is scaled by 2**30 and back: infinite in float16, in float32 equal."""
+    layer = cast("Any", model).bert.encoder.layer[0].attention
+    layer.self.value.weight.data *= 2.0**30
+    layer.self.value.bias.data *= 2.0**30
+    layer.output.dense.weight.data *= 2.0**-30
 
 
 def _poison(model: PreTrainedModel) -> None:

@@ -65,13 +65,17 @@ def is_quantised(client: SearchClient) -> bool:
 
 
 def test_the_settings_are_those_of_the_collection(collection: SearchClient) -> None:
-    """Each with each ef, in order; quantised ones only where there is something quantised."""
-    sweep = sweep_ann(collection, ASKED, efs=(16, 64))
+    """Each with each ef, in order and told; quantised ones only where something is quantised."""
+    told: list[tuple[str, int]] = []
+    sweep = sweep_ann(
+        collection, ASKED, efs=(16, 64), on_setting=lambda name, ef: told.append((name, ef))
+    )
 
     settings = [*(QUANTISED if is_quantised(collection) else []), "float32"]
     assert [(setting, ef) for setting in settings for ef in (16, 64)] == [
         (point.setting, point.ef) for point in sweep.points
     ]
+    assert [(point.setting, point.ef) for point in sweep.points] == told
     assert (10, len(ASKED)) == (sweep.k, sweep.queries)
 
 

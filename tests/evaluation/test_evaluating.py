@@ -16,6 +16,7 @@ from msmarco_qdrant.evaluation import (
     evaluate_search,
     poorest_queries,
 )
+from msmarco_qdrant.records import Fusion, Query
 from msmarco_qdrant.search import SearchClient
 from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
 
@@ -164,8 +165,23 @@ def test_candidates_of_another_collection_are_refused(client: SearchClient) -> N
         ({"others": [Run("dense", {})]}, "two runs have one name: dense, dense"),
         ({"systems": []}, "no run was given"),
         ({"queries": [*QUERIES, *QUERIES]}, "query 'q1' comes 2 times"),
-        ({"systems": [System(), System(exact=True)]}, "two runs have one name"),
+        ({"systems": [System(), System(label="dense")]}, "two runs have one name"),
         ({"candidates": Run("given", {"q4": [("a", 1.0)]})}, "none of the 3 judged queries"),
+        (
+            {"candidates": Run("given", {"q1": [(str(pid), 1.0) for pid in range(10_001)]})},
+            "'given' holds 10,001 candidates of query 'q1': expected at most 10,000",
+        ),
+        (
+            {"measures": "RR@10 R@20000 R@100"},
+            "measure 'R@20000' looks at 20,000 hits a query, and a search has at most 10,000",
+        ),
+        ({"depth": 10_001}, "a limit of 10001 cannot be served"),
+        ({"depth": 0}, "a limit of 0 cannot be served"),
+        ({"systems": [System(), System(rerank_depth=0)]}, "a rerank_depth of 0"),
+        ({"systems": [System(), System("sparse")]}, "the mode 'sparse' is unknown"),  # type: ignore[arg-type]
+        ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "query 'q3' cannot be asked: the phrase"),
+        ({"queries": [*QUERIES[:2], Query("q3", "a\udcff")]}, "'q3' .* holds a lone surrogate"),
+        ({"measures": "ERR@10", "qrels": {"q1": {"b": 5}}}, "of grades up to 4, and there is one"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_once(
@@ -177,6 +193,81 @@ def test_what_cannot_be_meant_is_refused_at_once(
         evaluate_search(client, **given)
 
     assert [] == listening.asked
+
+
+def test_what_is_not_asked_is_not_refused(client: SearchClient) -> None:
+    """A query without judgements, unless it is wanted; a deep measure of a run that is shallow."""
+    queries = [*QUERIES[:3], Query("q4", " ")]
+    for options in ({"depth": 5}, {"candidates": CANDIDATES}):
+        evaluate_search(client, queries, QRELS, [System()], measures="R@20000", **options)
+    with pytest.raises(UsageError, match="query 'q4' cannot be asked"):
+        evaluate_search(client, queries, QRELS, [System()], measures="RR@10", unjudged=True)
+
+
+def test_a_shallow_run_is_told(client: SearchClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with the measures whose columns are not what their heads say."""
+    systems = [System(), System("bm25")]
+    evaluate_search(client, QUERIES, QRELS, systems, measures="nDCG@10 R@100 P@3 AP", depth=3)
+    evaluate_search(client, QUERIES, QRELS, systems, measures="RR@5 P@3", depth=3)
+    evaluate_search(client, QUERIES, QRELS, systems, measures="RR@3", depth=3)
+
+    end = "at: what stands below counts as not found"
+    assert [
+        f"a depth of 3 is less than nDCG@10 and R@100 look {end}",
+        f"a depth of 3 is less than RR@5 looks {end}",
+    ] == caplog.messages
+
+
+def test_a_run_is_given_when_it_is_complete(client: SearchClient) -> None:
+    """Before the next system is asked: what fails later takes nothing away."""
+    told: list[str] = []
+    with pytest.raises(UsageError, match="without a reranker"):
+        evaluate_search(
+            SearchClient(client.store, "msmarco", client.encoder),
+            QUERIES,
+            QRELS,
+            [System(), System("bm25"), System(rerank_depth=5)],
+            measures="RR@10",
+            on_query=lambda system, asked, _: told.append(f"{system.name} {asked}"),
+            on_answer=lambda query, hits: told.append(f"{query.qid} {hits[0].pid}"),
+            on_run=lambda run: told.append(f"{run.name}: {len(run.rankings)}"),
+        )
+
+    asked = [f"dense {count}" for count in range(3)]
+    assert [*asked, "q1 a", "q2 c", "q3 g", "dense: 3"] == told[:7]
+    assert "bm25: 3" == told[-1]
+
+
+def test_no_candidate_is_told_after_the_first_system(
+    client: SearchClient, listening: ListeningEncoder
+) -> None:
+    """The others would lack the same."""
+    given, asked = Run("given", {"q1": [("x", 2.0)]}), list[str]()
+    with pytest.raises(UsageError, match="none of the 1 candidates is in the collection"):
+        evaluate_search(
+            client,
+            QUERIES,
+            QRELS,
+            [System("bm25"), System()],
+            measures="RR@10",
+            candidates=given,
+            on_run=lambda run: asked.append(run.name),
+        )
+
+    assert ([], []) == (listening.asked, asked)
+
+
+def test_fusions_are_compared_in_one_call(client: SearchClient) -> None:
+    """Each under a name of its own."""
+    systems = [
+        System("hybrid"),
+        System("hybrid", Fusion("rrf")),
+        System("hybrid", Fusion(dense_weight=0.5)),
+        System("hybrid", Fusion(dense_weight=0.0), label="words"),
+    ]
+    found = evaluate_search(client, QUERIES, QRELS, systems, measures="RR@10")
+
+    assert ["hybrid", "hybrid rrf", "hybrid 0.5", "words"] == [*means(found, "RR@10")]
 
 
 def test_an_evaluation_is_checked_without_a_client() -> None:

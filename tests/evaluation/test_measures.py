@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +55,7 @@ def test_measures_are_parsed(text: str, expected: tuple[str, ...]) -> None:
         ("nDCG@1.5", "the cut-off is 1.5"),
         ("P@True", "the cut-off is True"),
         ("R", "measure 'R' cannot be computed here"),
+        ("Accuracy", "measure 'Accuracy' cannot be computed here: float division by zero"),
         ("P(depth=1)@3", r"measure 'P\(depth=1\)@3' cannot be computed here"),
         (" , ", "no measure was given; some are: nDCG@10"),
     ],
@@ -87,6 +90,49 @@ def test_a_query_without_relevant_passages_counts_nothing() -> None:
     run = Run("x", {"q": [("a", 1.0)], "unjudged": [("a", 1.0)]})
 
     assert {"nDCG@10": {"q": 0.0}} == measure_run(["nDCG@10"], {"q": {"a": 0}}, run)
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="gdeval, which computes it, needs perl")
+def test_a_program_of_its_own_gets_numbers(capfd: pytest.CaptureFixture[str]) -> None:
+    """By hand: grades 1 and 3 of 4 stop 1/16 and 7/16; gdeval takes a-1 and b-1 for one query."""
+    assert ("ERR@10",) == parse_measures("ERR@10")
+    run = Run("x", {"a-1": [("p", 1.0)], "b-1": [("x", 2.0), ("p", 1.0)]})
+    values = measure_run(["ERR@10"], {"a-1": {"p": 1}, "b-1": {"p": 3}, "c": {"p": 1}}, run)
+
+    assert {"a-1": 1 / 16, "b-1": 7 / 32, "c": 0.0} == pytest.approx(values["ERR@10"], abs=1e-5)
+    for name in ("ERR@10", "nDCG(dcg='exp-log2')@10"):
+        with pytest.raises(UsageError, match="of grades up to 4, and there is one of 5"):
+            measure_run([name], {"q": {"p": 5}}, run)
+    assert ("", "") == tuple(capfd.readouterr())
+
+
+def test_a_program_that_is_missing_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a process of its own: which programs there are is looked up once."""
+    program = (
+        "from msmarco_qdrant.cli import main; import sys; from pathlib import Path;"
+        "Path('q').write_text('1\\ta\\n'); Path('r').write_text('1 0 a 1\\n');"
+        "sys.exit(main('evaluate --queries q --qrels r --measures ERR@10'.split()))"
+    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+
+    err = capfd.readouterr().err
+    assert 2 == done.returncode
+    assert "Error: measure 'ERR@10' cannot be computed here: Unsupported measures" in err
+    assert "perl" in err
+
+
+def test_many_queries_are_measured() -> None:
+    """In parts, in the order of the judgements."""
+    qids = [f"q{number}" for number in range(600)]
+    run = Run("x", {qid: [("b", 2.0), ("a", 1.0)] for qid in qids[::2]})
+
+    values = measure_run(["RR@10"], {qid: {"a": 1} for qid in qids}, run)["RR@10"]
+
+    assert qids == [*values]
+    assert [0.5, 0.0] * 300 == [*values.values()]
 
 
 def test_all_measures_see_one_order() -> None:

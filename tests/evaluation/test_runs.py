@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import tracemalloc
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from msmarco_qdrant.errors import SourceError, UsageError
-from msmarco_qdrant.evaluation import Run, collect_run, read_run, write_run
-from msmarco_qdrant.evaluation.runs import ordered
+from msmarco_qdrant.evaluation import Run, collect_run, read_run, save_run, write_run
+from msmarco_qdrant.evaluation.runs import PackedRanking, ordered
 from msmarco_qdrant.records import Hit, Query
 
 LINES = b"q1 Q0 b 1 2.5 tag\nq1\tQ0\ta\t2\t3.5e0\ttag\r\n\nq2 Q0 a 1 -1 tag"
@@ -97,6 +100,73 @@ def test_a_written_run_is_read_again(tmp_path: Path) -> None:
 
     assert rankings == read_run(path).rankings
     assert "q1 Q0 a 1 0.12345679 msmarco-qdrant" == path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ["kept.trec", "kept.trec.gz"])
+def test_a_saved_run_is_read_again(tmp_path: Path, name: str) -> None:
+    """Packed where its name says so; the same bytes every time; nothing beside it."""
+    rankings = {"q1": [("b", 0.5), ("a", 0.25)], "q2": []}
+    path = tmp_path / name
+    assert 2 == save_run(path, rankings.items())
+    first = path.read_bytes()
+    assert 2 == save_run(path, rankings.items(), tag="msmarco-qdrant")
+
+    assert first == path.read_bytes()
+    assert name.endswith(".gz") == (first[:2] == b"\x1f\x8b")
+    assert ("kept", {"q1": rankings["q1"]}) == (read_run(path).name, read_run(path).rankings)
+    assert [path] == [*tmp_path.iterdir()]
+
+
+def test_a_run_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    """Neither half of it nor a new one in the old one's place."""
+    path = tmp_path / "kept.trec.gz"
+    save_run(path, [("q1", [("a", 1.0)])])
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="holds white space"):
+        save_run(path, [("q1", [("a", 1.0)]), ("q2", [("a b", 1.0)])])
+
+    assert (before, [path]) == (path.read_bytes(), [*tmp_path.iterdir()])
+
+
+def test_a_name_is_text(tmp_path: Path) -> None:
+    """Whatever bytes the file's name has: tables, JSON and pages have to hold it."""
+    path = tmp_path / os.fsdecode(b"bm\xff25.trec")
+    path.write_bytes(LINES)
+
+    assert "bm\ufffd25" == read_run(path).name
+
+
+def test_a_ranking_is_a_sequence() -> None:
+    """As a list of pairs is, which it equals."""
+    pairs = [("b", 2.0), ("a", 1.0), ("c", -0.5)]
+    ranking = PackedRanking([pid for pid, _ in pairs], [score for _, score in pairs])
+
+    assert pairs == ranking
+    assert ranking == PackedRanking("bac", [2.0, 1.0, -0.5])
+    assert (3, ("c", -0.5), pairs[:2]) == (len(ranking), ranking[-1], ranking[:2])
+    assert (pairs, pairs[::-1], repr(pairs)) == ([*ranking], [*reversed(ranking)], repr(ranking))
+    assert ("a", 1.0) in ranking
+    for other in (pairs[:2], [], None, PackedRanking("bac", [2.0, 1.0, 0.5])):
+        assert ranking != other
+    with pytest.raises(IndexError):
+        ranking[3]
+
+
+def test_a_run_is_small() -> None:
+    """Of two systems over the same passages the second costs less than 20 bytes a passage."""
+    random = Random(1)
+    scores = [random.random() for _ in range(1000)]
+    pids = [str(random.randrange(10**6, 10**7)) for _ in range(1000)]
+    first = ordered(dict(zip(pids, scores, strict=True)))
+    tracemalloc.start()
+    try:
+        second = ordered({str(int(pid)): score for pid, score in zip(pids, scores, strict=True)})
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert first == second
+    assert used < 20 * len(second)
 
 
 @pytest.mark.parametrize(("qid", "pid"), [("q 1", "a"), ("q1", "a\tb"), ("q1", "")])

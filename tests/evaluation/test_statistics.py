@@ -9,7 +9,8 @@ import pytest
 
 from msmarco_qdrant.errors import MissingExtraError
 from msmarco_qdrant.evaluation.records import Interval, PairedTest
-from msmarco_qdrant.evaluation.statistics import mean_interval, paired_test
+from msmarco_qdrant.evaluation.statistics import RESAMPLES, mean_interval, paired_test
+from msmarco_qdrant.evaluation.tables import p_text
 
 VALUES = [((place * 37) % 101) / 100 for place in range(60)]  # spread over 0 to 1
 
@@ -94,6 +95,15 @@ def test_tests_at_the_edges(differences: list[float], expected: PairedTest) -> N
     found = paired_test(differences)
 
     assert pytest.approx(expected) == found
+
+
+def test_the_smallest_p_values() -> None:
+    """Of drawn signs 2 in 10,000, as both tails count; a t test's has no end."""
+    found = paired_test([1.0 + value for value in VALUES])
+
+    assert found.t_test is not None
+    assert ("0.0002", "<0.0001") == (p_text(found.permutation), p_text(found.t_test))
+    assert pytest.approx(2 / (RESAMPLES + 1)) == found.permutation
 
 
 def test_statistics_without_their_extra_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

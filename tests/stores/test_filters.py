@@ -160,6 +160,58 @@ def test_what_is_told_of_a_wrong_kind() -> None:
     assert [expected] == unserved(given, {KEY: "keyword"})
 
 
+@pytest.mark.parametrize(
+    ("condition", "kinds"),
+    [
+        (["2001", 2001, 2001.0], "keyword, integer or float"),
+        (["2.5", 2.5], "keyword, integer or float"),
+        (["true", True], "keyword or bool"),
+        (["2001", 2001, True], "keyword, integer or bool"),
+    ],
+)
+def test_what_is_told_where_values_are_of_several_types(condition: Any, kinds: str) -> None:
+    """None is put before the others: by an index of the wrong one, nothing would be found."""
+    advice = f"(index it as what it holds: {kinds})"
+    expected = {
+        None: f"'meta.x' has no payload index {advice}: every passage is looked at",
+        "datetime": (
+            f"'meta.x' has a payload index of kind datetime {advice}: it may find less than there "
+            "is"
+        ),
+    }
+    for negated in (False, True):
+        given = to_qdrant({"x": Not(condition) if negated else condition})
+        for kind, told in expected.items():
+            assert [told] == unserved(given, {KEY: kind} if kind else {})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        on(range=models.Range(gt=1)),
+        on(is_empty=False),
+        on(values_count=models.ValuesCount(gt=1)),
+    ],
+)
+def test_what_is_told_where_one_index_would_do(condition: models.FieldCondition) -> None:
+    """Of several conditions on a field, the one that leaves the least choice, first or last."""
+    expected = (
+        "'meta.x' has no payload index (integer would serve a match of integers): every passage "
+        "is looked at"
+    )
+    assert [expected] == unserved(models.Filter(must=[value(1), condition]), {})
+    assert [expected] == unserved(models.Filter(must=[condition, value(1)]), {})
+
+
+def test_the_kind_that_is_there_may_be_the_right_one() -> None:
+    """It is among those that the field may hold."""
+    expected = (
+        "'meta.x' has a payload index of kind keyword (index it as what it holds: keyword, integer "
+        "or bool): it may find less than there is"
+    )
+    assert [expected] == unserved(to_qdrant({"x": ["1", 1, True]}), {KEY: "keyword"})
+
+
 def test_what_no_index_serves_is_told() -> None:
     """There is none to recommend."""
     given = models.Filter(must=on(values_count=models.ValuesCount(gt=1)))
