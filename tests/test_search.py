@@ -157,7 +157,7 @@ def test_a_closed_client_answers_no_more(filled: Path, encoder: CostlessEncoder)
     [
         (lambda client: client.search(None), "a phrase is a string"),
         (lambda client: client.search("\ud800"), "lone surrogate"),
-        (lambda client: client.search("x", limit="5"), "limit of 5"),
+        (lambda client: client.search("x", limit="5"), "limit of '5'"),
         (lambda client: client.search("x", limit=2.0), "limit of 2.0"),
         (lambda client: client.search_many(iter(["x"])), "list of phrases"),
         (lambda client: client.search("x", meta_filter=["lang"]), "mapping"),
