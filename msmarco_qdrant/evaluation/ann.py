@@ -110,9 +110,17 @@ def check_sweep(
 def _warn_without_graph(name: str, info: CollectionInfo) -> None:
     """Say so where approximate search has no graph to follow, and is exact, or nearly.
 
-    Sparse vectors are indexed as they are written and are counted with the dense ones.
+    Sparse vectors are indexed as they are written and are counted with the dense ones; so are, on
+    Edge, those that were replaced since the graph was built: then there are more than two a point.
     """
-    if info.indexed <= info.points:
+    if info.indexed > 2 * info.points:
+        _log.warning(
+            "the index of '%s' is older than many of its %s vectors, and a search compares with "
+            "each of those that it lacks: run `msmarco-qdrant optimize` first",
+            name,
+            f"{info.points:,}",
+        )
+    elif info.indexed <= info.points:
         _log.warning(
             "'%s' has no index, so every search of it compares with each of its %s vectors: run "
             "`msmarco-qdrant optimize` first (a small collection gets none)",

@@ -23,10 +23,13 @@ from msmarco_qdrant.records import (
     PointQuery,
     Query,
     ScoredPoint,
+    SettingsChange,
     StorageSettings,
 )
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.stores import alterable
 from msmarco_qdrant.testing import CostlessEncoder, DiscardingCollection, DiscardingStore
+from tests.engines import new_store
 from tests.evaluation.collection import QUERIES
 
 WORDS = [f"word{number}" for number in range(40)]
@@ -164,6 +167,26 @@ def test_a_collection_without_a_graph_is_told(
     (told,) = caplog.messages
     assert "'msmarco' has no index" in told
     assert "each of its 300 vectors: run `msmarco-qdrant optimize` first" in told
+
+
+def test_an_index_of_older_vectors_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The replaced ones are still counted as indexed, but a search cannot find by their graph."""
+    with new_store("edge", tmp_path) as store:
+        ingest_passages(PASSAGES, store, encoder=CostlessEncoder())
+        alterable(store, "msmarco").alter(SettingsChange(indexing_threshold_kb=1))
+        store.collection("msmarco").optimize()
+        with SearchClient.open(store, encoder=CostlessEncoder()) as client:
+            caplog.clear()
+            sweep_ann(client, ASKED[:1], efs=(16,))
+            assert [] == caplog.messages
+            changed = [Passage(one.pid, f"{one.text} again") for one in PASSAGES]
+            ingest_passages(changed, store, encoder=CostlessEncoder(), optimize=False)
+            caplog.clear()
+            sweep_ann(client, ASKED[:1], efs=(16,))
+    (told,) = caplog.messages
+    assert "the index of 'msmarco' is older than many of its 300 vectors" in told
 
 
 @pytest.mark.parametrize(
