@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, runtime_checkable
 
 from msmarco_qdrant.errors import StoreError, StoreInUseError, UnsupportedError
@@ -70,7 +70,12 @@ def held(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
         pid=os.getpid(),
         since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-    found = locks.take(name, ours)
+    try:
+        found = locks.take(name, ours)
+    except BaseException:  # it may be ours all the same, and nobody would know
+        with suppress(StoreError):  # what is told is why it could not be taken
+            locks.release(name, ours.token)
+        raise
     if found.token != ours.token:
         raise StoreInUseError(
             f"'{name}' is being migrated by {described(found)}: wait for it to end; if it is gone, "

@@ -11,11 +11,22 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from qdrant_client import QdrantClient
 
-from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreInUseError
+from msmarco_qdrant.errors import (
+    StoreAccessError,
+    StoreCorruptError,
+    StoreInUseError,
+    StoreUnavailableError,
+)
 from msmarco_qdrant.inspection import describe_store
 from msmarco_qdrant.records import LockHolder
 from msmarco_qdrant.stores import Connection, open_store
-from msmarco_qdrant.stores.locks import MigrationLocks, check_held, held, migration_locks
+from msmarco_qdrant.stores.locks import (
+    MigrationLocks,
+    ProcessLocks,
+    check_held,
+    held,
+    migration_locks,
+)
 from tests.loopback import LoopbackServer, LostAnswer, Refused
 
 from .test_edge import fill, start_python
@@ -117,6 +128,43 @@ def test_the_collection_of_locks_is_no_collection_of_passages(
     assert [{}, {}] == [record.vector for record in found]
     with closing(open_store(server.url)) as store:
         assert () == describe_store(store).collections
+
+
+class Interrupted(ProcessLocks):
+    """Locks that are taken just before Control-C, or an error, comes."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def take(self, name: str, wanted: LockHolder) -> LockHolder:
+        """Take it, and do not say so."""
+        super().take(name, wanted)
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StoreUnavailableError("no answer")])
+def test_a_lock_that_was_taken_unnoticed_is_given_back(error: BaseException) -> None:
+    """Nobody would know that it is to be; another's stays."""
+    locks = Interrupted(error)
+    with pytest.raises(type(error)):
+        held(locks, "films").__enter__()
+    assert locks.holder("films") is None
+    with pytest.raises(type(error)):
+        locks.take("films", holder("another"))
+    with pytest.raises(type(error)):
+        held(locks, "films").__enter__()
+    assert holder("another") == locks.holder("films")
+
+
+def test_why_it_could_not_be_taken_is_told(server: LoopbackServer) -> None:
+    """Not that it could not be given back, either."""
+    with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
+        for rpc in ("Upsert", "Points.Delete"):
+            server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), rpc)
+        with pytest.raises(StoreUnavailableError, match="taking the lock"):
+            held(migration_locks(store), "films").__enter__()
+        assert 0 == server.faults.pending
 
 
 def test_a_lock_that_cannot_be_given_back_is_told(
