@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,80 @@ def test_a_file_that_cannot_be_loaded_is_told(tmp_path: Path, text: str, told: s
     with pytest.raises(UsageError, match=r"0007_broken\.py cannot be loaded") as caught:
         load_migrations(tmp_path)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["2_year.py", "0002-year.py", "0002_Year.py", "00002_year.py"])
+def test_a_file_whose_name_is_nearly_right_is_refused(tmp_path: Path, name: str) -> None:
+    """It would be overlooked, and nothing would be pending."""
+    (tmp_path / name).write_text(INDEX)
+    with pytest.raises(
+        UsageError, match=rf"{name} cannot be a migration by its name: expected four"
+    ):
+        load_migrations(tmp_path)
+
+
+def test_a_class_in_place_of_an_operation_is_told(tmp_path: Path) -> None:
+    """It has the methods, but not the values."""
+    (tmp_path / "0007_broken.py").write_text(
+        "from msmarco_qdrant.operations import SetHnsw\nDESCRIPTION = 'x'\nOPERATION = SetHnsw\n"
+    )
+    with pytest.raises(UsageError, match=r"is the class SetHnsw; expected .* as in SetHnsw\("):
+        load_migrations(tmp_path)
+
+
+@pytest.mark.parametrize("cost", ["None", "7", "['a line']"])
+def test_a_cost_that_is_no_text_is_told(tmp_path: Path, cost: str) -> None:
+    """When it is loaded, before anything runs."""
+    (tmp_path / "0007_broken.py").write_text(
+        f"DESCRIPTION = 'x'\nCOST = {cost}\ndef up(store, plan): ...\n"
+    )
+    with pytest.raises(UsageError, match=r"0007_broken\.py is no migration: COST is ") as caught:
+        load_migrations(tmp_path)
+    assert "expected a line of text" in str(caught.value)
+
+
+DATACLASS = """
+from __future__ import annotations
+from dataclasses import KW_ONLY, dataclass
+
+DESCRIPTION = "an operation of one's own"
+
+@dataclass(frozen=True)
+class Own:
+    _: KW_ONLY
+    year: int
+
+    def cost(self, target) -> str:
+        return "nothing"
+
+    def apply(self, target) -> None: ...
+
+OPERATION = Own(year={year})
+"""
+
+
+def test_an_operation_of_ones_own_may_be_a_dataclass(tmp_path: Path) -> None:
+    """Whose annotations are looked up in its module; folders do not know of each other."""
+    for year in (1895, 1896):
+        (tmp_path / str(year)).mkdir()
+        (tmp_path / str(year) / "0001_own.py").write_text(DATACLASS.format(year=year))
+    first, second = (load_migrations(tmp_path / str(year))[0] for year in (1895, 1896))
+    assert ("Own(year=1895)", "Own(year=1896)") == (str(first.operation), str(second.operation))
+    modules = [sys.modules[type(one.operation).__module__] for one in (first, second)]
+    assert [first.operation, second.operation] == [vars(one)["OPERATION"] for one in modules]
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"), [("ValueError", UsageError), ("KeyboardInterrupt", KeyboardInterrupt)]
+)
+def test_a_file_that_failed_leaves_no_module(
+    tmp_path: Path, raised: str, error: type[BaseException]
+) -> None:
+    """Half a module must not be found by anyone."""
+    (tmp_path / "0007_half_of_it.py").write_text(f"raise {raised}")
+    with pytest.raises(error):
+        load_migrations(tmp_path)
+    assert [] == [name for name in sys.modules if name.endswith("0007_half_of_it")]
 
 
 def test_two_files_of_one_number_are_refused(tmp_path: Path) -> None:
