@@ -292,8 +292,9 @@ def _open_target(
 def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) -> None:
     if asked is not None and asked != kept:
         raise UsageError(
-            f"collection '{name}' was made with {kept}, you asked for {asked}: leave it out, or "
-            "ingest into another collection"
+            f"collection '{name}' has {kept}, you asked for {asked}: leave it out, ingest into "
+            "another collection, or change those of this one with a migration (SetBm25, "
+            "`msmarco-qdrant migrate up`)"
         )
 
 
