@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.encoding import Bm25Encoder
@@ -32,17 +32,38 @@ def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
 
     Raises:
         PidCollisionError: If a point was not written by this package.
+        StoreInUseError: If the migration's lock was taken away.
     """
-    collection, changed = target.collection, alterable(target.store, target.plan.physical)
+    collection = target.collection
     written, done, expected = 0, 0, collection.info().points
     for page in in_batches(collection.scan(_FIELDS), _AT_ONCE):
-        texts = {id_: passage_of(id_, payload).text for id_, payload in page}
-        wrong = _wrong(changed, {id_: bm25.encode_passage(text) for id_, text in texts.items()})
-        newest = max(int(payload["seq"]) for _, payload in page)
-        written += _write(collection, changed, wrong, newest)
+        written += _rewrite(target, bm25, page)
         done += len(page)
         target.on_progress(done, max(done, expected))
     collection.flush()
+    return written
+
+
+def _rewrite(
+    target: Target, bm25: Bm25Encoder, points: Iterable[tuple[PointId, Mapping[str, Any]]]
+) -> int:
+    """Rewrite a page until nothing in it is newer than what was read.
+
+    A write reaches the points up to the page's highest `seq`, so one that another writer has
+    replaced since it was read may get the vector of its older text: it is done again.
+    """
+    collection, changed = target.collection, alterable(target.store, target.plan.physical)
+    read, written = dict(points), 0
+    while read:
+        target.check()
+        texts = {id_: passage_of(id_, payload).text for id_, payload in read.items()}
+        wrong = _wrong(changed, {id_: bm25.encode_passage(text) for id_, text in texts.items()})
+        newest = max((int(read[id_]["seq"]) for id_ in wrong), default=0)
+        ids = _write(collection, changed, wrong, newest)
+        written += len(ids)
+        found = collection.retrieve(ids, ["seq"]) if ids else {}
+        newer = [id_ for id_, payload in found.items() if payload["seq"] != read[id_]["seq"]]
+        read = dict(collection.retrieve(newer, _FIELDS)) if newer else {}
     return written
 
 
@@ -71,8 +92,8 @@ def _write(
     changed: Alterable,
     vectors: Mapping[PointId, SparseVector],
     up_to_seq: int,
-) -> int:
-    """Write vectors, but for points that were removed since they were read."""
+) -> Sequence[PointId]:
+    """Write vectors, but for points that were removed since they were read; the ids of the rest."""
     ids: Sequence[PointId] = [*vectors]
     while ids:
         try:
@@ -84,4 +105,4 @@ def _write(
             ids = left
         else:
             break
-    return len(ids)
+    return ids

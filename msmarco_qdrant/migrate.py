@@ -15,7 +15,12 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from msmarco_qdrant.errors import MigrationError, StoreInUseError, UsageError
+from msmarco_qdrant.errors import (
+    MigrationError,
+    MsmarcoQdrantError,
+    StoreInUseError,
+    UsageError,
+)
 from msmarco_qdrant.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.records import LockHolder
 from msmarco_qdrant.stores import Store
@@ -211,21 +216,28 @@ class _Run:
             raise MigrationError(
                 f"{migration.name} cannot tell what it takes on '{self._collection}': {_told(exc)}"
             ) from exc
+        if not isinstance(cost, str):
+            raise MigrationError(
+                f"{migration.name} cannot tell what it takes on '{self._collection}': its cost() "
+                f"returned {cost!r}, expected a line of text"
+            )
         return MigrationStep(migration.name, migration.description, cost)
 
     def _apply(self, migration: Migration, check: Callable[[], None]) -> None:
         """Apply one and write it into the ledger, if the lock is still ours."""
         try:
-            migration.operation.apply(self._target())
+            migration.operation.apply(replace(self._target(), check=check))
+        except StoreInUseError:  # the lock was taken away, which is no failure of the migration
+            raise
         except Exception as exc:
             raise MigrationError(
                 f"{migration.name} failed on '{self._collection}': {_told(exc)}; it is not in the "
                 "ledger, and what came before it is: mend what is wrong and run the same again"
             ) from exc
-        check()
         physical = self._physical()
         metadata = self._store.metadata(physical)
         ledger = (*metadata.migrations, migration.name)
+        check()  # after what is written back was read: so nobody else has written it since
         self._store.put_metadata(physical, replace(metadata, migrations=ledger))
 
     def _target(self) -> Target:
@@ -297,4 +309,7 @@ def _check_order(applied: Sequence[str], source: Sequence[Migration], collection
 
 
 def _told(exc: Exception) -> str:
-    return str(exc) or type(exc).__name__
+    """What went wrong; of an exception that is not ours, with its type, or it may mean nothing."""
+    if isinstance(exc, MsmarcoQdrantError):
+        return str(exc)
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

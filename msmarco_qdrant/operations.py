@@ -34,6 +34,7 @@ from msmarco_qdrant.stores.altering import altered
 from msmarco_qdrant.stores.filters import canonical_key, meta_key
 
 _UNCHANGED = "nothing changes; an index that is not complete is completed"
+_TYPES = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
 _BYTES_OF: dict[Quantisation, float] = {"none": 0, "int8": 1, "turbo4": 0.5}
 
 
@@ -53,6 +54,7 @@ class SetHnsw:
 
     def __post_init__(self) -> None:
         _check_some(self.m, self.ef_construct, name="SetHnsw(m=..., ef_construct=...)")
+        _check_type(int, m=self.m, ef_construct=self.ef_construct)
         _check_least("m", self.m, 2)
         _check_least("ef_construct", self.ef_construct, 4)
 
@@ -99,6 +101,7 @@ class SetStorage:
         _check_some(
             self.on_disk, self.quantisation, name="SetStorage(on_disk=..., quantisation=...)"
         )
+        _check_type(bool, on_disk=self.on_disk)
         if self.quantisation not in (None, *get_args(Quantisation)):
             raise UsageError(
                 f"the quantisation {self.quantisation!r} is unknown: expected one of "
@@ -161,6 +164,11 @@ class SetOptimizers:
             self.indexing_threshold_kb,
             self.max_segment_size_kb,
             name="SetOptimizers(indexing_threshold_kb=..., max_segment_size_kb=...)",
+        )
+        _check_type(
+            int,
+            indexing_threshold_kb=self.indexing_threshold_kb,
+            max_segment_size_kb=self.max_segment_size_kb,
         )
         _check_least("indexing_threshold_kb", self.indexing_threshold_kb, 1)
         _check_least("max_segment_size_kb", self.max_segment_size_kb, 1)
@@ -227,6 +235,7 @@ class AddPayloadIndex:
         """Make the index."""
         if target.store.capabilities.payload_indexes:
             changed = alterable(target.store, target.plan.physical)
+            target.check()
             changed.create_payload_index(meta_key(self.field), self.kind)
 
 
@@ -257,6 +266,7 @@ class RemovePayloadIndex:
         """Remove the index."""
         if target.store.capabilities.payload_indexes:
             changed = alterable(target.store, target.plan.physical)
+            target.check()
             changed.drop_payload_index(meta_key(self.field))
 
 
@@ -282,6 +292,8 @@ class SetBm25:
 
     def __post_init__(self) -> None:
         _check_some(self.k, self.b, self.avg_len, self.language, name="SetBm25(k=..., ...)")
+        _check_type(float, k=self.k, b=self.b, avg_len=self.avg_len)
+        _check_type(str, language=self.language)
         Bm25Encoder(self._settings(Bm25Settings()))
 
     def cost(self, target: Target) -> str:
@@ -289,25 +301,32 @@ class SetBm25:
         kept, points = _bm25(target), target.collection.info().points
         new = self._settings(kept)
         if new == kept:
-            return f"nothing changes; {points:,} texts are read to see that it is so"
+            return (
+                f"nothing changes; {points:,} texts are read to see that it is so, and an index "
+                "that is not complete is completed"
+            )
         change = (
             f"{_bm25_text(kept)} -> {_bm25_text(new)}: {points:,} texts are read and their sparse "
             "vectors written anew; searches go on, with BM25 scores of both settings meanwhile; "
-            "end running ingests first"
+            f"{_then_indexed(target)}end running ingests first"
         )
         if new.language == kept.language:
             return change
         return f"{change}, and open clients again afterwards: they know the old language"
 
     def apply(self, target: Target) -> None:
-        """Rewrite the sparse vectors, then keep the settings, then look for what was missed."""
-        store, physical = target.store, target.plan.physical
+        """Rewrite the sparse vectors, then keep the settings, then look for what was missed.
+
+        An engine writes a changed point to where new ones go, which has no graph; so the graph is
+        built anew, by a run that finds every sparse vector right, too: one before it may have been
+        cut short of that.
+        """
         new = self._settings(_bm25(target))
         rewrite_sparse(target, Bm25Encoder(new))
-        metadata = store.metadata(physical)
-        if metadata.bm25 != new:
-            store.put_metadata(physical, replace(metadata, bm25=new))
+        if _bm25(target) != new:
+            _keep_bm25(target, new)
             rewrite_sparse(target, Bm25Encoder(new))
+        _index(target)
 
     def _settings(self, kept: Bm25Settings) -> Bm25Settings:
         given = {"k": self.k, "b": self.b, "avg_len": self.avg_len}
@@ -319,14 +338,34 @@ class SetBm25:
 
 
 def _alter(target: Target, change: SettingsChange) -> None:
+    target.check()
     alterable(target.store, target.plan.physical).alter(change)
+    _index(target)
+
+
+def _index(target: Target) -> None:
     if target.collection.info().points:
         target.collection.optimize()
+
+
+def _keep_bm25(target: Target, settings: Bm25Settings) -> None:
+    """Change these alone: what is read here, the ledger too, is what whoever has the lock wrote."""
+    metadata = target.store.metadata(target.plan.physical)
+    target.check()
+    target.store.put_metadata(target.plan.physical, replace(metadata, bm25=settings))
 
 
 def _check_some(*values: object, name: str) -> None:
     if all(value is None for value in values):
         raise UsageError(f"nothing is to be changed: say what, as in {name}")
+
+
+def _check_type(wanted: type, **values: object) -> None:
+    """Refuse what is neither None nor of a type; an integer is a float, a truth value no number."""
+    for name, value in values.items():
+        fits = isinstance(value, (int, float) if wanted is float else wanted)
+        if value is not None and (not fits or (isinstance(value, bool) and wanted is not bool)):
+            raise UsageError(f"{name}={value!r}: expected {_TYPES[wanted]}")
 
 
 def _check_least(name: str, value: int | None, least: int) -> None:
@@ -347,6 +386,13 @@ def _meanwhile(target: Target) -> str:
     if target.store.capabilities.multi_process:
         return "the server does it in the background, and searches go on"
     return "searches of this process wait meanwhile"
+
+
+def _then_indexed(target: Target) -> str:
+    """What a rewrite of every point ends with."""
+    if not target.store.capabilities.ann:
+        return ""
+    return f"then the graph of {_vectors(target)} is built anew: {_meanwhile(target)}; "
 
 
 def _kept(spec: CollectionSpec) -> str:

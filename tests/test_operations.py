@@ -12,7 +12,7 @@ import pytest
 
 from msmarco_qdrant._bm25_rewriting import rewrite_sparse
 from msmarco_qdrant.encoding import Bm25Encoder
-from msmarco_qdrant.errors import StoreError, UnsupportedError, UsageError
+from msmarco_qdrant.errors import StoreError, StoreInUseError, UnsupportedError, UsageError
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.migration import CollectionPlan, Operation, Target
 from msmarco_qdrant.operations import (
@@ -29,6 +29,7 @@ from msmarco_qdrant.records import (
     CollectionInfo,
     HnswSettings,
     Passage,
+    PointBatch,
     PointId,
     SearchMode,
     SettingsChange,
@@ -37,7 +38,7 @@ from msmarco_qdrant.records import (
 )
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.stores import Alterable, Store, alterable
-from msmarco_qdrant.stores.points import in_token_order, point_id
+from msmarco_qdrant.stores.points import in_token_order, payload_of, point_id
 from msmarco_qdrant.testing import CostlessEncoder
 
 from .engines import ENGINES, new_store
@@ -210,6 +211,18 @@ def _is_turbo(segment: Mapping[str, Any]) -> bool:
         (lambda: SetStorage(quantisation="int4"), "'int4' is unknown: expected one of none, int8"),  # type: ignore[arg-type]
         (SetOptimizers, "nothing is to be changed"),
         (lambda: SetOptimizers(indexing_threshold_kb=0), "indexing_threshold_kb=0: expected 1"),
+        (lambda: SetHnsw(m=16.0), "m=16.0: expected an integer"),  # type: ignore[arg-type]
+        (lambda: SetHnsw(m=True), "m=True: expected an integer"),
+        (lambda: SetHnsw(ef_construct="64"), "ef_construct='64': expected an integer"),  # type: ignore[arg-type]
+        (lambda: SetStorage(on_disk="no"), "on_disk='no': expected True or False"),  # type: ignore[arg-type]
+        (lambda: SetStorage(on_disk=0), "on_disk=0: expected True or False"),  # type: ignore[arg-type]
+        (lambda: SetStorage(quantisation=["int8"]), "is unknown: expected one of none, int8"),  # type: ignore[arg-type]
+        (lambda: SetOptimizers(max_segment_size_kb=1e5), "=100000.0: expected an integer"),  # type: ignore[arg-type]
+        (lambda: SetBm25(k="1"), "k='1': expected a number"),  # type: ignore[arg-type]
+        (lambda: SetBm25(b=True), "b=True: expected a number"),
+        (lambda: SetBm25(language=7), "language=7: expected a string"),  # type: ignore[arg-type]
+        (lambda: SetBm25(avg_len=float("nan")), "BM25 settings cannot be used"),
+        (lambda: AddPayloadIndex(7, "integer"), "cannot name a field"),  # type: ignore[arg-type]
         (SetBm25, "nothing is to be changed"),
         (lambda: SetBm25(b=1.5), "BM25 settings cannot be used"),
         (lambda: SetBm25(language="klingon"), "BM25 settings cannot be used"),
@@ -279,6 +292,27 @@ def test_bm25_settings_rewrite_the_sparse_vectors(store: Store) -> None:
     ingest_passages(films(45), store, collection="films", encoder=ENCODER)
     assert expected_sparse(new, films(45)) == sparse(store, films(45))
     unchanged(store)
+
+
+def test_the_graph_is_there_after_the_sparse_vectors(tmp_path: Path) -> None:
+    """A rewrite moves the points to where no graph is: it is built anew, and that was said.
+
+    By a run that finds every sparse vector right, too, as the one before it may have been killed.
+    """
+    with new_store("edge", tmp_path) as store:
+        ingest_passages(films(), store, collection="films", encoder=ENCODER)
+        SetOptimizers(indexing_threshold_kb=1).apply(target_of(store))
+        assert 2 * 40 == info(store).indexed
+        told = SetBm25(avg_len=5).cost(target_of(store))
+        assert "then the graph of 40 vectors is built anew: searches of this process wait" in told
+        SetBm25(avg_len=5).apply(target_of(store))
+        assert 2 * 40 == info(store).indexed
+        rewrite_sparse(target_of(store), Bm25Encoder(Bm25Settings(avg_len=7)))
+        rewrite_sparse(target_of(store), Bm25Encoder(Bm25Settings(avg_len=5)))
+        assert 2 * 40 < info(store).indexed  # the replaced ones are counted, too
+        assert "an index that is not complete" in SetBm25(avg_len=5).cost(target_of(store))
+        SetBm25(avg_len=5).apply(target_of(store))
+        assert 2 * 40 == info(store).indexed
 
 
 def test_another_language_is_said_to_need_new_clients(store: Store) -> None:
@@ -389,6 +423,87 @@ def test_what_another_writes_or_removes_meanwhile_is_kept(store: Store) -> None:
     SetBm25(avg_len=5).apply(through(store, Meddled(store, meddle)))
     left = [one for one in films() if one.pid not in ("3", "5", "6")] + changed
     assert expected_sparse(Bm25Settings(avg_len=5), left) == sparse(store, [*films(), *changed])
+
+
+def test_a_newer_text_of_a_lower_number_than_its_neighbours(store: Store) -> None:
+    """Another writer's clock is behind ours: its text has its own weights, not the older one's."""
+    newer = Passage("3", "planet of another text", {"year": 2000})
+
+    def meddle() -> None:
+        collection = store.collection("films")
+        (payload,) = collection.retrieve([3], ["seq"]).values()
+        card = store.metadata("films").encoder
+        seq = int(payload["seq"]) + 1
+        assert seq < collection.info().last_seq
+        sparse = [Bm25Encoder(Bm25Settings()).encode_passage(newer.text)]
+        dense = ENCODER.encode_queries([newer.text])
+        collection.upsert(
+            PointBatch(card.vector_name, [3], dense, sparse, [payload_of(newer, seq)])
+        )
+
+    meddled = Meddled(store, meddle)
+    new = Bm25Settings(avg_len=5)
+    assert 41 == rewrite_sparse(through(store, meddled), Bm25Encoder(new))
+    left = [newer if one.pid == "3" else one for one in films()]
+    assert expected_sparse(new, left) == sparse(store, left)
+
+
+class LostAfter:
+    """A check of a lock that is taken away after some calls."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self) -> None:
+        """Count down, and refuse at the end."""
+        self.left -= 1
+        if self.left < 0:
+            raise StoreInUseError("taken away")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        SetHnsw(m=24),
+        SetStorage(quantisation="turbo4"),
+        SetOptimizers(indexing_threshold_kb=1),
+        AddPayloadIndex("year", "integer"),
+        RemovePayloadIndex("lang"),
+        SetBm25(avg_len=5),
+    ],
+    ids=lambda operation: type(operation).__name__,
+)
+def test_who_lost_the_lock_changes_nothing(tmp_path: Path, operation: Operation) -> None:
+    """Whoever has it now works on the collection alone."""
+    with new_store("edge", tmp_path) as store:
+        ingest_passages(
+            films(), store, collection="films", encoder=ENCODER, payload_indexes={"lang": "keyword"}
+        )
+        before = (info(store), store.metadata("films"), sparse(store, films()))
+        with pytest.raises(StoreInUseError, match="taken away"):
+            operation.apply(replace(target_of(store), check=LostAfter(0)))
+        assert before == (info(store), store.metadata("films"), sparse(store, films()))
+
+
+def test_who_lost_the_lock_does_not_write_the_settings(store: Store) -> None:
+    """Every page of the rewrite asks, and so does the change of the metadata."""
+    before = store.metadata("films")
+    for left in (0, 1):
+        with pytest.raises(StoreInUseError, match="taken away"):
+            SetBm25(avg_len=5).apply(replace(target_of(store), check=LostAfter(left)))
+        assert before == store.metadata("films")
+    enough = LostAfter(3)
+    SetBm25(avg_len=5).apply(replace(target_of(store), check=enough))
+    assert (0, Bm25Settings(avg_len=5)) == (enough.left, store.metadata("films").bm25)
+
+
+def test_what_was_written_into_the_ledger_meanwhile_is_kept(store: Store) -> None:
+    """Of the metadata, the BM25 settings alone are changed."""
+    metadata = store.metadata("films")
+    later = replace(metadata, migrations=(*metadata.migrations, "0001_meanwhile"))
+    meddled = Meddled(store, lambda: store.put_metadata("films", later))
+    SetBm25(avg_len=5).apply(through(store, meddled))
+    assert replace(later, bm25=Bm25Settings(avg_len=5)) == store.metadata("films")
 
 
 def test_progress_is_told(store: Store) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 import textwrap
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NOT_CURRENT = 1
+_TERMINATED = 128 + signal.SIGTERM
 
 
 @click.group()
@@ -99,7 +104,7 @@ def up(
         progress.close()
         click.echo(_step_text(step), err=True)
 
-    with opened(settings) as place:
+    with opened(settings) as place, _ended_in_order():
         try:
             steps = migrate_collection(
                 place,
@@ -108,7 +113,9 @@ def up(
                 to=to,
                 dry_run=dry_run,
                 on_step=(lambda _step: None) if dry_run else tell,
-                on_progress=lambda done, total: progress.show(done, done / total),
+                on_progress=lambda done, total: progress.show(
+                    done, done / total if total else None
+                ),
             )
         finally:
             progress.close()
@@ -175,6 +182,20 @@ def unlock(*, store: str | None, collection: str | None, token: str | None, as_j
         click.echo(f"nobody is migrating '{settings.collection}'")
     else:
         click.echo(f"unlocked: '{settings.collection}' was held by {_holder_text(holder)}")
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM, which containers are stopped by, give the lock back as Control-C does."""
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(_TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _status(store: str | None, collection: str | None, directory: Path | None) -> MigrationStatus:

@@ -41,6 +41,26 @@ def folder(tmp_path: Path) -> str:
     return str(made)
 
 
+def test_progress_of_nothing_is_no_error(filled: str, tmp_path: Path) -> None:
+    """An operation of one's own may tell that nothing of nothing is through."""
+    (tmp_path / "0001_own.py").write_text(
+        dedent("""
+        DESCRIPTION = "of one's own"
+
+        class Own:
+            def cost(self, target):
+                return "nothing"
+
+            def apply(self, target):
+                target.on_progress(0, 0)
+
+        OPERATION = Own()
+        """)
+    )
+    up = command("migrate", "up", "--store", filled, "--dir", str(tmp_path))
+    assert (0, "applied: 0001_own\n") == (up.status, up.out)
+
+
 def test_the_whole_way(filled: str, folder: str) -> None:
     """Told, tried dry, applied, and done: the second time does nothing."""
     place = ("--store", filled, "--dir", folder)
@@ -145,7 +165,7 @@ def test_a_failure_tells_what_failed(filled: str, folder: str) -> None:
     )
     done = command("migrate", "up", "--store", filled, "--dir", folder)
     assert (1, "") == (done.status, done.out)
-    assert "Error: 0002_short_texts failed on 'msmarco': no such thing" in done.err
+    assert "Error: 0002_short_texts failed on 'msmarco': ValueError: no such thing" in done.err
     told = command("migrate", "status", "--store", filled, "--dir", folder)
     assert "applied     0001_create_passages, 0001_index_year\n" in told.out
 
