@@ -2,7 +2,7 @@
 
 Standard output is for answers, as text for people or with `--json` as one JSON document; progress,
 warnings and errors go to standard error. Exit status: 0 all went in, 1 failed, 2 wrong usage,
-3 finished with rejects, 130 interrupted.
+3 finished with rejects, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations

@@ -119,3 +119,29 @@ def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
         written = [len(request.points) for request in server.requests.of("UpdateVectors")]
         assert 30 == sum(written)
         check_sparse(store, 50, Bm25Settings(avg_len=4.0))
+
+
+def test_sigterm_gives_the_lock_back(tmp_path: Path) -> None:
+    """A container that is stopped in the middle leaves nothing to unlock."""
+    folder = write_migrations(tmp_path / "changes", {"0001_texts": "SetBm25(avg_len=4)"})
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        ingest_passages(passages(50), store, encoder=ENCODER, optimize=False)
+        server.faults.use(
+            lambda rpc, _number: (
+                Slow(600, drop_if_cancelled=True) if rpc == "Points.UpdateVectors" else None
+            )
+        )
+        command = [sys.executable, "-m", "msmarco_qdrant", "migrate", "up"]
+        with subprocess.Popen(
+            [*command, "--store", server.url, "--dir", str(folder)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            server.requests.wait_for("UpdateVectors", 1, timeout_s=60)
+            assert migration_locks(store).holder("msmarco") is not None
+            process.terminate()
+            assert 143 == process.wait(60)
+        server.faults.use(None)
+        assert migration_locks(store).holder("msmarco") is None
+        assert 1 == len(migrate_collection(store, "msmarco", directory=folder))
+        check_sparse(store, 50, Bm25Settings(avg_len=4.0))
