@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import grpc  # type: ignore[import-untyped]
@@ -31,6 +31,8 @@ SOAK_SCHEDULES = 300
 RUNS_UNDER_FAULTS = 3
 # Short, so that a fault that lasts ends a run soon; both are what a caller would set.
 CONNECTION = Connection(timeout_s=0.25, retry_s=0.6, batch_points=16)
+PATIENT = replace(CONNECTION, timeout_s=60.0, retry_s=120.0)
+"""Where there are no faults, a machine that is busy is none either."""
 CODES = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -112,6 +114,7 @@ def ingest(
     *,
     prune: bool = False,
     on_progress: Callable[[IngestProgress], None] | None = None,
+    connection: Connection = PATIENT,
 ) -> IngestReport:
     """The command of the histories."""
     return ingest_passages(
@@ -119,7 +122,7 @@ def ingest(
         server.url,
         encoder=CostlessEncoder(16, batch_size=40),
         window=64,
-        connection=CONNECTION,
+        connection=connection,
         prune=PrunePolicy() if prune else None,
         on_progress=on_progress,
     )
@@ -150,7 +153,8 @@ def run_under_faults(
     wanted = expected_of(passages)
     restarts = Restarts(server, seed)
     for stops in range(RUNS_UNDER_FAULTS):
-        error = error_of(partial(ingest, server, passages, prune=prune, on_progress=restarts))
+        hasty = partial(ingest, server, passages, prune=prune, connection=CONNECTION)
+        error = error_of(partial(hasty, on_progress=restarts))
         server.settle()
         there = stored(server)
         if error is None:
@@ -189,9 +193,8 @@ def one_history(seed: int) -> tuple[int, int]:
         server.settle()
         report = ingest(server, passages, prune=prune)
         assert len(passages) == report.written + report.unchanged
-        assert (
-            expected_of(passages) if prune else {**kept, **expected_of(passages)} == stored(server)
-        )
+        expected = expected_of(passages) if prune else {**kept, **expected_of(passages)}
+        assert expected == stored(server)
         assert_found(server, rng.sample(passages, 20))
         return len(server.faults.given), stops
 
@@ -230,8 +233,9 @@ def test_a_fault_that_lasts_ends_in_an_error_that_says_how_far_it_got() -> None:
 
     with LoopbackServer() as server:
         server.faults.use(after_ten)
+        gives_up_soon = replace(PATIENT, retry_s=CONNECTION.retry_s)
         with pytest.raises(IngestStoppedError, match="written; the same ingest goes on") as stopped:
-            ingest(server, passages)
+            ingest(server, passages, connection=gives_up_soon)
         report = stopped.value.report
         assert 0 < report.written < PASSAGES
         assert isinstance(stopped.value.__cause__, MsmarcoQdrantError)
