@@ -1,31 +1,27 @@
 """The forward pass by OpenVINO, on a CPU: the one adapter to it, the extra `openvino`.
 
 The transformer is converted by `openvino.convert_model`; pooling, dense and normalise layers run
-as the library's own modules. What was compiled is kept in a file, under a name made of all that
-it depends on and beside its own checksum. Whatever the way it came in, its vectors for a few texts
-are compared with the library's before any others are given out.
+as the library's own modules. What was compiled is kept in a file (`openvino_cache`). Whatever the
+way it came in, its vectors for a few texts are compared with the library's before any others are
+given out.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant._replacing import replacing
 from msmarco_qdrant.encoding.backend import Launched, Task
+from msmarco_qdrant.encoding.openvino_cache import KeptModel, default_cache
 from msmarco_qdrant.encoding.tokenised import Tokenised
-from msmarco_qdrant.errors import EncodingError, MissingExtraError, OutputError, UsageError
+from msmarco_qdrant.errors import EncodingError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 # Of 1,024 to 8,192 on two cores with all-MiniLM-L6-v2, 1,024 and 2,048 were fastest.
 _TOKENS_PER_BATCH = 2048
-_FILE_VERSION = 1
 # OpenVINO's own words for what it computes in.
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # Activations that share a scale in int8. 64 to 192 are about as fast, 64 loses least.
@@ -85,7 +80,13 @@ class OpenVinoBackend:
         self._modules = list(model)[1:]
         self._prompt_lengths = prompt_lengths
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
-        kept = _Kept(cache or default_cache(), fingerprint, self.precision, core)
+        kept = KeptModel(
+            cache or default_cache(),
+            fingerprint,
+            self.precision,
+            core,
+            _config(core, self.precision),
+        )
         compiled = kept.compiled()
         if compiled is not None:
             self._request = compiled.create_infer_request()
@@ -168,12 +169,6 @@ def is_faster_here() -> bool:
     import torch
 
     return is_installed() and bool(torch.cpu.get_capabilities().get("amx_bf16"))
-
-
-def default_cache() -> Path:
-    """`$XDG_CACHE_HOME/msmarco-qdrant/openvino`, or under `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(base) / "msmarco-qdrant" / "openvino"
 
 
 def _failed(mask: NDArray[np.int64], exc: RuntimeError) -> EncodingError:
@@ -363,64 +358,3 @@ def _library_vectors(
 
 
 # ---- what is kept -----------------------------------------------------------------------------
-
-
-class _Kept:
-    """The file of one compiled model: a line with its checksum, then what OpenVINO exports.
-
-    Args:
-        folder: The cache; it is made when something is kept.
-        fingerprint: The model's.
-        precision: What it computes in.
-        core: OpenVINO's core.
-    """
-
-    def __init__(self, folder: Path, fingerprint: str, precision: str, core: Any) -> None:
-        self._core = core
-        self._config = _config(core, precision)
-        # What is compiled fits one kind of processor, and comes from these packages.
-        parts = {
-            "file": _FILE_VERSION,
-            "model": fingerprint,
-            "config": self._config,
-            "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
-            "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-            **{name: version(name) for name in ("openvino", "torch", "transformers")},
-            "precision": precision,
-        }
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        self.path = folder / f"{digest[:32]}-{precision}.compiled"
-
-    def compiled(self) -> Any | None:
-        """What was kept; None if nothing was, or nothing that can be used."""
-        try:
-            with self.path.open("rb") as file:
-                checksum, exported = file.readline(), file.read()
-        except FileNotFoundError:
-            return None
-        except OSError as exc:
-            _log.warning("cannot read %s: %s; converting the model anew", self.path, exc.strerror)
-            return None
-        if checksum != _checksum(exported):
-            _log.warning("%s is damaged; converting the model anew", self.path)
-            return None
-        try:
-            return self._core.import_model(exported, "CPU", self._config)
-        except RuntimeError as exc:
-            _log.warning("OpenVINO does not take %s: %s; converting anew", self.path, exc)
-            return None
-
-    def keep(self, compiled: Any) -> None:
-        """Write it; where that cannot be done, the next start converts again."""
-        exported = compiled.export_model().getbuffer()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as file:
-                file.write(_checksum(exported))
-                file.write(exported)
-        except (OSError, OutputError) as exc:
-            _log.warning("the compiled model is not kept, the next start converts again: %s", exc)
-
-
-def _checksum(exported: bytes | memoryview) -> bytes:
-    return hashlib.sha256(exported).hexdigest().encode() + b"\n"

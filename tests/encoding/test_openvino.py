@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from msmarco_qdrant.encoding.backend import Task
-from msmarco_qdrant.encoding.openvino_backend import OpenVinoBackend, default_cache, is_installed
+from msmarco_qdrant.encoding.openvino_backend import OpenVinoBackend, is_installed
+from msmarco_qdrant.encoding.openvino_cache import default_cache
 from msmarco_qdrant.encoding.tokenised import Tokenised
 from msmarco_qdrant.errors import EncodingError, MissingExtraError, UsageError
 from tests.encoding.conftest import Library, Tiny
