@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from msmarco_qdrant._version import __version__
-from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.errors import CollectionNotFoundError, UsageError
 from msmarco_qdrant.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.records import (
     Bm25Settings,
+    CollectionInfo,
     CollectionMetadata,
     EncoderCard,
     PayloadIndex,
     StorageSettings,
 )
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import Store, physical_collections
 from msmarco_qdrant.stores.names import LOCKS, PHYSICAL, unknown_collection
 from msmarco_qdrant.stores.points import SCHEMA_VERSION
 
@@ -59,7 +60,12 @@ def create_collection(
 
 
 def create_physical(
-    store: Store, plan: CollectionPlan, migrations: Sequence[Migration]
+    store: Store,
+    plan: CollectionPlan,
+    migrations: Sequence[Migration],
+    *,
+    copied_from: str | None = None,
+    swaps: int = 0,
 ) -> CollectionMetadata:
     """Create a physical collection that no name leads to yet.
 
@@ -67,42 +73,77 @@ def create_physical(
         store: Where.
         plan: What it is for.
         migrations: All that it has had when this returns; the first creates it.
+        copied_from: See `CollectionMetadata`.
+        swaps: See `CollectionMetadata`.
 
     Returns:
         The metadata kept with it.
     """
-    metadata = CollectionMetadata(SCHEMA_VERSION, __version__, plan.encoder, plan.bm25, ())
-    for migration in migrations:
+    metadata = CollectionMetadata(
+        SCHEMA_VERSION,
+        __version__,
+        plan.encoder,
+        plan.bm25,
+        (),
+        copied_from=copied_from,
+        swaps=swaps,
+    )
+    for count, migration in enumerate(migrations, 1):
         migration.operation.apply(Target(store, plan))
         if metadata.migrations:  # the operation may have changed what was kept
             metadata = store.metadata(plan.physical)
-        metadata = replace(metadata, migrations=(*metadata.migrations, migration.name))
+        # Not what was kept and one more: another process may be creating the same on a server.
+        ledger = tuple(one.name for one in migrations[:count])
+        metadata = replace(metadata, migrations=ledger)
         store.put_metadata(plan.physical, metadata)
     return metadata
 
 
 def drop_collection(store: Store, name: str) -> int:
-    """Remove a collection with every passage in it.
+    """Remove a collection with every passage in it: all physical collections of the name.
+
+    The one that the name leads to goes last: if it is interrupted, either the name works as before
+    or repeating it removes the rest.
 
     Args:
         store: Where.
-        name: The name that users see, or a physical collection's that an interrupted creation left.
+        name: The name that users see, or a physical collection's, which alone goes then.
 
     Returns:
         The number of passages that were in it.
 
     Raises:
         CollectionNotFoundError: If there is none of that name.
-        StoreCorruptError: If it is another application's; it stays.
+        StoreCorruptError: If one is another application's; all stay.
     """
+    found = to_be_dropped(store, name)
+    for info in found:
+        if info.points:
+            store.metadata(info.name)  # which only ours has
+    for info in found:
+        try:
+            store.drop_collection(info.name)
+        except CollectionNotFoundError:
+            if len(found) == 1:
+                raise
+    return found[-1].points
+
+
+def to_be_dropped(store: Store, name: str) -> Sequence[CollectionInfo]:
+    """The physical collections that `drop_collection` removes, in that order.
+
+    Raises:
+        CollectionNotFoundError: If there are none.
+    """
+    if PHYSICAL.fullmatch(name):
+        return [store.collection(name).info()]
     aliases = store.aliases()
-    if name not in aliases and not PHYSICAL.fullmatch(name):  # another application's, on a server
+    found = physical_collections(store, name)
+    if (live := aliases.get(name)) is not None:
+        found = [*(physical for physical in found if physical != live), live]
+    if not found:  # not ours; on a server it may be another application's
         raise unknown_collection(name, aliases, store.dsn)
-    info = store.collection(name).info()
-    if info.points:
-        store.metadata(name)  # which only ours has
-    store.drop_collection(info.name)
-    return info.points
+    return [store.collection(physical).info() for physical in found]
 
 
 def check_collection_name(name: str) -> None:

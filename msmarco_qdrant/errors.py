@@ -19,6 +19,7 @@ The tree::
     │   ├── StoreCorruptError      what is stored there cannot be understood
     │   ├── UnsupportedError       this engine cannot do that
     │   ├── CollectionNotFoundError
+    │   ├── CollectionReplacedError    another model's took its place during an ingest
     │   ├── SchemaError            a vector of a wrong name or dimension, a second creation
     │   └── PidCollisionError      a point holds another pid than its id stands for
     ├── MigrationError             a migration cannot be applied, or failed
@@ -121,6 +122,10 @@ class UnsupportedError(StoreError):
 
 class CollectionNotFoundError(StoreError):
     """The store holds no collection of that name."""
+
+
+class CollectionReplacedError(StoreError):
+    """Another physical collection, of another model, has taken the place of the one written to."""
 
 
 class SchemaError(StoreError):

@@ -217,7 +217,7 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a physical collection is made of; `migrations/0001_create_passages.py` makes it.
+    """What a physical collection is made of; the package's own migrations make it.
 
     Attributes:
         dense: Name of the dense vector.
@@ -286,6 +286,11 @@ class CollectionMetadata:
         encoder: The encoder whose vectors are inside.
         bm25: The settings its sparse vectors were made with.
         migrations: Names of the migrations that were applied, in order.
+        copied_from: The physical collection that this one is being filled from; None before that
+            begins and when all of it is there.
+        previous: The physical collection that its name led to before; None if there was none.
+        swaps: How often the name has been led to another physical collection, this one included:
+            whoever writes tells by it that a swap, or a swap there and back, has come between.
     """
 
     schema_version: int
@@ -293,6 +298,9 @@ class CollectionMetadata:
     encoder: EncoderCard
     bm25: Bm25Settings
     migrations: tuple[str, ...]
+    copied_from: str | None = None
+    previous: str | None = None
+    swaps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

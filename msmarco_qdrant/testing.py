@@ -282,6 +282,10 @@ class DiscardingStore:
         """Every alias and what it stands for."""
         return dict(self._aliases)
 
+    def physical_names(self) -> Sequence[str]:
+        """Every collection that counts."""
+        return sorted(self._collections)
+
     def set_alias(self, alias: str, name: str) -> None:
         """Let an alias stand for a collection."""
         self._aliases[alias] = name

@@ -360,6 +360,14 @@ class Counting:
         """As it is."""
         self._inner.drop_payload_index(field)
 
+    def optimizers(self) -> SettingsChange:
+        """As they are."""
+        return self._inner.optimizers()
+
+    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+        """As it is."""
+        self._inner.write_over(batch, seen)
+
 
 class Through:
     """A store whose collection is changed through another object."""

@@ -10,6 +10,7 @@ from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.records import (
     CollectionSpec,
     PayloadIndex,
+    PointBatch,
     PointId,
     SettingsChange,
     SparseVector,
@@ -18,7 +19,7 @@ from msmarco_qdrant.stores.protocols import Store
 
 
 class Alterable(Protocol):
-    """A physical collection whose settings and sparse vectors can be changed in place.
+    """A physical collection that can be changed in place, and filled beside other writers.
 
     Every call may be repeated: done twice, it does no more than done once.
     """
@@ -30,6 +31,15 @@ class Alterable(Protocol):
 
         Raises:
             UnsupportedError: If the engine has no such setting.
+        """
+        ...
+
+    def optimizers(self) -> SettingsChange:
+        """The thresholds in force, so that a copy can have the same.
+
+        Returns:
+            `indexing_threshold_kb` and `max_segment_size_kb`, None for a default that the engine
+            does not tell; the rest is None.
         """
         ...
 
@@ -65,6 +75,21 @@ class Alterable(Protocol):
         """
         ...
 
+    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+        """Write points where what is there is as it was seen; the others stay as they are.
+
+        Durable after the next `flush()`.
+
+        Args:
+            batch: `n` points, each id once.
+            seen: The `seq` of what was there, of each; None where nothing was. What was there and
+                is gone by now stays so, but a server before 1.17 writes it.
+
+        Raises:
+            ValueError: If there are more or fewer of one than of the other.
+        """
+        ...
+
 
 @runtime_checkable
 class _Altering(Protocol):
@@ -84,6 +109,33 @@ def alterable(store: Store, name: str) -> Alterable:
             "place: make a new one"
         )
     return store.alterable(name)
+
+
+def by_presence(
+    batch: PointBatch, seen: Sequence[int | None]
+) -> tuple[PointBatch, Sequence[int], PointBatch]:
+    """A batch for `write_over` in two.
+
+    Returns:
+        The points that were there, the `seq` that each had, and the points that were not.
+    """
+    pairs = enumerate(zip(batch.ids, seen, strict=True))
+    there = {row: seq for row, (_, seq) in pairs if seq is not None}
+    absent = [row for row, _ in enumerate(batch.ids) if row not in there]
+    return rows_of(batch, list(there)), list(there.values()), rows_of(batch, absent)
+
+
+def rows_of(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
+    """Some of a batch's points, in ascending order of their rows."""
+    if len(rows) == len(batch.ids):
+        return batch
+    return PointBatch(
+        using=batch.using,
+        ids=[batch.ids[row] for row in rows],
+        dense=batch.dense[list(rows)],
+        sparse=[batch.sparse[row] for row in rows],
+        payloads=[batch.payloads[row] for row in rows],
+    )
 
 
 def altered(spec: CollectionSpec, change: SettingsChange) -> CollectionSpec:

@@ -8,14 +8,15 @@ from typing import Any, Protocol
 
 from msmarco_qdrant._merging import Merger
 from msmarco_qdrant.records import PointId, PointQuery, ScoredPoint
-from msmarco_qdrant.stores.protocols import Collection, Store
+from msmarco_qdrant.stores.live import LiveCollection, live_collection
+from msmarco_qdrant.stores.protocols import Store
 from msmarco_qdrant.stores.server import ServerStore
 
 _QUERIES_AT_ONCE = 64
 
 
 class AsyncCollection(Protocol):
-    """A physical collection that is searched from one event loop."""
+    """What a name leads to, searched from one event loop; see `LiveCollection`."""
 
     async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch; see `Collection.query`. May be cancelled."""
@@ -33,23 +34,23 @@ class AsyncCollection(Protocol):
 
 
 def async_collection(store: Store, name: str) -> AsyncCollection:
-    """The collection behind a name, for the running event loop.
+    """What a name leads to at the moment of each call, for the running event loop.
 
     A server is asked without a thread; any other engine in one thread of its own, which takes
     what has queued up meanwhile in one batch.
 
     Raises:
-        CollectionNotFoundError: If there is none.
+        CollectionNotFoundError: If it leads nowhere now.
     """
     if isinstance(store, ServerStore) and store.is_remote:
         return store.asynchronous(name)
-    return WorkerCollection(store.collection(name))
+    return WorkerCollection(live_collection(store, name))
 
 
 class WorkerCollection:
     """A collection of an engine in this process, used through one worker thread."""
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: LiveCollection) -> None:
         self._collection = collection
         self._query = Merger(
             collection.query,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -99,6 +99,11 @@ class EdgeStore:
         """Every alias and its physical collection."""
         with self._directory() as directory:
             return directory.aliases
+
+    def physical_names(self) -> Sequence[str]:
+        """Every physical collection."""
+        with self._directory() as directory:
+            return sorted(directory.collections)
 
     def set_alias(self, alias: str, name: str) -> None:
         """Let an alias stand for a physical collection; see `Store`."""

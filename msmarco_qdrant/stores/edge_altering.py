@@ -8,12 +8,22 @@ quantisation, memory placement and thresholds alike. So nothing has to be copied
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.records import PayloadIndex, PointId, SettingsChange, SparseVector
-from msmarco_qdrant.stores.edge_collection import EdgeCollection, native_id
+from msmarco_qdrant.records import (
+    PayloadIndex,
+    PointBatch,
+    PointId,
+    SettingsChange,
+    SparseVector,
+)
+from msmarco_qdrant.stores.altering import by_presence
+from msmarco_qdrant.stores.edge_collection import EdgeCollection, edge_points, native_id
 from msmarco_qdrant.stores.edge_requests import altered_config, payload_schema
 from msmarco_qdrant.stores.points import SPARSE_VECTOR, in_token_order, seq_bound
+
+if TYPE_CHECKING:
+    import qdrant_edge
 
 
 class EdgeAlterable:
@@ -25,6 +35,14 @@ class EdgeAlterable:
     def alter(self, change: SettingsChange) -> None:
         """Keep other settings."""
         self._collection.reload(altered_config(self._collection.config(), change))
+
+    def optimizers(self) -> SettingsChange:
+        """The thresholds in force."""
+        told = self._collection.config().get("optimizers") or {}
+        return SettingsChange(
+            indexing_threshold_kb=told.get("indexing_threshold"),
+            max_segment_size_kb=told.get("max_segment_size"),
+        )
 
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
         """Index a payload field."""
@@ -70,3 +88,27 @@ class EdgeAlterable:
         ]
         with self._collection.using("writing sparse vectors") as shard:
             shard.update(qdrant_edge.UpdateOperation.update_vectors(rows, condition))
+
+    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+        """Write points where what is there is as it was seen."""
+        import qdrant_edge
+
+        there, seqs, absent = by_presence(batch, seen)
+        with self._collection.using("writing points") as shard:
+            if absent.ids:
+                condition = qdrant_edge.Filter(must_not=[qdrant_edge.HasIdCondition({*absent.ids})])
+                points = edge_points(absent)
+                shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition))
+            if there.ids:
+                condition = qdrant_edge.Filter(should=list(map(_as_seen, there.ids, seqs)))
+                mode = qdrant_edge.UpdateMode.UpdateOnly  # what is gone is not written
+                points = edge_points(there)
+                shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition, mode))
+
+
+def _as_seen(point: PointId, seq: int) -> qdrant_edge.Filter:
+    """Whether a point still has a `seq`; ranges would compare it as float64."""
+    import qdrant_edge
+
+    same = qdrant_edge.FieldCondition(key="seq", match=qdrant_edge.MatchValue(seq))
+    return qdrant_edge.Filter(must=[qdrant_edge.HasIdCondition({point}), same])

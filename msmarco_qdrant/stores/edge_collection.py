@@ -58,7 +58,8 @@ class EdgeCollection:
         """Counts and index state."""
         with self.using("reading its state") as shard:
             info = shard.info()
-            last_seq = _last_seq(shard)
+            # Without its index the creation was interrupted: nothing was written.
+            last_seq = _last_seq(shard) if "seq" in info.payload_schema else 0
             config = self.config()
         indexes = {
             field: payload_index(index.data_type) for field, index in info.payload_schema.items()
@@ -78,20 +79,7 @@ class EdgeCollection:
         import qdrant_edge
 
         with self.using("writing points") as shard:
-            points = [
-                qdrant_edge.Point(
-                    id=point,
-                    vector={
-                        batch.using: vector,
-                        SPARSE_VECTOR: qdrant_edge.SparseVector(sparse.indices, sparse.values),
-                    },
-                    payload=payload,
-                )
-                for point, vector, sparse, payload in zip(
-                    batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
-                )
-            ]
-            shard.update(qdrant_edge.UpdateOperation.upsert_points(points))
+            shard.update(qdrant_edge.UpdateOperation.upsert_points(edge_points(batch)))
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads and leave vectors."""
@@ -270,6 +258,25 @@ def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
         qdrant_edge.ScrollRequest(limit=1, order_by=order, with_payload=["seq"])
     )
     return int(records[0].payload["seq"]) if records and records[0].payload else 0
+
+
+def edge_points(batch: PointBatch) -> list[qdrant_edge.Point]:
+    """A batch as Edge takes it."""
+    import qdrant_edge
+
+    return [
+        qdrant_edge.Point(
+            id=point,
+            vector={
+                batch.using: vector,
+                SPARSE_VECTOR: qdrant_edge.SparseVector(sparse.indices, sparse.values),
+            },
+            payload=payload,
+        )
+        for point, vector, sparse, payload in zip(
+            batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
+        )
+    ]
 
 
 def native_id(point: Any) -> PointId:

@@ -46,9 +46,20 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             encoder=EncoderCard(**{**encoder, "prompts": Prompts(**encoder["prompts"])}),
             bm25=Bm25Settings(**value["bm25"]),
             migrations=tuple(value["migrations"]),
+            copied_from=_name(value, "copied_from"),
+            previous=_name(value, "previous"),
+            swaps=int(value.get("swaps", 0)),
         )
     except (TypeError, KeyError) as exc:
         raise StoreCorruptError(
             f"collection '{name}' has no metadata that can be read ({exc!r}): "
             "its creation was interrupted, or something else wrote it"
         ) from exc
+
+
+def _name(value: Any, field: str) -> str | None:
+    """A physical collection's name; None, too, where an earlier version wrote no such field."""
+    found = value.get(field)
+    if found is not None and not isinstance(found, str):
+        raise TypeError(f"{field} is {found!r}, not a name")
+    return found

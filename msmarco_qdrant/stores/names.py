@@ -20,6 +20,17 @@ def base_name(physical: str) -> str:
     return match["name"] if match else physical
 
 
+def physical_name(name: str, number: int) -> str:
+    """The name of a physical collection."""
+    return f"{name}__{number:04d}"
+
+
+def physical_number(physical: str) -> int:
+    """The number in a physical collection's name; 0 for a name without one."""
+    match = PHYSICAL.fullmatch(physical)
+    return int(match["number"]) if match else 0
+
+
 def stands_for(alias: str, physical: str) -> bool:
     """Whether an alias is one of ours: `name` for `name__0001`."""
     match = PHYSICAL.fullmatch(physical)

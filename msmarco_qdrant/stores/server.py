@@ -112,17 +112,24 @@ class ServerStore:
 
     def alterable(self, name: str) -> ServerAlterable:
         """The collection behind a name, to be changed; see `Alterable`."""
-        return ServerAlterable(self._link, self._resolve(name), self._connection)
+        collection = self.collection(name)
+        return ServerAlterable(self._link, collection.name, self._connection, collection)
+
+    def live(self, name: str) -> ServerCollection:
+        """What a name leads to at the moment of each call; see `live_collection`."""
+        self._resolve(name)
+        return ServerCollection(self._link, name, self._senders, self._connection)
 
     def asynchronous(self, name: str) -> AsyncServerCollection:
-        """The collection behind a name on a server, for the running event loop."""
+        """The same on a server, for the running event loop."""
+        self._resolve(name)
         address = parse_address(self.dsn, self._connection)
-        return AsyncServerCollection(self._resolve(name), self.dsn, address, self._connection)
+        return AsyncServerCollection(name, self.dsn, address, self._connection)
 
     def metadata(self, name: str) -> CollectionMetadata:
         """What was kept with a collection; see `Store`."""
         physical = self._resolve(name)
-        told = self._told(physical)
+        told = self._told(name)  # by the name: what it led to just now may be gone
         return metadata_from_json((told.config.metadata or {}).get(_METADATA_KEY), physical)
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
@@ -143,6 +150,10 @@ class ServerStore:
             if stands_for(alias, physical)
         }
 
+    def physical_names(self) -> Sequence[str]:
+        """Every physical collection; a server may have others' among them."""
+        return sorted(self._physical())
+
     def set_alias(self, alias: str, name: str) -> None:
         """Let an alias stand for a physical collection; see `Store`."""
         if name not in self._physical():
@@ -153,8 +164,8 @@ class ServerStore:
                 f"'{alias}' is an alias of {found} in {self.dsn}, which is not ours: choose "
                 "another name"
             )
-        changes = [] if found is None else [_delete_alias(alias)]
-        self._change_aliases([*changes, _create_alias(alias, name)])
+        # One step, which replaces: after a removal, a crash could leave the name leading nowhere.
+        self._change_aliases([_create_alias(alias, name)])
 
     def close(self) -> None:
         """Give the handle back. Closing twice is no error."""

@@ -6,28 +6,32 @@ and answers from the old segments meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.records import (
     PayloadIndex,
+    PointBatch,
     PointId,
     Quantisation,
     SettingsChange,
     SparseVector,
 )
 from msmarco_qdrant.stores import server_requests as requests
+from msmarco_qdrant.stores.altering import by_presence, rows_of
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.points import SPARSE_VECTOR, in_token_order, page_size, seq_bound
 from msmarco_qdrant.stores.selection import from_id
+from msmarco_qdrant.stores.server_collection import ServerCollection
 from msmarco_qdrant.stores.server_link import Link
-from msmarco_qdrant.stores.wire import cuts, sparse_bytes
+from msmarco_qdrant.stores.wire import cuts, sparse_bytes, upsert_requests
 
 if TYPE_CHECKING:
-    from qdrant_client import models
+    from qdrant_client import grpc, models
 
 _TURBOQUANT = (1, 18)
 """The first server that has it; one before would overlook what it does not know."""
@@ -36,11 +40,14 @@ _TURBOQUANT = (1, 18)
 class ServerAlterable:
     """A collection to be changed; see `Alterable` for what its methods promise."""
 
-    def __init__(self, link: Link, name: str, connection: Connection) -> None:
+    def __init__(
+        self, link: Link, name: str, connection: Connection, collection: ServerCollection
+    ) -> None:
         self._link = link
         self._client = link.client
         self._name = name
         self._connection = connection
+        self._collection = collection
 
     def alter(self, change: SettingsChange) -> None:
         """Change settings; the server begins to build anew what they concern."""
@@ -51,6 +58,17 @@ class ServerAlterable:
         arguments = requests.alteration(dense, change)
         update = partial(self._client.update_collection, self._name, **arguments)
         self._link.call("changing its settings", update)
+
+    def optimizers(self) -> SettingsChange:
+        """The thresholds in force; a server tells its own defaults, too."""
+        if not self._link.is_remote:
+            return SettingsChange()
+        read = partial(self._client.get_collection, self._name)
+        told = self._link.call("reading its settings", read).config.optimizer_config
+        return SettingsChange(
+            indexing_threshold_kb=told.indexing_threshold,
+            max_segment_size_kb=told.max_segment_size,
+        )
 
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
         """Index a payload field."""
@@ -113,6 +131,41 @@ class ServerAlterable:
                 update_filter=models.Filter(must=[old]),
             )
             self._link.call("writing sparse vectors", update)
+
+    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+        """Write points where what is there is as it was seen."""
+        if not self._link.is_remote:
+            expected = dict(zip(batch.ids, seen, strict=True))
+            write = partial(self._write_over_here, batch, expected)
+            self._link.call("writing points", write)
+            return
+        there, seqs, absent = by_presence(batch, seen)
+        self._collection.send(
+            chain(self._requests(absent, [None] * len(absent.ids)), self._requests(there, seqs))
+        )
+
+    def _requests(
+        self, batch: PointBatch, seen: Sequence[int | None]
+    ) -> Iterator[grpc.UpsertPoints]:
+        return upsert_requests(
+            self._name,
+            batch,
+            max_points=self._connection.batch_points,
+            max_bytes=self._connection.batch_bytes,
+            seen=seen,
+        )
+
+    def _write_over_here(self, batch: PointBatch, expected: Mapping[PointId, int | None]) -> None:
+        """The local mode looks at a filter's conditions one by one; here nobody comes between."""
+        ids = list(map(from_id, batch.ids))
+        records = self._client.retrieve(self._name, ids, with_payload=["seq"])
+        found = {
+            id_: payload.get("seq", -1)  # what something else wrote is nothing that was seen
+            for id_, payload in requests.to_payloads(records).items()
+        }
+        rows = [row for row, id_ in enumerate(batch.ids) if found.get(id_) == expected[id_]]
+        if rows:
+            self._client.upsert(self._name, requests.point_structs(rows_of(batch, rows)))
 
     def _need_server(self, what: str) -> None:
         if not self._link.is_remote:

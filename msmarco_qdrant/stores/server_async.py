@@ -23,10 +23,10 @@ _T = TypeVar("_T")
 
 
 class AsyncServerCollection:
-    """A physical collection on a server; see `AsyncCollection`.
+    """A collection on a server; see `AsyncCollection`.
 
     Args:
-        name: The physical collection's name.
+        name: What each request names: a physical collection, or an alias, which it follows.
         place: The store's DSN, for messages.
         address: Where the server is.
         connection: How it is spoken to.

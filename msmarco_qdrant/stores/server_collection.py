@@ -6,7 +6,7 @@ qdrant-client's own methods. The local mode is the same code but for writing and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,11 @@ class ServerCollection:
         self._senders = senders
         self._connection = connection
 
+    @property
+    def name(self) -> str:
+        """The physical name."""
+        return self._name
+
     def info(self) -> CollectionInfo:
         """Counts, index state and settings."""
         told = self._told()
@@ -64,9 +69,9 @@ class ServerCollection:
         """Write points: several requests at once, each durable when it is answered."""
         if not batch.ids:
             return
-        self._link.check_open()  # the senders would wait for ever in a forked child
         if self._link.is_remote:
-            self._send(batch)
+            count, size = self._connection.batch_points, self._connection.batch_bytes
+            self.send(upsert_requests(self._name, batch, max_points=count, max_bytes=size))
             return
         points = requests.point_structs(batch)
         self._link.call("writing points", partial(self._client.upsert, self._name, points))
@@ -140,14 +145,9 @@ class ServerCollection:
             self._wake_optimizer()
         self._wait_for_indexes()
 
-    def _send(self, batch: PointBatch) -> None:
-        """Send a batch's requests, some at once; all are answered or failed when this returns."""
-        to_send = upsert_requests(
-            self._name,
-            batch,
-            max_points=self._connection.batch_points,
-            max_bytes=self._connection.batch_bytes,
-        )
+    def send(self, to_send: Iterable[grpc.UpsertPoints]) -> None:
+        """Send a server writes, some at once; all are answered or failed when this returns."""
+        self._link.check_open()  # the senders would wait for ever in a forked child
         under_way: list[Future[None]] = []
         errors: list[BaseException | None] = []
         try:

@@ -9,7 +9,7 @@ that qdrant-client itself makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.records import PointBatch, PointId, SparseVector
@@ -24,10 +24,16 @@ _FLOAT32_BYTES = 4
 _SPARSE_ENTRY_BYTES = 9  # a float32, and an index of up to 32 bits as a varint
 _META_BYTES = 4  # for each byte as text, at most: "-1, " becomes 13 bytes, "0.5, " 11, "'', " 4
 _OTHER_BYTES = 512  # ids, digests, seq and the keys of a point's fields
+_CONDITION_BYTES = 96  # an id and a seq, as conditions
 
 
 def upsert_requests(
-    collection: str, batch: PointBatch, *, max_points: int, max_bytes: int
+    collection: str,
+    batch: PointBatch,
+    *,
+    max_points: int,
+    max_bytes: int,
+    seen: Sequence[int | None] | None = None,
 ) -> Iterator[grpc.UpsertPoints]:
     """Requests that together write a batch, each answered when its points are durable.
 
@@ -36,6 +42,8 @@ def upsert_requests(
         batch: Any number of points.
         max_points: Points a request holds at most.
         max_bytes: Bytes a request holds at most, if it holds more than one point.
+        seen: The `seq` that each point must have to be replaced, or a None for each: none of them
+            may be there. Without it any point is replaced.
 
     Yields:
         Requests with `wait` set: the server answers when it has applied the points and synced
@@ -44,8 +52,13 @@ def upsert_requests(
     import numpy as np
 
     rows = np.ascontiguousarray(batch.dense, dtype="<f4")
-    for start, stop in cuts(_sizes(batch), max_points, max_bytes):
-        yield _request(collection, batch, rows, start, stop)
+    condition = 0 if seen is None else _CONDITION_BYTES
+    sizes = (size + condition for size in _sizes(batch))
+    for start, stop in cuts(sizes, max_points, max_bytes):
+        request = _request(collection, batch, rows, start, stop)
+        if seen is not None:
+            _restrict(request, batch.ids[start:stop], seen[start:stop])
+        yield request
 
 
 def cuts(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterator[tuple[int, int]]:
@@ -108,6 +121,24 @@ def _request(
         sparse.indices.extend(batch.sparse[index].indices)
         sparse.values.extend(batch.sparse[index].values)
     return request
+
+
+def _restrict(
+    request: grpc.UpsertPoints, ids: Sequence[PointId], seen: Sequence[int | None]
+) -> None:
+    """Let a request write only where what is there is as it was seen."""
+    from qdrant_client import grpc
+
+    if seen[0] is None:
+        known = request.update_filter.must_not.add().has_id
+        known.has_id.extend(map(grpc_id, ids))
+        return
+    request.update_mode = grpc.UpdateMode.UpdateOnly  # what is gone is not written
+    for id_, seq in zip(ids, seen, strict=True):
+        as_seen = request.update_filter.should.add().filter
+        as_seen.must.add().has_id.has_id.append(grpc_id(id_))
+        same = as_seen.must.add().field
+        same.key, same.match.integer = "seq", seq
 
 
 def _sizes(batch: PointBatch) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from msmarco_qdrant.records import (
     HnswSettings,
     Nearest,
     PointBatch,
+    PointId,
     PointQuery,
     Quantisation,
     SettingsChange,
@@ -23,6 +25,7 @@ from msmarco_qdrant.records import (
 )
 from msmarco_qdrant.stores import Store, alterable
 
+from .conftest import OpenStore
 from .test_store import UUID_ID, make_metadata, make_spec
 
 COUNT, DIMENSION = 300, 64  # 75 kilobytes of vectors
@@ -120,6 +123,24 @@ def test_a_change_outlasts_its_handle(store: Store, filled: str) -> None:
     assert spec == spec_after(store, filled, back)
 
 
+def test_thresholds_can_be_given_to_a_copy(store: Store, filled: str, things: str) -> None:
+    """They are told as they were set, one after the other; nothing else is told with them."""
+    target = alterable(store, filled)
+    default = target.optimizers()
+    if not store.capabilities.ann:
+        assert SettingsChange() == default
+        return
+    assert replace(default, indexing_threshold_kb=None) == SettingsChange()
+    target.alter(SettingsChange(max_segment_size_kb=200_000, m=12))
+    assert replace(default, max_segment_size_kb=200_000) == target.optimizers()
+    target.alter(SettingsChange(indexing_threshold_kb=10))
+    changed = SettingsChange(indexing_threshold_kb=10, max_segment_size_kb=200_000)
+    assert changed == target.optimizers()
+    store.create_collection(f"{things}__0002", make_spec(store))
+    alterable(store, f"{things}__0002").alter(changed)
+    assert changed == alterable(store, f"{things}__0002").optimizers()
+
+
 def test_a_threshold_decides_what_is_indexed(store: Store, filled: str) -> None:
     """Below it vectors are compared one by one; the next build sees the new one."""
     if not store.capabilities.ann:
@@ -204,6 +225,118 @@ def test_the_sparse_vector_of_a_point_that_is_gone(store: Store, filled: str) ->
     assert COUNT == store.collection(filled).info().points
     target.replace_sparse([], [], up_to_seq=COUNT)
     assert {} == target.sparse_vectors([])
+
+
+def newer(ids: Sequence[int], seqs: Sequence[int], text: str) -> PointBatch:
+    """Points with other vectors than they had, dense and sparse, and a text."""
+    rows = np.random.default_rng(len(text)).standard_normal((max(ids, default=0) + 1, DIMENSION))
+    return PointBatch(
+        using="dense-0a1b2c3d",
+        ids=ids,
+        dense=rows[list(ids)].astype(np.float32),
+        sparse=[SparseVector([7, 1000 + id_], [1.0, 2.0]) for id_ in ids],
+        payloads=[
+            {"pid": str(id_), "text": text, "meta": {}, "seq": seq}
+            for id_, seq in zip(ids, seqs, strict=True)
+        ],
+    )
+
+
+def texts(store: Store, name: str) -> dict[object, tuple[object, object]]:
+    """The text and the `seq` of every point."""
+    return {
+        id_: (payload.get("text"), payload["seq"])
+        for id_, payload in store.collection(name).scan(["text", "seq"])
+    }
+
+
+def best(store: Store, name: str, batch: PointBatch) -> list[tuple[object, object]]:
+    """What is nearest to each point of a batch, by its dense and by its sparse vector."""
+    dense = [PointQuery(Nearest(row, batch.using), 1) for row in batch.dense]
+    sparse = [
+        PointQuery(Nearest(SparseVector(v.indices[1:], [1.0]), "bm25"), 1) for v in batch.sparse
+    ]
+    collection = store.collection(name)
+    answers = zip(collection.query(dense), collection.query(sparse), strict=True)
+    return [(one[0].id if one else None, two[0].id if two else None) for one, two in answers]
+
+
+def test_points_are_written_over_what_was_seen(store: Store, filled: str) -> None:
+    """Not over what is newer, what came meanwhile or what is gone; once more changes nothing."""
+    collection, target = store.collection(filled), alterable(store, filled)
+    seen: dict[int, int | None] = {n: n + 1 for n in range(300)} | dict.fromkeys(range(300, 600))
+    for n in range(200, 250):
+        seen[n] = None  # it looked so to somebody who read before they were written
+    collection.upsert(newer(range(150, 200), range(1150, 1200), "another's"))
+    collection.upsert(newer(range(550, 600), range(1550, 1600), "another's"))
+    collection.delete(range(250, 300), up_to_seq=COUNT)
+    expected: dict[object, tuple[object, object]] = {
+        n: ("ours", 5000 + n) for n in (*range(150), *range(300, 550))
+    }
+    expected |= {n: ("another's", 1000 + n) for n in (*range(150, 200), *range(550, 600))}
+    expected |= {n: (None, n + 1) for n in range(200, 250)}
+    ids = sorted(seen, key=lambda n: n % 7)  # so that what was there and what was not are mixed
+    ours = newer(ids, [5000 + n for n in ids], "ours")
+    for _ in range(2):
+        target.write_over(ours, [seen[n] for n in ids])
+        collection.flush()
+        assert expected == texts(store, filled)
+    written = newer(sorted((*range(150), *range(300, 550))), [0] * 400, "ours")
+    assert [(id_, id_) for id_ in written.ids] == best(store, filled, written)
+    assert SparseVector([7, 1003], [1.0, 2.0]) == target.sparse_vectors([3])[3]
+    assert SparseVector([1, 5], [0.5, 1.5]) == target.sparse_vectors([220])[220]
+
+
+def test_a_seq_is_compared_in_full(store: Store, filled: str) -> None:
+    """The clock counts nanoseconds: neighbours are the same number as float64."""
+    collection, target, seq = store.collection(filled), alterable(store, filled), 2**62
+    collection.upsert(newer([1, 2, 3], [seq - 1, seq, seq + 1], "another's"))
+    target.write_over(newer([1, 2, 3], [9, 9, 9], "ours"), [seq] * 3)
+    found = collection.retrieve([1, 2, 3], ["text"])
+    assert ["another's", "ours", "another's"] == [found[n]["text"] for n in (1, 2, 3)]
+
+
+def test_any_id_is_written_over(store: Store, filled: str) -> None:
+    """UUIDs and the largest integer, first as new points, then as known ones."""
+    collection, target = store.collection(filled), alterable(store, filled)
+    ids: list[PointId] = [UUID_ID, 2**64 - 1]
+    for seen, seq in ((None, 7), (7, 8), (7, 9), (None, 10)):
+        batch = replace(newer([0, 1], [seq, seq], "ours"), ids=ids)
+        target.write_over(batch, [seen, seen])
+    assert {id_: {"seq": 8} for id_ in ids} == collection.retrieve(ids, ["seq"])
+
+
+def test_what_has_no_seq_is_not_written_over(store: Store, filled: str) -> None:
+    """Something else wrote it: to whoever saw nothing there, it came meanwhile."""
+    collection, target = store.collection(filled), alterable(store, filled)
+    collection.upsert(replace(newer([1], [1], "another's"), payloads=[{"text": "another's"}]))
+    target.write_over(newer([1], [9], "ours"), [None])
+    target.write_over(newer([1], [9], "ours"), [2])
+    assert {1: {"text": "another's"}} == collection.retrieve([1], ["text"])
+
+
+def test_nothing_may_be_written_over(store: Store, filled: str) -> None:
+    """An empty batch is no error, one whose columns differ in length is."""
+    before, target = texts(store, filled), alterable(store, filled)
+    target.write_over(newer([], [], "ours"), [])
+    for seen in ([2], [2, 3, 4]):
+        with pytest.raises(ValueError, match="argument"):
+            target.write_over(newer([1, 2], [9, 9], "ours"), seen)
+    assert before == texts(store, filled)
+
+
+def test_what_was_written_over_and_flushed_is_durable(
+    store: Store, filled: str, open_again: OpenStore
+) -> None:
+    """Another handle finds it when the first one is closed."""
+    if store.dsn == ":memory:":
+        return
+    alterable(store, filled).write_over(newer([1, 999], [9, 9], "ours"), [2, None])
+    store.collection(filled).flush()
+    store.close()
+    with closing(open_again()) as again:
+        found = texts(again, filled)
+    assert [("ours", 9)] * 2 + [(None, 3)] == [found[n] for n in (1, 999, 2)]
 
 
 def test_searches_go_on_while_settings_change(store: Store, filled: str) -> None:

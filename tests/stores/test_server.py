@@ -465,6 +465,23 @@ def test_another_may_create_it_at_any_moment(server: LoopbackServer, number: int
 
 
 @pytest.mark.parametrize("number", range(3))
+def test_a_name_whose_new_collection_vanishes_keeps_its_old_one(
+    server: LoopbackServer, number: int
+) -> None:
+    """Before each call of a move: it is one action, which is done or refused as a whole."""
+    with (
+        closing(open_store(server.url)) as ours,
+        closing(open_store(server.url)) as theirs,
+    ):
+        make_things(ours)
+        ours.create_collection("things__0002", make_spec(ours))
+        before_call(ours, number, lambda: theirs.drop_collection("things__0002"))
+        with pytest.raises(CollectionNotFoundError):
+            ours.set_alias("things", "things__0002")
+        assert {"things": NAME} == ours.aliases()
+
+
+@pytest.mark.parametrize("number", range(3))
 def test_another_may_finish_it_at_any_moment(server: LoopbackServer, number: int) -> None:
     """Name and points of the other are kept, whether the second creation is refused or not."""
 

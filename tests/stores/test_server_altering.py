@@ -11,7 +11,7 @@ from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.records import SettingsChange, SparseVector, StorageSettings
 from msmarco_qdrant.stores import Connection, alterable, open_store
 from tests.contract.test_store import make_spec
-from tests.loopback import LoopbackServer
+from tests.loopback import LoopbackServer, LostAnswer
 
 from .test_server import NAME, make_things, points
 
@@ -52,3 +52,29 @@ def test_sparse_vectors_are_written_in_bounded_requests() -> None:
             sizes = [len(request.points) for request in server.requests.of("UpdateVectors")]
             assert [2, 2, 1] == sizes
             assert long == alterable(store, NAME).sparse_vectors([4])[4]
+
+
+def test_points_are_written_over_in_bounded_requests() -> None:
+    """What was there and what was not go in requests of their own, each made durable."""
+    with LoopbackServer() as server:
+        connection = Connection(batch_points=8, in_flight=1)
+        with closing(open_store(server.url, connection=connection)) as store:
+            make_things(store).upsert(points(10))
+            server.requests.clear()
+            seen = [1 if number < 10 else None for number in range(30)]
+            alterable(store, NAME).write_over(points(30), seen)
+            assert 30 == store.collection(NAME).info().points
+        requests = server.requests.of("Upsert")
+        assert [8, 8, 4, 8, 2] == [len(request.points) for request in requests]
+        assert [0, 0, 0, 2, 2] == [request.update_mode for request in requests]
+        assert [True] * 5 == [request.wait for request in requests]
+
+
+def test_a_write_whose_answer_was_lost_is_repeated() -> None:
+    """It finds its own points there, which nobody saw, and leaves them."""
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        collection = make_things(store)
+        server.faults.inject(LostAnswer(), "Upsert", times=2)
+        alterable(store, NAME).write_over(points(3), [None] * 3)
+        assert 3 == server.requests.count("Upsert")
+        assert 3 == collection.info().points

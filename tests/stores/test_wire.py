@@ -175,6 +175,46 @@ def test_requests_keep_their_limits(batch: PointBatch, max_points: int, max_byte
     assert list(by_the_library(batch)) == sent
 
 
+@settings(deadline=None)
+@given(batches(), st.booleans(), st.integers(1, 14), st.integers(1, 40_000))
+def test_requests_with_a_condition_keep_their_limits(
+    batch: PointBatch, there: bool, max_points: int, max_bytes: int
+) -> None:
+    """The condition is counted; it names each of the request's points, and no other."""
+    seen = [2**63 - 1 - row if there else None for row, _ in enumerate(batch.ids)]
+    left = list(zip(batch.ids, seen, strict=True))
+    for request in upsert_requests(
+        "things__0001", batch, max_points=max_points, max_bytes=max_bytes, seen=seen
+    ):
+        assert 1 <= len(request.points) <= max_points
+        assert len(request.points) == 1 or request.ByteSize() <= max_bytes
+        part, left = left[: len(request.points)], left[len(request.points) :]
+        assert RestToGrpc.convert_filter(as_seen(part)) == request.update_filter
+        assert (grpc.UpdateMode.UpdateOnly if there else 0) == request.update_mode
+    assert [] == left
+
+
+def as_seen(points: list[tuple[PointId, int | None]]) -> models.Filter:
+    """The condition of points that were all there, or all not."""
+    ids: list[models.ExtendedPointId] = [
+        one if isinstance(one, int) else str(one) for one, _ in points
+    ]
+    if points[0][1] is None:
+        return models.Filter(must_not=[models.HasIdCondition(has_id=ids)])
+    return models.Filter(
+        should=[
+            models.Filter(
+                must=[
+                    models.HasIdCondition(has_id=[id_]),
+                    models.FieldCondition(key="seq", match=models.MatchValue(value=seq)),
+                ]
+            )
+            for id_, (_, seq) in zip(ids, points, strict=True)
+            if seq is not None
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     ("count", "max_points", "expected"),
     [(0, 10, []), (1, 10, [1]), (10, 10, [10]), (11, 10, [10, 1]), (25, 10, [10, 10, 5])],

@@ -1,0 +1,94 @@
+"""What a name leads to, at the moment of each question to it.
+
+A collection's name is an alias, and a re-embed lets it lead to another physical collection. What
+is opened by `Store.collection` stays with the one that it led to then; a search follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.records import CollectionInfo, PointId, PointQuery, ScoredPoint
+from msmarco_qdrant.stores.protocols import Collection, Store
+from msmarco_qdrant.stores.server import ServerStore
+
+_T = TypeVar("_T")
+
+
+class LiveCollection(Protocol):
+    """What a name leads to, for who only reads. Safe to use from several threads.
+
+    One call is answered by one physical collection; the next may be answered by another.
+    """
+
+    def info(self) -> CollectionInfo:
+        """Counts, index state and settings; see `Collection.info`."""
+        ...
+
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch; see `Collection.query`."""
+        ...
+
+    def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist; see `Collection.retrieve`."""
+        ...
+
+
+def live_collection(store: Store, name: str) -> LiveCollection:
+    """What a name leads to, at the moment of each call. A physical name leads to itself.
+
+    A server is asked by the name itself, which costs no request more; any other engine is in this
+    process, where names are looked up at each call.
+
+    Raises:
+        CollectionNotFoundError: If it leads nowhere now; each call raises it if it does then.
+    """
+    if isinstance(store, ServerStore):
+        return store.live(name)
+    return _LookedUp(store, name)
+
+
+class _LookedUp:
+    """A collection of an engine in this process, looked up by its name at each call."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        store.collection(name)
+
+    def info(self) -> CollectionInfo:
+        """Counts, index state and settings."""
+        return self._answered(lambda collection: collection.info())
+
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch."""
+        return self._answered(lambda collection: collection.query(queries))
+
+    def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist."""
+        return self._answered(lambda collection: collection.retrieve(ids, fields))
+
+    def _answered(self, ask: Callable[[Collection], _T]) -> _T:
+        """The answer of what the name leads to.
+
+        If that fails and the name leads elsewhere by now, the collection may have been removed
+        between the look-up and the question: then the other is asked.
+        """
+        physical = self._led_to()
+        while True:
+            try:
+                return ask(self._store.collection(physical))
+            except StoreError:
+                current = self._led_to()
+                if current == physical:
+                    raise
+                physical = current
+
+    def _led_to(self) -> str:
+        return self._store.aliases().get(self._name, self._name)
