@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
+from msmarco_qdrant._ingest_binding import Binding
+from msmarco_qdrant._ingest_plans import Renewing, Skipping
 from msmarco_qdrant._ingest_steps import Encoded, Plan, Steps, Target
-from msmarco_qdrant._ingest_windows import Rows, size_of, windows
+from msmarco_qdrant._ingest_windows import Rows, Window, size_of, windows
 from msmarco_qdrant._pid_set import PidSet
 from msmarco_qdrant._prune import Pruning
 from msmarco_qdrant._stages import Stages
 from msmarco_qdrant.errors import PruneRefusedError, StoreError
 from msmarco_qdrant.records import (
+    CollectionInfo,
     IngestProgress,
     IngestReport,
     PointBatch,
@@ -23,6 +26,7 @@ from msmarco_qdrant.records import (
     StageShare,
 )
 from msmarco_qdrant.rejects import WITHOUT_VECTOR, late_reject
+from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.points import SeqClock, payload_of, point_id
 
 _log = logging.getLogger(__name__)
@@ -37,6 +41,7 @@ class Run:
 
     Args:
         target: Where the passages go.
+        binding: By which name.
         on_reject: Called for each row that cannot go in.
         on_progress: Called after each batch.
         clock: Seconds, from wherever they are counted.
@@ -45,19 +50,21 @@ class Run:
     def __init__(
         self,
         target: Target,
+        binding: Binding,
         on_reject: Callable[[Reject], None] | None,
         on_progress: Callable[[IngestProgress], None] | None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._binding = binding
         self._collection = target.collection
         self._vector_name = target.card.vector_name
         self._bm25 = target.bm25
         self._with_model = target.encoder is not None
         found = target.collection.info()
-        self._seq_before = found.last_seq
+        self._seq_before = binding.last_seq(found.last_seq)
         self._points_before = found.points
-        self._seq = SeqClock(found.last_seq)
-        self._steps = Steps(target, was_empty=found.points == 0)
+        self._seq = SeqClock(self._seq_before)
+        self._steps = Steps(target, _plan(binding, target.collection, found))
         self._seen = PidSet()
         self._on_reject = on_reject
         self._on_progress = on_progress
@@ -103,15 +110,33 @@ class Run:
 
         Raises:
             PruneRefusedError: If it does not; nothing was removed.
+            CollectionReplacedError: If the name leads to another collection.
         """
+        self._binding.check()
         self._tell("prune", self._source_size or 0)
         with self._timed("prune"):
-            pruning = Pruning(self._collection, self._seen, self._seq_before)
-            refusal = pruning.refusal(policy, self._rejected)
+            pruning = Pruning(
+                self._binding.store,
+                self._binding.name,
+                self._collection,
+                self._seen,
+                self._seq_before,
+            )
+            refusal = self._unfinished() or pruning.refusal(policy, self._rejected)
             if not refusal:
                 self.pruned = pruning.remove()
+                self._binding.check()
         if refusal:
             raise PruneRefusedError(refusal, self.report())
+
+    def _unfinished(self) -> str | None:
+        """Why nothing may be pruned yet: what is still to be copied could not be looked at."""
+        if not self._binding.is_being_filled:
+            return None
+        return (
+            f"nothing was pruned: the re-embedding of '{self._binding.name}' is not finished, and "
+            "copies passages yet; run the same again when it is"
+        )
 
     def index(self) -> None:
         """Build the index over what is there, if anything is."""
@@ -187,7 +212,7 @@ class Run:
         )
 
     def _finish(self, plan: Plan) -> None:
-        """The end of a window: what needs no encoding, then one flush, then the counts."""
+        """The end of a window: what needs no encoding, one flush, the name, then the counts."""
         for reject in plan.window.rejects:
             self._reject(reject)
         self._write()
@@ -197,6 +222,7 @@ class Run:
                 [payload_of(passage, self._seq.next()) for passage in plan.new_meta],
             )
         self._collection.flush()
+        self._binding.check()
         self.written += self._unflushed + len(plan.new_meta)
         self._added += self._unflushed - plan.rewritten
         self._unflushed = 0
@@ -223,6 +249,15 @@ class Run:
             yield
         finally:
             self._afterwards[name] = self._now() - started
+
+
+def _plan(
+    binding: Binding, collection: Collection, found: CollectionInfo
+) -> Callable[[Window], Plan]:
+    """What decides about a window's passages."""
+    if binding.is_being_filled:
+        return Renewing(collection)
+    return Skipping(collection, was_empty=found.points == 0)
 
 
 def _shares(busy: Mapping[str, float], wall: float) -> tuple[StageShare, ...]:

@@ -9,7 +9,7 @@ back. Between two stages one window waits at most, and behind the model a few ba
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,13 +19,6 @@ from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenised
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.records import EncodedBatch, EncoderCard, Passage, SparseVector
 from msmarco_qdrant.stores import Collection
-from msmarco_qdrant.stores.points import (
-    DIGEST_FIELDS,
-    check_pid,
-    meta_digest,
-    point_id,
-    text_digest,
-)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,13 +80,12 @@ class Steps:
 
     Args:
         target: Where its passages go.
-        was_empty: Whether nothing is there, so that nothing has to be asked: within a run every
-            pid is new.
+        plan: What a window's passages need; called for one after the other, in a thread.
     """
 
-    def __init__(self, target: Target, *, was_empty: bool) -> None:
+    def __init__(self, target: Target, plan: Callable[[Window], Plan]) -> None:
         self._target = target
-        self._was_empty = was_empty
+        self._plan = plan
 
     def run(self, stages: Stages, windows: Iterable[Window]) -> Iterator[Step]:
         """For each window its encoded batches, then its plan as the sign of its end."""
@@ -109,29 +101,6 @@ class Steps:
             tokenised = stages.run(tokenised, _WINDOWS_AHEAD, name="tokenise")
             dense = stages.run(_encoded(tokenised, encoder), _BATCHES_AHEAD, name="forward")
         return stages.run(map(self._weighed, dense), _BATCHES_AHEAD, name="sparse")
-
-    def _plan(self, window: Window) -> Plan:
-        """Ask the collection which passages it has already."""
-        if self._was_empty or not window.passages:
-            return Plan(window, window.passages, [], 0, 0)
-        ids = [point_id(passage.pid) for passage in window.passages]
-        stored = self._target.collection.retrieve(ids, DIGEST_FIELDS)
-        encode, new_meta = [], []
-        for passage, id_ in zip(window.passages, ids, strict=True):
-            payload = stored.get(id_)
-            if payload is not None:
-                check_pid(passage.pid, payload)
-            if payload is None or payload.get("text_digest") != text_digest(passage.text):
-                encode.append(passage)
-            elif payload.get("meta_digest") != meta_digest(passage.meta):
-                new_meta.append(passage)
-        return Plan(
-            window,
-            encode,
-            new_meta,
-            unchanged=len(ids) - len(encode) - len(new_meta),
-            rewritten=len(encode) - sum(id_ not in stored for id_ in ids),
-        )
 
     def _weighed(self, step: _DenseStep) -> Step:
         """Add the sparse vectors."""

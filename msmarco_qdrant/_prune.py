@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant._pid_set import PidSet
+from msmarco_qdrant.deleting import delete_everywhere
 from msmarco_qdrant.records import PointId, PrunePolicy
-from msmarco_qdrant.stores import Collection
+from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.stores.points import payload_pid
-
-_AT_ONCE = 1000
 
 
 class Pruning:
@@ -20,12 +18,18 @@ class Pruning:
     is: a writer whose clock is behind by more than the run has lasted is not seen to be newer.
 
     Args:
-        collection: Where.
+        store: Where.
+        name: The name of the collection.
+        collection: The physical collection behind it, which the run wrote to.
         seen: The pids of the source.
         up_to_seq: The highest `seq` before the run.
     """
 
-    def __init__(self, collection: Collection, seen: PidSet, up_to_seq: int) -> None:
+    def __init__(
+        self, store: Store, name: str, collection: Collection, seen: PidSet, up_to_seq: int
+    ) -> None:
+        self._store = store
+        self._name = name
         self._collection = collection
         self._seen = seen
         self._up_to_seq = up_to_seq
@@ -59,12 +63,7 @@ class Pruning:
 
     def remove(self) -> int:
         """Remove them, durably, and return how many they were."""
-        removed = 0
-        for ids in in_batches(self._stale(), _AT_ONCE):
-            self._collection.delete(ids, up_to_seq=self._up_to_seq)
-            removed += len(ids)
-        self._collection.flush()
-        return removed
+        return delete_everywhere(self._store, self._name, self._stale(), up_to_seq=self._up_to_seq)
 
     def _stale(self) -> Iterator[PointId]:
         for id_, payload in self._collection.scan(("pid", "seq")):

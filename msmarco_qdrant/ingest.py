@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Protocol, get_args
 
+from msmarco_qdrant._ingest_binding import Binding, bind
 from msmarco_qdrant._ingest_run import Run
 from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant.catalog import DEFAULT_MODEL
@@ -133,8 +134,9 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     rows = source if isinstance(source, VectorShards) else as_rows(source)
     with ExitStack() as stack:
         place = _Place(store, collection, connection, storage, indexes)
-        target = _open_target(stack, place, load, bm25)
-        run = Run(target, on_reject, on_progress)
+        target, binding = _open_target(stack, place, load, bm25)
+        binding.warn_if_unfinished()
+        run = Run(target, binding, on_reject, on_progress)
         try:
             run.passages(rows, window, max_passages)
             run.check_count()
@@ -146,11 +148,12 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         except PruneRefusedError:
             raise
         except MsmarcoQdrantError as exc:
+            reason = binding.explained(exc)
             raise IngestStoppedError(
-                f"{exc} ({run.written:,} passages had been written; the same ingest goes on from "
-                "there)",
+                f"{reason} ({run.written:,} passages had been written; the same ingest goes on "
+                "from there)",
                 run.report(),
-            ) from exc
+            ) from reason
         return run.report()
 
 
@@ -258,12 +261,12 @@ def _loader(
 
 def _open_target(
     stack: ExitStack, place: _Place, load: _Loader, bm25: Bm25Settings | None
-) -> Target:
+) -> tuple[Target, Binding]:
     """Open the collection, or create it once everything it needs is known to be there."""
     name = place.collection
     try:
         opened = place.opened(stack, create=False)
-        metadata = opened.metadata(name)
+        binding = bind(opened, name)
     except (StoreNotFoundError, CollectionNotFoundError):
         place.check_creatable()
         sparse = Bm25Encoder(bm25 or Bm25Settings())
@@ -279,14 +282,15 @@ def _open_target(
                 if name not in opened.aliases():  # else another process has just finished it
                     raise
         # Another may have made it meanwhile, for another model or without these indexes.
-        check_same(name, opened.metadata(name).encoder, card)
+        binding = bind(opened, name)
+        check_same(name, binding.metadata.encoder, card)
         _check_indexes_kept(opened, name, place.indexes)
     else:
-        _check_bm25_kept(name, metadata.bm25, bm25)
+        _check_bm25_kept(name, binding.metadata.bm25, bm25)
         _check_indexes_kept(opened, name, place.indexes)
-        sparse = Bm25Encoder(metadata.bm25)
-        card, encoder = load.for_existing(name, metadata.encoder)
-    return Target(opened.collection(name), card, sparse, encoder)
+        sparse = Bm25Encoder(binding.metadata.bm25)
+        card, encoder = load.for_existing(name, binding.metadata.encoder)
+    return Target(binding.collection, card, sparse, encoder), binding
 
 
 def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) -> None:

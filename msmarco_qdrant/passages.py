@@ -15,6 +15,7 @@ from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant._parquet import check_extra, write_parquet
 from msmarco_qdrant._replacing import replacing
 from msmarco_qdrant.corpus import MAX_LINE_BYTES
+from msmarco_qdrant.deleting import delete_pids
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import Passage, PointId
 from msmarco_qdrant.stores import NO_SETTINGS, Collection, Connection, Store, open_store
@@ -72,6 +73,8 @@ def delete_passages(
 ) -> int:
     """Remove passages by their pids. Repeating it is harmless.
 
+    While the collection is re-embedded they go from the old vectors' and from the new ones'.
+
     Args:
         store: An open store, which stays the caller's, or where one is.
         pids: The pids of the passages to remove; they are taken a batch at a time.
@@ -87,17 +90,8 @@ def delete_passages(
         PidCollisionError: If a point holds another pid than its id stands for; it stays.
         StoreError: If the store cannot be opened or written, or holds no such collection.
     """
-    deleted = 0
     with _opened(store, connection) as opened:
-        target = opened.collection(collection)
-        for batch in in_batches(_checked(pids), _AT_ONCE):
-            there = _retrieved(target, batch, ("pid", "seq"))
-            if there:
-                newest = max(payload["seq"] for payload in there.values())
-                target.delete([point_id(pid) for pid in there], up_to_seq=newest)
-            deleted += len(there)
-        target.flush()
-    return deleted
+        return delete_pids(opened, collection, _checked(pids))
 
 
 def export_passages(

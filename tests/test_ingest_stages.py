@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from msmarco_qdrant._ingest_binding import Binding, bind
 from msmarco_qdrant._ingest_run import Run
 from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant._output import report_json, stages_text
@@ -18,6 +20,7 @@ from msmarco_qdrant.errors import IngestStoppedError, StoreError
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.records import (
     Bm25Settings,
+    CollectionMetadata,
     CollectionSpec,
     EncodedBatch,
     HnswSettings,
@@ -121,11 +124,20 @@ def source(count: int, hook: Hook) -> Iterator[Passage]:
         yield Passage(str(number), f"text {number}")
 
 
+def bound(encoder: CostlessEncoder, spec: CollectionSpec) -> Binding:
+    """The name "fake", which leads where it always does."""
+    store = DiscardingStore()
+    store.create_collection("fake", spec)
+    store.put_metadata("fake", CollectionMetadata(1, "0", encoder.card, Bm25Settings(), ()))
+    return bind(store, "fake")
+
+
 def ran(count: int, hook: Hook, clock: Callable[[], float] | None = None) -> Run:
     """A run over so many windows, whose stages all call the hook."""
     encoder = HookedEncoder(hook)
     target = Target(HookedCollection(hook), encoder.card, HookedBm25(hook), encoder)
-    run = Run(target, None, None, clock) if clock else Run(target, None, None)
+    binding = bound(encoder, target.collection.info().spec)
+    run = Run(target, binding, None, None, clock or time.perf_counter)
     run.passages(source(count, hook), window=1, max_passages=None)
     return run
 

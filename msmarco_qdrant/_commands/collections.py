@@ -62,11 +62,11 @@ def collections(*, store: str | None, as_json: bool) -> None:
 @json_option
 def drop(*, name: str, store: str | None, yes: bool, as_json: bool) -> None:
     """Remove the collection NAME with every passage in it."""
-    from msmarco_qdrant.creation import drop_collection
+    from msmarco_qdrant.creation import drop_collection, to_be_dropped
 
     with opened(settings_with(store=store)) as place:
         if not yes:
-            points = place.collection(name).info().points
+            points = to_be_dropped(place, name)[-1].points
             raise UsageError(
                 f"nothing was dropped: '{name}' in {place.dsn} holds {points:,} passages; pass "
                 "--yes to remove it with all of them"

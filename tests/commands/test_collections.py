@@ -16,6 +16,7 @@ from msmarco_qdrant.passages import get_passages
 from msmarco_qdrant.records import Passage
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import CostlessEncoder
+from tests.generations import physical
 
 from .running import command
 
@@ -121,6 +122,20 @@ def test_drop_removes_what_an_interrupted_creation_left(filled: str) -> None:
 
     assert (0, "'films__0001' was dropped with 0 passages\n", "") == done
     assert 1 == command("drop", "films__0001", "--store", filled, "--yes").status
+
+
+def test_drop_removes_what_re_embeddings_left(filled: str) -> None:
+    """All of the name, even when the name itself is gone; what it would remove is told first."""
+    with closing(open_store(filled)) as store:
+        physical(store, CostlessEncoder(32))
+        store.drop_collection("msmarco__0001")
+
+    done = command("drop", "msmarco", "--store", filled)
+    assert (2, True) == (done.status, "holds 0 passages; pass --yes" in done.err)
+
+    done = command("drop", "msmarco", "--store", filled, "--yes")
+    assert (0, "'msmarco' was dropped with 0 passages\n", "") == done
+    assert 1 == command("drop", "msmarco", "--store", filled, "--yes").status
 
 
 @pytest.mark.parametrize("yes", [[], ["--yes"]])
