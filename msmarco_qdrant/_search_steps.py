@@ -2,6 +2,10 @@
 
 The generators below yield what they need done (`Encode`, `Ask`, ...), are sent what came of it,
 and return hits. So the client that blocks and the one of an event loop search in the same way.
+
+A search goes by one `SearchSteps`, and so by one model, from its first step to its last; every
+question to the engine names that model's vectors. Where the collection's name leads to one of
+another model by now, the engine refuses the question: no answer mixes two.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msmarco_qdrant._fusing import fuse
 from msmarco_qdrant._grouping import best_of_each
+from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import (
     CollectionMetadata,
     Fusion,
@@ -29,7 +35,7 @@ from msmarco_qdrant.records import (
 )
 from msmarco_qdrant.search_request import MAX_LIMIT, SearchRequest
 from msmarco_qdrant.stores.filters import to_qdrant, unserved
-from msmarco_qdrant.stores.points import SPARSE_VECTOR, passage_of, point_id
+from msmarco_qdrant.stores.points import HIT_FIELDS, SPARSE_VECTOR, passage_of, point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,8 +52,9 @@ _EXACT = SearchEffort(exact=True)
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Wanted: float32 `(n, dimension)`, the vectors of these phrases."""
+    """Wanted: float32 `(n, dimension)`, this encoder's vectors of these phrases."""
 
+    encoder: Encoder
     phrases: Sequence[str]
 
 
@@ -77,7 +84,14 @@ class Inspect:
     """Wanted: the collection's payload indexes, by field."""
 
 
-Step: TypeAlias = Encode | Ask | Read | Score | Inspect
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Wanted: the steps for what the collection holds by now; the same, if that is unchanged."""
+
+    used: SearchSteps
+
+
+Step: TypeAlias = Encode | Ask | Read | Score | Inspect | Renew
 Steps: TypeAlias = Generator[Step, Any, _T]
 
 
@@ -90,17 +104,42 @@ class _Phrase:
 
 
 class SearchSteps:
-    """The searches of one collection.
+    """The searches of one collection, by one model.
 
     Args:
         metadata: What the collection says of itself.
+        encoder: The encoder of that collection; None to search by "bm25" only.
         indexed: Whether its engine has payload indexes, so that filters may lack one.
     """
 
-    def __init__(self, metadata: CollectionMetadata, *, indexed: bool) -> None:
+    def __init__(
+        self, metadata: CollectionMetadata, encoder: Encoder | None, *, indexed: bool
+    ) -> None:
         self._metadata = metadata
+        self._encoder = encoder
         self._indexed = indexed
         self._advised: set[str] = set()
+
+    @property
+    def metadata(self) -> CollectionMetadata:
+        """What the collection says of itself."""
+        return self._metadata
+
+    @property
+    def bm25_only(self) -> bool:
+        """Whether there is no encoder."""
+        return self._encoder is None
+
+    @property
+    def encoder(self) -> Encoder:
+        """What encodes phrases.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        if self._encoder is None:
+            raise UsageError("this client was opened with bm25_only: it has no encoder")
+        return self._encoder
 
     def search(self, phrases: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
         """The hits of each phrase."""
@@ -129,15 +168,16 @@ class SearchSteps:
     ) -> Steps[list[list[Hit]]]:
         """Of each phrase, those of its pids that the collection holds, the best first."""
         ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
-        payloads: Mapping[PointId, dict[str, Any]]
-        payloads = yield Read(list(dict.fromkeys(id_ for given in ids for id_ in given)))
-        there = [[id_ for id_ in given if id_ in payloads] for given in ids]
         asked = yield from self._compared_by(phrases, mode)
-        plans = [_one_each(one, given) for one, given in zip(asked, there, strict=True)]
+        plans = [_one_each(one, given) for one, given in zip(asked, ids, strict=True)]
         rankings = yield from _answers(plans)
+        if mode == "bm25":  # which gives no answer for a passage without a word in common
+            there = yield from _read(ids)
+        else:
+            there = [_payloads(*answers[:1]) for answers in rankings]
         found = [
-            _to_hits(self._of_candidates(answers, mode, given, payloads, fusion))
-            for answers, given in zip(rankings, there, strict=True)
+            _to_hits(self._of_candidates(answers, mode, payloads, fusion))
+            for answers, payloads in zip(rankings, there, strict=True)
         ]
         if rerank:
             found = yield from _reranked(phrases, found)
@@ -149,7 +189,7 @@ class SearchSteps:
         if mode != "dense":
             bm25 = [self._by_words(phrase) for phrase in phrases]
         if mode != "bm25":
-            vectors: NDArray[np.float32] = yield Encode(phrases)
+            vectors: NDArray[np.float32] = yield Encode(self.encoder, phrases)
             dense = [Nearest(vector, self._metadata.encoder.vector_name) for vector in vectors]
         return [_Phrase(*both) for both in zip(dense, bm25, strict=True)]
 
@@ -167,7 +207,7 @@ class SearchSteps:
             for answers in (yield from _answers(plans))
         ]
         if request.mode == "hybrid":
-            rankings = yield from _with_payloads(rankings)
+            rankings = yield from _with_payloads(asked, rankings)
         return [_to_hits(points) for points in rankings]
 
     def _grouped(
@@ -209,15 +249,14 @@ class SearchSteps:
         self,
         answers: Sequence[list[ScoredPoint]],
         mode: SearchMode,
-        ids: Sequence[PointId],
         payloads: Mapping[PointId, dict[str, Any]],
         fusion: Fusion,
     ) -> list[ScoredPoint]:
         """One ranking of given points; without a token in common the BM25 score is 0."""
-        ranked = self._one_ranking(answers, mode, fusion, len(ids))
-        scores = {point.id: point.score for point in ranked}
+        ranked = self._one_ranking(answers, mode, fusion, len(payloads))
+        scores = {point.id: point.score for point in ranked if point.id in payloads}
         if mode == "bm25":
-            scores |= {id_: 0.0 for id_ in ids if id_ not in scores}
+            scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}
         return [ScoredPoint(id_, score, payloads[id_]) for id_, score in scores.items()]
 
     def _advise(self, chosen: models.Filter) -> Steps[None]:
@@ -256,9 +295,16 @@ def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[Point
 
 
 def _one_each(phrase: _Phrase, ids: Sequence[PointId]) -> list[PointQuery]:
-    """The scores of given points by each of what a phrase is compared by."""
-    both = [nearest for nearest in (phrase.dense, phrase.bm25) if nearest is not None]
-    return [PointQuery(one, len(ids), _EXACT, ids=ids, fields=()) for one in both if ids]
+    """The scores of given points by each of what a phrase is compared by.
+
+    Their payloads come with the scores of the model, so that both are of one collection.
+    """
+    both = ((phrase.dense, HIT_FIELDS), (phrase.bm25, ()))
+    return [
+        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=fields)
+        for nearest, fields in both
+        if nearest is not None and ids
+    ]
 
 
 def _answers(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[ScoredPoint]]]]:
@@ -268,14 +314,34 @@ def _answers(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[Scor
     return [[next(told) for _ in plan] for plan in plans]
 
 
-def _with_payloads(rankings: Sequence[Sequence[ScoredPoint]]) -> Steps[list[list[ScoredPoint]]]:
-    """The same points with what a hit shows; one that was removed meanwhile is left out."""
-    payloads: Mapping[PointId, dict[str, Any]]
-    payloads = yield Read(list(dict.fromkeys(p.id for ranked in rankings for p in ranked)))
+def _with_payloads(
+    asked: Sequence[_Phrase], rankings: Sequence[Sequence[ScoredPoint]]
+) -> Steps[list[list[ScoredPoint]]]:
+    """The same points with what a hit shows; one that was removed meanwhile is left out.
+
+    They are asked for by the model's vectors: where those are not, the payloads are of another
+    collection than the scores.
+    """
+    plans = [
+        _one_each(replace(one, bm25=None), [point.id for point in ranked])
+        for one, ranked in zip(asked, rankings, strict=True)
+    ]
+    there = [_payloads(*answers) for answers in (yield from _answers(plans))]
     return [
         [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
-        for ranked in rankings
+        for ranked, payloads in zip(rankings, there, strict=True)
     ]
+
+
+def _payloads(answer: Sequence[ScoredPoint] = ()) -> dict[PointId, dict[str, Any]]:
+    return {point.id: point.payload for point in answer}
+
+
+def _read(ids: Sequence[Sequence[PointId]]) -> Steps[list[dict[PointId, dict[str, Any]]]]:
+    """Of each list of ids, those that exist, with what a hit shows."""
+    payloads: Mapping[PointId, dict[str, Any]]
+    payloads = yield Read(list(dict.fromkeys(id_ for given in ids for id_ in given)))
+    return [{id_: payloads[id_] for id_ in given if id_ in payloads} for given in ids]
 
 
 def _reranked(phrases: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:

@@ -10,10 +10,21 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 from msmarco_qdrant._merging import Merger
-from msmarco_qdrant._search_steps import Ask, Encode, Inspect, Read, Score, Step, Steps
+from msmarco_qdrant._search_steps import (
+    Ask,
+    Encode,
+    Inspect,
+    Read,
+    Renew,
+    Score,
+    SearchSteps,
+    Step,
+    Steps,
+)
+from msmarco_qdrant._searching import LoadEncoder
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.options import EncoderOptions
-from msmarco_qdrant.errors import StoreError, UsageError
+from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.records import CollectionMetadata, Fusion, Hit, SearchMode
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.search_request import CONVEX, SearchOptions
@@ -35,6 +46,7 @@ _PAIRS_AT_ONCE = 256
 MAX_WAIT_S = 0.003
 
 _T = TypeVar("_T")
+_Phrase: TypeAlias = tuple[Encoder, str]
 _Opened: TypeAlias = tuple[SearchClient, AsyncCollection]
 
 
@@ -42,7 +54,9 @@ class AsyncSearchClient:
     """Answers phrases from one collection, without blocking the event loop.
 
     Phrases that are searched for at the same time are encoded in one forward pass, in a thread of
-    its own. A search may be cancelled, or given a time-out by `asyncio.timeout`::
+    its own. If the collection is re-embedded meanwhile, the searches that notice it wait until the
+    new model has been loaded, in a thread too. A search may be cancelled, or given a time-out by
+    `asyncio.timeout`::
 
         async with await AsyncSearchClient.open("./qdrant_data", collection="msmarco") as client:
             hits = await client.search("how big is london", limit=5)
@@ -64,20 +78,22 @@ class AsyncSearchClient:
     ) -> None:
         _check_wait(max_wait_s)
         self._client = client
+        self._searching = client.searching
         self._loop = asyncio.get_running_loop()
         self._collection = collection
-        self._encode: Merger[str, NDArray[np.float32]] = Merger(
-            lambda phrases: client.do(Encode(phrases)),
+        self._encode: Merger[_Phrase, NDArray[np.float32]] = Merger(
+            _encoded,
             max_items=_PHRASES_AT_ONCE,
             max_wait_s=max_wait_s,
             name="msmarco-qdrant-encode",
         )
         self._score: Merger[tuple[str, str], float] = Merger(
-            lambda pairs: client.do(Score(pairs)).tolist(),
+            lambda pairs: client.reranker.scores(pairs).tolist(),
             max_items=_PAIRS_AT_ONCE,
             max_wait_s=0.0,  # one search brings many
             name="msmarco-qdrant-rerank",
         )
+        self._renewals: dict[SearchSteps, asyncio.Task[SearchSteps]] = {}
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,6 +111,7 @@ class AsyncSearchClient:
         reranker: str | PathLike[str] | Reranker | None = None,
         bm25_only: bool = False,
         connection: Connection = NO_SETTINGS,
+        load_encoder: LoadEncoder | None = None,
         max_wait_s: float = MAX_WAIT_S,
     ) -> AsyncSearchClient:
         """Open a client on a collection; store and model are opened in a thread.
@@ -110,6 +127,8 @@ class AsyncSearchClient:
             reranker: A cross-encoder, or what to load one from; see `SearchClient.open`.
             bm25_only: Load no model: only "bm25" searches can be served.
             connection: The API key, port and time limits of a server, where `store` is a URL.
+            load_encoder: What loads the model of a collection that was re-embedded meanwhile, in
+                a thread; see `SearchClient.open`.
             max_wait_s: How long a phrase waits for others to be encoded with, at most, in seconds.
         """
         _check_wait(max_wait_s)  # before anything is opened
@@ -124,6 +143,7 @@ class AsyncSearchClient:
                 reranker=reranker,
                 bm25_only=bm25_only,
                 connection=connection,
+                load_encoder=load_encoder,
             )
             try:
                 return client, async_collection(client.store, client.collection)
@@ -141,7 +161,7 @@ class AsyncSearchClient:
 
     @property
     def metadata(self) -> CollectionMetadata:
-        """What the collection says of itself: its encoder, BM25 settings and migrations."""
+        """What the collection says of itself; see `SearchClient.metadata`."""
         return self._client.metadata
 
     async def search(self, phrase: str, **options: Unpack[SearchOptions]) -> list[Hit]:
@@ -154,7 +174,7 @@ class AsyncSearchClient:
     ) -> list[list[Hit]]:
         """The passages that answer each of several phrases; see `SearchClient.search_many`."""
         with self._counted():
-            return await self._done(self._client.steps_of_search(phrases, options))
+            return await self._done(self._searching.search(phrases, options))
 
     async def rank(
         self,
@@ -180,9 +200,7 @@ class AsyncSearchClient:
     ) -> list[list[Hit]]:
         """Given passages for each of several phrases; see `SearchClient.rank`."""
         with self._counted():
-            steps = self._client.steps_of_rank(
-                phrases, pids, mode=mode, fusion=fusion, rerank=rerank
-            )
+            steps = self._searching.rank(phrases, pids, mode=mode, fusion=fusion, rerank=rerank)
             return await self._done(steps)
 
     async def warm_up(self) -> None:
@@ -215,7 +233,12 @@ class AsyncSearchClient:
         try:
             step = next(steps)
             while True:
-                step = steps.send(await self._do(step))
+                try:
+                    told = await self._do(step)
+                except SchemaError as exc:  # which the search may get over
+                    step = steps.throw(exc)
+                else:
+                    step = steps.send(told)
         except StopIteration as end:
             found: _T = end.value
             return found
@@ -225,8 +248,9 @@ class AsyncSearchClient:
         import numpy as np
 
         match step:
-            case Encode(phrases):
-                return np.stack(await self._encode(phrases)) if phrases else np.empty((0, 0), "f4")
+            case Encode(encoder, phrases):
+                vectors = await self._encode([(encoder, phrase) for phrase in phrases])
+                return np.stack(vectors) if vectors else np.empty((0, 0), "f4")
             case Ask(queries):
                 return await self._collection.query(queries)
             case Read(ids):
@@ -234,7 +258,23 @@ class AsyncSearchClient:
             case Score(pairs):
                 return np.asarray(await self._score(pairs), np.float32)
             case Inspect():
-                return await asyncio.to_thread(self._client.do, step)
+                return await asyncio.to_thread(self._searching.do, step)
+            case Renew(used):
+                return await self._renewed(used)
+
+    async def _renewed(self, used: SearchSteps) -> SearchSteps:
+        """What to go by instead; one thread finds out for all searches that went by the same."""
+        renewal = self._renewals.get(used)
+        if renewal is None:
+            renewal = asyncio.create_task(asyncio.to_thread(self._searching.do, Renew(used)))
+            self._renewals[used] = renewal
+            renewal.add_done_callback(lambda done: self._end_renewal(used, done))
+        return await asyncio.shield(renewal)  # the others wait on when one is cancelled
+
+    def _end_renewal(self, used: SearchSteps, done: asyncio.Task[SearchSteps]) -> None:
+        del self._renewals[used]
+        if not done.cancelled():
+            done.exception()  # which every search that waited has; there may be none left
 
     async def _drain(self) -> None:
         async with AsyncExitStack() as stack:  # each is closed, whatever becomes of the others
@@ -243,6 +283,8 @@ class AsyncSearchClient:
             stack.push_async_callback(self._encode.close)
             stack.push_async_callback(self._score.close)
             await self._idle.wait()
+            if self._renewals:  # of searches that were cancelled
+                await asyncio.wait(self._renewals.values())
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -262,6 +304,16 @@ class AsyncSearchClient:
     def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError("this client belongs to another event loop: open one in each loop")
+
+
+def _encoded(phrases: Sequence[_Phrase]) -> list[NDArray[np.float32]]:
+    """The vectors of phrases, each by its own encoder: during a swap there are two."""
+    vectors: dict[int, NDArray[np.float32]] = {}
+    for encoder in {id(encoder): encoder for encoder, _ in phrases}.values():
+        places = [place for place, (its, _) in enumerate(phrases) if its is encoder]
+        rows = encoder.encode_queries([phrases[place][1] for place in places])
+        vectors.update(zip(places, rows, strict=True))
+    return [vectors[place] for place in range(len(phrases))]
 
 
 def _check_wait(max_wait_s: float) -> None:

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
-from typing import Any, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
-from msmarco_qdrant._search_steps import (
-    Ask,
-    Encode,
-    Inspect,
-    Read,
-    Score,
-    SearchSteps,
-    Step,
-    Steps,
-)
+from msmarco_qdrant._search_steps import Steps
+from msmarco_qdrant._searching import LoadEncoder, Searching
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
-from msmarco_qdrant.encoding.matching import check_same, encoder_of
+from msmarco_qdrant.encoding.matching import encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions, devices_of
-from msmarco_qdrant.errors import StoreError, UsageError
-from msmarco_qdrant.records import CollectionMetadata, Fusion, Hit, SearchMode
-from msmarco_qdrant.search_request import (
-    CONVEX,
-    SearchOptions,
-    SearchRequest,
-    check_phrases,
-    check_pids,
-)
+from msmarco_qdrant.errors import SchemaError, UsageError
+from msmarco_qdrant.records import CollectionMetadata, EncoderCard, Fusion, Hit, SearchMode
+from msmarco_qdrant.search_request import CONVEX, SearchOptions
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, open_store
-from msmarco_qdrant.stores.points import HIT_FIELDS
 
 _T = TypeVar("_T")
 
@@ -37,6 +23,7 @@ _T = TypeVar("_T")
 class SearchClient:
     """Answers phrases from one collection.
 
+    If the collection is re-embedded meanwhile, the search that notices it loads the new model.
     Thread-safe. Use it as a context manager, or call `close`::
 
         with SearchClient.open("./qdrant_data", collection="msmarco") as client:
@@ -48,6 +35,8 @@ class SearchClient:
         encoder: The encoder of that collection; None to search by "bm25" only.
         reranker: What `rerank_depth` scores the best again with.
         owns_store: Whether `close` closes the store.
+        load_encoder: What loads the model of a collection that was re-embedded meanwhile, from
+            what its metadata say of it; by default by the name that they remember.
 
     Raises:
         CollectionNotFoundError: If the store holds no collection of that name.
@@ -62,21 +51,16 @@ class SearchClient:
         *,
         reranker: Reranker | None = None,
         owns_store: bool = False,
+        load_encoder: LoadEncoder | None = None,
     ) -> None:
         self._store = store
         self._owns_store = owns_store
         self._name = collection
-        self._metadata = store.metadata(collection)
-        if encoder is not None:
-            check_same(collection, self._metadata.encoder, encoder.card)
-        self._encoder = encoder
-        self._reranker = reranker
-        self._collection = store.collection(collection)
-        self._steps = SearchSteps(self._metadata, indexed=store.capabilities.payload_indexes)
-        self._closed = False
+        load_encoder = load_encoder or partial(encoder_of, collection)
+        self._searching = Searching(store, collection, encoder, reranker, load_encoder)
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913  # all but one have defaults
         cls,
         store: Store | str | PathLike[str],
         *,
@@ -87,6 +71,7 @@ class SearchClient:
         reranker: str | PathLike[str] | Reranker | None = None,
         bm25_only: bool = False,
         connection: Connection = NO_SETTINGS,
+        load_encoder: LoadEncoder | None = None,
     ) -> SearchClient:
         """Open a client on a collection.
 
@@ -101,6 +86,9 @@ class SearchClient:
                 a directory. It runs where the encoder does, on the first of several devices.
             bm25_only: Load no model: only "bm25" searches can be served.
             connection: The API key, port and time limits of a server, where `store` is a URL.
+            load_encoder: What loads the model of a collection that was re-embedded meanwhile, from
+                what its metadata say of it; by default by the name that they remember, with
+                `encoder_options`.
 
         Raises:
             StoreNotFoundError: If nothing is stored there.
@@ -120,13 +108,15 @@ class SearchClient:
         try:
             card = opened.metadata(collection).encoder
             if encoder is None and not bm25_only:
-                encoder = encoder_of(collection, card, model, encoder_options)
+                encoder = _encoder_by_now(opened, collection, card, model, encoder_options)
             return cls(
                 opened,
                 collection,
                 encoder,
                 reranker=_loaded(reranker, encoder_options),
                 owns_store=owns_store,
+                load_encoder=load_encoder
+                or partial(encoder_of, collection, model=None, options=encoder_options),
             )
         except BaseException:
             if owns_store:
@@ -145,14 +135,12 @@ class SearchClient:
 
     @property
     def encoder(self) -> Encoder:
-        """What encodes its phrases.
+        """What encodes its phrases now; a re-embed of the collection brings another.
 
         Raises:
             UsageError: If it was opened without one.
         """
-        if self._encoder is None:
-            raise UsageError("this client was opened with bm25_only: it has no encoder")
-        return self._encoder
+        return self._searching.now.encoder
 
     @property
     def reranker(self) -> Reranker:
@@ -161,14 +149,20 @@ class SearchClient:
         Raises:
             UsageError: If it was opened without one.
         """
-        if self._reranker is None:
-            raise UsageError("this client was opened without a reranker")
-        return self._reranker
+        return self._searching.reranker
 
     @property
     def metadata(self) -> CollectionMetadata:
-        """What the collection says of itself: its encoder, BM25 settings and migrations."""
-        return self._metadata
+        """What the collection says of itself: its encoder, BM25 settings and migrations.
+
+        After a re-embed, what it says since a search has noticed it.
+        """
+        return self._searching.now.metadata
+
+    @property
+    def searching(self) -> Searching:
+        """What it searches with, for who does the steps of a search in another way."""
+        return self._searching
 
     def search(self, phrase: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """The passages that answer a phrase best.
@@ -194,7 +188,7 @@ class SearchClient:
 
         Options and errors are those of `search`; the answers come in the order of the phrases.
         """
-        return self._done(self.steps_of_search(phrases, options))
+        return self._done(self._searching.search(phrases, options))
 
     def rank(
         self,
@@ -233,59 +227,16 @@ class SearchClient:
     ) -> list[list[Hit]]:
         """Given passages for each of several phrases; see `rank`."""
         return self._done(
-            self.steps_of_rank(phrases, pids, mode=mode, fusion=fusion, rerank=rerank)
+            self._searching.rank(phrases, pids, mode=mode, fusion=fusion, rerank=rerank)
         )
-
-    def steps_of_search(
-        self, phrases: Sequence[str], options: SearchOptions
-    ) -> Steps[list[list[Hit]]]:
-        """The steps of `search_many`, checked and not begun: for who does them in another way."""
-        self._check_open()
-        check_phrases(phrases)
-        request = SearchRequest(**options)
-        self._check_has(request.mode, reranking=request.rerank_depth is not None)
-        return self._steps.search(phrases, request)
-
-    def steps_of_rank(
-        self,
-        phrases: Sequence[str],
-        pids: Sequence[Sequence[str]],
-        *,
-        mode: SearchMode,
-        fusion: Fusion,
-        rerank: bool,
-    ) -> Steps[list[list[Hit]]]:
-        """The steps of `rank_many`, checked and not begun."""
-        self._check_open()
-        check_phrases(phrases)
-        check_pids(phrases, pids)
-        request = SearchRequest(mode=mode, fusion=fusion)
-        self._check_has(mode, reranking=rerank)
-        return self._steps.rank(phrases, pids, request.mode, request.fusion, rerank=rerank)
-
-    def do(self, step: Step) -> Any:
-        """Do one step of a search, and give what it wants."""
-        match step:
-            case Encode(phrases):
-                return self.encoder.encode_queries(phrases)
-            case Ask(queries):
-                return self._collection.query(queries)
-            case Read(ids):
-                return self._collection.retrieve(ids, HIT_FIELDS)
-            case Score(pairs):
-                return self.reranker.scores(pairs)
-            case Inspect():
-                return self._collection.info().spec.payload_indexes
 
     def warm_up(self) -> None:
         """Do now what happens once in the model, so that the first search does not wait for it."""
-        for model in (self._encoder, self._reranker):
-            if model is not None:
-                model.warm_up()
+        self._searching.warm_up()
 
     def close(self) -> None:
         """Give the store back, if this client opened it. Closing twice is no error."""
-        self._closed = True
+        self._searching.close()
         if self._owns_store:
             self._store.close()
 
@@ -300,24 +251,30 @@ class SearchClient:
         try:
             step = next(steps)
             while True:
-                step = steps.send(self.do(step))
+                try:
+                    told = self._searching.do(step)
+                except SchemaError as exc:  # which the search may get over
+                    step = steps.throw(exc)
+                else:
+                    step = steps.send(told)
         except StopIteration as end:
             found: _T = end.value
             return found
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError(f"this client of '{self._name}' was closed: open another")
 
-    def _check_has(self, mode: SearchMode, *, reranking: bool) -> None:
-        """Refuse what the client was opened without."""
-        if mode != "bm25" and self._encoder is None:
-            raise UsageError(f"this client was opened with bm25_only: it cannot search by {mode}")
-        if reranking and self._reranker is None:
-            raise UsageError(
-                "this client was opened without a reranker: pass reranker='ms-marco-MiniLM-L6-v2', "
-                "or another cross-encoder, to open()"
-            )
+def _encoder_by_now(
+    store: Store,
+    collection: str,
+    card: EncoderCard,
+    model: str | PathLike[str] | None,
+    options: EncoderOptions | None,
+) -> Encoder:
+    """The encoder of a collection, which may be re-embedded while its model is being loaded."""
+    while True:
+        encoder = encoder_of(collection, card, model, options)
+        loaded, card = card, store.metadata(collection).encoder
+        if card.fingerprint == loaded.fingerprint:
+            return encoder
 
 
 def _loaded(
