@@ -5,9 +5,7 @@ from msmarco_qdrant.records import CollectionSpec, HnswSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.points import SPARSE_VECTOR
 
-DESCRIPTION = (
-    "dense vectors named after their encoder, BM25 sparse vectors, indexes of payload fields"
-)
+DESCRIPTION = "dense vectors named after their encoder, BM25 sparse vectors"
 
 
 def up(store: Store, plan: CollectionPlan) -> None:
@@ -24,7 +22,7 @@ def up(store: Store, plan: CollectionPlan) -> None:
             similarity=plan.encoder.similarity,
             sparse=SPARSE_VECTOR,
             hnsw=HnswSettings(m=16, ef_construct=256),
-            payload_indexes={"seq": "integer", **plan.payload_indexes},
+            payload_indexes={},
             storage=plan.storage,
         ),
     )

@@ -711,7 +711,7 @@ def test_info_is_told_as_text(place: Place) -> None:
         "passages 303",
         f"model {MODEL} (384, cosine)",
         "bm25 k=0.9 b=0.4 avg_len=36.6 english",
-        "migrations 0001_create_passages",
+        "migrations 0001_create_passages, 0002_payload_indexes",
     ):
         assert line in lines
 

@@ -36,7 +36,7 @@ from tests.loopback import LoopbackServer
 
 from .engines import ENGINES, another_handle, new_store
 
-OWN = "0001_create_passages"
+OWN = ("0001_create_passages", "0002_payload_indexes")
 
 
 @pytest.fixture(params=ENGINES)
@@ -101,8 +101,10 @@ def test_what_is_pending_is_applied_in_order(store: Store, folder: Path) -> None
     assert [MigrationStep(name, f"writes {name}", "a line") for name in names] == steps
     assert steps == [step for step, _, _ in told]
     assert [names[:0], names[:1], names[:2]] == [before for _, before, _ in told]
-    assert [(OWN, *names[:0]), (OWN, *names[:1]), (OWN, *names[:2])] == [kept for *_, kept in told]
-    assert (OWN, *names) == ledger(store)
+    assert [(*OWN, *names[:0]), (*OWN, *names[:1]), (*OWN, *names[:2])] == [
+        kept for *_, kept in told
+    ]
+    assert (*OWN, *names) == ledger(store)
     assert names == ran(folder)
 
 
@@ -118,6 +120,18 @@ def test_a_second_time_does_nothing(store: Store, folder: Path) -> None:
     assert ["0001_a"] == ran(folder)
 
 
+def test_a_collection_of_older_code_has_one_pending(store: Store) -> None:
+    """What made it had one migration, which made its indexes too: only the ledger changes."""
+    metadata, info = store.metadata("films"), store.collection("films").info()
+    store.put_metadata("films", replace(metadata, migrations=OWN[:1]))
+    status = migration_status(store, "films")
+    assert ([*OWN[1:]], False) == ([one.name for one in status.pending], status.is_current)
+    (step,) = migrate_collection(store, "films")
+    assert step.cost.startswith("next to nothing")
+    assert (metadata, info) == (store.metadata("films"), store.collection("films").info())
+    assert [] == migrate_collection(store, "films")
+
+
 def test_a_migration_that_was_added_later_is_applied_alone(store: Store, folder: Path) -> None:
     """What was applied before is not run again."""
     write(folder, "0001_a")
@@ -127,15 +141,15 @@ def test_a_migration_that_was_added_later_is_applied_alone(store: Store, folder:
     assert ["0001_a", "0004_b"] == ran(folder)
 
 
-@pytest.mark.parametrize("to", ["0002_b", "2", "0002"])
+@pytest.mark.parametrize("to", ["0005_b", "5", "0005"])
 def test_to_names_the_last_one(store: Store, folder: Path, to: str) -> None:
     """By its name or number; the rest stays pending."""
-    for name in ("0002_b", "0003_c", "0004_d"):
+    for name in ("0005_b", "0006_c", "0007_d"):
         write(folder, name)
     assert 1 == len(migrate_collection(store, "films", directory=folder, to=to))
     assert [] == migrate_collection(store, "films", directory=folder, to=to)
     status = migration_status(store, "films", directory=folder)
-    assert ["0003_c", "0004_d"] == [one.name for one in status.pending]
+    assert ["0006_c", "0007_d"] == [one.name for one in status.pending]
     assert not status.is_current
 
 
@@ -145,14 +159,17 @@ def test_to_may_be_behind(store: Store, folder: Path) -> None:
         write(folder, name)
     migrate_collection(store, "films", directory=folder)
     assert [] == migrate_collection(store, "films", directory=folder, to="0002_b")
-    assert [] == migrate_collection(store, "films", directory=folder, to=OWN)
-    assert (OWN, "0002_b", "0003_c") == ledger(store)
+    assert [] == migrate_collection(store, "films", directory=folder, to=OWN[0])
+    assert (*OWN, "0002_b", "0003_c") == ledger(store)
 
 
 @pytest.mark.parametrize(
     ("to", "told"),
     [
-        ("0009", "no migration 0009; there: 0001_create_passages, 0001_a, 0002_b"),
+        (
+            "0009",
+            "no migration 0009; there: 0001_create_passages, 0002_payload_indexes, 0001_a, 0002_b",
+        ),
         ("b", "no migration b;"),
         ("1", "1 is the number of 0001_create_passages and of 0001_a: give the name"),
     ],
@@ -188,7 +205,7 @@ def test_what_newer_code_has_applied_is_refused_by_name(store: Store, folder: Pa
     """Nothing is applied beside it; the status only tells."""
     write(folder, "0001_a")
     metadata = store.metadata("films")
-    later = (OWN, "0002_of_tomorrow", "0003_too")
+    later = (*OWN, "0002_of_tomorrow", "0003_too")
     store.put_metadata("films", replace(metadata, migrations=later))
     for dry_run in (True, False):
         with pytest.raises(
@@ -219,13 +236,13 @@ def test_one_that_comes_too_late_is_refused_by_name(store: Store, folder: Path) 
     write(folder, "0002_b")
     with pytest.raises(MigrationError, match="0002_b comes before 0003_c, which 'films' has had"):
         migrate_collection(store, "films", directory=folder)
-    assert (OWN, "0001_a", "0003_c") == ledger(store)
+    assert (*OWN, "0001_a", "0003_c") == ledger(store)
 
 
 def test_a_name_of_ours_in_their_folder_is_refused(folder: Path) -> None:
     """The ledger could not tell which of the two it was."""
-    write(folder, OWN)
-    with new_store("memory", folder) as store, pytest.raises(UsageError, match=f"holds {OWN}"):
+    write(folder, OWN[0])
+    with new_store("memory", folder) as store, pytest.raises(UsageError, match=f"holds {OWN[0]}"):
         migration_status(store, "films", directory=folder)
 
 
@@ -277,12 +294,12 @@ def test_a_failing_migration_is_not_recorded_and_runs_again(
     with pytest.raises(MigrationError, match=f"0002_b failed on 'films': {told}") as caught:
         migrate_collection(store, "films", directory=folder)
     assert isinstance(caught.value.__cause__, ValueError | StoreError)
-    assert (OWN, "0001_a") == ledger(store)
+    assert (*OWN, "0001_a") == ledger(store)
     assert migration_locks(store).holder("films") is None
     switch.touch()
     steps = migrate_collection(store, "films", directory=folder)
     assert ["0002_b", "0003_c"] == [step.name for step in steps]
-    assert (OWN, "0001_a", "0002_b", "0003_c") == ledger(store)
+    assert (*OWN, "0001_a", "0002_b", "0003_c") == ledger(store)
     assert ["0001_a", "0002_b", "0002_b", "0003_c"] == ran(folder)
 
 
@@ -291,7 +308,7 @@ def test_an_interrupted_migration_is_not_recorded(store: Store, folder: Path) ->
     write(folder, "0001_a", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         migrate_collection(store, "films", directory=folder)
-    assert (OWN,) == ledger(store)
+    assert OWN == ledger(store)
     assert migration_locks(store).holder("films") is None
 
 
@@ -352,11 +369,11 @@ def test_an_index_that_a_server_could_not_build(folder: Path) -> None:
         server.set_status("films", "red", optimizer_error="no space left")
         with pytest.raises(MigrationError, match=r"0001_graph failed on 'films': .*no space left"):
             migrate_collection(store, "films", directory=folder)
-        assert (OWN,) == ledger(store)
+        assert OWN == ledger(store)
         server.set_status("films", "green")
         (step,) = migrate_collection(store, "films", directory=folder)
         assert step.cost.startswith("nothing changes; an index that is not complete is completed")
-        assert (OWN, "0001_graph") == ledger(store)
+        assert (*OWN, "0001_graph") == ledger(store)
 
 
 # ---- two at once ---------------------------------------------------------------------------
@@ -399,7 +416,7 @@ def test_many_at_once_end_with_one_ledger(engine: str, tmp_path: Path, folder: P
     with new_store(engine, tmp_path) as store, ThreadPoolExecutor(8) as pool:
         create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
         done = [name for names in pool.map(migrate, [store] * 8) for name in names]
-        assert (OWN, "0001_a", "0002_b", "0003_c") == ledger(store)
+        assert (*OWN, "0001_a", "0002_b", "0003_c") == ledger(store)
     assert ["0001_a", "0002_b", "0003_c"] == sorted(done) == ran(folder)
 
 
@@ -442,7 +459,7 @@ def test_who_lost_the_lock_does_not_write_the_ledger(store: Store, folder: Path)
 
     with pytest.raises(StoreInUseError, match="taken away from this process: nobody holds it now"):
         migrate_collection(store, "films", directory=folder, on_step=steal)
-    assert (OWN, "0001_a") == ledger(store)
+    assert (*OWN, "0001_a") == ledger(store)
     assert ["0002_b"] == [
         step.name for step in migrate_collection(store, "films", directory=folder)
     ]
@@ -464,7 +481,7 @@ def test_who_lost_the_lock_stops_at_its_next_write(store: Store, folder: Path) -
 
     with pytest.raises(StoreInUseError, match="taken away from this process: nobody holds it now"):
         migrate_collection(store, "films", directory=folder, on_progress=steal)
-    assert (Bm25Settings(), (OWN,)) == (store.metadata("films").bm25, ledger(store))
+    assert (Bm25Settings(), OWN) == (store.metadata("films").bm25, ledger(store))
     assert 1 == len(migrate_collection(store, "films", directory=folder))
     assert Bm25Settings(avg_len=5.0) == store.metadata("films").bm25
 

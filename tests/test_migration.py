@@ -22,9 +22,8 @@ OPERATION = AddPayloadIndex("year", "integer")
 def test_our_migrations_are_named_and_described() -> None:
     """In the order of their numbers, each with a line about it."""
     migrations = load_migrations()
-    assert "0001_create_passages" == migrations[0].name
     names = [migration.name for migration in migrations]
-    assert sorted(names) == names
+    assert ["0001_create_passages", "0002_payload_indexes"] == names
     assert all(migration.description for migration in migrations)
 
 

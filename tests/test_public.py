@@ -78,7 +78,8 @@ def test_the_wheel_works_without_the_sources(tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    assert (site / "msmarco_qdrant" / "_migrations" / "0001_create_passages.py").is_file()
+    migrations = sorted(path.name for path in (site / "msmarco_qdrant" / "_migrations").iterdir())
+    assert ["0001_create_passages.py", "0002_payload_indexes.py"] == migrations
     program = """
 import sys
 from contextlib import closing
@@ -119,5 +120,5 @@ with closing(open_store("store")) as store:
     assert done.stdout.splitlines() == [
         "300",
         "10",
-        "0001_year 0001_create_passages 0001_year True",
+        "0001_year 0001_create_passages 0002_payload_indexes 0001_year True",
     ]

@@ -12,8 +12,10 @@ from textwrap import dedent
 
 import pytest
 
+from msmarco_qdrant.migration import load_migrations
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.locks import held, migration_locks
+from msmarco_qdrant.testing import CostlessEncoder
 
 from .running import command
 
@@ -67,8 +69,8 @@ def test_the_whole_way(filled: str, folder: str) -> None:
     told = command("migrate", "status", *place)
     assert (0, "") == (told.status, told.err)
     assert told.out == (
-        "collection  msmarco -> msmarco__0001\n"
-        "applied     0001_create_passages\n"
+        f"collection  msmarco -> msmarco__0001 ({CostlessEncoder().card.model})\n"
+        "applied     0001_create_passages, 0002_payload_indexes\n"
         "pending     0001_index_year, 0002_short_texts\n"
     )
     dry = command("migrate", "up", *place, "--dry-run")
@@ -87,7 +89,21 @@ def test_the_whole_way(filled: str, folder: str) -> None:
     info = command("info", "--store", filled).out
     assert "meta.year (integer)" in info
     assert "avg_len=6.0 english" in info
-    assert "migrations  0001_create_passages, 0001_index_year, 0002_short_texts" in info
+    names = "0001_create_passages, 0002_payload_indexes, 0001_index_year, 0002_short_texts"
+    assert f"migrations  {names}" in info
+
+
+def test_a_collection_of_older_code_has_one_pending(filled: str) -> None:
+    """It has what that makes: `check` tells so until `up` has entered it in the ledger."""
+    with closing(open_store(filled)) as store:
+        metadata = store.metadata("msmarco")
+        store.put_metadata("msmarco", replace(metadata, migrations=("0001_create_passages",)))
+    check = ("migrate", "check", "--store", filled)
+    assert (1, "pending: 0002_payload_indexes\n", "") == command(*check)
+    up = command("migrate", "up", "--store", filled)
+    assert (0, "applied: 0002_payload_indexes\n") == (up.status, up.out)
+    assert "next to nothing" in up.err
+    assert (0, "nothing is pending\n", "") == command(*check)
 
 
 def test_to_stops_in_between(filled: str, folder: str) -> None:
@@ -137,7 +153,10 @@ def test_everything_is_there_as_json(filled: str, folder: str) -> None:
     assert {
         "collection": "msmarco",
         "physical": "msmarco__0001",
-        "applied": ["0001_create_passages"],
+        "model": CostlessEncoder().card.model,
+        "others": [],
+        "is_unfinished": False,
+        "applied": ["0001_create_passages", "0002_payload_indexes"],
         "pending": pending,
         "unknown": [],
         "locked_by": None,
@@ -167,7 +186,8 @@ def test_a_failure_tells_what_failed(filled: str, folder: str) -> None:
     assert (1, "") == (done.status, done.out)
     assert "Error: 0002_short_texts failed on 'msmarco': ValueError: no such thing" in done.err
     told = command("migrate", "status", "--store", filled, "--dir", folder)
-    assert "applied     0001_create_passages, 0001_index_year\n" in told.out
+    applied = "0001_create_passages, 0002_payload_indexes, 0001_index_year"
+    assert f"applied     {applied}\n" in told.out
 
 
 def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
@@ -259,5 +279,5 @@ def test_a_migration_that_was_killed_runs_again(filled: str, folder: str) -> Non
     done = command(*arguments)
     assert (0, "applied: 0002_short_texts\n") == (done.status, done.out)
     with closing(open_store(filled)) as store:
-        names = ("0001_create_passages", "0001_index_year", "0002_short_texts")
-        assert names == store.metadata("msmarco").migrations
+        own, names = load_migrations(), ("0001_index_year", "0002_short_texts")
+        assert (*(one.name for one in own), *names) == store.metadata("msmarco").migrations

@@ -62,7 +62,7 @@ def test_a_store_that_cannot_list_is_told_of() -> None:
         dsn = "own"
         capabilities = DiscardingStore.capabilities
 
-    with pytest.raises(UnsupportedError, match=r"own .* does not list physical collections"):
+    with pytest.raises(UnsupportedError, match=r"own .* does not list its physical collections"):
         physical_collections(cast("Any", Own()), "things")
 
 

@@ -78,7 +78,7 @@ def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
     run_whole(command)
     with closing(open_store(place)) as store:
         info, metadata = store.collection("msmarco").info(), store.metadata("msmarco")
-        assert ("0001_create_passages", *OPERATIONS) == metadata.migrations
+        assert ("0001_create_passages", "0002_payload_indexes", *OPERATIONS) == metadata.migrations
         assert (HnswSettings(24, 256), "turbo4") == (info.spec.hnsw, info.spec.storage.quantisation)
         assert {"seq": "integer", "meta.n": "integer"} == info.spec.payload_indexes
         assert (COUNT, 2 * COUNT) == (info.points, info.indexed)
