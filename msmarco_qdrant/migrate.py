@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
+from msmarco_qdrant._generations import Copying, Generation, read_generations
 from msmarco_qdrant.errors import (
     MigrationError,
     MsmarcoQdrantError,
@@ -40,6 +41,9 @@ class MigrationStatus:
         unknown: What the ledger holds and this code does not know: newer code, or a folder that
             was not given, was here.
         locked_by: Who is migrating it just now.
+        model: The model of its vectors.
+        others: Physical collections beside it: older ones, and one that is being filled.
+        copying: A re-embedding that is under way or was interrupted.
     """
 
     collection: str
@@ -48,6 +52,9 @@ class MigrationStatus:
     pending: tuple[Migration, ...]
     unknown: tuple[str, ...]
     locked_by: LockHolder | None
+    model: str
+    others: tuple[Generation, ...]
+    copying: Copying | None
 
     @property
     def is_current(self) -> bool:
@@ -79,18 +86,20 @@ def migration_status(
         UsageError: If the folder's migrations cannot be loaded.
     """
     sources = _sources(directory)
-    physical = store.collection(collection).info().name
-    name = base_name(physical)
-    applied = store.metadata(physical).migrations
+    found = read_generations(store, collection)
+    applied = found.metadata.migrations
     known = [migration for source in sources for migration in source]
     names = {migration.name for migration in known}
     return MigrationStatus(
-        collection=name,
-        physical=physical,
+        collection=found.name,
+        physical=found.live,
         applied=applied,
         pending=tuple(migration for migration in known if migration.name not in applied),
         unknown=tuple(name for name in applied if name not in names),
-        locked_by=migration_locks(store).holder(name),
+        locked_by=migration_locks(store).holder(found.name),
+        model=found.metadata.encoder.model,
+        others=tuple(found.others),
+        copying=found.copying,
     )
 
 
@@ -186,6 +195,7 @@ class _Run:
         name = base_name(self._physical())
         applied: list[MigrationStep] = []
         with held(locks, name) as ours:
+            self._check_settled()
             for migration in self.pending():
                 step = self.step(migration)
                 on_step(step)
@@ -207,6 +217,16 @@ class _Run:
         if self._last is not None:
             known = [*takewhile(lambda one: one is not self._last, known), self._last]
         return [migration for migration in known if migration.name not in applied]
+
+    def _check_settled(self) -> None:
+        """Refuse to change one collection while another is being made like it."""
+        copying = read_generations(self._store, self._collection).copying
+        if copying is not None and self.pending():
+            raise MigrationError(
+                f"the re-embedding of '{self._collection}' with {copying.metadata.encoder.model} "
+                "is not finished: finish it with `msmarco-qdrant migrate reembed`, or give it up "
+                "with `msmarco-qdrant migrate prune`, and run the same again"
+            )
 
     def step(self, migration: Migration) -> MigrationStep:
         """What a migration takes now."""

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,21 +18,27 @@ from msmarco_qdrant._commands.options import (
     settings_with,
     store_option,
 )
+from msmarco_qdrant._commands.reembed import prune, reembed, rollback
+from msmarco_qdrant._commands.terminating import ended_in_order
 from msmarco_qdrant._output import print_json
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
+    from msmarco_qdrant._generations import Generation
     from msmarco_qdrant.migrate import MigrationStatus, MigrationStep
     from msmarco_qdrant.records import LockHolder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NOT_CURRENT = 1
-_TERMINATED = 128 + signal.SIGTERM
 
 
 @click.group()
 def migrate() -> None:
     """Change a collection while it is searched, in steps that it remembers."""
+
+
+for _command in (reembed, rollback, prune):
+    migrate.add_command(_command)
 
 
 def _directory_option(command: _F) -> _F:
@@ -62,13 +64,19 @@ def status(
     if as_json:
         print_json(_status_json(found))
         return
-    click.echo(f"collection  {found.collection} -> {found.physical}")
+    click.echo(f"collection  {found.collection} -> {found.physical} ({found.model})")
     click.echo(f"applied     {', '.join(found.applied) or 'none'}")
     click.echo(f"pending     {', '.join(one.name for one in found.pending) or 'none'}")
     if found.unknown:
         click.echo(
             f"unknown     {', '.join(found.unknown)}: newer code, or another --dir, was here"
         )
+    for other in found.others:
+        state = "being filled" if _is_filled(found, other) else "kept"
+        click.echo(f"beside it   {other.physical} ({other.metadata.encoder.model}), {state}")
+    if found.copying is not None and found.locked_by is None:
+        model = found.copying.metadata.encoder.model
+        click.echo(f"unfinished  `msmarco-qdrant migrate reembed --model {model}` goes on with it")
     if found.locked_by:
         click.echo(f"locked by   {_holder_text(found.locked_by)}")
 
@@ -104,7 +112,7 @@ def up(
         progress.close()
         click.echo(_step_text(step), err=True)
 
-    with opened(settings) as place, _ended_in_order():
+    with opened(settings) as place, ended_in_order():
         try:
             steps = migrate_collection(
                 place,
@@ -184,20 +192,6 @@ def unlock(*, store: str | None, collection: str | None, token: str | None, as_j
         click.echo(f"unlocked: '{settings.collection}' was held by {_holder_text(holder)}")
 
 
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Let SIGTERM, which containers are stopped by, give the lock back as Control-C does."""
-    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(_TERMINATED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _status(store: str | None, collection: str | None, directory: Path | None) -> MigrationStatus:
     from msmarco_qdrant.migrate import migration_status
 
@@ -210,11 +204,25 @@ def _status_json(found: MigrationStatus) -> dict[str, Any]:
     return {
         "collection": found.collection,
         "physical": found.physical,
+        "model": found.model,
+        "others": [
+            {
+                "physical": other.physical,
+                "model": other.metadata.encoder.model,
+                "being_filled": _is_filled(found, other),
+            }
+            for other in found.others
+        ],
+        "is_unfinished": found.copying is not None,
         "applied": found.applied,
         "pending": [{"name": one.name, "description": one.description} for one in found.pending],
         "unknown": found.unknown,
         "locked_by": asdict(found.locked_by) if found.locked_by else None,
     }
+
+
+def _is_filled(found: MigrationStatus, other: Generation) -> bool:
+    return found.copying is not None and found.copying.target == other.physical
 
 
 def _step_text(step: MigrationStep) -> str:

@@ -85,5 +85,6 @@ def check_same(collection: str, stored: EncoderCard, offered: EncoderCard) -> No
     raise ModelMismatchError(
         f"collection '{collection}' holds vectors of {stored.model} ({stored.dimension}); "
         f"you asked for {offered.model} ({offered.dimension}): "
-        f"pass --model {stored.model}, or ingest into another collection"
+        f"pass --model {stored.model}, ingest into another collection, or give this one the other "
+        "model with `msmarco-qdrant migrate reembed`"
     )

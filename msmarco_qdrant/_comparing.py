@@ -1,0 +1,104 @@
+"""A sample of phrases asked of two physical collections, before a name is led to the second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.errors import EncodingError
+from msmarco_qdrant.records import Nearest, PointId, PointQuery
+from msmarco_qdrant.stores import Collection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_WORDS = 8
+_TOP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A physical collection and the encoder of its vectors."""
+
+    collection: Collection
+    encoder: Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a sample of phrases finds in two collections; each is the beginning of a passage.
+
+    Attributes:
+        phrases: How many were asked of both.
+        found_before: How many found their passage among the ten best of the old collection; None
+            if its model could not be loaded.
+        found_after: The same of the new one.
+        overlap: Mean share of the old one's ten best that are among the new one's, 0 to 1; None if
+            the old one could not be asked.
+    """
+
+    phrases: int
+    found_before: int | None
+    found_after: int
+    overlap: float | None
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the new collection finds less than half of what the old one finds."""
+        return self.found_before is not None and 2 * self.found_after < self.found_before
+
+
+def compare(
+    before: Searched | None, after: Searched, passages: Mapping[PointId, Mapping[str, Any]]
+) -> Comparison:
+    """Ask two collections for some passages by the words that these begin with.
+
+    Args:
+        before: The old collection; None if its model is not to be had.
+        after: The new one.
+        passages: Payloads with a text, by point.
+    """
+    phrases = {id_: " ".join(payload["text"].split()[:_WORDS]) for id_, payload in passages.items()}
+    new = _answers(after, phrases)
+    old = _answers(before, phrases) if before is not None else None
+    asked = [id_ for id_ in phrases if id_ in new and (old is None or id_ in old)]
+    overlaps = (
+        [len({*old[id_]} & {*new[id_]}) / max(len(old[id_]), 1) for id_ in asked] if old else []
+    )
+    return Comparison(
+        phrases=len(asked),
+        found_before=None if old is None else sum(id_ in old[id_] for id_ in asked),
+        found_after=sum(id_ in new[id_] for id_ in asked),
+        overlap=sum(overlaps) / len(overlaps) if overlaps else None,
+    )
+
+
+def _answers(
+    place: Searched, phrases: Mapping[PointId, str]
+) -> Mapping[PointId, Sequence[PointId]]:
+    """The points that each phrase finds; a phrase without a vector is left out."""
+    vectors = _vectors(place.encoder, phrases)
+    using = place.encoder.card.vector_name
+    queries = [PointQuery(Nearest(vector, using), _TOP, fields=()) for vector in vectors.values()]
+    answers = place.collection.query(queries) if queries else []
+    return {id_: [hit.id for hit in hits] for id_, hits in zip(vectors, answers, strict=True)}
+
+
+def _vectors(
+    encoder: Encoder, phrases: Mapping[PointId, str]
+) -> Mapping[PointId, NDArray[np.float32]]:
+    """The vectors of those phrases that have one; a passage may have its own by other words."""
+    if not phrases:
+        return {}
+    try:
+        return dict(zip(phrases, encoder.encode_queries([*phrases.values()]), strict=True))
+    except EncodingError:
+        found = {}
+        for id_, phrase in phrases.items():
+            with suppress(EncodingError):
+                found[id_] = encoder.encode_queries([phrase])[0]
+        return found

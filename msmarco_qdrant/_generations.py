@@ -1,0 +1,102 @@
+"""The physical collections of one name: the live one, and those that a re-embedding made.
+
+There is no state file. What is under way stands in the metadata: a collection that is being filled
+remembers its source as `copied_from` until the last pass is done. Before the swap it is another one
+than the live one, after it the live one itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msmarco_qdrant.errors import StoreCorruptError
+from msmarco_qdrant.records import CollectionMetadata
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.generations import physical_collections
+from msmarco_qdrant.stores.names import base_name, physical_name, physical_number
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One physical collection and what was kept with it."""
+
+    physical: str
+    metadata: CollectionMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """A re-embedding that is not finished.
+
+    Attributes:
+        source: The physical collection that is copied.
+        target: The one that is being filled.
+        metadata: The target's.
+        is_swapped: Whether the name leads to the target already.
+    """
+
+    source: str
+    target: str
+    metadata: CollectionMetadata
+    is_swapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """The physical collections of a name.
+
+    Attributes:
+        name: The name that users see.
+        live: The physical collection that the name leads to.
+        metadata: What was kept with that one.
+        others: The rest, in the order of their numbers.
+        unreadable: Those whose metadata cannot be read: what an interrupted creation left.
+    """
+
+    name: str
+    live: str
+    metadata: CollectionMetadata
+    others: Sequence[Generation]
+    unreadable: Sequence[str]
+
+    @property
+    def copying(self) -> Copying | None:
+        """The re-embedding that is under way, or was interrupted; not one whose source is gone."""
+        source = self.metadata.copied_from
+        if source in [other.physical for other in self.others]:
+            return Copying(source, self.live, self.metadata, is_swapped=True)
+        for other in self.others:
+            if other.metadata.copied_from == self.live:
+                return Copying(self.live, other.physical, other.metadata, is_swapped=False)
+        return None
+
+    @property
+    def next_physical(self) -> str:
+        """The name of the next physical collection; an interrupted creation is done again."""
+        taken = [self.live, *(other.physical for other in self.others)]
+        return physical_name(self.name, 1 + max(map(physical_number, taken)))
+
+
+def read_generations(store: Store, collection: str) -> Generations:
+    """Look which physical collections a name has, and what is under way.
+
+    Raises:
+        CollectionNotFoundError: If there is no such name.
+    """
+    live = store.collection(collection).info().name
+    name = base_name(live)
+    others, unreadable = [], []
+    for physical in physical_collections(store, name):
+        try:
+            others.append(Generation(physical, store.metadata(physical)))
+        except StoreCorruptError:
+            unreadable.append(physical)
+    metadata = next((one.metadata for one in others if one.physical == live), None)
+    return Generations(
+        name,
+        live,
+        metadata or store.metadata(live),
+        [one for one in others if one.physical != live],
+        unreadable,
+    )
