@@ -36,8 +36,9 @@ from msmarco_qdrant.evaluation import (
     read_run,
     search_run,
 )
-from msmarco_qdrant.records import Bm25Settings, Fusion, Query
+from msmarco_qdrant.records import Bm25Settings, Query
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Fusion
 
 MODEL = "all-MiniLM-L6-v2"
 DEPTH = 100

@@ -24,7 +24,8 @@ from harness import PACKAGES, machine
 from msmarco_files import Data, Folder, Kind
 
 from msmarco_qdrant.catalog import PublishedModel, find_published
-from msmarco_qdrant.records import Bm25Settings, SearchMode, StorageSettings
+from msmarco_qdrant.records import Bm25Settings, StorageSettings
+from msmarco_qdrant.search_records import SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.encoding import Encoder

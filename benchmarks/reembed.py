@@ -26,7 +26,8 @@ from harness import Report, Row, data_name, json_option, some_passages, some_que
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.records import EncoderCard, Passage
-from msmarco_qdrant.reembed import ReembedProgress, reembed_collection
+from msmarco_qdrant.reembed import reembed_collection
+from msmarco_qdrant.reports import ReembedProgress
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder

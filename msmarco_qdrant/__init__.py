@@ -41,17 +41,15 @@ if TYPE_CHECKING:
     from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
     from msmarco_qdrant.records import (
         Bm25Settings,
-        EncodeReport,
-        Fusion,
-        Hit,
-        IngestReport,
         Passage,
         PrunePolicy,
         Query,
         Reject,
         StorageSettings,
     )
+    from msmarco_qdrant.reports import EncodeReport, IngestReport
     from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.search_records import Fusion, Hit
     from msmarco_qdrant.search_request import SearchOptions
     from msmarco_qdrant.stores import Connection, Store, open_store
     from msmarco_qdrant.vector_shards import VectorShards
@@ -61,13 +59,13 @@ _HOME = {
     "Bm25Settings": "records",
     "Connection": "stores",
     "Corpus": "corpus",
-    "EncodeReport": "records",
+    "EncodeReport": "reports",
     "Encoder": "encoding",
     "EncoderOptions": "encoding",
     "Exists": "filters",
-    "Fusion": "records",
-    "Hit": "records",
-    "IngestReport": "records",
+    "Fusion": "search_records",
+    "Hit": "search_records",
+    "IngestReport": "reports",
     "MetaFilter": "filters",
     "MsmarcoQdrantError": "errors",
     "Not": "filters",
@@ -77,6 +75,8 @@ _HOME = {
     "PublishedModel": "catalog",
     "Query": "records",
     "Range": "filters",
+    "ReembedProgress": "reports",
+    "ReembedReport": "reports",
     "Reject": "records",
     "Reranker": "encoding",
     "SearchClient": "search",
@@ -96,6 +96,9 @@ _HOME = {
     "migrate_collection": "migrate",
     "migration_status": "migrate",
     "open_store": "stores",
+    "prune_collection": "reembed",
+    "reembed_collection": "reembed",
+    "rollback_collection": "reembed",
 }
 
 __all__ = [
@@ -119,6 +122,8 @@ __all__ = [
     "PublishedModel",
     "Query",
     "Range",
+    "ReembedProgress",
+    "ReembedReport",
     "Reject",
     "Reranker",
     "SearchClient",
@@ -139,6 +144,9 @@ __all__ = [
     "migrate_collection",
     "migration_status",
     "open_store",
+    "prune_collection",
+    "reembed_collection",
+    "rollback_collection",
 ]
 
 

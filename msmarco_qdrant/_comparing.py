@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import EncodingError
-from msmarco_qdrant.records import Nearest, PointId, PointQuery
+from msmarco_qdrant.records import PointId
+from msmarco_qdrant.reports import Comparison
+from msmarco_qdrant.search_records import Nearest, PointQuery
 from msmarco_qdrant.stores import Collection
 
 if TYPE_CHECKING:
@@ -26,30 +28,6 @@ class Searched:
 
     collection: Collection
     encoder: Encoder
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What a sample of phrases finds in two collections; each is the beginning of a passage.
-
-    Attributes:
-        phrases: How many were asked of both.
-        found_before: How many found their passage among the ten best of the old collection; None
-            if its model could not be loaded.
-        found_after: The same of the new one.
-        overlap: Mean share of the old one's ten best that are among the new one's, 0 to 1; None if
-            the old one could not be asked.
-    """
-
-    phrases: int
-    found_before: int | None
-    found_after: int
-    overlap: float | None
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether the new collection finds less than half of what the old one finds."""
-        return self.found_before is not None and 2 * self.found_after < self.found_before
 
 
 def compare(

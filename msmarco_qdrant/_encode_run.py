@@ -22,8 +22,9 @@ from msmarco_qdrant._stages import Stages
 from msmarco_qdrant._workers import Elsewhere
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import EncodingError
-from msmarco_qdrant.records import EncodeProgress, EncodeReport, Reject
+from msmarco_qdrant.records import Reject
 from msmarco_qdrant.rejects import WITHOUT_VECTOR, late_reject
+from msmarco_qdrant.reports import EncodeProgress, EncodeReport
 
 if TYPE_CHECKING:
     import numpy as np

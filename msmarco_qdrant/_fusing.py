@@ -13,7 +13,8 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import TypeAlias
 
-from msmarco_qdrant.records import Fusion, FusionMethod, PointId, ScoredPoint, Similarity
+from msmarco_qdrant.records import PointId, Similarity
+from msmarco_qdrant.search_records import Fusion, FusionMethod, ScoredPoint
 
 _Ranking: TypeAlias = Sequence[ScoredPoint]
 _Scores: TypeAlias = dict[PointId, float]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from msmarco_qdrant.records import Hit, Meta
+from msmarco_qdrant.records import Meta
+from msmarco_qdrant.search_records import Hit
 
 
 def best_of_each(hits: Iterable[Hit], field: str) -> list[Hit]:

@@ -16,16 +16,9 @@ from msmarco_qdrant._pid_set import PidSet
 from msmarco_qdrant._prune import Pruning
 from msmarco_qdrant._stages import Stages
 from msmarco_qdrant.errors import PruneRefusedError, StoreError
-from msmarco_qdrant.records import (
-    CollectionInfo,
-    IngestProgress,
-    IngestReport,
-    PointBatch,
-    PrunePolicy,
-    Reject,
-    StageShare,
-)
+from msmarco_qdrant.records import CollectionInfo, PointBatch, PrunePolicy, Reject
 from msmarco_qdrant.rejects import WITHOUT_VECTOR, late_reject
+from msmarco_qdrant.reports import IngestProgress, IngestReport, StageShare
 from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.points import SeqClock, payload_of, point_id
 

@@ -19,15 +19,10 @@ from msmarco_qdrant.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.inspection import CollectionDescription, StoreDescription
-    from msmarco_qdrant.records import (
-        CollectionSpec,
-        EncodeReport,
-        Hit,
-        IngestReport,
-        Meta,
-        Passage,
-    )
+    from msmarco_qdrant.records import CollectionSpec, Meta, Passage
     from msmarco_qdrant.rejects import RejectsFile
+    from msmarco_qdrant.reports import EncodeReport, IngestReport
+    from msmarco_qdrant.search_records import Hit
 
 # Of each stage of an ingest, whom to blame.
 _HOLDER = {

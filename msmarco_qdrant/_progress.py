@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from msmarco_qdrant.records import IngestProgress
+from msmarco_qdrant.reports import IngestProgress
 
 _LINE_EVERY_S = 10.0
 INDEX_NOTICE = (

@@ -14,9 +14,8 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
-from msmarco_qdrant._comparing import Comparison, Searched, compare
+from msmarco_qdrant._comparing import Searched, compare
 from msmarco_qdrant._copying import Copier, Pass, Route
 from msmarco_qdrant._generations import Copying, Generations
 from msmarco_qdrant._ingest_steps import Target
@@ -24,34 +23,16 @@ from msmarco_qdrant._sample import Sample
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.errors import MigrationError, ModelNotFoundError
 from msmarco_qdrant.records import EncoderCard, Passage
+from msmarco_qdrant.reports import Comparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.stores import Store, alterable
 
 _log = logging.getLogger(__name__)
-
-Stage: TypeAlias = Literal["copy", "index", "compare", "verify", "swap", "last pass"]
 
 _FEW = 256  # differences that need no further pass before the swap: they take no time
 _VERIFIED_TIMES = 5
 _LAST_PASSES = 20
 _PIDS_SHOWN = 5
 _MOST_WITHOUT_VECTOR = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ReembedProgress:
-    """How far a re-embedding is.
-
-    Attributes:
-        stage: "copy" while passages are compared, encoded and written; "index"; "compare" while a
-            sample of phrases is asked; "verify" while both collections are compared once more;
-            "swap"; "last pass".
-        done: Passages of the old collection that this stage has been through.
-        total: Those that there are.
-    """
-
-    stage: Stage
-    done: int
-    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +99,7 @@ class Reembedding:
         self._check = check
         self._source = store.collection(copying.source)
         self._target = store.collection(copying.target)
-        self._stage: Stage = "copy"
+        self._stage: ReembedStage = "copy"
         self._outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -262,7 +243,7 @@ class Reembedding:
 
     # ---- what they share -------------------------------------------------------------------
 
-    def _copier(self, stage: Stage = "copy", *, is_swapped: bool = False) -> Copier:
+    def _copier(self, stage: ReembedStage = "copy", *, is_swapped: bool = False) -> Copier:
         total = self._source.info().points
         route = Route(
             source=self._source,
@@ -285,7 +266,7 @@ class Reembedding:
 
         return Copier(route, on_progress, is_swapped=is_swapped)
 
-    def _tell(self, stage: Stage, done: int, total: int) -> None:
+    def _tell(self, stage: ReembedStage, done: int, total: int) -> None:
         self._choices.on_progress(ReembedProgress(stage, done, total))
 
 

@@ -21,13 +21,11 @@ from msmarco_qdrant._grouping import best_of_each
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import (
-    CollectionMetadata,
+from msmarco_qdrant.records import CollectionMetadata, PayloadIndex, PointId
+from msmarco_qdrant.search_records import (
     Fusion,
     Hit,
     Nearest,
-    PayloadIndex,
-    PointId,
     PointQuery,
     ScoredPoint,
     SearchEffort,

@@ -28,7 +28,8 @@ from msmarco_qdrant._search_steps import (
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.matching import check_same
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
-from msmarco_qdrant.records import CollectionMetadata, EncoderCard, Fusion, Hit, SearchMode
+from msmarco_qdrant.records import CollectionMetadata, EncoderCard
+from msmarco_qdrant.search_records import Fusion, Hit, SearchMode
 from msmarco_qdrant.search_request import (
     SearchOptions,
     SearchRequest,

@@ -25,8 +25,9 @@ from msmarco_qdrant._searching import LoadEncoder
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
-from msmarco_qdrant.records import CollectionMetadata, Fusion, Hit, SearchMode
+from msmarco_qdrant.records import CollectionMetadata
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Fusion, Hit, SearchMode
 from msmarco_qdrant.search_request import CONVEX, SearchOptions
 from msmarco_qdrant.stores import (
     NO_SETTINGS,

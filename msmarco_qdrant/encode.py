@@ -28,7 +28,8 @@ from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
 from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, OutputError, UsageError
-from msmarco_qdrant.records import EncodeProgress, EncodeReport, Passage, Reject
+from msmarco_qdrant.records import Passage, Reject
+from msmarco_qdrant.reports import EncodeProgress, EncodeReport
 
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
 _CHUNKS_ON_GPU, _CHUNKS = 12, 3

@@ -38,7 +38,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.records import EncodeReport, IngestReport
+    from msmarco_qdrant.reports import EncodeReport, IngestReport
 
 
 class MsmarcoQdrantError(Exception):

@@ -40,14 +40,13 @@ from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.records import (
     Bm25Settings,
     EncoderCard,
-    IngestProgress,
-    IngestReport,
     Passage,
     PayloadIndex,
     PrunePolicy,
     Reject,
     StorageSettings,
 )
+from msmarco_qdrant.reports import IngestProgress, IngestReport
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, check_creatable, open_store
 from msmarco_qdrant.stores.filters import canonical_key, meta_key
 from msmarco_qdrant.vector_shards import VectorShards

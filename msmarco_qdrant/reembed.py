@@ -10,12 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from os import PathLike
 
-from msmarco_qdrant._comparing import Comparison
 from msmarco_qdrant._generations import Copying, Generations, read_generations
-from msmarco_qdrant._reembedding import Choices, Outcome, Reembedding, ReembedProgress
+from msmarco_qdrant._reembedding import Choices, Outcome, Reembedding
 from msmarco_qdrant._shadow import prepare_shadow
 from msmarco_qdrant.corpus import as_rows
 from msmarco_qdrant.encoding import Encoder, load_encoder
@@ -23,38 +22,10 @@ from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.records import EncoderCard, Passage, Reject
+from msmarco_qdrant.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.locks import check_held, held, migration_locks
 from msmarco_qdrant.stores.names import base_name
-
-
-@dataclass(frozen=True, slots=True)
-class ReembedReport:
-    """What a re-embedding did.
-
-    Attributes:
-        collection: The name that users see.
-        old: The physical collection that it led to before the re-embedding.
-        new: The one that it leads to now; the same if it had these vectors already.
-        model: The model of that one's vectors.
-        passages: Passages in it.
-        copied: Those that were encoded and written by this run.
-        removed: Those that were deleted meanwhile, and therefore removed again.
-        without_vector: Pids of those that the model gives no vector: they are not in the new one.
-        comparison: What a sample of phrases found in both; None if the swap was done before.
-        seconds: Wall time.
-    """
-
-    collection: str
-    old: str
-    new: str
-    model: str
-    passages: int
-    copied: int
-    removed: int
-    without_vector: tuple[str, ...]
-    comparison: Comparison | None
-    seconds: float
 
 
 def reembed_collection(  # noqa: PLR0913  # all but one have defaults

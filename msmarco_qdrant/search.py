@@ -13,7 +13,8 @@ from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions, devices_of
 from msmarco_qdrant.errors import SchemaError, UsageError
-from msmarco_qdrant.records import CollectionMetadata, EncoderCard, Fusion, Hit, SearchMode
+from msmarco_qdrant.records import CollectionMetadata, EncoderCard
+from msmarco_qdrant.search_records import Fusion, Hit, SearchMode
 from msmarco_qdrant.search_request import CONVEX, SearchOptions
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, open_store
 

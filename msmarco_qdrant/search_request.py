@@ -10,7 +10,7 @@ from typing import TypedDict, get_args
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter, check_filter
-from msmarco_qdrant.records import DEFAULT_EFFORT, Fusion, SearchEffort, SearchMode
+from msmarco_qdrant.search_records import DEFAULT_EFFORT, Fusion, SearchEffort, SearchMode
 
 MAX_LIMIT = 10_000
 CONVEX = Fusion()

@@ -27,9 +27,8 @@ from msmarco_qdrant.records import (
     EncoderCard,
     PointBatch,
     PointId,
-    PointQuery,
-    ScoredPoint,
 )
+from msmarco_qdrant.search_records import PointQuery, ScoredPoint
 from msmarco_qdrant.stores import Capabilities
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import EncoderCard, Fusion, Hit, Passage, PointQuery, ScoredPoint
+from msmarco_qdrant.records import EncoderCard, Passage
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Fusion, Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.connection import Address
 from msmarco_qdrant.stores.server_async import AsyncServerCollection

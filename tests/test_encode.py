@@ -34,14 +34,9 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import (
-    EncodedBatch,
-    EncodeProgress,
-    EncodeReport,
-    Passage,
-    Reject,
-)
+from msmarco_qdrant.records import EncodedBatch, Passage, Reject
 from msmarco_qdrant.rejects import WITHOUT_VECTOR
+from msmarco_qdrant.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.testing import CostlessEncoder, HashingTokenizer
 from msmarco_qdrant.vector_shards import VectorShards

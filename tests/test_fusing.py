@@ -16,7 +16,7 @@ from qdrant_client.hybrid.fusion import (
 
 from msmarco_qdrant._fusing import fuse
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import Fusion, FusionMethod, ScoredPoint
+from msmarco_qdrant.search_records import Fusion, FusionMethod, ScoredPoint
 
 
 def ranking(**scores: float) -> list[ScoredPoint]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant._grouping import best_of_each
-from msmarco_qdrant.records import Hit
+from msmarco_qdrant.search_records import Hit
 
 
 def hits(*metas: dict[str, Any]) -> list[Hit]:

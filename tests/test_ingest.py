@@ -27,12 +27,11 @@ from msmarco_qdrant.records import (
     Bm25Settings,
     CollectionSpec,
     EncodedBatch,
-    IngestProgress,
-    IngestReport,
     Passage,
     PointBatch,
     Reject,
 )
+from msmarco_qdrant.reports import IngestProgress, IngestReport
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.points import point_id

@@ -18,7 +18,8 @@ from msmarco_qdrant.errors import (
     PruneRefusedError,
 )
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import IngestProgress, Passage, PrunePolicy
+from msmarco_qdrant.records import Passage, PrunePolicy
+from msmarco_qdrant.reports import IngestProgress
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.locks import held, migration_locks
 from msmarco_qdrant.testing import CostlessEncoder

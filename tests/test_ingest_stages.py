@@ -24,13 +24,12 @@ from msmarco_qdrant.records import (
     CollectionSpec,
     EncodedBatch,
     HnswSettings,
-    IngestReport,
     Passage,
     PointBatch,
     PointId,
     SparseVector,
-    StageShare,
 )
+from msmarco_qdrant.reports import IngestReport, StageShare
 from msmarco_qdrant.testing import (
     CostlessEncoder,
     DiscardingCollection,

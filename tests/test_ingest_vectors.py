@@ -17,7 +17,8 @@ from msmarco_qdrant._shards import MANIFEST, read_header, shard_path, write_shar
 from msmarco_qdrant.cli import main
 from msmarco_qdrant.errors import IngestStoppedError, ModelMismatchError, UsageError
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import EncodedPassage, IngestProgress, Passage, PrunePolicy, Reject
+from msmarco_qdrant.records import EncodedPassage, Passage, PrunePolicy, Reject
+from msmarco_qdrant.reports import IngestProgress
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.points import point_id

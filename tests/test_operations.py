@@ -31,12 +31,12 @@ from msmarco_qdrant.records import (
     Passage,
     PointBatch,
     PointId,
-    SearchMode,
     SettingsChange,
     SparseVector,
     StorageSettings,
 )
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import SearchMode
 from msmarco_qdrant.stores import Alterable, Store, alterable
 from msmarco_qdrant.stores.points import in_token_order, payload_of, point_id
 from msmarco_qdrant.testing import CostlessEncoder

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from msmarco_qdrant._progress import INDEX_NOTICE, PRUNE_NOTICE, ProgressDisplay
-from msmarco_qdrant.records import IngestProgress, IngestReport
+from msmarco_qdrant.reports import IngestProgress, IngestReport
 
 REPORT = IngestReport(read=10, written=10, unchanged=0, rejected=0, encoded=10, seconds=1.0)
 

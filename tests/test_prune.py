@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from msmarco_qdrant.creation import drop_collection
 from msmarco_qdrant.errors import IngestStoppedError, PruneRefusedError, UsageError
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import IngestProgress, IngestReport, Passage, PrunePolicy, Reject
+from msmarco_qdrant.records import Passage, PrunePolicy, Reject
+from msmarco_qdrant.reports import IngestProgress, IngestReport
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.engines import ENGINES, another_handle, new_store

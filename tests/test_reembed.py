@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from msmarco_qdrant import _reembedding
-from msmarco_qdrant._reembedding import ReembedProgress, Stage
 from msmarco_qdrant.creation import create_collection
 from msmarco_qdrant.deleting import delete_everywhere
 from msmarco_qdrant.errors import (
@@ -27,23 +26,15 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.migrate import migrate_collection, migration_status
 from msmarco_qdrant.passages import delete_passages, get_passages
-from msmarco_qdrant.records import (
-    Bm25Settings,
-    EncoderCard,
-    HnswSettings,
-    Nearest,
-    Passage,
-    PointQuery,
-    SearchEffort,
-    SettingsChange,
-)
+from msmarco_qdrant.records import Bm25Settings, EncoderCard, HnswSettings, Passage, SettingsChange
 from msmarco_qdrant.reembed import (
-    ReembedReport,
     prune_collection,
     reembed_collection,
     rollback_collection,
 )
+from msmarco_qdrant.reports import ReembedProgress, ReembedReport, ReembedStage
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.stores import Store, alterable
 from msmarco_qdrant.stores.locks import held, migration_locks
 from msmarco_qdrant.stores.points import point_id
@@ -58,7 +49,7 @@ V2 = CostlessEncoder(256, salt="v2")
 V3 = CostlessEncoder(256, salt="v3")
 SMALL = CostlessEncoder(128, salt="small")
 LOADED = {one.card: one for one in (V2, V3, SMALL)}
-STAGES: tuple[Stage, ...] = ("copy", "index", "compare", "verify", "swap", "last pass")
+STAGES: tuple[ReembedStage, ...] = ("copy", "index", "compare", "verify", "swap", "last pass")
 
 
 class InterruptionError(Exception):
@@ -78,7 +69,7 @@ def passages(count: int = 30) -> list[Passage]:
     ]
 
 
-def at(stage: Stage, action: Callable[[], object]) -> Callable[[ReembedProgress], None]:
+def at(stage: ReembedStage, action: Callable[[], object]) -> Callable[[ReembedProgress], None]:
     """A callback that does something once, when a stage begins."""
     left = [action]
 
@@ -196,7 +187,7 @@ def test_an_empty_collection_is_re_embedded_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_interrupted_run_goes_on(store: Store, stage: Stage) -> None:
+def test_an_interrupted_run_goes_on(store: Store, stage: ReembedStage) -> None:
     """Wherever it was: what was encoded before is not encoded again."""
     with pytest.raises(InterruptionError):
         reembed(store, on_progress=at(stage, interrupt))
@@ -231,7 +222,7 @@ def test_its_searches_go_on(store: Store) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES[:-1])
-def test_what_is_written_before_the_swap_is_there(store: Store, stage: Stage) -> None:
+def test_what_is_written_before_the_swap_is_there(store: Store, stage: ReembedStage) -> None:
     """New, changed, with other meta alone, and deleted; between the last look and the swap too."""
     changed = [
         replace(passages()[1], text="another text"),
@@ -523,7 +514,7 @@ def test_the_way_back_keeps_what_was_written_since(store: Store) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_interrupted_way_back_goes_on(store: Store, stage: Stage) -> None:
+def test_an_interrupted_way_back_goes_on(store: Store, stage: ReembedStage) -> None:
     """With what is written meanwhile; and it never turns round once more."""
     reembed(store)
     with pytest.raises(InterruptionError):

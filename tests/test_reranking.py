@@ -17,8 +17,9 @@ from msmarco_qdrant.encoding import EncoderOptions, Reranker, load_reranker
 from msmarco_qdrant.evaluation import Run, System, rank_run, search_run
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.quickstart import sample_passages
-from msmarco_qdrant.records import Hit, Passage, Query, SearchMode
+from msmarco_qdrant.records import Passage, Query
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Hit, SearchMode
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 from tests.encoding.tiny_models import Architecture

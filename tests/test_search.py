@@ -19,8 +19,9 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Hit, Passage
+from msmarco_qdrant.records import Passage
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Hit
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder
 

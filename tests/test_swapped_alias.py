@@ -31,13 +31,11 @@ from msmarco_qdrant.records import (
     Bm25Settings,
     CollectionMetadata,
     EncoderCard,
-    Hit,
     Passage,
-    PointQuery,
-    ScoredPoint,
     StorageSettings,
 )
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 from tests.encoding.tiny_models import Recipe, save_tiny

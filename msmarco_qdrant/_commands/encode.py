@@ -22,7 +22,7 @@ from msmarco_qdrant._output import check_output, encode_json, encode_text, print
 if TYPE_CHECKING:
     from msmarco_qdrant._shards import VectorType
     from msmarco_qdrant.corpus import Format
-    from msmarco_qdrant.records import EncodeProgress
+    from msmarco_qdrant.reports import EncodeProgress
 
 _REJECTS = 3
 

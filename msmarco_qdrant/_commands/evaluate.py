@@ -24,12 +24,13 @@ from msmarco_qdrant._commands.options import (
 )
 from msmarco_qdrant._output import print_json
 from msmarco_qdrant._version import __version__
-from msmarco_qdrant.records import SearchMode
+from msmarco_qdrant.search_records import SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.evaluation import AnnSweep, Evaluated, Run, System
-    from msmarco_qdrant.records import Hit, Query
+    from msmarco_qdrant.records import Query
     from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.search_records import Hit
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _LINE_EVERY_S = 10.0

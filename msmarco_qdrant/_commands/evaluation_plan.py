@@ -16,7 +16,7 @@ import click
 from msmarco_qdrant._commands.options import refuse_without
 from msmarco_qdrant._output import check_output
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.search_records import Fusion, FusionMethod, SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.evaluation import Qrels, Run, System

@@ -31,8 +31,9 @@ from msmarco_qdrant.errors import PruneRefusedError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.corpus import Corpus, Format
-    from msmarco_qdrant.records import IngestReport, PayloadIndex, PrunePolicy
+    from msmarco_qdrant.records import PayloadIndex, PrunePolicy
     from msmarco_qdrant.rejects import RejectsFile
+    from msmarco_qdrant.reports import IngestReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.vector_shards import VectorShards
 

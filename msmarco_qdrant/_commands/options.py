@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import FusionMethod
+from msmarco_qdrant.search_records import FusionMethod
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings

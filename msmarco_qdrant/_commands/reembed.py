@@ -23,9 +23,7 @@ from msmarco_qdrant._output import print_json
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant._comparing import Comparison
-    from msmarco_qdrant._reembedding import ReembedProgress
-    from msmarco_qdrant.reembed import ReembedReport
+    from msmarco_qdrant.reports import Comparison, ReembedProgress, ReembedReport
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NOTICES = {

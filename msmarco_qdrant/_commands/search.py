@@ -18,7 +18,7 @@ from msmarco_qdrant._commands.options import (
     store_option,
 )
 from msmarco_qdrant._output import check_output, print_hits, print_json
-from msmarco_qdrant.records import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.search_records import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.search import SearchClient

@@ -25,7 +25,8 @@ from msmarco_qdrant.evaluation._reading import columns, text_lines
 from msmarco_qdrant.evaluation.records import Ranking, Run
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.records import Hit, Query
+    from msmarco_qdrant.records import Query
+    from msmarco_qdrant.search_records import Hit
 
 RUN_TAG = "msmarco-qdrant"
 _FORM = "qid Q0 pid rank score tag"

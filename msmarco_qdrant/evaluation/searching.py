@@ -10,8 +10,9 @@ from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.catalog import find_published
 from msmarco_qdrant.evaluation.records import Run
 from msmarco_qdrant.evaluation.runs import collect_run
-from msmarco_qdrant.records import Fusion, Hit, Query, SearchMode
+from msmarco_qdrant.records import Query
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Fusion, Hit, SearchMode
 from msmarco_qdrant.search_request import CONVEX, SearchOptions
 
 OnAnswer: TypeAlias = Callable[[Query, Sequence[Hit]], None]

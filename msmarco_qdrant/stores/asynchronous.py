@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from msmarco_qdrant._merging import Merger
-from msmarco_qdrant.records import PointId, PointQuery, ScoredPoint
+from msmarco_qdrant.records import PointId
+from msmarco_qdrant.search_records import PointQuery, ScoredPoint
 from msmarco_qdrant.stores.live import LiveCollection, live_collection
 from msmarco_qdrant.stores.protocols import Store
 from msmarco_qdrant.stores.server import ServerStore

@@ -19,14 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
-from msmarco_qdrant.records import (
-    CollectionInfo,
-    CollectionSpec,
-    PointBatch,
-    PointId,
-    PointQuery,
-    ScoredPoint,
-)
+from msmarco_qdrant.records import CollectionInfo, CollectionSpec, PointBatch, PointId
+from msmarco_qdrant.search_records import PointQuery, ScoredPoint
 from msmarco_qdrant.stores import edge_optimize
 from msmarco_qdrant.stores.edge_requests import (
     payload_index,

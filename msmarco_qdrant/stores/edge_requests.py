@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 from msmarco_qdrant.records import (
     CollectionSpec,
     HnswSettings,
-    Nearest,
     PayloadIndex,
-    PointQuery,
     Quantisation,
-    SearchEffort,
     SettingsChange,
     Similarity,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.search_records import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.stores.altering import altered
 from msmarco_qdrant.stores.edge_filters import edge_filter
 from msmarco_qdrant.stores.selection import point_filter

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from msmarco_qdrant.errors import StoreError
-from msmarco_qdrant.records import CollectionInfo, PointId, PointQuery, ScoredPoint
+from msmarco_qdrant.records import CollectionInfo, PointId
+from msmarco_qdrant.search_records import PointQuery, ScoredPoint
 from msmarco_qdrant.stores.protocols import Collection, Store
 from msmarco_qdrant.stores.server import ServerStore
 

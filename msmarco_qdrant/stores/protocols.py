@@ -13,9 +13,8 @@ from msmarco_qdrant.records import (
     CollectionSpec,
     PointBatch,
     PointId,
-    PointQuery,
-    ScoredPoint,
 )
+from msmarco_qdrant.search_records import PointQuery, ScoredPoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.records import PointId, PointQuery
+from msmarco_qdrant.records import PointId
+from msmarco_qdrant.search_records import PointQuery
 from msmarco_qdrant.stores.filters import to_qdrant
 
 if TYPE_CHECKING:

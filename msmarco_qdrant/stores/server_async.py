@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msmarco_qdrant._in_batches import in_batches
-from msmarco_qdrant.records import PointId, PointQuery, ScoredPoint
+from msmarco_qdrant.records import PointId
+from msmarco_qdrant.search_records import PointQuery, ScoredPoint
 from msmarco_qdrant.stores import server_requests as requests
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.faults import mapped

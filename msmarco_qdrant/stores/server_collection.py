@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.errors import StoreCorruptError, StoreError
-from msmarco_qdrant.records import CollectionInfo, PointBatch, PointId, PointQuery, ScoredPoint
+from msmarco_qdrant.records import CollectionInfo, PointBatch, PointId
+from msmarco_qdrant.search_records import PointQuery, ScoredPoint
 from msmarco_qdrant.stores import server_requests as requests
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.points import page_size

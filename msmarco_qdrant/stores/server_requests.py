@@ -11,19 +11,16 @@ from msmarco_qdrant.records import (
     CollectionSpec,
     HnswSettings,
     IndexState,
-    Nearest,
     PayloadIndex,
     PointBatch,
     PointId,
-    PointQuery,
     Quantisation,
-    ScoredPoint,
-    SearchEffort,
     SettingsChange,
     Similarity,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.search_records import Nearest, PointQuery, ScoredPoint, SearchEffort
 from msmarco_qdrant.stores.points import SPARSE_VECTOR, seq_bound
 from msmarco_qdrant.stores.selection import from_id, point_filter
 

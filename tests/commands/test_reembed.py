@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import pytest
 
 from msmarco_qdrant._commands.reembed import _shown
-from msmarco_qdrant._reembedding import ReembedProgress
 from msmarco_qdrant.creation import create_physical
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.records import Bm25Settings
+from msmarco_qdrant.reports import ReembedProgress
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.locks import held, migration_locks
 from tests.encoding.tiny_models import HIDDEN, Recipe, save_tiny, texts_of_lengths

@@ -14,15 +14,14 @@ from msmarco_qdrant.errors import StoreError, UnsupportedError
 from msmarco_qdrant.records import (
     CollectionSpec,
     HnswSettings,
-    Nearest,
     PointBatch,
     PointId,
-    PointQuery,
     Quantisation,
     SettingsChange,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.search_records import Nearest, PointQuery
 from msmarco_qdrant.stores import Store, alterable
 
 from .conftest import OpenStore

@@ -20,8 +20,9 @@ from msmarco_qdrant._fusing import fuse
 from msmarco_qdrant.creation import drop_collection
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Fusion, Hit, Passage, ScoredPoint, SearchMode
+from msmarco_qdrant.records import Passage
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Fusion, Hit, ScoredPoint, SearchMode
 from msmarco_qdrant.search_request import SearchOptions
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker

@@ -28,16 +28,14 @@ from msmarco_qdrant.records import (
     CollectionSpec,
     EncoderCard,
     HnswSettings,
-    Nearest,
     PointBatch,
     PointId,
-    PointQuery,
     Prompts,
-    SearchEffort,
     Similarity,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.search_records import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.stores import Collection, Store
 
 from .conftest import OpenStore

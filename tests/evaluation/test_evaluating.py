@@ -16,8 +16,9 @@ from msmarco_qdrant.evaluation import (
     evaluate_search,
     poorest_queries,
 )
-from msmarco_qdrant.records import Fusion, Query
+from msmarco_qdrant.records import Query
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Fusion
 from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
 
 CANDIDATES = Run("given", {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q3": [("d", 1.0)]})

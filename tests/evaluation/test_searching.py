@@ -9,8 +9,9 @@ import pytest
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import Run, System, rank_run, run_queries, search_run
 from msmarco_qdrant.evaluation.searching import missing_candidates
-from msmarco_qdrant.records import Fusion, Query
+from msmarco_qdrant.records import Query
 from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.search_records import Fusion
 from tests.evaluation.collection import QUERIES, ListeningEncoder
 
 GIVEN = Run("given", {"q1": [("c", 3.0), ("a", 2.0), ("nobody", 1.0), ("b", 0.5)], "q9": []})

@@ -19,7 +19,8 @@ import pytest
 
 from msmarco_qdrant.errors import IngestStoppedError, MsmarcoQdrantError, StoreError
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import IngestProgress, IngestReport, Passage, PrunePolicy
+from msmarco_qdrant.records import Passage, PrunePolicy
+from msmarco_qdrant.reports import IngestProgress, IngestReport
 from msmarco_qdrant.search import SearchClient
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.testing import CostlessEncoder

@@ -12,7 +12,8 @@ from msmarco_qdrant.creation import drop_collection
 from msmarco_qdrant.errors import IngestStoppedError, SchemaError
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.passages import delete_passages, get_passages
-from msmarco_qdrant.records import IngestProgress, Passage
+from msmarco_qdrant.records import Passage
+from msmarco_qdrant.reports import IngestProgress
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.loopback import LoopbackServer, LostAnswer, Slow

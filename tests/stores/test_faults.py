@@ -26,7 +26,7 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UnsupportedError,
 )
-from msmarco_qdrant.records import PointQuery
+from msmarco_qdrant.search_records import PointQuery
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.edge_collection import EdgeCollection
 from msmarco_qdrant.stores.faults import asked_to_wait_s, described, is_passing, mapped

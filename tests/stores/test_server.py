@@ -33,7 +33,8 @@ from msmarco_qdrant.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from msmarco_qdrant.records import PointBatch, PointQuery
+from msmarco_qdrant.records import PointBatch
+from msmarco_qdrant.search_records import PointQuery
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.retry import Retries
 from msmarco_qdrant.stores.server import ServerStore
