@@ -47,7 +47,12 @@ if TYPE_CHECKING:
         Reject,
         StorageSettings,
     )
-    from msmarco_qdrant.reports import EncodeReport, IngestReport
+    from msmarco_qdrant.reembed import (
+        prune_collection,
+        reembed_collection,
+        rollback_collection,
+    )
+    from msmarco_qdrant.reports import EncodeReport, IngestReport, ReembedReport
     from msmarco_qdrant.search import SearchClient
     from msmarco_qdrant.search_records import Fusion, Hit
     from msmarco_qdrant.search_request import SearchOptions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,9 +18,12 @@ from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.settings import Settings
 
 from .conftest import ROOT
+from .encoding.test_loading import _cache
+from .stand_ins import SMALL, V2, V3, environment_of_cache, save_stand_in
 
 README = (ROOT / "README.md").read_text()
 FILMS = README.split("$ cat > films.jsonl <<'END'\n")[1].split("END\n")[0]
+CHANGE = README.split("## Changing the model with no downtime\n")[1].split("\n## ")[0]
 
 
 def blocks(language: str) -> list[str]:
@@ -49,8 +53,9 @@ def without_last_digits(output: str) -> list[str]:
 def test_the_python_runs_and_prints_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the films of the text and the real model, in an empty directory."""
+    """With the films of the text and the real model, in a directory that holds another model."""
     monkeypatch.chdir(tmp_path)
+    save_stand_in(tmp_path, V3, [FILMS])
     Path("films.jsonl").write_text(FILMS)
     ingest_passages(
         "films.jsonl",
@@ -66,6 +71,58 @@ def test_the_python_runs_and_prints_what_it_says(
         said = said_after(block) or next(unsaid)
         assert without_last_digits(said) == without_last_digits(output.getvalue())
     assert [] == list(unsaid)
+
+
+def test_the_change_of_a_model_goes_as_it_says(tmp_path: Path) -> None:
+    """Each command in a process of its own, with stand-ins that are loaded by name from a cache."""
+    sample = ROOT / "msmarco_qdrant" / "sample" / "passages.tsv"
+    for name in (V2, V3, SMALL):
+        model = save_stand_in(tmp_path / "models", name, [sample.read_text()])
+        _cache(tmp_path / "home", f"sentence-transformers/{name}", model)
+    place = tmp_path / "here"
+    place.mkdir()
+    shutil.copy(sample, place)
+
+    (ingest,) = re.findall(r"`(msmarco-qdrant ingest .+)`", CHANGE)
+    assert "300 read: 300 written" in said_by(ingest, place, tmp_path / "home")
+    for command, told in sessions(CHANGE):
+        said = said_by(command, place, tmp_path / "home")
+        assert without_times(told) == without_times(said), command
+
+
+def sessions(text: str) -> list[tuple[str, str]]:
+    """The commands of a text and what each says, as it tells it."""
+    shown = "".join(re.findall(r"^```\n(\$ .*?)```", text, flags=re.DOTALL | re.MULTILINE))
+    parts = re.split(r"^\$ (.+)\n", shown, flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def said_by(command: str, place: Path, home: Path) -> str:
+    """What a shell shows of a command, in a directory and with the models of a cache."""
+    cache = environment_of_cache(home)
+    environment = {
+        **cache,
+        "COLUMNS": "80",
+        "HF_HUB_VERBOSITY": "error",  # or it tells each time that it is offline
+        "MSMARCO_QDRANT_PRECISION": "float32",  # the same counts on every processor
+        "PATH": f"{Path(sys.executable).parent}:{cache['PATH']}",
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+def without_times(output: str) -> list[str]:
+    """Its lines without seconds, and without those that tell every ten seconds how far it is."""
+    lines = re.sub(r"\d+\.\d s$", "s", output.strip(), flags=re.MULTILINE)
+    return [line for line in without_last_digits(lines) if " passages/s" not in line]
 
 
 def test_the_python_is_typed(tmp_path: Path) -> None:

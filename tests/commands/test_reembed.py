@@ -36,7 +36,6 @@ PHRASE = "london river"
 LEDGER = ["0001_create_passages", "0002_payload_indexes"]
 STAGES = """copying what the {0} collection lacks
 building the index of the {0} collection
-copying what the {0} collection lacks
 asking both collections a sample of phrases
 comparing every passage of both collections
 leading the name to the {0} collection
