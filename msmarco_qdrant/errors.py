@@ -22,6 +22,8 @@ The tree::
     │   ├── CollectionReplacedError    another model's took its place during an ingest
     │   ├── SchemaError            a vector of a wrong name or dimension, a second creation
     │   └── PidCollisionError      a point holds another pid than its id stands for
+    ├── SpoolError                 the sidecar's spool cannot be used
+    │   └── SpoolFullError         it holds as many batches as it may; later there is room
     ├── MigrationError             a migration cannot be applied, or failed
     ├── WorkerError                a process that tokenised has ended
     ├── EncodeStoppedError         an encode into a folder ended early; `report` says how far
@@ -134,6 +136,14 @@ class SchemaError(StoreError):
 
 class PidCollisionError(StoreError):
     """A stored point carries another pid than the one its point id was derived from."""
+
+
+class SpoolError(MsmarcoQdrantError):
+    """The directory of the sidecar's spool cannot be written, or another process uses it."""
+
+
+class SpoolFullError(SpoolError):
+    """The spool holds as many batches or bytes as it may; there is room when some are done."""
 
 
 class MigrationError(MsmarcoQdrantError):

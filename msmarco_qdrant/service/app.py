@@ -1,0 +1,38 @@
+"""The HTTP app: the routes, behind one layer that every request passes.
+
+It opens and closes nothing: whoever makes it brings the parts.
+"""
+
+from __future__ import annotations
+
+from msmarco_qdrant._version import __version__
+from msmarco_qdrant.service.front import Front
+from msmarco_qdrant.service.ingest_routes import ingest_router
+from msmarco_qdrant.service.openapi import DescribedApp
+from msmarco_qdrant.service.parts import Parts
+from msmarco_qdrant.service.problems import handle_problems
+from msmarco_qdrant.service.search_routes import search_router
+from msmarco_qdrant.service.security import schemes_of
+from msmarco_qdrant.service.state_routes import state_router
+
+
+def create_app(parts: Parts) -> DescribedApp:
+    """Make the app.
+
+    Args:
+        parts: What it works with; all of them stay the caller's.
+    """
+    app = DescribedApp(
+        title="msmarco-qdrant",
+        version=__version__,
+        description="Passages in by HTTP, searchable soon after, whatever crashes.",
+        docs_url=None,  # they load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.security_schemes = schemes_of(parts.tokens)
+    app.add_middleware(Front, metrics=parts.metrics)
+    handle_problems(app)
+    for router in (ingest_router, search_router, state_router):
+        app.include_router(router(parts))
+    return app

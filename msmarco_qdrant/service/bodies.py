@@ -1,0 +1,179 @@
+"""Bodies of requests: read within bounds of size and time, decompressed, and parsed once.
+
+The parser is pydantic's (`pydantic_core.from_json`): it refuses more than 200 levels, integers of
+more than 4,300 digits, lone surrogates and NaN, whatever is in the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from fastapi import Request
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+
+from msmarco_qdrant.service.problems import (
+    MALFORMED,
+    MEDIA,
+    SLOW_BODY,
+    TOO_LARGE,
+    ProblemError,
+    invalid,
+)
+
+JSON: Final = "application/json"
+NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+_BOM: Final = b"\xef\xbb\xbf"
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+async def read_body(request: Request, *, max_bytes: int, within_s: float) -> bytes:
+    """A body, decompressed if it is sent as gzip.
+
+    Raises:
+        ProblemError: If it is larger than `max_bytes`, as sent or decompressed, is no gzip although
+            it says so, is compressed in another way, or does not arrive in time.
+    """
+    decoder = _decoder(request, max_bytes)
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(within_s):
+            return await _decoded(request.stream(), decoder, max_bytes)
+    except TimeoutError:
+        raise ProblemError(
+            SLOW_BODY, f"Expected all of it within {within_s:g} seconds.", {"Connection": "close"}
+        ) from None
+    except ClientDisconnect:
+        raise ProblemError(MALFORMED, "The body ended early.") from None
+
+
+def media_type(request: Request, accepted: Sequence[str]) -> str:
+    """The body's media type, which must be an accepted one, in UTF-8.
+
+    Raises:
+        ProblemError: If it is not.
+    """
+    given, *parameters = request.headers.get("content-type", "").split(";")
+    charsets = [
+        value.strip(' "').lower()
+        for name, _, value in (one.partition("=") for one in parameters)
+        if name.strip().lower() == "charset"
+    ]
+    kind = given.strip().lower()
+    if kind not in accepted or any(one not in ("utf-8", "utf8") for one in charsets):
+        raise ProblemError(
+            MEDIA,
+            f"Expected the header 'Content-Type: {accepted[0]}'"
+            + (f", or one of {', '.join(accepted[1:])}" if accepted[1:] else "")
+            + ", in UTF-8.",
+            {"Accept-Post": ", ".join(accepted)},
+        )
+    return kind
+
+
+def parse_json(body: bytes) -> Any:
+    """The value that a body is.
+
+    Raises:
+        ProblemError: If it is no JSON.
+    """
+    try:
+        return from_json(body.removeprefix(_BOM), allow_inf_nan=False)
+    except ValueError as exc:
+        raise ProblemError(MALFORMED, f"No JSON in UTF-8: {exc}.") from None
+
+
+def parse_lines(body: bytes, *, most: int) -> list[Any]:
+    """The values that a body holds, one a line; empty lines count for nothing.
+
+    Raises:
+        ProblemError: If a line is no JSON, or there are more than `most`.
+    """
+    values: list[Any] = []
+    for number, line in enumerate(body.removeprefix(_BOM).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        if len(values) == most:
+            raise invalid(f"Expected at most {most:,} lines: send the others as another batch.")
+        try:
+            values.append(from_json(line, allow_inf_nan=False))
+        except ValueError as exc:
+            raise ProblemError(MALFORMED, f"Line {number} is no JSON in UTF-8: {exc}.") from None
+    return values
+
+
+class Plain:
+    """Takes a body as it comes."""
+
+    ended = True
+
+    def feed(self, chunk: bytes, room: int) -> bytes:  # noqa: ARG002  # of the other one
+        """The same bytes."""
+        return chunk
+
+
+class Gunzip:
+    """Decompresses gzip of one member or several, never making more than there is room for."""
+
+    def __init__(self) -> None:
+        self._inflate = zlib.decompressobj(_GZIP)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last member was complete."""
+        return self._inflate.eof and not self._inflate.unused_data
+
+    def feed(self, chunk: bytes, room: int) -> bytes:
+        """What a piece makes: at most `room` bytes and one, which tells that there are more.
+
+        Raises:
+            zlib.error: If it is damaged, or no gzip.
+        """
+        made = bytearray()
+        while chunk and len(made) <= room:
+            if self._inflate.eof:
+                self._inflate = zlib.decompressobj(_GZIP)
+            made += self._inflate.decompress(chunk, room + 1 - len(made))
+            chunk = self._inflate.unused_data or self._inflate.unconsumed_tail
+        return bytes(made)
+
+
+def _decoder(request: Request, max_bytes: int) -> Plain | Gunzip:
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding in ("identity", ""):
+        return Plain()
+    if coding in ("gzip", "x-gzip"):
+        return Gunzip()
+    raise ProblemError(
+        MEDIA,
+        f"Expected no Content-Encoding, or gzip, of at most {max_bytes:,} bytes.",
+        {"Accept-Encoding": "gzip, identity"},
+    )
+
+
+async def _decoded(chunks: AsyncIterator[bytes], decoder: Plain | Gunzip, max_bytes: int) -> bytes:
+    body, sent = bytearray(), 0
+    try:
+        async for chunk in chunks:
+            sent += len(chunk)
+            body += decoder.feed(chunk, max_bytes - len(body))
+            if max(sent, len(body)) > max_bytes:
+                raise _too_large(max_bytes)
+    except zlib.error as exc:
+        raise ProblemError(MALFORMED, f"No gzip, although it says so: {exc}.") from None
+    if not decoder.ended:
+        raise ProblemError(MALFORMED, "The gzip ends early.")
+    return bytes(body)
+
+
+def _too_large(max_bytes: int) -> ProblemError:
+    return ProblemError(
+        TOO_LARGE,
+        f"Expected at most {max_bytes:,} bytes, as sent and decompressed: send several bodies.",
+        {"Connection": "close"},
+    )

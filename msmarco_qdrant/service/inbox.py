@@ -1,0 +1,131 @@
+"""The inbox: a directory whose files become batches, in the order of their names.
+
+Whoever writes a file there gives it a name that is passed over (`.name`, `name.tmp`, `name.part`)
+until it is whole, and then renames it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from os import PathLike
+from pathlib import Path
+
+from msmarco_qdrant.errors import SourceError, SpoolError, SpoolFullError
+from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.service.spool_directory import FORMS, form_of
+
+_log = logging.getLogger(__name__)
+
+_UNFINISHED = (".tmp", ".part")
+
+
+class Inbox:
+    """Moves files into a spool; `sweep` once, or `start` a thread that does it now and then.
+
+    Sweep once before anything else is accepted: a file that was on its way in when the process
+    ended comes in first then.
+
+    Args:
+        directory: Where to look; it is made if there is none.
+        spool: Where the files go.
+        interval_s: How often to look without being woken.
+
+    Raises:
+        SourceError: If it cannot be made or written.
+    """
+
+    def __init__(
+        self, directory: str | PathLike[str], spool: Spool, *, interval_s: float = 2.0
+    ) -> None:
+        self._directory = Path(directory).expanduser()
+        self._spool = spool
+        self._interval_s = interval_s
+        self._woken, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
+        self._told: set[str] = set()
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise SourceError(f"{directory} cannot be an inbox: {exc.strerror}") from exc
+
+    def start(self) -> None:
+        """Look now, and from now on."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look now."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Look no more; returns when the file in hand is in."""
+        self._stopping.set()
+        self._woken.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def sweep(self) -> int:
+        """Move every whole file in, in the order of their names, while there is room.
+
+        Returns:
+            How many were moved. What cannot be is told in the log, once, and tried again.
+        """
+        try:
+            names = sorted(entry.name for entry in self._directory.iterdir())
+        except OSError as exc:
+            self._tell("", f"the inbox {self._directory} cannot be read: {exc.strerror}")
+            return 0
+        self._told &= {"", *names}
+        moved = 0
+        try:
+            for name in filter(self._is_whole, names):
+                if self._stopping.is_set():
+                    break
+                moved += self._move(name)
+        except SpoolFullError:
+            _log.info("the spool is full: the inbox waits")
+        except SpoolError as exc:
+            self._tell("", f"the inbox waits: {exc}")
+        else:
+            self._told.discard("")
+        return moved
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._woken.clear()
+            self.sweep()
+            self._woken.wait(self._interval_s)
+
+    def _is_whole(self, name: str) -> bool:
+        """Whether it is a file for us."""
+        path = self._directory / name
+        if name.startswith(".") or name.endswith(_UNFINISHED):
+            return False
+        if path.is_symlink() or not path.is_file():
+            self._tell(name, f"{name} in the inbox is no plain file, and stays there")
+            return False
+        if form_of(name) is None:
+            forms = ", .".join(FORMS)
+            self._tell(name, f"{name} in the inbox is of no known form (.{forms}), and stays there")
+            return False
+        return True
+
+    def _move(self, name: str) -> bool:
+        """Move a file in; whether it is.
+
+        Raises:
+            SpoolError: If the spool takes no more.
+        """
+        try:
+            batch = self._spool.accept_file(self._directory / name)
+        except SourceError as exc:
+            self._tell(name, f"a file of the inbox stays there: {exc}")
+            return False
+        _log.info("%s of the inbox is batch %s", name, batch)
+        return True
+
+    def _tell(self, name: str, message: str) -> None:
+        """Warn once of what stays the same from sweep to sweep."""
+        if name not in self._told:
+            self._told.add(name)
+            _log.warning("%s", message)

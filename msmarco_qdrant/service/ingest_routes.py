@@ -1,0 +1,178 @@
+"""Passages in and out by HTTP: what is answered with 202 is on disk for good."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from pydantic_core import to_json
+
+from msmarco_qdrant.service import problems
+from msmarco_qdrant.service.bodies import JSON, NDJSON, media_type, parse_json, parse_lines
+from msmarco_qdrant.service.bodies import read_body as read
+from msmarco_qdrant.service.limits import Gate, TooManyError
+from msmarco_qdrant.service.openapi import json_content, ref, responses
+from msmarco_qdrant.service.parts import Parts
+from msmarco_qdrant.service.ports import BatchState, Delete, Operation
+from msmarco_qdrant.service.problems import ProblemError, later
+from msmarco_qdrant.service.schemas import Accepted, BatchOut, PassageIn, checked_pid, passages_of
+from msmarco_qdrant.service.security import allowing, needed
+
+_BATCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_OF_TOKENS: Final = (problems.NO_TOKEN, problems.WRONG_TOKEN, problems.MISDIRECTED)
+_OF_SPOOL: Final = (problems.FULL, problems.CLOSING, problems.INSIDE, problems.INVALID)
+_IN_TIME: Final = {
+    200: ("With `wait`: the batch has ended.", json_content(ref(BatchOut))),
+    202: ("The batch is on disk.", json_content(ref(Accepted))),
+}
+_BODY: Final = {
+    "required": True,
+    "content": {
+        JSON: {"schema": {"type": "array", "minItems": 1, "items": ref(PassageIn)}},
+        NDJSON[0]: {"schema": ref(PassageIn)},
+    },
+}
+
+
+class IngestRoutes:
+    """The handlers.
+
+    Args:
+        parts: What they work with.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._ingester = parts.ingester
+        self._limits = parts.limits
+        self._bodies = Gate(parts.limits.bodies)
+
+    async def post_passages(self, request: Request, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
+        """Put passages in, or in place of those of the same pid.
+
+        The body is a JSON array, or one passage a line; `Content-Encoding: gzip` is taken. Either
+        all of it is accepted or nothing. With `wait` the answer comes when the batch has ended,
+        its `state` tells how; if that takes too long it is the 202 that comes without.
+        """
+        with self._received():
+            kind = media_type(request, (JSON, *NDJSON))
+            limits = self._limits
+            body = await read(request, max_bytes=limits.body_bytes, within_s=limits.body_s)
+            operations = await asyncio.to_thread(self._operations, kind, body)
+            batch = await asyncio.to_thread(self._ingester.accept, operations)
+        return await self._answer(batch, len(operations), wait=wait)
+
+    async def delete_passage(self, request: Request, pid: str, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
+        """Take a passage out, after everything that was accepted before."""
+        _check_utf8(request)
+        operation = Delete(checked_pid(pid, self._limits))
+        batch = await asyncio.to_thread(self._ingester.accept, [operation])
+        return await self._answer(batch, 1, wait=wait)
+
+    async def get_batch(self, batch: str) -> Response:
+        """How far a batch is."""
+        known = _BATCH.fullmatch(batch) is not None
+        state = await asyncio.to_thread(self._ingester.state, batch) if known else None
+        if state is None:
+            raise ProblemError(
+                problems.NO_BATCH, "Its id is wrong, or its report has been removed."
+            )
+        return _json(asdict(state))
+
+    def _operations(self, kind: str, body: bytes) -> Sequence[Operation]:
+        """In a thread: others are answered meanwhile."""
+        if kind == JSON:
+            return passages_of(parse_json(body), self._limits)
+        return passages_of(parse_lines(body, most=self._limits.passages), self._limits)
+
+    async def _answer(self, batch: str, accepted: int, *, wait: bool) -> Response:
+        ended = await self._ended(batch) if wait else None
+        if ended is not None:
+            return _json(asdict(ended))
+        told = {"batch": batch, "accepted": accepted}
+        return _json(told, 202, {"Location": f"/batches/{batch}"})
+
+    async def _ended(self, batch: str) -> BatchState | None:
+        try:
+            async with asyncio.timeout(self._limits.wait_s):
+                return await self._ingester.finished(batch)
+        except TimeoutError:
+            return None
+
+    @contextmanager
+    def _received(self) -> Iterator[None]:
+        try:
+            with self._bodies.entered():
+                yield
+        except TooManyError:
+            raise later(problems.FULL, "As many bodies as may be are being received.", 1) from None
+
+
+def ingest_router(parts: Parts) -> APIRouter:
+    """The routes of passages and batches."""
+    routes, router = (
+        IngestRoutes(parts),
+        APIRouter(tags=["passages"], default_response_class=Response),
+    )
+    writing: dict[str, Any] = {
+        "dependencies": [Depends(allowing(parts.tokens, "write"))],
+        "status_code": 202,
+    }
+    security = {"security": needed(parts.tokens, "write")}
+    router.add_api_route(
+        "/passages",
+        routes.post_passages,
+        methods=["POST"],
+        responses=responses(
+            _IN_TIME,
+            *_OF_TOKENS,
+            *_OF_SPOOL,
+            problems.MALFORMED,
+            problems.SLOW_BODY,
+            problems.TOO_LARGE,
+            problems.MEDIA,
+        ),
+        openapi_extra={"requestBody": _BODY, **security},
+        **writing,
+    )
+    router.add_api_route(
+        "/passages/{pid:path}",
+        routes.delete_passage,
+        methods=["DELETE"],
+        responses=responses(_IN_TIME, *_OF_TOKENS, *_OF_SPOOL, problems.MALFORMED),
+        openapi_extra=security,
+        **writing,
+    )
+    router.add_api_route(
+        "/batches/{batch}",
+        routes.get_batch,
+        methods=["GET"],
+        dependencies=[Depends(allowing(parts.tokens, "read", "write"))],
+        responses=responses(
+            {200: ("How far it is.", json_content(ref(BatchOut)))},
+            *_OF_TOKENS,
+            problems.NO_BATCH,
+            problems.INVALID,
+            problems.INSIDE,
+        ),
+        openapi_extra={"security": needed(parts.tokens, "read", "write")},
+    )
+    return router
+
+
+def _check_utf8(request: Request) -> None:
+    """Refuse a path of which the server has made something else to be able to decode it."""
+    try:
+        unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError:
+        raise ProblemError(problems.MALFORMED, "The path is not UTF-8.") from None
+
+
+def _json(told: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(told), status, headers, media_type=JSON)

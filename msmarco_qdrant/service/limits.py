@@ -1,0 +1,101 @@
+"""How much a request may bring, ask for and take, and how many may be under way at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+from msmarco_qdrant.errors import UsageError
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of requests; every one is more than zero.
+
+    Attributes:
+        body_bytes: Bytes of a batch of passages, as sent and decompressed alike.
+        query_bytes: Bytes of a search's body.
+        passages: Passages of a batch.
+        text_chars: Characters of a passage's text.
+        pid_chars: Characters of a pid.
+        phrases: Phrases of a search.
+        phrase_chars: Characters of a phrase.
+        limit: Hits a phrase.
+        hits: Hits of all phrases of a search together.
+        rerank_depth: Passages a phrase that a cross-encoder scores, unless more hits are wanted.
+        pairs: Of all phrases of a search, pairs that a cross-encoder scores.
+        searches: Searches under way at once; more are answered 503.
+        bodies: Batches being received at once; more are answered 429.
+        body_s: Seconds in which a body has to arrive.
+        search_s: Seconds in which a search has to be answered.
+        wait_s: Seconds that `?wait=true` waits for a batch.
+        checks_s: Seconds in which the checks of `/readyz` have to be done.
+
+    Raises:
+        UsageError: For a bound that is not more than zero.
+    """
+
+    body_bytes: int = 16 * MIB
+    query_bytes: int = MIB
+    passages: int = 10_000
+    text_chars: int = 100_000
+    pid_chars: int = 1_024
+    phrases: int = 64
+    phrase_chars: int = 2_000
+    limit: int = 1_000
+    hits: int = 10_000
+    rerank_depth: int = 100
+    pairs: int = 2_000
+    searches: int = 256
+    bodies: int = 16
+    body_s: float = 30.0
+    search_s: float = 10.0
+    wait_s: float = 30.0
+    checks_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if not getattr(self, one.name) > 0:
+                raise UsageError(
+                    f"the limit {one.name}={getattr(self, one.name)} lets nothing through: "
+                    "expected more than 0"
+                )
+
+
+class TooManyError(Exception):
+    """As many as may be are under way."""
+
+
+class Gate:
+    """Lets so many through at once, and turns the others away instead of letting them queue.
+
+    Of one event loop.
+
+    Args:
+        most: How many at once.
+
+    Attributes:
+        inside: How many there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.inside = 0
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be inside meanwhile.
+
+        Raises:
+            TooManyError: If there are as many as may be.
+        """
+        if self.inside >= self._most:
+            raise TooManyError
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1

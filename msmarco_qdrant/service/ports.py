@@ -1,0 +1,144 @@
+"""What the HTTP app needs of the rest of the sidecar, as Protocols and the values they exchange.
+
+The app knows neither the spool nor the worker nor an engine: tests hand it small classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias, Unpack
+
+from msmarco_qdrant.errors import MsmarcoQdrantError
+from msmarco_qdrant.records import Meta
+from msmarco_qdrant.search_records import Hit
+from msmarco_qdrant.search_request import SearchOptions
+
+BatchPhase: TypeAlias = Literal["queued", "working", "done", "failed"]
+
+
+class SpoolFullError(MsmarcoQdrantError):
+    """The spool takes no more batches until the worker has done some.
+
+    Attributes:
+        retry_after_s: In how many seconds it is worth trying again.
+    """
+
+    def __init__(self, message: str, retry_after_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DoorsClosedError(MsmarcoQdrantError):
+    """The sidecar is being shut down and takes nothing in any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Put a passage in, or in place of the one of that pid."""
+
+    pid: str
+    text: str
+    meta: Meta = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Take a passage out, if it is there."""
+
+    pid: str
+
+
+Operation: TypeAlias = Write | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedPassage:
+    """A passage that could not go in: its place in the batch, counted from 1, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """How far a batch is.
+
+    Attributes:
+        batch: Its id.
+        state: "queued", "working", "done" (all of it is searchable) or "failed" (for good).
+        written: Passages encoded and written.
+        unchanged: Passages that were there already.
+        rejected: Passages that could not go in.
+        deleted: Passages asked to be taken out.
+        rejects: The first of the rejected ones.
+        reason: Why it failed.
+    """
+
+    batch: str
+    state: BatchPhase
+    written: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    deleted: int = 0
+    rejects: tuple[RejectedPassage, ...] = ()
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in the spool: batches (the one in hand included), and the age of the oldest."""
+
+    batches: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of being ready; `problem` says in a few words what is missing, "" if nothing.
+
+    Whoever may ask for `/readyz` reads it: no path, URL or name belongs in it.
+    """
+
+    name: str
+    problem: str = ""
+
+
+class Ingester(Protocol):
+    """The spool and its worker, as the app sees them."""
+
+    def accept(self, operations: Sequence[Operation]) -> str:
+        """Put operations on disk for good, as one batch; called in a thread.
+
+        Returns:
+            The batch's id: letters, digits and hyphens, 64 at most.
+
+        Raises:
+            SpoolFullError: If there are too many.
+            DoorsClosedError: During the shutdown.
+        """
+
+    def state(self, batch: str) -> BatchState | None:
+        """How far a batch is, None if there is none of that id; called in a thread."""
+
+    async def finished(self, batch: str) -> BatchState:
+        """Wait until a batch is done or failed; a wait that is cancelled leaves nothing behind."""
+
+    def backlog(self) -> Backlog:
+        """What waits, from memory: it neither blocks nor reads the disk."""
+
+
+class Searcher(Protocol):
+    """What answers phrases: `AsyncSearchClient`."""
+
+    async def search_many(
+        self, phrases: Sequence[str], **options: Unpack[SearchOptions]
+    ) -> list[list[Hit]]:
+        """The passages that answer each of several phrases."""
+
+
+class Readiness(Protocol):
+    """What knows whether the sidecar can do its work."""
+
+    async def checks(self) -> Sequence[Check]:
+        """Look at everything that has to be there."""

@@ -1,0 +1,373 @@
+"""The spool: batches on disk, in the order in which they were accepted.
+
+What `accept` has returned survives a crash and a power cut. One taker gets the batches, strictly
+first in, first out; it says of each that it is done, that it has failed, or that it gives it back,
+to be taken first again. A batch that was taken when the process ended is taken first, and done
+again: applying a batch twice must do no more than applying it once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+from msmarco_qdrant.errors import SpoolError, UsageError
+from msmarco_qdrant.service.arrivals import (
+    Operation,
+    copy_in,
+    identify,
+    remove,
+    write_operations,
+)
+from msmarco_qdrant.service.outcomes import (
+    BatchId,
+    BatchReport,
+    BatchState,
+    Phase,
+    state_to_json,
+)
+from msmarco_qdrant.service.spool_archive import Archive
+from msmarco_qdrant.service.spool_directory import (
+    FORMS,
+    OPERATIONS,
+    BatchName,
+    Folder,
+    SpoolDirectory,
+    form_of,
+)
+from msmarco_qdrant.service.spool_room import Room
+
+MAX_BYTES = 1 << 30
+MAX_BATCHES = 10_000
+KEEP_DONE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch that was accepted.
+
+    Attributes:
+        name: Its sequence, id and form.
+        path: Where it lies while it is being worked on.
+        size: Its bytes.
+        accepted_at: When, in seconds since 1970.
+    """
+
+    name: BatchName
+    path: Path
+    size: int
+    accepted_at: float
+
+    @property
+    def id(self) -> BatchId:
+        """What it is asked for by."""
+        return self.name.id
+
+
+class Spool:
+    """Batches between the doors and the worker; `open` gives it. Safe to use from several threads.
+
+    Args:
+        files: The directory, which the spool closes.
+        max_bytes: Most bytes of accepted batches that have not ended.
+        max_batches: Most such batches.
+        keep_done: How many reports of batches that are done are kept.
+        clock: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        files: SpoolDirectory,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_batches: int = MAX_BATCHES,
+        keep_done: int = KEEP_DONE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._files = files
+        self._room = Room(max_bytes, max_batches)
+        self._archive = Archive(files, keep_done)
+        self._now = clock
+        self._changed = threading.Condition()
+        self._stopped = self._closed = False
+        self._waiting: dict[BatchId, list[Future[BatchState]]] = {}
+        self._queue: deque[Batch] = deque()
+        self._taken: Batch | None = None
+        self._live: dict[BatchId, Batch] = {}
+        self._next = self._reserved = files.first_sequence()
+        for name in files.names("incoming"):
+            self._add(name, *files.size_and_time(name, "incoming"))
+
+    @classmethod
+    def open(
+        cls,
+        directory: str | PathLike[str],
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_batches: int = MAX_BATCHES,
+        keep_done: int = KEEP_DONE,
+    ) -> Spool:
+        """Open a directory, making it if need be, and see to what a crash has left there.
+
+        Raises:
+            SpoolError: If it cannot be written, or another process uses it.
+            UsageError: For limits that would take nothing.
+        """
+        files = SpoolDirectory(Path(directory).expanduser())
+        try:
+            return cls(files, max_bytes=max_bytes, max_batches=max_batches, keep_done=keep_done)
+        except BaseException:
+            files.close()
+            raise
+
+    # ---- the doors -------------------------------------------------------------------------
+
+    def accept(self, operations: Iterable[Operation]) -> BatchId:
+        """Take operations as a batch. When this returns, they survive a power cut.
+
+        Nothing is looked at but that it is JSON: what a row may hold is found out, and told in the
+        batch's report, when the batch is applied.
+
+        Raises:
+            SpoolFullError: If there is no room now; nothing was taken.
+            SpoolError: If the disk does not take it.
+            UsageError: For what is no JSON.
+        """
+        id_ = uuid.uuid4().hex
+        place = self._files.temporary(id_)
+        arrival = self._room.enter()
+        try:
+            write_operations(place, operations, arrival.hold)
+            self._commit(place, id_, OPERATIONS, arrival.held)
+        finally:
+            place.unlink(missing_ok=True)
+            self._room.leave(arrival)
+        return id_
+
+    def accept_file(self, path: str | PathLike[str]) -> BatchId:
+        """Move a file in as a batch. When this returns, it survives a power cut.
+
+        A file may be larger than all the spool may hold, if the spool is not full before it. One
+        that was copied in from another file system, and could not be removed there before a
+        crash, is recognised and removed.
+
+        Raises:
+            SpoolFullError: If there is no room now; the file stays.
+            SpoolError: If the disk does not take it.
+            SourceError: If it cannot be read or moved, or is no plain file.
+            UsageError: If its name says nothing of its form.
+        """
+        path = Path(path)
+        form = form_of(path.name)
+        if form is None:
+            raise UsageError(f"{path.name} is of no known form: expected .{', .'.join(FORMS)}")
+        id_, size = identify(path)
+        if id_ in self._live or id_ in self._archive:
+            remove(path)
+            return id_
+        arrival = self._room.enter()
+        try:
+            self._bring(path, id_, form, size)
+        finally:
+            self._room.leave(arrival)
+        return id_
+
+    # ---- the taker -------------------------------------------------------------------------
+
+    def take(self) -> Batch | None:
+        """Wait for the next batch; None when `stop_taking` was called. One taker at a time.
+
+        Raises:
+            SpoolError: If it cannot be moved; it is the next one still.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._stopped)
+            if self._stopped:
+                return None
+            batch = self._taken = self._queue.popleft()
+        try:
+            self._files.move(batch.name, "incoming", "working")
+        except BaseException:
+            self._return(batch)
+            raise
+        return batch
+
+    def stop_taking(self) -> None:
+        """Let whoever waits in `take`, now or later, have None."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def finish(self, batch: Batch, report: BatchReport) -> BatchState:
+        """A batch is applied and durable. May be repeated when the disk did not take it.
+
+        Raises:
+            SpoolError: If that cannot be written down.
+        """
+        state = self._state_of(batch, "working").ended("done", report, "", self._now())
+        self._files.put_report(batch.name, "done", state_to_json(state))
+        self._files.remove(batch.name, "working")
+        self._end(batch, "done", state)
+        return state
+
+    def fail(self, batch: Batch, reason: str, report: BatchReport) -> BatchState:
+        """A batch can never be applied; it is kept. May be repeated as `finish` may.
+
+        Raises:
+            SpoolError: If that cannot be written down.
+        """
+        state = self._state_of(batch, "working").ended("failed", report, reason, self._now())
+        self._files.put_report(batch.name, "failed", state_to_json(state))
+        self._files.move(batch.name, "working", "failed")
+        self._end(batch, "failed", state)
+        return state
+
+    def give_back(self, batch: Batch) -> None:
+        """Put a batch back, to be taken before any other.
+
+        Raises:
+            SpoolError: If it cannot be moved; it is taken first after the next start all the same.
+        """
+        self._files.move(batch.name, "working", "incoming")
+        self._return(batch)
+
+    # ---- who asks --------------------------------------------------------------------------
+
+    def state(self, id_: str) -> BatchState | None:
+        """Where a batch is; None for one that is unknown, or was done long ago.
+
+        Raises:
+            SpoolError: If its report cannot be read.
+        """
+        with self._changed:
+            batch = self._live.get(id_)
+            phase: Phase = "working" if batch is self._taken else "queued"
+        return self._state_of(batch, phase) if batch else self._archive.state(id_)
+
+    def outcome(self, id_: str) -> Future[BatchState] | None:
+        """A batch's state when it has ended; None for one that `state` does not know.
+
+        The future is cancelled when the spool is closed before.
+
+        Raises:
+            SpoolError: If the report of one that has ended cannot be read.
+        """
+        future: Future[BatchState] = Future()
+        with self._changed:
+            if id_ in self._live:
+                self._waiting.setdefault(id_, []).append(future)
+                future.add_done_callback(partial(self._forget, id_))
+                return future
+        state = self.state(id_)
+        if state is None:
+            return None
+        future.set_result(state)
+        return future
+
+    @property
+    def depth(self) -> int:
+        """Batches that were accepted and have not ended."""
+        return len(self._live)
+
+    @property
+    def waiting(self) -> int:
+        """Those of them that nobody has taken."""
+        return len(self._queue)
+
+    @property
+    def bytes(self) -> int:
+        """The size of those that have not ended, and of what is on its way in."""
+        return self._room.bytes
+
+    @property
+    def oldest_age_s(self) -> float:
+        """Seconds since the oldest of them was accepted, 0 if there is none."""
+        with self._changed:
+            oldest = self._taken or (self._queue[0] if self._queue else None)
+        return max(0.0, self._now() - oldest.accepted_at) if oldest else 0.0
+
+    def close(self) -> None:
+        """Give the directory back; what waits for a batch is cancelled. Twice is no error."""
+        self.stop_taking()
+        with self._changed:
+            self._closed = True
+            waiting = [future for several in self._waiting.values() for future in several]
+        for future in waiting:
+            future.cancel()
+        self._files.close()
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- inside ----------------------------------------------------------------------------
+
+    def _commit(self, place: Path, id_: BatchId, form: str, size: int) -> None:
+        """Make a whole file a batch: the order of these moments is the order of the batches."""
+        with self._changed:
+            if self._closed:
+                raise SpoolError(f"the spool {self._files.path} is closed; nothing was accepted")
+            if self._next >= self._reserved:
+                self._reserved = self._files.reserve_sequence(self._next)
+            name = BatchName(self._next, id_, form)
+            self._files.bring_in(place, name)
+            self._next += 1
+            self._add(name, size, self._now())
+            self._changed.notify_all()
+        self._files.sync("incoming")
+
+    def _add(self, name: BatchName, size: int, accepted_at: float) -> None:
+        batch = Batch(name, self._files.place(name, "working"), size, accepted_at)
+        self._live[batch.id] = batch
+        self._queue.append(batch)
+        self._room.add(size)
+
+    def _bring(self, path: Path, id_: BatchId, form: str, size: int) -> None:
+        """Move a file in; by way of a copy, if it lies on another file system."""
+        try:
+            self._commit(path, id_, form, size)
+        except OSError:  # of another file system: any other is a SpoolError
+            place = self._files.temporary(id_)
+            try:
+                copy_in(path, place)
+                self._commit(place, id_, form, size)
+            finally:
+                place.unlink(missing_ok=True)
+        remove(path)
+
+    def _return(self, batch: Batch) -> None:
+        with self._changed:
+            self._taken = None
+            self._queue.appendleft(batch)
+            self._changed.notify_all()
+
+    def _end(self, batch: Batch, folder: Folder, state: BatchState) -> None:
+        """Note that a batch has ended, and tell whoever waits for it."""
+        self._archive.add(batch.name, folder)
+        with self._changed:
+            if self._live.pop(batch.id, None) is not None:
+                self._room.remove(batch.size)
+            self._taken = None
+            waiting = self._waiting.get(batch.id, [])[:]
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_result(state)
+
+    def _forget(self, id_: BatchId, future: Future[BatchState]) -> None:
+        with self._changed:
+            left = [one for one in self._waiting.pop(id_, []) if one is not future]
+            if left:
+                self._waiting[id_] = left
+
+    def _state_of(self, batch: Batch, phase: Phase) -> BatchState:
+        return BatchState(batch.id, phase, batch.accepted_at)

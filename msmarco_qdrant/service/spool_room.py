@@ -1,0 +1,99 @@
+"""How much a spool holds, what is on its way in included, and when that is enough."""
+
+from __future__ import annotations
+
+import threading
+
+from msmarco_qdrant.errors import SpoolFullError, UsageError
+
+
+class Arrival:
+    """A batch on its way in.
+
+    Attributes:
+        held: Its bytes so far.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.held = 0
+
+    def hold(self, size: int) -> None:
+        """Count more bytes of it.
+
+        Raises:
+            SpoolFullError: If there is no room for them.
+        """
+        self._room.grow(size)
+        self.held += size
+
+
+class Room:
+    """The room of a spool. Safe to use from several threads.
+
+    Args:
+        max_bytes: Most bytes.
+        max_batches: Most batches.
+
+    Attributes:
+        bytes: How many there are.
+        batches: How many there are.
+
+    Raises:
+        UsageError: For limits that would take nothing.
+    """
+
+    def __init__(self, max_bytes: int, max_batches: int) -> None:
+        if min(max_bytes, max_batches) < 1:
+            raise UsageError("a spool of no bytes or batches takes nothing: pass 1 or more")
+        self._max_bytes, self._max_batches = max_bytes, max_batches
+        self._lock = threading.Lock()
+        self.bytes = self.batches = 0
+
+    def enter(self) -> Arrival:
+        """Let a batch begin to come in.
+
+        Raises:
+            SpoolFullError: If there is room for none.
+        """
+        with self._lock:
+            if self.batches >= self._max_batches:
+                raise SpoolFullError(_full("batches", self.batches, self._max_batches))
+            if self.bytes >= self._max_bytes:
+                raise SpoolFullError(_full("bytes", self.bytes, self._max_bytes))
+            self.batches += 1
+        return Arrival(self)
+
+    def leave(self, arrival: Arrival) -> None:
+        """A batch is no longer on its way: it was counted by `add`, or did not come in."""
+        self.remove(arrival.held)
+
+    def grow(self, size: int) -> None:
+        """Count bytes of a batch that is on its way.
+
+        Raises:
+            SpoolFullError: If there is no room for them.
+        """
+        with self._lock:
+            if self.bytes + size > self._max_bytes:
+                raise SpoolFullError(_full("bytes", self.bytes, self._max_bytes))
+            self.bytes += size
+
+    def add(self, size: int) -> None:
+        """Count a batch that is in, whether there is room or not."""
+        with self._lock:
+            self.bytes += size
+            self.batches += 1
+
+    def remove(self, size: int) -> None:
+        """A batch is out."""
+        with self._lock:
+            self.bytes -= size
+            self.batches -= 1
+
+
+def _full(what: str, found: int, most: int) -> str:
+    return (
+        f"the spool holds {found:,} {what}, and may hold {most:,}: try again when some batches are "
+        "done"
+    )

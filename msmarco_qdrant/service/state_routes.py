@@ -1,0 +1,136 @@
+"""How the sidecar is, for probes, for Prometheus, and for people: the search page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from msmarco_qdrant.service import problems
+from msmarco_qdrant.service.bodies import JSON
+from msmarco_qdrant.service.health import ready_checks
+from msmarco_qdrant.service.openapi import json_content, ref, responses
+from msmarco_qdrant.service.parts import Parts
+from msmarco_qdrant.service.schemas import HealthOut, ReadyOut
+from msmarco_qdrant.service.security import allowing, needed
+
+_INDEX: Final = "index.html"
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_NO_PAGE: Final = b"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>msmarco-qdrant</title>
+<p>The sidecar answers; its interface is described in <a href="/openapi.json">openapi.json</a>.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A file of the page, as it is sent."""
+
+    content: bytes
+    media_type: str
+
+
+def page_files(folder: Path) -> Mapping[str, PageFile]:
+    """The files of the page by name, read once: no request reaches the file system."""
+    found = {"": PageFile(_NO_PAGE, _TYPES[".html"])}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix in _TYPES:
+            found[path.name] = PageFile(path.read_bytes(), _TYPES[path.suffix])
+    return found
+
+
+class StateRoutes:
+    """The handlers.
+
+    Args:
+        parts: What they tell of.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._readiness = parts.readiness
+        self._checks_s = parts.limits.checks_s
+        self._metrics = parts.metrics
+        self._files = page_files(parts.page)
+
+    async def get_healthz(self) -> Response:
+        """The process turns."""
+        return Response(to_json({"status": "ok"}), media_type=JSON)
+
+    async def get_readyz(self) -> Response:
+        """Whether the model is loaded, the store reachable, and the collection up to date."""
+        checks = await ready_checks(self._readiness, within_s=self._checks_s)
+        return Response(to_json({"status": "ready", "checks": checks}), media_type=JSON)
+
+    async def get_metrics(self) -> Response:
+        """Counters and timings in Prometheus's text format."""
+        # the text format's type has its charset already
+        return Response(self._metrics.text(), headers={"Content-Type": self._metrics.media_type})
+
+    async def get_page(self) -> Response:
+        """The search page."""
+        return _sent(self._files.get(_INDEX, self._files[""]))
+
+    async def get_page_file(self, name: str) -> Response:
+        """A file of the search page."""
+        if name not in self._files:
+            raise HTTPException(404)
+        return _sent(self._files[name])
+
+
+def state_router(parts: Parts) -> APIRouter:
+    """The routes of probes, metrics and the page."""
+    routes, router = StateRoutes(parts), APIRouter(default_response_class=Response)
+    router.add_api_route(
+        "/healthz",
+        routes.get_healthz,
+        methods=["GET"],
+        tags=["state"],
+        responses=responses({200: ("It does.", json_content(ref(HealthOut)))}, problems.INSIDE),
+    )
+    router.add_api_route(
+        "/readyz",
+        routes.get_readyz,
+        methods=["GET"],
+        tags=["state"],
+        responses=responses(
+            {200: ("It is ready.", json_content(ref(ReadyOut)))},
+            problems.INSIDE,
+            problems.NOT_READY,
+        ),
+    )
+    router.add_api_route(
+        "/metrics",
+        routes.get_metrics,
+        methods=["GET"],
+        tags=["state"],
+        dependencies=[Depends(allowing(parts.tokens, "read"))],
+        responses=responses(
+            {200: ("The metrics.", {"text/plain": {"schema": {"type": "string"}}})},
+            problems.NO_TOKEN,
+            problems.WRONG_TOKEN,
+            problems.MISDIRECTED,
+            problems.INSIDE,
+        ),
+        openapi_extra={"security": needed(parts.tokens, "read")},
+    )
+    router.add_api_route("/", routes.get_page, methods=["GET"], include_in_schema=False)
+    router.add_api_route(
+        "/page/{name}", routes.get_page_file, methods=["GET"], include_in_schema=False
+    )
+    return router
+
+
+def _sent(file: PageFile) -> Response:
+    headers = {"Content-Type": file.media_type, "Cache-Control": "no-cache"}
+    return Response(file.content, headers=headers)

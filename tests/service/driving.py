@@ -1,0 +1,171 @@
+"""The app over small real parts, and requests to it without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, Unpack
+
+import httpx
+
+from msmarco_qdrant.async_search import AsyncSearchClient
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.records import Passage
+from msmarco_qdrant.search_records import Hit
+from msmarco_qdrant.search_request import SearchOptions
+from msmarco_qdrant.service.app import create_app
+from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.parts import Parts
+from msmarco_qdrant.service.ports import Backlog, BatchState, Check, Operation, Searcher
+from msmarco_qdrant.service.security import Tokens
+from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+
+_T = TypeVar("_T")
+Problem = dict[str, Any]
+
+
+@dataclass
+class KeepingIngester:
+    """Keeps what it accepts; a batch ends when `ends` says so."""
+
+    ends: bool = True
+    error: Exception | None = None
+    batches: list[Sequence[Operation]] = field(default_factory=list)
+
+    def accept(self, operations: Sequence[Operation]) -> str:
+        """Keep a batch, or raise what is to be raised."""
+        if self.error is not None:
+            raise self.error
+        self.batches.append(operations)
+        return f"b-{len(self.batches)}"
+
+    def state(self, batch: str) -> BatchState | None:
+        """Of a batch that was accepted."""
+        if batch not in {f"b-{number + 1}" for number in range(len(self.batches))}:
+            return None
+        return BatchState(batch, "done" if self.ends else "queued")
+
+    async def finished(self, batch: str) -> BatchState:
+        """At once, or never."""
+        if not self.ends:
+            await asyncio.Event().wait()
+        return BatchState(batch, "done", written=1)
+
+    def backlog(self) -> Backlog:
+        """As many as it keeps."""
+        return Backlog(len(self.batches), 1.5)
+
+
+@dataclass
+class GivenChecks:
+    """Says what it is told to."""
+
+    given: Sequence[Check] = (Check("model"), Check("store"))
+
+    async def checks(self) -> Sequence[Check]:
+        """The given ones."""
+        return self.given
+
+
+@dataclass
+class RaisingSearcher:
+    """Fails each search in one way."""
+
+    error: Exception
+
+    async def search_many(
+        self,
+        phrases: Sequence[str],  # noqa: ARG002
+        **options: Unpack[SearchOptions],  # noqa: ARG002
+    ) -> list[list[Hit]]:
+        """Raise it."""
+        raise self.error
+
+
+class WaitingSearcher:
+    """Answers once it is let."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.let = asyncio.Event()
+
+    async def search_many(
+        self,
+        phrases: Sequence[str],
+        **options: Unpack[SearchOptions],  # noqa: ARG002
+    ) -> list[list[Hit]]:
+        """No hits."""
+        self.asked.set()
+        await self.let.wait()
+        return [[] for _ in phrases]
+
+
+@dataclass
+class Driver:
+    """What a test holds: the parts it may change, and a client."""
+
+    client: httpx.AsyncClient
+    ingester: KeepingIngester
+    metrics: Metrics
+    checks: GivenChecks
+
+
+def drive(
+    use: Callable[[Driver], Coroutine[Any, Any, _T]],
+    *,
+    searcher: Callable[[], Searcher | None] = lambda: None,
+    tokens: Tokens | None = None,
+    limits: Limits | None = None,
+) -> _T:
+    """Use the app in an event loop."""
+
+    async def main() -> _T:
+        ingester, checks = KeepingIngester(), GivenChecks()
+        metrics = Metrics(ingester.backlog)
+        app = create_app(
+            Parts(ingester, searcher, checks, metrics, tokens or Tokens(), limits or Limits())
+        )
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await use(Driver(client, ingester, metrics, checks))
+
+    return asyncio.run(main())
+
+
+def drive_search(
+    use: Callable[[Driver], Coroutine[Any, Any, _T]], passages: Sequence[Passage]
+) -> _T:
+    """Use the app over a real client on a store in memory."""
+
+    async def main() -> _T:
+        encoder = CostlessEncoder()
+        from msmarco_qdrant.stores import open_store
+
+        store = open_store(":memory:", create=True)
+        try:
+            ingest_passages(passages, store, collection="msmarco", encoder=encoder)
+            async with await AsyncSearchClient.open(
+                store, encoder=encoder, reranker=CostlessReranker()
+            ) as searcher:
+                ingester, checks = KeepingIngester(), GivenChecks()
+                metrics = Metrics(ingester.backlog)
+                app = create_app(Parts(ingester, lambda: searcher, checks, metrics))
+                async with httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app), base_url="http://localhost"
+                ) as client:
+                    return await use(Driver(client, ingester, metrics, checks))
+        finally:
+            store.close()
+
+    return asyncio.run(main())
+
+
+def told(response: httpx.Response) -> tuple[int, str]:
+    """The status of a problem, and its kind."""
+    assert "application/problem+json" == response.headers["content-type"]
+    problem = response.json()
+    assert {"type", "title", "status", "detail", "instance"} <= set(problem)
+    assert response.status_code == problem["status"]
+    return response.status_code, problem["type"].rpartition(":")[2]

@@ -1,0 +1,51 @@
+"""What is counted, and what the log says of a request."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from msmarco_qdrant.service.logs import JsonFormatter
+from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.ports import Backlog, BatchState
+
+from .driving import Driver, drive
+
+
+def test_a_batch_is_counted_by_outcome() -> None:
+    """Passages, seconds, stages, the spool, and the versions at work."""
+    metrics = Metrics(lambda: Backlog(3, 4.5))
+    metrics.batch_ended(BatchState("b", "done", written=2, unchanged=1), 0.5, {"encode": 0.25})
+    metrics.tell({"model": "m"})
+    lines = metrics.text().decode().splitlines()
+    for expected in (
+        'msmarco_qdrant_passages_total{outcome="written"} 2.0',
+        'msmarco_qdrant_passages_total{outcome="deleted"} 0.0',
+        'msmarco_qdrant_batches_total{state="done"} 1.0',
+        "msmarco_qdrant_batch_seconds_sum 0.5",
+        'msmarco_qdrant_stage_seconds_sum{stage="encode"} 0.25',
+        "msmarco_qdrant_spool_batches 3.0",
+        "msmarco_qdrant_spool_oldest_seconds 4.5",
+        'msmarco_qdrant_sidecar_info{model="m"} 1.0',
+    ):
+        assert expected in lines
+
+
+def test_a_request_is_logged_and_counted_by_its_route(caplog: pytest.LogCaptureFixture) -> None:
+    """The template of the path, never the path, the body or a token; unknown methods are one."""
+    caplog.set_level(logging.INFO, "msmarco_qdrant.service.front")
+
+    async def use(driver: Driver) -> None:
+        token = {"authorization": "Bearer sesame"}
+        await driver.client.delete("/passages/private", headers=token)
+        await driver.client.request("BREW", "/private")
+        text = driver.metrics.text().decode()
+        assert 'requests_total{method="DELETE",route="/passages/{pid:path}",status="202"}' in text
+        assert 'requests_total{method="other",route="none",status="404"}' in text
+
+    drive(use)
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    assert ["DELETE", "other"] == [json.loads(line)["method"] for line in lines]
+    assert not any(word in line for line in lines for word in ("private", "sesame", "BREW"))
