@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -19,8 +18,9 @@ from msmarco_qdrant.service.bodies import JSON, NDJSON, media_type, parse_json, 
 from msmarco_qdrant.service.bodies import read_body as read
 from msmarco_qdrant.service.limits import Gate, TooManyError
 from msmarco_qdrant.service.openapi import json_content, ref, responses
+from msmarco_qdrant.service.outcomes import BatchState
 from msmarco_qdrant.service.parts import Parts
-from msmarco_qdrant.service.ports import BatchState, Delete, Operation
+from msmarco_qdrant.service.ports import Delete, Operation
 from msmarco_qdrant.service.problems import ProblemError, later
 from msmarco_qdrant.service.schemas import Accepted, BatchOut, PassageIn, checked_pid, passages_of
 from msmarco_qdrant.service.security import allowing, needed
@@ -83,7 +83,7 @@ class IngestRoutes:
             raise ProblemError(
                 problems.NO_BATCH, "Its id is wrong, or its report has been removed."
             )
-        return _json(asdict(state))
+        return _json(_told(state))
 
     def _operations(self, kind: str, body: bytes) -> Sequence[Operation]:
         """In a thread: others are answered meanwhile."""
@@ -94,7 +94,7 @@ class IngestRoutes:
     async def _answer(self, batch: str, accepted: int, *, wait: bool) -> Response:
         ended = await self._ended(batch) if wait else None
         if ended is not None:
-            return _json(asdict(ended))
+            return _json(_told(ended))
         told = {"batch": batch, "accepted": accepted}
         return _json(told, 202, {"Location": f"/batches/{batch}"})
 
@@ -164,6 +164,21 @@ def ingest_router(parts: Parts) -> APIRouter:
         openapi_extra={"security": needed(parts.tokens, "read", "write")},
     )
     return router
+
+
+def _told(state: BatchState) -> dict[str, object]:
+    """A batch as `BatchOut` describes it."""
+    report = state.report
+    return {
+        "batch": state.batch,
+        "state": state.state,
+        "written": report.written,
+        "unchanged": report.unchanged,
+        "rejected": report.rejected,
+        "deleted": report.deleted,
+        "rejects": [{"line": row.line, "reason": row.reason} for row in report.rejects],
+        "reason": state.reason or None,
+    }
 
 
 def _check_utf8(request: Request) -> None:

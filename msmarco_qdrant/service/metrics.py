@@ -13,7 +13,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from msmarco_qdrant.service.ports import Backlog, BatchState
+from msmarco_qdrant.service.outcomes import BatchState
+from msmarco_qdrant.service.ports import Backlog
 
 _PREFIX: Final = "msmarco_qdrant_"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -83,14 +84,12 @@ class Metrics:
         """Say which versions, model and collection are at work."""
         self._info.info(dict(info))
 
-    def batch_ended(
-        self, batch: BatchState, seconds: float, stages: Mapping[str, float] | None = None
-    ) -> None:
+    def batch_ended(self, batch: BatchState, stages: Mapping[str, float] | None = None) -> None:
         """Count a batch that is done or failed, with the seconds it took, in all and by stage."""
         self._batches.labels(batch.state).inc()
-        self._batch_s.observe(seconds)
+        self._batch_s.observe(batch.report.seconds)
         for outcome in _OUTCOMES:
-            self._passages.labels(outcome).inc(getattr(batch, outcome))
+            self._passages.labels(outcome).inc(getattr(batch.report, outcome))
         for stage, taken in (stages or {}).items():
             self._stage_s.labels(stage).observe(taken)
 

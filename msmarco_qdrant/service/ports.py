@@ -7,26 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, Unpack
+from typing import Protocol, TypeAlias, Unpack
 
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.records import Meta
 from msmarco_qdrant.search_records import Hit
 from msmarco_qdrant.search_request import SearchOptions
-
-BatchPhase: TypeAlias = Literal["queued", "working", "done", "failed"]
-
-
-class SpoolFullError(MsmarcoQdrantError):
-    """The spool takes no more batches until the worker has done some.
-
-    Attributes:
-        retry_after_s: In how many seconds it is worth trying again.
-    """
-
-    def __init__(self, message: str, retry_after_s: int = 5) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+from msmarco_qdrant.service.outcomes import BatchState
 
 
 class DoorsClosedError(MsmarcoQdrantError):
@@ -50,39 +37,6 @@ class Delete:
 
 
 Operation: TypeAlias = Write | Delete
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedPassage:
-    """A passage that could not go in: its place in the batch, counted from 1, and why."""
-
-    line: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class BatchState:
-    """How far a batch is.
-
-    Attributes:
-        batch: Its id.
-        state: "queued", "working", "done" (all of it is searchable) or "failed" (for good).
-        written: Passages encoded and written.
-        unchanged: Passages that were there already.
-        rejected: Passages that could not go in.
-        deleted: Passages asked to be taken out.
-        rejects: The first of the rejected ones.
-        reason: Why it failed.
-    """
-
-    batch: str
-    state: BatchPhase
-    written: int = 0
-    unchanged: int = 0
-    rejected: int = 0
-    deleted: int = 0
-    rejects: tuple[RejectedPassage, ...] = ()
-    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

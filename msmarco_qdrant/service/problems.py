@@ -22,14 +22,16 @@ from msmarco_qdrant.errors import (
     EncodingError,
     ModelError,
     MsmarcoQdrantError,
+    SpoolFullError,
     StoreError,
     UnsupportedError,
     UsageError,
 )
-from msmarco_qdrant.service.ports import DoorsClosedError, SpoolFullError
+from msmarco_qdrant.service.ports import DoorsClosedError
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPES: Final = "urn:problem-type:msmarco-qdrant:"
+_UNTIL_ROOM_S: Final = 5
 _log = logging.getLogger(__name__)
 
 
@@ -132,7 +134,7 @@ def of_error(exc: MsmarcoQdrantError) -> ProblemError | None:
     """The problem that an error of this package is to whoever asked; None if it is inside."""
     match exc:
         case SpoolFullError():
-            return later(FULL, str(exc), exc.retry_after_s)
+            return later(FULL, str(exc), _UNTIL_ROOM_S)
         case DoorsClosedError():
             return later(CLOSING, "It takes nothing in any more: try again soon.", 5)
         case UsageError() | UnsupportedError():

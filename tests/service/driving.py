@@ -17,8 +17,9 @@ from msmarco_qdrant.search_request import SearchOptions
 from msmarco_qdrant.service.app import create_app
 from msmarco_qdrant.service.limits import Limits
 from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.outcomes import BatchReport, BatchState
 from msmarco_qdrant.service.parts import Parts
-from msmarco_qdrant.service.ports import Backlog, BatchState, Check, Operation, Searcher
+from msmarco_qdrant.service.ports import Backlog, Check, Operation, Searcher
 from msmarco_qdrant.service.security import Tokens
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 
@@ -45,13 +46,13 @@ class KeepingIngester:
         """Of a batch that was accepted."""
         if batch not in {f"b-{number + 1}" for number in range(len(self.batches))}:
             return None
-        return BatchState(batch, "done" if self.ends else "queued")
+        return BatchState(batch, "done" if self.ends else "queued", 0.0)
 
     async def finished(self, batch: str) -> BatchState:
         """At once, or never."""
         if not self.ends:
             await asyncio.Event().wait()
-        return BatchState(batch, "done", written=1)
+        return BatchState(batch, "done", 0.0, 1.0, BatchReport(written=1))
 
     def backlog(self) -> Backlog:
         """As many as it keeps."""

@@ -109,7 +109,7 @@ def test_a_search_beyond_its_bounds(search: object) -> None:
     async def use(driver: Driver) -> None:
         assert (422, "invalid") == told(await driver.client.post("/search", json=search))
 
-    drive(use, searcher=lambda: WaitingSearcher(), limits=_SMALL)
+    drive(use, searcher=WaitingSearcher, limits=_SMALL)
 
 
 def test_too_many_searches_are_turned_away() -> None:
@@ -140,7 +140,7 @@ def test_waits_end() -> None:
         assert (202, {"batch": "b-1", "accepted": 1}) == (answer.status_code, answer.json())
 
     waiting = Limits(search_s=0.01, wait_s=0.01)
-    drive(use, searcher=lambda: WaitingSearcher(), limits=waiting)
+    drive(use, searcher=WaitingSearcher, limits=waiting)
 
 
 def test_a_bound_of_nothing_is_refused() -> None:

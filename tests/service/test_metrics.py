@@ -9,7 +9,8 @@ import pytest
 
 from msmarco_qdrant.service.logs import JsonFormatter
 from msmarco_qdrant.service.metrics import Metrics
-from msmarco_qdrant.service.ports import Backlog, BatchState
+from msmarco_qdrant.service.outcomes import BatchReport, BatchState
+from msmarco_qdrant.service.ports import Backlog
 
 from .driving import Driver, drive
 
@@ -17,7 +18,8 @@ from .driving import Driver, drive
 def test_a_batch_is_counted_by_outcome() -> None:
     """Passages, seconds, stages, the spool, and the versions at work."""
     metrics = Metrics(lambda: Backlog(3, 4.5))
-    metrics.batch_ended(BatchState("b", "done", written=2, unchanged=1), 0.5, {"encode": 0.25})
+    report = BatchReport(written=2, unchanged=1, seconds=0.5)
+    metrics.batch_ended(BatchState("b", "done", 0.0, 1.0, report), {"encode": 0.25})
     metrics.tell({"model": "m"})
     lines = metrics.text().decode().splitlines()
     for expected in (

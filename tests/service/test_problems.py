@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from msmarco_qdrant.errors import EncodingError, StoreUnavailableError, UsageError
-from msmarco_qdrant.service.ports import Check, DoorsClosedError, SpoolFullError
+from msmarco_qdrant.errors import EncodingError, SpoolFullError, StoreUnavailableError, UsageError
+from msmarco_qdrant.service.ports import Check, DoorsClosedError
 
 from .driving import Driver, RaisingSearcher, drive, told
 
@@ -48,7 +48,7 @@ def test_a_full_or_closed_spool_says_when_to_come_back() -> None:
 
     async def use(driver: Driver) -> None:
         for error, expected in (
-            (SpoolFullError("full", 7), (429, "spool-full", "7")),
+            (SpoolFullError("full"), (429, "spool-full", "5")),
             (DoorsClosedError("closing"), (503, "closing", "5")),
         ):
             driver.ingester.error = error

@@ -1,0 +1,59 @@
+"""The spool as the HTTP app sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from msmarco_qdrant.errors import SpoolError
+from msmarco_qdrant.service.outcomes import BatchState
+from msmarco_qdrant.service.ports import Backlog, DoorsClosedError, Operation, Write
+from msmarco_qdrant.service.spool import Spool
+
+
+class SpoolIngester:
+    """Takes batches for a spool, and asks it; see `Ingester`.
+
+    Args:
+        spool: Where batches are kept; it stays the caller's.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._closed = False
+
+    def accept(self, operations: Sequence[Operation]) -> str:
+        """Put operations on disk for good, as one batch."""
+        if self._closed:
+            raise DoorsClosedError("the sidecar is being shut down: nothing was accepted")
+        return self._spool.accept(_rows(operations))
+
+    def close(self) -> None:
+        """Take nothing in any more."""
+        self._closed = True
+
+    def state(self, batch: str) -> BatchState | None:
+        """How far a batch is."""
+        return self._spool.state(batch)
+
+    async def finished(self, batch: str) -> BatchState:
+        """Wait until a batch is done or failed."""
+        outcome = await asyncio.to_thread(self._spool.outcome, batch)
+        if outcome is None:
+            raise SpoolError(f"the batch {batch} is not in the spool any more")
+        # shielded: others may wait for the same batch
+        return await asyncio.shield(asyncio.wrap_future(outcome))
+
+    def backlog(self) -> Backlog:
+        """What waits."""
+        return Backlog(self._spool.depth, self._spool.oldest_age_s)
+
+
+def _rows(operations: Sequence[Operation]) -> Iterator[Mapping[str, Any]]:
+    for operation in operations:
+        if isinstance(operation, Write):
+            row = {"op": "write", "pid": operation.pid, "text": operation.text}
+            yield {**row, "meta": operation.meta} if operation.meta else row
+        else:
+            yield {"op": "delete", "pid": operation.pid}
