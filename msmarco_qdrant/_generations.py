@@ -8,13 +8,18 @@ than the live one, after it the live one itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from msmarco_qdrant.errors import StoreCorruptError
+from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.records import CollectionMetadata
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.generations import physical_collections
-from msmarco_qdrant.stores.names import base_name, physical_name, physical_number
+from msmarco_qdrant.stores.names import (
+    base_name,
+    physical_name,
+    physical_number,
+    unknown_collection,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +67,31 @@ class Generations:
 
     @property
     def copying(self) -> Copying | None:
-        """The re-embedding that is under way, or was interrupted; not one whose source is gone."""
+        """What is under way, or was interrupted; not what is copied from a collection that is gone.
+
+        The way back comes before a re-embedding: it was begun later.
+        """
         source = self.metadata.copied_from
         if source in [other.physical for other in self.others]:
             return Copying(source, self.live, self.metadata, is_swapped=True)
-        for other in self.others:
-            if other.metadata.copied_from == self.live:
-                return Copying(self.live, other.physical, other.metadata, is_swapped=False)
+        begun = [other for other in self.others if other.metadata.copied_from == self.live]
+        begun.sort(key=lambda other: other.physical != self.metadata.previous)
+        for other in begun:
+            return Copying(self.live, other.physical, other.metadata, is_swapped=False)
         return None
+
+    @property
+    def way_back(self) -> Copying | None:
+        """From the live collection into the one that the name led to before."""
+        for other in self.others:
+            if other.physical == self.metadata.previous:
+                return self.into(other)
+        return None
+
+    def into(self, other: Generation) -> Copying:
+        """From the live collection into another that is there already."""
+        metadata = replace(other.metadata, copied_from=self.live, swaps=self.metadata.swaps + 1)
+        return Copying(self.live, other.physical, metadata, is_swapped=False)
 
     @property
     def next_physical(self) -> str:
@@ -83,9 +105,17 @@ def read_generations(store: Store, collection: str) -> Generations:
 
     Raises:
         CollectionNotFoundError: If there is no such name.
+        UsageError: If it is the name of a physical collection: what is done to a name concerns all
+            of its collections.
     """
-    live = store.collection(collection).info().name
-    name = base_name(live)
+    name, aliases = base_name(collection), store.aliases()
+    if name not in aliases:
+        raise unknown_collection(collection, aliases, store.dsn)
+    if name != collection:
+        raise UsageError(
+            f"'{collection}' is a physical collection behind '{name}': pass --collection {name}"
+        )
+    live = aliases[name]
     others, unreadable = [], []
     for physical in physical_collections(store, name):
         try:

@@ -249,7 +249,7 @@ def _plan(
 ) -> Callable[[Window], Plan]:
     """What decides about a window's passages."""
     if binding.is_being_filled:
-        return Renewing(collection)
+        return Renewing(collection, lambda: binding.is_being_filled)
     return Skipping(collection, was_empty=found.points == 0)
 
 

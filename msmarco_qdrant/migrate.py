@@ -186,6 +186,7 @@ class _Run:
         self._store = store
         self._sources = _sources(directory)
         self._last = _named(to, [one for source in self._sources for one in source])
+        read_generations(store, collection)  # which has to be one that users see
         self._collection = collection
         self._on_progress = on_progress
 
@@ -222,10 +223,12 @@ class _Run:
         """Refuse to change one collection while another is being made like it."""
         copying = read_generations(self._store, self._collection).copying
         if copying is not None and self.pending():
+            prune = "`msmarco-qdrant migrate prune --unfinished`"
+            give_up = "" if copying.is_swapped else f", or give it up with {prune}"
             raise MigrationError(
                 f"the re-embedding of '{self._collection}' with {copying.metadata.encoder.model} "
-                "is not finished: finish it with `msmarco-qdrant migrate reembed`, or give it up "
-                "with `msmarco-qdrant migrate prune`, and run the same again"
+                "is not finished: finish it with `msmarco-qdrant migrate reembed --model "
+                f"{copying.metadata.encoder.model}`{give_up}, and run the same again"
             )
 
     def step(self, migration: Migration) -> MigrationStep:

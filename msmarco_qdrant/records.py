@@ -287,6 +287,7 @@ class CollectionMetadata:
         previous: The physical collection that its name led to before; None if there was none.
         swaps: How often the name has been led to another physical collection, this one included:
             whoever writes tells by it that a swap, or a swap there and back, has come between.
+        only_copies: Whether nothing was ever written to it but what a re-embedding has copied.
     """
 
     schema_version: int
@@ -297,6 +298,7 @@ class CollectionMetadata:
     copied_from: str | None = None
     previous: str | None = None
     swaps: int = 0
+    only_copies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from msmarco_qdrant.errors import PruneRefusedError
 from msmarco_qdrant.records import Passage, PrunePolicy
 from msmarco_qdrant.stores import Store
 
@@ -41,9 +42,12 @@ class Acts:
             self._ledger.entry(pid).become(None)
 
     def prune(self, *pids: str) -> None:
-        """Ingest all but some passages, and let those be removed."""
+        """Ingest all but some passages, and let those be removed; in a last pass they stay."""
         kept = [one for pid, one in self._ledger.expected.items() if pid not in pids]
-        self._caller.write(kept, prune=PrunePolicy())
+        try:
+            self._caller.write(kept, prune=PrunePolicy())
+        except PruneRefusedError:
+            return
         for pid in pids:
             self._ledger.entry(pid).become(None)
 
