@@ -154,8 +154,8 @@ def test_what_nothing_leads_to_is_removed(place: str, models: Models) -> None:
     assert_error(
         migrate("prune", place),
         2,
-        "nothing was removed: nothing leads to msmarco__0001; to remove what is in there for good, "
-        "pass --yes",
+        f"nothing was removed: nothing leads to msmarco__0001 ({models.old}); to remove what is in "
+        "there for good, pass --yes",
     )
     assert status == migrate("status", place)
 
@@ -232,7 +232,7 @@ def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> No
         2,
         f"'msmarco' is being re-embedded with {models.new} (msmarco__0002), you asked for "
         f"{models.small}: finish it with --model {models.new}, or give it up with "
-        "`msmarco-qdrant migrate prune`",
+        "`msmarco-qdrant migrate prune --unfinished`",
     )
 
     assert 0 == migrate("reembed", place, "--model", models.new).status
@@ -244,7 +244,13 @@ def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> No
 def test_an_unfinished_one_can_be_given_up(edge: str, models: Models) -> None:
     """The name still leads where it led."""
     begin(edge, models.new)
-    assert (0, "removed: msmarco__0002\n", "") == migrate("prune", edge, "--yes")
+    assert_error(
+        migrate("prune", edge, "--unfinished"),
+        2,
+        f"nothing was removed: nothing leads to msmarco__0002 ({models.new}, not filled yet); to "
+        "remove what is in there for good, pass --yes",
+    )
+    assert (0, "removed: msmarco__0002\n", "") == migrate("prune", edge, "--unfinished", "--yes")
     assert "pending     none" == migrate("status", edge).out.splitlines()[-1]
     assert best_by(models.old) == found(edge)
 
