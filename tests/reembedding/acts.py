@@ -42,12 +42,16 @@ class Acts:
             self._ledger.entry(pid).become(None)
 
     def prune(self, *pids: str) -> None:
-        """Ingest all but some passages, and let those be removed; in a last pass they stay."""
+        """Ingest all but some passages, and let those be removed.
+
+        A last pass refuses that, perhaps when a try before the swap has removed some: then they are
+        deleted.
+        """
         kept = [one for pid, one in self._ledger.expected.items() if pid not in pids]
         try:
             self._caller.write(kept, prune=PrunePolicy())
         except PruneRefusedError:
-            return
+            self._caller.delete(pids)
         for pid in pids:
             self._ledger.entry(pid).become(None)
 
