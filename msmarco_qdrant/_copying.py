@@ -33,7 +33,7 @@ _COMPARED_AT_ONCE = 1000
 _PAGES_TOLD = 64
 _WRITTEN_AT_ONCE = 1024
 _WINDOW = 8192
-MARK = "copied_from"
+_MARK = "copy_of"
 """Payload field of a copy in a collection that others write to, or have written to: which copying.
 
 What they write has none: so after a crash it is known which points may be removed.
@@ -143,11 +143,11 @@ class Copier:
     def remove_strays(self) -> int:
         """Remove copies that the source does not hold any more, durably; how many they were."""
         route, removed = self._route, 0
-        for page in in_batches(route.target.collection.scan(("seq", MARK)), _COMPARED_AT_ONCE):
+        for page in in_batches(route.target.collection.scan(("seq", _MARK)), _COMPARED_AT_ONCE):
             held = {
                 id_: payload["seq"]
                 for id_, payload in page
-                if self._only_copies or payload.get(MARK) == route.mark
+                if self._only_copies or payload.get(_MARK) == route.mark
             }
             route.check()
             removed += self._remove_gone(held)
@@ -229,8 +229,7 @@ class Copier:
         finite = np.isfinite(dense).all(axis=1)
         rows = np.flatnonzero(finite).tolist()
         for row in np.flatnonzero(~finite).tolist():
-            done.without_vector.append(passages[row].pid)
-            self._remove_older(point_id(passages[row].pid), wanted[row].seen)
+            self._leave_out(passages[row].pid, wanted[row].seen, done)
         batch = PointBatch(
             using=self._route.target.card.vector_name,
             ids=[point_id(passages[row].pid) for row in rows],
@@ -249,13 +248,14 @@ class Copier:
 
     def _payload(self, held: Mapping[str, Any]) -> dict[str, Any]:
         payload = {name: held[name] for name in _FIELDS}
-        return payload if self._only_copies else {**payload, MARK: self._route.mark}
+        return payload if self._only_copies else {**payload, _MARK: self._route.mark}
 
-    def _remove_older(self, id_: PointId, seen: int | None) -> None:
-        """What has no vector now may have had one: an older write is not left in its place."""
+    def _leave_out(self, pid: str, seen: int | None, done: Pass) -> None:
+        """What has no vector now may have had one: no older write is left in its place."""
+        done.without_vector.append(pid)
         if seen is not None:
             self._route.check()
-            self._route.target.collection.delete([id_], up_to_seq=seen)
+            self._route.target.collection.delete([point_id(pid)], up_to_seq=seen)
 
     def _remove_gone(self, held: Mapping[PointId, int]) -> int:
         """Remove from the target what is gone from the source, if it is still what we know."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
-from msmarco_qdrant.records import CollectionMetadata
+from msmarco_qdrant.records import CollectionMetadata, Copying, Generation
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.generations import physical_collections
 from msmarco_qdrant.stores.names import (
@@ -20,31 +20,6 @@ from msmarco_qdrant.stores.names import (
     physical_number,
     unknown_collection,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One physical collection and what was kept with it."""
-
-    physical: str
-    metadata: CollectionMetadata
-
-
-@dataclass(frozen=True, slots=True)
-class Copying:
-    """A re-embedding that is not finished.
-
-    Attributes:
-        source: The physical collection that is copied.
-        target: The one that is being filled.
-        metadata: The target's.
-        is_swapped: Whether the name leads to the target already.
-    """
-
-    source: str
-    target: str
-    metadata: CollectionMetadata
-    is_swapped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +50,10 @@ class Generations:
         if source in [other.physical for other in self.others]:
             return Copying(source, self.live, self.metadata, is_swapped=True)
         begun = [other for other in self.others if other.metadata.copied_from == self.live]
-        begun.sort(key=lambda other: other.physical != self.metadata.previous)
-        for other in begun:
-            return Copying(self.live, other.physical, other.metadata, is_swapped=False)
-        return None
+        first = min(begun, key=lambda other: other.physical != self.metadata.previous, default=None)
+        if first is None:
+            return None
+        return Copying(self.live, first.physical, first.metadata, is_swapped=False)
 
     @property
     def way_back(self) -> Copying | None:
@@ -98,6 +73,16 @@ class Generations:
         """The name of the next physical collection; an interrupted creation is done again."""
         taken = [self.live, *(other.physical for other in self.others)]
         return physical_name(self.name, 1 + max(map(physical_number, taken)))
+
+
+def reembedding_command(name: str, model: str) -> str:
+    """What to type for another model, as messages have it."""
+    return f"`msmarco-qdrant migrate reembed --collection {name} --model {model}`"
+
+
+def giving_up_command(name: str) -> str:
+    """What to type to give up what was begun, and that alone, as messages have it."""
+    return f"`msmarco-qdrant migrate prune --collection {name} --unfinished --yes`"
 
 
 def read_generations(store: Store, collection: str) -> Generations:

@@ -12,6 +12,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
+from msmarco_qdrant._generations import reembedding_command
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     CollectionReplacedError,
@@ -117,10 +118,9 @@ class Binding:
             if not self.is_being_filled:  # it has ended meanwhile
                 return
             _log.warning(
-                "the re-embedding of '%s' is not finished: run `msmarco-qdrant migrate reembed "
-                "--model %s` again",
+                "the re-embedding of '%s' is not finished: run %s again",
                 self.name,
-                self.metadata.encoder.model,
+                reembedding_command(self.name, self.metadata.encoder.model),
             )
 
     def _replaced(self, found: str) -> str:

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 
 from msmarco_qdrant._comparing import Searched, compare
 from msmarco_qdrant._copying import Copier, Pass, Route
-from msmarco_qdrant._generations import Copying, Generations
+from msmarco_qdrant._generations import Generations
 from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant._sample import Sample
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError
-from msmarco_qdrant.records import EncoderCard, Passage
+from msmarco_qdrant.records import Copying, EncoderCard, Passage
 from msmarco_qdrant.reports import Comparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.stores import Store, alterable
 
@@ -82,7 +82,7 @@ class Reembedding:
         check: Raises `StoreInUseError` if the lock was taken away.
     """
 
-    def __init__(  # each is another thing
+    def __init__(
         self,
         store: Store,
         found: Generations,
@@ -122,7 +122,13 @@ class Reembedding:
         """Copy pass after pass, until what is left is little; a sample of what is there."""
         copier = self._copier()
         if self._choices.texts is not None:
-            self._outcome.add(copier.copy(self._choices.texts))
+            done = copier.copy(self._choices.texts)
+            self._outcome.add(done)
+            if not done.compared:
+                _log.warning(
+                    "none of the given texts is one of '%s': they are read from the collection",
+                    self._found.name,
+                )
         copied: float = math.inf
         while True:
             done = copier.copy()
@@ -222,7 +228,8 @@ class Reembedding:
         if (leads_to, self._store.metadata(target).copied_from) != (source, source):
             raise StoreInUseError(
                 f"'{self._found.name}' leads to {leads_to} now, or {target} is not being filled "
-                f"from {source} any more: somebody else goes on with this, or has ended it"
+                f"from {source} any more: somebody else goes on with this, or has ended it: "
+                f"look with `msmarco-qdrant migrate status --collection {self._found.name}`"
             )
 
     # ---- after it --------------------------------------------------------------------------

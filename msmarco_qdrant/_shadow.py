@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from msmarco_qdrant._generations import Copying, Generation, Generations
+from msmarco_qdrant._generations import Generations, giving_up_command
 from msmarco_qdrant.creation import create_physical
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.records import EncoderCard
+from msmarco_qdrant.records import Copying, EncoderCard, Generation
 from msmarco_qdrant.stores import Store, alterable
-
-GIVE_UP = "`msmarco-qdrant migrate prune --unfinished`"
 
 
 def prepare_shadow(
@@ -90,7 +88,7 @@ def _check_new(found: Generations, card: EncoderCard) -> None:
     if pending:
         raise MigrationError(
             f"'{found.name}' has migrations pending ({', '.join(pending)}): apply them first with "
-            "`msmarco-qdrant migrate up`"
+            f"`msmarco-qdrant migrate up --collection {found.name}`"
         )
     kept = found.metadata.encoder
     if kept.fingerprint == card.fingerprint:
@@ -110,8 +108,8 @@ def _of_model(found: Generations, card: EncoderCard) -> Generation | None:
         if other.metadata.bm25 != found.metadata.bm25:
             raise UsageError(
                 f"{other.physical} holds vectors of {card.model}, but BM25 vectors of other "
-                f"settings than '{found.name}' has now: remove it with `msmarco-qdrant migrate "
-                "prune`, and begin anew"
+                f"settings than '{found.name}' has now: remove it, and any other way back, with "
+                f"`msmarco-qdrant migrate prune --collection {found.name} --yes`, and begin anew"
             )
         return other
     return None
@@ -119,7 +117,7 @@ def _of_model(found: Generations, card: EncoderCard) -> Generation | None:
 
 def _other_begun(found: Generations, copying: Copying, card: EncoderCard) -> str:
     begun = copying.metadata.encoder.model
-    give_up = "" if copying.is_swapped else f", or give it up with {GIVE_UP}"
+    give_up = "" if copying.is_swapped else f", or give it up with {giving_up_command(found.name)}"
     return (
         f"'{found.name}' is being re-embedded with {begun} ({copying.target}), you asked for "
         f"{card.model}: finish it with --model {begun}{give_up}"

@@ -302,6 +302,31 @@ class CollectionMetadata:
 
 
 @dataclass(frozen=True, slots=True)
+class Generation:
+    """One physical collection and what was kept with it."""
+
+    physical: str
+    metadata: CollectionMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """A re-embedding that is not finished.
+
+    Attributes:
+        source: The physical collection that is copied.
+        target: The one that is being filled.
+        metadata: The target's.
+        is_swapped: Whether the name leads to the target already.
+    """
+
+    source: str
+    target: str
+    metadata: CollectionMetadata
+    is_swapped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """The state of a collection.
 

@@ -13,15 +13,27 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from os import PathLike
 
-from msmarco_qdrant._generations import Copying, Generation, Generations, read_generations
+from msmarco_qdrant._generations import (
+    Generations,
+    giving_up_command,
+    read_generations,
+    reembedding_command,
+)
 from msmarco_qdrant._reembedding import Choices, Outcome, Reembedding
-from msmarco_qdrant._shadow import GIVE_UP, prepare_shadow
+from msmarco_qdrant._shadow import prepare_shadow
 from msmarco_qdrant.corpus import as_rows
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import MigrationError, UsageError
-from msmarco_qdrant.records import CollectionMetadata, EncoderCard, Passage, Reject
+from msmarco_qdrant.records import (
+    CollectionMetadata,
+    Copying,
+    EncoderCard,
+    Generation,
+    Passage,
+    Reject,
+)
 from msmarco_qdrant.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.locks import check_held, held, migration_locks
@@ -90,7 +102,9 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         found = read_generations(store, collection)
         if found.copying is None and _holds(found, new.card):
             live = Generation(found.live, found.metadata)
-            _keep(store, live, replace(live.metadata, copied_from=None), check)  # it is gone
+            _keep(
+                store, live, replace(live.metadata, copied_from=None), check
+            )  # its source is gone
             there = Copying(found.live, found.live, found.metadata, is_swapped=True)
             return _report(store, found, there, Outcome(), started)
         copying = prepare_shadow(store, found, new.card, check)
@@ -131,6 +145,9 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         on_progress: See `reembed_collection`.
 
     Raises:
+        CollectionNotFoundError: If there is no such collection.
+        UsageError: If both model and encoder are given, or a physical collection's name.
+        ModelNotFoundError: If the older model cannot be loaded.
         ModelMismatchError: If the model is not that of the older collection.
         MigrationError: If there is nothing to go back to, or what `reembed_collection` says.
         StoreInUseError: If somebody else is migrating it, saying who.
@@ -149,12 +166,8 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     )
     with _locked(store, collection) as check:
         found = read_generations(store, collection)
+        found = _finished_first(store, found, choices, check)
         copying = _way_back(found)
-        if copying.is_swapped and _is_forward(found, copying):
-            present = choices.load_old(copying.metadata.encoder)
-            Reembedding(store, found, copying, present, choices, check).run()
-            found = read_generations(store, collection)
-            copying = _way_back(found)
         card = copying.metadata.encoder
         if encoder is None:
             encoder = encoder_of(copying.target, card, model, options)
@@ -193,6 +206,7 @@ def prune_collection(
         MigrationError: If a re-embedding was interrupted after its swap: its last pass still needs
             the old collection.
         StoreCorruptError: If one of them is another application's; all of them stay.
+        UsageError: For a physical collection's name.
         StoreInUseError: If somebody else is migrating it, saying who.
     """
     with _locked(store, collection) as check:
@@ -201,7 +215,7 @@ def prune_collection(
             raise MigrationError(
                 f"nothing was removed: the re-embedding of '{found.name}' is not finished, and "
                 f"{found.copying.source} may hold passages that {found.live} does not; finish it "
-                f"with `msmarco-qdrant migrate reembed --model {found.metadata.encoder.model}`"
+                f"with {reembedding_command(found.name, found.metadata.encoder.model)}"
             )
         begun = [one for one in found.others if one.metadata.copied_from is not None]
         given_up = [one for one in begun if one.metadata.only_copies]
@@ -269,15 +283,27 @@ def _way_back(found: Generations) -> Copying:
     if copying is not None:
         raise MigrationError(
             f"there is nothing to go back to: '{found.name}' still leads to {found.live}. To give "
-            f"up the re-embedding that was begun: {GIVE_UP}"
+            f"up the re-embedding that was begun: {giving_up_command(found.name)}"
         )
-    others = ", ".join(f"{one.physical} ({one.metadata.encoder.model})" for one in found.others)
-    beside = (
-        f"; beside it is {others}: `msmarco-qdrant migrate reembed` goes there" if others else ""
+    ways = [reembedding_command(found.name, one.metadata.encoder.model) for one in found.others]
+    beside = "".join(
+        f"; {one.physical} is beside it: {way} goes there" for one, way in zip(found.others, ways, strict=True)
     )
     raise MigrationError(
         f"there is nothing to go back to: '{found.name}' leads to {found.live}{beside}"
     )
+
+
+def _finished_first(
+    store: Store, found: Generations, choices: Choices, check: Callable[[], None]
+) -> Generations:
+    """What there is after the last pass of a re-embedding, if one was interrupted in it."""
+    copying = found.copying
+    if copying is None or not copying.is_swapped or not _is_forward(found, copying):
+        return found
+    present = choices.load_old(copying.metadata.encoder)
+    Reembedding(store, found, copying, present, choices, check).run()
+    return read_generations(store, found.name)
 
 
 def _is_forward(found: Generations, copying: Copying) -> bool:

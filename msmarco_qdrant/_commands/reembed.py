@@ -180,9 +180,10 @@ def prune(
         found = prune_collection(place, settings.collection, unfinished=unfinished, dry_run=not yes)
     if found and not yes:
         names = " and ".join(told.get(name, name) for name in found)
+        options = "--unfinished --yes" if unfinished else "--yes"
         raise UsageError(
             f"nothing was removed: nothing leads to {names}; to remove what is in there for good, "
-            "pass --yes"
+            f"pass {options}"
         )
     if as_json:
         print_json({"removed": found})
@@ -222,7 +223,7 @@ def _shown(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
 
     try:
         yield show
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # of SIGTERM
         click.echo("\nwhat is copied stays; run the same command again to go on.", err=True)
         raise
     finally:
@@ -245,7 +246,9 @@ def _tell(report: ReembedReport, *, as_json: bool, goes_back: bool) -> None:
     if report.comparison is not None and report.comparison.phrases:
         click.echo(_comparison_text(report.comparison))
     back = (
-        "`migrate rollback` goes back to it" if goes_back else "`migrate reembed` goes there again"
+        "`migrate rollback` goes back to it"
+        if goes_back
+        else "`migrate reembed` with its model goes there again"
     )
     click.echo(f"{report.old} is kept: {back}, `migrate prune` removes it")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +15,6 @@ from .steps import (
     V2,
     passages,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.fixture(params=ENGINES)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -44,12 +43,6 @@ from .steps import (
     reembed,
     rollback,
 )
-
-if TYPE_CHECKING:
-    pass
-
-
-# ---- the whole way -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoder", [V3, SMALL], ids=["of the same length", "of another length"])

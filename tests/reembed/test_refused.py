@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -45,12 +44,6 @@ from .steps import (
     reembed,
     rollback,
 )
-
-if TYPE_CHECKING:
-    pass
-
-
-# ---- what is refused -----------------------------------------------------------------------
 
 
 def test_a_model_that_finds_nothing_is_not_swapped_in(edge: Store) -> None:
