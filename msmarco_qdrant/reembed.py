@@ -287,7 +287,8 @@ def _way_back(found: Generations) -> Copying:
         )
     ways = [reembedding_command(found.name, one.metadata.encoder.model) for one in found.others]
     beside = "".join(
-        f"; {one.physical} is beside it: {way} goes there" for one, way in zip(found.others, ways, strict=True)
+        f"; {one.physical} is beside it: {way} goes there"
+        for one, way in zip(found.others, ways, strict=True)
     )
     raise MigrationError(
         f"there is nothing to go back to: '{found.name}' leads to {found.live}{beside}"

@@ -130,7 +130,8 @@ def test_another_model_and_back(place: str, models: Models) -> None:
         migrate("rollback", place),
         1,
         "there is nothing to go back to: 'msmarco' leads to msmarco__0001; msmarco__0002 is beside "
-        f"it: `msmarco-qdrant migrate reembed --collection msmarco --model {models.new}` goes there",
+        "it: `msmarco-qdrant migrate reembed --collection msmarco --model "
+        f"{models.new}` goes there",
     )
 
 
