@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         reembed_collection,
         rollback_collection,
     )
-    from msmarco_qdrant.reports import EncodeReport, IngestReport, ReembedReport
+    from msmarco_qdrant.reports import EncodeReport, IngestReport, ReembedProgress, ReembedReport
     from msmarco_qdrant.search import SearchClient
     from msmarco_qdrant.search_records import Fusion, Hit
     from msmarco_qdrant.search_request import SearchOptions

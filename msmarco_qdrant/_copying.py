@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant._ingest_steps import Encoded, Plan, Steps, Target
 from msmarco_qdrant._ingest_windows import Window
+from msmarco_qdrant._pid_set import PidSet
 from msmarco_qdrant._sample import Sample
 from msmarco_qdrant._stages import Stages
 from msmarco_qdrant.records import Passage, PointBatch, PointId
@@ -32,10 +33,10 @@ _COMPARED_AT_ONCE = 1000
 _PAGES_TOLD = 64
 _WRITTEN_AT_ONCE = 1024
 _WINDOW = 8192
-MARK = "copied_from"
-"""Payload field of a point that was copied when the name led to the target already: its source.
+_MARK = "copy_of"
+"""Payload field of a copy in a collection that others write to, or have written to: which copying.
 
-What others write there themselves has none: so after a crash it is known which to look for.
+What they write has none: so after a crash it is known which points may be removed.
 """
 
 
@@ -48,14 +49,14 @@ class Route:
 
     Attributes:
         source: The collection that is read.
-        source_name: Its physical name.
+        mark: What tells the copies of this copying from all others.
         target: The collection that is filled, with what encodes for it.
         changed: The same, to be written to.
         check: Called before each write; raises `StoreInUseError` if the lock was taken away.
     """
 
     source: Collection
-    source_name: str
+    mark: str
     target: Target
     changed: Alterable
     check: Callable[[], None]
@@ -97,15 +98,23 @@ class Copier:
         route: From where to where.
         on_progress: Called now and then with what a pass has done so far.
         is_swapped: Whether the name leads to the target, so that others write to it: then only
-            older writes than the source's are replaced, and what is copied is marked.
+            older writes than the source's are replaced.
+        only_copies: Whether the target holds nothing but copies. Else copies are marked, and only
+            they are removed when the source does not hold them.
     """
 
     def __init__(
-        self, route: Route, on_progress: Callable[[Pass], None], *, is_swapped: bool
+        self,
+        route: Route,
+        on_progress: Callable[[Pass], None],
+        *,
+        is_swapped: bool,
+        only_copies: bool,
     ) -> None:
         self._route = route
         self._on_progress = on_progress
         self._is_swapped = is_swapped
+        self._only_copies = only_copies
 
     def copy(self, texts: Iterable[Passage] | None = None, *, verify: bool = False) -> Pass:
         """Copy what is missing, durably.
@@ -131,20 +140,16 @@ class Copier:
         self._route.target.collection.flush()
         return done
 
-    def remove_strays(self, *, marked_only: bool = False) -> int:
-        """Remove what the target holds and the source does not, durably; how many they were.
-
-        Args:
-            marked_only: Only what was copied after the swap: the rest of what the source does not
-                hold is what others have written to the target since.
-        """
+    def remove_strays(self) -> int:
+        """Remove copies that the source does not hold any more, durably; how many they were."""
         route, removed = self._route, 0
-        for page in in_batches(route.target.collection.scan(("seq", MARK)), _COMPARED_AT_ONCE):
+        for page in in_batches(route.target.collection.scan(("seq", _MARK)), _COMPARED_AT_ONCE):
             held = {
                 id_: payload["seq"]
                 for id_, payload in page
-                if not marked_only or payload.get(MARK) == route.source_name
+                if self._only_copies or payload.get(_MARK) == route.mark
             }
+            route.check()
             removed += self._remove_gone(held)
         route.target.collection.flush()
         return removed
@@ -157,8 +162,9 @@ class Copier:
             yield dict(page)
 
     def _held_of(self, texts: Iterable[Passage]) -> Iterator[_Points]:
-        """Of given passages those that the source holds with the same text."""
-        for page in in_batches(texts, _COMPARED_AT_ONCE):
+        """Of given passages those that the source holds with the same text, each once."""
+        seen = PidSet()
+        for page in in_batches((one for one in texts if seen.add(one.pid)), _COMPARED_AT_ONCE):
             given = {point_id(passage.pid): passage.text for passage in page}
             held = self._route.source.retrieve([*given], ("pid", "meta", *_WRITE))
             yield {
@@ -222,7 +228,8 @@ class Copier:
         wanted = [under_way.take(point_id(passage.pid)) for passage in passages]
         finite = np.isfinite(dense).all(axis=1)
         rows = np.flatnonzero(finite).tolist()
-        done.without_vector += [passages[row].pid for row in np.flatnonzero(~finite)]
+        for row in np.flatnonzero(~finite).tolist():
+            self._leave_out(passages[row].pid, wanted[row].seen, done)
         batch = PointBatch(
             using=self._route.target.card.vector_name,
             ids=[point_id(passages[row].pid) for row in rows],
@@ -241,7 +248,14 @@ class Copier:
 
     def _payload(self, held: Mapping[str, Any]) -> dict[str, Any]:
         payload = {name: held[name] for name in _FIELDS}
-        return {**payload, MARK: self._route.source_name} if self._is_swapped else payload
+        return payload if self._only_copies else {**payload, _MARK: self._route.mark}
+
+    def _leave_out(self, pid: str, seen: int | None, done: Pass) -> None:
+        """What has no vector now may have had one: no older write is left in its place."""
+        done.without_vector.append(pid)
+        if seen is not None:
+            self._route.check()
+            self._route.target.collection.delete([point_id(pid)], up_to_seq=seen)
 
     def _remove_gone(self, held: Mapping[PointId, int]) -> int:
         """Remove from the target what is gone from the source, if it is still what we know."""
@@ -250,7 +264,6 @@ class Copier:
         there = self._route.source.retrieve([*held], ("seq",))
         gone = [id_ for id_ in held if id_ not in there]
         for id_ in gone:  # one at a time: each has its own `seq`, and they are few
-            self._route.check()
             self._route.target.collection.delete([id_], up_to_seq=held[id_])
         return len(gone)
 

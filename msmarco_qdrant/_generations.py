@@ -8,38 +8,18 @@ than the live one, after it the live one itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from msmarco_qdrant.errors import StoreCorruptError
-from msmarco_qdrant.records import CollectionMetadata
+from msmarco_qdrant.errors import StoreCorruptError, UsageError
+from msmarco_qdrant.records import CollectionMetadata, Copying, Generation
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.generations import physical_collections
-from msmarco_qdrant.stores.names import base_name, physical_name, physical_number
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One physical collection and what was kept with it."""
-
-    physical: str
-    metadata: CollectionMetadata
-
-
-@dataclass(frozen=True, slots=True)
-class Copying:
-    """A re-embedding that is not finished.
-
-    Attributes:
-        source: The physical collection that is copied.
-        target: The one that is being filled.
-        metadata: The target's.
-        is_swapped: Whether the name leads to the target already.
-    """
-
-    source: str
-    target: str
-    metadata: CollectionMetadata
-    is_swapped: bool
+from msmarco_qdrant.stores.names import (
+    base_name,
+    physical_name,
+    physical_number,
+    unknown_collection,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +42,31 @@ class Generations:
 
     @property
     def copying(self) -> Copying | None:
-        """The re-embedding that is under way, or was interrupted; not one whose source is gone."""
+        """What is under way, or was interrupted; not what is copied from a collection that is gone.
+
+        The way back comes before a re-embedding: it was begun later.
+        """
         source = self.metadata.copied_from
         if source in [other.physical for other in self.others]:
             return Copying(source, self.live, self.metadata, is_swapped=True)
+        begun = [other for other in self.others if other.metadata.copied_from == self.live]
+        first = min(begun, key=lambda other: other.physical != self.metadata.previous, default=None)
+        if first is None:
+            return None
+        return Copying(self.live, first.physical, first.metadata, is_swapped=False)
+
+    @property
+    def way_back(self) -> Copying | None:
+        """From the live collection into the one that the name led to before."""
         for other in self.others:
-            if other.metadata.copied_from == self.live:
-                return Copying(self.live, other.physical, other.metadata, is_swapped=False)
+            if other.physical == self.metadata.previous:
+                return self.into(other)
         return None
+
+    def into(self, other: Generation) -> Copying:
+        """From the live collection into another that is there already."""
+        metadata = replace(other.metadata, copied_from=self.live, swaps=self.metadata.swaps + 1)
+        return Copying(self.live, other.physical, metadata, is_swapped=False)
 
     @property
     def next_physical(self) -> str:
@@ -78,14 +75,32 @@ class Generations:
         return physical_name(self.name, 1 + max(map(physical_number, taken)))
 
 
+def reembedding_command(name: str, model: str) -> str:
+    """What to type for another model, as messages have it."""
+    return f"`msmarco-qdrant migrate reembed --collection {name} --model {model}`"
+
+
+def giving_up_command(name: str) -> str:
+    """What to type to give up what was begun, and that alone, as messages have it."""
+    return f"`msmarco-qdrant migrate prune --collection {name} --unfinished --yes`"
+
+
 def read_generations(store: Store, collection: str) -> Generations:
     """Look which physical collections a name has, and what is under way.
 
     Raises:
         CollectionNotFoundError: If there is no such name.
+        UsageError: If it is the name of a physical collection: what is done to a name concerns all
+            of its collections.
     """
-    live = store.collection(collection).info().name
-    name = base_name(live)
+    name, aliases = base_name(collection), store.aliases()
+    if name not in aliases:
+        raise unknown_collection(collection, aliases, store.dsn)
+    if name != collection:
+        raise UsageError(
+            f"'{collection}' is a physical collection behind '{name}': pass --collection {name}"
+        )
+    live = aliases[name]
     others, unreadable = [], []
     for physical in physical_collections(store, name):
         try:

@@ -12,6 +12,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
+from msmarco_qdrant._generations import reembedding_command
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     CollectionReplacedError,
@@ -51,8 +52,13 @@ class Binding:
 
     @property
     def is_being_filled(self) -> bool:
-        """Whether older writes are still copied into it, behind a name that leads there already."""
-        return self.metadata.copied_from is not None
+        """Whether older writes are still copied into it, behind a name that leads there already.
+
+        Asked again each time, if it was so when the run began: it ends within a run.
+        """
+        if self.metadata.copied_from is None:
+            return False
+        return self.store.metadata(self.physical).copied_from is not None
 
     def last_seq(self, own: int) -> int:
         """The highest `seq` that a write of this run must be above.
@@ -104,15 +110,18 @@ class Binding:
 
     def warn_if_unfinished(self) -> None:
         """Warn when a re-embedding was interrupted, and nobody goes on with it."""
-        if not self.is_being_filled:
+        if self.metadata.copied_from is None:
             return
         with suppress(UnsupportedError):  # nothing can be re-embedded there
-            if migration_locks(self.store).holder(self.name) is None:
-                _log.warning(
-                    "the re-embedding of '%s' is not finished: run `msmarco-qdrant migrate "
-                    "reembed` again",
-                    self.name,
-                )
+            if migration_locks(self.store).holder(self.name) is not None:
+                return
+            if not self.is_being_filled:  # it has ended meanwhile
+                return
+            _log.warning(
+                "the re-embedding of '%s' is not finished: run %s again",
+                self.name,
+                reembedding_command(self.name, self.metadata.encoder.model),
+            )
 
     def _replaced(self, found: str) -> str:
         model, option = "another model", "no --model"

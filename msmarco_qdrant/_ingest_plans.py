@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msmarco_qdrant._ingest_steps import Plan
 from msmarco_qdrant._ingest_windows import Window
 from msmarco_qdrant.stores import Collection
@@ -60,13 +62,18 @@ class Renewing:
 
     Args:
         collection: Where the passages go.
+        is_being_filled: Whether it still does; asked for each window.
     """
 
-    def __init__(self, collection: Collection) -> None:
+    def __init__(self, collection: Collection, is_being_filled: Callable[[], bool]) -> None:
         self._collection = collection
+        self._is_being_filled = is_being_filled
+        self._skipping = Skipping(collection, was_empty=False)
 
     def __call__(self, window: Window) -> Plan:
         """Ask the collection which passages it has already, to count them and check their pids."""
+        if not self._is_being_filled():
+            return self._skipping(window)
         ids = {point_id(passage.pid): passage.pid for passage in window.passages}
         stored = self._collection.retrieve([*ids], ("pid",)) if ids else {}
         for id_, payload in stored.items():

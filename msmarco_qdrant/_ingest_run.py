@@ -127,8 +127,8 @@ class Run:
         if not self._binding.is_being_filled:
             return None
         return (
-            f"nothing was pruned: the re-embedding of '{self._binding.name}' is not finished, and "
-            "copies passages yet; run the same again when it is"
+            f"nothing was pruned: the re-embedding of '{self._binding.name}' is not finished "
+            "and still copies passages; run the same again when it is"
         )
 
     def index(self) -> None:
@@ -249,7 +249,7 @@ def _plan(
 ) -> Callable[[Window], Plan]:
     """What decides about a window's passages."""
     if binding.is_being_filled:
-        return Renewing(collection)
+        return Renewing(collection, lambda: binding.is_being_filled)
     return Skipping(collection, was_empty=found.points == 0)
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 
 from msmarco_qdrant._comparing import Searched, compare
 from msmarco_qdrant._copying import Copier, Pass, Route
-from msmarco_qdrant._generations import Copying, Generations
+from msmarco_qdrant._generations import Generations
 from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant._sample import Sample
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
-from msmarco_qdrant.errors import MigrationError, ModelNotFoundError
-from msmarco_qdrant.records import EncoderCard, Passage
+from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError
+from msmarco_qdrant.records import Copying, EncoderCard, Passage
 from msmarco_qdrant.reports import Comparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.stores import Store, alterable
 
@@ -82,7 +82,7 @@ class Reembedding:
         check: Raises `StoreInUseError` if the lock was taken away.
     """
 
-    def __init__(  # each is another thing
+    def __init__(
         self,
         store: Store,
         found: Generations,
@@ -105,7 +105,7 @@ class Reembedding:
     def run(self) -> Outcome:
         """Do what is left to do."""
         if self._copying.is_swapped:
-            self._outcome.removed += self._copier(is_swapped=True).remove_strays(marked_only=True)
+            self._outcome.removed += self._copier("last pass", is_swapped=True).remove_strays()
         else:
             sample = self._fill()
             self._index()
@@ -122,7 +122,13 @@ class Reembedding:
         """Copy pass after pass, until what is left is little; a sample of what is there."""
         copier = self._copier()
         if self._choices.texts is not None:
-            self._outcome.add(copier.copy(self._choices.texts))
+            done = copier.copy(self._choices.texts)
+            self._outcome.add(done)
+            if not done.compared:
+                _log.warning(
+                    "none of the given texts is one of '%s': they are read from the collection",
+                    self._found.name,
+                )
         copied: float = math.inf
         while True:
             done = copier.copy()
@@ -167,7 +173,7 @@ class Reembedding:
         card = self._store.metadata(self._copying.source).encoder
         try:
             return Searched(self._source, self._choices.load_old(card))
-        except ModelNotFoundError as exc:
+        except (MsmarcoQdrantError, OSError, RuntimeError) as exc:  # the last of torch, as memory
             _log.warning("the old model is not asked for comparison: %s", exc)
             return None
 
@@ -194,17 +200,37 @@ class Reembedding:
         before, copier = self._source.info(), self._copier("verify")
         done = copier.copy(verify=True)
         self._outcome.add(done)
+        self._check_vectors(done, most=0)
         self._outcome.removed += copier.remove_strays()
         after, there = self._source.info(), self._target.info().points
         if (before.points, before.last_seq) != (after.points, after.last_seq):
             return done, done.lost
-        return done, done.lost or abs(after.points - there - len(done.without_vector))
+        missing = after.points - there - len(done.without_vector)
+        if not self._copying.metadata.only_copies:  # it may hold what the source was not given
+            missing = max(missing, 0)
+        return done, done.lost or abs(missing)
 
     def _swap(self) -> None:
         self._tell("swap", 0, 0)
         self._check()
+        self._check_place()
         self._store.set_alias(self._found.name, self._copying.target)
         _log.info("'%s' leads to %s now", self._found.name, self._copying.target)
+
+    def _check_place(self) -> None:
+        """Refuse to lead the name to what somebody else has finished, and written to, meanwhile.
+
+        Raises:
+            StoreInUseError: If so: our lock was taken away and given back since we had it.
+        """
+        source, target = self._copying.source, self._copying.target
+        leads_to = self._store.aliases().get(self._found.name)
+        if (leads_to, self._store.metadata(target).copied_from) != (source, source):
+            raise StoreInUseError(
+                f"'{self._found.name}' leads to {leads_to} now, or {target} is not being filled "
+                f"from {source} any more: somebody else goes on with this, or has ended it: "
+                f"look with `msmarco-qdrant migrate status --collection {self._found.name}`"
+            )
 
     # ---- after it --------------------------------------------------------------------------
 
@@ -220,7 +246,7 @@ class Reembedding:
             self._warn_of_writers()
         if self._outcome.copied != copied_before:
             # A request that timed out, and was sent again, may have been applied late.
-            self._outcome.removed += copier.remove_strays(marked_only=True)
+            self._outcome.removed += copier.remove_strays()
 
     def _warn_of_writers(self) -> None:
         _log.warning(
@@ -238,7 +264,12 @@ class Reembedding:
         self._check()
         self._store.put_metadata(
             target,
-            replace(metadata, copied_from=None, previous=None if is_way_back else source),
+            replace(
+                metadata,
+                copied_from=None,
+                previous=None if is_way_back else source,
+                only_copies=False,
+            ),
         )
 
     # ---- what they share -------------------------------------------------------------------
@@ -247,7 +278,7 @@ class Reembedding:
         total = self._source.info().points
         route = Route(
             source=self._source,
-            source_name=self._copying.source,
+            mark=f"{self._copying.source} {self._copying.metadata.swaps}",
             target=Target(
                 self._target,
                 self._encoder.card,
@@ -264,7 +295,8 @@ class Reembedding:
                 self._check_vectors(done, most=_MOST_WITHOUT_VECTOR)
             self._tell(stage, done.compared, max(done.compared, total))
 
-        return Copier(route, on_progress, is_swapped=is_swapped)
+        only_copies = self._copying.metadata.only_copies and not is_swapped
+        return Copier(route, on_progress, is_swapped=is_swapped, only_copies=only_copies)
 
     def _tell(self, stage: ReembedStage, done: int, total: int) -> None:
         self._choices.on_progress(ReembedProgress(stage, done, total))

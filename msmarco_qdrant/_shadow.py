@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
-from msmarco_qdrant._generations import Copying, Generation, Generations
+from msmarco_qdrant._generations import Generations, giving_up_command
 from msmarco_qdrant.creation import create_physical
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.records import EncoderCard
+from msmarco_qdrant.records import Copying, EncoderCard, Generation
 from msmarco_qdrant.stores import Store, alterable
 
 
@@ -36,7 +36,9 @@ def prepare_shadow(
     if copying is None:
         _check_new(found, card)
         kept = _of_model(found, card)
-        copying = _new(store, found, card, check) if kept is None else _again(found, kept)
+        copying = _new(store, found, card, check) if kept is None else found.into(kept)
+        check()
+        store.put_metadata(copying.target, copying.metadata)
     elif copying.metadata.encoder.fingerprint != card.fingerprint:
         raise UsageError(_other_begun(found, copying, card))
     if not copying.is_swapped and copying.target != found.metadata.previous:
@@ -56,14 +58,9 @@ def _new(store: Store, found: Generations, card: EncoderCard, check: Callable[[]
         load_migrations(),
         copied_from=found.live,
         swaps=found.metadata.swaps + 1,
+        check=check,
     )
     return Copying(found.live, physical, metadata, is_swapped=False)
-
-
-def _again(found: Generations, kept: Generation) -> Copying:
-    """Into the collection of that model that is there already, from before a way back."""
-    metadata = replace(kept.metadata, copied_from=found.live, swaps=found.metadata.swaps + 1)
-    return Copying(found.live, kept.physical, metadata, is_swapped=False)
 
 
 def _settle(store: Store, found: Generations, copying: Copying, check: Callable[[], None]) -> None:
@@ -91,7 +88,7 @@ def _check_new(found: Generations, card: EncoderCard) -> None:
     if pending:
         raise MigrationError(
             f"'{found.name}' has migrations pending ({', '.join(pending)}): apply them first with "
-            "`msmarco-qdrant migrate up`"
+            f"`msmarco-qdrant migrate up --collection {found.name}`"
         )
     kept = found.metadata.encoder
     if kept.fingerprint == card.fingerprint:
@@ -106,11 +103,13 @@ def _of_model(found: Generations, card: EncoderCard) -> Generation | None:
     for other in found.others:
         if other.metadata.encoder.fingerprint != card.fingerprint:
             continue
+        if other.physical == found.metadata.previous:
+            return other  # the way back, which keeps the settings that it has
         if other.metadata.bm25 != found.metadata.bm25:
             raise UsageError(
                 f"{other.physical} holds vectors of {card.model}, but BM25 vectors of other "
-                f"settings than '{found.name}' has now: remove it with `msmarco-qdrant migrate "
-                "prune`, and begin anew"
+                f"settings than '{found.name}' has now: remove it, and any other way back, with "
+                f"`msmarco-qdrant migrate prune --collection {found.name} --yes`, and begin anew"
             )
         return other
     return None
@@ -118,7 +117,7 @@ def _of_model(found: Generations, card: EncoderCard) -> Generation | None:
 
 def _other_begun(found: Generations, copying: Copying, card: EncoderCard) -> str:
     begun = copying.metadata.encoder.model
-    give_up = "" if copying.is_swapped else ", or give it up with `msmarco-qdrant migrate prune`"
+    give_up = "" if copying.is_swapped else f", or give it up with {giving_up_command(found.name)}"
     return (
         f"'{found.name}' is being re-embedded with {begun} ({copying.target}), you asked for "
         f"{card.model}: finish it with --model {begun}{give_up}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from msmarco_qdrant._version import __version__
@@ -66,6 +66,7 @@ def create_physical(
     *,
     copied_from: str | None = None,
     swaps: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> CollectionMetadata:
     """Create a physical collection that no name leads to yet.
 
@@ -73,8 +74,9 @@ def create_physical(
         store: Where.
         plan: What it is for.
         migrations: All that it has had when this returns; the first creates it.
-        copied_from: See `CollectionMetadata`.
+        copied_from: See `CollectionMetadata`; None for one that nothing is copied into.
         swaps: See `CollectionMetadata`.
+        check: Called before each write; raises if somebody else does this by now.
 
     Returns:
         The metadata kept with it.
@@ -87,14 +89,17 @@ def create_physical(
         (),
         copied_from=copied_from,
         swaps=swaps,
+        only_copies=copied_from is not None,
     )
     for count, migration in enumerate(migrations, 1):
-        migration.operation.apply(Target(store, plan))
+        check()
+        migration.operation.apply(Target(store, plan, check=check))
         if metadata.migrations:  # the operation may have changed what was kept
             metadata = store.metadata(plan.physical)
         # Not what was kept and one more: another process may be creating the same on a server.
         ledger = tuple(one.name for one in migrations[:count])
         metadata = replace(metadata, migrations=ledger)
+        check()
         store.put_metadata(plan.physical, metadata)
     return metadata
 

@@ -127,7 +127,7 @@ class CollectionNotFoundError(StoreError):
 
 
 class CollectionReplacedError(StoreError):
-    """Another physical collection, of another model, has taken the place of the one written to."""
+    """The name was led to another physical collection, or there and back, since a write began."""
 
 
 class SchemaError(StoreError):

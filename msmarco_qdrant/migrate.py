@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from msmarco_qdrant._generations import Copying, Generation, read_generations
+from msmarco_qdrant._generations import giving_up_command, read_generations, reembedding_command
 from msmarco_qdrant.errors import (
     MigrationError,
     MsmarcoQdrantError,
@@ -23,7 +23,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.migration import CollectionPlan, Migration, Target, load_migrations
-from msmarco_qdrant.records import LockHolder
+from msmarco_qdrant.records import Copying, Generation, LockHolder
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.locks import check_held, described, held, migration_locks
 from msmarco_qdrant.stores.names import base_name
@@ -83,7 +83,7 @@ def migration_status(
 
     Raises:
         CollectionNotFoundError: If there is none of that name.
-        UsageError: If the folder's migrations cannot be loaded.
+        UsageError: If the folder's migrations cannot be loaded, or for a physical name.
     """
     sources = _sources(directory)
     found = read_generations(store, collection)
@@ -134,7 +134,8 @@ def migrate_collection(
             before one that was applied, or one failed. What was applied before it stays, and is in
             the ledger; it is not.
         StoreInUseError: If somebody else is migrating it, saying who, or took our lock away.
-        UsageError: If the folder's migrations cannot be loaded, or `to` is none of them.
+        UsageError: If the folder's migrations cannot be loaded, `to` is none of them, or for a
+            physical name.
     """
     run = _Run(store, collection, directory, to, on_progress)
     if dry_run:
@@ -186,6 +187,7 @@ class _Run:
         self._store = store
         self._sources = _sources(directory)
         self._last = _named(to, [one for source in self._sources for one in source])
+        read_generations(store, collection)  # which has to be one that users see
         self._collection = collection
         self._on_progress = on_progress
 
@@ -222,10 +224,13 @@ class _Run:
         """Refuse to change one collection while another is being made like it."""
         copying = read_generations(self._store, self._collection).copying
         if copying is not None and self.pending():
+            name, model = self._collection, copying.metadata.encoder.model
+            give_up = (
+                "" if copying.is_swapped else f", or give it up with {giving_up_command(name)}"
+            )
             raise MigrationError(
-                f"the re-embedding of '{self._collection}' with {copying.metadata.encoder.model} "
-                "is not finished: finish it with `msmarco-qdrant migrate reembed`, or give it up "
-                "with `msmarco-qdrant migrate prune`, and run the same again"
+                f"the re-embedding of '{name}' with {model} is not finished: finish it with "
+                f"{reembedding_command(name, model)}{give_up}, and run the same again"
             )
 
     def step(self, migration: Migration) -> MigrationStep:

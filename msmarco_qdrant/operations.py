@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from msmarco_qdrant._bm25_rewriting import rewrite_sparse
+from msmarco_qdrant._checking import check_least, check_some, check_type
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import check_field
@@ -34,7 +35,6 @@ from msmarco_qdrant.stores.altering import altered
 from msmarco_qdrant.stores.filters import canonical_key, meta_key
 
 _UNCHANGED = "nothing changes; an index that is not complete is completed"
-_TYPES = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
 _BYTES_OF: dict[Quantisation, float] = {"none": 0, "int8": 1, "turbo4": 0.5}
 
 
@@ -53,10 +53,10 @@ class SetHnsw:
     ef_construct: int | None = None
 
     def __post_init__(self) -> None:
-        _check_some(self.m, self.ef_construct, name="SetHnsw(m=..., ef_construct=...)")
-        _check_type(int, m=self.m, ef_construct=self.ef_construct)
-        _check_least("m", self.m, 2)
-        _check_least("ef_construct", self.ef_construct, 4)
+        check_some(self.m, self.ef_construct, name="SetHnsw(m=..., ef_construct=...)")
+        check_type(int, m=self.m, ef_construct=self.ef_construct)
+        check_least("m", self.m, 2)
+        check_least("ef_construct", self.ef_construct, 4)
 
     def cost(self, target: Target) -> str:
         """How many vectors the graph is built anew over."""
@@ -98,10 +98,10 @@ class SetStorage:
     quantisation: Quantisation | None = None
 
     def __post_init__(self) -> None:
-        _check_some(
+        check_some(
             self.on_disk, self.quantisation, name="SetStorage(on_disk=..., quantisation=...)"
         )
-        _check_type(bool, on_disk=self.on_disk)
+        check_type(bool, on_disk=self.on_disk)
         if self.quantisation not in (None, *get_args(Quantisation)):
             raise UsageError(
                 f"the quantisation {self.quantisation!r} is unknown: expected one of "
@@ -160,18 +160,18 @@ class SetOptimizers:
     max_segment_size_kb: int | None = None
 
     def __post_init__(self) -> None:
-        _check_some(
+        check_some(
             self.indexing_threshold_kb,
             self.max_segment_size_kb,
             name="SetOptimizers(indexing_threshold_kb=..., max_segment_size_kb=...)",
         )
-        _check_type(
+        check_type(
             int,
             indexing_threshold_kb=self.indexing_threshold_kb,
             max_segment_size_kb=self.max_segment_size_kb,
         )
-        _check_least("indexing_threshold_kb", self.indexing_threshold_kb, 1)
-        _check_least("max_segment_size_kb", self.max_segment_size_kb, 1)
+        check_least("indexing_threshold_kb", self.indexing_threshold_kb, 1)
+        check_least("max_segment_size_kb", self.max_segment_size_kb, 1)
 
     def cost(self, target: Target) -> str:
         """Which vectors may be built anew."""
@@ -291,9 +291,9 @@ class SetBm25:
     language: str | None = None
 
     def __post_init__(self) -> None:
-        _check_some(self.k, self.b, self.avg_len, self.language, name="SetBm25(k=..., ...)")
-        _check_type(float, k=self.k, b=self.b, avg_len=self.avg_len)
-        _check_type(str, language=self.language)
+        check_some(self.k, self.b, self.avg_len, self.language, name="SetBm25(k=..., ...)")
+        check_type(float, k=self.k, b=self.b, avg_len=self.avg_len)
+        check_type(str, language=self.language)
         Bm25Encoder(self._settings(Bm25Settings()))
 
     def cost(self, target: Target) -> str:
@@ -353,24 +353,6 @@ def _keep_bm25(target: Target, settings: Bm25Settings) -> None:
     metadata = target.store.metadata(target.plan.physical)
     target.check()
     target.store.put_metadata(target.plan.physical, replace(metadata, bm25=settings))
-
-
-def _check_some(*values: object, name: str) -> None:
-    if all(value is None for value in values):
-        raise UsageError(f"nothing is to be changed: say what, as in {name}")
-
-
-def _check_type(wanted: type, **values: object) -> None:
-    """Refuse what is neither None nor of a type; an integer is a float, a truth value no number."""
-    for name, value in values.items():
-        fits = isinstance(value, (int, float) if wanted is float else wanted)
-        if value is not None and (not fits or (isinstance(value, bool) and wanted is not bool)):
-            raise UsageError(f"{name}={value!r}: expected {_TYPES[wanted]}")
-
-
-def _check_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise UsageError(f"{name}={value}: expected {least} or more")
 
 
 def _without(target: Target, what: str) -> str:

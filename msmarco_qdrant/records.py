@@ -287,6 +287,7 @@ class CollectionMetadata:
         previous: The physical collection that its name led to before; None if there was none.
         swaps: How often the name has been led to another physical collection, this one included:
             whoever writes tells by it that a swap, or a swap there and back, has come between.
+        only_copies: Whether nothing was ever written to it but what a re-embedding has copied.
     """
 
     schema_version: int
@@ -297,6 +298,32 @@ class CollectionMetadata:
     copied_from: str | None = None
     previous: str | None = None
     swaps: int = 0
+    only_copies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One physical collection and what was kept with it."""
+
+    physical: str
+    metadata: CollectionMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """A re-embedding that is not finished.
+
+    Attributes:
+        source: The physical collection that is copied.
+        target: The one that is being filled.
+        metadata: The target's.
+        is_swapped: Whether the name leads to the target already.
+    """
+
+    source: str
+    target: str
+    metadata: CollectionMetadata
+    is_swapped: bool
 
 
 @dataclass(frozen=True, slots=True)

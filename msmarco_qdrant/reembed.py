@@ -13,7 +13,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from os import PathLike
 
-from msmarco_qdrant._generations import Copying, Generations, read_generations
+from msmarco_qdrant._generations import (
+    Generations,
+    giving_up_command,
+    read_generations,
+    reembedding_command,
+)
 from msmarco_qdrant._reembedding import Choices, Outcome, Reembedding
 from msmarco_qdrant._shadow import prepare_shadow
 from msmarco_qdrant.corpus import as_rows
@@ -21,11 +26,17 @@ from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import MigrationError, UsageError
-from msmarco_qdrant.records import EncoderCard, Passage, Reject
+from msmarco_qdrant.records import (
+    CollectionMetadata,
+    Copying,
+    EncoderCard,
+    Generation,
+    Passage,
+    Reject,
+)
 from msmarco_qdrant.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.locks import check_held, held, migration_locks
-from msmarco_qdrant.stores.names import base_name
 
 
 def reembed_collection(  # noqa: PLR0913  # all but one have defaults
@@ -90,6 +101,10 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     with _locked(store, collection) as check:
         found = read_generations(store, collection)
         if found.copying is None and _holds(found, new.card):
+            live = Generation(found.live, found.metadata)
+            _keep(
+                store, live, replace(live.metadata, copied_from=None), check
+            )  # its source is gone
             there = Copying(found.live, found.live, found.metadata, is_swapped=True)
             return _report(store, found, there, Outcome(), started)
         copying = prepare_shadow(store, found, new.card, check)
@@ -114,7 +129,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     What was written and deleted since is brought into that one first, with the vectors of its own
     model; so nothing is lost, and searches and writes go on meanwhile. The collection that is left
     stays, too: `reembed_collection` with its model goes there again. After an interruption run it
-    again; what was interrupted after a swap, a re-embedding too, is finished and nothing more.
+    again. A re-embedding that was interrupted after its swap is finished first.
 
     Args:
         store: Where the collection is.
@@ -123,12 +138,16 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
             remembers.
         encoder: A ready encoder instead.
         encoder_options: Where and how models run; None for what is fastest here.
-        load_old: What loads the present model, for the comparison.
+        load_old: What loads the present model, for the comparison and for finishing a re-embedding
+            that was interrupted; by default the one of its name.
         allow_rejects: See `reembed_collection`.
         allow_worse: See `reembed_collection`.
         on_progress: See `reembed_collection`.
 
     Raises:
+        CollectionNotFoundError: If there is no such collection.
+        UsageError: If both model and encoder are given, or a physical collection's name.
+        ModelNotFoundError: If the older model cannot be loaded.
         ModelMismatchError: If the model is not that of the older collection.
         MigrationError: If there is nothing to go back to, or what `reembed_collection` says.
         StoreInUseError: If somebody else is migrating it, saying who.
@@ -147,6 +166,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     )
     with _locked(store, collection) as check:
         found = read_generations(store, collection)
+        found = _finished_first(store, found, choices, check)
         copying = _way_back(found)
         card = copying.metadata.encoder
         if encoder is None:
@@ -160,7 +180,11 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
 
 
 def prune_collection(
-    store: Store, collection: str = "msmarco", *, dry_run: bool = False
+    store: Store,
+    collection: str = "msmarco",
+    *,
+    unfinished: bool = False,
+    dry_run: bool = False,
 ) -> tuple[str, ...]:
     """Remove the physical collections of a name that nothing leads to, with what is in them.
 
@@ -170,6 +194,8 @@ def prune_collection(
     Args:
         store: Where the collection is.
         collection: Its name.
+        unfinished: Only give up what was interrupted before its swap, and keep the way back: a
+            collection that was made for it is removed, an older one stays.
         dry_run: Remove nothing, and only tell what would be.
 
     Returns:
@@ -179,6 +205,8 @@ def prune_collection(
         CollectionNotFoundError: If there is no such collection.
         MigrationError: If a re-embedding was interrupted after its swap: its last pass still needs
             the old collection.
+        StoreCorruptError: If one of them is another application's; all of them stay.
+        UsageError: For a physical collection's name.
         StoreInUseError: If somebody else is migrating it, saying who.
     """
     with _locked(store, collection) as check:
@@ -187,25 +215,57 @@ def prune_collection(
             raise MigrationError(
                 f"nothing was removed: the re-embedding of '{found.name}' is not finished, and "
                 f"{found.copying.source} may hold passages that {found.live} does not; finish it "
-                f"with `msmarco-qdrant migrate reembed --model {found.metadata.encoder.model}`"
+                f"with {reembedding_command(found.name, found.metadata.encoder.model)}"
             )
-        removed = [*(other.physical for other in found.others), *found.unreadable]
-        for physical in () if dry_run else removed:
-            check()
-            store.drop_collection(physical)
-        alone = replace(found.metadata, previous=None, copied_from=None)
-        if found.metadata != alone and not dry_run:
-            check()
-            store.put_metadata(found.live, alone)
+        begun = [one for one in found.others if one.metadata.copied_from is not None]
+        given_up = [one for one in begun if one.metadata.only_copies]
+        removed = [one.physical for one in (given_up if unfinished else found.others)]
+        removed += _interrupted_creations(store, found)
+        if not dry_run:
+            _drop(store, removed, check)
+            for one in begun:
+                if one.physical not in removed:
+                    _keep(store, one, replace(one.metadata, copied_from=None), check)
+            previous = found.metadata.previous if unfinished else None
+            alone = replace(found.metadata, copied_from=None, previous=previous)
+            _keep(store, Generation(found.live, found.metadata), alone, check)
     return tuple(removed)
+
+
+def _interrupted_creations(store: Store, found: Generations) -> list[str]:
+    """What crashes left; what holds points and cannot be read is no such thing.
+
+    Raises:
+        StoreCorruptError: If there is any.
+    """
+    for physical in found.unreadable:
+        if store.collection(physical).info().points:
+            store.metadata(physical)  # which only ours, of this version, has
+    return [*found.unreadable]
+
+
+def _drop(store: Store, names: Sequence[str], check: Callable[[], None]) -> None:
+    for physical in names:
+        check()
+        store.drop_collection(physical)
+
+
+def _keep(
+    store: Store, one: Generation, metadata: CollectionMetadata, check: Callable[[], None]
+) -> None:
+    """Put metadata that are others than those there are."""
+    if metadata != one.metadata:
+        check()
+        store.put_metadata(one.physical, metadata)
 
 
 @contextmanager
 def _locked(store: Store, collection: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of a collection; what checks that it is still held."""
-    name, locks = base_name(store.collection(collection).info().name), migration_locks(store)
-    with held(locks, name) as ours:
-        yield lambda: check_held(locks, name, ours)
+    read_generations(store, collection)  # before a lock of no collection is taken
+    locks = migration_locks(store)
+    with held(locks, collection) as ours:
+        yield lambda: check_held(locks, collection, ours)
 
 
 def _holds(found: Generations, card: EncoderCard) -> bool:
@@ -214,28 +274,43 @@ def _holds(found: Generations, card: EncoderCard) -> bool:
 
 
 def _way_back(found: Generations) -> Copying:
-    """From the live collection to the one before it; of what is swapped already, its last pass."""
+    """From the live collection to the one before it; what is swapped already has its last pass."""
     copying = found.copying
     if copying is not None and copying.is_swapped:
         return copying
-    previous = found.metadata.previous
-    if copying is not None and copying.target != previous:
+    if (back := found.way_back) is not None:
+        return back
+    if copying is not None:
         raise MigrationError(
             f"there is nothing to go back to: '{found.name}' still leads to {found.live}. To give "
-            "up the re-embedding that was begun: `msmarco-qdrant migrate prune`"
+            f"up the re-embedding that was begun: {giving_up_command(found.name)}"
         )
-    for other in found.others:
-        if other.physical == previous:
-            swaps = found.metadata.swaps + 1
-            metadata = replace(other.metadata, copied_from=found.live, swaps=swaps)
-            return Copying(found.live, previous, metadata, is_swapped=False)
-    others = ", ".join(f"{one.physical} ({one.metadata.encoder.model})" for one in found.others)
-    beside = (
-        f"; beside it is {others}: `msmarco-qdrant migrate reembed` goes there" if others else ""
+    ways = [reembedding_command(found.name, one.metadata.encoder.model) for one in found.others]
+    beside = "".join(
+        f"; {one.physical} is beside it: {way} goes there"
+        for one, way in zip(found.others, ways, strict=True)
     )
     raise MigrationError(
         f"there is nothing to go back to: '{found.name}' leads to {found.live}{beside}"
     )
+
+
+def _finished_first(
+    store: Store, found: Generations, choices: Choices, check: Callable[[], None]
+) -> Generations:
+    """What there is after the last pass of a re-embedding, if one was interrupted in it."""
+    copying = found.copying
+    if copying is None or not copying.is_swapped or not _is_forward(found, copying):
+        return found
+    present = choices.load_old(copying.metadata.encoder)
+    Reembedding(store, found, copying, present, choices, check).run()
+    return read_generations(store, found.name)
+
+
+def _is_forward(found: Generations, copying: Copying) -> bool:
+    """Whether an interrupted last pass is of a re-embedding, and not of a way back."""
+    metadata = [one.metadata for one in found.others if one.physical == copying.source]
+    return all(one.previous != copying.target for one in metadata)
 
 
 def _passages(

@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-COMMANDS = ("answers", "encode", "ingest", "memory", "msmarco_table", "quality", "search", "write")
+COMMANDS = (
+    "answers",
+    "encode",
+    "ingest",
+    "memory",
+    "msmarco_table",
+    "quality",
+    "reembed",
+    "search",
+    "write",
+)
 
 
 def run(name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:

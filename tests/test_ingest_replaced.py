@@ -221,4 +221,4 @@ def test_an_interrupted_re_embedding_is_told(
     ingest_passages(PASSAGES, store, encoder=NEW)
 
     (message,) = caplog.messages
-    assert "'msmarco' is not finished: run `msmarco-qdrant migrate reembed` again" in message
+    assert "'msmarco' is not finished: run `msmarco-qdrant migrate reembed --collection " in message

@@ -109,11 +109,12 @@ def test_what_is_pending_is_applied_in_order(store: Store, folder: Path) -> None
 
 
 def test_a_second_time_does_nothing(store: Store, folder: Path) -> None:
-    """Whichever handle does it, and by whichever of its names the collection is called."""
+    """Whichever handle does it; the name of the collection behind the name is refused."""
     write(folder, "0001_a")
     migrate_collection(store, "films", directory=folder)
     kept = store.metadata("films")
-    assert [] == migrate_collection(store, "films__0001", directory=folder)
+    with pytest.raises(UsageError, match="'films__0001' is a physical collection behind 'films'"):
+        migrate_collection(store, "films__0001", directory=folder)
     with another_handle(store) as other:
         assert [] == migrate_collection(other, "films", directory=folder)
         assert kept == other.metadata("films")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
@@ -35,6 +36,15 @@ def test_every_public_name_is_there() -> None:
         assert getattr(msmarco_qdrant, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         msmarco_qdrant.nothing  # noqa: B018
+
+
+def test_every_public_name_is_known_to_type_checkers() -> None:
+    """They read what is imported under `if TYPE_CHECKING`, where nothing is looked up lazily."""
+    source = ast.parse(Path(msmarco_qdrant.__file__).read_text("utf-8"))
+    (checked,) = (node for node in source.body if isinstance(node, ast.If))
+    imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imports for alias in node.names}
+    assert set(msmarco_qdrant.__all__) - {"__version__"} == names
 
 
 def test_importing_a_module_hides_no_public_name() -> None:

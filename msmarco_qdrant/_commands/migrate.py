@@ -24,12 +24,12 @@ from msmarco_qdrant._output import print_json
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant._generations import Generation
     from msmarco_qdrant.migrate import MigrationStatus, MigrationStep
-    from msmarco_qdrant.records import LockHolder
+    from msmarco_qdrant.records import Generation, LockHolder
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NOT_CURRENT = 1
+_UNKNOWN = "newer code, or another --dir, was here"
 
 
 @click.group()
@@ -60,6 +60,8 @@ def status(
     *, store: str | None, collection: str | None, directory: Path | None, as_json: bool
 ) -> None:
     """Tell which migrations a collection has had, and which are pending."""
+    from msmarco_qdrant._generations import reembedding_command
+
     found = _status(store, collection, directory)
     if as_json:
         print_json(_status_json(found))
@@ -68,15 +70,13 @@ def status(
     click.echo(f"applied     {', '.join(found.applied) or 'none'}")
     click.echo(f"pending     {', '.join(one.name for one in found.pending) or 'none'}")
     if found.unknown:
-        click.echo(
-            f"unknown     {', '.join(found.unknown)}: newer code, or another --dir, was here"
-        )
+        click.echo(f"unknown     {', '.join(found.unknown)}: {_UNKNOWN}")
     for other in found.others:
         state = "being filled" if _is_filled(found, other) else "kept"
         click.echo(f"beside it   {other.physical} ({other.metadata.encoder.model}), {state}")
     if found.copying is not None and found.locked_by is None:
-        model = found.copying.metadata.encoder.model
-        click.echo(f"unfinished  `msmarco-qdrant migrate reembed --model {model}` goes on with it")
+        again = reembedding_command(found.collection, found.copying.metadata.encoder.model)
+        click.echo(f"unfinished  {again} goes on with it")
     if found.locked_by:
         click.echo(f"locked by   {_holder_text(found.locked_by)}")
 
@@ -145,7 +145,7 @@ def up(
 def check(
     *, store: str | None, collection: str | None, directory: Path | None, as_json: bool
 ) -> int:
-    """Exit with 0 if nothing is pending, else with 1 and the names. Changes nothing."""
+    """Exit with 0 if nothing is pending or unknown, else with 1 and the names. Changes nothing."""
     found = _status(store, collection, directory)
     pending, unknown = [one.name for one in found.pending], list(found.unknown)
     if as_json:
@@ -153,9 +153,10 @@ def check(
     elif found.is_current:
         click.echo("nothing is pending")
     else:
-        for word, names in (("pending", pending), ("unknown", unknown)):
-            if names:
-                click.echo(f"{word}: {', '.join(names)}")
+        if pending:
+            click.echo(f"pending: {', '.join(pending)}")
+        if unknown:
+            click.echo(f"unknown: {', '.join(unknown)}: {_UNKNOWN}")
     return 0 if found.is_current else _NOT_CURRENT
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.reports import Comparison, ReembedProgress, ReembedReport
+    from msmarco_qdrant.stores import Store
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NOTICES = {
@@ -61,6 +62,12 @@ def _common_options(command: _F) -> _F:
     help="Take texts from this file instead of reading them from the collection, as far as both "
     "have the same; once for each file.",
 )
+@click.option(
+    "--old-model",
+    metavar="NAME_OR_DIR",
+    help="Where to load the present model from, to compare with, if not by the name that the "
+    "collection remembers.",
+)
 @_common_options
 def reembed(  # noqa: PLR0913  # one for each option
     *,
@@ -68,6 +75,7 @@ def reembed(  # noqa: PLR0913  # one for each option
     collection: str | None,
     model: str,
     sources: tuple[Path, ...],
+    old_model: str | None,
     backend: str | None,
     device: str | None,
     precision: str | None,
@@ -80,6 +88,7 @@ def reembed(  # noqa: PLR0913  # one for each option
     A second physical collection is filled beside the live one, and the name is led to it when it
     holds everything. What is interrupted goes on when the same command runs again.
     """
+    from msmarco_qdrant.encoding.matching import encoder_of
     from msmarco_qdrant.reembed import reembed_collection
 
     settings = settings_with(
@@ -92,6 +101,9 @@ def reembed(  # noqa: PLR0913  # one for each option
             model=model,
             encoder_options=settings.encoder_options,
             source=sources or None,
+            load_old=lambda card: encoder_of(
+                settings.collection, card, old_model, settings.encoder_options
+            ),
             allow_rejects=allow_rejects,
             allow_worse=allow_worse,
             on_progress=progress,
@@ -145,27 +157,51 @@ def rollback(  # noqa: PLR0913  # one for each option
 @click.command()
 @store_option
 @collection_option
-@click.option("--yes", is_flag=True, help="Do it: afterwards there is no way back.")
+@click.option(
+    "--unfinished",
+    is_flag=True,
+    help="Only give up a re-embedding that was interrupted before its swap.",
+)
+@click.option("--yes", is_flag=True, help="Do it: what is removed cannot be brought back.")
 @json_option
-def prune(*, store: str | None, collection: str | None, yes: bool, as_json: bool) -> None:
+def prune(
+    *, store: str | None, collection: str | None, unfinished: bool, yes: bool, as_json: bool
+) -> None:
     """Remove the physical collections of a name that nothing leads to.
 
-    An unfinished re-embedding is given up by it, as long as the name does not lead there yet.
+    Afterwards there is no way back. A re-embedding that was interrupted before its swap is given up
+    by it.
     """
     from msmarco_qdrant.reembed import prune_collection
 
     settings = settings_with(store=store, collection=collection)
     with opened(settings) as place, ended_in_order():
-        found = prune_collection(place, settings.collection, dry_run=not yes)
+        told = _told_apart(place, settings.collection) if not yes else {}
+        found = prune_collection(place, settings.collection, unfinished=unfinished, dry_run=not yes)
     if found and not yes:
+        names = " and ".join(told.get(name, name) for name in found)
+        options = "--unfinished --yes" if unfinished else "--yes"
         raise UsageError(
-            f"nothing was removed: nothing leads to {' and '.join(found)}; to remove what is in "
-            "there for good, pass --yes"
+            f"nothing was removed: nothing leads to {names}; to remove what is in there for good, "
+            f"pass {options}"
         )
     if as_json:
         print_json({"removed": found})
     else:
         click.echo(f"removed: {', '.join(found)}" if found else "there is nothing to remove")
+
+
+def _told_apart(place: Store, collection: str) -> Mapping[str, str]:
+    """What to call the physical collections beside the live one."""
+    from msmarco_qdrant.migrate import migration_status
+
+    found = migration_status(place, collection)
+    filled = found.copying.target if found.copying is not None else None
+    return {
+        other.physical: f"{other.physical} ({other.metadata.encoder.model}"
+        f"{', not filled yet' if other.physical == filled else ''})"
+        for other in found.others
+    }
 
 
 @contextmanager
@@ -187,7 +223,7 @@ def _shown(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
 
     try:
         yield show
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # of SIGTERM
         click.echo("\nwhat is copied stays; run the same command again to go on.", err=True)
         raise
     finally:
@@ -210,7 +246,9 @@ def _tell(report: ReembedReport, *, as_json: bool, goes_back: bool) -> None:
     if report.comparison is not None and report.comparison.phrases:
         click.echo(_comparison_text(report.comparison))
     back = (
-        "`migrate rollback` goes back to it" if goes_back else "`migrate reembed` goes there again"
+        "`migrate rollback` goes back to it"
+        if goes_back
+        else "`migrate reembed` with its model goes there again"
     )
     click.echo(f"{report.old} is kept: {back}, `migrate prune` removes it")
 

@@ -99,7 +99,10 @@ def check_held(locks: MigrationLocks, name: str, ours: LockHolder) -> None:
     found = locks.holder(name)
     if found is None or found.token != ours.token:
         taken = f"{described(found)} holds it now" if found else "nobody holds it now"
-        raise StoreInUseError(f"the lock of '{name}' was taken away from this process: {taken}")
+        raise StoreInUseError(
+            f"the lock of '{name}' was taken away from this process: {taken}; run the same again "
+            "when nobody does"
+        )
 
 
 def described(holder: LockHolder) -> str:

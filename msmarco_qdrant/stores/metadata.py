@@ -49,6 +49,7 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             copied_from=_name(value, "copied_from"),
             previous=_name(value, "previous"),
             swaps=int(value.get("swaps", 0)),
+            only_copies=bool(value.get("only_copies", False)),
         )
     except (TypeError, KeyError) as exc:
         raise StoreCorruptError(

@@ -124,9 +124,8 @@ def test_check_is_for_scripts(filled: str, folder: str) -> None:
     assert (0, "nothing is pending\n", "") == command("migrate", "check", "--store", filled)
     command("migrate", "up", *place)
     assert (0, "nothing is pending\n", "") == command("migrate", "check", *place)
-    assert (1, "unknown: 0001_index_year, 0002_short_texts\n", "") == command(
-        "migrate", "check", "--store", filled
-    )
+    told = "unknown: 0001_index_year, 0002_short_texts: newer code, or another --dir, was here\n"
+    assert (1, told, "") == command("migrate", "check", "--store", filled)
 
 
 def test_what_newer_code_applied_is_refused_by_name(filled: str) -> None:

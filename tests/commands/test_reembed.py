@@ -122,14 +122,16 @@ def test_another_model_and_back(place: str, models: Models) -> None:
         f"msmarco -> msmarco__0001: 40 passages with vectors of {models.old}, 0 encoded now, "
     )
     assert (
-        "msmarco__0002 is kept: `migrate reembed` goes there again, `migrate prune` removes it"
+        "msmarco__0002 is kept: `migrate reembed` with its model goes there again, "
+        "`migrate prune` removes it"
     ) == kept
     assert best_by(models.old) == found(place)
     assert_error(
         migrate("rollback", place),
         1,
-        "there is nothing to go back to: 'msmarco' leads to msmarco__0001; beside it is "
-        f"msmarco__0002 ({models.new}): `msmarco-qdrant migrate reembed` goes there",
+        "there is nothing to go back to: 'msmarco' leads to msmarco__0001; msmarco__0002 is beside "
+        "it: `msmarco-qdrant migrate reembed --collection msmarco --model "
+        f"{models.new}` goes there",
     )
 
 
@@ -154,8 +156,8 @@ def test_what_nothing_leads_to_is_removed(place: str, models: Models) -> None:
     assert_error(
         migrate("prune", place),
         2,
-        "nothing was removed: nothing leads to msmarco__0001; to remove what is in there for good, "
-        "pass --yes",
+        f"nothing was removed: nothing leads to msmarco__0001 ({models.old}); to remove what is in "
+        "there for good, pass --yes",
     )
     assert status == migrate("status", place)
 
@@ -216,11 +218,12 @@ def test_everything_is_there_as_json(edge: str, models: Models) -> None:
 def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> None:
     """With the same model; another one is refused."""
     begin(place, models.new)
+    again = f"`msmarco-qdrant migrate reembed --collection msmarco --model {models.new}`"
 
     lines = migrate("status", place).out.splitlines()
     assert (
         f"beside it   msmarco__0002 ({models.new}), being filled",
-        f"unfinished  `msmarco-qdrant migrate reembed --model {models.new}` goes on with it",
+        f"unfinished  {again} goes on with it",
     ) == (lines[-2], lines[-1])
     told = json.loads(migrate("status", place, "--json").out)
     assert ([True], True) == (
@@ -232,7 +235,7 @@ def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> No
         2,
         f"'msmarco' is being re-embedded with {models.new} (msmarco__0002), you asked for "
         f"{models.small}: finish it with --model {models.new}, or give it up with "
-        "`msmarco-qdrant migrate prune`",
+        "`msmarco-qdrant migrate prune --collection msmarco --unfinished --yes`",
     )
 
     assert 0 == migrate("reembed", place, "--model", models.new).status
@@ -244,7 +247,13 @@ def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> No
 def test_an_unfinished_one_can_be_given_up(edge: str, models: Models) -> None:
     """The name still leads where it led."""
     begin(edge, models.new)
-    assert (0, "removed: msmarco__0002\n", "") == migrate("prune", edge, "--yes")
+    assert_error(
+        migrate("prune", edge, "--unfinished"),
+        2,
+        f"nothing was removed: nothing leads to msmarco__0002 ({models.new}, not filled yet); to "
+        "remove what is in there for good, pass --unfinished --yes",
+    )
+    assert (0, "removed: msmarco__0002\n", "") == migrate("prune", edge, "--unfinished", "--yes")
     assert "pending     none" == migrate("status", edge).out.splitlines()[-1]
     assert best_by(models.old) == found(edge)
 

@@ -1,0 +1,1 @@
+"""Re-embedding, step by step; `tests/reembedding` has it under traffic."""

@@ -1,0 +1,33 @@
+"""Thirty passages on each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.stores import Store
+from tests.engines import ENGINES, new_store
+
+from .steps import (
+    V2,
+    passages,
+)
+
+
+@pytest.fixture(params=ENGINES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store of each engine with thirty passages in 'things'."""
+    with new_store(request.param, tmp_path) as opened:
+        ingest_passages(passages(), opened, collection="things", encoder=V2)
+        yield opened
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Store]:
+    """The same on Edge alone, for what no engine has a part in."""
+    with new_store("edge", tmp_path) as opened:
+        ingest_passages(passages(), opened, collection="things", encoder=V2)
+        yield opened

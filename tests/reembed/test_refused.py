@@ -1,0 +1,254 @@
+"""What a re-embedding refuses, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant import _reembedding
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    MigrationError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    StoreInUseError,
+    UsageError,
+)
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.migrate import migrate_collection, migration_status
+from msmarco_qdrant.records import EncoderCard, Passage
+from msmarco_qdrant.reembed import (
+    prune_collection,
+    reembed_collection,
+    rollback_collection,
+)
+from msmarco_qdrant.reports import ReembedProgress, ReembedStage
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.locks import held, migration_locks
+from msmarco_qdrant.stores.points import point_id
+from msmarco_qdrant.testing import CostlessEncoder
+
+from .steps import (
+    SMALL,
+    V2,
+    V3,
+    Garbled,
+    InterruptionError,
+    Wordless,
+    at,
+    check_holds,
+    interrupt,
+    passages,
+    reembed,
+    rollback,
+)
+
+
+def test_a_model_that_finds_nothing_is_not_swapped_in(edge: Store) -> None:
+    """Unless that is allowed; the old model's being away is no reason."""
+    garbled = Garbled(256, salt="garbled")
+    with pytest.raises(MigrationError, match=r"of 30 passages, .* where 30 were found before"):
+        reembed(edge, garbled)
+    assert "things__0001" == edge.aliases()["things"]
+    reembed(edge, garbled, allow_worse=True)
+    assert "things__0002" == edge.aliases()["things"]
+
+
+def test_the_old_model_may_be_gone(edge: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Then the new one alone is asked."""
+
+    def gone(card: EncoderCard) -> CostlessEncoder:
+        raise ModelNotFoundError(f"no {card.model}")
+
+    report = reembed_collection(edge, "things", encoder=V3, load_old=gone)
+    assert report.comparison is not None
+    assert (None, 30, None) == (
+        report.comparison.found_before,
+        report.comparison.found_after,
+        report.comparison.overlap,
+    )
+    assert "the old model is not asked for comparison: no costless-256v2" in caplog.text
+
+
+def test_passages_without_a_vector_are_told(store: Store) -> None:
+    """And left out only if that is allowed."""
+    ingest_passages([Passage("one", "alone")], store, collection="things", encoder=V2)
+    wordless = Wordless(256, salt="wordless")
+    with pytest.raises(MigrationError, match="gives 1 passages no vector, such as 'one'"):
+        reembed(store, wordless)
+    assert "things__0001" == store.aliases()["things"]
+    report = reembed(store, wordless, allow_rejects=True)
+    assert (30, ("one",)) == (report.passages, report.without_vector)
+    check_holds(store, passages(), wordless)
+
+
+def test_another_model_than_was_begun_with_is_refused(edge: Store) -> None:
+    """Before the swap and after it; `prune` gives up what was not swapped."""
+    with pytest.raises(InterruptionError):
+        reembed(edge, on_progress=at("index", interrupt))
+    with pytest.raises(UsageError, match=r"is being re-embedded with costless-256v3 .*or give it"):
+        reembed(edge, SMALL)
+    with pytest.raises(MigrationError, match="there is nothing to go back to: 'things' still"):
+        rollback(edge)
+    assert ("things__0002",) == prune_collection(edge, "things", dry_run=True)
+    assert ("things__0002",) == prune_collection(edge, "things")
+    assert () == prune_collection(edge, "things")
+    with pytest.raises(InterruptionError):
+        reembed(edge, SMALL, on_progress=at("last pass", interrupt))
+    with pytest.raises(UsageError, match=r"finish it with --model costless-128small$"):
+        reembed(edge, V3)
+    with pytest.raises(MigrationError, match="nothing was removed: the re-embedding of 'things'"):
+        prune_collection(edge, "things")
+    reembed(edge, SMALL)
+    check_holds(edge, passages(), SMALL)
+
+
+def test_arguments_that_cannot_mean_anything(edge: Store) -> None:
+    """Each is told, and nothing is begun."""
+    with pytest.raises(UsageError, match="pass a model or an encoder"):
+        reembed_collection(edge, "things")
+    with pytest.raises(UsageError, match="pass a model or an encoder"):
+        reembed_collection(edge, "things", model="a", encoder=V3)
+    with pytest.raises(UsageError, match="pass a model or an encoder"):
+        rollback_collection(edge, "things", model="a", encoder=V3)
+    with pytest.raises(CollectionNotFoundError, match="no collection 'thing' in"):
+        reembed_collection(edge, "thing", model="no-such-model")
+    with pytest.raises(ModelNotFoundError, match="no-such-model"):
+        reembed_collection(edge, "things", model="no-such-model")
+    with pytest.raises(MigrationError, match="there is nothing to go back to"):
+        rollback(edge)
+    assert {"things": "things__0001"} == dict(edge.aliases())
+
+
+def test_pending_migrations_come_first(edge: Store) -> None:
+    """A new collection has had them all: the ledger could not tell the difference."""
+    metadata = edge.metadata("things")
+    edge.put_metadata("things", replace(metadata, migrations=()))
+    pending = r"has migrations pending \(0001_create_passages, 0002_payload_indexes\)"
+    with pytest.raises(MigrationError, match=pending):
+        reembed(edge)
+
+
+def test_no_migration_while_it_is_unfinished(edge: Store, tmp_path: Path) -> None:
+    """It would change one collection of the two; what is not pending is no matter."""
+    with pytest.raises(InterruptionError):
+        reembed(edge, on_progress=at("index", interrupt))
+    assert [] == migrate_collection(edge, "things")
+    folder = tmp_path / "changes"
+    folder.mkdir()
+    (folder / "0001_graph.py").write_text(
+        "from msmarco_qdrant.operations import SetHnsw\n"
+        "DESCRIPTION = 'denser'\nOPERATION = SetHnsw(m=24)\n"
+    )
+    with pytest.raises(MigrationError, match="with costless-256v3 is not finished"):
+        migrate_collection(edge, "things", directory=folder)
+    status = migration_status(edge, "things")
+    assert ("costless-256v2", "things__0002") == (status.model, status.others[0].physical)
+    assert status.copying is not None
+    assert ("things__0001", "things__0002", False) == (
+        status.copying.source,
+        status.copying.target,
+        status.copying.is_swapped,
+    )
+
+
+def test_one_at_a_time(store: Store) -> None:
+    """Whoever has the lock is told; one whose lock is taken away does not swap."""
+    locks = migration_locks(store)
+    with held(locks, "things"), pytest.raises(StoreInUseError, match="is being migrated by"):
+        reembed(store)
+
+    def steal() -> None:
+        holder = locks.holder("things")
+        assert holder is not None
+        locks.release("things", holder.token)
+
+    with pytest.raises(StoreInUseError, match="the lock of 'things' was taken away"):
+        reembed(store, on_progress=at("swap", steal))
+    assert "things__0001" == store.aliases()["things"]
+    reembed(store)
+    check_holds(store, passages(), V3)
+
+
+def test_what_something_else_removes_is_noticed(
+    edge: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the new collection is compared, a passage of it is gone: it is never led to."""
+    monkeypatch.setattr(_reembedding, "_VERIFIED_TIMES", 2)
+
+    def remove(progress: ReembedProgress) -> None:
+        if progress.stage == "verify" and progress.done:
+            edge.collection("things__0002").delete([point_id("1")], up_to_seq=2**62)
+
+    with pytest.raises(MigrationError, match=r"does not hold what things__0001 holds \(1 pass"):
+        reembed(edge, on_progress=remove)
+    assert "things__0001" == edge.aliases()["things"]
+    reembed(edge)
+    check_holds(edge, passages(), V3)
+
+
+@pytest.mark.parametrize("name", ["things__0001", "things__0002"])
+def test_a_physical_name_is_refused(edge: Store, name: str) -> None:
+    """What is done to a name concerns all of its collections."""
+    reembed(edge)
+    told = f"'{name}' is a physical collection behind 'things': pass --collection things"
+    for refused in (
+        lambda: reembed_collection(edge, name, encoder=SMALL),
+        lambda: rollback_collection(edge, name, encoder=V2),
+        lambda: prune_collection(edge, name),
+        lambda: migrate_collection(edge, name),
+        lambda: migration_status(edge, name),
+    ):
+        with pytest.raises(UsageError, match=told):
+            refused()
+    assert {"things": "things__0002"} == dict(edge.aliases())
+
+
+@pytest.mark.parametrize("error", [ModelMismatchError("another one"), RuntimeError("no memory")])
+def test_an_old_model_that_fails_is_not_asked(
+    edge: Store, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """A directory may hold another model by now: no reason to have encoded for nothing."""
+
+    def fail(_card: EncoderCard) -> CostlessEncoder:
+        raise error
+
+    reembed_collection(edge, "things", encoder=V3, load_old=fail)
+    assert f"the old model is not asked for comparison: {error}" in caplog.text
+    check_holds(edge, passages(), V3)
+
+
+@pytest.mark.parametrize("stage", ["index", "verify"])
+def test_passages_that_lose_their_vector_meanwhile(edge: Store, stage: ReembedStage) -> None:
+    """They are told then, too; left out, nothing older of them is left."""
+    wordless = Wordless(256, salt="wordless")
+
+    def write() -> None:
+        changed = [replace(passages()[1], text="alone"), Passage("one", "alone")]
+        ingest_passages(changed, edge, collection="things", encoder=V2, optimize=False)
+
+    with pytest.raises(MigrationError, match="gives 2 passages no vector, such as '1', 'one'"):
+        reembed(edge, wordless, on_progress=at(stage, write))
+    assert "things__0001" == edge.aliases()["things"]
+    report = reembed(edge, wordless, allow_rejects=True)
+    assert ("1", "one") == report.without_vector
+    check_holds(edge, [one for one in passages() if one.pid != "1"], wordless)
+
+
+def test_one_whose_lock_was_away_meanwhile_does_not_swap(edge: Store) -> None:
+    """Somebody else has finished: what was filled is written to by now."""
+    locks = migration_locks(edge)
+
+    def somebody_else() -> None:
+        ours = locks.holder("things")
+        assert ours is not None
+        locks.release("things", ours.token)
+        reembed(edge)
+        locks.take("things", ours)
+
+    with pytest.raises(StoreInUseError, match="somebody else goes on with this, or has ended it"):
+        reembed(edge, on_progress=at("swap", somebody_else))
+    check_holds(edge, passages(), V3)
+    assert 1 == edge.metadata("things").swaps

@@ -1,0 +1,42 @@
+"""Another way to a loopback server's data, for one client alone: its requests can be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.loopback import LoopbackServer, Mistake
+
+OnRequest = Callable[[str, Any], bool]
+
+
+class Door(LoopbackServer):
+    """A server of its own on the data of another, which must live longer.
+
+    Args:
+        server: Whose data it is.
+        on_request: Called with each call's long name and message before it is applied; whether it
+            shall be.
+    """
+
+    def __init__(
+        self, server: LoopbackServer, on_request: OnRequest = lambda _rpc, _message: True
+    ) -> None:
+        super().__init__()
+        self._engine = server._engine
+        self._lock = server._lock
+        self._on_request = on_request
+
+    def start(self) -> None:
+        """Serve; see `LoopbackServer`."""
+        super().start()
+        assert self._running is not None
+        gate = self._running[1]
+        apply = gate._apply
+
+        def asked_first(handler: Any, rpc: str, message: Any, context: Any) -> Any:
+            if not self._on_request(rpc, message):
+                raise Mistake.CANCELLED.refusal()
+            return apply(handler, rpc, message, context)
+
+        gate._apply = asked_first  # type: ignore[method-assign]
