@@ -1,8 +1,12 @@
-"""Checks of values that a migration file holds, which nobody else has looked at."""
+"""Checks of values that come from outside, a caller or a migration's file, with what is wrong."""
 
 from __future__ import annotations
 
+from typing import get_args
+
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.filters import check_field
+from msmarco_qdrant.records import PayloadIndex
 
 _TYPES = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
 
@@ -25,3 +29,15 @@ def check_least(name: str, value: int | None, least: int) -> None:
     """Refuse a number that is too small."""
     if value is not None and value < least:
         raise UsageError(f"{name}={value}: expected {least} or more")
+
+
+def check_index(field: str, kind: PayloadIndex) -> None:
+    """Refuse a payload index of a `meta` field that there cannot be.
+
+    Raises:
+        UsageError: For a name that no field can have, or a kind that there is not.
+    """
+    check_field(field)
+    if kind not in get_args(PayloadIndex):
+        kinds = ", ".join(get_args(PayloadIndex))
+        raise UsageError(f"'{field}' cannot have an index of kind {kind!r}: expected {kinds}")

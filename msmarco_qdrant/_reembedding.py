@@ -99,7 +99,6 @@ class Reembedding:
         self._check = check
         self._source = store.collection(copying.source)
         self._target = store.collection(copying.target)
-        self._stage: ReembedStage = "copy"
         self._outcome = Outcome()
 
     def run(self) -> Outcome:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from os import PathLike
-from typing import Protocol, get_args
+from typing import Protocol
 
+from msmarco_qdrant._checking import check_index
 from msmarco_qdrant._ingest_binding import Binding, bind
 from msmarco_qdrant._ingest_run import Run
 from msmarco_qdrant._ingest_steps import Target
@@ -36,7 +37,6 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     UsageError,
 )
-from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.records import (
     Bm25Settings,
     EncoderCard,
@@ -323,8 +323,5 @@ def _indexed_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadInd
     if not isinstance(fields, Mapping):
         raise UsageError(f"payload_indexes maps fields to kinds, it is no {type(fields).__name__}")
     for name, kind in fields.items():
-        check_field(name)
-        if kind not in get_args(PayloadIndex):
-            kinds = ", ".join(get_args(PayloadIndex))
-            raise UsageError(f"'{name}' cannot have an index of kind {kind!r}: expected {kinds}")
+        check_index(name, kind)
     return {meta_key(name): kind for name, kind in fields.items()}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from msmarco_qdrant._bm25_rewriting import rewrite_sparse
-from msmarco_qdrant._checking import check_least, check_some, check_type
+from msmarco_qdrant._checking import check_index, check_least, check_some, check_type
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import check_field
@@ -211,12 +211,7 @@ class AddPayloadIndex:
     kind: PayloadIndex
 
     def __post_init__(self) -> None:
-        check_field(self.field)
-        if self.kind not in get_args(PayloadIndex):
-            raise UsageError(
-                f"'{self.field}' cannot have an index of kind {self.kind!r}: expected "
-                f"{', '.join(get_args(PayloadIndex))}"
-            )
+        check_index(self.field, self.kind)
 
     def cost(self, target: Target) -> str:
         """How many payloads are read."""

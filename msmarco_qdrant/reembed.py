@@ -101,10 +101,9 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     with _locked(store, collection) as check:
         found = read_generations(store, collection)
         if found.copying is None and _holds(found, new.card):
+            # What it was copied from is gone, or it would be under way.
             live = Generation(found.live, found.metadata)
-            _keep(
-                store, live, replace(live.metadata, copied_from=None), check
-            )  # its source is gone
+            _keep(store, live, replace(live.metadata, copied_from=None), check)
             there = Copying(found.live, found.live, found.metadata, is_swapped=True)
             return _report(store, found, there, Outcome(), started)
         copying = prepare_shadow(store, found, new.card, check)

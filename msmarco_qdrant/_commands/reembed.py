@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,7 @@ from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.reports import Comparison, ReembedProgress, ReembedReport
+    from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.stores import Store
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -94,22 +96,17 @@ def reembed(  # noqa: PLR0913  # one for each option
     settings = settings_with(
         store=store, collection=collection, backend=backend, device=device, precision=precision
     )
-    with opened(settings) as place, ended_in_order(), _shown("new") as progress:
-        report = reembed_collection(
-            place,
-            settings.collection,
-            model=model,
-            encoder_options=settings.encoder_options,
-            source=sources or None,
-            load_old=lambda card: encoder_of(
-                settings.collection, card, old_model, settings.encoder_options
-            ),
-            allow_rejects=allow_rejects,
-            allow_worse=allow_worse,
-            on_progress=progress,
-        )
-        goes_back = place.metadata(report.new).previous == report.old
-    _tell(report, as_json=as_json, goes_back=goes_back)
+    change = partial(
+        reembed_collection,
+        model=model,
+        source=sources or None,
+        load_old=lambda card: encoder_of(
+            settings.collection, card, old_model, settings.encoder_options
+        ),
+        allow_rejects=allow_rejects,
+        allow_worse=allow_worse,
+    )
+    _do(change, settings, "new", as_json=as_json)
 
 
 @click.command()
@@ -140,18 +137,10 @@ def rollback(  # noqa: PLR0913  # one for each option
     settings = settings_with(
         store=store, collection=collection, backend=backend, device=device, precision=precision
     )
-    with opened(settings) as place, ended_in_order(), _shown("older") as progress:
-        report = rollback_collection(
-            place,
-            settings.collection,
-            model=model,
-            encoder_options=settings.encoder_options,
-            allow_rejects=allow_rejects,
-            allow_worse=allow_worse,
-            on_progress=progress,
-        )
-        goes_back = place.metadata(report.new).previous == report.old
-    _tell(report, as_json=as_json, goes_back=goes_back)
+    change = partial(
+        rollback_collection, model=model, allow_rejects=allow_rejects, allow_worse=allow_worse
+    )
+    _do(change, settings, "older", as_json=as_json)
 
 
 @click.command()
@@ -202,6 +191,21 @@ def _told_apart(place: Store, collection: str) -> Mapping[str, str]:
         f"{', not filled yet' if other.physical == filled else ''})"
         for other in found.others
     }
+
+
+def _do(
+    change: Callable[..., ReembedReport], settings: Settings, which: str, *, as_json: bool
+) -> None:
+    """Change the model of the settings' collection, and tell what was done."""
+    with opened(settings) as place, ended_in_order(), _shown(which) as progress:
+        report = change(
+            place,
+            settings.collection,
+            encoder_options=settings.encoder_options,
+            on_progress=progress,
+        )
+        goes_back = place.metadata(report.new).previous == report.old
+    _tell(report, as_json=as_json, goes_back=goes_back)
 
 
 @contextmanager
