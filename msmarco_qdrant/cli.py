@@ -21,6 +21,7 @@ from msmarco_qdrant._commands.migrate import migrate
 from msmarco_qdrant._commands.models import models
 from msmarco_qdrant._commands.passages import delete, export, get
 from msmarco_qdrant._commands.search import search
+from msmarco_qdrant._commands.serve import serve
 from msmarco_qdrant._version import __version__
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 
@@ -37,7 +38,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(ingest, encode, search, evaluate, get, delete, export),
+    *(ingest, encode, search, evaluate, get, delete, export, serve),
     *(collections, info, optimize, migrate, drop),
     *(models, quickstart),
 ):

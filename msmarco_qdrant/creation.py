@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from msmarco_qdrant._version import __version__
-from msmarco_qdrant.errors import CollectionNotFoundError, UsageError
+from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, UsageError
 from msmarco_qdrant.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.records import (
     Bm25Settings,
@@ -57,6 +57,31 @@ def create_collection(
     metadata = create_physical(store, plan, load_migrations())
     store.set_alias(name, plan.physical)
     return metadata
+
+
+def create_if_missing(
+    store: Store,
+    name: str,
+    encoder: EncoderCard,
+    bm25: Bm25Settings,
+    storage: StorageSettings | None = None,
+    payload_indexes: Mapping[str, PayloadIndex] | None = None,
+) -> None:
+    """Create a collection as `create_collection` does, unless another process has just done so.
+
+    Which encoder that one was for is the caller's to look at.
+
+    Raises:
+        UsageError: If the name cannot be a collection's.
+        UnsupportedError: If the engine cannot quantise and was asked to.
+    """
+    with store.lock():
+        try:
+            if name not in store.aliases():
+                create_collection(store, name, encoder, bm25, storage, payload_indexes)
+        except SchemaError:
+            if name not in store.aliases():  # else another process has finished it meanwhile
+                raise
 
 
 def create_physical(

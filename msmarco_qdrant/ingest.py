@@ -23,7 +23,7 @@ from msmarco_qdrant._ingest_run import Run
 from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.corpus import as_rows
-from msmarco_qdrant.creation import check_collection_name, create_collection
+from msmarco_qdrant.creation import check_collection_name, create_if_missing
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import check_same, encoder_of
 from msmarco_qdrant.encoding.options import EncoderOptions
@@ -33,7 +33,6 @@ from msmarco_qdrant.errors import (
     ModelMismatchError,
     MsmarcoQdrantError,
     PruneRefusedError,
-    SchemaError,
     StoreNotFoundError,
     UsageError,
 )
@@ -271,15 +270,7 @@ def _open_target(
         sparse = Bm25Encoder(bm25 or Bm25Settings())
         card, encoder = load.for_new()
         opened = place.opened(stack, create=True)
-        with opened.lock():
-            try:
-                if name not in opened.aliases():
-                    create_collection(
-                        opened, name, card, sparse.settings, place.storage, place.indexes
-                    )
-            except SchemaError:
-                if name not in opened.aliases():  # else another process has just finished it
-                    raise
+        create_if_missing(opened, name, card, sparse.settings, place.storage, place.indexes)
         # Another may have made it meanwhile, for another model or without these indexes.
         binding = bind(opened, name)
         check_same(name, binding.metadata.encoder, card)

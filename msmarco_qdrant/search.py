@@ -114,7 +114,7 @@ class SearchClient:
                 opened,
                 collection,
                 encoder,
-                reranker=_loaded(reranker, encoder_options),
+                reranker=reranker_of(reranker, encoder_options),
                 owns_store=owns_store,
                 load_encoder=load_encoder
                 or partial(encoder_of, collection, model=None, options=encoder_options),
@@ -278,7 +278,7 @@ def _encoder_by_now(
             return encoder
 
 
-def _loaded(
+def reranker_of(
     reranker: str | PathLike[str] | Reranker | None, options: EncoderOptions | None
 ) -> Reranker | None:
     """A cross-encoder, loaded if it is given by name, to run as the encoder does."""

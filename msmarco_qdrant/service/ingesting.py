@@ -13,7 +13,7 @@ from msmarco_qdrant.service.spool import Spool
 
 
 class SpoolIngester:
-    """Takes batches for a spool, and asks it; see `Ingester`.
+    """Takes batches for a spool, and asks it; see `Ingester`. Made in the app's event loop.
 
     Args:
         spool: Where batches are kept; it stays the caller's.
@@ -21,17 +21,17 @@ class SpoolIngester:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def accept(self, operations: Sequence[Operation]) -> str:
         """Put operations on disk for good, as one batch."""
-        if self._closed:
+        if self._closed.is_set():
             raise DoorsClosedError("the sidecar is being shut down: nothing was accepted")
         return self._spool.accept(_rows(operations))
 
     def close(self) -> None:
-        """Take nothing in any more."""
-        self._closed = True
+        """Take nothing in any more, and let nobody wait."""
+        self._closed.set()
 
     def state(self, batch: str) -> BatchState | None:
         """How far a batch is."""
@@ -42,8 +42,17 @@ class SpoolIngester:
         outcome = await asyncio.to_thread(self._spool.outcome, batch)
         if outcome is None:
             raise SpoolError(f"the batch {batch} is not in the spool any more")
-        # shielded: others may wait for the same batch
-        return await asyncio.shield(asyncio.wrap_future(outcome))
+        ended = asyncio.wrap_future(outcome)
+        closed = asyncio.create_task(self._closed.wait())
+        either: set[asyncio.Future[Any]] = {ended, closed}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                raise DoorsClosedError(f"the sidecar is being shut down; the batch {batch} is kept")
+            return ended.result()
+        finally:
+            closed.cancel()
+            ended.cancel()
 
     def backlog(self) -> Backlog:
         """What waits."""

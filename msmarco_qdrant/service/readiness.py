@@ -1,0 +1,80 @@
+"""Whether a sidecar can do its work: models, store, migrations, worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from msmarco_qdrant.errors import CollectionNotFoundError, MsmarcoQdrantError
+from msmarco_qdrant.migrate import MigrationStatus, migration_status
+from msmarco_qdrant.service.opening import Opening
+from msmarco_qdrant.service.ports import Check
+from msmarco_qdrant.service.running import Running
+
+_OK = ""
+
+
+class SidecarReadiness:
+    """Asks everything that the sidecar needs; see `Readiness`. Of one event loop.
+
+    Args:
+        collection: The collection's name.
+        opening: What opens the rest.
+        running: What runs once that is done, None before.
+        within_s: Seconds in which the store has to answer.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        opening: Opening,
+        running: Callable[[], Running | None],
+        *,
+        within_s: float,
+    ) -> None:
+        self._collection = collection
+        self._opening = opening
+        self._running = running
+        self._within_s = within_s
+        self._looking: asyncio.Task[Sequence[Check]] | None = None
+
+    async def checks(self) -> Sequence[Check]:
+        """The model, the store, the migrations and the worker."""
+        running = self._running()
+        if running is None:
+            return self._checks_before()
+        worker = Check("worker", _OK if running.worker.alive else "has ended: see the log")
+        return [Check("model"), *await self._look(running), worker]
+
+    def _checks_before(self) -> Sequence[Check]:
+        if self._opening.stage == "store":
+            return [Check("model", "waits for the store"), Check("store", "is not reached yet")]
+        return [Check("model", "is being loaded"), Check("store")]
+
+    async def _look(self, running: Running) -> Sequence[Check]:
+        """Ask the store; one question at a time, however many ask for its answer."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(asyncio.to_thread(self._asked, running))
+        try:
+            async with asyncio.timeout(self._within_s):
+                return await asyncio.shield(self._looking)
+        except TimeoutError:
+            return [Check("store", f"has not answered within {self._within_s:g} s")]
+
+    def _asked(self, running: Running) -> Sequence[Check]:
+        store = running.opened.searching
+        try:
+            status = migration_status(store, self._collection)
+            running.counted.passages = store.collection(status.physical).info().points
+        except CollectionNotFoundError:
+            return [Check("store"), Check("migrations", "there is no collection")]
+        except MsmarcoQdrantError:  # what it says may name a place
+            return [Check("store", "does not answer")]
+        return [Check("store"), Check("migrations", _told(status))]
+
+
+def _told(status: MigrationStatus) -> str:
+    pending = [migration.name for migration in status.pending]
+    told = [f"pending: {', '.join(pending)}"] if pending else []
+    told += [f"unknown: {', '.join(status.unknown)}"] if status.unknown else []
+    return "; ".join(told)

@@ -1,0 +1,255 @@
+"""The sidecar, put together: what takes passages in, what writes them, what searches and tells.
+
+It listens and takes batches in at once. The store and the models are opened meanwhile; then it
+searches, and works off what was taken in. When it is stopped it closes the doors first, finishes
+the batch in hand or gives it back, and ends when every request has its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
+from typing import TypeVar, get_args
+
+from msmarco_qdrant._version import __version__
+from msmarco_qdrant.async_search import AsyncSearchClient
+from msmarco_qdrant.search_records import SearchMode
+from msmarco_qdrant.service.app import create_app
+from msmarco_qdrant.service.http_server import HttpServer, listen, url_of
+from msmarco_qdrant.service.inbox import Inbox
+from msmarco_qdrant.service.ingesting import SpoolIngester
+from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.models import ModelSource, NamedModels, SharedModels
+from msmarco_qdrant.service.opening import Opened, Opening
+from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.parts import Parts
+from msmarco_qdrant.service.readiness import SidecarReadiness
+from msmarco_qdrant.service.running import Running
+from msmarco_qdrant.service.security import is_loopback
+from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.service.worker import Worker, WorkerSettings
+
+_T = TypeVar("_T")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_log = logging.getLogger(__name__)
+
+
+class Sidecar:
+    """One process that ingests and searches one collection, by HTTP and from an inbox.
+
+    Args:
+        options: What it is told.
+        models: What loads the models; by default by their names.
+        on_listening: Called with its URL when it takes passages in.
+
+    Attributes:
+        left_behind: Whether, after `run`, a thread is still busy in a model or an engine. Nothing
+            is lost by ending the process without it.
+    """
+
+    def __init__(
+        self,
+        options: SidecarOptions,
+        models: ModelSource | None = None,
+        *,
+        on_listening: Callable[[str], None] = lambda _url: None,
+    ) -> None:
+        self._options = options
+        self._models = SharedModels(models or NamedModels(options))
+        self._opening = Opening(options, self._models)
+        self._on_listening = on_listening
+        self._running: Running | None = None
+        self.left_behind = False
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until it is cancelled.
+
+        Raises:
+            UsageError: If the port cannot be had.
+            SpoolError: If the spool cannot be used, or another process uses it.
+            SourceError: If the inbox cannot be.
+            StoreError: If the store cannot be used, and waiting would not help.
+            ModelError: If a model cannot be loaded.
+        """
+        options = self._options
+        with ExitStack() as stack:
+            listening = stack.enter_context(closing(listen(options.host, options.port)))
+            spool = stack.enter_context(
+                Spool.open(
+                    options.spool,
+                    max_bytes=options.spool_bytes,
+                    max_batches=options.spool_batches,
+                )
+            )
+            inbox = Inbox(options.inbox, spool) if options.inbox else None
+            if inbox is not None:
+                await asyncio.to_thread(inbox.sweep)  # what was on its way in comes first
+                inbox.start()
+                stack.callback(inbox.stop)
+            await self._serve(listening, spool)
+
+    # ---- from the start to the end ---------------------------------------------------------
+
+    async def _serve(self, listening: socket.socket, spool: Spool) -> None:
+        ingester = SpoolIngester(spool)
+        metrics = Metrics(ingester.backlog)
+        grace_s = self._options.grace_s
+        server = HttpServer(create_app(self._parts(ingester, metrics)), grace_s=grace_s)
+        stopping = asyncio.Event()
+        with _on_signals(stopping.set):
+            serving = asyncio.create_task(server.serve([listening]))
+            starting = asyncio.create_task(self._start(spool, metrics))
+            self._tell_listening(url_of(listening))
+            try:
+                await _until(stopping, serving, starting)
+            finally:
+                _log.info("the doors are closed")
+                ingester.close()
+                server.stop()
+                await asyncio.gather(serving, self._stop_working(starting))
+                if self._running is not None and not self.left_behind:
+                    await self._running.close()
+
+    async def _start(self, spool: Spool, metrics: Metrics) -> None:
+        """Open everything, then search and work."""
+        opened = await asyncio.wrap_future(_in_thread(self._opening.run, "opening"))
+        with ExitStack() as stack:
+            stack.callback(opened.close)
+            client = await AsyncSearchClient.open(
+                opened.searching,
+                collection=self._options.collection,
+                encoder=opened.encoder,
+                reranker=opened.reranker,
+                load_encoder=self._models.of,
+            )
+            await _warm_up(client)
+            stack.pop_all()
+        worker = self._worker(spool, opened, metrics)
+        self._running = Running(self._options.collection, opened, client, worker)
+        info = self._info(client)
+        metrics.tell(info)
+        _log.info("ready", extra={"fields": info})
+        worker.start()
+
+    async def _stop_working(self, starting: asyncio.Task[None]) -> None:
+        """End what opens, and then what works."""
+        self._opening.stop()
+        grace_s = self._options.grace_s
+        done, _ = await asyncio.wait({starting}, timeout=grace_s)
+        if not done:
+            self.left_behind = True
+            starting.cancel()
+        elif self._running is not None:
+            self.left_behind = not await self._running.stop_working(grace_s)
+        elif not starting.cancelled():
+            starting.exception()  # `run` raises it, unless it was to end before
+
+    # ---- its parts -------------------------------------------------------------------------
+
+    def _parts(self, ingester: SpoolIngester, metrics: Metrics) -> Parts:
+        options = self._options
+        readiness = SidecarReadiness(
+            options.collection,
+            self._opening,
+            lambda: self._running,
+            within_s=0.8 * options.limits.checks_s,
+        )
+        return Parts(
+            ingester,
+            lambda: self._running.client if self._running else None,
+            readiness,
+            metrics,
+            options.tokens,
+            options.limits,
+            about=lambda: self._running.about if self._running else None,
+        )
+
+    def _worker(self, spool: Spool, opened: Opened, metrics: Metrics) -> Worker:
+        return Worker(
+            spool,
+            opened.writing,
+            opened.encoder,
+            WorkerSettings(self._options.collection),
+            reload=lambda _name, card: self._models.of(card),
+        )
+
+    def _info(self, client: AsyncSearchClient) -> dict[str, str]:
+        card = client.metadata.encoder
+        return {
+            "version": __version__,
+            "collection": self._options.collection,
+            "model": card.model,
+            "dimension": str(card.dimension),
+        }
+
+    def _tell_listening(self, url: str) -> None:
+        open_to = "whoever has a token"
+        if is_loopback(self._options.host):
+            open_to = "this machine"
+        _log.info("listening on %s, for %s", url, open_to, extra={"fields": {"url": url}})
+        self._on_listening(url)
+
+
+async def _warm_up(client: AsyncSearchClient) -> None:
+    """Do now what happens once, so that no caller waits for it: in the models, and in the code."""
+    await client.warm_up()
+    for mode in get_args(SearchMode):
+        await client.search("warm up", mode=mode, limit=1)
+
+
+async def _until(stopping: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+    """Return when it is to stop; raise what one of the tasks raises before that."""
+    asked = asyncio.create_task(stopping.wait())
+    waiting: set[asyncio.Task[bool] | asyncio.Task[None]] = {asked, *tasks}
+    try:
+        while not asked.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        asked.cancel()
+
+
+@contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let the first signal stop it in order; a second one ends the process as it does usually."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def leave_alone() -> None:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+    def once() -> None:
+        leave_alone()
+        stop()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, once)
+    try:
+        yield
+    finally:
+        leave_alone()
+
+
+def _in_thread(function: Callable[[], _T], name: str) -> Future[_T]:
+    """Call a function in a thread that does not keep the process from ending."""
+    future: Future[_T] = Future()
+    future.set_running_or_notify_cancel()  # so that nobody cancels it
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as exc:  # noqa: BLE001  # whoever waits for it raises it
+            future.set_exception(exc)
+
+    threading.Thread(target=call, name=name, daemon=True).start()
+    return future

@@ -1,0 +1,60 @@
+"""A sidecar without a model to load, in a process of its own, for tests that kill it.
+
+Usage: python -m tests.service.serve_program STORE SPOOL [INBOX]
+
+Its URL is the first line of its standard output; its log goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from msmarco_qdrant.encoding import Encoder, Reranker
+from msmarco_qdrant.records import EncoderCard
+from msmarco_qdrant.service.logs import configure_logs
+from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.sidecar import Sidecar
+from msmarco_qdrant.stores import Connection
+from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+
+
+class CostlessModels:
+    """Models that cost nothing."""
+
+    def new(self) -> Encoder:
+        """The one that there is."""
+        return CostlessEncoder()
+
+    def of(self, card: EncoderCard) -> Encoder:  # noqa: ARG002
+        """The same."""
+        return CostlessEncoder()
+
+    def reranker(self) -> Reranker | None:
+        """One that costs nothing, too."""
+        return CostlessReranker()
+
+
+def options_of(store: str, spool: str, inbox: str | None = None) -> SidecarOptions:
+    """Any port; a store that is away is told of soon."""
+    return SidecarOptions(
+        store=store,
+        spool=Path(spool),
+        inbox=Path(inbox) if inbox else None,
+        port=0,
+        connection=Connection(timeout_s=5.0, retry_s=1.0),
+    )
+
+
+def main(*arguments: str) -> None:
+    """Serve until it is stopped."""
+    configure_logs("info")
+    sidecar = Sidecar(
+        options_of(*arguments), CostlessModels(), on_listening=lambda url: print(url, flush=True)
+    )
+    asyncio.run(sidecar.run())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

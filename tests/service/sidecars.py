@@ -1,0 +1,123 @@
+"""A whole sidecar in a thread of the test, over models that cost nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from msmarco_qdrant.encoding import Encoder, Reranker
+from msmarco_qdrant.records import EncoderCard
+from msmarco_qdrant.service.models import ModelSource
+from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.sidecar import Sidecar
+from msmarco_qdrant.stores import Connection
+from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+
+QUICK = Connection(timeout_s=5.0, retry_s=0.5)
+TIMEOUT_S = 60.0
+
+
+@dataclass
+class CountedModels:
+    """Models that cost nothing; how often each was loaded."""
+
+    encoders: tuple[CostlessEncoder, ...] = (CostlessEncoder(),)
+    loaded: list[str] = field(default_factory=list)
+    let: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.let.set()
+
+    def new(self) -> Encoder:
+        """The first of them."""
+        return self.of(self.encoders[0].card)
+
+    def of(self, card: EncoderCard) -> Encoder:
+        """The one of that card, once it may be loaded."""
+        self.let.wait(TIMEOUT_S)
+        self.loaded.append(card.model)
+        return next(one for one in self.encoders if one.card.fingerprint == card.fingerprint)
+
+    def reranker(self) -> Reranker | None:
+        """One that costs nothing, too."""
+        return CostlessReranker()
+
+
+def options_in(folder: Path, store: str | None = None, **more: Any) -> SidecarOptions:
+    """A sidecar's options: a spool in a folder, and a store there if none is given."""
+    return SidecarOptions(
+        store=store or str(folder / "store"),
+        spool=folder / "spool",
+        port=0,
+        connection=QUICK,
+        **more,
+    )
+
+
+@contextmanager
+def sidecar_client(
+    options: SidecarOptions, models: ModelSource | None = None
+) -> Iterator[httpx.Client]:
+    """A sidecar that runs meanwhile, and a client that asks it."""
+    url: Future[str] = Future()
+    sidecar = Sidecar(options, models or CountedModels(), on_listening=url.set_result)
+    stop: list[Any] = []
+
+    async def main() -> None:
+        task = asyncio.create_task(sidecar.run())
+        stop.extend((asyncio.get_running_loop(), task))
+        with suppress(asyncio.CancelledError):
+            await task
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as exc:  # noqa: BLE001  # raised where it is waited for
+            ended.set_exception(exc)
+            if not url.done():
+                url.set_exception(exc)
+        else:
+            ended.set_result(None)
+
+    ended: Future[None] = Future()
+    thread = threading.Thread(target=run, name="sidecar")
+    thread.start()
+    try:
+        with httpx.Client(base_url=url.result(TIMEOUT_S), timeout=TIMEOUT_S) as client:
+            yield client
+    finally:
+        if not ended.done():
+            loop, task = stop
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+        ended.result(0)
+
+
+def put(client: httpx.Client, *passages: dict[str, Any], wait: bool = True) -> httpx.Response:
+    """Post passages; by default the answer comes when they are searchable."""
+    return client.post("/passages", params={"wait": wait}, json=list(passages))
+
+
+def pids_of(client: httpx.Client, phrase: str, **options: Any) -> list[str]:
+    """What a search finds, the best first."""
+    answer = client.post("/search", json={"phrase": phrase, **options})
+    assert 200 == answer.status_code, answer.text
+    return [hit["pid"] for hit in answer.json()["hits"]]
+
+
+def wait_until_ready(client: httpx.Client) -> dict[str, Any]:
+    """Ask `/readyz` until it says yes; each answer takes its time, so nothing has to sleep."""
+    answer = client.get("/readyz")
+    while 200 != answer.status_code:
+        answer = client.get("/readyz")
+    told: dict[str, Any] = answer.json()
+    return told

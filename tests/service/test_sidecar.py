@@ -1,0 +1,231 @@
+"""The whole sidecar: what it does from its start to its end, and when something is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.errors import (
+    MsmarcoQdrantError,
+    SpoolError,
+    StoreCorruptError,
+    UsageError,
+)
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.records import Passage
+from msmarco_qdrant.reembed import reembed_collection
+from msmarco_qdrant.service.opening import Opening, OpeningStoppedError
+from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.security import Tokens
+from msmarco_qdrant.service.sidecar import Sidecar
+from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.loopback import LoopbackServer
+
+from .sidecars import (
+    CountedModels,
+    options_in,
+    pids_of,
+    put,
+    sidecar_client,
+    wait_until_ready,
+)
+
+LONDON = {"pid": "1", "text": "london is big"}
+PARIS = {"pid": "2", "text": "paris is on the seine", "meta": {"river": "seine"}}
+TOKEN = "t" * 16
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # which is refused
+
+
+def test_from_nothing_to_answers_and_on_after_the_end(tmp_path: Path) -> None:
+    """The collection is made, passages are searchable when the answer says so, and stay."""
+    options = options_in(tmp_path)
+    with sidecar_client(options) as client:
+        wait_until_ready(client)
+        assert [] == pids_of(client, "london")
+        told = put(client, LONDON, PARIS).json()
+        assert ("done", 2) == (told["state"], told["written"])
+        for mode in ("dense", "bm25", "hybrid"):
+            assert "1" == pids_of(client, "london is big", mode=mode)[0]
+        assert 200 == client.delete("/passages/1", params={"wait": True}).status_code
+        assert ["2"] == pids_of(client, "london is big")
+    with sidecar_client(options) as client:
+        wait_until_ready(client)
+        assert ["2"] == pids_of(client, "paris", filter={"river": "seine"})
+        assert 2 == put(client, LONDON, PARIS).json()["unchanged"] + 1
+
+
+def test_what_was_accepted_without_a_store_is_written_when_it_comes(tmp_path: Path) -> None:
+    """A server that is away at the start: batches are taken, and the rest says what is missing."""
+    with LoopbackServer() as server:
+        server.stop()
+        with sidecar_client(options_in(tmp_path, server.url)) as client:
+            assert {"status": "ok"} == client.get("/healthz").json()
+            ready = client.get("/readyz")
+            assert (503, "5") == (ready.status_code, ready.headers["retry-after"])
+            assert "is not reached yet" == ready.json()["checks"]["store"]
+            accepted = put(client, LONDON, wait=False)
+            assert (202, 1) == (accepted.status_code, accepted.json()["accepted"])
+            search = client.post("/search", json={"phrase": "london"})
+            assert (503, True) == (search.status_code, "retry-after" in search.headers)
+            server.start()
+            assert 200 == put(client, PARIS).status_code
+            assert {"1", "2"} == set(pids_of(client, "london"))
+
+
+def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    """Nothing that was accepted is lost; searches and `/readyz` say it meanwhile."""
+    with LoopbackServer() as server, sidecar_client(options_in(tmp_path, server.url)) as client:
+        wait_until_ready(client)
+        put(client, LONDON)
+        server.stop()
+        batch = put(client, PARIS, wait=False).json()["batch"]
+        search = client.post("/search", json={"phrase": "london"})
+        assert (503, "store-unavailable") == (search.status_code, search.json()["type"][-17:])
+        assert "does not answer" == client.get("/readyz").json()["checks"]["store"]
+        assert client.get(f"/batches/{batch}").json()["state"] in ("queued", "working")
+        server.start()
+        assert 200 == client.delete("/passages/1", params={"wait": True}).status_code
+        assert "done" == client.get(f"/batches/{batch}").json()["state"]
+        assert ["2"] == pids_of(client, "london")
+        wait_until_ready(client)
+
+
+def test_an_end_in_the_middle(tmp_path: Path) -> None:
+    """Whoever waits for a batch is told that it is on disk; it is done after the next start."""
+    with LoopbackServer() as server:
+        options = options_in(tmp_path, server.url, grace_s=0)
+        with sidecar_client(options) as client:
+            wait_until_ready(client)
+            server.stop()
+            accepted = put(client, LONDON, wait=False).json()["batch"]
+        assert 1 == len([*(tmp_path / "spool" / "incoming").iterdir()])
+        server.start()
+        with sidecar_client(options) as client:
+            put(client, PARIS)
+            assert "done" == client.get(f"/batches/{accepted}").json()["state"]
+            assert {"1", "2"} == set(pids_of(client, "london"))
+
+
+def test_the_model_is_loaded_once_and_again_after_a_change(tmp_path: Path) -> None:
+    """Writing and searching share it; a re-embedding meanwhile brings the new one."""
+    models = CountedModels((CostlessEncoder(), CostlessEncoder(128, salt="new")))
+    old, new = models.encoders
+    with (
+        LoopbackServer() as server,
+        sidecar_client(options_in(tmp_path, server.url), models) as client,
+    ):
+        wait_until_ready(client)
+        put(client, LONDON)
+        assert [old.card.model] == models.loaded
+        with closing(open_store(server.url)) as store:
+            reembed_collection(store, "msmarco", encoder=new, load_old=lambda _card: old)
+        put(client, PARIS)
+        assert {"1", "2"} == set(pids_of(client, "london"))
+        assert [old.card.model, new.card.model] == models.loaded
+        assert new.card.model == client.get("/status").json()["model"]["name"]
+
+
+def test_not_ready_before_the_model(tmp_path: Path) -> None:
+    """`/readyz` says what is missing, searches are told to come back."""
+    models = CountedModels()
+    models.let.clear()
+    with closing(open_store(tmp_path / "store", create=True)) as store:
+        ingest_passages([Passage("1", "text")], store, encoder=models.encoders[0], optimize=False)
+    with sidecar_client(options_in(tmp_path), models) as client:
+        try:
+            while "store" in (told := client.get("/readyz").json()["detail"]):
+                pass
+            assert "Not ready yet: model." == told
+            assert 503 == client.post("/search", json={"phrase": "london"}).status_code
+        finally:
+            models.let.set()
+        wait_until_ready(client)
+
+
+def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
+    """Pending and unknown migrations are named."""
+    with LoopbackServer() as server:
+        with closing(open_store(server.url)) as store:
+            ingest_passages(
+                [Passage("1", "text")], store, encoder=CostlessEncoder(), optimize=False
+            )
+            metadata = store.metadata("msmarco")
+            store.put_metadata(
+                "msmarco__0001",
+                replace(metadata, migrations=(metadata.migrations[0], "0099_of_tomorrow")),
+            )
+        with sidecar_client(options_in(tmp_path, server.url)) as client:
+            while "migrations" not in (checks := client.get("/readyz").json()["checks"]):
+                pass
+            told = "pending: 0002_payload_indexes; unknown: 0099_of_tomorrow"
+            assert told == checks["migrations"]
+
+
+def test_what_waiting_would_not_mend_ends_it(tmp_path: Path) -> None:
+    """A spool in use, a port in use, something else where the store should be."""
+    options = options_in(tmp_path)
+    with Spool.open(options.spool), pytest.raises(SpoolError, match="in use by process"):
+        _run(options)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = replace(options, port=taken.getsockname()[1])
+        with pytest.raises(UsageError, match="pass another --port"):
+            _run(busy)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "novel.txt").write_text("It was a dark and stormy night")
+    with pytest.raises(StoreCorruptError):
+        _run(options)
+
+
+def _run(options: SidecarOptions) -> None:
+    asyncio.run(Sidecar(options, CountedModels()).run())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"host": EVERYWHERE}, "MSMARCO_QDRANT_READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN"),
+        ({"host": EVERYWHERE, "tokens": Tokens(read=TOKEN)}, "set MSMARCO_QDRANT_WRITE_TOKEN"),
+        ({"inbox": Path("there/spool/inbox")}, "a directory of its own"),
+        ({"inbox": Path("there/spool")}, "a directory of its own"),
+        ({"inbox": Path("there")}, "a directory of its own"),
+        ({"grace_s": -1}, "expected 0 or more seconds"),
+        ({"collection": "../up"}, "'../up'"),
+        ({"store": ":memory:"}, "a directory or the URL of a server"),
+    ],
+)
+def test_options_that_cannot_be(wrong: dict[str, Any], told: str) -> None:
+    """Each is refused before anything is opened, and says what to do."""
+    with pytest.raises(UsageError, match=told.replace(".", r"\.")):
+        options_in(Path("there"), **wrong)
+
+
+def test_an_opening_that_is_stopped(tmp_path: Path) -> None:
+    """It does not wait for a store that is away."""
+    with LoopbackServer() as server:
+        url = server.url
+    opening = Opening(options_in(tmp_path, url), CountedModels())
+    opening.stop()
+    with pytest.raises(OpeningStoppedError) as caught:
+        opening.run()
+    assert isinstance(caught.value, MsmarcoQdrantError)
+
+
+def test_files_of_the_inbox_come_in_before_anything_else(tmp_path: Path) -> None:
+    """What lay there at the start, and what comes later."""
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "first.tsv").write_text("1\told\n")
+    with sidecar_client(options_in(tmp_path, inbox=inbox)) as client:
+        put(client, LONDON)
+        wait_until_ready(client)
+        found = client.post("/search", json={"phrase": "london"}).json()["hits"]
+        assert [("1", "london is big")] == [(hit["pid"], hit["text"]) for hit in found]
+        assert [] == [*inbox.iterdir()]
