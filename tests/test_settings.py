@@ -15,7 +15,7 @@ from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import StorageSettings
-from msmarco_qdrant.settings import Settings, load_settings
+from msmarco_qdrant.settings import SidecarSettings, load_settings, load_sidecar_settings
 from msmarco_qdrant.stores import NO_SETTINGS, Connection
 
 HIDDEN = "hunter2"
@@ -48,6 +48,21 @@ GOOD: list[tuple[str, str, Any]] = [
     ("precision", "int8", "int8"),
     ("cached_queries", "0", 0),
     ("data", "/data", Path("/data")),
+    ("host", "0.0.0.0", "0.0.0.0"),  # noqa: S104
+    ("port", "0", 0),
+    ("port", "65535", 65535),
+    ("read_token", HIDDEN, SecretStr(HIDDEN)),
+    ("write_token", HIDDEN, SecretStr(HIDDEN)),
+    ("spool", "/spool", Path("/spool")),
+    ("inbox", "/inbox", Path("/inbox")),
+    ("reranker", "ms-marco-MiniLM-L6-v2", "ms-marco-MiniLM-L6-v2"),
+    ("spool_bytes", "1", 1),
+    ("spool_batches", "1", 1),
+    ("body_bytes", "1024", 1024),
+    ("searches", "1", 1),
+    ("search_s", "0.5", 0.5),
+    ("grace_s", "0", 0.0),
+    ("log_level", "debug", "debug"),
 ]
 BAD = [
     ("max_line_bytes", "1023", "greater than or equal to 1024"),
@@ -73,6 +88,17 @@ BAD = [
     ("backend", "onnx", "'auto', 'torch' or 'openvino'"),
     ("precision", "fp8", "'float32', 'bfloat16', 'float16' or 'int8'"),
     ("cached_queries", "-1", "greater than or equal to 0"),
+    ("port", "-1", "greater than or equal to 0"),
+    ("port", "65536", "less than or equal to 65535"),
+    ("spool_bytes", "0", "greater than or equal to 1"),
+    ("spool_batches", "0", "greater than or equal to 1"),
+    ("body_bytes", "1023", "greater than or equal to 1024"),
+    ("searches", "0", "greater than or equal to 1"),
+    ("search_s", "0", "greater than 0"),
+    ("search_s", "inf", "finite number"),
+    ("grace_s", "-1", "greater than or equal to 0"),
+    ("grace_s", "nan", "finite number"),
+    ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
 ]
 
 
@@ -83,7 +109,7 @@ def variable(name: str) -> str:
 
 def test_every_setting_is_tested_here() -> None:
     """A new one needs a row."""
-    assert set(Settings.model_fields) == {name for name, _, _ in GOOD}
+    assert set(SidecarSettings.model_fields) == {name for name, _, _ in GOOD}
 
 
 def test_without_an_environment_the_defaults_stand() -> None:
@@ -105,17 +131,17 @@ def test_a_variable_is_read(
 ) -> None:
     """From the environment, in upper or lower case."""
     monkeypatch.setenv(variable(name), text)
-    assert expected == getattr(load_settings({}), name)
+    assert expected == getattr(load_sidecar_settings({}), name)
     monkeypatch.delenv(variable(name))
     monkeypatch.setenv(variable(name).lower(), text)
-    assert expected == getattr(load_settings({}), name)
+    assert expected == getattr(load_sidecar_settings({}), name)
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), GOOD)
 def test_a_file_is_read(name: str, text: str, expected: object) -> None:
     """`.env` in the current directory, with other programs' variables beside it."""
     Path(".env").write_text(f"# mine\nOTHER=1\n{variable(name)}={text}\n", "utf-8")
-    assert expected == getattr(load_settings({}), name)
+    assert expected == getattr(load_sidecar_settings({}), name)
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
@@ -150,7 +176,7 @@ def test_a_bad_value_is_told_with_its_variable(
         given = {name: text}
     pattern = rf"a setting is wrong: {variable(name)}: .*{re.escape(message)}"
     with pytest.raises(UsageError, match=pattern):
-        load_settings(given)
+        load_sidecar_settings(given)
 
 
 def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +228,16 @@ def test_settings_cannot_be_changed() -> None:
 
 
 # ---- secrets ---------------------------------------------------------------------------------
+
+
+def test_the_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by repr, str, a dump or JSON."""
+    monkeypatch.setenv(variable("read_token"), HIDDEN)
+    monkeypatch.setenv(variable("write_token"), HIDDEN)
+    settings = load_sidecar_settings({})
+    assert (settings.read_token, settings.write_token) == (SecretStr(HIDDEN),) * 2
+    shown = [f"{settings} {settings!r} {settings.model_dump()}", settings.model_dump_json()]
+    assert [] == [text for text in shown if HIDDEN in text]
 
 
 def test_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

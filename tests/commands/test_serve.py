@@ -1,0 +1,92 @@
+"""`serve`, as a person or an orchestrator meets it; what it does is tested in tests/service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .running import command
+
+TOKEN = "t" * 16
+MODEL = ("--model", "all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
+def test_without_the_extra_it_says_what_to_install(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is opened."""
+    monkeypatch.setitem(sys.modules, package, None)
+    outcome = command("serve")
+    told = "Error: the sidecar needs the extra 'serve': pip install 'msmarco-qdrant[serve]'\n"
+    assert (2, "", told) == outcome
+    assert [] == [*Path.cwd().iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--port", "http"], "MSMARCO_QDRANT_PORT: Input should be a valid integer"),
+        (["--port", "70000"], "MSMARCO_QDRANT_PORT: Input should be less than or equal to 65535"),
+        (["--host", "192.0.2.1"], "set MSMARCO_QDRANT_READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN"),
+        (["--store", ":memory:"], "a store in memory ends with the command"),
+        (["--store", "localhost:6333"], "expected http://host:port"),
+        (["--inbox", "qdrant_spool/inbox"], "give each a directory of its own"),
+        (["--collection", "a b"], "'a b'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: list[str], told: str) -> None:
+    """With what to do instead."""
+    outcome = command("serve", *arguments)
+    assert (2, "") == (outcome.status, outcome.out)
+    assert told in outcome.err
+    assert 1 == len([line for line in outcome.err.splitlines() if not line.startswith("{")])
+
+
+def test_a_token_that_is_too_short_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the command that makes a better one."""
+    monkeypatch.setenv("MSMARCO_QDRANT_READ_TOKEN", "hunter2")
+    outcome = command("serve")
+    assert (2, True) == (outcome.status, "openssl rand -hex 32" in outcome.err)
+    assert "hunter2" not in outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    """Answers, logs JSON alone, and exits with 0 on SIGTERM and Control-C."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "msmarco_qdrant", "serve", "--port", "0", *MODEL],
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "MSMARCO_QDRANT_WRITE_TOKEN": TOKEN},
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            first = json.loads(process.stderr.readline())
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            with httpx.Client(base_url=first["url"], headers=headers, timeout=60.0) as client:
+                body = [{"pid": "1", "text": "the river thames flows through london"}]
+                told = client.post("/passages", params={"wait": True}, json=body).json()
+                assert ("done", 1) == (told["state"], told["written"])
+                answer = client.post("/search", json={"phrase": "a river"}).json()
+                assert ["1"] == [hit["pid"] for hit in answer["hits"]]
+            process.send_signal(number)
+            lines = process.stderr.read().splitlines()
+        finally:
+            process.kill()
+    assert 0 == process.returncode
+    assert "listening on" in first["message"]
+    assert "without tokens" not in first["message"]
+    messages = [json.loads(line)["message"] for line in lines]
+    assert "the doors are closed" in messages
+    assert TOKEN not in "".join(lines)
