@@ -139,16 +139,11 @@ def settings_with(**given: str | None) -> Settings:
     from msmarco_qdrant.settings import load_settings
 
     settings = load_settings({name: value for name, value in given.items() if value is not None})
-    refuse_memory(settings)
-    return settings
-
-
-def refuse_memory(settings: Settings) -> None:
-    """Refuse a store that nobody could use afterwards."""
     if settings.store == ":memory:":
         raise UsageError(
             "a store in memory ends with the command: pass a directory or the URL of a server"
         )
+    return settings
 
 
 def opened(settings: Settings) -> AbstractContextManager[Store]:

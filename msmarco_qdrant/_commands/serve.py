@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from msmarco_qdrant._commands.options import (
-    collection_option,
-    encoder_options,
-    refuse_memory,
-    store_option,
-)
+from msmarco_qdrant._commands.options import collection_option, encoder_options, store_option
 from msmarco_qdrant.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -80,7 +75,6 @@ def serve(**given: str | Path | None) -> int:
             raise MissingExtraError("the sidecar", "serve")
     texts = {name: str(value) for name, value in given.items() if value is not None}
     settings = load_sidecar_settings(texts)
-    refuse_memory(settings)
     return _run(_options(settings), settings.log_level)
 
 
@@ -88,7 +82,8 @@ def _run(options: SidecarOptions, log_level: str) -> int:
     from msmarco_qdrant.service.logs import configure_logs
     from msmarco_qdrant.service.sidecar import Sidecar
 
-    configure_logs(log_level)
+    told_to_nobody = (options.connection.api_key, options.tokens.read, options.tokens.write)
+    configure_logs(log_level, [secret for secret in told_to_nobody if secret])
     sidecar = Sidecar(options)
     asyncio.run(sidecar.run())
     if sidecar.left_behind:  # its thread would be in the way of an orderly end

@@ -13,7 +13,7 @@ from msmarco_qdrant.records import StorageSettings
 from msmarco_qdrant.service.limits import Limits
 from msmarco_qdrant.service.security import Tokens, check_binding
 from msmarco_qdrant.service.spool import MAX_BATCHES, MAX_BYTES
-from msmarco_qdrant.stores import NO_SETTINGS, Connection
+from msmarco_qdrant.stores import NO_SETTINGS, Connection, check_creatable
 
 PORT = 8080
 GRACE_S = 15.0
@@ -44,6 +44,7 @@ class SidecarOptions:
     Raises:
         UsageError: For what cannot be, or must not: listening where others reach the port, without
             tokens.
+        StoreError: If the store's directory cannot be made or written, or holds something else.
     """
 
     store: str
@@ -64,10 +65,7 @@ class SidecarOptions:
     storage: StorageSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.store == ":memory:":
-            raise UsageError(
-                "a store in memory ends with the sidecar: pass a directory or the URL of a server"
-            )
+        check_creatable(self.store, self.connection)
         check_binding(self.host, self.tokens)
         check_collection_name(self.collection)
         if self.grace_s < 0:

@@ -89,7 +89,6 @@ class Sidecar:
             )
             inbox = Inbox(options.inbox, spool) if options.inbox else None
             if inbox is not None:
-                await asyncio.to_thread(inbox.sweep)  # what was on its way in comes first
                 inbox.start()
                 stack.callback(inbox.stop)
             await self._serve(listening, spool)
@@ -115,6 +114,7 @@ class Sidecar:
                 await asyncio.gather(serving, self._stop_working(starting))
                 if self._running is not None and not self.left_behind:
                     await self._running.close()
+                _log.info("stopped")
 
     async def _start(self, spool: Spool, metrics: Metrics) -> None:
         """Open everything, then search and work."""

@@ -102,9 +102,20 @@ def sidecar_client(
         ended.result(0)
 
 
-def put(client: httpx.Client, *passages: dict[str, Any], wait: bool = True) -> httpx.Response:
-    """Post passages; by default the answer comes when they are searchable."""
-    return client.post("/passages", params={"wait": wait}, json=list(passages))
+def put(client: httpx.Client, *passages: dict[str, Any]) -> dict[str, Any]:
+    """Post passages; what their batch did, once they are searchable."""
+    answer = client.post("/passages", params={"wait": True}, json=list(passages))
+    return ended(client, answer)
+
+
+def ended(client: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
+    """What a batch did, asked for until it has ended, however long that takes."""
+    told: dict[str, Any] = answer.json()
+    while told.get("state") not in ("done", "failed"):
+        answer = client.get(f"/batches/{told['batch']}")
+        assert 200 == answer.status_code, answer.text
+        told = answer.json()
+    return told
 
 
 def pids_of(client: httpx.Client, phrase: str, **options: Any) -> list[str]:
