@@ -65,7 +65,7 @@ class SidecarReadiness:
         store = running.opened.searching
         try:
             status = migration_status(store, self._collection)
-            running.counted.passages = store.collection(status.physical).info().points
+            running.census.count()
         except CollectionNotFoundError:
             return [Check("store"), Check("migrations", "there is no collection")]
         except MsmarcoQdrantError:  # what it says may name a place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import get_args
 
 from msmarco_qdrant.async_search import AsyncSearchClient
@@ -11,13 +11,32 @@ from msmarco_qdrant.search_records import SearchMode
 from msmarco_qdrant.service.opening import Opened
 from msmarco_qdrant.service.ports import About
 from msmarco_qdrant.service.worker import Worker
+from msmarco_qdrant.stores import Store
 
 
-@dataclass(slots=True)
-class Counted:
-    """How many passages there were when somebody last looked; None before."""
+class Census:
+    """How many passages a collection holds, as it was last counted.
 
-    passages: int | None = None
+    Args:
+        store: Where it is.
+        collection: Its name.
+
+    Attributes:
+        passages: How many, None before anybody has counted.
+    """
+
+    def __init__(self, store: Store, collection: str) -> None:
+        self._store = store
+        self._collection = collection
+        self.passages: int | None = None
+
+    def count(self) -> None:
+        """Ask the store.
+
+        Raises:
+            StoreError: If it cannot say.
+        """
+        self.passages = self._store.collection(self._collection).info().points
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +47,7 @@ class Running:
     opened: Opened
     client: AsyncSearchClient
     worker: Worker
-    counted: Counted = field(default_factory=Counted)
+    census: Census
 
     @property
     def about(self) -> About:
@@ -40,7 +59,7 @@ class Running:
             card.dimension,
             get_args(SearchMode),
             rerank=self.opened.reranker is not None,
-            passages=self.counted.passages,
+            passages=self.census.passages,
         )
 
     async def stop_working(self, grace_s: float) -> bool:

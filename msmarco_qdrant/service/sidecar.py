@@ -12,28 +12,31 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from typing import TypeVar, get_args
 
 from msmarco_qdrant._version import __version__
 from msmarco_qdrant.async_search import AsyncSearchClient
+from msmarco_qdrant.errors import StoreError, StoreUnavailableError
+from msmarco_qdrant.reports import StageShare
 from msmarco_qdrant.search_records import SearchMode
 from msmarco_qdrant.service.app import create_app
 from msmarco_qdrant.service.http_server import HttpServer, listen, url_of
 from msmarco_qdrant.service.inbox import Inbox
 from msmarco_qdrant.service.ingesting import SpoolIngester
-from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
 from msmarco_qdrant.service.models import ModelSource, NamedModels, SharedModels
 from msmarco_qdrant.service.opening import Opened, Opening
 from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.outcomes import BatchState
 from msmarco_qdrant.service.parts import Parts
 from msmarco_qdrant.service.readiness import SidecarReadiness
-from msmarco_qdrant.service.running import Running
+from msmarco_qdrant.service.running import Census, Running
 from msmarco_qdrant.service.security import is_loopback
 from msmarco_qdrant.service.spool import Spool
-from msmarco_qdrant.service.worker import Worker, WorkerSettings
+from msmarco_qdrant.service.worker import Worker, WorkerEvents, WorkerSettings
 
 _T = TypeVar("_T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -118,24 +121,36 @@ class Sidecar:
 
     async def _start(self, spool: Spool, metrics: Metrics) -> None:
         """Open everything, then search and work."""
-        opened = await asyncio.wrap_future(_in_thread(self._opening.run, "opening"))
-        with ExitStack() as stack:
+        while self._running is None:
+            opened = await asyncio.wrap_future(_in_thread(self._opening.run, "opening"))
+            try:
+                self._running = await self._begun(opened, spool, metrics)
+            except StoreUnavailableError as exc:
+                _log.warning("the store is away again: %s", exc)
+        info = self._info(self._running.client)
+        metrics.tell(info)
+        _log.info("ready", extra={"fields": info})
+        self._running.worker.start()
+
+    async def _begun(self, opened: Opened, spool: Spool, metrics: Metrics) -> Running:
+        """What searches and works, warm; what was opened is closed if there is an error."""
+        name = self._options.collection
+        async with AsyncExitStack() as stack:
             stack.callback(opened.close)
             client = await AsyncSearchClient.open(
                 opened.searching,
-                collection=self._options.collection,
+                collection=name,
                 encoder=opened.encoder,
                 reranker=opened.reranker,
                 load_encoder=self._models.of,
             )
+            stack.push_async_callback(client.close)
             await _warm_up(client)
+            census = Census(opened.searching, name)
+            await asyncio.to_thread(census.count)
+            worker = self._worker(spool, opened, _Events(metrics, census))
             stack.pop_all()
-        worker = self._worker(spool, opened, metrics)
-        self._running = Running(self._options.collection, opened, client, worker)
-        info = self._info(client)
-        metrics.tell(info)
-        _log.info("ready", extra={"fields": info})
-        worker.start()
+        return Running(name, opened, client, worker, census)
 
     async def _stop_working(self, starting: asyncio.Task[None]) -> None:
         """End what opens, and then what works."""
@@ -170,13 +185,14 @@ class Sidecar:
             about=lambda: self._running.about if self._running else None,
         )
 
-    def _worker(self, spool: Spool, opened: Opened, metrics: Metrics) -> Worker:
+    def _worker(self, spool: Spool, opened: Opened, events: WorkerEvents) -> Worker:
         return Worker(
             spool,
             opened.writing,
             opened.encoder,
             WorkerSettings(self._options.collection),
             reload=lambda _name, card: self._models.of(card),
+            events=events,
         )
 
     def _info(self, client: AsyncSearchClient) -> dict[str, str]:
@@ -194,6 +210,22 @@ class Sidecar:
             open_to = "this machine"
         _log.info("listening on %s, for %s", url, open_to, extra={"fields": {"url": url}})
         self._on_listening(url)
+
+
+class _Events(MetricsEvents):
+    """Counts what a worker does, and after each batch the passages that there are."""
+
+    def __init__(self, metrics: Metrics, census: Census) -> None:
+        super().__init__(metrics)
+        self._census = census
+
+    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+        """A batch is done or has failed."""
+        super().ended(state, stages)
+        try:
+            self._census.count()
+        except StoreError as exc:
+            _log.debug("the passages could not be counted: %s", exc)
 
 
 async def _warm_up(client: AsyncSearchClient) -> None:
