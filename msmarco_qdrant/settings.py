@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,8 +21,6 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest import WINDOW
 from msmarco_qdrant.records import Quantisation, StorageSettings
 from msmarco_qdrant.stores import NO_SETTINGS, Connection
-
-LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 _PREFIX = "MSMARCO_QDRANT_"
 
@@ -113,42 +111,6 @@ class Settings(BaseSettings):
         return StorageSettings(self.on_disk, self.quantisation)
 
 
-class SidecarSettings(Settings):
-    """What the environment decides for `msmarco-qdrant serve`, beside the others.
-
-    Attributes:
-        host: Name or address to listen on.
-        port: Port to listen on; 0 for any that is free.
-        read_token: The bearer token that allows to search; never shown.
-        write_token: The bearer token that allows to bring and delete passages; never shown.
-        spool: The directory of accepted batches.
-        inbox: A directory whose files are taken in.
-        reranker: A cross-encoder, for searches that ask for it.
-        spool_bytes: Most bytes of accepted batches that are not written yet.
-        spool_batches: Most such batches.
-        body_bytes: Most bytes of a request's body.
-        searches: Most searches under way at once.
-        search_s: Seconds in which a search has to be answered.
-        grace_s: Seconds in which, at the end, the batch in hand may still be finished.
-        log_level: The least that is told in the log.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    read_token: SecretStr | None = None
-    write_token: SecretStr | None = None
-    spool: Path = Path("./qdrant_spool")
-    inbox: Path | None = None
-    reranker: str | None = None
-    spool_bytes: int = Field(default=2**30, ge=1)
-    spool_batches: int = Field(default=10_000, ge=1)
-    body_bytes: int = Field(default=16 * 2**20, ge=1024)
-    searches: int = Field(default=256, ge=1)
-    search_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    grace_s: float = Field(default=15.0, ge=0, allow_inf_nan=False)
-    log_level: LogLevel = "info"
-
-
 _S = TypeVar("_S", bound=Settings)
 
 
@@ -158,15 +120,11 @@ def load_settings(given: Mapping[str, str]) -> Settings:
     Raises:
         UsageError: Naming each variable whose value cannot be used.
     """
-    return _loaded(Settings, given)
+    return load_as(Settings, given)
 
 
-def load_sidecar_settings(given: Mapping[str, str]) -> SidecarSettings:
-    """The same for the sidecar; see `load_settings`."""
-    return _loaded(SidecarSettings, given)
-
-
-def _loaded(kind: type[_S], given: Mapping[str, str]) -> _S:
+def load_as(kind: type[_S], given: Mapping[str, str]) -> _S:
+    """The same with more settings than these; see `load_settings`."""
     try:
         return kind.model_validate(kind().model_dump() | dict(given))
     except UnicodeDecodeError as exc:

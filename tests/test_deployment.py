@@ -1,4 +1,4 @@
-"""The deployment files keep what they promise: compose, image, CI and the example .env.
+"""Compose's file and the example .env keep what they promise.
 
 Compose's file is read twice: as it is written, and as `docker compose config` resolves it where
 that program is installed (no engine is needed).
@@ -6,70 +6,39 @@ that program is installed (no engine is needed).
 
 from __future__ import annotations
 
-import http.server
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import sys
+from collections.abc import Mapping
 
 import pytest
 
 from msmarco_qdrant.cli import cli
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.service.security import Tokens, check_binding
+from msmarco_qdrant.service.settings import SidecarSettings
+from msmarco_qdrant.service.worker import WorkerSettings
 from msmarco_qdrant.settings import Settings
 
-from .conftest import ROOT
-
-Service = Mapping[str, Any]
-
-PREFIX = str(Settings.model_config["env_prefix"])
-KEY = "MSMARCO_QDRANT_API_KEY"
-KEY_OF_THE_TEST = "0a1b2c3d"
-
-COMPOSE = (ROOT / "docker-compose.yml").read_text()
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-DOCKERIGNORE = (ROOT / ".dockerignore").read_text()
-ENV_EXAMPLE = (ROOT / ".env.example").read_text()
-WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
-
-FINAL_STAGE = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[-1]
-
-
-def load_yaml(text: str) -> Any:
-    """A YAML document; PyYAML comes with the package's own dependencies."""
-    return pytest.importorskip("yaml").safe_load(text)
-
-
-def run_compose(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose` on the project's file with these variables and no .env."""
-    docker = shutil.which("docker")
-    if docker is None:
-        pytest.skip("no docker program: what compose makes of docker-compose.yml is not checked")
-    kept = {
-        name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ
-    }
-
-    def run(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [docker, "compose", *command],
-            env=kept | environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    if run("version").returncode:
-        pytest.skip(
-            "docker without its compose plugin: docker-compose.yml is only read, not resolved"
-        )
-    return run("--env-file", os.devnull, "--profile", "*", *arguments)
+from .deployment_files import (
+    COMPOSE,
+    DOCKERFILE,
+    ENV_EXAMPLE,
+    FINAL_STAGE,
+    KEY,
+    PREFIX,
+    SECRETS,
+    WORKFLOW,
+    Service,
+    answering,
+    load_yaml,
+    run_compose,
+    variables_of_the_example,
+)
 
 
 @pytest.fixture(scope="module", params=["as written", "as compose resolves it"])
@@ -78,23 +47,25 @@ def services(request: pytest.FixtureRequest) -> Mapping[str, Service]:
     if request.param == "as written":
         loaded = load_yaml(COMPOSE)
     else:
-        done = run_compose("config", "--format", "json", **{KEY: KEY_OF_THE_TEST})
+        done = run_compose("config", "--format", "json", **SECRETS)
         assert 0 == done.returncode, done.stderr
         loaded = json.loads(done.stdout)
     found: Mapping[str, Service] = loaded["services"]
-    assert {"qdrant", "ingest"} <= set(found)
+    assert {"qdrant", "ingest", "sidecar"} == set(found)
     return found
 
 
 # ---- compose -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("environment", [{}, {KEY: ""}])
-def test_compose_refuses_to_start_without_a_key(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_compose_refuses_to_start_without_a_secret(secret: str, empty: bool) -> None:
     """Neither without the variable nor with an empty one, and it is named."""
-    done = run_compose("config", "--quiet", **environment)
+    given = {name: value for name, value in SECRETS.items() if name != secret}
+    done = run_compose("config", "--quiet", **(given | {secret: ""} if empty else given))
     assert 0 != done.returncode
-    assert KEY in done.stderr
+    assert secret in done.stderr
 
 
 def test_services_are_hardened(services: Mapping[str, Service]) -> None:
@@ -109,9 +80,9 @@ def test_services_are_hardened(services: Mapping[str, Service]) -> None:
 
 
 def test_ports_are_published_on_this_machine_only(services: Mapping[str, Service]) -> None:
-    """REST and gRPC of Qdrant, and nothing else."""
+    """REST and gRPC of Qdrant, the sidecar, and nothing else."""
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert {("127.0.0.1", 6333, "6333"), ("127.0.0.1", 6334, "6334")} == {
+    assert {("127.0.0.1", port, str(port)) for port in (6333, 6334, 8080)} == {
         (port["host_ip"], port["target"], port["published"]) for port in ports
     }
 
@@ -129,11 +100,12 @@ def test_of_the_host_only_the_passages_are_mounted_and_read_only(
 
 
 def test_qdrant_asks_for_the_key_and_tells_nobody(services: Mapping[str, Service]) -> None:
-    """The key comes from the variable, is given to both sides, and telemetry is off."""
-    expected = {KEY_OF_THE_TEST, "${MSMARCO_QDRANT_API_KEY:?set it in .env}"}
+    """The key comes from the variable, is given to all sides, and telemetry is off."""
+    expected = {SECRETS[KEY], "${MSMARCO_QDRANT_API_KEY:?set it in .env}"}
     qdrant = services["qdrant"]["environment"]
     assert qdrant["QDRANT__SERVICE__API_KEY"] in expected
-    assert qdrant["QDRANT__SERVICE__API_KEY"] == services["ingest"]["environment"][KEY]
+    for client in ("ingest", "sidecar"):
+        assert qdrant["QDRANT__SERVICE__API_KEY"] == services[client]["environment"][KEY]
     assert "true" == qdrant["QDRANT__TELEMETRY_DISABLED"]
 
 
@@ -143,28 +115,6 @@ def test_qdrant_is_restarted_and_ingest_waits_for_it(services: Mapping[str, Serv
     assert "no" == services["ingest"]["restart"]
     assert ["ingest"] == services["ingest"]["profiles"]
     assert "service_healthy" == services["ingest"]["depends_on"]["qdrant"]["condition"]
-
-
-@contextmanager
-def answering(status: int) -> Iterator[int]:
-    """The port of a server that answers `/readyz` with a status, and all else with 404."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/readyz" else 404)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Keep quiet."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_the_healthcheck_tells_a_ready_server_from_others(services: Mapping[str, Service]) -> None:
@@ -197,6 +147,105 @@ def test_the_default_command_is_one_the_program_takes(services: Mapping[str, Ser
     assert {"/passages", "/work"} <= mounts
 
 
+# ---- the sidecar -------------------------------------------------------------------------------
+
+
+def seconds(duration: str) -> int:
+    """A duration as compose writes it, such as 1m30s."""
+    parts = re.findall(r"(\d+)([hms])", duration)
+    return sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+
+
+def test_the_sidecar_is_of_the_image_of_ingest(services: Mapping[str, Service]) -> None:
+    """Built alike, the same user, store, collection and model; only the sidecar stays."""
+    ingest, sidecar = services["ingest"], services["sidecar"]
+    for what in ("build", "user", "init"):
+        assert ingest[what] == sidecar[what], what
+    for name in ("STORE", "COLLECTION", "MODEL"):
+        assert ingest["environment"][PREFIX + name] == sidecar["environment"][PREFIX + name]
+    assert "unless-stopped" == sidecar["restart"]
+    assert "profiles" not in sidecar
+    assert "serve" in variables_of_the_example()["EXTRAS"].split(",")
+
+
+def test_the_sidecar_s_command_is_one_the_program_takes(services: Mapping[str, Service]) -> None:
+    """Everything else comes from the environment."""
+    name, *arguments = services["sidecar"]["command"]
+    with cli.commands[name].make_context(name, list(arguments)) as context:
+        assert {None} == set(context.params.values())
+
+
+def test_the_sidecar_is_reached_with_both_tokens_only(services: Mapping[str, Service]) -> None:
+    """It listens to the container's network, which the program refuses without a token."""
+    environment = services["sidecar"]["environment"]
+    host = environment[PREFIX + "HOST"]
+    check_binding(host, Tokens(read="r" * 16, write="w" * 16))
+    for scope in ("READ", "WRITE"):
+        name = f"{PREFIX}{scope}_TOKEN"
+        assert environment[name] in {SECRETS[name], f"${{{name}:?set it in .env}}"}
+        with pytest.raises(UsageError, match=name):
+            check_binding(host, Tokens())
+    assert not (set(SECRETS) - {KEY}) & set(services["ingest"]["environment"])
+
+
+def test_what_the_sidecar_keeps_lies_on_volumes_of_its_user(
+    services: Mapping[str, Service],
+) -> None:
+    """A named volume takes over who owns its directory in the image; no two share a spool."""
+    (made,) = re.findall(r"install --directory .*? (/.*)\n", FINAL_STAGE)
+    mounts = services["sidecar"]["volumes"]
+    assert {"/spool", "/inbox", "/models"} == {mount["target"] for mount in mounts}
+    assert {mount["target"] for mount in mounts} <= set(made.split())
+    assert {"volume"} == {mount["type"] for mount in mounts}
+    environment = services["sidecar"]["environment"]
+    assert "/spool" == environment[PREFIX + "SPOOL"]
+    assert "/inbox" == environment[PREFIX + "INBOX"]
+    assert "MSMARCO_QDRANT_SPOOL=/spool\n" in FINAL_STAGE
+    everywhere = [mount["source"] for service in services.values() for mount in service["volumes"]]
+    assert 1 == everywhere.count("spool")
+
+
+def test_the_sidecar_has_time_to_give_its_batch_back(services: Mapping[str, Service]) -> None:
+    """Docker kills it after a start, a batch and a giving back that each take their time."""
+    sidecar = services["sidecar"]
+    grace = int(sidecar["environment"][PREFIX + "GRACE_S"])
+    assert seconds(sidecar["stop_grace_period"]) >= 2 * grace + WorkerSettings().giving_back_s + 15
+    assert "SIGTERM" == sidecar["stop_signal"]
+
+
+def test_the_sidecar_starts_while_its_store_is_away(services: Mapping[str, Service]) -> None:
+    """It waits for the server's container alone, as it takes passages in meanwhile."""
+    assert "service_started" == services["sidecar"]["depends_on"]["qdrant"]["condition"]
+
+
+def test_threads_are_as_many_as_cpus(services: Mapping[str, Service]) -> None:
+    """Of every service that computes: more would get in each other's way."""
+    for name in ("ingest", "sidecar"):
+        assert str(services[name]["cpus"]) == services[name]["environment"]["OMP_NUM_THREADS"]
+
+
+def test_the_sidecar_s_healthcheck_tells_a_ready_one(
+    services: Mapping[str, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own command, past any proxy; with more time than the checks of /readyz have."""
+    health, port_inside = services["sidecar"]["healthcheck"], services["sidecar"]["ports"][0]
+    kind, program, *arguments, code = health["test"]
+    assert ("CMD", "python") == (kind, program)
+    assert f'"127.0.0.1", {port_inside["target"]}, timeout=8' in code
+    assert Limits().checks_s < 8 < seconds(health["timeout"])
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+
+    def status(port: int) -> int:
+        command = [sys.executable, *arguments, code.replace("8080", str(port))]
+        return subprocess.run(command, check=False, capture_output=True).returncode
+
+    with answering(200) as port:
+        assert 0 == status(port)
+    assert 0 != status(port)
+    with answering(503) as port:
+        assert 0 != status(port)
+
+
 # ---- versions ----------------------------------------------------------------------------------
 
 
@@ -214,16 +263,11 @@ def test_one_version_of_qdrant_near_the_client_s() -> None:
 # ---- settings ----------------------------------------------------------------------------------
 
 
-def variables_of_the_example() -> dict[str, str]:
-    """What .env.example sets."""
-    return dict(re.findall(r"^([A-Z_]+)=(.*)$", ENV_EXAMPLE, flags=re.MULTILINE))
-
-
 def test_every_variable_is_a_setting() -> None:
     """What starts with the prefix, anywhere in these files, is read by the program."""
     named = set(re.findall(rf"{PREFIX}[A-Z_]+", COMPOSE + ENV_EXAMPLE + WORKFLOW + DOCKERFILE))
     assert KEY in named
-    assert {PREFIX + name.upper() for name in Settings.model_fields} >= named
+    assert {PREFIX + name.upper() for name in SidecarSettings.model_fields} >= named
 
 
 def test_the_example_explains_every_variable_that_compose_reads() -> None:
@@ -232,7 +276,7 @@ def test_the_example_explains_every_variable_that_compose_reads() -> None:
     read = dict(re.findall(r"\$\{([A-Z_]+)(?::[-?])?([^}]*)\}", COMPOSE))
     assert set(read) <= set(example)
     assert all(name in read or name.startswith(PREFIX) for name in example)
-    defaults = {name: default for name, default in read.items() if name != KEY}
+    defaults = {name: default for name, default in read.items() if name not in SECRETS}
     assert defaults == {name: example[name] for name in defaults}
     for block in ENV_EXAMPLE.strip().split("\n\n"):
         assert block.startswith("# "), block
@@ -251,110 +295,3 @@ def test_no_file_holds_a_secret(text: str) -> None:
     assignment = r"(?im)^\W*(\w*(?:key|token|secret|passw)\w*) *[:=] *(.*)$"
     for name, value in re.findall(assignment, text):
         assert not value or "${" in value, name
-
-
-# ---- the image ---------------------------------------------------------------------------------
-
-
-def test_the_image_runs_as_the_user_of_compose(services: Mapping[str, Service]) -> None:
-    """By number, so that an orchestrator can tell that it is not root."""
-    users = re.findall(r"^USER (.*)$", FINAL_STAGE, flags=re.MULTILINE)
-    assert [services["ingest"]["user"]] == users
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[0])
-
-
-def test_the_image_writes_to_the_mounts_of_compose(services: Mapping[str, Service]) -> None:
-    """Models and work lie on volumes, home on /tmp: the rest may be read-only."""
-    targets = {mount["target"] for mount in services["ingest"]["volumes"]}
-    volumes = re.search(r"^VOLUME (.*)$", FINAL_STAGE, flags=re.MULTILINE)
-    assert volumes is not None
-    assert {*json.loads(volumes[1]), "/passages"} == targets
-    for setting in ("HF_HOME=/models", "HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", "WORKDIR /work"):
-        assert re.search(rf"\b{setting}\b", FINAL_STAGE), setting
-    places = [entry.split(":")[0] for entry in services["ingest"]["tmpfs"]]
-    assert ["/tmp"] == places  # noqa: S108  # in the container
-
-
-def test_the_image_starts_the_program_and_holds_no_build_tools() -> None:
-    """Only the finished environment gets into the last stage."""
-    assert 'ENTRYPOINT ["msmarco-qdrant"]' in FINAL_STAGE
-    copied = re.findall(r"^COPY (.*)$", FINAL_STAGE, flags=re.MULTILINE)
-    assert ["--from=installed /opt/venv /opt/venv"] == copied
-    assert not re.search(r"\b(apt-get|pip|gcc|build-essential)\b", FINAL_STAGE)
-
-
-def test_stages_start_from_one_pinned_python() -> None:
-    """A full version that the package supports."""
-    version = re.search(r"^ARG PYTHON=(\d+\.\d+)\.\d+-slim-\w+$", DOCKERFILE, flags=re.MULTILINE)
-    assert version is not None
-    classifiers = importlib.metadata.metadata("msmarco-qdrant").get_all("Classifier") or []
-    assert f"Programming Language :: Python :: {version[1]}" in classifiers
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.MULTILINE)
-    assert {"python:${PYTHON}"} == set(bases)
-
-
-def test_default_extras_are_the_package_s() -> None:
-    """In the image and in compose, the same."""
-    (default,) = re.findall(r"^ARG EXTRAS=(.*)$", DOCKERFILE, flags=re.MULTILINE)
-    assert variables_of_the_example()["EXTRAS"] == default
-    known = importlib.metadata.metadata("msmarco-qdrant").get_all("Provides-Extra") or []
-    assert {"offline", *default.split(",")} <= set(known)
-
-
-def test_the_builder_is_sent_what_it_copies_and_no_more() -> None:
-    """Everything is left out but the sources of COPY; so a .env or data cannot get in."""
-    copied = {
-        source
-        for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, flags=re.MULTILINE)
-        for source in line.split()[:-1]
-    }
-    lines = [line for line in DOCKERIGNORE.splitlines() if line and not line.startswith("#")]
-    assert "*" == lines[0]
-    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
-    for source in copied:
-        assert (ROOT / source).exists(), source
-
-
-# ---- the workflow ------------------------------------------------------------------------------
-
-
-def test_the_workflow_has_few_permissions_and_an_end() -> None:
-    """It may read the sources; a job that hangs is stopped."""
-    workflow = load_yaml(WORKFLOW)
-    assert {"contents": "read"} == workflow["permissions"]
-    assert workflow["concurrency"]["group"]
-    for name, job in workflow["jobs"].items():
-        assert job["timeout-minutes"] <= 60, name
-        assert "permissions" not in job, name
-
-
-def test_actions_are_pinned_to_a_full_version() -> None:
-    """A moved major tag changes nothing here."""
-    actions = re.findall(r"uses: (\S+)", WORKFLOW)
-    assert actions
-    for action in actions:
-        assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", action), action
-
-
-def test_make_has_the_targets_that_the_workflow_names() -> None:
-    """A job that cannot start is found here, not there."""
-    makefile = (ROOT / "Makefile").read_text().replace("$(VENV)", ".venv")
-    for target in re.findall(r"\bmake ([\w./-]+)", WORKFLOW):
-        assert re.search(rf"^{re.escape(target)}:", makefile, flags=re.MULTILINE), target
-
-
-def test_the_workflow_tests_every_python_of_the_package() -> None:
-    """Those that its classifiers name."""
-    classifiers = importlib.metadata.metadata("msmarco-qdrant").get_all("Classifier") or []
-    named = re.findall(r"Python :: (\d\.\d+)", "\n".join(classifiers))
-    assert named == load_yaml(WORKFLOW)["jobs"]["test"]["strategy"]["matrix"]["python"]
-
-
-def test_the_workflow_gives_server_and_suite_one_key() -> None:
-    """Made for the run, as no secret is needed for a server that lives for minutes."""
-    job = load_yaml(WORKFLOW)["jobs"]["server"]
-    assert (
-        job["env"]["QDRANT_API_KEY"]
-        == (job["services"]["qdrant"]["env"]["QDRANT__SERVICE__API_KEY"])
-    )
-    assert {"run": "make contract"} in job["steps"]

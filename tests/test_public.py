@@ -90,6 +90,8 @@ def test_the_wheel_works_without_the_sources(tmp_path: Path) -> None:
         archive.extractall(site)
     migrations = sorted(path.name for path in (site / "msmarco_qdrant" / "_migrations").iterdir())
     assert ["0001_create_passages.py", "0002_payload_indexes.py"] == migrations
+    pages = [root / "msmarco_qdrant" / "service" / "page" for root in (ROOT, site)]
+    assert 1 == len({tuple(sorted(path.name for path in page.iterdir())) for page in pages})
     program = """
 import sys
 from contextlib import closing

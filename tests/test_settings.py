@@ -15,7 +15,8 @@ from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import StorageSettings
-from msmarco_qdrant.settings import SidecarSettings, load_settings, load_sidecar_settings
+from msmarco_qdrant.service.settings import SidecarSettings, load_sidecar_settings
+from msmarco_qdrant.settings import load_settings
 from msmarco_qdrant.stores import NO_SETTINGS, Connection
 
 HIDDEN = "hunter2"
@@ -235,7 +236,7 @@ def test_the_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable("read_token"), HIDDEN)
     monkeypatch.setenv(variable("write_token"), HIDDEN)
     settings = load_sidecar_settings({})
-    assert (settings.read_token, settings.write_token) == (SecretStr(HIDDEN),) * 2
+    assert [HIDDEN, HIDDEN] == settings.secrets
     shown = [f"{settings} {settings!r} {settings.model_dump()}", settings.model_dump_json()]
     assert [] == [text for text in shown if HIDDEN in text]
 

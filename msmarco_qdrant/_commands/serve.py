@@ -6,18 +6,12 @@ import asyncio
 import importlib.util
 import logging
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from msmarco_qdrant._commands.options import collection_option, encoder_options, store_option
 from msmarco_qdrant.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from msmarco_qdrant.service.options import SidecarOptions
-    from msmarco_qdrant.settings import SidecarSettings
 
 _BROUGHT = ("fastapi", "prometheus_client", "uvicorn")
 
@@ -68,59 +62,19 @@ def serve(**given: str | Path | None) -> int:
     What was answered with 202 is on disk and will be searchable, whatever crashes. The search page
     is at `/`, the interface is described at `/openapi.json`.
     """
-    from msmarco_qdrant.settings import load_sidecar_settings
-
     for package in _BROUGHT:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("the sidecar", "serve")
-    texts = {name: str(value) for name, value in given.items() if value is not None}
-    settings = load_sidecar_settings(texts)
-    return _run(_options(settings), settings.log_level)
-
-
-def _run(options: SidecarOptions, log_level: str) -> int:
     from msmarco_qdrant.service.logs import configure_logs
+    from msmarco_qdrant.service.settings import load_sidecar_settings
     from msmarco_qdrant.service.sidecar import Sidecar
 
-    told_to_nobody = (options.connection.api_key, options.tokens.read, options.tokens.write)
-    configure_logs(log_level, [secret for secret in told_to_nobody if secret])
-    sidecar = Sidecar(options)
+    texts = {name: str(value) for name, value in given.items() if value is not None}
+    settings = load_sidecar_settings(texts)
+    sidecar = Sidecar(settings.options)
+    configure_logs(settings.log_level, settings.secrets)
     asyncio.run(sidecar.run())
     if sidecar.left_behind:  # its thread would be in the way of an orderly end
         logging.shutdown()
-        sys.stdout.flush()
         os._exit(0)
     return 0
-
-
-def _options(settings: SidecarSettings) -> SidecarOptions:
-    from msmarco_qdrant.service.limits import Limits
-    from msmarco_qdrant.service.options import SidecarOptions
-    from msmarco_qdrant.service.security import Tokens
-
-    read, write = (
-        token.get_secret_value() if token else None
-        for token in (settings.read_token, settings.write_token)
-    )
-    return SidecarOptions(
-        store=settings.store,
-        spool=settings.spool,
-        collection=settings.collection,
-        model=settings.model,
-        reranker=settings.reranker,
-        inbox=settings.inbox,
-        host=settings.host,
-        port=settings.port,
-        tokens=Tokens(read, write),
-        limits=Limits(
-            body_bytes=settings.body_bytes,
-            searches=settings.searches,
-            search_s=settings.search_s,
-        ),
-        spool_bytes=settings.spool_bytes,
-        spool_batches=settings.spool_batches,
-        grace_s=settings.grace_s,
-        connection=settings.connection,
-        encoder_options=settings.encoder_options,
-        storage=settings.storage,
-    )

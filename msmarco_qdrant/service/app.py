@@ -31,7 +31,7 @@ def create_app(parts: Parts) -> DescribedApp:
         redirect_slashes=False,
     )
     app.security_schemes = schemes_of(parts.tokens)
-    app.add_middleware(Front, metrics=parts.metrics)
+    app.add_middleware(Front, metrics=parts.metrics, within_s=parts.limits.request_s)
     handle_problems(app)
     for router in (ingest_router, search_router, state_router):
         app.include_router(router(parts))

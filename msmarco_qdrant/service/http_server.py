@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from msmarco_qdrant.errors import UsageError
 
 _WAITING_CONNECTIONS = 1024
+_CONNECTIONS = 800  # a process has 1,024 files, unless it was given more
 _IDLE_S = 30
 
 
@@ -63,6 +64,9 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 lifespan="off",
+                http="h11",  # whatever else is installed: its bounds are the ones that are tested
+                ws="none",
+                limit_concurrency=_CONNECTIONS,
                 log_config=None,
                 access_log=False,  # the app tells of requests itself
                 server_header=False,

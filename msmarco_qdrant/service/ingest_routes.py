@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
+from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service import problems
 from msmarco_qdrant.service.bodies import JSON, NDJSON, media_type, parse_json, parse_lines
 from msmarco_qdrant.service.bodies import read_body as read
@@ -20,16 +21,23 @@ from msmarco_qdrant.service.limits import Gate, TooManyError
 from msmarco_qdrant.service.openapi import json_content, ref, responses
 from msmarco_qdrant.service.outcomes import BatchState
 from msmarco_qdrant.service.parts import Parts
-from msmarco_qdrant.service.ports import Delete, Operation
+from msmarco_qdrant.service.ports import Delete, DoorsClosedError, Operation
 from msmarco_qdrant.service.problems import ProblemError, later
-from msmarco_qdrant.service.schemas import Accepted, BatchOut, PassageIn, checked_pid, passages_of
+from msmarco_qdrant.service.requested import checked_pid, passages_of
+from msmarco_qdrant.service.schemas import Accepted, BatchOut, PassageIn
 from msmarco_qdrant.service.security import allowing, needed
 
 _BATCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _OF_TOKENS: Final = (problems.NO_TOKEN, problems.WRONG_TOKEN, problems.MISDIRECTED)
-_OF_SPOOL: Final = (problems.FULL, problems.CLOSING, problems.INSIDE, problems.INVALID)
+_OF_SPOOL: Final = (
+    problems.INVALID,
+    problems.BATCH_FAILED,
+    problems.FULL,
+    problems.CLOSING,
+    problems.NO_SPOOL,
+)
 _IN_TIME: Final = {
-    200: ("With `wait`: the batch has ended.", json_content(ref(BatchOut))),
+    200: ("With `wait`: the batch is done, and searchable.", json_content(ref(BatchOut))),
     202: ("The batch is on disk.", json_content(ref(Accepted))),
 }
 _BODY: Final = {
@@ -52,27 +60,31 @@ class IngestRoutes:
         self._ingester = parts.ingester
         self._limits = parts.limits
         self._bodies = Gate(parts.limits.bodies)
+        self._writes = asyncio.Semaphore(parts.limits.writes)
 
     async def post_passages(self, request: Request, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
         """Put passages in, or in place of those of the same pid.
 
         The body is a JSON array, or one passage a line; `Content-Encoding: gzip` is taken. Either
-        all of it is accepted or nothing. With `wait` the answer comes when the batch has ended,
-        its `state` tells how; if that takes too long it is the 202 that comes without.
+        all of it is accepted or nothing. With `wait` the answer comes when the batch is searchable;
+        if that takes too long it is the 202 that comes without, and if the batch fails for good it
+        is a problem of the type `batch-failed` that names the batch.
         """
         with self._received():
             kind = media_type(request, (JSON, *NDJSON))
             limits = self._limits
             body = await read(request, max_bytes=limits.body_bytes, within_s=limits.body_s)
-            operations = await asyncio.to_thread(self._operations, kind, body)
-            batch = await asyncio.to_thread(self._ingester.accept, operations)
+            async with self._writes:
+                operations = await asyncio.to_thread(self._operations, kind, body)
+                batch = await asyncio.to_thread(self._ingester.accept, operations)
         return await self._answer(batch, len(operations), wait=wait)
 
     async def delete_passage(self, request: Request, pid: str, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
         """Take a passage out, after everything that was accepted before."""
         _check_utf8(request)
         operation = Delete(checked_pid(pid, self._limits))
-        batch = await asyncio.to_thread(self._ingester.accept, [operation])
+        async with self._writes:
+            batch = await asyncio.to_thread(self._ingester.accept, [operation])
         return await self._answer(batch, 1, wait=wait)
 
     async def get_batch(self, batch: str) -> Response:
@@ -89,20 +101,32 @@ class IngestRoutes:
         """In a thread: others are answered meanwhile."""
         if kind == JSON:
             return passages_of(parse_json(body), self._limits)
-        return passages_of(parse_lines(body, most=self._limits.passages), self._limits)
+        lines = parse_lines(body, most=self._limits.passages)
+        return passages_of(
+            [one.value for one in lines], self._limits, [one.number for one in lines]
+        )
 
     async def _answer(self, batch: str, accepted: int, *, wait: bool) -> Response:
         ended = await self._ended(batch) if wait else None
-        if ended is not None:
-            return _json(_told(ended))
-        told = {"batch": batch, "accepted": accepted}
-        return _json(told, 202, {"Location": f"/batches/{batch}"})
+        place = {"Location": f"/batches/{batch}"}
+        if ended is None:
+            return _json({"batch": batch, "accepted": accepted}, 202, place)
+        if ended.state == "failed":
+            detail = f"It was accepted and is kept, but cannot be applied: {ended.reason}"
+            raise ProblemError(problems.BATCH_FAILED, detail, place, {"batch": batch})
+        return _json(_told(ended), 200, place)
 
     async def _ended(self, batch: str) -> BatchState | None:
+        """How a batch has ended; None if that cannot be had, for it is on disk all the same."""
         try:
             async with asyncio.timeout(self._limits.wait_s):
                 return await self._ingester.finished(batch)
-        except TimeoutError:
+        except (TimeoutError, DoorsClosedError, SpoolError):
+            return None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # and not what it waited for
+                raise
             return None
 
     @contextmanager
@@ -159,7 +183,7 @@ def ingest_router(parts: Parts) -> APIRouter:
             *_OF_TOKENS,
             problems.NO_BATCH,
             problems.INVALID,
-            problems.INSIDE,
+            problems.NO_SPOOL,
         ),
         openapi_extra={"security": needed(parts.tokens, "read", "write")},
     )
@@ -176,6 +200,7 @@ def _told(state: BatchState) -> dict[str, object]:
         "unchanged": report.unchanged,
         "rejected": report.rejected,
         "deleted": report.deleted,
+        "superseded": report.superseded,
         "rejects": [{"line": row.line, "reason": row.reason} for row in report.rejects],
         "reason": state.reason or None,
     }

@@ -20,19 +20,25 @@ class Limits:
         query_bytes: Bytes of a search's body.
         passages: Passages of a batch.
         text_chars: Characters of a passage's text.
+        meta_bytes: Bytes of a passage's meta, as JSON: with text and pid it has to fit into a line
+            of 1 MiB, which is what a batch's file holds at most.
         pid_chars: Characters of a pid.
         phrases: Phrases of a search.
         phrase_chars: Characters of a phrase.
+        conditions: Values and bounds of a search's filter, of all its fields together.
+        field_chars: Characters of the name of a filter's field.
         limit: Hits a phrase.
         hits: Hits of all phrases of a search together.
         rerank_depth: Passages a phrase that a cross-encoder scores, unless more hits are wanted.
         pairs: Of all phrases of a search, pairs that a cross-encoder scores.
         searches: Searches under way at once; more are answered 503.
         bodies: Batches being received at once; more are answered 429.
+        writes: Batches being parsed and written to disk at once; others wait for their turn.
         body_s: Seconds in which a body has to arrive.
         search_s: Seconds in which a search has to be answered.
         wait_s: Seconds that `?wait=true` waits for a batch.
         checks_s: Seconds in which the checks of `/readyz` have to be done.
+        request_s: Seconds in which any request has to be answered and its answer taken.
 
     Raises:
         UsageError: For a bound that is not more than zero.
@@ -42,19 +48,24 @@ class Limits:
     query_bytes: int = MIB
     passages: int = 10_000
     text_chars: int = 100_000
+    meta_bytes: int = MIB // 4
     pid_chars: int = 1_024
     phrases: int = 64
     phrase_chars: int = 2_000
+    conditions: int = 1_000
+    field_chars: int = 256
     limit: int = 1_000
     hits: int = 10_000
     rerank_depth: int = 100
     pairs: int = 2_000
     searches: int = 256
     bodies: int = 16
+    writes: int = 4
     body_s: float = 30.0
     search_s: float = 10.0
     wait_s: float = 30.0
     checks_s: float = 5.0
+    request_s: float = 120.0
 
     def __post_init__(self) -> None:
         for one in fields(self):

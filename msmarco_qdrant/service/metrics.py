@@ -5,7 +5,7 @@ Seconds are histograms, so that percentiles can be had over several sidecars.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -13,13 +13,15 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from msmarco_qdrant.service.outcomes import BatchState
+from msmarco_qdrant._version import __version__
+from msmarco_qdrant.reports import StageShare
+from msmarco_qdrant.service.outcomes import BatchId, BatchState
 from msmarco_qdrant.service.ports import Backlog
 
 _PREFIX: Final = "msmarco_qdrant_"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-_OUTCOMES: Final = ("written", "unchanged", "rejected", "deleted")
+_OUTCOMES: Final = ("written", "unchanged", "rejected", "deleted", "superseded")
 
 
 class Metrics:
@@ -42,7 +44,7 @@ class Metrics:
         )
         self._batch_s = Histogram(
             _PREFIX + "batch_seconds",
-            "From the first attempt at a batch to its end.",
+            "Of the last attempt at a batch.",
             buckets=_SLOW,
             registry=registry,
         )
@@ -50,6 +52,18 @@ class Metrics:
             _PREFIX + "stage_seconds",
             "Of a batch, by stage.",
             ["stage"],
+            buckets=_SLOW,
+            registry=registry,
+        )
+        self._retries = Counter(
+            _PREFIX + "batch_retries",
+            "Attempts at a batch that failed and are followed by another.",
+            ["error"],
+            registry=registry,
+        )
+        self._optimize_s = Histogram(
+            _PREFIX + "optimize_seconds",
+            "Of building the indexes.",
             buckets=_SLOW,
             registry=registry,
         )
@@ -82,7 +96,7 @@ class Metrics:
 
     def tell(self, info: Mapping[str, str]) -> None:
         """Say which versions, model and collection are at work."""
-        self._info.info(dict(info))
+        self._info.info({"version": __version__, **info})
 
     def batch_ended(self, batch: BatchState, stages: Mapping[str, float] | None = None) -> None:
         """Count a batch that is done or failed, with the seconds it took, in all and by stage."""
@@ -92,6 +106,14 @@ class Metrics:
             self._passages.labels(outcome).inc(getattr(batch.report, outcome))
         for stage, taken in (stages or {}).items():
             self._stage_s.labels(stage).observe(taken)
+
+    def batch_failing(self, error: BaseException) -> None:
+        """Count an attempt at a batch that another will follow, by the kind of its error."""
+        self._retries.labels(type(error).__name__).inc()
+
+    def optimized(self, seconds: float) -> None:
+        """Count a time that the indexes were built."""
+        self._optimize_s.observe(seconds)
 
     def searched(self, mode: str, seconds: float) -> None:
         """Count a search that was answered."""
@@ -118,6 +140,30 @@ class Metrics:
             self._batches.labels(state)
         for mode in ("dense", "bm25", "hybrid"):
             self._search_s.labels(mode)
+        self.tell({})
+
+
+class MetricsEvents:
+    """Counts what a worker tells; see `WorkerEvents`.
+
+    Args:
+        metrics: Where.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+        """A batch is done or has failed."""
+        self._metrics.batch_ended(state, {stage.name: stage.seconds for stage in stages})
+
+    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:  # noqa: ARG002
+        """An attempt has failed, and another will follow."""
+        self._metrics.batch_failing(error)
+
+    def optimized(self, seconds: float) -> None:
+        """The indexes were built."""
+        self._metrics.optimized(seconds)
 
 
 class _Spool(Collector):

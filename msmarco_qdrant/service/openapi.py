@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from msmarco_qdrant.service import schemas
-from msmarco_qdrant.service.problems import MEDIA_TYPE, Kind
+from msmarco_qdrant.service.problems import INSIDE, MEDIA_TYPE, TOO_SLOW, Kind
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[tuple[type[BaseModel], ...]] = (
@@ -22,9 +22,19 @@ _MODELS: Final[tuple[type[BaseModel], ...]] = (
     schemas.HitsOut,
     schemas.HealthOut,
     schemas.ReadyOut,
+    schemas.StatusOut,
     schemas.ProblemOut,
 )
-_WITH_RETRY: Final = (429, 503)
+_CHALLENGE: Final = ("WWW-Authenticate", "How to authenticate.", "string")
+_RETRY: Final = ("Retry-After", "Seconds after which to try again.", "integer")
+_HEADERS: Final[Mapping[int, tuple[str, str, str]]] = {
+    202: ("Location", "Where to ask how far it is.", "string"),
+    401: _CHALLENGE,
+    403: _CHALLENGE,
+    429: _RETRY,
+    503: _RETRY,
+}
+_OF_ALL: Final = (INSIDE, TOO_SLOW)
 
 
 class DescribedApp(FastAPI):
@@ -66,8 +76,9 @@ def responses(
 
     Args:
         answers: Of each status of success, what it means and its content.
-        kinds: The problems that it may tell.
+        kinds: The problems that it may tell, beside those that every route may.
     """
+    kinds = tuple(dict.fromkeys((*kinds, *_OF_ALL)))
     found: dict[int | str, dict[str, Any]] = {
         status: {"description": told, "content": dict(content)}
         for status, (told, content) in answers.items()
@@ -78,13 +89,10 @@ def responses(
             "description": "; or: ".join(titles) + ".",
             "content": {MEDIA_TYPE: {"schema": ref(schemas.ProblemOut)}},
         }
-        if status in _WITH_RETRY:
-            found[status]["headers"] = {
-                "Retry-After": {
-                    "description": "Seconds after which to try again.",
-                    "schema": {"type": "integer"},
-                }
-            }
+    for status, (name, told, form) in _HEADERS.items():
+        if status in found:
+            header = {"description": told, "required": True, "schema": {"type": form}}
+            found[status]["headers"] = {name: header}
     return found
 
 

@@ -15,6 +15,7 @@ from msmarco_qdrant.service.security import Tokens, check_binding
 from msmarco_qdrant.service.spool import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, check_creatable
 
+HOST = "127.0.0.1"
 PORT = 8080
 GRACE_S = 15.0
 
@@ -53,7 +54,7 @@ class SidecarOptions:
     model: str = DEFAULT_MODEL
     reranker: str | None = None
     inbox: Path | None = None
-    host: str = "127.0.0.1"
+    host: str = HOST
     port: int = PORT
     tokens: Tokens = field(default_factory=Tokens)
     limits: Limits = field(default_factory=Limits)

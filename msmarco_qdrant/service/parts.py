@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msmarco_qdrant.service.limits import Limits
 from msmarco_qdrant.service.metrics import Metrics
-from msmarco_qdrant.service.ports import Ingester, Readiness, Searcher
+from msmarco_qdrant.service.ports import About, Ingester, Readiness, Searcher
 from msmarco_qdrant.service.security import Tokens
 
 
@@ -24,6 +24,7 @@ class Parts:
         tokens: Who may do what.
         limits: How much a request may bring and ask for.
         page: The folder of the search page.
+        about: What tells, from memory, what is searched; None while the model is being loaded.
     """
 
     ingester: Ingester
@@ -33,3 +34,4 @@ class Parts:
     tokens: Tokens = field(default_factory=Tokens)
     limits: Limits = field(default_factory=Limits)
     page: Path = Path(__file__).parent / "page"
+    about: Callable[[], About | None] = lambda: None

@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias, Unpack
 
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.records import Meta
-from msmarco_qdrant.search_records import Hit
+from msmarco_qdrant.search_records import Hit, SearchMode
 from msmarco_qdrant.search_request import SearchOptions
 from msmarco_qdrant.service.outcomes import BatchState
 
@@ -58,6 +58,27 @@ class Check:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is searched, and how it can be.
+
+    Attributes:
+        collection: The collection's name.
+        model: The name of its bi-encoder.
+        dimension: The length of that model's vectors.
+        modes: What can be compared.
+        rerank: Whether a cross-encoder can score the best again.
+        passages: How many there are, None if that is not known.
+    """
+
+    collection: str
+    model: str
+    dimension: int
+    modes: Sequence[SearchMode]
+    rerank: bool = False
+    passages: int | None = None
+
+
 class Ingester(Protocol):
     """The spool and its worker, as the app sees them."""
 
@@ -76,7 +97,11 @@ class Ingester(Protocol):
         """How far a batch is, None if there is none of that id; called in a thread."""
 
     async def finished(self, batch: str) -> BatchState:
-        """Wait until a batch is done or failed; a wait that is cancelled leaves nothing behind."""
+        """Wait until a batch is done or failed; a wait that is cancelled leaves nothing behind.
+
+        Raises:
+            DoorsClosedError: If the sidecar is shut down before; the batch is kept.
+        """
 
     def backlog(self) -> Backlog:
         """What waits, from memory: it neither blocks nor reads the disk."""

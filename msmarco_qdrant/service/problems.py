@@ -19,9 +19,11 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
     EncodingError,
     ModelError,
     MsmarcoQdrantError,
+    SpoolError,
     SpoolFullError,
     StoreError,
     UnsupportedError,
@@ -31,7 +33,7 @@ from msmarco_qdrant.service.ports import DoorsClosedError
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPES: Final = "urn:problem-type:msmarco-qdrant:"
-_UNTIL_ROOM_S: Final = 5
+_SOON_S: Final = 5
 _log = logging.getLogger(__name__)
 
 
@@ -53,11 +55,13 @@ TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 MEDIA: Final = Kind("unsupported-media", 415, "A body of that form is not taken")
 MISDIRECTED: Final = Kind("misdirected", 421, "Another host was asked for")
 INVALID: Final = Kind("invalid", 422, "The request cannot be served as it is")
+BATCH_FAILED: Final = Kind("batch-failed", 422, "The batch has failed for good")
 FULL: Final = Kind("spool-full", 429, "No more passages can be taken in at the moment")
 INSIDE: Final = Kind("internal", 500, "Something went wrong inside")
 BUSY: Final = Kind("too-many-searches", 503, "Too many searches are waiting")
 NOT_READY: Final = Kind("not-ready", 503, "The sidecar is not ready")
 CLOSING: Final = Kind("closing", 503, "The sidecar is being shut down")
+NO_SPOOL: Final = Kind("spool-unavailable", 503, "The spool cannot be used at the moment")
 NO_STORE: Final = Kind("store-unavailable", 503, "The collection cannot be searched at the moment")
 TOO_SLOW: Final = Kind("too-slow", 504, "There was no answer in time")
 
@@ -71,13 +75,37 @@ KINDS: Final = (
     MEDIA,
     MISDIRECTED,
     INVALID,
+    BATCH_FAILED,
     FULL,
     INSIDE,
     BUSY,
     NOT_READY,
     CLOSING,
+    NO_SPOOL,
     NO_STORE,
     TOO_SLOW,
+)
+
+_PASSING: Final[Sequence[tuple[tuple[type[Exception], ...], Kind, str, int]]] = (
+    (
+        (SpoolError,),
+        NO_SPOOL,
+        "Its disk cannot be used, and nothing was accepted; the log says more.",
+        30,
+    ),
+    ((DoorsClosedError,), CLOSING, "It takes nothing in any more: try again soon.", _SOON_S),
+    (
+        (CollectionNotFoundError,),
+        NO_STORE,
+        "The collection is not there: it comes back with the next passages.",
+        _SOON_S,
+    ),
+    (
+        (StoreError, ModelError),
+        NO_STORE,
+        "Its store or model cannot be reached: try again soon.",
+        _SOON_S,
+    ),
 )
 
 
@@ -132,20 +160,17 @@ def of_inside(instance: str) -> Response:
 
 def of_error(exc: MsmarcoQdrantError) -> ProblemError | None:
     """The problem that an error of this package is to whoever asked; None if it is inside."""
-    match exc:
-        case SpoolFullError():
-            return later(FULL, str(exc), _UNTIL_ROOM_S)
-        case DoorsClosedError():
-            return later(CLOSING, "It takes nothing in any more: try again soon.", 5)
-        case UsageError() | UnsupportedError():
-            return invalid(str(exc))
-        case EncodingError():
-            # a forward pass that failed has a cause; a phrase without a vector has none
-            return None if exc.__cause__ else invalid(str(exc))
-        case StoreError() | ModelError():
-            return later(NO_STORE, "Its store or model cannot be reached: try again soon.", 5)
-        case _:
-            return None
+    if isinstance(exc, EncodingError):
+        # a forward pass that failed has a cause; a phrase without a vector has none
+        return None if exc.__cause__ else invalid(str(exc))
+    if isinstance(exc, UsageError | UnsupportedError):
+        return invalid(str(exc))
+    if isinstance(exc, SpoolFullError):
+        return later(FULL, str(exc), _SOON_S)
+    for errors, kind, detail, retry_after_s in _PASSING:
+        if isinstance(exc, errors):
+            return later(kind, detail, retry_after_s)
+    return None
 
 
 def handle_problems(app: FastAPI) -> None:
@@ -200,8 +225,16 @@ async def _on_http(request: Request, exc: Exception) -> Response:
             "detail": f"{status.description or status.phrase}.",
             "instance": instance_of(request),
         },
-        exc.headers or {},
+        {**(exc.headers or {}), **_allowed(exc)},
     )
+
+
+def _allowed(exc: HTTPException) -> Mapping[str, str]:
+    """Of a method that is not taken, those that are: HEAD wherever GET is."""
+    methods = {one.strip() for one in (exc.headers or {}).get("Allow", "").split(",")} - {""}
+    if "GET" in methods:
+        methods.add("HEAD")
+    return {"Allow": ", ".join(sorted(methods))} if methods else {}
 
 
 def _response(problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response:

@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP, as types: checked on the way in, described in OpenAPI.
+"""What goes in and out over HTTP, as types, as OpenAPI describes them.
 
 A filter has the form that the package's own have (see `msmarco_qdrant.filters`), in JSON::
 
@@ -12,23 +12,22 @@ A filter has the form that the package's own have (see `msmarco_qdrant.filters`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
-from msmarco_qdrant._fields import RowError, checked
-from msmarco_qdrant.filters import Condition, Exists, MetaFilter, Not, Range
-from msmarco_qdrant.records import Passage
 from msmarco_qdrant.search_records import SearchMode
-from msmarco_qdrant.service.limits import Limits
-from msmarco_qdrant.service.ports import Operation, Write
-from msmarco_qdrant.service.problems import ProblemError, invalid
+from msmarco_qdrant.service.ports import About, Backlog
 
-_ERRORS_TOLD: Final = 20
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 _BIGGEST: Final = 2**63
+_SOME_TEXT: Final = r"^[^\x00]*[^\x00\s][^\x00]*$"
+_ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
+    {"required": [one], "properties": {one: {"type": form}, other: {"type": "null"}}}
+    for one, form, other in (("phrase", "string", "phrases"), ("phrases", "array", "phrase"))
+]
 
 
 def _fraction(given: object) -> object:
@@ -54,8 +53,13 @@ class PassageIn(BaseModel):
 
     model_config = _STRICT
 
-    pid: str | Integer = Field(description="Its id; an integer stands for its decimal form.")
-    text: str = Field(description="What is encoded and found.")
+    pid: str | Integer = Field(
+        description="Its id; an integer stands for its decimal form.",
+        json_schema_extra={"pattern": r"^[^\x00]+$"},
+    )
+    text: str = Field(
+        description="What is encoded and found.", json_schema_extra={"pattern": _SOME_TEXT}
+    )
     meta: dict[str, Any] = Field(default={}, description="Fields of its own, nested 24 deep.")
 
 
@@ -84,7 +88,7 @@ Plainly: TypeAlias = Value | Annotated[list[Value], Field(min_length=1)] | Range
 class NotIn(BaseModel):
     """The condition does not hold."""
 
-    model_config = ConfigDict(**_STRICT, validate_by_alias=True, validate_by_name=True)
+    model_config = _STRICT
 
     condition: Plainly = Field(alias="not")
 
@@ -92,10 +96,16 @@ class NotIn(BaseModel):
 class SearchIn(BaseModel):
     """A search: of one phrase, or of several."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(**_STRICT, json_schema_extra={"oneOf": [*_ONE_OR_SEVERAL]})
 
-    phrase: str | None = Field(default=None, description="What to search for.")
-    phrases: list[str] | None = Field(default=None, description="Or several of them.")
+    phrase: str | None = Field(
+        default=None,
+        description="What to search for.",
+        json_schema_extra={"pattern": _SOME_TEXT},
+    )
+    phrases: list[Annotated[str, Field(json_schema_extra={"pattern": _SOME_TEXT})]] | None = Field(
+        default=None, description="Or several of them.", json_schema_extra={"minItems": 1}
+    )
     limit: int = Field(default=10, ge=1, description="Most hits a phrase.")
     mode: SearchMode = Field(default="dense", description="What is compared: vectors, words, both.")
     filter: dict[str, Plainly | NotIn] | None = Field(
@@ -122,14 +132,15 @@ class RejectOut(BaseModel):
 
 
 class BatchOut(BaseModel):
-    """How far a batch is; when it is done, all of it is searchable."""
+    """How far a batch is; when it is done, all of it that was not rejected is searchable."""
 
     batch: str
     state: Literal["queued", "working", "done", "failed"]
     written: int = Field(description="Passages encoded and written.")
     unchanged: int = Field(description="Passages that were there already.")
     rejected: int = Field(description="Passages that could not go in.")
-    deleted: int = Field(description="Passages that were to be taken out.")
+    deleted: int = Field(description="Passages that were there and have been taken out.")
+    superseded: int = Field(description="Rows that a later row of the same pid made void.")
     rejects: list[RejectOut] = Field(description="The first of those rejected.")
     reason: str | None = Field(description="Why it failed.")
 
@@ -167,6 +178,7 @@ class ProblemOut(BaseModel):
     instance: str = Field(description="The request, as the log knows it.")
     errors: list[ErrorOut] = Field(default=[], description="What is wrong, one by one.")
     checks: dict[str, str] = Field(default={}, description="Of /readyz: ok, or what is missing.")
+    batch: str = Field(default="", description="Of a batch that has failed: its id.")
 
 
 class HealthOut(BaseModel):
@@ -182,158 +194,40 @@ class ReadyOut(BaseModel):
     checks: dict[str, str]
 
 
-# ---- checks --------------------------------------------------------------------------------
+class ModelOut(BaseModel):
+    """A bi-encoder."""
+
+    name: str
+    dimension: int = Field(description="The length of its vectors.")
 
 
-def passages_of(given: object, limits: Limits) -> list[Operation]:
-    """The writes that a parsed body asks for; all of them, or none.
+class SpoolOut(BaseModel):
+    """What waits to be written."""
 
-    Raises:
-        ProblemError: Naming the first passages that cannot go in.
-    """
-    if isinstance(given, list) and len(given) > limits.passages:
-        raise invalid(
-            f"{len(given):,} passages: expected at most {limits.passages:,}, send several batches."
-        )
-    try:
-        found = TypeAdapter(Annotated[list[PassageIn], Field(min_length=1)]).validate_python(given)
-    except ValidationError as exc:
-        raise _told(exc, "The passages cannot be taken in.") from None
-    operations: list[Operation] = []
-    errors: list[dict[str, object]] = []
-    for place, one in enumerate(found):
-        try:
-            operations.append(_write(one, limits))
-        except RowError as exc:
-            errors.append({"where": str(place), "reason": str(exc)})
-    if errors:
-        raise invalid("The passages cannot be taken in.", errors[:_ERRORS_TOLD])
-    return operations
+    batches: int = Field(description="Batches, the one in hand included.")
+    oldest_s: float = Field(description="Seconds since the oldest of them was accepted.")
 
 
-def checked_pid(pid: str, limits: Limits) -> str:
-    """The pid of a passage to delete.
+class StatusOut(BaseModel):
+    """What is searched, how it can be, and what is still to be written."""
 
-    Raises:
-        ProblemError: If no passage can have it.
-    """
-    try:
-        return _write(PassageIn(pid=pid, text="any"), limits).pid
-    except RowError as exc:
-        raise invalid(f"No passage has that pid: {exc}.") from None
-
-
-def search_of(given: object, limits: Limits) -> SearchIn:
-    """The search that a parsed body asks for, within limits.
-
-    Raises:
-        ProblemError: If it cannot be served.
-    """
-    try:
-        search = SearchIn.model_validate(given)
-    except ValidationError as exc:
-        raise _told(exc, "The search cannot be served.") from None
-    if (search.phrase is None) == (search.phrases is None):
-        raise invalid("Expected either 'phrase', or 'phrases'.")
-    _check_size(search, limits)
-    return search
+    version: str = Field(description="The sidecar's.")
+    collection: str | None = Field(description="Its name; null while the model is being loaded.")
+    model: ModelOut | None = Field(description="Null while it is being loaded.")
+    passages: int | None = Field(description="How many there are; null if that is not known.")
+    modes: list[SearchMode] = Field(description="What a search can compare.")
+    rerank: bool = Field(description="Whether a search can score the best again.")
+    spool: SpoolOut
 
 
-def phrases_of(search: SearchIn) -> Sequence[str]:
-    """What to search for."""
-    return [search.phrase] if search.phrase is not None else search.phrases or []
-
-
-def rerank_depth_of(search: SearchIn, limits: Limits) -> int | None:
-    """How many passages a phrase to rerank, None for none."""
-    return max(search.limit, limits.rerank_depth) if search.rerank else None
-
-
-def filter_of(given: Mapping[str, Any] | None) -> MetaFilter | None:
-    """The package's own form of a filter that `SearchIn` has checked.
-
-    Raises:
-        ProblemError: For a moment that is none.
-        UsageError: For a range that holds everything, or mixes numbers and moments.
-    """
-    if not given:
-        return None
-    return {field: _condition(field, one) for field, one in given.items()}
-
-
-def _write(given: PassageIn, limits: Limits) -> Write:
-    """A passage to put in, if a file's row could be it.
-
-    Raises:
-        RowError: If it cannot go in.
-    """
-    pid = str(given.pid)
-    if len(pid) > limits.pid_chars:
-        raise RowError(f"the pid has {len(pid):,} characters: expected {limits.pid_chars:,}")
-    if len(given.text) > limits.text_chars:
-        raise RowError(
-            f"the text has {len(given.text):,} characters: expected {limits.text_chars:,} at most"
-        )
-    passage = checked(Passage(pid, given.text, given.meta))
-    return Write(passage.pid, passage.text, passage.meta)
-
-
-def _check_size(search: SearchIn, limits: Limits) -> None:
-    phrases = phrases_of(search)
-    if not 1 <= len(phrases) <= limits.phrases:
-        raise invalid(f"{len(phrases):,} phrases: expected 1 to {limits.phrases}.")
-    if longest := [len(one) for one in phrases if len(one) > limits.phrase_chars]:
-        raise invalid(
-            f"A phrase has {longest[0]:,} characters: expected at most {limits.phrase_chars:,}."
-        )
-    hits = len(phrases) * search.limit
-    if search.limit > limits.limit or hits > limits.hits:
-        raise invalid(
-            f"A limit of {search.limit} for {len(phrases)} phrases: expected at most "
-            f"{limits.limit:,}, and {limits.hits:,} hits of all phrases together."
-        )
-    pairs = len(phrases) * (rerank_depth_of(search, limits) or 0)
-    if pairs > limits.pairs:
-        raise invalid(
-            f"{pairs:,} passages to rerank: expected at most {limits.pairs:,}, with fewer phrases "
-            "or a smaller limit."
-        )
-
-
-def _condition(field: str, given: object) -> Condition:
-    match given:
-        case NotIn():
-            return Not(_condition(field, given.condition))
-        case ExistsIn():
-            return Exists() if given.exists else Not(Exists())
-        case RangeIn():
-            bounds = given.model_dump(exclude_none=True)
-            return Range(**{name: _bound(field, bound) for name, bound in bounds.items()})
-        case _:
-            values: Any = given
-            return values  # type: ignore[no-any-return]  # a value or several, as it was checked
-
-
-def _bound(field: str, given: float | str) -> float | date:
-    if not isinstance(given, str):
-        return given
-    for read in (date.fromisoformat, datetime.fromisoformat):
-        try:
-            return read(given)
-        except ValueError:
-            continue
-    raise invalid(
-        f"The range of '{field}' has the bound {given[:40]!r}: expected a number, a date such as "
-        "2024-05-01, or a moment such as 2024-05-01T12:30:00+02:00."
-    )
-
-
-def _told(exc: ValidationError, what: str) -> ProblemError:
-    errors = exc.errors(include_url=False, include_input=False, include_context=False)
-    return invalid(
-        what,
-        [
-            {"where": ".".join(str(part)[:80] for part in one["loc"]), "reason": one["msg"]}
-            for one in errors[:_ERRORS_TOLD]
-        ],
+def status_of(about: About | None, backlog: Backlog, version: str) -> StatusOut:
+    """What the sidecar says of itself; `about` is None while the model is being loaded."""
+    return StatusOut(
+        version=version,
+        collection=about.collection if about else None,
+        model=ModelOut(name=about.model, dimension=about.dimension) if about else None,
+        passages=about.passages if about else None,
+        modes=list(about.modes) if about else [],
+        rerank=about.rerank if about else False,
+        spool=SpoolOut(batches=backlog.batches, oldest_s=round(backlog.oldest_s, 1)),
     )

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Final
 
 from fastapi import APIRouter, Depends, Request
@@ -22,14 +21,13 @@ from msmarco_qdrant.service.openapi import json_content, ref, responses
 from msmarco_qdrant.service.parts import Parts
 from msmarco_qdrant.service.ports import Searcher
 from msmarco_qdrant.service.problems import ProblemError, later
-from msmarco_qdrant.service.schemas import (
-    HitsOut,
-    SearchIn,
+from msmarco_qdrant.service.requested import (
     filter_of,
     phrases_of,
     rerank_depth_of,
     search_of,
 )
+from msmarco_qdrant.service.schemas import HitsOut, SearchIn
 from msmarco_qdrant.service.security import allowing, needed
 
 _ANSWERS: Final = {
@@ -109,7 +107,6 @@ def search_router(parts: Parts) -> APIRouter:
             problems.MEDIA,
             problems.MISDIRECTED,
             problems.INVALID,
-            problems.INSIDE,
             problems.BUSY,
             problems.NOT_READY,
             problems.NO_STORE,
@@ -133,4 +130,15 @@ def _options(search: SearchIn, rerank_depth: int | None) -> SearchOptions:
 
 
 def _told(hits: Sequence[Hit]) -> dict[str, object]:
-    return {"hits": [asdict(hit) for hit in hits]}
+    return {
+        "hits": [
+            {
+                "rank": hit.rank,
+                "pid": hit.pid,
+                "score": hit.score,
+                "text": hit.text,
+                "meta": hit.meta,
+            }
+            for hit in hits
+        ]
+    }

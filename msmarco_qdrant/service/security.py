@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
@@ -12,11 +13,12 @@ from typing import Final, Literal, TypeAlias
 from fastapi import Request
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.problems import MISDIRECTED, NO_TOKEN, WRONG_TOKEN, ProblemError
+from msmarco_qdrant.service.problems import MISDIRECTED, NO_TOKEN, WRONG_TOKEN, Kind, ProblemError
 
 Scope: TypeAlias = Literal["read", "write"]
 
 _SHORTEST: Final = 16
+_HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::[0-9]*)?")
 _SCOPES: Final[Mapping[Scope, str]] = {
     "read": "Search, and read metrics and batches.",
     "write": "Bring and delete passages, and read batches.",
@@ -24,8 +26,9 @@ _SCOPES: Final[Mapping[Scope, str]] = {
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-        "object-src 'none'"
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -90,7 +93,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def allowing(tokens: Tokens, *scopes: Scope) -> Callable[[Request], None]:
+def allowing(tokens: Tokens, *scopes: Scope) -> Callable[[Request], Awaitable[None]]:
     """What lets a request through that has the token of any of some scopes, or needs none.
 
     The first scope decides whether one is needed. Where none is, the host asked for must be a name
@@ -101,18 +104,19 @@ def allowing(tokens: Tokens, *scopes: Scope) -> Callable[[Request], None]:
         _digest(token) for scope in _SCOPES if (token := tokens.of(scope)) and scope not in digests
     }
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:  # not in a thread, of which there are few
         if scopes[0] not in digests:
             _check_host(request)
             return
+        expected = f"Expected the token to {' or '.join(scopes)}."
         given = _digest(_bearer(request))
         matches = [hmac.compare_digest(given, digest) for digest in digests.values()]
         known = [hmac.compare_digest(given, digest) for digest in others]
         if any(matches):
             return
         if any(known):
-            raise ProblemError(WRONG_TOKEN, f"Expected the token to {' or '.join(scopes)}.")
-        raise _unauthorised(f"Expected the token to {' or '.join(scopes)}.", "invalid_token")
+            raise _refused(WRONG_TOKEN, expected, "insufficient_scope")
+        raise _refused(NO_TOKEN, expected, "invalid_token")
 
     return check
 
@@ -154,13 +158,14 @@ def _digest(token: str) -> bytes:
 def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise _unauthorised("Expected the header 'Authorization: Bearer TOKEN'.", "")
+        raise _refused(NO_TOKEN, "Expected the header 'Authorization: Bearer TOKEN'.")
     return token.strip()
 
 
-def _unauthorised(detail: str, error: str) -> ProblemError:
+def _refused(kind: Kind, detail: str, error: str = "") -> ProblemError:
+    """A refusal with the challenge of RFC 6750."""
     challenge = 'Bearer realm="msmarco-qdrant"' + (f', error="{error}"' if error else "")
-    return ProblemError(NO_TOKEN, detail, {"WWW-Authenticate": challenge})
+    return ProblemError(kind, detail, {"WWW-Authenticate": challenge})
 
 
 def _check_host(request: Request) -> None:
@@ -172,7 +177,6 @@ def _check_host(request: Request) -> None:
 
 
 def _host_alone(given: str) -> str:
-    """Without its port; an IPv6 address stands in brackets."""
-    if given.startswith("["):
-        return given.partition("]")[0][1:]
-    return given.partition(":")[0]
+    """Without its port; an IPv6 address stands in brackets. "" for what is neither."""
+    found = _HOST.fullmatch(given)
+    return (found[1] or found[2] or "") if found else ""

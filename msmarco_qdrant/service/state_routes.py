@@ -12,12 +12,13 @@ from fastapi.responses import Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
+from msmarco_qdrant._version import __version__
 from msmarco_qdrant.service import problems
 from msmarco_qdrant.service.bodies import JSON
 from msmarco_qdrant.service.health import ready_checks
 from msmarco_qdrant.service.openapi import json_content, ref, responses
 from msmarco_qdrant.service.parts import Parts
-from msmarco_qdrant.service.schemas import HealthOut, ReadyOut
+from msmarco_qdrant.service.schemas import HealthOut, ReadyOut, StatusOut, status_of
 from msmarco_qdrant.service.security import allowing, needed
 
 _INDEX: Final = "index.html"
@@ -27,6 +28,12 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_REFUSED: Final = (
+    problems.NO_TOKEN,
+    problems.WRONG_TOKEN,
+    problems.MISDIRECTED,
+    problems.INSIDE,
+)
 _NO_PAGE: Final = b"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>msmarco-qdrant</title>
 <p>The sidecar answers; its interface is described in <a href="/openapi.json">openapi.json</a>.
@@ -61,6 +68,8 @@ class StateRoutes:
         self._readiness = parts.readiness
         self._checks_s = parts.limits.checks_s
         self._metrics = parts.metrics
+        self._about = parts.about
+        self._backlog = parts.ingester.backlog
         self._files = page_files(parts.page)
 
     async def get_healthz(self) -> Response:
@@ -71,6 +80,11 @@ class StateRoutes:
         """Whether the model is loaded, the store reachable, and the collection up to date."""
         checks = await ready_checks(self._readiness, within_s=self._checks_s)
         return Response(to_json({"status": "ready", "checks": checks}), media_type=JSON)
+
+    async def get_status(self) -> Response:
+        """What is searched, how it can be, and how much waits to be written."""
+        status = status_of(self._about(), self._backlog(), __version__)
+        return Response(status.model_dump_json(), media_type=JSON)
 
     async def get_metrics(self) -> Response:
         """Counters and timings in Prometheus's text format."""
@@ -89,7 +103,7 @@ class StateRoutes:
 
 
 def state_router(parts: Parts) -> APIRouter:
-    """The routes of probes, metrics and the page."""
+    """The routes of probes, state, metrics and the page."""
     routes, router = StateRoutes(parts), APIRouter(default_response_class=Response)
     router.add_api_route(
         "/healthz",
@@ -110,17 +124,22 @@ def state_router(parts: Parts) -> APIRouter:
         ),
     )
     router.add_api_route(
+        "/status",
+        routes.get_status,
+        methods=["GET"],
+        tags=["state"],
+        dependencies=[Depends(allowing(parts.tokens, "read"))],
+        responses=responses({200: ("The state.", json_content(ref(StatusOut)))}, *_REFUSED),
+        openapi_extra={"security": needed(parts.tokens, "read")},
+    )
+    router.add_api_route(
         "/metrics",
         routes.get_metrics,
         methods=["GET"],
         tags=["state"],
         dependencies=[Depends(allowing(parts.tokens, "read"))],
         responses=responses(
-            {200: ("The metrics.", {"text/plain": {"schema": {"type": "string"}}})},
-            problems.NO_TOKEN,
-            problems.WRONG_TOKEN,
-            problems.MISDIRECTED,
-            problems.INSIDE,
+            {200: ("The metrics.", {"text/plain": {"schema": {"type": "string"}}})}, *_REFUSED
         ),
         openapi_extra={"security": needed(parts.tokens, "read")},
     )

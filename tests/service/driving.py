@@ -33,6 +33,7 @@ class KeepingIngester:
 
     ends: bool = True
     error: Exception | None = None
+    waited: BatchState | BaseException | None = None
     batches: list[Sequence[Operation]] = field(default_factory=list)
 
     def accept(self, operations: Sequence[Operation]) -> str:
@@ -49,7 +50,11 @@ class KeepingIngester:
         return BatchState(batch, "done" if self.ends else "queued", 0.0)
 
     async def finished(self, batch: str) -> BatchState:
-        """At once, or never."""
+        """At once, or never; or what is to come of it."""
+        if isinstance(self.waited, BaseException):
+            raise self.waited
+        if self.waited is not None:
+            return self.waited
         if not self.ends:
             await asyncio.Event().wait()
         return BatchState(batch, "done", 0.0, 1.0, BatchReport(written=1))
@@ -119,11 +124,13 @@ def drive(
     searcher: Callable[[], Searcher | None] = lambda: None,
     tokens: Tokens | None = None,
     limits: Limits | None = None,
+    ingester: KeepingIngester | None = None,
 ) -> _T:
     """Use the app in an event loop."""
+    ingester = ingester or KeepingIngester()
 
     async def main() -> _T:
-        ingester, checks = KeepingIngester(), GivenChecks()
+        checks = GivenChecks()
         metrics = Metrics(ingester.backlog)
         app = create_app(
             Parts(ingester, searcher, checks, metrics, tokens or Tokens(), limits or Limits())

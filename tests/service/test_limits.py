@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from msmarco_qdrant.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.service.ports import Operation
 
-from .driving import Driver, WaitingSearcher, drive, told
+from .driving import Driver, KeepingIngester, WaitingSearcher, drive, told
 
 _JSON = {"content-type": "application/json"}
 _SMALL = Limits(body_bytes=1000, text_chars=20, passages=2, phrases=2, phrase_chars=10, limit=5)
@@ -141,6 +144,72 @@ def test_waits_end() -> None:
 
     waiting = Limits(search_s=0.01, wait_s=0.01)
     drive(use, searcher=WaitingSearcher, limits=waiting)
+
+
+class _SlowDisk(KeepingIngester):
+    """Accepts once it is let; knows how many are being accepted, and how many were at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let, self.begun = threading.Event(), threading.Semaphore(0)
+        self.inside = self.most = 0
+
+    def accept(self, operations: Sequence[Operation]) -> str:
+        """Wait, and keep a batch."""
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.begun.release()
+        self.let.wait()
+        self.inside -= 1
+        return super().accept(operations)
+
+
+def test_so_many_are_written_at_once_and_others_are_answered_meanwhile() -> None:
+    """A slow disk does not take the threads that tell how far a batch is."""
+
+    async def use(driver: Driver) -> None:
+        deletes = [asyncio.create_task(driver.client.delete(f"/passages/{n}")) for n in range(12)]
+        for _ in range(2):
+            await asyncio.to_thread(disk.begun.acquire)
+        assert 404 == (await driver.client.get("/batches/b-1")).status_code
+        disk.let.set()
+        assert {202} == {answer.status_code for answer in await asyncio.gather(*deletes)}
+
+    disk = _SlowDisk()
+    drive(use, limits=Limits(writes=2), ingester=disk)
+    assert 2 == disk.most
+
+
+def test_no_request_takes_for_ever() -> None:
+    """Whatever it waits for, 504 comes; what waits has been given up."""
+
+    async def use(driver: Driver) -> None:
+        driver.ingester.ends = False
+        answer = await driver.client.delete("/passages/1?wait=true")
+        assert (504, "too-slow") == told(answer)
+        assert "x-request-id" in answer.headers
+
+    drive(use, limits=Limits(request_s=0.05))
+
+
+def test_a_filter_of_too_many_conditions() -> None:
+    """Values, bounds and fields count alike, before any of them is looked at."""
+
+    async def use(driver: Driver) -> None:
+        for conditions in ({"a": 1, "b": 2, "c": {"gte": 1, "lt": 2}}, {"a": [1, 2, 3, 4]}):
+            search = {"phrase": "a", "filter": conditions}
+            answer = await driver.client.post("/search", json=search)
+            assert (422, "invalid") == told(answer)
+            assert "4 conditions: expected at most 3" in answer.json()["detail"]
+
+    drive(use, searcher=WaitingSearcher, limits=Limits(conditions=3))
+
+
+def test_what_the_doors_take_fits_into_a_line_of_the_spool() -> None:
+    """Text, pid and meta of the greatest sizes, however JSON writes them, stay below its bound."""
+    limits = Limits()
+    most = 6 * (limits.text_chars + limits.pid_chars) + 3 * limits.meta_bytes // 2
+    assert most + 100 <= MAX_LINE_BYTES
 
 
 def test_a_bound_of_nothing_is_refused() -> None:

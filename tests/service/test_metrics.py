@@ -7,8 +7,11 @@ import logging
 
 import pytest
 
+from msmarco_qdrant._version import __version__
+from msmarco_qdrant.errors import StoreUnavailableError
+from msmarco_qdrant.reports import StageShare
 from msmarco_qdrant.service.logs import JsonFormatter
-from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
 from msmarco_qdrant.service.outcomes import BatchReport, BatchState
 from msmarco_qdrant.service.ports import Backlog
 
@@ -18,8 +21,11 @@ from .driving import Driver, drive
 def test_a_batch_is_counted_by_outcome() -> None:
     """Passages, seconds, stages, the spool, and the versions at work."""
     metrics = Metrics(lambda: Backlog(3, 4.5))
-    report = BatchReport(written=2, unchanged=1, seconds=0.5)
-    metrics.batch_ended(BatchState("b", "done", 0.0, 1.0, report), {"encode": 0.25})
+    events = MetricsEvents(metrics)
+    report = BatchReport(written=2, unchanged=1, superseded=3, seconds=0.5)
+    events.failing("b", 1, StoreUnavailableError("away"))
+    events.ended(BatchState("b", "done", 0.0, 1.0, report), [StageShare("forward", 0.25, 0.5)])
+    events.optimized(0.75)
     metrics.tell({"model": "m"})
     lines = metrics.text().decode().splitlines()
     for expected in (
@@ -27,10 +33,14 @@ def test_a_batch_is_counted_by_outcome() -> None:
         'msmarco_qdrant_passages_total{outcome="deleted"} 0.0',
         'msmarco_qdrant_batches_total{state="done"} 1.0',
         "msmarco_qdrant_batch_seconds_sum 0.5",
-        'msmarco_qdrant_stage_seconds_sum{stage="encode"} 0.25',
+        'msmarco_qdrant_passages_total{outcome="superseded"} 3.0',
+        'msmarco_qdrant_batches_total{state="failed"} 0.0',
+        'msmarco_qdrant_batch_retries_total{error="StoreUnavailableError"} 1.0',
+        'msmarco_qdrant_stage_seconds_sum{stage="forward"} 0.25',
+        "msmarco_qdrant_optimize_seconds_sum 0.75",
         "msmarco_qdrant_spool_batches 3.0",
         "msmarco_qdrant_spool_oldest_seconds 4.5",
-        'msmarco_qdrant_sidecar_info{model="m"} 1.0',
+        f'msmarco_qdrant_sidecar_info{{model="m",version="{__version__}"}} 1.0',
     ):
         assert expected in lines
 
@@ -43,11 +53,13 @@ def test_a_request_is_logged_and_counted_by_its_route(caplog: pytest.LogCaptureF
         token = {"authorization": "Bearer sesame"}
         await driver.client.delete("/passages/private", headers=token)
         await driver.client.request("BREW", "/private")
+        await driver.client.head("/healthz")
         text = driver.metrics.text().decode()
         assert 'requests_total{method="DELETE",route="/passages/{pid:path}",status="202"}' in text
         assert 'requests_total{method="other",route="none",status="404"}' in text
+        assert 'requests_total{method="HEAD",route="/healthz",status="200"}' in text
 
     drive(use)
     lines = [JsonFormatter().format(record) for record in caplog.records]
-    assert ["DELETE", "other"] == [json.loads(line)["method"] for line in lines]
+    assert ["DELETE", "other", "HEAD"] == [json.loads(line)["method"] for line in lines]
     assert not any(word in line for line in lines for word in ("private", "sesame", "BREW"))

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
-from msmarco_qdrant.errors import EncodingError, SpoolFullError, StoreUnavailableError, UsageError
+from msmarco_qdrant.errors import (
+    EncodingError,
+    SpoolError,
+    SpoolFullError,
+    StoreUnavailableError,
+    UsageError,
+)
+from msmarco_qdrant.service.logs import JsonFormatter
+from msmarco_qdrant.service.outcomes import BatchState
 from msmarco_qdrant.service.ports import Check, DoorsClosedError
 
 from .driving import Driver, RaisingSearcher, drive, told
@@ -17,6 +28,8 @@ def test_what_the_router_refuses_is_a_problem() -> None:
         assert 404 == told(await driver.client.get("/nothing"))[0]
         wrong = await driver.client.put("/search")
         assert (405, "POST") == (told(wrong)[0], wrong.headers["allow"])
+        wrong = await driver.client.post("/healthz")
+        assert (405, "GET, HEAD") == (told(wrong)[0], wrong.headers["allow"])
         assert (422, "invalid") == told(await driver.client.post("/passages?wait=perhaps"))
 
     drive(use)
@@ -43,17 +56,60 @@ def test_an_error_of_a_search(error: Exception, expected: tuple[int, str]) -> No
     drive(use, searcher=lambda: RaisingSearcher(error))
 
 
-def test_a_full_or_closed_spool_says_when_to_come_back() -> None:
-    """429 and 503, both with Retry-After."""
+def test_an_error_inside_is_logged_under_its_instance(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller gets where to look, the log gets the trace, as one field of one line."""
+
+    async def use(driver: Driver) -> str:
+        answer = await driver.client.post("/search", json={"phrase": "a"})
+        return str(answer.json()["instance"])
+
+    instance = drive(use, searcher=lambda: RaisingSearcher(RuntimeError("of inside")))
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    (line,) = [line for line in lines if "exception" in line]
+    assert (instance, "error") == (f"urn:uuid:{line['id']}", line["level"])
+    assert "RuntimeError: of inside" in line["exception"]
+
+
+def test_a_full_closed_or_broken_spool_says_when_to_come_back() -> None:
+    """429 and 503, each with Retry-After; what the disk said stays inside."""
 
     async def use(driver: Driver) -> None:
         for error, expected in (
             (SpoolFullError("full"), (429, "spool-full", "5")),
+            (SpoolError("/inside is full"), (503, "spool-unavailable", "30")),
             (DoorsClosedError("closing"), (503, "closing", "5")),
         ):
             driver.ingester.error = error
             answer = await driver.client.delete("/passages/1")
             assert expected == (*told(answer), answer.headers["retry-after"])
+            assert "inside" not in answer.text
+
+    drive(use)
+
+
+def test_waiting_for_a_batch_that_fails() -> None:
+    """A 200 would say that it is searchable: it is a problem, which names the batch."""
+
+    async def use(driver: Driver) -> None:
+        driver.ingester.waited = BatchState("b-1", "failed", 0.0, 1.0, reason="no room")
+        answer = await driver.client.delete("/passages/1?wait=true")
+        assert (422, "batch-failed") == told(answer)
+        assert ("b-1", "/batches/b-1") == (answer.json()["batch"], answer.headers["location"])
+        assert "no room" in answer.json()["detail"]
+
+    drive(use)
+
+
+@pytest.mark.parametrize(
+    "error", [DoorsClosedError("closing"), SpoolError("gone"), asyncio.CancelledError()]
+)
+def test_waiting_that_ends_early(error: BaseException) -> None:
+    """The batch is on disk, and that is what is told."""
+
+    async def use(driver: Driver) -> None:
+        driver.ingester.waited = error
+        answer = await driver.client.delete("/passages/1?wait=true")
+        assert (202, {"batch": "b-1", "accepted": 1}) == (answer.status_code, answer.json())
 
     drive(use)
 

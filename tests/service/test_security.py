@@ -25,7 +25,9 @@ def test_each_scope_has_its_token() -> None:
         bare = await delete("/passages/1")
         assert (401, "no-token") == told(bare)
         assert bare.headers["www-authenticate"].startswith("Bearer ")
-        assert (403, "wrong-token") == told(await delete("/passages/1", headers=_bearer(_READ)))
+        wrong = await delete("/passages/1", headers=_bearer(_READ))
+        assert (403, "wrong-token") == told(wrong)
+        assert 'error="insufficient_scope"' in wrong.headers["www-authenticate"]
         assert (401, "no-token") == told(await delete("/passages/1", headers=_bearer("x")))
         assert 202 == (await delete("/passages/1", headers=_bearer(_WRITE))).status_code
         for token in (_READ, _WRITE):
@@ -35,6 +37,28 @@ def test_each_scope_has_its_token() -> None:
         assert 200 == (await driver.client.get("/healthz")).status_code
 
     drive(use, tokens=_BOTH)
+
+
+def test_without_a_token_nothing_else_is_told() -> None:
+    """Not whether the parameters would do, nor whether there is such a batch."""
+
+    async def use(driver: Driver) -> None:
+        assert (401, "no-token") == told(await driver.client.delete("/passages/1?wait=perhaps"))
+        assert (401, "no-token") == told(await driver.client.post("/search", content=b"{"))
+        assert (401, "no-token") == told(await driver.client.get("/batches/b-1"))
+
+    drive(use, tokens=_BOTH)
+
+
+@pytest.mark.parametrize("host", ["[::1].a", "localhost.a", "127.0.0.1.a", "localhost:80:80", "[]"])
+def test_a_host_that_looks_like_loopback(host: str) -> None:
+    """Only the whole name counts."""
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.get("/batches/b-1", headers={"host": host})
+        assert (421, "misdirected") == told(answer)
+
+    drive(use)
 
 
 def test_without_tokens_another_host_is_not_answered_for() -> None:
@@ -75,7 +99,13 @@ def test_every_answer_has_the_headers() -> None:
     """A page, a refusal, an answer."""
 
     async def use(driver: Driver) -> None:
-        for path, kept in (("/", "no-cache"), ("/nothing", "no-store"), ("/healthz", "no-store")):
+        for path, kept in (
+            ("/", "no-cache"),
+            ("/nothing", "no-store"),
+            ("/healthz", "no-store"),
+            ("/passages/1", "no-store"),
+            ("/openapi.json", "no-store"),
+        ):
             headers = (await driver.client.get(path)).headers
             assert headers["content-security-policy"].startswith("default-src 'self';")
             assert "unsafe" not in headers["content-security-policy"]

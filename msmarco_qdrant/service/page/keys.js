@@ -1,0 +1,74 @@
+/** Moving about with the keyboard; single letters count only within the results. */
+
+const STEPS = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 };
+
+/** The keys of the page. */
+export class Keys {
+  #phrase;
+  #rankings;
+
+  /**
+   * @param {HTMLInputElement} phrase
+   * @param {import("./results.js").Ranking[]} rankings The left one and the right one.
+   */
+  constructor(phrase, rankings) {
+    this.#phrase = phrase;
+    this.#rankings = rankings;
+    document.addEventListener("keydown", (event) => this.#pressed(event));
+    document.addEventListener("focusin", (event) => this.#rove(event.target.closest(".hit")));
+  }
+
+  /** Let the first result be the one that Tab reaches. */
+  reset() {
+    this.#rove(this.#rankings[0].items[0] ?? this.#rankings[1].items[0] ?? null);
+  }
+
+  #pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    if (document.querySelector("dialog[open]")) return;
+    if (this.#act(event.key, event.target)) event.preventDefault();
+  }
+
+  /** Do what a key means where it was pressed; whether it means something. */
+  #act(key, target) {
+    const item = target.closest?.(".hit");
+    if (item) return this.#within(key, item);
+    if (key === "/" && !target.closest?.("input, textarea, select")) return this.#toPhrase();
+    if (key === "ArrowDown" && target === this.#phrase) return focus(this.#rankings[0].items[0]);
+    return false;
+  }
+
+  #within(key, item) {
+    const [own, other] = this.#sides(item);
+    const items = own.items;
+    if (key in STEPS) return focus(items[items.indexOf(item) + STEPS[key]]);
+    if (key === "Home") return focus(items[0]);
+    if (key === "End") return focus(items.at(-1));
+    if (key === "Escape" || key === "/") return this.#toPhrase();
+    const across = own === this.#rankings[0] ? "ArrowRight" : "ArrowLeft";
+    if (key !== across) return false;
+    return focus(other.twinOf(own, item) ?? other.items[items.indexOf(item)] ?? other.items.at(-1));
+  }
+
+  #sides(item) {
+    const [left, right] = this.#rankings;
+    return left.holds(item) ? [left, right] : [right, left];
+  }
+
+  #toPhrase() {
+    this.#phrase.select();
+    return focus(this.#phrase);
+  }
+
+  #rove(item) {
+    if (!item) return;
+    for (const one of this.#rankings.flatMap((ranking) => ranking.items)) {
+      one.tabIndex = one === item ? 0 : -1;
+    }
+  }
+}
+
+function focus(place) {
+  place?.focus();
+  return Boolean(place);
+}

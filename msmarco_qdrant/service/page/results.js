@@ -1,0 +1,105 @@
+/** One ranking on the page. */
+
+import { element, sign, unseen } from "./dom.js";
+import { excerpt } from "./highlight.js";
+import { wordsOf } from "./moves.js";
+import { brief, score } from "./wording.js";
+
+const FIELDS = 8;
+
+/** A list of hits. */
+export class Ranking {
+  #list;
+  #items = new Map();
+  #pids = new WeakMap();
+
+  /** @param {HTMLElement} list */
+  constructor(list) {
+    this.#list = list;
+  }
+
+  get items() {
+    return [...this.#list.children];
+  }
+
+  /** The item of the same passage as another ranking's item, if it is here. */
+  twinOf(other, item) {
+    return this.#items.get(other.#pids.get(item)) ?? null;
+  }
+
+  holds(item) {
+    return this.#pids.has(item) && this.#list.contains(item);
+  }
+
+  /**
+   * Show hits.
+   * @param {object[]} hits
+   * @param {Set<string>} stems What to mark.
+   * @param {Map<string, import("./moves.js").Move>} moves By the pid.
+   */
+  show(hits, stems, moves) {
+    const made = hits.map((hit) => [hit.pid, itemOf(hit, stems, moves.get(hit.pid) ?? null)]);
+    this.#items = new Map(made);
+    for (const [pid, item] of made) this.#pids.set(item, pid);
+    this.#list.replaceChildren(...made.map(([, item]) => item));
+  }
+
+  clear() {
+    this.#items = new Map();
+    this.#list.replaceChildren();
+  }
+}
+
+function itemOf(hit, stems, move) {
+  const place = element(
+    "p",
+    { class: "place" },
+    element("span", { class: "rank" }, unseen("Rank "), String(hit.rank)),
+    move && badge(move),
+  );
+  return element(
+    "li",
+    { class: "hit", tabindex: "-1" },
+    place,
+    element("div", { class: "passage" }, ...textOf(hit, stems), factsOf(hit)),
+  );
+}
+
+function badge(move) {
+  const { shown, words } = wordsOf(move);
+  return element("span", { class: `move ${move.kind}` }, sign(shown), unseen(`, ${words}`));
+}
+
+/** The passage's text; a long one is cut, with a button for the rest. */
+function textOf(hit, stems) {
+  const { pieces, cut } = excerpt(hit.text, stems);
+  const text = element("p", { class: "text", dir: "auto" }, ...pieces.map(marked));
+  if (!cut) return [text];
+  const more = element("button", { class: "plain more", type: "button" }, "Show all of it");
+  more.addEventListener("click", () => {
+    text.replaceChildren(...excerpt(hit.text, stems, true).pieces.map(marked));
+    more.closest(".hit").focus();
+    more.remove();
+  });
+  return [text, more];
+}
+
+const marked = ({ text, marked }) => (marked ? element("mark", {}, text) : text);
+
+function factsOf(hit) {
+  const fields = Object.entries(hit.meta);
+  const list = element(
+    "dl",
+    { class: "facts" },
+    fact("score", score(hit.score), "score"),
+    fact("pid", brief(hit.pid), "pid"),
+    ...fields.slice(0, FIELDS).map(([name, value]) => fact(brief(name, 40), brief(value))),
+  );
+  if (fields.length > FIELDS) list.append(fact("…", `${fields.length - FIELDS} more`));
+  return list;
+}
+
+function fact(name, value, kind = "") {
+  const told = [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, value)];
+  return element("div", { class: `fact ${kind}`.trim() }, ...told);
+}

@@ -1,0 +1,129 @@
+"""The app over real parts: a spool on disk, its worker, a search client on a store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msmarco_qdrant.async_search import AsyncSearchClient
+from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.records import Passage
+from msmarco_qdrant.service.app import create_app
+from msmarco_qdrant.service.ingesting import SpoolIngester
+from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
+from msmarco_qdrant.service.openapi import DescribedApp
+from msmarco_qdrant.service.parts import Parts
+from msmarco_qdrant.service.security import Tokens
+from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.service.worker import Worker
+from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+
+from .driving import GivenChecks
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+PASSAGES = (
+    Passage("1", "london is a big city", {"lang": "en", "year": 2001}),
+    Passage("2", "paris is a city in france", {"lang": "fr", "author": {"name": "a"}}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """What a test holds."""
+
+    app: DescribedApp
+    spool: Spool
+    store: Store
+    metrics: Metrics
+    parts: Parts
+
+
+@asynccontextmanager
+async def real_parts(
+    folder: Path,
+    *,
+    tokens: Tokens | None = None,
+    limits: Limits | None = None,
+    passages: Sequence[Passage] = PASSAGES,
+) -> AsyncIterator[Real]:
+    """Open them in the running loop, work off what comes in, and close them.
+
+    Args:
+        folder: Where the spool is made.
+        tokens: Who may do what.
+        limits: Bounds of requests.
+        passages: What is there to be found.
+    """
+    encoder = CostlessEncoder()
+    with (
+        closing(open_store(":memory:", create=True)) as store,
+        Spool.open(folder / "spool") as spool,
+    ):
+        ingest_passages(passages, store, collection="msmarco", encoder=encoder)
+        async with await AsyncSearchClient.open(
+            store, encoder=encoder, reranker=CostlessReranker()
+        ) as searcher:
+            ingester = SpoolIngester(spool)
+            metrics = Metrics(ingester.backlog)
+            parts = Parts(
+                ingester,
+                lambda: searcher,
+                GivenChecks(),
+                metrics,
+                tokens or Tokens(),
+                limits or Limits(),
+            )
+            worker = Worker(spool, store, encoder, events=MetricsEvents(metrics))
+            worker.start()
+            try:
+                yield Real(create_app(parts), spool, store, metrics, parts)
+            finally:
+                ingester.close()
+                await asyncio.to_thread(worker.stop, 10)
+
+
+class OpenedApp:
+    """An app that opens its real parts when a server starts it, and closes them at the end (ASGI).
+
+    Args:
+        folder: Where the spool is made.
+        tokens: Who may do what.
+        limits: Bounds of requests.
+    """
+
+    def __init__(
+        self, folder: Path, *, tokens: Tokens | None = None, limits: Limits | None = None
+    ) -> None:
+        self._folder, self._tokens, self._limits = folder, tokens, limits
+        self.real: Real | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start, end, or answer."""
+        if scope["type"] != "lifespan":
+            assert self.real is not None
+            await self.real.app(scope, receive, send)
+            return
+        await receive()
+        async with real_parts(self._folder, tokens=self._tokens, limits=self._limits) as self.real:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def traces(folder: Path) -> Mapping[str, str]:
+    """Every path below a folder, with a digest of its content, "" for a folder."""
+    return {
+        str(path.relative_to(folder)): (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        )
+        for path in sorted(folder.rglob("*"))
+    }
