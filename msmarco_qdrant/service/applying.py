@@ -1,7 +1,8 @@
 """One batch into the store: its passages are ingested, its pids deleted, and both counted.
 
 An attempt that fails may be followed by another: what the first one wrote is found unchanged by the
-second, and still counts as written.
+second, and still counts as written. A passage whose removal the store did not confirm is not there
+any more at the second attempt, and does not count as deleted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.deleting import delete_pids
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import encoder_of
@@ -23,6 +25,8 @@ from msmarco_qdrant.service.outcomes import BatchReport
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
+
+_DELETED_AT_ONCE = 1000
 
 Reload: TypeAlias = Callable[[str, EncoderCard], Encoder]
 """The encoder of a collection of that name whose metadata hold that card."""
@@ -74,24 +78,17 @@ class Applier:
             on_progress=go_on,
         )
 
-    def delete(self, content: BatchContent, go_on: Callable[[], None]) -> int:
-        """Delete a batch's pids; how many were there.
+    def delete(self, content: BatchContent) -> Iterator[int]:
+        """Delete a batch's pids, some at a time; how many of them were there.
 
         Raises:
             StoreError: If the store cannot.
         """
-        try:
-            return delete_pids(self._store, self._collection, _watched(content.deletes(), go_on))
-        except CollectionNotFoundError:
-            return 0  # where there is no collection, there is none of them
-
-    def optimize(self) -> None:
-        """Build the collection's indexes.
-
-        Raises:
-            StoreError: If the store cannot.
-        """
-        self._store.collection(self._collection).optimize()
+        for pids in in_batches(content.deletes(), _DELETED_AT_ONCE):
+            try:
+                yield delete_pids(self._store, self._collection, pids)
+            except CollectionNotFoundError:
+                yield 0  # where there is no collection, there is none of them
 
     def _fit_encoder(self) -> None:
         try:
@@ -127,7 +124,9 @@ class Application:
         self._applier = applier
         self._on_written = on_written
         self._go_on = go_on
-        self._written = self._told = self._deleted = 0
+        self._written = self._there = self._told = self._deleted = 0
+        self._rejects = Rejects()
+        self._started = time.perf_counter()
         self.stages: tuple[StageShare, ...] = ()
 
     def attempt(self) -> BatchReport:
@@ -136,57 +135,51 @@ class Application:
         Raises:
             MsmarcoQdrantError: Why it could not be.
         """
-        started = time.perf_counter()
-        rejects, unchanged = Rejects(), 0
+        self._started = time.perf_counter()
+        self._rejects = Rejects()
         if self._content.passages:
-            report = self._ingested(rejects)
-            there = report.written + report.unchanged
-            self._written = min(self._written, there)  # a collection may have been replaced
-            unchanged = there - self._written
+            self._ingest()
         if self._content.deletions:
-            self._deleted += self._applier.delete(self._content, self._go_on)
-        rows = sorted([*self._content.rejects.first, *rejects.first], key=lambda row: row.line)
+            for count in self._applier.delete(self._content):
+                self._deleted += count
+                self._go_on()
+        return self.report()
+
+    def report(self) -> BatchReport:
+        """What the attempts have done so far, whether the last has succeeded or not."""
+        content, late = self._content.rejects, self._rejects
+        rows = sorted([*content.first, *late.first], key=lambda row: row.line)
         return BatchReport(
             written=self._written,
-            unchanged=unchanged,
-            rejected=self._content.rejects.count + rejects.count,
+            unchanged=max(0, self._there - self._written),
+            rejected=content.count + late.count,
             deleted=self._deleted,
             superseded=self._content.superseded,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - self._started,
             rejects=tuple(rows[:KEPT_REJECTS]),
         )
 
-    @property
-    def failed(self) -> BatchReport:
-        """What a batch has done that is given up."""
-        return BatchReport(
-            written=self._written,
-            rejected=self._content.rejects.count,
-            superseded=self._content.superseded,
-            rejects=tuple(self._content.rejects.first),
-        )
-
-    def _ingested(self, rejects: Rejects) -> IngestReport:
+    def _ingest(self) -> None:
         self._told = 0
         try:
-            report = self._applier.write(self._content, rejects, self._progress)
+            report = self._applier.write(self._content, self._rejects, self._progress)
         except IngestStoppedError as exc:
-            self._written += exc.report.written
-            if isinstance(exc.__cause__, MsmarcoQdrantError):
-                raise exc.__cause__ from exc
+            self._count(exc.report)
+            reason = exc.__cause__
+            if isinstance(reason, MsmarcoQdrantError):
+                raise reason from reason.__cause__
             raise
-        self._written += report.written
+        self._there = 0  # this attempt has seen all of them
+        self._count(report)
+        self._written = min(self._written, self._there)  # a collection may have been replaced
         self.stages = report.stages
-        return report
+
+    def _count(self, report: IngestReport) -> None:
+        self._written += report.written
+        self._there = max(self._there, report.written + report.unchanged)
 
     def _progress(self, progress: IngestProgress) -> None:
         self._go_on()
         if progress.report.written > self._told:
             self._on_written(progress.report.written - self._told)
             self._told = progress.report.written
-
-
-def _watched(pids: Iterator[str], go_on: Callable[[], None]) -> Iterator[str]:
-    for pid in pids:
-        go_on()
-        yield pid

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from typing import Any, BinaryIO, TypeAlias
 from msmarco_qdrant._replacing import sync_directory
 from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
 from msmarco_qdrant.service.outcomes import BatchId
+
+_CHUNK_BYTES = 1 << 20
 
 Operation: TypeAlias = Mapping[str, Any]
 """`{"op": "write", "pid", "text", "meta"?}` or `{"op": "delete", "pid"}`."""
@@ -46,13 +47,17 @@ def copy_in(path: Path, place: Path) -> None:
 
     Raises:
         SpoolError: If the disk does not take it.
+        SourceError: If it cannot be read.
     """
-    with _writing(place) as file, path.open("rb") as source:
-        shutil.copyfileobj(source, file, 1 << 20)
+    with _writing(place) as file:
+        for chunk in _chunks(path):
+            file.write(chunk)
 
 
 def identify(path: Path) -> tuple[BatchId, int]:
     """An id that the same file has after a crash too, and its size; its content is made durable.
+
+    Another file of the same name has another id, and so has the same file once it was renamed.
 
     Raises:
         SourceError: If it cannot be read, or is no plain file.
@@ -72,17 +77,27 @@ def identify(path: Path) -> tuple[BatchId, int]:
     return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest(), status.st_size
 
 
-def remove(path: Path) -> None:
-    """Remove a file that was taken in, durably; one that was renamed is no error.
+def remove(path: Path, id_: BatchId) -> None:
+    """Remove a file that was taken in, durably; what has come in its place meanwhile stays.
 
     Raises:
         SourceError: If it cannot be removed.
     """
     try:
-        path.unlink(missing_ok=True)
+        if path.exists() and identify(path)[0] == id_:
+            path.unlink()
         sync_directory(path.parent)
     except OSError as exc:
         raise SourceError(f"{path} is taken in, but cannot be removed: {exc.strerror}") from exc
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
 
 
 @contextmanager

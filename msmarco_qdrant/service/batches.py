@@ -56,7 +56,7 @@ class BatchContent:
     Args:
         path: The file.
         form: The end of its name, as the spool tells it.
-        go_on: Called for each row at the first reading; what it raises ends that.
+        go_on: Called for each row that is counted; what it raises ends that.
 
     Attributes:
         passages: How many of its passages count.
@@ -99,7 +99,10 @@ class BatchContent:
                 self._last[key] = row.line
         self.superseded = rows - len(seen)
         if self._last and deletions:  # which of them count shows only now
-            deletions = sum(1 for _ in self.deletes())
+            deletions = 0
+            for _ in self.deletes():
+                go_on()
+                deletions += 1
         self.deletions = deletions
         self.passages = len(seen) - deletions
 

@@ -1,17 +1,18 @@
 """The inbox: a directory whose files become batches, in the order of their names.
 
 Whoever writes a file there gives it a name that is passed over (`.name`, `name.tmp`, `name.part`)
-until it is whole, and then renames it.
+until it is whole, and then renames it. A name may be used again once its file has gone.
 """
 
 from __future__ import annotations
 
 import logging
+import stat
 import threading
 from os import PathLike
 from pathlib import Path
 
-from msmarco_qdrant.errors import SourceError, SpoolError, SpoolFullError
+from msmarco_qdrant.errors import SourceError, SpoolError
 from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.spool_directory import FORMS, form_of
 
@@ -32,7 +33,7 @@ class Inbox:
         interval_s: How often to look without being woken.
 
     Raises:
-        SourceError: If it cannot be made or written.
+        SourceError: If it cannot be made.
     """
 
     def __init__(
@@ -82,9 +83,7 @@ class Inbox:
                 if self._stopping.is_set():
                     break
                 moved += self._move(name)
-        except SpoolFullError:
-            _log.info("the spool is full: the inbox waits")
-        except SpoolError as exc:
+        except SpoolError as exc:  # it is full, or its disk is
             self._tell("", f"the inbox waits: {exc}")
         else:
             self._told.discard("")
@@ -92,16 +91,22 @@ class Inbox:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._woken.clear()
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception:  # noqa: BLE001  # it is told; one file must not end the inbox
+                _log.exception("the inbox met with a fault of this program, and goes on")
             self._woken.wait(self._interval_s)
+            self._woken.clear()
 
     def _is_whole(self, name: str) -> bool:
         """Whether it is a file for us."""
-        path = self._directory / name
         if name.startswith(".") or name.endswith(_UNFINISHED):
             return False
-        if path.is_symlink() or not path.is_file():
+        try:
+            mode = (self._directory / name).lstat().st_mode
+        except OSError:  # it has gone
+            return False
+        if not stat.S_ISREG(mode):
             self._tell(name, f"{name} in the inbox is no plain file, and stays there")
             return False
         if form_of(name) is None:

@@ -28,7 +28,10 @@ class RowReject:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What a batch did. After a crash, what counted as written may count as unchanged.
+    """What a batch did.
+
+    After a crash, or an attempt that failed, what was written before may count as unchanged, and
+    what was deleted before not at all.
 
     Attributes:
         written: Passages stored or rewritten.

@@ -37,6 +37,7 @@ from msmarco_qdrant.service.running import Census, Running
 from msmarco_qdrant.service.security import is_loopback
 from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.worker import Worker, WorkerEvents, WorkerSettings
+from msmarco_qdrant.stores.filters import to_qdrant
 
 _T = TypeVar("_T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -231,6 +232,7 @@ class _Events(MetricsEvents):
 async def _warm_up(client: AsyncSearchClient) -> None:
     """Do now what happens once, so that no caller waits for it: in the models, and in the code."""
     await client.warm_up()
+    await asyncio.to_thread(to_qdrant, {"any": "value"})  # which imports much, the first time
     for mode in get_args(SearchMode):
         await client.search("warm up", mode=mode, limit=1)
 

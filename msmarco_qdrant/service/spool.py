@@ -8,18 +8,21 @@ again: applying a batch twice must do no more than applying it once.
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Self
 
-from msmarco_qdrant.errors import SpoolError, UsageError
+from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
 from msmarco_qdrant.service.arrivals import (
     Operation,
     copy_in,
@@ -43,7 +46,7 @@ from msmarco_qdrant.service.spool_directory import (
     SpoolDirectory,
     form_of,
 )
-from msmarco_qdrant.service.spool_room import Room
+from msmarco_qdrant.service.spool_room import Arrival, Room
 
 MAX_BYTES = 1 << 30
 MAX_BATCHES = 10_000
@@ -104,7 +107,9 @@ class Spool:
         self._live: dict[BatchId, Batch] = {}
         self._next = self._reserved = files.first_sequence()
         for name in files.names("incoming"):
-            self._add(name, *files.size_and_time(name, "incoming"))
+            size, queued_at = files.size_and_time(name, "incoming")
+            self._room.add(size)
+            self._add(name, size, queued_at)
 
     @classmethod
     def open(
@@ -114,7 +119,7 @@ class Spool:
         max_bytes: int = MAX_BYTES,
         max_batches: int = MAX_BATCHES,
         keep_done: int = KEEP_DONE,
-    ) -> Spool:
+    ) -> Self:
         """Open a directory, making it if need be, and see to what a crash has left there.
 
         Raises:
@@ -138,18 +143,20 @@ class Spool:
 
         Raises:
             SpoolFullError: If there is no room now; nothing was taken.
-            SpoolError: If the disk does not take it.
+            SpoolError: If the disk does not take it. If it is only the directory that could not be
+                made durable, the batch is in the queue all the same, and is applied unless a power
+                cut takes it back: whoever sends it again has it applied twice, which does no more
+                than once.
             UsageError: For what is no JSON.
         """
         id_ = uuid.uuid4().hex
         place = self._files.temporary(id_)
-        arrival = self._room.enter()
-        try:
-            write_operations(place, operations, arrival.hold)
-            self._commit(place, id_, OPERATIONS, arrival.held)
-        finally:
-            place.unlink(missing_ok=True)
-            self._room.leave(arrival)
+        with self._room.enter() as arrival:
+            try:
+                write_operations(place, operations, arrival.hold)
+                self._commit(place, BatchName(0, id_, OPERATIONS), arrival)
+            finally:
+                self._files.discard(place)
         return id_
 
     def accept_file(self, path: str | PathLike[str]) -> BatchId:
@@ -157,12 +164,12 @@ class Spool:
 
         A file may be larger than all the spool may hold, if the spool is not full before it. One
         that was copied in from another file system, and could not be removed there before a
-        crash, is recognised and removed.
+        crash, is recognised and removed. What comes in its place under the same name stays.
 
         Raises:
             SpoolFullError: If there is no room now; the file stays.
-            SpoolError: If the disk does not take it.
-            SourceError: If it cannot be read or moved, or is no plain file.
+            SpoolError: If the disk does not take it; see `accept`.
+            SourceError: If it cannot be read, moved or removed, or is no plain file.
             UsageError: If its name says nothing of its form.
         """
         path = Path(path)
@@ -170,14 +177,11 @@ class Spool:
         if form is None:
             raise UsageError(f"{path.name} is of no known form: expected .{', .'.join(FORMS)}")
         id_, size = identify(path)
-        if id_ in self._live or id_ in self._archive:
-            remove(path)
-            return id_
-        arrival = self._room.enter()
-        try:
-            self._bring(path, id_, form, size)
-        finally:
-            self._room.leave(arrival)
+        if id_ not in self._live and id_ not in self._archive:
+            with self._room.enter() as arrival:
+                arrival.hold_all(size)
+                self._bring(path, BatchName(0, id_, form), arrival)
+        remove(path, id_)
         return id_
 
     # ---- the taker -------------------------------------------------------------------------
@@ -263,6 +267,9 @@ class Spool:
         future: Future[BatchState] = Future()
         with self._changed:
             if id_ in self._live:
+                if self._closed:
+                    future.cancel()
+                    return future
                 self._waiting.setdefault(id_, []).append(future)
                 future.add_done_callback(partial(self._forget, id_))
                 return future
@@ -304,7 +311,7 @@ class Spool:
             future.cancel()
         self._files.close()
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -312,17 +319,26 @@ class Spool:
 
     # ---- inside ----------------------------------------------------------------------------
 
-    def _commit(self, place: Path, id_: BatchId, form: str, size: int) -> None:
-        """Make a whole file a batch: the order of these moments is the order of the batches."""
+    def _commit(self, place: Path, name: BatchName, arrival: Arrival) -> None:
+        """Make a whole file a batch: the order of these moments is the order of the batches.
+
+        The sequence in `name` is chosen here. When this returns the batch is durable: its directory
+        is synced after its own rename, whichever others come before or between. So nobody is told
+        of a batch that a power cut may take back, though it may be taken, and even done, before.
+
+        Raises:
+            OSError: See `SpoolDirectory.bring_in`; nothing was changed.
+        """
         with self._changed:
             if self._closed:
                 raise SpoolError(f"the spool {self._files.path} is closed; nothing was accepted")
             if self._next >= self._reserved:
                 self._reserved = self._files.reserve_sequence(self._next)
-            name = BatchName(self._next, id_, form)
+            name = replace(name, sequence=self._next)
             self._files.bring_in(place, name)
             self._next += 1
-            self._add(name, size, self._now())
+            arrival.come_in()
+            self._add(name, arrival.held, self._now())
             self._changed.notify_all()
         self._files.sync("incoming")
 
@@ -330,20 +346,25 @@ class Spool:
         batch = Batch(name, self._files.place(name, "working"), size, accepted_at)
         self._live[batch.id] = batch
         self._queue.append(batch)
-        self._room.add(size)
 
-    def _bring(self, path: Path, id_: BatchId, form: str, size: int) -> None:
-        """Move a file in; by way of a copy, if it lies on another file system."""
+    def _bring(self, path: Path, name: BatchName, arrival: Arrival) -> None:
+        """Move somebody's file in; by way of a copy, if it lies on another file system."""
         try:
-            self._commit(path, id_, form, size)
-        except OSError:  # of another file system: any other is a SpoolError
-            place = self._files.temporary(id_)
-            try:
-                copy_in(path, place)
-                self._commit(place, id_, form, size)
-            finally:
-                place.unlink(missing_ok=True)
-        remove(path)
+            self._commit(path, name, arrival)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise SourceError(f"cannot move {path} into the spool: {exc.strerror}") from exc
+            self._copy(path, name, arrival)
+
+    def _copy(self, path: Path, name: BatchName, arrival: Arrival) -> None:
+        if not os.access(path.parent, os.W_OK):  # it would come again for ever
+            raise SourceError(f"{path} cannot be removed from where it is, so it is not taken in")
+        place = self._files.temporary(name.id)
+        try:
+            copy_in(path, place)
+            self._commit(place, name, arrival)
+        finally:
+            self._files.discard(place)
 
     def _return(self, batch: Batch) -> None:
         with self._changed:

@@ -23,7 +23,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +41,13 @@ _LOCK_FILE = ".lock"
 _SEQUENCE_FILE = "sequence"
 _SEQUENCES_AT_ONCE = 10_000
 _REPORT = ".json"
+_OF_THE_FILE = (errno.EXDEV, errno.ENOENT, errno.EACCES, errno.EPERM)
 _LOCK_PATIENCE_S = 2.0  # a process that was killed may leave a child for some milliseconds
 _LOCK_POLL_S = 0.02
 
 OPERATIONS = "ops.jsonl"
 FORMS = (OPERATIONS, "tsv", "tsv.gz", "jsonl", "jsonl.gz", "ndjson", "ndjson.gz", "parquet")
+_SEQUENCE = re.compile(r"[0-9]{1,15}")
 _NAME = re.compile(rf"([0-9]{{16}})-([0-9a-f]{{32}})\.({'|'.join(map(re.escape, FORMS))})")
 
 
@@ -137,11 +139,20 @@ class SpoolDirectory:
         """Rename a file to be a batch of `incoming`; not durable before `sync`.
 
         Raises:
-            OSError: With `errno.EXDEV`, if it lies on another file system.
+            OSError: If it is not from `tmp`, and lies on another file system (`errno.EXDEV`), has
+                gone, or may not be taken from where it lies.
             SpoolError: For any other reason why it cannot.
         """
-        with self._usable(but=errno.EXDEV):
+        is_ours = place.parent == self.path / "tmp"
+        with self._usable(but=() if is_ours else _OF_THE_FILE):
             place.rename(self.place(name, "incoming"))
+
+    def discard(self, place: Path) -> None:
+        """Remove what did not become a batch, if it is there; else the next start does."""
+        try:
+            place.unlink(missing_ok=True)
+        except OSError as exc:
+            _log.warning("%s stays until the next start: %s", place, exc.strerror)
 
     def sync(self, folder: Folder) -> None:
         """Make what was renamed into or out of a folder durable."""
@@ -149,21 +160,24 @@ class SpoolDirectory:
             sync_directory(self.path / folder)
 
     def move(self, name: BatchName, source: Folder, target: Folder) -> None:
-        """Move a batch, durably; one that has been moved already is no error."""
+        """Move a batch, durably; one that has been moved already, or removed, is no error."""
+        self._check_ours()
         with self._usable():
-            if not self.place(name, target).exists():
+            if self.place(name, source).exists():
                 self.place(name, source).rename(self.place(name, target))
         self.sync(target)
         self.sync(source)
 
     def remove(self, name: BatchName, folder: Folder) -> None:
         """Remove a batch's file, durably; one that is not there is no error."""
+        self._check_ours()
         with self._usable():
             self.place(name, folder).unlink(missing_ok=True)
         self.sync(folder)
 
     def put_report(self, name: BatchName, folder: Folder, report: dict[str, Any]) -> None:
         """Write a batch's report, durably and whole."""
+        self._check_ours()
         try:
             with replacing_text(self._report(name, folder)) as file:
                 json.dump(report, file, indent=1, ensure_ascii=False)
@@ -201,13 +215,7 @@ class SpoolDirectory:
         """A number above those of all batches there have been, however many were removed."""
         found = [*self.names("incoming"), *self.names("failed")]
         found += [*self.reported("done"), *self.reported("failed")]
-        place = self.path / _SEQUENCE_FILE
-        with self._usable():
-            try:
-                noted = int(place.read_text("ascii")) if place.exists() else 1
-            except ValueError as exc:
-                raise SpoolError(f"{place} is damaged: expected a number; remove it") from exc
-        return max([noted, *(name.sequence + 1 for name in found)])
+        return max([self._noted_sequence(), *(name.sequence + 1 for name in found)])
 
     def close(self) -> None:
         """Give the directory back. Closing twice is no error."""
@@ -217,11 +225,22 @@ class SpoolDirectory:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
+    def _noted_sequence(self) -> int:
+        place = self.path / _SEQUENCE_FILE
+        with self._usable():
+            text = place.read_text("ascii", "replace") if place.exists() else "1"
+        if not _SEQUENCE.fullmatch(text):
+            raise SpoolError(
+                f"{place} is damaged: expected a number, found {text[:40]!r}; remove it"
+            )
+        return int(text)
+
     def _mend(self) -> None:
         """Do what a crash has left undone."""
+        unwritten = [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]
         with self._usable():
-            for leftover in (*(self.path / "tmp").iterdir(), *self.path.glob("*/.*.tmp")):
-                leftover.unlink()
+            for leftover in (*(self.path / "tmp").iterdir(), *unwritten):
+                leftover.unlink(missing_ok=True)
         for name in self.names("incoming"):  # it was put back by hand, and is to be done again
             self.remove_report(name, "failed")
         for name in self.names("working"):
@@ -255,12 +274,17 @@ class SpoolDirectory:
         os.ftruncate(self._lock_fd, 0)
         os.pwrite(self._lock_fd, str(os.getpid()).encode(), 0)
 
+    def _check_ours(self) -> None:
+        """A worker that was left behind must not meddle with the spool of the next process."""
+        if self._lock_fd < 0:
+            raise SpoolError(f"the spool {self.path} is closed")
+
     @contextmanager
-    def _usable(self, but: int | None = None) -> Iterator[None]:
+    def _usable(self, but: Collection[int] = ()) -> Iterator[None]:
         try:
             yield
         except OSError as exc:
-            if exc.errno == but:
+            if exc.errno in but:
                 raise
             place = exc.filename or self.path
             raise SpoolError(

@@ -8,7 +8,7 @@ from msmarco_qdrant.errors import SpoolFullError, UsageError
 
 
 class Arrival:
-    """A batch on its way in.
+    """A batch on its way in. Its room is given back at the end of the block, unless it is in then.
 
     Attributes:
         held: Its bytes so far.
@@ -16,6 +16,7 @@ class Arrival:
 
     def __init__(self, room: Room) -> None:
         self._room = room
+        self._is_in = False
         self.held = 0
 
     def hold(self, size: int) -> None:
@@ -26,6 +27,22 @@ class Arrival:
         """
         self._room.grow(size)
         self.held += size
+
+    def hold_all(self, size: int) -> None:
+        """Count all the bytes of it, whether there is room or not."""
+        self._room.grow(size, beyond=True)
+        self.held += size
+
+    def come_in(self) -> None:
+        """It is in: from now on it holds its room until `Room.remove`."""
+        self._is_in = True
+
+    def __enter__(self) -> Arrival:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._is_in:
+            self._room.remove(self.held)
 
 
 class Room:
@@ -64,23 +81,23 @@ class Room:
             self.batches += 1
         return Arrival(self)
 
-    def leave(self, arrival: Arrival) -> None:
-        """A batch is no longer on its way: it was counted by `add`, or did not come in."""
-        self.remove(arrival.held)
-
-    def grow(self, size: int) -> None:
+    def grow(self, size: int, *, beyond: bool = False) -> None:
         """Count bytes of a batch that is on its way.
+
+        Args:
+            size: How many.
+            beyond: Whether they count although there is no room for them.
 
         Raises:
             SpoolFullError: If there is no room for them.
         """
         with self._lock:
-            if self.bytes + size > self._max_bytes:
+            if self.bytes + size > self._max_bytes and not beyond:
                 raise SpoolFullError(_full("bytes", self.bytes, self._max_bytes))
             self.bytes += size
 
     def add(self, size: int) -> None:
-        """Count a batch that is in, whether there is room or not."""
+        """Count a batch that was in before, whether there is room or not."""
         with self._lock:
             self.bytes += size
             self.batches += 1

@@ -4,61 +4,39 @@ Nothing overtakes. What may pass (a store that does not answer, a collection tha
 model that is not to be had) is tried again for as long as it takes, with the batch at the head of
 the queue; what is wrong with a batch itself sends it to `failed`, and the next one follows. What
 may be either is tried some times before that.
+
+So is a batch that meets with a fault of this program or of an engine, or with a lack of memory: it
+must not be lost, nor block all others for ever. In `failed` it lies with its reason, and goes on
+from there when somebody moves it back into `incoming` before a start. A fault outside of the
+attempts at a batch ends the thread, which the log and `alive` tell; the batch in hand is taken
+first at the next start.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import encoder_of
-from msmarco_qdrant.errors import (
-    CollectionReplacedError,
-    ModelError,
-    ModelMismatchError,
-    ModelNotFoundError,
-    MsmarcoQdrantError,
-    PidCollisionError,
-    SpoolError,
-    StoreAccessError,
-    StoreError,
-    StoreInUseError,
-    StoreUnavailableError,
-)
+from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError
 from msmarco_qdrant.reports import StageShare
 from msmarco_qdrant.service.applying import Application, Applier, Reload
 from msmarco_qdrant.service.batches import BatchContent
+from msmarco_qdrant.service.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.outcomes import BatchId, BatchReport, BatchState
+from msmarco_qdrant.service.patience import Kind, Patience, StoppingError, kind_of
 from msmarco_qdrant.service.spool import Batch, Spool
 from msmarco_qdrant.stores import Store
 
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
-
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-# What is wrong around the batches: with the next one it would be the same.
-_PASSING = (
-    StoreUnavailableError,
-    StoreInUseError,
-    StoreAccessError,
-    CollectionReplacedError,
-    ModelNotFoundError,
-    ModelMismatchError,
-    SpoolError,
-)
-_DOUBTFUL = (StoreError, ModelError)
-_GIVING_BACK_S = 10.0
 
 
 class WorkerEvents(Protocol):
-    """What a worker tells, in its own thread; for metrics."""
+    """What a worker tells, in its own thread; for metrics. None of these may raise."""
 
     def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
         """A batch is done or has failed."""
@@ -92,21 +70,16 @@ class WorkerSettings:
         first_wait_s: The longest wait after a first failure; it doubles with each.
         longest_wait_s: The longest there is.
         doubtful_attempts: How often to try what may pass or not.
-        optimize_every: After so many written passages the indexes are built, once no batch waits;
-            None where the engine does that itself.
-        optimize_latest: After so many they are built even if batches wait.
+        giving_back_s: How long `Worker.stop` waits for a batch to be given back.
+        indexing: How often the indexes are built, where the engine does not do that itself.
     """
 
     collection: str = "msmarco"
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
     doubtful_attempts: int = 5
-    optimize_every: int | None = None
-    optimize_latest: int = 20_000
-
-
-class _GivenBackError(Exception):
-    """The grace period is over: the batch in hand goes back into the spool."""
+    giving_back_s: float = 10.0
+    indexing: IndexingSettings = field(default_factory=IndexingSettings)
 
 
 class Worker:
@@ -135,10 +108,18 @@ class Worker:
         self._settings = settings
         self._applier = Applier(store, settings.collection, encoder, reload)
         self._events = events or NoEvents()
+        self._indexing = Indexing(
+            store, settings.collection, settings.indexing, self._events.optimized
+        )
         self._stopping, self._giving_back = threading.Event(), threading.Event()
+        self._patience = Patience(
+            settings.first_wait_s,
+            settings.longest_wait_s,
+            settings.doubtful_attempts,
+            self._stopping,
+            self._failing,
+        )
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        self._unindexed = 0
-        self._trouble = ""
         self._batch = ""
 
     @property
@@ -149,7 +130,7 @@ class Worker:
     @property
     def trouble(self) -> str:
         """Why the batch in hand could not be applied yet; "" while all is well."""
-        return self._trouble
+        return self._patience.trouble
 
     @property
     def alive(self) -> bool:
@@ -176,119 +157,111 @@ class Worker:
         if self._thread.ident is None:
             return True
         self._thread.join(grace_s)
-        self._giving_back.set()
-        self._thread.join(_GIVING_BACK_S)
+        self.give_back()
+        self._thread.join(self._settings.giving_back_s)
         return not self.alive
 
+    def give_back(self) -> None:
+        """Take no more batches, and give the one in hand back as soon as that can be."""
+        self._giving_back.set()
+        self._stopping.set()
+        self._spool.stop_taking()
+
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                batch = self._patiently(self._spool.take)
-                if batch is None:
-                    return
-                self._batch = batch.id
-                self._handle(batch)
-            except SpoolError as exc:  # and it is to stop: what it held is taken first next time
-                _log.warning("the spool cannot be used: %s", exc)
-            self._index_if_due()
+        try:
+            while not self._stopping.is_set() and self._work():
+                if not self._stopping.is_set():
+                    self._indexing.pause(idle=self._spool.depth == 0)
+        except StoppingError:  # the spool's disk was in the way until the end
+            _log.warning("the batch in hand, if any, is taken first at the next start")
+        except BaseException:  # noqa: BLE001  # it is told, and nobody above would
+            _log.critical("the worker has ended, nothing is applied any more", exc_info=True)
+
+    def _work(self) -> bool:
+        """Apply the next batch, if there is to be one; whether there was."""
+        batch = self._patience(self._spool.take)
+        if batch is None:
+            return False
+        self._batch = batch.id
+        self._handle(batch)
+        self._batch = ""
+        return True
 
     def _handle(self, batch: Batch) -> None:
         """Apply a batch and say what became of it."""
-        application: Application | None = None
+        attempts = _Attempts(batch, self._applier, self._indexing.wrote, self._check)
         try:
-            content = BatchContent(batch.path, batch.name.form, go_on=self._check)
-            application = Application(content, self._applier, self._wrote, self._check)
-            report = self._patiently(application.attempt)
-        except _GivenBackError:
-            self._spool.give_back(batch)
-        except MsmarcoQdrantError as exc:
-            if self._stopping.is_set() and _may_pass(exc):
-                self._spool.give_back(batch)
+            report = self._patience(attempts)
+        except StoppingError:
+            self._give_back(batch)
+        except BaseException as exc:  # noqa: BLE001  # a panic of an engine is no `Exception`
+            if self._stopping.is_set() and kind_of(exc) is not Kind.FOR_GOOD:
+                self._give_back(batch)
             else:
-                self._fail(batch, str(exc), application)
-        except Exception as exc:  # noqa: BLE001  # one batch must not end the worker
-            _log.exception("batch %s met with a fault of this program", batch.id)
-            self._fail(batch, f"unexpected: {exc!r}", application)
+                self._fail(batch, exc, attempts.report)
         else:
-            state = self._patiently(lambda: self._spool.finish(batch, report))
-            self._events.ended(state, application.stages)
+            state = self._patience(lambda: self._spool.finish(batch, report))
+            self._events.ended(state, attempts.stages)
 
-    def _fail(self, batch: Batch, reason: str, application: Application | None) -> None:
-        _log.error("batch %s has failed for good: %s", batch.id, reason)
-        report = application.failed if application else BatchReport()
-        state = self._patiently(lambda: self._spool.fail(batch, reason, report))
+    def _give_back(self, batch: Batch) -> None:
+        try:
+            self._spool.give_back(batch)
+        except SpoolError as exc:
+            raise StoppingError from exc
+
+    def _fail(self, batch: Batch, error: BaseException, report: BatchReport) -> None:
+        if isinstance(error, MsmarcoQdrantError):
+            reason = str(error)
+            _log.error("batch %s has failed for good: %s", batch.id, reason)
+        else:
+            reason = f"unexpected: {error!r}"
+            _log.error("batch %s has failed for good: %s", batch.id, reason, exc_info=error)
+        state = self._patience(lambda: self._spool.fail(batch, reason, report))
         self._events.ended(state, ())
 
     def _check(self) -> None:
         if self._giving_back.is_set():
-            raise _GivenBackError
+            raise StoppingError
 
-    # ---- trying again ----------------------------------------------------------------------
-
-    def _patiently(self, function: Callable[[], _T]) -> _T:
-        """Call a function until it answers, fails for good, or the worker is to stop."""
-        from tenacity import Retrying, stop_when_event_set, wait_random_exponential
-
-        settings = self._settings
-        tries = Retrying(
-            retry=self._again,
-            wait=wait_random_exponential(settings.first_wait_s, settings.longest_wait_s),
-            stop=stop_when_event_set(self._stopping),
-            sleep=self._wait,
-            before_sleep=self._tell,
-            reraise=True,
-        )
-        try:
-            answer: _T = tries(function)
-        finally:
-            self._trouble = ""
-        return answer
-
-    def _again(self, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, _PASSING):
-            return True
-        return _may_pass(error) and state.attempt_number < self._settings.doubtful_attempts
-
-    def _wait(self, seconds: float) -> None:
-        self._stopping.wait(seconds)
-
-    def _tell(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if error is None:
-            return
-        self._trouble = str(error)
-        _log.warning("attempt %d failed, another follows: %s", state.attempt_number, error)
-        self._events.failing(self._batch, state.attempt_number, error)
-
-    # ---- indexes ---------------------------------------------------------------------------
-
-    def _wrote(self, count: int) -> None:
-        """Count passages of a batch in hand; one may be too large to wait for its end."""
-        self._unindexed += count
-        if self._settings.optimize_every and self._unindexed >= self._settings.optimize_latest:
-            self._index()
-
-    def _index_if_due(self) -> None:
-        every = self._settings.optimize_every
-        if not every or self._unindexed < every or self._stopping.is_set():
-            return
-        if self._spool.depth == 0 or self._unindexed >= self._settings.optimize_latest:
-            self._index()
-
-    def _index(self) -> None:
-        self._unindexed = 0
-        started = time.perf_counter()
-        try:
-            self._applier.optimize()
-        except StoreError as exc:
-            _log.warning("the index could not be built, searches go on without: %s", exc)
-        else:
-            self._events.optimized(time.perf_counter() - started)
+    def _failing(self, attempt: int, error: BaseException) -> None:
+        self._events.failing(self._batch, attempt, error)
 
 
-def _may_pass(error: BaseException | None) -> bool:
-    """Whether the same call may succeed later."""
-    if isinstance(error, PidCollisionError):
-        return False
-    return isinstance(error, (*_PASSING, *_DOUBTFUL))
+class _Attempts:
+    """The attempts at one batch, from its file on; each call is one.
+
+    Args:
+        batch: Which.
+        applier: What applies it.
+        on_written: See `Application`.
+        go_on: Called often; what it raises ends the attempt.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        applier: Applier,
+        on_written: Callable[[int], None],
+        go_on: Callable[[], None],
+    ) -> None:
+        self._batch = batch
+        self._applier = applier
+        self._on_written = on_written
+        self._go_on = go_on
+        self._application: Application | None = None
+
+    def __call__(self) -> BatchReport:
+        if self._application is None:
+            content = BatchContent(self._batch.path, self._batch.name.form, go_on=self._go_on)
+            self._application = Application(content, self._applier, self._on_written, self._go_on)
+        return self._application.attempt()
+
+    @property
+    def report(self) -> BatchReport:
+        """What they have done so far."""
+        return self._application.report() if self._application else BatchReport()
+
+    @property
+    def stages(self) -> Sequence[StageShare]:
+        """How long each stage of the last ingest was at work."""
+        return self._application.stages if self._application else ()
