@@ -169,7 +169,7 @@ def one_history(seed: int, usual: Killer) -> Sequence[Killer]:
     killers = []
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
         ledger = filled(store, PASSAGES)
-        with traffic_at(store, ledger, seed, writers=1, pause_s=0.05) as traffic:
+        with traffic_at(store, ledger, seed, writers=1, pause_s=0.1) as traffic:
             for number in range(rng.randint(1, 2)):
                 is_late = seed % 2 == 0 if number == 0 else rng.random() < 0.4
                 killers.append(run(server, "reembed", moment_of(rng, usual, is_late=is_late)))

@@ -136,7 +136,7 @@ class Traffic:
         writers: int = 2,
         deleters: int = 1,
         searchers: int = 1,
-        pause_s: float = 0.005,
+        pause_s: float = 0.02,
     ) -> None:
         self._handles = handles
         self._collection = collection
