@@ -182,7 +182,7 @@ def start_until_store_is_there(command: Sequence[str]) -> subprocess.Popen[bytes
     )
     catalogue = Path(command[-1]) / "store.json"
     while not catalogue.exists() and process.poll() is None:
-        os.sched_yield()
+        time.sleep(0.002)
     return process
 
 
