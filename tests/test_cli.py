@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib.resources import files
@@ -924,7 +925,7 @@ def test_an_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) ->
     while process.poll() is None and not (
         catalogue.exists() and '"msmarco": "msmarco__0001"' in catalogue.read_text()
     ):
-        os.sched_yield()
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     err = process.stderr.read()  # before standard input is closed, which would end the wait

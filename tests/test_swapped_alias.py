@@ -470,7 +470,7 @@ _KINDS = ("search", "hybrid", "rank hybrid", "reranked hybrid")
 def test_threads_search_during_swaps(two: Two) -> None:
     """Every search succeeds, and each answer is one collection's whole."""
     expected = [two.expected(_CALLS[kind]) for kind in _KINDS]
-    swapper = _Swapper(two, searchers=8, swaps=20)
+    swapper = _Swapper(two, searchers=8, swaps=8)
 
     def search(number: int, client: SearchClient) -> set[int]:
         call, right = _CALLS[_KINDS[number % 4]], expected[number % 4]
@@ -489,7 +489,7 @@ def test_threads_search_during_swaps(two: Two) -> None:
 def test_async_searches_during_swaps(two: Two) -> None:
     """The same with 32 at once in one event loop."""
     expected = [two.expected(_CALLS[kind]) for kind in _KINDS]
-    swapper = _Swapper(two, searchers=32, swaps=20)
+    swapper = _Swapper(two, searchers=32, swaps=8)
 
     async def search(number: int, client: AsyncSearchClient) -> set[int]:
         call, right = _CALLS[_KINDS[number % 4]], expected[number % 4]

@@ -21,7 +21,13 @@ from msmarco_qdrant.records import Bm25Settings
 from msmarco_qdrant.reports import ReembedProgress
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.locks import held, migration_locks
-from tests.encoding.tiny_models import HIDDEN, Recipe, save_tiny, texts_of_lengths
+from tests.encoding.tiny_models import (
+    HIDDEN,
+    Recipe,
+    _randomise,
+    save_tiny,
+    texts_of_lengths,
+)
 from tests.loopback import LoopbackServer
 
 from .running import Outcome, command
@@ -422,7 +428,9 @@ def _half_as_long(model: SentenceTransformer) -> None:
     from sentence_transformers.base.modules import Dense
     from torch import nn
 
-    model.append(Dense(HIDDEN, HIDDEN // 2, activation_function=nn.Identity()))
+    dense = Dense(HIDDEN, HIDDEN // 2, activation_function=nn.Identity())
+    _randomise(dense, 0)
+    model.append(dense)
 
 
 def _picky(model: SentenceTransformer) -> None:

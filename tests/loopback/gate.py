@@ -69,7 +69,7 @@ class RequestLog:
         with self._lock:
             return sum(self._counts.values()) if rpc is None else self._counts[rpc_name(rpc)]
 
-    def wait_for(self, rpc: str, count: int = 1, timeout_s: float = 10.0) -> None:
+    def wait_for(self, rpc: str, count: int = 1, timeout_s: float = 60.0) -> None:
         """Wait until so many calls of that name have come since the last `clear`.
 
         Raises:

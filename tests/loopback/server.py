@@ -153,7 +153,7 @@ class LoopbackServer:
         server.stop(None).wait()
         pool.shutdown(wait=True)
 
-    def settle(self, timeout_s: float = 10.0) -> None:
+    def settle(self, timeout_s: float = 60.0) -> None:
         """Wait until no call is being handled, so that what a client gave up is applied or not.
 
         Raises:

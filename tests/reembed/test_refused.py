@@ -18,6 +18,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.migrate import migrate_collection, migration_status
+from msmarco_qdrant.passages import delete_passages
 from msmarco_qdrant.records import EncoderCard, Passage
 from msmarco_qdrant.reembed import (
     prune_collection,
@@ -54,6 +55,24 @@ def test_a_model_that_finds_nothing_is_not_swapped_in(edge: Store) -> None:
     assert "things__0001" == edge.aliases()["things"]
     reembed(edge, garbled, allow_worse=True)
     assert "things__0002" == edge.aliases()["things"]
+
+
+def test_what_was_written_since_the_copy_is_not_held_against_the_model(store: Store) -> None:
+    """Most were removed and written again while the index was built: the rest is compared."""
+    again = passages()[5:]
+
+    def write_again() -> None:
+        delete_passages(store, [one.pid for one in again], collection="things")
+        ingest_passages(again, store, collection="things", encoder=V2)
+
+    report = reembed(store, on_progress=at("index", write_again))
+    assert report.comparison is not None
+    assert (5, 5, 5) == (
+        report.comparison.phrases,
+        report.comparison.found_before,
+        report.comparison.found_after,
+    )
+    check_holds(store, passages(), V3)
 
 
 def test_the_old_model_may_be_gone(edge: Store, caplog: pytest.LogCaptureFixture) -> None:

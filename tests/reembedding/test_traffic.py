@@ -24,7 +24,7 @@ from .running import NAME, NEW, OLD, filled, reembed, rollback, traffic_at
 from .traffic import Traffic
 from .watching import watched
 
-PASSAGES = 200
+PASSAGES = 100
 
 
 class Holds:

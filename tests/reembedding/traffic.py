@@ -136,7 +136,7 @@ class Traffic:
         writers: int = 2,
         deleters: int = 1,
         searchers: int = 1,
-        pause_s: float = 0.005,
+        pause_s: float = 0.02,
     ) -> None:
         self._handles = handles
         self._collection = collection
@@ -188,7 +188,7 @@ class Traffic:
         told = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self._counts.items()))
         return f"{told}: {total / self._seconds:,.0f} operations a second"
 
-    def go_on(self, calls: int = 2, timeout_s: float = 120.0) -> None:
+    def go_on(self, calls: int = 2, timeout_s: float = 300.0) -> None:
         """Wait until so many writes, removals and searches have begun since, and have ended.
 
         For one waiting thread at a time. It ends early if a thread has failed, which is raised
