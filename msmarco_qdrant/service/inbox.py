@@ -37,7 +37,7 @@ class Inbox:
     """
 
     def __init__(
-        self, directory: str | PathLike[str], spool: Spool, *, interval_s: float = 2.0
+        self, directory: str | PathLike[str], spool: Spool, *, interval_s: float = 1.0
     ) -> None:
         self._directory = Path(directory).expanduser()
         self._spool = spool

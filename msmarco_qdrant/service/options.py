@@ -10,6 +10,7 @@ from msmarco_qdrant.creation import check_collection_name
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import StorageSettings
+from msmarco_qdrant.service.indexing import IndexingSettings
 from msmarco_qdrant.service.limits import Limits
 from msmarco_qdrant.service.security import Tokens, check_binding
 from msmarco_qdrant.service.spool import MAX_BATCHES, MAX_BYTES
@@ -41,6 +42,7 @@ class SidecarOptions:
         connection: How a server is spoken to.
         encoder_options: Where and how the models run.
         storage: How a new collection keeps its vectors; None for what the engine can.
+        indexing: How often indexes are built, where the engine does not do that itself.
 
     Raises:
         UsageError: For what cannot be, or must not: listening where others reach the port, without
@@ -64,6 +66,7 @@ class SidecarOptions:
     connection: Connection = NO_SETTINGS
     encoder_options: EncoderOptions = field(default_factory=EncoderOptions)
     storage: StorageSettings | None = None
+    indexing: IndexingSettings = field(default_factory=IndexingSettings)
 
     def __post_init__(self) -> None:
         check_creatable(self.store, self.connection)

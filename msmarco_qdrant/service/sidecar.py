@@ -191,7 +191,7 @@ class Sidecar:
             spool,
             opened.writing,
             opened.encoder,
-            WorkerSettings(self._options.collection),
+            WorkerSettings(self._options.collection, indexing=self._options.indexing),
             reload=lambda _name, card: self._models.of(card),
             events=events,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.records import EncoderCard
+from msmarco_qdrant.service.indexing import IndexingSettings
 from msmarco_qdrant.service.logs import configure_logs
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.sidecar import Sidecar
@@ -37,13 +38,14 @@ class CostlessModels:
 
 
 def options_of(store: str, spool: str, inbox: str | None = None) -> SidecarOptions:
-    """Any port; a store that is away is told of soon."""
+    """Any port; indexes are built so often that a kill can come while they are."""
     return SidecarOptions(
         store=store,
         spool=Path(spool),
         inbox=Path(inbox) if inbox else None,
         port=0,
         connection=Connection(timeout_s=5.0, retry_s=1.0),
+        indexing=IndexingSettings(every=100, latest=300, segment=1000, least=50),
     )
 
 
