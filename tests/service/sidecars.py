@@ -81,25 +81,25 @@ def sidecar_client(
         try:
             asyncio.run(main())
         except BaseException as exc:  # noqa: BLE001  # raised where it is waited for
-            ended.set_exception(exc)
+            end.set_exception(exc)
             if not url.done():
                 url.set_exception(exc)
         else:
-            ended.set_result(None)
+            end.set_result(None)
 
-    ended: Future[None] = Future()
+    end: Future[None] = Future()
     thread = threading.Thread(target=run, name="sidecar")
     thread.start()
     try:
         with httpx.Client(base_url=url.result(TIMEOUT_S), timeout=TIMEOUT_S) as client:
             yield client
     finally:
-        if not ended.done():
+        if not end.done():
             loop, task = stop
             loop.call_soon_threadsafe(task.cancel)
         thread.join(TIMEOUT_S)
         assert not thread.is_alive()
-        ended.result(0)
+        end.result(0)
 
 
 def put(client: httpx.Client, *passages: dict[str, Any]) -> dict[str, Any]:

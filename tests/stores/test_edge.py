@@ -157,7 +157,7 @@ def test_leftovers_of_a_killed_optimize_are_removed(tmp_path: Path) -> None:
 
 def wait_for_temp_segment(shard: Path, running: Callable[[], bool]) -> None:
     """Return when an index is being built there."""
-    temporary = shard / "temp_segments"
+    temporary = shard / "building" / "temp_segments"
     while running():
         if temporary.is_dir() and any(temporary.iterdir()):
             return
@@ -182,7 +182,7 @@ def test_a_killed_parent_takes_the_index_builder_with_it(tmp_path: Path) -> None
     parent.communicate()
     store = open_store(tmp_path)
     assert store.collection("c__0001").info().points == 60_000
-    assert not (shard / "temp_segments").exists()
+    assert not (shard / "building").exists()
     store.close()
 
 

@@ -1,0 +1,27 @@
+"""A Qdrant server on loopback that goes away and comes back when it is told to.
+
+A program of its own, started by `serve.py`: it prints its URL, then reads `stop` and `start` line
+by line and answers each with a line. What it holds stays. It is the server of the tests: the real
+gRPC, over `qdrant-client`'s local mode, so it says nothing of a Qdrant server's speed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from tests.loopback import LoopbackServer
+
+    with LoopbackServer() as server:
+        print(server.url, flush=True)
+        for line in sys.stdin:
+            {"stop": server.stop, "start": server.start}[line.strip()]()
+            print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
