@@ -7,7 +7,7 @@ posted at a steady rate, which makes it build the index, and after. Then over a 
 loopback (in Python: it tells nothing of a real one's speed) that goes away for a while under load.
 At the end every passage that was answered with 202 has to be there, once.
 
-    python benchmarks/serve.py [--seconds 6] [--away 30] [--rate 50] [--json FILE]
+    python benchmarks/serve.py [--seconds 6] [--away 30] [--rate 20] [--json FILE]
 """
 
 from __future__ import annotations
@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument(
         "--away", type=float, default=30, metavar="N", help="seconds that the store is away"
     )
-    parser.add_argument("--rate", type=float, default=50, metavar="N", help="passages a second")
+    parser.add_argument("--rate", type=float, default=20, metavar="N", help="passages a second")
     parser.add_argument(
         "--there", type=int, default=10_000, metavar="N", help="passages without an index at first"
     )

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import httpx
 
 _TIMEOUT_S = 60.0
-_PATIENCE_S = 120.0
+_PATIENCE_S = 600.0
 _LOOKS_S = 0.1
 _AFTER_AN_ERROR_S = 0.05
 _OPTIMIZED = re.compile(r"^msmarco_qdrant_optimize_seconds_(count|sum) (\S+)$", re.MULTILINE)
@@ -180,11 +180,6 @@ class Poster:
         self._each = each
         self._pending: deque[tuple[float, str]] = deque()
         self._done = threading.Event()
-
-    @property
-    def pending(self) -> int:
-        """Batches that were accepted and are not done, as far as was seen."""
-        return len(self._pending)
 
     @contextmanager
     def running(self) -> Iterator[None]:

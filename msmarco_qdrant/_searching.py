@@ -37,6 +37,7 @@ from msmarco_qdrant.search_request import (
     check_pids,
 )
 from msmarco_qdrant.stores import Store, live_collection
+from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.points import HIT_FIELDS
 
 LoadEncoder: TypeAlias = Callable[[EncoderCard], Encoder]
@@ -166,7 +167,8 @@ class Searching:
                 return self._renewed(used)
 
     def warm_up(self) -> None:
-        """Do now what happens once in the models."""
+        """Do now what happens once: in the models, and in the code that filters need."""
+        to_qdrant({"any": "value"})  # which imports much, the first time
         if not self._now.bm25_only:
             self._now.encoder.warm_up()
         if self._reranker is not None:

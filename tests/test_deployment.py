@@ -206,10 +206,10 @@ def test_what_the_sidecar_keeps_lies_on_volumes_of_its_user(
 
 
 def test_the_sidecar_has_time_to_give_its_batch_back(services: Mapping[str, Service]) -> None:
-    """Docker kills it after a start, a batch and a giving back that each take their time."""
+    """Docker kills it after a batch and a giving back that each take their time."""
     sidecar = services["sidecar"]
     grace = int(sidecar["environment"][PREFIX + "GRACE_S"])
-    assert seconds(sidecar["stop_grace_period"]) >= 2 * grace + WorkerSettings().giving_back_s + 15
+    assert seconds(sidecar["stop_grace_period"]) >= grace + WorkerSettings().giving_back_s + 15
     assert "SIGTERM" == sidecar["stop_signal"]
 
 

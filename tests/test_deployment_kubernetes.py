@@ -212,7 +212,7 @@ def test_probes_have_more_time_than_what_they_ask() -> None:
 
 def test_there_is_time_to_give_the_batch_back() -> None:
     """After the application's end, for which half a minute stays."""
-    needed = 2 * int(config()[PREFIX + "GRACE_S"]) + WorkerSettings().giving_back_s + 15
+    needed = int(config()[PREFIX + "GRACE_S"]) + WorkerSettings().giving_back_s + 15
     assert pod()["terminationGracePeriodSeconds"] >= needed + 30
 
 

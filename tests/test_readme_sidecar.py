@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.settings import Settings
 
 from .service.driving import Driver, drive
-from .service.sidecars import TIMEOUT_S, wait_until_ready
+from .service.sidecars import TIMEOUT_S, asked_until, wait_until_ready
 from .test_readme import README, rows, sessions, without_last_digits
 
 SECTION = README.split("## As a sidecar\n")[1].split("\n## ")[0]
@@ -42,11 +43,10 @@ def sidecar(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         ) as process,
     ):
         try:
-            while not (found := re.search(r'"http://(127[^"]+)"}\n', log.read_text())):
-                assert process.poll() is None, log.read_text()
-            with httpx.Client(base_url=f"http://{found[1]}", timeout=TIMEOUT_S) as client:
+            url = asked_until(lambda: _url_in(log.read_text(), process))
+            with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
                 wait_until_ready(client)
-            yield found[1], tmp_path
+            yield url.removeprefix("http://"), tmp_path
         finally:
             process.kill()
 
@@ -61,9 +61,9 @@ def test_the_sidecar_does_as_it_says(sidecar: tuple[str, Path]) -> None:
         for known, actual in ids.items():
             command = command.replace(known, actual)  # noqa: PLW2901
         command = command.replace("localhost:8080", address)  # noqa: PLW2901
+        if "games" in command:  # which finds what a file of the inbox brings in its time
+            asked_until(partial(_found, "m3", command, place))
         said = _said(command, place)
-        while "games" in command and '"m3"' not in said:  # a file of the inbox takes its time
-            said = _said(command, place)
         ids |= dict(zip(ID.findall(told), ID.findall(said), strict=True))
         assert _comparable(told) == _comparable(said), command
 
@@ -73,6 +73,16 @@ def _said(command: str, place: Path) -> str:
         ["/bin/sh", "-c", command], cwd=place, stdout=subprocess.PIPE, text=True, check=True
     )
     return done.stdout
+
+
+def _found(pid: str, command: str, place: Path) -> bool | None:
+    return f'"{pid}"' in _said(command, place) or None
+
+
+def _url_in(log: str, process: subprocess.Popen[bytes]) -> str | None:
+    assert process.poll() is None, log
+    found = re.search(r'"(http://127[^"]+)"}\n', log)
+    return found[1] if found else None
 
 
 def _comparable(output: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import logging
 import os
@@ -11,7 +10,10 @@ from pathlib import Path
 import click
 
 from msmarco_qdrant._commands.options import collection_option, encoder_options, store_option
-from msmarco_qdrant.errors import MissingExtraError
+from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
+
+_FAILED, _USAGE = 1, 2
+_log = logging.getLogger(__name__)
 
 _BROUGHT = ("fastapi", "prometheus_client", "uvicorn")
 
@@ -65,6 +67,8 @@ def serve(**given: str | Path | None) -> int:
     for package in _BROUGHT:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("the sidecar", "serve")
+    import asyncio
+
     from msmarco_qdrant.service.logs import configure_logs
     from msmarco_qdrant.service.settings import load_sidecar_settings
     from msmarco_qdrant.service.sidecar import Sidecar
@@ -73,7 +77,11 @@ def serve(**given: str | Path | None) -> int:
     settings = load_sidecar_settings(texts)
     sidecar = Sidecar(settings.options)
     configure_logs(settings.log_level, settings.secrets)
-    asyncio.run(sidecar.run())
+    try:
+        asyncio.run(sidecar.run())
+    except MsmarcoQdrantError as exc:  # the log is JSON to its last line
+        _log.critical("%s", exc)
+        return _USAGE if isinstance(exc, UsageError) else _FAILED
     if sidecar.left_behind:  # its thread would be in the way of an orderly end
         logging.shutdown()
         os._exit(0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Protocol
 
 from msmarco_qdrant.encoding import Encoder, Reranker
+from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions, devices_of
 from msmarco_qdrant.records import EncoderCard
 from msmarco_qdrant.service.options import SidecarOptions
+
+_TOKENS_ON_CPU = 1024
 
 
 class ModelSource(Protocol):
@@ -38,19 +41,27 @@ class NamedModels:
         """The encoder of a new collection."""
         from msmarco_qdrant.encoding import load_encoder
 
-        return load_encoder(self._options.model, **asdict(self._options.encoder_options))
+        return load_encoder(self._options.model, **asdict(self._encoder_options()))
 
     def of(self, card: EncoderCard) -> Encoder:
         """The encoder of a collection whose metadata hold that card."""
         from msmarco_qdrant.encoding.matching import encoder_of
 
-        return encoder_of(self._options.collection, card, options=self._options.encoder_options)
+        return encoder_of(self._options.collection, card, options=self._encoder_options())
 
     def reranker(self) -> Reranker | None:
         """The cross-encoder of the options."""
         from msmarco_qdrant.search import reranker_of
 
         return reranker_of(self._options.reranker, self._options.encoder_options)
+
+    def _encoder_options(self) -> EncoderOptions:
+        """With small batches on a CPU: a phrase waits for the one that is under way."""
+        given = self._options.encoder_options
+        on_cpu = devices_of(given.device or ALL_GPUS) == ["cpu"]
+        if not on_cpu or given.tokens_per_batch is not None:
+            return given
+        return replace(given, tokens_per_batch=_TOKENS_ON_CPU)
 
 
 class SharedModels:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.creation import create_if_missing
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.errors import (
@@ -129,6 +130,12 @@ class Opening:
             create_if_missing(store, name, card, Bm25Settings(), self._options.storage)
             card = store.metadata(name).encoder  # somebody else may have made it meanwhile
         self.stage = "model"
+        if self._options.model not in (DEFAULT_MODEL, card.model):
+            _log.warning(
+                "'%s' has vectors of %s: %s, which was asked for, is for new collections; "
+                "`msmarco-qdrant migrate reembed` gives this one another model",
+                *(name, card.model, self._options.model),
+            )
         return self._models.of(card)
 
     def _check(self) -> None:

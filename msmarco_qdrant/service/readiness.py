@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from msmarco_qdrant.errors import CollectionNotFoundError, MsmarcoQdrantError
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    ModelError,
+    MsmarcoQdrantError,
+    StoreError,
+)
 from msmarco_qdrant.migrate import MigrationStatus, migration_status
 from msmarco_qdrant.service.opening import Opening
 from msmarco_qdrant.service.ports import Check
@@ -44,7 +49,7 @@ class SidecarReadiness:
         if running is None:
             return self._checks_before()
         worker = Check("worker", _OK if running.worker.alive else "has ended: see the log")
-        return [Check("model"), *await self._look(running), worker]
+        return [*await self._look(running), worker]
 
     def _checks_before(self) -> Sequence[Check]:
         if self._opening.stage == "store":
@@ -54,14 +59,27 @@ class SidecarReadiness:
     async def _look(self, running: Running) -> Sequence[Check]:
         """Ask the store; one question at a time, however many ask for its answer."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(asyncio.to_thread(self._asked, running))
+            self._looking = asyncio.create_task(self._asked(running))
         try:
             async with asyncio.timeout(self._within_s):
                 return await asyncio.shield(self._looking)
         except TimeoutError:
             return [Check("store", f"has not answered within {self._within_s:g} s")]
 
-    def _asked(self, running: Running) -> Sequence[Check]:
+    async def _asked(self, running: Running) -> Sequence[Check]:
+        """Ask by a search, too: one that meets another model than the client's loads it."""
+        checks = await asyncio.to_thread(self._compared, running)
+        if any(check.problem for check in checks):
+            return [Check("model"), *checks]
+        try:
+            await running.client.search("ready", limit=1)
+        except ModelError:
+            return [Check("model", "the collection has another one now, not loaded yet"), *checks]
+        except StoreError:
+            return [Check("model"), Check("store", "cannot be searched")]
+        return [Check("model"), *checks]
+
+    def _compared(self, running: Running) -> Sequence[Check]:
         store = running.opened.searching
         try:
             status = migration_status(store, self._collection)

@@ -37,7 +37,6 @@ from msmarco_qdrant.service.running import Census, Running
 from msmarco_qdrant.service.security import is_loopback
 from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.worker import Worker, WorkerEvents, WorkerSettings
-from msmarco_qdrant.stores.filters import to_qdrant
 
 _T = TypeVar("_T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -107,27 +106,33 @@ class Sidecar:
         stopping = asyncio.Event()
         with _on_signals(stopping.set):
             serving = asyncio.create_task(server.serve([listening]))
-            starting = asyncio.create_task(self._start(spool, metrics))
+            starting = asyncio.create_task(self._start(spool, metrics, stopping))
             self._tell_listening(url_of(listening))
             try:
                 await _until(stopping, serving, starting)
             finally:
-                _log.info("the doors are closed")
                 ingester.close()
+                _log.info(
+                    "the doors are closed; the batch in hand has %g s, and a second signal ends "
+                    "everything at once, of which nothing is lost",
+                    grace_s,
+                )
                 server.stop()
                 await asyncio.gather(serving, self._stop_working(starting))
                 if self._running is not None and not self.left_behind:
                     await self._running.close()
                 _log.info("stopped")
 
-    async def _start(self, spool: Spool, metrics: Metrics) -> None:
-        """Open everything, then search and work."""
+    async def _start(self, spool: Spool, metrics: Metrics, stopping: asyncio.Event) -> None:
+        """Open everything, then search and work, unless it is to stop by then."""
         while self._running is None:
             opened = await asyncio.wrap_future(_in_thread(self._opening.run, "opening"))
             try:
                 self._running = await self._begun(opened, spool, metrics)
             except StoreUnavailableError as exc:
                 _log.warning("the store is away again: %s", exc)
+        if stopping.is_set():
+            return
         info = self._info(self._running.client)
         metrics.tell(info)
         _log.info("ready", extra={"fields": info})
@@ -232,7 +237,6 @@ class _Events(MetricsEvents):
 async def _warm_up(client: AsyncSearchClient) -> None:
     """Do now what happens once, so that no caller waits for it: in the models, and in the code."""
     await client.warm_up()
-    await asyncio.to_thread(to_qdrant, {"any": "value"})  # which imports much, the first time
     for mode in get_args(SearchMode):
         await client.search("warm up", mode=mode, limit=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -87,12 +88,24 @@ def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
             process.kill()
     assert 0 == process.returncode
     assert "listening on" in first["message"]
-    assert ["the doors are closed", "stopped"] == [
-        message
-        for line in lines
-        if (message := json.loads(line)["message"]) in ("the doors are closed", "stopped")
-    ]
+    messages = [json.loads(line)["message"] for line in lines]
+    assert "stopped" == messages[-1]
+    assert 1 == len([one for one in messages if one.startswith("the doors are closed")])
     assert TOKEN not in "".join(lines)
+
+
+def test_an_error_at_the_start_is_a_line_of_the_log() -> None:
+    """JSON to the end; the status says that the command was wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(
+            [sys.executable, "-m", "msmarco_qdrant", "serve"],
+            env={**os.environ, "MSMARCO_QDRANT_PORT": str(taken.getsockname()[1])},
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert (2, "critical") == (done.returncode, told["level"])
+    assert "pass another --port" in told["message"]
 
 
 def _bring_and_search(url: str) -> None:

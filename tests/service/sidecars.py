@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -23,6 +24,8 @@ from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 
 QUICK = Connection(timeout_s=5.0, retry_s=0.5)
 TIMEOUT_S = 60.0
+_PAUSE_S = 0.05
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -110,12 +113,15 @@ def put(client: httpx.Client, *passages: dict[str, Any]) -> dict[str, Any]:
 
 def ended(client: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
     """What a batch did, asked for until it has ended, however long that takes."""
-    told: dict[str, Any] = answer.json()
-    while told.get("state") not in ("done", "failed"):
-        answer = client.get(f"/batches/{told['batch']}")
+    batch = answer.json()["batch"]
+
+    def state() -> dict[str, Any] | None:
+        answer = client.get(f"/batches/{batch}")
         assert 200 == answer.status_code, answer.text
-        told = answer.json()
-    return told
+        told: dict[str, Any] = answer.json()
+        return told if told["state"] in ("done", "failed") else None
+
+    return asked_until(state)
 
 
 def pids_of(client: httpx.Client, phrase: str, **options: Any) -> list[str]:
@@ -126,9 +132,18 @@ def pids_of(client: httpx.Client, phrase: str, **options: Any) -> list[str]:
 
 
 def wait_until_ready(client: httpx.Client) -> dict[str, Any]:
-    """Ask `/readyz` until it says yes; each answer takes its time, so nothing has to sleep."""
-    answer = client.get("/readyz")
-    while 200 != answer.status_code:
+    """Ask `/readyz` until it says yes."""
+
+    def ready() -> dict[str, Any] | None:
         answer = client.get("/readyz")
-    told: dict[str, Any] = answer.json()
-    return told
+        told: dict[str, Any] = answer.json()
+        return told if 200 == answer.status_code else None
+
+    return asked_until(ready)
+
+
+def asked_until(ask: Callable[[], _T | None]) -> _T:
+    """What somebody answers in the end who cannot tell when; the test's own limit ends it."""
+    while (answer := ask()) is None:
+        time.sleep(_PAUSE_S)  # or asking would take the time that it needs
+    return answer

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from msmarco_qdrant.errors import (
@@ -31,7 +33,9 @@ from msmarco_qdrant.testing import CostlessEncoder
 from tests.loopback import LoopbackServer
 
 from .sidecars import (
+    TIMEOUT_S,
     CountedModels,
+    asked_until,
     ended,
     options_in,
     pids_of,
@@ -143,13 +147,38 @@ def test_not_ready_before_the_model(tmp_path: Path) -> None:
         ingest_passages([Passage("1", "text")], store, encoder=models.encoders[0], optimize=False)
     with sidecar_client(options_in(tmp_path), models) as client:
         try:
-            while "store" in (told := client.get("/readyz").json()["detail"]):
-                pass
+            told = asked_until(lambda: _unless("store", client.get("/readyz").json()["detail"]))
             assert "Not ready yet: model." == told
             assert 503 == client.post("/search", json={"phrase": "london"}).status_code
         finally:
             models.let.set()
         wait_until_ready(client)
+
+
+def test_an_end_while_the_model_is_being_loaded(tmp_path: Path) -> None:
+    """Nothing is begun any more: what was accepted waits for the next start."""
+    models = CountedModels()
+    models.let.clear()
+    options = options_in(tmp_path, grace_s=TIMEOUT_S)
+    with ThreadPoolExecutor(1) as other, sidecar_client(options, models) as client:
+        client.post("/passages", json=[LONDON])
+        other.submit(_let_when_closed, str(client.base_url), models)
+    assert 1 == len([*(tmp_path / "spool" / "incoming").iterdir()])
+    with sidecar_client(options, models) as client:
+        wait_until_ready(client)
+        asked_until(lambda: pids_of(client, "london") or None)
+
+
+def _let_when_closed(url: str, models: CountedModels) -> None:
+    def refused() -> bool | None:
+        try:
+            httpx.get(f"{url}/healthz")
+        except httpx.ConnectError:
+            return True
+        return None
+
+    asked_until(refused)
+    models.let.set()
 
 
 def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
@@ -165,8 +194,9 @@ def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
                 replace(metadata, migrations=(metadata.migrations[0], "0099_of_tomorrow")),
             )
         with sidecar_client(options_in(tmp_path, server.url)) as client:
-            while "migrations" not in (checks := client.get("/readyz").json()["checks"]):
-                pass
+            checks = asked_until(
+                lambda: _if_has("migrations", client.get("/readyz").json()["checks"])
+            )
             told = "pending: 0002_payload_indexes; unknown: 0099_of_tomorrow"
             assert told == checks["migrations"]
 
@@ -184,6 +214,14 @@ def test_what_waiting_would_not_mend_ends_it(tmp_path: Path) -> None:
     (tmp_path / "store" / "novel.txt").write_text("It was a dark and stormy night")
     with pytest.raises(StoreCorruptError):
         _run(options)
+
+
+def _unless(word: str, text: str) -> str | None:
+    return None if word in text else text
+
+
+def _if_has(name: str, checks: dict[str, str]) -> dict[str, str] | None:
+    return checks if name in checks else None
 
 
 def _run(options: SidecarOptions) -> None:
@@ -227,10 +265,8 @@ def test_files_of_the_inbox(tmp_path: Path) -> None:
     (inbox / "first.tsv").write_text("1\tlondon is big\n")
     with sidecar_client(options_in(tmp_path, inbox=inbox)) as client:
         wait_until_ready(client)
-        while ["1"] != pids_of(client, "london"):
-            pass
+        asked_until(lambda: pids_of(client, "london") or None)
         (inbox / ".second").write_text(json.dumps(PARIS))
         (inbox / ".second").rename(inbox / "second.jsonl")
-        while 2 != len(pids_of(client, "london")):
-            pass
+        asked_until(lambda: pids_of(client, "london")[1:] or None)
         assert [] == [*inbox.iterdir()]
