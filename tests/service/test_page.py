@@ -11,26 +11,12 @@ import pytest
 
 from msmarco_qdrant.records import Passage
 
-from .browser import Site, ask, browsing, looking, sample, served, settle, shown
+from .browser import Site, ask, looking, served, settle, shown
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
 _TIDES = "why do the tides rise twice a day"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The browser of these tests."""
-    with browsing() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The sample, served; no test of this module takes away from it."""
-    with served(tmp_path_factory.mktemp("site"), sample()) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.conftest import ROOT
 
-from .browser import Site, ask, browsing, looking, sample, served, settle, shown
+from .browser import Site, ask, looking, settle, shown
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -50,20 +49,6 @@ _COLOURS = """(one) => {
         ground = ground.parentElement;
     return [getComputedStyle(one).color, getComputedStyle(ground ?? document.body).backgroundColor];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The browser of these tests."""
-    with browsing() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The sample, served."""
-    with served(tmp_path_factory.mktemp("site"), sample()) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("name", ["light", "dark", "narrow"])

@@ -13,7 +13,7 @@ import pytest
 from msmarco_qdrant.records import Passage
 from msmarco_qdrant.service.security import Tokens
 
-from .browser import Site, ask, browsing, looking, served, settle, shown
+from .browser import Site, ask, looking, served, settle, shown
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -33,13 +33,6 @@ _HOSTILE = (
     '" onfocus=attacked() autofocus x="\'${attacked()}{{attacked()}}',
     "\u202egnirts desrever",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The browser of these tests."""
-    with browsing() as opened:
-        yield opened
 
 
 @pytest.fixture
