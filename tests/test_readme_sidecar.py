@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from msmarco_qdrant.service.limits import Limits
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.ports import Backlog
 from msmarco_qdrant.service.settings import SidecarSettings
@@ -31,7 +32,6 @@ ID = re.compile(r"[0-9a-f]{32}")
 def sidecar(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """The sidecar that README starts, at a free port: its host and port, and where it runs."""
     (start,) = re.findall(r"^msmarco-qdrant (serve .+)$", SECTION, flags=re.MULTILINE)
-    (tmp_path / "inbox").mkdir()
     log = tmp_path / "log"
     with (
         log.open("wb") as file,
@@ -122,3 +122,12 @@ def test_every_request_is_in_the_table() -> None:
     told = {row[0].split("?")[0] for row in rows("request | answers")}
     actual = {re.sub(r"\{batch\}", "{id}", one) for one in drive(use)}
     assert actual | {"GET /openapi.json"} == told
+
+
+def test_every_bound_of_a_request_is_told() -> None:
+    """What a batch and a search may have at most."""
+    told = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", SECTION)}
+    limits = Limits()
+    batch = {limits.passages, limits.text_chars, limits.pid_chars, limits.meta_bytes}
+    search = {limits.phrases, limits.phrase_chars, limits.limit, limits.hits, limits.pairs}
+    assert set() == (batch | search | {limits.conditions}) - told
