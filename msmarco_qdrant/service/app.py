@@ -23,6 +23,8 @@ def create_app(parts: Parts) -> DescribedApp:
         parts: What it works with; all of them stay the caller's.
     """
     app = DescribedApp(
+        security_schemes=schemes_of(parts.tokens),
+        limits=parts.limits,
         title="msmarco-qdrant",
         version=__version__,
         description="Passages in by HTTP, searchable soon after, whatever crashes.",
@@ -30,7 +32,6 @@ def create_app(parts: Parts) -> DescribedApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.security_schemes = schemes_of(parts.tokens)
     app.add_middleware(Front, metrics=parts.metrics, within_s=parts.limits.request_s)
     handle_problems(app)
     for router in (ingest_router, search_router, state_router):

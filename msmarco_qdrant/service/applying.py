@@ -16,9 +16,14 @@ from msmarco_qdrant._in_batches import in_batches
 from msmarco_qdrant.deleting import delete_pids
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import encoder_of
-from msmarco_qdrant.errors import CollectionNotFoundError, IngestStoppedError, MsmarcoQdrantError
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    IngestStoppedError,
+    MsmarcoQdrantError,
+    SourceError,
+)
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import EncoderCard
+from msmarco_qdrant.records import EncoderCard, StorageSettings
 from msmarco_qdrant.reports import IngestProgress, IngestReport, StageShare
 from msmarco_qdrant.service.batches import KEPT_REJECTS, BatchContent, Rejects
 from msmarco_qdrant.service.outcomes import BatchReport
@@ -39,18 +44,26 @@ class Applier:
         store: Where.
         collection: The collection's name; it is made when there is something to write.
         encoder: The collection's, or for a new one.
-        reload: Loads another encoder when the collection has been re-embedded.
+        reload: Loads another encoder when the collection has been re-embedded, or made again.
+        storage: How a collection that is made keeps its vectors; None for what the engine can.
 
     Attributes:
         encoder: The one in use.
     """
 
     def __init__(
-        self, store: Store, collection: str, encoder: Encoder, reload: Reload = encoder_of
+        self,
+        store: Store,
+        collection: str,
+        encoder: Encoder,
+        reload: Reload = encoder_of,
+        *,
+        storage: StorageSettings | None = None,
     ) -> None:
         self._store = store
         self._collection = collection
         self._reload = reload
+        self._storage = storage
         self.encoder = encoder
 
     def write(
@@ -73,6 +86,7 @@ class Applier:
             self._store,
             collection=self._collection,
             encoder=self.encoder,
+            storage=self._storage,
             optimize=False,
             on_reject=rejects.add,
             on_progress=go_on,
@@ -90,13 +104,26 @@ class Applier:
             except CollectionNotFoundError:
                 yield 0  # where there is no collection, there is none of them
 
+    def check_store(self) -> None:
+        """Ask the store for something that it knows in any case.
+
+        Raises:
+            StoreError: If it cannot say.
+        """
+        try:
+            self._store.collection(self._collection).info()
+        except CollectionNotFoundError:
+            return
+
     def _fit_encoder(self) -> None:
         try:
             card = self._store.metadata(self._collection).encoder
         except CollectionNotFoundError:
             return
-        if card.fingerprint != self.encoder.card.fingerprint:
-            _log.info("collection '%s' has the model %s now", self._collection, card.model)
+        ours = self.encoder.card
+        if (card.fingerprint, card.similarity) != (ours.fingerprint, ours.similarity):
+            told = (self._collection, card.model, card.similarity)
+            _log.info("collection '%s' has the model %s (%s) now", *told)
             self.encoder = self._reload(self._collection, card)
 
 
@@ -133,7 +160,8 @@ class Application:
         """Apply the batch, again if need be.
 
         Raises:
-            MsmarcoQdrantError: Why it could not be.
+            SourceError: If all that it says was rejected.
+            MsmarcoQdrantError: Why it could not be applied.
         """
         self._started = time.perf_counter()
         self._rejects = Rejects()
@@ -143,7 +171,10 @@ class Application:
             for count in self._applier.delete(self._content):
                 self._deleted += count
                 self._go_on()
-        return self.report()
+        report = self.report()
+        if report.rejected and not (report.written or report.unchanged or self._content.deletions):
+            raise SourceError(_useless(report))
+        return report
 
     def report(self) -> BatchReport:
         """What the attempts have done so far, whether the last has succeeded or not."""
@@ -183,3 +214,8 @@ class Application:
         if progress.report.written > self._told:
             self._on_written(progress.report.written - self._told)
             self._told = progress.report.written
+
+
+def _useless(report: BatchReport) -> str:
+    told = f": row {report.rejects[0].line}: {report.rejects[0].reason}" if report.rejects else ""
+    return f"no row of it can be applied{told}"

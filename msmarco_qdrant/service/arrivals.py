@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,18 +18,21 @@ from msmarco_qdrant.service.outcomes import BatchId
 
 _CHUNK_BYTES = 1 << 20
 
-Operation: TypeAlias = Mapping[str, Any]
+CLAIMED = ".taken"
+"""How the name of a file ends that is being copied in: `.<id>.<form>.taken`."""
+
+_CLAIMED = re.compile(rf"\.([0-9a-f]{{32}})\..+{re.escape(CLAIMED)}")
+
+Row: TypeAlias = Mapping[str, Any]
 """`{"op": "write", "pid", "text", "meta"?}` or `{"op": "delete", "pid"}`."""
 
 
-def write_operations(
-    place: Path, operations: Iterable[Operation], hold: Callable[[int], None]
-) -> None:
-    """Write operations as JSON lines to a new file, durably.
+def write_rows(place: Path, rows: Iterable[Row], hold: Callable[[int], None]) -> None:
+    """Write rows as JSON lines to a new file, durably.
 
     Args:
         place: Where.
-        operations: What; taken one by one.
+        rows: What; taken one by one.
         hold: Called with the bytes of each line before it is written.
 
     Raises:
@@ -36,8 +40,8 @@ def write_operations(
         UsageError: For what is no JSON.
     """
     with _writing(place) as file:
-        for operation in operations:
-            line = _line(operation)
+        for row in rows:
+            line = _line(row)
             hold(len(line))
             file.write(line)
 
@@ -54,10 +58,40 @@ def copy_in(path: Path, place: Path) -> None:
             file.write(chunk)
 
 
+def claimed(name: str) -> BatchId | None:
+    """The id of the batch that a file becomes, or is already; None for one not `claim`ed."""
+    found = _CLAIMED.fullmatch(name)
+    return found[1] if found else None
+
+
+def claim(path: Path, id_: BatchId, form: str) -> Path:
+    """Rename a file that is to be copied in, durably, to a name that tells its batch's id.
+
+    That proves that it can be removed afterwards. If it could not, it would come again for ever,
+    and undo what was written since.
+
+    Returns:
+        Its new place.
+
+    Raises:
+        SourceError: If it cannot be renamed; it stays as it is.
+    """
+    target = path.with_name(f".{id_}.{form}{CLAIMED}")
+    try:
+        path.rename(target)
+        sync_directory(path.parent)
+    except OSError as exc:
+        raise SourceError(
+            f"{path} cannot be removed from where it is, so it is not taken in: {exc.strerror}"
+        ) from exc
+    return target
+
+
 def identify(path: Path) -> tuple[BatchId, int]:
     """An id that the same file has after a crash too, and its size; its content is made durable.
 
-    Another file of the same name has another id, and so has the same file once it was renamed.
+    Another file of the same name has another id, and so has the same file once it was renamed,
+    unless it was `claim`ed.
 
     Raises:
         SourceError: If it cannot be read, or is no plain file.
@@ -74,7 +108,8 @@ def identify(path: Path) -> tuple[BatchId, int]:
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
     told = (path.name, status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
-    return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest(), status.st_size
+    id_ = claimed(path.name) or hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+    return id_, status.st_size
 
 
 def remove(path: Path, id_: BatchId) -> None:
@@ -114,12 +149,12 @@ def _writing(place: Path) -> Iterator[BinaryIO]:
         ) from exc
 
 
-def _line(operation: Operation) -> bytes:
+def _line(row: Row) -> bytes:
     try:
-        text = json.dumps(operation, ensure_ascii=False)
+        text = json.dumps(row, ensure_ascii=False)
         try:
             return text.encode() + b"\n"
         except UnicodeEncodeError:  # half a character, which is told in the report
-            return json.dumps(operation).encode() + b"\n"
+            return json.dumps(row).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as exc:
         raise UsageError(f"an operation is no JSON: {exc}") from exc

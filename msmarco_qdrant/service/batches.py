@@ -19,7 +19,7 @@ from msmarco_qdrant._pid_set import PidSet, pid_key
 from msmarco_qdrant.corpus import MAX_LINE_BYTES, Corpus, Format
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.records import Passage, Reject
-from msmarco_qdrant.service.outcomes import RowReject
+from msmarco_qdrant.service.outcomes import RowReject, tellable
 from msmarco_qdrant.service.spool_directory import OPERATIONS
 
 KEPT_REJECTS = 100
@@ -33,7 +33,8 @@ class Deletion:
     line: int
 
 
-Row: TypeAlias = Passage | Deletion | Reject
+Parsed: TypeAlias = Passage | Deletion | Reject
+"""What a row of a file says."""
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class Rejects:
         """Count a row."""
         self.count += 1
         if len(self.first) < KEPT_REJECTS:
-            self.first.append(RowReject(reject.line, reject.reason))
+            self.first.append(RowReject(reject.line, tellable(reject.reason)))
 
 
 class BatchContent:
@@ -114,7 +115,7 @@ class BatchContent:
             if not self._last or self._last.get(pid_key(row.pid), row.line) == row.line:
                 yield row
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[Parsed]:
         if self._form == OPERATIONS:
             return _operations(self._path)
         return iter(Corpus(self._path, format=_format(self._form)))
@@ -125,7 +126,7 @@ def _format(form: str) -> Format:
     return formats.get(form.removesuffix(".gz"), "jsonl")
 
 
-def _operations(path: Path) -> Iterator[Row]:
+def _operations(path: Path) -> Iterator[Parsed]:
     try:
         with path.open("rb") as file:
             for line in read_lines(file, MAX_LINE_BYTES):
@@ -151,9 +152,9 @@ def _operation(fields: dict[str, Any], line: int) -> Passage | Deletion:
     if op == "delete":
         unknown = sorted(set(fields) - {"pid"})
         if unknown:
-            raise RowError(f"a delete has a pid and nothing else, found '{unknown[0]}'")
+            raise RowError(f"a delete has a pid and nothing else, found {unknown[0][:40]!r}")
         if fields.get("pid") is None:
             raise RowError("no pid: expected a field 'pid'")
         # A pid is looked at where a passage's is, by one that has a text.
         return Deletion(checked(Passage(fields["pid"], "to be deleted")).pid, line)
-    raise RowError(f"unknown op {op!r}: expected 'write' or 'delete'")
+    raise RowError(f"unknown op {repr(op)[:40]}: expected 'write' or 'delete'")

@@ -1,7 +1,8 @@
 """Bodies of requests: read within bounds of size and time, decompressed, and parsed once.
 
 The parser is pydantic's (`pydantic_core.from_json`): it refuses more than 200 levels, integers of
-more than 4,300 digits, lone surrogates and NaN, whatever is in the body.
+more than 4,300 digits, lone surrogates and NaN, whatever is in the body. While it parses, nothing
+else of this process goes on; so what could hold a million lists or objects is refused before.
 """
 
 from __future__ import annotations
@@ -80,12 +81,17 @@ def media_type(request: Request, accepted: Sequence[str]) -> str:
     return kind
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, *, brackets: int) -> Any:
     """The value that a body is.
 
+    Args:
+        body: All of it.
+        brackets: How many `[` and `{` it may have, in strings too.
+
     Raises:
-        ProblemError: If it is no JSON.
+        ProblemError: If it is no JSON, or has more of them.
     """
+    _check_brackets(body, brackets)
     try:
         return from_json(body.removeprefix(_BOM), allow_inf_nan=False)
     except ValueError as exc:
@@ -100,12 +106,18 @@ class Line:
     value: Any
 
 
-def parse_lines(body: bytes, *, most: int) -> list[Line]:
+def parse_lines(body: bytes, *, most: int, brackets: int) -> list[Line]:
     """The lines of a body, a value each; empty ones are left out.
 
+    Args:
+        body: All of them.
+        most: How many there may be.
+        brackets: How many `[` and `{` they may have, in strings too.
+
     Raises:
-        ProblemError: If a line is no JSON, or there are more than `most`.
+        ProblemError: If a line is no JSON, or there is more than may be.
     """
+    _check_brackets(body, brackets)
     lines: list[Line] = []
     body = body.removeprefix(_BOM)
     number, seen = 1, 0
@@ -162,6 +174,14 @@ class Gunzip:
         if self._members > _MEMBERS:
             raise zlib.error(f"more than {_MEMBERS:,} members")
         self._inflate = zlib.decompressobj(_GZIP)
+
+
+def _check_brackets(body: bytes, most: int) -> None:
+    if (found := body.count(b"[") + body.count(b"{")) > most:
+        raise invalid(
+            f"{found:,} brackets ('[' and '{{', in strings too): expected at most {most:,}, with "
+            "less in a body."
+        )
 
 
 def _decoder(request: Request, max_bytes: int) -> Plain | Gunzip:

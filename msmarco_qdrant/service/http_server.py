@@ -10,9 +10,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.service.connections import ConnectionConfig
+from msmarco_qdrant.service.limits import Limits
 
 _WAITING_CONNECTIONS = 1024
-_CONNECTIONS = 800  # a process has 1,024 files, unless it was given more
 _IDLE_S = 30
 
 
@@ -57,16 +58,16 @@ class HttpServer(uvicorn.Server):
     Args:
         app: What answers.
         grace_s: Seconds that requests under way have, at the end.
+        limits: How many connections there may be, and how long each may take.
     """
 
-    def __init__(self, app: FastAPI, *, grace_s: float) -> None:
+    def __init__(self, app: FastAPI, *, grace_s: float, limits: Limits | None = None) -> None:
         super().__init__(
-            uvicorn.Config(
+            ConnectionConfig(
                 app,
+                limits or Limits(),
                 lifespan="off",
-                http="h11",  # whatever else is installed: its bounds are the ones that are tested
                 ws="none",
-                limit_concurrency=_CONNECTIONS,
                 log_config=None,
                 access_log=False,  # the app tells of requests itself
                 server_header=False,

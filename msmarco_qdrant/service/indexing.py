@@ -2,8 +2,13 @@
 
 Passages are found at once after they were written, by an exact scan of those that are in no index
 yet; an index keeps that scan short. It is built often and in segments of bounded size, so that
-each build takes seconds, whatever the size of the collection: Edge's searches go on meanwhile, but
-the next batch waits for it. Segments that are larger already, of an ingest, stay as they are.
+each build takes seconds: Edge's searches go on meanwhile, but the next batch waits for it. Segments
+that are larger already, of an ingest, stay as they are.
+
+At the end of a build Edge loads all segments, and no thread of the process runs meanwhile: 0.4 s of
+300,000 passages, 1.1 to 1.4 s of a million (measured on two cores). So a large collection is built
+less often: with the default share a million's every 20,000 passages. To scan that many takes a
+search 1.1 ms longer.
 
 A server builds its indexes itself, and an engine without any needs none.
 """
@@ -17,8 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
-from msmarco_qdrant.records import SettingsChange
-from msmarco_qdrant.stores import Collection, Store, alterable
+from msmarco_qdrant.records import CollectionInfo, SettingsChange
+from msmarco_qdrant.stores import Store, alterable
 
 _log = logging.getLogger(__name__)
 _FLOAT_BYTES = 4
@@ -33,6 +38,7 @@ class IndexingSettings:
         latest: After so many it is built even if batches wait.
         segment: Segments with more are not merged with others.
         least: Segments with fewer get no graph and are scanned.
+        share: `every` is at least this share of the collection's passages, and `latest` twice it.
 
     Raises:
         UsageError: If one of them cannot be.
@@ -42,10 +48,13 @@ class IndexingSettings:
     latest: int = 10_000
     segment: int = 15_000
     least: int = 2500
+    share: float = 0.02
 
     def __post_init__(self) -> None:
         if not 0 < self.least <= self.every <= self.latest <= self.segment:
             raise UsageError(f"{self} cannot be: expected 0 < least <= every <= latest <= segment")
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"{self} cannot be: expected a share from 0 to 1")
 
 
 class Indexing:
@@ -72,10 +81,11 @@ class Indexing:
         can = store.capabilities
         self._needed = can.ann and not can.multi_process
         self._unindexed: int | None = None
+        self._passages = 0
 
     def wrote(self, count: int) -> None:
         """Count passages as soon as they are durable, and build if there are too many by now."""
-        if self._needed and self._count(count) >= self._settings.latest:
+        if self._needed and self._count(count) >= self._at_least(self._settings.latest, 2):
             self._build()
 
     def pause(self, *, idle: bool) -> None:
@@ -84,15 +94,20 @@ class Indexing:
         Args:
             idle: Whether no batch waits.
         """
-        if self._needed and idle and self._count(0) >= self._settings.every:
+        if self._needed and idle and self._count(0) >= self._at_least(self._settings.every, 1):
             self._build()
+
+    def _at_least(self, passages: int, times: int) -> int:
+        """A number of passages, or so many times the share of all, if those are more."""
+        return max(passages, times * int(self._settings.share * self._passages))
 
     def _count(self, written: int) -> int:
         """How many passages are in no index; at first, what was written or there before, too."""
         if self._unindexed is None:
             self._unindexed = written
             with _logged("how much is indexed could not be asked"):
-                self._unindexed = _unindexed(self._store.collection(self._name))
+                info = self._store.collection(self._name).info()
+                self._passages, self._unindexed = info.points, _unindexed(info)
         else:
             self._unindexed += written
         return self._unindexed
@@ -102,8 +117,10 @@ class Indexing:
         started = time.perf_counter()
         with _logged("the index could not be built, searches go on without"):
             self._bound()
-            self._store.collection(self._name).optimize()
+            collection = self._store.collection(self._name)
+            collection.optimize()
             self._on_built(time.perf_counter() - started)
+            self._passages = collection.info().points
 
     def _bound(self) -> None:
         """Bound the segments of a collection, unless somebody has."""
@@ -119,13 +136,12 @@ class Indexing:
         )
 
 
-def _unindexed(collection: Collection) -> int:
+def _unindexed(info: CollectionInfo) -> int:
     """About how many passages are in no index.
 
     Edge counts two vectors of each that is, but also the sparse vectors of the others, and those of
     passages that were removed.
     """
-    info = collection.info()
     return max(0, 2 * info.points - info.indexed)
 
 
@@ -141,5 +157,7 @@ def _logged(problem: str) -> Iterator[None]:
         yield
     except MsmarcoQdrantError as exc:
         _log.warning("%s: %s", problem, exc)
-    except Exception:  # noqa: BLE001  # it is told, and the next batch is not its fault
-        _log.exception("%s", problem)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001  # a panic of an engine is no `Exception`
+        _log.exception("%s", problem)  # the next batch is not its fault

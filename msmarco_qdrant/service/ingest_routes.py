@@ -17,15 +17,15 @@ from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service import problems
 from msmarco_qdrant.service.bodies import JSON, NDJSON, media_type, parse_json, parse_lines
 from msmarco_qdrant.service.bodies import read_body as read
-from msmarco_qdrant.service.limits import Gate, TooManyError
+from msmarco_qdrant.service.limits import Gate, Limits, TooManyError
 from msmarco_qdrant.service.openapi import json_content, ref, responses
-from msmarco_qdrant.service.outcomes import BatchState
+from msmarco_qdrant.service.outcomes import BatchState, counts_of
 from msmarco_qdrant.service.parts import Parts
 from msmarco_qdrant.service.ports import Delete, DoorsClosedError, Operation
 from msmarco_qdrant.service.problems import ProblemError, later
 from msmarco_qdrant.service.requested import checked_pid, passages_of
 from msmarco_qdrant.service.schemas import Accepted, BatchOut, PassageIn
-from msmarco_qdrant.service.security import allowing, needed
+from msmarco_qdrant.service.security import Tokens, allowing, needed
 
 _BATCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _OF_TOKENS: Final = (problems.NO_TOKEN, problems.WRONG_TOKEN, problems.MISDIRECTED)
@@ -36,17 +36,12 @@ _OF_SPOOL: Final = (
     problems.CLOSING,
     problems.NO_SPOOL,
 )
+_OF_BODIES: Final = (problems.MALFORMED, problems.SLOW_BODY, problems.TOO_LARGE, problems.MEDIA)
 _IN_TIME: Final = {
     200: ("With `wait`: the batch is done, and searchable.", json_content(ref(BatchOut))),
     202: ("The batch is on disk.", json_content(ref(Accepted))),
 }
-_BODY: Final = {
-    "required": True,
-    "content": {
-        JSON: {"schema": {"type": "array", "minItems": 1, "items": ref(PassageIn)}},
-        NDJSON[0]: {"schema": ref(PassageIn)},
-    },
-}
+_PASSAGE: Final = ref(PassageIn)
 
 
 class IngestRoutes:
@@ -99,12 +94,11 @@ class IngestRoutes:
 
     def _operations(self, kind: str, body: bytes) -> Sequence[Operation]:
         """In a thread: others are answered meanwhile."""
+        limits = self._limits
         if kind == JSON:
-            return passages_of(parse_json(body), self._limits)
-        lines = parse_lines(body, most=self._limits.passages)
-        return passages_of(
-            [one.value for one in lines], self._limits, [one.number for one in lines]
-        )
+            return passages_of(parse_json(body, brackets=limits.brackets), limits)
+        lines = parse_lines(body, most=limits.passages, brackets=limits.brackets)
+        return passages_of([one.value for one in lines], limits, [one.number for one in lines])
 
     async def _answer(self, batch: str, accepted: int, *, wait: bool) -> Response:
         ended = await self._ended(batch) if wait else None
@@ -140,44 +134,32 @@ class IngestRoutes:
 
 def ingest_router(parts: Parts) -> APIRouter:
     """The routes of passages and batches."""
-    routes, router = (
-        IngestRoutes(parts),
-        APIRouter(tags=["passages"], default_response_class=Response),
-    )
-    writing: dict[str, Any] = {
-        "dependencies": [Depends(allowing(parts.tokens, "write"))],
-        "status_code": 202,
-    }
-    security = {"security": needed(parts.tokens, "write")}
-    router.add_api_route(
-        "/passages",
-        routes.post_passages,
-        methods=["POST"],
-        responses=responses(
-            _IN_TIME,
-            *_OF_TOKENS,
-            *_OF_SPOOL,
-            problems.MALFORMED,
-            problems.SLOW_BODY,
-            problems.TOO_LARGE,
-            problems.MEDIA,
-        ),
-        openapi_extra={"requestBody": _BODY, **security},
-        **writing,
-    )
-    router.add_api_route(
-        "/passages/{pid:path}",
-        routes.delete_passage,
-        methods=["DELETE"],
-        responses=responses(_IN_TIME, *_OF_TOKENS, *_OF_SPOOL, problems.MALFORMED),
-        openapi_extra=security,
-        **writing,
-    )
+    routes, tokens = IngestRoutes(parts), parts.tokens
+    router = APIRouter(tags=["passages"], default_response_class=Response)
+    described = {"security": needed(tokens, "write")}
+    for path, handler, method, refused, more in (
+        ("/passages", routes.post_passages, "POST", _OF_BODIES, _body(parts.limits)),
+        ("/passages/{pid:path}", routes.delete_passage, "DELETE", (problems.MALFORMED,), {}),
+    ):
+        router.add_api_route(
+            path,
+            handler,
+            methods=[method],
+            status_code=202,
+            dependencies=[Depends(allowing(tokens, "write"))],
+            responses=responses(_IN_TIME, *_OF_TOKENS, *_OF_SPOOL, *refused),
+            openapi_extra={**more, **described},
+        )
+    _add_batches(router, routes, tokens)
+    return router
+
+
+def _add_batches(router: APIRouter, routes: IngestRoutes, tokens: Tokens) -> None:
     router.add_api_route(
         "/batches/{batch}",
         routes.get_batch,
         methods=["GET"],
-        dependencies=[Depends(allowing(parts.tokens, "read", "write"))],
+        dependencies=[Depends(allowing(tokens, "read", "write"))],
         responses=responses(
             {200: ("How far it is.", json_content(ref(BatchOut)))},
             *_OF_TOKENS,
@@ -185,9 +167,23 @@ def ingest_router(parts: Parts) -> APIRouter:
             problems.INVALID,
             problems.NO_SPOOL,
         ),
-        openapi_extra={"security": needed(parts.tokens, "read", "write")},
+        openapi_extra={"security": needed(tokens, "read", "write")},
     )
-    return router
+
+
+def _body(limits: Limits) -> dict[str, Any]:
+    """What is posted, as OpenAPI describes it."""
+    passages = {"type": "array", "minItems": 1, "maxItems": limits.passages, "items": _PASSAGE}
+    return {
+        "requestBody": {
+            "required": True,
+            "description": (
+                f"At most {limits.passages:,} passages, and {limits.body_bytes:,} bytes as sent "
+                "and decompressed."
+            ),
+            "content": {**json_content(passages), NDJSON[0]: {"schema": _PASSAGE}},
+        }
+    }
 
 
 def _told(state: BatchState) -> dict[str, object]:
@@ -196,11 +192,7 @@ def _told(state: BatchState) -> dict[str, object]:
     return {
         "batch": state.batch,
         "state": state.state,
-        "written": report.written,
-        "unchanged": report.unchanged,
-        "rejected": report.rejected,
-        "deleted": report.deleted,
-        "superseded": report.superseded,
+        **counts_of(report),
         "rejects": [{"line": row.line, "reason": row.reason} for row in report.rejects],
         "reason": state.reason or None,
     }

@@ -24,7 +24,13 @@ class SpoolIngester:
         self._closed = asyncio.Event()
 
     def accept(self, operations: Sequence[Operation]) -> str:
-        """Put operations on disk for good, as one batch."""
+        """Put operations on disk for good, as one batch.
+
+        Raises:
+            DoorsClosedError: During the shutdown.
+            SpoolFullError: If there are too many.
+            SpoolError: If the disk does not take them; see `Spool.accept`.
+        """
         if self._closed.is_set():
             raise DoorsClosedError("the sidecar is being shut down: nothing was accepted")
         return self._spool.accept(_rows(operations))
@@ -38,7 +44,13 @@ class SpoolIngester:
         return self._spool.state(batch)
 
     async def finished(self, batch: str) -> BatchState:
-        """Wait until a batch is done or failed."""
+        """Wait until a batch is done or failed.
+
+        Raises:
+            DoorsClosedError: If the sidecar is shut down before; the batch is kept.
+            SpoolError: If it is not known any more, or its report cannot be read.
+            CancelledError: If the spool is closed before.
+        """
         outcome = await asyncio.to_thread(self._spool.outcome, batch)
         if outcome is None:
             raise SpoolError(f"the batch {batch} is not in the spool any more")

@@ -18,7 +18,11 @@ class Limits:
     Attributes:
         body_bytes: Bytes of a batch of passages, as sent and decompressed alike.
         query_bytes: Bytes of a search's body.
+        answer_bytes: Bytes of the answer to a search.
         passages: Passages of a batch.
+        brackets: `[` and `{` in a batch, in its texts too: a value that is a list or an object
+            takes far more time and memory than the three bytes that it may have.
+        query_brackets: The same, in a search.
         text_chars: Characters of a passage's text.
         meta_bytes: Bytes of a passage's meta, as JSON: with text and pid it has to fit into a line
             of 1 MiB, which is what a batch's file holds at most.
@@ -39,6 +43,9 @@ class Limits:
         wait_s: Seconds that `?wait=true` waits for a batch.
         checks_s: Seconds in which the checks of `/readyz` have to be done.
         request_s: Seconds in which any request has to be answered and its answer taken.
+        head_s: Seconds in which the head of a request has to arrive.
+        connections: Connections at once; for one more, the one that has been silent longest is
+            closed. A process has 1,024 files, unless it was given more.
 
     Raises:
         UsageError: For a bound that is not more than zero.
@@ -46,7 +53,10 @@ class Limits:
 
     body_bytes: int = 16 * MIB
     query_bytes: int = MIB
+    answer_bytes: int = 16 * MIB
     passages: int = 10_000
+    brackets: int = 500_000
+    query_brackets: int = 50_000
     text_chars: int = 100_000
     meta_bytes: int = MIB // 4
     pid_chars: int = 1_024
@@ -66,6 +76,8 @@ class Limits:
     wait_s: float = 30.0
     checks_s: float = 5.0
     request_s: float = 120.0
+    head_s: float = 10.0
+    connections: int = 800
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 _HIDDEN: Final = "***"
+_SHORTEST: Final = 8  # a shorter word is in too much that is no secret
 _CHATTY: Final = ("hpack", "httpcore", "httpx", "uvicorn.error")  # of each request or connection
 _log = logging.getLogger(__name__)
 
@@ -23,12 +24,13 @@ class JsonFormatter(logging.Formatter):
     """Makes a record one line of JSON: time, level, logger, message, and its `fields`.
 
     Args:
-        secrets: Words that no line shows, whoever logs them.
+        secrets: Words that no value of a line shows, whoever logs it, if they have 8 characters
+            or more: words such as "info" are in every line.
     """
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         super().__init__()
-        self._secrets = [json.dumps(secret)[1:-1] for secret in secrets if secret]
+        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST]
 
     def format(self, record: logging.LogRecord) -> str:
         """The record's line."""
@@ -43,10 +45,20 @@ class JsonFormatter(logging.Formatter):
             told["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             told["stack"] = self.formatStack(record.stack_info)
-        line = json.dumps(told, ensure_ascii=True, default=str)
+        return json.dumps(self._masked(told), ensure_ascii=True, default=str)
+
+    def _masked(self, told: Any) -> Any:
+        """The same without secrets; keys, which the code names, stay."""
+        if told is None or isinstance(told, bool | int | float):
+            return told
+        if isinstance(told, Mapping):
+            return {key: self._masked(value) for key, value in told.items()}
+        if isinstance(told, list | tuple):
+            return [self._masked(value) for value in told]
+        told = str(told)
         for secret in self._secrets:
-            line = line.replace(secret, _HIDDEN)
-        return line
+            told = told.replace(secret, _HIDDEN)
+        return told
 
 
 def log_config(level: str, secrets: Sequence[str] = ()) -> Mapping[str, Any]:

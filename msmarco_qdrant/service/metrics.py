@@ -6,7 +6,7 @@ Seconds are histograms, so that percentiles can be had over several sidecars.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
@@ -15,13 +15,17 @@ from prometheus_client.registry import Collector
 
 from msmarco_qdrant._version import __version__
 from msmarco_qdrant.reports import StageShare
-from msmarco_qdrant.service.outcomes import BatchId, BatchState
+from msmarco_qdrant.search_records import SearchMode
+from msmarco_qdrant.service.outcomes import COUNTS, BatchId, BatchState, counts_of
 from msmarco_qdrant.service.ports import Backlog
 
 _PREFIX: Final = "msmarco_qdrant_"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-_OUTCOMES: Final = ("written", "unchanged", "rejected", "deleted", "superseded")
+_WAITING: Final = (
+    ("spool_batches", "Batches that wait."),
+    ("spool_oldest_seconds", "Age of the oldest batch that waits."),
+)
 
 
 class Metrics:
@@ -34,64 +38,26 @@ class Metrics:
     media_type = CONTENT_TYPE_PLAIN_1_0_0
 
     def __init__(self, backlog: Callable[[], Backlog]) -> None:
-        registry = CollectorRegistry(auto_describe=True)
-        self._registry = registry
-        self._passages = Counter(
-            _PREFIX + "passages", "Passages of finished batches.", ["outcome"], registry=registry
+        made = _Registry(auto_describe=True)
+        self._registry = made
+        self._passages = made.counter("passages", "Passages of finished batches.", "outcome")
+        self._batches = made.counter("batches", "Batches finished.", "state")
+        self._batch_s = made.seconds("batch_seconds", "Of the last attempt at a batch.", _SLOW)
+        self._stage_s = made.seconds("stage_seconds", "Of a batch, by stage.", _SLOW, "stage")
+        self._retries = made.counter(
+            "batch_retries", "Attempts at a batch that failed and are followed by another.", "error"
         )
-        self._batches = Counter(
-            _PREFIX + "batches", "Batches finished.", ["state"], registry=registry
+        self._optimize_s = made.seconds("optimize_seconds", "Of building the indexes.", _SLOW)
+        self._search_s = made.seconds(
+            "search_seconds", "From a search's body to its answer.", _QUICK, "mode"
         )
-        self._batch_s = Histogram(
-            _PREFIX + "batch_seconds",
-            "Of the last attempt at a batch.",
-            buckets=_SLOW,
-            registry=registry,
+        self._searches = made.gauge("searches_in_flight", "Searches under way.")
+        self._requests = made.counter("requests", "Requests answered.", "method", "route", "status")
+        self._request_s = made.seconds(
+            "request_seconds", "From a request to the end of its answer.", _QUICK, "method", "route"
         )
-        self._stage_s = Histogram(
-            _PREFIX + "stage_seconds",
-            "Of a batch, by stage.",
-            ["stage"],
-            buckets=_SLOW,
-            registry=registry,
-        )
-        self._retries = Counter(
-            _PREFIX + "batch_retries",
-            "Attempts at a batch that failed and are followed by another.",
-            ["error"],
-            registry=registry,
-        )
-        self._optimize_s = Histogram(
-            _PREFIX + "optimize_seconds",
-            "Of building the indexes.",
-            buckets=_SLOW,
-            registry=registry,
-        )
-        self._search_s = Histogram(
-            _PREFIX + "search_seconds",
-            "From a search's body to its answer.",
-            ["mode"],
-            buckets=_QUICK,
-            registry=registry,
-        )
-        self._searches = Gauge(
-            _PREFIX + "searches_in_flight", "Searches under way.", registry=registry
-        )
-        self._requests = Counter(
-            _PREFIX + "requests",
-            "Requests answered.",
-            ["method", "route", "status"],
-            registry=registry,
-        )
-        self._request_s = Histogram(
-            _PREFIX + "request_seconds",
-            "From a request to the end of its answer.",
-            ["method", "route"],
-            buckets=_QUICK,
-            registry=registry,
-        )
-        self._info = Info(_PREFIX + "sidecar", "Versions and model at work.", registry=registry)
-        registry.register(_Spool(backlog))
+        self._info = Info(_PREFIX + "sidecar", "Versions and model at work.", registry=made)
+        made.register(_Spool(backlog))
         self._begin()
 
     def tell(self, info: Mapping[str, str]) -> None:
@@ -102,8 +68,8 @@ class Metrics:
         """Count a batch that is done or failed, with the seconds it took, in all and by stage."""
         self._batches.labels(batch.state).inc()
         self._batch_s.observe(batch.report.seconds)
-        for outcome in _OUTCOMES:
-            self._passages.labels(outcome).inc(getattr(batch.report, outcome))
+        for outcome, passages in counts_of(batch.report).items():
+            self._passages.labels(outcome).inc(passages)
         for stage, taken in (stages or {}).items():
             self._stage_s.labels(stage).observe(taken)
 
@@ -134,11 +100,11 @@ class Metrics:
 
     def _begin(self) -> None:
         """Let what has labels stand at zero, so that a rate can be had of the first one."""
-        for outcome in _OUTCOMES:
+        for outcome in COUNTS:
             self._passages.labels(outcome)
         for state in ("done", "failed"):
             self._batches.labels(state)
-        for mode in ("dense", "bm25", "hybrid"):
+        for mode in get_args(SearchMode):
             self._search_s.labels(mode)
         self.tell({})
 
@@ -166,6 +132,28 @@ class MetricsEvents:
         self._metrics.optimized(seconds)
 
 
+class _Registry(CollectorRegistry):
+    """Makes what it registers; of each time series it tells the values, and not when it began."""
+
+    def counter(self, name: str, told: str, *labels: str) -> Counter:
+        """A counter, by its labels."""
+        return Counter(_PREFIX + name, told, labels, registry=self)
+
+    def gauge(self, name: str, told: str) -> Gauge:
+        """A gauge."""
+        return Gauge(_PREFIX + name, told, registry=self)
+
+    def seconds(self, name: str, told: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        """A histogram, by its labels."""
+        return Histogram(_PREFIX + name, told, labels, buckets=buckets, registry=self)
+
+    def collect(self) -> Iterator[Metric]:
+        """What there is; `_created` would be a gauge beside each series, which nobody reads."""
+        for metric in super().collect():
+            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
+            yield metric
+
+
 class _Spool(Collector):
     """Asks the spool when it is asked."""
 
@@ -174,18 +162,10 @@ class _Spool(Collector):
 
     def collect(self) -> Iterator[Metric]:
         backlog = self._backlog()
-        yield GaugeMetricFamily(
-            _PREFIX + "spool_batches", "Batches that wait.", value=backlog.batches
-        )
-        yield GaugeMetricFamily(
-            _PREFIX + "spool_oldest_seconds",
-            "Age of the oldest batch that waits.",
-            value=backlog.oldest_s,
-        )
+        for (name, told), value in zip(_WAITING, (backlog.batches, backlog.oldest_s), strict=True):
+            yield GaugeMetricFamily(_PREFIX + name, told, value=value)
 
     def describe(self) -> Iterator[Metric]:
         """Names alone: the spool may not be there yet."""
-        yield GaugeMetricFamily(_PREFIX + "spool_batches", "Batches that wait.")
-        yield GaugeMetricFamily(
-            _PREFIX + "spool_oldest_seconds", "Age of the oldest batch that waits."
-        )
+        for name, told in _WAITING:
+            yield GaugeMetricFamily(_PREFIX + name, told)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from msmarco_qdrant.service import schemas
+from msmarco_qdrant.service.limits import Limits
 from msmarco_qdrant.service.problems import INSIDE, MEDIA_TYPE, TOO_SLOW, Kind
 
 _REF: Final = "#/components/schemas/{model}"
@@ -38,9 +39,24 @@ _OF_ALL: Final = (INSIDE, TOO_SLOW)
 
 
 class DescribedApp(FastAPI):
-    """An app whose description holds the package's own types and ways to authenticate."""
+    """An app whose description holds the package's own types and ways to authenticate.
 
-    security_schemes: Mapping[str, Mapping[str, str]] = {}
+    Args:
+        security_schemes: Those ways, by name; without any, whoever reaches the port may ask.
+        limits: How much a request may bring and ask for.
+        settings: FastAPI's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        security_schemes: Mapping[str, Mapping[str, str]],
+        limits: Limits,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self._security_schemes = security_schemes
+        self._limits = limits
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI description, made once."""
@@ -52,9 +68,9 @@ class DescribedApp(FastAPI):
                 routes=self.routes,
             )
             components = made.setdefault("components", {})
-            components["schemas"] = _schemas()
-            if self.security_schemes:
-                components["securitySchemes"] = dict(self.security_schemes)
+            components["schemas"] = _schemas(self._limits)
+            if self._security_schemes:
+                components["securitySchemes"] = dict(self._security_schemes)
             self.openapi_schema = made
         return self.openapi_schema
 
@@ -96,7 +112,14 @@ def responses(
     return found
 
 
-def _schemas() -> dict[str, Any]:
+def _schemas(limits: Limits) -> dict[str, Any]:
     made = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
     definitions: dict[str, Any] = made[1]["$defs"]
+    passage, search = (definitions[name]["properties"] for name in ("PassageIn", "SearchIn"))
+    passage["pid"]["maxLength"] = limits.pid_chars
+    passage["text"]["maxLength"] = limits.text_chars
+    search["phrase"]["maxLength"] = limits.phrase_chars
+    search["phrases"]["maxItems"] = limits.phrases
+    search["phrases"]["anyOf"][0]["items"]["maxLength"] = limits.phrase_chars
+    search["limit"]["maximum"] = limits.limit
     return definitions

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 BatchId: TypeAlias = str
 """32 hexadecimal digits."""
 
 Phase: TypeAlias = Literal["queued", "working", "done", "failed"]
 
-_COUNTS = ("written", "unchanged", "rejected", "deleted", "superseded")
+COUNTS: Final = ("written", "unchanged", "rejected", "deleted", "superseded")
+"""What a report counts, in the order in which it is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,23 @@ class BatchState:
         return replace(self, state=state, report=report, reason=reason, ended_at=now)
 
 
+def tellable(text: str) -> str:
+    """A reason as any encoding takes it: half a character, which it may quote, stays escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def counts_of(report: BatchReport) -> dict[str, int]:
+    """What a report counts, by the names of `COUNTS`, in their order."""
+    return {name: getattr(report, name) for name in COUNTS}
+
+
 def state_to_json(state: BatchState) -> dict[str, Any]:
     """A state as a JSON object."""
     report = state.report
     return {
         "batch": state.batch,
         "state": state.state,
-        **{name: getattr(report, name) for name in _COUNTS},
+        **counts_of(report),
         "reason": state.reason,
         "rejects": [{"line": row.line, "reason": row.reason} for row in report.rejects],
         "seconds": report.seconds,
@@ -101,7 +112,7 @@ def state_from_json(fields: dict[str, Any]) -> BatchState:
         TypeError: If something is of another type.
     """
     rejects = tuple(RowReject(row["line"], row["reason"]) for row in fields["rejects"])
-    counts = {name: fields[name] for name in _COUNTS}
+    counts = {name: fields[name] for name in COUNTS}
     report = BatchReport(**counts, seconds=fields["seconds"], rejects=rejects)
     return BatchState(
         fields["batch"],

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,6 +34,7 @@ from msmarco_qdrant.errors import (
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+_WARNING_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -48,7 +50,7 @@ _PASSING = (
 _DOUBTFUL = (StoreError, ModelError, WorkerError)
 
 
-class Kind(Enum):
+class Outlook(Enum):
     """What is to be expected of the same call later."""
 
     PASSING = "it will succeed some time"
@@ -60,16 +62,16 @@ class StoppingError(Exception):
     """There is to be no other attempt, whatever the last one has met with."""
 
 
-def kind_of(error: BaseException) -> Kind:
+def outlook_of(error: BaseException) -> Outlook:
     """What is to be expected after an error."""
     if isinstance(error, _PASSING):
-        return Kind.PASSING
+        return Outlook.PASSING
     if isinstance(error, PidCollisionError | StoppingError):
-        return Kind.FOR_GOOD
+        return Outlook.FOR_GOOD
     if isinstance(error, MsmarcoQdrantError):
         is_doubtful = isinstance(error, _DOUBTFUL) or _is_of_the_disk(error)
-        return Kind.DOUBTFUL if is_doubtful else Kind.FOR_GOOD
-    return Kind.DOUBTFUL
+        return Outlook.DOUBTFUL if is_doubtful else Outlook.FOR_GOOD
+    return Outlook.DOUBTFUL
 
 
 def _is_of_the_disk(error: MsmarcoQdrantError) -> bool:
@@ -88,6 +90,8 @@ class Patience:
         stopping: When it is set, nothing is tried again.
         on_failure: Called with the number of an attempt that failed, and with why, if another is to
             follow.
+        outlook: What is to be expected after an error.
+        clock: Seconds, for the log: what fails is told at first, and then once a minute.
 
     Attributes:
         trouble: Why the call that is being made has failed up to now; "" while all is well.
@@ -100,15 +104,26 @@ class Patience:
         doubtful_attempts: int,
         stopping: threading.Event,
         on_failure: Callable[[int, BaseException], None],
+        *,
+        outlook: Callable[[BaseException], Outlook] = outlook_of,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._first_wait_s, self._longest_wait_s = first_wait_s, longest_wait_s
         self._doubtful_attempts = doubtful_attempts
         self._stopping = stopping
         self._on_failure = on_failure
+        self._outlook = outlook
+        self._now = clock
+        self._next_warning = 0.0
+        self._told: Mapping[str, object] = {}
         self.trouble = ""
 
-    def __call__(self, function: Callable[[], _T]) -> _T:
+    def __call__(self, function: Callable[[], _T], told: Mapping[str, object] | None = None) -> _T:
         """Call a function.
+
+        Args:
+            function: What to call; calling it twice must do no more than calling it once.
+            told: Fields that the log tells with each failure.
 
         Raises:
             StoppingError: If it failed, might have succeeded later, and it is time to stop.
@@ -116,8 +131,9 @@ class Patience:
         """
         from tenacity import Retrying, wait_random_exponential
 
+        self._next_warning, self._told = 0.0, told or {}
         tries = Retrying(
-            retry=_Doubts(self._doubtful_attempts),
+            retry=_Doubts(self._doubtful_attempts, self._outlook),
             wait=wait_random_exponential(self._first_wait_s, self._longest_wait_s),
             sleep=self._wait,
             before_sleep=self._tell,
@@ -138,14 +154,25 @@ class Patience:
         if error is None or self._stopping.is_set():
             return
         self.trouble = str(error) or repr(error)
-        unforeseen = error if not isinstance(error, MsmarcoQdrantError) else None
-        _log.warning(
-            "attempt %d failed, another follows: %s",
-            state.attempt_number,
-            self.trouble,
-            exc_info=unforeseen,
-        )
+        wait_s = state.next_action.sleep if state.next_action else 0.0
+        self._warn(state.attempt_number, error, wait_s)
         self._on_failure(state.attempt_number, error)
+
+    def _warn(self, attempt: int, error: BaseException, wait_s: float) -> None:
+        """Warn at first, and then once a minute, however long it takes."""
+        now = self._now()
+        if attempt > 1 and now < self._next_warning:
+            return
+        self._next_warning = now + _WARNING_EVERY_S
+        fields = {**self._told, "attempt": attempt, "again_in_s": wait_s}
+        _log.warning(
+            "attempt %d failed, another follows in %.1f s: %s",
+            attempt,
+            wait_s,
+            self.trouble,
+            exc_info=error if not isinstance(error, MsmarcoQdrantError) else None,
+            extra={"fields": fields},
+        )
 
 
 class _Doubts:
@@ -154,15 +181,20 @@ class _Doubts:
     What passes for sure does not count: a store that was away for hours may answer oddly once.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, outlook: Callable[[BaseException], Outlook]) -> None:
         self._most = most
+        self._outlook_of = outlook
         self._count = 0
 
     def __call__(self, state: RetryCallState) -> bool:
         error = _error_of(state)
-        kind = kind_of(error) if error is not None else Kind.FOR_GOOD
-        self._count += kind is Kind.DOUBTFUL
-        return kind is Kind.PASSING or (kind is Kind.DOUBTFUL and self._count < self._most)
+        if error is None:
+            return False
+        outlook = self._outlook_of(error)
+        if outlook is not Outlook.DOUBTFUL:
+            return outlook is Outlook.PASSING
+        self._count += 1
+        return self._count < self._most
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

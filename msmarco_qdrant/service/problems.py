@@ -90,7 +90,7 @@ _PASSING: Final[Sequence[tuple[tuple[type[Exception], ...], Kind, str, int]]] = 
     (
         (SpoolError,),
         NO_SPOOL,
-        "Its disk cannot be used, and nothing was accepted; the log says more.",
+        "Its disk cannot be used; what was sent may be accepted or not: send it again later.",
         30,
     ),
     ((DoorsClosedError,), CLOSING, "It takes nothing in any more: try again soon.", _SOON_S),

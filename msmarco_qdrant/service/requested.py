@@ -25,6 +25,10 @@ _CONDITIONS: Final = (
     'Expected a value, a list of values, a range such as {"gte": 2001}, {"exists": true}, or one '
     'of them in {"not": ...}; integers have 64 bits.'
 )
+_BELONGS_IN_META: Final = "unknown field: put it into meta"
+_NO_FIELD: Final = (
+    "unknown field: expected phrase or phrases, and, if you like, limit, mode, filter or rerank"
+)
 _NO_INDEX: Final = re.compile(r"\[[0-9]{10,}")  # of a list: no engine counts that far
 
 
@@ -52,7 +56,7 @@ def passages_of(
         try:
             operations.append(_write(PassageIn.model_validate(_of_few_fields(one)), limits))
         except ValidationError as exc:
-            errors += _errors(exc, where)
+            errors += _errors(exc, _BELONGS_IN_META, where)
         except RowError as exc:
             errors.append({"where": where, "reason": str(exc)})
         if len(errors) >= _ERRORS_TOLD:
@@ -84,7 +88,7 @@ def search_of(given: object, limits: Limits) -> SearchIn:
     try:
         search = SearchIn.model_validate(given)
     except ValidationError as exc:
-        raise invalid("The search cannot be served.", _errors(exc)) from None
+        raise invalid("The search cannot be served.", _errors(exc, _NO_FIELD)) from None
     if (search.phrase is None) == (search.phrases is None):
         raise invalid("Expected either 'phrase', or 'phrases'.")
     _check_size(search, limits)
@@ -143,7 +147,10 @@ def _of_few_fields(given: object) -> object:
         RowError: If it has more fields than a passage can have.
     """
     if isinstance(given, dict) and len(given) > len(PassageIn.model_fields):
-        raise RowError(f"{len(given):,} fields: expected {', '.join(PassageIn.model_fields)}")
+        raise RowError(
+            f"{len(given):,} fields: expected {', '.join(PassageIn.model_fields)}, and the others "
+            "inside meta"
+        )
     return given
 
 
@@ -229,13 +236,14 @@ def _bound(field: str, given: float | str) -> float | date:
     )
 
 
-def _errors(exc: ValidationError, *prefix: str) -> list[dict[str, object]]:
+def _errors(exc: ValidationError, unknown: str, *prefix: str) -> list[dict[str, object]]:
     """What is wrong, one by one; of a filter's field, which may be of many forms, once."""
     told: dict[str, list[str]] = {}
     for one in exc.errors(include_url=False, include_input=False, include_context=False):
         place = one["loc"][:2] if one["loc"][:1] == ("filter",) else one["loc"]
         where = ".".join([*prefix, *(str(part)[:80] for part in place)])
-        told.setdefault(where, []).append(one["msg"])
+        reason = unknown if one["type"] == "extra_forbidden" else one["msg"]
+        told.setdefault(where, []).append(reason)
     return [
         {"where": where, "reason": reasons[0] if len(reasons) == 1 else _CONDITIONS}
         for where, reasons in [*told.items()][:_ERRORS_TOLD]

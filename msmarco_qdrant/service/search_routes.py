@@ -20,7 +20,7 @@ from msmarco_qdrant.service.limits import Gate, TooManyError
 from msmarco_qdrant.service.openapi import json_content, ref, responses
 from msmarco_qdrant.service.parts import Parts
 from msmarco_qdrant.service.ports import Searcher
-from msmarco_qdrant.service.problems import ProblemError, later
+from msmarco_qdrant.service.problems import ProblemError, invalid, later
 from msmarco_qdrant.service.requested import (
     filter_of,
     phrases_of,
@@ -34,6 +34,21 @@ _ANSWERS: Final = {
     "oneOf": [ref(HitsOut), {"type": "array", "items": ref(HitsOut)}],
     "description": "For `phrases`, a list of what one phrase gets, in their order.",
 }
+_REFUSED: Final = (
+    problems.MALFORMED,
+    problems.NO_TOKEN,
+    problems.WRONG_TOKEN,
+    problems.SLOW_BODY,
+    problems.TOO_LARGE,
+    problems.MEDIA,
+    problems.MISDIRECTED,
+    problems.INVALID,
+    problems.BUSY,
+    problems.NOT_READY,
+    problems.NO_STORE,
+    problems.TOO_SLOW,
+)
+_MANY: Final = 100  # hits of an answer, which take a while to become JSON
 
 
 class SearchRoutes:
@@ -47,6 +62,7 @@ class SearchRoutes:
         self._searcher = parts.searcher
         self._limits = parts.limits
         self._metrics = parts.metrics
+        self._about = parts.about
         self._under_way = Gate(parts.limits.searches)
 
     async def post_search(self, request: Request) -> Response:
@@ -55,11 +71,13 @@ class SearchRoutes:
         begun = time.monotonic()
         media_type(request, (JSON,))
         body = await read_body(request, max_bytes=limits.query_bytes, within_s=limits.body_s)
-        search = search_of(parse_json(body), limits)
+        search = search_of(parse_json(body, brackets=limits.query_brackets), limits)
+        self._check_reranker(search)
         with self._counted():
-            found = [_told(hits) for hits in await self._found(search)]
+            told = await self._told(await self._found(search))
         self._metrics.searched(search.mode, time.monotonic() - begun)
-        return Response(to_json(found[0] if search.phrase is not None else found), media_type=JSON)
+        answer = told[0] if search.phrase is not None else b"[" + b",".join(told) + b"]"
+        return Response(answer, media_type=JSON)
 
     async def _found(self, search: SearchIn) -> Sequence[Sequence[Hit]]:
         searcher, options = self._client(), _options(search, rerank_depth_of(search, self._limits))
@@ -70,6 +88,21 @@ class SearchRoutes:
             raise ProblemError(
                 problems.TOO_SLOW, f"It was given up after {self._limits.search_s:g} seconds."
             ) from None
+
+    async def _told(self, found: Sequence[Sequence[Hit]]) -> Sequence[bytes]:
+        """What each phrase gets, as JSON; of many hits in a thread, so that others are answered."""
+        most = self._limits.answer_bytes
+        if sum(map(len, found)) <= _MANY:
+            return _told(found, most)
+        return await asyncio.to_thread(_told, found, most)
+
+    def _check_reranker(self, search: SearchIn) -> None:
+        about = self._about()
+        if search.rerank and about is not None and not about.rerank:
+            raise invalid(
+                "'rerank' needs a cross-encoder, and this sidecar has none: start it with "
+                "--reranker ms-marco-MiniLM-L6-v2, or search without 'rerank'."
+            )
 
     def _client(self) -> Searcher:
         searcher = self._searcher()
@@ -97,21 +130,7 @@ def search_router(parts: Parts) -> APIRouter:
         SearchRoutes(parts).post_search,
         methods=["POST"],
         dependencies=[Depends(allowing(parts.tokens, "read"))],
-        responses=responses(
-            {200: ("The answers.", json_content(_ANSWERS))},
-            problems.MALFORMED,
-            problems.NO_TOKEN,
-            problems.WRONG_TOKEN,
-            problems.SLOW_BODY,
-            problems.TOO_LARGE,
-            problems.MEDIA,
-            problems.MISDIRECTED,
-            problems.INVALID,
-            problems.BUSY,
-            problems.NOT_READY,
-            problems.NO_STORE,
-            problems.TOO_SLOW,
-        ),
+        responses=responses({200: ("The answers.", json_content(_ANSWERS))}, *_REFUSED),
         openapi_extra={
             "requestBody": {"required": True, "content": json_content(ref(SearchIn))},
             "security": needed(parts.tokens, "read"),
@@ -129,16 +148,31 @@ def _options(search: SearchIn, rerank_depth: int | None) -> SearchOptions:
     }
 
 
-def _told(hits: Sequence[Hit]) -> dict[str, object]:
-    return {
-        "hits": [
-            {
-                "rank": hit.rank,
-                "pid": hit.pid,
-                "score": hit.score,
-                "text": hit.text,
-                "meta": hit.meta,
-            }
-            for hit in hits
-        ]
-    }
+def _told(found: Sequence[Sequence[Hit]], most: int) -> Sequence[bytes]:
+    """What each phrase gets, as JSON, hit by hit, so that a thread leaves others their turn.
+
+    Raises:
+        ProblemError: If the hits have more than `most` bytes.
+    """
+    answers, room = [], most
+    for hits in found:
+        told = []
+        for hit in hits:
+            told.append(_hit(hit))
+            room -= len(told[-1])
+            if room < 0:
+                raise invalid(f"The hits have more than {most:,} bytes: ask for fewer at once.")
+        answers.append(b'{"hits":[' + b",".join(told) + b"]}")
+    return answers
+
+
+def _hit(hit: Hit) -> bytes:
+    return to_json(
+        {
+            "rank": hit.rank,
+            "pid": hit.pid,
+            "score": hit.score,
+            "text": hit.text,
+            "meta": hit.meta,
+        }
+    )

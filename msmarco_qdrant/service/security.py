@@ -98,6 +98,14 @@ def allowing(tokens: Tokens, *scopes: Scope) -> Callable[[Request], Awaitable[No
 
     The first scope decides whether one is needed. Where none is, the host asked for must be a name
     of loopback: a page from elsewhere reaches this port under another name (DNS rebinding).
+
+    Args:
+        tokens: All of them.
+        scopes: Any of these will do.
+
+    Returns:
+        What a route depends on. It raises ProblemError: 401 without a token or with an unknown
+        one, 403 with one of another scope, 421 if another host was asked for.
     """
     digests = {scope: _digest(token) for scope in scopes if (token := tokens.of(scope))}
     others = {

@@ -102,7 +102,8 @@ class Sidecar:
         ingester = SpoolIngester(spool)
         metrics = Metrics(ingester.backlog)
         grace_s = self._options.grace_s
-        server = HttpServer(create_app(self._parts(ingester, metrics)), grace_s=grace_s)
+        app = create_app(self._parts(ingester, metrics))
+        server = HttpServer(app, grace_s=grace_s, limits=self._options.limits)
         stopping = asyncio.Event()
         with _on_signals(stopping.set):
             serving = asyncio.create_task(server.serve([listening]))
@@ -199,6 +200,7 @@ class Sidecar:
             WorkerSettings(self._options.collection, indexing=self._options.indexing),
             reload=lambda _name, card: self._models.of(card),
             events=events,
+            storage=self._options.storage,
         )
 
     def _info(self, client: AsyncSearchClient) -> dict[str, str]:

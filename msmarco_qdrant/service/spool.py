@@ -9,34 +9,27 @@ again: applying a batch twice must do no more than applying it once.
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Self
 
 from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
 from msmarco_qdrant.service.arrivals import (
-    Operation,
+    CLAIMED,
+    Row,
+    claim,
     copy_in,
     identify,
     remove,
-    write_operations,
+    write_rows,
 )
-from msmarco_qdrant.service.outcomes import (
-    BatchId,
-    BatchReport,
-    BatchState,
-    Phase,
-    state_to_json,
-)
+from msmarco_qdrant.service.outcomes import BatchId, BatchReport, BatchState, state_to_json
 from msmarco_qdrant.service.spool_archive import Archive
 from msmarco_qdrant.service.spool_directory import (
     FORMS,
@@ -46,33 +39,12 @@ from msmarco_qdrant.service.spool_directory import (
     SpoolDirectory,
     form_of,
 )
+from msmarco_qdrant.service.spool_queue import Batch, Queue
 from msmarco_qdrant.service.spool_room import Arrival, Room
 
 MAX_BYTES = 1 << 30
 MAX_BATCHES = 10_000
 KEEP_DONE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch that was accepted.
-
-    Attributes:
-        name: Its sequence, id and form.
-        path: Where it lies while it is being worked on.
-        size: Its bytes.
-        accepted_at: When, in seconds since 1970.
-    """
-
-    name: BatchName
-    path: Path
-    size: int
-    accepted_at: float
-
-    @property
-    def id(self) -> BatchId:
-        """What it is asked for by."""
-        return self.name.id
 
 
 class Spool:
@@ -99,17 +71,14 @@ class Spool:
         self._room = Room(max_bytes, max_batches)
         self._archive = Archive(files, keep_done)
         self._now = clock
-        self._changed = threading.Condition()
-        self._stopped = self._closed = False
-        self._waiting: dict[BatchId, list[Future[BatchState]]] = {}
-        self._queue: deque[Batch] = deque()
-        self._taken: Batch | None = None
-        self._live: dict[BatchId, Batch] = {}
+        self._queue = Queue(clock)
+        self._order = threading.Lock()  # held while the disk works, unlike the queue's own
+        self._closed = False
         self._next = self._reserved = files.first_sequence()
         for name in files.names("incoming"):
             size, queued_at = files.size_and_time(name, "incoming")
             self._room.add(size)
-            self._add(name, size, queued_at)
+            self._queue.add(self._batch(name, size, queued_at))
 
     @classmethod
     def open(
@@ -135,8 +104,8 @@ class Spool:
 
     # ---- the doors -------------------------------------------------------------------------
 
-    def accept(self, operations: Iterable[Operation]) -> BatchId:
-        """Take operations as a batch. When this returns, they survive a power cut.
+    def accept(self, rows: Iterable[Row]) -> BatchId:
+        """Take rows as a batch. When this returns, they survive a power cut.
 
         Nothing is looked at but that it is JSON: what a row may hold is found out, and told in the
         batch's report, when the batch is applied.
@@ -153,7 +122,7 @@ class Spool:
         place = self._files.temporary(id_)
         with self._room.enter() as arrival:
             try:
-                write_operations(place, operations, arrival.hold)
+                write_rows(place, rows, arrival.hold)
                 self._commit(place, BatchName(0, id_, OPERATIONS), arrival)
             finally:
                 self._files.discard(place)
@@ -163,8 +132,9 @@ class Spool:
         """Move a file in as a batch. When this returns, it survives a power cut.
 
         A file may be larger than all the spool may hold, if the spool is not full before it. One
-        that was copied in from another file system, and could not be removed there before a
-        crash, is recognised and removed. What comes in its place under the same name stays.
+        of another file system is renamed before it is copied, so that one that cannot be removed
+        is not taken; what a crash leaves of it is brought to its end by its new name (see
+        `arrivals.claimed`). What comes in its place under the old name stays.
 
         Raises:
             SpoolFullError: If there is no room now; the file stays.
@@ -173,16 +143,17 @@ class Spool:
             UsageError: If its name says nothing of its form.
         """
         path = Path(path)
-        form = form_of(path.name)
+        form = form_of(path.name.removesuffix(CLAIMED))
         if form is None:
             raise UsageError(f"{path.name} is of no known form: expected .{', .'.join(FORMS)}")
         id_, size = identify(path)
-        if id_ not in self._live and id_ not in self._archive:
-            with self._room.enter() as arrival:
-                arrival.hold_all(size)
-                self._bring(path, BatchName(0, id_, form), arrival)
-        remove(path, id_)
-        return id_
+        if id_ in self._queue or id_ in self._archive:
+            self._files.sync("incoming")
+            remove(path, id_)
+            return id_
+        with self._room.enter() as arrival:
+            arrival.hold_all(size)
+            return self._bring(path, BatchName(0, id_, form), arrival)
 
     # ---- the taker -------------------------------------------------------------------------
 
@@ -192,33 +163,34 @@ class Spool:
         Raises:
             SpoolError: If it cannot be moved; it is the next one still.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._stopped)
-            if self._stopped:
-                return None
-            batch = self._taken = self._queue.popleft()
+        batch = self._queue.take()
+        if batch is None:
+            return None
         try:
             self._files.move(batch.name, "incoming", "working")
         except BaseException:
-            self._return(batch)
+            self._queue.give_back(batch)
             raise
         return batch
 
     def stop_taking(self) -> None:
         """Let whoever waits in `take`, now or later, have None."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        self._queue.stop()
 
     def finish(self, batch: Batch, report: BatchReport) -> BatchState:
         """A batch is applied and durable. May be repeated when the disk did not take it.
 
+        Its file is kept as long as its report if some of its rows were rejected.
+
         Raises:
             SpoolError: If that cannot be written down.
         """
-        state = self._state_of(batch, "working").ended("done", report, "", self._now())
+        state = batch.state("working").ended("done", report, "", self._now())
         self._files.put_report(batch.name, "done", state_to_json(state))
-        self._files.remove(batch.name, "working")
+        if report.rejected:
+            self._files.move(batch.name, "working", "done")
+        else:
+            self._files.remove(batch.name, "working")
         self._end(batch, "done", state)
         return state
 
@@ -228,7 +200,7 @@ class Spool:
         Raises:
             SpoolError: If that cannot be written down.
         """
-        state = self._state_of(batch, "working").ended("failed", report, reason, self._now())
+        state = batch.state("working").ended("failed", report, reason, self._now())
         self._files.put_report(batch.name, "failed", state_to_json(state))
         self._files.move(batch.name, "working", "failed")
         self._end(batch, "failed", state)
@@ -241,7 +213,7 @@ class Spool:
             SpoolError: If it cannot be moved; it is taken first after the next start all the same.
         """
         self._files.move(batch.name, "working", "incoming")
-        self._return(batch)
+        self._queue.give_back(batch)
 
     # ---- who asks --------------------------------------------------------------------------
 
@@ -251,10 +223,7 @@ class Spool:
         Raises:
             SpoolError: If its report cannot be read.
         """
-        with self._changed:
-            batch = self._live.get(id_)
-            phase: Phase = "working" if batch is self._taken else "queued"
-        return self._state_of(batch, phase) if batch else self._archive.state(id_)
+        return self._queue.state(id_) or self._archive.state(id_)
 
     def outcome(self, id_: str) -> Future[BatchState] | None:
         """A batch's state when it has ended; None for one that `state` does not know.
@@ -264,30 +233,25 @@ class Spool:
         Raises:
             SpoolError: If the report of one that has ended cannot be read.
         """
-        future: Future[BatchState] = Future()
-        with self._changed:
-            if id_ in self._live:
-                if self._closed:
-                    future.cancel()
-                    return future
-                self._waiting.setdefault(id_, []).append(future)
-                future.add_done_callback(partial(self._forget, id_))
-                return future
+        future = self._queue.outcome(id_)
+        if future is not None:
+            return future
         state = self.state(id_)
         if state is None:
             return None
+        future = Future()
         future.set_result(state)
         return future
 
     @property
     def depth(self) -> int:
         """Batches that were accepted and have not ended."""
-        return len(self._live)
+        return self._queue.depth
 
     @property
     def waiting(self) -> int:
         """Those of them that nobody has taken."""
-        return len(self._queue)
+        return self._queue.waiting
 
     @property
     def bytes(self) -> int:
@@ -297,19 +261,14 @@ class Spool:
     @property
     def oldest_age_s(self) -> float:
         """Seconds since the oldest of them was accepted, 0 if there is none."""
-        with self._changed:
-            oldest = self._taken or (self._queue[0] if self._queue else None)
-        return max(0.0, self._now() - oldest.accepted_at) if oldest else 0.0
+        return self._queue.oldest_age_s
 
     def close(self) -> None:
         """Give the directory back; what waits for a batch is cancelled. Twice is no error."""
-        self.stop_taking()
-        with self._changed:
+        self._queue.close()
+        with self._order:  # what is on its way in is in, or is refused
             self._closed = True
-            waiting = [future for several in self._waiting.values() for future in several]
-        for future in waiting:
-            future.cancel()
-        self._files.close()
+            self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -329,7 +288,7 @@ class Spool:
         Raises:
             OSError: See `SpoolDirectory.bring_in`; nothing was changed.
         """
-        with self._changed:
+        with self._order:
             if self._closed:
                 raise SpoolError(f"the spool {self._files.path} is closed; nothing was accepted")
             if self._next >= self._reserved:
@@ -338,27 +297,26 @@ class Spool:
             self._files.bring_in(place, name)
             self._next += 1
             arrival.come_in()
-            self._add(name, arrival.held, self._now())
-            self._changed.notify_all()
+            self._queue.add(self._batch(name, arrival.held, self._now()))
         self._files.sync("incoming")
 
-    def _add(self, name: BatchName, size: int, accepted_at: float) -> None:
-        batch = Batch(name, self._files.place(name, "working"), size, accepted_at)
-        self._live[batch.id] = batch
-        self._queue.append(batch)
+    def _batch(self, name: BatchName, size: int, accepted_at: float) -> Batch:
+        return Batch(name, self._files.place(name, "working"), size, accepted_at)
 
-    def _bring(self, path: Path, name: BatchName, arrival: Arrival) -> None:
+    def _bring(self, path: Path, name: BatchName, arrival: Arrival) -> BatchId:
         """Move somebody's file in; by way of a copy, if it lies on another file system."""
         try:
             self._commit(path, name, arrival)
         except OSError as exc:
             if exc.errno != errno.EXDEV:
                 raise SourceError(f"cannot move {path} into the spool: {exc.strerror}") from exc
+            name = replace(name, id=uuid.uuid4().hex)
+            path = claim(path, name.id, name.form)
             self._copy(path, name, arrival)
+        remove(path, name.id)
+        return name.id
 
     def _copy(self, path: Path, name: BatchName, arrival: Arrival) -> None:
-        if not os.access(path.parent, os.W_OK):  # it would come again for ever
-            raise SourceError(f"{path} cannot be removed from where it is, so it is not taken in")
         place = self._files.temporary(name.id)
         try:
             copy_in(path, place)
@@ -366,29 +324,9 @@ class Spool:
         finally:
             self._files.discard(place)
 
-    def _return(self, batch: Batch) -> None:
-        with self._changed:
-            self._taken = None
-            self._queue.appendleft(batch)
-            self._changed.notify_all()
-
     def _end(self, batch: Batch, folder: Folder, state: BatchState) -> None:
         """Note that a batch has ended, and tell whoever waits for it."""
         self._archive.add(batch.name, folder)
-        with self._changed:
-            if self._live.pop(batch.id, None) is not None:
-                self._room.remove(batch.size)
-            self._taken = None
-            waiting = self._waiting.get(batch.id, [])[:]
-        for future in waiting:
-            if future.set_running_or_notify_cancel():
-                future.set_result(state)
-
-    def _forget(self, id_: BatchId, future: Future[BatchState]) -> None:
-        with self._changed:
-            left = [one for one in self._waiting.pop(id_, []) if one is not future]
-            if left:
-                self._waiting[id_] = left
-
-    def _state_of(self, batch: Batch, phase: Phase) -> BatchState:
-        return BatchState(batch.id, phase, batch.accepted_at)
+        if batch.id in self._queue:
+            self._room.remove(batch.size)
+        self._queue.end(batch, state)

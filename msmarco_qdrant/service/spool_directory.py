@@ -8,11 +8,12 @@
       tmp/            what is not accepted yet; emptied at each start
       incoming/       accepted batches
       working/        the batch that is being applied
-      done/           reports of batches that were
+      done/           reports of batches that were, and the batches of which rows were rejected
       failed/         batches that cannot be, each with its report
 
-A batch is one file, `<sequence>-<id>.<form>`, and stands in one folder. It ends when its report
-appears; what a crash leaves to do after that is done at the next start.
+A batch is one file, `<sequence>-<id>.<form>`, and stands in one folder; its report is a file of the
+same name with `.json` behind it. It ends when its report appears; what a crash leaves to do after
+that is done at the next start.
 """
 
 from __future__ import annotations
@@ -114,13 +115,21 @@ class SpoolDirectory:
         return self.path / "tmp" / id_
 
     def names(self, folder: Folder) -> list[BatchName]:
-        """The batches in a folder, in their order."""
+        """The batches in a folder, in their order.
+
+        Raises:
+            SpoolError: If it cannot be read.
+        """
         with self._usable():
             found = [parsed_name(entry.name) for entry in (self.path / folder).iterdir()]
         return sorted((name for name in found if name), key=str)
 
     def reported(self, folder: Folder) -> list[BatchName]:
-        """The batches whose reports lie in a folder, in their order."""
+        """The batches whose reports lie in a folder, in their order.
+
+        Raises:
+            SpoolError: If it cannot be read.
+        """
         with self._usable():
             stems = [
                 entry.name.removesuffix(_REPORT)
@@ -130,7 +139,11 @@ class SpoolDirectory:
         return sorted((name for stem in stems if (name := parsed_name(stem))), key=str)
 
     def size_and_time(self, name: BatchName, folder: Folder) -> tuple[int, float]:
-        """A batch's bytes, and when it came into its folder, in seconds since 1970."""
+        """A batch's bytes, and when it came into its folder, in seconds since 1970.
+
+        Raises:
+            SpoolError: If it is not there.
+        """
         with self._usable():
             status = self.place(name, folder).stat()
         return status.st_size, status.st_ctime
@@ -155,12 +168,20 @@ class SpoolDirectory:
             _log.warning("%s stays until the next start: %s", place, exc.strerror)
 
     def sync(self, folder: Folder) -> None:
-        """Make what was renamed into or out of a folder durable."""
+        """Make what was renamed into or out of a folder durable.
+
+        Raises:
+            SpoolError: If the disk does not take it.
+        """
         with self._usable():
             sync_directory(self.path / folder)
 
     def move(self, name: BatchName, source: Folder, target: Folder) -> None:
-        """Move a batch, durably; one that has been moved already, or removed, is no error."""
+        """Move a batch, durably; one that has been moved already, or removed, is no error.
+
+        Raises:
+            SpoolError: If it cannot be moved, or the directory was closed.
+        """
         self._check_ours()
         with self._usable():
             if self.place(name, source).exists():
@@ -169,23 +190,36 @@ class SpoolDirectory:
         self.sync(source)
 
     def remove(self, name: BatchName, folder: Folder) -> None:
-        """Remove a batch's file, durably; one that is not there is no error."""
+        """Remove a batch's file, durably; one that is not there is no error.
+
+        Raises:
+            SpoolError: If it cannot be removed, or the directory was closed.
+        """
         self._check_ours()
         with self._usable():
             self.place(name, folder).unlink(missing_ok=True)
         self.sync(folder)
 
     def put_report(self, name: BatchName, folder: Folder, report: dict[str, Any]) -> None:
-        """Write a batch's report, durably and whole."""
+        """Write a batch's report, durably and whole; without its words if they are no JSON.
+
+        Raises:
+            SpoolError: If the disk does not take it, or the directory was closed.
+        """
         self._check_ours()
+        text = _as_json(report, name)
         try:
             with replacing_text(self._report(name, folder)) as file:
-                json.dump(report, file, indent=1, ensure_ascii=False)
+                file.write(text)
         except OutputError as exc:
             raise SpoolError(f"{exc.args[0].partition(';')[0]}: {self._advice()}") from exc
 
     def report(self, name: BatchName, folder: Folder) -> dict[str, Any] | None:
-        """A batch's report, None if there is none."""
+        """A batch's report, None if there is none.
+
+        Raises:
+            SpoolError: If it cannot be read, or is damaged.
+        """
         place = self._report(name, folder)
         with self._usable():
             if not place.exists():
@@ -197,12 +231,22 @@ class SpoolDirectory:
         return fields
 
     def remove_report(self, name: BatchName, folder: Folder) -> None:
-        """Forget how a batch ended."""
+        """Forget how a batch ended; of one that is done, its file goes, too.
+
+        Raises:
+            SpoolError: If it cannot be removed.
+        """
         with self._usable():
+            if folder == "done":
+                self.place(name, folder).unlink(missing_ok=True)
             self._report(name, folder).unlink(missing_ok=True)
 
     def reserve_sequence(self, above: int) -> int:
-        """Note durably that numbers from `above` on will be used; the number to stop before."""
+        """Note durably that numbers from `above` on will be used; the number to stop before.
+
+        Raises:
+            SpoolError: If the disk does not take it.
+        """
         end = above + _SEQUENCES_AT_ONCE
         try:
             with replacing_text(self.path / _SEQUENCE_FILE) as file:
@@ -212,7 +256,11 @@ class SpoolDirectory:
         return end
 
     def first_sequence(self) -> int:
-        """A number above those of all batches there have been, however many were removed."""
+        """A number above those of all batches there have been, however many were removed.
+
+        Raises:
+            SpoolError: If a folder cannot be read, or the note of the last number is damaged.
+        """
         found = [*self.names("incoming"), *self.names("failed")]
         found += [*self.reported("done"), *self.reported("failed")]
         return max([self._noted_sequence(), *(name.sequence + 1 for name in found)])
@@ -243,13 +291,25 @@ class SpoolDirectory:
                 leftover.unlink(missing_ok=True)
         for name in self.names("incoming"):  # it was put back by hand, and is to be done again
             self.remove_report(name, "failed")
+            self.remove_report(name, "done")
         for name in self.names("working"):
             if self._report(name, "done").exists():
-                self.remove(name, "working")
+                self._mend_done(name)
             elif self._report(name, "failed").exists():
                 self.move(name, "working", "failed")
             else:
                 self.move(name, "working", "incoming")
+
+    def _mend_done(self, name: BatchName) -> None:
+        """Keep the file of a batch that is done, unless its report tells of no rejected row."""
+        try:
+            is_kept = (self.report(name, "done") or {})["rejected"] != 0
+        except (SpoolError, KeyError, TypeError):
+            is_kept = True
+        if is_kept:
+            self.move(name, "working", "done")
+        else:
+            self.remove(name, "working")
 
     def _report(self, name: BatchName, folder: Folder) -> Path:
         return self.path / folder / f"{name}{_REPORT}"
@@ -293,3 +353,12 @@ class SpoolDirectory:
 
     def _advice(self) -> str:
         return f"the spool {self.path} needs a directory that can be written, with room on its disk"
+
+
+def _as_json(report: dict[str, Any], name: BatchName) -> str:
+    """A report as text; whatever is wrong with its words, the batch has to end."""
+    try:
+        return json.dumps(report, indent=1)
+    except (TypeError, ValueError):
+        _log.exception("the report of batch %s is written without its rejects", name.id)
+        return json.dumps({**report, "rejects": [], "reason": ascii(report["reason"])}, indent=1)

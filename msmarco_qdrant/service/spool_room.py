@@ -75,9 +75,9 @@ class Room:
         """
         with self._lock:
             if self.batches >= self._max_batches:
-                raise SpoolFullError(_full("batches", self.batches, self._max_batches))
+                raise SpoolFullError(_full("batch", self.batches, self._max_batches))
             if self.bytes >= self._max_bytes:
-                raise SpoolFullError(_full("bytes", self.bytes, self._max_bytes))
+                raise SpoolFullError(_full("byte", self.bytes, self._max_bytes))
             self.batches += 1
         return Arrival(self)
 
@@ -93,7 +93,7 @@ class Room:
         """
         with self._lock:
             if self.bytes + size > self._max_bytes and not beyond:
-                raise SpoolFullError(_full("bytes", self.bytes, self._max_bytes))
+                raise SpoolFullError(_full("byte", self.bytes, self._max_bytes))
             self.bytes += size
 
     def add(self, size: int) -> None:
@@ -109,8 +109,6 @@ class Room:
             self.batches -= 1
 
 
-def _full(what: str, found: int, most: int) -> str:
-    return (
-        f"the spool holds {found:,} {what}, and may hold {most:,}: try again when some batches are "
-        "done"
-    )
+def _full(kind: str, found: int, most: int) -> str:
+    what = kind if found == 1 else f"{kind}{'es' if kind.endswith('ch') else 's'}"
+    return f"the spool holds {found:,} {what}, and may hold {most:,}: try again later"

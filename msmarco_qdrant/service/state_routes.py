@@ -19,7 +19,7 @@ from msmarco_qdrant.service.health import ready_checks
 from msmarco_qdrant.service.openapi import json_content, ref, responses
 from msmarco_qdrant.service.parts import Parts
 from msmarco_qdrant.service.schemas import HealthOut, ReadyOut, StatusOut, status_of
-from msmarco_qdrant.service.security import allowing, needed
+from msmarco_qdrant.service.security import Tokens, allowing, needed
 
 _INDEX: Final = "index.html"
 _TYPES: Final = {
@@ -105,49 +105,44 @@ class StateRoutes:
 def state_router(parts: Parts) -> APIRouter:
     """The routes of probes, state, metrics and the page."""
     routes, router = StateRoutes(parts), APIRouter(default_response_class=Response)
-    router.add_api_route(
-        "/healthz",
-        routes.get_healthz,
-        methods=["GET"],
-        tags=["state"],
-        responses=responses({200: ("It does.", json_content(ref(HealthOut)))}, problems.INSIDE),
-    )
-    router.add_api_route(
-        "/readyz",
-        routes.get_readyz,
-        methods=["GET"],
-        tags=["state"],
-        responses=responses(
-            {200: ("It is ready.", json_content(ref(ReadyOut)))},
-            problems.INSIDE,
-            problems.NOT_READY,
-        ),
-    )
-    router.add_api_route(
-        "/status",
-        routes.get_status,
-        methods=["GET"],
-        tags=["state"],
-        dependencies=[Depends(allowing(parts.tokens, "read"))],
-        responses=responses({200: ("The state.", json_content(ref(StatusOut)))}, *_REFUSED),
-        openapi_extra={"security": needed(parts.tokens, "read")},
-    )
-    router.add_api_route(
-        "/metrics",
-        routes.get_metrics,
-        methods=["GET"],
-        tags=["state"],
-        dependencies=[Depends(allowing(parts.tokens, "read"))],
-        responses=responses(
-            {200: ("The metrics.", {"text/plain": {"schema": {"type": "string"}}})}, *_REFUSED
-        ),
-        openapi_extra={"security": needed(parts.tokens, "read")},
-    )
-    router.add_api_route("/", routes.get_page, methods=["GET"], include_in_schema=False)
-    router.add_api_route(
-        "/page/{name}", routes.get_page_file, methods=["GET"], include_in_schema=False
-    )
+    _add_probes(router, routes)
+    _add_state(router, routes, parts.tokens)
+    for path, handler in (("/", routes.get_page), ("/page/{name}", routes.get_page_file)):
+        router.add_api_route(path, handler, methods=["GET"], include_in_schema=False)
     return router
+
+
+def _add_probes(router: APIRouter, routes: StateRoutes) -> None:
+    """They need no token."""
+    for path, handler, told, model, refused in (
+        ("/healthz", routes.get_healthz, "It does.", HealthOut, ()),
+        ("/readyz", routes.get_readyz, "It is ready.", ReadyOut, (problems.NOT_READY,)),
+    ):
+        router.add_api_route(
+            path,
+            handler,
+            methods=["GET"],
+            tags=["state"],
+            responses=responses({200: (told, json_content(ref(model)))}, problems.INSIDE, *refused),
+        )
+
+
+def _add_state(router: APIRouter, routes: StateRoutes, tokens: Tokens) -> None:
+    """They need the token to read."""
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    for path, handler, told, content in (
+        ("/status", routes.get_status, "The state.", json_content(ref(StatusOut))),
+        ("/metrics", routes.get_metrics, "The metrics.", text),
+    ):
+        router.add_api_route(
+            path,
+            handler,
+            methods=["GET"],
+            tags=["state"],
+            dependencies=[Depends(allowing(tokens, "read"))],
+            responses=responses({200: (told, content)}, *_REFUSED),
+            openapi_extra={"security": needed(tokens, "read")},
+        )
 
 
 def _sent(file: PageFile) -> Response:

@@ -3,7 +3,8 @@
 Nothing overtakes. What may pass (a store that does not answer, a collection that was replaced, a
 model that is not to be had) is tried again for as long as it takes, with the batch at the head of
 the queue; what is wrong with a batch itself sends it to `failed`, and the next one follows. What
-may be either is tried some times before that.
+may be either is tried some times before that. If that happens to a second batch in a row, the
+store itself is asked, and while it does not answer nothing more is sent to `failed`.
 
 So is a batch that meets with a fault of this program or of an engine, or with a lack of memory: it
 must not be lost, nor block all others for ever. In `failed` it lies with its reason, and goes on
@@ -23,13 +24,22 @@ from typing import Protocol
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import encoder_of
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError
+from msmarco_qdrant.records import StorageSettings
 from msmarco_qdrant.reports import StageShare
 from msmarco_qdrant.service.applying import Application, Applier, Reload
 from msmarco_qdrant.service.batches import BatchContent
 from msmarco_qdrant.service.indexing import Indexing, IndexingSettings
-from msmarco_qdrant.service.outcomes import BatchId, BatchReport, BatchState
-from msmarco_qdrant.service.patience import Kind, Patience, StoppingError, kind_of
-from msmarco_qdrant.service.spool import Batch, Spool
+from msmarco_qdrant.service.outcomes import (
+    BatchId,
+    BatchReport,
+    BatchState,
+    Phase,
+    counts_of,
+    tellable,
+)
+from msmarco_qdrant.service.patience import Outlook, Patience, StoppingError, outlook_of
+from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.service.spool_queue import Batch
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
@@ -90,7 +100,8 @@ class Worker:
         store: Where they go.
         encoder: The collection's, or for a new collection.
         settings: How.
-        reload: Loads another encoder when the collection has been re-embedded.
+        reload: Loads another encoder when the collection has been re-embedded, or made again.
+        storage: How a collection that is made keeps its vectors; None for what the engine can.
         events: Is told what happens.
     """
 
@@ -102,11 +113,12 @@ class Worker:
         settings: WorkerSettings = WorkerSettings(),
         *,
         reload: Reload = encoder_of,
+        storage: StorageSettings | None = None,
         events: WorkerEvents | None = None,
     ) -> None:
         self._spool = spool
         self._settings = settings
-        self._applier = Applier(store, settings.collection, encoder, reload)
+        self._applier = Applier(store, settings.collection, encoder, reload, storage=storage)
         self._events = events or NoEvents()
         self._indexing = Indexing(
             store, settings.collection, settings.indexing, self._events.optimized
@@ -118,9 +130,11 @@ class Worker:
             settings.doubtful_attempts,
             self._stopping,
             self._failing,
+            outlook=self._outlook,
         )
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._batch = ""
+        self._is_doubted = False
 
     @property
     def encoder(self) -> Encoder:
@@ -191,33 +205,61 @@ class Worker:
         """Apply a batch and say what became of it."""
         attempts = _Attempts(batch, self._applier, self._indexing.wrote, self._check)
         try:
-            report = self._patience(attempts)
+            report = self._patience(attempts, _named(batch))
         except StoppingError:
             self._give_back(batch)
         except BaseException as exc:  # noqa: BLE001  # a panic of an engine is no `Exception`
-            if self._stopping.is_set() and kind_of(exc) is not Kind.FOR_GOOD:
+            if self._stopping.is_set() and outlook_of(exc) is not Outlook.FOR_GOOD:
                 self._give_back(batch)
             else:
                 self._fail(batch, exc, attempts.report)
         else:
-            state = self._patience(lambda: self._spool.finish(batch, report))
-            self._events.ended(state, attempts.stages)
+            self._finish(batch, report, attempts.stages)
+
+    def _finish(self, batch: Batch, report: BatchReport, stages: Sequence[StageShare]) -> None:
+        self._is_doubted = False
+        state = self._patience(lambda: self._spool.finish(batch, report), _named(batch))
+        level = logging.WARNING if report.rejected else logging.INFO
+        message = f"batch %s is done; rejected rows: {report.rejected:,}"
+        _log.log(level, message, batch.id, extra={"fields": _fields(batch, "done", report)})
+        self._events.ended(state, stages)
 
     def _give_back(self, batch: Batch) -> None:
         try:
             self._spool.give_back(batch)
         except SpoolError as exc:
             raise StoppingError from exc
+        fields = {**_named(batch), "state": "queued"}
+        _log.info("batch %s is given back, to be taken first", batch.id, extra={"fields": fields})
 
     def _fail(self, batch: Batch, error: BaseException, report: BatchReport) -> None:
-        if isinstance(error, MsmarcoQdrantError):
-            reason = str(error)
-            _log.error("batch %s has failed for good: %s", batch.id, reason)
-        else:
-            reason = f"unexpected: {error!r}"
-            _log.error("batch %s has failed for good: %s", batch.id, reason, exc_info=error)
-        state = self._patience(lambda: self._spool.fail(batch, reason, report))
+        self._is_doubted |= outlook_of(error) is Outlook.DOUBTFUL
+        is_ours = isinstance(error, MsmarcoQdrantError)
+        reason = str(error) if is_ours else f"unexpected: {error!r}"
+        # its file by its name alone: it lies elsewhere when this is read
+        reason = tellable(reason.replace(str(batch.path), str(batch.name)))
+        fields = _fields(batch, "failed", report)
+        state = self._patience(lambda: self._spool.fail(batch, reason, report), _named(batch))
+        _log.error(
+            "batch %s has failed for good: %s",
+            batch.id,
+            reason,
+            exc_info=None if is_ours else error,
+            extra={"fields": fields},
+        )
         self._events.ended(state, ())
+
+    def _outlook(self, error: BaseException) -> Outlook:
+        """What is to be expected: what befalls a second batch in a row may lie in the store."""
+        outlook = outlook_of(error)
+        if outlook is not Outlook.DOUBTFUL or not self._is_doubted:
+            return outlook
+        try:
+            self._applier.check_store()
+        except BaseException as exc:  # noqa: BLE001  # a panic of an engine is no `Exception`
+            _log.debug("the store does not answer: %r", exc)
+            return Outlook.PASSING
+        return outlook
 
     def _check(self) -> None:
         if self._giving_back.is_set():
@@ -225,6 +267,16 @@ class Worker:
 
     def _failing(self, attempt: int, error: BaseException) -> None:
         self._events.failing(self._batch, attempt, error)
+
+
+def _named(batch: Batch) -> dict[str, object]:
+    """What the log tells of whatever befalls a batch."""
+    return {"batch": batch.id}
+
+
+def _fields(batch: Batch, state: Phase, report: BatchReport) -> dict[str, object]:
+    """What the log tells of the end of a batch."""
+    return {**_named(batch), "state": state, **counts_of(report), "seconds": report.seconds}
 
 
 class _Attempts:

@@ -1,10 +1,11 @@
 """One physical collection of Qdrant Edge: a shard in this process. The adapter to the engine.
 
-Edge raises bare `Exception`s; `faults` tells what their messages mean. Its calls hold Python's
-lock and its handle must not be closed under a running query, so each collection has one lock; two
-threads that queried side by side took as long as one after the other. It goes to who waits longest,
-or a thread that queries on and on would keep others waiting for seconds. Who writes holds another
-one before it, so that while an index is built the writers wait, and those who read do not.
+Edge raises bare `Exception`s, or panics; `faults` tells what their messages mean. Its calls hold
+Python's lock and its handle must not be closed under a running query, so each collection has one
+lock; two threads that queried side by side took as long as one after the other. It goes to who
+waits longest, or a thread that queries on and on would keep others waiting for seconds. Who writes
+holds another one before it, so that while an index is built the writers wait, and those who read do
+not.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from msmarco_qdrant.stores.edge_requests import (
     shard_config,
     spec_of,
 )
+from msmarco_qdrant.stores.edge_room import check_room
 from msmarco_qdrant.stores.faults import mapped
 from msmarco_qdrant.stores.points import SPARSE_VECTOR, page_size, seq_bound
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import qdrant_edge
 
 _CONFIG_FILE = "edge_config.json"
+_PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported from nowhere
 
 
 class EdgeCollection:
@@ -45,7 +48,7 @@ class EdgeCollection:
         self._lock_fd = lock_fd
         self._writing, self._lock = threading.RLock(), Turns()  # always in this order
         self._left_to_parent = self._closed = False
-        self._shard = self._load()
+        self._shard: qdrant_edge.EdgeShard | None = self._load()
 
     def info(self) -> CollectionInfo:
         """Counts and index state."""
@@ -134,7 +137,7 @@ class EdgeCollection:
 
     def flush(self) -> None:
         """Sync everything written so far."""
-        with self.changing("flushing") as shard:
+        with self._writing, self.using("flushing") as shard:
             shard.flush()
 
     def optimize(self) -> None:
@@ -156,7 +159,8 @@ class EdgeCollection:
         """Close the shard; the store calls this."""
         with self._writing, self._lock, _edge_errors(self._path, "closing"):
             self._closed = True
-            self._shard.close()
+            if self._shard is not None:
+                self._shard.close()
 
     def leave_to_parent(self) -> None:
         """In a forked child: refuse every use from now on."""
@@ -179,13 +183,10 @@ class EdgeCollection:
         import qdrant_edge
 
         with self.changing("changing its settings") as shard:
-            try:
-                shard.flush()
-                shard.close()
-                qdrant_edge.EdgeShard.load(str(self._path), config).close()
-            finally:
-                shard.close()  # closing twice is no error, leaving it open is
-                self._shard = self._load()
+            shard.flush()
+            self._unload(shard)
+            qdrant_edge.EdgeShard.load(str(self._path), config).close()
+            self._shard = self._load()
 
     @contextmanager
     def using(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
@@ -198,35 +199,47 @@ class EdgeCollection:
                     f"{action} in {self._path} failed: the collection was dropped, or its store "
                     "was closed; open it again"
                 )
+            if self._shard is None:  # it could not be loaded when it was to be
+                self._shard = self._load()
             yield self._shard
 
     @contextmanager
     def changing(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
-        """The same for a call that writes: it waits while an index is built."""
+        """The same for a call that writes: it waits while an index is built, and needs room."""
         if self._left_to_parent:
             raise after_fork(str(self._path))
         with self._writing, self.using(action) as shard:
+            check_room(self._path, action)
             yield shard
 
     def _exchange(self) -> None:
-        """Load what was built in place of what is loaded; if that fails, that again."""
-        with self.using("putting the index in place") as shard:
+        """Load what was built in place of what is loaded.
+
+        If anything fails, who comes next loads again what was there.
+        """
+        with self.using("putting the index in place") as replaced:
+            self._unload(replaced)
+            edge_building.exchange(self._path)
+            shard = self._opened()
             try:
-                shard.close()
-                edge_building.exchange(self._path)
-                try:
-                    self._shard = self._opened()
-                except StoreError:
-                    edge_building.take_back(self._path)
-                    raise
+                edge_building.settle(self._path)
             except BaseException:
-                self._shard = self._load()
+                shard.close()
                 raise
+            self._shard = shard
+
+    def _unload(self, shard: qdrant_edge.EdgeShard) -> None:
+        """Close the shard; whatever happens then, who comes next loads what is there."""
+        self._shard = None
+        try:
+            shard.close()
+        finally:
+            shard.close()  # twice is no error; what is left open could not be loaded again
 
     def _load(self) -> qdrant_edge.EdgeShard:
         with _edge_errors(self._path, "loading"):
             edge_building.recover(self._path)  # nobody else holds the store's lock
-        return self._opened()
+            return self._opened()
 
     def _opened(self) -> qdrant_edge.EdgeShard:
         import qdrant_edge
@@ -240,6 +253,7 @@ def create_shard(path: Path, spec: CollectionSpec) -> None:
     import qdrant_edge
 
     with _edge_errors(path, "creating the collection"):
+        check_room(path, "creating the collection")
         shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec))
         for field, kind in spec.payload_indexes.items():
             schema = payload_schema(kind)
@@ -290,8 +304,10 @@ def _edge_errors(path: Path, action: str) -> Iterator[None]:
         yield
     except MsmarcoQdrantError:
         raise
-    except Exception as exc:
-        raise mapped(exc, action, str(path)) from exc
+    except BaseException as exc:
+        if isinstance(exc, Exception) or type(exc).__name__ == _PANIC:
+            raise mapped(exc, action, str(path)) from exc
+        raise
 
 
 def after_fork(place: str) -> StoreError:

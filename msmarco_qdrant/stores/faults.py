@@ -18,6 +18,7 @@ second creation     none: ours, `EdgeStore`          already exists             
                                                                                   already exists
 in use              WouldBlock                       cannot be                    cannot be
 no room, no right   No space left, Permission denied cannot be                    see below
+out of something    in the words of `strerror`       cannot be                    see below
 closed              handle is closed: ours           is closed (`RuntimeError`)   ours
 API key             cannot be                        cannot be                    UNAUTHENTICATED,
                                                                                   PERMISSION_DENIED
@@ -63,6 +64,9 @@ _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"^Collection .* not found$", CollectionNotFoundError),
     (r"WouldBlock", StoreInUseError),
     (r"No space left|Permission denied", StoreUnavailableError),
+    (r"Disk quota exceeded|Read-only file system|Input/output error", StoreUnavailableError),
+    (r"Too many open files|Cannot allocate memory", StoreUnavailableError),
+    (r"Resource temporarily unavailable", StoreUnavailableError),
 )
 # What a status of the server stands for, whatever its message.
 _ACCESS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
@@ -124,7 +128,7 @@ def asked_to_wait_s(exc: BaseException | None) -> float:
     return float(getattr(exc, "retry_after_s", 0))
 
 
-def mapped(exc: Exception, action: str, place: str) -> StoreError:
+def mapped(exc: BaseException, action: str, place: str) -> StoreError:
     """Our error for one of an engine.
 
     Args:

@@ -19,7 +19,7 @@ from msmarco_qdrant.service.limits import Limits
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.outcomes import BatchReport, BatchState
 from msmarco_qdrant.service.parts import Parts
-from msmarco_qdrant.service.ports import Backlog, Check, Operation, Searcher
+from msmarco_qdrant.service.ports import About, Backlog, Check, Operation, Searcher
 from msmarco_qdrant.service.security import Tokens
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 
@@ -90,6 +90,21 @@ class RaisingSearcher:
         raise self.error
 
 
+@dataclass
+class GivenHits:
+    """Answers every phrase with the same hits."""
+
+    hits: Sequence[Hit]
+
+    async def search_many(
+        self,
+        phrases: Sequence[str],
+        **options: Unpack[SearchOptions],  # noqa: ARG002
+    ) -> list[list[Hit]]:
+        """Them, for each."""
+        return [[*self.hits] for _ in phrases]
+
+
 class WaitingSearcher:
     """Answers once it is let."""
 
@@ -125,6 +140,7 @@ def drive(
     tokens: Tokens | None = None,
     limits: Limits | None = None,
     ingester: KeepingIngester | None = None,
+    about: Callable[[], About | None] = lambda: None,
 ) -> _T:
     """Use the app in an event loop."""
     ingester = ingester or KeepingIngester()
@@ -132,9 +148,16 @@ def drive(
     async def main() -> _T:
         checks = GivenChecks()
         metrics = Metrics(ingester.backlog)
-        app = create_app(
-            Parts(ingester, searcher, checks, metrics, tokens or Tokens(), limits or Limits())
+        parts = Parts(
+            ingester,
+            searcher,
+            checks,
+            metrics,
+            tokens or Tokens(),
+            limits or Limits(),
+            about=about,
         )
+        app = create_app(parts)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await use(Driver(client, ingester, metrics, checks))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msmarco_qdrant.service.http_server import HttpServer, listen
+from msmarco_qdrant.service.limits import Limits
 
 from .real_parts import Real, real_parts
 
@@ -44,15 +45,16 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Served]:
+async def served(folder: Path, limits: Limits | None = None) -> AsyncIterator[Served]:
     """Serve the app over real parts as the sidecar does.
 
     Args:
         folder: Where the spool is made.
+        limits: Bounds of requests and connections.
     """
-    async with real_parts(folder) as real:
+    async with real_parts(folder, limits=limits) as real:
         listening = listen("127.0.0.1", 0)
-        server = HttpServer(real.app, grace_s=1)
+        server = HttpServer(real.app, grace_s=1, limits=real.parts.limits)
         serving = asyncio.create_task(server.serve([listening]))
         try:
             yield Served(real, _port(listening))

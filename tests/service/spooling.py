@@ -11,16 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.encoding.matching import encoder_of
 from msmarco_qdrant.encoding.tokenised import Tokenised
 from msmarco_qdrant.errors import SpoolError
-from msmarco_qdrant.records import EncodedBatch
+from msmarco_qdrant.records import EncodedBatch, StorageSettings
 from msmarco_qdrant.reports import StageShare
 from msmarco_qdrant.service.applying import Reload
-from msmarco_qdrant.service.arrivals import Operation
+from msmarco_qdrant.service.arrivals import Row, claimed
 from msmarco_qdrant.service.outcomes import BatchId, BatchReport, BatchState
-from msmarco_qdrant.service.spool import Batch, Spool
+from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.spool_directory import BatchName, Folder, SpoolDirectory
+from msmarco_qdrant.service.spool_queue import Batch
 from msmarco_qdrant.service.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import CostlessEncoder
@@ -31,12 +35,12 @@ LONG_S = 60.0
 """No test waits so long unless it is to fail."""
 
 
-def write(pid: str, text: str) -> Operation:
+def write(pid: str, text: str) -> Row:
     """A row that puts a passage in."""
     return {"op": "write", "pid": pid, "text": text}
 
 
-def delete(pid: str) -> Operation:
+def delete(pid: str) -> Row:
     """A row that takes one out."""
     return {"op": "delete", "pid": pid}
 
@@ -137,18 +141,32 @@ def working(
     encoder: Encoder | None = None,
     settings: WorkerSettings = HASTY,
     *,
-    reload: Reload | None = None,
+    reload: Reload = encoder_of,
+    storage: StorageSettings | None = None,
     events: Told | None = None,
 ) -> Iterator[Worker]:
     """A worker that works; it is stopped at the end, and has to end."""
-    options = {} if reload is None else {"reload": reload}
-    worker = Worker(spool, store, encoder or CostlessEncoder(), settings, events=events, **options)
+    worker = Worker(
+        spool,
+        store,
+        encoder or CostlessEncoder(),
+        settings,
+        reload=reload,
+        storage=storage,
+        events=events,
+    )
     worker.start()
     try:
         yield worker
     finally:
         worker.give_back()
         assert worker.stop(LONG_S)
+
+
+def fields_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """The fields of the lines of the log that have some."""
+    found = [getattr(record, "fields", None) for record in caplog.records]
+    return [fields for fields in found if fields]
 
 
 @contextmanager
@@ -168,11 +186,11 @@ def heard(logger: str) -> Iterator[threading.Event]:
 
 
 class NearAndFar(SpoolDirectory):
-    """A spool that files named `far...` lie on another file system than."""
+    """A spool that files named `far...`, and what was made of them, lie on another disk than."""
 
     def bring_in(self, place: Path, name: BatchName) -> None:
         """Rename what lies near."""
-        if place.name.startswith("far"):
+        if place.name.startswith("far") or claimed(place.name):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(place))
         super().bring_in(place, name)
 

@@ -100,6 +100,10 @@ def test_random_rows(tmp_path: Path, seed: int) -> None:
         ('{"op": "delete", "pid": 1.5}', "pid"),
         ('{"op": "delete", "pid": "1", "text": "one"}', "nothing else, found 'text'"),
         ('{"op": "write", "pid": "1", "text": "\\ud800"}', "text"),
+        ('{"op": "delete", "pid": "1", "\\ud800": 1}', "found '\\ud800'"),
+        ('{"op": "\\ud800"}', "unknown op '\\ud800'"),
+        ('{"op": "write", "pid": "1", "text": "one", "meta": {"\\ud800": 1}}', ""),
+        ('{"op": "delete", "pid": "1", "' + "x" * 99 + '": 1}', f"found '{'x' * 40}'"),
         ('{"op": "write", "pid": "1", "text": "one", "meta": 1}', "meta"),
         (
             '{"op": "write", "pid": "1", "text": "' + "x" * (1 << 20) + '"}',
@@ -113,6 +117,7 @@ def test_rows_that_say_nothing(tmp_path: Path, line: str, reason: str) -> None:
     assert ({"1": "one"}, ["2"]) == said(content)
     assert [3] == [reject.line for reject in content.rejects.first]
     assert reason in content.rejects.first[0].reason
+    assert content.rejects.first[0].reason.encode()
 
 
 def test_whole_numbers_are_pids(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from msmarco_qdrant.service.outcomes import BatchId
 from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.spool_directory import Folder
 
-from .spooling import LONG_S, NearAndFar, delete, drained, finished, heard, inside
+from .spooling import LONG_S, NearAndFar, drained, fields_of, finished, heard, inside
 
 _ROWS = "1\ttext\n"
 _FOREVER_S = 1e6
@@ -134,8 +134,9 @@ def test_a_place_that_cannot_be_an_inbox(tmp_path: Path) -> None:
     """The error names it; folders that are not there are made."""
     (tmp_path / "file").touch()
     with Spool.open(tmp_path / "spool") as spool:
-        with pytest.raises(SourceError, match="file cannot be an inbox"):
-            Inbox(tmp_path / "file", spool)
+        for place in ("file", "file/inbox"):
+            with pytest.raises(SourceError, match=f"{place} cannot be an inbox: .*directory"):
+                Inbox(tmp_path / place, spool)
         Inbox(tmp_path / "deep" / "inbox", spool)
     assert (tmp_path / "deep" / "inbox").is_dir()
 
@@ -147,11 +148,13 @@ class Odd(Spool):
         errors: What, by their names.
         seen: The names of those it took.
         woken: Called with the name of each that it is to take.
+        has_taken: Set when it has taken one.
     """
 
     errors: dict[str, Exception]
     seen: list[str]
     woken: Callable[[str], object]
+    has_taken: threading.Event
 
     def accept_file(self, path: str | PathLike[str]) -> BatchId:
         """Take it, or raise."""
@@ -160,13 +163,15 @@ class Odd(Spool):
         if name in self.errors:
             raise self.errors[name]
         self.seen.append(name)
-        return super().accept_file(path)
+        batch = super().accept_file(path)
+        self.has_taken.set()
+        return batch
 
 
 def _odd(folder: Path, **errors: Exception) -> Odd:
     spool = Odd(NearAndFar(folder))
     spool.errors = {f"{name}.tsv": error for name, error in errors.items()}
-    spool.seen, spool.woken = [], str
+    spool.seen, spool.woken, spool.has_taken = [], str, threading.Event()
     return spool
 
 
@@ -221,7 +226,7 @@ class Announcing(NearAndFar):
             self.arrived.release()
 
 
-def test_its_thread_looks_at_once_and_when_it_is_woken(tmp_path: Path, box: Path) -> None:
+def test_its_thread_looks_at_once(tmp_path: Path, box: Path) -> None:
     """And ends when it is told to, however long it would wait; not to be started is no error."""
     _drop(box, "a.tsv")
     files = Announcing(tmp_path / "spool")
@@ -230,16 +235,13 @@ def test_its_thread_looks_at_once_and_when_it_is_woken(tmp_path: Path, box: Path
         inbox = Inbox(box, spool, interval_s=_FOREVER_S)
         inbox.start()
         assert files.arrived.acquire(timeout=LONG_S)
-        _drop(box, "b.tsv")
-        inbox.wake()
-        assert files.arrived.acquire(timeout=LONG_S)
         inbox.stop()
-        _drop(box, "c.tsv")
-        assert (0, ["c.tsv"], 2) == (inbox.sweep(), inside(box), spool.depth)
+        _drop(box, "b.tsv")
+        assert (0, ["b.tsv"], 1) == (inbox.sweep(), inside(box), spool.depth)
 
 
 def test_its_thread_looks_now_and_then(tmp_path: Path, box: Path) -> None:
-    """Without being woken."""
+    """A file that comes later comes in, too."""
     files = Announcing(tmp_path / "spool")
     with Spool(files) as spool:
         inbox = Inbox(box, spool, interval_s=0.001)
@@ -274,27 +276,43 @@ def test_a_fault_of_ours_does_not_end_it(
 ) -> None:
     """It is told with its trace, and the next look goes on."""
     _drop(box, "a.tsv")
-    seen = threading.Semaphore(0)
     with _odd(tmp_path / "spool", a=ZeroDivisionError("a bug")) as spool:
-        spool.woken = lambda _name: seen.release()
-        inbox = Inbox(box, spool, interval_s=_FOREVER_S)
+        inbox = Inbox(box, spool, interval_s=0.001)
         with heard("msmarco_qdrant.service.inbox") as told:
             inbox.start()
             assert told.wait(LONG_S)
-        assert seen.acquire(timeout=LONG_S)
         spool.errors = {}
-        inbox.wake()
-        assert seen.acquire(timeout=LONG_S)
+        assert spool.has_taken.wait(LONG_S)
         inbox.stop()
         assert ["a.tsv"] == spool.seen
     assert "a fault of this program" in caplog.text
     assert "ZeroDivisionError: a bug" in caplog.text
 
 
-def test_what_was_on_its_way_comes_in_first(tmp_path: Path, box: Path) -> None:
-    """The first sweep after a start is before anything else is accepted."""
+def test_what_was_on_its_way_comes_in_first(
+    tmp_path: Path, box: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a far file, whatever its name is and that of others; it is told of once until then."""
+    _drop(box, "far.tsv", text=(rows := "7\tseven\n"))
+    (tmp_path / "spool").mkdir()
+    with Spool(NearAndFar(tmp_path / "spool")) as spool:
+        inbox = Inbox(box, spool)
+        (tmp_path / "spool" / "tmp").rmdir()
+        assert (0, 0) == (inbox.sweep(), inbox.sweep())
+        assert 1 == len(caplog.records)
+        (tmp_path / "spool" / "tmp").mkdir()
+        _drop(box, "!.tsv", "a.tsv")
+        assert 3 == inbox.sweep()
+        assert [rows, _ROWS, _ROWS] == _texts(spool, tmp_path / "spool")
+        assert [] == inside(box)
+
+
+def test_what_comes_in_is_told(tmp_path: Path, box: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With its batch and its name, as fields of their own."""
+    caplog.set_level("INFO", "msmarco_qdrant.service.inbox")
     _drop(box, "a.tsv")
     with Spool.open(tmp_path / "spool") as spool:
         Inbox(box, spool).sweep()
-        last = spool.accept([delete("1")])
-        assert last == drained(spool)[-1]
+        (batch,) = drained(spool)
+    expected = {"batch": batch, "state": "accepted", "file": "a.tsv"}
+    assert [expected] == fields_of(caplog)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,9 +34,10 @@ class Watched:
 
     store: Store
     built: list[float] = field(default_factory=list)
+    settings: IndexingSettings = OFTEN
 
     def __post_init__(self) -> None:
-        self.indexing = Indexing(self.store, "msmarco", OFTEN, self.built.append)
+        self.indexing = Indexing(self.store, "msmarco", self.settings, self.built.append)
 
     def write(self, pids: range) -> None:
         """Put passages in, and count them."""
@@ -165,19 +167,61 @@ def test_what_fails_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
         assert 1 == len(watched.built)
 
 
-def test_an_unexpected_fault_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It ends nothing, and the log has where it was."""
+class Panic(BaseException):
+    """What a panic of an engine looks like from here."""
+
+
+def failing(watched: Watched, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the store fail when an index is to be built."""
 
     def fail(_name: str) -> None:
-        raise RuntimeError("of nobody's making")
+        raise error
 
+    monkeypatch.setattr(watched.store, "alterable", fail)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, Panic])
+def test_an_unexpected_fault_is_logged(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[BaseException],
+) -> None:
+    """It ends nothing, and the log has where it was."""
     with edge(tmp_path, passages=100) as watched:
-        monkeypatch.setattr(watched.store, "alterable", fail)
+        failing(watched, monkeypatch, kind("of nobody's making"))
         watched.indexing.pause(idle=True)
         assert [] == watched.built
         assert "of nobody's making" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_whoever_ends_the_process_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """That is no fault."""
+    with edge(tmp_path, passages=100) as watched:
+        failing(watched, monkeypatch, kind())
+        with pytest.raises(kind):
+            watched.indexing.pause(idle=True)
+
+
+def test_large_collections_are_built_less_often(tmp_path: Path) -> None:
+    """After a share of what was there at the last build, or at the start; late is twice that."""
+    with edge(tmp_path, passages=400) as few:
+        watched = Watched(few.store, settings=replace(OFTEN, share=0.5))
+        watched.indexing.pause(idle=True)
+        assert 1 == len(watched.built)
+        watched.write(range(400, 799))
+        assert 1 == len(watched.built)
+        watched.write(range(799, 800))
+        assert 2 == len(watched.built)
+        watched.write(range(800, 1199))
+        watched.indexing.pause(idle=True)
+        assert 2 == len(watched.built)
+        watched.write(range(1199, 1200))
+        watched.indexing.pause(idle=True)
+        assert 3 == len(watched.built)
 
 
 def test_engines_that_do_it_themselves_are_left_alone() -> None:
@@ -191,11 +235,19 @@ def test_engines_that_do_it_themselves_are_left_alone() -> None:
 
 @pytest.mark.parametrize(
     "numbers",
-    [(0, 200, 300, 0), (100, 99, 300, 50), (100, 200, 199, 50), (100, 200, 300, 101)],
+    [
+        (0, 200, 300, 0),
+        (100, 99, 300, 50),
+        (100, 200, 199, 50),
+        (100, 200, 300, 101),
+        (100, 200, 300, 50, 1.5),
+    ],
 )
-def test_settings_that_cannot_be(numbers: Sequence[int]) -> None:
+def test_settings_that_cannot_be(numbers: Sequence[Any]) -> None:
     """They are told with what was expected."""
-    with pytest.raises(UsageError, match="expected 0 < least <= every"):
+    with pytest.raises(
+        UsageError, match=r"cannot be: expected 0 < least <= every|cannot be: expected a share"
+    ):
         IndexingSettings(*numbers)
 
 

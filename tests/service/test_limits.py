@@ -115,6 +115,24 @@ def test_a_search_beyond_its_bounds(search: object) -> None:
     drive(use, searcher=WaitingSearcher, limits=_SMALL)
 
 
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'"[{",'])
+def test_a_body_of_nothing_but_brackets(unit: bytes) -> None:
+    """It is refused before it is parsed, however it comes; with as many as may be it is taken."""
+
+    async def use(driver: Driver) -> None:
+        for path, form in (("/passages", "json"), ("/passages", "x-ndjson"), ("/search", "json")):
+            headers = {"content-type": f"application/{form}"}
+            answer = await driver.client.post(path, content=unit * 5, headers=headers)
+            assert (422, "invalid") == told(answer)
+            assert "brackets ('[' and '{', in strings too)" in answer.json()["detail"]
+        row = b'[{"pid": "1", "text": "[["}]'
+        assert (
+            202 == (await driver.client.post("/passages", content=row, headers=_JSON)).status_code
+        )
+
+    drive(use, limits=Limits(brackets=4, query_brackets=3))
+
+
 def test_too_many_searches_are_turned_away() -> None:
     """503 with Retry-After while as many as may be are under way; none is left counted."""
 

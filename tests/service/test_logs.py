@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
+
+from msmarco_qdrant.service.logs import JsonFormatter
 
 _PROGRAM = """
 import logging, threading, warnings
@@ -60,3 +63,31 @@ def test_a_level_holds_for_all() -> None:
     """Debug tells more, error less."""
     assert {"error"} == {line["level"] for line in _logged("error")}
     assert "not told" in [line["message"] for line in _logged("DEBUG")]
+
+
+def _line(secrets: list[str], **fields: object) -> str:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "it is %s", ("sesame-open",), None)
+    record.fields = fields
+    return JsonFormatter(secrets).format(record)
+
+
+def test_a_secret_is_hidden_wherever_a_value_holds_it() -> None:
+    """In lists, in objects, in what is no string, and behind what JSON escapes."""
+    line = _line(
+        ["sesame-open", 'pass"wörd'],
+        urls=["http://sesame-open@host"],
+        inner={"key": 'pass"wörd', "error": ValueError("sesame-open")},
+        counts=(1, None, True),
+    )
+    told = json.loads(line)
+    assert "it is ***" == told["message"]
+    assert ["http://***@host"] == told["urls"]
+    assert {"key": "***", "error": "***"} == told["inner"]
+    assert [1, None, True] == told["counts"]
+
+
+def test_a_secret_never_breaks_a_line() -> None:
+    """Names of fields stay, whatever the secret; one of few characters hides nothing."""
+    told = json.loads(_line(["info", "it", "instance"], instance="an instance"))
+    assert ("info", "it is sesame-open") == (told["level"], told["message"])
+    assert "an ***" == told["instance"]

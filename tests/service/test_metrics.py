@@ -45,9 +45,19 @@ def test_a_batch_is_counted_by_outcome() -> None:
         assert expected in lines
 
 
+def test_series_tell_values_alone() -> None:
+    """No `_created` beside each; each has its help once, and stands at zero from the beginning."""
+    text = Metrics(lambda: Backlog(0, 0.0)).text().decode()
+    assert "_created" not in text
+    helps = [line.split()[2] for line in text.splitlines() if line.startswith("# HELP")]
+    assert len(set(helps)) == len(helps)
+    for labels in ('passages_total{outcome="rejected"}', 'search_seconds_count{mode="hybrid"}'):
+        assert f"msmarco_qdrant_{labels} 0.0" in text
+
+
 def test_a_request_is_logged_and_counted_by_its_route(caplog: pytest.LogCaptureFixture) -> None:
     """The template of the path, never the path, the body or a token; unknown methods are one."""
-    caplog.set_level(logging.INFO, "msmarco_qdrant.service.front")
+    caplog.set_level(logging.DEBUG, "msmarco_qdrant.service.front")
 
     async def use(driver: Driver) -> None:
         token = {"authorization": "Bearer sesame"}

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.service.outcomes import COUNTS
 from msmarco_qdrant.service.security import Tokens
 
 from .driving import Driver, drive
@@ -19,6 +21,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="the extra 'dev' is no
 
 _READ, _WRITE = "r" * 16, "w" * 16
 _HOST = {"Host": "localhost"}
+_LIMITS = Limits(text_chars=1_000)  # no text of 100,000 characters is made up in time
 _CONFIG: Mapping[str, Any] = {
     "seed": 7,
     "headers": _HOST,
@@ -86,7 +89,7 @@ def _answers(recorder: Any) -> Iterator[str]:
 
 def test_every_answer_is_as_described(tmp_path: Path) -> None:
     """All routes over real parts: no 5xx; status, type, schema, headers, methods as described."""
-    objections, answers = _found(OpenedApp(tmp_path))
+    objections, answers = _found(OpenedApp(tmp_path, limits=_LIMITS))
     assert [] == objections
     expected = {
         "POST /passages 202",
@@ -114,7 +117,7 @@ def test_with_tokens_nothing_is_answered_without(tmp_path: Path) -> None:
         "writeToken": {"bearer": _WRITE},
     }
     objections, answers = _found(
-        OpenedApp(tmp_path, tokens=Tokens(_READ, _WRITE)),
+        OpenedApp(tmp_path, tokens=Tokens(_READ, _WRITE), limits=_LIMITS),
         auth={"openapi": bearers},
         phases={"fuzzing": {"enabled": False}, "stateful": {"enabled": False}},
     )
@@ -137,3 +140,34 @@ def test_every_problem_that_a_route_tells_is_described() -> None:
             assert part.partition('"')[0] in names
 
     drive(use)
+
+
+def test_the_limits_are_described() -> None:
+    """As they were set, so that a client need not find them out; and all that is counted."""
+
+    async def use(driver: Driver) -> None:
+        described = (await driver.client.get("/openapi.json")).json()
+        body = described["paths"]["/passages"]["post"]["requestBody"]
+        assert 11 == body["content"]["application/json"]["schema"]["maxItems"]
+        assert "At most 11 passages, and 12 bytes" in body["description"]
+        schemas = described["components"]["schemas"]
+        passage = schemas["PassageIn"]["properties"]
+        assert (13, 14) == (passage["pid"]["maxLength"], passage["text"]["maxLength"])
+        assert set(COUNTS) <= set(schemas["BatchOut"]["required"])
+        search = schemas["SearchIn"]["properties"]
+        assert (15, 16) == (search["phrase"]["maxLength"], search["phrases"]["maxItems"])
+        assert 15 == search["phrases"]["anyOf"][0]["items"]["maxLength"]
+        assert 17 == search["limit"]["maximum"]
+
+    drive(
+        use,
+        limits=Limits(
+            passages=11,
+            body_bytes=12,
+            pid_chars=13,
+            text_chars=14,
+            phrase_chars=15,
+            phrases=16,
+            limit=17,
+        ),
+    )

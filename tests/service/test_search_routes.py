@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -15,8 +16,11 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
+from msmarco_qdrant.search_records import Hit
+from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.service.ports import About
 
-from .driving import Driver, RaisingSearcher, WaitingSearcher, drive, told
+from .driving import Driver, GivenHits, RaisingSearcher, WaitingSearcher, drive, told
 from .real_parts import real_parts
 
 
@@ -78,6 +82,72 @@ def test_before_the_model_is_there() -> None:
         answer = await driver.client.post("/search", json={"phrase": "a"})
         assert (503, "not-ready", "5") == (*told(answer), answer.headers["retry-after"])
         assert (422, "invalid") == told(await driver.client.post("/search", json={}))
+
+    drive(use)
+
+
+@pytest.mark.parametrize(("hits", "texts"), [(3, 1), (200, 1), (2, 3)])
+def test_hits_of_any_number_become_json_in_their_order(hits: int, texts: int) -> None:
+    """Few at once, many in a thread: the same form, for a phrase or several."""
+    searcher = GivenHits([Hit(n + 1, str(n), 0.5, "a", {"n": n}) for n in range(hits)])
+    phrases = [f"p{number}" for number in range(texts)]
+
+    async def use(driver: Driver) -> None:
+        answer = (await driver.client.post("/search", json={"phrases": phrases})).json()
+        assert [hits] * texts == [len(one["hits"]) for one in answer]
+        alone = (await driver.client.post("/search", json={"phrase": "p"})).json()
+        assert [*range(hits)] == [hit["meta"]["n"] for hit in alone["hits"]]
+
+    drive(use, searcher=lambda: searcher)
+
+
+@pytest.mark.parametrize("hits", [2, 200])
+def test_an_answer_of_too_many_bytes(hits: int) -> None:
+    """It is refused as soon as it has them, with what to do."""
+    searcher = GivenHits([Hit(n + 1, str(n), 0.5, "a" * 300, {}) for n in range(hits)])
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/search", json={"phrase": "a"})
+        assert (422, "invalid") == told(answer)
+        assert "more than 500 bytes: ask for fewer at once" in answer.json()["detail"]
+        assert b"searches_in_flight 0.0" in driver.metrics.text()
+
+    drive(use, searcher=lambda: searcher, limits=Limits(answer_bytes=500))
+
+
+def test_reranking_without_a_reranker_says_how_to_start_with_one() -> None:
+    """In the words of who started the sidecar, not of Python; with one it is done."""
+    searcher = GivenHits([])
+
+    async def use(driver: Driver, expected: int) -> None:
+        answer = await driver.client.post("/search", json={"phrase": "a", "rerank": True})
+        assert expected == answer.status_code
+        assert (expected == 422) == ("--reranker ms-marco-MiniLM-L6-v2" in answer.text)
+
+    for rerank, expected in ((False, 422), (True, 200)):
+        about = About("msmarco", "m", 8, ["dense"], rerank=rerank)
+        drive(
+            partial(use, expected=expected),
+            searcher=lambda: searcher,
+            about=partial(lambda one: one, about),
+        )
+
+
+def test_an_unknown_field_is_told_with_those_that_there_are() -> None:
+    """Of a search, and of a passage, where it belongs into meta."""
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/search", json={"query": "a"})
+        (error,) = answer.json()["errors"]
+        assert "query" == error["where"]
+        assert "unknown field: expected phrase or phrases" in error["reason"]
+        row = {"pid": "1", "text": "a", "year": 2001}
+        (error,) = (await driver.client.post("/passages", json=[row])).json()["errors"]
+        assert ("0.year", "unknown field: put it into meta") == (error["where"], error["reason"])
+        (error,) = (await driver.client.post("/passages", json=[{**row, "meta": {}}])).json()[
+            "errors"
+        ]
+        assert "4 fields: expected pid, text, meta, and the others inside meta" == error["reason"]
 
     drive(use)
 

@@ -114,13 +114,15 @@ def test_as_many_batches_as_may_be(tmp_path: Path) -> None:
         spool.accept([])
         spool.accept([])
         batch = taken(spool)
-        with pytest.raises(SpoolFullError, match="2 batches, and may hold 2"):
+        with pytest.raises(SpoolFullError, match="2 batches, and may hold 2: try"):
             spool.accept([])
         assert (2, []) == (spool.depth, inside(tmp_path / "tmp"))
         spool.fail(batch, "bad", BatchReport())
         spool.accept([])
-    with Spool.open(tmp_path, max_batches=2) as spool, pytest.raises(SpoolFullError):
-        spool.accept([])
+    with Spool.open(tmp_path, max_batches=1) as spool:
+        finished(spool)
+        with pytest.raises(SpoolFullError, match="1 batch, and may hold 1: try"):
+            spool.accept([])
 
 
 def test_as_many_bytes_as_may_be(tmp_path: Path) -> None:
@@ -202,6 +204,62 @@ def test_the_last_reports_are_kept(tmp_path: Path) -> None:
     with Spool.open(tmp_path, keep_done=1) as spool:
         assert [True, False, False, False, True] == [spool.state(id_) is not None for id_ in ids]
         assert 1 == len(inside(tmp_path / "done"))
+
+
+def test_the_file_of_a_batch_with_rejects_is_kept(tmp_path: Path) -> None:
+    """Beside its report, as long as that one."""
+    with Spool.open(tmp_path, keep_done=1) as spool:
+        spool.accept([delete("1")])
+        batch = taken(spool)
+        text = batch.path.read_text()
+        spool.finish(batch, BatchReport(deleted=1, rejected=1))
+        assert [str(batch.name), f"{batch.name}.json"] == inside(tmp_path / "done")
+        assert text == (tmp_path / "done" / str(batch.name)).read_text()
+        assert ([], 0) == (inside(tmp_path / "working"), spool.bytes)
+        spool.accept([])
+        assert [f"{finished(spool).name}.json"] == inside(tmp_path / "done")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_a_damaged_report_of_one_that_was_about_to_end(tmp_path: Path, text: str) -> None:
+    """Nobody knows what became of it: its file is kept."""
+    with Spool.open(tmp_path) as spool:
+        spool.accept([delete("1")])
+        name = str(taken(spool).name)
+    (tmp_path / "done" / f"{name}.json").write_text(text)
+    Spool.open(tmp_path).close()
+    assert [name, f"{name}.json"] == inside(tmp_path / "done")
+
+
+def test_a_batch_that_is_done_and_put_back_is_done_again(tmp_path: Path) -> None:
+    """Its report goes, so that it is not taken for done."""
+    with Spool.open(tmp_path) as spool:
+        id_ = spool.accept([delete("1")])
+        name = str(taken(spool).name)
+    with Spool.open(tmp_path) as spool:
+        spool.finish(taken(spool), BatchReport(rejected=1))
+    (tmp_path / "done" / name).rename(tmp_path / "incoming" / name)
+    with Spool.open(tmp_path) as spool:
+        assert "queued" == known(spool, id_).state
+        assert [id_] == drained(spool)
+
+
+def test_a_report_that_is_no_json(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is written without its words, which is told: the batch has to end."""
+    rejects = (RowReject(1, b"bytes"),)  # type: ignore[arg-type]
+    with Spool.open(tmp_path) as spool:
+        id_ = spool.accept([])
+        spool.finish(taken(spool), BatchReport(written=3, rejected=1, rejects=rejects))
+        assert BatchReport(written=3, rejected=1) == known(spool, id_).report
+    assert f"the report of batch {id_} is written without its rejects" in caplog.text
+
+
+def test_half_a_character_in_a_report(tmp_path: Path) -> None:
+    """It is written all the same."""
+    with Spool.open(tmp_path) as spool:
+        id_ = spool.accept([])
+        spool.fail(taken(spool), "\ud800", BatchReport())
+        assert "\ud800" == known(spool, id_).reason
 
 
 def test_with_no_reports_kept_who_waits_is_told_all_the_same(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.service.arrivals import Operation
+from msmarco_qdrant.service.arrivals import Row
 from msmarco_qdrant.service.inbox import Inbox
 from msmarco_qdrant.service.outcomes import BatchReport, Phase
-from msmarco_qdrant.service.spool import Batch, Spool
+from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.spool_directory import parsed_name
+from msmarco_qdrant.service.spool_queue import Batch
 
 from .spooling import NearAndFar, delete, inside, known, taken
 
@@ -105,7 +106,7 @@ class History:
         self._accept("a")
         self._accept("b")
         Inbox(self._inbox, self._spool).sweep()
-        self._finish(self._take())
+        self._finish(self._take(), rejected=1)
         self._fail(self._take())
         self._spool.give_back(self._take())
         self._finish(self._take())
@@ -121,9 +122,9 @@ class History:
         self.ledger.sequences.append(batch.name.sequence)
         return batch
 
-    def _finish(self, batch: Batch) -> None:
+    def _finish(self, batch: Batch, rejected: int = 0) -> None:
         self.ledger.ending = (_label(batch), batch.id)
-        self._spool.finish(batch, BatchReport())
+        self._spool.finish(batch, BatchReport(rejected=rejected))
         self.ledger.ended.update([self.ledger.ending])
 
     def _fail(self, batch: Batch) -> None:
@@ -132,7 +133,7 @@ class History:
         self.ledger.ended.update([self.ledger.ending])
 
 
-def _rows(label: str) -> list[Operation]:
+def _rows(label: str) -> list[Row]:
     return [delete(label)]
 
 
@@ -194,6 +195,10 @@ def _check(root: Path, ledger: Ledger) -> None:
         assert max(ledger.sequences, default=0) <= sequences[-1]
         assert {label: "failed" if label == "b" else "done" for label in has_ended} == has_ended
         assert (0, 0) == (spool.depth, spool.bytes)
+        kept = [place for place in (spool_path / "done").iterdir() if place.suffix != ".json"]
+        assert [place.read_text() for place in kept] == (
+            ['{"op": "delete", "pid": "a"}\n'] if "a" in has_ended else []
+        )
 
 
 def _has_ended(spool: Spool, ledger: Ledger) -> dict[str, Phase]:

@@ -15,7 +15,7 @@ import pytest
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.outcomes import BatchReport
 from msmarco_qdrant.service.spool import Spool
-from msmarco_qdrant.service.spool_directory import Folder, SpoolDirectory
+from msmarco_qdrant.service.spool_directory import BatchName, Folder, SpoolDirectory
 
 from .spooling import LONG_S, Failing, delete, drained, finished, inside, known, taken
 
@@ -174,6 +174,62 @@ def test_a_failure_that_cannot_be_written_down_is_repeated(tmp_path: Path, opera
         assert [str(batch.name), f"{batch.name}.json"] == inside(tmp_path / "failed")
 
 
+class Stalled(SpoolDirectory):
+    """Waits in one of its operations until it is let go on.
+
+    Args:
+        path: The directory.
+        operation: Which one.
+
+    Attributes:
+        is_stalling: Whether it waits.
+        reached: Set when it does.
+        let: Lets it go on.
+    """
+
+    def __init__(self, path: Path, operation: str) -> None:
+        self._operation = operation
+        self.is_stalling = False
+        self.reached, self.let = threading.Event(), threading.Event()
+        super().__init__(path)
+
+    def reserve_sequence(self, above: int) -> int:
+        """Wait, if it is this one."""
+        self._wait("reserve_sequence")
+        return super().reserve_sequence(above)
+
+    def bring_in(self, place: Path, name: BatchName) -> None:
+        """Wait, if it is this one."""
+        self._wait("bring_in")
+        super().bring_in(place, name)
+
+    def _wait(self, operation: str) -> None:
+        if self.is_stalling and operation == self._operation:
+            self.reached.set()
+            assert self.let.wait(LONG_S)
+
+
+@pytest.mark.parametrize("operation", ["reserve_sequence", "bring_in"])
+def test_a_disk_that_stalls_while_a_batch_comes_in(tmp_path: Path, operation: str) -> None:
+    """Whoever asks for what is in memory has an answer; whoever waits for a batch may leave."""
+    with Spool.open(tmp_path) as spool:
+        first = spool.accept([delete("1")])
+    files = Stalled(tmp_path, operation)
+    with Spool(files) as spool, ThreadPoolExecutor() as threads:
+        outcome = spool.outcome(first)
+        files.is_stalling = True
+        slow = threads.submit(spool.accept, [delete("2")])
+        assert files.reached.wait(LONG_S)
+        asked = threads.submit(lambda: (spool.oldest_age_s >= 0, spool.depth, spool.state(first)))
+        left = threads.submit(outcome.cancel) if outcome else slow
+        try:
+            assert (True, 1, known(spool, first)) == asked.result(LONG_S)
+            assert left.result(LONG_S)
+        finally:
+            files.let.set()
+        assert [first, slow.result(LONG_S)] == drained(spool)
+
+
 _FULL = """
 import json, resource, sys
 from pathlib import Path
@@ -203,7 +259,8 @@ with Spool(NearAndFar(root / "spool")) as spool:
     left = [spool.depth, len([*(root / "spool" / "tmp").iterdir()])]
     limit(resource.RLIM_INFINITY)
     spool.finish(batch, BatchReport())
-    spool.accept_file(root / "far.tsv")
+    (claimed,) = root.glob(".*.taken")
+    spool.accept_file(claimed)
     left += [spool.depth, spool.bytes]
 print(json.dumps([told, left]))
 """

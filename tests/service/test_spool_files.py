@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.errors import SourceError, SpoolError
 from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.spool_directory import BatchName, Folder
 
@@ -78,12 +79,13 @@ def test_a_copy_whose_original_is_still_there(tmp_path: Path, is_done: bool) -> 
     files.durable = _crash
     with Spool(files) as spool, pytest.raises(CrashError):
         spool.accept_file(far)
-    assert far.exists()
+    (left,) = tmp_path.glob(".*.taken")
+    assert not far.exists()
     with Spool.open(tmp_path / "spool") as spool:
         assert (1, len(_ROWS)) == (spool.depth, spool.bytes)
         ids = drained(spool) if is_done else []
-        id_ = spool.accept_file(far)
-        assert (not is_done, far.exists()) == (bool(spool.depth), False)
+        id_ = spool.accept_file(left)
+        assert (not is_done, left.exists()) == (bool(spool.depth), False)
         assert [id_] == [*ids, *drained(spool)]
 
 
@@ -159,3 +161,49 @@ def test_a_file_that_may_not_be_moved(tmp_path: Path, number: int) -> None:
         with pytest.raises(SourceError, match=r"cannot move .*near.tsv into the spool"):
             spool.accept_file(path)
         assert (True, 0, 0) == (path.exists(), spool.depth, spool.bytes)
+
+
+def test_a_copy_that_was_not_made(tmp_path: Path) -> None:
+    """The file has its new name, by which it is taken at the next try; its batch is one."""
+    far = tmp_path / "far.tsv"
+    far.write_text(_ROWS)
+    files = Meddled(tmp_path / "spool")
+    with Spool(files) as spool:
+        (tmp_path / "spool" / "tmp").rmdir()
+        with pytest.raises(SpoolError, match="nothing was accepted"):
+            spool.accept_file(far)
+        (tmp_path / "spool" / "tmp").mkdir()
+        (left,) = tmp_path.glob(".*.taken")
+        assert (_ROWS, 0, 0) == (left.read_text(), spool.depth, spool.bytes)
+        id_ = spool.accept_file(left)
+        assert ([id_], ["spool"]) == (drained(spool), inside(tmp_path))
+
+
+_NOBODY = 65534
+
+
+@contextmanager
+def _unprivileged() -> Iterator[None]:
+    """As a user who may not do everything."""
+    user = os.geteuid()
+    os.seteuid(user or _NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_that_cannot_be_removed() -> None:
+    """It is not taken in, so that it is not applied again and again; others may come."""
+    with TemporaryDirectory() as folder:
+        root, inbox = Path(folder), Path(folder) / "inbox"
+        root.chmod(0o777)
+        inbox.mkdir()
+        (inbox / "far.tsv").write_text(_ROWS)
+        inbox.chmod(0o555 if os.geteuid() else 0o1777)  # each may remove his own alone
+        with _unprivileged(), Spool(NearAndFar(root / "spool")) as spool:
+            with pytest.raises(SourceError, match=r"far.tsv cannot be removed .* not taken in"):
+                spool.accept_file(inbox / "far.tsv")
+            assert (0, 0, []) == (spool.depth, spool.bytes, inside(root / "spool" / "tmp"))
+            assert ["far.tsv"] == inside(inbox)
+        inbox.chmod(0o755)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import CollectionReplacedError, ModelNotFoundError
 from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import EncoderCard, Passage
+from msmarco_qdrant.records import EncoderCard, Passage, StorageSettings
 from msmarco_qdrant.reembed import reembed_collection
 from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.stores import Store
@@ -92,6 +93,46 @@ def test_another_model_in_the_middle_of_a_batch(
     assert ["msmarco"] == loads.names
     assert isinstance(events.next_failure()[2], CollectionReplacedError)
     assert {"1": "new"} == stored(ours)
+
+
+class Dotted(CostlessEncoder):
+    """The old model, with vectors that are compared by their dot product."""
+
+    @property
+    def card(self) -> EncoderCard:
+        """The old one's but for that."""
+        return replace(super().card, similarity="dot")
+
+
+def test_the_same_model_with_another_measure(
+    two_handles: tuple[Store, Store], spool: Spool
+) -> None:
+    """The collection was made again: its own encoder is loaded, and the batch does not wait."""
+    ours, theirs = two_handles
+    asked: list[EncoderCard] = []
+
+    def load(_collection: str, card: EncoderCard) -> Encoder:
+        asked.append(card)
+        return dotted
+
+    dotted = Dotted(64)
+    with working(spool, ours, OLD, reload=load) as worker:
+        ended(spool, spool.accept([write("1", "one")]))
+        theirs.drop_collection(theirs.aliases()["msmarco"])
+        ingest_passages([Passage("2", "two")], theirs, encoder=dotted, optimize=False)
+        state = ended(spool, spool.accept([write("3", "three")]))
+        assert ("done", 1, dotted) == (state.state, state.report.written, worker.encoder)
+    assert [dotted.card] == asked
+    assert {"2": "two", "3": "three"} == stored(ours)
+
+
+def test_a_collection_that_the_worker_makes(two_handles: tuple[Store, Store], spool: Spool) -> None:
+    """It keeps its vectors as it is told to."""
+    ours, _ = two_handles
+    storage = StorageSettings(on_disk=False, quantisation="none")
+    with working(spool, ours, OLD, storage=storage):
+        ended(spool, spool.accept([write("1", "one")]))
+    assert storage == ours.collection("msmarco").info().spec.storage
 
 
 def test_another_model_that_is_not_to_be_had(

@@ -27,7 +27,9 @@ from msmarco_qdrant.errors import (
     UsageError,
     WorkerError,
 )
-from msmarco_qdrant.service.patience import Kind, Patience, StoppingError, kind_of
+from msmarco_qdrant.service.patience import Outlook, Patience, StoppingError, outlook_of
+
+from .spooling import fields_of
 
 PASSING = [
     StoreUnavailableError,
@@ -52,14 +54,22 @@ DOUBTFUL = [
 FOR_GOOD = [PidCollisionError, SourceError, UsageError, StoppingError]
 
 
+CALL_S = 25.0
+
+
 class Calls:
-    """A function that fails so often, and tells of each failure; a patience to call it with."""
+    """A function that fails so often, and tells of each failure; a patience to call it with.
+
+    Attributes:
+        now: The time: each call takes 25 s.
+    """
 
     def __init__(self, *errors: BaseException) -> None:
         self.stopping = threading.Event()
         self.told: list[tuple[int, BaseException]] = []
         self.made = 0
-        self.patience = Patience(0.0, 0.0, 5, self.stopping, self._tell)
+        self.now = 0.0
+        self.patience = Patience(0.0, 0.0, 5, self.stopping, self._tell, clock=lambda: self.now)
         self.troubles: list[str] = []
         self._errors = [*errors]
 
@@ -67,6 +77,7 @@ class Calls:
         """Fail, or answer."""
         self.made += 1
         self.troubles.append(self.patience.trouble)
+        self.now += CALL_S
         if self._errors:
             raise self._errors.pop(0)
         return "answer"
@@ -112,24 +123,39 @@ def test_what_is_bad_for_good_is_tried_once(error: Callable[[str], BaseException
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [
-        (OSError(errno.EMFILE, "Too many open files"), Kind.DOUBTFUL),
-        (OSError("not a gzipped file"), Kind.FOR_GOOD),
-        (ValueError("no Parquet"), Kind.FOR_GOOD),
-        (None, Kind.FOR_GOOD),
+        (OSError(errno.EMFILE, "Too many open files"), Outlook.DOUBTFUL),
+        (OSError("not a gzipped file"), Outlook.FOR_GOOD),
+        (ValueError("no Parquet"), Outlook.FOR_GOOD),
+        (None, Outlook.FOR_GOOD),
     ],
 )
-def test_a_source_that_cannot_be_read(cause: Exception | None, kind: Kind) -> None:
+def test_a_source_that_cannot_be_read(cause: Exception | None, kind: Outlook) -> None:
     """It is bad for good if its content is, not if the system had no room for it."""
     error = SourceError("cannot be read")
     error.__cause__ = cause
-    assert kind is kind_of(error)
+    assert kind is outlook_of(error)
 
 
 def test_other_errors_of_ours_are_for_good() -> None:
     """A missing extra, a refused ingest."""
     stopped = IngestStoppedError("stopped", None)  # type: ignore[arg-type]
     for error in (MissingExtraError("reading", "parquet"), stopped):
-        assert Kind.FOR_GOOD is kind_of(error)
+        assert Outlook.FOR_GOOD is outlook_of(error)
+
+
+def test_failures_are_logged_at_first_and_then_each_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the fields that are given, and when the next attempt follows; each call anew."""
+    away = StoreUnavailableError("away")
+    calls = Calls(*[away] * 10)
+    calls.patience(calls, {"batch": "b"})
+    expected = [{"batch": "b", "attempt": number, "again_in_s": 0.0} for number in (1, 4, 7, 10)]
+    assert expected == fields_of(caplog)
+    assert "attempt 4 failed, another follows in 0.0 s: away" == caplog.records[1].getMessage()
+    caplog.clear()
+    calls.patience(Calls(away))
+    assert [{"attempt": 1, "again_in_s": 0.0}] == fields_of(caplog)
 
 
 def test_nothing_is_tried_again_when_it_is_time_to_stop() -> None:

@@ -14,10 +14,11 @@ from msmarco_qdrant.encoding.tokenised import Tokenised
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.records import EncodedBatch, Passage
-from msmarco_qdrant.service.arrivals import Operation
+from msmarco_qdrant.service.arrivals import Row
 from msmarco_qdrant.service.outcomes import BatchReport
-from msmarco_qdrant.service.spool import Batch, Spool
+from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.spool_directory import SpoolDirectory
+from msmarco_qdrant.service.spool_queue import Batch
 from msmarco_qdrant.service.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder
@@ -32,6 +33,7 @@ from .spooling import (
     delete,
     drained,
     ended,
+    fields_of,
     inside,
     known,
     stored,
@@ -122,14 +124,18 @@ def test_the_batch_in_hand_is_finished(tmp_path: Path, spool: Watched, store: St
     assert ids[1:] == _rest(tmp_path)
 
 
-def test_the_batch_in_hand_is_given_back(tmp_path: Path, spool: Watched, store: Store) -> None:
+def test_the_batch_in_hand_is_given_back(
+    tmp_path: Path, spool: Watched, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     """If it takes longer; it is first after the next start, and what it wrote does no harm."""
+    caplog.set_level("INFO", "msmarco_qdrant.service.worker")
     ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
     worker = Worker(spool, store, Holding(lambda: worker.give_back()), HASTY)  # noqa: PLW0108  # it is made here
     worker.start()
     assert spool.is_stopped.wait(LONG_S)
     assert worker.stop(LONG_S)
     assert ["queued", "queued"] == [known(spool, id_).state for id_ in ids]
+    assert [{"batch": ids[0], "state": "queued"}] == fields_of(caplog)
     assert [] == inside(tmp_path / "spool" / "working")
     spool.close()
     with Spool.open(tmp_path / "spool") as again, working(again, store):
@@ -162,7 +168,7 @@ def test_a_grace_that_is_over(spool: Watched, store: Store) -> None:
 
 @pytest.mark.parametrize("rows", [[delete("1"), delete("2")], [write("1", "one")]])
 def test_a_batch_is_given_back_while_it_is_read(
-    tmp_path: Path, store: Store, rows: list[Operation]
+    tmp_path: Path, store: Store, rows: list[Row]
 ) -> None:
     """However long its file is."""
 
@@ -249,8 +255,8 @@ def test_a_batch_that_cannot_be_given_back(tmp_path: Path, store: Store) -> None
 
         worker = Worker(spool, store, Holding(give_back), HASTY)
         worker.start()
-        worker._thread.join(LONG_S)
-        assert (False, []) == (worker.alive, files.fails)
+        assert worker.stop(LONG_S)
+        assert [] == files.fails
     assert ids == _rest(tmp_path)
 
 
@@ -272,7 +278,7 @@ def test_a_worker_that_is_stuck(tmp_path: Path, spool: Watched, store: Store) ->
     with Spool.open(tmp_path / "spool") as again:
         batch = taken(again)
         let.set()
-        worker._thread.join(LONG_S)
-        assert (False, True) == (worker.alive, batch.path.exists())
+        assert worker.stop(LONG_S)
+        assert batch.path.exists()
         again.finish(batch, BatchReport())
         assert ids == [batch.id, *drained(again)]

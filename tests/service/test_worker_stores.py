@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from msmarco_qdrant.service.arrivals import Operation
+from msmarco_qdrant.service.arrivals import Row
 from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.stores import Connection, Store, open_store
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
@@ -150,9 +150,9 @@ class Schedule:
         return rng.choice(faults)
 
 
-def random_rows(rng: random.Random, number: int) -> list[Operation]:
+def random_rows(rng: random.Random, number: int) -> list[Row]:
     """A batch of writes and deletes."""
-    rows: list[Operation] = []
+    rows: list[Row] = []
     for place in range(rng.randrange(1, 2 * PIDS)):
         pid = str(rng.randrange(PIDS))
         is_delete = rng.random() < 0.4
@@ -160,7 +160,7 @@ def random_rows(rng: random.Random, number: int) -> list[Operation]:
     return rows
 
 
-def apply(rows: list[Operation], passages: dict[str, str]) -> None:
+def apply(rows: list[Row], passages: dict[str, str]) -> None:
     """What a batch does to a dictionary."""
     for row in rows:
         if row["op"] == "delete":

@@ -168,29 +168,6 @@ def test_a_child_that_fails_leaves_everything(
         assert 510 == collection.info().points
 
 
-def test_what_cannot_be_loaded_is_taken_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A build whose segments turn out to be of no use: what was there is put back."""
-    build = edge_building.build
-
-    def spoilt(shard: Path, lock_fd: int) -> None:
-        build(shard, lock_fd)
-        for file in (shard / "building" / "segments").rglob("segment.json"):
-            file.write_text("{")
-
-    with opened(tmp_path) as collection:
-        put(collection, range(500))
-        before = answers(collection)
-        with monkeypatch.context() as patched:
-            patched.setattr(edge_building, "build", spoilt)
-            with pytest.raises(StoreError, match="c__0001"):
-                collection.optimize()
-        assert before == answers(collection)
-        collection.optimize()
-        assert before == answers(collection)
-
-
 def test_what_is_all_that_there_is_is_not_removed(tmp_path: Path) -> None:
     """Segments that could not be put back are no leftovers."""
     (tmp_path / "replaced" / "x").mkdir(parents=True)

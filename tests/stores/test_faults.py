@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
+import os
 import socket
 import threading
 import traceback
@@ -269,6 +271,12 @@ def test_a_server_in_trouble_says_what_to_do(
         (Exception("Can't init WAL: Kind(WouldBlock)"), StoreInUseError),
         (Exception("No space left on device (os error 28)"), StoreUnavailableError),
         (Exception("Permission denied (os error 13)"), StoreUnavailableError),
+        (Exception("Disk quota exceeded (os error 122)"), StoreUnavailableError),
+        (Exception("Read-only file system (os error 30)"), StoreUnavailableError),
+        (Exception("Input/output error (os error 5)"), StoreUnavailableError),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), StoreUnavailableError),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), StoreUnavailableError),
+        (OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), StoreUnavailableError),
         (Exception("something new"), StoreError),
         (RuntimeError(), StoreError),
     ],
