@@ -108,7 +108,10 @@ class Stages:
             self._closed = True
             self._changed.notify_all()
         for thread, timeout_s in reversed(self._threads):
-            thread.join(timeout_s)
+            try:
+                thread.join(timeout_s)
+            except RuntimeError:  # an interrupt came while it was started: it ends as it begins
+                continue
 
     def __enter__(self) -> Stages:
         watch = self._new_watch(self._caller)
@@ -166,6 +169,8 @@ class _Channel(Generic[T]):
 
     def fill(self, items: Iterable[T], watch: _Watch) -> None:
         """The thread's work: take from `items` until they end or the pipeline closes."""
+        if self._stages.closed:
+            return
         self._stages.watched(watch)
         error: BaseException | None = None
         try:

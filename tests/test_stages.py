@@ -109,3 +109,19 @@ def test_a_thread_outside_may_take_items_too() -> None:
     assert [0, 1, 2] == list(stages.run(range(3), ahead=1))
     assert ["stage 0"] == list(stages.busy)
     stages.close()
+
+
+def test_an_interrupt_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what comes out, whether the thread is still to begin or never does."""
+
+    def interrupted(_thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    taken: list[int] = []
+    stages = Stages()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), stages:
+            stages.run(map(taken.append, range(3)), ahead=1)
+    late = stages.run(map(taken.append, range(3)), ahead=1)
+    assert ([], []) == ([*late], taken)
