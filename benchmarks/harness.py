@@ -11,7 +11,9 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -117,6 +119,20 @@ def run_in_turn(
             print(f"round {number} of {rounds}: {name}", file=sys.stderr, flush=True)
             runs.append(run_apart(script, f"--candidate={name}", *arguments))
     return results
+
+
+@contextmanager
+def meanwhile(done: threading.Event, *works: Callable[[], None]) -> Iterator[None]:
+    """Work in threads while the block runs; at its end they are told by `done`, and waited for."""
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def column(runs: Sequence[dict[str, Any]], name: str) -> list[float]:

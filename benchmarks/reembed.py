@@ -21,7 +21,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from harness import Report, Row, data_name, json_option, some_passages, some_queries
+from harness import Report, Row, data_name, json_option, meanwhile, some_passages, some_queries
 
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.ingest import ingest_passages
@@ -66,13 +66,8 @@ class Searcher:
     @contextmanager
     def searching(self) -> Iterator[None]:
         """Search while the block runs; an error of a search is raised at its end."""
-        thread = threading.Thread(target=self._search)
-        thread.start()
-        try:
+        with meanwhile(self._done, self._search):
             yield
-        finally:
-            self._done.set()
-            thread.join()
         if self._failed:
             raise self._failed[0]
 

@@ -16,12 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+from harness import meanwhile
 
 _TIMEOUT_S = 60.0
 _PATIENCE_S = 600.0
@@ -105,16 +107,9 @@ class Searches:
         self._phrases = cycle(phrases)
         self._done = threading.Event()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Search while the block runs."""
-        thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        thread.start()
-        try:
-            yield
-        finally:
-            self._done.set()
-            thread.join()
+        return meanwhile(self._done, lambda: asyncio.run(self._run()))
 
     async def _run(self) -> None:
         """A client for each connection: a pool that many wait for takes seconds of its own."""
@@ -181,16 +176,9 @@ class Poster:
         self._pending: deque[tuple[float, str]] = deque()
         self._done = threading.Event()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Post while the block runs; at its end, wait until every batch is done, or too long."""
-        thread = threading.Thread(target=self._run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._done.set()
-            thread.join()
+        return meanwhile(self._done, self._run)
 
     def _run(self) -> None:
         with httpx.Client(base_url=self._url, timeout=_TIMEOUT_S) as client:
@@ -254,18 +242,9 @@ class Watch:
         self._built = (0.0, 0.0)
         self._done = threading.Event()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Look while the block runs."""
-        threads = [threading.Thread(target=self._every, args=(look,)) for look in self._looks()]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._done.set()
-            for thread in threads:
-                thread.join()
+        return meanwhile(self._done, *(partial(self._every, look) for look in self._looks()))
 
     def _looks(self) -> Sequence[tuple[str, list[Span]]]:
         return (("/healthz", self.health), ("/readyz", self.ready), ("/metrics", []))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from msmarco_qdrant.records import Passage
 from msmarco_qdrant.testing import CostlessEncoder
+
+if TYPE_CHECKING:
+    from tests.loopback import LoopbackServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -57,6 +61,15 @@ def passages() -> Sequence[Passage]:
         Passage("b6c0e8a2-0d7e-4f43-b4d2-7d2f1a8f1d2c", "berlin is a city in germany"),
         Passage("18446744073709551616", "numbers beyond 64 bits are strings"),
     ]
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    """A running server."""
+    from tests.loopback import LoopbackServer
+
+    with LoopbackServer() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -299,13 +299,6 @@ def place(request: pytest.FixtureRequest, directory: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """A running server."""
-    with LoopbackServer() as running:
-        yield running
-
-
-@pytest.fixture
 def on_server(server: LoopbackServer) -> Iterator[Place]:
     """A filled store on that server."""
     made = served(server)

@@ -10,7 +10,6 @@ import logging
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from msmarco_qdrant.catalog import DEFAULT_MODEL
 from msmarco_qdrant.creation import create_if_missing
@@ -23,10 +22,8 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.records import Bm25Settings
 from msmarco_qdrant.service.models import ModelSource
 from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.patience import Outlook, Patience, StoppingError
 from msmarco_qdrant.stores import Connection, Store, open_store
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 _log = logging.getLogger(__name__)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
@@ -74,6 +71,9 @@ class Opening:
         self._options = options
         self._models = models
         self._stopping = threading.Event()
+        self._patience = Patience(
+            _FIRST_WAIT_S, _LONGEST_WAIT_S, 1, self._stopping, outlook=_outlook
+        )
         self.stage = "store"
 
     def stop(self) -> None:
@@ -87,20 +87,9 @@ class Opening:
             OpeningStoppedError: If it is to end.
             MsmarcoQdrantError: If trying again would not help.
         """
-        from tenacity import Retrying, retry_if_exception_type, stop_when_event_set
-        from tenacity import wait_random_exponential as longer_each_time
-
-        tries = Retrying(
-            retry=retry_if_exception_type(StoreUnavailableError),
-            wait=longer_each_time(_FIRST_WAIT_S, _LONGEST_WAIT_S),
-            stop=stop_when_event_set(self._stopping),
-            sleep=self._wait,
-            before_sleep=self._tell,
-            reraise=True,
-        )
         try:
-            return tries(self._open)
-        except StoreUnavailableError as exc:
+            return self._patience(self._open)
+        except StoppingError as exc:
             raise OpeningStoppedError("the store did not answer before the end") from exc
 
     def _open(self) -> Opened:
@@ -108,7 +97,7 @@ class Opening:
         self.stage = "store"
         with ExitStack() as stack:
             places = []
-            for connection in (soon(options.connection), options.connection):
+            for connection in (impatient(options.connection), options.connection):
                 places.append(open_store(options.store, create=True, connection=connection))
                 stack.callback(places[-1].close)
             searching, writing = places
@@ -142,15 +131,14 @@ class Opening:
         if self._stopping.is_set():
             raise OpeningStoppedError("it is to end before everything was there")
 
-    def _wait(self, seconds: float) -> None:
-        self._stopping.wait(seconds)
 
-    def _tell(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        _log.warning("the store cannot be opened, another attempt follows: %s", error)
+def _outlook(error: BaseException) -> Outlook:
+    """Of what may be wrong at the start, only a store that is away passes by itself."""
+    is_away = isinstance(error, StoreUnavailableError)
+    return Outlook.PASSING if is_away else Outlook.FOR_GOOD
 
 
-def soon(connection: Connection) -> Connection:
+def impatient(connection: Connection) -> Connection:
     """The same connection for those who would rather hear soon that the server is away."""
     return replace(
         connection,

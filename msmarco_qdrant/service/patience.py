@@ -103,7 +103,7 @@ class Patience:
         longest_wait_s: float,
         doubtful_attempts: int,
         stopping: threading.Event,
-        on_failure: Callable[[int, BaseException], None],
+        on_failure: Callable[[int, BaseException], None] = lambda _attempt, _error: None,
         *,
         outlook: Callable[[BaseException], Outlook] = outlook_of,
         clock: Callable[[], float] = time.monotonic,

@@ -63,13 +63,6 @@ def point_alias(client: QdrantClient, alias: str, name: str) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """A running server."""
-    with LoopbackServer() as running:
-        yield running
-
-
-@pytest.fixture
 def client(server: LoopbackServer) -> Iterator[QdrantClient]:
     """A client of it, with a collection of five points."""
     made = client_of(server)

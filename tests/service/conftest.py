@@ -1,16 +1,35 @@
-"""Fixtures of the search page's tests. Importing this starts and imports no browser."""
+"""Fixtures of the sidecar's tests. Importing this starts and imports no browser."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.stores import Store, open_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from .browser import Site
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    """An empty spool."""
+    with Spool.open(tmp_path / "spool") as opened:
+        yield opened
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    """An empty store."""
+    with closing(open_store(":memory:", create=True)) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -69,20 +69,6 @@ class Panic(BaseException):
     """As an engine in Rust raises it."""
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    """An empty spool."""
-    with Spool.open(tmp_path / "spool") as opened:
-        yield opened
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """An empty store."""
-    with closing(open_store(":memory:", create=True)) as opened:
-        yield opened
-
-
 def test_batches_are_applied_in_their_order(tmp_path: Path, spool: Spool) -> None:
     """Writes, a delete, a row that says nothing and a file of the inbox; a later delete stays."""
     rows = [write(str(number), f"text {number}") for number in range(5)]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,7 @@ from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.ingest import ingest_passages
 from msmarco_qdrant.records import EncodedBatch, Passage
 from msmarco_qdrant.service.spool import Spool
-from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.reembedding.watching import watched
 
@@ -62,20 +60,6 @@ class _Sick(CostlessEncoder):
         if self._broken.is_broken or self.is_sick:
             raise StoreCorruptError("the file of a segment is damaged")
         yield from super().encode_passages(passages)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    """An empty spool."""
-    with Spool.open(tmp_path / "spool") as opened:
-        yield opened
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """An empty store."""
-    with closing(open_store(":memory:", create=True)) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("error", [StoreCorruptError("damaged"), Panic("damaged")])

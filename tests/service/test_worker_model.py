@@ -43,13 +43,6 @@ class Loads:
         return NEW
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    """An empty spool."""
-    with Spool.open(tmp_path / "spool") as opened:
-        yield opened
-
-
 @pytest.fixture(params=["edge", "loopback"])
 def two_handles(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Store]]:
     """The worker's handle on a store, and that of whoever changes the model."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,27 +13,13 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.records import EncodedBatch
 from msmarco_qdrant.service.arrivals import Row
 from msmarco_qdrant.service.spool import Spool
-from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import CostlessEncoder
 
 from .spooling import delete, ended, fields_of, inside, known, stored, working, write
 
 _NO_OP: Row = {"op": "what"}
 _NO_VECTOR = write("3", "...")
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    """An empty spool."""
-    with Spool.open(tmp_path / "spool") as opened:
-        yield opened
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """An empty store."""
-    with closing(open_store(":memory:", create=True)) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from msmarco_qdrant.service.spool import Spool
 from msmarco_qdrant.service.spool_directory import SpoolDirectory
 from msmarco_qdrant.service.spool_queue import Batch
 from msmarco_qdrant.service.worker import Worker, WorkerSettings
-from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.reembedding.watching import watched
 
@@ -44,13 +43,6 @@ from .spooling import (
 
 PATIENT = WorkerSettings(first_wait_s=1e6, longest_wait_s=1e6)
 """Waits for ever before it tries again."""
-
-
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """An empty store."""
-    with closing(open_store(":memory:", create=True)) as opened:
-        yield opened
 
 
 class Watched(Spool):

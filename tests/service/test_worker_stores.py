@@ -27,23 +27,9 @@ PIDS = 12
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """A running server."""
-    with LoopbackServer() as running:
-        yield running
-
-
-@pytest.fixture
 def store(server: LoopbackServer) -> Iterator[Store]:
     """A handle that gives up soon."""
     with closing(open_store(server.url, connection=HURRIED)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    """An empty spool."""
-    with Spool.open(tmp_path / "spool") as opened:
         yield opened
 
 

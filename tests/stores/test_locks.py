@@ -41,13 +41,6 @@ def holder(token: str) -> LockHolder:
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """A running server."""
-    with LoopbackServer() as running:
-        yield running
-
-
-@pytest.fixture
 def locks(server: LoopbackServer) -> Iterator[MigrationLocks]:
     """The locks of a store on it."""
     with closing(open_store(server.url, connection=PATIENT)) as store:

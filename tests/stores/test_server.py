@@ -54,13 +54,6 @@ FOR_LONG = Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=3600)
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackServer]:
-    """A running server."""
-    with LoopbackServer() as running:
-        yield running
-
-
-@pytest.fixture
 def store(server: LoopbackServer) -> Iterator[Store]:
     """A store on it."""
     with closing(open_store(server.url, connection=PATIENT)) as opened:
