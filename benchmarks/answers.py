@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from harness import Report, Row, command, data_folder, json_option, read_passages
 
-from msmarco_qdrant.corpus import read_queries
+from msmarco_qdrant.core.records import Bm25Settings, Query
+from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.encoding import EncoderOptions
 from msmarco_qdrant.evaluation import (
     Evaluation,
@@ -36,9 +37,8 @@ from msmarco_qdrant.evaluation import (
     read_run,
     search_run,
 )
-from msmarco_qdrant.records import Bm25Settings, Query
-from msmarco_qdrant.search import SearchClient
-from msmarco_qdrant.search_records import Fusion
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.sources.corpus import read_queries
 
 MODEL = "all-MiniLM-L6-v2"
 DEPTH = 100

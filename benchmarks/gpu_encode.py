@@ -140,10 +140,10 @@ def forward(location: str, texts: list[str], *, compiled: bool) -> dict[str, Any
 
 def feed(location: str, source: Path, workers: int) -> dict[str, Any]:
     """Passages a second of reading, parsing and tokenising alone."""
-    from msmarco_qdrant._encode_feed import Feed, Layout
-    from msmarco_qdrant._workers import Elsewhere
-    from msmarco_qdrant.corpus import Corpus
+    from msmarco_qdrant.encode.feed import Feed, Layout
     from msmarco_qdrant.encoding import load_encoder
+    from msmarco_qdrant.runtime.subprocesses import Elsewhere
+    from msmarco_qdrant.sources.corpus import Corpus
 
     encoder = load_encoder(location, device="cpu", backend="torch")
     with tempfile.TemporaryDirectory() as folder:

@@ -65,8 +65,8 @@ Opened = Iterator[Load]
 def ours(source: Path, model: str, folder: Path) -> Opened:
     """`ingest_passages` into Edge, `optimize` included; then a search has to find something."""
     from msmarco_qdrant.encoding import load_encoder
-    from msmarco_qdrant.ingest import ingest_passages
-    from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.ingest.api import ingest_passages
+    from msmarco_qdrant.search.client import SearchClient
 
     encoder = load_encoder(model)
     encoder.encode_queries([PHRASE])

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness import Report, Row, json_option, run_apart
 
-from msmarco_qdrant.records import Passage
+from msmarco_qdrant.core.records import Passage
 
 WORDS = ("passage", "about", "nothing", "in", "particular", "but", "of", "the", "usual", "length")
 
@@ -39,7 +39,7 @@ def status(name: str) -> float:
 
 def run(store: str, count: int) -> dict[str, float]:
     """Ingest so many passages and tell what memory it took, in MB."""
-    from msmarco_qdrant.ingest import ingest_passages
+    from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.stores import open_store
     from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
 

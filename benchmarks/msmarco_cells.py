@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness import PACKAGES, machine
 from msmarco_files import Data, Folder, Kind
 
-from msmarco_qdrant.catalog import PublishedModel, find_published
-from msmarco_qdrant.records import Bm25Settings, StorageSettings
-from msmarco_qdrant.search_records import SearchMode
+from msmarco_qdrant.core.records import Bm25Settings, StorageSettings
+from msmarco_qdrant.core.search_types import SearchMode
+from msmarco_qdrant.encoding.catalog import PublishedModel, find_published
 
 if TYPE_CHECKING:
     from msmarco_qdrant.encoding import Encoder
     from msmarco_qdrant.evaluation import Run
-    from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.search.client import SearchClient
 
 DECIDING = (*PACKAGES, "ir-measures")
 DEPTH = 10
@@ -106,7 +106,7 @@ class Model:
 
     def client(self, store: Path) -> SearchClient:
         """A client on a store of passages."""
-        from msmarco_qdrant.search import SearchClient
+        from msmarco_qdrant.search.client import SearchClient
 
         if self.of.kind == "bi-encoder":
             return SearchClient.open(store, encoder=self.encoder)
@@ -183,8 +183,8 @@ def answer(bench: Bench, data: Data, model: Model) -> Answers:
 
 def ingest(bench: Bench, data: Data, model: Model, candidates: Run | None) -> Path:
     """The store of a column's passages, filled; running it again goes on where it stood."""
-    from msmarco_qdrant._progress import ProgressDisplay
-    from msmarco_qdrant.ingest import ingest_passages
+    from msmarco_qdrant.cli.progress import ProgressDisplay
+    from msmarco_qdrant.ingest.api import ingest_passages
 
     kind = model.of.kind
     whole = data.whole(kind)
@@ -266,7 +266,7 @@ def kept(file: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def keep(file: Path, cell: Mapping[str, Any]) -> None:
     """Write a finished figure, whole or not at all."""
-    from msmarco_qdrant._replacing import replacing_text
+    from msmarco_qdrant.runtime.atomic_file import replacing_text
 
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing_text(file) as out:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.core.records import Passage, Query
     from msmarco_qdrant.evaluation import Qrels, Run
-    from msmarco_qdrant.records import Passage, Query
 
 Kind: TypeAlias = Literal["bi-encoder", "cross-encoder", "baseline"]
 
@@ -159,7 +159,7 @@ class Data:
     @cached_property
     def queries(self) -> list[Query]:
         """The queries that have judgements: the others count nowhere."""
-        from msmarco_qdrant.corpus import read_queries
+        from msmarco_qdrant.sources.corpus import read_queries
 
         return [query for query in read_queries(_there(self._queries)) if query.qid in self.qrels]
 
@@ -178,8 +178,8 @@ class Data:
 
     def candidate_passages(self, candidates: Run) -> Iterator[Passage]:
         """The passages of the candidates, each once, in the order of the file that has them."""
-        from msmarco_qdrant.corpus import Corpus
-        from msmarco_qdrant.records import Passage
+        from msmarco_qdrant.core.records import Passage
+        from msmarco_qdrant.sources.corpus import Corpus
 
         wanted = {pid for ranking in candidates.rankings.values() for pid, _ in ranking}
         if self._without_texts:

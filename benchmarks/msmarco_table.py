@@ -47,9 +47,9 @@ from msmarco_cells import (
 )
 from msmarco_files import COLUMNS, Data, Folder, Kind
 
-from msmarco_qdrant.catalog import PUBLISHED_MODELS
+from msmarco_qdrant.core.records import Bm25Settings
+from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS
 from msmarco_qdrant.errors import MsmarcoQdrantError
-from msmarco_qdrant.records import Bm25Settings
 
 PUBLISHED_SEARCH = (6_980, 8_841_823)
 """Queries of dev/small, and passages of the collection."""

@@ -70,8 +70,8 @@ def write_exact_run(
     """Exact search by NumPy over the library's vectors, as a TREC run."""
     from sentence_transformers import SentenceTransformer
 
-    from msmarco_qdrant.corpus import read_queries
     from msmarco_qdrant.encoding import load_encoder
+    from msmarco_qdrant.sources.corpus import read_queries
 
     asked = list(read_queries(queries))
     model = SentenceTransformer(load_encoder(MODEL).location)

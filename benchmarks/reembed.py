@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from harness import Report, Row, data_name, json_option, meanwhile, some_passages, some_queries
 
+from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.reports import ReembedProgress
 from msmarco_qdrant.encoding import Encoder, load_encoder
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import EncoderCard, Passage
-from msmarco_qdrant.reembed import reembed_collection
-from msmarco_qdrant.reports import ReembedProgress
-from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.reembed.api import reembed_collection
+from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder
 

@@ -46,9 +46,9 @@ from harness import (
 )
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.async_search import AsyncSearchClient
     from msmarco_qdrant.encoding import Encoder
-    from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.search.async_client import AsyncSearchClient
+    from msmarco_qdrant.search.client import SearchClient
 
 MODEL = "all-MiniLM-L6-v2"
 LIMIT = 10
@@ -120,7 +120,7 @@ def client_in_calls(store: Path, model: str) -> Iterator[SearchAll]:
 @contextmanager
 def async_client(store: Path, model: str) -> Iterator[SearchAll]:
     """`AsyncSearchClient.search`; a task each."""
-    from msmarco_qdrant.async_search import AsyncSearchClient
+    from msmarco_qdrant.search.async_client import AsyncSearchClient
 
     with asyncio.Runner() as runner:
         opening = AsyncSearchClient.open(store, encoder=encoder_of(model))
@@ -131,7 +131,7 @@ def async_client(store: Path, model: str) -> Iterator[SearchAll]:
 
 def opened(store: Path, model: str) -> SearchClient:
     """Our client."""
-    from msmarco_qdrant.search import SearchClient
+    from msmarco_qdrant.search.client import SearchClient
 
     return SearchClient.open(store, encoder=encoder_of(model))
 
@@ -276,8 +276,8 @@ def print_results(
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Ingest once, run the candidates in turn, and print their table."""
-    from msmarco_qdrant.ingest import ingest_passages
-    from msmarco_qdrant.records import Passage
+    from msmarco_qdrant.core.records import Passage
+    from msmarco_qdrant.ingest.api import ingest_passages
 
     passages = [Passage(pid, text) for pid, text in some_passages(options.passages)]
     model = model_directory(options.model)

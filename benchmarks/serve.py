@@ -27,10 +27,10 @@ import numpy as np
 from harness import Report, Row, data_name, json_option, some_passages, some_queries
 from sidecar_load import Poster, Searches, Span, Watch, sidecar, wait_until_ready
 
+from msmarco_qdrant.core.records import EncoderCard, Passage
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import EncoderCard, Passage
-from msmarco_qdrant.service.indexing import IndexingSettings
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import CostlessEncoder
 

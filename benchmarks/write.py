@@ -34,10 +34,10 @@ import numpy as np
 from acknowledging_server import running_server
 from harness import Report, Row, column, json_option, middle, run_in_turn, some_passages, spread
 
+from msmarco_qdrant.core.records import Bm25Settings, Passage, PointBatch, SparseVector
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
-from msmarco_qdrant.records import Bm25Settings, Passage, PointBatch, SparseVector
 from msmarco_qdrant.stores import Connection, open_store
-from msmarco_qdrant.stores.points import SPARSE_VECTOR, payload_of
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR, payload_of
 
 COLLECTION = "passages__0001"
 DENSE = "dense-1a2b3c4d"
@@ -83,7 +83,7 @@ def ceiling(setting: Setting, in_flight: int = IN_FLIGHT) -> Callable[[PointBatc
     import grpc as grpcio  # type: ignore[import-untyped]
     from qdrant_client import grpc
 
-    from msmarco_qdrant.stores.wire import upsert_requests
+    from msmarco_qdrant.stores.server.wire import upsert_requests
 
     channel = grpcio.insecure_channel(
         f"127.0.0.1:{setting.port}", options=[("grpc.max_send_message_length", -1)]

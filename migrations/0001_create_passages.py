@@ -1,9 +1,9 @@
 """Create the collection that passages live in."""
 
+from msmarco_qdrant.core.records import CollectionSpec, HnswSettings
 from msmarco_qdrant.migration import CollectionPlan
-from msmarco_qdrant.records import CollectionSpec, HnswSettings
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.points import SPARSE_VECTOR
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR
 
 DESCRIPTION = "dense vectors named after their encoder, BM25 sparse vectors"
 

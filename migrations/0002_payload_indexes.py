@@ -1,7 +1,7 @@
 """Index the payload fields that are looked up, before passages come."""
 
+from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.migration import CollectionPlan
-from msmarco_qdrant.records import PayloadIndex
 from msmarco_qdrant.stores import Store, alterable
 
 DESCRIPTION = "payload indexes of the time of writing and of the fields that were asked for"

@@ -17,29 +17,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant._lazy import lazily
-from msmarco_qdrant._version import __version__
+from msmarco_qdrant.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.async_search import AsyncSearchClient
-    from msmarco_qdrant.catalog import PUBLISHED_MODELS, PublishedModel
-    from msmarco_qdrant.corpus import Corpus
-    from msmarco_qdrant.creation import drop_collection
-    from msmarco_qdrant.encode import encode_corpus
-    from msmarco_qdrant.encoding import (
-        Encoder,
-        EncoderOptions,
-        Reranker,
-        load_encoder,
-        load_reranker,
-    )
-    from msmarco_qdrant.errors import MsmarcoQdrantError
-    from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
-    from msmarco_qdrant.ingest import ingest_passages
-    from msmarco_qdrant.inspection import describe_store
-    from msmarco_qdrant.migrate import migrate_collection, migration_status
-    from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
-    from msmarco_qdrant.records import (
+    from msmarco_qdrant.collection.create import drop_collection
+    from msmarco_qdrant.collection.describe import describe_store
+    from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
+    from msmarco_qdrant.core.records import (
         Bm25Settings,
         Passage,
         PrunePolicy,
@@ -47,63 +31,81 @@ if TYPE_CHECKING:
         Reject,
         StorageSettings,
     )
-    from msmarco_qdrant.reembed import (
-        prune_collection,
-        reembed_collection,
-        rollback_collection,
+    from msmarco_qdrant.core.reports import (
+        EncodeReport,
+        IngestReport,
+        ReembedProgress,
+        ReembedReport,
     )
-    from msmarco_qdrant.reports import EncodeReport, IngestReport, ReembedProgress, ReembedReport
-    from msmarco_qdrant.search import SearchClient
-    from msmarco_qdrant.search_records import Fusion, Hit
-    from msmarco_qdrant.search_request import SearchOptions
+    from msmarco_qdrant.core.search_types import Fusion, Hit
+    from msmarco_qdrant.encode.api import encode_corpus
+    from msmarco_qdrant.encoding import (
+        Encoder,
+        EncoderOptions,
+        Reranker,
+        load_encoder,
+        load_reranker,
+    )
+    from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, PublishedModel
+    from msmarco_qdrant.errors import MsmarcoQdrantError
+    from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
+    from msmarco_qdrant.ingest.api import ingest_passages
+    from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+    from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
+    from msmarco_qdrant.search.async_client import AsyncSearchClient
+    from msmarco_qdrant.search.client import SearchClient
+    from msmarco_qdrant.search.options import SearchOptions
+    from msmarco_qdrant.sources.corpus import Corpus
+    from msmarco_qdrant.sources.vector_shards import VectorShards
     from msmarco_qdrant.stores import Connection, Store, open_store
-    from msmarco_qdrant.vector_shards import VectorShards
+
+__version__ = "0.1.0"
 
 _HOME = {
-    "AsyncSearchClient": "async_search",
-    "Bm25Settings": "records",
+    "AsyncSearchClient": "search.async_client",
+    "Bm25Settings": "core.records",
     "Connection": "stores",
-    "Corpus": "corpus",
-    "EncodeReport": "reports",
+    "Corpus": "sources.corpus",
+    "EncodeReport": "core.reports",
     "Encoder": "encoding",
     "EncoderOptions": "encoding",
     "Exists": "filters",
-    "Fusion": "search_records",
-    "Hit": "search_records",
-    "IngestReport": "reports",
+    "Fusion": "core.search_types",
+    "Hit": "core.search_types",
+    "IngestReport": "core.reports",
     "MetaFilter": "filters",
     "MsmarcoQdrantError": "errors",
     "Not": "filters",
-    "PUBLISHED_MODELS": "catalog",
-    "Passage": "records",
-    "PrunePolicy": "records",
-    "PublishedModel": "catalog",
-    "Query": "records",
+    "PUBLISHED_MODELS": "encoding.catalog",
+    "Passage": "core.records",
+    "PrunePolicy": "core.records",
+    "PublishedModel": "encoding.catalog",
+    "Query": "core.records",
     "Range": "filters",
-    "ReembedProgress": "reports",
-    "ReembedReport": "reports",
-    "Reject": "records",
+    "ReembedProgress": "core.reports",
+    "ReembedReport": "core.reports",
+    "Reject": "core.records",
     "Reranker": "encoding",
-    "SearchClient": "search",
-    "SearchOptions": "search_request",
-    "StorageSettings": "records",
+    "SearchClient": "search.client",
+    "SearchOptions": "search.options",
+    "StorageSettings": "core.records",
     "Store": "stores",
-    "VectorShards": "vector_shards",
-    "delete_passages": "passages",
-    "describe_store": "inspection",
-    "drop_collection": "creation",
-    "encode_corpus": "encode",
-    "export_passages": "passages",
-    "get_passages": "passages",
-    "ingest_passages": "ingest",
+    "VectorShards": "sources.vector_shards",
+    "delete_passages": "collection.passages",
+    "describe_store": "collection.describe",
+    "drop_collection": "collection.create",
+    "encode_corpus": "encode.api",
+    "export_passages": "collection.passages",
+    "get_passages": "collection.passages",
+    "ingest_passages": "ingest.api",
     "load_encoder": "encoding",
     "load_reranker": "encoding",
-    "migrate_collection": "migrate",
-    "migration_status": "migrate",
+    "migrate_collection": "migrate.runner",
+    "migration_status": "migrate.runner",
     "open_store": "stores",
-    "prune_collection": "reembed",
-    "reembed_collection": "reembed",
-    "rollback_collection": "reembed",
+    "prune_collection": "reembed.api",
+    "reembed_collection": "reembed.api",
+    "rollback_collection": "reembed.api",
 }
 
 __all__ = [

@@ -2,6 +2,6 @@
 
 import sys
 
-from msmarco_qdrant.cli import main
+from msmarco_qdrant.cli.app import main
 
 sys.exit(main())

@@ -40,7 +40,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.reports import EncodeReport, IngestReport
+    from msmarco_qdrant.core.reports import EncodeReport, IngestReport
 
 
 class MsmarcoQdrantError(Exception):

@@ -9,17 +9,11 @@ from typing import TypeVar
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from msmarco_qdrant.catalog import DEFAULT_MODEL
-from msmarco_qdrant.corpus import MAX_LINE_BYTES
-from msmarco_qdrant.encoding.options import (
-    CACHED_QUERIES,
-    BackendName,
-    EncoderOptions,
-    Precision,
-)
+from msmarco_qdrant.core.records import WINDOW, Quantisation, StorageSettings
+from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
+from msmarco_qdrant.encoding.options import CACHED_QUERIES, BackendName, EncoderOptions, Precision
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.ingest import WINDOW
-from msmarco_qdrant.records import Quantisation, StorageSettings
+from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import NO_SETTINGS, Connection
 
 _PREFIX = "MSMARCO_QDRANT_"

@@ -17,9 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.encoding.tokenised import Tokenised
-from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError, UsageError
-from msmarco_qdrant.records import (
+from msmarco_qdrant.core.records import (
     CollectionInfo,
     CollectionMetadata,
     CollectionSpec,
@@ -28,7 +26,9 @@ from msmarco_qdrant.records import (
     PointBatch,
     PointId,
 )
-from msmarco_qdrant.search_records import PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError, UsageError
 from msmarco_qdrant.stores import Capabilities
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from msmarco_qdrant.records import Passage
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.testing import CostlessEncoder
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from msmarco_qdrant.creation import create_physical
-from msmarco_qdrant.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.records import Bm25Settings, StorageSettings
+from msmarco_qdrant.collection.create import create_physical
+from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
+from msmarco_qdrant.core.records import Bm25Settings, StorageSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import CostlessEncoder
 

@@ -15,7 +15,7 @@ from qdrant_client import models
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, as_moment, check_filter
-from msmarco_qdrant.search_request import SearchOptions
+from msmarco_qdrant.search.options import SearchOptions
 
 NOON = datetime(2024, 5, 1, 12)
 

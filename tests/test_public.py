@@ -17,8 +17,7 @@ from types import ModuleType
 import pytest
 
 import msmarco_qdrant
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 
 def modules() -> Iterator[ModuleType]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msmarco_qdrant.corpus import Corpus, read_queries
+from msmarco_qdrant.core.records import Bm25Settings, Passage
 from msmarco_qdrant.encoding import Bm25Encoder, load_encoder
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Bm25Settings, Passage
-from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.sources.corpus import Corpus, read_queries
 
 MODEL = "all-MiniLM-L6-v2"
 PART = 400

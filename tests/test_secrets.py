@@ -25,19 +25,19 @@ from shutil import which
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from msmarco_qdrant.async_search import AsyncSearchClient
-from msmarco_qdrant.cli import cli, main
-from msmarco_qdrant.creation import drop_collection
+from msmarco_qdrant.cli.app import cli, main
+from msmarco_qdrant.collection.create import drop_collection
+from msmarco_qdrant.collection.describe import describe_store
+from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
+from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreAccessError, StoreUnavailableError
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.inspection import describe_store
-from msmarco_qdrant.passages import delete_passages, export_passages, get_passages
-from msmarco_qdrant.records import Passage, PrunePolicy
-from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.settings import Settings, load_settings
 from msmarco_qdrant.stores import Connection, Store, async_collection, open_store
-from msmarco_qdrant.stores.server import ServerStore
-from msmarco_qdrant.stores.server_collection import ServerCollection
+from msmarco_qdrant.stores.server.collection import ServerCollection
+from msmarco_qdrant.stores.server.store import ServerStore
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.contract.test_store import make_batch, make_spec
 from tests.encoding.tiny_models import Recipe, save_tiny

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from msmarco_qdrant.catalog import DEFAULT_MODEL
+from msmarco_qdrant.core.records import StorageSettings
+from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import StorageSettings
 from msmarco_qdrant.service.settings import SidecarSettings, load_sidecar_settings
 from msmarco_qdrant.settings import load_settings
 from msmarco_qdrant.stores import NO_SETTINGS, Connection

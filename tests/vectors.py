@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from msmarco_qdrant._shards import (
+from msmarco_qdrant.core.records import Passage, meta_digest, text_digest
+from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.sources.shard_file import (
     TEXT_COLUMNS,
     Manifest,
     ShardHeader,
@@ -18,9 +20,6 @@ from msmarco_qdrant._shards import (
     write_manifest,
     write_shard,
 )
-from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.records import Passage
-from msmarco_qdrant.stores.points import meta_digest, text_digest
 
 
 def vectors_of(passages: Sequence[Passage], encoder: Encoder) -> np.ndarray:

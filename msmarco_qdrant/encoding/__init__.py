@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
-from msmarco_qdrant.encoding.loading import load_encoder
+from msmarco_qdrant.encoding.loading import load_encoder, load_reranker
 from msmarco_qdrant.encoding.options import EncoderOptions
-from msmarco_qdrant.encoding.protocol import Encoder, Tokenizer
-from msmarco_qdrant.encoding.rerank_loading import load_reranker
-from msmarco_qdrant.encoding.reranker import Reranker
-from msmarco_qdrant.encoding.tokenised import Tokenised
+from msmarco_qdrant.encoding.protocols import Encoder, Reranker, Tokenizer
+from msmarco_qdrant.encoding.tokens import Tokenised
 
 __all__ = [
     "Bm25Encoder",

@@ -14,27 +14,18 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant._turns import Turns
-from msmarco_qdrant.encoding.backend import Backend, Launched, Task
+from msmarco_qdrant.core.records import EncodedBatch, EncoderCard, Prompts, Similarity
+from msmarco_qdrant.encoding.backends.base import Backend, Launched, Task
 from msmarco_qdrant.encoding.batching import token_budget_batches
 from msmarco_qdrant.encoding.fingerprint import fingerprint
-from msmarco_qdrant.encoding.options import (
-    EncoderOptions,
-    Precision,
-    devices_of,
-)
-from msmarco_qdrant.encoding.pretrained import (
-    directory_of,
-    load_model,
-    own_prompts,
-    own_similarity,
-)
-from msmarco_qdrant.encoding.protocol import Tokenizer
-from msmarco_qdrant.encoding.recent import RecentVectors
-from msmarco_qdrant.encoding.tokenised import Tokenised
-from msmarco_qdrant.encoding.tokenising import prompt_lengths, tokenizer_of
+from msmarco_qdrant.encoding.options import EncoderOptions, Precision, devices_of
+from msmarco_qdrant.encoding.pretrained import directory_of, load_model, own_prompts, own_similarity
+from msmarco_qdrant.encoding.protocols import Tokenizer
+from msmarco_qdrant.encoding.query_cache import RecentVectors
+from msmarco_qdrant.encoding.tokenizers import prompt_lengths, tokenizer_of
+from msmarco_qdrant.encoding.tokens import Tokenised
 from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
-from msmarco_qdrant.records import EncodedBatch, EncoderCard, Prompts, Similarity
+from msmarco_qdrant.runtime.fair_lock import Turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -230,7 +221,7 @@ class BiEncoder:
                 f"the backend openvino runs on the CPU, not on {model.device}: pass device cpu"
             )
         if asked != "torch" and on_cpu:
-            from msmarco_qdrant.encoding.openvino_backend import OpenVinoBackend, is_faster_here
+            from msmarco_qdrant.encoding.backends.openvino import OpenVinoBackend, is_faster_here
 
             try:
                 if asked == "openvino" or is_faster_here():
@@ -285,6 +276,6 @@ def _torch_backend(
     *,
     compiled: bool = False,
 ) -> Backend:
-    from msmarco_qdrant.encoding.torch_backend import TorchBackend
+    from msmarco_qdrant.encoding.backends.torch import TorchBackend
 
     return TorchBackend(model, prompt_lengths, precision, compiled=compiled)

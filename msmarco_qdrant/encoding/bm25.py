@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.core.records import Bm25Settings, SparseVector
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import Bm25Settings, SparseVector
 
 if TYPE_CHECKING:
     from qdrant_edge import Bm25

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from msmarco_qdrant._in_batches import in_batches
-from msmarco_qdrant.encoding.batching import token_budget_batches
-from msmarco_qdrant.encoding.packed_linear import pack_linears
-from msmarco_qdrant.encoding.pair_tokenising import TokenisedPairs, pair_tokenizer_of
-from msmarco_qdrant.encoding.pretrained import load_cross_encoder
-from msmarco_qdrant.encoding.torch_device import (
+from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.encoding.backends.packed_linear import pack_linears
+from msmarco_qdrant.encoding.backends.torch_device import (
     dtype_of,
     packing_pays,
     sent,
     tokens_per_batch_of,
 )
+from msmarco_qdrant.encoding.batching import token_budget_batches
+from msmarco_qdrant.encoding.pair_tokenizers import TokenisedPairs, pair_tokenizer_of
+from msmarco_qdrant.encoding.pretrained import load_cross_encoder
 from msmarco_qdrant.errors import EncodingError, UsageError
 
 if TYPE_CHECKING:

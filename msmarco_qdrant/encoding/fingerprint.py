@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.errors import ModelNotFoundError
-from msmarco_qdrant.records import Prompts
 
 _VERSION = "msmarco-qdrant fingerprint 1"
 # In the order in which sentence-transformers and transformers prefer them.

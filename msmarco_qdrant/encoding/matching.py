@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from os import PathLike
 
+from msmarco_qdrant.core.records import EncoderCard
 from msmarco_qdrant.encoding.loading import load_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions
-from msmarco_qdrant.encoding.protocol import Encoder
+from msmarco_qdrant.encoding.protocols import Encoder
 from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError
-from msmarco_qdrant.records import EncoderCard
 
 
 def encoder_of(

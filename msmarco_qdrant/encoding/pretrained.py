@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.core.records import Prompts, Similarity
 from msmarco_qdrant.errors import ModelNotFoundError
-from msmarco_qdrant.records import Prompts, Similarity
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant._lazy import lazily
+from msmarco_qdrant.core.lazy import lazily
 
 if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.ann import sweep_ann
     from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
-    from msmarco_qdrant.evaluation.evaluating import (
+    from msmarco_qdrant.evaluation.evaluate import (
         Evaluated,
         check_evaluation,
         evaluate_search,
         poorest_queries,
     )
-    from msmarco_qdrant.evaluation.judging import evaluate_runs, poor_queries
     from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, depth_of, parse_measures
     from msmarco_qdrant.evaluation.qrels import read_qrels
     from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep, Evaluation, Qrels, Run
     from msmarco_qdrant.evaluation.report import report_html
     from msmarco_qdrant.evaluation.runs import collect_run, read_run, save_run, write_run
-    from msmarco_qdrant.evaluation.searching import System, rank_run, run_queries, search_run
+    from msmarco_qdrant.evaluation.scoring import evaluate_runs, poor_queries
+    from msmarco_qdrant.evaluation.systems import System, rank_run, run_queries, search_run
     from msmarco_qdrant.evaluation.tables import (
         evaluation_json,
         evaluation_text,
@@ -36,30 +36,30 @@ _HOME = {
     "DEFAULT_MEASURES": "measures",
     "AnnPoint": "records",
     "AnnSweep": "records",
-    "Evaluated": "evaluating",
+    "Evaluated": "evaluate",
     "Evaluation": "records",
     "Qrels": "records",
     "Run": "records",
-    "System": "searching",
-    "check_evaluation": "evaluating",
+    "System": "systems",
+    "check_evaluation": "evaluate",
     "collect_run": "runs",
     "depth_of": "measures",
-    "evaluate_runs": "judging",
-    "evaluate_search": "evaluating",
+    "evaluate_runs": "scoring",
+    "evaluate_search": "evaluate",
     "evaluation_json": "tables",
     "evaluation_text": "tables",
     "load_qrels": "datasets",
     "load_queries": "datasets",
     "parse_measures": "measures",
-    "poor_queries": "judging",
-    "poorest_queries": "evaluating",
-    "rank_run": "searching",
+    "poor_queries": "scoring",
+    "poorest_queries": "evaluate",
+    "rank_run": "systems",
     "read_qrels": "qrels",
     "read_run": "runs",
     "report_html": "report",
-    "run_queries": "searching",
+    "run_queries": "systems",
     "save_run": "runs",
-    "search_run": "searching",
+    "search_run": "systems",
     "sweep_ann": "ann",
     "sweep_json": "tables",
     "sweep_text": "tables",

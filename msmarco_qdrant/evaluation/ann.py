@@ -9,12 +9,12 @@ from dataclasses import replace
 from statistics import fmean, median, quantiles
 from typing import TypeAlias
 
-from msmarco_qdrant._in_batches import in_batches
+from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.records import CollectionInfo, PointId, Quantisation, Query
+from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
-from msmarco_qdrant.records import CollectionInfo, PointId, Quantisation, Query
-from msmarco_qdrant.search import SearchClient
-from msmarco_qdrant.search_records import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Collection
 
 EFS = (16, 32, 64, 128, 256, 512)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
+from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
 from msmarco_qdrant.evaluation.qrels import Judgement, collect_qrels
 from msmarco_qdrant.evaluation.records import Qrels
-from msmarco_qdrant.records import Query
 
 # A download that fails, a file of another digest or form, a full disk, data to be put there by hand
 _FAILURES = (OSError, RuntimeError, ValueError, EOFError, KeyError)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from msmarco_qdrant._in_batches import in_batches
+from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.errors import MissingExtraError, UsageError
 from msmarco_qdrant.evaluation.records import Qrels, Ranking, Run
 

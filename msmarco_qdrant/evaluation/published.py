@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msmarco_qdrant.catalog import find_published
+from msmarco_qdrant.encoding.catalog import find_published
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.records import Published
 

@@ -12,8 +12,8 @@ from os import PathLike
 from typing import NamedTuple, TypeAlias
 
 from msmarco_qdrant.errors import SourceError
-from msmarco_qdrant.evaluation._reading import columns, text_lines
 from msmarco_qdrant.evaluation.records import Qrels
+from msmarco_qdrant.evaluation.text_lines import columns, text_lines
 
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 _TREC_FORM = "qid 0 pid grade"

@@ -19,14 +19,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, overload
 
-from msmarco_qdrant._replacing import replacing
 from msmarco_qdrant.errors import SourceError, UsageError
-from msmarco_qdrant.evaluation._reading import columns, text_lines
 from msmarco_qdrant.evaluation.records import Ranking, Run
+from msmarco_qdrant.evaluation.text_lines import columns, text_lines
+from msmarco_qdrant.runtime.atomic_file import replacing
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.records import Query
-    from msmarco_qdrant.search_records import Hit
+    from msmarco_qdrant.core.records import Query
+    from msmarco_qdrant.core.search_types import Hit
 
 RUN_TAG = "msmarco-qdrant"
 _FORM = "qid Q0 pid rank score tag"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msmarco_qdrant.catalog import DEFAULT_MODEL
-from msmarco_qdrant.creation import check_collection_name
+from msmarco_qdrant.collection.create import check_collection_name
+from msmarco_qdrant.core.records import StorageSettings
+from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import StorageSettings
-from msmarco_qdrant.service.indexing import IndexingSettings
-from msmarco_qdrant.service.limits import Limits
-from msmarco_qdrant.service.security import Tokens, check_binding
-from msmarco_qdrant.service.spool import MAX_BATCHES, MAX_BYTES
+from msmarco_qdrant.service.http.auth import Tokens, check_binding
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.spool.spool import MAX_BATCHES, MAX_BYTES
+from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.stores import NO_SETTINGS, Connection, check_creatable
 
 HOST = "127.0.0.1"

@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
-from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.service.http.auth import Tokens
+from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.options import GRACE_S, HOST, PORT, SidecarOptions
-from msmarco_qdrant.service.security import Tokens
-from msmarco_qdrant.service.spool import MAX_BATCHES, MAX_BYTES
+from msmarco_qdrant.service.spool.spool import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.settings import Settings, load_as
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]

@@ -17,26 +17,32 @@ from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from typing import TypeVar, get_args
 
-from msmarco_qdrant._version import __version__
-from msmarco_qdrant.async_search import AsyncSearchClient
+from msmarco_qdrant import __version__
+from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import StoreError, StoreUnavailableError
-from msmarco_qdrant.reports import StageShare
-from msmarco_qdrant.search_records import SearchMode
-from msmarco_qdrant.service.app import create_app
-from msmarco_qdrant.service.http_server import HttpServer, listen, url_of
-from msmarco_qdrant.service.inbox import Inbox
-from msmarco_qdrant.service.ingesting import SpoolIngester
+from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.service.http.app import create_app
+from msmarco_qdrant.service.http.auth import is_loopback
+from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.server import HttpServer, listen, url_of
+from msmarco_qdrant.service.ingester import SpoolIngester
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
-from msmarco_qdrant.service.models import ModelSource, NamedModels, SharedModels
-from msmarco_qdrant.service.opening import Opened, Opening
 from msmarco_qdrant.service.options import SidecarOptions
-from msmarco_qdrant.service.outcomes import BatchState
-from msmarco_qdrant.service.parts import Parts
 from msmarco_qdrant.service.readiness import SidecarReadiness
-from msmarco_qdrant.service.running import Census, Running
-from msmarco_qdrant.service.security import is_loopback
-from msmarco_qdrant.service.spool import Spool
-from msmarco_qdrant.service.worker import Worker, WorkerEvents, WorkerSettings
+from msmarco_qdrant.service.spool.inbox import Inbox
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.spool.state import BatchState
+from msmarco_qdrant.service.startup import (
+    Census,
+    ModelSource,
+    NamedModels,
+    Opened,
+    Opening,
+    Running,
+    SharedModels,
+)
+from msmarco_qdrant.service.worker.worker import Worker, WorkerEvents, WorkerSettings
 
 _T = TypeVar("_T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from msmarco_qdrant.stores.altering import Alterable, alterable
-from msmarco_qdrant.stores.asynchronous import AsyncCollection, async_collection
+from msmarco_qdrant.stores.alias import (
+    AsyncCollection,
+    LiveCollection,
+    async_collection,
+    live_collection,
+)
+from msmarco_qdrant.stores.base import Alterable, Capabilities, Collection, Store, alterable
 from msmarco_qdrant.stores.connection import NO_SETTINGS, Connection, shown_dsn
-from msmarco_qdrant.stores.generations import physical_collections
-from msmarco_qdrant.stores.live import LiveCollection, live_collection
-from msmarco_qdrant.stores.opening import check_creatable, open_store
-from msmarco_qdrant.stores.protocols import Capabilities, Collection, Store
+from msmarco_qdrant.stores.open import check_creatable, open_store
 
 __all__ = [
     "NO_SETTINGS",
@@ -24,6 +26,5 @@ __all__ = [
     "check_creatable",
     "live_collection",
     "open_store",
-    "physical_collections",
     "shown_dsn",
 ]

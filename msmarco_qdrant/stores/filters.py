@@ -4,6 +4,10 @@ An index changes what a condition means where the values are not of its kind, as
 0.9. It holds the values of its own kind alone: by an integer index 1.5 is not found, and 1.0 is 1.
 A range of numbers over a datetime index, or of moments over a numeric one, compares with
 microseconds since 1970; `unserved` names these.
+
+Names of payload fields as Qdrant's JSON paths.
+
+Which points a query is about, as one filter of Qdrant.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.filters import (
     Bound,
     Condition,
@@ -24,14 +30,14 @@ from msmarco_qdrant.filters import (
     as_moment,
     values_of,
 )
-from msmarco_qdrant.stores.json_path import json_path
 
 if TYPE_CHECKING:
     from datetime import date
 
     from qdrant_client import models
 
-    from msmarco_qdrant.records import PayloadIndex
+    from msmarco_qdrant.core.records import PayloadIndex
+
 
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')
 
@@ -260,3 +266,36 @@ def _listed(given: list[models.Condition] | models.Condition | None) -> list[mod
     if given is None:
         return []
     return given if isinstance(given, list) else [given]
+
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\[[0-9]*\])*", re.ASCII)
+
+
+def json_path(field: str) -> str:
+    """A field as a JSON path: dots nest, and a name that is no plain word is quoted."""
+    parts = field.split(".")
+    return ".".join(part if _PLAIN_NAME.fullmatch(part) else f'"{part}"' for part in parts)
+
+
+def point_filter(query: PointQuery) -> models.Filter | None:
+    """The ids and the conditions of a query; None for every point.
+
+    A filter stands inside another one, whole: engines merge the filter of a query into those of
+    its prefetches, and conditions of which some number must hold (`min_should`) would be counted
+    twice.
+    """
+    if query.ids is None and query.meta_filter is None:
+        return None
+    from qdrant_client import models
+
+    must: list[models.Condition] = []
+    if query.ids is not None:
+        must.append(models.HasIdCondition(has_id=[from_id(id_) for id_ in query.ids]))
+    if query.meta_filter is not None:
+        must.append(to_qdrant(query.meta_filter))
+    return models.Filter(must=must)
+
+
+def from_id(point: PointId) -> int | str:
+    """A point id as the client takes it."""
+    return point if isinstance(point, int) else str(point)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from msmarco_qdrant.core.records import Bm25Settings, CollectionMetadata, EncoderCard, Prompts
 from msmarco_qdrant.errors import StoreCorruptError
-from msmarco_qdrant.records import Bm25Settings, CollectionMetadata, EncoderCard, Prompts
-from msmarco_qdrant.stores.points import SCHEMA_VERSION
+from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 
 
 def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from msmarco_qdrant.errors import StoreError, UnsupportedError
-from msmarco_qdrant.records import (
+from msmarco_qdrant.core.records import (
     CollectionSpec,
     HnswSettings,
     PointBatch,
@@ -21,11 +20,11 @@ from msmarco_qdrant.records import (
     SparseVector,
     StorageSettings,
 )
-from msmarco_qdrant.search_records import Nearest, PointQuery
+from msmarco_qdrant.core.search_types import Nearest, PointQuery
+from msmarco_qdrant.errors import StoreError, UnsupportedError
 from msmarco_qdrant.stores import Store, alterable
-
-from .conftest import OpenStore
-from .test_store import UUID_ID, make_metadata, make_spec
+from tests.contract.conftest import OpenStore
+from tests.contract.test_store import UUID_ID, make_metadata, make_spec
 
 COUNT, DIMENSION = 300, 64  # 75 kilobytes of vectors
 

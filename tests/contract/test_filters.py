@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
+from msmarco_qdrant.core.records import Meta, PayloadIndex
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, as_moment, check_filter
-from msmarco_qdrant.records import Meta, PayloadIndex
-from msmarco_qdrant.stores.edge_filters import edge_filter
-from msmarco_qdrant.stores.edge_requests import payload_schema
+from msmarco_qdrant.stores.edge.convert import payload_schema
+from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import meta_key, to_qdrant
 
 UUID_ID = uuid.UUID("6ba7b810-9dad-51d1-80b4-00c04fd430c8")

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
+from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.errors import UnsupportedError
-from msmarco_qdrant.stores import Store, physical_collections
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import DiscardingStore
-
-from .test_store import make_metadata, make_spec
+from tests.contract.test_store import make_metadata, make_spec
 
 
 def make(store: Store, things: str, number: int) -> str:

@@ -16,8 +16,7 @@ from msmarco_qdrant.stores import (
     async_collection,
     live_collection,
 )
-
-from .test_store import ask, make_batch, make_spec
+from tests.contract.test_store import ask, make_batch, make_spec
 
 _FIELDS = ("text",)
 

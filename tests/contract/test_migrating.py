@@ -6,15 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 
-from msmarco_qdrant.creation import create_collection
+from msmarco_qdrant.collection.create import create_collection
+from msmarco_qdrant.core.records import Bm25Settings, LockHolder
 from msmarco_qdrant.errors import StoreInUseError
-from msmarco_qdrant.migrate import migrate_collection, migration_status
-from msmarco_qdrant.records import Bm25Settings, LockHolder
+from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.locks import migration_locks
+from msmarco_qdrant.stores.migration_locks import migration_locks
 from msmarco_qdrant.testing import CostlessEncoder
-
-from .conftest import OpenStore
+from tests.contract.conftest import OpenStore
 
 OWN = ("0001_create_passages", "0002_payload_indexes")
 INDEX = """

@@ -16,19 +16,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msmarco_qdrant._fusing import fuse
-from msmarco_qdrant.creation import drop_collection
+from msmarco_qdrant.collection.create import drop_collection
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.search_types import Fusion, Hit, ScoredPoint, SearchMode
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Passage
-from msmarco_qdrant.search import SearchClient
-from msmarco_qdrant.search_records import Fusion, Hit, ScoredPoint, SearchMode
-from msmarco_qdrant.search_request import SearchOptions
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.search.options import SearchOptions
+from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from tests.contract.conftest import ENGINES
 from tests.loopback import LoopbackServer
-
-from .conftest import ENGINES
 
 _WORDS = (
     *("city", "river", "bridge", "market", "castle", "garden"),
@@ -369,7 +368,7 @@ def test_numbers_of_numpy_are_numbers(client: SearchClient) -> None:
 
 def test_the_options_are_those_of_a_request() -> None:
     """The typed keywords and the checked request name the same."""
-    from msmarco_qdrant.search_request import SearchRequest
+    from msmarco_qdrant.search.options import SearchRequest
 
     assert {*SearchOptions.__annotations__} == {*SearchRequest.__dataclass_fields__}
 

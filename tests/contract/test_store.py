@@ -15,14 +15,7 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from msmarco_qdrant.errors import (
-    CollectionNotFoundError,
-    SchemaError,
-    StoreError,
-    UnsupportedError,
-)
-from msmarco_qdrant.filters import Exists, Not, Range, SearchFilter
-from msmarco_qdrant.records import (
+from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionMetadata,
     CollectionSpec,
@@ -35,10 +28,11 @@ from msmarco_qdrant.records import (
     SparseVector,
     StorageSettings,
 )
-from msmarco_qdrant.search_records import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, StoreError, UnsupportedError
+from msmarco_qdrant.filters import Exists, Not, Range, SearchFilter
 from msmarco_qdrant.stores import Collection, Store
-
-from .conftest import OpenStore
+from tests.contract.conftest import OpenStore
 
 DIMENSION = 4
 BY_TOKENS = Nearest(SparseVector([1, 5], [1.0, 1.0]), "bm25")

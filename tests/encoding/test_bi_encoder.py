@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
+from msmarco_qdrant.cli.quickstart import sample_passages
+from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.errors import EncodingError
-from msmarco_qdrant.quickstart import sample_passages
-from msmarco_qdrant.records import Prompts
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.tiny_models import (
     ARCHITECTURES,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_edge import Bm25
 
+from msmarco_qdrant.core.records import Bm25Settings
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.records import Bm25Settings
 
 # Words that are neither stop words nor share a stem.
 PLAIN = ["harbor", "quartz", "lantern", "copper", "violin", "meadow"]

@@ -17,7 +17,7 @@ import pytest
 
 from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.encoding.cross_encoder import CrossEncoderReranker
-from msmarco_qdrant.encoding.pair_tokenising import FastPairs, LibraryPairs, pair_tokenizer_of
+from msmarco_qdrant.encoding.pair_tokenizers import FastPairs, LibraryPairs, pair_tokenizer_of
 from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
 from msmarco_qdrant.testing import CostlessReranker
 from tests.conftest import ROOT

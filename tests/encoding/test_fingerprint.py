@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.core.records import NO_PROMPTS, Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.fingerprint import file_sha256, fingerprint
 from msmarco_qdrant.errors import ModelNotFoundError
-from msmarco_qdrant.records import NO_PROMPTS, Prompts
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.tiny_models import Recipe
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msmarco_qdrant.catalog import PackagedModel, PublishedModel, find_published
+from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.catalog import PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.loading import locate
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
-from msmarco_qdrant.records import Prompts
 from tests.conftest import ROOT
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs

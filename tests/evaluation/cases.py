@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
+from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.evaluation import Evaluation, Qrels, Run, evaluate_runs
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
-from msmarco_qdrant.records import Query
 
 QUERIES = [Query("q1", "one"), Query("q2", "two"), Query("q3", "three"), Query("q4", "unjudged")]
 QRELS: Qrels = {"q1": {"a": 3, "b": 1, "c": 0}, "q2": {"d": 1}, "q3": {"e": 2}}

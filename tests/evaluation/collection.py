@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.evaluation import Qrels
-from msmarco_qdrant.records import Passage, Query
 from msmarco_qdrant.testing import CostlessEncoder
 
 PASSAGES = [

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import CostlessReranker
 from tests.evaluation.collection import PASSAGES, ListeningEncoder

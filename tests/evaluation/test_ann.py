@@ -13,13 +13,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from msmarco_qdrant.core.records import (
+    CollectionSpec,
+    Passage,
+    Query,
+    SettingsChange,
+    StorageSettings,
+)
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation import sweep_ann
 from msmarco_qdrant.evaluation.records import AnnPoint
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import CollectionSpec, Passage, Query, SettingsChange, StorageSettings
-from msmarco_qdrant.search import SearchClient
-from msmarco_qdrant.search_records import PointQuery, ScoredPoint
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import alterable
 from msmarco_qdrant.testing import CostlessEncoder, DiscardingCollection, DiscardingStore
 from tests.engines import new_store

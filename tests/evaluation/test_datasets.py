@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
 from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
-from msmarco_qdrant.records import Query
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_a_program_that_is_missing_is_told(
 ) -> None:
     """In a process of its own: which programs there are is looked up once."""
     program = (
-        "from msmarco_qdrant.cli import main; import sys; from pathlib import Path;"
+        "from msmarco_qdrant.cli.app import main; import sys; from pathlib import Path;"
         "Path('q').write_text('1\\ta\\n'); Path('r').write_text('1 0 a 1\\n');"
         "sys.exit(main('evaluate --queries q --qrels r --measures ERR@10'.split()))"
     )

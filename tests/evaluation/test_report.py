@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError
 from msmarco_qdrant.evaluation import Run, evaluate_runs, poor_queries
 from msmarco_qdrant.evaluation.report import report_html
-from msmarco_qdrant.records import Query
 from tests.evaluation.cases import BETTER, PLAIN, QRELS, QUERIES, SWEEP, evaluated
 
 FACTS = {"collection": "msmarco", "model": "all-MiniLM-L6-v2", "date": "2026-01-02"}

@@ -11,11 +11,11 @@ from random import Random
 
 import pytest
 
+from msmarco_qdrant.core.records import Query
+from msmarco_qdrant.core.search_types import Hit
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation import Run, collect_run, read_run, save_run, write_run
 from msmarco_qdrant.evaluation.runs import PackedRanking, ordered
-from msmarco_qdrant.records import Query
-from msmarco_qdrant.search_records import Hit
 
 LINES = b"q1 Q0 b 1 2.5 tag\nq1\tQ0\ta\t2\t3.5e0\ttag\r\n\nq2 Q0 a 1 -1 tag"
 

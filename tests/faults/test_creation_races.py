@@ -6,13 +6,12 @@ from contextlib import closing
 
 import pytest
 
-from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import CostlessEncoder
+from tests.faults.test_schedules import expected_of, ingest, make_passages, stored
 from tests.loopback import LoopbackServer
-from tests.stores.test_server import before_call
-
-from .test_schedules import expected_of, ingest, make_passages, stored
+from tests.stores.server.test_store import before_call
 
 
 @pytest.mark.parametrize("number", range(21))

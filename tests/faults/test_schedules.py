@@ -17,11 +17,11 @@ from functools import partial
 import grpc  # type: ignore[import-untyped]
 import pytest
 
+from msmarco_qdrant.core.records import Passage, PrunePolicy
+from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.errors import IngestStoppedError, MsmarcoQdrantError, StoreError
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Passage, PrunePolicy
-from msmarco_qdrant.reports import IngestProgress, IngestReport
-from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow

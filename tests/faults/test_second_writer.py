@@ -8,17 +8,16 @@ from contextlib import closing
 import pytest
 from qdrant_client import QdrantClient, models
 
-from msmarco_qdrant.creation import drop_collection
+from msmarco_qdrant.collection.create import drop_collection
+from msmarco_qdrant.collection.passages import delete_passages, get_passages
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.reports import IngestProgress
 from msmarco_qdrant.errors import IngestStoppedError, SchemaError
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.passages import delete_passages, get_passages
-from msmarco_qdrant.records import Passage
-from msmarco_qdrant.reports import IngestProgress
+from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.testing import CostlessEncoder
+from tests.faults.test_schedules import ingest, make_passages, stored
 from tests.loopback import LoopbackServer, LostAnswer, Slow
-
-from .test_schedules import ingest, make_passages, stored
 
 PATIENT = Connection(retry_s=10)
 

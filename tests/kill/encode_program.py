@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from msmarco_qdrant.encode import encode_corpus
+from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.testing import CostlessEncoder
 
 

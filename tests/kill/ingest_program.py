@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.testing import CostlessEncoder
 
 DIMENSION = 1024  # with a few thousand passages enough for an index to be built

@@ -16,18 +16,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from msmarco_qdrant.records import Passage
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.stores.points import passage_of
+from msmarco_qdrant.stores.payload import passage_of
 from msmarco_qdrant.testing import CostlessEncoder
+from tests.kill.load import BROKEN, PATIENCE_S, Life, Writer
+from tests.kill.moments import OF_EDGE, OF_SERVER, Ender, Moment, drawn
+from tests.kill.oracle import wrong
+from tests.kill.watching import watching
 from tests.loopback import LoopbackServer
-from tests.reembedding.doors import Door
-from tests.reembedding.ledger import check_holds
-
-from .load import BROKEN, PATIENCE_S, Life, Writer
-from .moments import OF_EDGE, OF_SERVER, Ender, Moment, drawn
-from .oracle import wrong
-from .watching import watching
+from tests.reembed.concurrent.doors import Door
+from tests.reembed.concurrent.ledger import check_holds
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (sys.executable, "-m", "tests.service.serve_program")

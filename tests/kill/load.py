@@ -19,9 +19,8 @@ from urllib.parse import quote
 
 import httpx
 
-from msmarco_qdrant.records import Passage
-
-from .oracle import Changes, Oracle
+from msmarco_qdrant.core.records import Passage
+from tests.kill.oracle import Changes, Oracle
 
 CONTESTED = 30  # pids of a writer
 MOST_CONTESTED, MOST_NEW = 44, 5  # passages of a batch

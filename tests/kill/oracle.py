@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from msmarco_qdrant.records import Passage
+from msmarco_qdrant.core.records import Passage
 
 Changes: TypeAlias = Mapping[str, Passage | None]
 """By pid, what it is to be; None for not there."""

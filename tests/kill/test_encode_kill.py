@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from msmarco_qdrant._shards import MANIFEST, shard_paths
 from msmarco_qdrant.errors import SourceError
-from msmarco_qdrant.vector_shards import VectorShards
+from msmarco_qdrant.sources.shard_file import MANIFEST, shard_paths
+from msmarco_qdrant.sources.vector_shards import VectorShards
 
 PROGRAM = Path(__file__).with_name("encode_program.py")
 PASSAGES = 6000

@@ -18,15 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.corpus import Corpus
-from msmarco_qdrant.quickstart import sample_passages
-from msmarco_qdrant.records import Passage
-from msmarco_qdrant.search import SearchClient
+from msmarco_qdrant.cli.quickstart import sample_passages
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.sources.corpus import Corpus
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.stores.points import point_id
+from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import CostlessEncoder
-
-from .ingest_program import DIMENSION
+from tests.kill.ingest_program import DIMENSION
 
 PROGRAM = Path(__file__).with_name("ingest_program.py")
 PASSAGES = 3000

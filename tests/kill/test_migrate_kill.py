@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from msmarco_qdrant.core.records import Bm25Settings, HnswSettings, Passage
 from msmarco_qdrant.encoding import Bm25Encoder
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.migrate import migrate_collection, unlock_migrations
-from msmarco_qdrant.records import Bm25Settings, HnswSettings, Passage
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations
 from msmarco_qdrant.stores import Store, alterable, open_store
-from msmarco_qdrant.stores.locks import migration_locks
-from msmarco_qdrant.stores.points import in_token_order, point_id
+from msmarco_qdrant.stores.migration_locks import migration_locks
+from msmarco_qdrant.stores.payload import in_token_order, point_id
 from msmarco_qdrant.testing import CostlessEncoder
+from tests.kill.test_kill import run_killed, run_whole
 from tests.loopback import LoopbackServer, Slow
-
-from .test_kill import run_killed, run_whole
 
 ENCODER = CostlessEncoder(256)
 COUNT = 4000  # with 256 floats each, enough for a graph that takes a moment

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from msmarco_qdrant.records import Passage
-
-from .oracle import Oracle, wrong
+from msmarco_qdrant.core.records import Passage
+from tests.kill.oracle import Oracle, wrong
 
 OLD, NEW = Passage("1", "old"), Passage("1", "new")
 

@@ -1,1 +1,1 @@
-"""Re-embedding, step by step; `tests/reembedding` has it under traffic."""
+"""Re-embedding, step by step; `tests/reembed/concurrent` has it under traffic."""

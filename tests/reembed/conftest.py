@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.ingest import ingest_passages
+from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
 from tests.engines import ENGINES, new_store
-
-from .steps import (
-    V2,
-    passages,
-)
+from tests.reembed.steps import V2, passages
 
 
 @pytest.fixture(params=ENGINES)

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from msmarco_qdrant.records import EncoderCard, Passage
-from msmarco_qdrant.reembed import (
-    reembed_collection,
-    rollback_collection,
-)
-from msmarco_qdrant.reports import ReembedProgress, ReembedReport, ReembedStage
-from msmarco_qdrant.search_records import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport, ReembedStage
+from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.points import point_id
+from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import CostlessEncoder
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant import _reembedding
+from msmarco_qdrant.collection.passages import delete_passages
+from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     MigrationError,
@@ -16,22 +18,15 @@ from msmarco_qdrant.errors import (
     StoreInUseError,
     UsageError,
 )
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.migrate import migrate_collection, migration_status
-from msmarco_qdrant.passages import delete_passages
-from msmarco_qdrant.records import EncoderCard, Passage
-from msmarco_qdrant.reembed import (
-    prune_collection,
-    reembed_collection,
-    rollback_collection,
-)
-from msmarco_qdrant.reports import ReembedProgress, ReembedStage
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
+from msmarco_qdrant.reembed import run
+from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.locks import held, migration_locks
-from msmarco_qdrant.stores.points import point_id
+from msmarco_qdrant.stores.migration_locks import held, migration_locks
+from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import CostlessEncoder
-
-from .steps import (
+from tests.reembed.steps import (
     SMALL,
     V2,
     V3,
@@ -195,7 +190,7 @@ def test_what_something_else_removes_is_noticed(
     edge: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whenever the new collection is compared, a passage of it is gone: it is never led to."""
-    monkeypatch.setattr(_reembedding, "_VERIFIED_TIMES", 2)
+    monkeypatch.setattr(run, "_VERIFIED_TIMES", 2)
 
     def remove(progress: ReembedProgress) -> None:
         if progress.stage == "verify" and progress.done:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.stores import Store, open_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from .browser import Site
+    from tests.service.page.browser import Site
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def store() -> Iterator[Store]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """The browser of a module's tests."""
-    from .browser import browsing
+    from tests.service.page.browser import browsing
 
     with browsing() as opened:
         yield opened
@@ -44,7 +44,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The sample, served; no test takes away from it."""
-    from .browser import sample, served
+    from tests.service.page.browser import sample, served
 
     with served(tmp_path_factory.mktemp("site"), sample()) as opened:
         yield opened

@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.async_search import AsyncSearchClient
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Passage
-from msmarco_qdrant.service.app import create_app
-from msmarco_qdrant.service.ingesting import SpoolIngester
-from msmarco_qdrant.service.limits import Limits
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.service.http.app import create_app
+from msmarco_qdrant.service.http.auth import Tokens
+from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.openapi import DescribedApp
+from msmarco_qdrant.service.ingester import SpoolIngester
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
-from msmarco_qdrant.service.openapi import DescribedApp
-from msmarco_qdrant.service.parts import Parts
-from msmarco_qdrant.service.security import Tokens
-from msmarco_qdrant.service.spool import Spool
-from msmarco_qdrant.service.worker import Worker
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
-
-from .driving import GivenChecks
+from tests.service.worker.driver import GivenChecks
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

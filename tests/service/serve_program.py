@@ -11,12 +11,12 @@ import asyncio
 import sys
 from pathlib import Path
 
+from msmarco_qdrant.core.records import EncoderCard
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.records import EncoderCard
-from msmarco_qdrant.service.indexing import IndexingSettings
 from msmarco_qdrant.service.logs import configure_logs
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.sidecar import Sidecar
+from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.stores import Connection
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 

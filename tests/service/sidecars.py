@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import httpx
 
+from msmarco_qdrant.core.records import EncoderCard
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.records import EncoderCard
-from msmarco_qdrant.service.models import ModelSource
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.sidecar import Sidecar
+from msmarco_qdrant.service.startup import ModelSource
 from msmarco_qdrant.stores import Connection
 from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
 

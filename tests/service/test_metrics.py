@@ -7,15 +7,14 @@ import logging
 
 import pytest
 
-from msmarco_qdrant._version import __version__
+from msmarco_qdrant import __version__
+from msmarco_qdrant.core.reports import StageShare
 from msmarco_qdrant.errors import StoreUnavailableError
-from msmarco_qdrant.reports import StageShare
+from msmarco_qdrant.service.interfaces import Backlog
 from msmarco_qdrant.service.logs import JsonFormatter
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
-from msmarco_qdrant.service.outcomes import BatchReport, BatchState
-from msmarco_qdrant.service.ports import Backlog
-
-from .driving import Driver, drive
+from msmarco_qdrant.service.spool.state import BatchReport, BatchState
+from tests.service.worker.driver import Driver, drive
 
 
 def test_a_batch_is_counted_by_outcome() -> None:
@@ -57,7 +56,7 @@ def test_series_tell_values_alone() -> None:
 
 def test_a_request_is_logged_and_counted_by_its_route(caplog: pytest.LogCaptureFixture) -> None:
     """The template of the path, never the path, the body or a token; unknown methods are one."""
-    caplog.set_level(logging.DEBUG, "msmarco_qdrant.service.front")
+    caplog.set_level(logging.DEBUG, "msmarco_qdrant.service.http.middleware")
 
     async def use(driver: Driver) -> None:
         token = {"authorization": "Bearer sesame"}

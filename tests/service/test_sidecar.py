@@ -14,25 +14,19 @@ from typing import Any
 import httpx
 import pytest
 
-from msmarco_qdrant.errors import (
-    MsmarcoQdrantError,
-    SpoolError,
-    StoreCorruptError,
-    UsageError,
-)
-from msmarco_qdrant.ingest import ingest_passages
-from msmarco_qdrant.records import Passage
-from msmarco_qdrant.reembed import reembed_collection
-from msmarco_qdrant.service.opening import Opening, OpeningStoppedError
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, StoreCorruptError, UsageError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.reembed.api import reembed_collection
+from msmarco_qdrant.service.http.auth import Tokens
 from msmarco_qdrant.service.options import SidecarOptions
-from msmarco_qdrant.service.security import Tokens
 from msmarco_qdrant.service.sidecar import Sidecar
-from msmarco_qdrant.service.spool import Spool
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.startup import Opening, OpeningStoppedError
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import CostlessEncoder
 from tests.loopback import LoopbackServer
-
-from .sidecars import (
+from tests.service.sidecars import (
     TIMEOUT_S,
     CountedModels,
     asked_until,

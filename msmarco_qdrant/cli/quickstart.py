@@ -1,0 +1,30 @@
+"""The sample that comes with the package, and what to ask it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from importlib.resources import as_file, files
+from importlib.util import find_spec
+from pathlib import Path
+
+from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL, find_published
+
+COLLECTION = "quickstart"
+QUESTIONS = (
+    "how big is london",
+    "symptoms of dehydration",
+    "what does a modem do",
+)
+_SMALL_MODEL = "all-MiniLM-L6-v2"
+
+
+def sample_passages() -> AbstractContextManager[Path]:
+    """The sample's 300 passages as a file of ``pid<TAB>text``."""
+    return as_file(files("msmarco_qdrant.cli") / "sample" / "passages.tsv")
+
+
+def default_model() -> str:
+    """The small model if a package that carries it is installed, else the family's default."""
+    published = find_published(_SMALL_MODEL)
+    packaged = published.packaged if published else None
+    return _SMALL_MODEL if packaged and find_spec(packaged.package) else DEFAULT_MODEL

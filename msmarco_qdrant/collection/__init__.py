@@ -1,0 +1,1 @@
+"""Create, describe, read, delete and migrate one collection."""

@@ -1,0 +1,1 @@
+"""Passages from a source into Parquet files of vectors."""

@@ -1,0 +1,194 @@
+"""One encode into shards: the feed's passages through the encoder and onto the disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
+from msmarco_qdrant.encode.feed import Found, Layout, Ready
+from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.errors import EncodingError
+from msmarco_qdrant.runtime.pipeline import Stages
+from msmarco_qdrant.runtime.subprocesses import Elsewhere
+from msmarco_qdrant.sources.rejects import WITHOUT_VECTOR, late_reject
+from msmarco_qdrant.sources.shard_file import (
+    Manifest,
+    ShardHeader,
+    remove_manifest,
+    shard_path,
+    write_manifest,
+    write_shard,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_SHARDS_AHEAD = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Encoded:
+    """A shard with its vectors."""
+
+    ready: Ready
+    vectors: NDArray[np.generic]
+    given: NDArray[np.bool_]  # whether the encoder gave a finite one
+
+
+class EncodeRun:
+    """One encode: its counts, and the steps from shards of tokens to files.
+
+    Only the caller's thread writes, counts and calls back.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        layout: Layout,
+        size: int | None,
+        at_once: int,
+        on_reject: Callable[[Reject], None] | None,
+        on_progress: Callable[[EncodeProgress], None] | None,
+    ) -> None:
+        self._encoder = encoder
+        self._layout = layout
+        self._size = size
+        self._at_once = at_once
+        self._stopping = threading.Event()
+        self._on_reject = on_reject
+        self._on_progress = on_progress
+        self._started = time.perf_counter()
+        self._encoded = self._found = self._rejected = self._tokens = self._shards = 0
+
+    def run(self, feed: Iterable[Ready | Found]) -> None:
+        """Encode every shard that is not there yet."""
+        forward = ThreadPoolExecutor(self._at_once)
+        with Stages() as stages:
+            try:
+                for shard in self._forwarded(stages.run(feed, ahead=_SHARDS_AHEAD), forward):
+                    self._finish(shard)
+            finally:
+                self._stopping.set()
+                forward.shutdown(cancel_futures=True)
+                if isinstance(feed, Elsewhere):
+                    feed.close()  # else a stage would wait for it
+        write_manifest(self._layout.folder, self._manifest())
+
+    def report(self) -> EncodeReport:
+        """The counts so far; a shard counts once it is on disk."""
+        return EncodeReport(
+            read=self._encoded + self._found + self._rejected,
+            encoded=self._encoded,
+            found=self._found,
+            rejected=self._rejected,
+            shards=self._shards,
+            tokens=self._tokens,
+            seconds=time.perf_counter() - self._started,
+        )
+
+    # -- in threads of their own --
+
+    def _forwarded(
+        self, shards: Iterable[Ready | Found], forward: ThreadPoolExecutor
+    ) -> Iterator[_Encoded | Found]:
+        """On a GPU two at once, so that it has the next one's batches when one runs out."""
+        under_way: list[Future[_Encoded] | Found] = []
+        for shard in shards:
+            under_way.append(
+                shard if isinstance(shard, Found) else forward.submit(self._forward, shard)
+            )
+            while len(under_way) > self._at_once:
+                yield _awaited(under_way.pop(0))
+        while under_way:
+            yield _awaited(under_way.pop(0))
+
+    def _forward(self, ready: Ready) -> _Encoded:
+        import numpy as np
+
+        count = len(ready.tokens)
+        vectors = np.empty((count, self._encoder.card.dimension), self._layout.dtype)
+        given, missing = np.zeros(count, bool), np.ones(count, bool)
+        for batch in self._encoder.encode_passages(ready.tokens):
+            with np.errstate(over="ignore"):  # what does not fit is told when it is written
+                vectors[batch.positions] = batch.vectors
+            given[batch.positions] = np.isfinite(batch.vectors).all(axis=1)
+            missing[batch.positions] = False
+            if self._stopping.is_set():
+                return _Encoded(ready, vectors, given)  # for nobody
+        if missing.any():
+            raise EncodingError(
+                f"the encoder gave no vector for {int(missing.sum())} of {count} passages"
+            )
+        return _Encoded(ready, vectors, given)
+
+    # -- in the caller's thread --
+
+    def _finish(self, shard: _Encoded | Found) -> None:
+        """Write a shard, or count one that was there."""
+        if isinstance(shard, Found):
+            self._found += shard.header.rows - shard.header.rejected
+            self._rejected += shard.header.rejected
+        else:
+            self._write(shard)
+        self._shards += 1
+        if self._on_progress is not None:
+            position = shard.position if isinstance(shard, Found) else shard.ready.position
+            report = self.report()
+            fraction = position / self._size if self._size else None
+            self._on_progress(EncodeProgress(report.read, fraction, report))
+
+    def _write(self, shard: _Encoded) -> None:
+        import numpy as np
+
+        ready = shard.ready
+        usable = np.isfinite(shard.vectors).all(axis=1) & shard.vectors.any(axis=1)
+        for reject in ready.rejects:
+            self._reject(reject)
+        for index in np.flatnonzero(~usable):
+            reason = self._does_not_fit() if shard.given[index] else WITHOUT_VECTOR
+            self._reject(late_reject(ready.row(int(index)), reason))
+        texts, vectors = ready.texts(), shard.vectors
+        if not usable.all():
+            texts, vectors = texts.filter(usable), vectors[usable]
+        header = ShardHeader(
+            encoder=self._encoder.card,
+            dtype=self._layout.dtype,
+            number=ready.number,
+            rows=ready.rows,
+            rejected=ready.rows - len(vectors),
+            source_sha256=ready.source_sha256,
+            chunks=len(ready.chunks),
+            full=ready.full,
+        )
+        remove_manifest(self._layout.folder)  # what it says is about to become wrong
+        write_shard(shard_path(self._layout.folder, ready.number), header, texts, vectors)
+        self._encoded += len(vectors)
+        self._rejected += header.rejected
+        self._tokens += len(ready.tokens.ids)
+
+    def _does_not_fit(self) -> str:
+        return f"its vector does not fit {self._layout.dtype}: encode it as float32"
+
+    def _reject(self, reject: Reject) -> None:
+        if self._on_reject is not None:
+            self._on_reject(reject)
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            shards=self._shards,
+            passages=self._encoded + self._found,
+            rejected=self._rejected,
+            fingerprint=self._encoder.card.fingerprint,
+            dtype=self._layout.dtype,
+        )
+
+
+def _awaited(shard: Future[_Encoded] | Found) -> _Encoded | Found:
+    return shard if isinstance(shard, Found) else shard.result()

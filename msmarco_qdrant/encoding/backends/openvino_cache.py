@@ -1,0 +1,96 @@
+"""What OpenVINO compiled of a model, kept for the next start.
+
+A file has a name made of all that it depends on, and holds its own checksum: one that was cut
+short, or that another processor or version made, is not taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from msmarco_qdrant.errors import OutputError
+from msmarco_qdrant.runtime.atomic_file import replacing
+
+_log = logging.getLogger(__name__)
+
+_FILE_VERSION = 1
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/msmarco-qdrant/openvino`, or under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(base) / "msmarco-qdrant" / "openvino"
+
+
+class KeptModel:
+    """The file of one compiled model: a line with its checksum, then what OpenVINO exports.
+
+    Args:
+        folder: The cache; it is made when something is kept.
+        fingerprint: The model's.
+        precision: What it computes in.
+        core: OpenVINO's core.
+        config: What it is compiled with.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(
+        self, folder: Path, fingerprint: str, precision: str, core: Any, config: Mapping[str, Any]
+    ) -> None:
+        self._core = core
+        self._config = config
+        # What is compiled fits one kind of processor, and comes from these packages.
+        parts = {
+            "file": _FILE_VERSION,
+            "model": fingerprint,
+            "config": dict(config),
+            "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
+            "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+            **{name: version(name) for name in ("openvino", "torch", "transformers")},
+            "precision": precision,
+        }
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        self.path = folder / f"{digest[:32]}-{precision}.compiled"
+
+    def compiled(self) -> Any | None:
+        """What was kept; None if nothing was, or nothing that can be used."""
+        try:
+            with self.path.open("rb") as file:
+                checksum, exported = file.readline(), file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            _log.warning("cannot read %s: %s; converting the model anew", self.path, exc.strerror)
+            return None
+        if checksum != _checksum(exported):
+            _log.warning("%s is damaged; converting the model anew", self.path)
+            return None
+        try:
+            return self._core.import_model(exported, "CPU", self._config)
+        except RuntimeError as exc:
+            _log.warning("OpenVINO does not take %s: %s; converting anew", self.path, exc)
+            return None
+
+    def keep(self, compiled: Any) -> None:
+        """Write it; where that cannot be done, the next start converts again."""
+        exported = compiled.export_model().getbuffer()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as file:
+                file.write(_checksum(exported))
+                file.write(exported)
+        except (OSError, OutputError) as exc:
+            _log.warning("the compiled model is not kept, the next start converts again: %s", exc)
+
+
+def _checksum(exported: bytes | memoryview) -> bytes:
+    return hashlib.sha256(exported).hexdigest().encode() + b"\n"

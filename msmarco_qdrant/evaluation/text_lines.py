@@ -1,0 +1,47 @@
+"""Lines of the text files that an evaluation reads, gzip or not, each with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.sources.lines import open_maybe_gzip, peekable, read_lines
+
+_MAX_LINE_BYTES = 1 << 16
+_COLUMN = re.compile(r"[^ \t\r\f\v]+")
+
+
+def text_lines(source: str | PathLike[str]) -> Iterator[tuple[str, str]]:
+    """Yield each line that is not blank with its place, ``file:number``.
+
+    Raises:
+        SourceError: For a file that cannot be read, or a line that is not UTF-8 or too long.
+    """
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            for line in read_lines(open_maybe_gzip(peekable(file)), _MAX_LINE_BYTES):
+                place = f"{path}:{line.number}"
+                if line.problem:
+                    raise SourceError(f"{place}: {line.problem}")
+                if line.data.strip():
+                    yield place, _decoded(line.data, place)
+    except FileNotFoundError as exc:
+        raise SourceError(f"no such file: {path} (seen from {Path.cwd()})") from exc
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror or exc}") from exc
+
+
+def _decoded(data: bytes, place: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise SourceError(f"{place}: not UTF-8 at byte {exc.start + 1} of the line") from exc
+
+
+def columns(line: str) -> list[str]:
+    """What stands between ASCII white space, as TREC's tools split: a pid may hold any other."""
+    return _COLUMN.findall(line)

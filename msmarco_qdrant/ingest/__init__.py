@@ -1,0 +1,1 @@
+"""Passages from a source into a collection."""

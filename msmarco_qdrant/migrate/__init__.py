@@ -1,0 +1,1 @@
+"""The migration engine and the operations that a migration file can use."""

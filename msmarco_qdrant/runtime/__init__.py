@@ -1,0 +1,1 @@
+"""Concurrency and file primitives without knowledge of passages."""

@@ -1,0 +1,1 @@
+"""The spool: a directory of accepted batches that survives a crash."""

@@ -1,0 +1,1 @@
+"""Files and streams to passages, queries and vectors."""

@@ -1,0 +1,138 @@
+"""Rows of a Parquet file, read and written. The one adapter to pyarrow, the extra `parquet`.
+
+What is written has the columns `pid`, `text` and `meta`, all strings: the meta of different rows
+have fields of different types, which no struct of Parquet can hold, so each is JSON text.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from msmarco_qdrant.core.records import Passage, Reject
+from msmarco_qdrant.errors import MissingExtraError, OutputError, SourceError
+from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
+from msmarco_qdrant.sources.rows import RowError, json_object, not_utf8, parse_fields
+
+_BATCH_ROWS = 4096
+# A row group is held in memory; of real passages 16,384 are 6 million characters.
+_GROUP_ROWS = 16_384
+_GROUP_CHARACTERS = 16_000_000
+
+
+# ---- reading -------------------------------------------------------------------------------
+
+
+def open_parquet(source: str, raw: io.BufferedReader) -> Any:
+    check_extra(f"reading Parquet ({source})")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(raw)
+    except (pa.ArrowException, OSError) as exc:
+        raise SourceError(f"{source} cannot be read as Parquet: {exc}") from exc
+
+
+def check_extra(feature: str) -> None:
+    """Raise `MissingExtraError` for a feature where pyarrow is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401  # only whether it is there
+    except ImportError as exc:
+        raise MissingExtraError(feature, "parquet") from exc
+
+
+def parquet_rows(source: str, raw: io.BufferedReader) -> Iterator[Passage | Reject]:
+    file = open_parquet(source, raw)
+    import pyarrow as pa
+
+    try:
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for fields in _python_rows(batch):
+                number += 1
+                yield _row(source, number, fields)
+    except pa.ArrowException as exc:
+        raise SourceError(f"{source} cannot be read as Parquet: {exc}") from exc
+
+
+def _python_rows(batch: Any) -> list[dict[str, Any] | Exception]:
+    """A batch's rows; for one with a value that Python cannot hold, what was raised."""
+    try:
+        rows: list[dict[str, Any] | Exception] = batch.to_pylist()
+    except (ValueError, OverflowError) as exc:  # not UTF-8, nanoseconds, a year after 9999
+        if batch.num_rows == 1:
+            return [exc]
+        rows = [row for n in range(batch.num_rows) for row in _python_rows(batch.slice(n, 1))]
+    return rows
+
+
+def _row(source: str, number: int, fields: dict[str, Any] | Exception) -> Passage | Reject:
+    if isinstance(fields, UnicodeDecodeError):
+        found = fields.object
+        return Reject(source, number, not_utf8(fields), found[:RAW_BYTES_KEPT], len(found))
+    if isinstance(fields, Exception):
+        return Reject(source, number, f"a value cannot be read: {fields}", b"", 0)
+    present = {name: _plain(value) for name, value in fields.items() if value is not None}
+    try:
+        if isinstance(meta_text := present.get("meta"), str):
+            present["meta"] = _meta(meta_text)
+        pid, text, meta = parse_fields(present)
+    except RowError as exc:
+        raw = json.dumps(fields, default=repr).encode("utf-8", "replace")
+        return Reject(source, number, str(exc), raw[:RAW_BYTES_KEPT], len(raw))
+    return Passage(pid, text, meta, source, number)
+
+
+def _meta(text: str) -> dict[str, Any]:
+    try:
+        return json_object(text)
+    except RowError as exc:
+        raise RowError(f"'meta' is a string, expected a JSON object in it: {exc}") from exc
+
+
+def _plain(value: object) -> object:
+    """Dates as ISO 8601, as a Qdrant datetime index wants them; anything else as it is."""
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+# ---- writing -------------------------------------------------------------------------------
+
+
+def write_parquet(passages: Iterable[Passage], file: BinaryIO) -> None:
+    """Write passages in bounded memory, a row group at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema({"pid": pa.string(), "text": pa.string(), "meta": pa.string()})
+    try:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as writer:
+            for group in _groups(passages):
+                rows = [(p.pid, p.text, json.dumps(p.meta, ensure_ascii=False)) for p in group]
+                columns = [list(column) for column in zip(*rows, strict=True)]
+                writer.write_table(pa.table(columns, schema=schema))
+    except pa.ArrowException as exc:
+        raise OutputError(f"the passages cannot be written as Parquet: {exc}") from exc
+
+
+def _groups(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
+    """Cut by count and by characters of text."""
+    group: list[Passage] = []
+    characters = 0
+    for passage in passages:
+        group.append(passage)
+        characters += len(passage.text)
+        if len(group) >= _GROUP_ROWS or characters >= _GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group

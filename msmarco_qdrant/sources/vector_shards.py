@@ -1,0 +1,214 @@
+"""A folder of vectors that were made before, as a source of an ingest that loads no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msmarco_qdrant.core.records import (
+    EncodedPassage,
+    EncoderCard,
+    Passage,
+    Reject,
+    Similarity,
+    meta_digest,
+    text_digest,
+)
+from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
+from msmarco_qdrant.sources.parquet import check_extra
+from msmarco_qdrant.sources.rows import RowError, checked, json_object
+from msmarco_qdrant.sources.shard_file import (
+    MANIFEST,
+    Footer,
+    Manifest,
+    ShardRows,
+    read_footer,
+    read_manifest,
+    read_rows,
+    shard_path,
+    shard_paths,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class VectorShards:
+    """The passages and vectors of a folder that `msmarco-qdrant encode` made.
+
+    It can be iterated more than once. One row group of one file is in memory at a time.
+
+    Args:
+        folder: The folder.
+
+    Attributes:
+        folder: The same.
+        encoder: What made the vectors.
+        paths: The files, in order.
+        size: Rows in all of them.
+
+    Raises:
+        SourceError: On construction, for a folder that is no such folder, is not complete, or
+            whose files do not belong together.
+        MissingExtraError: Without the extra `parquet`.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = Path(folder)
+        check_extra(f"reading vectors ({self.folder})")
+        manifest = _complete(self.folder)
+        self.paths: Sequence[Path] = _all_there(self.folder, manifest)
+        footers = [read_footer(path) for path in self.paths]
+        self.encoder: EncoderCard = footers[0].header.encoder
+        self.size: int = manifest.passages
+        self._position = 0
+        for number, footer in enumerate(footers):
+            _check_belongs(self.paths[number], footer, number, manifest, self.encoder)
+        found = sum(footer.passages for footer in footers)
+        if found != manifest.passages:
+            raise SourceError(
+                f"{self.folder} holds {found:,} passages, its {MANIFEST} tells of "
+                f"{manifest.passages:,}: a shard of another encoding lies among them; encode again "
+                "into another folder"
+            )
+
+    @property
+    def position(self) -> int:
+        """Rows consumed so far."""
+        return self._position
+
+    def __iter__(self) -> Iterator[EncodedPassage | Reject]:
+        """Yield every row in order, as a passage with its vector or as a reject.
+
+        Raises:
+            SourceError: If a file cannot be read, or its checksums tell that it has changed.
+        """
+        self._position = 0
+        for path in self.paths:
+            line = 0
+            for rows in read_rows(path):
+                vectors, usable = _usable(rows.vectors, self.encoder.similarity)
+                for index in range(len(vectors)):
+                    line += 1
+                    self._position += 1
+                    yield _row(path, line, rows, index, vectors[index] if usable[index] else None)
+
+
+# ---- the folder ----------------------------------------------------------------------------
+
+
+def _complete(folder: Path) -> Manifest:
+    """The folder's manifest, without which it is not complete."""
+    if not folder.is_dir():
+        raise SourceError(
+            f"{folder} is no directory; expected is the DIR that `msmarco-qdrant encode SOURCE "
+            "--out DIR` made"
+        )
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return manifest
+    if begun := len(shard_paths(folder)):
+        raise SourceError(
+            f"{folder} is not complete: {begun} shards, but no {MANIFEST}; run the same "
+            "`msmarco-qdrant encode` command again to finish it"
+        )
+    raise SourceError(
+        f"{folder} holds no vectors; expected is the DIR that `msmarco-qdrant encode SOURCE "
+        "--out DIR` made"
+    )
+
+
+def _all_there(folder: Path, manifest: Manifest) -> list[Path]:
+    """The shards that the manifest tells of, neither more nor fewer."""
+    expected = [shard_path(folder, number) for number in range(manifest.shards)]
+    found = shard_paths(folder)
+    if missing := sorted(set(expected) - set(found)):
+        raise SourceError(
+            f"{missing[0]} is missing: {folder / MANIFEST} tells of {manifest.shards} shards, "
+            f"{len(missing)} of them are not there; run the same `msmarco-qdrant encode` command "
+            "again, which makes them anew"
+        )
+    if more := sorted(set(found) - set(expected)):
+        raise SourceError(
+            f"{more[0]} is one too many: {folder / MANIFEST} tells of {manifest.shards} shards, "
+            f"found are {len(found)} files; move away what does not belong to them"
+        )
+    if not expected:
+        raise SourceError(f"{folder} holds no shard: its source held no row")
+    return expected
+
+
+def _check_belongs(
+    path: Path, footer: Footer, number: int, manifest: Manifest, encoder: EncoderCard
+) -> None:
+    """Refuse a shard of another encoding, naming what differs."""
+    header = footer.header
+    for what, found, expected in (
+        ("number", header.number, number),
+        ("fingerprint", header.encoder.fingerprint, manifest.fingerprint),
+        ("dtype", header.dtype, manifest.dtype),
+        ("dimension", footer.dimension, encoder.dimension),
+        ("similarity", header.encoder.similarity, encoder.similarity),
+    ):
+        if found != expected:
+            raise SourceError(
+                f"{path} does not belong to the others: its {what} is {found}, expected "
+                f"{expected}; put back the file that was there, or encode again into another folder"
+            )
+
+
+# ---- rows ----------------------------------------------------------------------------------
+
+
+def _usable(
+    vectors: NDArray[np.float32], similarity: Similarity
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Vectors as the encoder gave them, and which of them are finite and not zero.
+
+    Rounding to float16 changes a length by up to 5e-4, so those of cosine get unit length again.
+    The lengths are computed in float64, where no square of a float32 overflows.
+    """
+    import numpy as np
+
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    usable = np.isfinite(lengths) & (lengths > 0)
+    if similarity == "cosine":
+        factors = np.where(usable, lengths, 1.0)[:, None]
+        vectors = np.divide(vectors, factors, dtype=np.float64).astype(np.float32)
+    return vectors, usable
+
+
+def _row(
+    path: Path, line: int, rows: ShardRows, index: int, vector: NDArray[np.float32] | None
+) -> EncodedPassage | Reject:
+    fields = {name: column[index] for name, column in rows.columns.items()}
+    try:
+        meta = json_object(fields["meta"])
+        passage = checked(Passage(fields["pid"], fields["text"], meta, str(path), line))
+        _check_digest("text", fields, text_digest(passage.text))
+        _check_digest("meta", fields, meta_digest(passage.meta))
+    except RowError as exc:
+        return _reject(path, line, fields, str(exc))
+    if vector is None:
+        return _reject(path, line, fields, "its vector is zero or not finite")
+    return EncodedPassage(passage, vector)
+
+
+def _check_digest(what: str, fields: dict[str, str], found: str) -> None:
+    kept = fields[f"{what}_digest"]
+    if found != kept:
+        raise RowError(
+            f"its {what} has changed since it was encoded: its digest is {found}, beside it "
+            f"stands {kept}"
+        )
+
+
+def _reject(path: Path, line: int, fields: dict[str, str], reason: str) -> Reject:
+    kept = {name: fields[name] for name in ("pid", "text", "meta")}
+    raw = json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace")
+    return Reject(str(path), line, reason, raw[:RAW_BYTES_KEPT], len(raw))

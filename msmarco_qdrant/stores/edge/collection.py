@@ -1,0 +1,318 @@
+"""One physical collection of Qdrant Edge: a shard in this process. The adapter to the engine.
+
+Edge raises bare `Exception`s, or panics; `faults` tells what their messages mean. Its calls hold
+Python's lock and its handle must not be closed under a running query, so each collection has one
+lock; two threads that queried side by side took as long as one after the other. It goes to who
+waits longest, or a thread that queries on and on would keep others waiting for seconds. Who writes
+holds another one before it, so that while an index is built the writers wait, and those who read do
+not.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
+from msmarco_qdrant.runtime.fair_lock import Turns
+from msmarco_qdrant.stores.edge import index_build
+from msmarco_qdrant.stores.edge.convert import (
+    payload_index,
+    payload_schema,
+    query_request,
+    shard_config,
+    spec_of,
+)
+from msmarco_qdrant.stores.edge.index_build import check_room
+from msmarco_qdrant.stores.error_mapping import mapped
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR, page_size, seq_bound
+
+if TYPE_CHECKING:
+    import qdrant_edge
+
+_CONFIG_FILE = "edge_config.json"
+_PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported from nowhere
+
+
+class EdgeCollection:
+    """One shard of Edge; see `Collection` for what its methods promise."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self._path = path
+        self._lock_fd = lock_fd
+        self._writing, self._lock = threading.RLock(), Turns()  # always in this order
+        self._left_to_parent = self._closed = False
+        self._shard: qdrant_edge.EdgeShard | None = self._load()
+
+    def info(self) -> CollectionInfo:
+        """Counts and index state."""
+        with self.using("reading its state") as shard:
+            info = shard.info()
+            # Without its index the creation was interrupted: nothing was written.
+            last_seq = _last_seq(shard) if "seq" in info.payload_schema else 0
+            config = self.config()
+        indexes = {
+            field: payload_index(index.data_type) for field, index in info.payload_schema.items()
+        }
+        return CollectionInfo(
+            name=self._path.name,
+            points=info.points_count,
+            indexed=info.indexed_vectors_count,
+            segments=info.segments_count,
+            state="ready",  # it indexes when it is asked to, and answers when it is done
+            last_seq=last_seq,
+            spec=spec_of(config, indexes),
+        )
+
+    def upsert(self, batch: PointBatch) -> None:
+        """Write points."""
+        import qdrant_edge
+
+        with self.changing("writing points") as shard:
+            shard.update(qdrant_edge.UpdateOperation.upsert_points(edge_points(batch)))
+
+    def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
+        """Replace payloads and leave vectors."""
+        import qdrant_edge
+
+        with self.changing("writing payloads") as shard:
+            for point, payload in zip(ids, payloads, strict=True):
+                shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point], payload))
+
+    def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist."""
+        with self.using("reading points") as shard:
+            records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
+        return {native_id(record.id): record.payload or {} for record in records}
+
+    def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch."""
+        import qdrant_edge
+
+        with self.using("searching") as shard:
+            requests = [query_request(query) for query in queries]
+            answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
+        return [
+            [ScoredPoint(native_id(p.id), p.score, p.payload or {}) for p in points]
+            for points in answers
+        ]
+
+    def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
+        """Remove points, if they are not newer."""
+        import qdrant_edge
+
+        old = qdrant_edge.RangeFloat(lte=seq_bound(up_to_seq))
+        chosen = qdrant_edge.Filter(
+            must=[
+                qdrant_edge.HasIdCondition({*ids}),
+                qdrant_edge.FieldCondition(key="seq", range=old),
+            ]
+        )
+        with self.changing("removing points") as shard:
+            shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
+
+    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+        """Every point's id and payload fields."""
+        import qdrant_edge
+
+        offset: Any = None
+        while True:
+            request = qdrant_edge.ScrollRequest(
+                limit=page_size(fields), offset=offset, with_payload=list(fields)
+            )
+            with self.using("reading points") as shard:
+                records, offset = shard.scroll(request)
+            for record in records:
+                yield native_id(record.id), record.payload or {}
+            if offset is None:
+                return
+
+    def flush(self) -> None:
+        """Sync everything written so far."""
+        with self._writing, self.using("flushing") as shard:
+            shard.flush()
+
+    def optimize(self) -> None:
+        """Build the indexes beside what is searched, in a child process, and exchange them for it.
+
+        Other threads may read meanwhile, and wait only while the new segments are loaded; those
+        that write wait until the end.
+        """
+        with self._writing:
+            with self.using("flushing") as shard:
+                shard.flush()
+            try:
+                index_build.build(self._path, self._lock_fd)
+                self._exchange()
+            finally:
+                index_build.tidy(self._path)
+
+    def close(self) -> None:
+        """Close the shard; the store calls this."""
+        with self._writing, self._lock, _edge_errors(self._path, "closing"):
+            self._closed = True
+            if self._shard is not None:
+                self._shard.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: refuse every use from now on."""
+        # Another thread of the parent may have held them.
+        self._writing, self._lock = threading.RLock(), Turns()
+        self._left_to_parent = True
+
+    @property
+    def path(self) -> Path:
+        """The shard's directory."""
+        return self._path
+
+    def config(self) -> dict[str, Any]:
+        """What Edge 0.9 keeps in `edge_config.json`; it has no call that tells it."""
+        config: dict[str, Any] = json.loads((self._path / _CONFIG_FILE).read_text("utf-8"))
+        return config
+
+    def reload(self, config: qdrant_edge.EdgeConfig) -> None:
+        """Load the shard with other settings, which it then keeps; nothing is built anew yet."""
+        import qdrant_edge
+
+        with self.changing("changing its settings") as shard:
+            shard.flush()
+            self._unload(shard)
+            qdrant_edge.EdgeShard.load(str(self._path), config).close()
+            self._shard = self._load()
+
+    @contextmanager
+    def using(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+        """The shard, for one call at a time, with its errors as ours."""
+        if self._left_to_parent:
+            raise after_fork(str(self._path))
+        with self._lock, _edge_errors(self._path, action):
+            if self._closed:
+                raise StoreError(
+                    f"{action} in {self._path} failed: the collection was dropped, or its store "
+                    "was closed; open it again"
+                )
+            if self._shard is None:  # it could not be loaded when it was to be
+                self._shard = self._load()
+            yield self._shard
+
+    @contextmanager
+    def changing(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+        """The same for a call that writes: it waits while an index is built, and needs room."""
+        if self._left_to_parent:
+            raise after_fork(str(self._path))
+        with self._writing, self.using(action) as shard:
+            check_room(self._path, action)
+            yield shard
+
+    def _exchange(self) -> None:
+        """Load what was built in place of what is loaded.
+
+        If anything fails, who comes next loads again what was there.
+        """
+        with self.using("putting the index in place") as replaced:
+            self._unload(replaced)
+            index_build.exchange(self._path)
+            shard = self._opened()
+            try:
+                index_build.settle(self._path)
+            except BaseException:
+                shard.close()
+                raise
+            self._shard = shard
+
+    def _unload(self, shard: qdrant_edge.EdgeShard) -> None:
+        """Close the shard; whatever happens then, who comes next loads what is there."""
+        self._shard = None
+        try:
+            shard.close()
+        finally:
+            shard.close()  # twice is no error; what is left open could not be loaded again
+
+    def _load(self) -> qdrant_edge.EdgeShard:
+        with _edge_errors(self._path, "loading"):
+            index_build.recover(self._path)  # nobody else holds the store's lock
+            return self._opened()
+
+    def _opened(self) -> qdrant_edge.EdgeShard:
+        import qdrant_edge
+
+        with _edge_errors(self._path, "loading"):
+            return qdrant_edge.EdgeShard.load(str(self._path))
+
+
+def create_shard(path: Path, spec: CollectionSpec) -> None:
+    """Make an empty shard with its payload indexes in an empty directory."""
+    import qdrant_edge
+
+    with _edge_errors(path, "creating the collection"):
+        check_room(path, "creating the collection")
+        shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec))
+        for field, kind in spec.payload_indexes.items():
+            schema = payload_schema(kind)
+            shard.update(qdrant_edge.UpdateOperation.create_field_index(field, schema))
+        shard.flush()
+        shard.close()
+
+
+def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
+    """The highest `seq` in use, from its index."""
+    import qdrant_edge
+
+    order = qdrant_edge.OrderBy("seq", qdrant_edge.Direction.Desc)
+    records, _ = shard.scroll(
+        qdrant_edge.ScrollRequest(limit=1, order_by=order, with_payload=["seq"])
+    )
+    return int(records[0].payload["seq"]) if records and records[0].payload else 0
+
+
+def edge_points(batch: PointBatch) -> list[qdrant_edge.Point]:
+    """A batch as Edge takes it."""
+    import qdrant_edge
+
+    return [
+        qdrant_edge.Point(
+            id=point,
+            vector={
+                batch.using: vector,
+                SPARSE_VECTOR: qdrant_edge.SparseVector(sparse.indices, sparse.values),
+            },
+            payload=payload,
+        )
+        for point, vector, sparse, payload in zip(
+            batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
+        )
+    ]
+
+
+def native_id(point: Any) -> PointId:
+    """A point id as Edge gives it: an int or a UUID, where its stubs also allow a string."""
+    native: PointId = point
+    return native
+
+
+@contextmanager
+def _edge_errors(path: Path, action: str) -> Iterator[None]:
+    try:
+        yield
+    except MsmarcoQdrantError:
+        raise
+    except BaseException as exc:
+        if isinstance(exc, Exception) or type(exc).__name__ == _PANIC:
+            raise mapped(exc, action, str(path)) from exc
+        raise
+
+
+def after_fork(place: str) -> StoreError:
+    """The error for using in a forked child what its parent opened."""
+    return StoreError(
+        f"{place} was opened before this process was forked and stays the parent's: open it in "
+        "one process only, after forking"
+    )

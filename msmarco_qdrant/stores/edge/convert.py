@@ -1,0 +1,186 @@
+"""Our plans and queries in the words of Qdrant Edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.core.records import (
+    CollectionSpec,
+    HnswSettings,
+    PayloadIndex,
+    Quantisation,
+    SettingsChange,
+    Similarity,
+    SparseVector,
+    StorageSettings,
+)
+from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.stores.base import altered
+from msmarco_qdrant.stores.edge.filters import edge_filter
+from msmarco_qdrant.stores.filters import point_filter
+
+if TYPE_CHECKING:
+    import qdrant_edge
+
+# Edge's own default: below so many kilobytes of vectors a filtered search scans.
+_FULL_SCAN_THRESHOLD_KB = 10_000
+
+
+def shard_config(
+    spec: CollectionSpec, optimizers: Mapping[str, Any] | None = None
+) -> qdrant_edge.EdgeConfig:
+    """The engine's configuration of a physical collection.
+
+    Args:
+        spec: What it is made of.
+        optimizers: Of its optimizers, what differs from the engine's defaults.
+    """
+    import qdrant_edge
+
+    dense = qdrant_edge.EdgeVectorParams(
+        size=spec.dimension,
+        distance=_distance(spec.similarity),
+        memory=qdrant_edge.Memory.Cold if spec.storage.on_disk else qdrant_edge.Memory.Cached,
+        quantization_config=_quantisation(spec.storage),
+    )
+    return qdrant_edge.EdgeConfig(
+        vectors={spec.dense: dense},
+        sparse_vectors={
+            spec.sparse: qdrant_edge.EdgeSparseVectorParams(modifier=qdrant_edge.Modifier.Idf)
+        },
+        hnsw_config=qdrant_edge.HnswIndexConfig(
+            m=spec.hnsw.m,
+            ef_construct=spec.hnsw.ef_construct,
+            full_scan_threshold=_FULL_SCAN_THRESHOLD_KB,
+        ),
+        optimizers=qdrant_edge.EdgeOptimizersConfig(**optimizers) if optimizers else None,
+    )
+
+
+def altered_config(config: Mapping[str, Any], change: SettingsChange) -> qdrant_edge.EdgeConfig:
+    """A shard's configuration with other settings.
+
+    Args:
+        config: What it has in `edge_config.json`.
+        change: What shall differ.
+    """
+    spec = altered(spec_of(config, {}), change)
+    thresholds = {
+        "indexing_threshold": change.indexing_threshold_kb,
+        "max_segment_size": change.max_segment_size_kb,
+    }
+    given = {name: value for name, value in thresholds.items() if value is not None}
+    return shard_config(spec, {**(config.get("optimizers") or {}), **given})
+
+
+def spec_of(config: Mapping[str, Any], indexes: Mapping[str, PayloadIndex]) -> CollectionSpec:
+    """What a shard was made of.
+
+    Args:
+        config: What Edge 0.9 keeps in `edge_config.json`; it has no call that tells it.
+        indexes: The payload fields that are indexed.
+    """
+    (dense, vector), (sparse,) = next(iter(config["vectors"].items())), config["sparse_vectors"]
+    hnsw = config["hnsw_config"]
+    similarities: dict[str, Similarity] = {"Cosine": "cosine", "Dot": "dot"}
+    return CollectionSpec(
+        dense=dense,
+        dimension=vector["size"],
+        similarity=similarities[vector["distance"]],
+        sparse=sparse,
+        hnsw=HnswSettings(hnsw["m"], hnsw["ef_construct"]),
+        payload_indexes=indexes,
+        storage=StorageSettings(
+            on_disk=vector.get("memory") == "cold",
+            quantisation=_quantised(vector.get("quantization_config")),
+        ),
+    )
+
+
+def _quantisation(
+    storage: StorageSettings,
+) -> qdrant_edge.ScalarQuantizationConfig | qdrant_edge.TurboQuantQuantizationConfig | None:
+    import qdrant_edge
+
+    if storage.quantisation == "none":
+        return None
+    pinned = qdrant_edge.Memory.Pinned  # or the vectors on disk would be slow to search in
+    if storage.quantisation == "turbo4":
+        bits = qdrant_edge.TurboQuantBitSize.Bits4
+        return qdrant_edge.TurboQuantQuantizationConfig(bits=bits, memory=pinned)
+    return qdrant_edge.ScalarQuantizationConfig(qdrant_edge.ScalarType.Int8, memory=pinned)
+
+
+def _quantised(config: Mapping[str, Any] | None) -> Quantisation:
+    if not config:
+        return "none"
+    return "turbo4" if "turbo" in config else "int8"
+
+
+def _distance(similarity: Similarity) -> qdrant_edge.Distance:
+    import qdrant_edge
+
+    return {"cosine": qdrant_edge.Distance.Cosine, "dot": qdrant_edge.Distance.Dot}[similarity]
+
+
+def payload_index(schema: qdrant_edge.PayloadSchemaType) -> PayloadIndex:
+    """Our name for a kind of payload index."""
+    kinds: tuple[PayloadIndex, ...] = ("keyword", "integer", "float", "bool", "datetime")
+    return next(kind for kind in kinds if payload_schema(kind) == schema)
+
+
+def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
+    """The engine's name for a kind of payload index."""
+    from qdrant_edge import PayloadSchemaType
+
+    return {
+        "keyword": PayloadSchemaType.Keyword,
+        "integer": PayloadSchemaType.Integer,
+        "float": PayloadSchemaType.Float,
+        "bool": PayloadSchemaType.Bool,
+        "datetime": PayloadSchemaType.Datetime,
+    }[kind]
+
+
+def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
+    """A query as the engine takes it."""
+    import qdrant_edge
+
+    chosen = edge_filter(asked) if (asked := point_filter(query)) is not None else None
+    return qdrant_edge.QueryRequest(
+        limit=query.limit,
+        query=_nearest(query.nearest),
+        prefetches=[
+            qdrant_edge.Prefetch(
+                limit=query.depth, query=_nearest(one), filter=chosen, params=_params(query.effort)
+            )
+            for one in query.candidates
+        ],
+        with_payload=list(query.fields),
+        filter=chosen,
+        params=_params(SearchEffort(exact=True) if query.candidates else query.effort),
+    )
+
+
+def _nearest(nearest: Nearest) -> qdrant_edge.Query:
+    import qdrant_edge
+
+    vector: Any = nearest.vector  # NumPy rows are accepted
+    if isinstance(vector, SparseVector):
+        vector = qdrant_edge.SparseVector(vector.indices, vector.values)
+    return qdrant_edge.Query.Nearest(vector, using=nearest.using)
+
+
+def _params(effort: SearchEffort) -> qdrant_edge.SearchParams:
+    import qdrant_edge
+
+    return qdrant_edge.SearchParams(
+        hnsw_ef=effort.ef,
+        exact=effort.exact,
+        quantization=qdrant_edge.QuantizationSearchParams(
+            ignore=effort.exact or not effort.quantised,
+            rescore=effort.rescore,
+            oversampling=effort.oversampling,
+        ),
+    )

@@ -1,0 +1,239 @@
+"""The directory of an Edge store: what Qdrant Edge itself does not have.
+
+::
+
+    qdrant_data/
+      .lock                     held by the process that uses the directory
+      store.json                format, aliases, and each collection's metadata; replaced atomically
+      collections/NAME/         one shard of Qdrant Edge for each physical collection
+
+`store.json` names what exists: a directory under `collections/` that it does not name is what a
+crash left of a creation, and goes when that name is created again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msmarco_qdrant.errors import (
+    OutputError,
+    StoreCorruptError,
+    StoreInUseError,
+    StoreNotFoundError,
+    StoreUnavailableError,
+)
+from msmarco_qdrant.runtime.atomic_file import replacing_text, sync_directory
+
+FORMAT = 1
+_LOCK_FILE = ".lock"
+_CATALOG_FILE = "store.json"
+_COLLECTIONS = "collections"
+# A process that was killed leaves its indexing child for a few milliseconds; see edge_optimize.
+_LOCK_PATIENCE_S = 2.0
+_LOCK_POLL_S = 0.02
+
+
+class EdgeDirectory:
+    """A locked store directory and its catalogue. Not thread-safe: the engine above locks.
+
+    Args:
+        path: The directory.
+        create: Make it if it is missing or empty.
+
+    Raises:
+        StoreNotFoundError: If no store is there and `create` is off; nothing is made.
+        StoreInUseError: If another process holds it.
+        StoreUnavailableError: If it cannot be made or written.
+        StoreCorruptError: If something else is in it, or a store of another format.
+    """
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        self.path = path
+        if not create and not (path / _CATALOG_FILE).is_file():
+            raise StoreNotFoundError(
+                f"no store at {path}: ingest into it first, or pass the path of one with --store"
+            )
+        check_place(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.lock_fd = _locked(path)
+        except OSError as exc:
+            raise StoreUnavailableError(_unavailable(path, exc)) from exc
+        try:
+            self._catalog = self._read_or_start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Every alias and the physical collection it stands for."""
+        return dict(self._catalog["aliases"])
+
+    @property
+    def collections(self) -> Mapping[str, Any]:
+        """Every physical collection and the metadata kept with it (None before it has any)."""
+        return dict(self._catalog["collections"])
+
+    def shard_path(self, name: str) -> Path:
+        """Where a physical collection's shard lies."""
+        return self.path / _COLLECTIONS / name
+
+    def fresh_shard_path(self, name: str) -> Path:
+        """An empty place for a new shard; what a crash left there is removed."""
+        shard = self.shard_path(name)
+        if shard.exists():
+            shutil.rmtree(shard)
+        shard.mkdir(parents=True)
+        sync_directory(shard.parent)
+        return shard
+
+    def put_collection(self, name: str, metadata: Any) -> None:
+        """Record a physical collection with its metadata."""
+        collections = {**self._catalog["collections"], name: metadata}
+        self._replace({**self._catalog, "collections": collections})
+
+    def put_alias(self, alias: str, name: str) -> None:
+        """Record what an alias stands for."""
+        self._replace({**self._catalog, "aliases": {**self._catalog["aliases"], alias: name}})
+
+    def drop_collection(self, name: str) -> None:
+        """Forget a physical collection and its aliases, then remove its shard."""
+        aliases = {a: n for a, n in self._catalog["aliases"].items() if n != name}
+        collections = {n: m for n, m in self._catalog["collections"].items() if n != name}
+        self._replace({**self._catalog, "aliases": aliases, "collections": collections})
+        try:
+            shutil.rmtree(self.shard_path(name))
+        except OSError as exc:
+            raise StoreUnavailableError(_unavailable(self.path, exc)) from exc
+
+    def close(self) -> None:
+        """Give the directory back. Closing twice is no error."""
+        if self.lock_fd >= 0:
+            # Not by closing alone: a process forked meanwhile has the same lock open.
+            fcntl.flock(self.lock_fd, fcntl.LOCK_UN)
+            self.leave_to_parent()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the lock's descriptor without giving the lock back."""
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
+    def _read_or_start(self) -> dict[str, Any]:
+        path = self.path / _CATALOG_FILE
+        if not path.exists():
+            self._replace({"format": FORMAT, "aliases": {}, "collections": {}})
+            return self._catalog
+        try:
+            catalog = json.loads(path.read_text("utf-8"))
+            found = catalog["format"]
+            if found == FORMAT:
+                return {key: catalog[key] for key in ("format", "aliases", "collections")}
+        except (ValueError, KeyError, TypeError) as exc:
+            raise StoreCorruptError(
+                f"{path} is damaged: {exc!r}; restore it from a backup"
+            ) from exc
+        raise StoreCorruptError(
+            f"{path} has format {found}, this version reads format {FORMAT}: "
+            "use the version of msmarco-qdrant that wrote it"
+        )
+
+    def _replace(self, catalog: dict[str, Any]) -> None:
+        """Replace the catalogue so that a crash leaves the old one or the new one, whole."""
+        path = self.path / _CATALOG_FILE
+        try:
+            with replacing_text(path) as file:
+                json.dump(catalog, file, indent=1, ensure_ascii=False)
+        except OutputError as exc:
+            raise StoreUnavailableError(f"{exc}: it is part of the store") from exc
+        self._catalog = catalog
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place where a store cannot be, without touching it.
+
+    Raises:
+        StoreUnavailableError: If it cannot be made or written.
+        StoreCorruptError: If it is a directory of something else.
+    """
+    try:
+        names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    except OSError as exc:
+        raise StoreUnavailableError(_unavailable(path, exc)) from exc
+    # What a crash between making the directory and its catalogue can have left is no stranger.
+    strangers = [name for name in names if not _is_ours(name)]
+    if strangers and _CATALOG_FILE not in names:
+        raise StoreCorruptError(
+            f"{path} is no store of msmarco-qdrant and not empty (it holds {strangers[0]}): "
+            "pass an empty or a new directory"
+        )
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise StoreUnavailableError(_unavailable(path, NotADirectoryError(f"{nearest} is a file")))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise StoreUnavailableError(_unavailable(path, PermissionError(f"{nearest} is read-only")))
+
+
+def _is_ours(name: str) -> bool:
+    unfinished = name.startswith(f".{_CATALOG_FILE}.") and name.endswith(".tmp")
+    return unfinished or name in (_LOCK_FILE, _CATALOG_FILE)
+
+
+def _locked(path: Path) -> int:
+    """Open and lock the lock file, and leave word of who holds it."""
+    fd = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _wait_for_lock(path, fd)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(holder).encode(), 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _wait_for_lock(path: Path, fd: int) -> None:
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    # Nothing wakes a waiter when a lock is given up, but for a blocking flock, which has no time
+    # limit: hence the polling, for as long as a killed process's child needs to follow it.
+    tries = Retrying(
+        retry=retry_if_exception_type(BlockingIOError),
+        stop=stop_after_delay(_LOCK_PATIENCE_S),
+        wait=wait_fixed(_LOCK_POLL_S),
+        reraise=True,
+    )
+    try:
+        tries(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise StoreInUseError(_in_use(path, fd)) from exc
+
+
+def _in_use(path: Path, fd: int) -> str:
+    who = "another process"
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # it is only a courtesy
+        holder = json.loads(os.pread(fd, 4096, 0))
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    return (
+        f"the store {path} is in use by {who}: wait for it to end, or share the passages between "
+        "processes with a Qdrant server"
+    )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _unavailable(path: Path, exc: OSError) -> str:
+    return f"cannot use {path} as a store: {exc.strerror or exc}; pass a directory you may write"

@@ -1,0 +1,140 @@
+"""Qdrant Edge: Qdrant's own engine in this process, in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
+from msmarco_qdrant.errors import SchemaError, StoreError
+from msmarco_qdrant.stores.base import Capabilities
+from msmarco_qdrant.stores.edge.admin import EdgeAlterable
+from msmarco_qdrant.stores.edge.collection import EdgeCollection, after_fork, create_shard
+from msmarco_qdrant.stores.edge.directory import EdgeDirectory
+from msmarco_qdrant.stores.edge.registry import ENGINES, Engine
+from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
+from msmarco_qdrant.stores.migration_locks import MigrationLocks
+from msmarco_qdrant.stores.names import unknown_collection
+
+_CAPABILITIES = Capabilities(
+    engine="Edge", ann=True, payload_indexes=True, quantisation=True, multi_process=False
+)
+
+
+class EdgeStore:
+    """A handle on a store directory; `EdgeStore.open` gives it, `close` gives it back.
+
+    Handles on one directory share one engine, which closes with the last of them.
+    """
+
+    def __init__(self, engine: Engine, dsn: str) -> None:
+        self._engine = engine
+        self._dsn = dsn
+        self._closed = False
+
+    @classmethod
+    def open(cls, dsn: str, *, create: bool) -> EdgeStore:
+        """Open a directory; see `open_store` for what is raised."""
+        return cls(ENGINES.acquire(Path(dsn), create=create), dsn)
+
+    @property
+    def dsn(self) -> str:
+        """The path it was opened by."""
+        return self._dsn
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What Edge can do."""
+        return _CAPABILITIES
+
+    @property
+    def locks(self) -> MigrationLocks:
+        """The locks of whoever migrates, among the threads of this process."""
+        return self._engine.locks
+
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+        """Create an empty physical collection; see `Store`."""
+        with self._directory() as directory:
+            if name in directory.aliases.values():
+                raise SchemaError(f"a collection '{name}' exists already in {self._dsn}")
+            self._engine.forget(name)
+            create_shard(directory.fresh_shard_path(name), spec)
+            directory.put_collection(name, None)
+
+    def drop_collection(self, name: str) -> None:
+        """Remove a physical collection and its aliases; see `Store`."""
+        with self._directory() as directory:
+            if name not in directory.collections:
+                raise unknown_collection(name, directory.aliases, self._dsn)
+            self._engine.forget(name)
+            directory.drop_collection(name)
+
+    def collection(self, name: str) -> EdgeCollection:
+        """The collection behind a name; see `Store`."""
+        with self._directory() as directory:
+            physical = self._resolve(directory, name)
+            return self._engine.collection(physical)
+
+    def alterable(self, name: str) -> EdgeAlterable:
+        """The collection behind a name, to be changed; see `Alterable`."""
+        return EdgeAlterable(self.collection(name))
+
+    def metadata(self, name: str) -> CollectionMetadata:
+        """What was kept with a collection; see `Store`."""
+        with self._directory() as directory:
+            physical = self._resolve(directory, name)
+            return metadata_from_json(directory.collections[physical], physical)
+
+    def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
+        """Keep metadata with a collection; see `Store`."""
+        with self._directory() as directory:
+            directory.put_collection(self._resolve(directory, name), metadata_to_json(metadata))
+
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while a collection is looked for and made; see `Store`."""
+        return self._engine.lock
+
+    def aliases(self) -> Mapping[str, str]:
+        """Every alias and its physical collection."""
+        with self._directory() as directory:
+            return directory.aliases
+
+    def physical_names(self) -> Sequence[str]:
+        """Every physical collection."""
+        with self._directory() as directory:
+            return sorted(directory.collections)
+
+    def set_alias(self, alias: str, name: str) -> None:
+        """Let an alias stand for a physical collection; see `Store`."""
+        with self._directory() as directory:
+            if name not in directory.collections:
+                raise unknown_collection(name, directory.aliases, self._dsn)
+            directory.put_alias(alias, name)
+
+    def close(self) -> None:
+        """Give the handle back. Closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            ENGINES.release(self._engine)
+
+    def __enter__(self) -> EdgeStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _directory(self) -> Iterator[EdgeDirectory]:
+        if self._closed:
+            raise StoreError(f"this handle on the store {self._dsn} was closed: open it again")
+        if not self._engine.usable:
+            raise after_fork(self._dsn)
+        with self._engine.lock:
+            yield self._engine.directory
+
+    def _resolve(self, directory: EdgeDirectory, name: str) -> str:
+        physical = directory.aliases.get(name, name)
+        if physical not in directory.collections:
+            raise unknown_collection(name, directory.aliases, self._dsn)
+        return physical

@@ -1,0 +1,69 @@
+"""Searching a Qdrant server from an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.stores.connection import Address, Connection
+from msmarco_qdrant.stores.error_mapping import mapped
+from msmarco_qdrant.stores.filters import from_id
+from msmarco_qdrant.stores.payload import page_size
+from msmarco_qdrant.stores.server import convert as requests
+from msmarco_qdrant.stores.server.client import client_arguments
+from msmarco_qdrant.stores.server.retry import Retries
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient
+
+_T = TypeVar("_T")
+
+
+class AsyncServerCollection:
+    """A collection on a server; see `AsyncCollection`.
+
+    Args:
+        name: What each request names: a physical collection, or an alias, which it follows.
+        place: The store's DSN, for messages.
+        address: Where the server is.
+        connection: How it is spoken to.
+    """
+
+    def __init__(self, name: str, place: str, address: Address, connection: Connection) -> None:
+        from qdrant_client import AsyncQdrantClient
+
+        self._name = name
+        self._place = place
+        self._client: AsyncQdrantClient = AsyncQdrantClient(**client_arguments(address, connection))
+        self._retries = Retries(connection.retry_s)
+
+    async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch."""
+        asked = [requests.query_request(query, ann=True) for query in queries]
+        search = partial(self._client.query_batch_points, self._name, asked)
+        answers = await self._call("searching", search)
+        return [requests.to_scored(answer.points) for answer in answers]
+
+    async def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Payload fields of those ids that exist."""
+        found: dict[PointId, dict[str, Any]] = {}
+        for page in in_batches(map(from_id, ids), page_size(fields)):
+            read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))
+            found.update(requests.to_payloads(await self._call("reading points", read)))
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _call(self, action: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            return await self._retries.call_async(call)
+        except Exception as exc:
+            raise mapped(exc, action, self._place) from exc

@@ -1,0 +1,274 @@
+"""Our plans, queries and points in the words of qdrant-client, and its answers in ours."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.core.records import (
+    CollectionInfo,
+    CollectionSpec,
+    HnswSettings,
+    IndexState,
+    PayloadIndex,
+    PointBatch,
+    PointId,
+    Quantisation,
+    SettingsChange,
+    Similarity,
+    SparseVector,
+    StorageSettings,
+)
+from msmarco_qdrant.core.search_types import Nearest, PointQuery, ScoredPoint, SearchEffort
+from msmarco_qdrant.stores.filters import from_id, point_filter
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+_STATES: Mapping[str, IndexState] = {
+    "green": "ready",
+    "yellow": "building",
+    "grey": "paused",
+    "red": "failed",
+}
+_SIMILARITIES: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot"}
+
+
+# ---- collections ---------------------------------------------------------------------------
+
+
+def creation(spec: CollectionSpec) -> dict[str, Any]:
+    """The arguments of `create_collection` for a plan, but for the name."""
+    from qdrant_client import models
+
+    dense = models.VectorParams(
+        size=spec.dimension,
+        distance={"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[spec.similarity],
+        on_disk=spec.storage.on_disk,
+        hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
+        quantization_config=_quantisation(spec.storage.quantisation),
+    )
+    return {
+        "vectors_config": {spec.dense: dense},
+        "sparse_vectors_config": {
+            spec.sparse: models.SparseVectorParams(modifier=models.Modifier.IDF)
+        },
+    }
+
+
+def alteration(dense: str, change: SettingsChange) -> dict[str, Any]:
+    """The arguments of `update_collection` for a change, but for the name.
+
+    Args:
+        dense: Name of the dense vector.
+        change: What shall differ.
+    """
+    from qdrant_client import models
+
+    diff = models.VectorParamsDiff(
+        hnsw_config=models.HnswConfigDiff(m=change.m, ef_construct=change.ef_construct),
+        quantization_config=_quantisation_diff(change.quantisation),
+        on_disk=change.on_disk,
+    )
+    optimizers = models.OptimizersConfigDiff(
+        indexing_threshold=change.indexing_threshold_kb,
+        max_segment_size=change.max_segment_size_kb,
+    )
+    return {"vectors_config": {dense: diff}, "optimizers_config": optimizers}
+
+
+def field_schema(kind: PayloadIndex) -> models.PayloadSchemaType:
+    """The client's name for a kind of payload index."""
+    from qdrant_client import models
+
+    return models.PayloadSchemaType(kind)
+
+
+def to_info(
+    name: str, told: models.CollectionInfo, spec: CollectionSpec, *, points: int, last_seq: int
+) -> CollectionInfo:
+    """A collection's state from the server's answer."""
+    return CollectionInfo(
+        name=name,
+        points=points,
+        indexed=told.indexed_vectors_count or 0,
+        segments=told.segments_count,
+        state=_STATES[told.status.value],
+        last_seq=last_seq,
+        spec=spec,
+    )
+
+
+def to_spec(told: models.CollectionInfo) -> CollectionSpec:
+    """What a collection was made of, from the server's answer.
+
+    Raises:
+        ValueError: If it is no collection of ours: not one named dense and one sparse vector.
+    """
+    params = told.config.params
+    vectors, sparse = params.vectors, params.sparse_vectors or {}
+    if not isinstance(vectors, dict) or len(vectors) != 1 or len(sparse) != 1:
+        raise ValueError("it holds other vectors than one named dense and one sparse one")
+    (name, dense), hnsw = next(iter(vectors.items())), told.config.hnsw_config
+    own = dense.hnsw_config
+    quantised = dense.quantization_config or told.config.quantization_config
+    return CollectionSpec(
+        dense=name,
+        dimension=dense.size,
+        similarity=_SIMILARITIES.get(dense.distance.value, "cosine"),
+        sparse=next(iter(sparse)),
+        hnsw=HnswSettings(
+            m=(own.m if own else None) or hnsw.m,
+            ef_construct=(own.ef_construct if own else None) or hnsw.ef_construct,
+        ),
+        payload_indexes={
+            field: _payload_index(index) for field, index in told.payload_schema.items()
+        },
+        storage=StorageSettings(bool(dense.on_disk), _quantised(quantised)),
+    )
+
+
+def _payload_index(index: models.PayloadIndexInfo) -> PayloadIndex:
+    kind: Any = index.data_type.value
+    return kind  # type: ignore[no-any-return]
+
+
+def _quantisation(
+    wanted: Quantisation,
+) -> models.ScalarQuantization | models.TurboQuantization | None:
+    """How vectors are quantised: in memory, or those on disk would be slow to search in."""
+    from qdrant_client import models
+
+    if wanted == "none":
+        return None
+    if wanted == "turbo4":
+        bits = models.TurboQuantBitSize.BITS4
+        turbo = models.TurboQuantQuantizationConfig(bits=bits, always_ram=True)
+        return models.TurboQuantization(turbo=turbo)
+    int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+    return models.ScalarQuantization(scalar=int8)
+
+
+def _quantisation_diff(
+    wanted: Quantisation | None,
+) -> models.ScalarQuantization | models.TurboQuantization | models.Disabled | None:
+    from qdrant_client import models
+
+    if wanted is None:
+        return None
+    return _quantisation(wanted) or models.Disabled.DISABLED
+
+
+def _quantised(told: object) -> Quantisation:
+    from qdrant_client import models
+
+    if told is None:
+        return "none"
+    return "turbo4" if isinstance(told, models.TurboQuantization) else "int8"
+
+
+# ---- queries -------------------------------------------------------------------------------
+
+
+def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
+    """A query as the client takes it.
+
+    Args:
+        query: What is asked.
+        ann: Whether there is a graph to search; the local mode warns of parameters for one.
+    """
+    from qdrant_client import models
+
+    chosen = point_filter(query)
+    return models.QueryRequest(
+        query=_nearest(query.nearest),
+        using=query.nearest.using,
+        prefetch=[
+            models.Prefetch(
+                query=_nearest(one),
+                using=one.using,
+                limit=query.depth,
+                filter=chosen,
+                params=_params(query.effort) if ann else None,
+            )
+            for one in query.candidates
+        ],
+        limit=query.limit,
+        with_payload=list(query.fields),
+        filter=chosen,
+        params=_params(SearchEffort(exact=True) if query.candidates else query.effort)
+        if ann
+        else None,
+    )
+
+
+def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
+    from qdrant_client import models
+
+    vector = nearest.vector
+    if isinstance(vector, SparseVector):
+        return models.SparseVector(indices=vector.indices, values=vector.values)
+    listed: list[float] = vector.tolist()
+    return listed
+
+
+def _params(effort: SearchEffort) -> models.SearchParams:
+    from qdrant_client import models
+
+    return models.SearchParams(
+        hnsw_ef=effort.ef,
+        exact=effort.exact,
+        quantization=models.QuantizationSearchParams(
+            ignore=effort.exact or not effort.quantised,
+            rescore=effort.rescore,
+            oversampling=effort.oversampling,
+        ),
+    )
+
+
+def to_scored(points: list[models.ScoredPoint]) -> list[ScoredPoint]:
+    """The answer to one query."""
+    return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
+
+
+# ---- points --------------------------------------------------------------------------------
+
+
+def point_structs(batch: PointBatch) -> list[models.PointStruct]:
+    """A batch as the local mode takes it."""
+    from qdrant_client import models
+
+    return [
+        models.PointStruct(
+            id=from_id(id_),
+            vector={
+                batch.using: row.tolist(),
+                SPARSE_VECTOR: models.SparseVector(indices=sparse.indices, values=sparse.values),
+            },
+            payload=payload,
+        )
+        for id_, row, sparse, payload in zip(
+            batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
+        )
+    ]
+
+
+def old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSelector:
+    """The points of those ids that are not newer than a `seq`."""
+    from qdrant_client import models
+
+    known = models.HasIdCondition(has_id=[from_id(id_) for id_ in ids])
+    old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
+    return models.FilterSelector(filter=models.Filter(must=[known, old]))
+
+
+def to_id(told: models.ExtendedPointId) -> PointId:
+    """A point id as the client gave it."""
+    return told if isinstance(told, int) else uuid.UUID(str(told))
+
+
+def to_payloads(records: Sequence[models.Record]) -> dict[PointId, dict[str, Any]]:
+    """The payloads of points that were read."""
+    return {to_id(record.id): record.payload or {} for record in records}

@@ -1,0 +1,24 @@
+"""Stores for commands that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.loopback import LoopbackServer
+
+
+@pytest.fixture(params=["edge", "loopback"])
+def filled(
+    request: pytest.FixtureRequest, tmp_path: Path, passages: Sequence[Passage]
+) -> Iterator[str]:
+    """A directory and then a server's URL, with five passages in the collection 'msmarco'."""
+    with LoopbackServer() as server:
+        place = str(tmp_path / "store") if request.param == "edge" else server.url
+        ingest_passages(passages, place, encoder=CostlessEncoder(), optimize=False)
+        yield place

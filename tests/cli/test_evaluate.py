@@ -1,0 +1,601 @@
+"""`evaluate`, and `search` as far as modes and reranking go, as a person or a script meets them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.cli.evaluate import Progress
+from msmarco_qdrant.cli.evaluate_options import _run_files
+from msmarco_qdrant.cli.quickstart import sample_passages
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.errors import ModelNotFoundError
+from msmarco_qdrant.evaluation import System, read_run
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.stores import Connection
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.cli.runner import Outcome, command
+from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
+from tests.evaluation.collection import PASSAGES
+from tests.loopback import LoopbackServer
+
+MODEL = "all-MiniLM-L6-v2"
+MODES = ("dense", "bm25", "hybrid")
+QUERIES = "q1\tcastle\nq2\triver\nq3\tbridge\nq4\tstreet\n"
+# BM25 has q1: a b, q2: c d, q3: g d
+QRELS = "q1 0 b 1\nq2 0 c 1\nq3 0 d 1\n"
+SAMPLE_QUERIES = (
+    "q1\twho sank the unsinkable ship that hit an iceberg\n"
+    "q2\twhat is libel\n"
+    "q3\thow to plan a budget\n"
+    "q4\thow long do cats sleep\n"
+)
+SAMPLE_QRELS = "q1 0 3 2\nq2 0 1 1\nq3 0 2 1\n"
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of a few passages whose model cannot be loaded: words alone can be searched for."""
+    place = tmp_path_factory.mktemp("words") / "store"
+    ingest_passages(PASSAGES, place, encoder=CostlessEncoder(), optimize=False)
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of the sample, of the packaged model."""
+    try:
+        encoder = load_encoder(MODEL, device="cpu")
+    except ModelNotFoundError as exc:
+        pytest.skip(f"no packaged model: {exc}")
+    place = tmp_path_factory.mktemp("sample") / "store"
+    with sample_passages() as path:
+        ingest_passages(path, place, encoder=encoder, optimize=False)
+    return str(place)
+
+
+@pytest.fixture(scope="module", params=["bert", "electra"])
+def reranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A directory with a tiny cross-encoder of each published shape."""
+    directory = tmp_path_factory.mktemp("reranker") / request.param
+    return str(save_tiny_pairs(directory, PairRecipe(request.param)))
+
+
+@pytest.fixture
+def _files() -> None:
+    """Queries and judgements in the current directory."""
+    Path("q.tsv").write_text(QUERIES)
+    Path("qrels.txt").write_text(QRELS)
+
+
+@pytest.fixture
+def _sample_files() -> None:
+    """The same for the sample."""
+    Path("q.tsv").write_text(SAMPLE_QUERIES)
+    Path("qrels.txt").write_text(SAMPLE_QRELS)
+
+
+def evaluate(store: str, *arguments: str) -> Outcome:
+    """Run the command on the files of the current directory."""
+    files = ("--queries", "q.tsv", "--qrels", "qrels.txt")
+    return command("evaluate", "--store", store, *files, *arguments)
+
+
+def by_words(store: str, *arguments: str) -> Outcome:
+    """The same, without a model."""
+    return evaluate(store, "--mode", "bm25", "--measures", "RR@10 P@1", *arguments)
+
+
+def figures(done: Outcome) -> dict[str, dict[str, float]]:
+    """The means of a JSON document, by run and measure."""
+    assert 0 == done.status
+    runs = json.loads(done.out)["evaluation"]["runs"]
+    return {
+        run["name"]: {name: value["mean"] for name, value in run["values"].items()} for run in runs
+    }
+
+
+def options(name: str, values: Sequence[str]) -> list[str]:
+    """An option that is given several times."""
+    return [word for value in values for word in (name, value)]
+
+
+def write_run(name: str, **rankings: str) -> None:
+    """A run with these passages, named by a letter each, in this order."""
+    lines = [
+        f"{qid} Q0 {pid} {rank} {10 - rank} x\n"
+        for qid, pids in rankings.items()
+        for rank, pid in enumerate(pids, 1)
+    ]
+    Path(name).write_text("".join(lines))
+
+
+def check_reranked(plain: str, reranked: str, depth: int) -> None:
+    """Whether a run holds the best so many of another; of those of equal score it may be any."""
+    first, second = read_run(plain), read_run(reranked)
+    assert [*first.rankings] == [*second.rankings]
+    for qid, ranking in first.rankings.items():
+        scores = dict(ranking)
+        found = sorted((scores[pid] for pid, _ in second.rankings[qid]), reverse=True)
+        assert [score for _, score in ranking[:depth]] == found
+
+
+# ---- without a model -------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_files")
+def test_words_are_measured_without_a_model(words: str) -> None:
+    """A table with figures known by hand, on standard output; progress elsewhere; no file."""
+    done = by_words(words)
+
+    assert 0 == done.status
+    lines = done.out.splitlines()
+    assert "judged queries: 3; 1 without judgements left out" == lines[0]
+    assert ["bm25", "0.6667", "0.3333", "0.4546", "0.1729"] == lines[3].split()
+    assert "asking bm25: 3 queries\n" == done.err
+    assert {"q.tsv", "qrels.txt"} == {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.usefixtures("_files")
+def test_json_is_one_document(words: str) -> None:
+    """With everything that the table has, and what was written."""
+    done = by_words(words, "--json", "--run", "a.trec", "--report", "r.html")
+
+    told = json.loads(done.out)
+    assert ["evaluation", "ann", "runs", "report"] == [*told]
+    assert (None, ["a.trec"], "r.html") == (told["ann"], told["runs"], told["report"])
+    assert {"judged": 3, "unjudged": 1, "unasked": 0} == told["evaluation"]["queries"]
+    assert {"bm25": {"RR@10": pytest.approx(2 / 3), "P@1": pytest.approx(1 / 3)}} == figures(done)
+    assert "written" not in done.err
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_kept_run_has_the_same_figures(words: str) -> None:
+    """It holds the queries without judgements, too; a name that is taken becomes the path."""
+    kept = by_words(words, "--run", "bm25.trec")
+
+    assert 0 == kept.status
+    assert "asking bm25: 4 queries\nwritten: bm25.trec\n" == kept.err
+    assert {"q1", "q2", "q3", "q4"} == {*read_run("bm25.trec").rankings}
+    Path("folder").mkdir()
+    Path("folder/other.trec").write_text(Path("bm25.trec").read_text())
+    again = by_words(words, "--compare", "bm25.trec", "--compare", "folder/other.trec", "--json")
+    found = figures(again)
+    assert ["bm25.trec", "other", "bm25"] == [*found]
+    assert found["bm25"] == found["bm25.trec"] == found["other"]
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_packed_run_is_packed(words: str) -> None:
+    """As its name says, for one system and for several, whose names stand before the ending."""
+    by_words(words, "--run", "plain.trec")
+    assert 0 == by_words(words, "--run", "kept.trec.gz").status
+
+    assert Path("plain.trec").read_bytes() == gzip.decompress(Path("kept.trec.gz").read_bytes())
+    assert read_run("plain.trec").rankings == read_run("kept.trec.gz").rankings
+    given = {"kept.trec.gz": "kept.bm25.trec.gz", "kept": "kept.bm25", "a.b.gz": "a.bm25.b.gz"}
+    for name, expected in given.items():
+        files = _run_files(Path("x") / name, [System("bm25"), System()])
+        assert Path("x") / expected == files["bm25"]
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_run_is_kept_whatever_comes_after_it(words: str) -> None:
+    """The report cannot be written: the run is, and the table was told."""
+    done = by_words(words, "--run", "kept.trec", "--report", "r" * 250)
+
+    assert 1 == done.status
+    assert {"q1", "q2", "q3", "q4"} == {*read_run("kept.trec").rankings}
+    assert "judged queries: 3" in done.out
+    assert "written: kept.trec\nError: cannot write rrr" in done.err
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_pid_that_a_run_cannot_hold_is_told_as_it_comes(tmp_path: Path) -> None:
+    """By the first system, in words; without a run it may be what it likes."""
+    passages = [*PASSAGES, Passage("a b", "castle castle")]
+    place = str(tmp_path / "store")
+    ingest_passages(passages, place, encoder=CostlessEncoder(), optimize=False)
+    done = by_words(place, "--run", "a.trec", "--json")
+
+    assert (2, "") == (done.status, done.out)
+    assert "asking bm25: 4 queries\nError: 'a b' holds white space: a TREC run" in done.err
+    assert not Path("a.trec").exists()
+    assert 0 == by_words(place).status
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_file_may_have_any_name(words: str) -> None:
+    """One whose bytes are no text is told with what can be told, everywhere."""
+    name = os.fsdecode(b"a\xff.trec")
+    write_run(name, q1="ab")
+    arguments = ("--compare", name, "--run", os.fsdecode(b"b\xff.trec"), "--report", "r.html")
+    told = by_words(words, *arguments)
+    as_json = by_words(words, *arguments, "--json")
+
+    assert "a\ufffd  " in told.out
+    assert "written: b\ufffd.trec\n" in told.err
+    assert ["a\ufffd", "bm25"] == [*figures(as_json)]
+    assert ["b\ufffd.trec"] == json.loads(as_json.out)["runs"]
+    assert "--compare &#39;a\ufffd.trec&#39;" in Path("r.html").read_text()
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_shallow_run_is_told(words: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its columns are not what their heads say."""
+    assert 0 == by_words(words, "--depth", "3").status
+
+    assert [
+        "a depth of 3 is less than RR@10 looks at: what stands below counts as not found"
+    ] == caplog.messages
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_run_that_cannot_be_told_apart_is_refused(words: str) -> None:
+    """The same file twice, before anything is asked."""
+    write_run("a.trec", q1="ab")
+    done = by_words(words, "--compare", "a.trec", "--compare", "a.trec")
+
+    assert (2, "") == (done.status, done.out)
+    assert "Error: two runs have one name: a.trec, a.trec, bm25; give each its own\n" == done.err
+
+
+@pytest.mark.usefixtures("_files")
+def test_the_report_is_one_file(words: str) -> None:
+    """It asks for nothing else, and shows figures, plots, phrases, passages and the command."""
+    done = by_words(words, "--report", "r.html")
+
+    assert (0, True) == (done.status, done.err.endswith("written: r.html\n"))
+    page = Path("r.html").read_text()
+    assert [] == re.findall(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:)?//""", page)
+    assert "<script" not in page
+    for shown in (
+        "<svg",
+        "castle garden",
+        "bridge",
+        "0.6667",
+        "costless-64",
+        f"msmarco in {words}",
+    ):
+        assert shown in page
+    assert (
+        f"<dd>msmarco-qdrant evaluate --store {words} --queries q.tsv --qrels qrels.txt --mode bm25"
+        " --measures &#39;RR@10 P@1&#39; --report r.html</dd>"
+    ) in page
+
+
+@pytest.mark.usefixtures("_files")
+def test_candidates_are_ranked(words: str, caplog: pytest.LogCaptureFixture) -> None:
+    """They are the baseline under their file's name; what the collection lacks is told."""
+    write_run("first.trec", q1="cab", q3="dgx")
+    done = by_words(words, "--candidates", "first.trec", "--json", "--run", "out.trec")
+
+    found = figures(done)
+    assert {"first": 4 / 9, "bm25": 1 / 3} == pytest.approx(
+        {name: values["RR@10"] for name, values in found.items()}
+    )
+    assert ["abc", "gd"] == [
+        "".join(pid for pid, _ in ranking) for ranking in read_run("out.trec").rankings.values()
+    ]
+    (told,) = (one for one in caplog.messages if "candidates" in one)
+    assert "1 of 6 candidates are not in the collection 'msmarco' and are left out" == told
+
+
+@pytest.fixture
+def _dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """The same queries and judgements as a dataset of `ir_datasets`."""
+    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
+    import ir_datasets
+
+    (tmp_path / "queries").write_text(QUERIES)
+    (tmp_path / "qrels").write_text(QRELS)
+    paths = {"queries_tsv": str(tmp_path / "queries"), "qrels_trec": str(tmp_path / "qrels")}
+    before = dict(ir_datasets.registry._registered)
+    ir_datasets.registry.register("local/words", ir_datasets.create_dataset(**paths))
+    yield
+    ir_datasets.registry._registered = before
+
+
+@pytest.mark.usefixtures("_dataset")
+def test_a_dataset_brings_both(words: str) -> None:
+    """Queries and judgements; an unknown one is refused."""
+    ask = ("evaluate", "--store", words, "--mode", "bm25", "--measures", "RR@10", "--json")
+    done = command(*ask, "--dataset", "local/words")
+
+    assert {"bm25": {"RR@10": pytest.approx(2 / 3)}} == figures(done)
+    unknown = command(*ask, "--dataset", "local/word")
+    assert (2, "") == (unknown.status, unknown.out)
+    assert "did you mean 'local/words'?" in unknown.err
+
+
+def test_a_key_and_a_password_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither in a report nor in a refusal; the server's address is."""
+    monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", "SESAME")
+    Path("q.tsv").write_text(QUERIES)
+    Path("qrels.txt").write_text(QRELS)
+    with LoopbackServer(api_key="SESAME") as server:
+        connection = Connection(api_key="SESAME")
+        ingest_passages(
+            PASSAGES,
+            server.url,
+            encoder=CostlessEncoder(),
+            optimize=False,
+            connection=connection,
+        )
+        done = by_words(server.url, "--report", str(tmp_path / "r.html"))
+
+    page = (tmp_path / "r.html").read_text()
+    assert 0 == done.status
+    assert f"--store {server.url} " in page
+    assert "SESAME" not in page + done.out + done.err
+
+    refused = by_words("http://me:SESAME@127.0.0.1:1")
+    assert (2, "") == (refused.status, refused.out)
+    assert "holds more than a host and a port" in refused.err
+    assert "SESAME" not in refused.err
+
+
+def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a system, and more where it takes long."""
+    for progress in (Progress(line_every_s=0), Progress(line_every_s=3600)):
+        for asked in range(2):
+            progress(System(), asked, 2)
+        progress(System("bm25"), 0, 1)
+
+    dense, bm25 = "asking dense: 2 queries", "asking bm25: 1 query"
+    assert [dense, "asking dense: 1 of 2 queries", bm25, dense, bm25] == (
+        capsys.readouterr().err.splitlines()
+    )
+
+
+def test_help_costs_nothing() -> None:
+    """No library of the extra, no engine and no model is loaded for it."""
+    program = (
+        "from msmarco_qdrant.cli.app import main; main(['evaluate', '--help']); import sys; "
+        "print(sorted({'ir_measures', 'numpy', 'qdrant_client', 'qdrant_edge', 'scipy', 'torch'}"
+        " & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert "[]\n" == done.stderr
+
+
+# ---- mistakes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("--qrels none.txt", 1, "no such file: none.txt"),
+        ("--queries none.tsv", 1, "no such file: none.tsv"),
+        ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1: no query stands there"),
+        ("--qrels others.txt", 2, "are these the judgements of these queries?"),
+        ("--measures mrr", 2, "measure 'mrr' is unknown; some are: nDCG@10, RR@10"),
+        ("--measures mrr --depth 5", 2, "measure 'mrr' is unknown"),
+        ("--measures Accuracy", 2, "measure 'Accuracy' cannot be computed here: float division"),
+        ("--measures R@20000", 2, "measure 'R@20000' looks at 20,000 hits a query"),
+        ("--candidates many.trec", 2, "'many' holds 10,001 candidates of query 'q1'"),
+        ("--queries spaces.tsv --run a.trec", 2, "'q 1' holds white space: a TREC run cannot hold"),
+        ("--compare bad.trec", 1, "bad.trec:1: 5 columns, expected 6: qid Q0 pid rank score tag"),
+        ("--candidates bad.trec", 1, "bad.trec:1: 5 columns, expected 6"),
+        ("--candidates none.trec", 1, "no such file: none.trec"),
+        ("--candidates q9.trec", 2, "'q9' holds candidates of none of the 3 judged queries"),
+        ("--candidates xy.trec", 2, "none of the 2 candidates is in the collection 'msmarco'"),
+        ("--report .", 2, "Invalid value for '--report'"),
+        ("--report q.tsv", 2, "--report q.tsv is what is read; name another file"),
+        ("--run qrels.txt", 2, "--run qrels.txt is what is read"),
+        ("--compare xy.trec --run xy.trec", 2, "--run xy.trec is what is read"),
+        ("--run a.trec --report a.trec", 2, "--report a.trec is where --run writes"),
+        ("--report nowhere/r.html", 1, "cannot write nowhere/r.html: pass --report with a place"),
+        ("--store nowhere", 1, "nowhere"),
+        ("--store :memory:", 2, "a store in memory ends with the command"),
+        ("--collection other", 1, "other"),
+    ],
+)
+@pytest.mark.usefixtures("_files")
+def test_a_mistake_is_one_line(words: str, arguments: str, status: int, message: str) -> None:
+    """It says what to do; nothing is answered and nothing written."""
+    Path("others.txt").write_text("x1 0 a 1\n")
+    Path("bad.trec").write_text("q1 Q0 a 1 0.5\n")
+    write_run("q9.trec", q9="ab")
+    write_run("xy.trec", q1="xy")
+    pids = "".join(f"q1 Q0 {pid} 1 1 x\n" for pid in range(10_001))
+    Path("many.trec").write_text(pids)
+    Path("spaces.tsv").write_text(QUERIES + "q 1\tcastle\n")
+    before = sorted(Path().iterdir())
+
+    done = by_words(words, *arguments.split())
+
+    assert (status, "") == (done.status, done.out)
+    (told,) = (line for line in done.err.splitlines() if line.startswith("Error: "))
+    assert message in told
+    assert before == sorted(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "give --queries FILE (and --qrels FILE), or --dataset NAME"),
+        ("--qrels qrels.txt", "give --queries FILE (and --qrels FILE), or --dataset NAME"),
+        ("--queries q.tsv --dataset x", "give --queries FILE (and --qrels FILE), or --dataset"),
+        ("--dataset x --qrels qrels.txt", "--dataset brings its own judgements"),
+        ("--queries q.tsv", "give --qrels FILE to measure answers, or --ann for the index"),
+        ("--queries q.tsv --ann --depth 5", "--depth goes with --qrels or --dataset only"),
+        ("--queries q.tsv --ann --mode bm25", "--mode goes with --qrels or --dataset only"),
+        ("--queries q.tsv --ann --run a", "--run goes with --qrels or --dataset only"),
+        ("JUDGED --rerank-depth 5", "--rerank-depth goes with --rerank only"),
+        ("JUDGED --fusion rrf", "--fusion goes with --mode hybrid only"),
+        ("JUDGED --mode bm25 --dense-weight 0.5", "--dense-weight goes with --mode hybrid only"),
+        ("JUDGED --candidates c --exact", "--exact goes with searches without --candidates only"),
+        ("JUDGED --candidates c --depth 5", "--depth goes with searches without --candidates"),
+        (
+            "JUDGED --candidates c --rerank x --rerank-depth 5",
+            "--rerank-depth goes with searches without --candidates only",
+        ),
+        ("JUDGED --mode sparse", "Invalid value for '--mode'"),
+        ("JUDGED --depth 0", "Invalid value for '--depth'"),
+    ],
+)
+def test_options_without_effect_are_refused(arguments: str, message: str) -> None:
+    """With what they go with; nothing is read."""
+    judged = "--queries q.tsv --qrels qrels.txt"
+    done = command("evaluate", *arguments.replace("JUDGED", judged).split())
+
+    assert (2, "") == (done.status, done.out)
+    assert f"Error: {message}" in done.err
+    assert [] == [*Path().iterdir()]
+
+
+@pytest.mark.parametrize("library", ["ir_measures", "scipy", "jinja2", "matplotlib"])
+@pytest.mark.usefixtures("_files")
+def test_a_missing_extra_is_told(words: str, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """What to install; no report."""
+    monkeypatch.setitem(sys.modules, library, None)  # the import system's own "not installed"
+    done = by_words(words, "--report", "r.html")
+
+    assert (2, "") == (done.status, done.out)
+    assert "needs the extra 'eval': pip install 'msmarco-qdrant[eval]'" in done.err
+    assert not Path("r.html").exists()
+
+
+@pytest.mark.usefixtures("_files")
+def test_vectors_need_the_model(words: str) -> None:
+    """Words do not; the index has vectors."""
+    for arguments in (("--mode", "bm25", "--mode", "dense"), ("--mode", "bm25", "--ann")):
+        done = evaluate(words, *arguments)
+
+        assert (1, "") == (done.status, done.out)
+        assert "costless-64" in done.err
+
+
+# ---- with the packaged model -----------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_sample_files")
+def test_every_mode_is_measured_with_and_without_reranking(sample: str, reranker: str) -> None:
+    """Kept runs, named after the systems, measure the same when they are read again."""
+    modes = options("--mode", MODES)
+    rerank = ("--rerank", reranker, "--rerank-depth", "7")
+    done = evaluate(sample, *modes, *rerank, "--run", "kept.trec", "--json")
+
+    found = figures(done)
+    systems = [*MODES, *(f"{mode} reranked" for mode in MODES)]
+    assert systems == [*found]
+    names = [f"kept.{name.replace(' ', '-')}.trec" for name in systems]
+    assert names == json.loads(done.out)["runs"]
+    assert [f"asking {name}: 4 queries" for name in systems] == done.err.splitlines()[-6:]
+    assert (1.0, 1.0) == (found["dense"]["RR@10"], found["hybrid"]["RR@10"])
+    for mode in MODES:
+        check_reranked(f"kept.{mode}.trec", f"kept.{mode}-reranked.trec", 7)
+    compared = evaluate(sample, "--mode", "bm25", *options("--compare", names), "--json")
+    assert [*found.values()] == [*figures(compared).values()][:-1]
+
+
+@pytest.mark.usefixtures("_sample_files")
+def test_a_cross_encoder_ranks_all_candidates(sample: str, reranker: str) -> None:
+    """By every mode the same: it decides alone."""
+    lines = [f"q1 Q0 {pid} {pid} {-pid} x\n" for pid in range(1, 31)]
+    Path("thirty.trec").write_text("".join(lines))
+    arguments = ("--candidates", "thirty.trec", "--rerank", reranker, "--run", "out.trec")
+    done = evaluate(sample, *options("--mode", MODES), *arguments, "--json")
+
+    found = figures(done)
+    assert ["thirty", *MODES, *(f"{mode} reranked" for mode in MODES)] == [*found]
+    assert {30} == {len(read_run(f"out.{mode}-reranked.trec").rankings["q1"]) for mode in MODES}
+    assert found["dense reranked"] == found["bm25 reranked"] == found["hybrid reranked"]
+
+
+@pytest.mark.usefixtures("_sample_files")
+def test_the_index_is_compared(sample: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside judgements, and without them; a collection without a graph is told."""
+    both = evaluate(sample, "--ann", "--json")
+    alone = command("evaluate", "--store", sample, "--queries", "q.tsv", "--ann", "--report", "r")
+
+    told = json.loads(both.out)
+    assert ["dense"] == [run["name"] for run in told["evaluation"]["runs"]]
+    assert (10, 4) == (told["ann"]["k"], told["ann"]["queries"])
+    assert 1.0 == told["ann"]["points"][-1]["recall"]
+    assert alone.out.startswith("queries: 4; exact search: ")
+    settings = [f"asking {p['setting']}, ef {p['ef']}: 4 queries" for p in told["ann"]["points"]]
+    expected = ["comparing the index with exact search: 4 queries", *settings, "written: r"]
+    assert expected == alone.err.splitlines()[-len(expected) :]
+    assert "<h2>Approximate search</h2>" in Path("r").read_text()
+    assert "'msmarco' has no index" in caplog.text
+
+
+# ---- search by other modes -------------------------------------------------------------------
+
+
+def searched(*arguments: str) -> list[dict[str, Any]]:
+    """The hits of a search."""
+    done = command("search", *arguments, "--json")
+    assert 0 == done.status
+    hits: list[dict[str, Any]] = json.loads(done.out)
+    return hits
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_search_reranks_every_mode(sample: str, reranker: str, mode: str) -> None:
+    """The same passages in another order, with the cross-encoder's scores."""
+    ask = ("how to plan a budget", "--store", sample, "--mode", mode, "--limit", "9")
+    plain = searched(*ask)
+    again = searched(*ask, "--rerank", reranker, "--rerank-depth", "9")
+
+    assert {hit["pid"] for hit in plain} == {hit["pid"] for hit in again}
+    scores = [hit["score"] for hit in again]
+    assert sorted(scores, reverse=True) == scores
+    assert [*range(1, len(again) + 1)] == [hit["rank"] for hit in again]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.usefixtures("_sample_files")
+def test_runs_are_written_in_every_mode(sample: str, reranker: str, mode: str) -> None:
+    """Reranked as deep as the reranking goes."""
+    ask = ("search", "--store", sample, "--queries", "q.tsv", "--mode", mode)
+    plain = command(*ask, "--run", "plain.trec", "--depth", "12")
+    again = command(*ask, "--run", "again.trec", "--rerank", reranker, "--rerank-depth", "6")
+
+    assert ("4 queries answered in plain.trec\n", 0) == (plain.out, plain.status)
+    assert ("4 queries answered in again.trec\n", 0) == (again.out, again.status)
+    check_reranked("plain.trec", "again.trec", 6)
+
+
+def test_one_passage_of_each_value(filled: str) -> None:
+    """By words alone no model is loaded; what has no such field is left out."""
+    ask = ("city france", "--store", filled, "--mode", "bm25")
+
+    assert 3 == len(searched(*ask))
+    assert ["fr", "en"] == [hit["meta"]["lang"] for hit in searched(*ask, "--group-by", "lang")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("phrase --depth 5", "--depth goes with --queries only"),
+        ("phrase --rerank-depth 5", "--rerank-depth goes with --rerank only"),
+        ("phrase --fusion rrf", "--fusion goes with --mode hybrid only"),
+        ("phrase --mode bm25 --dense-weight 1", "--dense-weight goes with --mode hybrid only"),
+        ("--queries q --run r --limit 5", "--limit goes with a PHRASE only"),
+    ],
+)
+def test_search_refuses_options_without_effect(arguments: str, message: str) -> None:
+    """With what they go with; nothing is made."""
+    done = command("search", *arguments.split())
+
+    assert (2, "") == (done.status, done.out)
+    assert f"Error: {message}" in done.err
+    assert [] == [*Path().iterdir()]

@@ -1,0 +1,172 @@
+"""The `--filter` option's forms."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+
+import click
+import pytest
+
+from msmarco_qdrant.cli.filters import parse_filters
+from msmarco_qdrant.core.records import PayloadIndex
+from msmarco_qdrant.filters import Condition, Exists, Not, Range, Scalar, check_filter
+from msmarco_qdrant.stores.filters import meta_key, to_qdrant, unserved
+
+IN_BERLIN = datetime(2024, 5, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["lang=en"], {"lang": ["en"]}),
+        (["lang=en", "lang=de"], {"lang": ["en", "de"]}),
+        (["lang=en", "year=2024"], {"lang": ["en"], "year": ["2024", 2024.0, 2024]}),
+        (["price=-1.5"], {"price": ["-1.5", -1.5]}),
+        (["live=true", "dead=false"], {"live": ["true", True], "dead": ["false", False]}),
+        (["id=9007199254740993"], {"id": ["9007199254740993", 9007199254740993]}),
+        (["x=nan"], {"x": ["nan"]}),
+        (["live=True", "dead=FALSE"], {"live": ["True", True], "dead": ["FALSE", False]}),
+        (["empty="], {"empty": [""]}),
+        (["author.name=Ann Lee"], {"author.name": ["Ann Lee"]}),
+        (["lang!=en", "lang!=de"], {"lang": Not(["en", "de"])}),
+        (["year!=2024"], {"year": Not(["2024", 2024.0, 2024])}),
+    ],
+)
+def test_values_match_whatever_they_read_as(
+    given: list[str], expected: dict[str, Condition]
+) -> None:
+    """As a string, and as the number or boolean; of several values any one, or none."""
+    assert expected == parse_filters(given)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("2024", None, ["2024", 2024.0, 2024]),
+        ("2024", "integer", [2024.0, 2024]),
+        ("2024", "float", [2024.0]),
+        ("2024", "keyword", ["2024"]),
+        ("true", "bool", [True]),
+        ("False", "bool", [False]),
+        ("False", "keyword", ["False"]),
+        ("2024", "bool", ["2024", 2024.0, 2024]),
+        ("soon", "integer", ["soon"]),
+        ("9007199254740993", "integer", [9007199254740993]),
+        ("2024-05-01", "datetime", ["2024-05-01"]),
+    ],
+)
+@pytest.mark.parametrize("field", ["year", "größe", "a b.c"])
+def test_an_index_tells_a_fields_type(
+    field: str, value: str, kind: PayloadIndex | None, expected: list[Scalar]
+) -> None:
+    """Readings that it cannot hold are left out, but for the last."""
+    indexes = {meta_key(field): kind} if kind else {}
+    assert {field: expected} == parse_filters([f"{field}={value}"], indexes)
+    assert {field: Not(expected)} == parse_filters([f"{field}!={value}"], indexes)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [("2024", "integer"), ("2.5", "float"), ("true", "bool"), ("x", "keyword")]
+)
+def test_what_an_index_tells_it_serves(value: str, kind: PayloadIndex) -> None:
+    """So there is nothing to warn of."""
+    indexes: dict[str, PayloadIndex] = {"meta.x": kind}
+    for text in (f"x={value}", f"x!={value}"):
+        parsed = parse_filters([text], indexes)
+        assert parsed is not None
+        assert [] == unserved(to_qdrant(parsed), indexes)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["year>=2001"], Range(gte=2001)),
+        (["year>2001", "year<=2010"], Range(gt=2001, lte=2010)),
+        (["year<1.5"], Range(lt=1.5)),
+        (["year>-1e3"], Range(gt=-1000.0)),
+        (["year>=20240501"], Range(gte=20240501)),
+        (["year>=2024-05-01"], Range(gte=date(2024, 5, 1))),
+        (["year<2024-05-01T12:30:00"], Range(lt=datetime(2024, 5, 1, 12, 30))),
+        (["year>2024-05-01T12:30:00+02:00", "year<2025-01-01"],
+         Range(gt=IN_BERLIN, lt=date(2025, 1, 1))),
+        (["year"], Exists()),
+        (["year", "year"], Exists()),
+        (["!year"], Not(Exists())),
+    ],
+)  # fmt: skip
+def test_ranges_and_being_there(given: list[str], expected: Condition) -> None:
+    """Numbers, dates and moments; two ends of one field are one range."""
+    assert {"year": expected} == parse_filters(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("formula=a=b", {"formula": ["a=b"]}),
+        ("formula=a>=b", {"formula": ["a>=b"]}),
+        ("formula!=a=b", {"formula": Not(["a=b"])}),
+        ("x=>5", {"x": [">5"]}),
+        ("list[].x.y=1.0.0", {"list[].x.y": ["1.0.0"]}),
+        ("a b", {"a b": Exists()}),
+        ("a!b", {"a!b": Exists()}),
+    ],
+)
+def test_the_first_operator_ends_the_field(given: str, expected: dict[str, Condition]) -> None:
+    """Of what follows, nothing is special."""
+    assert expected == parse_filters([given])
+
+
+def test_no_filter_is_none() -> None:
+    """And what was given passes the check of every search."""
+    assert parse_filters([]) is None
+    check_filter(parse_filters(["a=1", "b!=x", "c>2", "c<3", "d", "!e"]))
+
+
+@pytest.mark.parametrize("given", ["", "=en", "!=en", ">5", "!", "<=2024-01-01"])
+def test_a_condition_without_a_field_is_refused(given: str) -> None:
+    """The message shows what was given, and every form there is."""
+    with pytest.raises(click.UsageError, match=r"expected FIELD=VALUE, .* or !FIELD") as caught:
+        parse_filters([given])
+
+    assert repr(given) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["year>"], r"'year>': expected a number, a date such as"),
+        (["year>=soon"], r"'year>=soon': expected a number"),
+        (["year>=2024-05"], r"a date such as 2024-05-01"),
+        (["year<>5"], r"'year<>5': expected a number"),
+        (["year>nan"], r"'year>nan': gt=nan bounds no range"),
+        (["year<1e999"], r"lt=inf bounds no range"),
+        (["year<9223372036854775808"], r"bounds no range: expected a finite number"),
+        (["year>1", "year>2"], r"has year> twice: leave one out"),
+        (["year>1", "year>=2"], r"'year>1 year>=2': a Range takes gt or gte"),
+        (["year>1", "year<2024-05-01"], r"mixes numbers and dates"),
+        (["year>=0001-01-01T00:00:00+01:00"], r"not in the years 1 to 9999"),
+        (["!lang=en"], r"write lang!=en"),
+        (["!year>=5"], r"'!' stands before a field alone"),
+    ],
+)
+def test_what_is_no_condition_is_refused(given: list[str], reason: str) -> None:
+    """With what would be one."""
+    with pytest.raises(click.UsageError, match=reason):
+        parse_filters(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        (["year=1", "year>2"], "equality and a range"),
+        (["year>2", "lang=en", "year!=3"], "a range and inequality"),
+        (["year=1", "year!=1"], "equality and inequality"),
+        (["year", "!year"], "being there and being missing"),
+        (["year", "year!=1"], "being there and inequality"),
+    ],
+)
+def test_a_field_takes_one_kind_of_condition(given: list[str], asked: str) -> None:
+    """The message names both kinds, the field, and what to do."""
+    reason = f"asks for {asked} of 'year' together.*leave the others out.*models.Filter"
+    with pytest.raises(click.UsageError, match=reason):
+        parse_filters(given)

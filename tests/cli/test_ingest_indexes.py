@@ -1,0 +1,58 @@
+"""The `--index` option of `ingest`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.cli.ingest import parse_indexes
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.cli.runner import command
+from tests.vectors import write_folder
+
+
+@pytest.fixture
+def vectors(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder) -> str:
+    """A folder of vectors, so that no model is loaded."""
+    return str(write_folder(tmp_path / "vectors", passages, encoder))
+
+
+def test_fields_are_indexed_with_the_collection(vectors: str) -> None:
+    """`info` tells them; the same command again is no error, another kind is."""
+    ingest = ("ingest", "--vectors", vectors, "--store", "store", "--index", "lang=keyword")
+    for _ in range(2):
+        done = command(*ingest, "--index", "year=integer")
+        assert 0 == done.status, done.err
+    shown = command("info", "--store", "store").out
+    assert all(told in shown for told in ("meta.lang (keyword)", "meta.year (integer)"))
+
+    done = command(*ingest, "--index", "year=float")
+    assert (2, "") == (done.status, done.out)
+    assert "payload index of kind integer on 'meta.year', you asked for float" in done.err
+
+
+def test_the_kind_stands_after_the_last_equals_sign() -> None:
+    """A field's name may hold one; the same twice is once."""
+    given = ["year=integer", "a=b=keyword", "year=integer"]
+    assert {"year": "integer", "a=b": "keyword"} == parse_indexes(given)
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        (["year"], "--index 'year': expected FIELD=KIND, with one of the kinds keyword, integer"),
+        (["=integer"], "--index '=integer': expected FIELD=KIND"),
+        (["year=int"], "--index 'year=int': expected FIELD=KIND"),
+        (["year=integer", "year=float"], "asks for integer and float of 'year'"),
+    ],
+)
+def test_what_is_no_index_is_wrong_usage(texts: Sequence[str], reason: str) -> None:
+    """Before anything is read or made."""
+    options = [part for text in texts for part in ("--index", text)]
+    done = command("ingest", "nowhere.tsv", *options)
+    assert (2, "") == (done.status, done.out)
+    assert reason in done.err
+    assert [] == list(Path().iterdir())

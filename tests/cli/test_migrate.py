@@ -1,0 +1,281 @@
+"""`migrate`, as a person or a script meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from msmarco_qdrant.collection.migration import load_migrations
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores.migration_locks import held, migration_locks
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.cli.runner import command
+
+INDEX = """
+from msmarco_qdrant.operations import AddPayloadIndex
+
+DESCRIPTION = "filters on the year by an index"
+OPERATION = AddPayloadIndex("year", "integer")
+"""
+TEXTS = """
+from msmarco_qdrant.operations import SetBm25
+
+DESCRIPTION = "BM25 for short texts"
+OPERATION = SetBm25(avg_len=6)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """A user's own migrations: two."""
+    made = tmp_path / "own"
+    made.mkdir()
+    (made / "0001_index_year.py").write_text(INDEX)
+    (made / "0002_short_texts.py").write_text(TEXTS)
+    return str(made)
+
+
+def test_progress_of_nothing_is_no_error(filled: str, tmp_path: Path) -> None:
+    """An operation of one's own may tell that nothing of nothing is through."""
+    (tmp_path / "0001_own.py").write_text(
+        dedent("""
+        DESCRIPTION = "of one's own"
+
+        class Own:
+            def cost(self, target):
+                return "nothing"
+
+            def apply(self, target):
+                target.on_progress(0, 0)
+
+        OPERATION = Own()
+        """)
+    )
+    up = command("migrate", "up", "--store", filled, "--dir", str(tmp_path))
+    assert (0, "applied: 0001_own\n") == (up.status, up.out)
+
+
+def test_the_whole_way(filled: str, folder: str) -> None:
+    """Told, tried dry, applied, and done: the second time does nothing."""
+    place = ("--store", filled, "--dir", folder)
+    told = command("migrate", "status", *place)
+    assert (0, "") == (told.status, told.err)
+    assert told.out == (
+        f"collection  msmarco -> msmarco__0001 ({CostlessEncoder().card.model})\n"
+        "applied     0001_create_passages, 0002_payload_indexes\n"
+        "pending     0001_index_year, 0002_short_texts\n"
+    )
+    dry = command("migrate", "up", *place, "--dry-run")
+    assert (0, "") == (dry.status, dry.err)
+    lines = dry.out.splitlines()
+    assert "0001_index_year: filters on the year by an index" == lines[0]
+    assert lines[1].startswith("  no index -> integer: 5 payloads are read")
+    assert "0002_short_texts: BM25 for short texts" in lines[2:]
+    assert told == command("migrate", "status", *place)
+
+    done = command("migrate", "up", *place)
+    assert (0, "applied: 0001_index_year, 0002_short_texts\n") == (done.status, done.out)
+    assert dry.out == done.err
+    assert (0, "nothing is pending\n", "") == command("migrate", "up", *place)
+    assert "pending     none\n" in command("migrate", "status", *place).out
+    info = command("info", "--store", filled).out
+    assert "meta.year (integer)" in info
+    assert "avg_len=6.0 english" in info
+    names = "0001_create_passages, 0002_payload_indexes, 0001_index_year, 0002_short_texts"
+    assert f"migrations  {names}" in info
+
+
+def test_a_collection_of_older_code_has_one_pending(filled: str) -> None:
+    """It has what that makes: `check` tells so until `up` has entered it in the ledger."""
+    with closing(open_store(filled)) as store:
+        metadata = store.metadata("msmarco")
+        store.put_metadata("msmarco", replace(metadata, migrations=("0001_create_passages",)))
+    check = ("migrate", "check", "--store", filled)
+    assert (1, "pending: 0002_payload_indexes\n", "") == command(*check)
+    up = command("migrate", "up", "--store", filled)
+    assert (0, "applied: 0002_payload_indexes\n") == (up.status, up.out)
+    assert "next to nothing" in up.err
+    assert (0, "nothing is pending\n", "") == command(*check)
+
+
+def test_to_stops_in_between(filled: str, folder: str) -> None:
+    """What comes after it stays pending."""
+    done = command("migrate", "up", "--store", filled, "--dir", folder, "--to", "0001_index_year")
+    assert (0, "applied: 0001_index_year\n") == (done.status, done.out)
+    wrong = command("migrate", "up", "--store", filled, "--dir", folder, "--to", "1")
+    assert 2 == wrong.status
+    assert "1 is the number of 0001_create_passages and of 0001_index_year" in wrong.err
+
+
+def test_check_is_for_scripts(filled: str, folder: str) -> None:
+    """Status 0 when nothing is pending, else 1 with the names."""
+    place = ("--store", filled, "--dir", folder)
+    assert (1, "pending: 0001_index_year, 0002_short_texts\n", "") == command(
+        "migrate", "check", *place
+    )
+    assert (0, "nothing is pending\n", "") == command("migrate", "check", "--store", filled)
+    command("migrate", "up", *place)
+    assert (0, "nothing is pending\n", "") == command("migrate", "check", *place)
+    told = "unknown: 0001_index_year, 0002_short_texts: newer code, or another --dir, was here\n"
+    assert (1, told, "") == command("migrate", "check", "--store", filled)
+
+
+def test_what_newer_code_applied_is_refused_by_name(filled: str) -> None:
+    """By `up`, with status 1; the status shows it."""
+    with closing(open_store(filled)) as store:
+        metadata = store.metadata("msmarco")
+        store.put_metadata(
+            "msmarco", replace(metadata, migrations=(*metadata.migrations, "0002_of_tomorrow"))
+        )
+    done = command("migrate", "up", "--store", filled)
+    assert (1, "") == (done.status, done.out)
+    assert "'msmarco' has had 0002_of_tomorrow, which this code does not know" in done.err
+    told = command("migrate", "status", "--store", filled)
+    assert "unknown     0002_of_tomorrow: newer code, or another --dir, was here" in told.out
+
+
+def test_everything_is_there_as_json(filled: str, folder: str) -> None:
+    """One document each."""
+    place = ("--store", filled, "--dir", folder, "--json")
+    pending = [
+        {"name": "0001_index_year", "description": "filters on the year by an index"},
+        {"name": "0002_short_texts", "description": "BM25 for short texts"},
+    ]
+    assert {
+        "collection": "msmarco",
+        "physical": "msmarco__0001",
+        "model": CostlessEncoder().card.model,
+        "others": [],
+        "is_unfinished": False,
+        "applied": ["0001_create_passages", "0002_payload_indexes"],
+        "pending": pending,
+        "unknown": [],
+        "locked_by": None,
+    } == json.loads(command("migrate", "status", *place).out)
+    check = command("migrate", "check", *place)
+    names = [entry["name"] for entry in pending]
+    assert (1, {"current": False, "pending": names, "unknown": []}) == (
+        check.status,
+        json.loads(check.out),
+    )
+    dry = json.loads(command("migrate", "up", *place, "--dry-run").out)
+    done = json.loads(command("migrate", "up", *place).out)
+    assert (True, False) == (dry["dry_run"], done["dry_run"])
+    assert names == [step["name"] for step in done["steps"]]
+    assert dry["steps"] == done["steps"]
+    assert {"dry_run": False, "steps": []} == json.loads(command("migrate", "up", *place).out)
+    unlocked = command("migrate", "unlock", "--store", filled, "--json")
+    assert {"unlocked": None} == json.loads(unlocked.out)
+
+
+def test_a_failure_tells_what_failed(filled: str, folder: str) -> None:
+    """Status 1, its name and reason; what came before it is in the ledger."""
+    Path(folder, "0002_short_texts.py").write_text(
+        'DESCRIPTION = "fails"\ndef up(store, plan): raise ValueError("no such thing")\n'
+    )
+    done = command("migrate", "up", "--store", filled, "--dir", folder)
+    assert (1, "") == (done.status, done.out)
+    assert "Error: 0002_short_texts failed on 'msmarco': ValueError: no such thing" in done.err
+    told = command("migrate", "status", "--store", filled, "--dir", folder)
+    applied = "0001_create_passages, 0002_payload_indexes, 0001_index_year"
+    assert f"applied     {applied}\n" in told.out
+
+
+def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
+    """On a server, where it outlives its process: first it is told, then taken, never another's."""
+    if not filled.startswith("grpc://"):
+        done = command("migrate", "unlock", "--store", filled)
+        assert (0, "nobody is migrating 'msmarco'\n", "") == done
+        return
+    with closing(open_store(filled)) as store, held(migration_locks(store), "msmarco") as ours:
+        told = command("migrate", "status", "--store", filled).out
+        assert f"locked by   process {ours.pid} on {ours.host} since {ours.since}" in told
+        refused = command("migrate", "up", "--store", filled)
+        assert (1, "") == (refused.status, refused.out)
+        assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in refused.err
+        first = command("migrate", "unlock", "--store", filled)
+        assert (2, "") == (first.status, first.out)
+        assert f"if that process is gone, pass --token {ours.token}" in first.err
+        stale = command("migrate", "unlock", "--store", filled, "--token", "stale")
+        assert (1, "") == (stale.status, stale.out)
+        assert f"whose token is {ours.token}, not stale" in stale.err
+        done = command("migrate", "unlock", "--store", filled, "--token", ours.token)
+        assert 0 == done.status
+        assert done.out.startswith(f"unlocked: 'msmarco' was held by process {ours.pid}")
+        assert migration_locks(store).holder("msmarco") is None
+
+
+def test_a_second_process_is_told_who_is_at_it(filled: str, folder: str) -> None:
+    """While one migrates: on Edge who holds the directory, on a server who holds the lock."""
+    Path(folder, "0001_index_year.py").write_text(
+        dedent("""
+        import sys
+
+        DESCRIPTION = "waits"
+
+        def up(store, plan):
+            print("begun", flush=True)
+            sys.stdin.read()
+        """)
+    )
+    arguments = ["migrate", "up", "--store", filled, "--dir", folder]
+    with subprocess.Popen(
+        [sys.executable, "-m", "msmarco_qdrant", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as first:
+        assert first.stdout is not None
+        assert "begun\n" == first.stdout.readline()
+        second = command(*arguments)
+        assert (1, "") == (second.status, second.out)
+        assert f"process {first.pid} on " in second.err
+        out, _ = first.communicate()
+    assert (0, "applied: 0001_index_year, 0002_short_texts\n") == (first.returncode, out)
+    assert (0, "nothing is pending\n", "") == command(*arguments)
+
+
+def test_a_migration_that_was_killed_runs_again(filled: str, folder: str) -> None:
+    """On a server after its lock was taken away; the ledger is that of an undisturbed run."""
+    waits = dedent("""
+        import sys
+
+        DESCRIPTION = "waits"
+
+        def up(store, plan):
+            print("begun", flush=True)
+            sys.stdin.read()
+        """)
+    Path(folder, "0002_short_texts.py").write_text(waits)
+    arguments = ["migrate", "up", "--store", filled, "--dir", folder]
+    with subprocess.Popen(
+        [sys.executable, "-m", "msmarco_qdrant", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as killed:
+        assert killed.stdout is not None
+        assert "begun\n" == killed.stdout.readline()
+        killed.kill()
+    Path(folder, "0002_short_texts.py").write_text(TEXTS)
+    if filled.startswith("grpc://"):
+        assert 1 == command(*arguments).status
+        with closing(open_store(filled)) as store:
+            holder = migration_locks(store).holder("msmarco")
+        assert holder is not None
+        assert killed.pid == holder.pid
+        command("migrate", "unlock", "--store", filled, "--token", holder.token)
+    done = command(*arguments)
+    assert (0, "applied: 0002_short_texts\n") == (done.status, done.out)
+    with closing(open_store(filled)) as store:
+        own, names = load_migrations(), ("0001_index_year", "0002_short_texts")
+        assert (*(one.name for one in own), *names) == store.metadata("msmarco").migrations

@@ -1,0 +1,129 @@
+"""`ingest --prune`, with a real model, as a person or a script meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.collection.passages import get_passages
+from tests.cli.runner import Outcome, command
+
+MODEL = "all-MiniLM-L6-v2"
+PIDS = [str(number) for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store; each test fills it anew."""
+    return str(tmp_path_factory.mktemp("prune") / "store")
+
+
+@pytest.fixture(autouse=True)
+def _filled(place: str) -> Iterator[None]:
+    """Ten passages."""
+    assert 0 == ingest(place, 10).status
+    yield
+    Path("source.tsv").unlink()
+
+
+def ingest(place: str, count: int, *arguments: str, more: str = "") -> Outcome:
+    """Ingest the first so many passages."""
+    rows = "".join(f"{pid}\tpassage number {pid}\n" for pid in PIDS[:count])
+    Path("source.tsv").write_text(rows + more)
+    return command("ingest", "source.tsv", "--store", place, "--model", MODEL, *arguments)
+
+
+def held(place: str) -> int:
+    """How many of the passages are there."""
+    return len(get_passages(place, PIDS))
+
+
+def test_what_is_gone_from_the_source_is_pruned(place: str) -> None:
+    """The report line tells it; that it is looked for is said on standard error."""
+    done = ingest(place, 8, "--prune")
+
+    assert 0 == done.status
+    assert done.out.startswith("8 read: 0 written, 8 unchanged, 0 rejected, 2 pruned; ")
+    assert "looking for passages that the source does not hold" in done.err
+    assert 8 == held(place)
+
+
+def test_pruning_is_told_as_json(place: str) -> None:
+    """A field of the report, whether it was asked for or not."""
+    assert 2 == json.loads(ingest(place, 8, "--prune", "--json").out)["pruned"]
+    assert 0 == json.loads(ingest(place, 4, "--json").out)["pruned"]
+    assert 8 == held(place)
+
+
+def test_more_than_a_fifth_wants_to_be_confirmed(place: str) -> None:
+    """The report of what went in, then the refusal; nothing is removed."""
+    done = ingest(place, 7, "--prune")
+
+    assert 1 == done.status
+    assert done.out.startswith("7 read: 0 written, 7 unchanged, 0 rejected, 0 pruned; ")
+    error = done.err.splitlines()[-1]
+    assert error.startswith("Error: nothing was pruned: the source lacks 3 of 10 passages (30%")
+    assert "--yes" in error
+    assert 10 == held(place)
+
+
+def test_yes_confirms(place: str) -> None:
+    """However many they are."""
+    done = ingest(place, 1, "--prune", "--yes")
+
+    assert 0 == done.status
+    assert "9 pruned" in done.out
+    assert 1 == held(place)
+
+
+def test_an_empty_source_is_refused_all_the_same(place: str) -> None:
+    """It says that the source is empty, and what empties a collection."""
+    done = ingest(place, 0, "--prune", "--yes")
+
+    assert 1 == done.status
+    assert "the source holds no passage" in done.err
+    assert "the source holds no passage" in done.err
+    assert 10 == held(place)
+
+
+def test_rejects_forbid_to_prune(place: str) -> None:
+    """They are written to their file and told as ever, then the refusal."""
+    done = ingest(place, 9, "--prune", "--rejects", "r.jsonl", more="9 no tab\n")
+
+    *_, where, first, error = done.err.splitlines()
+    assert 1 == done.status
+    assert "rows that did not go in: 1, written to r.jsonl" == where
+    assert "the first of them: source.tsv, line 10: no tab: expected pid<TAB>text" == first
+    assert error.startswith("Error: nothing was pruned: rows were rejected (1)")
+    assert "9 no tab" == json.loads(Path("r.jsonl").read_text())["raw"]
+    assert 10 == held(place)
+
+
+def test_rejects_can_be_allowed(place: str) -> None:
+    """The status is 0 then."""
+    done = ingest(place, 9, "--prune", "--allow-rejects", more="9 no tab\n")
+
+    assert 0 == done.status
+    assert done.out.startswith("10 read: 0 written, 9 unchanged, 1 rejected, 1 pruned; ")
+    assert 9 == held(place)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--yes"], "--yes goes with --prune only"),
+        (["--prune", "--max-passages", "5"], "max_passages takes a part of the source"),
+    ],
+)
+def test_options_that_do_not_fit_are_wrong_usage(
+    place: str, arguments: list[str], message: str
+) -> None:
+    """And nothing is removed."""
+    done = ingest(place, 9, *arguments)
+
+    assert (2, "") == (done.status, done.out)
+    assert message in done.err
+    assert 10 == held(place)

@@ -1,0 +1,444 @@
+"""`migrate reembed`, `rollback` and `prune`, as a person or a script meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import pytest
+
+from msmarco_qdrant.cli.reembed import _shown
+from msmarco_qdrant.collection.create import create_physical
+from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
+from msmarco_qdrant.core.records import Bm25Settings
+from msmarco_qdrant.core.reports import ReembedProgress
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores.migration_locks import held, migration_locks
+from tests.cli.runner import Outcome, command
+from tests.encoding.tiny_models import HIDDEN, Recipe, _randomise, save_tiny, texts_of_lengths
+from tests.loopback import LoopbackServer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from torch.nn import Embedding
+
+TEXTS = texts_of_lengths([6 + number % 20 for number in range(40)])
+PHRASE = "london river"
+LEDGER = ["0001_create_passages", "0002_payload_indexes"]
+STAGES = """copying what the {0} collection lacks
+building the index of the {0} collection
+asking both collections a sample of phrases
+comparing every passage of both collections
+leading the name to the {0} collection
+copying what was written until the swap
+"""
+
+
+class Models(NamedTuple):
+    """Directories of tiny models: two of one shape, a smaller one, and two of little use."""
+
+    old: str
+    new: str
+    small: str
+    picky: str
+    dull: str
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The models, of random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    recipes = [Recipe(seed=seed) for seed in range(5)]
+    edits = (None, None, _half_as_long, _picky, _dull)
+    named = zip(Models._fields, recipes, edits, strict=True)
+    return Models(*(str(save_tiny(folder / name, recipe, edit)) for name, recipe, edit in named))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of 40 passages."""
+    path = tmp_path_factory.mktemp("source") / "passages.tsv"
+    path.write_text("".join(f"{pid}\t{text}\n" for pid, text in enumerate(TEXTS)))
+    return str(path)
+
+
+@pytest.fixture(params=["edge", "loopback"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, source: str, models: Models
+) -> Iterator[str]:
+    """A directory and then a server's URL, with the passages and vectors of the old model."""
+    with LoopbackServer() as server:
+        name = str(tmp_path / "store") if request.param == "edge" else server.url
+        _ingest(name, source, models)
+        yield name
+
+
+@pytest.fixture
+def edge(tmp_path: Path, source: str, models: Models) -> str:
+    """A directory with the same."""
+    _ingest(str(tmp_path / "store"), source, models)
+    return str(tmp_path / "store")
+
+
+# ---- there and back ------------------------------------------------------------------------
+
+
+def test_another_model_and_back(place: str, models: Models) -> None:
+    """Each step is told as it begins, what was done at the end, and searches answer by it."""
+    done = migrate("reembed", place, "--model", models.new)
+
+    assert (0, STAGES.format("new")) == (done.status, done.err)
+    first, compared, kept = done.out.splitlines()
+    assert first.startswith(
+        f"msmarco -> msmarco__0002: 40 passages with vectors of {models.new}, 40 encoded now, "
+    )
+    assert compared.startswith("40 passages asked for by the words they begin with: ")
+    assert "among the ten best, before " in compared
+    assert (
+        "msmarco__0001 is kept: `migrate rollback` goes back to it, `migrate prune` removes it"
+    ) == kept
+    assert (
+        f"collection  msmarco -> msmarco__0002 ({models.new})\n"
+        f"applied     {', '.join(LEDGER)}\n"
+        "pending     none\n"
+        f"beside it   msmarco__0001 ({models.old}), kept\n"
+    ) == migrate("status", place).out
+    assert best_by(models.new) == found(place) != best_by(models.old)
+
+    back = migrate("rollback", place)
+
+    assert (0, STAGES.format("older")) == (back.status, back.err)
+    first, _, kept = back.out.splitlines()
+    assert first.startswith(
+        f"msmarco -> msmarco__0001: 40 passages with vectors of {models.old}, 0 encoded now, "
+    )
+    assert (
+        "msmarco__0002 is kept: `migrate reembed` with its model goes there again, "
+        "`migrate prune` removes it"
+    ) == kept
+    assert best_by(models.old) == found(place)
+    assert_error(
+        migrate("rollback", place),
+        1,
+        "there is nothing to go back to: 'msmarco' leads to msmarco__0001; msmarco__0002 is beside "
+        "it: `msmarco-qdrant migrate reembed --collection msmarco --model "
+        f"{models.new}` goes there",
+    )
+
+
+def test_a_model_of_another_length(place: str, models: Models, source: str) -> None:
+    """With texts from the file; the second time there is nothing to do."""
+    done = migrate("reembed", place, "--model", models.small, "--source", source)
+
+    assert (0, STAGES.format("new")) == (done.status, done.err)
+    info = command("info", "--store", place).out
+    assert f"model       {models.small} ({HIDDEN // 2}, cosine)\n" in info
+    assert best_by(models.small) == found(place) != best_by(models.old)
+    assert (0, f"'msmarco' holds vectors of {models.small} already\n", "") == migrate(
+        "reembed", place, "--model", models.small
+    )
+
+
+def test_what_nothing_leads_to_is_removed(place: str, models: Models) -> None:
+    """When --yes was said; afterwards there is no way back."""
+    migrate("reembed", place, "--model", models.new)
+    status = migrate("status", place)
+
+    assert_error(
+        migrate("prune", place),
+        2,
+        f"nothing was removed: nothing leads to msmarco__0001 ({models.old}); to remove what is in "
+        "there for good, pass --yes",
+    )
+    assert status == migrate("status", place)
+
+    assert (0, "removed: msmarco__0001\n", "") == migrate("prune", place, "--yes")
+
+    assert "beside it" not in migrate("status", place).out
+    assert best_by(models.new) == found(place)
+    for options in ([], ["--yes"]):
+        assert (0, "there is nothing to remove\n", "") == migrate("prune", place, *options)
+    told = "there is nothing to go back to: 'msmarco' leads to msmarco__0002"
+    assert_error(migrate("rollback", place), 1, told)
+
+
+def test_everything_is_there_as_json(edge: str, models: Models) -> None:
+    """One document each."""
+    done = json.loads(migrate("reembed", edge, "--model", models.new, "--json").out)
+    comparison = done.pop("comparison")
+    assert done.pop("seconds") > 0
+    expected = {
+        "collection": "msmarco",
+        "old": "msmarco__0001",
+        "new": "msmarco__0002",
+        "model": models.new,
+        "passages": 40,
+        "copied": 40,
+        "removed": 0,
+        "without_vector": [],
+    }
+    assert expected == done
+    assert {"phrases", "found_before", "found_after", "overlap"} == comparison.keys()
+
+    again = json.loads(migrate("reembed", edge, "--model", models.new, "--json").out)
+    assert ("msmarco__0002", "msmarco__0002", 0) == (again["old"], again["new"], again["copied"])
+
+    back = json.loads(migrate("rollback", edge, "--json").out)
+    assert ("msmarco__0002", "msmarco__0001", 0) == (back["old"], back["new"], back["copied"])
+
+    assert {
+        "collection": "msmarco",
+        "physical": "msmarco__0001",
+        "model": models.old,
+        "others": [{"physical": "msmarco__0002", "model": models.new, "being_filled": False}],
+        "is_unfinished": False,
+        "applied": LEDGER,
+        "pending": [],
+        "unknown": [],
+        "locked_by": None,
+    } == json.loads(migrate("status", edge, "--json").out)
+    assert (2, "") == migrate("prune", edge, "--json")[:2]
+    pruned = json.loads(migrate("prune", edge, "--json", "--yes").out)
+    assert {"removed": ["msmarco__0002"]} == pruned
+    assert {"removed": []} == json.loads(migrate("prune", edge, "--json").out)
+
+
+# ---- what was interrupted ------------------------------------------------------------------
+
+
+def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> None:
+    """With the same model; another one is refused."""
+    begin(place, models.new)
+    again = f"`msmarco-qdrant migrate reembed --collection msmarco --model {models.new}`"
+
+    lines = migrate("status", place).out.splitlines()
+    assert (
+        f"beside it   msmarco__0002 ({models.new}), being filled",
+        f"unfinished  {again} goes on with it",
+    ) == (lines[-2], lines[-1])
+    told = json.loads(migrate("status", place, "--json").out)
+    assert ([True], True) == (
+        [other["being_filled"] for other in told["others"]],
+        told["is_unfinished"],
+    )
+    assert_error(
+        migrate("reembed", place, "--model", models.small),
+        2,
+        f"'msmarco' is being re-embedded with {models.new} (msmarco__0002), you asked for "
+        f"{models.small}: finish it with --model {models.new}, or give it up with "
+        "`msmarco-qdrant migrate prune --collection msmarco --unfinished --yes`",
+    )
+
+    assert 0 == migrate("reembed", place, "--model", models.new).status
+
+    assert "unfinished" not in migrate("status", place).out
+    assert best_by(models.new) == found(place)
+
+
+def test_an_unfinished_one_can_be_given_up(edge: str, models: Models) -> None:
+    """The name still leads where it led."""
+    begin(edge, models.new)
+    assert_error(
+        migrate("prune", edge, "--unfinished"),
+        2,
+        f"nothing was removed: nothing leads to msmarco__0002 ({models.new}, not filled yet); to "
+        "remove what is in there for good, pass --unfinished --yes",
+    )
+    assert (0, "removed: msmarco__0002\n", "") == migrate("prune", edge, "--unfinished", "--yes")
+    assert "pending     none" == migrate("status", edge).out.splitlines()[-1]
+    assert best_by(models.old) == found(edge)
+
+
+def test_control_c_tells_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """Once; and it ends the command as everywhere."""
+
+    def interrupted() -> None:
+        with _shown("new") as show:
+            show(ReembedProgress("copy", 0, 5))
+            show(ReembedProgress("copy", 5, 5))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (
+        "copying what the new collection lacks\n"
+        "\nwhat is copied stays; run the same command again to go on.\n"
+    ) == capsys.readouterr().err
+
+
+# ---- models that are not swapped in --------------------------------------------------------
+
+
+def test_passages_without_a_vector(edge: str, models: Models) -> None:
+    """They are told; with --allow-rejects they are left out."""
+    poisoned = [str(pid) for pid, text in enumerate(TEXTS) if "poison" in text.split()]
+    done = migrate("reembed", edge, "--model", models.picky)
+    assert (1, "") == (done.status, done.out)
+    assert f"gives {len(poisoned)} passages no vector, such as " in done.err
+    assert "or leave them out with --allow-rejects" in done.err
+    assert best_by(models.old) == found(edge)
+
+    done = migrate("reembed", edge, "--model", models.picky, "--allow-rejects")
+
+    assert 0 == done.status, done.err
+    assert f"msmarco__0002: {40 - len(poisoned)} passages with vectors of" in done.out
+    assert f"left out, as they have no vector: {', '.join(sorted(poisoned))}\n" in done.out
+
+
+def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
+    """It may be the wrong one, and is swapped in with --allow-worse only."""
+    done = migrate("reembed", edge, "--model", models.dull)
+    assert (1, "") == (done.status, done.out)
+    assert "Is it the right model? To swap all the same: --allow-worse" in done.err
+    assert best_by(models.old) == found(edge)
+    done = migrate("reembed", edge, "--model", models.dull, "--allow-worse")
+    assert 0 == done.status, done.err
+
+
+# ---- mistakes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ("reembed", 2, "Missing option '--model'"),
+        ("reembed --model no-such-model", 1, "cannot load the model no-such-model: it is no dir"),
+        ("reembed --model NEW --source gone.tsv", 1, "no such file: gone.tsv (seen from "),
+        ("reembed --model NEW --collection films", 1, "no collection 'films' in "),
+        ("rollback", 1, "there is nothing to go back to: 'msmarco' leads to msmarco__0001\n"),
+        ("rollback --collection films", 1, "no collection 'films' in "),
+        ("prune --collection films", 1, "no collection 'films' in "),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(
+    edge: str, models: Models, arguments: str, status: int, told: str
+) -> None:
+    """And nothing is made or removed."""
+    name, *options = arguments.replace("NEW", models.new).split()
+    before = migrate("status", edge)
+    done = migrate(name, edge, *options)
+    assert (status, "") == (done.status, done.out)
+    assert told in done.err
+    assert done.err.splitlines()[-1].startswith("Error: ")
+    assert before == migrate("status", edge)
+
+
+def test_there_is_nothing_to_prune(edge: str) -> None:
+    """Which is no error."""
+    assert (0, "there is nothing to remove\n", "") == migrate("prune", edge)
+
+
+def test_the_way_back_wants_the_model_of_before(edge: str, models: Models) -> None:
+    """A copy of it anywhere else will do; another one will not."""
+    migrate("reembed", edge, "--model", models.new)
+    done = migrate("rollback", edge, "--model", models.small)
+    assert (1, "") == (done.status, done.out)
+    assert f"collection 'msmarco__0001' holds vectors of {models.old} ({HIDDEN})" in done.err
+    assert f"you asked for {models.small} ({HIDDEN // 2})" in done.err
+    assert best_by(models.new) == found(edge)
+    assert 0 == migrate("rollback", edge, "--model", models.old).status
+    assert best_by(models.old) == found(edge)
+
+
+@pytest.mark.parametrize("name", ["reembed", "rollback", "prune"])
+def test_two_at_once(place: str, models: Models, name: str) -> None:
+    """The second is told who is at it."""
+    options = ("--model", models.new) if name == "reembed" else ()
+    with closing(open_store(place)) as store, held(migration_locks(store), "msmarco") as ours:
+        done = migrate(name, place, *options)
+        assert (1, "") == (done.status, done.out)
+        assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in done.err
+        assert f"locked by   process {ours.pid} on " in migrate("status", place).out
+
+
+def test_a_second_process_on_a_directory(edge: str, models: Models) -> None:
+    """It is told which process holds the directory."""
+    arguments = ["migrate", "reembed", "--store", edge, "--model", models.new]
+    with closing(open_store(edge)):
+        done = subprocess.run(
+            [sys.executable, "-m", "msmarco_qdrant", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (1, "") == (done.returncode, done.stdout)
+    assert f"process {os.getpid()} on " in done.stderr
+
+
+# ---- what the tests share ------------------------------------------------------------------
+
+
+def migrate(name: str, place: str, *options: str) -> Outcome:
+    """One of the commands."""
+    return command("migrate", name, "--store", place, *options)
+
+
+def found(place: str) -> str:
+    """The pid of the best passage for the phrase."""
+    done = command("search", PHRASE, "--store", place, "--limit", "1", "--json")
+    assert 0 == done.status, done.err
+    (hit,) = json.loads(done.out)
+    return str(hit["pid"])
+
+
+def best_by(model: str) -> str:
+    """What it must be by a model, without any store."""
+    encoder = load_encoder(model, device="cpu", precision="float32")
+    query, *passages = encoder.encode_queries([PHRASE, *TEXTS])  # which have no prompts here
+    scores = [float(vector @ query) for vector in passages]
+    return str(scores.index(max(scores)))
+
+
+def begin(place: str, model: str) -> None:
+    """What a re-embedding leaves that is interrupted before its first passage."""
+    card = load_encoder(model, device="cpu").card
+    with closing(open_store(place)) as store:
+        storage = store.collection("msmarco").info().spec.storage
+        plan = CollectionPlan("msmarco__0002", card, Bm25Settings(), storage)
+        create_physical(store, plan, load_migrations(), copied_from="msmarco__0001", swaps=1)
+
+
+def assert_error(done: Outcome, status: int, told: str) -> None:
+    """It printed nothing but an error."""
+    assert (status, "", f"Error: {told}\n") == done
+
+
+def _ingest(place: str, source: str, models: Models) -> None:
+    done = command("ingest", source, "--store", place, "--model", models.old)
+    assert 0 == done.status, done.err
+
+
+def _half_as_long(model: SentenceTransformer) -> None:
+    """Vectors of half the length."""
+    from sentence_transformers.base.modules import Dense
+    from torch import nn
+
+    dense = Dense(HIDDEN, HIDDEN // 2, activation_function=nn.Identity())
+    _randomise(dense, 0)
+    model.append(dense)
+
+
+def _picky(model: SentenceTransformer) -> None:
+    """The word "poison" has no embedding."""
+    row = model.tokenizer.convert_tokens_to_ids("poison")
+    embeddings = cast("Transformer", model[0]).model.get_input_embeddings()
+    cast("Embedding", embeddings).weight.data[row] = float("nan")
+
+
+def _dull(model: SentenceTransformer) -> None:
+    """Every text has the same vector."""
+    from sentence_transformers.base.modules import Dense
+    from torch import nn
+
+    dense = Dense(HIDDEN, HIDDEN, activation_function=nn.Identity())
+    dense.linear.weight.data.zero_()
+    dense.linear.bias.data.fill_(1.0)
+    model.append(dense)

@@ -1,0 +1,117 @@
+"""`serve`, as a person or an orchestrator meets it; what it does is tested in tests/service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.runner import command
+from tests.service.sidecars import ended
+
+TOKEN = "t" * 16
+MODEL = ("--model", "all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
+def test_without_the_extra_it_says_what_to_install(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is opened."""
+    monkeypatch.setitem(sys.modules, package, None)
+    outcome = command("serve")
+    told = "Error: the sidecar needs the extra 'serve': pip install 'msmarco-qdrant[serve]'\n"
+    assert (2, "", told) == outcome
+    assert [] == [*Path.cwd().iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--port", "http"], "MSMARCO_QDRANT_PORT: Input should be a valid integer"),
+        (["--port", "70000"], "MSMARCO_QDRANT_PORT: Input should be less than or equal to 65535"),
+        (["--host", "192.0.2.1"], "set MSMARCO_QDRANT_READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN"),
+        (["--store", ":memory:"], "what goes into ':memory:' is gone at once"),
+        (["--store", "localhost:6333"], "expected http://host:port"),
+        (["--inbox", "qdrant_spool/inbox"], "give each a directory of its own"),
+        (["--collection", "a b"], "'a b'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: list[str], told: str) -> None:
+    """With what to do instead."""
+    outcome = command("serve", *arguments)
+    assert (2, "") == (outcome.status, outcome.out)
+    assert told in outcome.err
+    assert 1 == len([line for line in outcome.err.splitlines() if not line.startswith("{")])
+
+
+def test_a_token_that_is_too_short_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the command that makes a better one."""
+    monkeypatch.setenv("MSMARCO_QDRANT_READ_TOKEN", "hunter2")
+    outcome = command("serve")
+    assert (2, True) == (outcome.status, "openssl rand -hex 32" in outcome.err)
+    assert "hunter2" not in outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    """Answers, logs JSON alone, and exits with 0 on SIGTERM and Control-C."""
+    with (
+        ThreadPoolExecutor(1) as reader,
+        subprocess.Popen(
+            [sys.executable, "-m", "msmarco_qdrant", "serve", "--port", "0", *MODEL],
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            env={**os.environ, "MSMARCO_QDRANT_WRITE_TOKEN": TOKEN},
+            text=True,
+        ) as process,
+    ):
+        try:
+            assert process.stderr is not None
+            first = json.loads(process.stderr.readline())
+            rest = reader.submit(process.stderr.read)  # a full pipe would hold the process up
+            _bring_and_search(first["url"])
+            process.send_signal(number)
+            lines = rest.result(60).splitlines()
+        finally:
+            process.kill()
+    assert 0 == process.returncode
+    assert "listening on" in first["message"]
+    messages = [json.loads(line)["message"] for line in lines]
+    assert "stopped" == messages[-1]
+    assert 1 == len([one for one in messages if one.startswith("the doors are closed")])
+    assert TOKEN not in "".join(lines)
+
+
+def test_an_error_at_the_start_is_a_line_of_the_log() -> None:
+    """JSON to the end; the status says that the command was wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(
+            [sys.executable, "-m", "msmarco_qdrant", "serve"],
+            env={**os.environ, "MSMARCO_QDRANT_PORT": str(taken.getsockname()[1])},
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert (2, "critical") == (done.returncode, told["level"])
+    assert "pass another --port" in told["message"]
+
+
+def _bring_and_search(url: str) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=60.0) as client:
+        body = [{"pid": "1", "text": "the river thames flows through london"}]
+        told = ended(client, client.post("/passages", params={"wait": True}, json=body))
+        assert ("done", 1) == (told["state"], told["written"])
+        answer = client.post("/search", json={"phrase": "a river"}).json()
+        assert ["1"] == [hit["pid"] for hit in answer["hits"]]

@@ -1,0 +1,258 @@
+"""What creates a collection."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant import __version__
+from msmarco_qdrant.collection.create import (
+    check_collection_name,
+    create_collection,
+    create_physical,
+    drop_collection,
+)
+from msmarco_qdrant.collection.generations import physical_collections
+from msmarco_qdrant.collection.migration import CollectionPlan, Target, load_migrations
+from msmarco_qdrant.core.records import (
+    Bm25Settings,
+    CollectionMetadata,
+    Passage,
+    PayloadIndex,
+    PointBatch,
+    SparseVector,
+    StorageSettings,
+)
+from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError, StoreError, UsageError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.runner import migration_status
+from msmarco_qdrant.reembed.api import reembed_collection
+from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
+from tests.engines import ENGINES, new_store
+from tests.generations import physical
+
+OWN = ("0001_create_passages", "0002_payload_indexes")
+NOT_QUANTISED = StorageSettings(quantisation="none")
+
+
+def test_a_collection_appears_when_it_is_complete(tmp_path: Path) -> None:
+    """Under its name, with all that is needed to encode the same way again."""
+    card = CostlessEncoder().card
+    with_store = open_store(tmp_path, create=True)
+    metadata = create_collection(with_store, "films", card, Bm25Settings())
+    assert metadata == CollectionMetadata(
+        schema_version=1,
+        package_version=__version__,
+        encoder=card,
+        bm25=Bm25Settings(),
+        migrations=OWN,
+    )
+    assert with_store.metadata("films") == metadata
+    assert with_store.aliases() == {"films": "films__0001"}
+    with_store.close()
+
+
+class CrashingStore(DiscardingStore):
+    """A store that breaks before one of its steps, once."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self.step = step
+
+    def _crash(self, step: str) -> None:
+        if self.step == step:
+            self.step = ""
+            raise StoreError("crash")
+
+    def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
+        """Break here, if so told."""
+        self._crash("metadata")
+        super().put_metadata(name, metadata)
+
+    def drop_collection(self, name: str) -> None:
+        """Break here, if so told."""
+        if name == self.step:
+            self._crash(name)
+        super().drop_collection(name)
+
+    def set_alias(self, alias: str, name: str) -> None:
+        """Break here, if so told."""
+        self._crash("alias")
+        super().set_alias(alias, name)
+
+
+@pytest.mark.parametrize("step", ["metadata", "alias"])
+def test_a_creation_that_broke_can_be_repeated(step: str) -> None:
+    """Nothing appears under the name before, and the second try completes."""
+    store = CrashingStore(step)
+    card = CostlessEncoder().card
+    with pytest.raises(StoreError, match="crash"):
+        create_collection(store, "films", card, Bm25Settings())
+    assert store.aliases() == {}
+    create_collection(store, "films", card, Bm25Settings())
+    assert store.aliases() == {"films": "films__0001"}
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_creation_without_its_indexes_is_completed(
+    engine: str, tmp_path: Path, is_known: bool
+) -> None:
+    """As one that was killed between the migrations leaves it, before the ledger or after it."""
+    with new_store(engine, tmp_path) as store:
+        begin(store, "msmarco__0001", is_known=is_known)
+        info = store.collection("msmarco__0001").info()
+        assert ({}, 0) == (info.spec.payload_indexes, info.last_seq)
+
+        ingest_passages([Passage("1", "one")], store, encoder=CostlessEncoder())
+
+        assert OWN == store.metadata("msmarco").migrations
+        info = store.collection("msmarco").info()
+        assert ("msmarco__0001", 1) == (info.name, info.points)
+        indexes = {"seq": "integer"} if store.capabilities.payload_indexes else {}
+        assert indexes == info.spec.payload_indexes
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_shadow_without_its_indexes_is_completed(
+    engine: str, tmp_path: Path, is_known: bool
+) -> None:
+    """By the same re-embedding, as the live collection's are."""
+    with new_store(engine, tmp_path) as store:
+        fields: dict[str, PayloadIndex] = {"year": "integer"}
+        passages = [Passage("1", "one", {"year": 1895})]
+        ingest_passages(passages, store, encoder=CostlessEncoder(), payload_indexes=fields)
+        begin(store, "msmarco__0002", CostlessEncoder(32), is_known=is_known)
+        begun = "msmarco__0002" if is_known else None
+        copying = migration_status(store, "msmarco").copying
+        assert begun == (copying and copying.target)
+
+        report = reembed_collection(store, encoder=CostlessEncoder(32), allow_worse=True)
+
+        assert ("msmarco__0002", 1) == (report.new, report.passages)
+        assert OWN == store.metadata("msmarco").migrations
+        specs = [store.collection(f"msmarco__000{number}").info().spec for number in (1, 2)]
+        assert specs[0].payload_indexes == specs[1].payload_indexes
+
+
+def begin(
+    store: Store, physical: str, encoder: CostlessEncoder | None = None, *, is_known: bool
+) -> None:
+    """Create a physical collection without its indexes; with its ledger, if so told."""
+    first = load_migrations()[:1]
+    card = (encoder or CostlessEncoder()).card
+    plan = CollectionPlan(physical, card, Bm25Settings(), NOT_QUANTISED)
+    if is_known:
+        source = None if physical == "msmarco__0001" else "msmarco__0001"
+        create_physical(store, plan, first, copied_from=source, swaps=1)
+    else:
+        first[0].operation.apply(Target(store, plan))
+
+
+def test_the_name_of_the_locks_is_taken() -> None:
+    """It is a collection of every server that was migrated."""
+    with pytest.raises(UsageError, match="where locks are kept"):
+        check_collection_name("msmarco_qdrant_locks")
+
+
+def test_a_physical_collection_can_have_had_more(tmp_path: Path) -> None:
+    """Later migrations are applied to it while it is empty, before any name leads to it."""
+    (tmp_path / "0005_shorter.py").write_text(
+        "from msmarco_qdrant.operations import SetBm25\n"
+        "DESCRIPTION = 'shorter texts'\n"
+        "OPERATION = SetBm25(avg_len=12)\n"
+    )
+    card = CostlessEncoder().card
+    with closing(open_store(":memory:", create=True)) as store:
+        plan = CollectionPlan("films__0002", card, Bm25Settings(), NOT_QUANTISED)
+        migrations = [*load_migrations(), *load_migrations(tmp_path)]
+        metadata = create_physical(store, plan, migrations)
+        assert (*OWN, "0005_shorter") == metadata.migrations
+        assert Bm25Settings(avg_len=12) == metadata.bm25
+        assert metadata == store.metadata("films__0002")
+        assert {} == store.aliases()
+
+
+# ---- removing ------------------------------------------------------------------------------
+
+
+def with_shadow(store: Store) -> None:
+    """A collection of two passages, and what a re-embedding made beside it."""
+    ingest_passages([Passage("1", "one"), Passage("2", "two")], store, encoder=CostlessEncoder())
+    physical(store, CostlessEncoder(32))
+    ingest_passages([Passage("1", "one")], store, collection="films", encoder=CostlessEncoder())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_collection_is_dropped_with_its_shadow(engine: str, tmp_path: Path) -> None:
+    """The passages behind the name are counted; other collections stay."""
+    with new_store(engine, tmp_path) as store:
+        with_shadow(store)
+
+        assert 2 == drop_collection(store, "msmarco")
+
+        assert {"films": "films__0001"} == store.aliases()
+        assert [] == list(physical_collections(store, "msmarco"))
+        with pytest.raises(CollectionNotFoundError):
+            drop_collection(store, "msmarco")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_no_name_leads_to_is_dropped(engine: str, tmp_path: Path) -> None:
+    """By the name that it belongs to; a physical collection's own name removes that alone."""
+    with new_store(engine, tmp_path) as store:
+        with_shadow(store)
+        assert 2 == drop_collection(store, "msmarco__0001")
+        assert ["msmarco__0002"] == list(physical_collections(store, "msmarco"))
+
+        assert 0 == drop_collection(store, "msmarco")
+
+        assert [] == list(physical_collections(store, "msmarco"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_is_dropped_beside_another_applications(engine: str, tmp_path: Path) -> None:
+    """Its points, in a collection whose name looks like ours, are not ours to remove."""
+    with new_store(engine, tmp_path) as store:
+        with_shadow(store)
+        spec = store.collection("msmarco").info().spec
+        store.create_collection("msmarco__0003", spec)
+        vectors = np.full((1, spec.dimension), 0.125, np.float32)
+        sparse = [SparseVector([1], [1.0])]
+        batch = PointBatch(spec.dense, [1], vectors, sparse, [{"seq": 1}])
+        store.collection("msmarco__0003").upsert(batch)
+
+        with pytest.raises(StoreCorruptError, match="msmarco__0003"):
+            drop_collection(store, "msmarco")
+
+        assert 3 == len(physical_collections(store, "msmarco"))
+
+
+@pytest.mark.parametrize("step", ["films__0001", "films__0002"])
+def test_a_drop_that_broke_can_be_repeated(step: str) -> None:
+    """The live collection goes last: until then the name works."""
+    store = CrashingStore(step)
+    card = CostlessEncoder().card
+    create_collection(store, "films", card, Bm25Settings())
+    physical(store, CostlessEncoder(), "films__0002")
+    with pytest.raises(StoreError, match="crash"):
+        drop_collection(store, "films")
+    assert {"films": "films__0001"} == store.aliases()
+    drop_collection(store, "films")
+    assert [] == list(physical_collections(store, "films"))
+
+
+def test_the_live_collection_is_dropped_last_whatever_its_number() -> None:
+    """As after a swap."""
+    store = CrashingStore("films__0001")
+    create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+    physical(store, CostlessEncoder(), "films__0002")
+    store.set_alias("films", "films__0002")
+    with pytest.raises(StoreError, match="crash"):
+        drop_collection(store, "films")
+    assert ["films__0001", "films__0002"] == list(physical_collections(store, "films"))

@@ -1,0 +1,284 @@
+"""Deletes reach every physical collection of a name, whatever comes and goes meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from grpc import StatusCode  # type: ignore[import-untyped]
+
+from msmarco_qdrant.collection.delete import delete_everywhere, delete_pids
+from msmarco_qdrant.collection.passages import delete_passages
+from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy, SparseVector
+from msmarco_qdrant.errors import PidCollisionError, StoreError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.stores.payload import payload_of, point_id
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.engines import ENGINES, new_store
+from tests.generations import physical
+from tests.loopback import LoopbackServer, Refused
+
+OLD, NEW = CostlessEncoder(), CostlessEncoder(32, salt="new")
+LIVE, SHADOW, THIRD = "msmarco__0001", "msmarco__0002", "msmarco__0003"
+
+
+@pytest.fixture(params=ENGINES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store of each engine in turn, with the passages 0 to 9 in the collection 'msmarco'."""
+    with new_store(request.param, tmp_path) as opened:
+        ingest_passages(numbered(range(10)), opened, encoder=OLD, optimize=False)
+        yield opened
+
+
+def numbered(numbers: Iterable[int]) -> list[Passage]:
+    """A passage for each number."""
+    return [Passage(str(number), f"text {number}") for number in numbers]
+
+
+def held(store: Store, name: str = "msmarco") -> set[int]:
+    """The numbers of a collection's passages."""
+    return {int(payload["pid"]) for _, payload in store.collection(name).scan(["pid"])}
+
+
+def copy(store: Store, target: str = SHADOW) -> None:
+    """Copy what is live as a re-embedding would, with the same `seq`."""
+    physical(store, NEW, target, copied_from=LIVE)
+    fields = ("pid", "text", "meta", "text_digest", "meta_digest", "seq")
+    points = [*store.collection(LIVE).scan(fields)]
+    write(store, target, [payload for _, payload in points])
+
+
+def write(store: Store, name: str, payloads: Sequence[dict[str, Any]]) -> None:
+    """Write points with some vectors."""
+    if not payloads:
+        return
+    spec = store.collection(name).info().spec
+    store.collection(name).upsert(
+        PointBatch(
+            spec.dense,
+            [point_id(payload["pid"]) for payload in payloads],
+            np.full((len(payloads), spec.dimension), 0.125, np.float32),
+            [SparseVector([1], [1.0])] * len(payloads),
+            payloads,
+        )
+    )
+
+
+class Meddled:
+    """A store on which something happens when its physical collections are listed.
+
+    Args:
+        store: The store that it stands for otherwise.
+        acts: What happens before which listing has its answer, counted from 1; what it answers is
+            as it was before.
+    """
+
+    def __init__(self, store: Store, acts: dict[int, Callable[[], object]]) -> None:
+        self._store = store
+        self._acts = acts
+        self._listings = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def physical_names(self) -> Sequence[str]:
+        """The physical collections, as they were before the act."""
+        self._listings += 1
+        found = cast(Any, self._store).physical_names()
+        self._acts.get(self._listings, lambda: None)()
+        return cast(Sequence[str], found)
+
+
+def meddled(store: Store, acts: dict[int, Callable[[], object]]) -> Store:
+    """See `Meddled`."""
+    return cast(Store, Meddled(store, acts))
+
+
+# ---- all of them ---------------------------------------------------------------------------
+
+
+def test_a_delete_reaches_the_shadow(store: Store) -> None:
+    """And counts what was there behind the name."""
+    copy(store)
+    write(store, SHADOW, [payload_of(Passage("77", "only there"), 1)])
+
+    assert 2 == delete_passages(store, ["2", "3", "77", "99"])
+
+    assert {0, 1, 4, 5, 6, 7, 8, 9} == held(store, LIVE) == held(store, SHADOW)
+
+
+def test_a_delete_reaches_what_was_live_before(store: Store) -> None:
+    """After the swap, with the last pass still to come."""
+    copy(store)
+    store.set_alias("msmarco", SHADOW)
+
+    assert 1 == delete_passages(store, ["2"])
+
+    assert 2 not in held(store, LIVE) | held(store, SHADOW)
+
+
+def test_a_physical_name_means_all_of_them_too(store: Store) -> None:
+    """A passage is there or not; what is counted is what the one named held."""
+    copy(store)
+    write(store, SHADOW, [payload_of(Passage("77", "only there"), 1)])
+
+    assert [2, 0] == [delete_passages(store, ["2", "77"], collection=SHADOW) for _ in range(2)]
+
+    assert 2 not in held(store, LIVE) | held(store, SHADOW)
+
+
+def test_other_collections_are_left_alone(store: Store) -> None:
+    """Those of a name that begins alike, too."""
+    for name in ("films", "msmarco__x", "msmarco__0001x"):
+        ingest_passages(numbered([2]), store, collection=name, encoder=OLD, optimize=False)
+
+    delete_passages(store, ["2"])
+
+    for name in ("films", "msmarco__x", "msmarco__0001x"):
+        assert {2} == held(store, name)
+
+
+def test_prune_reaches_the_shadow(store: Store) -> None:
+    """What the source lacks is gone from both."""
+    copy(store)
+
+    report = ingest_passages(
+        numbered(range(9)), store, encoder=OLD, prune=PrunePolicy(), optimize=False
+    )
+
+    assert 1 == report.pruned
+    assert set(range(9)) == held(store, LIVE) == held(store, SHADOW)
+
+
+def test_the_source_of_any_copy_is_emptied_before_its_target() -> None:
+    """All in turn, then all but the last once more."""
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        ingest_passages(numbered(range(3)), store, encoder=OLD, optimize=False)
+        for name in (SHADOW, THIRD):
+            physical(store, NEW, name)
+        server.requests.clear()
+
+        delete_passages(store, ["1"])
+
+        told = [one.collection_name for one in server.requests.of("Points.Delete")]
+        assert [LIVE, SHADOW, THIRD, LIVE, SHADOW] == told
+
+
+def test_a_point_of_another_pid_in_the_shadow_is_an_error(store: Store) -> None:
+    """Nothing is removed then."""
+    copy(store)
+    payload = payload_of(Passage("3", "three"), 1)
+    ids = [point_id("2")]
+    store.collection(SHADOW).replace_payloads(ids, [payload])
+
+    with pytest.raises(PidCollisionError, match="'2'"):
+        delete_passages(store, ["2"])
+    assert 2 in held(store, LIVE)
+
+
+# ---- what comes and goes meanwhile ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("listing", [1, 2])
+def test_a_shadow_that_appears_meanwhile_is_reached(store: Store, listing: int) -> None:
+    """It is copied after the listing, before anything is removed."""
+    place = meddled(store, {listing: lambda: copy(store)})
+
+    assert 1 == delete_pids(place, "msmarco", ["2"])
+
+    assert 2 not in held(store, LIVE) | held(store, SHADOW)
+    assert {0, 1} <= held(store, SHADOW)
+
+
+def test_shadows_that_keep_appearing_are_all_reached(store: Store) -> None:
+    """It looks again until nothing has changed."""
+    place = meddled(store, {2: lambda: copy(store), 3: lambda: copy(store, THIRD)})
+
+    delete_pids(place, "msmarco", ["2"])
+
+    assert 2 not in held(store, LIVE) | held(store, SHADOW) | held(store, THIRD)
+    assert 3 in held(store, SHADOW)
+
+
+@pytest.mark.parametrize("listing", [1, 2, 3])
+def test_a_collection_that_is_pruned_meanwhile_is_no_error(store: Store, listing: int) -> None:
+    """What is gone with everything in it holds nothing to be removed."""
+    copy(store)
+    place = meddled(store, {listing: lambda: store.drop_collection(SHADOW)})
+
+    assert 1 == delete_pids(place, "msmarco", ["2"])
+
+    assert 2 not in held(store)
+
+
+@pytest.mark.parametrize("name", [LIVE, SHADOW])
+def test_what_is_written_meanwhile_stays(store: Store, name: str) -> None:
+    """A passage that was brought back after it was looked for, wherever."""
+    copy(store)
+
+    def bring_back() -> None:
+        if name == SHADOW:
+            store.set_alias("msmarco", SHADOW)
+        encoder = NEW if name == SHADOW else OLD
+        ingest_passages([Passage("2", "brought back")], store, encoder=encoder, optimize=False)
+
+    delete_pids(meddled(store, {2: bring_back}), "msmarco", ["2", "3"])
+
+    assert 2 in held(store, name)
+    assert 3 not in held(store, LIVE) | held(store, SHADOW)
+
+
+@pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.INVALID_ARGUMENT])
+def test_an_error_of_a_collection_that_is_there_comes_out(code: StatusCode) -> None:
+    """Nobody may take the passages for gone."""
+    with (
+        LoopbackServer() as server,
+        closing(open_store(server.url, connection=Connection(retry_s=0))) as store,
+    ):
+        ingest_passages(numbered(range(3)), store, encoder=OLD, optimize=False)
+        server.faults.inject(Refused(code), "Points.Delete")
+
+        with pytest.raises(StoreError, match="removing points"):
+            delete_passages(store, ["1"])
+        assert 1 == delete_passages(store, ["1"])
+
+
+# ---- any number, any number of times -------------------------------------------------------
+
+
+def test_many_are_removed(tmp_path: Path) -> None:
+    """25,000 of 25,010, from a generator, from both; repeated, nothing is left to do."""
+    with new_store("edge", tmp_path) as store:
+        ingest_passages(numbered(range(25_010)), store, encoder=OLD, optimize=False)
+        copy(store)
+
+        pids = [str(number) for number in range(10, 25_010)]
+        assert [25_000, 0] == [delete_passages(store, iter(pids)) for _ in range(2)]
+
+        assert set(range(10)) == held(store, LIVE) == held(store, SHADOW)
+
+
+def test_what_is_newer_stays(store: Store) -> None:
+    """The condition holds in each of them; the ids are counted."""
+    copy(store)
+    write(store, SHADOW, [payload_of(Passage("2", "newer"), 2**62)])
+
+    assert 2 == delete_everywhere(store, "msmarco", [2, 3], up_to_seq=2**61)
+
+    assert {2, 3}.isdisjoint(held(store, LIVE))
+    assert {2} == {2, 3} & held(store, SHADOW)
+
+
+def test_what_was_removed_in_both_stays_removed(tmp_path: Path) -> None:
+    """After the store was closed and opened again."""
+    with new_store("edge", tmp_path) as store:
+        ingest_passages(numbered(range(4)), store, encoder=OLD, optimize=False)
+        copy(store)
+        delete_passages(store, ["1"])
+    with new_store("edge", tmp_path) as store:
+        assert {0, 2, 3} == held(store, LIVE) == held(store, SHADOW)

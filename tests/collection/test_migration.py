@@ -1,0 +1,163 @@
+"""Migration files: what is one, and what is told of one that is not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.collection.migration import load_migrations
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.migrate.operations import AddPayloadIndex
+
+INDEX = """
+from msmarco_qdrant.operations import AddPayloadIndex
+
+DESCRIPTION = "filters on the year by an index"
+OPERATION = AddPayloadIndex("year", "integer")
+"""
+
+
+def test_our_migrations_are_named_and_described() -> None:
+    """In the order of their numbers, each with a line about it."""
+    migrations = load_migrations()
+    names = [migration.name for migration in migrations]
+    assert ["0001_create_passages", "0002_payload_indexes"] == names
+    assert all(migration.description for migration in migrations)
+
+
+def test_a_folder_is_loaded_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    """By the files' names; those of other names are left alone."""
+    (tmp_path / "helper.py").write_text("raise RuntimeError")
+    (tmp_path / "README.md").write_text("our migrations")
+    assert [] == load_migrations(tmp_path)
+    (tmp_path / "0010_year.py").write_text(INDEX)
+    (tmp_path / "0002_texts.py").write_text(
+        "DESCRIPTION = 'shorter texts'\ndef up(store, plan): ...\n"
+    )
+    first, second = load_migrations(tmp_path)
+    assert ("0002_texts", "0002", "shorter texts") == (first.name, first.number, first.description)
+    assert ("0010_year", AddPayloadIndex("year", "integer")) == (second.name, second.operation)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "DESCRIPTION = 'no operation'",
+        "def up(store, plan): ...",
+        "DESCRIPTION = 7\ndef up(store, plan): ...",
+        "DESCRIPTION = 'a string'\nOPERATION = 'SetHnsw'",
+        "DESCRIPTION = 'no function'\nup = 3",
+        INDEX + "def up(store, plan): ...",
+    ],
+)
+def test_a_file_that_is_no_migration_is_told(tmp_path: Path, text: str) -> None:
+    """By its name and what is expected."""
+    (tmp_path / "0007_broken.py").write_text(text)
+    with pytest.raises(UsageError, match=r"0007_broken\.py is no migration: expected DESCRIPTION"):
+        load_migrations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("DESCRIPTION =", "SyntaxError"),
+        ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
+        (INDEX.replace("integer", "geo"), "'year' cannot have an index of kind 'geo'"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_told(tmp_path: Path, text: str, told: str) -> None:
+    """By its name and what Python says, operations with wrong values too."""
+    (tmp_path / "0007_broken.py").write_text(text)
+    with pytest.raises(UsageError, match=r"0007_broken\.py cannot be loaded") as caught:
+        load_migrations(tmp_path)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["2_year.py", "0002-year.py", "0002_Year.py", "00002_year.py"])
+def test_a_file_whose_name_is_nearly_right_is_refused(tmp_path: Path, name: str) -> None:
+    """It would be overlooked, and nothing would be pending."""
+    (tmp_path / name).write_text(INDEX)
+    with pytest.raises(
+        UsageError, match=rf"{name} cannot be a migration by its name: expected four"
+    ):
+        load_migrations(tmp_path)
+
+
+def test_a_class_in_place_of_an_operation_is_told(tmp_path: Path) -> None:
+    """It has the methods, but not the values."""
+    (tmp_path / "0007_broken.py").write_text(
+        "from msmarco_qdrant.operations import SetHnsw\nDESCRIPTION = 'x'\nOPERATION = SetHnsw\n"
+    )
+    with pytest.raises(UsageError, match=r"is the class SetHnsw; expected .* as in SetHnsw\("):
+        load_migrations(tmp_path)
+
+
+@pytest.mark.parametrize("cost", ["None", "7", "['a line']"])
+def test_a_cost_that_is_no_text_is_told(tmp_path: Path, cost: str) -> None:
+    """When it is loaded, before anything runs."""
+    (tmp_path / "0007_broken.py").write_text(
+        f"DESCRIPTION = 'x'\nCOST = {cost}\ndef up(store, plan): ...\n"
+    )
+    with pytest.raises(UsageError, match=r"0007_broken\.py is no migration: COST is ") as caught:
+        load_migrations(tmp_path)
+    assert "expected a line of text" in str(caught.value)
+
+
+DATACLASS = """
+from __future__ import annotations
+from dataclasses import KW_ONLY, dataclass
+
+DESCRIPTION = "an operation of one's own"
+
+@dataclass(frozen=True)
+class Own:
+    _: KW_ONLY
+    year: int
+
+    def cost(self, target) -> str:
+        return "nothing"
+
+    def apply(self, target) -> None: ...
+
+OPERATION = Own(year={year})
+"""
+
+
+def test_an_operation_of_ones_own_may_be_a_dataclass(tmp_path: Path) -> None:
+    """Whose annotations are looked up in its module; folders do not know of each other."""
+    for year in (1895, 1896):
+        (tmp_path / str(year)).mkdir()
+        (tmp_path / str(year) / "0001_own.py").write_text(DATACLASS.format(year=year))
+    first, second = (load_migrations(tmp_path / str(year))[0] for year in (1895, 1896))
+    assert ("Own(year=1895)", "Own(year=1896)") == (str(first.operation), str(second.operation))
+    modules = [sys.modules[type(one.operation).__module__] for one in (first, second)]
+    assert [first.operation, second.operation] == [vars(one)["OPERATION"] for one in modules]
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"), [("ValueError", UsageError), ("KeyboardInterrupt", KeyboardInterrupt)]
+)
+def test_a_file_that_failed_leaves_no_module(
+    tmp_path: Path, raised: str, error: type[BaseException]
+) -> None:
+    """Half a module must not be found by anyone."""
+    (tmp_path / "0007_half_of_it.py").write_text(f"raise {raised}")
+    with pytest.raises(error):
+        load_migrations(tmp_path)
+    assert [] == [name for name in sys.modules if name.endswith("0007_half_of_it")]
+
+
+def test_two_files_of_one_number_are_refused(tmp_path: Path) -> None:
+    """As their order would be a matter of their names."""
+    for name in ("0003_year", "0003_lang", "0001_first"):
+        (tmp_path / f"{name}.py").write_text(INDEX)
+    with pytest.raises(UsageError, match=r"0003_lang and 0003_year .* have the same number"):
+        load_migrations(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """It is not taken for an empty one."""
+    with pytest.raises(UsageError, match="nowhere is no directory of migrations"):
+        load_migrations(tmp_path / "nowhere")

@@ -1,0 +1,571 @@
+"""Passages by their pids: read, removed, exported and brought back."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msmarco_qdrant.collection.create import drop_collection
+from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
+from msmarco_qdrant.core.records import (
+    CollectionSpec,
+    Passage,
+    PointBatch,
+    PointId,
+    SparseVector,
+    meta_digest,
+    text_digest,
+)
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    MissingExtraError,
+    OutputError,
+    PidCollisionError,
+    StoreCorruptError,
+    StoreError,
+    StoreNotFoundError,
+    UsageError,
+)
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.payload import payload_of, point_id
+from msmarco_qdrant.testing import CostlessEncoder, DiscardingCollection, DiscardingStore
+from tests.engines import ENGINES, new_store
+
+FORMS = ("out.jsonl", "out.ndjson", "out.jsonl.gz", "OUT.JSONL.GZ", "out.parquet")
+
+
+@pytest.fixture(params=ENGINES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store of each engine in turn."""
+    with new_store(request.param, tmp_path) as opened:
+        yield opened
+
+
+def filled(store: Store, passages: Iterable[Passage], collection: str = "msmarco") -> None:
+    """Bring passages into a collection."""
+    ingest_passages(
+        passages, store, collection=collection, encoder=CostlessEncoder(), optimize=False
+    )
+
+
+def write_raw(store: Store, id_: PointId, payload: dict[str, Any]) -> None:
+    """Write a point as something else would."""
+    collection = store.collection("msmarco")
+    spec = collection.info().spec
+    vector = np.full((1, spec.dimension), 0.125, np.float32)
+    sparse = [SparseVector([1], [1.0])]
+    collection.upsert(PointBatch(spec.dense, [id_], vector, sparse, [payload]))
+
+
+# ---- reading -------------------------------------------------------------------------------
+
+
+def test_passages_are_found_by_their_pids(store: Store, passages: Sequence[Passage]) -> None:
+    """Those that exist, once each, in the order asked, with text and meta as they went in."""
+    filled(store, passages)
+    pids = [passage.pid for passage in passages]
+
+    found = get_passages(store, [*reversed(pids), "nowhere", "7", pids[0]])
+
+    assert list(reversed(passages)) == list(found.values())
+    assert list(reversed(pids)) == list(found)
+
+
+def test_no_pid_finds_nothing(store: Store, passages: Sequence[Passage]) -> None:
+    """An empty question is no error."""
+    filled(store, passages)
+
+    assert {} == get_passages(store, [])
+
+
+def test_a_path_is_opened_and_closed(tmp_path: Path, passages: Sequence[Passage]) -> None:
+    """As a string or as a path; afterwards another process could open it."""
+    place = tmp_path / "store"
+    ingest_passages(passages, place, collection="films", encoder=CostlessEncoder())
+
+    for given_place in (place, str(place)):
+        found = get_passages(given_place, ["1"], collection="films")
+        assert [passages[0]] == list(found.values())
+    assert 1 == delete_passages(place, ["1"], collection="films")
+    assert 4 == export_passages(place, tmp_path / "x.jsonl", collection="films")
+    assert {} == get_passages(place, ["1"], collection="films")
+
+
+def test_a_url_is_opened(tmp_path: Path, passages: Sequence[Passage]) -> None:
+    """A server is a place like any other."""
+    with new_store("loopback", tmp_path) as store:
+        filled(store, passages)
+
+        assert [passages[2]] == list(get_passages(store.dsn, ["007"]).values())
+        assert 1 == delete_passages(store.dsn, ["007"])
+        assert 4 == export_passages(store.dsn, tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("pid", ["", None, 7, b"7", "lone \ud800"])
+def test_what_is_no_pid_is_refused(tmp_path: Path, pid: object) -> None:
+    """The message shows it; nothing is removed for it."""
+    with new_store("memory", tmp_path) as store:
+        filled(store, [Passage("1", "one")])
+
+        with pytest.raises(UsageError, match="pid"):
+            get_passages(store, ["1", pid])  # type: ignore[list-item]
+        with pytest.raises(UsageError, match="pid"):
+            delete_passages(store, ["1", pid])  # type: ignore[list-item]
+        assert ["1"] == list(get_passages(store, ["1"]))
+
+
+def test_one_string_is_not_several_pids(tmp_path: Path) -> None:
+    """Else "12" would mean the passages 1 and 2."""
+    with new_store("memory", tmp_path) as store:
+        filled(store, [Passage("1", "one"), Passage("2", "two")])
+
+        for function in (get_passages, delete_passages):
+            with pytest.raises(UsageError, match="pass a list"):
+                function(store, "12")
+
+
+def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+    """A store or a collection; neither is made, nor a file."""
+    place, file = tmp_path / "store", tmp_path / "out.jsonl"
+    for call in (
+        lambda: get_passages(place, ["1"]),
+        lambda: delete_passages(place, ["1"]),
+        lambda: export_passages(place, file),
+    ):
+        with pytest.raises(StoreNotFoundError):
+            call()
+    with new_store("memory", tmp_path) as store:
+        for call in (
+            lambda: get_passages(store, ["1"], collection="other"),
+            lambda: delete_passages(store, ["1"], collection="other"),
+            lambda: export_passages(store, file, collection="other"),
+        ):
+            with pytest.raises(CollectionNotFoundError, match="other"):
+                call()
+    assert [] == list(tmp_path.iterdir())
+
+
+# ---- what something else wrote -------------------------------------------------------------
+
+
+def test_a_point_of_another_pid_is_an_error(store: Store, tmp_path: Path) -> None:
+    """It is neither read nor removed nor exported, and no half of a file is left."""
+    filled(store, [Passage("1", "one")])
+    write_raw(store, 2, payload_of(Passage("3", "three"), 1))
+
+    with pytest.raises(PidCollisionError, match="'2'"):
+        get_passages(store, ["1", "2"])
+    with pytest.raises(PidCollisionError, match="'2'"):
+        delete_passages(store, ["1", "2"])
+    with pytest.raises(PidCollisionError, match="something else wrote"):
+        export_passages(store, tmp_path / "out.jsonl")
+    assert 2 == store.collection("msmarco").info().points
+    assert [] == list(tmp_path.glob("*out.jsonl*"))
+
+
+@pytest.mark.parametrize("payload", [{"pid": "2", "meta": {}}, {"pid": "2", "text": "two"}])
+def test_a_point_that_is_no_passage_is_an_error(tmp_path: Path, payload: dict[str, object]) -> None:
+    """Of the right pid, but without text or meta."""
+    with new_store("memory", tmp_path) as store:
+        filled(store, [Passage("1", "one")])
+        write_raw(store, 2, {**payload, "seq": 1})
+
+        with pytest.raises(StoreCorruptError, match="'2' holds no text or no meta"):
+            get_passages(store, ["2"])
+        with pytest.raises(StoreCorruptError, match="'2' holds no text or no meta"):
+            export_passages(store, tmp_path / "out.jsonl")
+        assert 1 == delete_passages(store, ["2"])
+
+
+# ---- removing ------------------------------------------------------------------------------
+
+
+def test_passages_are_removed(store: Store, passages: Sequence[Passage]) -> None:
+    """Those that were there are counted and gone; the others stay and are found."""
+    filled(store, passages)
+
+    assert 2 == delete_passages(store, iter(["2", "nowhere", "007", "2"]))
+
+    rest = [passages[0], passages[3], passages[4]]
+    assert rest == list(get_passages(store, [passage.pid for passage in passages]).values())
+    assert 3 == store.collection("msmarco").info().points
+    with SearchClient.open(store, encoder=CostlessEncoder()) as client:
+        assert {passage.pid for passage in rest} == {hit.pid for hit in client.search("city")}
+
+
+def test_removing_again_is_harmless(store: Store, passages: Sequence[Passage]) -> None:
+    """Nothing is there to be removed, and a removed passage can come back."""
+    filled(store, passages)
+
+    assert [1, 0] == [delete_passages(store, ["1"]) for _ in range(2)]
+
+    filled(store, passages)
+    assert [passages[0]] == list(get_passages(store, ["1"]).values())
+
+
+def test_more_than_a_batch_is_removed(store: Store) -> None:
+    """Thousands, from an iterator; every other one stays."""
+    filled(store, [Passage(str(number), f"text {number}") for number in range(2500)])
+
+    assert 1250 == delete_passages(store, (str(number) for number in range(0, 5000, 2)))
+
+    left = sorted(int(payload["pid"]) for _, payload in store.collection("msmarco").scan(["pid"]))
+    assert list(range(1, 2500, 2)) == left
+
+
+def test_removed_passages_stay_removed(tmp_path: Path, passages: Sequence[Passage]) -> None:
+    """After the store was closed and opened again."""
+    place = tmp_path / "store"
+    ingest_passages(passages, place, encoder=CostlessEncoder())
+
+    delete_passages(place, ["1", "007"])
+
+    pids = [passage.pid for passage in passages]
+    assert [pids[1], pids[3], pids[4]] == list(get_passages(place, pids))
+
+
+# ---- exporting -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_export_comes_back_unchanged(
+    store: Store, tmp_path: Path, passages: Sequence[Passage], name: str
+) -> None:
+    """Into a new collection every passage as it was; into the same one nothing to do."""
+    filled(store, passages)
+    file = tmp_path / name
+
+    assert 5 == export_passages(store, file)
+
+    again = ingest_passages(file, store, encoder=CostlessEncoder(), optimize=False)
+    assert (5, 5, 0) == (again.read, again.unchanged, again.rejected)
+    filled(store, (row for row in Corpus(file) if isinstance(row, Passage)), "copy")
+    pids = [passage.pid for passage in passages]
+    assert passages == list(get_passages(store, pids, collection="copy").values())
+
+
+def test_lines_are_as_documented(tmp_path: Path) -> None:
+    """One object a line, in the order of ids, characters as they are, integers and floats apart."""
+    meta = {"lang": "de", "year": 2.0, "n": 2, "no": None, "deep": [{"a": {}}]}
+    with new_store("edge", tmp_path) as store:
+        filled(store, [Passage("2", "Mäuse\nund \u2028 mehr"), Passage("1", "one", meta)])
+        export_passages(store, tmp_path / "x.jsonl")
+        export_passages(store, tmp_path / "x.jsonl.gz")
+
+    content = (tmp_path / "x.jsonl").read_bytes()
+    first, second = content.decode().removesuffix("\n").split("\n")
+    assert {"pid": "1", "text": "one", "meta": meta} == json.loads(first)
+    assert ["pid", "text", "meta"] == list(json.loads(first))
+    assert '"year": 2.0' in first
+    assert '"n": 2' in first
+    assert '{"pid": "2", "text": "Mäuse\\nund \u2028 mehr", "meta": {}}' == second
+    assert content == gzip.decompress((tmp_path / "x.jsonl.gz").read_bytes())
+
+
+def test_parquet_is_as_documented(tmp_path: Path) -> None:
+    """Three columns of strings; the meta of different rows may differ in every type."""
+    with new_store("memory", tmp_path) as store:
+        filled(store, [Passage("1", "one", {"a": 1}), Passage("2", "two", {"a": ["x", None]})])
+        export_passages(store, tmp_path / "x.parquet")
+
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert {"pid": "string", "text": "string", "meta": "string"} == {
+        field.name: str(field.type) for field in table.schema
+    }
+    assert [
+        {"pid": "1", "text": "one", "meta": '{"a": 1}'},
+        {"pid": "2", "text": "two", "meta": '{"a": ["x", null]}'},
+    ] == table.to_pylist()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_empty_collection_is_an_empty_file(tmp_path: Path, name: str) -> None:
+    """That can be read, and holds no passage."""
+    with new_store("memory", tmp_path) as store:
+        filled(store, [Passage("1", "one")])
+        delete_passages(store, ["1"])
+
+        assert 0 == export_passages(store, tmp_path / name)
+
+    assert [] == list(Corpus(tmp_path / name))
+
+
+def test_an_older_file_is_replaced(tmp_path: Path) -> None:
+    """And nothing else is left beside it."""
+    place = tmp_path / "out"
+    place.mkdir()
+    (place / "x.jsonl").write_text("older\n" * 1000)
+    with new_store("memory", tmp_path) as store:
+        filled(store, [Passage("1", "one")])
+        export_passages(store, str(place / "x.jsonl"))
+
+    assert '{"pid": "1", "text": "one", "meta": {}}\n' == (place / "x.jsonl").read_text()
+    assert [place / "x.jsonl"] == list(place.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["out", "out.tsv", "out.csv", "out.json", "out.parquet.gz", "out.gz", "-", "jsonl"]
+)
+def test_an_unknown_form_is_refused(tmp_path: Path, name: str) -> None:
+    """The message lists the accepted ones; the store need not even be there."""
+    with pytest.raises(UsageError, match=r"\.jsonl, \.ndjson, .*\.gz or \.parquet"):
+        export_passages(tmp_path / "nowhere", name)
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_parquet_without_its_extra_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what to install."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # the import system's own "not installed"
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[parquet\]'"):
+        export_passages(tmp_path / "nowhere", tmp_path / "out.parquet")
+
+
+def test_progress_is_told(tmp_path: Path) -> None:
+    """Every thousand passages, and at the end all of all."""
+    told: list[tuple[int, int]] = []
+    with new_store("memory", tmp_path) as store:
+        filled(store, [Passage(str(number), f"text {number}") for number in range(2500)])
+        export_passages(
+            store, tmp_path / "x.jsonl", on_progress=lambda done, total: told.append((done, total))
+        )
+
+    assert [(1000, 2500), (2000, 2500), (2500, 2500)] == told
+
+
+def test_a_line_too_long_to_be_read_back_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the setting that reads it; it is written all the same."""
+    long = Passage("1", "long " + "x" * MAX_LINE_BYTES)
+    with new_store("memory", tmp_path) as store:
+        filled(store, [long, Passage("2", "short")])
+        export_passages(store, tmp_path / "x.parquet")
+        assert "" == caplog.text
+        with caplog.at_level(logging.WARNING):
+            export_passages(store, tmp_path / "x.jsonl")
+
+    assert "MSMARCO_QDRANT_MAX_LINE_BYTES" in caplog.text
+    assert long in list(Corpus(tmp_path / "x.jsonl", max_line_bytes=2 * MAX_LINE_BYTES))
+    assert long in list(Corpus(tmp_path / "x.parquet"))
+
+
+# ---- what breaks in the middle -------------------------------------------------------------
+
+
+class ScannedCollection(DiscardingCollection):
+    """A collection that holds what a test makes up as it is scanned."""
+
+    def __init__(self, name: str, spec: CollectionSpec, source: Iterable[Passage]) -> None:
+        super().__init__(name, spec)
+        self._source = source
+
+    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+        """Point by point."""
+        for passage in self._source:
+            payload = payload_of(passage, 1)
+            yield point_id(passage.pid), {field: payload[field] for field in fields}
+
+
+class ScannedStore(DiscardingStore):
+    """A store of such collections."""
+
+    def __init__(self, source: Iterable[Passage]) -> None:
+        super().__init__()
+        self._source = source
+
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+        """Make one."""
+        self._collections[name] = ScannedCollection(name, spec, self._source)
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "error", [StoreError("the server is gone"), OSError("the cable"), KeyboardInterrupt()]
+)
+def test_a_store_that_breaks_leaves_no_file(
+    tmp_path: Path, name: str, error: BaseException
+) -> None:
+    """Its error comes through as it is: the file is not to blame. What was there stays."""
+
+    def breaking() -> Iterator[Passage]:
+        for number in range(50_000):
+            yield Passage(str(number), f"text {number}")
+        raise error
+
+    file = tmp_path / name
+    file.write_bytes(b"older")
+    store = ScannedStore(breaking())
+    filled(store, [Passage("1", "one")])
+
+    with pytest.raises(type(error)) as caught:
+        export_passages(store, file)
+
+    assert error is caught.value
+    assert b"older" == file.read_bytes()
+    assert [file] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, name: str) -> None:
+    """A directory that is missing; one that has the file's name; nothing of the store is read."""
+
+    def unread() -> Iterator[Passage]:
+        pytest.fail("it was read")
+        yield
+
+    store = ScannedStore(unread())
+    filled(store, [Passage("1", "one")])
+    (tmp_path / name).mkdir()
+
+    with pytest.raises(OutputError, match="No such file or directory"):
+        export_passages(store, tmp_path / "missing" / name)
+    with pytest.raises(OutputError, match="it is a directory"):
+        export_passages(store, tmp_path / name)
+    assert [tmp_path / name] == list(tmp_path.iterdir())
+
+
+FULL_DISK = """
+import random, resource, sys
+from msmarco_qdrant.errors import OutputError
+from msmarco_qdrant.passages import export_passages
+from msmarco_qdrant.records import Passage
+from tests.test_passages import ScannedStore, filled
+
+numbers = random.Random(1)
+rows = (Passage(str(n), f"{numbers.getrandbits(8000):x}") for n in range(2000))
+store = ScannedStore(rows)
+filled(store, [Passage("1", "one")])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    export_passages(store, sys.argv[1])
+except OutputError as exc:
+    print(exc)
+"""
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
+def test_a_full_disk_is_told_and_leaves_no_file(tmp_path: Path, name: str) -> None:
+    """As a limit on the size of files is, which a test may set; the file is named."""
+    root = Path(__file__).parent.parent.parent
+
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=root,
+    )
+
+    expected = f"cannot write {tmp_path / name}: File too large; name another file\n"
+    assert (expected, "") == (done.stdout, done.stderr)
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
+def test_memory_does_not_grow_with_the_collection(tmp_path: Path, name: str) -> None:
+    """Two hundred million characters pass through a fraction of that."""
+    source = (Passage(str(n), f"{n} " + "x" * 1_000_000) for n in range(200))
+    store = ScannedStore(source)
+    filled(store, [Passage("1", "one")])
+    tracemalloc.start()
+    try:
+        export_passages(store, tmp_path / name)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 60_000_000
+
+
+# ---- anything ------------------------------------------------------------------------------
+
+characters = st.characters(codec="utf-8", exclude_characters="\x00")
+pids = st.text(characters, min_size=1) | st.sampled_from(
+    ["0", "7", "007", "-7", "7.0", " 7", str(2**64 - 1), str(2**64), "a\tb", "\ufeff"]
+)
+texts = st.tuples(st.text(characters), st.text(characters)).map(" word ".join)
+# Qdrant reads a float of more than 15 digits back with an error in the last one, once.
+floats = st.integers(-(10**9), 10**9).map(lambda number: number / 8)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | floats
+    | st.sampled_from([-0.0, 2.0, 1e22, 5e-324])
+    | st.text(characters),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(characters), inner),
+    max_leaves=6,
+)
+reserved = st.sampled_from(["pid", "_id", "id", "text", "title", "meta", "a.b", "a[0]", '"', ""])
+metas = st.dictionaries(st.text(characters) | reserved, values, max_size=4)
+collections = st.lists(
+    st.builds(Passage, pids, texts, metas), max_size=6, unique_by=lambda passage: passage.pid
+)
+
+
+@pytest.fixture(scope="module", params=["edge", "memory"])
+def lasting_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
+    """A store for many examples."""
+    with new_store(request.param, tmp_path_factory.mktemp("lasting")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(passages=collections)
+def test_any_passages_come_back_from_an_export(
+    tmp_path_factory: pytest.TempPathFactory,
+    lasting_store: Store,
+    name: str,
+    passages: list[Passage],
+) -> None:
+    """Whatever pid, text and meta hold: the same type for type, and to the digest."""
+    file = tmp_path_factory.mktemp("export") / name
+    filled(lasting_store, passages, "original")
+    try:
+        assert len(passages) == export_passages(lasting_store, file, collection="original")
+
+        rows = [row for row in Corpus(file) if isinstance(row, Passage)]
+        assert digests(passages) == digests(rows)
+        for collection, unchanged in (("original", len(passages)), ("copy", 0)):
+            report = ingest_passages(
+                file,
+                lasting_store,
+                collection=collection,
+                encoder=CostlessEncoder(),
+                optimize=False,
+            )
+            assert (unchanged, 0) == (report.unchanged, report.rejected)
+        copied = get_passages(lasting_store, [row.pid for row in rows], collection="copy")
+        assert digests(passages) == digests(copied.values())
+    finally:
+        for collection in lasting_store.aliases():
+            drop_collection(lasting_store, collection)
+
+
+def digests(passages: Iterable[Passage]) -> dict[str, tuple[str, str]]:
+    """What decides whether a passage is unchanged; 2 and 2.0 differ."""
+    return {p.pid: (text_digest(p.text), meta_digest(p.meta)) for p in passages}

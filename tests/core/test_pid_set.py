@@ -1,0 +1,30 @@
+"""The pids of a run."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msmarco_qdrant.core.pid_set import PidSet
+
+
+@given(st.lists(st.text(max_size=3)))
+def test_it_is_a_set(pids: list[str]) -> None:
+    """Adding tells what a Python set would tell."""
+    ours, reference = PidSet(), set[str]()
+    for pid in pids:
+        assert ours.add(pid) == (pid not in reference)
+        reference.add(pid)
+    assert len(ours) == len(reference)
+
+
+def test_a_pid_takes_less_than_sixteen_bytes() -> None:
+    """The arrays of 200,000 pids, spare room included, stay under 16 bytes a pid."""
+    pids = PidSet()
+    count = 200_000
+    for number in range(count):
+        assert pids.add(str(number))
+    arrays = [*pids._high, *pids._low]
+    empty = PidSet()
+    fixed = sum(array.__sizeof__() for array in (*empty._high, *empty._low))
+    assert (sum(array.__sizeof__() for array in arrays) - fixed) / count < 16

@@ -1,0 +1,296 @@
+"""Compose's file and the example .env keep what they promise.
+
+Compose's file is read twice: as it is written, and as `docker compose config` resolves it where
+that program is installed (no engine is needed).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from msmarco_qdrant.cli.app import cli
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.service.http.auth import Tokens, check_binding
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.settings import SidecarSettings
+from msmarco_qdrant.service.worker.worker import WorkerSettings
+from msmarco_qdrant.settings import Settings
+from tests.deploy.files import (
+    COMPOSE,
+    DOCKERFILE,
+    ENV_EXAMPLE,
+    FINAL_STAGE,
+    KEY,
+    PREFIX,
+    SECRETS,
+    WORKFLOW,
+    Service,
+    answering,
+    load_yaml,
+    run_compose,
+    variables_of_the_example,
+)
+
+
+@pytest.fixture(scope="module", params=["as written", "as compose resolves it"])
+def services(request: pytest.FixtureRequest) -> Mapping[str, Service]:
+    """Every service of docker-compose.yml, those of profiles too."""
+    if request.param == "as written":
+        loaded = load_yaml(COMPOSE)
+    else:
+        done = run_compose("config", "--format", "json", **SECRETS)
+        assert 0 == done.returncode, done.stderr
+        loaded = json.loads(done.stdout)
+    found: Mapping[str, Service] = loaded["services"]
+    assert {"qdrant", "ingest", "sidecar"} == set(found)
+    return found
+
+
+# ---- compose -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("secret", SECRETS)
+def test_compose_refuses_to_start_without_a_secret(secret: str, empty: bool) -> None:
+    """Neither without the variable nor with an empty one, and it is named."""
+    given = {name: value for name, value in SECRETS.items() if name != secret}
+    done = run_compose("config", "--quiet", **(given | {secret: ""} if empty else given))
+    assert 0 != done.returncode
+    assert secret in done.stderr
+
+
+def test_services_are_hardened(services: Mapping[str, Service]) -> None:
+    """No root, no writable root filesystem, no capability, no way to gain one, limits."""
+    for name, service in services.items():
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", str(service["user"])), name
+        assert service["read_only"] is True, name
+        assert ["ALL"] == service["cap_drop"], name
+        assert ["no-new-privileges:true"] == service["security_opt"], name
+        assert all(service[limit] for limit in ("mem_limit", "cpus", "pids_limit")), name
+        assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & set(service), name
+
+
+def test_ports_are_published_on_this_machine_only(services: Mapping[str, Service]) -> None:
+    """REST and gRPC of Qdrant, the sidecar, and nothing else."""
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert {("127.0.0.1", port, str(port)) for port in (6333, 6334, 8080)} == {
+        (port["host_ip"], port["target"], port["published"]) for port in ports
+    }
+
+
+def test_of_the_host_only_the_passages_are_mounted_and_read_only(
+    services: Mapping[str, Service],
+) -> None:
+    """Everything that is written lies in a named volume."""
+    mounts = [mount for service in services.values() for mount in service["volumes"]]
+    binds = [mount for mount in mounts if mount["type"] != "volume"]
+    assert ["/passages"] == [mount["target"] for mount in binds]
+    assert binds[0]["read_only"] is True
+    storage = {mount["target"] for mount in services["qdrant"]["volumes"]}
+    assert {"/qdrant/storage", "/qdrant/snapshots"} == storage
+
+
+def test_qdrant_asks_for_the_key_and_tells_nobody(services: Mapping[str, Service]) -> None:
+    """The key comes from the variable, is given to all sides, and telemetry is off."""
+    expected = {SECRETS[KEY], "${MSMARCO_QDRANT_API_KEY:?set it in .env}"}
+    qdrant = services["qdrant"]["environment"]
+    assert qdrant["QDRANT__SERVICE__API_KEY"] in expected
+    for client in ("ingest", "sidecar"):
+        assert qdrant["QDRANT__SERVICE__API_KEY"] == services[client]["environment"][KEY]
+    assert "true" == qdrant["QDRANT__TELEMETRY_DISABLED"]
+
+
+def test_qdrant_is_restarted_and_ingest_waits_for_it(services: Mapping[str, Service]) -> None:
+    """The server comes back by itself; a run of ingest ends, and starts when the server answers."""
+    assert "unless-stopped" == services["qdrant"]["restart"]
+    assert "no" == services["ingest"]["restart"]
+    assert ["ingest"] == services["ingest"]["profiles"]
+    assert "service_healthy" == services["ingest"]["depends_on"]["qdrant"]["condition"]
+
+
+def test_the_healthcheck_tells_a_ready_server_from_others(services: Mapping[str, Service]) -> None:
+    """Its own command, run against a server that is ready, one that is not, and none."""
+    kind, program, *arguments = services["qdrant"]["healthcheck"]["test"]
+    assert ("CMD", "bash") == (kind, program)
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash: the healthcheck is not run")
+
+    def status(port: int) -> int:
+        command = [argument.replace("$$", "$") for argument in arguments]
+        assert any("/6333 " in argument for argument in command)
+        command = [argument.replace("/6333 ", f"/{port} ") for argument in command]
+        return subprocess.run([bash, *command], check=False, capture_output=True).returncode
+
+    with answering(200) as port:
+        assert 0 == status(port)
+    assert 0 != status(port)
+    with answering(503) as port:
+        assert 0 != status(port)
+
+
+def test_the_default_command_is_one_the_program_takes(services: Mapping[str, Service]) -> None:
+    """With its options, reading and writing where something is mounted."""
+    name, *arguments = services["ingest"]["command"]
+    with cli.commands[name].make_context(name, list(arguments)) as context:
+        assert ("/passages/collection.tsv",) == context.params["sources"]
+    mounts = {mount["target"] for mount in services["ingest"]["volumes"]}
+    assert {"/passages", "/work"} <= mounts
+
+
+# ---- the sidecar -------------------------------------------------------------------------------
+
+
+def seconds(duration: str) -> int:
+    """A duration as compose writes it, such as 1m30s."""
+    parts = re.findall(r"(\d+)([hms])", duration)
+    return sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+
+
+def test_the_sidecar_is_of_the_image_of_ingest(services: Mapping[str, Service]) -> None:
+    """Built alike, the same user, store, collection and model; only the sidecar stays."""
+    ingest, sidecar = services["ingest"], services["sidecar"]
+    for what in ("build", "user", "init"):
+        assert ingest[what] == sidecar[what], what
+    for name in ("STORE", "COLLECTION", "MODEL"):
+        assert ingest["environment"][PREFIX + name] == sidecar["environment"][PREFIX + name]
+    assert "unless-stopped" == sidecar["restart"]
+    assert "profiles" not in sidecar
+    assert "serve" in variables_of_the_example()["EXTRAS"].split(",")
+
+
+def test_the_sidecar_s_command_is_one_the_program_takes(services: Mapping[str, Service]) -> None:
+    """Everything else comes from the environment."""
+    name, *arguments = services["sidecar"]["command"]
+    with cli.commands[name].make_context(name, list(arguments)) as context:
+        assert {None} == set(context.params.values())
+
+
+def test_the_sidecar_is_reached_with_both_tokens_only(services: Mapping[str, Service]) -> None:
+    """It listens to the container's network, which the program refuses without a token."""
+    environment = services["sidecar"]["environment"]
+    host = environment[PREFIX + "HOST"]
+    check_binding(host, Tokens(read="r" * 16, write="w" * 16))
+    for scope in ("READ", "WRITE"):
+        name = f"{PREFIX}{scope}_TOKEN"
+        assert environment[name] in {SECRETS[name], f"${{{name}:?set it in .env}}"}
+        with pytest.raises(UsageError, match=name):
+            check_binding(host, Tokens())
+    assert not (set(SECRETS) - {KEY}) & set(services["ingest"]["environment"])
+
+
+def test_what_the_sidecar_keeps_lies_on_volumes_of_its_user(
+    services: Mapping[str, Service],
+) -> None:
+    """A named volume takes over who owns its directory in the image; no two share a spool."""
+    (made,) = re.findall(r"install --directory .*? (/.*)\n", FINAL_STAGE)
+    mounts = services["sidecar"]["volumes"]
+    assert {"/spool", "/inbox", "/models"} == {mount["target"] for mount in mounts}
+    assert {mount["target"] for mount in mounts} <= set(made.split())
+    assert {"volume"} == {mount["type"] for mount in mounts}
+    environment = services["sidecar"]["environment"]
+    assert "/spool" == environment[PREFIX + "SPOOL"]
+    assert "/inbox" == environment[PREFIX + "INBOX"]
+    assert "MSMARCO_QDRANT_SPOOL=/spool\n" in FINAL_STAGE
+    everywhere = [mount["source"] for service in services.values() for mount in service["volumes"]]
+    assert 1 == everywhere.count("spool")
+
+
+def test_the_sidecar_has_time_to_give_its_batch_back(services: Mapping[str, Service]) -> None:
+    """Docker kills it after a batch and a giving back that each take their time."""
+    sidecar = services["sidecar"]
+    grace = int(sidecar["environment"][PREFIX + "GRACE_S"])
+    assert seconds(sidecar["stop_grace_period"]) >= grace + WorkerSettings().giving_back_s + 15
+    assert "SIGTERM" == sidecar["stop_signal"]
+
+
+def test_the_sidecar_starts_while_its_store_is_away(services: Mapping[str, Service]) -> None:
+    """It waits for the server's container alone, as it takes passages in meanwhile."""
+    assert "service_started" == services["sidecar"]["depends_on"]["qdrant"]["condition"]
+
+
+def test_threads_are_as_many_as_cpus(services: Mapping[str, Service]) -> None:
+    """Of every service that computes: more would get in each other's way."""
+    for name in ("ingest", "sidecar"):
+        assert str(services[name]["cpus"]) == services[name]["environment"]["OMP_NUM_THREADS"]
+
+
+def test_the_sidecar_s_healthcheck_tells_a_ready_one(
+    services: Mapping[str, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own command, past any proxy; with more time than the checks of /readyz have."""
+    health, port_inside = services["sidecar"]["healthcheck"], services["sidecar"]["ports"][0]
+    kind, program, *arguments, code = health["test"]
+    assert ("CMD", "python") == (kind, program)
+    assert f'"127.0.0.1", {port_inside["target"]}, timeout=8' in code
+    assert Limits().checks_s < 8 < seconds(health["timeout"])
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+
+    def status(port: int) -> int:
+        command = [sys.executable, *arguments, code.replace("8080", str(port))]
+        return subprocess.run(command, check=False, capture_output=True).returncode
+
+    with answering(200) as port:
+        assert 0 == status(port)
+    assert 0 != status(port)
+    with answering(503) as port:
+        assert 0 != status(port)
+
+
+# ---- versions ----------------------------------------------------------------------------------
+
+
+def test_one_version_of_qdrant_near_the_client_s() -> None:
+    """Compose and CI pin the same image, within a minor version of the client."""
+    images = set(re.findall(r"^ +image: (\S+)$", COMPOSE + WORKFLOW, flags=re.MULTILINE))
+    assert 1 == len(images), images
+    version = re.fullmatch(r"qdrant/qdrant:v(\d+)\.(\d+)\.\d+-unprivileged", images.pop())
+    assert version is not None
+    major, minor = importlib.metadata.version("qdrant-client").split(".")[:2]
+    assert major == version[1]
+    assert abs(int(minor) - int(version[2])) <= 1
+
+
+# ---- settings ----------------------------------------------------------------------------------
+
+
+def test_every_variable_is_a_setting() -> None:
+    """What starts with the prefix, anywhere in these files, is read by the program."""
+    named = set(re.findall(rf"{PREFIX}[A-Z_]+", COMPOSE + ENV_EXAMPLE + WORKFLOW + DOCKERFILE))
+    assert KEY in named
+    assert {PREFIX + name.upper() for name in SidecarSettings.model_fields} >= named
+
+
+def test_the_example_explains_every_variable_that_compose_reads() -> None:
+    """Each below a comment of its own block, with compose's default; others are settings."""
+    example = variables_of_the_example()
+    read = dict(re.findall(r"\$\{([A-Z_]+)(?::[-?])?([^}]*)\}", COMPOSE))
+    assert set(read) <= set(example)
+    assert all(name in read or name.startswith(PREFIX) for name in example)
+    defaults = {name: default for name, default in read.items() if name not in SECRETS}
+    assert defaults == {name: example[name] for name in defaults}
+    for block in ENV_EXAMPLE.strip().split("\n\n"):
+        assert block.startswith("# "), block
+
+
+def test_defaults_are_the_program_s() -> None:
+    """A collection and a model that nobody named are those of the command line."""
+    example = variables_of_the_example()
+    for name in ("collection", "model"):
+        assert Settings.model_fields[name].default == example[PREFIX + name.upper()]
+
+
+@pytest.mark.parametrize("text", [COMPOSE, DOCKERFILE, ENV_EXAMPLE, WORKFLOW])
+def test_no_file_holds_a_secret(text: str) -> None:
+    """What looks like one is empty or comes from a variable."""
+    assignment = r"(?im)^\W*(\w*(?:key|token|secret|passw)\w*) *[:=] *(.*)$"
+    for name, value in re.findall(assignment, text):
+        assert not value or "${" in value, name

@@ -1,0 +1,132 @@
+"""README's section "As a sidecar" tells the truth: its commands are run, its tables are whole."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import Backlog
+from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.settings import SidecarSettings
+from msmarco_qdrant.settings import Settings
+from tests.docs.test_readme import README, rows, sessions, without_last_digits
+from tests.service.sidecars import TIMEOUT_S, asked_until, wait_until_ready
+from tests.service.worker.driver import Driver, drive
+
+SECTION = README.split("## As a sidecar\n")[1].split("\n## ")[0]
+ID = re.compile(r"[0-9a-f]{32}")
+
+
+@pytest.fixture
+def sidecar(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The sidecar that README starts, at a free port: its host and port, and where it runs."""
+    (start,) = re.findall(r"^msmarco-qdrant (serve .+)$", SECTION, flags=re.MULTILINE)
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as file,
+        subprocess.Popen(
+            [sys.executable, "-m", "msmarco_qdrant", *start.split(), "--port", "0"],
+            cwd=tmp_path,
+            env={**os.environ, "MSMARCO_QDRANT_PRECISION": "float32"},
+            stderr=file,
+        ) as process,
+    ):
+        try:
+            url = asked_until(lambda: _url_in(log.read_text(), process))
+            with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
+                wait_until_ready(client)
+            yield url.removeprefix("http://"), tmp_path
+        finally:
+            process.kill()
+
+
+def test_the_sidecar_does_as_it_says(sidecar: tuple[str, Path]) -> None:
+    """Each command in a shell, with the ids that the answers before it had."""
+    if shutil.which("curl") is None:
+        pytest.skip("README's commands need curl")
+    address, place = sidecar
+    ids: dict[str, str] = {}
+    for command, told in sessions(SECTION):
+        for known, actual in ids.items():
+            command = command.replace(known, actual)  # noqa: PLW2901
+        command = command.replace("localhost:8080", address)  # noqa: PLW2901
+        if "games" in command:  # which finds what a file of the inbox brings in its time
+            asked_until(partial(_found, "m3", command, place))
+        said = _said(command, place)
+        ids |= dict(zip(ID.findall(told), ID.findall(said), strict=True))
+        assert _comparable(told) == _comparable(said), command
+
+
+def _said(command: str, place: Path) -> str:
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=place, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+def _found(pid: str, command: str, place: Path) -> bool | None:
+    return f'"{pid}"' in _said(command, place) or None
+
+
+def _url_in(log: str, process: subprocess.Popen[bytes]) -> str | None:
+    assert process.poll() is None, log
+    found = re.search(r'"(http://127[^"]+)"}\n', log)
+    return found[1] if found else None
+
+
+def _comparable(output: str) -> list[str]:
+    """Without what differs each time."""
+    without_ids = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", ID.sub("", output))
+    return without_last_digits(without_ids.strip())
+
+
+def test_every_setting_of_the_sidecar_is_in_the_table() -> None:
+    """With its default, and no other."""
+    told = {row[0]: row[1] for row in rows("setting of the sidecar | default | meaning")}
+    own = set(SidecarSettings.model_fields) - set(Settings.model_fields)
+    fields = {name: SidecarSettings.model_fields[name].default for name in own}
+    prefix = str(Settings.model_config["env_prefix"])
+    actual = {
+        prefix + name.upper(): "" if default is None else str(default)
+        for name, default in fields.items()
+    }
+    assert actual == told
+
+
+def test_every_metric_is_in_the_table() -> None:
+    """And the table names no other."""
+    metrics = Metrics(lambda: Backlog(0, 0.0))
+    types = re.findall(r"^# TYPE (\S+) ", metrics.text().decode(), flags=re.MULTILINE)
+    told = {row[0] for row in rows("metric | tells")}
+    assert {name for name in types if not name.endswith("_created")} == told
+
+
+def test_every_request_is_in_the_table() -> None:
+    """And the table names no other."""
+
+    async def use(driver: Driver) -> set[str]:
+        paths = (await driver.client.get("/openapi.json")).json()["paths"]
+        return {f"{method.upper()} {path}" for path in paths for method in paths[path]}
+
+    told = {row[0].split("?")[0] for row in rows("request | answers")}
+    actual = {re.sub(r"\{batch\}", "{id}", one) for one in drive(use)}
+    assert actual | {"GET /openapi.json"} == told
+
+
+def test_every_bound_of_a_request_is_told() -> None:
+    """What a batch and a search may have at most."""
+    told = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", SECTION)}
+    limits = Limits()
+    batch = {limits.passages, limits.text_chars, limits.pid_chars, limits.meta_bytes}
+    search = {limits.phrases, limits.phrase_chars, limits.limit, limits.hits, limits.pairs}
+    assert set() == (batch | search | {limits.conditions}) - told

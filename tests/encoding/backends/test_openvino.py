@@ -1,0 +1,324 @@
+"""The forward pass by OpenVINO against the library's own, and what is kept between starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.encoding.backends.base import Task
+from msmarco_qdrant.encoding.backends.openvino import OpenVinoBackend, is_installed
+from msmarco_qdrant.encoding.backends.openvino_cache import default_cache
+from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.errors import EncodingError, MissingExtraError, UsageError
+from tests.encoding.conftest import Library, Tiny
+from tests.encoding.test_bi_encoder import RECIPES, TEXTS, _recipe_id, _worst_cosine
+from tests.encoding.tiny_models import ARCHITECTURES, Architecture, Recipe, save_tiny
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+    from torch.nn import Embedding
+
+NO_PROMPTS: dict[Task, int | None] = {"query": None, "document": None}
+
+needs_openvino = pytest.mark.skipif(
+    not is_installed(), reason="OpenVINO is not installed: pip install 'msmarco-qdrant[openvino]'"
+)
+Backends: TypeAlias = Callable[..., OpenVinoBackend]
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all tests that only want vectors: a model is converted once a session."""
+    return tmp_path_factory.mktemp("openvino")
+
+
+@pytest.fixture
+def backend(tiny: Tiny, library: Library, shared_cache: Path) -> Backends:
+    """A function from a recipe to its model, run by OpenVINO."""
+
+    def made(
+        recipe: Recipe, precision: str | None = None, *, cache: Path = shared_cache
+    ) -> OpenVinoBackend:
+        directory = tiny(recipe)
+        return OpenVinoBackend(
+            library(directory), NO_PROMPTS, str(directory), precision, cache=cache
+        )
+
+    return made
+
+
+def _tokenised(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> Tokenised:
+    features: dict[str, Any] = model.preprocess(
+        list(texts),
+        prompt=prompt or None,
+        processing_kwargs={"common": {"return_tensors": None}, "text": {"padding": False}},
+    )
+    rows: list[list[int]] = features["input_ids"]
+    return Tokenised.from_lengths(np.concatenate(rows).astype(np.int32), [len(row) for row in rows])
+
+
+def _vectors(backend: OpenVinoBackend, texts: Tokenised) -> NDArray[np.float32]:
+    return backend.launch(texts, "document").result()
+
+
+# ---- the same vectors as the library's -------------------------------------------------------
+
+
+@needs_openvino
+@pytest.mark.parametrize("recipe", RECIPES, ids=_recipe_id)
+def test_vectors_stay_within_cosine(
+    recipe: Recipe, backend: Backends, library: Library, tiny: Tiny
+) -> None:
+    """In the precision it chooses itself, every vector is within cosine 0.999 of float32."""
+    model = library(tiny(recipe))
+    vectors = _vectors(backend(recipe), _tokenised(model, TEXTS))
+    expected = model.encode(TEXTS)
+    assert np.float32 == vectors.dtype
+    assert expected.shape == vectors.shape
+    assert _worst_cosine(expected, vectors) >= 0.999
+
+
+@needs_openvino
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_vectors_in_float32_are_the_library_s(
+    architecture: Architecture, backend: Backends, library: Library, tiny: Tiny
+) -> None:
+    """They are equal to 1e-4 of a length around 6, and so they are in batches of one."""
+    recipe = Recipe(architecture, pooling="cls", similarity="dot")
+    model, exact = library(tiny(recipe)), backend(recipe, "float32")
+    texts = _tokenised(model, TEXTS)
+    alone = [_vectors(exact, texts.take(np.array([row]))) for row in range(len(texts))]
+    np.testing.assert_allclose(model.encode(TEXTS), _vectors(exact, texts), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(_vectors(exact, texts), np.concatenate(alone), rtol=0, atol=1e-4)
+    assert ("openvino", "cpu", "float32") == (exact.name, exact.device, exact.precision)
+
+
+@needs_openvino
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_int8_stays_within_its_bound(
+    architecture: Architecture, backend: Backends, library: Library, tiny: Tiny
+) -> None:
+    """It is within cosine 0.98 of float32, and not the same: its weights have been rounded."""
+    model = library(tiny(Recipe(architecture)))
+    rounded = backend(Recipe(architecture), "int8")
+    worst = _worst_cosine(model.encode(TEXTS), _vectors(rounded, _tokenised(model, TEXTS)))
+    assert 0.98 <= worst < 0.99999
+    assert "int8" == rounded.precision
+
+
+@needs_openvino
+def test_a_result_outlives_the_next_pass(backend: Backends, library: Library, tiny: Tiny) -> None:
+    """Vectors are the caller's own: later passes do not write into them."""
+    runner, texts = backend(Recipe()), _tokenised(library(tiny(Recipe())), TEXTS)
+    first = runner.launch(texts.take(np.array([0, 1])), "document")
+    before = first.result().copy()
+    runner.launch(texts.take(np.array([2, 3])), "document").result()
+    np.testing.assert_array_equal(before, first.result())
+
+
+@needs_openvino
+def test_a_prompt_may_be_left_out_of_the_pooling(tmp_path: Path, library: Library) -> None:
+    """With include_prompt=False the tokens of the prompt are not pooled, as the library does."""
+
+    def without_prompt(model: SentenceTransformer) -> None:
+        cast("Any", model[1]).include_prompt = False
+
+    recipe = Recipe("bert", prompts={"document": "what is "})
+    model = library(save_tiny(tmp_path / "model", recipe, without_prompt))
+    length: Any = model.preprocess(["a"], prompt="what is ")["prompt_length"]
+    lengths: dict[Task, int | None] = {"query": None, "document": length}
+    runner = OpenVinoBackend(model, lengths, "prompt", "float32", cache=tmp_path)
+    texts = _tokenised(model, TEXTS, "what is ")
+    expected = model.encode(TEXTS, prompt="what is ")
+    np.testing.assert_allclose(expected, runner.launch(texts, "document").result(), atol=1e-4)
+    assert _worst_cosine(expected, runner.launch(texts, "query").result()) < 0.999
+
+
+# ---- what is kept ----------------------------------------------------------------------------
+
+
+def _only_file(cache: Path) -> Path:
+    [file] = cache.iterdir()
+    return file
+
+
+def _marked(file: Path) -> tuple[int, int]:
+    """What changes when a file is replaced, even by the same bytes."""
+    state = file.stat()
+    return state.st_ino, state.st_mtime_ns
+
+
+@needs_openvino
+def test_a_second_start_takes_what_was_kept(
+    backend: Backends, library: Library, tiny: Tiny, tmp_path: Path
+) -> None:
+    """One file is written, the second start leaves it alone, and the vectors are the same."""
+    texts = _tokenised(library(tiny(Recipe())), TEXTS)
+    first = _vectors(backend(Recipe(), cache=tmp_path / "new" / "folder"), texts)
+    kept = _only_file(tmp_path / "new" / "folder")
+    before = _marked(kept)
+    second = _vectors(backend(Recipe(), cache=kept.parent), texts)
+    assert before == _marked(_only_file(kept.parent))
+    np.testing.assert_array_equal(first, second)
+
+
+@needs_openvino
+def test_precisions_and_models_are_kept_apart(backend: Backends, tmp_path: Path) -> None:
+    """Another precision or another model is another file."""
+    for recipe, precision in [(Recipe(), None), (Recipe(), "int8"), (Recipe(seed=1), "int8")]:
+        backend(recipe, precision, cache=tmp_path)
+    assert 3 == len(list(tmp_path.iterdir()))
+
+
+def _truncate(kept: bytes) -> bytes:
+    return kept[: len(kept) // 2]
+
+
+def _flip_a_bit(kept: bytes) -> bytes:
+    middle = len(kept) // 2
+    return kept[:middle] + bytes([kept[middle] ^ 16]) + kept[middle + 1 :]
+
+
+def _empty(_kept: bytes) -> bytes:
+    return b""
+
+
+def _foreign(_kept: bytes) -> bytes:
+    """A sound checksum before what OpenVINO never exported."""
+    import hashlib
+
+    return hashlib.sha256(b"no model").hexdigest().encode() + b"\nno model"
+
+
+@needs_openvino
+@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _empty, _foreign])
+def test_a_damaged_file_heals(
+    damage: Callable[[bytes], bytes],
+    backend: Backends,
+    library: Library,
+    tiny: Tiny,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is told, the vectors are right, and the next start finds a sound file and says nothing."""
+    texts = _tokenised(library(tiny(Recipe())), TEXTS)
+    expected = _vectors(backend(Recipe(), cache=tmp_path), texts)
+    kept = _only_file(tmp_path)
+    kept.write_bytes(damage(kept.read_bytes()))
+    np.testing.assert_array_equal(expected, _vectors(backend(Recipe(), cache=tmp_path), texts))
+    assert [str(kept) in record.getMessage() for record in caplog.records] == [True]
+    caplog.clear()
+    np.testing.assert_array_equal(expected, _vectors(backend(Recipe(), cache=tmp_path), texts))
+    assert not caplog.records
+
+
+@needs_openvino
+def test_a_file_of_another_model_is_not_believed(
+    backend: Backends,
+    library: Library,
+    tiny: Tiny,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Sound in itself but under the wrong name, it is found out by its vectors and replaced."""
+    right, wrong = Recipe(), Recipe(seed=1)
+    backend(right, cache=tmp_path / "right")
+    backend(wrong, cache=tmp_path / "wrong")
+    kept = _only_file(tmp_path / "right")
+    kept.write_bytes(_only_file(tmp_path / "wrong").read_bytes())
+    model = library(tiny(right))
+    vectors = _vectors(backend(right, cache=kept.parent), _tokenised(model, TEXTS))
+    assert _worst_cosine(model.encode(TEXTS), vectors) >= 0.999
+    assert "wrong vectors" in caplog.text
+
+
+@needs_openvino
+def test_a_folder_that_cannot_be_written(
+    backend: Backends,
+    library: Library,
+    tiny: Tiny,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Encoding goes on without it; one warning says so."""
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("no folder")
+    model = library(tiny(Recipe()))
+    vectors = _vectors(backend(Recipe(), cache=in_the_way / "cache"), _tokenised(model, TEXTS))
+    assert _worst_cosine(model.encode(TEXTS), vectors) >= 0.999
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert 1 == len([record for record in warnings if "is not kept" in record.getMessage()])
+
+
+def test_the_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`XDG_CACHE_HOME` is heeded; without it the folder is under the home directory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tmp_path / "msmarco-qdrant" / "openvino" == default_cache()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert tmp_path / ".cache" / "msmarco-qdrant" / "openvino" == default_cache()
+
+
+# ---- what cannot be --------------------------------------------------------------------------
+
+
+@needs_openvino
+def test_a_precision_that_openvino_has_not(backend: Backends) -> None:
+    """float16 is refused in a sentence that names those there are."""
+    with pytest.raises(UsageError, match="float32, bfloat16, int8 here, not in 'float16'"):
+        backend(Recipe(), "float16")
+
+
+@needs_openvino
+def test_a_token_that_the_model_does_not_know(backend: Backends) -> None:
+    """OpenVINO's own error becomes ours, and the next batch is encoded all the same."""
+    runner = backend(Recipe())
+    with pytest.raises(EncodingError, match="1 texts of 500 tokens, the longest of 500, failed"):
+        _vectors(runner, Tokenised.from_lengths(np.full(500, 7, np.int32), [500]))
+    assert np.isfinite(_vectors(runner, Tokenised.from_lengths(np.full(9, 7, np.int32), [9]))).all()
+
+
+@needs_openvino
+def test_a_poisoned_text_keeps_to_itself(tmp_path: Path, library: Library) -> None:
+    """A vector that is not finite is given as it is, and its neighbours are sound."""
+
+    def poison(model: SentenceTransformer) -> None:
+        import torch
+
+        embeddings = cast("Embedding", cast("Any", model[0]).model.embeddings.word_embeddings)
+        with torch.no_grad():
+            embeddings.weight[model.tokenizer.convert_tokens_to_ids("poison")] = float("nan")
+
+    model = library(save_tiny(tmp_path / "model", Recipe(), poison))
+    runner = OpenVinoBackend(model, NO_PROMPTS, "poison", cache=tmp_path / "cache")
+    vectors = _vectors(runner, _tokenised(model, ["london", "poison river", "paris bridge"]))
+    assert [True, False, True] == np.isfinite(vectors).all(axis=1).tolist()
+
+
+def test_without_the_extra(tiny: Tiny, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What to install is told."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[openvino\]'"):
+        OpenVinoBackend(library(tiny(Recipe())), NO_PROMPTS, "none")
+
+
+@needs_openvino
+def test_nothing_is_sent_to_openvino_s_makers(tmp_path: Path) -> None:
+    """Importing it reaches no telemetry: the package is not loaded, nor its identity written."""
+    script = (
+        "import sys; from msmarco_qdrant.encoding.backends.openvino import _openvino; _openvino();"
+        "sys.exit('openvino_telemetry' in sys.modules)"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert 0 == done.returncode
+    assert [] == list(tmp_path.iterdir())

@@ -1,0 +1,179 @@
+"""The vectors of the phrases asked last: what is encoded, what is remembered, what is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.query_cache import _LONGEST_PHRASE, RecentVectors
+from msmarco_qdrant.errors import EncodingError
+from tests.encoding.conftest import Tiny
+from tests.encoding.tiny_models import Recipe, texts_of_lengths
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DIMENSION = 3
+
+
+def _vector(phrase: str) -> list[float]:
+    """Three numbers that tell phrases apart."""
+    return [len(phrase), sum(map(ord, phrase)), ord(phrase[0]) if phrase else -1]
+
+
+class _Encoder:
+    """Gives `_vector`s, and writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def __call__(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        self.asked.append(list(phrases))
+        return np.array([_vector(phrase) for phrase in phrases], np.float32).reshape(-1, DIMENSION)
+
+
+def _ask(recent: RecentVectors, encode: _Encoder, phrases: Sequence[str]) -> list[list[float]]:
+    vectors = recent.vectors(phrases, DIMENSION, encode)
+    assert np.float32 == vectors.dtype
+    assert (len(phrases), DIMENSION) == vectors.shape
+    return vectors.tolist()  # type: ignore[no-any-return]
+
+
+def test_what_was_asked_is_not_encoded_again() -> None:
+    """Of a call, only the unknown phrases are encoded; the vectors stand in the order asked."""
+    recent, encode = RecentVectors(10), _Encoder()
+    for phrases in (["a", "bb"], ["bb", "c", "a"], ["c"]):
+        assert [_vector(phrase) for phrase in phrases] == _ask(recent, encode, phrases)
+    assert [["a", "bb"], ["c"]] == encode.asked
+
+
+def test_a_phrase_twice_in_one_call_is_encoded_once() -> None:
+    """Both rows get the vector."""
+    recent, encode = RecentVectors(10), _Encoder()
+    phrases = ["a", "b", "a", "b", "b"]
+    assert [_vector(phrase) for phrase in phrases] == _ask(recent, encode, phrases)
+    assert [["a", "b"]] == encode.asked
+
+
+def test_no_phrases() -> None:
+    """None are encoded, and an array without rows comes back."""
+    encode = _Encoder()
+    assert [] == _ask(RecentVectors(10), encode, [])
+    assert [] == encode.asked
+
+
+def test_the_one_not_asked_for_the_longest_time_is_forgotten() -> None:
+    """Asking again makes a phrase young, by a hit as by a miss."""
+    recent, encode = RecentVectors(2), _Encoder()
+    for phrases in (["a"], ["b"], ["a"], ["c"]):  # b goes
+        _ask(recent, encode, phrases)
+    encode.asked.clear()
+    _ask(recent, encode, ["a", "c"])
+    assert [] == encode.asked
+    _ask(recent, encode, ["b"])  # a goes
+    _ask(recent, encode, ["c"])
+    _ask(recent, encode, ["a"])
+    assert [["b"], ["a"]] == encode.asked
+
+
+def test_more_phrases_than_it_remembers() -> None:
+    """A call over the capacity is answered in full, known ones among them; the last are kept."""
+    recent, encode = RecentVectors(3), _Encoder()
+    _ask(recent, encode, ["a"])
+    phrases = ["a", *"bcdefg"]
+    assert [_vector(phrase) for phrase in phrases] == _ask(recent, encode, phrases)
+    assert len(recent) == 3
+    encode.asked.clear()
+    _ask(recent, encode, ["e", "f", "g", "a"])
+    assert [["a"]] == encode.asked
+
+
+def test_without_capacity_nothing_is_remembered() -> None:
+    """Every phrase is encoded as it is asked, twice where it stands twice."""
+    recent, encode = RecentVectors(0), _Encoder()
+    for _ in range(2):
+        assert [_vector("a"), _vector("a")] == _ask(recent, encode, ["a", "a"])
+    assert [["a", "a"]] * 2 == encode.asked
+    assert len(recent) == 0
+
+
+def test_the_caller_may_change_what_it_got() -> None:
+    """Neither what a miss gave nor what a hit gave is the memory's own."""
+    recent, encode = RecentVectors(10), _Encoder()
+    for _ in range(3):
+        vectors = recent.vectors(["a", "a"], DIMENSION, encode)
+        assert [_vector("a")] * 2 == vectors.tolist()
+        vectors[0] = -7
+        assert _vector("a") == vectors[1].tolist()
+
+
+def test_the_encoder_may_change_what_it_gave() -> None:
+    """What is remembered is a copy, which keeps no batch alive."""
+    recent, given = RecentVectors(10), np.ones((1, DIMENSION), np.float32)
+    recent.vectors(["a"], DIMENSION, lambda _: given)
+    given[:] = 5
+    assert [[1.0] * DIMENSION] == recent.vectors(["a"], DIMENSION, lambda _: given).tolist()
+    assert recent._known["a"].base is None
+
+
+def test_long_phrases_are_not_kept() -> None:
+    """A phrase at the limit is, one beyond it is encoded each time."""
+    recent, encode = RecentVectors(10), _Encoder()
+    kept, long = "k" * _LONGEST_PHRASE, "l" * (_LONGEST_PHRASE + 1)
+    for _ in range(2):
+        assert [_vector(kept), _vector(long)] == _ask(recent, encode, [kept, long])
+    assert [[kept, long], [long]] == encode.asked
+    assert len(recent) == 1
+
+
+def test_what_could_not_be_encoded_is_not_remembered() -> None:
+    """An error comes out, and the phrase is asked for anew."""
+    recent, encode = RecentVectors(10), _Encoder()
+
+    def failing(phrases: Sequence[str]) -> NDArray[np.float32]:
+        raise EncodingError(f"not {phrases[0]}")
+
+    with pytest.raises(EncodingError, match="not b"):
+        recent.vectors(["b"], DIMENSION, failing)
+    assert len(recent) == 0
+    assert [_vector("b")] == _ask(recent, encode, ["b"])
+
+
+def test_threads_get_their_own_phrases() -> None:
+    """Eight threads, a memory that forgets all the time, and every vector is its phrase's."""
+    recent, encode = RecentVectors(5), _Encoder()
+    calls = [[f"{(7 * call + place) % 13}" for place in range(4)] for call in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda phrases: _ask(recent, encode, phrases), calls))
+    assert [[_vector(phrase) for phrase in phrases] for phrases in calls] == answers
+    assert len(recent) == 5
+
+
+# ---- through the encoder ---------------------------------------------------------------------
+
+
+def test_vectors_are_those_of_an_encoder_that_remembers_nothing(tiny: Tiny) -> None:
+    """The first time, from memory, and in another order and company."""
+    directory = tiny(Recipe("bert", prompts={"query": "how "}))
+    remembering = load_encoder(directory, device="cpu")
+    forgetting = load_encoder(directory, device="cpu", cached_queries=0)
+    phrases = texts_of_lengths([4, 4, 4, 4])  # of one length: a batch of any is computed alike
+    expected = np.concatenate([forgetting.encode_queries([phrase]) for phrase in phrases])
+    for order in ([0, 1, 2, 3], [3, 1, 3, 0], [2]):
+        vectors = remembering.encode_queries([phrases[place] for place in order])
+        np.testing.assert_allclose(vectors, expected[order], rtol=0, atol=1e-5)
+    assert (4, 0) == (len(remembering._recent), len(forgetting._recent))
+
+
+def test_an_answer_from_memory_is_the_same_to_the_bit(tiny: Tiny) -> None:
+    """And stays so when the caller has written into an earlier one."""
+    encoder = load_encoder(tiny(Recipe("roberta")), device="cpu")
+    first = encoder.encode_queries(["big city"])
+    expected = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(expected, encoder.encode_queries(["big city"]))

@@ -1,0 +1,294 @@
+"""Systems of one collection asked, measured and compared, with values known by hand."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.core.records import Query
+from msmarco_qdrant.core.search_types import Fusion
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.evaluation import (
+    Evaluated,
+    Run,
+    System,
+    check_evaluation,
+    evaluate_search,
+    poorest_queries,
+)
+from msmarco_qdrant.search.client import SearchClient
+from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
+
+CANDIDATES = Run("given", {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q3": [("d", 1.0)]})
+
+
+def means(evaluated: Evaluated, measure: str) -> dict[str, float]:
+    """The mean of each run."""
+    return {run.name: run.values[measure].mean for run in evaluated.evaluation.runs}
+
+
+def depths(evaluated: Evaluated) -> set[int]:
+    """How many hits the queries got."""
+    return {len(ranking) for run in evaluated.runs for ranking in run.rankings.values()}
+
+
+def test_systems_are_measured(client: SearchClient) -> None:
+    """The relevant passage stands at ranks 2, 1 and 2; after reranking at 2, 1 and 1."""
+    systems = [System(), System("bm25"), System(rerank_depth=5)]
+    found = evaluate_search(client, QUERIES, QRELS, systems, measures="RR@10 P@1")
+
+    expected = {"dense": 2 / 3, "bm25": 2 / 3, "dense reranked": 5 / 6}
+    assert pytest.approx(expected) == means(found, "RR@10")
+    assert pytest.approx({"dense": 1 / 3, "bm25": 1 / 3, "dense reranked": 2 / 3}) == means(
+        found, "P@1"
+    )
+    assert (3, 1) == (found.evaluation.judged, found.evaluation.unjudged)
+    assert {"dense"} == {one.baseline for one in found.evaluation.comparisons}
+    assert ["dense", "bm25", "dense reranked"] == [run.name for run in found.runs]
+
+
+@pytest.mark.parametrize(
+    ("measures", "depth", "expected"),
+    [("RR@3 P@1", None, 3), ("RR@3 AP", None, 7), ("RR@3", 5, 5), ("AP", 1, 1)],
+)
+def test_depth_follows_the_measures(
+    client: SearchClient, measures: str, depth: int | None, expected: int
+) -> None:
+    """As deep as they look; to the end where one has none; or what is asked for."""
+    found = evaluate_search(client, QUERIES, QRELS, [System()], measures=measures, depth=depth)
+
+    assert {expected} == depths(found)
+
+
+def test_candidates_come_first(client: SearchClient) -> None:
+    """They are the baseline; then other runs, then the systems, which rank nothing else."""
+    other = Run("other", {"q1": [("b", 1.0)]})
+    found = evaluate_search(
+        client,
+        QUERIES,
+        QRELS,
+        [System(), System("bm25")],
+        measures="RR@10",
+        candidates=CANDIDATES,
+        others=[other],
+    )
+
+    assert ["given", "other", "dense", "bm25"] == [run.name for run in found.runs]
+    assert {"given"} == {one.baseline for one in found.evaluation.comparisons}
+    expected = {"given": 4 / 9, "other": 1 / 3, "dense": 1 / 2, "bm25": 1 / 2}
+    assert pytest.approx(expected) == means(found, "RR@10")
+    assert {"q1": ["a", "b", "c"], "q3": ["d"]} == {
+        qid: [pid for pid, _ in ranking] for qid, ranking in found.runs[2].rankings.items()
+    }
+    assert [1, 2, 1, 1] == [run.unanswered for run in found.evaluation.runs]
+
+
+def test_other_runs_come_before_systems(client: SearchClient) -> None:
+    """The first of all is what the others are compared with."""
+    other = Run("other", {"q1": [("b", 1.0)]})
+    found = evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", others=[other])
+
+    assert [("other", "dense")] == [(one.baseline, one.run) for one in found.evaluation.comparisons]
+
+
+@pytest.mark.parametrize("unjudged", [False, True])
+def test_unjudged_queries_are_asked_for_a_run_only(
+    client: SearchClient, listening: ListeningEncoder, unjudged: bool
+) -> None:
+    """They count nothing, so they cost nothing, unless their answers are wanted."""
+    found = evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", unjudged=unjudged)
+
+    asked = ["castle", "river", "bridge", *(["street"] if unjudged else [])]
+    assert [asked] == listening.asked
+    assert unjudged == ("q4" in found.runs[0].rankings)
+    assert pytest.approx({"dense": 2 / 3}) == means(found, "RR@10")
+    assert (3, 1) == (found.evaluation.judged, found.evaluation.unjudged)
+
+
+def test_progress_is_told(client: SearchClient) -> None:
+    """Before each query: whose turn it is, how many were asked, and of how many."""
+    told: list[tuple[str, int, int]] = []
+    evaluate_search(
+        client,
+        QUERIES,
+        QRELS,
+        [System(), System("bm25")],
+        measures="RR@10",
+        on_query=lambda system, asked, count: told.append((system.name, asked, count)),
+    )
+
+    assert [(name, asked, 3) for name in ("dense", "bm25") for asked in range(3)] == told
+
+
+def test_missing_candidates_are_told(
+    client: SearchClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for all systems, with both counts; unasked queries do not count."""
+    given = Run("given", {"q1": [("a", 2.0), ("x", 1.0)], "q3": [("y", 1.0)], "q9": [("z", 1.0)]})
+    with caplog.at_level(logging.WARNING, "msmarco_qdrant"):
+        evaluate_search(
+            client,
+            QUERIES,
+            QRELS,
+            [System(), System("bm25")],
+            measures="RR@10",
+            candidates=given,
+        )
+
+    assert [
+        "2 of 3 candidates are not in the collection 'msmarco' and are left out"
+    ] == caplog.messages
+
+
+def test_complete_candidates_are_no_news(
+    client: SearchClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No warning."""
+    evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", candidates=CANDIDATES)
+
+    assert [] == caplog.messages
+
+
+def test_candidates_of_another_collection_are_refused(client: SearchClient) -> None:
+    """Not measured as a system that finds nothing."""
+    given = Run("given", {"q1": [("x", 2.0), ("y", 1.0)]})
+    with pytest.raises(UsageError, match="none of the 2 candidates is in the collection 'msmarco'"):
+        evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", candidates=given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"measures": "mrr", "depth": 5}, "measure 'mrr' is unknown"),
+        ({"qrels": {"q9": {"a": 1}}}, "none of the 4 queries has judgements"),
+        ({"others": [Run("dense", {})]}, "two runs have one name: dense, dense"),
+        ({"systems": []}, "no run was given"),
+        ({"queries": [*QUERIES, *QUERIES]}, "query 'q1' comes 2 times"),
+        ({"systems": [System(), System(label="dense")]}, "two runs have one name"),
+        ({"candidates": Run("given", {"q4": [("a", 1.0)]})}, "none of the 3 judged queries"),
+        (
+            {"candidates": Run("given", {"q1": [(str(pid), 1.0) for pid in range(10_001)]})},
+            "'given' holds 10,001 candidates of query 'q1': expected at most 10,000",
+        ),
+        (
+            {"measures": "RR@10 R@20000 R@100"},
+            "measure 'R@20000' looks at 20,000 hits a query, and a search has at most 10,000",
+        ),
+        ({"depth": 10_001}, "a limit of 10001 cannot be served"),
+        ({"depth": 0}, "a limit of 0 cannot be served"),
+        ({"systems": [System(), System(rerank_depth=0)]}, "a rerank_depth of 0"),
+        ({"systems": [System(), System("sparse")]}, "the mode 'sparse' is unknown"),  # type: ignore[arg-type]
+        ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "query 'q3' cannot be asked: the phrase"),
+        ({"queries": [*QUERIES[:2], Query("q3", "a\udcff")]}, "'q3' .* holds a lone surrogate"),
+        ({"measures": "ERR@10", "qrels": {"q1": {"b": 5}}}, "of grades up to 4, and there is one"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(
+    client: SearchClient, listening: ListeningEncoder, changed: dict[str, Any], message: str
+) -> None:
+    """Before the first query is asked."""
+    given = {"queries": QUERIES, "qrels": QRELS, "systems": [System()], **changed}
+    with pytest.raises(UsageError, match=message):
+        evaluate_search(client, **given)
+
+    assert [] == listening.asked
+
+
+def test_what_is_not_asked_is_not_refused(client: SearchClient) -> None:
+    """A query without judgements, unless it is wanted; a deep measure of a run that is shallow."""
+    queries = [*QUERIES[:3], Query("q4", " ")]
+    for options in ({"depth": 5}, {"candidates": CANDIDATES}):
+        evaluate_search(client, queries, QRELS, [System()], measures="R@20000", **options)
+    with pytest.raises(UsageError, match="query 'q4' cannot be asked"):
+        evaluate_search(client, queries, QRELS, [System()], measures="RR@10", unjudged=True)
+
+
+def test_a_shallow_run_is_told(client: SearchClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with the measures whose columns are not what their heads say."""
+    systems = [System(), System("bm25")]
+    evaluate_search(client, QUERIES, QRELS, systems, measures="nDCG@10 R@100 P@3 AP", depth=3)
+    evaluate_search(client, QUERIES, QRELS, systems, measures="RR@5 P@3", depth=3)
+    evaluate_search(client, QUERIES, QRELS, systems, measures="RR@3", depth=3)
+
+    end = "at: what stands below counts as not found"
+    assert [
+        f"a depth of 3 is less than nDCG@10 and R@100 look {end}",
+        f"a depth of 3 is less than RR@5 looks {end}",
+    ] == caplog.messages
+
+
+def test_a_run_is_given_when_it_is_complete(client: SearchClient) -> None:
+    """Before the next system is asked: what fails later takes nothing away."""
+    told: list[str] = []
+    with pytest.raises(UsageError, match="without a reranker"):
+        evaluate_search(
+            SearchClient(client.store, "msmarco", client.encoder),
+            QUERIES,
+            QRELS,
+            [System(), System("bm25"), System(rerank_depth=5)],
+            measures="RR@10",
+            on_query=lambda system, asked, _: told.append(f"{system.name} {asked}"),
+            on_answer=lambda query, hits: told.append(f"{query.qid} {hits[0].pid}"),
+            on_run=lambda run: told.append(f"{run.name}: {len(run.rankings)}"),
+        )
+
+    asked = [f"dense {count}" for count in range(3)]
+    assert [*asked, "q1 a", "q2 c", "q3 g", "dense: 3"] == told[:7]
+    assert "bm25: 3" == told[-1]
+
+
+def test_no_candidate_is_told_after_the_first_system(
+    client: SearchClient, listening: ListeningEncoder
+) -> None:
+    """The others would lack the same."""
+    given, asked = Run("given", {"q1": [("x", 2.0)]}), list[str]()
+    with pytest.raises(UsageError, match="none of the 1 candidates is in the collection"):
+        evaluate_search(
+            client,
+            QUERIES,
+            QRELS,
+            [System("bm25"), System()],
+            measures="RR@10",
+            candidates=given,
+            on_run=lambda run: asked.append(run.name),
+        )
+
+    assert ([], []) == (listening.asked, asked)
+
+
+def test_fusions_are_compared_in_one_call(client: SearchClient) -> None:
+    """Each under a name of its own."""
+    systems = [
+        System("hybrid"),
+        System("hybrid", Fusion("rrf")),
+        System("hybrid", Fusion(dense_weight=0.5)),
+        System("hybrid", Fusion(dense_weight=0.0), label="words"),
+    ]
+    found = evaluate_search(client, QUERIES, QRELS, systems, measures="RR@10")
+
+    assert ["hybrid", "hybrid rrf", "hybrid 0.5", "words"] == [*means(found, "RR@10")]
+
+
+def test_an_evaluation_is_checked_without_a_client() -> None:
+    """The same, before there is one."""
+    check_evaluation(QUERIES, QRELS, [CANDIDATES, System()], "RR@10", CANDIDATES)
+    with pytest.raises(UsageError, match="two runs have one name"):
+        check_evaluation(QUERIES, QRELS, [System(), System()], "RR@10")
+
+
+def test_the_poorest_queries_have_texts(client: SearchClient) -> None:
+    """Of each run, the lowest values first, with the passages from the collection."""
+    gone = Run("gone", {"q2": [("x", 1.0)]})
+    found = evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", others=[gone])
+    poor = poorest_queries(client, found, QUERIES, QRELS)
+
+    assert {"gone": ["q1", "q2", "q3"], "dense": ["q1", "q3", "q2"]} == {
+        name: [query.qid for query in queries] for name, queries in poor.items()
+    }
+    first = poor["dense"][0]
+    assert ("castle", 0.5) == (first.text, first.value)
+    assert ["castle", "castle garden"] == [passage.text for passage in first.top[:2]]
+    assert ["castle garden"] == [passage.text for passage in poor["gone"][0].missed]
+    assert [None] == [passage.text for passage in poor["gone"][1].top]

@@ -1,0 +1,173 @@
+"""Runs measured over the same queries, compared, and their worst queries."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from msmarco_qdrant.core.records import Query
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.evaluation import Run, evaluate_runs, poor_queries
+from msmarco_qdrant.evaluation.records import AnsweredPassage, MissedPassage, PoorQuery
+from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS, QUERIES, evaluated
+
+
+def test_runs_are_measured_over_the_judged_queries() -> None:
+    """A query that a run does not answer counts 0; one without judgements is left out."""
+    evaluation = evaluated()
+    plain, better = evaluation.runs
+
+    assert (3, 1, 0) == (evaluation.judged, evaluation.unjudged, evaluation.unasked)
+    assert ("nDCG@10", "RR@10", "R@2") == evaluation.measures == tuple(plain.values)
+    assert ("plain", 1, "better", 0) == (
+        plain.name,
+        plain.unanswered,
+        better.name,
+        better.unanswered,
+    )
+    assert pytest.approx((NDCG_OF_PLAIN + 1) / 3) == plain.values["nDCG@10"].mean
+    assert pytest.approx((1 + 1 / math.log2(3) + 1) / 3) == better.values["nDCG@10"].mean
+    interval = plain.values["RR@10"].interval
+    assert interval is not None
+    assert 0 <= interval.low < 0.5 < interval.high <= 1
+
+
+def test_judgements_of_other_queries_are_left_aside() -> None:
+    """Who asks two of three queries wants their mean, and is told."""
+    evaluation = evaluate_runs(QUERIES[:2], QRELS, [PLAIN], "RR@10")
+
+    assert (2, 0, 1) == (evaluation.judged, evaluation.unjudged, evaluation.unasked)
+    assert 0.75 == evaluation.runs[0].values["RR@10"].mean
+    assert () == evaluation.comparisons
+
+
+def test_runs_are_compared_query_by_query() -> None:
+    """RR@10 of q1, q2, q3: 1/2, 1, 0 and 1, 1/2, 1."""
+    comparison = next(one for one in evaluated().comparisons if one.measure == "RR@10")
+
+    assert ("plain", "better") == (comparison.baseline, comparison.run)
+    assert {"q1": 0.5, "q2": -0.5, "q3": 1.0} == comparison.differences
+    assert (2, 0, 1) == (comparison.wins, comparison.ties, comparison.losses)
+    assert pytest.approx(1 / 3) == comparison.mean_difference
+    assert comparison.test.t_test is not None
+    assert 0 < comparison.test.t_test < 1
+
+
+def test_every_other_run_is_compared_with_the_baseline() -> None:
+    """Measure by measure; against itself nothing is compared."""
+    third = Run("third", {})
+
+    evaluation = evaluate_runs(
+        QUERIES, QRELS, [PLAIN, BETTER, third], "RR@10 R@2", baseline="better"
+    )
+
+    assert [
+        ("better", "plain", "RR@10"),
+        ("better", "plain", "R@2"),
+        ("better", "third", "RR@10"),
+        ("better", "third", "R@2"),
+    ] == [(one.baseline, one.run, one.measure) for one in evaluation.comparisons]
+    assert 0.0 == evaluation.runs[2].values["RR@10"].mean
+    assert 3 == evaluation.runs[2].unanswered
+
+
+def test_equal_runs_do_not_differ() -> None:
+    """All ties, and both tests say 1."""
+    copy = Run("copy", PLAIN.rankings)
+
+    for comparison in evaluated(PLAIN, copy).comparisons:
+        assert (0, 3, 0) == (comparison.wins, comparison.ties, comparison.losses)
+        assert (1.0, 1.0) == comparison.test
+        assert (0.0, 0.0) == comparison.interval
+
+
+def test_one_query_has_no_interval() -> None:
+    """Nothing is known of the spread."""
+    evaluation = evaluate_runs(QUERIES[:1], QRELS, [PLAIN, BETTER], "RR@10")
+
+    assert evaluation.runs[0].values["RR@10"].interval is None
+    assert evaluation.comparisons[0].interval is None
+    assert (None, None) == evaluation.comparisons[0].test
+
+
+def test_the_models_published_figures_come_along() -> None:
+    """Between 0 and 1, with the protocol."""
+    plain, better = evaluated().runs
+
+    assert [("nDCG@10", 0.4546, "v3"), ("RR@10", 0.1729, "v3")] == [
+        (figure.measure, figure.value, figure.source) for figure in plain.published
+    ]
+    assert [0.7051, 0.7345, 0.3808] == [figure.value for figure in better.published]
+    assert "TREC DL 2019, reranking the given 1,000" == better.published[0].protocol
+    assert () == evaluated(Run("x", {}, "all-MiniLM-L6-v2")).runs[0].published
+
+
+@pytest.mark.parametrize(
+    ("runs", "baseline", "message"),
+    [
+        ([], None, "no run was given"),
+        ([PLAIN, PLAIN], None, "two runs have one name: plain, plain"),
+        ([PLAIN], "best", "the baseline 'best' is not among the runs: plain"),
+        ([Run("x", {}, "gpt")], None, "model 'gpt' is not in the catalog"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(
+    runs: list[Run], baseline: str | None, message: str
+) -> None:
+    """With their names in the message."""
+    with pytest.raises(UsageError, match=message):
+        evaluate_runs(QUERIES, QRELS, runs, baseline=baseline)
+
+
+def test_foreign_judgements_are_refused() -> None:
+    """With some qids of both sides, so that one sees which file is the wrong one."""
+    with pytest.raises(UsageError, match=r"none of the 1 queries .*'19335', judged are 'q1', 'q2'"):
+        evaluate_runs([Query("19335", "x")], QRELS, [PLAIN])
+
+
+# ---- queries looked at one by one ----------------------------------------------------------
+
+
+def test_the_worst_queries_are_told() -> None:
+    """The lowest first, with what was answered and what was missed."""
+    texts = {"c": "text of c", "b": "text of b"}
+
+    found = poor_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=3)
+
+    expected = (
+        PoorQuery("q3", "three", 0.0, (), (MissedPassage("e", 2, None, None),), 1),
+        PoorQuery(
+            "q1",
+            "one",
+            found[1].value,
+            (
+                AnsweredPassage(1, "c", 9.0, 0, "text of c"),
+                AnsweredPassage(2, "a", 8.0, 3, None),
+                AnsweredPassage(3, "x", 7.0, None, None),
+            ),
+            (MissedPassage("b", 1, 4, "text of b"),),
+            1,
+        ),
+    )
+    assert expected == found
+    assert pytest.approx(NDCG_OF_PLAIN) == found[1].value
+    deeper = poor_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=4)
+    assert () == deeper[1].missed  # the passage at rank 4 is among the first 4
+
+
+def test_the_missed_passages_are_counted() -> None:
+    """The highest grades are told, as many as the depth."""
+    qrels = {"q1": {f"p{grade}": grade for grade in range(5)}}
+    run = Run("none", {})
+    evaluation = evaluate_runs(QUERIES[:1], qrels, [run], "RR@10")
+
+    (found,) = poor_queries(evaluation, run, QUERIES, qrels, {}, depth=2)
+
+    assert (["p4", "p3"], 4) == ([passage.pid for passage in found.missed], found.missed_count)
+
+
+def test_a_run_that_was_not_evaluated_has_no_worst_queries() -> None:
+    """Its name is in the message."""
+    with pytest.raises(UsageError, match="run 'better' was not evaluated"):
+        poor_queries(evaluated(PLAIN), BETTER, QUERIES, QRELS, {})

@@ -1,0 +1,113 @@
+"""Payload indexes: made with the collection, and asked for in vain afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.core.records import Passage, PayloadIndex
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores.filters import canonical_key
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.engines import ENGINES, new_store
+from tests.loopback import LoopbackServer
+from tests.stores.server.test_store import before_call
+
+INDEXES: dict[str, PayloadIndex] = {
+    "lang": "keyword",
+    "year": "integer",
+    "author.score": "float",
+    "live": "bool",
+    "größe in cm": "float",
+    "größe": "datetime",
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_new_collection_has_them(
+    engine: str, tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+) -> None:
+    """Under the keys of the payload; the same again, some of them or none is fine."""
+    with new_store(engine, tmp_path) as store:
+        for indexes in (INDEXES, INDEXES, {"lang": "keyword"}, None):
+            ingest_passages(passages, store, encoder=encoder, payload_indexes=indexes)  # type: ignore[arg-type]  # a Literal among them
+        told = store.collection("msmarco").info().spec.payload_indexes
+        expected = {
+            "seq": "integer",
+            "meta.lang": "keyword",
+            "meta.year": "integer",
+            "meta.author.score": "float",
+            "meta.live": "bool",
+            'meta."größe in cm"': "float",
+            "meta.größe": "datetime",
+        }
+        known = expected if store.capabilities.payload_indexes else {}
+        assert known == {canonical_key(key): kind for key, kind in told.items()}
+
+
+@pytest.mark.parametrize("engine", ["edge", "loopback"])
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"year": "integer"}, r"no payload index on 'meta\.year', you asked for integer"),
+        (
+            {"lang": "keyword", "live": "keyword"},
+            r"a payload index of kind bool on 'meta\.live', you asked for keyword",
+        ),
+    ],
+)
+def test_an_existing_collection_gets_no_more(
+    engine: str,
+    asked: dict[str, PayloadIndex],
+    reason: str,
+    tmp_path: Path,
+    passages: Sequence[Passage],
+    encoder: CostlessEncoder,
+) -> None:
+    """The message says what there is and how to get there; nothing is written."""
+    kept: dict[str, PayloadIndex] = {"lang": "keyword", "live": "bool"}
+    with new_store(engine, tmp_path) as store:
+        ingest_passages(passages[:1], store, encoder=encoder, payload_indexes=kept)
+        with pytest.raises(UsageError, match=f"'msmarco' has {reason}: .*AddPayloadIndex"):
+            ingest_passages(passages, store, encoder=encoder, payload_indexes=asked)
+        assert 1 == store.collection("msmarco").info().points
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"year": "int"}, "'year' cannot have an index of kind 'int': expected keyword, integer"),
+        ({'a"b': "keyword"}, "cannot name a field"),
+        ({1: "keyword"}, "1 cannot name a field"),
+        (["year"], "payload_indexes maps fields to kinds, it is no list"),
+    ],
+)
+def test_what_is_no_index_makes_nothing(
+    asked: Any, reason: str, tmp_path: Path, encoder: CostlessEncoder
+) -> None:
+    """Told before anything is created."""
+    with pytest.raises(UsageError, match=reason):
+        ingest_passages([], tmp_path / "store", encoder=encoder, payload_indexes=asked)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_another_ingest_without_them_may_come_first(
+    number: int, passages: Sequence[Passage], encoder: CostlessEncoder
+) -> None:
+    """Before each of our calls in turn: they are there in the end, or their lack is told."""
+    asked: dict[str, PayloadIndex] = {"lang": "keyword"}
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        theirs = partial(ingest_passages, passages, server.url, encoder=encoder)
+        before_call(store, number, theirs)
+        with suppress(UsageError):
+            ingest_passages(passages, store, encoder=encoder, payload_indexes=asked)
+            assert "keyword" == store.collection("msmarco").info().spec.payload_indexes["meta.lang"]
+        assert len(passages) == store.collection("msmarco").info().points

@@ -1,0 +1,289 @@
+"""Removing what the source no longer holds, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msmarco_qdrant.collection.create import drop_collection
+from msmarco_qdrant.core.records import Passage, PrunePolicy, Reject
+from msmarco_qdrant.core.reports import IngestProgress, IngestReport
+from msmarco_qdrant.errors import IngestStoppedError, PruneRefusedError, UsageError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.engines import ENGINES, another_handle, new_store
+
+EVERYTHING = PrunePolicy(max_share=1)
+
+
+@pytest.fixture(params=ENGINES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store of each engine in turn."""
+    with new_store(request.param, tmp_path) as opened:
+        yield opened
+
+
+def numbered(*numbers: int) -> list[Passage]:
+    """A passage for each number."""
+    return [Passage(str(number), f"text {number}") for number in numbers]
+
+
+def ingest(
+    source: Iterable[Passage | Reject], store: Store, prune: PrunePolicy | None = None
+) -> IngestReport:
+    """Bring passages in, and remove the others if the policy says so."""
+    return ingest_passages(source, store, encoder=CostlessEncoder(), prune=prune, optimize=False)
+
+
+def held(store: Store) -> dict[str, str]:
+    """Every passage of the collection: its text by its pid."""
+    points = store.collection("msmarco").scan(["pid", "text"])
+    return {payload["pid"]: payload["text"] for _, payload in points}
+
+
+def of(passages: Iterable[Passage]) -> dict[str, str]:
+    """The same of passages."""
+    return {passage.pid: passage.text for passage in passages}
+
+
+# ---- what goes -----------------------------------------------------------------------------
+
+
+def test_what_the_source_lacks_is_removed(store: Store) -> None:
+    """That alone: new, changed and unchanged passages stay; the report counts it."""
+    ingest([*numbered(*range(10)), Passage("007", "spy")], store)
+    new = [Passage("2", "changed"), Passage("10", "ten")]
+    source = [*new, *numbered(*range(3, 10)), Passage("007", "spy")]
+
+    report = ingest(source, store, PrunePolicy())
+
+    assert of(source) == held(store)
+    assert (10, 2, 8, 2) == (report.read, report.written, report.unchanged, report.pruned)
+
+
+def test_without_a_policy_nothing_is_removed(store: Store) -> None:
+    """As ever."""
+    ingest(numbered(1, 2, 3), store)
+
+    report = ingest(numbered(1), store)
+
+    assert {"1", "2", "3"} == held(store).keys()
+    assert 0 == report.pruned
+
+
+def test_a_new_collection_has_nothing_to_remove(store: Store) -> None:
+    """The first run may be the same command as all others."""
+    report = ingest(numbered(1, 2), store, PrunePolicy())
+
+    assert {"1", "2"} == held(store).keys()
+    assert 0 == report.pruned
+
+
+def test_more_than_a_batch_is_removed(store: Store) -> None:
+    """Thousands, while they are looked for."""
+    ingest(numbered(*range(3000)), store)
+
+    report = ingest(numbered(*range(0, 3000, 3)), store, EVERYTHING)
+
+    assert {str(number) for number in range(0, 3000, 3)} == held(store).keys()
+    assert 2000 == report.pruned
+
+
+def test_what_was_removed_stays_removed(tmp_path: Path) -> None:
+    """After the store was closed and opened again."""
+    with new_store("edge", tmp_path) as store:
+        ingest(numbered(*range(10)), store)
+        ingest(numbered(*range(8)), store, PrunePolicy())
+    with new_store("edge", tmp_path) as store:
+        assert of(numbered(*range(8))) == held(store)
+
+
+@pytest.fixture(scope="module")
+def lasting_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store for many examples."""
+    with new_store("memory", tmp_path_factory.mktemp("lasting")) as opened:
+        yield opened
+
+
+pid_sets = st.sets(st.sampled_from(["1", "2", "3", "007", "a", "b", str(2**64), "-7"]))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(runs=st.lists(pid_sets, min_size=1, max_size=4), window=st.integers(1, 9))
+def test_any_sequence_of_runs_ends_in_the_last_source(
+    lasting_store: Store, runs: list[set[str]], window: int
+) -> None:
+    """Whatever was there before; an empty source alone leaves all as it was."""
+    expected: set[str] = set()
+    try:
+        for run in runs:
+            rows = [Passage(pid, f"text {pid}") for pid in sorted(run)]
+            try:
+                report = ingest_passages(
+                    rows,
+                    lasting_store,
+                    encoder=CostlessEncoder(),
+                    prune=EVERYTHING,
+                    window=window,
+                    optimize=False,
+                )
+            except PruneRefusedError:
+                assert set() == run
+                continue
+            assert len(expected - run) == report.pruned
+            expected = run
+        assert expected == held(lasting_store).keys()
+    finally:
+        drop_collection(lasting_store, "msmarco")
+
+
+# ---- what is refused -----------------------------------------------------------------------
+
+
+def test_a_fifth_may_go(store: Store) -> None:
+    """Of what is there at the end, new passages included."""
+    ingest(numbered(*range(5)), store)
+
+    assert 1 == ingest(numbered(*range(4)), store, PrunePolicy()).pruned
+
+
+def test_more_than_a_fifth_may_not(store: Store) -> None:
+    """Nothing is removed then; all of the source went in; the error tells counts and the way."""
+    ingest(numbered(*range(10)), store)
+
+    with pytest.raises(PruneRefusedError, match=r"lacks 3 of 11 passages \(27%.*20%\).*--yes") as e:
+        ingest([*numbered(*range(7)), *numbered(10)], store, PrunePolicy())
+
+    assert of(numbered(*range(11))) == held(store)
+    report = e.value.report
+    assert (8, 1, 7, 0) == (report.read, report.written, report.unchanged, report.pruned)
+
+
+@pytest.mark.parametrize(("share", "goes"), [(0.0, False), (0.49, False), (0.5, True)])
+def test_the_share_is_the_callers_choice(store: Store, share: float, goes: bool) -> None:
+    """Half of them, at shares around a half."""
+    ingest(numbered(1, 2, 3, 4), store)
+
+    try:
+        ingest(numbered(1, 2), store, PrunePolicy(max_share=share))
+    except PruneRefusedError:
+        assert not goes
+
+    assert (2 if goes else 4) == len(held(store))
+
+
+def test_rejected_rows_forbid_it(store: Store) -> None:
+    """One may be a passage that is there; unless the caller takes that."""
+    ingest(numbered(*range(10)), store)
+    source: list[Passage | Reject] = [*numbered(*range(9))]
+    source.append(Reject("x.tsv", 10, "no tab", b"9 text", 6))
+
+    with pytest.raises(PruneRefusedError, match=r"rows were rejected \(1\).*--allow-rejects") as e:
+        ingest(source, store, PrunePolicy())
+    assert 10 == len(held(store))
+    assert (1, 0) == (e.value.report.rejected, e.value.report.pruned)
+
+    report = ingest(source, store, PrunePolicy(despite_rejects=True))
+    assert (1, 1) == (report.rejected, report.pruned)
+    assert of(numbered(*range(9))) == held(store)
+
+
+def test_a_passage_that_is_rejected_late_is_not_taken_for_missing(store: Store) -> None:
+    """Its pid stood in the source: what is there of it stays."""
+    ingest(numbered(1, 2), store)
+
+    report = ingest(
+        [*numbered(1), Passage("2", "!!!")], store, PrunePolicy(max_share=1, despite_rejects=True)
+    )
+
+    assert of(numbered(1, 2)) == held(store)
+    assert (1, 0) == (report.rejected, report.pruned)
+
+
+@pytest.mark.parametrize("policy", [PrunePolicy(), EVERYTHING])
+def test_an_empty_source_removes_nothing(store: Store, policy: PrunePolicy) -> None:
+    """It is a mistake, whatever share may go; the error says what empties a collection."""
+    ingest(numbered(1, 2, 3), store)
+
+    with pytest.raises(PruneRefusedError, match="the source holds no passage"):
+        ingest([], store, policy)
+
+    assert of(numbered(1, 2, 3)) == held(store)
+
+
+def test_a_part_of_the_source_cannot_prune(tmp_path: Path) -> None:
+    """`max_passages` would make the rest look gone; nothing is even created."""
+    with pytest.raises(UsageError, match="max_passages"):
+        ingest_passages(
+            numbered(1, 2),
+            tmp_path / "store",
+            encoder=CostlessEncoder(),
+            max_passages=1,
+            prune=EVERYTHING,
+        )
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_source_that_breaks_removes_nothing(store: Store) -> None:
+    """What it did not get to is not gone."""
+    ingest(numbered(1, 2, 3), store)
+
+    def source() -> Iterator[Passage]:
+        yield from numbered(1)
+        raise UsageError("torn")
+
+    with pytest.raises(IngestStoppedError, match="torn") as e:
+        ingest(source(), store, EVERYTHING)
+
+    assert not isinstance(e.value, PruneRefusedError)
+    assert of(numbered(1, 2, 3)) == held(store)
+
+
+# ---- what others write ---------------------------------------------------------------------
+
+
+def test_what_another_writes_meanwhile_stays(store: Store) -> None:
+    """A new passage and a changed one; an untouched one that the source lacks goes."""
+    ingest(numbered(1, 2, 3, 4), store)
+
+    def source() -> Iterator[Passage]:
+        yield from numbered(1)
+        with another_handle(store) as other:
+            ingest([Passage("2", "changed meanwhile"), Passage("9", "new meanwhile")], other)
+        yield from numbered(4)
+
+    report = ingest(source(), store, EVERYTHING)
+
+    assert 1 == report.pruned
+    assert {
+        "1": "text 1",
+        "2": "changed meanwhile",
+        "4": "text 4",
+        "9": "new meanwhile",
+    } == held(store)
+
+
+# ---- how it is told ------------------------------------------------------------------------
+
+
+def test_it_is_announced_after_the_index(tmp_path: Path) -> None:
+    """As a stage of its own, the last, when everything is searchable; only where asked for."""
+    told: list[IngestProgress] = []
+    with new_store("edge", tmp_path) as store:
+        for policy, stages in ((EVERYTHING, ["index", "prune"]), (None, ["index"])):
+            told.clear()
+            ingest_passages(
+                numbered(1, 2),
+                store,
+                encoder=CostlessEncoder(),
+                prune=policy,
+                on_progress=told.append,
+            )
+            assert stages == [progress.stage for progress in told if progress.stage != "passages"]
+            assert stages == [progress.stage for progress in told][-len(stages) :]

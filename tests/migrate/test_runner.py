@@ -1,0 +1,499 @@
+"""The migration engine: ledger, order, failures, the lock."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from msmarco_qdrant.collection.create import create_collection
+from msmarco_qdrant.core.records import Bm25Settings, Passage
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    MigrationError,
+    StoreError,
+    StoreInUseError,
+    UnsupportedError,
+    UsageError,
+)
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.runner import (
+    MigrationStep,
+    migrate_collection,
+    migration_status,
+    unlock_migrations,
+)
+from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores.migration_locks import held, migration_locks
+from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
+from tests.engines import ENGINES, another_handle, new_store
+from tests.loopback import LoopbackServer
+
+OWN = ("0001_create_passages", "0002_payload_indexes")
+
+
+@pytest.fixture(params=ENGINES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store of each engine with the empty collection 'films'."""
+    with new_store(request.param, tmp_path) as opened:
+        create_collection(opened, "films", CostlessEncoder().card, Bm25Settings())
+        yield opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder for migrations."""
+    made = tmp_path / "migrations"
+    made.mkdir()
+    return made
+
+
+def write(folder: Path, name: str, body: str = "") -> None:
+    """A migration that keeps note of each time it runs, in a file beside it."""
+    (folder / f"{name}.py").write_text(
+        dedent(f"""
+        from pathlib import Path
+
+        DESCRIPTION = "writes {name}"
+        COST = "a line"
+
+        def up(store, plan):
+            with Path(__file__).with_name("ran.txt").open("a") as file:
+                file.write("{name} ")
+        """)
+        + ("    " + body if body else "")
+    )
+
+
+def ran(folder: Path) -> list[str]:
+    """What has run, in order."""
+    note = folder / "ran.txt"
+    return note.read_text().split() if note.exists() else []
+
+
+def ledger(store: Store) -> Sequence[str]:
+    """What the ledger of 'films' holds."""
+    return store.metadata("films").migrations
+
+
+# ---- order ---------------------------------------------------------------------------------
+
+
+def test_what_is_pending_is_applied_in_order(store: Store, folder: Path) -> None:
+    """Each is told of before it runs, recorded when it has, and nothing is left for later."""
+    for name in ("0002_b", "0010_c", "0001_a"):
+        write(folder, name)
+    told: list[tuple[MigrationStep, list[str], Sequence[str]]] = []
+    steps = migrate_collection(
+        store,
+        "films",
+        directory=folder,
+        on_step=lambda step: told.append((step, ran(folder), ledger(store))),
+    )
+    names = ["0001_a", "0002_b", "0010_c"]
+    assert [MigrationStep(name, f"writes {name}", "a line") for name in names] == steps
+    assert steps == [step for step, _, _ in told]
+    assert [names[:0], names[:1], names[:2]] == [before for _, before, _ in told]
+    assert [(*OWN, *names[:0]), (*OWN, *names[:1]), (*OWN, *names[:2])] == [
+        kept for *_, kept in told
+    ]
+    assert (*OWN, *names) == ledger(store)
+    assert names == ran(folder)
+
+
+def test_a_second_time_does_nothing(store: Store, folder: Path) -> None:
+    """Whichever handle does it; the name of the collection behind the name is refused."""
+    write(folder, "0001_a")
+    migrate_collection(store, "films", directory=folder)
+    kept = store.metadata("films")
+    with pytest.raises(UsageError, match="'films__0001' is a physical collection behind 'films'"):
+        migrate_collection(store, "films__0001", directory=folder)
+    with another_handle(store) as other:
+        assert [] == migrate_collection(other, "films", directory=folder)
+        assert kept == other.metadata("films")
+    assert ["0001_a"] == ran(folder)
+
+
+def test_a_collection_of_older_code_has_one_pending(store: Store) -> None:
+    """What made it had one migration, which made its indexes too: only the ledger changes."""
+    metadata, info = store.metadata("films"), store.collection("films").info()
+    store.put_metadata("films", replace(metadata, migrations=OWN[:1]))
+    status = migration_status(store, "films")
+    assert ([*OWN[1:]], False) == ([one.name for one in status.pending], status.is_current)
+    (step,) = migrate_collection(store, "films")
+    assert step.cost.startswith("next to nothing")
+    assert (metadata, info) == (store.metadata("films"), store.collection("films").info())
+    assert [] == migrate_collection(store, "films")
+
+
+def test_a_migration_that_was_added_later_is_applied_alone(store: Store, folder: Path) -> None:
+    """What was applied before is not run again."""
+    write(folder, "0001_a")
+    migrate_collection(store, "films", directory=folder)
+    write(folder, "0004_b")
+    assert ["0004_b"] == [one.name for one in migrate_collection(store, "films", directory=folder)]
+    assert ["0001_a", "0004_b"] == ran(folder)
+
+
+@pytest.mark.parametrize("to", ["0005_b", "5", "0005"])
+def test_to_names_the_last_one(store: Store, folder: Path, to: str) -> None:
+    """By its name or number; the rest stays pending."""
+    for name in ("0005_b", "0006_c", "0007_d"):
+        write(folder, name)
+    assert 1 == len(migrate_collection(store, "films", directory=folder, to=to))
+    assert [] == migrate_collection(store, "films", directory=folder, to=to)
+    status = migration_status(store, "films", directory=folder)
+    assert ["0006_c", "0007_d"] == [one.name for one in status.pending]
+    assert not status.is_current
+
+
+def test_to_may_be_behind(store: Store, folder: Path) -> None:
+    """Then nothing is left to do: nothing is ever taken back."""
+    for name in ("0002_b", "0003_c"):
+        write(folder, name)
+    migrate_collection(store, "films", directory=folder)
+    assert [] == migrate_collection(store, "films", directory=folder, to="0002_b")
+    assert [] == migrate_collection(store, "films", directory=folder, to=OWN[0])
+    assert (*OWN, "0002_b", "0003_c") == ledger(store)
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        (
+            "0009",
+            "no migration 0009; there: 0001_create_passages, 0002_payload_indexes, 0001_a, 0002_b",
+        ),
+        ("b", "no migration b;"),
+        ("1", "1 is the number of 0001_create_passages and of 0001_a: give the name"),
+    ],
+)
+def test_to_must_be_one_of_them(folder: Path, to: str, told: str) -> None:
+    """A name or number that leads nowhere, or to two, is told, and nothing runs."""
+    for name in ("0001_a", "0002_b"):
+        write(folder, name)
+    with new_store("memory", folder) as store, pytest.raises(UsageError, match=told):
+        migrate_collection(store, "films", directory=folder, to=to)
+    assert [] == ran(folder)
+
+
+def test_a_dry_run_changes_nothing(store: Store, folder: Path) -> None:
+    """It tells the same steps, runs none, and neither takes nor needs the lock."""
+    write(folder, "0001_a")
+    write(folder, "0002_b")
+    before, told = store.metadata("films"), list[MigrationStep]()
+    with held(migration_locks(store), "films"):
+        steps = migrate_collection(
+            store, "films", directory=folder, dry_run=True, on_step=told.append
+        )
+    assert ["0001_a", "0002_b"] == [step.name for step in steps]
+    assert told == steps
+    assert ([], before) == (ran(folder), store.metadata("films"))
+    assert migrate_collection(store, "films", directory=folder) == steps
+
+
+# ---- ledgers that do not fit ---------------------------------------------------------------
+
+
+def test_what_newer_code_has_applied_is_refused_by_name(store: Store, folder: Path) -> None:
+    """Nothing is applied beside it; the status only tells."""
+    write(folder, "0001_a")
+    metadata = store.metadata("films")
+    later = (*OWN, "0002_of_tomorrow", "0003_too")
+    store.put_metadata("films", replace(metadata, migrations=later))
+    for dry_run in (True, False):
+        with pytest.raises(
+            MigrationError, match=r"'films' has had 0002_of_tomorrow, 0003_too.*--dir"
+        ):
+            migrate_collection(store, "films", directory=folder, dry_run=dry_run)
+    assert ([], later) == (ran(folder), ledger(store))
+    status = migration_status(store, "films", directory=folder)
+    assert ("0002_of_tomorrow", "0003_too") == status.unknown
+    assert (["0001_a"], False) == ([one.name for one in status.pending], status.is_current)
+
+
+def test_without_its_folder_a_ledger_is_unknown(store: Store, folder: Path) -> None:
+    """Forgetting `--dir` does not go unnoticed."""
+    write(folder, "0001_a")
+    migrate_collection(store, "films", directory=folder)
+    with pytest.raises(MigrationError, match=r"0001_a.*folder goes with --dir"):
+        migrate_collection(store, "films")
+    assert migration_status(store, "films", directory=folder).is_current
+    assert ("0001_a",) == migration_status(store, "films").unknown
+
+
+def test_one_that_comes_too_late_is_refused_by_name(store: Store, folder: Path) -> None:
+    """It was written for a collection that had not had its followers yet."""
+    write(folder, "0001_a")
+    write(folder, "0003_c")
+    migrate_collection(store, "films", directory=folder)
+    write(folder, "0002_b")
+    with pytest.raises(MigrationError, match="0002_b comes before 0003_c, which 'films' has had"):
+        migrate_collection(store, "films", directory=folder)
+    assert (*OWN, "0001_a", "0003_c") == ledger(store)
+
+
+def test_a_name_of_ours_in_their_folder_is_refused(folder: Path) -> None:
+    """The ledger could not tell which of the two it was."""
+    write(folder, OWN[0])
+    with new_store("memory", folder) as store, pytest.raises(UsageError, match=f"holds {OWN[0]}"):
+        migration_status(store, "films", directory=folder)
+
+
+def test_an_empty_folder_is_refused(folder: Path) -> None:
+    """It is a wrong path, most likely."""
+    with (
+        new_store("memory", folder) as store,
+        pytest.raises(UsageError, match="holds no migration"),
+    ):
+        migration_status(store, "films", directory=folder)
+
+
+def test_a_collection_that_is_not_there(store: Store) -> None:
+    """Is told as everywhere, and locks nothing."""
+    for act in (migration_status, migrate_collection):
+        with pytest.raises(CollectionNotFoundError, match=r"'nope'.*films"):
+            act(store, "nope")
+    with pytest.raises(CollectionNotFoundError, match="nope"):
+        unlock_migrations(store, "nope", "token")
+    assert migration_locks(store).holder("nope") is None
+
+
+def test_a_store_without_locks_is_told() -> None:
+    """One of the user's own, say."""
+    store = DiscardingStore()
+    create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+    with pytest.raises(UnsupportedError, match="no migration locks"):
+        migrate_collection(store, "films")
+
+
+# ---- failures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", ["ValueError('no such year')", "StoreError('no such year')"])
+def test_a_failing_migration_is_not_recorded_and_runs_again(
+    store: Store, folder: Path, error: str
+) -> None:
+    """What came before it stays, what comes after it waits, and the lock is given back."""
+    switch = folder / "mended"
+    write(folder, "0001_a")
+    write(
+        folder,
+        "0002_b",
+        "from msmarco_qdrant.errors import StoreError\n"
+        f"    if not Path({str(switch)!r}).exists(): raise {error}",
+    )
+    write(folder, "0003_c")
+    told = "ValueError: no such year" if error.startswith("V") else "no such year"
+    with pytest.raises(MigrationError, match=f"0002_b failed on 'films': {told}") as caught:
+        migrate_collection(store, "films", directory=folder)
+    assert isinstance(caught.value.__cause__, ValueError | StoreError)
+    assert (*OWN, "0001_a") == ledger(store)
+    assert migration_locks(store).holder("films") is None
+    switch.touch()
+    steps = migrate_collection(store, "films", directory=folder)
+    assert ["0002_b", "0003_c"] == [step.name for step in steps]
+    assert (*OWN, "0001_a", "0002_b", "0003_c") == ledger(store)
+    assert ["0001_a", "0002_b", "0002_b", "0003_c"] == ran(folder)
+
+
+def test_an_interrupted_migration_is_not_recorded(store: Store, folder: Path) -> None:
+    """Control-C is not a failure of the migration, and gives the lock back."""
+    write(folder, "0001_a", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        migrate_collection(store, "films", directory=folder)
+    assert OWN == ledger(store)
+    assert migration_locks(store).holder("films") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise KeyError('year')", "KeyError: 'year'"),
+        ("return 7", "its cost\\(\\) returned 7, expected a line of text"),
+        ("pass", "its cost\\(\\) returned None"),
+    ],
+)
+def test_a_cost_that_cannot_be_told_is_a_failure(folder: Path, body: str, told: str) -> None:
+    """Before anything is done."""
+    (folder / "0001_a.py").write_text(
+        dedent(f"""
+        DESCRIPTION = "of one's own"
+
+        class Operation:
+            def cost(self, target):
+                {body}
+
+            def apply(self, target):
+                raise RuntimeError("not reached")
+
+        OPERATION = Operation()
+        """)
+    )
+    with new_store("memory", folder) as store:
+        create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+        with pytest.raises(
+            MigrationError, match=f"0001_a cannot tell what it takes on 'films': {told}"
+        ):
+            migrate_collection(store, "films", directory=folder)
+
+
+def test_a_function_is_told_what_the_collection_is(store: Store, folder: Path) -> None:
+    """The plan of one that is there is what it is now."""
+    write(
+        folder,
+        "0001_a",
+        "assert store.collection(plan.physical).info().name == 'films__0001'\n"
+        f"    assert plan.encoder.model == {CostlessEncoder().card.model!r}\n"
+        "    assert plan.storage == store.collection('films').info().spec.storage\n"
+        "    assert plan.bm25 == store.metadata('films').bm25",
+    )
+    assert 1 == len(migrate_collection(store, "films", directory=folder))
+
+
+def test_an_index_that_a_server_could_not_build(folder: Path) -> None:
+    """Is a failure of the migration; when the server can, the same migration is completed."""
+    (folder / "0001_graph.py").write_text(
+        "from msmarco_qdrant.operations import SetHnsw\n"
+        "DESCRIPTION = 'a denser graph'\n"
+        "OPERATION = SetHnsw(m=32)\n"
+    )
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        ingest_passages([Passage("1", "one")], store, collection="films", encoder=CostlessEncoder())
+        server.set_status("films", "red", optimizer_error="no space left")
+        with pytest.raises(MigrationError, match=r"0001_graph failed on 'films': .*no space left"):
+            migrate_collection(store, "films", directory=folder)
+        assert OWN == ledger(store)
+        server.set_status("films", "green")
+        (step,) = migrate_collection(store, "films", directory=folder)
+        assert step.cost.startswith("nothing changes; an index that is not complete is completed")
+        assert (*OWN, "0001_graph") == ledger(store)
+
+
+# ---- two at once ---------------------------------------------------------------------------
+
+
+def test_who_comes_second_is_told_who_is_at_it(store: Store, folder: Path) -> None:
+    """By process, host and start; nothing runs twice, and afterwards there is nothing to do."""
+    write(folder, "0001_a")
+
+    def second(_step: MigrationStep) -> None:
+        with another_handle(store) as other:
+            found = migration_status(other, "films", directory=folder).locked_by
+            assert found is not None
+            told = f"process {found.pid} on {found.host} since {found.since}.*{found.token}"
+            with pytest.raises(StoreInUseError, match=told):
+                migrate_collection(other, "films", directory=folder)
+
+    migrate_collection(store, "films", directory=folder, on_step=second)
+    assert [] == migrate_collection(store, "films", directory=folder)
+    assert ["0001_a"] == ran(folder)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_many_at_once_end_with_one_ledger(engine: str, tmp_path: Path, folder: Path) -> None:
+    """Eight handles: each migration runs once, and whoever was refused finds it done."""
+    for name in ("0001_a", "0002_b", "0003_c"):
+        write(folder, name)
+    start = threading.Barrier(8)
+
+    def migrate(store: Store) -> list[str]:
+        with another_handle(store) as mine:
+            start.wait(60)
+            while True:
+                try:
+                    done = migrate_collection(mine, "films", directory=folder)
+                except StoreInUseError:
+                    continue
+                return [step.name for step in done]
+
+    with new_store(engine, tmp_path) as store, ThreadPoolExecutor(8) as pool:
+        create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+        done = [name for names in pool.map(migrate, [store] * 8) for name in names]
+        assert (*OWN, "0001_a", "0002_b", "0003_c") == ledger(store)
+    assert ["0001_a", "0002_b", "0003_c"] == sorted(done) == ran(folder)
+
+
+def test_collections_are_locked_apart(store: Store, folder: Path) -> None:
+    """Another collection of the same store can be migrated meanwhile."""
+    write(folder, "0001_a")
+    create_collection(store, "books", CostlessEncoder().card, Bm25Settings())
+    with held(migration_locks(store), "books"):
+        assert 1 == len(migrate_collection(store, "films", directory=folder))
+
+
+def test_a_lock_that_was_left_is_taken_away_by_its_token(store: Store, folder: Path) -> None:
+    """A stale token is refused, and no lock is no error."""
+    write(folder, "0001_a")
+    with held(migration_locks(store), "films") as first:
+        pass
+    unlock_migrations(store, "films", first.token)
+    with held(migration_locks(store), "films") as second:
+        with pytest.raises(
+            StoreInUseError, match=f"whose token is {second.token}, not {first.token}"
+        ):
+            unlock_migrations(store, "films", first.token)
+        with pytest.raises(StoreInUseError, match=f"--token {second.token}"):
+            migrate_collection(store, "films", directory=folder)
+        unlock_migrations(store, "films", second.token)
+        assert migration_status(store, "films").locked_by is None
+        assert 1 == len(migrate_collection(store, "films", directory=folder))
+
+
+def test_who_lost_the_lock_does_not_write_the_ledger(store: Store, folder: Path) -> None:
+    """It was thought to be gone; whoever took its place goes on alone."""
+    write(folder, "0001_a")
+    write(folder, "0002_b")
+
+    def steal(step: MigrationStep) -> None:
+        if step.name == "0002_b":
+            holder = migration_status(store, "films").locked_by
+            assert holder is not None
+            unlock_migrations(store, "films", holder.token)
+
+    with pytest.raises(StoreInUseError, match="taken away from this process: nobody holds it now"):
+        migrate_collection(store, "films", directory=folder, on_step=steal)
+    assert (*OWN, "0001_a") == ledger(store)
+    assert ["0002_b"] == [
+        step.name for step in migrate_collection(store, "films", directory=folder)
+    ]
+
+
+def test_who_lost_the_lock_stops_at_its_next_write(store: Store, folder: Path) -> None:
+    """In the middle of an operation, which is not told as the migration's failure."""
+    ingest_passages([Passage("1", "one")], store, collection="films", encoder=CostlessEncoder())
+    (folder / "0001_texts.py").write_text(
+        "from msmarco_qdrant.operations import SetBm25\n"
+        "DESCRIPTION = 'shorter texts'\n"
+        "OPERATION = SetBm25(avg_len=5)\n"
+    )
+
+    def steal(_done: int, _total: int) -> None:
+        holder = migration_status(store, "films").locked_by
+        assert holder is not None
+        unlock_migrations(store, "films", holder.token)
+
+    with pytest.raises(StoreInUseError, match="taken away from this process: nobody holds it now"):
+        migrate_collection(store, "films", directory=folder, on_progress=steal)
+    assert (Bm25Settings(), OWN) == (store.metadata("films").bm25, ledger(store))
+    assert 1 == len(migrate_collection(store, "films", directory=folder))
+    assert Bm25Settings(avg_len=5.0) == store.metadata("films").bm25
+
+
+def test_a_status_makes_nothing_on_a_server(folder: Path) -> None:
+    """A reader needs no right to write, and leaves no collection of locks."""
+    write(folder, "0001_a")
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+        assert not migration_status(store, "films", directory=folder).is_current
+        migrate_collection(store, "films", directory=folder, dry_run=True)
+        unlock_migrations(store, "films", "no token")
+        with server.inspect() as client:
+            names = {entry.name for entry in client.get_collections().collections}
+        assert {"films__0001"} == names

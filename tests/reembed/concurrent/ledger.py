@@ -1,0 +1,158 @@
+"""What a collection must hold, as those who wrote to it were told.
+
+A passage is with one thread at a time, which says in the end what became of it: so there is one
+right answer for each, whatever the threads do.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from msmarco_qdrant.core.records import Passage, meta_digest, text_digest
+from msmarco_qdrant.encoding import Bm25Encoder, Encoder
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.stores import Store, alterable
+from msmarco_qdrant.stores.payload import in_token_order, passage_of, point_id
+
+WORDS = 900
+_RANKED_AT_ONCE = 50
+_FIELDS = ("pid", "text", "meta", "text_digest", "meta_digest", "seq")
+
+
+def make_passage(pid: str, version: int, rng: random.Random) -> Passage:
+    """A passage whose text is no other's, nor that of another version."""
+    words = " ".join(f"w{rng.randrange(WORDS)}" for _ in range(5))
+    return Passage(pid, f"passage{pid} version{version} {words}", {"version": version})
+
+
+def make_passages(count: int, seed: int = 0) -> Sequence[Passage]:
+    """Passages in their first version, with pids of both kinds."""
+    rng = random.Random(seed)
+    pids = [f"p{number}" if number % 3 else str(number) for number in range(count)]
+    return [make_passage(pid, 0, rng) for pid in pids]
+
+
+def make_anchors(count: int) -> Sequence[Passage]:
+    """Passages that nobody ever changes; each has words of its own."""
+    return [
+        Passage(f"anchor{number}", " ".join(f"anchor{number}of{part}" for part in range(6)))
+        for number in range(count)
+    ]
+
+
+@dataclass(slots=True)
+class Entry:
+    """A passage that somebody has taken: what it is now, and all that it ever was.
+
+    `now` is None when it was removed; whoever changed it says so here, once it is certain.
+    """
+
+    pid: str
+    now: Passage | None
+    versions: list[Passage] = field(default_factory=list)
+
+    def become(self, passage: Passage | None) -> None:
+        """Note what was acknowledged."""
+        self.now = passage
+        if passage is not None:
+            self.versions.append(passage)
+
+
+class Ledger:
+    """Every passage's last acknowledged state. Thread-safe.
+
+    Args:
+        anchors: Passages that nobody may take.
+        passages: Those that may be taken, and changed.
+    """
+
+    def __init__(self, anchors: Sequence[Passage], passages: Sequence[Passage]) -> None:
+        self.anchors = anchors
+        self._lock = threading.Lock()
+        self._entries = {one.pid: Entry(one.pid, one, [one]) for one in passages}
+        self._free = set(self._entries)
+
+    @contextmanager
+    def taken(self, count: int, rng: random.Random) -> Iterator[Sequence[Entry]]:
+        """Up to so many passages that nobody else has; they are given back at the end."""
+        with self._lock:
+            chosen = rng.sample(sorted(self._free), min(count, len(self._free)))
+            self._free.difference_update(chosen)
+        try:
+            yield [self._entries[pid] for pid in chosen]
+        finally:
+            with self._lock:
+                self._free.update(chosen)
+
+    def entry(self, pid: str) -> Entry:
+        """A passage, for tests in which nobody else is at it."""
+        return self._entries.setdefault(pid, Entry(pid, None))
+
+    @property
+    def expected(self) -> Mapping[str, Passage]:
+        """What must be there, by pid. Only when all were given back."""
+        entries = self._entries.values()
+        there = {entry.pid: entry.now for entry in entries if entry.now is not None}
+        return {**there, **{anchor.pid: anchor for anchor in self.anchors}}
+
+
+def check_holds(
+    store: Store, collection: str, expected: Mapping[str, Passage], encoder: Encoder
+) -> None:
+    """A collection is of this model, complete, and holds these passages, each as it must be."""
+    metadata = store.metadata(collection)
+    assert encoder.card.fingerprint == metadata.encoder.fingerprint
+    assert metadata.copied_from is None
+    check_passages(store, collection, expected)
+    check_dense(store, collection, expected, encoder)
+    check_sparse(store, collection, expected)
+
+
+def check_passages(store: Store, collection: str, expected: Mapping[str, Passage]) -> None:
+    """Every passage is there once, with its payload, and nothing else is."""
+    found: dict[str, Passage] = {}
+    for id_, payload in store.collection(collection).scan(_FIELDS):
+        passage = passage_of(id_, payload)
+        assert passage.pid not in found, f"{passage.pid} is there twice"
+        found[passage.pid] = passage
+        digests = (text_digest(passage.text), meta_digest(passage.meta))
+        assert digests == (payload["text_digest"], payload["meta_digest"])
+    lost = {pid: one for pid, one in expected.items() if pid not in found}
+    strays = {pid: one for pid, one in found.items() if pid not in expected}
+    old = {
+        pid: (one, found[pid])
+        for pid, one in expected.items()
+        if pid in found and found[pid] != one
+    }
+    assert ({}, {}, {}) == (lost, strays, old)
+    assert len(expected) == store.collection(collection).info().points
+
+
+def check_dense(
+    store: Store, collection: str, expected: Mapping[str, Passage], encoder: Encoder
+) -> None:
+    """Every passage's vector is the one that the model makes of its text: their cosine is 1."""
+    passages = [*expected.values()]
+    with SearchClient(store, collection, encoder) as client:
+        for start in range(0, len(passages), _RANKED_AT_ONCE):
+            some = passages[start : start + _RANKED_AT_ONCE]
+            answers = client.rank_many([one.text for one in some], [[one.pid] for one in some])
+            found = {hit.pid: hit.score for hits in answers for hit in hits}
+            assert {one.pid: pytest.approx(1.0, abs=1e-5) for one in some} == found
+
+
+def check_sparse(store: Store, collection: str, expected: Mapping[str, Passage]) -> None:
+    """Every passage's sparse vector is the one that the collection's settings make of its text."""
+    bm25 = Bm25Encoder(store.metadata(collection).bm25)
+    vectors = alterable(store, collection).sparse_vectors([point_id(pid) for pid in expected])
+    for pid, passage in expected.items():
+        wanted = bm25.encode_passage(passage.text)
+        ordered = in_token_order(wanted.indices, wanted.values)
+        assert ordered.indices == vectors[point_id(pid)].indices
+        assert pytest.approx(ordered.values, rel=1e-6) == vectors[point_id(pid)].values

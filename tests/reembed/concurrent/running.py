@@ -1,0 +1,55 @@
+"""A collection with passages, two models, and the changes between them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from msmarco_qdrant.core.reports import ReembedReport
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.runner import unlock_migrations
+from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.migration_locks import migration_locks
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.engines import another_handle
+from tests.reembed.concurrent.ledger import Ledger, make_anchors, make_passages
+from tests.reembed.concurrent.traffic import Models, Traffic
+
+NAME = "msmarco"
+OLD = CostlessEncoder(256)
+NEW = CostlessEncoder(320, salt="new")
+MODELS = Models(OLD, NEW)
+
+
+def filled(store: Store, passages: int, anchors: int = 5) -> Ledger:
+    """Fill a new collection with vectors of the old model."""
+    ledger = Ledger(make_anchors(anchors), make_passages(passages))
+    ingest_passages(
+        [*ledger.expected.values()], store, collection=NAME, encoder=OLD, optimize=False
+    )
+    return ledger
+
+
+def traffic_at(store: Store, ledger: Ledger, seed: int, **options: Any) -> Traffic:
+    """Traffic on handles of their own."""
+    handles: partial[AbstractContextManager[Store]] = partial(another_handle, store)
+    return Traffic(handles, NAME, ledger, MODELS, seed=seed, **options)
+
+
+def reembed(store: Store) -> ReembedReport:
+    """Give the collection the new model."""
+    return reembed_collection(store, NAME, encoder=NEW, load_old=MODELS)
+
+
+def rollback(store: Store) -> ReembedReport:
+    """Give it back the old one."""
+    return rollback_collection(store, NAME, encoder=OLD, load_old=MODELS)
+
+
+def unlock(store: Store) -> None:
+    """Take the lock away from a process that was killed."""
+    holder = migration_locks(store).holder(NAME)
+    if holder is not None:
+        unlock_migrations(store, NAME, holder.token)

@@ -1,0 +1,321 @@
+"""Another model for a collection: everything is there, whatever is written or interrupted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.collection.create import create_collection
+from msmarco_qdrant.collection.delete import delete_everywhere
+from msmarco_qdrant.collection.passages import delete_passages, get_passages
+from msmarco_qdrant.core.records import Bm25Settings, HnswSettings, Passage, SettingsChange
+from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
+from msmarco_qdrant.errors import IngestStoppedError, MigrationError, UsageError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.stores import Store, alterable
+from msmarco_qdrant.stores.migration_locks import migration_locks
+from msmarco_qdrant.stores.payload import point_id
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.engines import new_store
+from tests.reembed.steps import (
+    SMALL,
+    STAGES,
+    V2,
+    V3,
+    InterruptionError,
+    Wordless,
+    at,
+    check_holds,
+    interrupt,
+    load_old,
+    passages,
+    payloads,
+    reembed,
+    rollback,
+)
+
+
+@pytest.mark.parametrize("encoder", [V3, SMALL], ids=["of the same length", "of another length"])
+def test_everything_is_there_with_the_new_vectors(store: Store, encoder: CostlessEncoder) -> None:
+    """Payloads as they were, `seq` too; the old collection stays and is remembered."""
+    before = payloads(store, "things")
+    report = reembed(store, encoder)
+    check_holds(store, passages(), encoder)
+    assert before == payloads(store, "things") == payloads(store, "things__0001")
+    assert {"things": "things__0002"} == dict(store.aliases())
+    metadata = store.metadata("things")
+    assert (None, "things__0001", 1) == (metadata.copied_from, metadata.previous, metadata.swaps)
+    assert store.metadata("things__0001").migrations == metadata.migrations
+    assert ("things__0001", "things__0002") == (report.old, report.new)
+    assert (30, 30, 0, ()) == (
+        report.passages,
+        report.copied,
+        report.removed,
+        report.without_vector,
+    )
+    assert report.comparison is not None
+    assert (30, 30, 30) == (
+        report.comparison.phrases,
+        report.comparison.found_before,
+        report.comparison.found_after,
+    )
+
+
+def test_doing_it_again_does_nothing(store: Store) -> None:
+    """The name leads where it led, nothing is encoded."""
+    reembed(store)
+    encoded = V3.encoded
+    report = reembed(store)
+    assert ("things__0002", "things__0002", 0) == (report.old, report.new, report.copied)
+    assert encoded == V3.encoded
+    assert 1 == store.metadata("things").swaps
+
+
+def test_an_empty_collection_is_re_embedded_too(tmp_path: Path) -> None:
+    """There is nothing to copy, to index or to ask."""
+    with new_store("edge", tmp_path) as store:
+        create_collection(store, "things", V2.card, Bm25Settings())
+        report = reembed(store)
+        assert (0, 0) == (report.passages, report.copied)
+        check_holds(store, [], V3)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_run_goes_on(store: Store, stage: ReembedStage) -> None:
+    """Wherever it was: what was encoded before is not encoded again."""
+    with pytest.raises(InterruptionError):
+        reembed(store, on_progress=at(stage, interrupt))
+    assert migration_locks(store).holder("things") is None
+    encoded = V3.encoded
+    reembed(store)
+    assert (30 if stage == "copy" else 0) == V3.encoded - encoded
+    check_holds(store, passages(), V3)
+    assert {"things": "things__0002"} == dict(store.aliases())
+    assert (None, "things__0001") == (
+        store.metadata("things").copied_from,
+        store.metadata("things").previous,
+    )
+
+
+def test_its_searches_go_on(store: Store) -> None:
+    """At every stage, by whichever model is live."""
+    top: list[tuple[str, str, float]] = []
+    with SearchClient(store, "things", V2, load_encoder=load_old) as client:
+
+        def search(progress: ReembedProgress) -> None:
+            hit = client.search("word7 thing kind2", limit=1)[0]
+            top.append((progress.stage, hit.pid, round(hit.score, 4)))
+
+        reembed(store, on_progress=search)
+        assert set(STAGES) == {stage for stage, _, _ in top}
+        assert {("7", 1.0)} == {(pid, score) for _, pid, score in top}
+        assert V3.card == client.metadata.encoder
+
+
+@pytest.mark.parametrize("stage", STAGES[:-1])
+def test_what_is_written_before_the_swap_is_there(store: Store, stage: ReembedStage) -> None:
+    """New, changed, with other meta alone, and deleted; between the last look and the swap too."""
+    changed = [
+        replace(passages()[1], text="another text"),
+        replace(passages()[2], meta={"n": -1}),
+        Passage("new", "a new one"),
+    ]
+
+    def write() -> None:
+        ingest_passages(changed, store, collection="things", encoder=V2, optimize=False)
+        assert 1 == delete_passages(store, ["4"], collection="things")
+
+    reembed(store, on_progress=at(stage, write))
+    kept = [one for one in passages() if one.pid not in ("1", "2", "4")]
+    check_holds(store, [*kept, *changed], V3)
+
+
+def test_after_the_swap_the_newer_write_wins(store: Store) -> None:
+    """A change of before the swap is not copied over one of after it; a deletion stays."""
+    first, second = replace(passages()[1], text="first"), replace(passages()[1], text="second")
+
+    def before() -> None:
+        ingest_passages([first], store, collection="things", encoder=V2, optimize=False)
+        ingest_passages([Passage("4", "late")], store, collection="things", encoder=V2)
+
+    def after() -> None:
+        ingest_passages([second], store, collection="things", encoder=V3, optimize=False)
+        assert 1 == delete_passages(store, ["4"], collection="things")
+
+    def both(progress: ReembedProgress) -> None:
+        at_swap(progress)
+        at_last(progress)
+
+    at_swap, at_last = at("swap", before), at("last pass", after)
+    reembed(store, on_progress=both)
+    kept = [one for one in passages() if one.pid not in ("1", "4")]
+    check_holds(store, [*kept, second], V3)
+
+
+def test_a_return_to_an_older_text_wins_too(store: Store) -> None:
+    """What the new collection holds looks unchanged, and is older than what is to be copied."""
+    original = passages()[1]
+    change, back = replace(original, text="changed"), original
+
+    def both(progress: ReembedProgress) -> None:
+        at_swap(progress)
+        at_last(progress)
+
+    def write(one: Passage, encoder: CostlessEncoder) -> Callable[[], object]:
+        return lambda: ingest_passages(
+            [one], store, collection="things", encoder=encoder, optimize=False
+        )
+
+    at_swap, at_last = at("swap", write(change, V2)), at("last pass", write(back, V3))
+    reembed(store, on_progress=both)
+    check_holds(store, passages(), V3)
+
+
+def test_a_deletion_is_not_undone_by_an_interrupted_last_pass(store: Store) -> None:
+    """What was copied and then deleted from the old one alone, as if a process died between."""
+
+    def late() -> None:
+        ingest_passages([Passage("late", "late")], store, collection="things", encoder=V2)
+
+    on_progress = at("swap", late)
+    reembed_until_copied(store, on_progress)
+    metadata = store.metadata("things")
+    assert ("things__0001", 1) == (metadata.copied_from, metadata.swaps)
+    ingest_passages([Passage("own", "mine")], store, collection="things", encoder=V3)
+    store.collection("things__0001").delete([point_id("late")], up_to_seq=2**62)
+    reembed(store)
+    check_holds(store, [*passages(), Passage("own", "mine")], V3)
+
+
+def reembed_until_copied(store: Store, on_progress: Callable[[ReembedProgress], None]) -> None:
+    """A run that ends in its last pass, after that has copied what there was."""
+
+    def watch(progress: ReembedProgress) -> None:
+        on_progress(progress)
+        if progress.stage == "last pass" and progress.done:
+            raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        reembed(store, on_progress=watch)
+
+
+def test_who_began_before_the_swap_is_told(store: Store) -> None:
+    """A row, then the name is led elsewhere, and another row: what came after it does not count."""
+
+    def source() -> Iterator[Passage]:
+        yield Passage("a", "first")
+        reembed(store)
+        yield Passage("b", "second")
+
+    with pytest.raises(IngestStoppedError, match="re-embedded with costless-256v3") as error:
+        ingest_passages(source(), store, collection="things", encoder=V2, window=1)
+    assert error.value.report.written < 2  # the first may have gone in before
+    again = [Passage("a", "first"), Passage("b", "second")]
+    ingest_passages(again, store, collection="things", encoder=V3)
+    check_holds(store, [*passages(), *again], V3)
+
+
+def test_settings_are_kept(tmp_path: Path) -> None:
+    """Those that migrations have changed since, thresholds, indexes and BM25 among them."""
+    with new_store("edge", tmp_path) as store:
+        ingest_passages(
+            passages(),
+            store,
+            collection="things",
+            encoder=V2,
+            bm25=Bm25Settings(avg_len=3.0),
+            payload_indexes={"n": "integer"},
+        )
+        changed = alterable(store, "things")
+        changed.alter(
+            SettingsChange(m=24, quantisation="turbo4", on_disk=False, indexing_threshold_kb=123)
+        )
+        changed.create_payload_index("meta.kind", "keyword")
+        metadata = store.metadata("things")
+        ledger = (*metadata.migrations, "0001_of_mine")
+        store.put_metadata("things", replace(metadata, migrations=ledger))
+        old = store.collection("things").info().spec
+        reembed(store, SMALL)
+        new = store.collection("things").info().spec
+        assert replace(old, dense=new.dense, dimension=128) == new
+        assert HnswSettings(24, 256) == new.hnsw
+        assert 123 == alterable(store, "things").optimizers().indexing_threshold_kb
+        assert (ledger, 3.0) == (
+            store.metadata("things").migrations,
+            store.metadata("things").bm25.avg_len,
+        )
+
+
+def test_other_bm25_settings_since_the_way_back(edge: Store) -> None:
+    """What is beside it would keep words of the old ones."""
+    reembed(edge)
+    rollback(edge)
+    metadata = edge.metadata("things")
+    edge.put_metadata("things", replace(metadata, bm25=Bm25Settings(avg_len=5.0)))
+    with pytest.raises(UsageError, match="BM25 vectors of other settings"):
+        reembed(edge)
+
+
+def test_texts_from_a_source(store: Store) -> None:
+    """As far as they are those of the collection; the rest is read from it."""
+    source = [
+        *passages(20),
+        replace(passages()[25], text="not this text"),
+        Passage("unknown", "not in the collection"),
+    ]
+    report = reembed(store, source=source)
+    assert 30 == report.copied
+    check_holds(store, passages(), V3)
+
+
+def test_texts_from_files(edge: Store, tmp_path: Path) -> None:
+    """As the command has them."""
+    path = tmp_path / "things.tsv"
+    path.write_text("".join(f"{one.pid}\t{one.text}\n" for one in passages()))
+    assert 30 == reembed(edge, source=[path]).copied
+    check_holds(edge, passages(), V3)
+
+
+def test_a_deletion_reaches_what_is_being_filled(edge: Store) -> None:
+    """So no pass has to look for it."""
+    with pytest.raises(InterruptionError):
+        reembed(edge, on_progress=at("index", interrupt))
+    delete_everywhere(edge, "things", [point_id("1")], up_to_seq=2**62)
+    assert {} == edge.collection("things__0002").retrieve([point_id("1")], ("pid",))
+    assert 0 == reembed(edge).removed
+    assert [] == [*get_passages(edge, ["1"], collection="things")]
+
+
+def test_a_name_is_logged_when_it_is_led_elsewhere(
+    edge: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For whoever looks for the moment."""
+    caplog.set_level(logging.INFO, "msmarco_qdrant")
+    reembed(edge)
+    assert "'things' leads to things__0002 now" in caplog.text
+
+
+def test_a_model_that_gives_no_vectors_is_not_tried_on_everything(edge: Store) -> None:
+    """It is refused after some thousand passages, not when all have been through it."""
+    many = [Passage(f"a{number}", "alone") for number in range(9000)]
+    ingest_passages(many, edge, collection="things", encoder=V2, optimize=False)
+    seen: list[int] = []
+    with pytest.raises(MigrationError, match=r"gives 1,\d\d\d passages no vector, such as 'a"):
+        reembed(
+            edge,
+            Wordless(256, salt="wordless"),
+            on_progress=lambda progress: seen.append(progress.done),
+        )
+    assert 9030 > max(seen)
+
+
+def test_a_pid_twice_in_a_source(edge: Store) -> None:
+    """Two files may overlap; windows apart, too."""
+    many = [Passage(f"a{number}", f"text {number}") for number in range(9000)]
+    ingest_passages(many, edge, collection="things", encoder=V2, optimize=False)
+    assert 9030 == reembed(edge, source=[*many, *many]).copied

@@ -1,0 +1,201 @@
+"""Changes of the model as this family has seen them, with models loaded from disk.
+
+v2 to v3 of the same shape, 768 to 384, and from cosine to dot product: a client that was opened
+before goes on searching, and what it finds is what sentence-transformers itself computes of the
+model that the collection has by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from msmarco_qdrant.cli.quickstart import sample_passages
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.reports import ReembedProgress
+from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.encoding import EncoderOptions, load_encoder
+from msmarco_qdrant.encoding.catalog import find_published
+from msmarco_qdrant.errors import ModelNotFoundError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
+from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.stores import Store
+from tests.engines import ENGINES, new_store
+from tests.stand_ins import DOT, SHAPES, SMALL, V2, V3, save_stand_in
+
+CHANGES = [(V2, V3), (V3, SMALL), (V3, DOT)]
+EXACT = EncoderOptions(precision="float32")
+PHRASE = "greater london in square miles"
+LIMIT = 5
+
+Answer: TypeAlias = list[tuple[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def texts() -> Mapping[str, str]:
+    """The first forty passages of the sample, by pid."""
+    with sample_passages() as source:
+        lines = Path(source).read_text().splitlines()[:40]
+    return dict(line.split("\t") for line in lines)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, texts: Mapping[str, str]) -> Path:
+    """A folder with a directory for each stand-in, under its published name."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in SHAPES:
+        save_stand_in(folder, name, [PHRASE, *texts.values()])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own(models: Path, texts: Mapping[str, str]) -> Mapping[str, Answer]:
+    """What the library's own `encode` finds, by model."""
+    from sentence_transformers import SentenceTransformer, util
+
+    found = {}
+    for name in SHAPES:
+        model = SentenceTransformer(str(models / name), device="cpu")
+        compare = util.dot_score if name == DOT else util.cos_sim
+        scores = compare(model.encode([PHRASE]), model.encode([*texts.values()]))[0].tolist()
+        best = sorted(zip(texts, scores, strict=True), key=lambda one: -one[1])[:LIMIT]
+        found[name] = [(pid, pytest.approx(score, rel=1e-4)) for pid, score in best]
+    return found
+
+
+@pytest.fixture(params=ENGINES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store of each engine."""
+    with new_store(request.param, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Store]:
+    """An empty directory, for what no engine has a part in."""
+    with new_store("edge", tmp_path) as opened:
+        yield opened
+
+
+def fill(store: Store, texts: Mapping[str, str], model: Path) -> None:
+    """Ingest the passages with a model."""
+    rows = [Passage(pid, text) for pid, text in texts.items()]
+    ingest_passages(rows, store, model=model, encoder_options=EXACT)
+
+
+def answer(hits: list[Hit]) -> Answer:
+    """Pids and scores."""
+    return [(hit.pid, hit.score) for hit in hits]
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_a_client_searches_through_the_change_and_back(
+    store: Store,
+    texts: Mapping[str, str],
+    models: Path,
+    own: Mapping[str, Answer],
+    old: str,
+    new: str,
+) -> None:
+    """At every stage it answers as the library does with the model of that stage."""
+    fill(store, texts, models / old)
+    answers: dict[str, Answer] = {}
+
+    with SearchClient.open(store, encoder_options=EXACT) as client:
+
+        def search(progress: ReembedProgress) -> None:
+            answers[progress.stage] = answer(client.search(PHRASE, limit=LIMIT))
+
+        report = reembed_collection(
+            store, model=models / new, encoder_options=EXACT, on_progress=search
+        )
+        before = dict.fromkeys(("copy", "index", "compare", "verify", "swap"), own[old])
+        assert {**before, "last pass": own[new]} == answers
+        assert ("msmarco__0001", "msmarco__0002") == (report.old, report.new)
+        assert (len(texts), len(texts)) == (report.passages, report.copied)
+        check_follows(store, new)
+        assert SHAPES[new].dimension == client.encoder.card.dimension
+
+        back = rollback_collection(store, encoder_options=EXACT, on_progress=search)
+        before = dict.fromkeys(before, own[new])
+        assert {**before, "last pass": own[old]} == answers
+        assert (0, "msmarco__0001") == (back.copied, back.new)
+        check_follows(store, old)
+
+        assert ("msmarco__0002",) == prune_collection(store)
+        assert own[old] == answer(client.search(PHRASE, limit=LIMIT))
+
+
+def check_follows(store: Store, name: str) -> None:
+    """What the live collection is made of is what was published of the model."""
+    spec, card = store.collection("msmarco").info().spec, store.metadata("msmarco").encoder
+    published = find_published(name)
+    assert published is not None
+    assert (published.dimension, published.similarity) == (spec.dimension, spec.similarity)
+    assert (published.dimension, published.similarity) == (card.dimension, card.similarity)
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGES)
+def test_an_event_loop_searches_through_the_change(
+    edge: Store,
+    texts: Mapping[str, str],
+    models: Path,
+    own: Mapping[str, Answer],
+    old: str,
+    new: str,
+) -> None:
+    """Each answer is one model's, whenever it comes, and after the new one's none is the old's."""
+    fill(edge, texts, models / old)
+
+    async def searched() -> list[Answer]:
+        async with await AsyncSearchClient.open(edge, encoder_options=EXACT) as client:
+            answers = [answer(await client.search(PHRASE, limit=LIMIT))]
+            changing = asyncio.create_task(
+                asyncio.to_thread(
+                    reembed_collection, edge, model=models / new, encoder_options=EXACT
+                )
+            )
+            while not changing.done():
+                answers.append(answer(await client.search(PHRASE, limit=LIMIT)))
+            await changing
+            return [*answers, answer(await client.search(PHRASE, limit=LIMIT))]
+
+    answers = asyncio.run(searched())
+
+    of_old = sum(own[old] == one for one in answers)
+    assert [own[old]] * of_old + [own[new]] * (len(answers) - of_old) == answers
+    assert own[old] == answers[0]
+    assert own[new] == answers[-1]
+
+
+def test_a_model_that_lies_elsewhere(
+    edge: Store,
+    texts: Mapping[str, str],
+    models: Path,
+    own: Mapping[str, Answer],
+    tmp_path: Path,
+) -> None:
+    """A client is told where it is; one that is not says what it looked for, until it is there."""
+    here, there = tmp_path / "here" / V3, tmp_path / "there" / V3
+    shutil.copytree(models / V3, here)
+    fill(edge, texts, models / V2)
+    told = SearchClient.open(
+        edge, encoder_options=EXACT, load_encoder=lambda _: load_encoder(there, precision="float32")
+    )
+    untold = SearchClient.open(edge, encoder_options=EXACT)
+    reembed_collection(edge, model=here, encoder_options=EXACT)
+    there.parent.mkdir()
+    here.rename(there)
+
+    assert own[V3] == answer(told.search(PHRASE, limit=LIMIT))
+    with pytest.raises(ModelNotFoundError, match=f"re-embedded with {here} meanwhile"):
+        untold.search(PHRASE)
+    there.rename(here)
+    assert own[V3] == answer(untold.search(PHRASE, limit=LIMIT))

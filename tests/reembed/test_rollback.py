@@ -1,0 +1,222 @@
+"""The way back, and what is done with what is left behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.collection.generations import physical_collections
+from msmarco_qdrant.collection.passages import delete_passages
+from msmarco_qdrant.core.records import Passage, PointBatch, SparseVector
+from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
+from msmarco_qdrant.errors import MigrationError, ModelMismatchError, StoreCorruptError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.runner import migration_status
+from msmarco_qdrant.reembed.api import prune_collection
+from msmarco_qdrant.stores import Store
+from tests.engines import new_store
+from tests.reembed.steps import (
+    LOADED,
+    SMALL,
+    STAGES,
+    V2,
+    V3,
+    InterruptionError,
+    Wordless,
+    at,
+    check_holds,
+    interrupt,
+    passages,
+    reembed,
+    rollback,
+)
+
+
+def test_the_way_back_keeps_what_was_written_since(store: Store) -> None:
+    """And deleted; then there is nothing before it, but the other one can be gone to again."""
+    reembed(store)
+    changed = [replace(passages()[1], text="since then"), Passage("new", "a new one")]
+    ingest_passages(changed, store, collection="things", encoder=V3)
+    delete_passages(store, ["4"], collection="things")
+    kept = [*(one for one in passages() if one.pid not in ("1", "4")), *changed]
+    encoded = V2.encoded
+    report = rollback(store)
+    assert ("things__0002", "things__0001", 2) == (report.old, report.new, report.copied)
+    assert 2 == V2.encoded - encoded
+    check_holds(store, kept, V2)
+    with pytest.raises(
+        MigrationError, match=r"things__0002 is beside it: .* --model costless-256v3`"
+    ):
+        rollback(store)
+    forth = reembed(store)
+    assert ("things__0002", 0, 3) == (forth.new, forth.copied, store.metadata("things").swaps)
+    check_holds(store, kept, V3)
+    assert "things__0001" == store.metadata("things").previous
+    assert ("things__0001",) == prune_collection(store, "things")
+    with pytest.raises(MigrationError, match=r"'things' leads to things__0002$"):
+        rollback(store)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_way_back_goes_on(store: Store, stage: ReembedStage) -> None:
+    """With what is written meanwhile; and it never turns round once more."""
+    reembed(store)
+    with pytest.raises(InterruptionError):
+        rollback(store, on_progress=at(stage, interrupt))
+    live = store.metadata("things").encoder
+    ingest_passages([Passage("new", "new")], store, collection="things", encoder=LOADED[live])
+    rollback(store)
+    check_holds(store, [*passages(), Passage("new", "new")], V2)
+    assert (None, None) == (
+        store.metadata("things").previous,
+        store.metadata("things").copied_from,
+    )
+
+
+def test_the_way_back_of_an_unfinished_re_embedding_finishes_it_first(edge: Store) -> None:
+    """After the swap the old collection alone may hold a passage; then it goes back."""
+
+    def late() -> None:
+        ingest_passages([Passage("late", "late")], edge, collection="things", encoder=V2)
+        raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        reembed(edge, on_progress=at("swap", late))
+    edge.set_alias("things", "things__0002")  # as if the interruption had come a moment later
+    report = rollback(edge)
+    assert ("things__0002", "things__0001", 2) == (
+        report.old,
+        report.new,
+        edge.metadata("things").swaps,
+    )
+    check_holds(edge, [*passages(), Passage("late", "late")], V2)
+
+
+def test_the_way_back_wants_the_model_of_before(edge: Store) -> None:
+    """Another one is refused, and nothing is begun."""
+    reembed(edge)
+    with pytest.raises(ModelMismatchError, match="costless-128small"):
+        rollback(edge, SMALL)
+    assert edge.metadata("things__0001").copied_from is None
+
+
+def test_a_source_that_was_removed_by_hand(edge: Store) -> None:
+    """There is nothing to be copied any more: the same command again is done with it."""
+    with pytest.raises(InterruptionError):
+        reembed(edge, on_progress=at("last pass", interrupt))
+    edge.drop_collection("things__0001")
+    assert migration_status(edge, "things").copying is None
+    assert 0 == reembed(edge).copied
+    assert edge.metadata("things").copied_from is None
+    reembed(edge, SMALL)
+    check_holds(edge, passages(), SMALL)
+
+
+def test_dropping_removes_them_all(store: Store) -> None:
+    """Nothing of the name is left."""
+    from msmarco_qdrant.collection.create import drop_collection
+    from msmarco_qdrant.collection.generations import physical_collections
+
+    reembed(store)
+    assert 30 == drop_collection(store, "things")
+    assert [] == [*physical_collections(store, "things")]
+
+
+def test_back_to_the_model_of_before_by_its_name(store: Store) -> None:
+    """As `rollback` does it: interrupted after the swap it is known, and nothing is lost."""
+    reembed(store)
+
+    def late() -> None:
+        ingest_passages([Passage("late", "late")], store, collection="things", encoder=V3)
+
+    def both(progress: ReembedProgress) -> None:
+        at_swap(progress)
+        at_last(progress)
+
+    at_swap, at_last = at("swap", late), at("last pass", interrupt)
+    with pytest.raises(InterruptionError):
+        reembed(store, V2, on_progress=both)
+    metadata = store.metadata("things")
+    assert ("things__0002", 2, V2.card) == (metadata.copied_from, metadata.swaps, metadata.encoder)
+    with pytest.raises(MigrationError, match="nothing was removed: the re-embedding of 'things'"):
+        prune_collection(store, "things")
+    reembed(store, V2)
+    check_holds(store, [*passages(), Passage("late", "late")], V2)
+    assert store.metadata("things").previous is None
+
+
+def test_what_was_left_out_is_there_again(store: Store) -> None:
+    """Passages without a vector under the new model were never deleted."""
+    alone = Passage("one", "alone")
+    ingest_passages([alone], store, collection="things", encoder=V2)
+    wordless = Wordless(256, salt="wordless")
+    LOADED[wordless.card] = wordless
+    reembed(store, wordless, allow_rejects=True)
+    delete_passages(store, ["1"], collection="things")
+    rollback(store)
+    check_holds(store, [*(one for one in passages() if one.pid != "1"), alone], V2)
+
+
+def test_back_with_a_third_model_begun(edge: Store) -> None:
+    """The way back is open; what was begun stays until it is pruned."""
+    reembed(edge)
+    with pytest.raises(InterruptionError):
+        reembed(edge, SMALL, on_progress=at("index", interrupt))
+    rollback(edge)
+    check_holds(edge, passages(), V2)
+    assert ("things__0002", "things__0003") == prune_collection(edge, "things")
+    check_holds(edge, passages(), V2)
+
+
+def test_what_was_begun_is_given_up_alone(edge: Store) -> None:
+    """A collection that was made for it goes, the one before stays: the way back is open."""
+    reembed(edge)
+    with pytest.raises(InterruptionError):
+        reembed(edge, SMALL, on_progress=at("index", interrupt))
+    assert ("things__0003",) == prune_collection(edge, "things", unfinished=True, dry_run=True)
+    assert ("things__0003",) == prune_collection(edge, "things", unfinished=True)
+    assert () == prune_collection(edge, "things", unfinished=True)
+    rollback(edge)
+    check_holds(edge, passages(), V2)
+
+
+def test_a_way_back_that_was_begun_is_given_up(edge: Store) -> None:
+    """Nothing is removed; later it can be gone again, with what came meanwhile."""
+    reembed(edge)
+    with pytest.raises(InterruptionError):
+        rollback(edge, on_progress=at("index", interrupt))
+    assert () == prune_collection(edge, "things", unfinished=True)
+    assert migration_status(edge, "things").copying is None
+    reembed(edge, SMALL)
+    check_holds(edge, passages(), SMALL)
+    rollback(edge, V3)
+    check_holds(edge, passages(), V3)
+
+
+def test_what_another_application_made_stays(tmp_path: Path) -> None:
+    """And everything else, too: it is told first."""
+    with new_store("memory", tmp_path) as store:
+        ingest_passages(passages(), store, collection="things", encoder=V2)
+        reembed(store)
+        spec = store.collection("things").info().spec
+        store.create_collection("things__0007", spec)
+        foreign = store.collection("things__0007")
+        vectors = V3.encode_queries(["foreign"])
+        sparse = [SparseVector([1], [1.0])]
+        foreign.upsert(PointBatch(spec.dense, [1], vectors, sparse, [{"seq": 1}]))
+        with pytest.raises(StoreCorruptError, match="things__0007"):
+            prune_collection(store, "things")
+        assert 1 == foreign.info().points
+        rollback(store)
+        check_holds(store, passages(), V2)
+
+
+def test_what_an_interrupted_creation_left_is_removed(tmp_path: Path) -> None:
+    """It holds nothing."""
+    with new_store("memory", tmp_path) as store:
+        ingest_passages(passages(), store, collection="things", encoder=V2)
+        store.create_collection("things__0002", store.collection("things").info().spec)
+        assert ("things__0002",) == prune_collection(store, "things")
+        assert ["things__0001"] == [*physical_collections(store, "things")]

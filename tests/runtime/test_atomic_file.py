@@ -1,0 +1,97 @@
+"""Files that appear when they are complete."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.errors import OutputError
+from msmarco_qdrant.runtime.atomic_file import replacing, replacing_text
+
+
+def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    """Until then the name leads to what was there before; nothing else is left beside it."""
+    path = tmp_path / "answers"
+    path.write_bytes(b"older")
+
+    with replacing(path) as file:
+        file.write(b"new" * 100_000)
+        assert b"older" == path.read_bytes()
+
+    assert b"new" * 100_000 == path.read_bytes()
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
+    """Whatever the machine's own customs."""
+    path = tmp_path / "answers"
+
+    with replacing_text(path) as file:
+        file.write("Mäuse\n\U0001f600\r\n")
+
+    assert "Mäuse\n\U0001f600\r\n".encode() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), OSError(errno.EIO, "a broken store"), KeyboardInterrupt()]
+)
+@pytest.mark.parametrize("opened", [replacing, replacing_text])
+def test_an_error_of_the_block_leaves_all_as_it_was(
+    tmp_path: Path, opened: object, error: BaseException
+) -> None:
+    """It comes through as it is: what the block reads from is not what is written."""
+    path = tmp_path / "answers"
+    path.write_bytes(b"older")
+
+    def write_half() -> None:
+        with opened(path) as file:  # type: ignore[operator]
+            file.write("half" if opened is replacing_text else b"half")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        write_half()
+
+    assert error is caught.value
+    assert b"older" == path.read_bytes()
+    assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing/answers", "No such file or directory"),
+        ("file/answers", "Not a directory"),
+        ("directory", "it is a directory"),
+        ("a" * 300, "File name too long"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_at_once(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    """By its own name, and before anything is read for it."""
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "directory").mkdir()
+
+    with (
+        pytest.raises(OutputError, match=f"cannot write .*{name}: {reason}"),
+        replacing(tmp_path / name),
+    ):
+        pytest.fail("it was opened")
+
+    assert {"file", "directory"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_two_that_write_the_same_do_not_mix(tmp_path: Path) -> None:
+    """The last to end wins whole."""
+    path = tmp_path / "answers"
+
+    with replacing(path) as first:
+        first.write(b"first")
+        with replacing(path) as second:
+            second.write(b"second")
+        assert b"second" == path.read_bytes()
+
+    assert b"first" == path.read_bytes()
+    assert [path] == list(tmp_path.iterdir())

@@ -1,0 +1,127 @@
+"""Iterators in threads: order, bounds, errors, and an end that always comes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from msmarco_qdrant.runtime.pipeline import Stages
+
+
+def test_items_arrive_in_order() -> None:
+    """A chain of two stages yields what the plain chain would."""
+    with Stages() as stages:
+        doubled = (2 * item for item in stages.run(range(1000), ahead=3))
+        result = list(stages.run(doubled, ahead=2))
+    assert result == [2 * item for item in range(1000)]
+
+
+def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
+    """With two items ahead allowed, the third waits until one is taken."""
+    produced: list[int] = []
+    blocked = threading.Event()
+
+    def source() -> Iterator[int]:
+        for item in range(10):
+            produced.append(item)
+            if item == 2:
+                blocked.set()  # the put after this one cannot go on
+            yield item
+
+    with Stages() as stages:
+        items = stages.run(source(), ahead=2)
+        assert blocked.wait(10)
+        assert produced == [0, 1, 2]
+        assert [next(items), next(items)] == [0, 1]
+        assert list(items) == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_an_error_comes_out_where_the_items_are_awaited() -> None:
+    """What was produced before an error still arrives, then the error itself."""
+
+    def source() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    with Stages() as stages:
+        inner = stages.run(source(), ahead=4)
+        outer = stages.run((item for item in inner), ahead=4)
+        assert next(outer) == 1
+        with pytest.raises(ValueError, match="broken"):
+            next(outer)
+
+
+def test_leaving_early_ends_every_thread() -> None:
+    """When the block is left in the middle, no thread of it goes on."""
+    before = threading.active_count()
+    with Stages() as stages:
+        endless = iter(int, 1)
+        for _ in stages.run((item for item in stages.run(endless, ahead=1)), ahead=1):
+            break
+    assert threading.active_count() == before
+
+
+def test_a_source_that_waits_for_ever_is_left_behind() -> None:
+    """Leaving does not wait for input that never comes."""
+    never = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        never.wait()
+
+    with Stages() as stages:
+        assert next(stages.run(source(), ahead=1, join_timeout_s=0.01)) == 1
+    never.set()
+
+
+def test_an_empty_source_ends_at_once() -> None:
+    """No items, no waiting."""
+    with Stages() as stages:
+        empty: list[int] = []
+        assert list(stages.run(empty, ahead=1)) == []
+
+
+def test_only_work_is_timed() -> None:
+    """Not the wait for the stage before, nor for room behind; the caller's own is the last."""
+    now = threading.local()
+
+    def clock() -> float:
+        return getattr(now, "seconds", 0.0)
+
+    def working(items: Iterable[int], seconds: float) -> Iterator[int]:
+        for item in items:
+            now.seconds = clock() + seconds
+            yield item
+
+    with Stages("caller", clock) as stages:
+        first = stages.run(working(range(10), 1.0), ahead=1, name="first")
+        second = stages.run(working(first, 5.0), ahead=1)
+        assert 45 == sum(working(second, 0.5))
+    assert {"first": 10.0, "stage 1": 50.0, "caller": 5.0} == stages.busy
+    assert ["first", "stage 1", "caller"] == list(stages.busy)
+
+
+def test_a_thread_outside_may_take_items_too() -> None:
+    """Whose time nobody counts."""
+    stages = Stages()
+    assert [0, 1, 2] == list(stages.run(range(3), ahead=1))
+    assert ["stage 0"] == list(stages.busy)
+    stages.close()
+
+
+def test_an_interrupt_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what comes out, whether the thread is still to begin or never does."""
+
+    def interrupted(_thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    taken: list[int] = []
+    stages = Stages()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), stages:
+            stages.run(map(taken.append, range(3)), ahead=1)
+    late = stages.run(map(taken.append, range(3)), ahead=1)
+    assert ([], []) == ([*late], taken)

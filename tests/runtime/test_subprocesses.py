@@ -1,0 +1,464 @@
+"""A function in processes of its own: results, errors, and an end that always comes.
+
+Where a test has to know that a process is in the middle of something, the process says so through a
+named pipe, whose two ends wait for each other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import psutil
+import pytest
+
+from msmarco_qdrant.errors import SourceError, WorkerError
+from msmarco_qdrant.runtime.subprocesses import Elsewhere, Workers
+from tests.conftest import ROOT
+
+Start: TypeAlias = "Callable[..., Workers[Any, Any]]"
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """A function that starts workers and waits until they are ready; they are closed afterwards."""
+    started: list[Workers[Any, Any]] = []
+
+    def ready(function: Callable[[Any], Any], processes: int = 1) -> Workers[Any, Any]:
+        started.append(Workers(function, processes))
+        started[-1].wait_until_ready()
+        return started[-1]
+
+    yield ready
+    for workers in started:
+        workers.close()
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """A named pipe."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+# ---- what is called there --------------------------------------------------------------------
+
+
+class TwoArgumentsError(Exception):
+    """One that pickle cannot make again, as it keeps one argument of two."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+class Unloadable:
+    """What ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (7,)
+
+    def __call__(self, item: int) -> int:
+        """Never called."""
+        return item
+
+
+def square(number: int) -> int:
+    """A function."""
+    return number * number
+
+
+def echo(item: object) -> object:
+    """What it got."""
+    return item
+
+
+def pid_of_process(_: object) -> int:
+    """Where it runs."""
+    return os.getpid()
+
+
+def variable(name: str) -> str | None:
+    """Of the environment there."""
+    return os.environ.get(name)
+
+
+def noisy(number: int) -> int:
+    """Print in every way there is."""
+    print("printed", number, flush=True)
+    os.write(1, b"written\n")
+    subprocess.run([sys.executable, "-c", "print('by a child')"], check=True)
+    return number
+
+
+def failing(number: int) -> int:
+    """Fail on odd numbers."""
+    if number % 2:
+        raise SourceError(f"{number} is odd")
+    return number
+
+
+def failing_oddly(number: int) -> int:
+    """Fail on odd numbers, in a way that cannot be told."""
+    if number % 2:
+        raise TwoArgumentsError("a", "b")
+    return number
+
+
+def ending(how: str) -> str:
+    """End the process."""
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        sys.exit(3)
+    return how
+
+
+def say_and_hang(fifo: str) -> None:
+    """Tell the process id through a named pipe, and never come back."""
+    Path(fifo).write_text(str(os.getpid()))
+    while True:
+        signal.pause()
+
+
+def meet(end: tuple[str, str]) -> str:
+    """One end of a named pipe, which waits for the other."""
+    path, mode = end
+    with open(path, mode) as file:  # noqa: PTH123  # of either mode
+        return "wrote" if mode == "w" and file.write("met") else str(file.read())
+
+
+# ---- results ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_each_item_gets_its_own_result(start: Start, processes: int) -> None:
+    """However many processes and in whichever order they finish."""
+    workers = start(square, processes)
+    futures = {number: workers.submit(number) for number in range(300)}
+    assert {number: number * number for number in range(300)} == {
+        number: future.result() for number, future in reversed(futures.items())
+    }
+
+
+def test_it_runs_elsewhere(start: Start) -> None:
+    """In the processes that were started, none of which is this one."""
+    workers = start(pid_of_process, 2)
+    pids = {workers.submit(None).result() for _ in range(50)}
+    assert pids <= {child.pid for child in psutil.Process().children()}
+    assert os.getpid() not in pids
+
+
+def test_processes_work_at_once(start: Start, fifo: Path) -> None:
+    """Two calls that wait for each other both end."""
+    workers = start(meet, 2)
+    ends = [workers.submit((str(fifo), mode)) for mode in "rw"]
+    assert ["met", "wrote"] == [end.result() for end in ends]
+
+
+@pytest.mark.parametrize("item", [None, b"", b"x" * 10_000_000, ["\U0001f9ea\ud800"], {1: (2.5,)}])
+def test_items_and_results_of_any_size(start: Start, item: object) -> None:
+    """What is far larger than a pipe holds goes through it, there and back."""
+    assert item == start(echo).submit(item).result()
+
+
+def test_a_large_function_is_sent(start: Start) -> None:
+    """A function may hold megabytes, as a tokenizer does; all processes get it."""
+    held = b"x" * 3_000_000
+    workers = start(held.count, 2)
+    assert [3_000_000, 0] == [workers.submit(item).result() for item in (b"x", b"y")]
+
+
+def test_tokenizers_are_told_to_start_no_threads(start: Start) -> None:
+    """Processes beside each other are threads enough; the rest of the environment is as here."""
+    workers = start(variable)
+    assert "false" == workers.submit("TOKENIZERS_PARALLELISM").result()
+    assert os.environ["PATH"] == workers.submit("PATH").result()
+
+
+def test_what_is_printed_does_not_disturb(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    """It goes to the standard error output, and the results are right."""
+    workers = start(noisy)
+    assert [0, 1, 2] == [workers.submit(number).result() for number in range(3)]
+    workers.close()
+    out, err = capfd.readouterr()
+    assert "" == out
+    assert [err.count(word) for word in ("printed", "written", "by a child")] == [3, 3, 3]
+
+
+# ---- errors ----------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_function_comes_out_as_it_is(start: Start) -> None:
+    """Of its type and with its words; the process goes on with the next item."""
+    workers = start(failing)
+    futures = [workers.submit(number) for number in range(6)]
+    assert [0, 2, 4] == [future.result() for future in futures[::2]]
+    errors = [future.exception() for future in futures[1::2]]
+    assert [SourceError] * 3 == [type(error) for error in errors]
+    assert ["1 is odd", "3 is odd", "5 is odd"] == [str(error) for error in errors]
+
+
+def test_an_error_that_cannot_be_told_is_one_item_s_alone(start: Start) -> None:
+    """What cannot be unpickled here fails its own future, not those that follow."""
+    workers = start(failing_oddly)
+    futures = [workers.submit(number) for number in range(4)]
+    assert [int, TypeError, int, TypeError] == [
+        type(future.exception() or future.result()) for future in futures
+    ]
+    assert [0, 2] == [future.result() for future in futures[::2]]
+
+
+def test_an_item_that_cannot_be_sent(start: Start) -> None:
+    """It fails before anything is sent, so that the next item is answered."""
+    workers = start(echo)
+    with pytest.raises(AttributeError, match="local object"):
+        workers.submit(lambda: None).result()
+    assert 5 == workers.submit(5).result()
+
+
+@pytest.mark.parametrize(("how", "status"), [("killed", "-9"), ("exit", "3")])
+def test_a_process_that_has_ended_is_told_with_its_status(
+    start: Start, how: str, status: str
+) -> None:
+    """Of the item in hand, and of every later one that it would have got."""
+    workers = start(ending)
+    assert "well" == workers.submit("well").result()
+    for item in (how, "well"):
+        with pytest.raises(WorkerError, match=f"has ended with status {status};"):
+            workers.submit(item).result()
+
+
+def test_a_process_that_is_killed_from_outside(start: Start, fifo: Path) -> None:
+    """The one that waits for its answer is told, and does not wait forever."""
+    workers = start(say_and_hang)
+    future = workers.submit(str(fifo))
+    os.kill(int(fifo.read_text()), signal.SIGKILL)
+    with pytest.raises(WorkerError, match="has ended with status -9;"):
+        future.result()
+
+
+def test_a_function_that_cannot_be_loaded() -> None:
+    """Waiting for the processes says so."""
+    told = pytest.raises(WorkerError, match="has ended with status 7;")
+    with closing(Workers(Unloadable(), 1)) as workers, told:
+        workers.wait_until_ready()
+
+
+# ---- the end ---------------------------------------------------------------------------------
+
+
+def test_close_leaves_no_process(start: Start) -> None:
+    """Nor a thread's work: what is submitted later is refused; closing again does nothing."""
+    workers = start(square, 2)
+    before = psutil.Process().children()
+    workers.close()
+    workers.close()
+    assert 2 == len([child for child in before if not child.is_running()])
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        workers.submit(1)
+
+
+def test_close_while_busy(start: Start, fifo: Path) -> None:
+    """It ends a call that would never end, and drops what has not begun."""
+    workers = start(say_and_hang)
+    busy: Future[None] = workers.submit(str(fifo))
+    waiting: Future[None] = workers.submit(str(fifo))
+    child = psutil.Process(int(fifo.read_text()))
+    workers.close()
+    assert not child.is_running()
+    assert isinstance(busy.exception(), WorkerError)
+    assert waiting.cancelled()
+
+
+def test_close_before_they_are_ready() -> None:
+    """Processes that are still starting end as well."""
+    before = set(psutil.Process().children())
+    workers = Workers(square, 2)
+    begun = set(psutil.Process().children()) - before
+    workers.close()
+    assert [False, False] == [child.is_running() for child in begun]
+
+
+# ---- an iterable -----------------------------------------------------------------------------
+
+
+class Counting:
+    """Numbers up to a bound, None for no end, and then perhaps an error."""
+
+    def __init__(self, bound: int | None, error: Exception | None = None) -> None:
+        self.bound = bound
+        self.error = error
+
+    def __iter__(self) -> Iterator[int]:
+        """Count."""
+        yield from itertools.count() if self.bound is None else range(self.bound)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("bound", [0, 1, 5000])
+def test_items_of_elsewhere_come_in_order(bound: int) -> None:
+    """All of them, whether or not one waits for the process first, any number of times."""
+    for waits in (0, 2):
+        with closing(Elsewhere(Counting(bound))) as items:
+            for _ in range(waits):
+                items.wait_until_ready()
+            assert list(range(bound)) == list(items)
+
+
+def test_an_error_of_elsewhere_comes_behind_its_items() -> None:
+    """What was made before it still arrives, then the error as it is."""
+    with closing(Elsewhere(Counting(3, SourceError("broken at 3")))) as items:
+        iterator = iter(items)
+        assert [0, 1, 2] == list(itertools.islice(iterator, 3))
+        with pytest.raises(SourceError, match=r"^broken at 3$"):
+            next(iterator)
+
+
+def test_elsewhere_may_be_closed_early() -> None:
+    """An iterable without end, of which the first items were taken, leaves no process."""
+    before = set(psutil.Process().children())
+    with closing(Elsewhere(Counting(None))) as items:
+        assert [0, 1, 2] == list(itertools.islice(items, 3))
+        [child] = set(psutil.Process().children()) - before
+    assert not child.is_running()
+
+
+def test_elsewhere_that_was_killed_is_told() -> None:
+    """After what it had sent before, with its status."""
+    before = set(psutil.Process().children())
+    with closing(Elsewhere(Counting(None))) as items:
+        iterator = iter(items)
+        assert 0 == next(iterator)
+        [child] = set(psutil.Process().children()) - before
+        child.kill()
+        with pytest.raises(WorkerError, match="has ended with status -9;"):
+            list(iterator)
+
+
+# ---- programs of their own -------------------------------------------------------------------
+
+# No guard: the processes do not run it again, or it would start processes without end.
+_WAITING = """
+import sys
+from msmarco_qdrant._workers import Workers
+from tests.test_workers import square
+workers = Workers(square, 2)
+workers.wait_until_ready()
+print(workers.submit(7).result(), flush=True)
+sys.stdin.read()
+"""
+_ITERATING = """
+import sys
+from msmarco_qdrant._workers import Elsewhere
+from tests.test_workers import Counting
+items = iter(Elsewhere(Counting(None)))
+print(next(items) + next(items), flush=True)
+sys.stdin.read()
+"""
+_INTERRUPTED = """
+import signal, sys
+from msmarco_qdrant._workers import Workers
+from tests.test_workers import square
+signal.signal(signal.SIGINT, signal.default_int_handler)
+workers = Workers(square, 2)
+workers.wait_until_ready()
+try:
+    print("ready", flush=True)
+    sys.stdin.read()
+except KeyboardInterrupt:
+    print([workers.submit(number).result() for number in range(5)], flush=True)
+workers.close()
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """A function that runs a script in a session of its own."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(text: str) -> subprocess.Popen[str]:
+        script = tmp_path / "script.py"
+        script.write_text(text)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+Program: TypeAlias = Callable[[str], "subprocess.Popen[str]"]
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline().rstrip("\n")
+    if not line:
+        raise AssertionError(process.communicate()[1])
+    return line
+
+
+def _runs(process: psutil.Process) -> bool:
+    """One that ended may stay as a zombie where nobody waits for orphans, as in a container."""
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+def test_a_script_needs_no_guard(program: Program) -> None:
+    """It is run once, ends well without closing anything, and says nothing."""
+    process = program(_WAITING)
+    assert "49" == _line(process)
+    assert ("", "") == process.communicate()
+    assert 0 == process.returncode
+
+
+def test_kill_9_ends_the_processes_too(program: Program) -> None:
+    """The end of their input tells them, as no signal would."""
+    process = program(_WAITING)
+    assert "49" == _line(process)
+    children = psutil.Process(process.pid).children()
+    assert [True, True] == [_runs(child) for child in children]
+    process.kill()
+    assert "" == process.communicate()[1]  # which they share with it, so it waits for their ends
+    psutil.wait_procs([child for child in children if _runs(child)], timeout=60)
+    assert [False, False] == [_runs(child) for child in children]
+
+
+def test_kill_9_ends_an_endless_iterable(program: Program) -> None:
+    """The process finds nobody to send to, and ends without a word."""
+    process = program(_ITERATING)
+    assert "1" == _line(process)
+    [child] = psutil.Process(process.pid).children()
+    process.kill()
+    assert "" == process.communicate()[1]
+    psutil.wait_procs([child] if _runs(child) else [], timeout=60)
+    assert not _runs(child)
+
+
+def test_ctrl_c_is_for_the_one_that_asks(program: Program) -> None:
+    """An interrupt of the whole process group leaves the processes at work."""
+    process = program(_INTERRUPTED)
+    assert "ready" == _line(process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert ("[0, 1, 4, 9, 16]\n", "") == process.communicate()
+    assert 0 == process.returncode

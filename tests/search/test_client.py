@@ -1,0 +1,222 @@
+"""Phrases to ranked passages."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    ModelMismatchError,
+    PidCollisionError,
+    StoreError,
+    StoreNotFoundError,
+    UsageError,
+)
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.testing import CostlessEncoder
+
+
+@pytest.fixture
+def filled(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder) -> Path:
+    """A store with the five passages."""
+    path = tmp_path / "store"
+    ingest_passages(passages, path, encoder=encoder)
+    return path
+
+
+@pytest.fixture
+def client(filled: Path, encoder: CostlessEncoder) -> Iterator[SearchClient]:
+    """A client on them."""
+    with SearchClient.open(filled, encoder=encoder) as opened:
+        yield opened
+
+
+def test_hits_are_ranked(client: SearchClient, encoder: CostlessEncoder) -> None:
+    """Ranks from 1, scores falling, with text and meta."""
+    hits = client.search("a city in france")
+    assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert hits[0] == Hit(
+        rank=1,
+        pid="2",
+        score=hits[0].score,
+        text="paris is a city in france",
+        meta={"lang": "fr", "year": 2002, "live": True},
+    )
+    (phrase,) = encoder.encode_queries(["a city in france"])
+    (passage,) = encoder.encode_queries([hits[0].text])
+    assert hits[0].score == pytest.approx(float(phrase @ passage), abs=1e-6)
+
+
+def test_limit_and_exact(client: SearchClient) -> None:
+    """At most so many, and the same answers without the index."""
+    assert client.search("city", limit=2) == client.search("city", limit=2, exact=True)
+    assert len(client.search("city", limit=2)) == 2
+    assert len(client.search("city", limit=10_000)) == 5
+
+
+def test_filter(client: SearchClient) -> None:
+    """Only passages whose meta fits."""
+    hits = client.search("city", meta_filter={"lang": ["fr", "de"]})
+    assert [hit.pid for hit in hits] == ["2"]
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], float("nan"), float("inf"), 2**63, {"a": 1}, ["en", None], b"en"]
+)
+def test_a_filter_that_cannot_match_is_refused(client: SearchClient, value: Any) -> None:
+    """Naming the field and the value."""
+    with pytest.raises(UsageError, match="filter on 'lang'"):
+        client.search("city", meta_filter={"lang": value})
+
+
+def test_many_phrases_in_one_batch(client: SearchClient) -> None:
+    """Each phrase's answer is what it would be alone; no phrases, no answers."""
+    phrases = ["a city in france", "spy", "numbers"]
+    assert client.search_many(phrases) == [client.search(phrase) for phrase in phrases]
+    assert client.search_many([]) == []
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001])
+def test_a_limit_out_of_range_is_refused(client: SearchClient, limit: int) -> None:
+    """Before anything is encoded."""
+    with pytest.raises(UsageError, match="limit"):
+        client.search("city", limit=limit)
+
+
+@pytest.mark.parametrize("phrase", ["", "  \n"])
+def test_an_empty_phrase_is_refused(client: SearchClient, phrase: str) -> None:
+    """There is nothing to search for."""
+    with pytest.raises(UsageError, match="empty"):
+        client.search(phrase)
+
+
+def test_one_string_for_many_phrases_is_refused(client: SearchClient) -> None:
+    """Else every letter would be searched for."""
+    with pytest.raises(UsageError, match="call search"):
+        client.search_many("city")
+
+
+def test_a_store_or_collection_that_is_not_there(filled: Path, encoder: CostlessEncoder) -> None:
+    """Told, nothing created, and the store is free again."""
+    missing = filled.parent / "missing"
+    with pytest.raises(StoreNotFoundError, match="missing"):
+        SearchClient.open(missing, encoder=encoder)
+    assert not missing.exists()
+    with pytest.raises(CollectionNotFoundError, match=r"'films'.*msmarco"):
+        SearchClient.open(filled, collection="films", encoder=encoder)
+    with pytest.raises(StoreError, match="closed"):
+        _closed_store(filled).aliases()
+
+
+def _closed_store(path: Path) -> Store:
+    store = open_store(path)
+    store.close()
+    return store
+
+
+def test_another_model_is_refused(filled: Path) -> None:
+    """A client with another encoder than the collection's would find nonsense."""
+    with pytest.raises(ModelMismatchError, match="costless-64x"):
+        SearchClient.open(filled, encoder=CostlessEncoder(salt="x"))
+    with pytest.raises(UsageError, match="not both"):
+        SearchClient.open(filled, encoder=CostlessEncoder(), model="x")
+
+
+def test_an_open_store_stays_the_callers(filled: Path, encoder: CostlessEncoder) -> None:
+    """Closing the client leaves it open; closing a client that opened it does not."""
+    store = open_store(filled)
+    with SearchClient.open(store, encoder=encoder) as client:
+        client.search("city")
+    assert store.aliases() == {"msmarco": "msmarco__0001"}
+    store.close()
+
+
+def test_a_closed_client_answers_no_more(filled: Path, encoder: CostlessEncoder) -> None:
+    """Whether or not anyone else has the store open."""
+    with SearchClient.open(filled, encoder=encoder):
+        client = SearchClient.open(filled, encoder=encoder)
+        client.close()
+        client.close()
+        with pytest.raises(StoreError, match="'msmarco' was closed"):
+            client.search("city")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.search(None), "a phrase is a string"),
+        (lambda client: client.search("\ud800"), "lone surrogate"),
+        (lambda client: client.search("x", limit="5"), "limit of '5'"),
+        (lambda client: client.search("x", limit=2.0), "limit of 2.0"),
+        (lambda client: client.search_many(iter(["x"])), "list of phrases"),
+        (lambda client: client.search("x", meta_filter=["lang"]), "mapping"),
+        (lambda client: client.search("x", meta_filter={'a"b': 1}), "cannot name a field"),
+        (lambda client: client.search("x", meta_filter={"a": "\ud800"}), "filter on 'a'"),
+    ],
+)
+def test_a_call_that_means_nothing_is_refused(
+    client: SearchClient, call: Callable[[Any], object], message: str
+) -> None:
+    """With what was found and what was expected, before anything is encoded."""
+    with pytest.raises(UsageError, match=message):
+        call(client)
+
+
+def test_a_foreign_point_is_no_hit(filled: Path, encoder: CostlessEncoder) -> None:
+    """A payload that something else wrote is an error, not an answer."""
+    with open_store_closing(filled) as store:
+        store.collection("msmarco").replace_payloads([1], [{"text": "who?", "meta": {}}])
+        client = SearchClient.open(store, encoder=encoder)
+        with pytest.raises(PidCollisionError, match="point 1"):
+            client.search("london is a big city")
+
+
+def open_store_closing(path: Path) -> closing[Store]:
+    """An open store that is closed behind the block."""
+    return closing(open_store(path))
+
+
+def test_two_clients_on_one_directory(filled: Path, encoder: CostlessEncoder) -> None:
+    """They share the engine, in one process."""
+    with (
+        SearchClient.open(filled, encoder=encoder) as first,
+        SearchClient.open(str(filled), encoder=encoder) as second,
+    ):
+        assert first.search("city") == second.search("city")
+
+
+def test_threads_share_a_client(client: SearchClient) -> None:
+    """Eight threads get the answers that one gets."""
+    expected = client.search("a city in france")
+    answers: list[list[Hit]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: answers.extend(client.search("a city in france") for _ in range(20))
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 160
+
+
+def test_new_passages_are_found_while_a_client_is_open(
+    filled: Path, client: SearchClient, encoder: CostlessEncoder
+) -> None:
+    """Ingesting through the same process: searchable at once, before any index is built."""
+    ingest_passages([Passage("new", "zebras graze")], filled, encoder=encoder, optimize=False)
+    assert client.search("zebras", limit=1)[0].pid == "new"

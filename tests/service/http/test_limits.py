@@ -1,0 +1,235 @@
+"""Bounds of requests: sizes, counts, times, and how many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import Operation
+from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
+from tests.service.worker.driver import Driver, KeepingIngester, WaitingSearcher, drive, told
+
+_JSON = {"content-type": "application/json"}
+_SMALL = Limits(body_bytes=1000, text_chars=20, passages=2, phrases=2, phrase_chars=10, limit=5)
+
+
+def test_a_body_is_not_read_beyond_its_bound() -> None:
+    """Without a length, 413 comes before all of it was sent; with one, before any of it."""
+    sent: list[int] = []
+
+    async def endless() -> AsyncIterator[bytes]:
+        for number in range(100):
+            sent.append(number)
+            yield b" " * 400
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/passages", content=endless(), headers=_JSON)
+        assert (413, "body-too-large") == told(answer)
+
+    drive(use, limits=_SMALL)
+    assert len(sent) < 100
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_a_gzip_bomb_is_too_large(members: int) -> None:
+    """Whatever it would become, no more than the bound is made of it."""
+    bomb = gzip.compress(b" " * 100_000) * members
+
+    async def use(driver: Driver) -> None:
+        headers = {**_JSON, "content-encoding": "gzip"}
+        answer = await driver.client.post("/passages", content=bomb, headers=headers)
+        assert (413, "body-too-large") == told(answer)
+
+    drive(use, limits=_SMALL)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" * 100_000, 400),
+        (b'[{"pid": 1, "text": "a", "meta": {"a": ' + b"[" * 99 + b"]" * 99 + b"}}]", 422),
+        (b"9" * 5000, 400),
+        (b'[{"pid": ' + b"9" * 30 + b', "text": "a"}]', 422),
+        (b'[{"pid": "1", "text": "a", "meta": {"a": 1e999}}]', 422),
+        (b'[{"pid": "1", "text": "a", "meta": {"a": NaN}}]', 400),
+        (b'["\xff"]', 400),
+        (b"", 400),
+    ],
+)
+def test_deep_huge_or_broken_json(body: bytes, status: int) -> None:
+    """Depth, numbers and encoding are bounded by the parser and by what a payload holds."""
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/passages", content=body, headers=_JSON)
+        assert status == told(answer)[0]
+
+    drive(use)
+
+
+def test_forms_that_are_not_taken() -> None:
+    """Another type, another charset, another coding; gzip that is none or ends early."""
+
+    async def use(driver: Driver) -> None:
+        for headers in (
+            {"content-type": "text/plain"},
+            {"content-type": "application/json; charset=latin-1"},
+            {**_JSON, "content-encoding": "br"},
+        ):
+            answer = await driver.client.post("/passages", content=b"[]", headers=headers)
+            assert (415, "unsupported-media") == told(answer)
+        packed = {**_JSON, "content-encoding": "gzip"}
+        for body in (b"[]", gzip.compress(b"[]")[:-4], b""):
+            answer = await driver.client.post("/passages", content=body, headers=packed)
+            assert (400, "malformed") == told(answer)
+
+    drive(use)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {},
+        {"phrase": "a", "phrases": ["a"]},
+        {"phrases": []},
+        {"phrases": ["a"] * 3},
+        {"phrase": "a" * 11},
+        {"phrase": "a", "limit": 6},
+        {"phrase": "a", "limit": True},
+        {"phrase": "a", "filter": {"a": {"gte": "yesterday"}}},
+        {"phrase": "a", "filter": {"a": 2**63}},
+    ],
+)
+def test_a_search_beyond_its_bounds(search: object) -> None:
+    """Too many phrases, too long, too many hits, a filter of another form."""
+
+    async def use(driver: Driver) -> None:
+        assert (422, "invalid") == told(await driver.client.post("/search", json=search))
+
+    drive(use, searcher=WaitingSearcher, limits=_SMALL)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b'"[{",'])
+def test_a_body_of_nothing_but_brackets(unit: bytes) -> None:
+    """It is refused before it is parsed, however it comes; with as many as may be it is taken."""
+
+    async def use(driver: Driver) -> None:
+        for path, form in (("/passages", "json"), ("/passages", "x-ndjson"), ("/search", "json")):
+            headers = {"content-type": f"application/{form}"}
+            answer = await driver.client.post(path, content=unit * 5, headers=headers)
+            assert (422, "invalid") == told(answer)
+            assert "brackets ('[' and '{', in strings too)" in answer.json()["detail"]
+        row = b'[{"pid": "1", "text": "[["}]'
+        assert (
+            202 == (await driver.client.post("/passages", content=row, headers=_JSON)).status_code
+        )
+
+    drive(use, limits=Limits(brackets=4, query_brackets=3))
+
+
+def test_too_many_searches_are_turned_away() -> None:
+    """503 with Retry-After while as many as may be are under way; none is left counted."""
+
+    async def use(driver: Driver) -> None:
+        searcher.append(WaitingSearcher())
+        first = asyncio.create_task(driver.client.post("/search", json={"phrase": "a"}))
+        await searcher[0].asked.wait()
+        assert b"searches_in_flight 1.0" in driver.metrics.text()
+        second = await driver.client.post("/search", json={"phrase": "b"})
+        assert (503, "too-many-searches", "1") == (*told(second), second.headers["retry-after"])
+        searcher[0].let.set()
+        assert {"hits": []} == (await first).json()
+        assert b"searches_in_flight 0.0" in driver.metrics.text()
+
+    searcher: list[WaitingSearcher] = []
+    drive(use, searcher=lambda: searcher[0], limits=Limits(searches=1))
+
+
+def test_waits_end() -> None:
+    """A search that takes too long is 504; a batch that does is the 202 that it was."""
+
+    async def use(driver: Driver) -> None:
+        assert (504, "too-slow") == told(await driver.client.post("/search", json={"phrase": "a"}))
+        driver.ingester.ends = False
+        answer = await driver.client.delete("/passages/1?wait=true")
+        assert (202, {"batch": "b-1", "accepted": 1}) == (answer.status_code, answer.json())
+
+    waiting = Limits(search_s=0.01, wait_s=0.01)
+    drive(use, searcher=WaitingSearcher, limits=waiting)
+
+
+class _SlowDisk(KeepingIngester):
+    """Accepts once it is let; knows how many are being accepted, and how many were at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let, self.begun = threading.Event(), threading.Semaphore(0)
+        self.inside = self.most = 0
+
+    def accept(self, operations: Sequence[Operation]) -> str:
+        """Wait, and keep a batch."""
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        self.begun.release()
+        self.let.wait()
+        self.inside -= 1
+        return super().accept(operations)
+
+
+def test_so_many_are_written_at_once_and_others_are_answered_meanwhile() -> None:
+    """A slow disk does not take the threads that tell how far a batch is."""
+
+    async def use(driver: Driver) -> None:
+        deletes = [asyncio.create_task(driver.client.delete(f"/passages/{n}")) for n in range(12)]
+        for _ in range(2):
+            await asyncio.to_thread(disk.begun.acquire)
+        assert 404 == (await driver.client.get("/batches/b-1")).status_code
+        disk.let.set()
+        assert {202} == {answer.status_code for answer in await asyncio.gather(*deletes)}
+
+    disk = _SlowDisk()
+    drive(use, limits=Limits(writes=2), ingester=disk)
+    assert 2 == disk.most
+
+
+def test_no_request_takes_for_ever() -> None:
+    """Whatever it waits for, 504 comes; what waits has been given up."""
+
+    async def use(driver: Driver) -> None:
+        driver.ingester.ends = False
+        answer = await driver.client.delete("/passages/1?wait=true")
+        assert (504, "too-slow") == told(answer)
+        assert "x-request-id" in answer.headers
+
+    drive(use, limits=Limits(request_s=0.05))
+
+
+def test_a_filter_of_too_many_conditions() -> None:
+    """Values, bounds and fields count alike, before any of them is looked at."""
+
+    async def use(driver: Driver) -> None:
+        for conditions in ({"a": 1, "b": 2, "c": {"gte": 1, "lt": 2}}, {"a": [1, 2, 3, 4]}):
+            search = {"phrase": "a", "filter": conditions}
+            answer = await driver.client.post("/search", json=search)
+            assert (422, "invalid") == told(answer)
+            assert "4 conditions: expected at most 3" in answer.json()["detail"]
+
+    drive(use, searcher=WaitingSearcher, limits=Limits(conditions=3))
+
+
+def test_what_the_doors_take_fits_into_a_line_of_the_spool() -> None:
+    """Text, pid and meta of the greatest sizes, however JSON writes them, stay below its bound."""
+    limits = Limits()
+    most = 6 * (limits.text_chars + limits.pid_chars) + 3 * limits.meta_bytes // 2
+    assert most + 100 <= MAX_LINE_BYTES
+
+
+def test_a_bound_of_nothing_is_refused() -> None:
+    """It would let nothing through."""
+    with pytest.raises(UsageError, match="phrases=0"):
+        Limits(phrases=0)

@@ -1,0 +1,172 @@
+"""The OpenAPI description: schemathesis finds no answer that it does not describe."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msmarco_qdrant.service.http.auth import Tokens
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.spool.state import COUNTS
+from tests.service.real_parts import OpenedApp, traces
+from tests.service.worker.driver import Driver, drive
+
+schemathesis = pytest.importorskip("schemathesis", reason="the extra 'dev' is not installed")
+
+_READ, _WRITE = "r" * 16, "w" * 16
+_HOST = {"Host": "localhost"}
+_LIMITS = Limits(text_chars=1_000)  # no text of 100,000 characters is made up in time
+_CONFIG: Mapping[str, Any] = {
+    "seed": 7,
+    "headers": _HOST,
+    "generation": {"deterministic": True, "max-examples": 8, "database": "none"},
+    "phases": {"stateful": {"max-steps": 4}},
+    "cache": {"enabled": False},
+    # What a schema cannot say is refused with 422: a moment that is none, words nobody can search.
+    "checks": {
+        "positive_data_acceptance": {
+            "expected-statuses": ["2xx", "401", "403", "404", "422", "429"],
+        }
+    },
+}
+
+
+def _found(app: OpenedApp, **config: object) -> tuple[list[str], Counter[str]]:
+    """What schemathesis objects to, and how often each operation was answered how."""
+    from schemathesis.config import SchemathesisConfig
+    from schemathesis.engine import from_schema
+    from schemathesis.engine.events import ScenarioFinished
+    from schemathesis.python import asgi
+
+    settings = SchemathesisConfig.from_dict({**_CONFIG, **config})
+    objections: list[str] = []
+    answers: Counter[str] = Counter()
+    try:
+        schema = schemathesis.openapi.from_asgi(
+            "/openapi.json", app, config=settings, headers=_HOST
+        )
+        for event in from_schema(schema).execute():
+            objections += _faults(event)
+            if isinstance(event, ScenarioFinished):
+                answers.update(_answers(event.recorder))
+    finally:
+        asgi.shutdown_lifespans()
+    return objections, answers
+
+
+def _faults(event: Any) -> Iterator[str]:
+    from schemathesis.engine import Status
+    from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
+
+    if isinstance(event, FatalError):
+        yield repr(event.exception)
+    elif isinstance(event, NonFatalError):
+        yield f"{event.label}: {event.value!r}"
+    elif isinstance(event, ScenarioFinished):
+        for case_id, checks in event.recorder.checks.items():
+            case = event.recorder.cases[case_id].value
+            for check in checks:
+                if check.status is Status.FAILURE and check.failure_info is not None:
+                    failure = check.failure_info.failure
+                    yield (
+                        f"{case.method} {case.path} {case.query} {case.body!r:.300}: {check.name}: "
+                        f"{failure.title}: {failure.message}"
+                    )
+
+
+def _answers(recorder: Any) -> Iterator[str]:
+    for case_id, interaction in recorder.interactions.items():
+        operation = recorder.cases[case_id].value.operation.label
+        if interaction.response is not None:
+            yield f"{operation} {interaction.response.status_code}"
+
+
+def test_every_answer_is_as_described(tmp_path: Path) -> None:
+    """All routes over real parts: no 5xx; status, type, schema, headers, methods as described."""
+    objections, answers = _found(OpenedApp(tmp_path, limits=_LIMITS))
+    assert [] == objections
+    expected = {
+        "POST /passages 202",
+        "POST /passages 200",
+        "POST /passages 422",
+        "POST /passages 405",
+        "DELETE /passages/{pid} 202",
+        "DELETE /passages/{pid} 200",
+        "GET /batches/{batch} 200",
+        "GET /batches/{batch} 404",
+        "POST /search 200",
+        "POST /search 422",
+        "GET /healthz 200",
+        "GET /readyz 200",
+        "GET /metrics 200",
+    }
+    assert set() == expected - set(answers)
+    assert ["spool"] == sorted({path.partition("/")[0] for path in traces(tmp_path)})
+
+
+def test_with_tokens_nothing_is_answered_without(tmp_path: Path) -> None:
+    """The same with both tokens: each operation takes its own, and refuses none and a wrong one."""
+    bearers = {
+        "readToken": {"bearer": _READ},
+        "writeToken": {"bearer": _WRITE},
+    }
+    objections, answers = _found(
+        OpenedApp(tmp_path, tokens=Tokens(_READ, _WRITE), limits=_LIMITS),
+        auth={"openapi": bearers},
+        phases={"fuzzing": {"enabled": False}, "stateful": {"enabled": False}},
+    )
+    assert [] == objections
+    assert {"POST /search 200", "POST /passages 202", "GET /metrics 401"} <= set(answers)
+
+
+def test_every_problem_that_a_route_tells_is_described() -> None:
+    """Each has the problems of all routes, and no reference leads nowhere."""
+
+    async def use(driver: Driver) -> None:
+        described = (await driver.client.get("/openapi.json")).json()
+        for path in described["paths"].values():
+            for operation in path.values():
+                assert {"500", "504"} <= set(operation["responses"])
+        assert "422" in described["paths"]["/passages"]["post"]["responses"]
+        assert "503" in described["paths"]["/search"]["post"]["responses"]
+        names = set(described["components"]["schemas"])
+        for part in json.dumps(described).split('"#/components/schemas/')[1:]:
+            assert part.partition('"')[0] in names
+
+    drive(use)
+
+
+def test_the_limits_are_described() -> None:
+    """As they were set, so that a client need not find them out; and all that is counted."""
+
+    async def use(driver: Driver) -> None:
+        described = (await driver.client.get("/openapi.json")).json()
+        body = described["paths"]["/passages"]["post"]["requestBody"]
+        assert 11 == body["content"]["application/json"]["schema"]["maxItems"]
+        assert "At most 11 passages, and 12 bytes" in body["description"]
+        schemas = described["components"]["schemas"]
+        passage = schemas["PassageIn"]["properties"]
+        assert (13, 14) == (passage["pid"]["maxLength"], passage["text"]["maxLength"])
+        assert set(COUNTS) <= set(schemas["BatchOut"]["required"])
+        search = schemas["SearchIn"]["properties"]
+        assert (15, 16) == (search["phrase"]["maxLength"], search["phrases"]["maxItems"])
+        assert 15 == search["phrases"]["anyOf"][0]["items"]["maxLength"]
+        assert 17 == search["limit"]["maximum"]
+
+    drive(
+        use,
+        limits=Limits(
+            passages=11,
+            body_bytes=12,
+            pid_chars=13,
+            text_chars=14,
+            phrase_chars=15,
+            phrases=16,
+            limit=17,
+        ),
+    )

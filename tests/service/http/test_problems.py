@@ -1,0 +1,126 @@
+"""Refusals as RFC 9457 problems."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from msmarco_qdrant.errors import (
+    EncodingError,
+    SpoolError,
+    SpoolFullError,
+    StoreUnavailableError,
+    UsageError,
+)
+from msmarco_qdrant.service.interfaces import Check, DoorsClosedError
+from msmarco_qdrant.service.logs import JsonFormatter
+from msmarco_qdrant.service.spool.state import BatchState
+from tests.service.worker.driver import Driver, RaisingSearcher, drive, told
+
+
+def test_what_the_router_refuses_is_a_problem() -> None:
+    """A path that is not there, a method that is not, a parameter that is wrong."""
+
+    async def use(driver: Driver) -> None:
+        assert 404 == told(await driver.client.get("/nothing"))[0]
+        wrong = await driver.client.put("/search")
+        assert (405, "POST") == (told(wrong)[0], wrong.headers["allow"])
+        wrong = await driver.client.post("/healthz")
+        assert (405, "GET, HEAD") == (told(wrong)[0], wrong.headers["allow"])
+        assert (422, "invalid") == told(await driver.client.post("/passages?wait=perhaps"))
+
+    drive(use)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UsageError("no such mode"), (422, "invalid")),
+        (EncodingError("no vector"), (422, "invalid")),
+        (StoreUnavailableError("http://inside is away"), (503, "store-unavailable")),
+        (RuntimeError("a secret"), (500, "internal")),
+    ],
+)
+def test_an_error_of_a_search(error: Exception, expected: tuple[int, str]) -> None:
+    """What the caller can mend is told; of what is inside nothing is."""
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/search", json={"phrase": "a"})
+        assert expected == told(answer)
+        assert answer.json()["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
+        assert not any(word in answer.text for word in ("secret", "inside is away"))
+
+    drive(use, searcher=lambda: RaisingSearcher(error))
+
+
+def test_an_error_inside_is_logged_under_its_instance(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller gets where to look, the log gets the trace, as one field of one line."""
+
+    async def use(driver: Driver) -> str:
+        answer = await driver.client.post("/search", json={"phrase": "a"})
+        return str(answer.json()["instance"])
+
+    instance = drive(use, searcher=lambda: RaisingSearcher(RuntimeError("of inside")))
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    (line,) = [line for line in lines if "exception" in line]
+    assert (instance, "error") == (f"urn:uuid:{line['id']}", line["level"])
+    assert "RuntimeError: of inside" in line["exception"]
+
+
+def test_a_full_closed_or_broken_spool_says_when_to_come_back() -> None:
+    """429 and 503, each with Retry-After; what the disk said stays inside."""
+
+    async def use(driver: Driver) -> None:
+        for error, expected in (
+            (SpoolFullError("full"), (429, "spool-full", "5")),
+            (SpoolError("/inside is full"), (503, "spool-unavailable", "30")),
+            (DoorsClosedError("closing"), (503, "closing", "5")),
+        ):
+            driver.ingester.error = error
+            answer = await driver.client.delete("/passages/1")
+            assert expected == (*told(answer), answer.headers["retry-after"])
+            assert not any(word in answer.text for word in ("inside", "nothing was accepted"))
+
+    drive(use)
+
+
+def test_waiting_for_a_batch_that_fails() -> None:
+    """A 200 would say that it is searchable: it is a problem, which names the batch."""
+
+    async def use(driver: Driver) -> None:
+        driver.ingester.waited = BatchState("b-1", "failed", 0.0, 1.0, reason="no room")
+        answer = await driver.client.delete("/passages/1?wait=true")
+        assert (422, "batch-failed") == told(answer)
+        assert ("b-1", "/batches/b-1") == (answer.json()["batch"], answer.headers["location"])
+        assert "no room" in answer.json()["detail"]
+
+    drive(use)
+
+
+@pytest.mark.parametrize(
+    "error", [DoorsClosedError("closing"), SpoolError("gone"), asyncio.CancelledError()]
+)
+def test_waiting_that_ends_early(error: BaseException) -> None:
+    """The batch is on disk, and that is what is told."""
+
+    async def use(driver: Driver) -> None:
+        driver.ingester.waited = error
+        answer = await driver.client.delete("/passages/1?wait=true")
+        assert (202, {"batch": "b-1", "accepted": 1}) == (answer.status_code, answer.json())
+
+    drive(use)
+
+
+def test_not_ready_names_the_check() -> None:
+    """503 with every check; 200 when all are well."""
+
+    async def use(driver: Driver) -> None:
+        assert 200 == (await driver.client.get("/readyz")).status_code
+        driver.checks.given = (Check("model"), Check("store", "unreachable"))
+        answer = await driver.client.get("/readyz")
+        assert (503, "not-ready") == told(answer)
+        assert {"model": "ok", "store": "unreachable"} == answer.json()["checks"]
+
+    drive(use)

@@ -1,0 +1,192 @@
+"""Searches over HTTP when the store or the model is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    EncodingError,
+    MsmarcoQdrantError,
+    StoreAccessError,
+    StoreUnavailableError,
+)
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import About
+from tests.service.real_parts import real_parts
+from tests.service.worker.driver import (
+    Driver,
+    GivenHits,
+    RaisingSearcher,
+    WaitingSearcher,
+    drive,
+    told,
+)
+
+
+def test_a_collection_that_was_dropped_comes_back(tmp_path: Path) -> None:
+    """Meanwhile a search is 503 with Retry-After; the next passages make it again."""
+
+    async def main() -> None:
+        async with (
+            real_parts(tmp_path) as real,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(real.app), base_url="http://localhost"
+            ) as client,
+        ):
+            real.store.drop_collection(real.store.aliases()["msmarco"])
+            answer = await client.post("/search", json={"phrase": "city"})
+            assert (503, "store-unavailable", "5") == (
+                *told(answer),
+                answer.headers["retry-after"],
+            )
+            assert "comes back with the next passages" in answer.json()["detail"]
+            row = [{"pid": "7", "text": "a city again"}]
+            assert 200 == (await client.post("/passages?wait=true", json=row)).status_code
+            found = await client.post("/search", json={"phrase": "city"})
+            assert ["7"] == [hit["pid"] for hit in found.json()["hits"]]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (StoreUnavailableError("http://inside:6333 is away"), (503, "store-unavailable")),
+        (StoreAccessError("the key sesame is wrong"), (503, "store-unavailable")),
+        (CollectionNotFoundError("no 'inside'"), (503, "store-unavailable")),
+        (EncodingError("no vector"), (422, "invalid")),
+    ],
+)
+def test_what_is_away_is_told_without_its_name(
+    error: MsmarcoQdrantError, expected: tuple[int, str]
+) -> None:
+    """503 says when to come back, and neither where the store is nor what it said."""
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/search", json={"phrase": "a"})
+        assert expected == told(answer)
+        assert (expected[0] == 503) == ("retry-after" in answer.headers)
+        assert not any(word in answer.text for word in ("inside", "sesame"))
+        text = driver.metrics.text().decode()
+        assert f'route="/search",status="{expected[0]}"}} 1.0' in text
+        assert 'search_seconds_count{mode="dense"} 0.0' in text
+
+    drive(use, searcher=lambda: RaisingSearcher(error))
+
+
+def test_before_the_model_is_there() -> None:
+    """503, not 500; a wrong search is told as such even then."""
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/search", json={"phrase": "a"})
+        assert (503, "not-ready", "5") == (*told(answer), answer.headers["retry-after"])
+        assert (422, "invalid") == told(await driver.client.post("/search", json={}))
+
+    drive(use)
+
+
+@pytest.mark.parametrize(("hits", "texts"), [(3, 1), (200, 1), (2, 3)])
+def test_hits_of_any_number_become_json_in_their_order(hits: int, texts: int) -> None:
+    """Few at once, many in a thread: the same form, for a phrase or several."""
+    searcher = GivenHits([Hit(n + 1, str(n), 0.5, "a", {"n": n}) for n in range(hits)])
+    phrases = [f"p{number}" for number in range(texts)]
+
+    async def use(driver: Driver) -> None:
+        answer = (await driver.client.post("/search", json={"phrases": phrases})).json()
+        assert [hits] * texts == [len(one["hits"]) for one in answer]
+        alone = (await driver.client.post("/search", json={"phrase": "p"})).json()
+        assert [*range(hits)] == [hit["meta"]["n"] for hit in alone["hits"]]
+
+    drive(use, searcher=lambda: searcher)
+
+
+@pytest.mark.parametrize("hits", [2, 200])
+def test_an_answer_of_too_many_bytes(hits: int) -> None:
+    """It is refused as soon as it has them, with what to do."""
+    searcher = GivenHits([Hit(n + 1, str(n), 0.5, "a" * 300, {}) for n in range(hits)])
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/search", json={"phrase": "a"})
+        assert (422, "invalid") == told(answer)
+        assert "more than 500 bytes: ask for fewer at once" in answer.json()["detail"]
+        assert b"searches_in_flight 0.0" in driver.metrics.text()
+
+    drive(use, searcher=lambda: searcher, limits=Limits(answer_bytes=500))
+
+
+def test_reranking_without_a_reranker_says_how_to_start_with_one() -> None:
+    """In the words of who started the sidecar, not of Python; with one it is done."""
+    searcher = GivenHits([])
+
+    async def use(driver: Driver, expected: int) -> None:
+        answer = await driver.client.post("/search", json={"phrase": "a", "rerank": True})
+        assert expected == answer.status_code
+        assert (expected == 422) == ("--reranker ms-marco-MiniLM-L6-v2" in answer.text)
+
+    for rerank, expected in ((False, 422), (True, 200)):
+        about = About("msmarco", "m", 8, ["dense"], rerank=rerank)
+        drive(
+            partial(use, expected=expected),
+            searcher=lambda: searcher,
+            about=partial(lambda one: one, about),
+        )
+
+
+def test_an_unknown_field_is_told_with_those_that_there_are() -> None:
+    """Of a search, and of a passage, where it belongs into meta."""
+
+    async def use(driver: Driver) -> None:
+        answer = await driver.client.post("/search", json={"query": "a"})
+        (error,) = answer.json()["errors"]
+        assert "query" == error["where"]
+        assert "unknown field: expected phrase or phrases" in error["reason"]
+        row = {"pid": "1", "text": "a", "year": 2001}
+        (error,) = (await driver.client.post("/passages", json=[row])).json()["errors"]
+        assert ("0.year", "unknown field: put it into meta") == (error["where"], error["reason"])
+        (error,) = (await driver.client.post("/passages", json=[{**row, "meta": {}}])).json()[
+            "errors"
+        ]
+        assert "4 fields: expected pid, text, meta, and the others inside meta" == error["reason"]
+
+    drive(use)
+
+
+def test_a_caller_who_goes_leaves_no_search_counted() -> None:
+    """The place of a search that is cancelled is free again."""
+
+    async def use(driver: Driver) -> None:
+        asked = asyncio.create_task(driver.client.post("/search", json={"phrase": "a"}))
+        await searcher[0].asked.wait()
+        asked.cancel()
+        await asyncio.wait([asked])
+        assert b"searches_in_flight 0.0" in driver.metrics.text()
+
+    searcher: list[WaitingSearcher] = []
+
+    async def made(driver: Driver) -> None:
+        searcher.append(WaitingSearcher())
+        await use(driver)
+
+    drive(made, searcher=lambda: searcher[0])
+
+
+def test_a_filter_of_no_form_is_told_once_a_field() -> None:
+    """What it may be instead; what is wrong in one way alone is told so."""
+
+    async def use(driver: Driver) -> None:
+        filter_ = {"year": {"from": 2001}, "tags": [], "lang": {"exists": 1}}
+        answer = await driver.client.post("/search", json={"phrase": "a", "filter": filter_})
+        assert (422, "invalid") == told(answer)
+        errors = {one["where"]: one["reason"] for one in answer.json()["errors"]}
+        assert {"filter.year", "filter.tags", "filter.lang"} == set(errors)
+        assert 'a range such as {"gte": 2001}' in errors["filter.year"]
+        assert "function-before" not in answer.text
+
+    drive(use)

@@ -1,0 +1,210 @@
+"""The search page by its looks: screenshots, dark mode, contrast, narrow screens, the keyboard."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.service.page.browser import Site, ask, looking, settle, shown
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+_TIDES = "why do the tides rise twice a day"
+_SHOTS = ROOT / "build" / "page"
+_WIDE = {"width": 1280, "height": 900}
+_NARROW = {"width": 360, "height": 740}
+_READ = (
+    "h1",
+    "#collection",
+    "#about",
+    "#spool",
+    "#told",
+    "#phrase",
+    "label[for=left]",
+    "#left",
+    "button[type=submit]",
+    "summary",
+    ".rank",
+    ".text",
+    "mark",
+    ".facts dt",
+    ".facts dd",
+    ".move.up",
+    ".move.down",
+    ".move.new",
+    ".move.out",
+    "footer p",
+    "kbd",
+)
+# The colour of an element, and of the nearest ground that is painted below it.
+_COLOURS = """(one) => {
+    const clear = /rgba\\(.*, 0\\)|transparent/;
+    let ground = one;
+    while (ground && clear.test(getComputedStyle(ground).backgroundColor))
+        ground = ground.parentElement;
+    return [getComputedStyle(one).color, getComputedStyle(ground ?? document.body).backgroundColor];
+}"""
+
+
+@pytest.mark.parametrize("name", ["light", "dark", "narrow"])
+def test_a_screenshot_shows_something(browser: Browser, site: Site, name: str) -> None:
+    """It has the size of the window, many colours, and dark ones if asked for; kept in build."""
+    from PIL import Image, ImageStat
+
+    options: dict[str, Any] = {"viewport": _NARROW if name == "narrow" else _WIDE}
+    if name == "dark":
+        options["color_scheme"] = "dark"
+    _SHOTS.mkdir(parents=True, exist_ok=True)
+    path = _SHOTS / f"{name}.png"
+    with looking(browser, site.url, **options) as page:
+        _compare(page)
+        page.screenshot(path=path)
+    with Image.open(path) as image:
+        assert (options["viewport"]["width"], options["viewport"]["height"]) == image.size
+        colours = image.convert("RGB").getcolors(maxcolors=1 << 24)
+        assert colours is not None
+        assert len(colours) > 100
+        assert max(count for count, _ in colours) < 0.97 * image.width * image.height
+        grey = ImageStat.Stat(image.convert("L"))
+        assert (grey.mean[0] < 64) == (name == "dark")
+        assert grey.stddev[0] > 5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everything_can_be_read(browser: Browser, site: Site, scheme: str) -> None:
+    """WCAG's contrast for text (AA: 4.5 to 1) in both schemes, and dark is another one."""
+    with looking(browser, site.url, viewport=_WIDE, color_scheme=scheme) as page:
+        _compare(page)
+        page.mouse.move(0, 0)
+        poor = {}
+        for selector in _READ:
+            contrast = _contrast(page.locator(selector).first)
+            if contrast < 4.5:
+                poor[selector] = contrast
+        assert {} == poor
+        ink, paper = _colours(page.locator("body"))
+        assert (_luminance(ink) > _luminance(paper)) == (scheme == "dark")
+
+
+def _compare(page: Page) -> None:
+    """Two rankings with every kind of move."""
+    page.locator("#spool[data-state=calm]").wait_for()
+    page.locator("#left").select_option("bm25")
+    page.locator("#right").select_option("hybrid")
+    ask(page, _TIDES)
+
+
+def _colours(place: Locator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    ink, ground = place.evaluate(_COLOURS)
+    return _rgb(ink), _rgb(ground)
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", colour)[:3])
+
+
+def _contrast(place: Locator) -> float:
+    one, other = sorted(map(_luminance, _colours(place)))
+    return (other + 0.05) / (one + 0.05)
+
+
+def _luminance(colour: tuple[int, ...]) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [
+        part / 255 / 12.92 if part / 255 <= 0.04045 else ((part / 255 + 0.055) / 1.055) ** 2.4
+        for part in colour
+    ]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_nothing_sticks_out_on_a_narrow_screen(browser: Browser, site: Site) -> None:
+    """Down to 320 pixels, with a pid and a word that have no place to break."""
+    endless = "x" * 300
+    site.post([{"pid": endless, "text": f"tides {endless}", "meta": {endless: endless}}])
+    with looking(browser, site.url, viewport={"width": 320, "height": 640}) as page:
+        ask(page, f"tides {endless}")
+        assert endless in shown(page, "left", ".text")[0]
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert 320 == wide
+
+
+def test_all_of_it_works_with_the_keyboard(browser: Browser, site: Site) -> None:
+    """Type, go through the hits, over to the same passage on the other side, and back."""
+    with looking(browser, site.url, viewport=_WIDE) as page:
+        page.locator("#spool[data-state=calm]").wait_for()
+        assert "phrase" == _focused(page, "id")
+        page.keyboard.type(_TIDES)
+        page.keyboard.press("Enter")
+        settle(page, _TIDES)
+        first, second = shown(page, "left", ".pid dd"), shown(page, "right", ".pid dd")
+        page.keyboard.press("ArrowDown")
+        assert first[0] == _pid(page)
+        assert "2px" == page.locator(".hit:focus").evaluate(
+            "(one) => getComputedStyle(one).outlineWidth"
+        )
+        for keys, place in ((["j", "j"], 2), (["k"], 1), (["ArrowDown"], 2), (["End"], 9)):
+            for key in keys:
+                page.keyboard.press(key)
+            assert first[place] == _pid(page)
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        assert second.index(first[0]) == page.locator(".hit:focus").evaluate(
+            "(one) => [...one.parentElement.children].indexOf(one)"
+        )
+        assert "right-hits" == page.locator(".hit:focus").locator("..").get_attribute("id")
+        assert 2 == page.locator(".twin").count()
+        page.keyboard.press("ArrowLeft")
+        assert first[0] == _pid(page)
+        page.keyboard.press("Escape")
+        assert "phrase" == _focused(page, "id")
+
+
+def test_the_slash_is_a_letter_within_a_field(browser: Browser, site: Site) -> None:
+    """Elsewhere it leads to the phrase; each thing is reached by Tab, the hits as one."""
+    with looking(browser, site.url) as page:
+        ask(page, "a/b")
+        assert "a/b" == page.get_by_label("Phrase").input_value()
+        page.locator("#results").focus()
+        page.keyboard.press("/")
+        assert "phrase" == _focused(page, "id")
+        page.keyboard.type("c/d")
+        assert "c/d" == page.get_by_label("Phrase").input_value()
+        reached = []
+        for _ in range(6):
+            page.keyboard.press("Tab")
+            reached.append(_focused(page, "id") or _focused(page, "className") or "other")
+        assert ["other", "other", "left", "hit", "right", "other"] == reached
+
+
+def _focused(page: Page, what: str) -> str:
+    return str(page.evaluate(f"document.activeElement.{what}"))
+
+
+def _pid(page: Page) -> str:
+    return page.locator(".hit:focus .pid dd").inner_text()
+
+
+def test_it_keeps_still_for_those_who_want_that(browser: Browser, site: Site) -> None:
+    """With prefers-reduced-motion nothing has a transition."""
+    moving = "getComputedStyle(document.querySelector('#left-hits')).transitionDuration"
+    with looking(browser, site.url, reduced_motion="reduce") as page:
+        page.locator("#results").evaluate("(one) => one.setAttribute('aria-busy', 'true')")
+        assert "0s" == page.evaluate(moving)
+
+
+def test_the_number_of_hits_is_told(browser: Browser, site: Site) -> None:
+    """To those who listen, too; and so are problems."""
+    with looking(browser, site.url) as page:
+        ask(page, _TIDES)
+        told = page.get_by_role("status")
+        assert told.inner_text().startswith("10 passages in each ranking")
+        tree = page.locator("#right-hits li").first.aria_snapshot()
+        assert "Rank 1" in tree
+        names = page.get_by_role("region").evaluate_all("(all) => all.map((one) => one.id)")
+        assert 2 == len(names)
+        assert page.get_by_role("region", name="First ranking").is_visible()
+        assert page.get_by_role("region", name="Second ranking").is_visible()

@@ -1,0 +1,137 @@
+"""What the search page is made of, how it comes into a browser, and the state that it shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import httpx
+import pytest
+
+from msmarco_qdrant import __version__
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.service.http.auth import Tokens
+from msmarco_qdrant.service.http.routes_status import page_files
+from tests.service.page.browser import Site, served
+
+_READ = "r" * 16
+_PAGE = files("msmarco_qdrant.service.http") / "page"
+_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site that asks for a token."""
+    tokens = Tokens(_READ, "w" * 16)
+    with served(tmp_path_factory.mktemp("site"), [Passage("1", "a")], tokens=tokens) as opened:
+        yield opened
+
+
+def _status(site: Site) -> httpx.Response:
+    return httpx.get(f"{site.url}status", headers={"Authorization": f"Bearer {_READ}"})
+
+
+def test_the_state_is_told(site: Site) -> None:
+    """What is searched, how, and what waits; for whoever may read."""
+    expected = {
+        "version": __version__,
+        "collection": "msmarco",
+        "model": {"name": "costless-64", "dimension": 64},
+        "passages": 1,
+        "modes": ["dense", "bm25", "hybrid"],
+        "rerank": True,
+        "spool": {"batches": 0, "oldest_s": 0.0},
+    }
+    assert expected == _status(site).json()
+    assert 401 == httpx.get(f"{site.url}status").status_code
+
+
+def test_while_the_model_is_loaded_the_state_says_so(site: Site) -> None:
+    """The spool is told of all the same."""
+    site.loading = True
+    try:
+        expected: dict[str, object] = {
+            "version": __version__,
+            "collection": None,
+            "model": None,
+            "passages": None,
+            "modes": [],
+            "rerank": False,
+            "spool": {"batches": 0, "oldest_s": 0.0},
+        }
+        assert expected == _status(site).json()
+    finally:
+        site.loading = False
+
+
+def test_the_state_is_described(site: Site) -> None:
+    """In OpenAPI, with the token that it needs."""
+    described = httpx.get(f"{site.url}openapi.json").json()
+    route = described["paths"]["/status"]["get"]
+    assert [{"readToken": []}] == route["security"]
+    assert {"200", "401", "403", "421", "500"} <= set(route["responses"])
+    assert {"StatusOut", "ModelOut", "SpoolOut"} <= set(described["components"]["schemas"])
+
+
+def test_every_file_is_in_the_package_and_served(site: Site) -> None:
+    """With its type, without a token, and asked for anew each time; nothing else is."""
+    names = {path.name for path in _PAGE.iterdir()}
+    assert {"index.html", "main.js", "page.css", "icon.svg"} <= names
+    for name in names:
+        answer = httpx.get(f"{site.url}page/{name}")
+        assert (200, "no-cache") == (answer.status_code, answer.headers["cache-control"])
+        assert answer.headers["content-type"].startswith(_TYPES[Path(name).suffix])
+        assert (_PAGE / name).read_bytes() == answer.content
+    assert httpx.get(site.url).content == (_PAGE / "index.html").read_bytes()
+    for path in ("page/nothing.js", "page/", "page/..%2Fapp.py", "page/%2e%2e/app.py"):
+        assert 404 == httpx.get(site.url + path).status_code
+
+
+def test_what_a_file_asks_for_is_there() -> None:
+    """Each script and style that another names, and nothing from elsewhere."""
+    texts = {path.name: path.read_text() for path in _PAGE.iterdir()}
+    asked = re.findall(r'(?:src|href)="page/([^"]+)"', texts["index.html"])
+    for text in texts.values():
+        asked += re.findall(r'(?:from|import) *\(?"\./([^"]+)"', text)
+    assert set(texts) - {"index.html"} == set(asked)
+    everything = "".join(texts.values())
+    assert ["http://www.w3.org/2000/svg"] == re.findall(r"https?://[^\s\"]+", everything)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", everything)
+
+
+class _Inline(HTMLParser):
+    """Collects what a strict policy forbids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Look at an element."""
+        given = dict(attrs)
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.found.append(tag)
+        self.found += [f"{tag} {name}" for name in given if name == "style" or name[:2] == "on"]
+
+
+def test_nothing_is_inline(site: Site) -> None:
+    """No script, style or handler in the page; the policy would not let it through."""
+    answer = httpx.get(site.url)
+    inline = _Inline()
+    inline.feed(answer.text)
+    assert [] == inline.found
+    policy = answer.headers["content-security-policy"]
+    for part in ("script-src 'self'", "style-src 'self'", "connect-src 'self'", "base-uri 'none'"):
+        assert part in policy
+    assert "unsafe" not in policy
+
+
+def test_without_its_files_there_is_still_a_page(tmp_path: Path) -> None:
+    """One that leads to the interface; files of other kinds are not served."""
+    (tmp_path / "notes.txt").write_text("a secret")
+    for folder in (tmp_path, tmp_path / "nothing"):
+        assert [""] == list(page_files(folder))
+        assert b"openapi.json" in page_files(folder)[""].content

@@ -1,0 +1,242 @@
+"""Spools and workers for tests: what is written into them, their disks, and what they tell."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.core.records import EncodedBatch, StorageSettings
+from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.encoding.matching import encoder_of
+from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.errors import SpoolError
+from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
+from msmarco_qdrant.service.spool.files import Row, claimed
+from msmarco_qdrant.service.spool.queue import Batch
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.spool.state import BatchId, BatchReport, BatchState
+from msmarco_qdrant.service.worker.apply import Reload
+from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.testing import CostlessEncoder
+
+HASTY = WorkerSettings(first_wait_s=0.001, longest_wait_s=0.01)
+"""Tries again at once."""
+LONG_S = 60.0
+"""No test waits so long unless it is to fail."""
+
+
+def write(pid: str, text: str) -> Row:
+    """A row that puts a passage in."""
+    return {"op": "write", "pid": pid, "text": text}
+
+
+def delete(pid: str) -> Row:
+    """A row that takes one out."""
+    return {"op": "delete", "pid": pid}
+
+
+def taken(spool: Spool) -> Batch:
+    """The next batch, which there has to be."""
+    assert spool.waiting
+    batch = spool.take()
+    assert batch is not None
+    return batch
+
+
+def finished(spool: Spool) -> Batch:
+    """The next batch, which is done then."""
+    batch = taken(spool)
+    spool.finish(batch, BatchReport())
+    return batch
+
+
+def drained(spool: Spool) -> list[BatchId]:
+    """The ids of all that wait, in the order in which they are taken; they are done then."""
+    return [finished(spool).id for _ in range(spool.waiting)]
+
+
+def known(spool: Spool, id_: str) -> BatchState:
+    """How far a batch is, which has to be known."""
+    state = spool.state(id_)
+    assert state is not None
+    return state
+
+
+def ended(spool: Spool, id_: str) -> BatchState:
+    """How a batch ends; waits for it."""
+    outcome = spool.outcome(id_)
+    assert outcome is not None
+    return outcome.result(LONG_S)
+
+
+def inside(folder: Path) -> list[str]:
+    """The names in a folder."""
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def stored(store: Store) -> dict[str, str]:
+    """The texts of a collection by their pids; a pid that stands there twice is an error."""
+    rows = [payload for _, payload in store.collection("msmarco").scan(["pid", "text"])]
+    found = {str(row["pid"]): str(row["text"]) for row in rows}
+    assert len(rows) == len(found)
+    return found
+
+
+class Holding(CostlessEncoder):
+    """An encoder that lets a test act before it encodes for the first time.
+
+    Args:
+        act: What the test does then.
+        dimension: Length of its vectors.
+    """
+
+    def __init__(self, act: Callable[[], object], dimension: int = 64) -> None:
+        super().__init__(dimension)
+        self._act = [act]
+
+    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+        """Let it act, and encode."""
+        while self._act:
+            self._act.pop()()
+        yield from super().encode_passages(passages)
+
+
+class Told:
+    """Keeps what a worker tells, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.states: list[BatchState] = []
+        self.failures: queue.Queue[tuple[BatchId, int, BaseException]] = queue.Queue()
+
+    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:  # noqa: ARG002
+        """Keep it."""
+        self.states.append(state)
+
+    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
+        """Keep it."""
+        self.failures.put((batch, attempt, error))
+
+    def optimized(self, seconds: float) -> None:
+        """Do nothing."""
+
+    def next_failure(self) -> tuple[BatchId, int, BaseException]:
+        """Wait for an attempt that fails."""
+        return self.failures.get(timeout=LONG_S)
+
+
+@contextmanager
+def working(
+    spool: Spool,
+    store: Store,
+    encoder: Encoder | None = None,
+    settings: WorkerSettings = HASTY,
+    *,
+    reload: Reload = encoder_of,
+    storage: StorageSettings | None = None,
+    events: Told | None = None,
+) -> Iterator[Worker]:
+    """A worker that works; it is stopped at the end, and has to end."""
+    worker = Worker(
+        spool,
+        store,
+        encoder or CostlessEncoder(),
+        settings,
+        reload=reload,
+        storage=storage,
+        events=events,
+    )
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.give_back()
+        assert worker.stop(LONG_S)
+
+
+def fields_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    """The fields of the lines of the log that have some."""
+    found = [getattr(record, "fields", None) for record in caplog.records]
+    return [fields for fields in found if fields]
+
+
+@contextmanager
+def heard(logger: str) -> Iterator[threading.Event]:
+    """Set when something is logged there."""
+
+    class Setting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+            event.set()
+
+    event, handler = threading.Event(), Setting()
+    logging.getLogger(logger).addHandler(handler)
+    try:
+        yield event
+    finally:
+        logging.getLogger(logger).removeHandler(handler)
+
+
+class NearAndFar(SpoolDirectory):
+    """A spool that files named `far...`, and what was made of them, lie on another disk than."""
+
+    def bring_in(self, place: Path, name: BatchName) -> None:
+        """Rename what lies near."""
+        if place.name.startswith("far") or claimed(place.name):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(place))
+        super().bring_in(place, name)
+
+
+class Failing(SpoolDirectory):
+    """Fails at some operations, as a disk does that is full or broken.
+
+    Attributes:
+        fails: The names of operations, each of which fails once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.fails: list[str] = []
+        super().__init__(path)
+
+    def sync(self, folder: Folder) -> None:
+        """Fail, or do it."""
+        self._fail_at(f"sync {folder}")
+        super().sync(folder)
+
+    def bring_in(self, place: Path, name: BatchName) -> None:
+        """Fail, or do it."""
+        self._fail_at("bring_in")
+        super().bring_in(place, name)
+
+    def reserve_sequence(self, above: int) -> int:
+        """Fail, or do it."""
+        self._fail_at("reserve_sequence")
+        return super().reserve_sequence(above)
+
+    def put_report(self, name: BatchName, folder: Folder, report: dict[str, object]) -> None:
+        """Fail, or do it."""
+        self._fail_at("put_report")
+        super().put_report(name, folder, report)
+
+    def remove(self, name: BatchName, folder: Folder) -> None:
+        """Fail, or do it."""
+        self._fail_at("remove")
+        super().remove(name, folder)
+
+    def remove_report(self, name: BatchName, folder: Folder) -> None:
+        """Fail, or do it."""
+        self._fail_at("remove_report")
+        super().remove_report(name, folder)
+
+    def _fail_at(self, operation: str) -> None:
+        if operation in self.fails:
+            self.fails.remove(operation)
+            raise SpoolError("No space left on device")

@@ -1,0 +1,317 @@
+"""The spool and its disk: what a 202 stands for, and a disk that fails or is full."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.errors import SpoolError
+from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.spool.state import BatchReport
+from tests.service.spool.helpers import (
+    LONG_S,
+    Failing,
+    delete,
+    drained,
+    finished,
+    inside,
+    known,
+    taken,
+)
+
+
+class PowerCuts(SpoolDirectory):
+    """Knows what a power cut would leave; one sync can be held.
+
+    Args:
+        path: The directory.
+        held: The number of the sync of `incoming` that waits for `let`, counted from 1.
+        after: Whether it waits after it has looked at what it makes durable, not before.
+
+    Attributes:
+        durable: The ids of the batches that were made durable.
+        reached: Set when that sync has begun.
+        let: Lets it go on.
+    """
+
+    def __init__(self, path: Path, held: int, *, after: bool) -> None:
+        self._held, self._after = held, after
+        self._syncs = 0
+        self.durable: set[str] = set()
+        self.reached, self.let = threading.Event(), threading.Event()
+        super().__init__(path)
+
+    def sync(self, folder: Folder) -> None:
+        """Make durable what is there when it begins, and no more."""
+        self._syncs += 1
+        is_held = self._syncs == self._held
+        if is_held and not self._after:
+            self._wait()
+        there = {name.id for name in self.names("incoming")}
+        if is_held and self._after:
+            self._wait()
+        super().sync(folder)
+        self.durable |= there
+
+    def _wait(self) -> None:
+        self.reached.set()
+        assert self.let.wait(LONG_S)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_what_was_accepted_is_durable_in_any_order(tmp_path: Path, after: bool) -> None:
+    """A batch whose sync takes long is not told of before its end; a later one is, if it is."""
+    files = PowerCuts(tmp_path, held=1, after=after)
+    with Spool(files) as spool, ThreadPoolExecutor() as threads:
+        slow = threads.submit(spool.accept, [delete("1")])
+        assert files.reached.wait(LONG_S)
+        second = spool.accept([delete("2")])
+        assert second in files.durable
+        assert (2, False) == (spool.depth, slow.done())
+        assert sum(path.stat().st_size for path in (tmp_path / "incoming").iterdir()) == spool.bytes
+        files.let.set()
+        first = slow.result(LONG_S)
+        assert {first, second} == files.durable
+        assert [first, second] == drained(spool)
+
+
+def test_a_batch_may_be_done_before_its_sender_is_told(tmp_path: Path) -> None:
+    """Nothing is lost by that: it is only told later."""
+    files = PowerCuts(tmp_path, held=1, after=False)
+    with Spool(files) as spool, ThreadPoolExecutor() as threads:
+        slow = threads.submit(spool.accept, [delete("1")])
+        assert files.reached.wait(LONG_S)
+        done = finished(spool)
+        files.let.set()
+        assert done.id == slow.result(LONG_S)
+        assert ("done", 0) == (known(spool, done.id).state, spool.bytes)
+
+
+def test_a_directory_that_cannot_be_synced(tmp_path: Path) -> None:
+    """The sender has an error, and the batch is in the queue once; sent again it is there twice."""
+    files = Failing(tmp_path)
+    with Spool(files) as spool:
+        files.fails = ["sync incoming"]
+        with pytest.raises(SpoolError, match="No space"):
+            spool.accept([delete("1")])
+        size = spool.bytes
+        assert (1, 1, []) == (spool.depth, spool.waiting, inside(tmp_path / "tmp"))
+        again = spool.accept([delete("1")])
+        assert 2 * size == spool.bytes
+        batch = finished(spool)
+        assert (again, 0, 0) == (finished(spool).id, spool.depth, spool.bytes)
+        assert "done" == known(spool, batch.id).state
+
+
+def test_a_directory_that_cannot_be_synced_and_a_crash(tmp_path: Path) -> None:
+    """The batch is in the queue after the next start, too."""
+    files = Failing(tmp_path)
+    with Spool(files) as spool:
+        files.fails = ["sync incoming"]
+        with pytest.raises(SpoolError):
+            spool.accept([delete("1")])
+    with Spool.open(tmp_path) as spool:
+        assert 1 == len(drained(spool))
+
+
+@pytest.mark.parametrize("operation", ["reserve_sequence", "bring_in"])
+def test_what_cannot_be_accepted_leaves_nothing(tmp_path: Path, operation: str) -> None:
+    """No file, no room held, no place in the queue; the next one is accepted."""
+    files = Failing(tmp_path)
+    with Spool(files) as spool:
+        files.fails = [operation]
+        with pytest.raises(SpoolError):
+            spool.accept([delete("1")])
+        assert (0, 0, []) == (spool.depth, spool.bytes, inside(tmp_path / "tmp"))
+        assert [spool.accept([delete("1")])] == drained(spool)
+
+
+@pytest.mark.parametrize("folder", ["working", "incoming"])
+def test_what_cannot_be_taken_stays_first(tmp_path: Path, folder: str) -> None:
+    """Nothing overtakes it, whichever part of the move fails."""
+    files = Failing(tmp_path)
+    with Spool(files) as spool:
+        ids = [spool.accept([delete("1")]) for _ in range(2)]
+        files.fails = [f"sync {folder}"]
+        with pytest.raises(SpoolError):
+            spool.take()
+        assert ("queued", 2) == (known(spool, ids[0]).state, spool.waiting)
+        assert ids == drained(spool)
+
+
+@pytest.mark.parametrize("operation", ["put_report", "remove", "sync working", "remove_report"])
+def test_an_end_that_cannot_be_written_down_is_repeated(tmp_path: Path, operation: str) -> None:
+    """Who waits is told once, when it is; nothing counts twice."""
+    files = Failing(tmp_path)
+    with Spool(files, keep_done=1) as spool:
+        spool.accept([delete("0")])
+        finished(spool)
+        outcome = spool.outcome(spool.accept([delete("1")]))
+        batch = taken(spool)
+        files.fails = [operation]
+        with pytest.raises(SpoolError):
+            spool.finish(batch, BatchReport(deleted=1))
+        assert outcome is not None
+        assert (False, 1) == (outcome.done(), spool.depth)
+        spool.finish(batch, BatchReport(deleted=1))
+        assert 1 == outcome.result(LONG_S).report.deleted
+        assert "done" == known(spool, batch.id).state
+        assert (0, 0, []) == (spool.depth, spool.bytes, inside(tmp_path / "working"))
+
+
+@pytest.mark.parametrize("operation", ["put_report", "sync failed", "sync working"])
+def test_a_failure_that_cannot_be_written_down_is_repeated(tmp_path: Path, operation: str) -> None:
+    """The batch and its report are in `failed` then."""
+    files = Failing(tmp_path)
+    with Spool(files) as spool:
+        id_ = spool.accept([delete("1")])
+        batch = taken(spool)
+        files.fails = [operation]
+        with pytest.raises(SpoolError):
+            spool.fail(batch, "bad", BatchReport())
+        spool.fail(batch, "bad", BatchReport())
+        assert "failed" == known(spool, id_).state
+        assert [str(batch.name), f"{batch.name}.json"] == inside(tmp_path / "failed")
+
+
+class Stalled(SpoolDirectory):
+    """Waits in one of its operations until it is let go on.
+
+    Args:
+        path: The directory.
+        operation: Which one.
+
+    Attributes:
+        is_stalling: Whether it waits.
+        reached: Set when it does.
+        let: Lets it go on.
+    """
+
+    def __init__(self, path: Path, operation: str) -> None:
+        self._operation = operation
+        self.is_stalling = False
+        self.reached, self.let = threading.Event(), threading.Event()
+        super().__init__(path)
+
+    def reserve_sequence(self, above: int) -> int:
+        """Wait, if it is this one."""
+        self._wait("reserve_sequence")
+        return super().reserve_sequence(above)
+
+    def bring_in(self, place: Path, name: BatchName) -> None:
+        """Wait, if it is this one."""
+        self._wait("bring_in")
+        super().bring_in(place, name)
+
+    def _wait(self, operation: str) -> None:
+        if self.is_stalling and operation == self._operation:
+            self.reached.set()
+            assert self.let.wait(LONG_S)
+
+
+@pytest.mark.parametrize("operation", ["reserve_sequence", "bring_in"])
+def test_a_disk_that_stalls_while_a_batch_comes_in(tmp_path: Path, operation: str) -> None:
+    """Whoever asks for what is in memory has an answer; whoever waits for a batch may leave."""
+    with Spool.open(tmp_path) as spool:
+        first = spool.accept([delete("1")])
+    files = Stalled(tmp_path, operation)
+    with Spool(files) as spool, ThreadPoolExecutor() as threads:
+        outcome = spool.outcome(first)
+        files.is_stalling = True
+        slow = threads.submit(spool.accept, [delete("2")])
+        assert files.reached.wait(LONG_S)
+        asked = threads.submit(lambda: (spool.oldest_age_s >= 0, spool.depth, spool.state(first)))
+        left = threads.submit(outcome.cancel) if outcome else slow
+        try:
+            assert (True, 1, known(spool, first)) == asked.result(LONG_S)
+            assert left.result(LONG_S)
+        finally:
+            files.let.set()
+        assert [first, slow.result(LONG_S)] == drained(spool)
+
+
+_FULL = """
+import json, resource, sys
+from pathlib import Path
+from msmarco_qdrant.errors import SpoolError
+from msmarco_qdrant.service.outcomes import BatchReport
+from msmarco_qdrant.service.spool import Spool
+from tests.service.spooling import NearAndFar, delete
+
+root = Path(sys.argv[1])
+
+def refused(act):
+    try:
+        act()
+    except SpoolError as exc:
+        return str(exc)
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+with Spool(NearAndFar(root / "spool")) as spool:
+    spool.accept([delete("1")])
+    limit(100)
+    told = [refused(lambda: spool.accept([delete("2")] * 1000))]
+    told.append(refused(lambda: spool.accept_file(root / "far.tsv")))
+    batch = spool.take()
+    told.append(refused(lambda: spool.finish(batch, BatchReport())))
+    left = [spool.depth, len([*(root / "spool" / "tmp").iterdir()])]
+    limit(resource.RLIM_INFINITY)
+    spool.finish(batch, BatchReport())
+    (claimed,) = root.glob(".*.taken")
+    spool.accept_file(claimed)
+    left += [spool.depth, spool.bytes]
+print(json.dumps([told, left]))
+"""
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Each door and each end says so, and leaves nothing; with room again, they go on."""
+    (tmp_path / "far.tsv").write_text("1\ttext\n" * 100)
+    root = Path(__file__).parent.parent.parent.parent
+    ran = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    told, left = json.loads(ran.stdout)
+    assert ["cannot write"] * 3 == [message[:12] for message in told]
+    assert "File too large; nothing was accepted" in told[0]
+    assert "with room on its disk" in told[2]
+    assert [1, 0, 1, 700] == left
+
+
+def test_a_batch_whose_file_was_removed_by_hand(tmp_path: Path) -> None:
+    """It can be taken, and fail; it does not stand in the way of others for ever."""
+    with Spool.open(tmp_path) as spool:
+        gone, other = spool.accept([delete("1")]), spool.accept([delete("1")])
+        next((tmp_path / "incoming").glob(f"*{gone}*")).unlink()
+        batch = taken(spool)
+        assert not batch.path.exists()
+        spool.fail(batch, "it has gone", BatchReport())
+        assert "failed" == known(spool, gone).state
+        assert [other] == drained(spool)
+
+
+def test_a_spool_that_cannot_be(tmp_path: Path) -> None:
+    """The message names the place, and says what is needed."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match=r"file.*needs a directory that can be written"):
+        Spool.open(tmp_path / "file")
+    spool = Spool.open(tmp_path / "spool")
+    spool.accept([])
+    (tmp_path / "spool" / "tmp").rmdir()
+    with pytest.raises(SpoolError, match="nothing was accepted"):
+        spool.accept([])
+    spool.close()

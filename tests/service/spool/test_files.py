@@ -1,0 +1,208 @@
+"""Files of others that a spool takes in: near ones are renamed, far ones are copied and removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from msmarco_qdrant.errors import SourceError, SpoolError
+from msmarco_qdrant.service.spool.directory import BatchName, Folder
+from msmarco_qdrant.service.spool.spool import Spool
+from tests.service.spool.helpers import NearAndFar, drained, inside, known, taken
+
+_NAMES = ["near.tsv", "far.tsv"]
+_ROWS = "1\ttext\n"
+
+
+class Meddled(NearAndFar):
+    """A spool where somebody else acts at one moment of a file's way in.
+
+    Attributes:
+        before: What happens before it is renamed, or found to be far.
+        after: What happens when it is a batch, before that is durable.
+        durable: What happens when it is, before the original of a copy is removed.
+    """
+
+    before: Callable[[], object] | None = None
+    after: Callable[[], object] | None = None
+    durable: Callable[[], object] | None = None
+
+    def bring_in(self, place: Path, name: BatchName) -> None:
+        """With what happens before and after."""
+        if self.before is not None:
+            self.before()
+        super().bring_in(place, name)
+        if self.after is not None:
+            self.after()
+
+    def sync(self, folder: Folder) -> None:
+        """With what happens then."""
+        super().sync(folder)
+        if self.durable is not None and folder == "incoming":
+            self.durable()
+
+
+class CrashError(BaseException):
+    """Nothing of ours catches it."""
+
+
+def _crash() -> None:
+    raise CrashError
+
+
+def test_a_file_of_another_file_system(tmp_path: Path) -> None:
+    """It is copied and removed, and is the same batch in every byte."""
+    memory = Path("/dev/shm")  # noqa: S108
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip(f"{memory} is no file system of its own here")
+    with Spool.open(tmp_path) as spool, TemporaryDirectory(dir=memory) as far:
+        (Path(far) / "a.tsv").write_text(_ROWS * 500_000)
+        spool.accept_file(Path(far) / "a.tsv")
+        assert ([], []) == (inside(Path(far)), inside(tmp_path / "tmp"))
+        assert 500_000 * len(_ROWS) == spool.bytes
+        assert _ROWS * 500_000 == taken(spool).path.read_text()
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_copy_whose_original_is_still_there(tmp_path: Path, is_done: bool) -> None:
+    """It was accepted before a crash, and is recognised: while it waits, and when it is done."""
+    far = tmp_path / "far.tsv"
+    far.write_text(_ROWS)
+    files = Meddled(tmp_path / "spool")
+    files.durable = _crash
+    with Spool(files) as spool, pytest.raises(CrashError):
+        spool.accept_file(far)
+    (left,) = tmp_path.glob(".*.taken")
+    assert not far.exists()
+    with Spool.open(tmp_path / "spool") as spool:
+        assert (1, len(_ROWS)) == (spool.depth, spool.bytes)
+        ids = drained(spool) if is_done else []
+        id_ = spool.accept_file(left)
+        assert (not is_done, left.exists()) == (bool(spool.depth), False)
+        assert [id_] == [*ids, *drained(spool)]
+
+
+def test_another_file_in_the_place_of_such_an_original(tmp_path: Path) -> None:
+    """It is a batch of its own, though it has the same name and size."""
+    far = tmp_path / "far.tsv"
+    far.write_text(_ROWS)
+    files = Meddled(tmp_path / "spool")
+    files.durable = _crash
+    with Spool(files) as spool, pytest.raises(CrashError):
+        spool.accept_file(far)
+    (tmp_path / "new.tmp").write_text(_ROWS)
+    (tmp_path / "new.tmp").rename(far)
+    with Spool.open(tmp_path / "spool") as spool:
+        spool.accept_file(far)
+        assert (2, False) == (spool.depth, far.exists())
+
+
+@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("moment", ["after", "durable"])
+def test_a_file_that_comes_under_the_same_name_meanwhile(
+    tmp_path: Path, name: str, moment: str
+) -> None:
+    """It is not taken for the one that is in, whenever it comes: it stays, and is the next."""
+    path = tmp_path / name
+    path.write_text(_ROWS)
+    files = Meddled(tmp_path / "spool")
+    with Spool(files) as spool:
+        setattr(files, moment, lambda: _replace(path, "2\tnext\n"))
+        first = spool.accept_file(path)
+        setattr(files, moment, None)
+        assert "2\tnext\n" == path.read_text()
+        second = spool.accept_file(path)
+        texts = [place.read_text() for place in sorted((tmp_path / "spool/incoming").iterdir())]
+        assert [_ROWS, "2\tnext\n"] == texts
+        assert ([first, second], False) == (drained(spool), path.exists())
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put another file in the place of one, as a writer does."""
+    new = path.with_name(".new")
+    new.write_text(text)
+    new.rename(path)
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_file_that_vanishes_on_its_way(tmp_path: Path, name: str) -> None:
+    """It is the file's fault, not the spool's; nothing of it is left, no room is held."""
+    path = tmp_path / name
+    path.write_text(_ROWS)
+    files = Meddled(tmp_path / "spool")
+    with Spool(files) as spool:
+        files.before = path.unlink
+        with pytest.raises(SourceError, match=f"{name}.*No such file"):
+            spool.accept_file(path)
+        files.before = None
+        assert (0, 0, []) == (spool.depth, spool.bytes, inside(tmp_path / "spool" / "tmp"))
+        path.write_text(_ROWS)
+        assert "queued" == known(spool, spool.accept_file(path)).state
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_that_may_not_be_moved(tmp_path: Path, number: int) -> None:
+    """As in a directory where each may move his own alone: it stays, and others may come."""
+    path = tmp_path / "near.tsv"
+    path.write_text(_ROWS)
+
+    class Refusing(NearAndFar):
+        def bring_in(self, place: Path, name: BatchName) -> None:  # noqa: ARG002
+            raise OSError(number, os.strerror(number), str(place))
+
+    with Spool(Refusing(tmp_path / "spool")) as spool:
+        with pytest.raises(SourceError, match=r"cannot move .*near.tsv into the spool"):
+            spool.accept_file(path)
+        assert (True, 0, 0) == (path.exists(), spool.depth, spool.bytes)
+
+
+def test_a_copy_that_was_not_made(tmp_path: Path) -> None:
+    """The file has its new name, by which it is taken at the next try; its batch is one."""
+    far = tmp_path / "far.tsv"
+    far.write_text(_ROWS)
+    files = Meddled(tmp_path / "spool")
+    with Spool(files) as spool:
+        (tmp_path / "spool" / "tmp").rmdir()
+        with pytest.raises(SpoolError, match="nothing was accepted"):
+            spool.accept_file(far)
+        (tmp_path / "spool" / "tmp").mkdir()
+        (left,) = tmp_path.glob(".*.taken")
+        assert (_ROWS, 0, 0) == (left.read_text(), spool.depth, spool.bytes)
+        id_ = spool.accept_file(left)
+        assert ([id_], ["spool"]) == (drained(spool), inside(tmp_path))
+
+
+_NOBODY = 65534
+
+
+@contextmanager
+def _unprivileged() -> Iterator[None]:
+    """As a user who may not do everything."""
+    user = os.geteuid()
+    os.seteuid(user or _NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_that_cannot_be_removed() -> None:
+    """It is not taken in, so that it is not applied again and again; others may come."""
+    with TemporaryDirectory() as folder:
+        root, inbox = Path(folder), Path(folder) / "inbox"
+        root.chmod(0o777)
+        inbox.mkdir()
+        (inbox / "far.tsv").write_text(_ROWS)
+        inbox.chmod(0o555 if os.geteuid() else 0o1777)  # each may remove his own alone
+        with _unprivileged(), Spool(NearAndFar(root / "spool")) as spool:
+            with pytest.raises(SourceError, match=r"far.tsv cannot be removed .* not taken in"):
+                spool.accept_file(inbox / "far.tsv")
+            assert (0, 0, []) == (spool.depth, spool.bytes, inside(root / "spool" / "tmp"))
+            assert ["far.tsv"] == inside(inbox)
+        inbox.chmod(0o755)

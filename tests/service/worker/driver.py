@@ -1,0 +1,202 @@
+"""The app over small real parts, and requests to it without a socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, Unpack
+
+import httpx
+
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.search.options import SearchOptions
+from msmarco_qdrant.service.http.app import create_app
+from msmarco_qdrant.service.http.auth import Tokens
+from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import About, Backlog, Check, Operation, Searcher
+from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.service.spool.state import BatchReport, BatchState
+from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+
+_T = TypeVar("_T")
+Problem = dict[str, Any]
+
+
+@dataclass
+class KeepingIngester:
+    """Keeps what it accepts; a batch ends when `ends` says so."""
+
+    ends: bool = True
+    error: Exception | None = None
+    waited: BatchState | BaseException | None = None
+    batches: list[Sequence[Operation]] = field(default_factory=list)
+
+    def accept(self, operations: Sequence[Operation]) -> str:
+        """Keep a batch, or raise what is to be raised."""
+        if self.error is not None:
+            raise self.error
+        self.batches.append(operations)
+        return f"b-{len(self.batches)}"
+
+    def state(self, batch: str) -> BatchState | None:
+        """Of a batch that was accepted."""
+        if batch not in {f"b-{number + 1}" for number in range(len(self.batches))}:
+            return None
+        return BatchState(batch, "done" if self.ends else "queued", 0.0)
+
+    async def finished(self, batch: str) -> BatchState:
+        """At once, or never; or what is to come of it."""
+        if isinstance(self.waited, BaseException):
+            raise self.waited
+        if self.waited is not None:
+            return self.waited
+        if not self.ends:
+            await asyncio.Event().wait()
+        return BatchState(batch, "done", 0.0, 1.0, BatchReport(written=1))
+
+    def backlog(self) -> Backlog:
+        """As many as it keeps."""
+        return Backlog(len(self.batches), 1.5)
+
+
+@dataclass
+class GivenChecks:
+    """Says what it is told to."""
+
+    given: Sequence[Check] = (Check("model"), Check("store"))
+
+    async def checks(self) -> Sequence[Check]:
+        """The given ones."""
+        return self.given
+
+
+@dataclass
+class RaisingSearcher:
+    """Fails each search in one way."""
+
+    error: Exception
+
+    async def search_many(
+        self,
+        phrases: Sequence[str],  # noqa: ARG002
+        **options: Unpack[SearchOptions],  # noqa: ARG002
+    ) -> list[list[Hit]]:
+        """Raise it."""
+        raise self.error
+
+
+@dataclass
+class GivenHits:
+    """Answers every phrase with the same hits."""
+
+    hits: Sequence[Hit]
+
+    async def search_many(
+        self,
+        phrases: Sequence[str],
+        **options: Unpack[SearchOptions],  # noqa: ARG002
+    ) -> list[list[Hit]]:
+        """Them, for each."""
+        return [[*self.hits] for _ in phrases]
+
+
+class WaitingSearcher:
+    """Answers once it is let."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.let = asyncio.Event()
+
+    async def search_many(
+        self,
+        phrases: Sequence[str],
+        **options: Unpack[SearchOptions],  # noqa: ARG002
+    ) -> list[list[Hit]]:
+        """No hits."""
+        self.asked.set()
+        await self.let.wait()
+        return [[] for _ in phrases]
+
+
+@dataclass
+class Driver:
+    """What a test holds: the parts it may change, and a client."""
+
+    client: httpx.AsyncClient
+    ingester: KeepingIngester
+    metrics: Metrics
+    checks: GivenChecks
+
+
+def drive(
+    use: Callable[[Driver], Coroutine[Any, Any, _T]],
+    *,
+    searcher: Callable[[], Searcher | None] = lambda: None,
+    tokens: Tokens | None = None,
+    limits: Limits | None = None,
+    ingester: KeepingIngester | None = None,
+    about: Callable[[], About | None] = lambda: None,
+) -> _T:
+    """Use the app in an event loop."""
+    ingester = ingester or KeepingIngester()
+
+    async def main() -> _T:
+        checks = GivenChecks()
+        metrics = Metrics(ingester.backlog)
+        parts = Parts(
+            ingester,
+            searcher,
+            checks,
+            metrics,
+            tokens or Tokens(),
+            limits or Limits(),
+            about=about,
+        )
+        app = create_app(parts)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await use(Driver(client, ingester, metrics, checks))
+
+    return asyncio.run(main())
+
+
+def drive_search(
+    use: Callable[[Driver], Coroutine[Any, Any, _T]], passages: Sequence[Passage]
+) -> _T:
+    """Use the app over a real client on a store in memory."""
+
+    async def main() -> _T:
+        encoder = CostlessEncoder()
+        from msmarco_qdrant.stores import open_store
+
+        store = open_store(":memory:", create=True)
+        try:
+            ingest_passages(passages, store, collection="msmarco", encoder=encoder)
+            async with await AsyncSearchClient.open(
+                store, encoder=encoder, reranker=CostlessReranker()
+            ) as searcher:
+                ingester, checks = KeepingIngester(), GivenChecks()
+                metrics = Metrics(ingester.backlog)
+                app = create_app(Parts(ingester, lambda: searcher, checks, metrics))
+                async with httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app), base_url="http://localhost"
+                ) as client:
+                    return await use(Driver(client, ingester, metrics, checks))
+        finally:
+            store.close()
+
+    return asyncio.run(main())
+
+
+def told(response: httpx.Response) -> tuple[int, str]:
+    """The status of a problem, and its kind."""
+    assert "application/problem+json" == response.headers["content-type"]
+    problem = response.json()
+    assert {"type", "title", "status", "detail", "instance"} <= set(problem)
+    assert response.status_code == problem["status"]
+    return response.status_code, problem["type"].rpartition(":")[2]

@@ -1,0 +1,142 @@
+"""A worker and batches with rows that cannot be applied: what is kept of them, and what is told."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.core.records import EncodedBatch
+from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.service.spool.files import Row
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.service.spool.helpers import (
+    delete,
+    ended,
+    fields_of,
+    inside,
+    known,
+    stored,
+    working,
+    write,
+)
+
+_NO_OP: Row = {"op": "what"}
+_NO_VECTOR = write("3", "...")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        (
+            "bad.tsv.gz",
+            gzip.compress(b"no tab at all\n", mtime=0),
+            "no row of it can be applied: row 1: ",
+        ),
+        ("fake.tsv.gz", b"\x89PNG\r\n", "no row of it can be applied: row 1: not UTF-8"),
+        ("bad.ops.jsonl", b'{"op": "what"}\n{}\n', "row 1: unknown op 'what'"),
+        ("late.jsonl", b'{"_id": "1", "text": "..."}\n', "no row of it can be applied: row 1: "),
+    ],
+)
+def test_a_file_of_which_nothing_can_be_used(
+    tmp_path: Path, spool: Spool, store: Store, name: str, data: bytes, reason: str
+) -> None:
+    """It fails at once, is kept as it came, and the next one is done."""
+    (tmp_path / name).write_bytes(data)
+    ids = [spool.accept_file(tmp_path / name), spool.accept([write("next", "the next")])]
+    with working(spool, store):
+        assert ["failed", "done"] == [ended(spool, id_).state for id_ in ids]
+    state = known(spool, ids[0])
+    assert reason in state.reason
+    assert state.report.rejected == len(state.report.rejects) > 0
+    file, _ = inside(tmp_path / "spool" / "failed")
+    assert data == (tmp_path / "spool" / "failed" / file).read_bytes()
+    assert {"next": "the next"} == stored(store)
+
+
+@pytest.mark.parametrize("rows", [[_NO_OP], [_NO_VECTOR], [_NO_OP, _NO_VECTOR]])
+def test_a_batch_of_which_nothing_can_be_used(spool: Spool, store: Store, rows: list[Row]) -> None:
+    """By whichever door it came; its rejects are told."""
+    with working(spool, store):
+        state = ended(spool, spool.accept(rows))
+    assert ("failed", len(rows)) == (state.state, state.report.rejected)
+    assert state.reason.endswith(state.report.rejects[0].reason)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [_NO_OP, write("1", "one")],
+        [_NO_VECTOR, write("1", "one")],
+        [_NO_OP, write("there", "already")],
+        [_NO_OP, delete("of nothing")],
+    ],
+)
+def test_a_batch_of_which_something_can(
+    tmp_path: Path, spool: Spool, store: Store, rows: list[Row]
+) -> None:
+    """It is done, and its file is kept beside its report: written, unchanged or deleted."""
+    with working(spool, store):
+        ended(spool, spool.accept([write("there", "already")]))
+        id_ = spool.accept(rows)
+        text = next((tmp_path / "spool").glob(f"*/*{id_}*")).read_text()
+        state = ended(spool, id_)
+    assert ("done", 1) == (state.state, state.report.rejected)
+    (kept,) = (tmp_path / "spool" / "done").glob(f"*{id_}.ops.jsonl")
+    assert text == kept.read_text()
+
+
+def test_what_has_no_rejects_is_not_kept(tmp_path: Path, spool: Spool, store: Store) -> None:
+    """Not even if it is empty, or if there was nothing to do."""
+    with working(spool, store):
+        ids = [spool.accept(rows) for rows in ([], [delete("1")], [write("1", "one")])]
+        assert {"done"} == {ended(spool, id_).state for id_ in ids}
+    assert {".json"} == {Path(name).suffix for name in inside(tmp_path / "spool" / "done")}
+
+
+def test_half_a_character(tmp_path: Path, spool: Spool, store: Store) -> None:
+    """In the name of a field it is quoted as it was escaped; the worker goes on."""
+    with working(spool, store) as worker:
+        state = ended(spool, spool.accept([{**delete("1"), "\ud800": 1}, write("1", "one")]))
+        assert ("done", True) == (state.state, worker.alive)
+        assert "found '\\ud800'" in state.report.rejects[0].reason
+    spool.close()
+    with Spool.open(tmp_path / "spool") as again:
+        assert state == known(again, state.batch)
+
+
+def test_half_a_character_in_a_reason(spool: Spool, store: Store) -> None:
+    """Whoever says so: it can be told to whoever asks."""
+
+    class Quoting(CostlessEncoder):
+        def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+            raise UsageError(f"\ud800 of {len(passages)}")
+
+    with working(spool, store, Quoting()):
+        assert "\\ud800 of 1" == ended(spool, spool.accept([write("1", "one")])).reason
+
+
+def test_ends_are_told(spool: Spool, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Each batch with its counts, louder the more is amiss."""
+    caplog.set_level("INFO", "msmarco_qdrant.service.worker.worker")
+    with working(spool, store):
+        ids = [
+            spool.accept(rows)
+            for rows in ([write("1", "one")], [write("2", "two"), _NO_OP], [_NO_OP])
+        ]
+        for id_ in ids:
+            ended(spool, id_)
+    told = [record for record in caplog.records if hasattr(record, "fields")]
+    assert ["INFO", "WARNING", "ERROR"] == [record.levelname for record in told]
+    names = ("batch", "state", "written", "rejected")
+    assert [
+        (ids[0], "done", 1, 0),
+        (ids[1], "done", 1, 1),
+        (ids[2], "failed", 0, 1),
+    ] == [tuple(fields[name] for name in names) for fields in fields_of(caplog)]
+    assert "rejected rows: 1" in told[1].getMessage()

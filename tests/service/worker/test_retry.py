@@ -1,0 +1,190 @@
+"""How often what fails is tried again, by what it fails with."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    CollectionReplacedError,
+    EncodingError,
+    IngestStoppedError,
+    MissingExtraError,
+    ModelMismatchError,
+    ModelNotFoundError,
+    PidCollisionError,
+    SchemaError,
+    SourceError,
+    SpoolError,
+    StoreAccessError,
+    StoreCorruptError,
+    StoreInUseError,
+    StoreUnavailableError,
+    UsageError,
+    WorkerError,
+)
+from msmarco_qdrant.service.worker.retry import Outlook, Patience, StoppingError, outlook_of
+from tests.service.spool.helpers import fields_of
+
+PASSING = [
+    StoreUnavailableError,
+    StoreInUseError,
+    StoreAccessError,
+    CollectionReplacedError,
+    ModelNotFoundError,
+    ModelMismatchError,
+    SpoolError,
+]
+DOUBTFUL = [
+    SchemaError,
+    StoreCorruptError,
+    CollectionNotFoundError,
+    EncodingError,
+    WorkerError,
+    ZeroDivisionError,
+    MemoryError,
+    OSError,
+    BaseException,
+]
+FOR_GOOD = [PidCollisionError, SourceError, UsageError, StoppingError]
+
+
+CALL_S = 25.0
+
+
+class Calls:
+    """A function that fails so often, and tells of each failure; a patience to call it with.
+
+    Attributes:
+        now: The time: each call takes 25 s.
+    """
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.stopping = threading.Event()
+        self.told: list[tuple[int, BaseException]] = []
+        self.made = 0
+        self.now = 0.0
+        self.patience = Patience(0.0, 0.0, 5, self.stopping, self._tell, clock=lambda: self.now)
+        self.troubles: list[str] = []
+        self._errors = [*errors]
+
+    def __call__(self) -> str:
+        """Fail, or answer."""
+        self.made += 1
+        self.troubles.append(self.patience.trouble)
+        self.now += CALL_S
+        if self._errors:
+            raise self._errors.pop(0)
+        return "answer"
+
+    def _tell(self, attempt: int, error: BaseException) -> None:
+        self.told.append((attempt, error))
+
+
+@pytest.mark.parametrize("error", PASSING)
+def test_what_passes_is_tried_until_it_has(error: Callable[[str], BaseException]) -> None:
+    """However often; each failure is told, and the trouble as long as it lasts."""
+    errors = [error(f"no {number}") for number in range(20)]
+    calls = Calls(*errors)
+    assert "answer" == calls.patience(calls)
+    assert (21, [*enumerate(errors, 1)]) == (calls.made, calls.told)
+    assert ["", *(f"no {number}" for number in range(20))] == calls.troubles
+    assert "" == calls.patience.trouble
+
+
+@pytest.mark.parametrize("error", DOUBTFUL)
+def test_what_may_pass_or_not_is_tried_so_often(error: Callable[[str], BaseException]) -> None:
+    """What passes for sure does not count, before or between."""
+    errors = [error(str(number)) for number in range(5)]
+    away = StoreUnavailableError("away")
+    calls = Calls(*[away] * 7, *errors[:2], away, *errors[2:])
+    with pytest.raises(BaseException) as caught:  # noqa: PT011  # it is looked at
+        calls.patience(calls)
+    assert caught.value is errors[-1]
+    assert (13, "") == (calls.made, calls.patience.trouble)
+    calls = Calls(*[away] * 7, *errors[:2], away, *errors[2:4], away)
+    assert "answer" == calls.patience(calls)
+
+
+@pytest.mark.parametrize("error", FOR_GOOD)
+def test_what_is_bad_for_good_is_tried_once(error: Callable[[str], BaseException]) -> None:
+    """It is raised as it is, and not told."""
+    calls = Calls(found := error("bad"))
+    with pytest.raises(type(found), match="bad"):
+        calls.patience(calls)
+    assert (1, []) == (calls.made, calls.told)
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), Outlook.DOUBTFUL),
+        (OSError("not a gzipped file"), Outlook.FOR_GOOD),
+        (ValueError("no Parquet"), Outlook.FOR_GOOD),
+        (None, Outlook.FOR_GOOD),
+    ],
+)
+def test_a_source_that_cannot_be_read(cause: Exception | None, kind: Outlook) -> None:
+    """It is bad for good if its content is, not if the system had no room for it."""
+    error = SourceError("cannot be read")
+    error.__cause__ = cause
+    assert kind is outlook_of(error)
+
+
+def test_other_errors_of_ours_are_for_good() -> None:
+    """A missing extra, a refused ingest."""
+    stopped = IngestStoppedError("stopped", None)  # type: ignore[arg-type]
+    for error in (MissingExtraError("reading", "parquet"), stopped):
+        assert Outlook.FOR_GOOD is outlook_of(error)
+
+
+def test_failures_are_logged_at_first_and_then_each_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the fields that are given, and when the next attempt follows; each call anew."""
+    away = StoreUnavailableError("away")
+    calls = Calls(*[away] * 10)
+    calls.patience(calls, {"batch": "b"})
+    expected = [{"batch": "b", "attempt": number, "again_in_s": 0.0} for number in (1, 4, 7, 10)]
+    assert expected == fields_of(caplog)
+    assert "attempt 4 failed, another follows in 0.0 s: away" == caplog.records[1].getMessage()
+    caplog.clear()
+    calls.patience(Calls(away))
+    assert [{"attempt": 1, "again_in_s": 0.0}] == fields_of(caplog)
+
+
+def test_nothing_is_tried_again_when_it_is_time_to_stop() -> None:
+    """Nor told: there is no other attempt."""
+    calls = Calls(StoreUnavailableError("away"))
+    calls.stopping.set()
+    with pytest.raises(StoppingError):
+        calls.patience(calls)
+    assert (1, []) == (calls.made, calls.told)
+    with pytest.raises(UsageError):
+        calls.patience(Calls(UsageError("bad")))
+
+
+def test_a_wait_ends_when_it_is_time_to_stop() -> None:
+    """However long it would be; there is no last attempt, which could take as long."""
+    told, stopping, made = threading.Event(), threading.Event(), []
+
+    def fail() -> None:
+        made.append(1)
+        raise StoreUnavailableError("away")
+
+    patience = Patience(1e6, 1e6, 5, stopping, lambda _attempt, _error: told.set())
+
+    def stop() -> None:
+        assert told.wait(60)
+        stopping.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    with pytest.raises(StoppingError):
+        patience(fail)
+    stopper.join()
+    assert [1] == made

@@ -1,0 +1,351 @@
+"""The worker over a real spool and Edge: what is done, what fails, and what ends the worker."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.core.records import EncodedBatch, Passage
+from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.errors import (
+    ModelNotFoundError,
+    SchemaError,
+    SourceError,
+    StoreUnavailableError,
+)
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.service.spool.inbox import Inbox
+from msmarco_qdrant.service.spool.queue import Batch
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.spool.state import BatchReport, BatchState
+from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
+from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.stores.payload import point_id
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.service.spool.helpers import (
+    HASTY,
+    LONG_S,
+    Failing,
+    Told,
+    delete,
+    ended,
+    heard,
+    inside,
+    known,
+    stored,
+    working,
+    write,
+)
+
+
+class Faulty(CostlessEncoder):
+    """An encoder that fails before it works.
+
+    Args:
+        errors: What it raises, one at each attempt.
+    """
+
+    def __init__(self, *errors: BaseException) -> None:
+        super().__init__()
+        self._errors = [*errors]
+        self.attempts = 0
+
+    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+        """Raise the next error, or encode."""
+        self.attempts += 1
+        if self._errors:
+            raise self._errors.pop(0)
+        yield from super().encode_passages(passages)
+
+
+class Panic(BaseException):
+    """As an engine in Rust raises it."""
+
+
+def test_batches_are_applied_in_their_order(tmp_path: Path, spool: Spool) -> None:
+    """Writes, a delete, a row that says nothing and a file of the inbox; a later delete stays."""
+    rows = [write(str(number), f"text {number}") for number in range(5)]
+    first = spool.accept([*rows, delete("4"), {"op": "what"}])
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox" / "a.tsv").write_text("7\tseven\n7\tseven again\n8\teight\n")
+    assert 1 == Inbox(tmp_path / "inbox", spool).sweep()
+    last = spool.accept([delete("8")])
+    with (
+        closing(open_store(tmp_path / "store", create=True)) as store,
+        working(spool, store),
+    ):
+        report = ended(spool, first).report
+        assert (4, 1, 1) == (report.written, report.rejected, report.superseded)
+        assert 1 == ended(spool, last).report.deleted
+        expected = {**{str(number): f"text {number}" for number in range(4)}, "7": "seven again"}
+        assert expected == stored(store)
+        assert 0 == spool.depth == spool.bytes
+
+
+def test_counts_and_what_is_told(spool: Spool, store: Store) -> None:
+    """Each batch is told once, when it has ended; `done` has its stages."""
+
+    class Staged(Told):
+        stages: list[bool] = []  # noqa: RUF012  # one test alone uses it
+
+        def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+            super().ended(state, stages)
+            self.stages.append(bool(stages))
+
+    events = Staged()
+    with working(spool, store, events=events):
+        ids = [
+            spool.accept(rows)
+            for rows in (
+                [write("1", "one"), write("2", "two")],
+                [write("1", "one"), write("2", "other"), write("3", "...")],
+                [delete("1"), delete("9")],
+                [],
+            )
+        ]
+        reports = [ended(spool, id_).report for id_ in ids]
+    assert [(2, 0, 0, 0), (1, 1, 1, 0), (0, 0, 0, 1), (0, 0, 0, 0)] == [
+        (one.written, one.unchanged, one.rejected, one.deleted) for one in reports
+    ]
+    assert (ids, reports) == (
+        [state.batch for state in events.states],
+        [state.report for state in events.states],
+    )
+    assert [True, True, False, False] == events.stages
+    assert [3] == [row.line for row in reports[1].rejects]
+
+
+def test_deletes_where_there_is_no_collection(spool: Spool, store: Store) -> None:
+    """There is nothing to delete, which is no fault."""
+    with working(spool, store):
+        state = ended(spool, spool.accept([delete("1")]))
+        assert ("done", 0) == (state.state, state.report.deleted)
+
+
+# ---- bad for good --------------------------------------------------------------------------
+
+
+def _unreadable(folder: Path) -> Path:
+    (folder / "a.parquet").write_text("1\tone\n")
+    return folder / "a.parquet"
+
+
+@pytest.fixture
+def no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the extra `parquet` were not installed."""
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+
+
+def _fails(spool: Spool, store: Store, batch: str, reason: str) -> None:
+    """A batch fails at once, is kept with its reason, and the next one is done."""
+    events = Told()
+    next_one = spool.accept([write("next", "the next")])
+    with working(spool, store, events=events):
+        state = ended(spool, batch)
+        assert ("failed", "done") == (state.state, ended(spool, next_one).state)
+    assert reason in state.reason
+    assert events.failures.empty()
+    assert ["failed", "done"] == [one.state for one in events.states]
+    assert "the next" == stored(store)["next"]
+    assert state == known(spool, batch)
+
+
+def test_a_file_that_is_no_parquet(tmp_path: Path, spool: Spool, store: Store) -> None:
+    """It fails, and is kept as it came."""
+    pytest.importorskip("pyarrow")
+    batch = spool.accept_file(_unreadable(tmp_path))
+    _fails(spool, store, batch, "cannot be read as Parquet")
+    file, report = inside(tmp_path / "spool" / "failed")
+    assert "1\tone\n" == (tmp_path / "spool" / "failed" / file).read_text()
+    assert f"{file}.json" == report
+
+
+@pytest.mark.usefixtures("no_pyarrow")
+def test_a_form_whose_extra_is_missing(tmp_path: Path, spool: Spool, store: Store) -> None:
+    """The reason says what to install."""
+    batch = spool.accept_file(_unreadable(tmp_path))
+    _fails(spool, store, batch, "pip install 'msmarco-qdrant[parquet]'")
+
+
+def test_a_point_of_another(spool: Spool, store: Store) -> None:
+    """What the batch did before is counted: written, unchanged and deleted."""
+    there = [str(number) for number in range(2001)]
+    passages = [Passage(pid, f"text {pid}") for pid in ["same", *there]]
+    ingest_passages(passages, store, encoder=CostlessEncoder(), optimize=False)
+    payload = {"pid": "of another", "text": "precious", "seq": 1}
+    store.collection("msmarco").replace_payloads([point_id("2000")], [payload])
+    rows = [write("same", "text same"), write("new", "text new"), {"op": "what"}]
+    batch = spool.accept([*rows, *map(delete, there)])
+    _fails(spool, store, batch, "of another")
+    report = known(spool, batch).report
+    assert "precious" == stored(store)["of another"]
+    assert (1, 1, 1, 2000) == (report.written, report.unchanged, report.rejected, report.deleted)
+
+
+def test_a_tsv_that_is_none(tmp_path: Path, spool: Spool, store: Store) -> None:
+    """Its rows are rejected, each with its line: that is done, not failed."""
+    (tmp_path / "a.tsv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\n1\tone\n")
+    with working(spool, store):
+        state = ended(spool, spool.accept_file(tmp_path / "a.tsv"))
+    assert ("done", 3, 1) == (state.state, state.report.rejected, state.report.written)
+    assert [1, 2, 3] == [row.line for row in state.report.rejects]
+
+
+# ---- what may pass -------------------------------------------------------------------------
+
+Error = Callable[[str], BaseException]
+
+
+def _several(error: Error, count: int) -> list[BaseException]:
+    return [error("odd") for _ in range(count)]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, ModelNotFoundError])
+def test_what_passes_is_tried_until_it_has(
+    spool: Spool, store: Store, error: type[Exception]
+) -> None:
+    """However often it fails; then the batch is done, once."""
+    encoder, events = Faulty(*_several(error, 8)), Told()
+    batch = spool.accept([write("1", "one")])
+    after = spool.accept([delete("1")])
+    with working(spool, store, encoder, events=events) as worker:
+        assert ("done", 1) == (ended(spool, after).state, ended(spool, after).report.deleted)
+        assert (9, "", True) == (encoder.attempts, worker.trouble, worker.alive)
+    told = [events.failures.get_nowait() for _ in range(8)]
+    assert [(batch, number, error) for number in range(1, 9)] == [
+        (id_, attempt, type(found)) for id_, attempt, found in told
+    ]
+    assert events.failures.empty()
+    assert [batch, after] == [state.batch for state in events.states]
+
+
+def _no_room(text: str) -> SourceError:
+    error = SourceError(text)
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+    return error
+
+
+@pytest.mark.parametrize("error", [SchemaError, MemoryError, Panic, _no_room])
+def test_what_may_pass_or_not_is_tried_five_times(spool: Spool, store: Store, error: Error) -> None:
+    """Then it fails, and the next one is done; the worker goes on."""
+    encoder = Faulty(*_several(error, 5))
+    batch, after = spool.accept([write("1", "one")]), spool.accept([write("2", "two")])
+    with working(spool, store, encoder) as worker:
+        assert ("failed", "done") == (ended(spool, batch).state, ended(spool, after).state)
+        assert (6, True) == (encoder.attempts, worker.alive)
+        assert "odd" in ended(spool, batch).reason
+        assert {"2": "two"} == stored(store)
+
+
+def test_a_fault_of_ours_is_told_with_its_trace(
+    spool: Spool, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At first and in the end; the batch's reason names it."""
+    with working(spool, store, Faulty(*_several(ZeroDivisionError, 5))):
+        state = ended(spool, spool.accept([write("1", "one")]))
+    assert "unexpected: ZeroDivisionError('odd')" == state.reason
+    told = [record for record in caplog.records if record.exc_info]
+    assert 2 == len(told)
+    assert 2 == caplog.text.count("in encode_passages")
+
+
+def test_trouble_is_told_while_it_lasts(spool: Spool, store: Store) -> None:
+    """With the batch being worked on; it waits at the head of the queue."""
+    events, settings = Told(), WorkerSettings(first_wait_s=1e6, longest_wait_s=1e6)
+    batch, after = spool.accept([write("1", "one")]), spool.accept([delete("1")])
+    encoder = Faulty(StoreUnavailableError("the store is away"))
+    with working(spool, store, encoder, settings, events=events) as worker:
+        assert (batch, 1) == events.next_failure()[:2]
+        assert "the store is away" == worker.trouble
+        assert ["working", "queued"] == [known(spool, id_).state for id_ in (batch, after)]
+    assert ["queued", "queued"] == [known(spool, id_).state for id_ in (batch, after)]
+
+
+# ---- the spool's own disk ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", ["sync working", "put_report", "remove"])
+def test_a_disk_that_fails_for_a_while(tmp_path: Path, store: Store, operation: str) -> None:
+    """The worker waits; each batch is done once."""
+    files, events = Failing(tmp_path / "failing"), Told()
+    with Spool(files) as spool:
+        ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
+        files.fails = [operation] * 3
+        with working(spool, store, events=events):
+            assert ["done", "done"] == [ended(spool, id_).state for id_ in ids]
+        assert ids == [state.batch for state in events.states]
+        assert ([], 3) == (files.fails, events.failures.qsize())
+        assert {} == stored(store)
+
+
+def test_a_failure_that_cannot_be_written_down(tmp_path: Path, store: Store) -> None:
+    """It is, later, and the next batch is done."""
+    pytest.importorskip("pyarrow")
+    files = Failing(tmp_path / "failing")
+    with Spool(files) as spool:
+        ids = [spool.accept_file(_unreadable(tmp_path)), spool.accept([])]
+        files.fails = ["put_report", "sync failed", "put_report"]
+        with working(spool, store):
+            assert ["failed", "done"] == [ended(spool, id_).state for id_ in ids]
+
+
+def test_a_batch_whose_file_was_removed_by_hand(tmp_path: Path, spool: Spool, store: Store) -> None:
+    """It fails, which is told; the next one is done."""
+    gone, after = spool.accept([delete("1")]), spool.accept([delete("1")])
+    next((tmp_path / "spool" / "incoming").glob(f"*{gone}*")).unlink()
+    with working(spool, store):
+        assert "done" == ended(spool, after).state
+    assert "No such file" in known(spool, gone).reason
+    assert "working" not in known(spool, gone).reason
+
+
+# ---- what ends the worker ------------------------------------------------------------------
+
+
+def _dies(spool: Spool, store: Store, events: Told | None = None) -> None:
+    """A worker ends by itself, and says so."""
+    worker = Worker(spool, store, CostlessEncoder(), HASTY, events=events)
+    with heard("msmarco_qdrant.service.worker.worker") as told:
+        worker.start()
+        assert told.wait(LONG_S)
+    assert (True, False) == (worker.stop(LONG_S), worker.alive)
+
+
+def test_a_worker_that_dies_says_so(
+    spool: Spool, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the trace in the log; what has ended has, and what waits waits."""
+
+    class Broken(Told):
+        def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:  # noqa: ARG002
+            raise ZeroDivisionError("a bug in what counts")
+
+    first, second = spool.accept([write("1", "one")]), spool.accept([write("2", "two")])
+    _dies(spool, store, Broken())
+    assert ["done", "queued"] == [known(spool, id_).state for id_ in (first, second)]
+    assert "the worker has ended" in caplog.text
+    assert "ZeroDivisionError: a bug in what counts" in caplog.text
+
+
+def test_a_worker_that_dies_loses_nothing(
+    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was in its hands is taken first at the next start, and done."""
+
+    class Broken(Spool):
+        def finish(self, batch: Batch, report: BatchReport) -> BatchState:  # noqa: ARG002
+            raise TypeError("a bug in the spool")
+
+    with Broken.open(tmp_path / "broken") as spool:
+        ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
+        _dies(spool, store)
+    assert "TypeError: a bug in the spool" in caplog.text
+    with Spool.open(tmp_path / "broken") as again, working(again, store):
+        assert ["done", "done"] == [ended(again, id_).state for id_ in ids]
+        assert {} == stored(store)

@@ -1,0 +1,1108 @@
+"""Files and streams: what becomes a passage, what a reject, and where each stood."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msmarco_qdrant.core.records import Passage, Query, Reject
+from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
+from msmarco_qdrant.sources.corpus import (
+    MAX_LINE_BYTES,
+    Corpus,
+    Format,
+    as_rows,
+    read_pids,
+    read_queries,
+)
+from msmarco_qdrant.sources.lines import open_maybe_gzip, peek_content, peekable, read_lines
+
+BOM = b"\xef\xbb\xbf"
+
+
+def put(path: Path, content: bytes) -> Path:
+    """Write a file and return its path."""
+    path.write_bytes(content)
+    return path
+
+
+def read(path: Path, form: Format = "auto", **options: int) -> list[Passage | Reject]:
+    """Every row of a file."""
+    return list(Corpus(path, format=form, **options))
+
+
+def json_line(**fields: Any) -> bytes:
+    """A JSON object on a line of its own, without the line's end."""
+    return json.dumps(fields).encode()
+
+
+def passages_of(rows: Sequence[Passage | Reject]) -> list[Passage]:
+    """The passages among some rows."""
+    return [row for row in rows if isinstance(row, Passage)]
+
+
+def rejects_of(rows: Sequence[Passage | Reject]) -> list[Reject]:
+    """The rejects among some rows."""
+    return [row for row in rows if isinstance(row, Reject)]
+
+
+def put_parquet(path: Path, **columns: Any) -> Path:
+    """Write a Parquet file of these columns."""
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+# ---- TSV -----------------------------------------------------------------------------------
+
+
+def test_tsv_gives_pid_and_text(tmp_path: Path) -> None:
+    """A line of MS MARCO's collection is a pid, a tab and the text."""
+    path = put(tmp_path / "collection.tsv", b"0\tThe Manhattan Project\n7\tLondon is big\n")
+
+    assert [Passage("0", "The Manhattan Project"), Passage("7", "London is big")] == read(path)
+
+
+def test_rows_know_where_they_stood(tmp_path: Path) -> None:
+    """A passage carries its file and its line, which equality leaves out."""
+    path = put(tmp_path / "collection.tsv", b"0\tone\n\n1\ttwo\n")
+
+    found = [(row.source, row.line) for row in read(path)]
+
+    assert [(str(path), 1), (str(path), 3)] == found
+
+
+def test_tsv_text_may_hold_tabs(tmp_path: Path) -> None:
+    """Only the first tab ends the pid."""
+    path = put(tmp_path / "x.tsv", b"1\ta\tb\t\n")
+
+    assert [Passage("1", "a\tb\t")] == read(path)
+
+
+def test_pid_of_tsv_is_kept_as_written(tmp_path: Path) -> None:
+    """Leading zeros, signs and spaces belong to the pid."""
+    path = put(tmp_path / "x.tsv", b"007\ta\n-7\tb\n 7\tc\n")
+
+    assert ["007", "-7", " 7"] == [row.pid for row in passages_of(read(path))]
+
+
+# ---- line ends -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"1\tone\n2\ttwo\n", ["one", "two"]),
+        (b"1\tone\n2\ttwo", ["one", "two"]),
+        (b"1\tone\r\n2\ttwo\r\n", ["one", "two"]),
+        (b"1\tone\r\r\n2\ttwo\n", ["one\r", "two"]),
+        (b"1\tone\n2\ttwo\r", ["one", "two\r"]),
+        (BOM + b"1\tone\n2\ttwo\n", ["one", "two"]),
+        (b"1\tone\n2\t" + BOM + b"two\n", ["one", "\ufefftwo"]),
+        (b"\n\r\n1\tone\n\n\n2\ttwo\n\r\n", ["one", "two"]),
+    ],
+    ids=[
+        "newline",
+        "no last newline",
+        "carriage return and newline",
+        "one of two carriage returns",
+        "carriage return without newline",
+        "byte order mark",
+        "byte order mark further on",
+        "empty lines",
+    ],
+)
+def test_lines_end_at_newline(tmp_path: Path, content: bytes, texts: list[str]) -> None:
+    """One carriage return before it and a leading byte order mark are dropped, nothing else."""
+    rows = read(put(tmp_path / "x.tsv", content))
+
+    assert texts == [row.text for row in passages_of(rows)]
+    assert [] == rejects_of(rows)
+
+
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x1d", "\x85", "\u2028", "\r"])
+@pytest.mark.parametrize("form", ["tsv", "jsonl"])
+def test_other_line_separators_do_not_end_a_line(
+    tmp_path: Path, separator: str, form: Format
+) -> None:
+    """Real MS MARCO text holds form feeds, U+2028 and lone carriage returns."""
+    text = f"before{separator}after"
+    # written by hand: JSON itself forbids control characters below U+0020 unless escaped
+    escaped = text if separator >= "\x20" else json.dumps(text)[1:-1]
+    line = f"1\t{text}" if form == "tsv" else f'{{"pid": "1", "text": "{escaped}"}}'
+    path = put(tmp_path / "x", line.encode() + b"\n")
+
+    assert [Passage("1", text)] == read(path, form)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\n", BOM, BOM + b"\r\n"])
+def test_empty_file_has_no_rows(tmp_path: Path, content: bytes) -> None:
+    """A file of nothing but line ends is no error."""
+    assert [] == read(put(tmp_path / "x.tsv", content))
+
+
+def test_lines_longer_than_a_chunk_are_whole(tmp_path: Path) -> None:
+    """A line that comes in several reads is one line."""
+    text = "ab " * 250_000 + "end"
+    path = put(tmp_path / "x.tsv", f"1\t{text}\n2\tnext\n".encode())
+
+    assert [Passage("1", text), Passage("2", "next")] == read(path)
+
+
+# ---- JSON lines ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "pid", "meta"),
+    [
+        ({"pid": "a"}, "a", {}),
+        ({"_id": "a"}, "a", {}),
+        ({"id": "a"}, "a", {}),
+        ({"id": "c", "_id": "b", "pid": "a"}, "a", {"id": "c", "_id": "b"}),
+        ({"id": "c", "_id": "b"}, "b", {"id": "c"}),
+        ({"pid": None, "id": "c"}, "c", {"pid": None}),
+        ({"pid": 7}, "7", {}),
+        ({"pid": -7}, "-7", {}),
+        ({"pid": 2**70}, str(2**70), {}),
+        ({"pid": "007"}, "007", {}),
+    ],
+)
+def test_pid_field_of_json(
+    tmp_path: Path, fields: dict[str, Any], pid: str, meta: dict[str, Any]
+) -> None:
+    """The first of pid, _id and id names the passage; the others are the user's."""
+    path = put(tmp_path / "x.jsonl", json_line(**fields, text="t"))
+
+    assert [Passage(pid, "t", meta)] == read(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"title": "London", "text": "is big"}, "London is big"),
+        ({"title": "", "text": " is big"}, " is big"),
+        ({"title": None, "text": "is big"}, "is big"),
+        ({"title": "London", "text": ""}, "London"),
+        ({"title": " ", "text": "is big"}, "is big"),
+        ({"text": "is big"}, "is big"),
+    ],
+)
+def test_title_is_joined_as_beir_does(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
+    """Title, a space, the text, stripped; without a title the text as it is."""
+    path = put(tmp_path / "corpus.jsonl", json_line(_id="1", **fields))
+
+    assert [Passage("1", text)] == read(path)
+
+
+def test_other_fields_become_meta(tmp_path: Path) -> None:
+    """Fields beside and inside an object 'meta' are one."""
+    path = put(
+        tmp_path / "x.jsonl",
+        json_line(pid="1", text="t", lang="en", tags=["a", {"b": None}], meta={"year": 2024}),
+    )
+
+    expected = {"lang": "en", "tags": ["a", {"b": None}], "year": 2024}
+
+    assert [Passage("1", "t", expected)] == read(path)
+
+
+def test_null_meta_is_no_meta(tmp_path: Path) -> None:
+    """A 'meta' of null is as good as none."""
+    path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", meta=None))
+
+    assert [Passage("1", "t", {})] == read(path)
+
+
+def test_extreme_numbers_in_meta_are_kept(tmp_path: Path) -> None:
+    """Everything that 64 bits with a sign hold goes in."""
+    meta = {"low": -(2**63), "high": 2**63 - 1, "small": 5e-324, "large": 1.7e308}
+    path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", **meta))
+
+    assert [Passage("1", "t", meta)] == read(path)
+
+
+def test_nesting_that_the_engine_can_load_is_kept(tmp_path: Path) -> None:
+    """Twenty-four levels are accepted."""
+    nested: object = "core"
+    for _ in range(23):
+        nested = {"a": nested}
+    path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", x=nested))
+
+    assert [Passage("1", "t", {"x": nested})] == read(path)
+
+
+# ---- bad rows ------------------------------------------------------------------------------
+
+BAD_TSV = {
+    "not utf-8": (b"2\tcaf\xe9", "not UTF-8: byte 0xe9 at offset 5"),
+    "half a character": (b"2\tcaf\xc3", "not UTF-8: byte 0xc3 at offset 5"),
+    "utf-8 of a surrogate": (b"2\t\xed\xa0\x80", "not UTF-8"),
+    "no tab": (b"2 text", "no tab"),
+    "no pid": (b"\ttext", "no pid"),
+    "empty text": (b"2\t", "the text is empty"),
+    "blank text": (b"2\t \xc2\xa0\xe2\x80\xa8 ", "the text is empty"),
+    "nul in text": (b"2\ta\x00b", "the text holds a NUL byte"),
+    "nul in pid": (b"2\x00\tab", "the pid holds a NUL byte"),
+}
+
+BAD_JSON = {
+    "not utf-8": (b'{"pid": "2", "text": "caf\xe9"}', "not UTF-8: byte 0xe9"),
+    "broken": (b'{"pid": "2", "text": "t"', "broken JSON: "),
+    "two objects": (b'{"pid": "2", "text": "t"}{}', "broken JSON: Extra data"),
+    "raw nul": (b'{"pid": "2", "text": "a\x00b"}', "broken JSON: "),
+    "raw tab": (b'{"pid": "2", "text": "a\tb"}', "broken JSON: "),
+    "too deep to parse": (b'{"pid": "2", "text": "t", "x": ' + b"[" * 200_000, "nested too deeply"),
+    "too deep to store": (
+        b'{"pid": "2", "text": "t", "x": ' + b"[" * 25 + b"]" * 25 + b"}",
+        "nested too deeply: 24 levels",
+    ),
+    "endless integer": (b'{"pid": "2", "text": "t", "n": ' + b"1" * 5000 + b"}", "broken JSON"),
+    "array": (b'["2", "t"]', "a JSON object was expected, found an array"),
+    "string": (b'"2"', "a JSON object was expected, found a string"),
+    "null": (b"null", "a JSON object was expected, found null"),
+    "no pid": (b'{"text": "t"}', "no pid: expected a field"),
+    "pid null": (b'{"pid": null, "text": "t"}', "no pid: expected a field"),
+    "pid empty": (b'{"pid": "", "text": "t"}', "no pid: it is empty"),
+    "pid float": (b'{"pid": 2.0, "text": "t"}', "the pid is a float"),
+    "pid huge float": (b'{"pid": 1e999, "text": "t"}', "the pid is a float"),
+    "pid bool": (b'{"pid": true, "text": "t"}', "the pid is a boolean"),
+    "pid list": (b'{"pid": ["2"], "text": "t"}', "the pid is an array"),
+    "pid object": (b'{"pid": {}, "text": "t"}', "the pid is an object"),
+    "pid wrong though id is right": (b'{"pid": 2.5, "id": "2", "text": "t"}', "a float"),
+    "pid with nul": (b'{"pid": "2\\u0000", "text": "t"}', "the pid holds a NUL byte"),
+    "pid with surrogate": (b'{"pid": "\\udc80", "text": "t"}', "the pid holds a lone surrogate"),
+    "no text": (b'{"pid": "2"}', "no text: expected a field 'text'"),
+    "text empty": (b'{"pid": "2", "text": ""}', "the text is empty"),
+    "text blank": (b'{"pid": "2", "text": " \\n\\u2028"}', "the text is empty"),
+    "title and text blank": (b'{"pid": "2", "title": " ", "text": " "}', "the text is empty"),
+    "text null": (b'{"pid": "2", "text": null}', "'text' is null"),
+    "text number": (b'{"pid": "2", "text": 3}', "'text' is an integer"),
+    "text list": (b'{"pid": "2", "text": ["t"]}', "'text' is an array"),
+    "title number": (b'{"pid": "2", "title": 0, "text": "t"}', "'title' is an integer"),
+    "text with nul": (b'{"pid": "2", "text": "a\\u0000b"}', "the text holds a NUL byte"),
+    "title with nul": (b'{"pid": "2", "title": "\\u0000", "text": "t"}', "holds a NUL byte"),
+    "text with surrogate": (b'{"pid": "2", "text": "\\ud800"}', "lone surrogate, U+D800"),
+    "nan": (b'{"pid": "2", "text": "t", "n": NaN}', "a non-finite number: NaN"),
+    "infinity": (b'{"pid": "2", "text": "t", "n": -Infinity}', "non-finite number: -Infinity"),
+    "overflow": (b'{"pid": "2", "text": "t", "n": [1e999]}', "'n'[0]: a non-finite number: inf"),
+    "integer too big": (b'{"pid": "2", "text": "t", "n": 9223372036854775808}', "64 bits"),
+    "integer too small": (b'{"pid": "2", "text": "t", "n": -9223372036854775809}', "64 bits"),
+    "meta no object": (b'{"pid": "2", "text": "t", "meta": []}', "'meta' is an array"),
+    "meta twice": (
+        b'{"pid": "2", "text": "t", "a": 1, "meta": {"a": 1}}',
+        "field 'a' stands both inside and beside 'meta'",
+    ),
+    "meta with nul": (b'{"pid": "2", "text": "t", "a": {"b": "\\u0000"}}', "'a'.b holds a NUL"),
+    "field name with nul": (b'{"pid": "2", "text": "t", "\\u0000": 1}', "a field name in the row"),
+    "field name with surrogate": (
+        b'{"pid": "2", "text": "t", "a": {"\\ud800": 1}}',
+        "a field name in field 'a' holds a lone surrogate",
+    ),
+    "surrogate twice": (
+        b'{"pid": "2", "text": "t", "\\ud800": 1, "meta": {"\\ud800": 1}}',
+        "field '\\ud800' stands both inside and beside 'meta'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD_TSV.values(), ids=BAD_TSV)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_bad_tsv_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str, end: bytes) -> None:
+    """It tells its file, line, reason and row; the lines around it go in."""
+    path = put(tmp_path / "x.tsv", b"1\tone" + end + bad + end + b"3\tthree" + end)
+
+    before, reject, after = read(path)
+
+    assert [Passage("1", "one"), Passage("3", "three")] == [before, after]
+    assert isinstance(reject, Reject)
+    assert (str(path), 2, bad, len(bad)) == (
+        reject.source,
+        reject.line,
+        reject.raw,
+        reject.raw_bytes,
+    )
+    assert reason in reject.reason
+
+
+@pytest.mark.parametrize(("bad", "reason"), BAD_JSON.values(), ids=BAD_JSON)
+def test_bad_json_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str) -> None:
+    """It tells its file, line, reason and row; the lines around it go in."""
+    good = json_line(pid="1", text="one"), json_line(pid="3", text="three")
+    path = put(tmp_path / "x.jsonl", b"\n".join([good[0], bad, good[1], b""]))
+
+    before, reject, after = read(path)
+
+    assert [Passage("1", "one"), Passage("3", "three")] == [before, after]
+    assert isinstance(reject, Reject)
+    assert (str(path), 2, bad[:4096], len(bad)) == (
+        reject.source,
+        reject.line,
+        reject.raw,
+        reject.raw_bytes,
+    )
+    assert reason in reject.reason
+    assert reject.reason == reject.reason.encode("utf-8").decode("utf-8")
+
+
+@pytest.mark.parametrize("length", [5001, 9000, 600_000])
+def test_line_over_the_limit_is_one_reject(tmp_path: Path, length: int) -> None:
+    """Its first 4 KiB are kept and its whole length told, however many chunks it came in."""
+    long = b"2\t" + b"x" * (length - 2)
+    path = put(tmp_path / "x.tsv", b"1\tone\n" + long + b"\n3\tthree\n")
+
+    rows = read(path, max_line_bytes=5000)
+
+    assert [Passage("1", "one"), Passage("3", "three")] == passages_of(rows)
+    reason = f"the line has {length:,} bytes; 5,000 are accepted"
+    assert [Reject(str(path), 2, reason, long[:4096], length)] == rejects_of(rows)
+
+
+def test_limit_is_a_mebibyte_unless_told_otherwise(tmp_path: Path) -> None:
+    """A line of 1 MiB goes in, one byte more does not; the line's end does not count."""
+    fits = b"1\t" + b"x" * (MAX_LINE_BYTES - 2)
+    path = put(tmp_path / "x.tsv", BOM + fits + b"\r\n" + fits + b"x\r\n3\tthree\n")
+
+    rows = read(path)
+
+    assert 1 << 20 == MAX_LINE_BYTES
+    assert ["1", "3"] == [row.pid for row in passages_of(rows)]
+    assert [(2, 4096, MAX_LINE_BYTES + 1)] == [
+        (row.line, len(row.raw), row.raw_bytes) for row in rejects_of(rows)
+    ]
+
+
+def test_long_bad_row_is_cut(tmp_path: Path) -> None:
+    """Of a row within the limit, too, 4 KiB are kept."""
+    bad = b"x" * 10_000
+    path = put(tmp_path / "x.tsv", bad)
+
+    assert [(bad[:4096], 10_000)] == [(r.raw, r.raw_bytes) for r in rejects_of(read(path))]
+
+
+# ---- gzip ----------------------------------------------------------------------------------
+
+
+def collection(count: int = 300) -> bytes:
+    """TSV lines that do not compress to nothing."""
+    return b"".join(b"%d\t%x is text %d\n" % (n, zlib.crc32(b"%d" % n), n) for n in range(count))
+
+
+@pytest.mark.parametrize("name", ["x.tsv.gz", "x.tsv", "x.gz", "x"])
+def test_gzip_is_known_by_its_content(tmp_path: Path, name: str) -> None:
+    """Whatever the name says."""
+    path = put(tmp_path / name, gzip.compress(b"1\tone\n2\ttwo\n"))
+
+    assert [Passage("1", "one"), Passage("2", "two")] == read(path)
+
+
+def test_plain_text_may_be_called_gz(tmp_path: Path) -> None:
+    """A download that was decompressed on the way is no error."""
+    path = put(tmp_path / "x.jsonl.gz", json_line(pid="1", text="one"))
+
+    assert [Passage("1", "one")] == read(path)
+
+
+def test_gzip_of_several_members_is_one_stream(tmp_path: Path) -> None:
+    """Files that were appended to each other; a line may cross the seam."""
+    parts = gzip.compress(b"1\tone\n2\tt") + gzip.compress(b"wo\n3\tthree\n")
+
+    rows = read(put(tmp_path / "x.tsv.gz", parts))
+
+    assert [Passage("1", "one"), Passage("2", "two"), Passage("3", "three")] == rows
+
+
+def test_truncated_gzip_gives_every_complete_line(tmp_path: Path) -> None:
+    """Wherever it is cut, what zlib can recover goes in, and the break is exactly one reject."""
+    whole = gzip.compress(collection(), mtime=0)
+    size = len(whole)
+    for cut in [*range(2, size, 97), *range(size - 20, size)]:
+        path = put(tmp_path / "x.tsv.gz", whole[:cut])
+        recovered = zlib.decompressobj(wbits=31).decompress(whole[:cut])
+        *complete, begun = recovered.split(b"\n")
+
+        rows = read(path)
+
+        expected = [tuple(line.decode().split("\t")) for line in complete]
+        assert expected == [(row.pid, row.text) for row in passages_of(rows)], cut
+        reason = "the gzip stream ends early: the file was cut off"
+        reject = Reject(str(path), len(complete) + 1, reason, begun, len(begun))
+        assert [reject] == rejects_of(rows), cut
+
+
+def test_gzip_of_a_wrong_checksum_is_told(tmp_path: Path) -> None:
+    """All lines go in; that they may be wrong is one reject."""
+    whole = bytearray(gzip.compress(collection(), mtime=0))
+    whole[-8] ^= 0xFF
+
+    *rows, last = read(put(tmp_path / "x.tsv.gz", bytes(whole)))
+
+    assert 300 == len(passages_of(rows))
+    assert isinstance(last, Reject)
+    assert (301, b"", 0) == (last.line, last.raw, last.raw_bytes)
+    assert "the gzip stream is damaged: CRC check failed" in last.reason
+
+
+def test_damage_inside_gzip_is_told(tmp_path: Path) -> None:
+    """An impossible block ends the file with one reject."""
+    compressor = zlib.compressobj(wbits=31)
+    start = compressor.compress(collection()) + compressor.flush(zlib.Z_FULL_FLUSH)
+
+    rows = read(put(tmp_path / "x.tsv.gz", start + b"\xff" * 100))
+
+    assert ["the gzip stream is damaged"] == [r.reason[:26] for r in rejects_of(rows)]
+    assert isinstance(rows[-1], Reject)
+
+
+def test_garbage_behind_gzip_is_told(tmp_path: Path) -> None:
+    """Every line before it goes in."""
+    path = put(tmp_path / "x.tsv.gz", gzip.compress(b"1\tone\n") + b"garbage")
+
+    passage, reject = read(path)
+
+    assert Passage("1", "one") == passage
+    assert isinstance(reject, Reject)
+    assert "the gzip stream is damaged" in reject.reason
+
+
+# ---- formats -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.JSONL", "x.ndjson", "x.jsonl.gz"])
+def test_format_goes_by_the_name(tmp_path: Path, name: str) -> None:
+    """A known ending decides, even against the content."""
+    path = put(tmp_path / name, b"1\tone\n")
+
+    assert [True] == ["broken JSON" in row.reason for row in rejects_of(read(path))]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json_line(pid="1", text="one"),
+        b"\n \n" + json_line(pid="1", text="one"),
+        BOM + json_line(pid="1", text="one"),
+        gzip.compress(json_line(pid="1", text="one")),
+    ],
+    ids=["plain", "after space", "after a byte order mark", "in gzip"],
+)
+def test_format_goes_by_the_content(tmp_path: Path, content: bytes) -> None:
+    """Without a known ending a brace means JSON lines."""
+    path = put(tmp_path / "passages.txt", content)
+
+    assert [Passage("1", "one")] == passages_of(read(path))
+
+
+def test_format_can_be_told(tmp_path: Path) -> None:
+    """What is told wins over name and content."""
+    path = put(tmp_path / "x.jsonl", b'{"a"\tone\n')
+
+    assert [Passage('{"a"', "one")] == read(path, "tsv")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_json_array_is_refused_at_once(tmp_path: Path, compress: bool) -> None:
+    """It would have to be held in memory; the message says how to make lines of it."""
+    content = b'\n[{"pid": "1", "text": "one"}]'
+    path = put(tmp_path / "x.json", gzip.compress(content) if compress else content)
+
+    with pytest.raises(SourceError, match=r"is a JSON array; expected one object a line .*jq"):
+        Corpus(path)
+
+
+def test_unknown_format_is_refused(tmp_path: Path) -> None:
+    """The message lists those there are."""
+    path = put(tmp_path / "x.csv", b"")
+
+    with pytest.raises(UsageError, match="'csv' is unknown: expected one of auto, tsv, jsonl"):
+        Corpus(path, format="csv")  # type: ignore[arg-type]
+
+
+# ---- sources -------------------------------------------------------------------------------
+
+
+def test_several_files_come_one_after_the_other(tmp_path: Path) -> None:
+    """Each in its own format; lines are counted in each anew."""
+    corpus = Corpus(
+        [
+            put(tmp_path / "a.tsv", b"1\tone\n2\ttwo"),
+            put(tmp_path / "b.jsonl", json_line(pid=3, text="three")),
+            put(tmp_path / "c.tsv.gz", gzip.compress(b"no tab\n4\tfour\n")),
+        ]
+    )
+
+    rows = list(corpus)
+
+    assert [("a.tsv", 1), ("a.tsv", 2), ("b.jsonl", 1), ("c.tsv.gz", 1), ("c.tsv.gz", 2)] == [
+        (Path(row.source).name, row.line) for row in rows
+    ]
+    assert ["1", "2", "3", "4"] == [row.pid for row in passages_of(rows)]
+
+
+def test_corpus_can_be_read_again(tmp_path: Path) -> None:
+    """Each iteration begins at the beginning."""
+    corpus = Corpus(put(tmp_path / "a.tsv", b"1\tone\n2\ttwo\n"))
+
+    assert list(corpus) == list(corpus)
+
+
+def test_position_ends_at_the_size(tmp_path: Path) -> None:
+    """Progress counts bytes of the files as they lie there, over all of them."""
+    paths = [
+        put(tmp_path / "a.tsv", collection()),
+        put(tmp_path / "b.tsv.gz", gzip.compress(collection())),
+        put_parquet(tmp_path / "c.parquet", pid=["1"], text=["one"]),
+    ]
+    corpus = Corpus(paths)
+    positions = [corpus.position for _ in corpus]
+
+    assert sum(path.stat().st_size for path in paths) == corpus.size == corpus.position
+    assert sorted(positions) == positions
+
+
+def test_missing_file_is_refused_at_once(tmp_path: Path) -> None:
+    """Before any other file is read."""
+    good = put(tmp_path / "a.tsv", b"1\tone\n")
+
+    with pytest.raises(SourceError, match=r"no such file: .*nowhere\.tsv \(seen from "):
+        Corpus([good, tmp_path / "nowhere.tsv"])
+
+
+def test_directory_is_refused(tmp_path: Path) -> None:
+    """The message says what to name instead."""
+    with pytest.raises(SourceError, match="is a directory: name the files in it"):
+        Corpus(tmp_path)
+
+
+def test_no_source_is_refused() -> None:
+    """An empty list is a mistake."""
+    with pytest.raises(UsageError, match="no source was given"):
+        Corpus([])
+
+
+def test_named_pipe_is_read(tmp_path: Path) -> None:
+    """Looking at it beforehand would end its writer."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    corpus = Corpus(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"1\tone\n2\ttwo\n",))
+    writer.start()
+
+    rows = list(corpus)
+    writer.join()
+
+    assert [Passage("1", "one"), Passage("2", "two")] == rows
+    assert corpus.size is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"1\tone\n2\ttwo",
+        json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two"),
+        gzip.compress(b"1\tone\n2\ttwo\n"),
+    ],
+    ids=["tsv", "jsonl", "gzip"],
+)
+def test_standard_input_is_read(content: bytes) -> None:
+    """A dash names it; its format goes by its content."""
+    program = (
+        "from msmarco_qdrant.sources.corpus import Corpus\n"
+        "corpus = Corpus('-')\n"
+        "print([(row.source, row.line, row.pid, row.text) for row in corpus], corpus.size)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=content, capture_output=True, check=True
+    )
+
+    assert "[('-', 1, '1', 'one'), ('-', 2, '2', 'two')] None" == done.stdout.decode().strip()
+
+
+class _Trickle(io.RawIOBase):
+    """A pipe whose writer sends a byte at a time, as pigz sends a header alone."""
+
+    def __init__(self, content: bytes) -> None:
+        self._rest = content
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        piece, self._rest = self._rest[:1], self._rest[1:]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_slow_pipe_is_recognised(compress: bool) -> None:
+    """Gzip and format are known by the content however little of it comes first."""
+    content = b"\n" + json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two")
+    pipe = io.BufferedReader(_Trickle(gzip.compress(content) if compress else content))
+    stream = peekable(pipe)
+
+    assert peek_content(stream).startswith(b'\n{"pid"')
+    lines = [line.data for line in read_lines(open_maybe_gzip(stream), 1000)]
+    assert content.split(b"\n") == lines
+
+
+def test_parquet_from_standard_input_is_refused() -> None:
+    """It cannot be read from the front to the back, whether it was said or is found to be."""
+    with pytest.raises(UsageError, match="name the file"):
+        Corpus("-", format="parquet")
+    program = "from msmarco_qdrant.sources.corpus import Corpus; list(Corpus('-'))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], input=b"PAR1....", capture_output=True, check=False
+    )
+    assert b"SourceError: Parquet cannot be read from standard input" in run.stderr
+
+
+def test_standard_input_cannot_be_named_twice() -> None:
+    """The second time there would be nothing left."""
+    with pytest.raises(UsageError, match="twice"):
+        Corpus(["-", "-"])
+
+
+def test_as_rows_opens_paths_only(tmp_path: Path) -> None:
+    """A path becomes a corpus, an iterable stays what it is."""
+    path = put(tmp_path / "a.tsv", b"1\tone\n")
+    passages = [Passage("1", "one")]
+
+    assert passages == list(as_rows(path)) == list(as_rows(str(path)))
+    assert as_rows(passages) is passages
+    with_other_pids = put(tmp_path / "b.tsv", b"2\ttwo\n")
+    assert [*passages, Passage("2", "two")] == list(as_rows((str(path), str(with_other_pids))))
+    for nothing in (5, None, passages[0]):
+        with pytest.raises(UsageError, match="no source"):
+            as_rows(nothing)  # type: ignore[arg-type]
+
+
+# ---- Parquet -------------------------------------------------------------------------------
+
+
+def test_parquet_columns_are_fields(tmp_path: Path) -> None:
+    """Dates become ISO 8601, nulls are left out, a struct 'meta' is merged, titles are joined."""
+    noon = dt.datetime(2024, 5, 6, 12, 30, tzinfo=dt.UTC)
+    path = put_parquet(
+        tmp_path / "x.parquet",
+        pid=pa.array([1, 2], pa.int64()),
+        title=["London", None],
+        text=["is big", "two"],
+        day=[dt.date(2024, 5, 6), None],
+        at=[noon, None],
+        tags=[["a", "b"], None],
+        meta=[{"lang": "en", "seen": dt.date(2020, 1, 2)}, None],
+    )
+
+    first = {
+        "day": "2024-05-06",
+        "at": "2024-05-06T12:30:00+00:00",
+        "tags": ["a", "b"],
+        "lang": "en",
+        "seen": "2020-01-02",
+    }
+
+    assert [Passage("1", "London is big", first), Passage("2", "two", {})] == read(path)
+
+
+def test_parquet_meta_may_be_json_text(tmp_path: Path) -> None:
+    """As an export writes it: types may differ between rows; null and {} are no meta."""
+    texts = ['{"year": 2024, "deep": {"a": [1, 2.0, null]}}', '{"year": "2024"}', "{}", None]
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        path = put_parquet(
+            tmp_path / "x.parquet",
+            pid=["1", "2", "3", "4"],
+            text=["t"] * 4,
+            meta=pa.array(texts).cast(kind),
+            lang=["en", None, None, None],
+        )
+
+        first = {"lang": "en", "year": 2024, "deep": {"a": [1, 2.0, None]}}
+        assert [
+            Passage("1", "t", first),
+            Passage("2", "t", {"year": "2024"}),
+            Passage("3", "t", {}),
+            Passage("4", "t", {}),
+        ] == read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "broken JSON: Expecting value at column 1"),
+        ("english", "broken JSON: Expecting value at column 1"),
+        ('{"a": ', "broken JSON: "),
+        ('["a"]', "a JSON object was expected, found an array"),
+        ('"a"', "a JSON object was expected, found a string"),
+        ("null", "a JSON object was expected, found null"),
+        ('{"a": NaN}', "a non-finite number: NaN"),
+        ("[" * 100_000, "broken JSON: nested too deeply"),
+    ],
+    ids=["empty", "word", "cut off", "array", "string", "null", "nan", "too deep"],
+)
+def test_parquet_meta_that_is_no_json_object_is_one_reject(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    """The reason says where it stands and what was expected; the rows around it go in."""
+    path = put_parquet(
+        tmp_path / "x.parquet",
+        pid=["1", "2", "3"],
+        text=["one", "two", "three"],
+        meta=["{}", text, '{"a": 1}'],
+    )
+
+    rows = read(path)
+
+    assert [Passage("1", "one"), Passage("3", "three", {"a": 1})] == passages_of(rows)
+    (reject,) = rejects_of(rows)
+    assert 2 == reject.line
+    assert reject.reason.startswith(f"'meta' is a string, expected a JSON object in it: {reason}")
+
+
+def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
+    """A field that stands beside it, too, or one that Qdrant cannot keep."""
+    path = put_parquet(
+        tmp_path / "x.parquet",
+        pid=["1", "2"],
+        text=["one", "two"],
+        lang=["en", None],
+        meta=['{"lang": "de"}', '{"n": 9223372036854775808}'],
+    )
+
+    assert [
+        "field 'lang' stands both inside and beside 'meta'",
+        "field 'n': 9223372036854775808 does not fit 64 bits with a sign; write it as a string",
+    ] == [row.reason for row in rejects_of(read(path))]
+
+
+def test_parquet_is_known_by_its_content(tmp_path: Path) -> None:
+    """Its first four bytes say what it is."""
+    path = put_parquet(tmp_path / "x", _id=["a"], text=["one"])
+
+    assert [Passage("a", "one")] == read(path)
+
+
+def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
+    """It tells its row's number and its fields; the rows around it go in."""
+    path = put_parquet(
+        tmp_path / "x.parquet",
+        pid=["1", None, "3", "4", "5"],
+        text=["one", "two", None, " ", "five"],
+        score=[0.5, 0.5, 0.5, 0.5, float("nan")],
+    )
+
+    rows = read(path)
+
+    assert [Passage("1", "one", {"score": 0.5})] == passages_of(rows)
+    assert [
+        (2, "no pid: expected a field 'pid', '_id' or 'id'"),
+        (3, "no text: expected a field 'text'"),
+        (4, "the text is empty"),
+        (5, "field 'score': a non-finite number: nan"),
+    ] == [(row.line, row.reason) for row in rejects_of(rows)]
+    raw = {"pid": None, "text": "two", "score": 0.5}
+    assert raw == json.loads(rejects_of(rows)[0].raw)
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([1.5, 2.5]), "the pid is a float"),
+        (pa.array([True, False]), "the pid is a boolean"),
+        (pa.array([b"1", b"2"]), "the pid is a bytes"),
+    ],
+    ids=["float", "bool", "bytes"],
+)
+def test_parquet_pid_of_a_wrong_type_is_rejected(tmp_path: Path, column: Any, reason: str) -> None:
+    """Only strings and integers name passages."""
+    rows = read(put_parquet(tmp_path / "x.parquet", pid=column, text=["one", "two"]))
+
+    assert [True, True] == [reason in row.reason for row in rejects_of(rows)]
+
+
+def test_parquet_text_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
+    """Parquet does not check its strings; the rows around go in."""
+    buffers = pa.array([b"one", b"caf\xe9", b"three"]).buffers()
+    text = pa.Array.from_buffers(pa.string(), 3, buffers)
+    path = put_parquet(tmp_path / "x.parquet", pid=["1", "2", "3"], text=text)
+
+    rows = read(path)
+
+    assert [Passage("1", "one"), Passage("3", "three")] == passages_of(rows)
+    reason = "not UTF-8: byte 0xe9 at offset 3"
+    assert [Reject(str(path), 2, reason, b"caf\xe9", 4)] == rejects_of(rows)
+
+
+def test_parquet_value_that_python_cannot_hold_is_rejected(tmp_path: Path) -> None:
+    """A day after the year 9999 costs its own row only."""
+    day = pa.array([0, 2**31 - 1], pa.date32())
+    path = put_parquet(tmp_path / "x.parquet", pid=["1", "2"], text=["one", "two"], day=day)
+
+    rows = read(path)
+
+    assert [Passage("1", "one", {"day": "1970-01-01"})] == passages_of(rows)
+    assert [(2, True)] == [
+        (row.line, row.reason.startswith("a value cannot be read")) for row in rejects_of(rows)
+    ]
+
+
+def test_parquet_of_many_rows_is_numbered_throughout(tmp_path: Path) -> None:
+    """Row numbers go on from one batch to the next."""
+    count = 10_000
+    path = put_parquet(
+        tmp_path / "x.parquet",
+        pid=pa.array(range(count), pa.int64()),
+        text=["text"] * count,
+    )
+
+    assert list(range(1, count + 1)) == [row.line for row in read(path)]
+
+
+@pytest.mark.parametrize("content", [b"PAR1 and no more", b"1\tone\n", b""])
+def test_damaged_parquet_is_refused_at_once(tmp_path: Path, content: bytes) -> None:
+    """Its index stands at the end: without it no row can be read."""
+    path = put(tmp_path / "x.parquet", content)
+
+    with pytest.raises(SourceError, match=r"x\.parquet cannot be read as Parquet"):
+        Corpus(path)
+
+
+def test_parquet_without_its_extra_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says what to install."""
+    path = put_parquet(tmp_path / "x.parquet", pid=["1"], text=["one"])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # the import system's own "not installed"
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[parquet\]'"):
+        Corpus(path)
+
+
+# ---- pids ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "pids"),
+    [
+        (b"1\n007\nb6c0\n", ["1", "007", "b6c0"]),
+        (b"1\r\n2\r\n", ["1", "2"]),
+        (b"\n\r\n1\n\n2", ["1", "2"]),
+        (BOM + "Mäuse 1\n 2 \n".encode(), ["Mäuse 1", " 2 "]),
+        (gzip.compress(b"1\n2\n", mtime=0), ["1", "2"]),
+        (b"", []),
+    ],
+    ids=["plain", "carriage returns", "empty lines", "byte order mark", "gzip", "empty"],
+)
+def test_pids_are_read_line_by_line(tmp_path: Path, content: bytes, pids: list[str]) -> None:
+    """Each line is one as it stands, spaces included."""
+    assert pids == list(read_pids(put(tmp_path / "pids.txt", content)))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"2\ttext", "it holds a tab; give one pid a line"),
+        (b"caf\xe9", "not UTF-8: byte 0xe9 at offset 3"),
+        (b"x" * (MAX_LINE_BYTES + 1), "1,048,577 bytes"),
+    ],
+    ids=["tab", "not utf-8", "too long"],
+)
+def test_a_line_that_is_no_pid_is_an_error(tmp_path: Path, line: bytes, reason: str) -> None:
+    """With its place; what stands before it was yielded already."""
+    path = put(tmp_path / "pids.txt", b"1\n" + line + b"\n3\n")
+    pids = read_pids(path)
+
+    assert "1" == next(pids)
+    with pytest.raises(SourceError, match=rf"pids\.txt:2: no pid stands there: .*{reason}"):
+        next(pids)
+
+
+def test_pids_of_a_file_that_is_not_there_are_an_error(tmp_path: Path) -> None:
+    """As for every other source."""
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(SourceError, match=r"no such file|is a directory"):
+            list(read_pids(path))
+
+
+# ---- queries -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("queries.tsv", b"1\thow big is london\n\n2\twhy is the sky blue"),
+        (
+            "queries.jsonl",
+            b"""{"_id": "1", "text": "how big is london", "metadata": {}}
+                 {"_id": "2", "text": "why is the sky blue"}""",
+        ),
+        ("queries", gzip.compress(b"1\thow big is london\n2\twhy is the sky blue\n", mtime=0)),
+    ],
+    ids=["tsv", "jsonl", "gzip"],
+)
+def test_queries_are_read(tmp_path: Path, name: str, content: bytes) -> None:
+    """As TSV or as BEIR's JSON lines."""
+    path = put(tmp_path / name, content)
+
+    expected = [Query("1", "how big is london"), Query("2", "why is the sky blue")]
+
+    assert expected == list(read_queries(path))
+
+
+def test_line_that_is_no_query_stops(tmp_path: Path) -> None:
+    """A query that is left out would change every mean without a word."""
+    path = put(tmp_path / "queries.tsv", b"1\thow big is london\nno tab\n")
+
+    with pytest.raises(SourceError, match=r"queries\.tsv:2: no query .*expected qid<TAB>text"):
+        list(read_queries(path))
+
+
+def test_missing_queries_are_refused(tmp_path: Path) -> None:
+    """With the path in the message."""
+    with pytest.raises(SourceError, match=r"no such file: .*queries\.tsv"):
+        list(read_queries(tmp_path / "queries.tsv"))
+
+
+def test_queries_in_parquet_are_refused(tmp_path: Path) -> None:
+    """The message says how they come."""
+    path = put_parquet(tmp_path / "queries.parquet", pid=["1"], text=["how big is london"])
+
+    with pytest.raises(SourceError, match="queries come as TSV or JSON lines"):
+        list(read_queries(path))
+
+
+# ---- whatever comes ------------------------------------------------------------------------
+
+fixed = settings(derandomize=True, deadline=None, max_examples=50)
+
+characters = st.characters(codec="utf-8", exclude_characters="\x00")
+texts = st.text(characters, min_size=1).filter(lambda text: bool(text.strip()))
+tsv_texts = st.text(
+    st.characters(codec="utf-8", exclude_characters="\x00\n")
+    | st.sampled_from("\r\x0b\x0c\x1c\x85\u2028\t\ufeff"),
+    min_size=1,
+).filter(lambda text: bool(text.strip()) and not text.endswith("\r"))
+tsv_pids = st.text(st.characters(codec="utf-8", exclude_characters="\x00\n\t"), min_size=1).filter(
+    lambda pid: not pid.startswith("\ufeff")
+)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(characters),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(characters), inner),
+    max_leaves=5,
+)
+names = st.text(characters).filter(
+    lambda name: name not in {"pid", "_id", "id", "text", "title", "meta"}
+)
+pieces = st.binary(max_size=6) | st.sampled_from(
+    [
+        b"1\ttext",
+        b"\t",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\x00",
+        b"\xff",
+        b"\xe2\x80\xa8",
+        b'{"pid": 1, "text": "t"}',
+        b'{"a": [',
+        BOM,
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to write one example after the other to."""
+    return tmp_path_factory.mktemp("corpus") / "scratch"
+
+
+@fixed
+@given(
+    rows=st.lists(st.tuples(tsv_pids, tsv_texts), max_size=8), end=st.sampled_from(["\n", "\r\n"])
+)
+def test_any_passages_come_back_from_tsv(
+    scratch: Path, rows: list[tuple[str, str]], end: str
+) -> None:
+    """Whatever a pid and a text hold, but for what TSV cannot express."""
+    scratch.write_bytes("".join(f"{pid}\t{text}{end}" for pid, text in rows).encode())
+
+    assert [Passage(pid, text) for pid, text in rows] == read(scratch, "tsv")
+
+
+@fixed
+@given(
+    rows=st.lists(
+        st.tuples(st.text(characters, min_size=1), texts, st.dictionaries(names, json_values)),
+        max_size=4,
+    ),
+    ascii_only=st.booleans(),
+    inside=st.booleans(),
+)
+def test_any_passages_come_back_from_json(
+    scratch: Path, rows: list[tuple[str, str, dict[str, Any]]], ascii_only: bool, inside: bool
+) -> None:
+    """Whatever pid, text and meta hold, escaped or not, beside the text or inside 'meta'."""
+    lines = [
+        json.dumps(
+            {"pid": pid, "text": text, **({"meta": meta} if inside else meta)},
+            ensure_ascii=ascii_only,
+        )
+        for pid, text, meta in rows
+    ]
+    scratch.write_bytes("\n".join(lines).encode())
+
+    assert [Passage(*row) for row in rows] == read(scratch, "jsonl")
+
+
+@fixed
+@given(
+    content=st.lists(pieces, max_size=12).map(b"".join).filter(lambda c: c[:2] != b"\x1f\x8b"),
+    form=st.sampled_from(["tsv", "jsonl"]),
+    limit=st.sampled_from([1, 8, MAX_LINE_BYTES]),
+)
+def test_any_bytes_give_a_row_for_each_line(
+    scratch: Path, content: bytes, form: Format, limit: int
+) -> None:
+    """Nothing raises, and every line that is not empty is one passage or one reject, in order."""
+    scratch.write_bytes(content)
+    *ended, last = content.removeprefix(BOM).split(b"\n")
+    lines = [*(line.removesuffix(b"\r") for line in ended), last]
+    expected = [(number, line) for number, line in enumerate(lines, start=1) if line]
+
+    rows = read(scratch, form, max_line_bytes=limit)
+
+    assert [number for number, _ in expected] == [row.line for row in rows]
+    for row, (_, line) in zip(rows, expected, strict=True):
+        if isinstance(row, Reject):
+            assert (line[:4096], len(line)) == (row.raw, row.raw_bytes)
+        else:
+            assert len(line) <= limit
+
+
+@fixed
+@given(content=st.binary(max_size=64).map(lambda tail: b"\x1f\x8b" + tail))
+def test_any_bytes_that_pose_as_gzip_do_not_raise(scratch: Path, content: bytes) -> None:
+    """They end with one reject that says so."""
+    scratch.write_bytes(content)
+
+    rows = read(scratch, "tsv")
+
+    assert isinstance(rows[-1], Reject)
+    assert rows[-1].reason.startswith("the gzip stream")

@@ -1,0 +1,384 @@
+"""Vectors in Parquet: written whole, read back as they were, refused when they are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from msmarco_qdrant.core.records import EncodedPassage, Passage, Prompts, Reject
+from msmarco_qdrant.errors import OutputError, SourceError, UsageError
+from msmarco_qdrant.sources.shard_file import (
+    MANIFEST,
+    Manifest,
+    VectorType,
+    read_column,
+    read_footer,
+    read_header,
+    read_manifest,
+    read_rows,
+    shard_path,
+    shard_paths,
+    write_manifest,
+    write_shard,
+)
+from msmarco_qdrant.sources.vector_shards import VectorShards
+from msmarco_qdrant.testing import CostlessEncoder
+from tests.vectors import header_of, table_of, vectors_of, write_folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder) -> Path:
+    """A folder of three shards."""
+    return write_folder(tmp_path / "vectors", passages, encoder)
+
+
+def put_vectors(folder: Path, vectors: np.ndarray, passages: Sequence[Passage]) -> None:
+    """Write the first shard anew with other vectors."""
+    first = shard_path(folder, 0)
+    write_shard(first, read_header(first), table_of(passages[:2]), vectors.astype(np.float16))
+
+
+# ---- one shard -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_shard_comes_back_as_it_was_written(
+    tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder, dtype: VectorType
+) -> None:
+    """Header, strings and vectors, and nothing else lies beside it."""
+    path, vectors = shard_path(tmp_path, 7), vectors_of(passages, encoder).astype(dtype)
+    card = replace(encoder.card, prompts=Prompts("q: ", "p: "), max_seq_length=350)
+    header = replace(header_of(passages, encoder, 7, dtype), encoder=card, rows=6, rejected=1)
+    table = table_of(passages)
+    write_shard(path, header, table, vectors)
+
+    assert header == read_header(path)
+    assert (5, 64) == (read_footer(path).passages, read_footer(path).dimension)
+    assert [passage.pid for passage in passages] == read_column(path, "pid")
+    (rows,) = read_rows(path)
+    assert table.to_pydict() == rows.columns
+    assert np.float32 == rows.vectors.dtype
+    np.testing.assert_array_equal(vectors.astype(np.float32), rows.vectors)
+    assert [tmp_path / "00007.parquet"] == list(tmp_path.iterdir()) == shard_paths(tmp_path)
+
+
+def test_other_tools_find_lists_of_numbers(folder: Path) -> None:
+    """The column is a fixed-size list without nulls, in pages that carry checksums."""
+    file = pq.ParquetFile(shard_path(folder, 0))
+    field = file.schema_arrow.field("vector")
+    assert pa.list_(pa.field("element", pa.float16(), nullable=False), 64) == field.type
+    assert not field.nullable
+    column = file.metadata.row_group(0).column(5)
+    assert ("vector.list.element", "UNCOMPRESSED") == (column.path_in_schema, column.compression)
+
+
+def test_a_shard_without_a_passage_is_one(tmp_path: Path, encoder: CostlessEncoder) -> None:
+    """All rows that it covers were rejected."""
+    header = replace(header_of([], encoder), rows=3, rejected=3)
+    write_shard(tmp_path / "0.parquet", header, table_of([]), np.zeros((0, 64), np.float16))
+    assert 0 == read_footer(tmp_path / "0.parquet").passages
+    assert [] == read_column(tmp_path / "0.parquet", "pid")
+    assert [] == [row for rows in read_rows(tmp_path / "0.parquet") for row in rows.vectors]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda vectors: vectors[1:],
+        lambda vectors: vectors[:, 1:],
+        lambda vectors: vectors.astype(np.float32),
+    ],
+)
+def test_what_does_not_fit_its_header_is_not_written(
+    tmp_path: Path,
+    passages: Sequence[Passage],
+    encoder: CostlessEncoder,
+    spoil: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """A vector too few, too short, or of another type."""
+    vectors = spoil(vectors_of(passages, encoder).astype(np.float16))
+    with pytest.raises(UsageError, match=r"its header promises float16 \(5, 64\)"):
+        write_shard(
+            tmp_path / "0.parquet", header_of(passages, encoder), table_of(passages), vectors
+        )
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+) -> None:
+    """The file's name, not that of the one it is written into first."""
+    vectors = vectors_of(passages, encoder).astype(np.float16)
+    path = shard_path(tmp_path / "nowhere", 0)
+    with pytest.raises(OutputError, match=r"cannot write .*00000\.parquet"):
+        write_shard(path, header_of(passages, encoder), table_of(passages), vectors)
+    manifest = Manifest(0, 0, 0, encoder.card.fingerprint, "float16")
+    with pytest.raises(OutputError, match=r"cannot write .*manifest\.json"):
+        write_manifest(tmp_path / "nowhere", manifest)
+
+
+def with_header(path: Path, content: bytes | None) -> None:
+    """Write the file anew with another header."""
+    table = pq.read_table(path)
+    pq.write_table(
+        table.replace_schema_metadata({b"msmarco-qdrant": content} if content else None), path
+    )
+
+
+def header_json(path: Path, **changed: object) -> bytes:
+    """The header with something changed."""
+    content = json.loads(pq.read_metadata(path).metadata[b"msmarco-qdrant"])
+    return json.dumps({**content, **changed}).encode()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "no such file|is missing"),
+        (lambda path: path.write_bytes(b"1\ttext\n"), "cannot be read as Parquet"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cut off or damaged"),
+        (lambda path: with_header(path, None), "no shard of vectors.*as a SOURCE"),
+        (lambda path: with_header(path, b"nonsense"), "header that cannot be read"),
+        (lambda path: with_header(path, b"[]"), "header that cannot be read"),
+        (lambda path: with_header(path, header_json(path, more=1)), "header that cannot be read"),
+        (lambda path: with_header(path, header_json(path, encoder=1)), "that cannot be read"),
+        (lambda path: with_header(path, header_json(path, version=2)), "version 2.* reads 1"),
+        (lambda path: with_header(path, header_json(path, dtype="float32")), "64 numbers of fl"),
+    ],
+)
+def test_what_is_no_shard_is_told(
+    folder: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    """By what was found, what was expected, and what to do."""
+    path = shard_path(folder, 1)
+    spoil(path)
+    with pytest.raises(SourceError, match=message):
+        read_header(path)
+    with pytest.raises(SourceError, match=message):
+        VectorShards(folder)
+
+
+def test_other_columns_are_told(folder: Path) -> None:
+    """As of a file that another tool has written back."""
+    path = shard_path(folder, 0)
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["meta"]), path)
+    with pytest.raises(SourceError, match="has the columns pid, text, text_digest"):
+        read_header(path)
+    with pytest.raises(SourceError, match="no column 'meta'"):
+        read_column(path, "meta")
+
+
+def test_a_flipped_bit_is_told(folder: Path) -> None:
+    """Nothing but a checksum can tell it in a vector."""
+    path = shard_path(folder, 0)
+    column = pq.read_metadata(path).row_group(0).column(5)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"00000\.parquet.*CRC.*run the same `msmarco-qdrant enc"):
+        list(VectorShards(folder))
+
+
+# ---- a folder --------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_its_passages_with_their_vectors(
+    folder: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+) -> None:
+    """In order, with unit length, as often as it is asked, and tells how far it is."""
+    shards = VectorShards(folder)
+    assert encoder.card == shards.encoder
+    assert (5, 0) == (shards.size, shards.position)
+    assert shard_paths(folder) == list(shards.paths)
+    for _ in range(2):
+        rows, positions = [], []
+        for row in shards:
+            assert isinstance(row, EncodedPassage)
+            rows.append(row)
+            positions.append(shards.position)
+        assert [1, 2, 3, 4, 5] == positions
+        assert list(passages) == [row.passage for row in rows]
+        found = np.stack([row.vector for row in rows])
+        assert np.float32 == found.dtype
+        np.testing.assert_allclose(vectors_of(passages, encoder), found, atol=1e-3)
+        np.testing.assert_allclose(1.0, np.linalg.norm(found, axis=1), atol=1e-6)
+    third = rows[2].passage
+    assert (str(shard_path(folder, 1)), 1) == (third.source, third.line)
+
+
+def test_vectors_of_a_dot_product_keep_their_length(
+    tmp_path: Path, passages: Sequence[Passage]
+) -> None:
+    """Which means something there."""
+
+    class Dot(CostlessEncoder):
+        """An encoder for the dot product."""
+
+        card = property(lambda self: replace(self._card, similarity="dot"))
+
+    folder = write_folder(tmp_path / "vectors", passages, Dot(), dtype="float32")
+    put = np.full((2, 64), 3.0, np.float32)
+    first = shard_path(folder, 0)
+    write_shard(first, read_header(first), table_of(passages[:2]), put)
+    row = next(iter(VectorShards(folder)))
+    assert isinstance(row, EncodedPassage)
+    np.testing.assert_array_equal(put[0], row.vector)
+
+
+def test_lengths_that_float32_cannot_square_are_none_too_many(
+    tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+) -> None:
+    """The length is computed in float64."""
+    folder = write_folder(tmp_path / "vectors", passages[:2], encoder, dtype="float32")
+    first = shard_path(folder, 0)
+    put = np.full((2, 64), 1e30, np.float32)
+    write_shard(first, read_header(first), table_of(passages[:2]), put)
+    row = next(iter(VectorShards(folder)))
+    assert isinstance(row, EncodedPassage)
+    np.testing.assert_allclose(np.full(64, 1 / 8), row.vector)
+
+
+def test_a_vector_that_cannot_be_searched_is_a_reject(
+    folder: Path, passages: Sequence[Passage]
+) -> None:
+    """Zero, infinite or no number: with its file, line and row."""
+    for value in (0.0, np.inf, np.nan):
+        vectors = np.full((2, 64), 0.125)
+        vectors[1] = value
+        put_vectors(folder, vectors, passages)
+        first, second, *others = VectorShards(folder)
+        assert isinstance(first, EncodedPassage)
+        assert isinstance(second, Reject)
+        assert "its vector is zero or not finite" == second.reason
+        assert (str(shard_path(folder, 0)), 2) == (second.source, second.line)
+        assert b'"pid": "2"' in second.raw
+        assert len(second.raw) == second.raw_bytes
+        assert 3 == len(others)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("text", "another text", "its text has changed since it was encoded: its digest is"),
+        ("meta", '{"x": 1}', "its meta has changed since it was encoded: its digest is"),
+        ("text_digest", "0" * 32, "beside it stands 0000"),
+        ("text", " ", "the text is empty"),
+        ("pid", "", "no pid"),
+        ("meta", "[1]", "a JSON object was expected"),
+        ("meta", '{"x": NaN}', "non-finite"),
+        ("meta", '{"x": "\\ud800"}', "lone surrogate"),
+    ],
+)
+def test_a_row_that_is_not_what_was_encoded_is_a_reject(
+    folder: Path,
+    passages: Sequence[Passage],
+    encoder: CostlessEncoder,
+    column: str,
+    value: str,
+    reason: str,
+) -> None:
+    """Its neighbours come through."""
+    table = table_of(passages[:2])
+    index = table.column_names.index(column)
+    changed = pa.array([table[column][0].as_py(), value])
+    vectors = vectors_of(passages[:2], encoder).astype(np.float16)
+    first = shard_path(folder, 0)
+    write_shard(first, read_header(first), table.set_column(index, column, changed), vectors)
+    rows = list(VectorShards(folder))
+    rejects = [row for row in rows if isinstance(row, Reject)]
+    assert [True] == [reason in reject.reason for reject in rejects]
+    assert isinstance(rows[0], EncodedPassage)
+
+
+def test_a_text_that_is_not_utf8_is_a_reject(
+    folder: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+) -> None:
+    """Its digest tells, and nothing breaks."""
+    table = table_of(passages[:2])
+    broken = pa.array([b"london", b"\xff\xfe"]).view(pa.string())
+    vectors = vectors_of(passages[:2], encoder).astype(np.float16)
+    first = shard_path(folder, 0)
+    write_shard(first, read_header(first), table.set_column(1, "text", broken), vectors)
+    rejects = [row for row in VectorShards(folder) if isinstance(row, Reject)]
+    assert [True, True] == ["text has changed" in reject.reason for reject in rejects]
+
+
+def swap_shards(folder: Path) -> None:
+    """Put the second in the first's place."""
+    shard_path(folder, 1).replace(shard_path(folder, 0))
+    shard_path(folder, 2).replace(shard_path(folder, 1))
+    (folder / MANIFEST).write_text(
+        (folder / MANIFEST).read_text().replace('"shards": 3', '"shards": 2')
+    )
+
+
+def mix_in(folder: Path, encoder: CostlessEncoder, dtype: VectorType = "float16") -> None:
+    """Put a shard of another encoder or type among them."""
+    rows = [Passage("1", "london"), Passage("2", "paris")]
+    header = header_of(rows, encoder, 1, dtype)
+    vectors = vectors_of(rows, encoder).astype(dtype)
+    write_shard(shard_path(folder, 1), header, table_of(rows), vectors)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / MANIFEST).unlink(), "not complete: 3 shards.*again to finish it"),
+        (lambda f: [p.unlink() for p in f.iterdir()], "holds no vectors; expected is the DIR"),
+        (lambda f: (f / MANIFEST).write_text("{"), r"manifest\.json is no manifest"),
+        (lambda f: (f / MANIFEST).write_text("[]"), r"manifest\.json is no manifest"),
+        (lambda f: (f / MANIFEST).write_text('{"version": 9}'), "version 9.* reads 1"),
+        (lambda f: shard_path(f, 1).unlink(), r"00001\.parquet is missing: .* tells of 3 shards"),
+        (lambda f: (f / "x.parquet").touch(), r"x\.parquet is one too many: .*found are 4"),
+        (swap_shards, r"00000\.parquet does not belong .*number is 1, expected 0"),
+        (lambda f: mix_in(f, CostlessEncoder(salt="x")), r"00001\.parquet .*fingerprint is"),
+        (lambda f: mix_in(f, CostlessEncoder(), "float32"), "dtype is float32, expected float16"),
+        (
+            lambda f: write_folder(f, [Passage("1", "x"), Passage("2", "y")], CostlessEncoder()),
+            "one too many",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_told(
+    folder: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    """Before anything is read: which file, what was found, what was expected."""
+    spoil(folder)
+    with pytest.raises(SourceError, match=message):
+        VectorShards(folder)
+
+
+def test_a_shard_of_another_source_is_told(folder: Path, encoder: CostlessEncoder) -> None:
+    """It has another number of passages."""
+    rows = [Passage("1", "london")]
+    vectors = vectors_of(rows, encoder).astype(np.float16)
+    write_shard(shard_path(folder, 1), header_of(rows, encoder, 1), table_of(rows), vectors)
+    with pytest.raises(SourceError, match=r"holds 4 passages, its manifest\.json tells of 5"):
+        VectorShards(folder)
+
+
+def test_what_is_no_folder_is_told(tmp_path: Path, encoder: CostlessEncoder) -> None:
+    """A file, nothing at all, or the vectors of no row."""
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "nothing"):
+        with pytest.raises(SourceError, match="is no directory; expected is the DIR"):
+            VectorShards(place)
+    with pytest.raises(SourceError, match="its source held no row"):
+        VectorShards(write_folder(tmp_path / "empty", [], encoder))
+
+
+def test_a_manifest_comes_back(folder: Path) -> None:
+    """And none is none."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert (3, 5, "float16") == (manifest.shards, manifest.passages, manifest.dtype)
+    (folder / MANIFEST).unlink()
+    assert read_manifest(folder) is None

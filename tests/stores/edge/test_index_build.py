@@ -1,0 +1,222 @@
+"""An index of Edge is built beside what is searched: readers go on, writers wait, all stays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msmarco_qdrant.core.records import (
+    CollectionSpec,
+    HnswSettings,
+    PointBatch,
+    SettingsChange,
+    SparseVector,
+    StorageSettings,
+)
+from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.stores.edge import index_build, optimize_child
+from msmarco_qdrant.stores.edge.collection import EdgeCollection
+from msmarco_qdrant.stores.edge.optimize_child import LINKED
+from msmarco_qdrant.stores.edge.store import EdgeStore
+
+SPEC = CollectionSpec(
+    "dense-x", 64, "cosine", "bm25", HnswSettings(), {"seq": "integer"}, StorageSettings()
+)
+SMALL = SettingsChange(indexing_threshold_kb=100, max_segment_size_kb=300)
+"""Graphs from 400 vectors on, segments of 1,200 at most."""
+WAIT_S = 60.0
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[EdgeCollection]:
+    """The collection of a store, made if there is none, with small segments."""
+    with closing(EdgeStore.open(str(path), create=True)) as store:
+        if "c__0001" not in store.physical_names():
+            store.create_collection("c__0001", SPEC)
+            store.alterable("c__0001").alter(SMALL)
+        yield store.collection("c__0001")
+
+
+def put(collection: EdgeCollection, ids: range, seed: int = 0) -> None:
+    """Write points with random vectors, and make them durable."""
+    rng = np.random.default_rng([seed, *ids])
+    dense = rng.standard_normal((len(ids), 64)).astype(np.float32)
+    sparse = [SparseVector([id_ % 50], [1.0 + id_ / 8192]) for id_ in ids]
+    payloads = [{"seq": seed, "pid": str(id_)} for id_ in ids]
+    collection.upsert(PointBatch("dense-x", list(ids), dense, sparse, payloads))
+    collection.flush()
+
+
+def answers(collection: EdgeCollection) -> list[list[object]]:
+    """What some exact searches find, dense and sparse."""
+    vectors = np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)
+    nearest = [Nearest(vector, "dense-x") for vector in vectors]
+    nearest += [Nearest(SparseVector([token], [1.0]), "bm25") for token in range(5)]
+    exact = SearchEffort(exact=True)
+    found = collection.query([PointQuery(one, 10, exact, fields=("pid",)) for one in nearest])
+    return [[point.id for point in points] for points in found]  # rare words change their weight
+
+
+def segments(collection: EdgeCollection) -> set[str]:
+    """The names of the directories of its segments."""
+    return {place.name for place in (collection.path / "segments").iterdir()}
+
+
+class _Held:
+    """Holds a build before its child process starts, until it is let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.let = threading.Event(), threading.Event()
+        self._build = index_build.build
+        monkeypatch.setattr(index_build, "build", self)
+
+    def __call__(self, shard: Path, lock_fd: int) -> None:
+        self.begun.set()
+        assert self.let.wait(WAIT_S)
+        self._build(shard, lock_fd)
+
+
+def test_what_is_linked_is_not_changed(tmp_path: Path) -> None:
+    """After updates and deletes in every segment, a build leaves the shared files byte by byte."""
+    with opened(tmp_path) as collection:
+        for start in range(0, 3000, 600):
+            put(collection, range(start, start + 600))
+            put(collection, range(0, start, 7), seed=1)
+            collection.delete(list(range(3, start, 11)), up_to_seq=2)
+            collection.flush()
+            shared = _shared_files(collection.path)
+            before = answers(collection)
+            index_build.build(collection.path, collection._lock_fd)
+            assert shared == _shared_files(collection.path)
+            assert before == answers(collection)
+            collection.optimize()
+            assert before == answers(collection)
+
+
+def _shared_files(shard: Path) -> dict[str, bytes]:
+    """What is in the files that both have."""
+    files = (shard / "segments").rglob("*")
+    linked = [file for file in files if any(fnmatch(file.name, name) for name in LINKED)]
+    assert linked
+    return {str(file): file.read_bytes() for file in linked}
+
+
+def test_readers_go_on_and_writers_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches are answered while an index is built; what is written meanwhile is there after."""
+    held = _Held(monkeypatch)
+    with opened(tmp_path) as collection, ThreadPoolExecutor(2) as pool:
+        put(collection, range(1000))
+        before, loaded = answers(collection), segments(collection)
+        building = pool.submit(collection.optimize)
+        assert held.begun.wait(WAIT_S)
+        writing = pool.submit(put, collection, range(1000, 1001))
+        assert before == answers(collection)
+        assert 1000 == collection.info().points
+        assert not writing.done()
+        held.let.set()
+        building.result(WAIT_S)
+        writing.result(WAIT_S)
+        assert 1001 == collection.info().points
+        assert not loaded & segments(collection)
+
+
+def test_nothing_is_left_of_a_build(tmp_path: Path) -> None:
+    """The directories of a build are gone after it, and the collection stays after a restart."""
+    with opened(tmp_path) as collection:
+        put(collection, range(1000))
+        before = answers(collection)
+        collection.optimize()
+        assert 2000 == collection.info().indexed
+        assert {"edge_config.json", "segments", "wal"} == _names(collection.path)
+        path = collection.path
+        put(collection, range(1000, 1010))
+    with opened(tmp_path) as collection:
+        assert 1010 == collection.info().points
+        collection.delete(list(range(1000, 1010)), up_to_seq=2)
+        assert before == answers(collection)
+        assert {"edge_config.json", "segments", "wal"} == _names(path)
+
+
+def _names(place: Path) -> set[str]:
+    return {entry.name for entry in place.iterdir()}
+
+
+def test_a_child_that_fails_leaves_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last words are told; what was there is searched on, and written to."""
+    program = tmp_path / "program.py"
+    program.write_text("raise SystemExit('no room')")
+    with opened(tmp_path / "store") as collection:
+        put(collection, range(500))
+        before = answers(collection)
+        with monkeypatch.context() as patched:
+            patched.setattr(optimize_child, "__file__", str(program))
+            with pytest.raises(StoreError, match="no room; every passage is there"):
+                collection.optimize()
+        assert before == answers(collection)
+        put(collection, range(500, 510))
+        collection.optimize()
+        assert 510 == collection.info().points
+
+
+def test_what_is_all_that_there_is_is_not_removed(tmp_path: Path) -> None:
+    """Segments that could not be put back are no leftovers."""
+    (tmp_path / "replaced" / "x").mkdir(parents=True)
+    index_build.tidy(tmp_path)
+    assert {"replaced"} == _names(tmp_path)
+    index_build.recover(tmp_path)
+    assert {"segments"} == _names(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_a_crash_around_the_exchange(tmp_path: Path, moment: str) -> None:
+    """Whatever of the two renames a crash left out, the next start has every point."""
+    with opened(tmp_path) as collection:
+        put(collection, range(500))
+        before, shard = answers(collection), collection.path
+        index_build.build(shard, collection._lock_fd)
+    if moment != "before":
+        (shard / "segments").rename(shard / "replaced")
+    if moment == "after":
+        (shard / "building" / "segments").rename(shard / "segments")
+    with opened(tmp_path) as collection:
+        assert before == answers(collection)
+        assert {"edge_config.json", "segments", "wal"} == _names(shard)
+
+
+def test_where_no_links_can_be_made_files_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without hard links; any other error is raised."""
+    monkeypatch.setattr("os.link", _refuse(1))
+    source, target = tmp_path / "matrix.dat", tmp_path / "copy"
+    source.write_bytes(b"12")
+    optimize_child.copy_or_link(str(source), str(target))
+    assert b"12" == target.read_bytes()
+    monkeypatch.setattr("os.link", _refuse(28))
+    with pytest.raises(OSError, match="28"):
+        optimize_child.copy_or_link(str(source), str(target))
+
+
+def _refuse(number: int) -> object:
+    def link(_source: str, _target: str) -> None:
+        raise OSError(number, f"error {number}")
+
+    return link
+
+
+def test_a_collection_that_is_closed_is_not_built(tmp_path: Path) -> None:
+    """It says so, and starts no process."""
+    with opened(tmp_path) as collection:
+        pass
+    with pytest.raises(StoreError, match="closed"):
+        collection.optimize()

@@ -1,0 +1,199 @@
+"""The lock of whoever migrates: as calls on a server, between threads, and on a directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from qdrant_client import QdrantClient
+
+from msmarco_qdrant.collection.describe import describe_store
+from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.errors import (
+    StoreAccessError,
+    StoreCorruptError,
+    StoreInUseError,
+    StoreUnavailableError,
+)
+from msmarco_qdrant.stores import Connection, open_store
+from msmarco_qdrant.stores.migration_locks import (
+    MigrationLocks,
+    ProcessLocks,
+    check_held,
+    held,
+    migration_locks,
+)
+from tests.loopback import LoopbackServer, LostAnswer, Refused
+from tests.stores.edge.test_store import fill, start_python
+
+PATIENT = Connection(retry_s=60)
+LOCKS = "msmarco_qdrant_locks"
+
+
+def holder(token: str) -> LockHolder:
+    """Somebody with a token."""
+    return LockHolder(token, "some-host", 4711, "2026-11-23T00:00:00Z")
+
+
+@pytest.fixture
+def locks(server: LoopbackServer) -> Iterator[MigrationLocks]:
+    """The locks of a store on it."""
+    with closing(open_store(server.url, connection=PATIENT)) as store:
+        yield migration_locks(store)
+
+
+def test_taking_it_again_is_taking_it(locks: MigrationLocks) -> None:
+    """So a call whose answer was lost can be repeated."""
+    assert holder("a") == locks.take("films", holder("a"))
+    assert holder("a") == locks.take("films", holder("a"))
+
+
+@pytest.mark.parametrize(
+    "fault", [LostAnswer(), Refused(grpc.StatusCode.UNAVAILABLE)], ids=["lost", "refused"]
+)
+@pytest.mark.parametrize(
+    "rpc",
+    ["CollectionExists", "Create", "CreateFieldIndex", "Upsert", "Points.Get", "Points.Delete"],
+)
+def test_any_call_may_fail_for_a_moment(
+    server: LoopbackServer, locks: MigrationLocks, rpc: str, fault: LostAnswer | Refused
+) -> None:
+    """Whether it was applied or not: done again, it has the same outcome."""
+    server.faults.inject(fault, rpc)
+    assert holder("a") == locks.take("films", holder("a"))
+    assert holder("a") == locks.take("films", holder("b"))
+    assert locks.release("films", "a") is None
+    assert (1, 0) == (server.faults.count(), server.faults.pending)
+
+
+def test_an_old_server_is_asked_by_a_condition(
+    server: LoopbackServer, locks: MigrationLocks
+) -> None:
+    """One before 1.17 overlooks `insert_only`: the condition alone must keep the point."""
+    locks.take("films", holder("a"))
+    (request,) = server.requests.of("Upsert")
+    request.ClearField("update_mode")
+    request.points[0].payload["token"].string_value = "b"
+    client = QdrantClient(
+        url="http://127.0.0.1", grpc_port=server.port, prefer_grpc=True, check_compatibility=False
+    )
+    with closing(client):
+        client.grpc_points.Upsert(request)
+    assert holder("a") == locks.holder("films")
+
+
+def test_a_lock_that_something_else_wrote(server: LoopbackServer, locks: MigrationLocks) -> None:
+    """Is told as such, with where it lies."""
+    locks.take("films", holder("a"))
+    with server.inspect() as client:
+        (record,) = client.scroll(LOCKS)[0]
+        client.overwrite_payload(LOCKS, {"x": 1}, [record.id])
+    with pytest.raises(StoreCorruptError, match=f"lock of 'films' in the collection {LOCKS}"):
+        locks.take("films", holder("b"))
+
+
+def test_who_may_only_read_is_told(tmp_path: Path) -> None:
+    """A status can be read by such a key, a lock cannot be taken."""
+    del tmp_path
+    with LoopbackServer("key", read_only_api_key="reader") as server:
+        connection = Connection(api_key="reader", retry_s=0)
+        with closing(open_store(server.url, connection=connection)) as store:
+            locks = migration_locks(store)
+            assert locks.holder("films") is None
+            with pytest.raises(StoreAccessError, match="collection of locks"):
+                locks.take("films", holder("a"))
+
+
+def test_the_collection_of_locks_is_no_collection_of_passages(
+    server: LoopbackServer, locks: MigrationLocks
+) -> None:
+    """It holds a point without vectors a name, and no list of collections shows it."""
+    locks.take("films", holder("a"))
+    locks.take("books", holder("b"))
+    with server.inspect() as client:
+        found = client.scroll(LOCKS, with_vectors=True)[0]
+    assert {"films", "books"} == {(record.payload or {})["collection"] for record in found}
+    assert [{}, {}] == [record.vector for record in found]
+    with closing(open_store(server.url)) as store:
+        assert () == describe_store(store).collections
+
+
+class Interrupted(ProcessLocks):
+    """Locks that are taken just before Control-C, or an error, comes."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def take(self, name: str, wanted: LockHolder) -> LockHolder:
+        """Take it, and do not say so."""
+        super().take(name, wanted)
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), StoreUnavailableError("no answer")])
+def test_a_lock_that_was_taken_unnoticed_is_given_back(error: BaseException) -> None:
+    """Nobody would know that it is to be; another's stays."""
+    locks = Interrupted(error)
+    with pytest.raises(type(error)):
+        held(locks, "films").__enter__()
+    assert locks.holder("films") is None
+    with pytest.raises(type(error)):
+        locks.take("films", holder("another"))
+    with pytest.raises(type(error)):
+        held(locks, "films").__enter__()
+    assert holder("another") == locks.holder("films")
+
+
+def test_why_it_could_not_be_taken_is_told(server: LoopbackServer) -> None:
+    """Not that it could not be given back, either."""
+    with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
+        for rpc in ("Upsert", "Points.Delete"):
+            server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), rpc)
+        with pytest.raises(StoreUnavailableError, match="taking the lock"):
+            held(migration_locks(store), "films").__enter__()
+        assert 0 == server.faults.pending
+
+
+def test_a_lock_that_cannot_be_given_back_is_told(
+    server: LoopbackServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a warning: the work under it was done."""
+    with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
+        with caplog.at_level(logging.WARNING), held(migration_locks(store), "films") as ours:
+            check_held(migration_locks(store), "films", ours)
+            server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), "Points.Delete")
+        assert ["the lock of 'films' could not be given back"] == [
+            record.getMessage().split(":")[0] for record in caplog.records
+        ]
+        with pytest.raises(StoreInUseError, match=ours.token):
+            held(migration_locks(store), "films").__enter__()
+
+
+def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
+    """On Edge the directory's lock is the lock: with host, process and start."""
+    fill(tmp_path / "store", 1)
+    holding = start_python(
+        """
+        import sys
+        from msmarco_qdrant.stores import open_store
+        from msmarco_qdrant.stores.locks import held, migration_locks
+
+        store = open_store(sys.argv[1])
+        with held(migration_locks(store), "c"):
+            print("held", flush=True)
+            sys.stdin.read()
+        """,
+        str(tmp_path / "store"),
+    )
+    assert holding.stdout is not None
+    assert "held\n" == holding.stdout.readline()
+    with pytest.raises(StoreInUseError, match=f"in use by process {holding.pid} on .* since "):
+        open_store(tmp_path / "store")
+    holding.communicate()
+    with closing(open_store(tmp_path / "store")) as store, held(migration_locks(store), "c"):
+        pass
