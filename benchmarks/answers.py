@@ -48,7 +48,7 @@ COUNTS = Bm25Settings(k=1e6, b=0.0)
 
 
 class Task(NamedTuple):
-    """Queries, their judgements, and what is measured of them."""
+    """Queries, their judgments, and what is measured of them."""
 
     queries: list[Query]
     qrels: Qrels
@@ -85,7 +85,7 @@ def search_everything(
 ) -> None:
     """Every mode and weight over the whole collection, and the test of the best against dense."""
     fusions = [Fusion("rrf"), Fusion("dbsf"), *(Fusion("convex", w) for w in weights)]
-    systems = [System("dense"), System("bm25"), *(labelled(fusion) for fusion in fusions)]
+    systems = [System("dense"), System("bm25"), *(labeled(fusion) for fusion in fusions)]
     answered = {
         kind: evaluate_search(
             client, asked.queries, asked.qrels, systems, measures=asked.measures, depth=DEPTH
@@ -102,7 +102,7 @@ def search_everything(
         took = milliseconds(client, dl19.queries, system)
         shown = (system.name, *(f"{value:.4f}" for value in values.values()), f"{took:.1f}")
         rows.append(Row(shown, {**values, "ms": took}))
-    report.table(("search", "dev RR@10", "DL 19 nDCG@10", "DL 19 R@100", "ms a phrase"), rows)
+    report.table(("search", "dev RR@10", "DL 19 nDCG@10", "DL 19 R@100", "ms a query"), rows)
     best = max(
         (system.name for system in systems if "convex" in system.name),
         key=lambda name: mean(answered["dev"], name, "RR@10"),
@@ -110,7 +110,7 @@ def search_everything(
     test_differences(report, answered, best)
 
 
-def labelled(fusion: Fusion) -> System:
+def labeled(fusion: Fusion) -> System:
     """A hybrid search, called by its fusion and the weight that is tried."""
     weight = "" if fusion.dense_weight is None else f" {fusion.dense_weight:g}"
     return System("hybrid", fusion, label=f"hybrid, {fusion.method}{weight}")

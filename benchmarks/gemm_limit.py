@@ -6,7 +6,7 @@ two),
     2 * T * sum(inputs * outputs of each linear layer) + 4 * layers * T**2 * hidden
 
 The first term is the linear layers, the second the two products of attention (queries by keys,
-probabilities by values). Embeddings, normalisation, softmax and pooling are left out: they are
+probabilities by values). Embeddings, normalization, softmax and pooling are left out: they are
 under one in a hundred. Padding is not counted, so what is spent on it counts as time lost.
 """
 

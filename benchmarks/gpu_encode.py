@@ -4,8 +4,8 @@
 DistilBERT-base's shape with random weights, against `SentenceTransformer.encode` of some of them
 as it comes and in float16 with large batches. Each in a process of its own; ours from when the
 first batch may begin to the last file's fsync, the library's encoding alone. Then what could hold
-ours back: the forward pass over texts that are tokenised already, and reading, parsing and
-tokenising with no forward pass. GPU busy is the mean of what nvidia-smi tells while ours runs.
+ours back: the forward pass over texts that are tokenized already, and reading, parsing and
+tokenizing with no forward pass. GPU busy is the mean of what nvidia-smi tells while ours runs.
 
     python benchmarks/gpu_encode.py [--lines 2000000] [--tokenizer DIR] [--json FILE]
 """
@@ -123,7 +123,7 @@ def worst_cosine(location: str, out: Path) -> float:
 
 
 def forward(location: str, texts: list[str], *, compiled: bool) -> dict[str, Any]:
-    """Passages a second of the forward pass alone, over texts that are tokenised already."""
+    """Passages a second of the forward pass alone, over texts that are tokenized already."""
     from msmarco_qdrant.encoding import load_encoder
 
     encoder = load_encoder(location, compiled=compiled)
@@ -139,7 +139,7 @@ def forward(location: str, texts: list[str], *, compiled: bool) -> dict[str, Any
 
 
 def feed(location: str, source: Path, workers: int) -> dict[str, Any]:
-    """Passages a second of reading, parsing and tokenising alone."""
+    """Passages a second of reading, parsing and tokenizing alone."""
     from msmarco_qdrant.encode.feed import Feed, Layout
     from msmarco_qdrant.encoding import load_encoder
     from msmarco_qdrant.runtime.subprocesses import Elsewhere

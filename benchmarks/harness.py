@@ -62,10 +62,10 @@ def some_passages(count: int) -> list[tuple[str, str]]:
 
 
 def some_queries() -> list[str]:
-    """The phrases of MS MARCO dev if they are here, else those of the packaged sample."""
+    """The queries of MS MARCO dev if they are here, else those of the packaged sample."""
     folder = _data_wanted()
     path = folder / "queries.dev.tsv" if folder.is_dir() else SAMPLE / "queries.tsv"
-    return [phrase for _, phrase in read_tsv(path)]
+    return [query for _, query in read_tsv(path)]
 
 
 def read_tsv(path: Path) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ sent.
 
 All take the same model from the same directory and read the same file themselves. The time goes
 from opening it to the last acknowledgement, or until ours is searchable; loading the model and a
-first phrase are left out. Each run in a process of its own, the candidates in turn; medians over
+first query are left out. Each run in a process of its own, the candidates in turn; medians over
 the rounds.
 
     python benchmarks/ingest.py [--passages 4096] [--rounds 3] [--model all-MiniLM-L6-v2]
@@ -50,7 +50,7 @@ from harness import (
 
 MODEL = "all-MiniLM-L6-v2"
 COLLECTION = "passages"
-PHRASE = "how big is london"
+QUERY = "how big is london"
 AS_LIBRARY = 32
 """Texts of a forward pass by sentence-transformers' default; llama-index's own is 10."""
 
@@ -69,11 +69,11 @@ def ours(source: Path, model: str, folder: Path) -> Opened:
     from msmarco_qdrant.search.client import SearchClient
 
     encoder = load_encoder(model)
-    encoder.encode_queries([PHRASE])
+    encoder.encode_queries([QUERY])
     store = folder / "store"
     yield lambda: ingest_passages(source, store, encoder=encoder)
     with SearchClient.open(store, encoder=encoder) as client:
-        if not client.search(PHRASE):
+        if not client.search(QUERY):
             raise SystemExit("nothing is found in what was ingested")
         points = client.store.collection(client.collection).info().points
     if points != len(read_tsv(source)):
@@ -86,7 +86,7 @@ def upload_points(source: Path, model: str, port: int, dtype: str = "float32") -
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(model, model_kwargs={"dtype": dtype})
-    (first,) = encoder.encode([PHRASE])
+    (first,) = encoder.encode([QUERY])
     client = client_of(port)
 
     def load() -> None:
@@ -111,7 +111,7 @@ def langchain(source: Path, model: str, port: int) -> Opened:
     qdrant: Any = import_module("langchain_qdrant")
     hugging_face: Any = import_module("langchain_huggingface")
     embeddings = hugging_face.HuggingFaceEmbeddings(model_name=model)
-    dimension = len(embeddings.embed_query(PHRASE))
+    dimension = len(embeddings.embed_query(QUERY))
     client = client_of(port)
 
     def load() -> None:
@@ -138,7 +138,7 @@ def haystack(source: Path, model: str, port: int) -> Opened:
     stores: Any = import_module("haystack_integrations.document_stores.qdrant")
     embedder = embedders.SentenceTransformersDocumentEmbedder(model=model, progress_bar=False)
     embedder.warm_up()
-    first = embedder.run([framework.Document(content=PHRASE)])["documents"][0]
+    first = embedder.run([framework.Document(content=QUERY)])["documents"][0]
 
     def load() -> None:
         store = stores.QdrantDocumentStore(
@@ -170,7 +170,7 @@ def llama_index(source: Path, model: str, port: int) -> Opened:
     stores: Any = import_module("llama_index.vector_stores.qdrant")
     embeddings: Any = import_module("llama_index.embeddings.huggingface")
     embedding = embeddings.HuggingFaceEmbedding(model_name=model, embed_batch_size=AS_LIBRARY)
-    embedding.get_text_embedding(PHRASE)
+    embedding.get_text_embedding(QUERY)
     client = client_of(port)
 
     def load() -> None:

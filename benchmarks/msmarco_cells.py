@@ -196,7 +196,7 @@ def ingest(bench: Bench, data: Data, model: Model, candidates: Run | None) -> Pa
         whole or data.candidate_passages(candidates or data.candidates_run()),
         store,
         encoder=model.encoder,
-        storage=StorageSettings(quantisation="int8" if compressed else "none"),
+        storage=StorageSettings(quantization="int8" if compressed else "none"),
         optimize=whole is not None,
         on_progress=ProgressDisplay(),
     )

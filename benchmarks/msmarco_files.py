@@ -1,6 +1,6 @@
 """The files of MS MARCO passage ranking in one folder, by their official names or our small data's.
 
-Queries, judgements, candidates and the collection, each as it is or compressed with gzip. What a
+Queries, judgments, candidates and the collection, each as it is or compressed with gzip. What a
 column of the published table wants depends on the kind of model, and is told here, by name, when
 it is not there.
 """
@@ -32,7 +32,7 @@ class Column(NamedTuple):
         figure: The attribute of a catalog's entry that holds what was published.
         searches: Whether bi-encoders search the whole collection; else they rank candidates.
         queries: Names of the queries' file.
-        qrels: Names of the judgements' file.
+        qrels: Names of the judgments' file.
         candidates: Names of the candidates' file; those of the published figures first.
     """
 
@@ -151,14 +151,14 @@ class Data:
 
     @cached_property
     def qrels(self) -> Qrels:
-        """The judgements."""
+        """The judgments."""
         from msmarco_qdrant.evaluation import read_qrels
 
         return read_qrels(_there(self._qrels))
 
     @cached_property
     def queries(self) -> list[Query]:
-        """The queries that have judgements: the others count nowhere."""
+        """The queries that have judgments: the others count nowhere."""
         from msmarco_qdrant.sources.corpus import read_queries
 
         return [query for query in read_queries(_there(self._queries)) if query.qid in self.qrels]

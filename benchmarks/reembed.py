@@ -45,7 +45,7 @@ class Searcher:
 
     Args:
         client: What it searches with.
-        phrases: What for, over and over.
+        queries: What for, over and over.
         pause_s: Seconds between a search and the next.
 
     Attributes:
@@ -53,11 +53,11 @@ class Searcher:
         seconds: Of each search, by stage.
     """
 
-    def __init__(self, client: SearchClient, phrases: Sequence[str], pause_s: float) -> None:
+    def __init__(self, client: SearchClient, queries: Sequence[str], pause_s: float) -> None:
         self.stage = BEFORE
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self._client = client
-        self._phrases = phrases
+        self._queries = queries
         self._pause_s = pause_s
         self._done = threading.Event()
         self._searched = threading.Condition()
@@ -77,12 +77,12 @@ class Searcher:
             self._searched.wait_for(lambda: len(self.seconds[self.stage]) >= count or self._failed)
 
     def _search(self) -> None:
-        for phrase in cycle(self._phrases):
+        for query in cycle(self._queries):
             if self._done.wait(self._pause_s):
                 return
             started = time.perf_counter()
             try:
-                self._client.search(phrase)
+                self._client.search(query)
             except BaseException as exc:  # noqa: BLE001  # raised by `searching`
                 self._failed.append(exc)
             with self._searched:

@@ -2,11 +2,11 @@
 
 Ours (`SearchClient.search`, `search_many`, `AsyncSearchClient.search`) against the same by hand:
 `SentenceTransformer.encode` and Qdrant Edge's own query, on the same collection, written here with
-nothing of ours in between. By hand, many at once is a thread each; "in calls" gives as many phrases
+nothing of ours in between. By hand, many at once is a thread each; "in calls" gives as many queries
 to one `encode` and one batch of queries, as `search_many` does.
 
-The real model and Qdrant Edge: passages are ingested once, then the phrases of MS MARCO dev are
-searched for. Vectors of phrases are not remembered, so that every search is encoded. Each candidate
+The real model and Qdrant Edge: passages are ingested once, then the queries of MS MARCO dev are
+searched for. Vectors of queries are not remembered, so that every search is encoded. Each candidate
 in a process of its own, the candidates in turn; medians over the rounds. Loading and as many
 first searches as are under way at once are left out of the time.
 
@@ -54,7 +54,7 @@ MODEL = "all-MiniLM-L6-v2"
 LIMIT = 10
 
 SearchAll = Callable[[Sequence[str], int], list[float]]
-"""Searches for all phrases, so many at once: how many seconds each of them took."""
+"""Searches for all queries, so many at once: how many seconds each of them took."""
 Candidate = Callable[[Path, str], AbstractContextManager[SearchAll]]
 """Opens a store with a model."""
 
@@ -64,20 +64,20 @@ Candidate = Callable[[Path, str], AbstractContextManager[SearchAll]]
 
 @contextmanager
 def by_hand(store: Path, model: str) -> Iterator[SearchAll]:
-    """`encode` and a query, for each phrase; a thread each."""
-    encode, query = tools(store, model)
+    """`encode` and a query, for each query; a thread each."""
+    encode, ask = tools(store, model)
 
-    def search(phrase: str) -> Sequence[object]:
-        return query(encode([phrase]))[0]
+    def search(query: str) -> Sequence[object]:
+        return ask(encode([query]))[0]
 
     yield in_threads(search)
 
 
 @contextmanager
 def by_hand_in_calls(store: Path, model: str) -> Iterator[SearchAll]:
-    """`encode` and a batch of queries, for so many phrases a call."""
+    """`encode` and a batch of queries, for so many queries a call."""
     encode, query = tools(store, model)
-    yield in_calls(lambda phrases: query(encode(phrases)))
+    yield in_calls(lambda queries: query(encode(queries)))
 
 
 def tools(store: Path, model: str) -> tuple[Any, Callable[[Any], list[Sequence[object]]]]:
@@ -112,7 +112,7 @@ def client(store: Path, model: str) -> Iterator[SearchAll]:
 
 @contextmanager
 def client_in_calls(store: Path, model: str) -> Iterator[SearchAll]:
-    """`SearchClient.search_many`, so many phrases a call."""
+    """`SearchClient.search_many`, so many queries a call."""
     with opened(store, model) as searcher:
         yield in_calls(partial(searcher.search_many, limit=LIMIT))
 
@@ -125,7 +125,7 @@ def async_client(store: Path, model: str) -> Iterator[SearchAll]:
     with asyncio.Runner() as runner:
         opening = AsyncSearchClient.open(store, encoder=encoder_of(model))
         searcher = runner.run(opening)
-        yield lambda phrases, at_once: runner.run(in_tasks(searcher, phrases, at_once))
+        yield lambda queries, at_once: runner.run(in_tasks(searcher, queries, at_once))
         runner.run(searcher.close())
 
 
@@ -137,7 +137,7 @@ def opened(store: Path, model: str) -> SearchClient:
 
 
 def encoder_of(model: str) -> Encoder:
-    """Our encoder, as it comes, but that it remembers no phrase."""
+    """Our encoder, as it comes, but that it remembers no query."""
     from msmarco_qdrant.encoding import load_encoder
 
     return load_encoder(model, cached_queries=0)
@@ -147,30 +147,30 @@ def encoder_of(model: str) -> Encoder:
 
 
 def in_threads(search: Callable[[str], Sequence[object]]) -> SearchAll:
-    """One phrase a call, as many threads as searches at once."""
+    """One query a call, as many threads as searches at once."""
 
-    def timed(phrase: str) -> float:
+    def timed(query: str) -> float:
         started = time.perf_counter()
-        check(search(phrase))
+        check(search(query))
         return time.perf_counter() - started
 
-    def search_all(phrases: Sequence[str], at_once: int) -> list[float]:
+    def search_all(queries: Sequence[str], at_once: int) -> list[float]:
         if at_once == 1:
-            return [timed(phrase) for phrase in phrases]
+            return [timed(query) for query in queries]
         with ThreadPoolExecutor(at_once) as pool:
-            return list(pool.map(timed, phrases))
+            return list(pool.map(timed, queries))
 
     return search_all
 
 
 def in_calls(search_many: Callable[[Sequence[str]], Sequence[Sequence[object]]]) -> SearchAll:
-    """As many phrases a call as searches at once, one call after the other."""
+    """As many queries a call as searches at once, one call after the other."""
 
-    def search_all(phrases: Sequence[str], at_once: int) -> list[float]:
+    def search_all(queries: Sequence[str], at_once: int) -> list[float]:
         latencies = []
-        for start in range(0, len(phrases), at_once):
+        for start in range(0, len(queries), at_once):
             started = time.perf_counter()
-            answers = search_many(phrases[start : start + at_once])
+            answers = search_many(queries[start : start + at_once])
             latencies += [time.perf_counter() - started] * len(answers)
             for hits in answers:
                 check(hits)
@@ -180,16 +180,16 @@ def in_calls(search_many: Callable[[Sequence[str]], Sequence[Sequence[object]]])
 
 
 async def in_tasks(
-    searcher: AsyncSearchClient, phrases: Sequence[str], at_once: int
+    searcher: AsyncSearchClient, queries: Sequence[str], at_once: int
 ) -> list[float]:
     """As many tasks as searches at once, each with one search after the other."""
     latencies: list[float] = []
-    waiting = iter(phrases)
+    waiting = iter(queries)
 
     async def search_on() -> None:
-        for phrase in waiting:
+        for query in waiting:
             started = time.perf_counter()
-            check(await searcher.search(phrase, limit=LIMIT))
+            check(await searcher.search(query, limit=LIMIT))
             latencies.append(time.perf_counter() - started)
 
     await asyncio.gather(*(search_on() for _ in range(at_once)))
@@ -219,15 +219,15 @@ CANDIDATES: Mapping[str, Candidate] = {
 
 
 def run(candidate: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Search for so many phrases, at each number at once: speed, and how long one takes."""
+    """Search for so many queries, at each number at once: speed, and how long one takes."""
     most = max(options.at_once)
-    phrases = list(islice(cycle(some_queries()), most + options.searches))
+    queries = list(islice(cycle(some_queries()), most + options.searches))
     results = {}
     with CANDIDATES[candidate](options.store, options.model) as search_all:
         for at_once in levels(candidate, options.at_once):
-            search_all(phrases[:at_once], at_once)
+            search_all(queries[:at_once], at_once)
             started = time.perf_counter()
-            latencies = search_all(phrases[most:], at_once)
+            latencies = search_all(queries[most:], at_once)
             seconds = time.perf_counter() - started
             p50, p95 = np.percentile(latencies, (50, 95))
             results[str(at_once)] = {
@@ -239,7 +239,7 @@ def run(candidate: str, options: argparse.Namespace) -> dict[str, dict[str, floa
 
 
 def levels(candidate: str, at_once: Sequence[int]) -> list[int]:
-    """How many at once a candidate is asked for: a call of one phrase is another candidate's."""
+    """How many at once a candidate is asked for: a call of one query is another candidate's."""
     return [number for number in at_once if number > 1 or candidate not in IN_CALLS]
 
 

@@ -58,13 +58,13 @@ class Load:
         seconds: Of the searches before and after; at least twice as many while passages come in.
         rate: Passages a second.
         passages: What is posted.
-        phrases: What is searched for.
+        queries: What is searched for.
     """
 
     seconds: float
     rate: float
     passages: Sequence[tuple[str, str]]
-    phrases: Sequence[str]
+    queries: Sequence[str]
 
 
 class Stages:
@@ -108,7 +108,7 @@ def at_level(connections: int, load: Load, there: int, card: EncoderCard) -> Lev
         fill(store, there, card)
         with sidecar(store, folder, MODEL) as url:
             wait_until_ready(url)
-            searches, watch = Searches(url, connections, load.phrases), Watch(url)
+            searches, watch = Searches(url, connections, load.queries), Watch(url)
             poster = Poster(url, load.passages, load.rate, BATCH)
             with watch.running(), searches.running():
                 stages.begin("before")
@@ -261,7 +261,7 @@ def while_away(load: Load, away_s: float, report: Report, connections: int = 8) 
     with tempfile.TemporaryDirectory() as name, leaving_server() as (store, tell):
         with sidecar(store, Path(name), MODEL) as url:
             wait_until_ready(url)
-            searches, watch = Searches(url, connections, load.phrases), Watch(url)
+            searches, watch = Searches(url, connections, load.queries), Watch(url)
             poster = Poster(url, load.passages, load.rate, BATCH)
             with watch.running(), searches.running():
                 with poster.running():

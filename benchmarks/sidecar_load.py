@@ -100,11 +100,11 @@ class Searches:
         spans: Of each; the outcome is the status, with the kind of an error.
     """
 
-    def __init__(self, url: str, connections: int, phrases: Sequence[str]) -> None:
+    def __init__(self, url: str, connections: int, queries: Sequence[str]) -> None:
         self.spans: list[Span] = []
         self._url = url
         self._connections = connections
-        self._phrases = cycle(phrases)
+        self._queries = cycle(queries)
         self._done = threading.Event()
 
     def running(self) -> AbstractContextManager[None]:
@@ -126,15 +126,15 @@ class Searches:
     async def _search(self, client: httpx.AsyncClient) -> None:
         while not self._done.is_set():
             begin = time.perf_counter()
-            outcome = await _searched(client, next(self._phrases))
+            outcome = await _searched(client, next(self._queries))
             self.spans.append(Span(begin, time.perf_counter(), outcome))
             if outcome != "200":
                 await asyncio.sleep(_AFTER_AN_ERROR_S)
 
 
-async def _searched(client: httpx.AsyncClient, phrase: str) -> str:
+async def _searched(client: httpx.AsyncClient, query: str) -> str:
     try:
-        answer = await client.post("/search", json={"phrase": phrase, "limit": 10})
+        answer = await client.post("/search", json={"query": query, "limit": 10})
     except httpx.HTTPError as exc:
         return type(exc).__name__
     if answer.is_success:

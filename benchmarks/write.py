@@ -2,7 +2,7 @@
 
 The server is on loopback, in a process of its own: it decodes each request and acknowledges it,
 and keeps nothing, so what is measured is the client. Beside the contenders stands the ceiling:
-the requests that ours sends, serialised beforehand and sent as bytes.
+the requests that ours sends, serialized beforehand and sent as bytes.
 
 Everyone starts from the same arrays (float32 vectors of random numbers, BM25 sparse vectors and
 payloads of passages) and sends the same points, which the first request of each proves; langchain

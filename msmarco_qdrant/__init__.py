@@ -1,6 +1,6 @@
 """MS MARCO passage search in Qdrant.
 
-Give it passages, and it answers search phrases::
+Give it passages, and it answers search queries::
 
     from msmarco_qdrant import SearchClient, ingest_passages
 

@@ -10,7 +10,7 @@ The tree::
     ├── ModelError
     │   ├── ModelNotFoundError     a model name or directory leads nowhere
     │   ├── ModelMismatchError     the model is not the one that filled the collection
-    │   └── EncodingError          a phrase has no finite vector, or the forward pass failed
+    │   └── EncodingError          a query has no finite vector, or the forward pass failed
     ├── StoreError
     │   ├── StoreNotFoundError     nothing is stored there
     │   ├── StoreUnavailableError  the place cannot be written or reached
@@ -25,7 +25,7 @@ The tree::
     ├── SpoolError                 the sidecar's spool cannot be used
     │   └── SpoolFullError         it holds as many batches as it may; later there is room
     ├── MigrationError             a migration cannot be applied, or failed
-    ├── WorkerError                a process that tokenised has ended
+    ├── WorkerError                a process that tokenized has ended
     ├── EncodeStoppedError         an encode into a folder ended early; `report` says how far
     └── IngestStoppedError         an ingest ended early; `report` says how far it got
         └── PruneRefusedError      the source lacks too much of the collection to remove it
@@ -91,7 +91,7 @@ class ModelMismatchError(ModelError):
 
 
 class EncodingError(ModelError):
-    """A phrase has no finite, non-zero vector, not even in float32; or the forward pass failed."""
+    """A query has no finite, non-zero vector, not even in float32; or the forward pass failed."""
 
 
 class StoreError(MsmarcoQdrantError):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from msmarco_qdrant.core.records import WINDOW, Quantisation, StorageSettings
+from msmarco_qdrant.core.records import WINDOW, Quantization, StorageSettings
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import CACHED_QUERIES, BackendName, EncoderOptions, Precision
 from msmarco_qdrant.errors import UsageError
@@ -37,11 +37,11 @@ class Settings(BaseSettings):
         batch_bytes: Bytes that one request to a server holds at most.
         in_flight: Requests to a server under way at once.
         on_disk: Read the vectors of a new collection from disk as they are needed.
-        quantisation: What a new collection searches in: "int8", "turbo4" or "none".
+        quantization: What a new collection searches in: "int8", "turbo4" or "none".
         backend: What runs the model: "torch", "openvino", or "auto".
         device: Where it runs, such as "cpu" or "cuda:1"; None for the best device.
         precision: What it computes in; None for what the device is fast in.
-        cached_queries: How many phrases' vectors a client remembers, 0 for none.
+        cached_queries: How many queries' vectors a client remembers, 0 for none.
         data: Where the tests and benchmarks find real MS MARCO data.
     """
 
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(default=NO_SETTINGS.batch_bytes, ge=1024)
     in_flight: int = Field(default=NO_SETTINGS.in_flight, ge=1, le=64)
     on_disk: bool = StorageSettings().on_disk
-    quantisation: Quantisation = StorageSettings().quantisation
+    quantization: Quantization = StorageSettings().quantization
     backend: BackendName = "auto"
     device: str | None = None
     precision: Precision | None = None
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     @property
     def storage(self) -> StorageSettings:
         """How a new collection keeps its vectors."""
-        return StorageSettings(self.on_disk, self.quantisation)
+        return StorageSettings(self.on_disk, self.quantization)
 
 
 _S = TypeVar("_S", bound=Settings)

@@ -27,7 +27,7 @@ from msmarco_qdrant.core.records import (
     PointId,
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError, UsageError
 from msmarco_qdrant.stores import Capabilities
 
@@ -79,7 +79,7 @@ class CostlessEncoder:
     def warm_up(self) -> None:
         """Nothing happens once here."""
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Encode passages, in their order."""
         import numpy as np
 
@@ -89,20 +89,20 @@ class CostlessEncoder:
                 self.encoded += len(positions)
             yield EncodedBatch(positions, self._vectors(passages.take(positions)))
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Encode phrases: float32 `(len(phrases), dimension)`.
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries: float32 `(len(queries), dimension)`.
 
         Raises:
-            EncodingError: For a phrase without a word.
+            EncodingError: For a query without a word.
         """
         import numpy as np
 
-        vectors = self._vectors(self._tokenizer(phrases))
+        vectors = self._vectors(self._tokenizer(queries))
         if not np.isfinite(vectors).all():
-            raise EncodingError("a phrase holds no word, so it has no vector")
+            raise EncodingError("a query holds no word, so it has no vector")
         return vectors
 
-    def _vectors(self, texts: Tokenised) -> NDArray[np.float32]:
+    def _vectors(self, texts: Tokenized) -> NDArray[np.float32]:
         import numpy as np
 
         dimension = self._card.dimension
@@ -130,18 +130,18 @@ class HashingTokenizer:
         """It can be pickled."""
         return True
 
-    def __call__(self, texts: Sequence[str]) -> Tokenised:
+    def __call__(self, texts: Sequence[str]) -> Tokenized:
         """The hashes of each text's words, in lower case."""
         import numpy as np
 
         words = [_WORD.findall(text.lower()) for text in texts]
         hashes = [zlib.crc32(word.encode(), self.salt) for found in words for word in found]
         ids = np.array(hashes, np.uint32).view(np.int32)
-        return Tokenised.from_lengths(ids, [len(found) for found in words])
+        return Tokenized.from_lengths(ids, [len(found) for found in words])
 
 
 class CostlessReranker:
-    """A reranker that counts words: what a phrase and a passage share, of all that they hold.
+    """A reranker that counts words: what a query and a passage share, of all that they hold.
 
     Deterministic and without state but for a count. Equal sets of words score 1, no shared word 0.
 
@@ -159,7 +159,7 @@ class CostlessReranker:
         """Nothing happens once here."""
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Score pairs of a phrase and a passage: float32 `(len(pairs),)`, 0 to 1.
+        """Score pairs of a query and a passage: float32 `(len(pairs),)`, 0 to 1.
 
         Raises:
             UsageError: For one string, or one pair, instead of a list of pairs.
@@ -167,15 +167,15 @@ class CostlessReranker:
         import numpy as np
 
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
-            raise UsageError("scores takes a list of pairs, each of a phrase and a passage")
+            raise UsageError("scores takes a list of pairs, each of a query and a passage")
         with self._lock:
             self.scored += len(pairs)
-        return np.array([_overlap(phrase, passage) for phrase, passage in pairs], np.float32)
+        return np.array([_overlap(query, passage) for query, passage in pairs], np.float32)
 
 
-def _overlap(phrase: str, passage: str) -> float:
+def _overlap(query: str, passage: str) -> float:
     """Of two texts' different words, the share that both hold."""
-    one, other = (set(_WORD.findall(text.lower())) for text in (phrase, passage))
+    one, other = (set(_WORD.findall(text.lower())) for text in (query, passage))
     return len(one & other) / max(len(one | other), 1)
 
 
@@ -240,7 +240,7 @@ class DiscardingStore:
         engine="Discarding",
         ann=False,
         payload_indexes=False,
-        quantisation=False,
+        quantization=False,
         multi_process=False,
     )
 

@@ -20,7 +20,7 @@ def physical(
     swaps: int = 1,
 ) -> None:
     """Make a physical collection that nothing leads to."""
-    plan = CollectionPlan(name, encoder.card, Bm25Settings(), StorageSettings(quantisation="none"))
+    plan = CollectionPlan(name, encoder.card, Bm25Settings(), StorageSettings(quantization="none"))
     metadata = create_physical(store, plan, load_migrations())
     store.put_metadata(name, replace(metadata, copied_from=copied_from, swaps=swaps))
 

@@ -62,7 +62,7 @@ def save_stand_in(folder: Path, name: str, texts: Sequence[str]) -> Path:
     shape, plain = SHAPES[name], folder / f"{name}-plain"
     tokenizer = _tokenizer(texts)
     transformer = _transformer(shape, len(tokenizer))
-    _randomise(transformer, shape.seed)
+    _randomize(transformer, shape.seed)
     transformer.save_pretrained(plain)
     tokenizer.save_pretrained(plain)
     model = SentenceTransformer(
@@ -108,7 +108,7 @@ def _transformer(shape: Shape, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-def _randomise(model: torch.nn.Module, seed: int) -> None:
+def _randomize(model: torch.nn.Module, seed: int) -> None:
     """Draw every parameter; the words' so far apart that texts are told apart by their words."""
     import torch
 

@@ -41,9 +41,9 @@ GOOD: list[tuple[str, str, Any]] = [
     ("in_flight", "64", 64),
     ("on_disk", "false", False),
     ("on_disk", "1", True),
-    ("quantisation", "none", "none"),
-    ("quantisation", "int8", "int8"),
-    ("quantisation", "turbo4", "turbo4"),
+    ("quantization", "none", "none"),
+    ("quantization", "int8", "int8"),
+    ("quantization", "turbo4", "turbo4"),
     ("backend", "openvino", "openvino"),
     ("device", "cuda:1", "cuda:1"),
     ("precision", "int8", "int8"),
@@ -85,7 +85,7 @@ BAD = [
     ("in_flight", "0", "greater than or equal to 1"),
     ("in_flight", "65", "less than or equal to 64"),
     ("on_disk", "perhaps", "valid boolean"),
-    ("quantisation", "int4", "'none', 'int8' or 'turbo4'"),
+    ("quantization", "int4", "'none', 'int8' or 'turbo4'"),
     ("backend", "onnx", "'auto', 'torch' or 'openvino'"),
     ("precision", "fp8", "'float32', 'bfloat16', 'float16' or 'int8'"),
     ("cached_queries", "-1", "greater than or equal to 0"),
@@ -212,8 +212,8 @@ def test_the_connection_has_every_setting_of_it(monkeypatch: pytest.MonkeyPatch)
 def test_the_storage_has_every_setting_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the vectors lie, and in what form."""
     monkeypatch.setenv(variable("on_disk"), "no")
-    monkeypatch.setenv(variable("quantisation"), "none")
-    assert StorageSettings(on_disk=False, quantisation="none") == load_settings({}).storage
+    monkeypatch.setenv(variable("quantization"), "none")
+    assert StorageSettings(on_disk=False, quantization="none") == load_settings({}).storage
 
 
 def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ _REJECTS = 3
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that parse and tokenise.  [default: what the device needs]",
+    help="Processes that parse and tokenize.  [default: what the device needs]",
 )
 @source_options
 @click.option("--allow-rejects", is_flag=True, help="Exit with 0 even if rows were rejected.")

@@ -40,11 +40,11 @@ _LINE_EVERY_S = 10.0
 @store_option
 @collection_option
 @click.option("--queries", type=_FILE, metavar="FILE", help="qid<TAB>text, or JSON lines.")
-@click.option("--qrels", type=_FILE, metavar="FILE", help="Judgements in TREC's or BEIR's form.")
+@click.option("--qrels", type=_FILE, metavar="FILE", help="Judgments in TREC's or BEIR's form.")
 @click.option(
     "--dataset",
     metavar="NAME",
-    help="Queries and judgements of ir_datasets instead, such as msmarco-passage/dev/small.",
+    help="Queries and judgments of ir_datasets instead, such as msmarco-passage/dev/small.",
 )
 @click.option(
     "--mode",
@@ -98,7 +98,7 @@ _LINE_EVERY_S = 10.0
 def evaluate(**options: Any) -> None:
     """Measure how good the answers of a collection are.
 
-    With judgements: measures of each mode with confidence intervals, published figures beside
+    With judgments: measures of each mode with confidence intervals, published figures beside
     them, and paired tests. With --ann: recall and time of the index.
     """
     given = EvaluateOptions(**options)

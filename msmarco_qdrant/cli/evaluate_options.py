@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.evaluation import Qrels, Run, System
 
-_OF_JUDGEMENTS = ("modes", "measures", "depth", "candidates", "compare", "run", "rerank", "exact")
+_OF_JUDGMENTS = ("modes", "measures", "depth", "candidates", "compare", "run", "rerank", "exact")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class EvaluateOptions:
 
     @property
     def judged(self) -> bool:
-        """Whether there are judgements."""
+        """Whether there are judgments."""
         return self.qrels is not None or self.dataset is not None
 
     @property
@@ -66,10 +66,10 @@ class EvaluateOptions:
         if (self.queries is None) == (self.dataset is None):
             raise click.UsageError("give --queries FILE (and --qrels FILE), or --dataset NAME")
         if self.dataset is not None and self.qrels is not None:
-            raise click.UsageError("--dataset brings its own judgements: leave --qrels out")
+            raise click.UsageError("--dataset brings its own judgments: leave --qrels out")
         if not self.judged and not self.ann:
             raise click.UsageError("give --qrels FILE to measure answers, or --ann for the index")
-        refuse_without("--qrels or --dataset", given=self.judged, options=_OF_JUDGEMENTS)
+        refuse_without("--qrels or --dataset", given=self.judged, options=_OF_JUDGMENTS)
         refuse_without("--rerank", given=self.rerank is not None, options=["rerank_depth"])
         refuse_without(
             "searches without --candidates",
@@ -91,7 +91,7 @@ class EvaluateOptions:
         ]
 
     def read(self) -> tuple[list[Query], Qrels]:
-        """The queries and the judgements, of which there may be none."""
+        """The queries and the judgments, of which there may be none."""
         from msmarco_qdrant.evaluation import load_qrels, load_queries, read_qrels
         from msmarco_qdrant.sources.corpus import read_queries
 
@@ -107,7 +107,7 @@ class Plan:
 
     Attributes:
         queries: What is asked.
-        qrels: The judgements.
+        qrels: The judgments.
         systems: Who is asked.
         candidates: What alone is ranked.
         others: Runs to measure beside.

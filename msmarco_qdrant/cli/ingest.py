@@ -296,5 +296,5 @@ def quickstart(*, store: str | None, model: str | None) -> None:
             print_hits(client.search(question, limit=2), as_json=False)
     click.echo(
         f"\nYour own: msmarco-qdrant ingest FILE --store {settings.store}, then "
-        f"msmarco-qdrant search 'a phrase' --store {settings.store}"
+        f"msmarco-qdrant search 'a query' --store {settings.store}"
     )

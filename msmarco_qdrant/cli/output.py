@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _HOLDER = {
     "read": "the source",
     "skip": "asking the store what is there",
-    "tokenise": "the tokenizer",
+    "tokenize": "the tokenizer",
     "forward": "the model",
     "sparse": "computing the BM25 weights",
     "write": "the store",
@@ -202,7 +202,7 @@ def _settings(spec: CollectionSpec) -> str:
     return (
         f"hnsw m={spec.hnsw.m} ef_construct={spec.hnsw.ef_construct}, "
         f"vectors {'on disk' if spec.storage.on_disk else 'in memory'}, "
-        f"quantisation: {spec.storage.quantisation}, payload indexes: {indexes or 'none'}"
+        f"quantization: {spec.storage.quantization}, payload indexes: {indexes or 'none'}"
     )
 
 

@@ -32,7 +32,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _NOTICES = {
     "copy": "copying what the {which} collection lacks",
     "index": "building the index of the {which} collection",
-    "compare": "asking both collections a sample of phrases",
+    "compare": "asking both collections a sample of queries",
     "verify": "comparing every passage of both collections",
     "swap": "leading the name to the {which} collection",
     "last pass": "copying what was written until the swap",
@@ -48,7 +48,7 @@ def _common_options(command: _F) -> _F:
     worse = click.option(
         "--allow-worse",
         is_flag=True,
-        help="Swap even if a sample of phrases finds less than half of what it did.",
+        help="Swap even if a sample of queries finds less than half of what it did.",
     )
     return store_option(collection_option(encoder_options(rejects(worse(json_option(command))))))
 
@@ -247,7 +247,7 @@ def _tell(report: ReembedReport, *, as_json: bool, goes_back: bool) -> None:
     )
     if report.without_vector:
         click.echo(f"left out, as they have no vector: {', '.join(report.without_vector)}")
-    if report.comparison is not None and report.comparison.phrases:
+    if report.comparison is not None and report.comparison.queries:
         click.echo(_comparison_text(report.comparison))
     back = (
         "`migrate rollback` goes back to it"
@@ -258,7 +258,7 @@ def _tell(report: ReembedReport, *, as_json: bool, goes_back: bool) -> None:
 
 
 def _comparison_text(found: Comparison) -> str:
-    asked = f"{found.phrases} passages asked for by the words they begin with"
+    asked = f"{found.queries} passages asked for by the words they begin with"
     if found.found_before is None or found.overlap is None:
         return f"{asked}: {found.found_after} among the ten best"
     return (

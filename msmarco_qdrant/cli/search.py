@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("phrase", required=False)
+@click.argument("query", required=False)
 @store_option
 @collection_option
 @click.option(
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     default=10,
     show_default=True,
     metavar="N",
-    help="With a PHRASE: hits wanted.",
+    help="With a QUERY: hits wanted.",
 )
 @click.option(
     "--mode",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     default=DEFAULT_EFFORT.oversampling,
     show_default=True,
     metavar="X",
-    help="Of quantised vectors, score so many times the hits again by the vectors themselves.",
+    help="Of quantized vectors, score so many times the hits again by the vectors themselves.",
 )
 @click.option("--exact", is_flag=True, help="Compare with every passage, without the index.")
 @click.option("--model", metavar="NAME_OR_DIR", help="Where to load the collection's model from.")
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     "--queries",
     type=click.Path(exists=False, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Search for every query of a file (qid<TAB>text, or JSON lines) instead of PHRASE.",
+    help="Search for every query of a file (qid<TAB>text, or JSON lines) instead of QUERY.",
 )
 @click.option(
     "--run",
@@ -94,7 +94,7 @@ if TYPE_CHECKING:
 @json_option
 def search(  # noqa: PLR0913  # one for each option
     *,
-    phrase: str | None,
+    query: str | None,
     store: str | None,
     collection: str | None,
     limit: int,
@@ -114,20 +114,20 @@ def search(  # noqa: PLR0913  # one for each option
     depth: int | None,
     as_json: bool,
 ) -> None:
-    """Find the passages that answer PHRASE: keywords, a phrase or a question."""
-    if (phrase is None) == (queries is None) or (queries is None) != (run is None):
-        raise click.UsageError("give a PHRASE, or both --queries FILE and --run FILE")
-    refuse_without("a PHRASE", given=phrase is not None, options=["limit"])
-    refuse_without("--queries", given=phrase is None, options=["depth"])
+    """Find the passages that answer QUERY: keywords, a query or a question."""
+    if (query is None) == (queries is None) or (queries is None) != (run is None):
+        raise click.UsageError("give a QUERY, or both --queries FILE and --run FILE")
+    refuse_without("a QUERY", given=query is not None, options=["limit"])
+    refuse_without("--queries", given=query is None, options=["depth"])
     refuse_without("--rerank", given=rerank is not None, options=["rerank_depth"])
     refuse_without("the index, not --exact,", given=not exact, options=["ef", "oversampling"])
     refuse_without("--mode hybrid", given=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.client import SearchClient
-    from msmarco_qdrant.search.options import SearchRequest, check_phrases
+    from msmarco_qdrant.search.options import SearchRequest, check_queries
 
     settings = settings_with(store=store, collection=collection)
     options: SearchOptions = {
-        "limit": limit if phrase is not None else depth or (rerank_depth if rerank else 1000),
+        "limit": limit if query is not None else depth or (rerank_depth if rerank else 1000),
         "mode": mode,
         "fusion": Fusion(fusion, dense_weight),
         "rerank_depth": rerank_depth if rerank is not None else None,
@@ -138,7 +138,7 @@ def search(  # noqa: PLR0913  # one for each option
         "exact": exact,
     }
     SearchRequest(**options)  # what cannot be asked is refused before a model is loaded
-    check_phrases([phrase] if phrase is not None else [])
+    check_queries([query] if query is not None else [])
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
     with opened(settings) as place:
@@ -153,8 +153,8 @@ def search(  # noqa: PLR0913  # one for each option
         if filters:  # a value is read as what the field's index holds, or the index were no use
             indexes = place.collection(settings.collection).info().spec.payload_indexes
             options["meta_filter"] = parse_filters(filters, indexes)
-        if phrase is not None:
-            print_hits(client.search(phrase, **options), as_json=as_json)
+        if query is not None:
+            print_hits(client.search(query, **options), as_json=as_json)
         elif queries is not None and run is not None:
             _search_many(client, queries, run, options, as_json=as_json)
 

@@ -42,7 +42,7 @@ def create_collection(
         name: The name that users see; an alias of the physical collection `NAME__0001`.
         encoder: Whose vectors will be inside.
         bm25: The settings of its sparse vectors.
-        storage: How its dense vectors are kept; by default quantised, where the engine can.
+        storage: How its dense vectors are kept; by default quantized, where the engine can.
         payload_indexes: Payload keys to index, such as `{"meta.year": "integer"}`.
 
     Returns:
@@ -50,12 +50,12 @@ def create_collection(
 
     Raises:
         UsageError: If the name cannot be a collection's.
-        UnsupportedError: If the engine cannot quantise and was asked to.
+        UnsupportedError: If the engine cannot quantize and was asked to.
     """
     check_collection_name(name)
     if storage is None:
-        can = store.capabilities.quantisation
-        storage = StorageSettings() if can else StorageSettings(quantisation="none")
+        can = store.capabilities.quantization
+        storage = StorageSettings() if can else StorageSettings(quantization="none")
     plan = CollectionPlan(f"{name}__0001", encoder, bm25, storage, payload_indexes or {})
     metadata = create_physical(store, plan, load_migrations())
     store.set_alias(name, plan.physical)
@@ -76,7 +76,7 @@ def create_if_missing(
 
     Raises:
         UsageError: If the name cannot be a collection's.
-        UnsupportedError: If the engine cannot quantise and was asked to.
+        UnsupportedError: If the engine cannot quantize and was asked to.
     """
     with store.lock():
         try:

@@ -29,7 +29,7 @@ Similarity: TypeAlias = Literal["cosine", "dot"]
 
 PayloadIndex: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
 
-Quantisation: TypeAlias = Literal["none", "int8", "turbo4"]
+Quantization: TypeAlias = Literal["none", "int8", "turbo4"]
 
 WINDOW = 8192
 """Default number of passages that an ingest sorts by length, writes and flushes together."""
@@ -76,7 +76,7 @@ class EncodedPassage:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of a file: its id and its phrase."""
+    """One query of a file: its id and its query."""
 
     qid: str
     text: str
@@ -106,7 +106,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What a model wants in front of a phrase and of a passage ("" for nothing)."""
+    """What a model wants in front of a query and of a passage ("" for nothing)."""
 
     query: str = ""
     passage: str = ""
@@ -124,7 +124,7 @@ class EncoderCard:
         fingerprint: 64 hexadecimal digits (sha256) over everything that decides a vector.
         dimension: Length of its vectors.
         similarity: The measure the model was trained for.
-        prompts: What is put in front of phrases and passages.
+        prompts: What is put in front of queries and passages.
         max_seq_length: Tokens after which a text is cut, special tokens included.
     """
 
@@ -164,7 +164,7 @@ class Bm25Settings:
 
     Attributes:
         k: Saturation of the term frequency.
-        b: Weight of the length normalisation, 0 to 1.
+        b: Weight of the length normalization, 0 to 1.
         avg_len: Mean passage length in tokens after stop words are removed.
         language: Language of stop words and stemmer.
     """
@@ -206,13 +206,13 @@ class StorageSettings:
     Attributes:
         on_disk: Read the float32 vectors from disk as they are needed, instead of keeping them in
             memory.
-        quantisation: Keep a copy in memory to search in, of a quarter of the size ("int8", a byte a
+        quantization: Keep a copy in memory to search in, of a quarter of the size ("int8", a byte a
             dimension) or an eighth ("turbo4", Qdrant's TurboQuant with 4 bits; servers from 1.18
             on); the best are scored again by the float32 vectors. "none" for no such copy.
     """
 
     on_disk: bool = True
-    quantisation: Quantisation = "int8"
+    quantization: Quantization = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ class SettingsChange:
         m: See `HnswSettings`.
         ef_construct: See `HnswSettings`.
         on_disk: See `StorageSettings`.
-        quantisation: See `StorageSettings`.
+        quantization: See `StorageSettings`.
         indexing_threshold_kb: Kilobytes of vectors from which a segment gets a graph.
         max_segment_size_kb: Kilobytes of vectors beyond which segments are not merged.
     """
@@ -254,7 +254,7 @@ class SettingsChange:
     m: int | None = None
     ef_construct: int | None = None
     on_disk: bool | None = None
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
     indexing_threshold_kb: int | None = None
     max_segment_size_kb: int | None = None
 

@@ -17,7 +17,7 @@ class StageShare:
 
     Attributes:
         name: "read" (take and parse rows), "skip" (ask the store what is there already),
-            "tokenise", "forward" (the model), "sparse" (BM25 weights), "write" (to the store,
+            "tokenize", "forward" (the model), "sparse" (BM25 weights), "write" (to the store,
             with its flush); at the end "prune" and "index".
         seconds: Time it worked, without its waits for the stages beside it.
         share: The same as a share of the wall time so far, 0 to 1.
@@ -92,8 +92,8 @@ class EncodeReport:
         shards: Files that are there at the end.
         tokens: Tokens that went through the model.
         seconds: Wall time from when the first batch may begin to the last file's fsync; loading
-            the model and starting processes is not in it. Where processes tokenise, the first
-            files' passages may be tokenised before.
+            the model and starting processes is not in it. Where processes tokenize, the first
+            files' passages may be tokenized before.
         startup_seconds: Wall time of loading, starting processes, and the first forward pass.
     """
 
@@ -129,10 +129,10 @@ class EncodeProgress:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a sample of phrases finds in two collections; each is the beginning of a passage.
+    """What a sample of queries finds in two collections; each is the beginning of a passage.
 
     Attributes:
-        phrases: How many were asked of both.
+        queries: How many were asked of both.
         found_before: How many found their passage among the ten best of the old collection; None
             if its model could not be loaded.
         found_after: The same of the new one.
@@ -140,7 +140,7 @@ class Comparison:
             the old one could not be asked.
     """
 
-    phrases: int
+    queries: int
     found_before: int | None
     found_after: int
     overlap: float | None
@@ -157,7 +157,7 @@ class ReembedProgress:
 
     Attributes:
         stage: "copy" while passages are compared, encoded and written; "index"; "compare" while a
-            sample of phrases is asked; "verify" while both collections are compared once more;
+            sample of queries is asked; "verify" while both collections are compared once more;
             "swap"; "last pass".
         done: Passages of the old collection that this stage has been through.
         total: Those that there are.
@@ -181,7 +181,7 @@ class ReembedReport:
         copied: Those that were encoded and written by this run.
         removed: Those that were deleted meanwhile, and therefore removed again.
         without_vector: Pids of those that the model gives no vector: they are not in the new one.
-        comparison: What a sample of phrases found in both; None if the swap was done before.
+        comparison: What a sample of queries found in both; None if the swap was done before.
         seconds: Wall time.
     """
 

@@ -44,17 +44,17 @@ class SearchEffort:
     Attributes:
         ef: Candidates considered in the graph; at least as many as are wanted. With 128 no query
             of TREC DL 2019 or MS MARCO dev lost half of its exact top 10 on 47,283 real passages.
-        exact: Compare with every float32 vector, and leave graph and quantisation aside.
-        quantised: Follow the graph by quantised vectors, where there are any.
-        rescore: Where vectors are quantised, score the best again by the float32 vectors.
+        exact: Compare with every float32 vector, and leave graph and quantization aside.
+        quantized: Follow the graph by quantized vectors, where there are any.
+        rescore: Where vectors are quantized, score the best again by the float32 vectors.
         oversampling: How many times the points wanted are scored again, 1 or more. On 47,283 real
             passages and 1,374 queries (m=16, ef=128) recall@10 of int8 is 0.979 without it, 0.998
-            with 2, and 0.998 without quantisation (`evaluate --ann`).
+            with 2, and 0.998 without quantization (`evaluate --ann`).
     """
 
     ef: int = 128
     exact: bool = False
-    quantised: bool = True
+    quantized: bool = True
     rescore: bool = True
     oversampling: float = 2.0
 
@@ -73,7 +73,7 @@ class PointQuery:
         meta_filter: Conditions on the points.
         ids: Only these points, None for all.
         candidates: Score only the union of the best `depth` points by each of these; none for all
-            points. The scores are then of the vectors themselves, never of quantised ones.
+            points. The scores are then of the vectors themselves, never of quantized ones.
         depth: See `candidates`.
         fields: Payload fields wanted.
     """
@@ -99,7 +99,7 @@ class ScoredPoint:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a phrase.
+    """One answer to a query.
 
     Attributes:
         rank: Its place, counted from 1.

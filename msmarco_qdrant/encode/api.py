@@ -63,7 +63,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         dtype: What vectors are kept in; float16 is half as large and within cosine 0.9999.
         shard_chunks: How much a shard covers, in chunks of 1 MiB of a file or 1,024 rows of what
             has no lines; by default 12 on a GPU, else 3. Where shards are already, theirs counts.
-        workers: Processes that parse and tokenise, 0 for a thread of this one; by default what
+        workers: Processes that parse and tokenize, 0 for a thread of this one; by default what
             the encoder's device needs of this machine's processors.
         on_reject: Called for each row that cannot become a passage with a vector.
         on_progress: Called after each shard.

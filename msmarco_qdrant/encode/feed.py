@@ -1,6 +1,6 @@
-"""What an encode has still to do: shards of passages, parsed and tokenised, in their order.
+"""What an encode has still to do: shards of passages, parsed and tokenized, in their order.
 
-A shard covers neighbouring rows of the source and carries their digest, so that a later run of the
+A shard covers neighboring rows of the source and carries their digest, so that a later run of the
 same command knows which rows are done: it reads them, compares, and goes on behind them.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, cast
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import EncoderCard, Passage, Reject
 from msmarco_qdrant.encode.prepare import Prepared, Preparers, pids_of
-from msmarco_qdrant.encoding import Tokenised, Tokenizer
+from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.encoding.matching import check_same_vectors
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime.pipeline import Stages
@@ -61,7 +61,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
-    """A shard whose passages are tokenised.
+    """A shard whose passages are tokenized.
 
     Attributes:
         number: Its place among the shards.
@@ -76,7 +76,7 @@ class Ready:
     full: int
     chunks: list[Chunk]
     parts: list[Prepared]
-    tokens: Tokenised
+    tokens: Tokenized
     position: int
 
     @property
@@ -134,7 +134,7 @@ class Feed:
         layout: Where shards are or shall be.
         card: The encoder's.
         tokenizer: The encoder's.
-        workers: Processes that parse and tokenise, 0 for a thread.
+        workers: Processes that parse and tokenize, 0 for a thread.
     """
 
     rows: Iterable[Passage | Reject]
@@ -192,7 +192,7 @@ class Feed:
                 full=shard.full,
                 chunks=[chunk for chunk, _ in shard.chunks],
                 parts=parts,
-                tokens=Tokenised.joined([part.tokens for part in parts]),
+                tokens=Tokenized.joined([part.tokens for part in parts]),
                 position=shard.position,
             )
 

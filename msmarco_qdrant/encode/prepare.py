@@ -14,7 +14,7 @@ from typing import Any
 
 from msmarco_qdrant.core.pid_set import KEY_BYTES, PidSet, pid_key
 from msmarco_qdrant.core.records import Passage, Reject, meta_digest, text_digest
-from msmarco_qdrant.encoding import Tokenised, Tokenizer
+from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.subprocesses import Workers
 from msmarco_qdrant.sources.corpus import Chunk
@@ -38,7 +38,7 @@ class Prepared:
     places: list[int]
     keys: bytes
     texts: Any
-    tokens: Tokenised
+    tokens: Tokenized
     rejects: list[Reject]
     digest: bytes
 
@@ -68,7 +68,7 @@ class Prepared:
 
 
 def prepare(chunk: Chunk, tokenizer: Tokenizer) -> Prepared:
-    """Parse a chunk's rows, and tokenise those that are passages."""
+    """Parse a chunk's rows, and tokenize those that are passages."""
     rows = chunk.rows()
     places = [place for place, row in enumerate(rows) if isinstance(row, Passage)]
     passages = [row for row in rows if isinstance(row, Passage)]

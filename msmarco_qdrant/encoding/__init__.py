@@ -6,14 +6,14 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.encoding.loading import load_encoder, load_reranker
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.encoding.protocols import Encoder, Reranker, Tokenizer
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 
 __all__ = [
     "Bm25Encoder",
     "Encoder",
     "EncoderOptions",
     "Reranker",
-    "Tokenised",
+    "Tokenized",
     "Tokenizer",
     "load_encoder",
     "load_reranker",

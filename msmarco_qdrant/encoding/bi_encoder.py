@@ -1,8 +1,8 @@
 """Bi-encoders of sentence-transformers: loading, batches, and what becomes of the vectors.
 
-What is computed is the model's own modules, so pooling, dense and normalise layers and prompts
-stay the library's, as `encode_document` does for passages and `encode_query` for phrases. What is
-ours is what goes in and where: a window is tokenised at once, sorted by token count and cut into
+What is computed is the model's own modules, so pooling, dense and normalize layers and prompts
+stay the library's, as `encode_document` does for passages and `encode_query` for queries. What is
+ours is what goes in and where: a window is tokenized at once, sorted by token count and cut into
 batches under a token budget; a `Backend` runs them in the precision that its device is fast in.
 """
 
@@ -23,7 +23,7 @@ from msmarco_qdrant.encoding.pretrained import directory_of, load_model, own_pro
 from msmarco_qdrant.encoding.protocols import Tokenizer
 from msmarco_qdrant.encoding.query_cache import RecentVectors
 from msmarco_qdrant.encoding.tokenizers import prompt_lengths, tokenizer_of
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
 from msmarco_qdrant.runtime.fair_lock import Turns
 
@@ -46,7 +46,7 @@ class BiEncoder:
     Args:
         location: A directory or a hub id.
         hint: The name that people know it by.
-        prompts: What to put in front of phrases and passages; None for the model's own.
+        prompts: What to put in front of queries and passages; None for the model's own.
         similarity: What its vectors are compared by; None for the model's own.
         options: Where and how it runs; None for what is fastest here.
 
@@ -65,7 +65,7 @@ class BiEncoder:
         options: EncoderOptions | None = None,
     ) -> None:
         self._location = location
-        self._lock = Turns()  # so that a phrase waits for one batch of passages, and not for many
+        self._lock = Turns()  # so that a query waits for one batch of passages, and not for many
         self._exact: Backend | None = None
         options = options or EncoderOptions()
         first, *others = devices_of(options.device)
@@ -119,7 +119,7 @@ class BiEncoder:
         """What the forward pass computes in: "bfloat16", "float16", "float32" or "int8"."""
         return self._backends[0].precision
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Encode a window of passages; see `Encoder.encode_passages`.
 
         Raises:
@@ -127,16 +127,16 @@ class BiEncoder:
         """
         return self._encode(passages, "document")
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Encode phrases; see `Encoder.encode_queries`.
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries; see `Encoder.encode_queries`.
 
         Raises:
-            EncodingError: If a phrase has no finite, non-zero vector, or the forward pass fails.
+            EncodingError: If a query has no finite, non-zero vector, or the forward pass fails.
             UsageError: For one string instead of a list.
         """
-        if isinstance(phrases, str):
-            raise UsageError("encode_queries takes a list of phrases, not one string")
-        return self._recent.vectors(phrases, self._card.dimension, self._encode_phrases)
+        if isinstance(queries, str):
+            raise UsageError("encode_queries takes a list of queries, not one string")
+        return self._recent.vectors(queries, self._card.dimension, self._encode_queries)
 
     def warm_up(self) -> None:
         """Do now what happens once; on a GPU that takes a batch as large as those to come."""
@@ -150,21 +150,21 @@ class BiEncoder:
                 with self._lock:
                     backend.launch(batch, "query").result()
 
-    def _encode_phrases(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+    def _encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
-        vectors = np.empty((len(phrases), self._card.dimension), np.float32)
-        for batch in self._encode(self._query_tokenizer(phrases), "query"):
+        vectors = np.empty((len(queries), self._card.dimension), np.float32)
+        for batch in self._encode(self._query_tokenizer(queries), "query"):
             vectors[batch.positions] = batch.vectors
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if bad.size:
             raise EncodingError(
-                f"{self._card.model} has no finite, non-zero vector for the phrase "
-                f"{phrases[int(bad[0])]!r}"
+                f"{self._card.model} has no finite, non-zero vector for the query "
+                f"{queries[int(bad[0])]!r}"
             )
         return vectors
 
-    def _encode(self, texts: Tokenised, task: Task) -> Iterator[EncodedBatch]:
+    def _encode(self, texts: Tokenized, task: Task) -> Iterator[EncodedBatch]:
         import numpy as np
 
         if (empty := np.flatnonzero(texts.lengths == 0)).size:  # nothing to make a vector of
@@ -177,7 +177,7 @@ class BiEncoder:
             yield EncodedBatch(positions, vectors)
 
     def _forward(
-        self, texts: Tokenised, task: Task
+        self, texts: Tokenized, task: Task
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Batches in turn to each device, several under way, results in the order of launching."""
         import numpy as np
@@ -197,7 +197,7 @@ class BiEncoder:
         for done, launched in under_way:
             yield done, launched.result()
 
-    def _again_in_float32(self, texts: Tokenised, task: Task) -> NDArray[np.float32]:
+    def _again_in_float32(self, texts: Tokenized, task: Task) -> NDArray[np.float32]:
         with self._lock:
             if self._exact is None:
                 _log.warning(

@@ -23,10 +23,10 @@ _COUNTING_K = 1e6
 
 
 class Bm25Encoder:
-    """Passages and phrases to BM25 sparse vectors.
+    """Passages and queries to BM25 sparse vectors.
 
     Args:
-        settings: The collection's settings; a phrase needs only the language.
+        settings: The collection's settings; a query needs only the language.
 
     Raises:
         UsageError: For settings that the formula does not allow, or an unknown language.
@@ -43,7 +43,7 @@ class Bm25Encoder:
         return SparseVector(vector.indices, vector.values)
 
     def encode_query(self, text: str) -> SparseVector:
-        """A weight of 1 for each token of a phrase; none for a phrase of stop words."""
+        """A weight of 1 for each token of a query; none for a query of stop words."""
         vector = self._weights.embed_query(text)
         return SparseVector(vector.indices, vector.values)
 

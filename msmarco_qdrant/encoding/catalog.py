@@ -57,13 +57,13 @@ class PublishedModel:
 
     Attributes:
         name: The short name that commands and functions accept.
-        kind: "bi-encoder" (phrase and passage apart), "cross-encoder" (both together), or
+        kind: "bi-encoder" (query and passage apart), "cross-encoder" (both together), or
             "baseline".
         hub_id: Its id on the Hugging Face hub, None for a baseline.
         similarity: What its vectors are compared by; None where there are no vectors.
         dimension: Length of its vectors.
         max_seq_length: Tokens after which its authors cut a text.
-        prompts: What it wants in front of phrases and passages.
+        prompts: What it wants in front of queries and passages.
         ndcg10_dl19: NDCG@10 on TREC DL 2019, in percent.
         ndcg10_dl20: NDCG@10 on TREC DL 2020, in percent.
         mrr10_dev: MRR@10 on MS MARCO dev, in percent.

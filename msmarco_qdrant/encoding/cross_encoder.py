@@ -1,7 +1,7 @@
-"""Cross-encoders of sentence-transformers: a phrase and a passage together, to one score.
+"""Cross-encoders of sentence-transformers: a query and a passage together, to one score.
 
 What is computed is the model's own modules and its own activation function, as
-`CrossEncoder.predict` does. What is ours is what goes in and where: pairs are tokenised at once,
+`CrossEncoder.predict` does. What is ours is what goes in and where: pairs are tokenized at once,
 sorted by token count and cut into batches under a token budget; they run in the precision that the
 device is fast in, on a CPU with packed weights, but for the head, which stays in float32; and
 nothing waits for a GPU until every batch is under way.
@@ -27,7 +27,7 @@ from msmarco_qdrant.encoding.backends.torch_device import (
     tokens_per_batch_of,
 )
 from msmarco_qdrant.encoding.batching import token_budget_batches
-from msmarco_qdrant.encoding.pair_tokenizers import TokenisedPairs, pair_tokenizer_of
+from msmarco_qdrant.encoding.pair_tokenizers import TokenizedPairs, pair_tokenizer_of
 from msmarco_qdrant.encoding.pretrained import load_cross_encoder
 from msmarco_qdrant.errors import EncodingError, UsageError
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Pairs that are tokenised and sorted together: at 512 tokens each, some 200 MB while that happens.
+# Pairs that are tokenized and sorted together: at 512 tokens each, some 200 MB while that happens.
 _WINDOW = 4096
 
 
@@ -74,7 +74,7 @@ class CrossEncoderReranker:
         self._exact: _Forward | None = None
         model = load_cross_encoder(location, device)
         self._activation = model.activation_fn
-        self._tokenise = pair_tokenizer_of(model)
+        self._tokenize = pair_tokenizer_of(model)
         self._forward = _Forward(model, precision, tokens_per_batch)
         _log.info("%s runs by torch on %s in %s", self._name, self.device, self.precision)
 
@@ -103,7 +103,7 @@ class CrossEncoderReranker:
         self.scores([("how big is london", "London is a city on the Thames.")])
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Score pairs of a phrase and a passage; see `Reranker.scores`.
+        """Score pairs of a query and a passage; see `Reranker.scores`.
 
         Raises:
             EncodingError: If the forward pass fails, or a score is not finite in float32 either.
@@ -113,7 +113,7 @@ class CrossEncoderReranker:
 
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
             raise UsageError(
-                "scores takes a list of pairs, each of a phrase and a passage, not one string or "
+                "scores takes a list of pairs, each of a query and a passage, not one string or "
                 "one pair"
             )
         windows = [self._scores(window) for window in in_batches(pairs, _WINDOW)]
@@ -122,18 +122,18 @@ class CrossEncoderReranker:
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         import numpy as np
 
-        tokenised = self._tokenise(pairs)
+        tokenized = self._tokenize(pairs)
         with self._lock:
-            logits = self._forward.logits(tokenised)
+            logits = self._forward.logits(tokenized)
         bad = np.flatnonzero(~np.isfinite(logits))
         if bad.size and self.precision != "float32":
-            logits[bad] = self._again_in_float32(tokenised.take(bad))
+            logits[bad] = self._again_in_float32(tokenized.take(bad))
         scores = self._activated(logits)
         bad = np.flatnonzero(~(np.isfinite(logits) & np.isfinite(scores)))
         if bad.size:
-            phrase, passage = pairs[int(bad[0])]
+            query, passage = pairs[int(bad[0])]
             raise EncodingError(
-                f"{self._name} has no finite score for the phrase {phrase[:200]!r} and the "
+                f"{self._name} has no finite score for the query {query[:200]!r} and the "
                 f"passage {passage[:200]!r}"
             )
         return scores
@@ -147,7 +147,7 @@ class CrossEncoderReranker:
         scores: NDArray[np.float32] = activated.reshape(-1).numpy()
         return scores
 
-    def _again_in_float32(self, pairs: TokenisedPairs) -> NDArray[np.float32]:
+    def _again_in_float32(self, pairs: TokenizedPairs) -> NDArray[np.float32]:
         with self._lock:
             if self._exact is None:
                 _log.warning(
@@ -183,7 +183,7 @@ class _Forward:
         if packing_pays(self.device, self.dtype):
             pack_linears(trunk)
 
-    def logits(self, pairs: TokenisedPairs) -> NDArray[np.float32]:
+    def logits(self, pairs: TokenizedPairs) -> NDArray[np.float32]:
         """What the model's last layer gives: float32 `(len(pairs),)`.
 
         Raises:
@@ -206,7 +206,7 @@ class _Forward:
         logits[np.concatenate(positions)] = together
         return logits
 
-    def _launched(self, batch: TokenisedPairs) -> torch.Tensor:
+    def _launched(self, batch: TokenizedPairs) -> torch.Tensor:
         """float32 `(len(batch),)`, which a GPU may still be computing."""
         ids, mask = batch.tokens.padded(self._pad_id)
         features = {"input_ids": ids, "attention_mask": mask}

@@ -43,7 +43,7 @@ def fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -
 
     Args:
         directory: A directory in the layout of sentence-transformers, or of transformers alone.
-        prompts: What is put in front of phrases and passages.
+        prompts: What is put in front of queries and passages.
         max_seq_length: Tokens after which a text is cut.
 
     Raises:

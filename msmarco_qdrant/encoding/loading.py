@@ -50,7 +50,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
 
     Args:
         model: A directory, a name of the catalog, or a hub id.
-        prompts: What to put in front of phrases and passages; by default what the catalog says,
+        prompts: What to put in front of queries and passages; by default what the catalog says,
             else the model's own configuration.
         similarity: What its vectors are compared by; by default what the catalog says, else the
             model's own configuration, else cosine.
@@ -59,7 +59,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
         precision: "float32", "bfloat16", "float16" or "int8"; by default what the device is fast
             in while vectors stay within cosine 0.999 of float32.
         tokens_per_batch: Most tokens of a batch; by default chosen for the device.
-        cached_queries: How many phrases' vectors to remember; 0 to remember none.
+        cached_queries: How many queries' vectors to remember; 0 to remember none.
         compiled: Let torch compile the model for a GPU, which takes a while and pays for millions
             of passages.
 
@@ -176,7 +176,7 @@ def load_reranker(
     published = find_published(name)
     if published is not None and published.kind != "cross-encoder":
         raise UsageError(
-            f"{name} is a {published.kind}: it does not score pairs of a phrase and a passage. "
+            f"{name} is a {published.kind}: it does not score pairs of a query and a passage. "
             f"Take a cross-encoder: {', '.join(_cross_encoders())}"
         )
     location, hint = locate(name, published)

@@ -26,7 +26,7 @@ class EncoderOptions:
             within cosine 0.999 of float32. "int8" is faster still on some processors, of
             backend "openvino", and loses more.
         tokens_per_batch: Most tokens of a batch; None for the device's default.
-        cached_queries: How many phrases' vectors to remember; 0 to remember none.
+        cached_queries: How many queries' vectors to remember; 0 to remember none.
         compiled: Let torch compile the model for a GPU, which takes a while and pays for millions
             of passages.
 

@@ -1,6 +1,6 @@
-"""A cross-encoder's own tokenizer, which takes a phrase and a passage together.
+"""A cross-encoder's own tokenizer, which takes a query and a passage together.
 
-As in `tokenising`, what `tokenizers` gives when it is called directly is taken where it is proven
+As in `tokenizing`, what `tokenizers` gives when it is called directly is taken where it is proven
 to be what sentence-transformers would hand the model, and the library's own way elsewhere.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -48,25 +48,25 @@ _KNOWN = frozenset({"input_ids", "token_type_ids", "attention_mask", "modality",
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TokenisedPairs:
+class TokenizedPairs:
     """Pairs as token ids, special tokens included, without padding.
 
     Attributes:
         tokens: The ids of each pair.
-        segments: Whether each of those tokens is of the phrase (0) or of the passage (1); None for
+        segments: Whether each of those tokens is of the query (0) or of the passage (1); None for
             a model that is not told.
     """
 
-    tokens: Tokenised
-    segments: Tokenised | None
+    tokens: Tokenized
+    segments: Tokenized | None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def take(self, positions: NDArray[np.int64]) -> TokenisedPairs:
+    def take(self, positions: NDArray[np.int64]) -> TokenizedPairs:
         """Some of the pairs, in the order of `positions`, int64 `(m,)`."""
         segments = None if self.segments is None else self.segments.take(positions)
-        return TokenisedPairs(self.tokens.take(positions), segments)
+        return TokenizedPairs(self.tokens.take(positions), segments)
 
 
 class LibraryPairs:
@@ -77,7 +77,7 @@ class LibraryPairs:
         self._prompt = _prompt_of(model)
         self._lock = threading.Lock()
 
-    def __call__(self, pairs: Sequence[Pair]) -> TokenisedPairs:
+    def __call__(self, pairs: Sequence[Pair]) -> TokenizedPairs:
         """Token ids of each pair, cut to the model's length from the longer of the two."""
         with self._lock:
             features: dict[str, Any] = self._model.preprocess(
@@ -87,7 +87,7 @@ class LibraryPairs:
             )
         _check_features(features)
         segments = features.get("token_type_ids")
-        return TokenisedPairs(
+        return TokenizedPairs(
             _joined(features["input_ids"]), None if segments is None else _joined(segments)
         )
 
@@ -97,22 +97,22 @@ class FastPairs:
 
     Args:
         tokenizer: A copy that nobody else changes, truncation set and padding off.
-        segmented: Whether the model is told which tokens are the phrase's.
+        segmented: Whether the model is told which tokens are the query's.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, segmented: bool) -> None:
         self._tokenizer = tokenizer
         self._segmented = segmented
 
-    def __call__(self, pairs: Sequence[Pair]) -> TokenisedPairs:
+    def __call__(self, pairs: Sequence[Pair]) -> TokenizedPairs:
         """Token ids of each pair, cut to the model's length from the longer of the two."""
         found = self._tokenizer.encode_batch_fast(list(pairs))
         segments = _joined([one.type_ids for one in found]) if self._segmented else None
-        return TokenisedPairs(_joined([one.ids for one in found]), segments)
+        return TokenizedPairs(_joined([one.ids for one in found]), segments)
 
 
 def pair_tokenizer_of(model: CrossEncoder) -> FastPairs | LibraryPairs:
-    """What tokenises pairs for a model as the library does, and is fastest.
+    """What tokenizes pairs for a model as the library does, and is fastest.
 
     Raises:
         ModelNotFoundError: If the model wants more of a pair than its tokens and their segments.
@@ -154,15 +154,15 @@ def _check_features(features: dict[str, Any]) -> None:
         )
 
 
-def _joined(rows: list[list[int]]) -> Tokenised:
+def _joined(rows: list[list[int]]) -> Tokenized:
     import numpy as np
 
     lengths = [len(row) for row in rows]
     ids = np.fromiter(chain.from_iterable(rows), np.int32, sum(lengths))
-    return Tokenised.from_lengths(ids, lengths)
+    return Tokenized.from_lengths(ids, lengths)
 
 
-def _equal(one: TokenisedPairs, other: TokenisedPairs) -> bool:
+def _equal(one: TokenizedPairs, other: TokenizedPairs) -> bool:
     import numpy as np
 
     parts = [(one.tokens, other.tokens)]

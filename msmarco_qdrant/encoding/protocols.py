@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from msmarco_qdrant.core.records import EncodedBatch, EncoderCard
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,13 +24,13 @@ class Tokenizer(Protocol):
         """Whether it can be pickled, to be called in other processes."""
         ...
 
-    def __call__(self, texts: Sequence[str]) -> Tokenised:
+    def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Token ids of each text, prompt and special tokens included, cut to the model's length."""
         ...
 
 
 class Encoder(Protocol):
-    """A bi-encoder: phrases and passages to vectors of one space.
+    """A bi-encoder: queries and passages to vectors of one space.
 
     Implementations are `BiEncoder` (sentence-transformers) and `testing.CostlessEncoder`.
     """
@@ -46,10 +46,10 @@ class Encoder(Protocol):
         ...
 
     def warm_up(self) -> None:
-        """Do now what happens once, so that the first batch or phrase does not wait for it."""
+        """Do now what happens once, so that the first batch or query does not wait for it."""
         ...
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Encode a window of passages, yielding them in batches as they are ready.
 
         Args:
@@ -61,23 +61,23 @@ class Encoder(Protocol):
         """
         ...
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Encode phrases.
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries.
 
         Args:
-            phrases: Any number of phrases.
+            queries: Any number of queries.
 
         Returns:
-            float32 `(len(phrases), dimension)`, of unit length where the similarity is cosine.
+            float32 `(len(queries), dimension)`, of unit length where the similarity is cosine.
 
         Raises:
-            EncodingError: If a phrase has no finite, non-zero vector.
+            EncodingError: If a query has no finite, non-zero vector.
         """
         ...
 
 
 class Reranker(Protocol):
-    """A model that reads a phrase and a passage together. Any number of threads may call it.
+    """A model that reads a query and a passage together. Any number of threads may call it.
 
     Implementations are `CrossEncoderReranker` (sentence-transformers) and
     `testing.CostlessReranker`.
@@ -93,14 +93,14 @@ class Reranker(Protocol):
         ...
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Tell how well each passage answers its phrase.
+        """Tell how well each passage answers its query.
 
         Args:
-            pairs: Any number of a phrase and a passage; a passage may be empty.
+            pairs: Any number of a query and a passage; a passage may be empty.
 
         Returns:
             float32 `(len(pairs),)`, in the order of `pairs`; higher is better, and only scores of
-            one phrase compare.
+            one query compare.
 
         Raises:
             EncodingError: If the forward pass fails, or a score is not finite.

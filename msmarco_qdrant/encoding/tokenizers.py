@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding.backends.base import Task
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class FastTokenizer:
         """It can be sent to other processes."""
         return True
 
-    def __call__(self, texts: Sequence[str]) -> Tokenised:
+    def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Token ids of each text, prompt and special tokens included."""
         prompted = [self._prompt + text for text in texts]
         return _joined([found.ids for found in self.tokenizer.encode_batch_fast(prompted)])
@@ -115,13 +115,13 @@ class WordPieceTokenizer:
         """It can be sent to other processes."""
         return True
 
-    def __call__(self, texts: Sequence[str]) -> Tokenised:
+    def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Token ids of each text, prompt and special tokens included."""
         import numpy as np
 
         rows = [self._row(self._prompt + text) for text in texts]
         ids = np.frombuffer(b"".join(rows), np.int32)
-        return Tokenised.from_lengths(ids, [len(row) // _ID_BYTES for row in rows])
+        return Tokenized.from_lengths(ids, [len(row) // _ID_BYTES for row in rows])
 
     def _row(self, text: str) -> bytes:
         if self._special.search(text):
@@ -155,9 +155,9 @@ def _packed(ids: list[int]) -> bytes:
 def is_word_piece(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer of `tokenizers` cuts texts as BERT does, so that pieces are independent.
 
-    That is BERT's normaliser, which works a character at a time, BERT's cut, WordPiece for what is
+    That is BERT's normalizer, which works a character at a time, BERT's cut, WordPiece for what is
     in between, and no special token that takes white space with it, or is looked for only in what
-    the normaliser has made.
+    the normalizer has made.
     """
     parts = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model)
     kinds = tuple(type(part).__name__ for part in parts)
@@ -185,12 +185,12 @@ class LibraryTokenizer:
         """It holds the model, so it stays in this process."""
         return False
 
-    def __call__(self, texts: Sequence[str]) -> Tokenised:
+    def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Token ids of each text, prompt and special tokens included."""
         import numpy as np
 
         if not texts:
-            return Tokenised.from_lengths(np.empty(0, np.int32), [])
+            return Tokenized.from_lengths(np.empty(0, np.int32), [])
         features: dict[str, Any] = self._model.preprocess(
             list(texts),
             prompt=self._prompt or None,
@@ -204,7 +204,7 @@ class LibraryTokenizer:
 def tokenizer_of(
     model: SentenceTransformer, task: Task, prompt: str
 ) -> WordPieceTokenizer | FastTokenizer | LibraryTokenizer:
-    """What tokenises texts for a model as the library does, and is fastest.
+    """What tokenizes texts for a model as the library does, and is fastest.
 
     Raises:
         ModelNotFoundError: If the model wants more of a text than its token ids.
@@ -255,15 +255,15 @@ def _copied(tokenizer: Tokenizer) -> Tokenizer:
     return type(tokenizer).from_str(tokenizer.to_str())
 
 
-def _joined(rows: list[list[int]]) -> Tokenised:
+def _joined(rows: list[list[int]]) -> Tokenized:
     import numpy as np
 
     lengths = [len(row) for row in rows]
     ids = np.fromiter(chain.from_iterable(rows), np.int32, sum(lengths))
-    return Tokenised.from_lengths(ids, lengths)
+    return Tokenized.from_lengths(ids, lengths)
 
 
-def _equal(one: Tokenised, other: Tokenised) -> bool:
+def _equal(one: Tokenized, other: Tokenized) -> bool:
     import numpy as np
 
     return np.array_equal(one.offsets, other.offsets) and np.array_equal(one.ids, other.ids)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tokenised:
+class Tokenized:
     """Texts as token ids, special tokens included, without padding.
 
     Attributes:
@@ -35,7 +35,7 @@ class Tokenised:
     @classmethod
     def from_lengths(
         cls, ids: NDArray[np.int32], lengths: Sequence[int] | NDArray[np.int64]
-    ) -> Tokenised:
+    ) -> Tokenized:
         """Cut `ids` into texts of so many tokens."""
         import numpy as np
 
@@ -44,7 +44,7 @@ class Tokenised:
         return cls(ids, offsets)
 
     @classmethod
-    def joined(cls, parts: Sequence[Tokenised]) -> Tokenised:
+    def joined(cls, parts: Sequence[Tokenized]) -> Tokenized:
         """The texts of several, in order."""
         import numpy as np
 
@@ -52,14 +52,14 @@ class Tokenised:
         lengths = np.concatenate([part.lengths for part in parts])
         return cls.from_lengths(ids, lengths)
 
-    def take(self, positions: NDArray[np.int64]) -> Tokenised:
+    def take(self, positions: NDArray[np.int64]) -> Tokenized:
         """Some of the texts, in the order of `positions`, int64 `(m,)`."""
         import numpy as np
 
-        taken = Tokenised.from_lengths(self.ids[:0], self.lengths[positions])
+        taken = Tokenized.from_lengths(self.ids[:0], self.lengths[positions])
         shifts = self.offsets[positions] - taken.offsets[:-1]
         places = np.arange(taken.offsets[-1]) + np.repeat(shifts, taken.lengths)
-        return Tokenised(self.ids[places], taken.offsets)
+        return Tokenized(self.ids[places], taken.offsets)
 
     def padded(self, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """As rows of equal length.

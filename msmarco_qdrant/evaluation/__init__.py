@@ -1,4 +1,4 @@
-"""How good answers are: runs and judgements to measures, tests, tables and a report.
+"""How good answers are: runs and judgments to measures, tests, tables and a report.
 
 The names below are imported when first used: measuring kept runs costs no engine and no model.
 """

@@ -10,7 +10,7 @@ from statistics import fmean, median, quantiles
 from typing import TypeAlias
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import CollectionInfo, PointId, Quantisation, Query
+from msmarco_qdrant.core.records import CollectionInfo, PointId, Quantization, Query
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
@@ -19,14 +19,14 @@ from msmarco_qdrant.stores import Collection
 
 EFS = (16, 32, 64, 128, 256, 512)
 _WARMING = 32
-_PHRASES_AT_ONCE = 64
-_QUANTISED: Mapping[str, SearchEffort] = {
+_QUERIES_AT_ONCE = 64
+_QUANTIZED: Mapping[str, SearchEffort] = {
     "not rescored": SearchEffort(rescore=False),
     "rescored": SearchEffort(oversampling=1.0),
     "rescored, oversampling 2": SearchEffort(oversampling=2.0),
     "rescored, oversampling 4": SearchEffort(oversampling=4.0),
 }
-_UNQUANTISED: Mapping[str, SearchEffort] = {"float32": SearchEffort(quantised=False)}
+_UNQUANTIZED: Mapping[str, SearchEffort] = {"float32": SearchEffort(quantized=False)}
 
 OnSetting: TypeAlias = Callable[[str, int], None]
 
@@ -62,7 +62,7 @@ def sweep_ann(
     _warn_without_graph(client.collection, info)
     asked = _asked(client, queries, k)
     exact_ms, exact = _timed(collection, asked, SearchEffort(exact=True))
-    settings = {**_quantised(info.spec.storage.quantisation), **_UNQUANTISED}
+    settings = {**_quantized(info.spec.storage.quantization), **_UNQUANTIZED}
     points = []
     for setting, effort in settings.items():
         for ef in efs:
@@ -74,9 +74,9 @@ def sweep_ann(
     return AnnSweep(k, len(queries), median(exact_ms), tuple(points))
 
 
-def _quantised(kind: Quantisation) -> Mapping[str, SearchEffort]:
-    """The ways of searching in a quantised copy, each by the copy's kind; none if there is none."""
-    return {} if kind == "none" else {f"{kind}, {how}": one for how, one in _QUANTISED.items()}
+def _quantized(kind: Quantization) -> Mapping[str, SearchEffort]:
+    """The ways of searching in a quantized copy, each by the copy's kind; none if there is none."""
+    return {} if kind == "none" else {f"{kind}, {how}": one for how, one in _QUANTIZED.items()}
 
 
 def check_sweep(
@@ -126,7 +126,7 @@ def _asked(client: SearchClient, queries: Sequence[Query], k: int) -> list[Point
     using = client.metadata.encoder.vector_name
     return [
         PointQuery(Nearest(vector, using), limit=k, fields=())
-        for batch in in_batches(queries, _PHRASES_AT_ONCE)
+        for batch in in_batches(queries, _QUERIES_AT_ONCE)
         for vector in client.encoder.encode_queries([query.text for query in batch])
     ]
 

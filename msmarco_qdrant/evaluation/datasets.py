@@ -1,4 +1,4 @@
-"""The adapter of `ir_datasets`: queries and judgements of public collections by their names.
+"""The adapter of `ir_datasets`: queries and judgments of public collections by their names.
 
 The library downloads what it needs on first use and keeps it in `~/.ir_datasets`, or where the
 environment variable `IR_DATASETS_HOME` points to; it makes that folder when it is imported. The
@@ -12,7 +12,7 @@ from typing import Any
 
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
-from msmarco_qdrant.evaluation.qrels import Judgement, collect_qrels
+from msmarco_qdrant.evaluation.qrels import Judgment, collect_qrels
 from msmarco_qdrant.evaluation.records import Qrels
 
 # A download that fails, a file of another digest or form, a full disk, data to be put there by hand
@@ -38,25 +38,25 @@ def load_queries(name: str) -> list[Query]:
 
 
 def load_qrels(name: str) -> Qrels:
-    """The judgements of a dataset, downloaded if need be.
+    """The judgments of a dataset, downloaded if need be.
 
     Args:
         name: See `load_queries`.
 
     Raises:
-        UsageError: For a name that is unknown, or a dataset without judgements.
+        UsageError: For a name that is unknown, or a dataset without judgments.
         SourceError: If the download or its reading fails, or a passage has two grades.
         MissingExtraError: Without the extra `datasets`.
     """
     dataset = _dataset(name, "qrels")
     try:
-        judgements = [
-            Judgement(name, qrel.query_id, qrel.doc_id, int(qrel.relevance))
+        judgments = [
+            Judgment(name, qrel.query_id, qrel.doc_id, int(qrel.relevance))
             for qrel in dataset.qrels_iter()
         ]
     except _FAILURES as exc:
-        raise _failed(name, "judgements", exc) from exc
-    return collect_qrels(judgements)
+        raise _failed(name, "judgments", exc) from exc
+    return collect_qrels(judgments)
 
 
 def _dataset(name: str, kind: str) -> Any:

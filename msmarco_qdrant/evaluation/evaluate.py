@@ -25,7 +25,7 @@ from msmarco_qdrant.evaluation.systems import (
     rank_run,
     search_run,
 )
-from msmarco_qdrant.search.options import MAX_LIMIT, SearchRequest, check_phrases
+from msmarco_qdrant.search.options import MAX_LIMIT, SearchRequest, check_queries
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -76,13 +76,13 @@ def evaluate_search(  # noqa: PLR0913  # eight have defaults
     Args:
         client: Where to search.
         queries: What to ask.
-        qrels: The judgements; means are over the queries that have some.
+        qrels: The judgments; means are over the queries that have some.
         systems: Ways of searching.
         measures: Their names, as `ir_measures` has them, with spaces between.
         depth: Hits a query; None for as deep as the measures look, or 1,000 where one has no end.
         candidates: Rank only these passages of each query, and measure this run itself first.
         others: Runs to measure beside. The first run of all is what the others are compared with.
-        unjudged: Ask the queries without judgements, too: they count nothing, but stand in the
+        unjudged: Ask the queries without judgments, too: they count nothing, but stand in the
             runs.
         on_query: Called with the system, the queries asked of it until now and all of them, before
             each.
@@ -92,7 +92,7 @@ def evaluate_search(  # noqa: PLR0913  # eight have defaults
 
     Raises:
         UsageError: For a measure or an option that means nothing or cannot be served, queries
-            without words, judgements or candidates, runs of one name, or if the collection holds
+            without words, judgments or candidates, runs of one name, or if the collection holds
             no candidate at all.
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
@@ -153,7 +153,7 @@ def check_evaluation(
     judged = judged_part({query.qid for query in queries}, qrels)
     measure_run(names, judged, Run("", {}))  # some are not of all grades
     asked = _asked(queries, qrels, unjudged=unjudged)
-    _check_phrases(asked)
+    _check_queries(asked)
     if candidates is not None:
         _check_candidates(candidates, asked, judged)
         depth = 1  # it says nothing
@@ -162,10 +162,10 @@ def check_evaluation(
         _check_served(systems, depth, names)
 
 
-def _check_phrases(queries: Iterable[Query]) -> None:
+def _check_queries(queries: Iterable[Query]) -> None:
     for query in queries:
         try:
-            check_phrases([query.text])
+            check_queries([query.text])
         except UsageError as exc:
             raise UsageError(f"query {query.qid!r} cannot be asked: {exc}") from exc
 

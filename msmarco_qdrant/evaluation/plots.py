@@ -1,6 +1,6 @@
 """The adapter of Matplotlib: an evaluation's plots, as SVG to stand inside a page.
 
-Text stays text and takes the colour of the text around it, so a plot is readable on a light and on
+Text stays text and takes the color of the text around it, so a plot is readable on a light and on
 a dark page, and by a screen reader. The same values give the same bytes.
 """
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Of middling lightness: at least 3:1 against white and against #1b1b1b (WCAG 2.1, 1.4.11).
-_COLOURS = ("#3d7fc1", "#c4701c", "#2f9367", "#a561ba", "#b8586b", "#7a8288")
-_MARKERS = ("o", "s", "^", "D", "v", "P")  # lines are told apart without colours, too
+_COLORS = ("#3d7fc1", "#c4701c", "#2f9367", "#a561ba", "#b8586b", "#7a8288")
+_MARKERS = ("o", "s", "^", "D", "v", "P")  # lines are told apart without colors, too
 _ABREAST = 3  # panels in a row
-_TEXT = "#010203"  # stands for the page's own colour, which Matplotlib cannot name
+_TEXT = "#010203"  # stands for the page's own color, which Matplotlib cannot name
 _GRID = "#808080"
 _STYLE: dict[Any, Any] = {  # its own type lists every name there is
     "svg.fonttype": "none",
@@ -78,7 +78,7 @@ def plot_measures(evaluation: Evaluation) -> str:
 def _draw_measure(panel: Axes, runs: Sequence[MeasuredRun], measure: str) -> None:
     values = [run.values[measure] for run in runs]
     places = range(len(runs))
-    panel.barh(places, [value.mean for value in values], height=0.62, color=_COLOURS[0])
+    panel.barh(places, [value.mean for value in values], height=0.62, color=_COLORS[0])
     for place, value in zip(places, values, strict=True):
         if value.interval is not None:
             panel.plot(value.interval, (place, place), color=_TEXT, linewidth=1.6)
@@ -100,9 +100,9 @@ def plot_differences(comparison: Comparison) -> str:
 
     def draw(figure: Figure) -> None:
         panel = figure.subplots()
-        for sign, colour in ((1, _COLOURS[0]), (-1, _COLOURS[1])):
+        for sign, color in ((1, _COLORS[0]), (-1, _COLORS[1])):
             heights = [max(value * sign, 0.0) * sign for value in values]
-            panel.stairs(heights, fill=True, color=colour, linewidth=0)
+            panel.stairs(heights, fill=True, color=color, linewidth=0)
         panel.axhline(0, color=_TEXT, linewidth=0.8)
         panel.axhline(comparison.mean_difference, color=_TEXT, linewidth=1.2, linestyle="--")
         panel.set_xlim(0, len(values))
@@ -119,7 +119,7 @@ def plot_differences(comparison: Comparison) -> str:
 
 
 def plot_sweep(sweep: AnnSweep) -> str:
-    """Recall against the median time of a query: a line a setting, points labelled by `ef`."""
+    """Recall against the median time of a query: a line a setting, points labeled by `ef`."""
     settings = list(dict.fromkeys(point.setting for point in sweep.points))
 
     def draw(figure: Figure) -> None:
@@ -146,7 +146,7 @@ def _draw_setting(panel: Axes, points: Sequence[AnnPoint], index: int) -> Any:
     (line,) = panel.plot(
         [point.median_ms for point in ordered],
         [point.recall for point in ordered],
-        color=_COLOURS[index % len(_COLOURS)],
+        color=_COLORS[index % len(_COLORS)],
         marker=_MARKERS[index % len(_MARKERS)],
     )
     for point in ordered:

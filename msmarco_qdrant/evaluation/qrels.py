@@ -1,4 +1,4 @@
-"""Judgements (qrels): which passages people found relevant to a query, and how much.
+"""Judgments (qrels): which passages people found relevant to a query, and how much.
 
 Two forms are read, told apart by the first line: TREC's ``qid 0 pid grade``, with spaces or tabs,
 and BEIR's tab-separated table with the header ``query-id corpus-id score``.
@@ -20,8 +20,8 @@ _TREC_FORM = "qid 0 pid grade"
 _GRADE = re.compile(r"[+-]?[0-9]{1,9}")
 
 
-class Judgement(NamedTuple):
-    """One judgement and where it was found."""
+class Judgment(NamedTuple):
+    """One judgment and where it was found."""
 
     place: str
     qid: str
@@ -29,32 +29,32 @@ class Judgement(NamedTuple):
     grade: int
 
 
-_Parser: TypeAlias = Callable[[str, str], Judgement]
+_Parser: TypeAlias = Callable[[str, str], Judgment]
 
 
 def read_qrels(source: str | PathLike[str]) -> Qrels:
-    """Read judgements in TREC's or BEIR's form, gzip or not.
+    """Read judgments in TREC's or BEIR's form, gzip or not.
 
     Raises:
         SourceError: For a file that cannot be read or is empty, for a line of another form, a
             grade that is no integer, or a passage that has two grades for one query.
     """
-    qrels = collect_qrels(_judgements(source))
+    qrels = collect_qrels(_judgments(source))
     if not qrels:
         raise SourceError(
-            f"{source} holds no judgement; expected lines {_TREC_FORM!r}, or BEIR's table"
+            f"{source} holds no judgment; expected lines {_TREC_FORM!r}, or BEIR's table"
         )
     return qrels
 
 
-def collect_qrels(judgements: Iterable[Judgement]) -> Qrels:
-    """Put judgements together by query; the same one twice counts once.
+def collect_qrels(judgments: Iterable[Judgment]) -> Qrels:
+    """Put judgments together by query; the same one twice counts once.
 
     Raises:
         SourceError: For a passage that has two grades for one query.
     """
     qrels: dict[str, dict[str, int]] = {}
-    for place, qid, pid, grade in judgements:
+    for place, qid, pid, grade in judgments:
         known = qrels.setdefault(qid, {}).setdefault(pid, grade)
         if known != grade:
             raise SourceError(
@@ -63,7 +63,7 @@ def collect_qrels(judgements: Iterable[Judgement]) -> Qrels:
     return qrels
 
 
-def _judgements(source: str | PathLike[str]) -> Iterator[Judgement]:
+def _judgments(source: str | PathLike[str]) -> Iterator[Judgment]:
     parse: _Parser | None = None
     for place, line in text_lines(source):
         if parse is None:
@@ -74,7 +74,7 @@ def _judgements(source: str | PathLike[str]) -> Iterator[Judgement]:
         yield parse(place, line)
 
 
-def _parse_trec(place: str, line: str) -> Judgement:
+def _parse_trec(place: str, line: str) -> Judgment:
     fields = columns(line)
     if len(fields) != 4:
         raise SourceError(
@@ -82,15 +82,15 @@ def _parse_trec(place: str, line: str) -> Judgement:
             f"the header {'<TAB>'.join(_BEIR_HEADER)}"
         )
     qid, _, pid, grade = fields
-    return Judgement(place, qid, pid, _integer(grade, place))
+    return Judgment(place, qid, pid, _integer(grade, place))
 
 
-def _parse_beir(place: str, line: str) -> Judgement:
+def _parse_beir(place: str, line: str) -> Judgment:
     fields = line.split("\t")
     if len(fields) != 3 or not all(fields):
         raise SourceError(f"{place}: expected 3 columns: {'<TAB>'.join(_BEIR_HEADER)}")
     qid, pid, grade = fields
-    return Judgement(place, qid, pid, _integer(grade, place))
+    return Judgment(place, qid, pid, _integer(grade, place))
 
 
 def _integer(text: str, place: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Judgements: of each qid, the pids that were looked at and their grades (0: not relevant)."""
+"""Judgments: of each qid, the pids that were looked at and their grades (0: not relevant)."""
 
 Ranking: TypeAlias = Sequence[tuple[str, float]]
 """What was answered to a query: pids with their scores, the best first."""
@@ -134,7 +134,7 @@ class Evaluation:
 
     Attributes:
         measures: In the order asked for; the first is the one that is plotted.
-        judged: Queries that have judgements: every mean is over these.
+        judged: Queries that have judgments: every mean is over these.
         unjudged: Queries left out, as they have none.
         unasked: Judged queries left out, as they are not among the queries.
         runs: In the order given.
@@ -160,7 +160,7 @@ class AnsweredPassage:
         rank: Its place, counted from 1.
         pid: Its id.
         score: As the run gives it.
-        grade: Its judgement; None where nobody looked at it.
+        grade: Its judgment; None where nobody looked at it.
         text: None where it was not at hand.
     """
 
@@ -177,7 +177,7 @@ class MissedPassage:
 
     Attributes:
         pid: Its id.
-        grade: Its judgement, 1 or more.
+        grade: Its judgment, 1 or more.
         rank: Its place in the run, counted from 1; None where the run does not hold it.
         text: None where it was not at hand.
     """
@@ -194,7 +194,7 @@ class PoorQuery:
 
     Attributes:
         qid: Its id.
-        text: Its phrase.
+        text: Its query.
         value: Of the evaluation's first measure.
         top: The first passages of the ranking.
         missed: Relevant passages that it lacks, the highest grade first; the first of them.
@@ -217,7 +217,7 @@ class AnnPoint:
     """HNSW with one setting against exact search over the same collection.
 
     Attributes:
-        setting: How vectors are quantised and rescored, as a line of the plot is called.
+        setting: How vectors are quantized and rescored, as a line of the plot is called.
         ef: Candidates that the graph search keeps.
         recall: Mean over the queries of the share of the exact first k that was found.
         worst: The lowest of any query.
@@ -237,7 +237,7 @@ class AnnPoint:
 
 @dataclass(frozen=True, slots=True)
 class AnnSweep:
-    """A sweep of `ef` and quantisation over one collection.
+    """A sweep of `ef` and quantization over one collection.
 
     Attributes:
         k: Hits compared a query.

@@ -1,6 +1,6 @@
 """The adapter of Jinja: a report that is one HTML file and asks for nothing else.
 
-Phrases and passages come from anywhere, so everything is escaped, and the page forbids itself
+Queries and passages come from anywhere, so everything is escaped, and the page forbids itself
 scripts and every request (a Content-Security-Policy of its own).
 """
 

@@ -34,17 +34,17 @@ def evaluate_runs(
     *,
     baseline: str | None = None,
 ) -> Evaluation:
-    """Measure runs over the queries that have judgements, and compare them with one of them.
+    """Measure runs over the queries that have judgments, and compare them with one of them.
 
     Args:
-        queries: What was asked. Judgements of other queries are left aside.
-        qrels: The judgements.
+        queries: What was asked. Judgments of other queries are left aside.
+        qrels: The judgments.
         runs: One or more, of different names.
         measures: See `parse_measures`.
         baseline: Name of the run that the others are compared with; the first if None.
 
     Raises:
-        UsageError: If no query has judgements, for no run or two of one name, or for a baseline
+        UsageError: If no query has judgments, for no run or two of one name, or for a baseline
             or measure that is not known.
         MissingExtraError: Without the extra `eval`.
     """
@@ -67,11 +67,11 @@ def evaluate_runs(
 
 
 def judged_part(asked: Collection[str], qrels: Qrels) -> Qrels:
-    """The judgements of these queries.
+    """The judgments of these queries.
 
     Args:
         asked: Their qids.
-        qrels: Judgements of these and others.
+        qrels: Judgments of these and others.
 
     Raises:
         UsageError: If there are none.
@@ -79,8 +79,8 @@ def judged_part(asked: Collection[str], qrels: Qrels) -> Qrels:
     judged = {qid: grades for qid, grades in qrels.items() if qid in asked}
     if not judged:
         raise UsageError(
-            f"none of the {len(asked)} queries has judgements (qids such as {_some(asked)}, "
-            f"judged are {_some(qrels)}): are these the judgements of these queries?"
+            f"none of the {len(asked)} queries has judgments (qids such as {_some(asked)}, "
+            f"judged are {_some(qrels)}): are these the judgments of these queries?"
         )
     return judged
 
@@ -159,8 +159,8 @@ def poor_queries(
     Args:
         evaluation: What was measured.
         run: One of its runs.
-        queries: For their phrases.
-        qrels: The judgements.
+        queries: For their queries.
+        qrels: The judgments.
         texts: Of each pid, its text; what is not in it is shown without text.
         count: Queries wanted.
         depth: A relevant passage (grade 1 or more) below this rank counts as missed, and so many
@@ -173,17 +173,17 @@ def poor_queries(
     if measured is None:
         raise UsageError(f"run {run.name!r} was not evaluated")
     values = measured.values[evaluation.measures[0]].per_query
-    phrases = {query.qid: query.text for query in queries}
+    texts_by_qid = {query.qid: query.text for query in queries}
     worst = sorted(values, key=lambda qid: (values[qid], qid))[:count]
     return tuple(
-        _poor_query(qid, phrases.get(qid, ""), values[qid], run, qrels[qid], texts, depth)
+        _poor_query(qid, texts_by_qid.get(qid, ""), values[qid], run, qrels[qid], texts, depth)
         for qid in worst
     )
 
 
 def _poor_query(
     qid: str,
-    phrase: str,
+    query: str,
     value: float,
     run: Run,
     grades: Mapping[str, int],
@@ -201,4 +201,4 @@ def _poor_query(
         for pid, grade in sorted(grades.items(), key=lambda item: (-item[1], item[0]))
         if grade >= 1 and ranks.get(pid, depth + 1) > depth
     ]
-    return PoorQuery(qid, phrase, value, top, tuple(missed[:depth]), len(missed))
+    return PoorQuery(qid, query, value, top, tuple(missed[:depth]), len(missed))

@@ -1,7 +1,7 @@
 """The adapter of SciPy: how sure a mean is, and whether two runs differ by more than chance.
 
 Two tests of paired differences are reported side by side. Student's paired t test is the usual
-one in information retrieval; the randomisation (permutation) test assumes nothing of how the
+one in information retrieval; the randomization (permutation) test assumes nothing of how the
 differences are distributed. Smucker, Allan and Carterette (CIKM 2007, "A comparison of
 statistical significance tests for information retrieval evaluation") found that both and the
 bootstrap agree on TREC's runs, and advise against Wilcoxon's and the sign test, so neither of

@@ -50,7 +50,7 @@ def queries_text(evaluation: Evaluation) -> str:
     left_out = [
         f"{count:,} {what} left out"
         for count, what in (
-            (evaluation.unjudged, "without judgements"),
+            (evaluation.unjudged, "without judgments"),
             (evaluation.unasked, "judged but not asked"),
         )
         if count

@@ -1,6 +1,6 @@
 """Passages into a collection.
 
-``read → skip what is there → tokenise → forward → sparse → write and flush → report``, each stage
+``read → skip what is there → tokenize → forward → sparse → write and flush → report``, each stage
 an iterator over the one before; all run in threads of their own, a bounded number of items ahead,
 but for writing, which runs in the caller's. The report tells how long each was at work.
 

@@ -1,6 +1,6 @@
 """The stages of an ingest between reading and writing, each in a thread of its own.
 
-``read → skip (what is there already?) → tokenise → forward → sparse →`` the caller, who writes.
+``read → skip (what is there already?) → tokenize → forward → sparse →`` the caller, who writes.
 Passages that came with their vectors go from skip to sparse.
 
 They touch no count: what they find travels to the caller's thread, which alone counts and calls
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from msmarco_qdrant.core.records import EncodedBatch, EncoderCard, Passage, SparseVector
-from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenised
+from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.runtime.pipeline import Stages
@@ -97,9 +97,9 @@ class Steps:
         if encoder is None:
             dense = _with_vectors(plans)
         else:
-            tokenised = _tokenised(plans, encoder)
-            tokenised = stages.run(tokenised, _WINDOWS_AHEAD, name="tokenise")
-            dense = stages.run(_encoded(tokenised, encoder), _BATCHES_AHEAD, name="forward")
+            tokenized = _tokenized(plans, encoder)
+            tokenized = stages.run(tokenized, _WINDOWS_AHEAD, name="tokenize")
+            dense = stages.run(_encoded(tokenized, encoder), _BATCHES_AHEAD, name="forward")
         return stages.run(map(self._weighed, dense), _BATCHES_AHEAD, name="sparse")
 
     def _weighed(self, step: _DenseStep) -> Step:
@@ -116,22 +116,22 @@ class Steps:
         )
 
 
-def _tokenised(plans: Iterable[Plan], encoder: Encoder) -> Iterator[tuple[Plan, Tokenised | None]]:
+def _tokenized(plans: Iterable[Plan], encoder: Encoder) -> Iterator[tuple[Plan, Tokenized | None]]:
     for plan in plans:
         texts = [passage.text for passage in plan.encode]
         yield plan, encoder.tokenizer(texts) if texts else None
 
 
 def _encoded(
-    tokenised: Iterable[tuple[Plan, Tokenised | None]], encoder: Encoder
+    tokenized: Iterable[tuple[Plan, Tokenized | None]], encoder: Encoder
 ) -> Iterator[_DenseStep]:
-    for plan, tokens in tokenised:
+    for plan, tokens in tokenized:
         if tokens is not None:
             yield from _batches(plan, tokens, encoder)
         yield plan
 
 
-def _batches(plan: Plan, tokens: Tokenised, encoder: Encoder) -> Iterator[_Dense]:
+def _batches(plan: Plan, tokens: Tokenized, encoder: Encoder) -> Iterator[_Dense]:
     missing = set(range(len(plan.encode)))
     for batch in encoder.encode_passages(tokens):
         _check_batch(batch, missing, encoder.card.dimension)

@@ -8,7 +8,7 @@ A migration file holds one::
     OPERATION = AddPayloadIndex("year", "integer")
 
 What an engine lacks by its nature (a store in memory has no graph and no index, and compares with
-every vector) needs no change there: the cost says so, and nothing is done. Quantisation is refused
+every vector) needs no change there: the cost says so, and nothing is done. Quantization is refused
 there, as it is when a collection is made.
 
 Checks of values that come from outside, a caller or a migration's file, with what is wrong.
@@ -25,7 +25,7 @@ from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionSpec,
     PayloadIndex,
-    Quantisation,
+    Quantization,
     SettingsChange,
 )
 from msmarco_qdrant.encoding import Bm25Encoder
@@ -37,7 +37,7 @@ from msmarco_qdrant.stores.base import altered
 from msmarco_qdrant.stores.filters import canonical_key, meta_key
 
 _UNCHANGED = "nothing changes; an index that is not complete is completed"
-_BYTES_OF: dict[Quantisation, float] = {"none": 0, "int8": 1, "turbo4": 0.5}
+_BYTES_OF: dict[Quantization, float] = {"none": 0, "int8": 1, "turbo4": 0.5}
 
 
 # ---- settings of the dense vectors and their index -----------------------------------------
@@ -90,30 +90,30 @@ class SetStorage:
 
     Attributes:
         on_disk: See `StorageSettings`.
-        quantisation: See `StorageSettings`.
+        quantization: See `StorageSettings`.
 
     Raises:
-        UsageError: For a kind of quantisation that there is not.
+        UsageError: For a kind of quantization that there is not.
     """
 
     on_disk: bool | None = None
-    quantisation: Quantisation | None = None
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         check_some(
-            self.on_disk, self.quantisation, name="SetStorage(on_disk=..., quantisation=...)"
+            self.on_disk, self.quantization, name="SetStorage(on_disk=..., quantization=...)"
         )
         check_type(bool, on_disk=self.on_disk)
-        if self.quantisation not in (None, *get_args(Quantisation)):
+        if self.quantization not in (None, *get_args(Quantization)):
             raise UsageError(
-                f"the quantisation {self.quantisation!r} is unknown: expected one of "
-                f"{', '.join(get_args(Quantisation))}"
+                f"the quantization {self.quantization!r} is unknown: expected one of "
+                f"{', '.join(get_args(Quantization))}"
             )
 
     def cost(self, target: Target) -> str:
         """What is built anew, and how much memory the vectors take before and after."""
-        if self._wants_copy and not target.store.capabilities.quantisation:
-            return f"it will be refused: {target.store.capabilities.engine} cannot quantise vectors"
+        if self._wants_copy and not target.store.capabilities.quantization:
+            return f"it will be refused: {target.store.capabilities.engine} cannot quantize vectors"
         if not target.store.capabilities.ann:
             return _without(target, "choice of where vectors are kept")
         spec = target.collection.info().spec
@@ -131,18 +131,18 @@ class SetStorage:
         """Change it, and rewrite what is there.
 
         Raises:
-            UnsupportedError: If the engine cannot quantise so.
+            UnsupportedError: If the engine cannot quantize so.
         """
         if target.store.capabilities.ann or self._wants_copy:
             _alter(target, self._change)
 
     @property
     def _wants_copy(self) -> bool:
-        return self.quantisation not in (None, "none")
+        return self.quantization not in (None, "none")
 
     @property
     def _change(self) -> SettingsChange:
-        return SettingsChange(on_disk=self.on_disk, quantisation=self.quantisation)
+        return SettingsChange(on_disk=self.on_disk, quantization=self.quantization)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,12 +376,12 @@ def _then_indexed(target: Target) -> str:
 
 def _kept(spec: CollectionSpec) -> str:
     place = "on disk" if spec.storage.on_disk else "in memory"
-    return f"{place}, quantisation {spec.storage.quantisation}"
+    return f"{place}, quantization {spec.storage.quantization}"
 
 
 def _megabytes(spec: CollectionSpec, points: int) -> str:
-    """Memory for the vectors and their quantised copy; those on disk take none of their own."""
-    each = _BYTES_OF[spec.storage.quantisation] + (0 if spec.storage.on_disk else 4)
+    """Memory for the vectors and their quantized copy; those on disk take none of their own."""
+    each = _BYTES_OF[spec.storage.quantization] + (0 if spec.storage.on_disk else 4)
     return f"{each * spec.dimension * points / 1e6:,.0f} MB"
 
 

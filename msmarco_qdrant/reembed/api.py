@@ -73,7 +73,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         load_old: What loads the old model, for the comparison; by default the one of its name.
         allow_rejects: Swap even if the new model gives some passages no vector; they are then not
             in the new collection.
-        allow_worse: Swap even if a sample of phrases finds less than half of what it did.
+        allow_worse: Swap even if a sample of queries finds less than half of what it did.
         on_progress: Called now and then, in the caller's thread.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A sample of phrases asked of two physical collections, before a name is led to the second.
+"""A sample of queries asked of two physical collections, before a name is led to the second.
 
 A sample of a stream of points that is the same of the same points, in whatever order.
 """
@@ -46,15 +46,15 @@ def compare(
         after: The new one.
         passages: Payloads with a text, by point.
     """
-    phrases = {id_: " ".join(payload["text"].split()[:_WORDS]) for id_, payload in passages.items()}
-    new = _answers(after, phrases)
-    old = _answers(before, phrases) if before is not None else None
-    asked = [id_ for id_ in phrases if id_ in new and (old is None or id_ in old)]
+    queries = {id_: " ".join(payload["text"].split()[:_WORDS]) for id_, payload in passages.items()}
+    new = _answers(after, queries)
+    old = _answers(before, queries) if before is not None else None
+    asked = [id_ for id_ in queries if id_ in new and (old is None or id_ in old)]
     overlaps = (
         [len({*old[id_]} & {*new[id_]}) / max(len(old[id_]), 1) for id_ in asked] if old else []
     )
     return Comparison(
-        phrases=len(asked),
+        queries=len(asked),
         found_before=None if old is None else sum(id_ in old[id_] for id_ in asked),
         found_after=sum(id_ in new[id_] for id_ in asked),
         overlap=sum(overlaps) / len(overlaps) if overlaps else None,
@@ -62,29 +62,31 @@ def compare(
 
 
 def _answers(
-    place: Searched, phrases: Mapping[PointId, str]
+    place: Searched, queries: Mapping[PointId, str]
 ) -> Mapping[PointId, Sequence[PointId]]:
-    """The points that each phrase finds; a phrase without a vector is left out."""
-    vectors = _vectors(place.encoder, phrases)
+    """The points that each query finds; a query without a vector is left out."""
+    vectors = _vectors(place.encoder, queries)
     using = place.encoder.card.vector_name
-    queries = [PointQuery(Nearest(vector, using), _TOP, fields=()) for vector in vectors.values()]
-    answers = place.collection.query(queries) if queries else []
+    point_queries = [
+        PointQuery(Nearest(vector, using), _TOP, fields=()) for vector in vectors.values()
+    ]
+    answers = place.collection.query(point_queries) if point_queries else []
     return {id_: [hit.id for hit in hits] for id_, hits in zip(vectors, answers, strict=True)}
 
 
 def _vectors(
-    encoder: Encoder, phrases: Mapping[PointId, str]
+    encoder: Encoder, queries: Mapping[PointId, str]
 ) -> Mapping[PointId, NDArray[np.float32]]:
-    """The vectors of those phrases that have one; a passage may have its own by other words."""
-    if not phrases:
+    """The vectors of those queries that have one; a passage may have its own by other words."""
+    if not queries:
         return {}
     try:
-        return dict(zip(phrases, encoder.encode_queries([*phrases.values()]), strict=True))
+        return dict(zip(queries, encoder.encode_queries([*queries.values()]), strict=True))
     except EncodingError:
         found = {}
-        for id_, phrase in phrases.items():
+        for id_, query in queries.items():
             with suppress(EncodingError):
-                found[id_] = encoder.encode_queries([phrase])[0]
+                found[id_] = encoder.encode_queries([query])[0]
         return found
 
 

@@ -162,7 +162,7 @@ class Reembedding:
         self._outcome.comparison = found
         if found.is_worse and not self._choices.allow_worse:
             raise MigrationError(
-                f"of {found.phrases} passages, asked for by the words they begin with, "
+                f"of {found.queries} passages, asked for by the words they begin with, "
                 f"{self._encoder.card.model} finds {found.found_after} among the ten best, where "
                 f"{found.found_before} were found before; '{self._found.name}' leads where it led. "
                 "Is it the right model? To swap all the same: --allow-worse (allow_worse=True)"

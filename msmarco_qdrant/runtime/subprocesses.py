@@ -172,7 +172,7 @@ class _Worker:
 
     def _ended(self) -> WorkerError:
         return WorkerError(
-            f"a process that read or tokenised passages has ended with status "
+            f"a process that read or tokenized passages has ended with status "
             f"{self._process.wait()}; if memory ran out, fewer workers take less"
         )
 

@@ -1,4 +1,4 @@
-"""Phrases to ranked passages, from an event loop."""
+"""Queries to ranked passages, from an event loop."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_PHRASES_AT_ONCE = 64
+_QUERIES_AT_ONCE = 64
 _PAIRS_AT_ONCE = 256
 MAX_WAIT_S = 0.003
 
 _T = TypeVar("_T")
-_Phrase: TypeAlias = tuple[Encoder, str]
+_Query: TypeAlias = tuple[Encoder, str]
 _Opened: TypeAlias = tuple[SearchClient, AsyncCollection]
 
 
 class AsyncSearchClient:
-    """Answers phrases from one collection, without blocking the event loop.
+    """Answers queries from one collection, without blocking the event loop.
 
-    Phrases that are searched for at the same time are encoded in one forward pass, in a thread of
+    Queries that are searched for at the same time are encoded in one forward pass, in a thread of
     its own. If the collection is re-embedded meanwhile, the searches that notice it wait until the
     new model has been loaded, in a thread too. A search may be cancelled, or given a time-out by
     `asyncio.timeout`::
@@ -61,7 +61,7 @@ class AsyncSearchClient:
     Args:
         client: The client whose encoder and store it uses; it is closed with this one.
         collection: That client's collection; it is closed with this one, too.
-        max_wait_s: How long a phrase waits for others to be encoded with, at most, in seconds.
+        max_wait_s: How long a query waits for others to be encoded with, at most, in seconds.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class AsyncSearchClient:
         self._searching = client.searching
         self._loop = asyncio.get_running_loop()
         self._collection = collection
-        self._encode: Merger[_Phrase, NDArray[np.float32]] = Merger(
+        self._encode: Merger[_Query, NDArray[np.float32]] = Merger(
             _encoded,
-            max_items=_PHRASES_AT_ONCE,
+            max_items=_QUERIES_AT_ONCE,
             max_wait_s=max_wait_s,
             name="msmarco-qdrant-encode",
         )
@@ -124,7 +124,7 @@ class AsyncSearchClient:
             connection: The API key, port and time limits of a server, where `store` is a URL.
             load_encoder: What loads the model of a collection that was re-embedded meanwhile, in
                 a thread; see `SearchClient.open`.
-            max_wait_s: How long a phrase waits for others to be encoded with, at most, in seconds.
+            max_wait_s: How long a query waits for others to be encoded with, at most, in seconds.
         """
         _check_wait(max_wait_s)  # before anything is opened
 
@@ -159,43 +159,43 @@ class AsyncSearchClient:
         """What the collection says of itself; see `SearchClient.metadata`."""
         return self._client.metadata
 
-    async def search(self, phrase: str, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """The passages that answer a phrase best; see `SearchClient.search`."""
-        (hits,) = await self.search_many([phrase], **options)
+    async def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """The passages that answer a query best; see `SearchClient.search`."""
+        (hits,) = await self.search_many([query], **options)
         return hits
 
     async def search_many(
-        self, phrases: Sequence[str], **options: Unpack[SearchOptions]
+        self, queries: Sequence[str], **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """The passages that answer each of several phrases; see `SearchClient.search_many`."""
+        """The passages that answer each of several queries; see `SearchClient.search_many`."""
         with self._counted():
-            return await self._done(self._searching.search(phrases, options))
+            return await self._done(self._searching.search(queries, options))
 
     async def rank(
         self,
-        phrase: str,
+        query: str,
         pids: Sequence[str],
         *,
         mode: SearchMode = "dense",
         fusion: Fusion = CONVEX,
         rerank: bool = False,
     ) -> list[Hit]:
-        """Given passages by how well they answer a phrase; see `SearchClient.rank`."""
-        (hits,) = await self.rank_many([phrase], [pids], mode=mode, fusion=fusion, rerank=rerank)
+        """Given passages by how well they answer a query; see `SearchClient.rank`."""
+        (hits,) = await self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)
         return hits
 
     async def rank_many(
         self,
-        phrases: Sequence[str],
+        queries: Sequence[str],
         pids: Sequence[Sequence[str]],
         *,
         mode: SearchMode = "dense",
         fusion: Fusion = CONVEX,
         rerank: bool = False,
     ) -> list[list[Hit]]:
-        """Given passages for each of several phrases; see `SearchClient.rank`."""
+        """Given passages for each of several queries; see `SearchClient.rank`."""
         with self._counted():
-            steps = self._searching.rank(phrases, pids, mode=mode, fusion=fusion, rerank=rerank)
+            steps = self._searching.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
             return await self._done(steps)
 
     async def warm_up(self) -> None:
@@ -243,11 +243,11 @@ class AsyncSearchClient:
         import numpy as np
 
         match step:
-            case Encode(encoder, phrases):
-                vectors = await self._encode([(encoder, phrase) for phrase in phrases])
+            case Encode(encoder, queries):
+                vectors = await self._encode([(encoder, query) for query in queries])
                 return np.stack(vectors) if vectors else np.empty((0, 0), "f4")
-            case Ask(queries):
-                return await self._collection.query(queries)
+            case Ask(point_queries):
+                return await self._collection.query(point_queries)
             case Read(ids):
                 return await self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
@@ -301,14 +301,14 @@ class AsyncSearchClient:
             raise UsageError("this client belongs to another event loop: open one in each loop")
 
 
-def _encoded(phrases: Sequence[_Phrase]) -> list[NDArray[np.float32]]:
-    """The vectors of phrases, each by its own encoder: during a swap there are two."""
+def _encoded(queries: Sequence[_Query]) -> list[NDArray[np.float32]]:
+    """The vectors of queries, each by its own encoder: during a swap there are two."""
     vectors: dict[int, NDArray[np.float32]] = {}
-    for encoder in {id(encoder): encoder for encoder, _ in phrases}.values():
-        places = [place for place, (its, _) in enumerate(phrases) if its is encoder]
-        rows = encoder.encode_queries([phrases[place][1] for place in places])
+    for encoder in {id(encoder): encoder for encoder, _ in queries}.values():
+        places = [place for place, (its, _) in enumerate(queries) if its is encoder]
+        rows = encoder.encode_queries([queries[place][1] for place in places])
         vectors.update(zip(places, rows, strict=True))
-    return [vectors[place] for place in range(len(phrases))]
+    return [vectors[place] for place in range(len(queries))]
 
 
 def _check_wait(max_wait_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Phrases to ranked passages."""
+"""Queries to ranked passages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class SearchClient:
-    """Answers phrases from one collection.
+    """Answers queries from one collection.
 
     If the collection is re-embedded meanwhile, the search that notices it loads the new model.
     Thread-safe. Use it as a context manager, or call `close`::
@@ -81,7 +81,7 @@ class SearchClient:
             collection: Its name.
             model: Where to load its model from, if not by the name that the collection remembers.
             encoder: A ready encoder, instead.
-            encoder_options: Where and how the model runs, and how many phrases' vectors it
+            encoder_options: Where and how the model runs, and how many queries' vectors it
                 remembers; None for what is fastest here, and 1,024.
             reranker: A cross-encoder, or what to load one from: a name of the catalog, a hub id or
                 a directory. It runs where the encoder does, on the first of several devices.
@@ -136,7 +136,7 @@ class SearchClient:
 
     @property
     def encoder(self) -> Encoder:
-        """What encodes its phrases now; a re-embed of the collection brings another.
+        """What encodes its queries now; a re-embed of the collection brings another.
 
         Raises:
             UsageError: If it was opened without one.
@@ -165,70 +165,70 @@ class SearchClient:
         """What it searches with, for who does the steps of a search in another way."""
         return self._searching
 
-    def search(self, phrase: str, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """The passages that answer a phrase best.
+    def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+        """The passages that answer a query best.
 
         Args:
-            phrase: A search phrase, keywords, or a question.
+            query: A search query, keywords, or a question.
             **options: See `SearchOptions`: `limit`, `mode`, `rerank_depth`, `meta_filter`, ...
 
         Returns:
             Hits by descending score; fewer than `limit` when the collection holds fewer.
 
         Raises:
-            UsageError: For an empty phrase, or an option that cannot be served.
-            EncodingError: If the model has no vector for the phrase.
+            UsageError: For an empty query, or an option that cannot be served.
+            EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        return self.search_many([phrase], **options)[0]
+        return self.search_many([query], **options)[0]
 
     def search_many(
-        self, phrases: Sequence[str], **options: Unpack[SearchOptions]
+        self, queries: Sequence[str], **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """The passages that answer each of several phrases: one batch to encoder and engine.
+        """The passages that answer each of several queries: one batch to encoder and engine.
 
-        Options and errors are those of `search`; the answers come in the order of the phrases.
+        Options and errors are those of `search`; the answers come in the order of the queries.
         """
-        return self._done(self._searching.search(phrases, options))
+        return self._done(self._searching.search(queries, options))
 
     def rank(
         self,
-        phrase: str,
+        query: str,
         pids: Sequence[str],
         *,
         mode: SearchMode = "dense",
         fusion: Fusion = CONVEX,
         rerank: bool = False,
     ) -> list[Hit]:
-        """Given passages by how well they answer a phrase; those that are not there are left out.
+        """Given passages by how well they answer a query; those that are not there are left out.
 
         Args:
-            phrase: A search phrase, keywords, or a question.
+            query: A search query, keywords, or a question.
             pids: The passages.
             mode: What they are scored by, as in `search`; every score is exact.
-            fusion: How "hybrid" makes one ranking of two. Ranks, and the phrase's best BM25 score,
+            fusion: How "hybrid" makes one ranking of two. Ranks, and the query's best BM25 score,
                 are those among the given passages.
             rerank: Score them all by the client's cross-encoder.
 
         Raises:
-            UsageError: For an empty phrase, or more passages than 10,000.
-            EncodingError: If the model has no vector for the phrase.
+            UsageError: For an empty query, or more passages than 10,000.
+            EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        return self.rank_many([phrase], [pids], mode=mode, fusion=fusion, rerank=rerank)[0]
+        return self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)[0]
 
     def rank_many(
         self,
-        phrases: Sequence[str],
+        queries: Sequence[str],
         pids: Sequence[Sequence[str]],
         *,
         mode: SearchMode = "dense",
         fusion: Fusion = CONVEX,
         rerank: bool = False,
     ) -> list[list[Hit]]:
-        """Given passages for each of several phrases; see `rank`."""
+        """Given passages for each of several queries; see `rank`."""
         return self._done(
-            self._searching.rank(phrases, pids, mode=mode, fusion=fusion, rerank=rerank)
+            self._searching.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
         )
 
     def warm_up(self) -> None:

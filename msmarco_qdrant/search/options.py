@@ -1,4 +1,4 @@
-"""What can be asked of a search, beside its phrases."""
+"""What can be asked of a search, beside its queries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SearchOptions(TypedDict, total=False):
             both.
         fusion: How "hybrid" does that.
         rerank_depth: Score the best so many again with the client's cross-encoder, which reads
-            phrase and passage together; at least `limit`. None (the default) for no reranking.
+            query and passage together; at least `limit`. None (the default) for no reranking.
         meta_filter: Conditions on `meta` fields, such as `{"lang": "en", "year": Range(gte=2020)}`
             (see `msmarco_qdrant.filters`; dots in a field's name go into objects), or Qdrant's own
             `Filter`, whose keys are those of the payload ("meta.lang").
@@ -34,7 +34,7 @@ class SearchOptions(TypedDict, total=False):
             grouped afterwards, so there may be fewer than `limit`.
         exact: Compare with every vector, instead of following the graph.
         ef: Candidates considered in the graph; 128 by default.
-        oversampling: Where vectors are quantised, how many times the passages wanted are scored
+        oversampling: Where vectors are quantized, how many times the passages wanted are scored
             again by the vectors themselves, 1 or more; 2 by default.
         rescore: False for not doing that.
     """
@@ -116,34 +116,34 @@ class SearchRequest:
         )
 
 
-def check_phrases(phrases: Sequence[str]) -> None:
+def check_queries(queries: Sequence[str]) -> None:
     """Refuse what cannot be searched for.
 
     Raises:
-        UsageError: For one string where several were expected, or an empty phrase.
+        UsageError: For one string where several were expected, or an empty query.
     """
-    if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-        raise UsageError("search_many takes a list of phrases; for one phrase call search")
-    for phrase in phrases:
-        if not isinstance(phrase, str):
-            raise UsageError(f"a phrase is a string, not a {type(phrase).__name__}")
-        if any("\ud800" <= character <= "\udfff" for character in phrase):
-            raise UsageError(f"the phrase {phrase!r} holds a lone surrogate: expected text")
-        if not phrase.strip():
-            raise UsageError("the phrase is empty: expected some words to search for")
+    if isinstance(queries, str) or not isinstance(queries, Sequence):
+        raise UsageError("search_many takes a list of queries; for one query call search")
+    for query in queries:
+        if not isinstance(query, str):
+            raise UsageError(f"a query is a string, not a {type(query).__name__}")
+        if any("\ud800" <= character <= "\udfff" for character in query):
+            raise UsageError(f"the query {query!r} holds a lone surrogate: expected text")
+        if not query.strip():
+            raise UsageError("the query is empty: expected some words to search for")
 
 
-def check_pids(phrases: Sequence[str], pids: Sequence[Sequence[str]]) -> None:
+def check_pids(queries: Sequence[str], pids: Sequence[Sequence[str]]) -> None:
     """Refuse passages that cannot be ranked.
 
     Raises:
-        UsageError: If there is not one list of pids for each phrase, or one is too long.
+        UsageError: If there is not one list of pids for each query, or one is too long.
     """
-    if len(pids) != len(phrases):
-        raise UsageError(f"{len(phrases)} phrases and {len(pids)} lists of pids: expected as many")
+    if len(pids) != len(queries):
+        raise UsageError(f"{len(queries)} queries and {len(pids)} lists of pids: expected as many")
     for given in pids:
         if isinstance(given, str) or not isinstance(given, Sequence):
-            raise UsageError("the passages to rank are lists of pids: one list for each phrase")
+            raise UsageError("the passages to rank are lists of pids: one list for each query")
         if not all(isinstance(pid, str) for pid in given):
             raise UsageError("the passages to rank are lists of pids, which are strings")
         if len(given) > MAX_LIMIT:

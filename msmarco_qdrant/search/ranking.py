@@ -29,7 +29,7 @@ def fuse(
 
     Args:
         dense: Every candidate by its dense score, the best first, with its payload.
-        bm25: Those that share a token with the phrase by their BM25 score, the best first.
+        bm25: Those that share a token with the query by their BM25 score, the best first.
         fusion: How.
         depth: How many of the best of each ranking count, where only ranks and spread do.
         similarity: What the dense score is.

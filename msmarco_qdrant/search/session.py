@@ -19,7 +19,7 @@ from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.matching import check_same
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
-from msmarco_qdrant.search.options import SearchOptions, SearchRequest, check_phrases, check_pids
+from msmarco_qdrant.search.options import SearchOptions, SearchRequest, check_pids, check_queries
 from msmarco_qdrant.search.steps import (
     Ask,
     Encode,
@@ -117,17 +117,17 @@ class Searching:
             raise UsageError("this client was opened without a reranker")
         return self._reranker
 
-    def search(self, phrases: Sequence[str], options: SearchOptions) -> Steps[list[list[Hit]]]:
+    def search(self, queries: Sequence[str], options: SearchOptions) -> Steps[list[list[Hit]]]:
         """The steps of a search, checked and not begun."""
         self._check_open()
-        check_phrases(phrases)
+        check_queries(queries)
         request = SearchRequest(**options)
         self._check_has(request.mode, reranking=request.rerank_depth is not None)
-        return to_the_end(self._now, lambda steps: steps.search(phrases, request))
+        return to_the_end(self._now, lambda steps: steps.search(queries, request))
 
     def rank(
         self,
-        phrases: Sequence[str],
+        queries: Sequence[str],
         pids: Sequence[Sequence[str]],
         *,
         mode: SearchMode,
@@ -136,22 +136,22 @@ class Searching:
     ) -> Steps[list[list[Hit]]]:
         """The steps of ranking given passages, checked and not begun."""
         self._check_open()
-        check_phrases(phrases)
-        check_pids(phrases, pids)
+        check_queries(queries)
+        check_pids(queries, pids)
         request = SearchRequest(mode=mode, fusion=fusion)
         self._check_has(mode, reranking=rerank)
         return to_the_end(
             self._now,
-            lambda steps: steps.rank(phrases, pids, request.mode, request.fusion, rerank=rerank),
+            lambda steps: steps.rank(queries, pids, request.mode, request.fusion, rerank=rerank),
         )
 
     def do(self, step: Step) -> Any:
         """Do one step of a search, and give what it wants."""
         match step:
-            case Encode(encoder, phrases):
-                return encoder.encode_queries(phrases)
-            case Ask(queries):
-                return self._live.query(queries)
+            case Encode(encoder, queries):
+                return encoder.encode_queries(queries)
+            case Ask(point_queries):
+                return self._live.query(point_queries)
             case Read(ids):
                 return self._live.retrieve(ids, HIT_FIELDS)
             case Score(pairs):

@@ -50,10 +50,10 @@ _EXACT = SearchEffort(exact=True)
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Wanted: float32 `(n, dimension)`, this encoder's vectors of these phrases."""
+    """Wanted: float32 `(n, dimension)`, this encoder's vectors of these queries."""
 
     encoder: Encoder
-    phrases: Sequence[str]
+    queries: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Wanted: float32 `(n,)`, the cross-encoder's scores of these pairs of phrase and passage."""
+    """Wanted: float32 `(n,)`, the cross-encoder's scores of these pairs of query and passage."""
 
     pairs: Sequence[tuple[str, str]]
 
@@ -94,8 +94,8 @@ Steps: TypeAlias = Generator[Step, Any, _T]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Phrase:
-    """What a phrase is compared by; None for what its search does not need or it has not."""
+class _Query:
+    """What a query is compared by; None for what its search does not need or it has not."""
 
     dense: Nearest | None
     bm25: Nearest | None
@@ -130,7 +130,7 @@ class SearchSteps:
 
     @property
     def encoder(self) -> Encoder:
-        """What encodes phrases.
+        """What encodes queries.
 
         Raises:
             UsageError: If there is none.
@@ -139,34 +139,34 @@ class SearchSteps:
             raise UsageError("this client was opened with bm25_only: it has no encoder")
         return self._encoder
 
-    def search(self, phrases: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
-        """The hits of each phrase."""
+    def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
+        """The hits of each query."""
         if request.meta_filter is not None:
             chosen = to_qdrant(request.meta_filter)  # once, for all the queries
             yield from self._advise(chosen)
             request = replace(request, meta_filter=chosen)
-        asked = yield from self._compared_by(phrases, request.mode)
+        asked = yield from self._compared_by(queries, request.mode)
         if request.group_by is not None and request.rerank_depth is None:
             return (yield from self._grouped(asked, request, request.group_by))
         found = yield from self._ranked(asked, request, request.wanted)
         if request.rerank_depth is not None:
-            found = yield from _reranked(phrases, found)
+            found = yield from _reranked(queries, found)
         if request.group_by is not None:
             found = [best_of_each(hits, request.group_by) for hits in found]
         return [_numbered(hits[: request.limit]) for hits in found]
 
     def rank(
         self,
-        phrases: Sequence[str],
+        queries: Sequence[str],
         pids: Sequence[Sequence[str]],
         mode: SearchMode,
         fusion: Fusion,
         *,
         rerank: bool,
     ) -> Steps[list[list[Hit]]]:
-        """Of each phrase, those of its pids that the collection holds, the best first."""
+        """Of each query, those of its pids that the collection holds, the best first."""
         ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
-        asked = yield from self._compared_by(phrases, mode)
+        asked = yield from self._compared_by(queries, mode)
         plans = [_one_each(one, given) for one, given in zip(asked, ids, strict=True)]
         rankings = yield from _answers(plans)
         if mode == "bm25":  # which gives no answer for a passage without a word in common
@@ -178,27 +178,27 @@ class SearchSteps:
             for answers, payloads in zip(rankings, there, strict=True)
         ]
         if rerank:
-            found = yield from _reranked(phrases, found)
+            found = yield from _reranked(queries, found)
         return [_numbered(hits) for hits in found]
 
-    def _compared_by(self, phrases: Sequence[str], mode: SearchMode) -> Steps[list[_Phrase]]:
-        dense: Sequence[Nearest | None] = [None] * len(phrases)
-        bm25: Sequence[Nearest | None] = [None] * len(phrases)
+    def _compared_by(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[_Query]]:
+        dense: Sequence[Nearest | None] = [None] * len(queries)
+        bm25: Sequence[Nearest | None] = [None] * len(queries)
         if mode != "dense":
-            bm25 = [self._by_words(phrase) for phrase in phrases]
+            bm25 = [self._by_words(query) for query in queries]
         if mode != "bm25":
-            vectors: NDArray[np.float32] = yield Encode(self.encoder, phrases)
+            vectors: NDArray[np.float32] = yield Encode(self.encoder, queries)
             dense = [Nearest(vector, self._metadata.encoder.vector_name) for vector in vectors]
-        return [_Phrase(*both) for both in zip(dense, bm25, strict=True)]
+        return [_Query(*both) for both in zip(dense, bm25, strict=True)]
 
-    def _by_words(self, phrase: str) -> Nearest | None:
-        weights = self._bm25.encode_query(phrase)
+    def _by_words(self, query: str) -> Nearest | None:
+        weights = self._bm25.encode_query(query)
         return Nearest(weights, SPARSE_VECTOR) if weights.indices else None
 
     def _ranked(
-        self, asked: Sequence[_Phrase], request: SearchRequest, wanted: int
+        self, asked: Sequence[_Query], request: SearchRequest, wanted: int
     ) -> Steps[list[list[Hit]]]:
-        """The best so many of each phrase."""
+        """The best so many of each query."""
         plans = [_queries(one, request, wanted) for one in asked]
         rankings = [
             self._one_ranking(answers, request.mode, request.fusion, wanted)[:wanted]
@@ -209,7 +209,7 @@ class SearchSteps:
         return [_to_hits(points) for points in rankings]
 
     def _grouped(
-        self, asked: Sequence[_Phrase], request: SearchRequest, field: str
+        self, asked: Sequence[_Query], request: SearchRequest, field: str
     ) -> Steps[list[list[Hit]]]:
         """The best of each group: look deeper until there are as many groups as wanted."""
         found: list[list[Hit]] = [[] for _ in asked]
@@ -233,7 +233,7 @@ class SearchSteps:
         self, answers: Sequence[list[ScoredPoint]], mode: SearchMode, fusion: Fusion, wanted: int
     ) -> list[ScoredPoint]:
         if mode == "hybrid":
-            dense, bm25 = (*answers, [], [])[:2]  # a phrase of stop words has no second
+            dense, bm25 = (*answers, [], [])[:2]  # a query of stop words has no second
             return fuse(
                 dense,
                 bm25,
@@ -241,7 +241,7 @@ class SearchSteps:
                 depth=max(fusion.depth, wanted),
                 similarity=self._metadata.encoder.similarity,
             )
-        return answers[0] if answers else []  # a phrase of stop words has nothing to look for
+        return answers[0] if answers else []  # a query of stop words has nothing to look for
 
     def _of_candidates(
         self,
@@ -273,10 +273,10 @@ class SearchSteps:
         return Bm25Encoder(self._metadata.bm25)
 
 
-def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[PointQuery]:
+def _queries(query: _Query, request: SearchRequest, wanted: int) -> list[PointQuery]:
     """What to ask the engine; for "hybrid" both scores of the best by either."""
     effort = request.effort(wanted)
-    both = [nearest for nearest in (phrase.dense, phrase.bm25) if nearest is not None]
+    both = [nearest for nearest in (query.dense, query.bm25) if nearest is not None]
     if request.mode != "hybrid":
         return [PointQuery(one, wanted, effort, request.meta_filter) for one in both]
     depth = max(request.fusion.depth, wanted)
@@ -294,12 +294,12 @@ def _queries(phrase: _Phrase, request: SearchRequest, wanted: int) -> list[Point
     ]
 
 
-def _one_each(phrase: _Phrase, ids: Sequence[PointId]) -> list[PointQuery]:
-    """The scores of given points by each of what a phrase is compared by.
+def _one_each(query: _Query, ids: Sequence[PointId]) -> list[PointQuery]:
+    """The scores of given points by each of what a query is compared by.
 
     Their payloads come with the scores of the model, so that both are of one collection.
     """
-    both = ((phrase.dense, HIT_FIELDS), (phrase.bm25, ()))
+    both = ((query.dense, HIT_FIELDS), (query.bm25, ()))
     return [
         PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=fields)
         for nearest, fields in both
@@ -315,7 +315,7 @@ def _answers(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[Scor
 
 
 def _with_payloads(
-    asked: Sequence[_Phrase], rankings: Sequence[Sequence[ScoredPoint]]
+    asked: Sequence[_Query], rankings: Sequence[Sequence[ScoredPoint]]
 ) -> Steps[list[list[ScoredPoint]]]:
     """The same points with what a hit shows; one that was removed meanwhile is left out.
 
@@ -344,11 +344,9 @@ def _read(ids: Sequence[Sequence[PointId]]) -> Steps[list[dict[PointId, dict[str
     return [{id_: payloads[id_] for id_ in given if id_ in payloads} for given in ids]
 
 
-def _reranked(phrases: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:
+def _reranked(queries: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:
     """The same hits in the order of the cross-encoder; ties as they were."""
-    pairs = [
-        (phrase, hit.text) for phrase, hits in zip(phrases, found, strict=True) for hit in hits
-    ]
+    pairs = [(query, hit.text) for query, hits in zip(queries, found, strict=True) for hit in hits]
     scores = iter((yield Score(pairs)).tolist() if pairs else ())
     scored = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
     return [sorted(hits, key=lambda hit: -hit.score) for hits in scored]

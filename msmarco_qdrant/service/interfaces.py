@@ -108,12 +108,12 @@ class Ingester(Protocol):
 
 
 class Searcher(Protocol):
-    """What answers phrases: `AsyncSearchClient`."""
+    """What answers queries: `AsyncSearchClient`."""
 
     async def search_many(
-        self, phrases: Sequence[str], **options: Unpack[SearchOptions]
+        self, queries: Sequence[str], **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """The passages that answer each of several phrases."""
+        """The passages that answer each of several queries."""
 
 
 class Readiness(Protocol):

@@ -256,7 +256,7 @@ class NamedModels:
         return reranker_of(self._options.reranker, self._options.encoder_options)
 
     def _encoder_options(self) -> EncoderOptions:
-        """With small batches on a CPU: a phrase waits for the one that is under way."""
+        """With small batches on a CPU: a query waits for the one that is under way."""
         given = self._options.encoder_options
         on_cpu = devices_of(given.device or ALL_GPUS) == ["cpu"]
         if not on_cpu or given.tokens_per_batch is not None:

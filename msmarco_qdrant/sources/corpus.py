@@ -57,7 +57,7 @@ _PARSERS: Mapping[Format, _Parser] = {"tsv": parse_tsv, "jsonl": parse_json}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineChunk:
-    """Neighbouring lines of a file, not yet split or parsed: cheap to read and to send."""
+    """Neighboring lines of a file, not yet split or parsed: cheap to read and to send."""
 
     source: str
     form: Format
@@ -79,7 +79,7 @@ class LineChunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowChunk:
-    """Neighbouring rows of a source that has no lines: Parquet, or passages made in Python."""
+    """Neighboring rows of a source that has no lines: Parquet, or passages made in Python."""
 
     passages: list[Passage | Reject]
 

@@ -104,7 +104,7 @@ def read_lines(stream: ByteStream, max_bytes: int) -> Iterator[Line]:
 
 
 class Block(NamedTuple):
-    """Neighbouring lines of a stream, not yet split.
+    """Neighboring lines of a stream, not yet split.
 
     `first` is the number of the first, `data` are whole lines with their endings, and `last` is
     the line behind them where that one is too long, has no ending, or is spoiled.

@@ -1,4 +1,4 @@
-"""Where passages are kept: one behaviour, whichever engine is behind it."""
+"""Where passages are kept: one behavior, whichever engine is behind it."""
 
 from __future__ import annotations
 

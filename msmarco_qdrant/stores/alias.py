@@ -142,7 +142,7 @@ class WorkerCollection:
         self._query = Merger(
             collection.query,
             max_items=_QUERIES_AT_ONCE,
-            max_wait_s=0.0,  # the engine is fast, and phrases were merged before
+            max_wait_s=0.0,  # the engine is fast, and queries were merged before
             name="msmarco-qdrant-query",
         )
 

@@ -32,14 +32,14 @@ class Capabilities:
         engine: Its name, for people.
         ann: Searches an HNSW graph (else every search is exact).
         payload_indexes: Filters by an index (else by a scan).
-        quantisation: Can keep vectors quantised.
+        quantization: Can keep vectors quantized.
         multi_process: Several processes may use the store at once.
     """
 
     engine: str
     ann: bool
     payload_indexes: bool
-    quantisation: bool
+    quantization: bool
     multi_process: bool
 
 
@@ -323,7 +323,7 @@ def rows_of(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
 def altered(spec: CollectionSpec, change: SettingsChange) -> CollectionSpec:
     """What a collection is made of after a change; its thresholds are no part of it."""
     hnsw = {"m": change.m, "ef_construct": change.ef_construct}
-    storage = {"on_disk": change.on_disk, "quantisation": change.quantisation}
+    storage = {"on_disk": change.on_disk, "quantization": change.quantization}
     return replace(
         spec,
         hnsw=replace(spec.hnsw, **_given(hnsw)),

@@ -108,8 +108,8 @@ def ours(tmp_path: Path) -> Path:
 
 def candidate_lines() -> list[str]:
     """Lines of ``qid pid query passage``."""
-    phrases = {query.qid: query.text for query in QUERIES}
-    return [f"{q}\t{p}\t{phrases[q]}\t{TEXTS[p]}" for q, pids in CANDIDATES.items() for p in pids]
+    queries = {query.qid: query.text for query in QUERIES}
+    return [f"{q}\t{p}\t{queries[q]}\t{TEXTS[p]}" for q, pids in CANDIDATES.items() for p in pids]
 
 
 def write(path: Path, lines: Iterator[str] | Sequence[str]) -> None:
@@ -141,7 +141,7 @@ def figures(
         pids = list(candidates[query.qid] if candidates else TEXTS)
         found = zip(pids, score(query.text, pids), strict=True)
         rankings[query.qid] = sorted(found, key=lambda one: one[1], reverse=True)
-    least = 0 if measure == "nDCG@10" else 2  # of those that the judgements of dev hold
+    least = 0 if measure == "nDCG@10" else 2  # of those that the judgments of dev hold
     grades = {
         qid: {pid: grade for pid, grade in of.items() if grade >= least}
         for qid, of in QRELS.items()
@@ -171,8 +171,8 @@ def test_a_bi_encoder(
         vectors[batch.positions] = batch.vectors
     places = {pid: place for place, pid in enumerate(TEXTS)}
 
-    def score(phrase: str, pids: Sequence[str]) -> list[float]:
-        (asked,) = encoder.encode_queries([phrase])
+    def score(query: str, pids: Sequence[str]) -> list[float]:
+        (asked,) = encoder.encode_queries([query])
         return [float(vectors[places[pid]] @ asked) for pid in pids]
 
     ranked, searched = cell(work, f"{SMALL}.dl19"), cell(work, f"{SMALL}.dev")
@@ -197,8 +197,8 @@ def test_a_cross_encoder_and_bm25(
     assert 0 == called(table, official, work, "--models", pairs, "BM25", "--columns", "dl19", "dev")
     reranker = load_reranker(pairs)
 
-    def score(phrase: str, pids: Sequence[str]) -> list[float]:
-        scores: list[float] = reranker.scores([(phrase, TEXTS[pid]) for pid in pids]).tolist()
+    def score(query: str, pids: Sequence[str]) -> list[float]:
+        scores: list[float] = reranker.scores([(query, TEXTS[pid]) for pid in pids]).tolist()
         return scores
 
     for key, measure in (("dl19", "nDCG@10"), ("dev", "RR@10")):

@@ -83,15 +83,15 @@ def good_source(path: Path) -> str:
         "ingest x.tsv --max-passages 0",
         "ingest x.tsv --max-passages many",
         "search",
-        "search phrase --queries q.tsv --run r.txt",
+        "search query --queries q.tsv --run r.txt",
         "search --queries q.tsv",
         "search --run r.txt",
-        "search phrase --run r.txt",
-        "search phrase --limit 0",
-        "search phrase --limit 10001",
-        "search phrase --filter =en",
+        "search query --run r.txt",
+        "search query --limit 0",
+        "search query --limit 10001",
+        "search query --filter =en",
         "search --queries q.tsv --run r.txt --depth 0",
-        "search phrase --mode sparse",
+        "search query --mode sparse",
         "ingest x.tsv --yes",
         "get",
         "get 1 2",
@@ -330,7 +330,7 @@ EVERYWHERE = pytest.mark.parametrize(
     "command",
     [
         ["ingest", "SOURCE"],
-        ["search", "phrase"],
+        ["search", "query"],
         ["get", "1"],
         ["delete", "1"],
         ["export", "x.jsonl"],
@@ -920,10 +920,10 @@ def test_an_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) ->
         text=True,
         cwd=tmp_path,
     )
-    catalogue = tmp_path / "qdrant_data" / "store.json"
+    catalog = tmp_path / "qdrant_data" / "store.json"
     # The alias is set last, when the collection is complete: the next thing is to wait for a row.
     while process.poll() is None and not (
-        catalogue.exists() and '"msmarco": "msmarco__0001"' in catalogue.read_text()
+        catalog.exists() and '"msmarco": "msmarco__0001"' in catalog.read_text()
     ):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

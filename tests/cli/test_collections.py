@@ -159,7 +159,7 @@ def test_info_tells_state_and_settings(filled: str) -> None:
     assert is_now(lines["last write"])
     assert lines["index"].endswith(", ready")
     assert (
-        "hnsw m=16 ef_construct=256, vectors on disk, quantisation: int8, "
+        "hnsw m=16 ef_construct=256, vectors on disk, quantization: int8, "
         "payload indexes: seq (integer)"
     ) == lines["settings"]
     assert {"msmarco-qdrant", "qdrant-edge-py", "qdrant-client", "sentence-transformers"} <= {
@@ -176,5 +176,5 @@ def test_info_tells_state_and_settings_as_json(filled: str) -> None:
     assert ("ready", 5) == (entry["info"]["state"], entry["info"]["points"])
     spec = entry["info"]["spec"]
     assert {"m": 16, "ef_construct": 256} == spec["hnsw"]
-    assert {"on_disk": True, "quantisation": "int8"} == spec["storage"]
+    assert {"on_disk": True, "quantization": "int8"} == spec["storage"]
     assert {"seq": "integer"} == spec["payload_indexes"]

@@ -73,7 +73,7 @@ def reranker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def _files() -> None:
-    """Queries and judgements in the current directory."""
+    """Queries and judgments in the current directory."""
     Path("q.tsv").write_text(QUERIES)
     Path("qrels.txt").write_text(QRELS)
 
@@ -140,7 +140,7 @@ def test_words_are_measured_without_a_model(words: str) -> None:
 
     assert 0 == done.status
     lines = done.out.splitlines()
-    assert "judged queries: 3; 1 without judgements left out" == lines[0]
+    assert "judged queries: 3; 1 without judgments left out" == lines[0]
     assert ["bm25", "0.6667", "0.3333", "0.4546", "0.1729"] == lines[3].split()
     assert "asking bm25: 3 queries\n" == done.err
     assert {"q.tsv", "qrels.txt"} == {path.name for path in Path().iterdir()}
@@ -161,7 +161,7 @@ def test_json_is_one_document(words: str) -> None:
 
 @pytest.mark.usefixtures("_files")
 def test_a_kept_run_has_the_same_figures(words: str) -> None:
-    """It holds the queries without judgements, too; a name that is taken becomes the path."""
+    """It holds the queries without judgments, too; a name that is taken becomes the path."""
     kept = by_words(words, "--run", "bm25.trec")
 
     assert 0 == kept.status
@@ -252,7 +252,7 @@ def test_a_run_that_cannot_be_told_apart_is_refused(words: str) -> None:
 
 @pytest.mark.usefixtures("_files")
 def test_the_report_is_one_file(words: str) -> None:
-    """It asks for nothing else, and shows figures, plots, phrases, passages and the command."""
+    """It asks for nothing else, and shows figures, plots, queries, passages and the command."""
     done = by_words(words, "--report", "r.html")
 
     assert (0, True) == (done.status, done.err.endswith("written: r.html\n"))
@@ -293,7 +293,7 @@ def test_candidates_are_ranked(words: str, caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.fixture
 def _dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The same queries and judgements as a dataset of `ir_datasets`."""
+    """The same queries and judgments as a dataset of `ir_datasets`."""
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
     import ir_datasets
 
@@ -308,7 +308,7 @@ def _dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_dataset")
 def test_a_dataset_brings_both(words: str) -> None:
-    """Queries and judgements; an unknown one is refused."""
+    """Queries and judgments; an unknown one is refused."""
     ask = ("evaluate", "--store", words, "--mode", "bm25", "--measures", "RR@10", "--json")
     done = command(*ask, "--dataset", "local/words")
 
@@ -383,7 +383,7 @@ def test_help_costs_nothing() -> None:
         ("--qrels none.txt", 1, "no such file: none.txt"),
         ("--queries none.tsv", 1, "no such file: none.tsv"),
         ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1: no query stands there"),
-        ("--qrels others.txt", 2, "are these the judgements of these queries?"),
+        ("--qrels others.txt", 2, "are these the judgments of these queries?"),
         ("--measures mrr", 2, "measure 'mrr' is unknown; some are: nDCG@10, RR@10"),
         ("--measures mrr --depth 5", 2, "measure 'mrr' is unknown"),
         ("--measures Accuracy", 2, "measure 'Accuracy' cannot be computed here: float division"),
@@ -432,7 +432,7 @@ def test_a_mistake_is_one_line(words: str, arguments: str, status: int, message:
         ("", "give --queries FILE (and --qrels FILE), or --dataset NAME"),
         ("--qrels qrels.txt", "give --queries FILE (and --qrels FILE), or --dataset NAME"),
         ("--queries q.tsv --dataset x", "give --queries FILE (and --qrels FILE), or --dataset"),
-        ("--dataset x --qrels qrels.txt", "--dataset brings its own judgements"),
+        ("--dataset x --qrels qrels.txt", "--dataset brings its own judgments"),
         ("--queries q.tsv", "give --qrels FILE to measure answers, or --ann for the index"),
         ("--queries q.tsv --ann --depth 5", "--depth goes with --qrels or --dataset only"),
         ("--queries q.tsv --ann --mode bm25", "--mode goes with --qrels or --dataset only"),
@@ -521,7 +521,7 @@ def test_a_cross_encoder_ranks_all_candidates(sample: str, reranker: str) -> Non
 
 @pytest.mark.usefixtures("_sample_files")
 def test_the_index_is_compared(sample: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Beside judgements, and without them; a collection without a graph is told."""
+    """Beside judgments, and without them; a collection without a graph is told."""
     both = evaluate(sample, "--ann", "--json")
     alone = command("evaluate", "--store", sample, "--queries", "q.tsv", "--ann", "--report", "r")
 
@@ -585,11 +585,11 @@ def test_one_passage_of_each_value(filled: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("phrase --depth 5", "--depth goes with --queries only"),
-        ("phrase --rerank-depth 5", "--rerank-depth goes with --rerank only"),
-        ("phrase --fusion rrf", "--fusion goes with --mode hybrid only"),
-        ("phrase --mode bm25 --dense-weight 1", "--dense-weight goes with --mode hybrid only"),
-        ("--queries q --run r --limit 5", "--limit goes with a PHRASE only"),
+        ("query --depth 5", "--depth goes with --queries only"),
+        ("query --rerank-depth 5", "--rerank-depth goes with --rerank only"),
+        ("query --fusion rrf", "--fusion goes with --mode hybrid only"),
+        ("query --mode bm25 --dense-weight 1", "--dense-weight goes with --mode hybrid only"),
+        ("--queries q --run r --limit 5", "--limit goes with a QUERY only"),
     ],
 )
 def test_search_refuses_options_without_effect(arguments: str, message: str) -> None:

@@ -22,7 +22,7 @@ from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.migration_locks import held, migration_locks
 from tests.cli.runner import Outcome, command
-from tests.encoding.tiny_models import HIDDEN, Recipe, _randomise, save_tiny, texts_of_lengths
+from tests.encoding.tiny_models import HIDDEN, Recipe, _randomize, save_tiny, texts_of_lengths
 from tests.loopback import LoopbackServer
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from torch.nn import Embedding
 
 TEXTS = texts_of_lengths([6 + number % 20 for number in range(40)])
-PHRASE = "london river"
+QUERY = "london river"
 LEDGER = ["0001_create_passages", "0002_payload_indexes"]
 STAGES = """copying what the {0} collection lacks
 building the index of the {0} collection
-asking both collections a sample of phrases
+asking both collections a sample of queries
 comparing every passage of both collections
 leading the name to the {0} collection
 copying what was written until the swap
@@ -186,7 +186,7 @@ def test_everything_is_there_as_json(edge: str, models: Models) -> None:
         "without_vector": [],
     }
     assert expected == done
-    assert {"phrases", "found_before", "found_after", "overlap"} == comparison.keys()
+    assert {"queries", "found_before", "found_after", "overlap"} == comparison.keys()
 
     again = json.loads(migrate("reembed", edge, "--model", models.new, "--json").out)
     assert ("msmarco__0002", "msmarco__0002", 0) == (again["old"], again["new"], again["copied"])
@@ -382,8 +382,8 @@ def migrate(name: str, place: str, *options: str) -> Outcome:
 
 
 def found(place: str) -> str:
-    """The pid of the best passage for the phrase."""
-    done = command("search", PHRASE, "--store", place, "--limit", "1", "--json")
+    """The pid of the best passage for the query."""
+    done = command("search", QUERY, "--store", place, "--limit", "1", "--json")
     assert 0 == done.status, done.err
     (hit,) = json.loads(done.out)
     return str(hit["pid"])
@@ -392,7 +392,7 @@ def found(place: str) -> str:
 def best_by(model: str) -> str:
     """What it must be by a model, without any store."""
     encoder = load_encoder(model, device="cpu", precision="float32")
-    query, *passages = encoder.encode_queries([PHRASE, *TEXTS])  # which have no prompts here
+    query, *passages = encoder.encode_queries([QUERY, *TEXTS])  # which have no prompts here
     scores = [float(vector @ query) for vector in passages]
     return str(scores.index(max(scores)))
 
@@ -422,7 +422,7 @@ def _half_as_long(model: SentenceTransformer) -> None:
     from torch import nn
 
     dense = Dense(HIDDEN, HIDDEN // 2, activation_function=nn.Identity())
-    _randomise(dense, 0)
+    _randomize(dense, 0)
     model.append(dense)
 
 

@@ -113,5 +113,5 @@ def _bring_and_search(url: str) -> None:
         body = [{"pid": "1", "text": "the river thames flows through london"}]
         told = ended(client, client.post("/passages", params={"wait": True}, json=body))
         assert ("done", 1) == (told["state"], told["written"])
-        answer = client.post("/search", json={"phrase": "a river"}).json()
+        answer = client.post("/search", json={"query": "a river"}).json()
         assert ["1"] == [hit["pid"] for hit in answer["hits"]]

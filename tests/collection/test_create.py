@@ -36,7 +36,7 @@ from tests.engines import ENGINES, new_store
 from tests.generations import physical
 
 OWN = ("0001_create_passages", "0002_payload_indexes")
-NOT_QUANTISED = StorageSettings(quantisation="none")
+NOT_QUANTIZED = StorageSettings(quantization="none")
 
 
 def test_a_collection_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def begin(
     """Create a physical collection without its indexes; with its ledger, if so told."""
     first = load_migrations()[:1]
     card = (encoder or CostlessEncoder()).card
-    plan = CollectionPlan(physical, card, Bm25Settings(), NOT_QUANTISED)
+    plan = CollectionPlan(physical, card, Bm25Settings(), NOT_QUANTIZED)
     if is_known:
         source = None if physical == "msmarco__0001" else "msmarco__0001"
         create_physical(store, plan, first, copied_from=source, swaps=1)
@@ -169,7 +169,7 @@ def test_a_physical_collection_can_have_had_more(tmp_path: Path) -> None:
     )
     card = CostlessEncoder().card
     with closing(open_store(":memory:", create=True)) as store:
-        plan = CollectionPlan("films__0002", card, Bm25Settings(), NOT_QUANTISED)
+        plan = CollectionPlan("films__0002", card, Bm25Settings(), NOT_QUANTIZED)
         migrations = [*load_migrations(), *load_migrations(tmp_path)]
         metadata = create_physical(store, plan, migrations)
         assert (*OWN, "0005_shorter") == metadata.migrations

@@ -15,7 +15,7 @@ from msmarco_qdrant.core.records import (
     HnswSettings,
     PointBatch,
     PointId,
-    Quantisation,
+    Quantization,
     SettingsChange,
     SparseVector,
     StorageSettings,
@@ -79,14 +79,14 @@ ALTERATIONS: Sequence[tuple[SettingsChange, HnswSettings, StorageSettings]] = (
     (SettingsChange(m=24, ef_construct=96), HnswSettings(24, 96), StorageSettings()),
     (SettingsChange(on_disk=False), HnswSettings(8, 32), StorageSettings(on_disk=False)),
     (
-        SettingsChange(quantisation="none"),
+        SettingsChange(quantization="none"),
         HnswSettings(8, 32),
-        StorageSettings(quantisation="none"),
+        StorageSettings(quantization="none"),
     ),
     (
-        SettingsChange(quantisation="turbo4", on_disk=False),
+        SettingsChange(quantization="turbo4", on_disk=False),
         HnswSettings(8, 32),
-        StorageSettings(on_disk=False, quantisation="turbo4"),
+        StorageSettings(on_disk=False, quantization="turbo4"),
     ),
     (SettingsChange(max_segment_size_kb=200_000), HnswSettings(8, 32), StorageSettings()),
 )
@@ -99,7 +99,7 @@ def test_a_setting_changes_in_place(
     """The engine tells the new one, the others stay, and so do points, indexes and metadata."""
     before, spec = found(store, filled), store.collection(filled).info().spec
     if not store.capabilities.ann:
-        with pytest.raises(UnsupportedError, match=r"no settings of an index|cannot quantise"):
+        with pytest.raises(UnsupportedError, match=r"no settings of an index|cannot quantize"):
             alterable(store, filled).alter(change)
         return
     assert replace(spec, hnsw=hnsw, storage=storage) == spec_after(store, filled, change)
@@ -113,11 +113,11 @@ def test_a_change_outlasts_its_handle(store: Store, filled: str) -> None:
     if not store.capabilities.ann:
         return
     spec = store.collection(filled).info().spec
-    for change in (SettingsChange(m=12), SettingsChange(quantisation="none")):
+    for change in (SettingsChange(m=12), SettingsChange(quantization="none")):
         alterable(store, filled).alter(change)
     kept = store.collection(filled).info().spec
-    assert (HnswSettings(12, 32), "none") == (kept.hnsw, kept.storage.quantisation)
-    back = SettingsChange(m=8, quantisation="int8")
+    assert (HnswSettings(12, 32), "none") == (kept.hnsw, kept.storage.quantization)
+    back = SettingsChange(m=8, quantization="int8")
     assert spec == spec_after(store, filled, back)
 
 
@@ -151,13 +151,13 @@ def test_a_threshold_decides_what_is_indexed(store: Store, filled: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "turbo4", "none"])
-def test_a_quantised_copy_is_searched_with_rescoring(
-    store: Store, filled: str, kind: Quantisation
+def test_a_quantized_copy_is_searched_with_rescoring(
+    store: Store, filled: str, kind: Quantization
 ) -> None:
     """Each point is its own nearest, whatever is searched in, with its cosine as the score."""
-    if not store.capabilities.quantisation:
+    if not store.capabilities.quantization:
         return
-    spec_after(store, filled, SettingsChange(indexing_threshold_kb=10, quantisation=kind))
+    spec_after(store, filled, SettingsChange(indexing_threshold_kb=10, quantization=kind))
     rows = vectors()
     queries = [PointQuery(Nearest(row, "dense-0a1b2c3d"), 1) for row in rows[:20]]
     answers = store.collection(filled).query(queries)
@@ -286,7 +286,7 @@ def test_points_are_written_over_what_was_seen(store: Store, filled: str) -> Non
 
 
 def test_a_seq_is_compared_in_full(store: Store, filled: str) -> None:
-    """The clock counts nanoseconds: neighbours are the same number as float64."""
+    """The clock counts nanoseconds: neighbors are the same number as float64."""
     collection, target, seq = store.collection(filled), alterable(store, filled), 2**62
     collection.upsert(newer([1, 2, 3], [seq - 1, seq, seq + 1], "another's"))
     target.write_over(newer([1, 2, 3], [9, 9, 9], "ours"), [seq] * 3)

@@ -31,9 +31,9 @@ from tests.loopback import LoopbackServer
 
 _WORDS = (
     *("city", "river", "bridge", "market", "castle", "garden"),
-    *("harbour", "tower", "street", "museum", "station", "square"),
+    *("harbor", "tower", "street", "museum", "station", "square"),
 )
-_PHRASE = "castle and garden near the river"
+_QUERY = "castle and garden near the river"
 _HYBRID = [
     Fusion(),
     Fusion("convex", 0.3, depth=5),
@@ -58,11 +58,11 @@ PASSAGES = _passages()
 
 
 class _NoEncoder(CostlessEncoder):
-    """An encoder that must not be asked for phrases."""
+    """An encoder that must not be asked for queries."""
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Fail."""
-        raise AssertionError(f"nothing was to be encoded, but {phrases} was")
+        raise AssertionError(f"nothing was to be encoded, but {queries} was")
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -128,7 +128,7 @@ def test_words_find_what_holds_them(client: SearchClient) -> None:
 
 
 def test_stop_words_find_nothing_but_vectors_may(client: SearchClient) -> None:
-    """A phrase without a token is no error: "bm25" finds nothing, "hybrid" goes by vectors."""
+    """A query without a token is no error: "bm25" finds nothing, "hybrid" goes by vectors."""
     assert [] == client.search("the and of", mode="bm25")
     assert pids(client.search("the and of")) == pids(client.search("the and of", mode="hybrid"))
     asked = ["the and of", "castle"]
@@ -138,8 +138,8 @@ def test_stop_words_find_nothing_but_vectors_may(client: SearchClient) -> None:
 @pytest.mark.parametrize("fusion", _HYBRID, ids=str)
 def test_hybrid_is_the_fusion_of_both(client: SearchClient, fusion: Fusion) -> None:
     """Of the real scores of the union of the best `depth` of both, on every engine."""
-    dense = client.search(_PHRASE, limit=60, exact=True)
-    bm25 = client.search(_PHRASE, limit=60, mode="bm25")
+    dense = client.search(_QUERY, limit=60, exact=True)
+    bm25 = client.search(_QUERY, limit=60, mode="bm25")
     union = {*pids(dense[: fusion.depth]), *pids(bm25[: fusion.depth])}
     expected = fuse(
         as_points([hit for hit in dense if hit.pid in union]),
@@ -148,7 +148,7 @@ def test_hybrid_is_the_fusion_of_both(client: SearchClient, fusion: Fusion) -> N
         depth=fusion.depth,
         similarity="cosine",
     )
-    hits = client.search(_PHRASE, mode="hybrid", fusion=fusion, limit=5, exact=True)
+    hits = client.search(_QUERY, mode="hybrid", fusion=fusion, limit=5, exact=True)
     assert [point.score for point in expected[:5]] == pytest.approx(
         [hit.score for hit in hits], abs=1e-5
     )
@@ -157,17 +157,17 @@ def test_hybrid_is_the_fusion_of_both(client: SearchClient, fusion: Fusion) -> N
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
-def test_many_phrases_are_answered_as_alone(client: SearchClient, mode: SearchMode) -> None:
+def test_many_queries_are_answered_as_alone(client: SearchClient, mode: SearchMode) -> None:
     """Whatever else is in the batch."""
-    phrases = ["castle", "the", "river bridge stop3"]
-    together = client.search_many(phrases, mode=mode)
-    assert [near(client.search(one, mode=mode)) for one in phrases] == together
+    queries = ["castle", "the", "river bridge stop3"]
+    together = client.search_many(queries, mode=mode)
+    assert [near(client.search(one, mode=mode)) for one in queries] == together
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
 def test_a_filter_holds_in_every_mode(client: SearchClient, mode: SearchMode) -> None:
     """And there are as many hits as without it, where the collection holds them."""
-    hits = client.search(_PHRASE, mode=mode, meta_filter={"doc": ["d1", "d2"]}, limit=6)
+    hits = client.search(_QUERY, mode=mode, meta_filter={"doc": ["d1", "d2"]}, limit=6)
     assert 6 == len(hits)
     assert {"d1", "d2"} >= {hit.meta["doc"] for hit in hits}
 
@@ -198,11 +198,11 @@ def test_words_alone_cost_no_encoding(client: SearchClient) -> None:
 @pytest.mark.parametrize("limit", [1, 4, 10, 30, 10_000])
 def test_one_passage_of_each_group(client: SearchClient, mode: SearchMode, limit: int) -> None:
     """The best of each, in the order of the whole ranking."""
-    everything = client.search(_PHRASE, mode=mode, limit=60, exact=True)
+    everything = client.search(_QUERY, mode=mode, limit=60, exact=True)
     best: dict[str, str] = {}
     for hit in everything:
         best.setdefault(hit.meta["doc"], hit.pid)
-    hits = client.search(_PHRASE, mode=mode, limit=limit, group_by="doc", exact=True)
+    hits = client.search(_QUERY, mode=mode, limit=limit, group_by="doc", exact=True)
     assert [*best.values()][:limit] == pids(hits)
     assert [*range(1, len(hits) + 1)] == [hit.rank for hit in hits]
 
@@ -211,7 +211,7 @@ def test_what_has_no_group_is_left_out(
     client: SearchClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A field that no passage has finds nothing, and a warning names it."""
-    assert [] == client.search(_PHRASE, group_by="nothing")
+    assert [] == client.search(_QUERY, group_by="nothing")
     assert "no passage found has the field 'nothing'" in caplog.text
 
 
@@ -224,39 +224,39 @@ def test_reranking_permutes_its_candidates(
     client: SearchClient, mode: SearchMode, depth: int
 ) -> None:
     """None is added, none lost; the order and the scores are the cross-encoder's."""
-    candidates = client.search(_PHRASE, mode=mode, limit=depth)
-    hits = client.search(_PHRASE, mode=mode, limit=depth, rerank_depth=depth)
+    candidates = client.search(_QUERY, mode=mode, limit=depth)
+    hits = client.search(_QUERY, mode=mode, limit=depth, rerank_depth=depth)
     assert sorted(pids(candidates)) == sorted(pids(hits))
-    pairs = [(_PHRASE, hit.text) for hit in candidates]
+    pairs = [(_QUERY, hit.text) for hit in candidates]
     scores = dict(zip(pids(candidates), CostlessReranker().scores(pairs).tolist(), strict=True))
     assert sorted(pids(candidates), key=lambda pid: -scores[pid]) == pids(hits)
     assert [scores[hit.pid] for hit in hits] == [hit.score for hit in hits]
-    assert hits[:3] == client.search(_PHRASE, mode=mode, limit=3, rerank_depth=depth)
+    assert hits[:3] == client.search(_QUERY, mode=mode, limit=3, rerank_depth=depth)
 
 
 def test_as_many_as_can_be_asked(client: SearchClient) -> None:
     """The largest limit in every mode."""
     for mode in get_args(SearchMode):
-        hits = client.search(_PHRASE, mode=mode, limit=10_000)
+        hits = client.search(_QUERY, mode=mode, limit=10_000)
         assert [*range(1, len(hits) + 1)] == [hit.rank for hit in hits]
-        assert hits[:10] == client.search(_PHRASE, mode=mode)
+        assert hits[:10] == client.search(_QUERY, mode=mode)
 
 
 def test_fewer_groups_than_wanted(client: SearchClient) -> None:
     """Of the reranked candidates only, however many are wanted."""
-    candidates = client.search(_PHRASE, limit=8, rerank_depth=8)
+    candidates = client.search(_QUERY, limit=8, rerank_depth=8)
     groups = {hit.meta["doc"] for hit in candidates}
-    found = client.search(_PHRASE, limit=8, rerank_depth=8, group_by="doc")
+    found = client.search(_QUERY, limit=8, rerank_depth=8, group_by="doc")
     assert len(groups) == len(found) < 8
 
 
 def test_reranked_groups(client: SearchClient) -> None:
     """The candidates are reranked first, then each group shows its best."""
-    reranked = client.search(_PHRASE, limit=30, rerank_depth=30)
+    reranked = client.search(_QUERY, limit=30, rerank_depth=30)
     best: dict[str, str] = {}
     for hit in reranked:
         best.setdefault(hit.meta["doc"], hit.pid)
-    hits = client.search(_PHRASE, limit=5, rerank_depth=30, group_by="doc")
+    hits = client.search(_QUERY, limit=5, rerank_depth=30, group_by="doc")
     assert [*best.values()][:5] == pids(hits)
 
 
@@ -288,8 +288,8 @@ def test_ranking_permutes_what_is_there(
 @pytest.mark.parametrize("mode", ["dense", "bm25"])
 def test_a_ranking_has_the_scores_of_a_search(client: SearchClient, mode: SearchMode) -> None:
     """The same numbers as an exact search; without a shared word BM25 is 0."""
-    scores = {hit.pid: hit.score for hit in client.search(_PHRASE, mode=mode, limit=60, exact=True)}
-    hits = client.rank(_PHRASE, [p.pid for p in PASSAGES], mode=mode)
+    scores = {hit.pid: hit.score for hit in client.search(_QUERY, mode=mode, limit=60, exact=True)}
+    hits = client.rank(_QUERY, [p.pid for p in PASSAGES], mode=mode)
     assert 60 == len(hits)
     assert [scores.get(hit.pid, 0.0) for hit in hits] == pytest.approx(
         [hit.score for hit in hits], abs=1e-5
@@ -298,38 +298,38 @@ def test_a_ranking_has_the_scores_of_a_search(client: SearchClient, mode: Search
 
 def test_a_ranking_of_stop_words_has_the_scores_of_a_search(client: SearchClient) -> None:
     """A hybrid one weighs the cosine alike, although there is nothing to add to it."""
-    phrase, asked = "the and of", [passage.pid for passage in PASSAGES]
-    scores = {h.pid: h.score for h in client.search(phrase, mode="hybrid", limit=60, exact=True)}
-    ranked = {h.pid: h.score for h in client.rank(phrase, asked, mode="hybrid")}
+    query, asked = "the and of", [passage.pid for passage in PASSAGES]
+    scores = {h.pid: h.score for h in client.search(query, mode="hybrid", limit=60, exact=True)}
+    ranked = {h.pid: h.score for h in client.rank(query, asked, mode="hybrid")}
     assert scores == pytest.approx(ranked, abs=1e-5)
 
 
-def test_rankings_of_several_phrases(client: SearchClient) -> None:
-    """Each phrase has its own candidates; none is no error."""
-    phrases, candidates = ["castle", "river", "tower"], [["1", "2"], [], ["5"]]
+def test_rankings_of_several_queries(client: SearchClient) -> None:
+    """Each query has its own candidates; none is no error."""
+    queries, candidates = ["castle", "river", "tower"], [["1", "2"], [], ["5"]]
     assert [
-        near(client.rank(phrase, given)) for phrase, given in zip(phrases, candidates, strict=True)
-    ] == client.rank_many(phrases, candidates)
+        near(client.rank(query, given)) for query, given in zip(queries, candidates, strict=True)
+    ] == client.rank_many(queries, candidates)
     assert [[], []] == client.rank_many(["castle", "river"], [[], ["nobody"]], mode="hybrid")
 
 
 @pytest.mark.parametrize(
-    ("phrases", "candidates", "message"),
+    ("queries", "candidates", "message"),
     [
-        (["castle"], [], "1 phrases and 0 lists"),
+        (["castle"], [], "1 queries and 0 lists"),
         (["castle"], ["12"], "lists of pids"),
         (["castle"], [[12]], "which are strings"),
-        (["castle"], [iter(["1"])], "one list for each phrase"),
+        (["castle"], [iter(["1"])], "one list for each query"),
         (["castle"], [["1"] * 10_001], "10,001 passages to rank"),
         ([""], [["1"]], "empty"),
     ],
 )
 def test_candidates_that_cannot_be_ranked(
-    client: SearchClient, phrases: Any, candidates: Any, message: str
+    client: SearchClient, queries: Any, candidates: Any, message: str
 ) -> None:
     """Told before anything is encoded."""
     with pytest.raises(UsageError, match=message):
-        client.rank_many(phrases, candidates)
+        client.rank_many(queries, candidates)
 
 
 # ---- what is asked -------------------------------------------------------------------------

@@ -43,7 +43,7 @@ UUID_ID = uuid.UUID("6ba7b810-9dad-51d1-80b4-00c04fd430c8")
 def make_spec(
     store: Store, similarity: Similarity = "cosine", dimension: int = DIMENSION
 ) -> CollectionSpec:
-    """A small collection's plan, quantised where the engine can."""
+    """A small collection's plan, quantized where the engine can."""
     return CollectionSpec(
         dense="dense-0a1b2c3d",
         dimension=dimension,
@@ -52,7 +52,7 @@ def make_spec(
         hnsw=HnswSettings(m=8, ef_construct=32),
         payload_indexes={"seq": "integer"},
         storage=StorageSettings(
-            on_disk=True, quantisation="int8" if store.capabilities.quantisation else "none"
+            on_disk=True, quantization="int8" if store.capabilities.quantization else "none"
         ),
     )
 
@@ -192,15 +192,15 @@ def test_info_tells_what_it_was_made_of(store: Store, collection: Collection) ->
     assert replace(spec, payload_indexes=indexes) == collection.info().spec
 
 
-def test_quantisation_is_there_or_refused(store: Store, things: str) -> None:
+def test_quantization_is_there_or_refused(store: Store, things: str) -> None:
     """An engine without it says so, instead of doing without."""
-    spec = replace(make_spec(store), storage=StorageSettings(quantisation="int8"))
-    if store.capabilities.quantisation:
+    spec = replace(make_spec(store), storage=StorageSettings(quantization="int8"))
+    if store.capabilities.quantization:
         store.create_collection(f"{things}__0001", spec)
-        quantised = store.collection(f"{things}__0001").info().spec.storage
-        assert StorageSettings(quantisation="int8") == quantised
+        quantized = store.collection(f"{things}__0001").info().spec.storage
+        assert StorageSettings(quantization="int8") == quantized
     else:
-        with pytest.raises(UnsupportedError, match="quantisation"):
+        with pytest.raises(UnsupportedError, match="quantization"):
             store.create_collection(f"{things}__0001", spec)
 
 

@@ -128,5 +128,5 @@ def test_every_bound_of_a_request_is_told() -> None:
     told = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", SECTION)}
     limits = Limits()
     batch = {limits.passages, limits.text_chars, limits.pid_chars, limits.meta_bytes}
-    search = {limits.phrases, limits.phrase_chars, limits.limit, limits.hits, limits.pairs}
+    search = {limits.queries, limits.query_chars, limits.limit, limits.hits, limits.pairs}
     assert set() == (batch | search | {limits.conditions}) - told

@@ -16,7 +16,7 @@ import pytest
 from msmarco_qdrant.core.records import EncodedBatch, Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.api import encode_corpus
-from msmarco_qdrant.encoding import Tokenised
+from msmarco_qdrant.encoding import Tokenized
 from msmarco_qdrant.errors import (
     EncodeStoppedError,
     EncodingError,
@@ -128,7 +128,7 @@ class Stopping(CostlessEncoder):
         super().__init__()
         self._left = at
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Encode, or fail."""
         self._left -= 1
         if self._left <= 0:

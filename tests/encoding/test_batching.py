@@ -73,7 +73,7 @@ def test_the_longest_come_first(lengths: list[int], budget: int, max_rows: int) 
 
 
 @given(lengths=LENGTHS, budget=BUDGETS, max_rows=ROWS)
-def test_batches_hold_neighbours_in_length(lengths: list[int], budget: int, max_rows: int) -> None:
+def test_batches_hold_neighbors_in_length(lengths: list[int], budget: int, max_rows: int) -> None:
     """No text stands in a batch whose longest and shortest enclose another batch's texts."""
     batches = _batches(lengths, budget, max_rows)
     spans = sorted(

@@ -88,7 +88,7 @@ def _worst_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> floa
 def test_vectors_in_bfloat16_stay_within_cosine(
     recipe: Recipe, tiny: Tiny, library: Library
 ) -> None:
-    """Passages and phrases are within cosine 0.999 of the library's own float32."""
+    """Passages and queries are within cosine 0.999 of the library's own float32."""
     encoder, theirs = _encoder(tiny(recipe)), library(tiny(recipe))
     assert encoder.precision == "bfloat16"
     assert _worst_cosine(theirs.encode_document(TEXTS), _passages(encoder, TEXTS)) >= 0.999
@@ -146,7 +146,7 @@ def test_positions_cover_every_text_once(tiny: Tiny) -> None:
 
 
 def test_no_texts(tiny: Tiny) -> None:
-    """An empty window is no batch, no phrases an array without rows."""
+    """An empty window is no batch, no queries an array without rows."""
     encoder = _encoder(tiny(Recipe()))
     assert list(encoder.encode_passages(encoder.tokenizer([]))) == []
     assert encoder.encode_queries([]).shape == (0, HIDDEN)
@@ -179,7 +179,7 @@ def _with_prompt(
 
 @pytest.mark.usefixtures("in_float32")
 def test_v1_prompts_are_applied(tiny: Tiny, library: Library) -> None:
-    """Phrases get `[QRY] ` and passages `[DOC] `, as the library's `prompt=` gives them."""
+    """Queries get `[QRY] ` and passages `[DOC] `, as the library's `prompt=` gives them."""
     directory = tiny(Recipe("roberta"))
     encoder = load_encoder(directory, prompts=V1, device="cpu")
     queries = _with_prompt(library(directory), TEXTS, "[QRY] ")
@@ -241,7 +241,7 @@ def test_the_card_of_a_dot_model(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("similarity", ["cosine", None])
 def test_the_card_of_a_cosine_model(similarity: str | None, tiny: Tiny) -> None:
-    """Without a normalise layer, ours makes the vectors of unit length."""
+    """Without a normalize layer, ours makes the vectors of unit length."""
     recipe = Recipe("bert", similarity="cosine" if similarity else None)
     encoder = _encoder(tiny(recipe))
     assert ("cosine", Prompts(), 48) == (
@@ -316,7 +316,7 @@ def test_what_bfloat16_cannot_hold_is_tried_in_float32(
 def test_a_passage_without_a_finite_vector_is_a_row_of_nan(
     precision: str, similarity: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """It alone: its neighbours of the same batch are finite, and a phrase like it is an error."""
+    """It alone: its neighbors of the same batch are finite, and a query like it is an error."""
     request.getfixturevalue(precision)
     recipe = replace(Recipe(), similarity="dot" if similarity == "dot" else "cosine")
     encoder = _encoder(save_tiny(tmp_path / "poisoned", recipe, _poison), 100_000)
@@ -324,7 +324,7 @@ def test_a_passage_without_a_finite_vector_is_a_row_of_nan(
     vectors = _passages(encoder, texts)
     assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False, True, False]
     assert np.isfinite(vectors[[0, 2, 4]]).all()
-    with pytest.raises(EncodingError, match="no finite, non-zero vector for the phrase 'poison'"):
+    with pytest.raises(EncodingError, match="no finite, non-zero vector for the query 'poison'"):
         encoder.encode_queries(["snow", "poison"])
     assert np.isfinite(encoder.encode_queries(["snow"])).all()
 

@@ -162,7 +162,7 @@ def test_an_unknown_name_is_none(name: str) -> None:
 
 
 def test_only_v1_wants_prompts() -> None:
-    """Phrases start with `[QRY] `, passages with `[DOC] `."""
+    """Queries start with `[QRY] `, passages with `[DOC] `."""
     prompts = {model.name: model.prompts for model in PUBLISHED_MODELS}
     wanted = {name: prompt for name, prompt in prompts.items() if prompt != NO_PROMPTS}
     assert wanted == {"distilroberta-base-msmarco-v1": Prompts("[QRY] ", "[DOC] ")}

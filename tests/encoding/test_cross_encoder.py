@@ -43,8 +43,8 @@ TinyPairs: TypeAlias = Callable[[PairRecipe], Path]
 
 # Of very different lengths: empty, around the model's 48 tokens, far beyond them.
 TEXTS = texts_of_lengths([1, 3, 90, 20, 2, 45, 46, 47, 48, 0, 30, 5, 200, 12, 7])
-PHRASES = ["how big is london", "cold", "", TEXTS[2]]
-PAIRS = [(PHRASES[row % len(PHRASES)], text) for row, text in enumerate(TEXTS)]
+QUERIES = ["how big is london", "cold", "", TEXTS[2]]
+PAIRS = [(QUERIES[row % len(QUERIES)], text) for row, text in enumerate(TEXTS)]
 SMALL = 128  # tokens a batch, so that a few pairs already make several
 
 # Random weights give the pairs above scores whose standard deviation is 0.2 to 0.4; bfloat16 has
@@ -187,9 +187,9 @@ def test_tokens_are_the_library_s(architecture: Architecture, tiny_pairs: TinyPa
 
 
 def test_pairs_are_cut_from_the_longer_text(tiny_pairs: TinyPairs) -> None:
-    """At the model's length: a long passage loses its end and a short phrase nothing."""
+    """At the model's length: a long passage loses its end and a short query nothing."""
     reranker = _reranker(tiny_pairs(PairRecipe()))
-    assert 48 == int(reranker._tokenise(PAIRS).tokens.lengths.max())
+    assert 48 == int(reranker._tokenize(PAIRS).tokens.lengths.max())
     [long] = texts_of_lengths([60])
     pairs = [("big", long), ("big", f"{long} snow"), ("big", f"snow {long}"), ("cold", long)]
     scores = reranker.scores(pairs)
@@ -237,7 +237,7 @@ def test_no_pairs(tiny_pairs: TinyPairs) -> None:
 
 
 def test_an_empty_passage_has_a_score(tiny_pairs: TinyPairs) -> None:
-    """And so has an empty phrase."""
+    """And so has an empty query."""
     scores = _reranker(tiny_pairs(PairRecipe())).scores([("big", ""), ("", "big"), ("", "")])
     assert np.isfinite(scores).all()
     assert 3 == len(set(scores.tolist()))
@@ -296,7 +296,7 @@ def test_a_score_that_is_not_finite_is_an_error(precision: Any, tmp_path: Path) 
     reranker = load_reranker(directory, device="cpu", precision=precision)
     pairs = [("snow", "london"), ("snow", "cold poison"), ("river", "snow")]
     with pytest.raises(
-        EncodingError, match=r"finite score for the phrase 'snow' and .* 'cold poison'"
+        EncodingError, match=r"finite score for the query 'snow' and .* 'cold poison'"
     ):
         reranker.scores(pairs)
     assert np.isfinite(reranker.scores([pairs[0], pairs[2]])).all()

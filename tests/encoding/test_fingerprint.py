@@ -145,7 +145,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
         model / "2_Dense" / "config.json",
         lambda it: it.update(activation_function="torch.nn.modules.activation.Tanh"),
     ),
-    "normalise module": lambda model: _rewrite(model / "modules.json", lambda it: it.pop()),
+    "normalize module": lambda model: _rewrite(model / "modules.json", lambda it: it.pop()),
 }
 
 

@@ -15,7 +15,7 @@ gpus = torch.cuda.device_count()
 
 
 def test_the_defaults_leave_it_to_the_device() -> None:
-    """Nothing is asked for but a memory of phrases."""
+    """Nothing is asked for but a memory of queries."""
     options = EncoderOptions()
     assert ("auto", None, None, None, CACHED_QUERIES, False) == (
         options.backend,

@@ -1,4 +1,4 @@
-"""The vectors of the phrases asked last: what is encoded, what is remembered, what is forgotten."""
+"""The vectors of the queries asked last: what is encoded, what is remembered, what is forgotten."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.query_cache import _LONGEST_PHRASE, RecentVectors
+from msmarco_qdrant.encoding.query_cache import _LONGEST_QUERY, RecentVectors
 from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe, texts_of_lengths
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 DIMENSION = 3
 
 
-def _vector(phrase: str) -> list[float]:
-    """Three numbers that tell phrases apart."""
-    return [len(phrase), sum(map(ord, phrase)), ord(phrase[0]) if phrase else -1]
+def _vector(query: str) -> list[float]:
+    """Three numbers that tell queries apart."""
+    return [len(query), sum(map(ord, query)), ord(query[0]) if query else -1]
 
 
 class _Encoder:
@@ -32,35 +32,35 @@ class _Encoder:
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
 
-    def __call__(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        self.asked.append(list(phrases))
-        return np.array([_vector(phrase) for phrase in phrases], np.float32).reshape(-1, DIMENSION)
+    def __call__(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        self.asked.append(list(queries))
+        return np.array([_vector(query) for query in queries], np.float32).reshape(-1, DIMENSION)
 
 
-def _ask(recent: RecentVectors, encode: _Encoder, phrases: Sequence[str]) -> list[list[float]]:
-    vectors = recent.vectors(phrases, DIMENSION, encode)
+def _ask(recent: RecentVectors, encode: _Encoder, queries: Sequence[str]) -> list[list[float]]:
+    vectors = recent.vectors(queries, DIMENSION, encode)
     assert np.float32 == vectors.dtype
-    assert (len(phrases), DIMENSION) == vectors.shape
+    assert (len(queries), DIMENSION) == vectors.shape
     return vectors.tolist()  # type: ignore[no-any-return]
 
 
 def test_what_was_asked_is_not_encoded_again() -> None:
-    """Of a call, only the unknown phrases are encoded; the vectors stand in the order asked."""
+    """Of a call, only the unknown queries are encoded; the vectors stand in the order asked."""
     recent, encode = RecentVectors(10), _Encoder()
-    for phrases in (["a", "bb"], ["bb", "c", "a"], ["c"]):
-        assert [_vector(phrase) for phrase in phrases] == _ask(recent, encode, phrases)
+    for queries in (["a", "bb"], ["bb", "c", "a"], ["c"]):
+        assert [_vector(query) for query in queries] == _ask(recent, encode, queries)
     assert [["a", "bb"], ["c"]] == encode.asked
 
 
-def test_a_phrase_twice_in_one_call_is_encoded_once() -> None:
+def test_a_query_twice_in_one_call_is_encoded_once() -> None:
     """Both rows get the vector."""
     recent, encode = RecentVectors(10), _Encoder()
-    phrases = ["a", "b", "a", "b", "b"]
-    assert [_vector(phrase) for phrase in phrases] == _ask(recent, encode, phrases)
+    queries = ["a", "b", "a", "b", "b"]
+    assert [_vector(query) for query in queries] == _ask(recent, encode, queries)
     assert [["a", "b"]] == encode.asked
 
 
-def test_no_phrases() -> None:
+def test_no_queries() -> None:
     """None are encoded, and an array without rows comes back."""
     encode = _Encoder()
     assert [] == _ask(RecentVectors(10), encode, [])
@@ -68,10 +68,10 @@ def test_no_phrases() -> None:
 
 
 def test_the_one_not_asked_for_the_longest_time_is_forgotten() -> None:
-    """Asking again makes a phrase young, by a hit as by a miss."""
+    """Asking again makes a query young, by a hit as by a miss."""
     recent, encode = RecentVectors(2), _Encoder()
-    for phrases in (["a"], ["b"], ["a"], ["c"]):  # b goes
-        _ask(recent, encode, phrases)
+    for queries in (["a"], ["b"], ["a"], ["c"]):  # b goes
+        _ask(recent, encode, queries)
     encode.asked.clear()
     _ask(recent, encode, ["a", "c"])
     assert [] == encode.asked
@@ -81,12 +81,12 @@ def test_the_one_not_asked_for_the_longest_time_is_forgotten() -> None:
     assert [["b"], ["a"]] == encode.asked
 
 
-def test_more_phrases_than_it_remembers() -> None:
+def test_more_queries_than_it_remembers() -> None:
     """A call over the capacity is answered in full, known ones among them; the last are kept."""
     recent, encode = RecentVectors(3), _Encoder()
     _ask(recent, encode, ["a"])
-    phrases = ["a", *"bcdefg"]
-    assert [_vector(phrase) for phrase in phrases] == _ask(recent, encode, phrases)
+    queries = ["a", *"bcdefg"]
+    assert [_vector(query) for query in queries] == _ask(recent, encode, queries)
     assert len(recent) == 3
     encode.asked.clear()
     _ask(recent, encode, ["e", "f", "g", "a"])
@@ -94,7 +94,7 @@ def test_more_phrases_than_it_remembers() -> None:
 
 
 def test_without_capacity_nothing_is_remembered() -> None:
-    """Every phrase is encoded as it is asked, twice where it stands twice."""
+    """Every query is encoded as it is asked, twice where it stands twice."""
     recent, encode = RecentVectors(0), _Encoder()
     for _ in range(2):
         assert [_vector("a"), _vector("a")] == _ask(recent, encode, ["a", "a"])
@@ -121,10 +121,10 @@ def test_the_encoder_may_change_what_it_gave() -> None:
     assert recent._known["a"].base is None
 
 
-def test_long_phrases_are_not_kept() -> None:
-    """A phrase at the limit is, one beyond it is encoded each time."""
+def test_long_queries_are_not_kept() -> None:
+    """A query at the limit is, one beyond it is encoded each time."""
     recent, encode = RecentVectors(10), _Encoder()
-    kept, long = "k" * _LONGEST_PHRASE, "l" * (_LONGEST_PHRASE + 1)
+    kept, long = "k" * _LONGEST_QUERY, "l" * (_LONGEST_QUERY + 1)
     for _ in range(2):
         assert [_vector(kept), _vector(long)] == _ask(recent, encode, [kept, long])
     assert [[kept, long], [long]] == encode.asked
@@ -132,11 +132,11 @@ def test_long_phrases_are_not_kept() -> None:
 
 
 def test_what_could_not_be_encoded_is_not_remembered() -> None:
-    """An error comes out, and the phrase is asked for anew."""
+    """An error comes out, and the query is asked for anew."""
     recent, encode = RecentVectors(10), _Encoder()
 
-    def failing(phrases: Sequence[str]) -> NDArray[np.float32]:
-        raise EncodingError(f"not {phrases[0]}")
+    def failing(queries: Sequence[str]) -> NDArray[np.float32]:
+        raise EncodingError(f"not {queries[0]}")
 
     with pytest.raises(EncodingError, match="not b"):
         recent.vectors(["b"], DIMENSION, failing)
@@ -144,13 +144,13 @@ def test_what_could_not_be_encoded_is_not_remembered() -> None:
     assert [_vector("b")] == _ask(recent, encode, ["b"])
 
 
-def test_threads_get_their_own_phrases() -> None:
-    """Eight threads, a memory that forgets all the time, and every vector is its phrase's."""
+def test_threads_get_their_own_queries() -> None:
+    """Eight threads, a memory that forgets all the time, and every vector is its query's."""
     recent, encode = RecentVectors(5), _Encoder()
     calls = [[f"{(7 * call + place) % 13}" for place in range(4)] for call in range(400)]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda phrases: _ask(recent, encode, phrases), calls))
-    assert [[_vector(phrase) for phrase in phrases] for phrases in calls] == answers
+        answers = list(pool.map(lambda queries: _ask(recent, encode, queries), calls))
+    assert [[_vector(query) for query in queries] for queries in calls] == answers
     assert len(recent) == 5
 
 
@@ -162,10 +162,10 @@ def test_vectors_are_those_of_an_encoder_that_remembers_nothing(tiny: Tiny) -> N
     directory = tiny(Recipe("bert", prompts={"query": "how "}))
     remembering = load_encoder(directory, device="cpu")
     forgetting = load_encoder(directory, device="cpu", cached_queries=0)
-    phrases = texts_of_lengths([4, 4, 4, 4])  # of one length: a batch of any is computed alike
-    expected = np.concatenate([forgetting.encode_queries([phrase]) for phrase in phrases])
+    queries = texts_of_lengths([4, 4, 4, 4])  # of one length: a batch of any is computed alike
+    expected = np.concatenate([forgetting.encode_queries([query]) for query in queries])
     for order in ([0, 1, 2, 3], [3, 1, 3, 0], [2]):
-        vectors = remembering.encode_queries([phrases[place] for place in order])
+        vectors = remembering.encode_queries([queries[place] for place in order])
         np.testing.assert_allclose(vectors, expected[order], rtol=0, atol=1e-5)
     assert (4, 0) == (len(remembering._recent), len(forgetting._recent))
 

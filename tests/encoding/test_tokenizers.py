@@ -26,7 +26,7 @@ from msmarco_qdrant.encoding.tokenizers import (
     prompt_lengths,
     tokenizer_of,
 )
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.sources.corpus import Corpus, read_queries
 from tests.encoding.conftest import Library, Tiny
@@ -139,7 +139,7 @@ def _pair(form: tuple[Any, ...], prompt: str) -> tuple[WordPieceTokenizer, FastT
     return WordPieceTokenizer(definition, prompt), FastTokenizer(definition, prompt)
 
 
-def _rows(texts: Tokenised) -> list[list[int]]:
+def _rows(texts: Tokenized) -> list[list[int]]:
     edges = texts.offsets.tolist()
     return [texts.ids[start:stop].tolist() for start, stop in itertools.pairwise(edges)]
 
@@ -155,7 +155,7 @@ def _unlimited(tokenizer: Tokenizer) -> Tokenizer:
 @example(form=FORMS[0], prompt="", texts=["", " ", "\u200b", "[CLS", "[CLS]", "!\u0301", "w" * 101])
 @example(form=FORMS[0], prompt="[CL", texts=["S] a", "S", "", "[SEP] " * 30])
 def test_word_by_word_is_the_whole(form: tuple[Any, ...], prompt: str, texts: list[str]) -> None:
-    """Any text, with any prompt, in any form of BERT's normaliser: the ids of `tokenizers`."""
+    """Any text, with any prompt, in any form of BERT's normalizer: the ids of `tokenizers`."""
     fast, whole = _pair(form, prompt)
     assert _rows(whole(texts)) == _rows(fast(texts))
 
@@ -199,7 +199,7 @@ def test_a_text_is_cut_at_the_length(length: int) -> None:
     assert max(map(len, _rows(fast(texts)))) == length
 
 
-def test_the_types_are_those_of_tokenised() -> None:
+def test_the_types_are_those_of_tokenized() -> None:
     """int32 ids and int64 offsets; of no texts, none."""
     for tokenizer in _pair(FORMS[0], ""):
         for texts in ([], ["a"]):
@@ -267,7 +267,7 @@ def test_an_added_token_of_a_model_is_found_in_any_case(tiny: Tiny) -> None:
 
 
 def test_other_parts_are_not_independent() -> None:
-    """Another normaliser, cut or model is not taken for BERT's."""
+    """Another normalizer, cut or model is not taken for BERT's."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     def changed(change: Callable[[Any], None]) -> Tokenizer:
@@ -305,7 +305,7 @@ SOME_TEXTS = [
 def test_models_of_bert_s_kind_are_remembered_word_by_word(
     architecture: Architecture, prompt: str, tiny: Tiny, library: Library
 ) -> None:
-    """And give what the library gives, for passages and for phrases."""
+    """And give what the library gives, for passages and for queries."""
     model = library(tiny(Recipe(architecture)))
     for task in ("query", "document"):
         tokenizer = tokenizer_of(model, cast("Any", task), prompt)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tests.encoding.tiny_models import (
     Architecture,
     _byte_level,
-    _randomise,
+    _randomize,
     _transformer,
     _word_piece,
 )
@@ -30,7 +30,7 @@ _ACTIVATIONS: dict[str, dict[str, Any]] = {
     "identity": {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}},
     "legacy": {"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"},
 }
-# Only these models are told which tokens are the phrase's.
+# Only these models are told which tokens are the query's.
 _SEGMENTED = ("bert", "electra")
 
 
@@ -63,7 +63,7 @@ def save_tiny_pairs(directory: Path, recipe: PairRecipe, edit: Edit | None = Non
     config.num_labels = recipe.labels
     config.update(_ACTIVATIONS[recipe.activation])
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    _randomise(model, recipe.seed)
+    _randomize(model, recipe.seed)
     if edit is not None:
         edit(model)
     model.save_pretrained(directory)

@@ -91,7 +91,7 @@ def save_tiny(directory: Path, recipe: Recipe, edit: Edit | None = None) -> Path
     if recipe.normalize:
         modules.append(Normalize())
     for module in modules[1:]:
-        _randomise(module, recipe.seed)
+        _randomize(module, recipe.seed)
     model = SentenceTransformer(
         modules=modules,
         device="cpu",
@@ -108,7 +108,7 @@ def save_plain(directory: Path, recipe: Recipe) -> Path:
     """Save the transformer and its tokenizer alone, without modules.json."""
     tokenizer = _byte_level() if recipe.architecture == "roberta" else _word_piece()
     model = _transformer(recipe.architecture, len(tokenizer))
-    _randomise(model, recipe.seed)
+    _randomize(model, recipe.seed)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
@@ -124,7 +124,7 @@ def texts_of_lengths(words: Sequence[int]) -> list[str]:
     ]
 
 
-def _randomise(module: torch.nn.Module, seed: int) -> None:
+def _randomize(module: torch.nn.Module, seed: int) -> None:
     """Draw every parameter, so spread that texts of different words get different vectors."""
     import torch
 

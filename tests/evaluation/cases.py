@@ -1,6 +1,6 @@
 """A small evaluation with values known by hand, for several tests.
 
-Judgements: q1 has a=3, b=1, c=0; q2 has d=1; q3 has e=2. Ideal gains of q1: 3 + 1/log2(3).
+Judgments: q1 has a=3, b=1, c=0; q2 has d=1; q3 has e=2. Ideal gains of q1: 3 + 1/log2(3).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ PASSAGES = [
     Passage("d", "river bridge"),
     Passage("e", "tower"),
     Passage("f", "market street"),
-    Passage("g", "bridge bridge bridge market harbour"),
+    Passage("g", "bridge bridge bridge market harbor"),
 ]
 # Cosine: q1 a b, q2 c d, q3 g (0.90) d (0.71); shared words: q3 d (1/2) g (1/3).
 QUERIES = [
@@ -37,7 +37,7 @@ class ListeningEncoder(CostlessEncoder):
         super().__init__(4096)
         self.asked: list[list[str]] = []
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Remember and encode."""
-        self.asked.append(list(phrases))
-        return super().encode_queries(phrases)
+        self.asked.append(list(queries))
+        return super().encode_queries(queries)

@@ -15,7 +15,7 @@ from tests.evaluation.collection import PASSAGES, ListeningEncoder
 
 @pytest.fixture
 def listening() -> ListeningEncoder:
-    """What the client encodes phrases with."""
+    """What the client encodes queries with."""
     return ListeningEncoder()
 
 

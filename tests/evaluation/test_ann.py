@@ -32,7 +32,7 @@ from tests.engines import new_store
 from tests.evaluation.collection import QUERIES
 
 WORDS = [f"word{number}" for number in range(40)]
-QUANTISED = [
+QUANTIZED = [
     "int8, not rescored",
     "int8, rescored",
     "int8, rescored, oversampling 2",
@@ -53,27 +53,27 @@ ASKED = [Query(f"q{number}", text) for number, text in enumerate(_texts(12, 2))]
 def collection(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SearchClient]:
-    """A client on three hundred passages, quantised and not."""
+    """A client on three hundred passages, quantized and not."""
     place = tmp_path_factory.mktemp("ann") / "store"
-    storage = StorageSettings(quantisation=request.param)
+    storage = StorageSettings(quantization=request.param)
     ingest_passages(PASSAGES, place, encoder=CostlessEncoder(), storage=storage, optimize=False)
     with SearchClient.open(place, encoder=CostlessEncoder()) as client:
         yield client
 
 
-def is_quantised(client: SearchClient) -> bool:
+def is_quantized(client: SearchClient) -> bool:
     """Whether the collection holds vectors of int8."""
-    return client.store.collection("msmarco").info().spec.storage.quantisation == "int8"
+    return client.store.collection("msmarco").info().spec.storage.quantization == "int8"
 
 
 def test_the_settings_are_those_of_the_collection(collection: SearchClient) -> None:
-    """Each with each ef, in order and told; quantised ones only where something is quantised."""
+    """Each with each ef, in order and told; quantized ones only where something is quantized."""
     told: list[tuple[str, int]] = []
     sweep = sweep_ann(
         collection, ASKED, efs=(16, 64), on_setting=lambda name, ef: told.append((name, ef))
     )
 
-    settings = [*(QUANTISED if is_quantised(collection) else []), "float32"]
+    settings = [*(QUANTIZED if is_quantized(collection) else []), "float32"]
     assert [(setting, ef) for setting in settings for ef in (16, 64)] == [
         (point.setting, point.ef) for point in sweep.points
     ]
@@ -82,7 +82,7 @@ def test_the_settings_are_those_of_the_collection(collection: SearchClient) -> N
 
 
 def test_a_huge_ef_finds_everything(collection: SearchClient) -> None:
-    """Without quantisation it is exact; times are there and in order."""
+    """Without quantization it is exact; times are there and in order."""
     sweep = sweep_ann(collection, ASKED, efs=(100_000,))
 
     (point,) = (point for point in sweep.points if point.setting == "float32")
@@ -94,9 +94,9 @@ def test_a_huge_ef_finds_everything(collection: SearchClient) -> None:
 class _NumberEncoder(CostlessEncoder):
     """An encoder whose vector of a number is that number."""
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Read the numbers."""
-        return np.array([[float(phrase)] for phrase in phrases], np.float32)
+        return np.array([[float(query)] for query in queries], np.float32)
 
 
 class _ForgetfulCollection(DiscardingCollection):

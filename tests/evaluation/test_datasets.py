@@ -38,7 +38,7 @@ def register(library: Any, folder: Path, name: str, **files: str) -> None:
 
 
 def test_a_registered_dataset_is_loaded(library: Any, tmp_path: Path) -> None:
-    """Its queries and judgements."""
+    """Its queries and judgments."""
     register(
         library,
         tmp_path,
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_told(library: Any, tmp_path: Path) -> None:
 
     with pytest.raises(SourceError, match=r"queries of dataset 'local/broken' cannot be had"):
         load_queries("local/broken")
-    with pytest.raises(SourceError, match=r"judgements of dataset 'local/broken' cannot be had"):
+    with pytest.raises(SourceError, match=r"judgments of dataset 'local/broken' cannot be had"):
         load_qrels("local/broken")
 
 

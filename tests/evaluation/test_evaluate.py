@@ -162,7 +162,7 @@ def test_candidates_of_another_collection_are_refused(client: SearchClient) -> N
     ("changed", "message"),
     [
         ({"measures": "mrr", "depth": 5}, "measure 'mrr' is unknown"),
-        ({"qrels": {"q9": {"a": 1}}}, "none of the 4 queries has judgements"),
+        ({"qrels": {"q9": {"a": 1}}}, "none of the 4 queries has judgments"),
         ({"others": [Run("dense", {})]}, "two runs have one name: dense, dense"),
         ({"systems": []}, "no run was given"),
         ({"queries": [*QUERIES, *QUERIES]}, "query 'q1' comes 2 times"),
@@ -180,7 +180,7 @@ def test_candidates_of_another_collection_are_refused(client: SearchClient) -> N
         ({"depth": 0}, "a limit of 0 cannot be served"),
         ({"systems": [System(), System(rerank_depth=0)]}, "a rerank_depth of 0"),
         ({"systems": [System(), System("sparse")]}, "the mode 'sparse' is unknown"),  # type: ignore[arg-type]
-        ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "query 'q3' cannot be asked: the phrase"),
+        ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "query 'q3' cannot be asked: the query"),
         ({"queries": [*QUERIES[:2], Query("q3", "a\udcff")]}, "'q3' .* holds a lone surrogate"),
         ({"measures": "ERR@10", "qrels": {"q1": {"b": 5}}}, "of grades up to 4, and there is one"),
     ],
@@ -197,7 +197,7 @@ def test_what_cannot_be_meant_is_refused_at_once(
 
 
 def test_what_is_not_asked_is_not_refused(client: SearchClient) -> None:
-    """A query without judgements, unless it is wanted; a deep measure of a run that is shallow."""
+    """A query without judgments, unless it is wanted; a deep measure of a run that is shallow."""
     queries = [*QUERIES[:3], Query("q4", " ")]
     for options in ({"depth": 5}, {"candidates": CANDIDATES}):
         evaluate_search(client, queries, QRELS, [System()], measures="R@20000", **options)

@@ -125,7 +125,7 @@ def test_a_program_that_is_missing_is_told(
 
 
 def test_many_queries_are_measured() -> None:
-    """In parts, in the order of the judgements."""
+    """In parts, in the order of the judgments."""
     qids = [f"q{number}" for number in range(600)]
     run = Run("x", {qid: [("b", 2.0), ("a", 1.0)] for qid in qids[::2]})
 

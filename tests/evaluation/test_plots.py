@@ -50,7 +50,7 @@ def test_a_plot_is_the_same_every_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_text_takes_the_pages_colour(name: str) -> None:
+def test_text_takes_the_pages_color(name: str) -> None:
     """No black text, which a dark page would hide, and no background."""
     svg = PLOTS[name]()
 
@@ -72,7 +72,7 @@ def test_references_stay_within_a_plot() -> None:
         assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= known
 
 
-def test_measures_are_labelled() -> None:
+def test_measures_are_labeled() -> None:
     """A panel a measure, a bar a run; a measure above 1 has room."""
     svg = plot_measures(evaluated(measures="nDCG@10 RR@10 R@2 NumRet"))
 
@@ -104,7 +104,7 @@ def test_equal_runs_are_drawn() -> None:
     assert "3 queries, sorted; dashed: the mean" in texts_of(svg)
 
 
-def test_a_sweep_is_labelled() -> None:
+def test_a_sweep_is_labeled() -> None:
     """A line a setting, each point with its `ef`."""
     texts = texts_of(plot_sweep(SWEEP))
 
@@ -113,7 +113,7 @@ def test_a_sweep_is_labelled() -> None:
 
 
 def test_many_settings_are_drawn() -> None:
-    """More than there are colours."""
+    """More than there are colors."""
     points = tuple(AnnPoint(f"s{n}", 64, 0.9, 0.5, "q", 1.0 + n, 2.0) for n in range(8))
 
     assert {f"s{n}" for n in range(8)} <= set(texts_of(plot_sweep(AnnSweep(10, 1, 9.0, points))))

@@ -1,4 +1,4 @@
-"""Judgements in TREC's and BEIR's form."""
+"""Judgments in TREC's and BEIR's form."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ BEIR = b"query-id\tcorpus-id\tscore\r\nq1\ta\t3\nq1\tb\t0\nq2\ta\t-1\n"
     [TREC, BEIR, gzip.compress(TREC), gzip.compress(BEIR), b"\xef\xbb\xbf" + BEIR],
     ids=["trec", "beir", "trec.gz", "beir.gz", "bom"],
 )
-def test_judgements_are_read(tmp_path: Path, content: bytes) -> None:
-    """The form is seen from the content; the same judgement twice counts once."""
+def test_judgments_are_read(tmp_path: Path, content: bytes) -> None:
+    """The form is seen from the content; the same judgment twice counts once."""
     path = tmp_path / "qrels"
     path.write_bytes(content)
 
@@ -45,11 +45,11 @@ def test_a_pid_of_beir_may_hold_spaces(tmp_path: Path) -> None:
         (b"q1 0 a high\n", r"qrels:1: the grade 'high' is no integer"),
         (b"q1 0 a 1.5\n", r"qrels:1: the grade '1\.5' is no integer"),
         (b"q1 0 a 1\nq1 0 a 2\n", r"qrels:2: passage 'a' has grade 2 for query 'q1', and 1 before"),
-        (b"", r"qrels holds no judgement; expected lines 'qid 0 pid grade', or BEIR's table"),
-        (BEIR[:26], r"qrels holds no judgement"),
+        (b"", r"qrels holds no judgment; expected lines 'qid 0 pid grade', or BEIR's table"),
+        (BEIR[:26], r"qrels holds no judgment"),
     ],
 )
-def test_what_is_no_judgement_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_what_is_no_judgment_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     """With the file and the line."""
     path = tmp_path / "qrels"
     path.write_bytes(content)
@@ -58,7 +58,7 @@ def test_what_is_no_judgement_is_refused(tmp_path: Path, content: bytes, message
         read_qrels(path)
 
 
-def test_missing_judgements_are_refused(tmp_path: Path) -> None:
+def test_missing_judgments_are_refused(tmp_path: Path) -> None:
     """With the path in the message."""
     with pytest.raises(SourceError, match=r"no such file: .*qrels\.txt"):
         read_qrels(tmp_path / "qrels.txt")

@@ -1,4 +1,4 @@
-"""The report: whole, safe with hostile phrases and passages, and of one file."""
+"""The report: whole, safe with hostile queries and passages, and of one file."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_report_is_whole() -> None:
         "DL 19",
         "all-MiniLM-L6-v2",
         "2026-01-02",
-        "judged queries: 3; 1 without judgements left out",
+        "judged queries: 3; 1 without judgments left out",
         "published: nDCG@10, TREC DL 2019, reranking the given 1,000",
         "0.7051",
         "+0.3333",
@@ -112,7 +112,7 @@ def test_the_report_asks_for_nothing() -> None:
 
 
 def test_hostile_text_stays_text() -> None:
-    """In a passage, a phrase, a name of a run, a pid, a fact and the title."""
+    """In a passage, a query, a name of a run, a pid, a fact and the title."""
     plain = Page(whole_report())
     run, other = Run(HOSTILE, {"q1": [(HOSTILE, 1.0)]}), Run("other", {})
     queries, qrels = [Query("q1", HOSTILE)], {"q1": {HOSTILE: 0, "b": 1}}

@@ -14,7 +14,7 @@ from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS, QUERIES,
 
 
 def test_runs_are_measured_over_the_judged_queries() -> None:
-    """A query that a run does not answer counts 0; one without judgements is left out."""
+    """A query that a run does not answer counts 0; one without judgments is left out."""
     evaluation = evaluated()
     plain, better = evaluation.runs
 
@@ -33,7 +33,7 @@ def test_runs_are_measured_over_the_judged_queries() -> None:
     assert 0 <= interval.low < 0.5 < interval.high <= 1
 
 
-def test_judgements_of_other_queries_are_left_aside() -> None:
+def test_judgments_of_other_queries_are_left_aside() -> None:
     """Who asks two of three queries wants their mean, and is told."""
     evaluation = evaluate_runs(QUERIES[:2], QRELS, [PLAIN], "RR@10")
 
@@ -120,7 +120,7 @@ def test_runs_that_cannot_be_compared_are_refused(
         evaluate_runs(QUERIES, QRELS, runs, baseline=baseline)
 
 
-def test_foreign_judgements_are_refused() -> None:
+def test_foreign_judgments_are_refused() -> None:
     """With some qids of both sides, so that one sees which file is the wrong one."""
     with pytest.raises(UsageError, match=r"none of the 1 queries .*'19335', judged are 'q1', 'q2'"):
         evaluate_runs([Query("19335", "x")], QRELS, [PLAIN])

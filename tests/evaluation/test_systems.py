@@ -109,16 +109,16 @@ def test_queries_are_asked_in_batches(client: SearchClient, listening: Listening
 
     assert [] == listening.asked
     assert "0" == next(answers)[0].qid
-    assert [32] == [len(phrases) for phrases in listening.asked]
+    assert [32] == [len(texts) for texts in listening.asked]
     assert [str(number) for number in range(1, 70)] == [query.qid for query, _ in answers]
-    assert [32, 32, 6] == [len(phrases) for phrases in listening.asked]
+    assert [32, 32, 6] == [len(texts) for texts in listening.asked]
 
 
 @pytest.mark.parametrize(
     ("queries", "system", "message"),
     [
         ([Query("q", "river"), Query("q", "castle")], System(), "query 'q' comes twice"),
-        ([Query("q", " ")], System(), "the phrase is empty"),
+        ([Query("q", " ")], System(), "the query is empty"),
         ([Query("q", "river")], System(rerank_depth=0), "rerank_depth of 0"),
         ([Query("q", "river")], System("sparse"), "'sparse' is unknown"),  # type: ignore[arg-type]
     ],

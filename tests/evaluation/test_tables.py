@@ -22,7 +22,7 @@ def test_the_table_shows_measures_beside_published_figures() -> None:
     lines = evaluation_text(evaluated(measures="RR@10 R@2")).splitlines()
 
     assert (
-        "judged queries: 3; 1 without judgements left out; plain has no answer to 1, which count 0"
+        "judged queries: 3; 1 without judgments left out; plain has no answer to 1, which count 0"
         == lines[0]
     )
     assert ["run", "RR@10", "R@2", "nDCG@10", "(1)", "nDCG@10", "(2)", "RR@10", "(3)"] == (

@@ -21,7 +21,7 @@ from msmarco_qdrant.core.records import (
     Reject,
 )
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
-from msmarco_qdrant.encoding import Tokenised
+from msmarco_qdrant.encoding import Tokenized
 from msmarco_qdrant.errors import (
     IngestStoppedError,
     ModelMismatchError,
@@ -148,7 +148,7 @@ def test_the_first_of_a_repeated_pid_wins(
 
 
 def test_a_passage_without_a_vector_is_rejected(store: Store, encoder: CostlessEncoder) -> None:
-    """It goes to the rejects with its row; its neighbours go in."""
+    """It goes to the rejects with its row; its neighbors go in."""
     rejects: list[Reject] = []
     rows = [Passage("1", "words"), Passage("2", "!!!", {"a": 1}, "file.tsv", 7)]
     report = ingest_passages(rows, store, encoder=encoder, on_reject=rejects.append)
@@ -201,7 +201,7 @@ def deep(levels: int) -> object:
 def test_what_a_file_may_not_hold_python_may_not_either(
     store: Store, encoder: CostlessEncoder, passage: Passage, reason: str
 ) -> None:
-    """A passage made in Python is looked at as a row is; its neighbour goes in."""
+    """A passage made in Python is looked at as a row is; its neighbor goes in."""
     rejects: list[Reject] = []
     rows = [passage, Passage("b", "text")]
     report = ingest_passages(rows, store, encoder=encoder, on_reject=rejects.append)
@@ -440,7 +440,7 @@ class FaultyEncoder(CostlessEncoder):
         super().__init__()
         self._fault = fault
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """The right batches, then spoiled."""
         for batch in super().encode_passages(passages):
             yield from self._fault(batch)
@@ -558,7 +558,7 @@ def test_a_late_reject_shows_the_row_as_it_stood(
 class LyingEncoder(CostlessEncoder):
     """An encoder that gives back its batches in another order, as real ones do."""
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """The last texts first."""
         for batch in reversed(list(super().encode_passages(passages))):
             order = np.arange(len(batch.positions))[::-1]

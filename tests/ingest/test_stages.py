@@ -24,7 +24,7 @@ from msmarco_qdrant.core.records import (
     SparseVector,
 )
 from msmarco_qdrant.core.reports import IngestReport, StageShare
-from msmarco_qdrant.encoding import Bm25Encoder, Tokenised
+from msmarco_qdrant.encoding import Bm25Encoder, Tokenized
 from msmarco_qdrant.errors import IngestStoppedError, StoreError
 from msmarco_qdrant.ingest.alias_guard import Binding, bind
 from msmarco_qdrant.ingest.api import ingest_passages
@@ -38,7 +38,7 @@ from msmarco_qdrant.testing import (
 )
 
 PATIENCE_S = 20.0
-STAGES = ("read", "skip", "tokenise", "forward", "sparse", "write")
+STAGES = ("read", "skip", "tokenize", "forward", "sparse", "write")
 
 Hook: TypeAlias = Callable[[str, int], None]
 """Called by a stage at work, with its name and the number of its window."""
@@ -50,9 +50,9 @@ class HookedTokenizer(HashingTokenizer):
 
     hook: Hook
 
-    def __call__(self, texts: Sequence[str]) -> Tokenised:
-        """Call it, then tokenise."""
-        self.hook("tokenise", number_of(texts[0]))
+    def __call__(self, texts: Sequence[str]) -> Tokenized:
+        """Call it, then tokenize."""
+        self.hook("tokenize", number_of(texts[0]))
         return HashingTokenizer.__call__(self, texts)
 
 
@@ -69,7 +69,7 @@ class HookedEncoder(CostlessEncoder):
         """One that calls the hook as well."""
         return HookedTokenizer(hook=self._hook)
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Call it, then encode; windows come in their order."""
         self._windows += 1
         self._hook("forward", self._windows - 1)
@@ -251,7 +251,7 @@ class ThreadClock:
     [
         ("read", "the source holds it back"),
         ("skip", "asking the store what is there holds it back"),
-        ("tokenise", "the tokenizer holds it back"),
+        ("tokenize", "the tokenizer holds it back"),
         ("forward", "the model holds it back"),
         ("sparse", "computing the BM25 weights holds it back"),
         ("write", "the store holds it back"),

@@ -36,7 +36,7 @@ BATCHES = 25  # of a life; those of a history must be fewer than the reports tha
 KEPT_REPORTS = 1000
 FOLDERS = ("tmp", "incoming", "working", "done", "failed")
 LAST = Passage("the last", "nothing comes after this")
-_PHRASES = 50
+_QUERIES = 50
 _WAITS = 10
 
 
@@ -205,9 +205,9 @@ class History:
     def _check_searches(self, client: httpx.Client) -> None:
         """Whatever is there for certain is found by its own text."""
         certain = [one for (one, *others) in self._allowed().values() if one and not others]
-        for start in range(0, len(certain), _PHRASES):
-            some = certain[start : start + _PHRASES]
-            search = {"phrases": [one.text for one in some], "limit": 5}
+        for start in range(0, len(certain), _QUERIES):
+            some = certain[start : start + _QUERIES]
+            search = {"queries": [one.text for one in some], "limit": 5}
             answers = client.post("/search", json=search).json()
             for passage, answer in zip(some, answers, strict=True):
                 found = {hit["pid"]: hit for hit in answer["hits"]}

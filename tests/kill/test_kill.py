@@ -181,8 +181,8 @@ def start_until_store_is_there(command: Sequence[str]) -> subprocess.Popen[bytes
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
     )
-    catalogue = Path(command[-1]) / "store.json"
-    while not catalogue.exists() and process.poll() is None:
+    catalog = Path(command[-1]) / "store.json"
+    while not catalog.exists() and process.poll() is None:
         time.sleep(0.002)
     return process
 

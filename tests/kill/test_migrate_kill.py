@@ -29,7 +29,7 @@ OPERATIONS = {
     "0001_threshold": "SetOptimizers(indexing_threshold_kb=100)",
     "0002_graph": "SetHnsw(m=24)",
     "0003_texts": "SetBm25(avg_len=4)",
-    "0004_copy": "SetStorage(quantisation='turbo4')",
+    "0004_copy": "SetStorage(quantization='turbo4')",
     "0005_index": "AddPayloadIndex('n', 'integer')",
 }
 
@@ -78,7 +78,7 @@ def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
     with closing(open_store(place)) as store:
         info, metadata = store.collection("msmarco").info(), store.metadata("msmarco")
         assert ("0001_create_passages", "0002_payload_indexes", *OPERATIONS) == metadata.migrations
-        assert (HnswSettings(24, 256), "turbo4") == (info.spec.hnsw, info.spec.storage.quantisation)
+        assert (HnswSettings(24, 256), "turbo4") == (info.spec.hnsw, info.spec.storage.quantization)
         assert {"seq": "integer", "meta.n": "integer"} == info.spec.payload_indexes
         assert (COUNT, 2 * COUNT) == (info.points, info.indexed)
         assert Bm25Settings(avg_len=4.0) == metadata.bm25

@@ -84,7 +84,7 @@ class CollectionsService(grpc.CollectionsServicer):
         shelf = self._engine.shelf(request.collection_name)
         configs.update(shelf.config, request)
         if configs.starts_optimizers(request):
-            shelf.optimise()
+            shelf.optimize()
         return grpc.CollectionOperationResponse(result=True)
 
     def Delete(

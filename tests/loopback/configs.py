@@ -111,7 +111,7 @@ def starts_optimizers(request: grpc.UpdateCollection) -> bool:
 
 
 def indexed_vectors(config: grpc.CollectionConfig, points: int) -> int:
-    """How many vectors an optimised server would have indexed: those above the threshold."""
+    """How many vectors an optimized server would have indexed: those above the threshold."""
     threshold = config.optimizer_config.indexing_threshold
     if not threshold:
         return 0
@@ -140,7 +140,7 @@ def _merge_vector(params: grpc.VectorParams, diff: grpc.VectorParamsDiff) -> Non
 
 
 def _merge_quantization(owner: Any, request: Any) -> None:
-    """Replace the quantisation of a collection or of one vector, or end it."""
+    """Replace the quantization of a collection or of one vector, or end it."""
     kind = request.quantization_config.WhichOneof("quantization")
     if kind is None:
         return

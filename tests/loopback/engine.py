@@ -55,7 +55,7 @@ class Shelf:
         self.health = [one for one in self.health if one[1] is not None]
         self.health.append((health, calls))
 
-    def optimise(self) -> None:
+    def optimize(self) -> None:
         """Start the optimizers: what was grey, because nothing had, is no longer."""
         self.health = [one for one in self.health if one[0].status != "Grey"]
 

@@ -226,7 +226,7 @@ class PointsService(grpc.PointsServicer):
         """
         shelf = self._engine.shelves[name]
         shelf.operations += 1
-        shelf.optimise()
+        shelf.optimize()
         try:
             apply()
         except (KeyError, ValueError, RefusalError):

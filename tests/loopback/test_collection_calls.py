@@ -26,7 +26,7 @@ def test_collection_info_has_what_was_created(client: QdrantClient) -> None:
 
 
 def test_settings_of_a_new_collection_are_kept(client: QdrantClient) -> None:
-    """Diffs are merged into the defaults; quantisation and the unnamed vector are kept."""
+    """Diffs are merged into the defaults; quantization and the unnamed vector are kept."""
     client.create_collection(
         "other",
         vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE),
@@ -74,7 +74,7 @@ def test_update_merges_settings_and_metadata(client: QdrantClient) -> None:
 
 
 def test_vectors_above_the_threshold_count_as_indexed(client: QdrantClient) -> None:
-    """As an optimised server says it, unless a test says another number."""
+    """As an optimized server says it, unless a test says another number."""
     client.update_collection(
         NAME, optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1)
     )

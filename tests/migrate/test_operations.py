@@ -118,8 +118,8 @@ def test_the_graph_is_changed(store: Store) -> None:
 @pytest.mark.parametrize(
     ("operation", "expected", "said"),
     [
-        (SetStorage(quantisation="none"), StorageSettings(True, "none"), "int8 -> on disk, "),
-        (SetStorage(quantisation="turbo4"), StorageSettings(True, "turbo4"), "turbo4: 40 vectors"),
+        (SetStorage(quantization="none"), StorageSettings(True, "none"), "int8 -> on disk, "),
+        (SetStorage(quantization="turbo4"), StorageSettings(True, "turbo4"), "turbo4: 40 vectors"),
         (SetStorage(on_disk=False), StorageSettings(False, "int8"), "-> in memory"),
         (SetStorage(True, "int8"), StorageSettings(True, "int8"), "nothing changes"),
     ],
@@ -128,10 +128,10 @@ def test_storage_is_changed(
     store: Store, operation: SetStorage, expected: StorageSettings, said: str
 ) -> None:
     """Its cost says how much memory it takes before and after."""
-    if not store.capabilities.quantisation:
-        if operation.quantisation in ("int8", "turbo4"):
+    if not store.capabilities.quantization:
+        if operation.quantization in ("int8", "turbo4"):
             assert "it will be refused: Memory" in operation.cost(target_of(store))
-            with pytest.raises(UnsupportedError, match="cannot quantise"):
+            with pytest.raises(UnsupportedError, match="cannot quantize"):
                 operation.apply(target_of(store))
         else:
             assert applied(store, operation).startswith("nothing: Memory has no")
@@ -144,7 +144,7 @@ def test_storage_is_changed(
 def test_memory_is_told_in_megabytes() -> None:
     """Of a million vectors of 768: 3,072 MB of float32, 768 of int8, 384 of 4 bits."""
     target = _Pretended(points=1_000_000, dimension=768)
-    told = SetStorage(on_disk=False, quantisation="turbo4").cost(target)  # type: ignore[arg-type]
+    told = SetStorage(on_disk=False, quantization="turbo4").cost(target)  # type: ignore[arg-type]
     assert "take about 3,456 MB of memory instead of 768 MB" in told
 
 
@@ -155,7 +155,7 @@ class _Pretended:
         from tests.contract.test_store import make_spec
 
         self.store = self.collection = self.capabilities = self
-        self.ann = self.quantisation = self.multi_process = True
+        self.ann = self.quantization = self.multi_process = True
         spec = replace(make_spec(self, dimension=dimension), storage=StorageSettings())  # type: ignore[arg-type]
         self._info = CollectionInfo("films__0001", points, 0, 1, "ready", 0, spec)
 
@@ -184,7 +184,7 @@ def test_edge_builds_its_segments_anew(tmp_path: Path) -> None:
         ingest_passages(films(), store, collection="films", encoder=ENCODER)
         SetOptimizers(indexing_threshold_kb=1).apply(target_of(store))
         SetHnsw(m=12, ef_construct=48).apply(target_of(store))
-        SetStorage(on_disk=False, quantisation="turbo4").apply(target_of(store))
+        SetStorage(on_disk=False, quantization="turbo4").apply(target_of(store))
         store.collection("films").flush()
     shard = tmp_path / "store" / "collections" / "films__0001"
     built = [
@@ -207,7 +207,7 @@ def _is_turbo(segment: Mapping[str, Any]) -> bool:
         (lambda: SetHnsw(m=1), "m=1: expected 2 or more"),
         (lambda: SetHnsw(ef_construct=3), "ef_construct=3: expected 4 or more"),
         (SetStorage, "nothing is to be changed"),
-        (lambda: SetStorage(quantisation="int4"), "'int4' is unknown: expected one of none, int8"),  # type: ignore[arg-type]
+        (lambda: SetStorage(quantization="int4"), "'int4' is unknown: expected one of none, int8"),  # type: ignore[arg-type]
         (SetOptimizers, "nothing is to be changed"),
         (lambda: SetOptimizers(indexing_threshold_kb=0), "indexing_threshold_kb=0: expected 1"),
         (lambda: SetHnsw(m=16.0), "m=16.0: expected an integer"),  # type: ignore[arg-type]
@@ -215,7 +215,7 @@ def _is_turbo(segment: Mapping[str, Any]) -> bool:
         (lambda: SetHnsw(ef_construct="64"), "ef_construct='64': expected an integer"),  # type: ignore[arg-type]
         (lambda: SetStorage(on_disk="no"), "on_disk='no': expected True or False"),  # type: ignore[arg-type]
         (lambda: SetStorage(on_disk=0), "on_disk=0: expected True or False"),  # type: ignore[arg-type]
-        (lambda: SetStorage(quantisation=["int8"]), "is unknown: expected one of none, int8"),  # type: ignore[arg-type]
+        (lambda: SetStorage(quantization=["int8"]), "is unknown: expected one of none, int8"),  # type: ignore[arg-type]
         (lambda: SetOptimizers(max_segment_size_kb=1e5), "=100000.0: expected an integer"),  # type: ignore[arg-type]
         (lambda: SetBm25(k="1"), "k='1': expected a number"),  # type: ignore[arg-type]
         (lambda: SetBm25(b=True), "b=True: expected a number"),
@@ -432,7 +432,7 @@ def test_what_another_writes_or_removes_meanwhile_is_kept(store: Store) -> None:
     assert expected_sparse(Bm25Settings(avg_len=5), left) == sparse(store, [*films(), *changed])
 
 
-def test_a_newer_text_of_a_lower_number_than_its_neighbours(store: Store) -> None:
+def test_a_newer_text_of_a_lower_number_than_its_neighbors(store: Store) -> None:
     """Another writer's clock is behind ours: its text has its own weights, not the older one's."""
     newer = Passage("3", "planet of another text", {"year": 2000})
 
@@ -472,7 +472,7 @@ class LostAfter:
     "operation",
     [
         SetHnsw(m=24),
-        SetStorage(quantisation="turbo4"),
+        SetStorage(quantization="turbo4"),
         SetOptimizers(indexing_threshold_kb=1),
         AddPayloadIndex("year", "integer"),
         RemovePayloadIndex("lang"),

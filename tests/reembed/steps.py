@@ -98,11 +98,11 @@ def check_holds(store: Store, expected: Sequence[Passage], encoder: CostlessEnco
 
 
 class Garbled(CostlessEncoder):
-    """A model whose phrases have nothing to do with its passages."""
+    """A model whose queries have nothing to do with its passages."""
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of other words."""
-        return super().encode_queries([f"no{number} such" for number, _ in enumerate(phrases)])
+        return super().encode_queries([f"no{number} such" for number, _ in enumerate(queries)])
 
 
 class Wordless(CostlessEncoder):

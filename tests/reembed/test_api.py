@@ -60,7 +60,7 @@ def test_everything_is_there_with_the_new_vectors(store: Store, encoder: Costles
     )
     assert report.comparison is not None
     assert (30, 30, 30) == (
-        report.comparison.phrases,
+        report.comparison.queries,
         report.comparison.found_before,
         report.comparison.found_after,
     )
@@ -233,7 +233,7 @@ def test_settings_are_kept(tmp_path: Path) -> None:
         )
         changed = alterable(store, "things")
         changed.alter(
-            SettingsChange(m=24, quantisation="turbo4", on_disk=False, indexing_threshold_kb=123)
+            SettingsChange(m=24, quantization="turbo4", on_disk=False, indexing_threshold_kb=123)
         )
         changed.create_payload_index("meta.kind", "keyword")
         metadata = store.metadata("things")

@@ -32,7 +32,7 @@ from tests.stand_ins import DOT, SHAPES, SMALL, V2, V3, save_stand_in
 
 CHANGES = [(V2, V3), (V3, SMALL), (V3, DOT)]
 EXACT = EncoderOptions(precision="float32")
-PHRASE = "greater london in square miles"
+QUERY = "greater london in square miles"
 LIMIT = 5
 
 Answer: TypeAlias = list[tuple[str, Any]]
@@ -51,7 +51,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, texts: Mapping[str, str]) -
     """A folder with a directory for each stand-in, under its published name."""
     folder = tmp_path_factory.mktemp("models")
     for name in SHAPES:
-        save_stand_in(folder, name, [PHRASE, *texts.values()])
+        save_stand_in(folder, name, [QUERY, *texts.values()])
     return folder
 
 
@@ -64,7 +64,7 @@ def own(models: Path, texts: Mapping[str, str]) -> Mapping[str, Answer]:
     for name in SHAPES:
         model = SentenceTransformer(str(models / name), device="cpu")
         compare = util.dot_score if name == DOT else util.cos_sim
-        scores = compare(model.encode([PHRASE]), model.encode([*texts.values()]))[0].tolist()
+        scores = compare(model.encode([QUERY]), model.encode([*texts.values()]))[0].tolist()
         best = sorted(zip(texts, scores, strict=True), key=lambda one: -one[1])[:LIMIT]
         found[name] = [(pid, pytest.approx(score, rel=1e-4)) for pid, score in best]
     return found
@@ -111,7 +111,7 @@ def test_a_client_searches_through_the_change_and_back(
     with SearchClient.open(store, encoder_options=EXACT) as client:
 
         def search(progress: ReembedProgress) -> None:
-            answers[progress.stage] = answer(client.search(PHRASE, limit=LIMIT))
+            answers[progress.stage] = answer(client.search(QUERY, limit=LIMIT))
 
         report = reembed_collection(
             store, model=models / new, encoder_options=EXACT, on_progress=search
@@ -130,7 +130,7 @@ def test_a_client_searches_through_the_change_and_back(
         check_follows(store, old)
 
         assert ("msmarco__0002",) == prune_collection(store)
-        assert own[old] == answer(client.search(PHRASE, limit=LIMIT))
+        assert own[old] == answer(client.search(QUERY, limit=LIMIT))
 
 
 def check_follows(store: Store, name: str) -> None:
@@ -156,16 +156,16 @@ def test_an_event_loop_searches_through_the_change(
 
     async def searched() -> list[Answer]:
         async with await AsyncSearchClient.open(edge, encoder_options=EXACT) as client:
-            answers = [answer(await client.search(PHRASE, limit=LIMIT))]
+            answers = [answer(await client.search(QUERY, limit=LIMIT))]
             changing = asyncio.create_task(
                 asyncio.to_thread(
                     reembed_collection, edge, model=models / new, encoder_options=EXACT
                 )
             )
             while not changing.done():
-                answers.append(answer(await client.search(PHRASE, limit=LIMIT)))
+                answers.append(answer(await client.search(QUERY, limit=LIMIT)))
             await changing
-            return [*answers, answer(await client.search(PHRASE, limit=LIMIT))]
+            return [*answers, answer(await client.search(QUERY, limit=LIMIT))]
 
     answers = asyncio.run(searched())
 
@@ -194,8 +194,8 @@ def test_a_model_that_lies_elsewhere(
     there.parent.mkdir()
     here.rename(there)
 
-    assert own[V3] == answer(told.search(PHRASE, limit=LIMIT))
+    assert own[V3] == answer(told.search(QUERY, limit=LIMIT))
     with pytest.raises(ModelNotFoundError, match=f"re-embedded with {here} meanwhile"):
-        untold.search(PHRASE)
+        untold.search(QUERY)
     there.rename(here)
-    assert own[V3] == answer(untold.search(PHRASE, limit=LIMIT))
+    assert own[V3] == answer(untold.search(QUERY, limit=LIMIT))

@@ -63,7 +63,7 @@ def test_what_was_written_since_the_copy_is_not_held_against_the_model(store: St
     report = reembed(store, on_progress=at("index", write_again))
     assert report.comparison is not None
     assert (5, 5, 5) == (
-        report.comparison.phrases,
+        report.comparison.queries,
         report.comparison.found_before,
         report.comparison.found_after,
     )

@@ -1,4 +1,4 @@
-"""Phrases to ranked passages, from an event loop: over Edge, in memory, and over a server."""
+"""Queries to ranked passages, from an event loop: over Edge, in memory, and over a server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.timeout(120)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-# No two of these score alike for a phrase with "is" or "a" in it, and every one scores: the last
+# No two of these score alike for a query with "is" or "a" in it, and every one scores: the last
 # bit of a sum differs from call to call in qdrant-client's local mode, so ties would not stand.
 _PASSAGES = (
     Passage("1", "london is a big city", {"lang": "en", "year": 2001, "score": 1.5}),
@@ -57,7 +57,7 @@ _PASSAGES = (
     Passage("18446744073709551616", "what is a number beyond 64 bits and a string to boot"),
 )
 _CITY, _SPY = "is a city", "is a spy"
-_PHRASES = (
+_QUERIES = (
     "is there a city in france",
     "who is a spy",
     "is a number big",
@@ -157,7 +157,7 @@ class GatedEncoder(CostlessEncoder):
 
     Attributes:
         gate: Every forward pass goes through it.
-        passes: The phrases of each.
+        passes: The queries of each.
     """
 
     def __init__(self) -> None:
@@ -165,15 +165,15 @@ class GatedEncoder(CostlessEncoder):
         self.gate = Gate()
         self.passes: list[list[str]] = []
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Encode phrases in one pass."""
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries in one pass."""
         import numpy as np
 
-        self.passes.append([*phrases])
+        self.passes.append([*queries])
         self.gate.pass_through()
-        vectors = super().encode_queries(phrases)
+        vectors = super().encode_queries(queries)
         if (bad := np.flatnonzero(np.isnan(vectors).any(axis=1))).size:
-            raise EncodingError(f"no vector for the phrase {phrases[int(bad[0])]!r}")
+            raise EncodingError(f"no vector for the query {queries[int(bad[0])]!r}")
         return vectors
 
 
@@ -248,9 +248,9 @@ class Place:
         """The sync client over the open store."""
         return SearchClient.open(self.store, encoder=GatedEncoder(), reranker=CostlessReranker())
 
-    def expected(self, phrase: str) -> list[Hit]:
+    def expected(self, query: str) -> list[Hit]:
         """What the sync client answers."""
-        return near(self.sync().search(phrase))
+        return near(self.sync().search(query))
 
     @contextmanager
     def queries_held(self) -> Iterator[None]:
@@ -346,14 +346,14 @@ def fill(place: Place) -> None:
 )
 @in_loop
 async def test_answers_are_those_of_the_sync_client(place: Place, options: Any) -> None:
-    """Hits, ranks, scores, texts and meta, of one phrase and of many."""
+    """Hits, ranks, scores, texts and meta, of one query and of many."""
     sync = place.sync()
     async with await place.open() as client:
-        for phrase in _PHRASES:
-            expected = near(sync.search(phrase, **options))
-            assert expected == await client.search(phrase, **options)
-        expected_of_each = [near(hits) for hits in sync.search_many(_PHRASES, **options)]
-        assert expected_of_each == await client.search_many([*_PHRASES], **options)
+        for query in _QUERIES:
+            expected = near(sync.search(query, **options))
+            assert expected == await client.search(query, **options)
+        expected_of_each = [near(hits) for hits in sync.search_many(_QUERIES, **options)]
+        assert expected_of_each == await client.search_many([*_QUERIES], **options)
         assert [] == await client.search_many([], **options)
         assert sync.metadata == client.metadata
 
@@ -395,13 +395,13 @@ def test_a_call_that_means_nothing_is_refused(call: Callable[[Any], object]) -> 
 
 
 @in_loop
-async def test_a_phrase_without_a_vector_is_refused(place: Place) -> None:
+async def test_a_query_without_a_vector_is_refused(place: Place) -> None:
     """With the encoder's own words, alone and among others."""
     sync = place.sync()
     async with await place.open(GatedEncoder()) as client:
-        for phrases in (["..."], ["is a london", "...", "is a paris"]):
-            expected = await refused(partial(sync.search_many, phrases))
-            actual = await refused(partial(client.search_many, phrases))
+        for queries in (["..."], ["is a london", "...", "is a paris"]):
+            expected = await refused(partial(sync.search_many, queries))
+            actual = await refused(partial(client.search_many, queries))
             assert expected == actual
             assert EncodingError is actual[0]
 
@@ -504,58 +504,58 @@ async def test_a_closed_client_answers_no_more(place: Place) -> None:
     sync.close()
     await client.close()
     several: tuple[list[str], ...] = ([], [_CITY])
-    for phrases in several:
-        expected = await refused(partial(sync.search_many, phrases))
-        assert expected == await refused(partial(client.search_many, phrases))
+    for queries in several:
+        expected = await refused(partial(sync.search_many, queries))
+        assert expected == await refused(partial(client.search_many, queries))
 
 
 # ---- merging -------------------------------------------------------------------------------
 
 
 @in_loop
-async def test_concurrent_phrases_share_a_forward_pass(place: Place) -> None:
+async def test_concurrent_queries_share_a_forward_pass(place: Place) -> None:
     """In the order in which they came; each has its own answer."""
     encoder = GatedEncoder()
-    phrases = [f"{phrase} {number}" for number in range(6) for phrase in _PHRASES]
-    expected = [near(hits) for hits in place.sync().search_many(phrases)]
+    queries = [f"{query} {number}" for number in range(6) for query in _QUERIES]
+    expected = [near(hits) for hits in place.sync().search_many(queries)]
     async with await place.open(encoder) as client:
-        assert expected == await asyncio.gather(*map(client.search, phrases))
-    assert [phrases] == encoder.passes
+        assert expected == await asyncio.gather(*map(client.search, queries))
+    assert [queries] == encoder.passes
 
 
 @in_loop
-async def test_more_phrases_than_the_maximum_take_several_passes(place: Place) -> None:
+async def test_more_queries_than_the_maximum_take_several_passes(place: Place) -> None:
     """Of sixty-four each, and the rest."""
     encoder = GatedEncoder()
-    phrases = [f"is a city {number}" for number in range(150)]
-    expected = [near(hits) for hits in place.sync().search_many(phrases)]
+    queries = [f"is a city {number}" for number in range(150)]
+    expected = [near(hits) for hits in place.sync().search_many(queries)]
     async with await place.open(encoder) as client:
-        assert expected == await asyncio.gather(*map(client.search, phrases))
-    assert [phrases[:64], phrases[64:128], phrases[128:]] == encoder.passes
+        assert expected == await asyncio.gather(*map(client.search, queries))
+    assert [queries[:64], queries[64:128], queries[128:]] == encoder.passes
 
 
 @in_loop
-async def test_phrases_queue_while_a_pass_is_under_way(place: Place) -> None:
+async def test_queries_queue_while_a_pass_is_under_way(place: Place) -> None:
     """And go together in the next one, single ones and lists."""
     encoder = GatedEncoder()
-    expected = [place.expected(phrase) for phrase in _PHRASES]
+    expected = [place.expected(query) for query in _QUERIES]
     async with await place.open(encoder) as client:
         encoder.gate.shut()
-        first = asyncio.create_task(client.search(_PHRASES[0]))
+        first = asyncio.create_task(client.search(_QUERIES[0]))
         await encoder.gate.reached()
-        second = asyncio.create_task(client.search(_PHRASES[1]))
-        third = asyncio.create_task(client.search_many(_PHRASES[2:4]))
-        fourth = asyncio.create_task(client.search(_PHRASES[4]))
+        second = asyncio.create_task(client.search(_QUERIES[1]))
+        third = asyncio.create_task(client.search_many(_QUERIES[2:4]))
+        fourth = asyncio.create_task(client.search(_QUERIES[4]))
         await turn()
         encoder.gate.open()
         assert expected == [await first, await second, *await third, await fourth]
-    assert [[*_PHRASES[:1]], [*_PHRASES[1:]]] == encoder.passes
+    assert [[*_QUERIES[:1]], [*_QUERIES[1:]]] == encoder.passes
 
 
 @in_loop
-async def test_a_phrase_without_a_vector_fails_alone(place: Place) -> None:
+async def test_a_query_without_a_vector_fails_alone(place: Place) -> None:
     """Those that were encoded with it are answered."""
-    expected = [place.expected(phrase) for phrase in ("is a london", "is a paris")]
+    expected = [place.expected(query) for query in ("is a london", "is a paris")]
     async with await place.open(GatedEncoder()) as client:
         told = await asyncio.gather(
             *map(client.search, ("is a london", "...", "is a paris")), return_exceptions=True
@@ -587,7 +587,7 @@ async def test_a_wait_in_range_is_taken(place: Place, max_wait_s: float) -> None
 
 
 @in_loop
-async def test_the_loop_goes_on_while_phrases_are_encoded(place: Place) -> None:
+async def test_the_loop_goes_on_while_queries_are_encoded(place: Place) -> None:
     """Else this would never end: the loop that searches is the one that lets the encoder go."""
     encoder = GatedEncoder()
     async with await place.open(encoder) as client:
@@ -602,7 +602,7 @@ async def test_the_loop_goes_on_while_phrases_are_encoded(place: Place) -> None:
 
 @in_loop
 async def test_the_loop_goes_on_while_the_store_is_asked(place: Place) -> None:
-    """The same, with the query held; another phrase is encoded meanwhile."""
+    """The same, with the query held; another query is encoded meanwhile."""
     encoder = GatedEncoder()
     async with await place.open(encoder) as client:
         with place.queries_held():
@@ -654,7 +654,7 @@ async def test_the_loop_asks_the_server_nothing_itself(
 
 
 @in_loop
-async def test_cancelling_a_phrase_that_waits_to_be_encoded(place: Place) -> None:
+async def test_cancelling_a_query_that_waits_to_be_encoded(place: Place) -> None:
     """It is never encoded; the others are answered."""
     encoder = GatedEncoder()
     async with await place.open(encoder) as client:
@@ -676,7 +676,7 @@ async def test_cancelling_a_phrase_that_waits_to_be_encoded(place: Place) -> Non
 
 
 @in_loop
-async def test_cancelling_a_phrase_that_is_being_encoded(place: Place) -> None:
+async def test_cancelling_a_query_that_is_being_encoded(place: Place) -> None:
     """At once; the one that is encoded with it is answered, and the next."""
     encoder = GatedEncoder()
     async with await place.open(encoder) as client:
@@ -942,7 +942,7 @@ def test_the_key_reaches_the_server() -> None:
 async def test_a_fault_of_one_is_not_told_to_others(
     on_server: Place, server: LoopbackServer
 ) -> None:
-    """Phrases share a forward pass, but each asks the server for itself."""
+    """Queries share a forward pass, but each asks the server for itself."""
     expected = on_server.expected(_CITY)
     async with await on_server.open() as client:
         server.faults.inject(Refused(grpc.StatusCode.INTERNAL), "QueryBatch", times=2)
@@ -957,7 +957,7 @@ async def test_a_fault_of_one_is_not_told_to_others(
 
 
 @in_loop
-async def test_close_waits_for_phrases_that_are_encoded(place: Place) -> None:
+async def test_close_waits_for_queries_that_are_encoded(place: Place) -> None:
     """They are answered, those that wait for their turn too; new ones are refused."""
     encoder = GatedEncoder()
     client = await place.open(encoder)
@@ -1039,9 +1039,9 @@ async def test_close_does_not_wait_for_who_gave_up(place: Place) -> None:
     encoder = GatedEncoder()
     client = await place.open(encoder)
     encoder.gate.shut()
-    gone = [asyncio.create_task(client.search(phrase)) for phrase in ("a", "b")]
+    gone = [asyncio.create_task(client.search(query)) for query in ("a", "b")]
     await encoder.gate.reached()
-    gone += [asyncio.create_task(client.search(phrase)) for phrase in ("c", "d")]
+    gone += [asyncio.create_task(client.search(query)) for query in ("c", "d")]
     close = asyncio.create_task(client.close())
     await turn()
     for search in gone:

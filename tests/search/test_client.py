@@ -1,4 +1,4 @@
-"""Phrases to ranked passages."""
+"""Queries to ranked passages."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def test_hits_are_ranked(client: SearchClient, encoder: CostlessEncoder) -> None
         text="paris is a city in france",
         meta={"lang": "fr", "year": 2002, "live": True},
     )
-    (phrase,) = encoder.encode_queries(["a city in france"])
+    (query,) = encoder.encode_queries(["a city in france"])
     (passage,) = encoder.encode_queries([hits[0].text])
-    assert hits[0].score == pytest.approx(float(phrase @ passage), abs=1e-6)
+    assert hits[0].score == pytest.approx(float(query @ passage), abs=1e-6)
 
 
 def test_limit_and_exact(client: SearchClient) -> None:
@@ -81,10 +81,10 @@ def test_a_filter_that_cannot_match_is_refused(client: SearchClient, value: Any)
         client.search("city", meta_filter={"lang": value})
 
 
-def test_many_phrases_in_one_batch(client: SearchClient) -> None:
-    """Each phrase's answer is what it would be alone; no phrases, no answers."""
-    phrases = ["a city in france", "spy", "numbers"]
-    assert client.search_many(phrases) == [client.search(phrase) for phrase in phrases]
+def test_many_queries_in_one_batch(client: SearchClient) -> None:
+    """Each query's answer is what it would be alone; no queries, no answers."""
+    queries = ["a city in france", "spy", "numbers"]
+    assert client.search_many(queries) == [client.search(query) for query in queries]
     assert client.search_many([]) == []
 
 
@@ -95,14 +95,14 @@ def test_a_limit_out_of_range_is_refused(client: SearchClient, limit: int) -> No
         client.search("city", limit=limit)
 
 
-@pytest.mark.parametrize("phrase", ["", "  \n"])
-def test_an_empty_phrase_is_refused(client: SearchClient, phrase: str) -> None:
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_an_empty_query_is_refused(client: SearchClient, query: str) -> None:
     """There is nothing to search for."""
     with pytest.raises(UsageError, match="empty"):
-        client.search(phrase)
+        client.search(query)
 
 
-def test_one_string_for_many_phrases_is_refused(client: SearchClient) -> None:
+def test_one_string_for_many_queries_is_refused(client: SearchClient) -> None:
     """Else every letter would be searched for."""
     with pytest.raises(UsageError, match="call search"):
         client.search_many("city")
@@ -156,11 +156,11 @@ def test_a_closed_client_answers_no_more(filled: Path, encoder: CostlessEncoder)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda client: client.search(None), "a phrase is a string"),
+        (lambda client: client.search(None), "a query is a string"),
         (lambda client: client.search("\ud800"), "lone surrogate"),
         (lambda client: client.search("x", limit="5"), "limit of '5'"),
         (lambda client: client.search("x", limit=2.0), "limit of 2.0"),
-        (lambda client: client.search_many(iter(["x"])), "list of phrases"),
+        (lambda client: client.search_many(iter(["x"])), "list of queries"),
         (lambda client: client.search("x", meta_filter=["lang"]), "mapping"),
         (lambda client: client.search("x", meta_filter={'a"b': 1}), "cannot name a field"),
         (lambda client: client.search("x", meta_filter={"a": "\ud800"}), "filter on 'a'"),

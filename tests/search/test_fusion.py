@@ -49,7 +49,7 @@ def test_a_dot_product_is_taken_over_the_best_one() -> None:
 
 
 def test_without_a_bm25_ranking_the_dense_order_stays() -> None:
-    """As for a phrase of stop words."""
+    """As for a query of stop words."""
     for method in get_args(FusionMethod):
         found = fused(ranking(a=0.9, b=0.5), [], Fusion(method))
         assert ["a", "b"] == list(found)

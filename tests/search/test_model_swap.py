@@ -46,7 +46,7 @@ Answer: TypeAlias = list[Hit]
 Call: TypeAlias = Callable[[Any], Any]
 
 _NAMES = ("msmarco__0001", "msmarco__0002")
-# No two of these score alike for the phrases, by any of the models.
+# No two of these score alike for the queries, by any of the models.
 _TEXTS = (
     "london is a big city",
     "paris is a city in france",
@@ -155,7 +155,7 @@ def fill(two: Two) -> None:
     """Make both, the second as what a re-embed makes; other words in each."""
     ingest_passages(_passages("old"), two.store, encoder=two.encoders[0], optimize=False)
     plan = CollectionPlan(
-        _NAMES[1], two.encoders[1].card, Bm25Settings(), StorageSettings(quantisation="none"), {}
+        _NAMES[1], two.encoders[1].card, Bm25Settings(), StorageSettings(quantization="none"), {}
     )
     create_physical(two.store, plan, load_migrations())
     two.swap(1)
@@ -290,13 +290,13 @@ def test_an_async_search_follows_the_name(two: Two) -> None:
 
 
 def test_scores_are_those_of_one_model(two: Two) -> None:
-    """Of the phrase and the text that is shown, by the model that the client tells."""
+    """Of the query and the text that is shown, by the model that the client tells."""
     with two.client() as client:
         for now in (0, 1):
             two.swap(now)
             for hit in client.search(_CITY):
-                phrase, text = client.encoder.encode_queries([_CITY, hit.text])
-                assert pytest.approx(float(phrase @ text), abs=1e-5) == hit.score
+                query, text = client.encoder.encode_queries([_CITY, hit.text])
+                assert pytest.approx(float(query @ text), abs=1e-5) == hit.score
 
 
 def test_what_the_client_tells_is_the_new_one(two: Two, caplog: pytest.LogCaptureFixture) -> None:
@@ -397,11 +397,11 @@ def test_a_swap_that_is_undone_at_once(two: Two, times: int) -> None:
 class _Liar(CostlessEncoder):
     """An encoder whose vectors are longer than its card says."""
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Twice what it should be."""
         import numpy as np
 
-        return np.tile(super().encode_queries(phrases), 2)
+        return np.tile(super().encode_queries(queries), 2)
 
 
 def test_what_no_swap_explains_is_told(two: Two) -> None:
@@ -504,29 +504,29 @@ def test_async_searches_during_swaps(two: Two) -> None:
 
 
 class _Counting(CostlessEncoder):
-    """An encoder that keeps the phrases of each pass, and holds as many threads as are to come."""
+    """An encoder that keeps the queries of each pass, and holds as many threads as are to come."""
 
     def __init__(self, dimension: int = 64, *, salt: str = "", threads: int = 1) -> None:
         super().__init__(dimension, salt=salt)
         self._barrier = threading.Barrier(threads)
         self.passes: list[list[str]] = []
 
-    def encode_queries(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Encode phrases in one pass."""
-        self.passes.append([*phrases])
+    def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries in one pass."""
+        self.passes.append([*queries])
         self._barrier.wait(60)
-        return super().encode_queries(phrases)
+        return super().encode_queries(queries)
 
 
-def test_phrases_of_two_models_are_not_mixed() -> None:
+def test_queries_of_two_models_are_not_mixed() -> None:
     """Merged in one pass of each, they have the vectors of the encoder that they came with."""
     old, new = _Counting(64), _Counting(32, salt="v3")
     asked = [(old, "a city"), (new, "a city"), (old, "a spy"), (new, "a number")]
     told = _encoded(asked)
     assert [["a city", "a spy"]] == old.passes
     assert [["a city", "a number"]] == new.passes
-    for (encoder, phrase), vector in zip(asked, told, strict=True):
-        assert encoder.encode_queries([phrase])[0].tolist() == vector.tolist()
+    for (encoder, query), vector in zip(asked, told, strict=True):
+        assert encoder.encode_queries([query])[0].tolist() == vector.tolist()
 
 
 # ---- loading the new model -----------------------------------------------------------------

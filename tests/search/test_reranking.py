@@ -24,7 +24,7 @@ from msmarco_qdrant.testing import CostlessEncoder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 from tests.encoding.tiny_models import Architecture
 
-PHRASES = ["how big is london", "what do cats eat", "who made the first telephone"]
+QUERIES = ["how big is london", "what do cats eat", "who made the first telephone"]
 DEPTH = 12
 Search: TypeAlias = Callable[[SearchMode, int | None], list[list[Hit]]]
 
@@ -70,8 +70,8 @@ def in_a_loop(store: Path, directory: Path) -> Search:
         ) as client:
             await client.warm_up()
             searches = (
-                client.search(phrase, mode=mode, limit=DEPTH, rerank_depth=depth)
-                for phrase in PHRASES
+                client.search(query, mode=mode, limit=DEPTH, rerank_depth=depth)
+                for query in QUERIES
             )
             return list(await asyncio.gather(*searches))
 
@@ -82,10 +82,10 @@ def check_permutation(
     candidates: Sequence[Sequence[Hit]], found: Sequence[Sequence[Hit]], reranker: Reranker
 ) -> None:
     """The same hits with the scores of the cross-encoder, by falling score."""
-    for phrase, before, after in zip(PHRASES, candidates, found, strict=True):
+    for query, before, after in zip(QUERIES, candidates, found, strict=True):
         assert len(before) == len(after) > 1
         assert sorted(hit.pid for hit in before) == sorted(hit.pid for hit in after)
-        scores = reranker.scores([(phrase, hit.text) for hit in after])
+        scores = reranker.scores([(query, hit.text) for hit in after])
         assert scores.tolist() == pytest.approx([hit.score for hit in after], abs=0.03)  # bfloat16
         assert sorted((hit.score for hit in after), reverse=True) == [hit.score for hit in after]
         assert [*range(1, len(after) + 1)] == [hit.rank for hit in after]
@@ -96,15 +96,15 @@ def check_permutation(
 @pytest.mark.parametrize("mode", get_args(SearchMode))
 def test_one_by_one_and_many(client: SearchClient, mode: SearchMode, reranker: Reranker) -> None:
     """`search` and `search_many`."""
-    candidates = client.search_many(PHRASES, mode=mode, limit=DEPTH)
+    candidates = client.search_many(QUERIES, mode=mode, limit=DEPTH)
     check_permutation(
         candidates,
-        [client.search(one, mode=mode, limit=DEPTH, rerank_depth=DEPTH) for one in PHRASES],
+        [client.search(one, mode=mode, limit=DEPTH, rerank_depth=DEPTH) for one in QUERIES],
         reranker,
     )
     check_permutation(
         candidates,
-        client.search_many(PHRASES, mode=mode, limit=DEPTH, rerank_depth=DEPTH),
+        client.search_many(QUERIES, mode=mode, limit=DEPTH, rerank_depth=DEPTH),
         reranker,
     )
 
@@ -120,13 +120,13 @@ def test_from_an_event_loop(
 
 @pytest.mark.parametrize("mode", get_args(SearchMode))
 def test_given_candidates(client: SearchClient, mode: SearchMode, reranker: Reranker) -> None:
-    """`rank_many`, of passages that need not share a word with the phrase."""
+    """`rank_many`, of passages that need not share a word with the query."""
     with sample_passages() as source:
         rows = islice(Corpus(source), DEPTH)
-        given = [[row.pid for row in rows if isinstance(row, Passage)]] * len(PHRASES)
+        given = [[row.pid for row in rows if isinstance(row, Passage)]] * len(QUERIES)
     check_permutation(
-        client.rank_many(PHRASES, given, mode=mode),
-        client.rank_many(PHRASES, given, mode=mode, rerank=True),
+        client.rank_many(QUERIES, given, mode=mode),
+        client.rank_many(QUERIES, given, mode=mode, rerank=True),
         reranker,
     )
 
@@ -134,7 +134,7 @@ def test_given_candidates(client: SearchClient, mode: SearchMode, reranker: Rera
 @pytest.mark.parametrize("mode", get_args(SearchMode))
 def test_in_an_evaluation(client: SearchClient, mode: SearchMode) -> None:
     """A run of a full search, and one of given candidates, hold the same passages reranked."""
-    queries = [Query(str(number), phrase) for number, phrase in enumerate(PHRASES)]
+    queries = [Query(str(number), query) for number, query in enumerate(QUERIES)]
     plain = search_run(client, queries, System(mode), DEPTH)
     assert passages(plain) == passages(
         search_run(client, queries, System(mode, rerank_depth=DEPTH), 1000)

@@ -124,9 +124,9 @@ def ended(client: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
     return asked_until(state)
 
 
-def pids_of(client: httpx.Client, phrase: str, **options: Any) -> list[str]:
+def pids_of(client: httpx.Client, query: str, **options: Any) -> list[str]:
     """What a search finds, the best first."""
-    answer = client.post("/search", json={"phrase": phrase, **options})
+    answer = client.post("/search", json={"query": query, **options})
     assert 200 == answer.status_code, answer.text
     return [hit["pid"] for hit in answer.json()["hits"]]
 

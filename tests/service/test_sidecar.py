@@ -73,7 +73,7 @@ def test_what_was_accepted_without_a_store_is_written_when_it_comes(tmp_path: Pa
             assert "is not reached yet" == ready.json()["checks"]["store"]
             accepted = client.post("/passages", json=[LONDON])
             assert (202, 1) == (accepted.status_code, accepted.json()["accepted"])
-            search = client.post("/search", json={"phrase": "london"})
+            search = client.post("/search", json={"query": "london"})
             assert (503, True) == (search.status_code, "retry-after" in search.headers)
             server.start()
             assert "done" == put(client, PARIS)["state"]
@@ -87,7 +87,7 @@ def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         put(client, LONDON)
         server.stop()
         batch = client.post("/passages", json=[PARIS]).json()["batch"]
-        search = client.post("/search", json={"phrase": "london"})
+        search = client.post("/search", json={"query": "london"})
         assert (503, "store-unavailable") == (search.status_code, search.json()["type"][-17:])
         assert "does not answer" == client.get("/readyz").json()["checks"]["store"]
         assert client.get(f"/batches/{batch}").json()["state"] in ("queued", "working")
@@ -143,7 +143,7 @@ def test_not_ready_before_the_model(tmp_path: Path) -> None:
         try:
             told = asked_until(lambda: _unless("store", client.get("/readyz").json()["detail"]))
             assert "Not ready yet: model." == told
-            assert 503 == client.post("/search", json={"phrase": "london"}).status_code
+            assert 503 == client.post("/search", json={"query": "london"}).status_code
         finally:
             models.let.set()
         wait_until_ready(client)

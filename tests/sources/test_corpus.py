@@ -648,7 +648,7 @@ class _Trickle(io.RawIOBase):
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_slow_pipe_is_recognised(compress: bool) -> None:
+def test_slow_pipe_is_recognized(compress: bool) -> None:
     """Gzip and format are known by the content however little of it comes first."""
     content = b"\n" + json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two")
     pipe = io.BufferedReader(_Trickle(gzip.compress(content) if compress else content))

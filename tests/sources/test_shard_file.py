@@ -285,7 +285,7 @@ def test_a_row_that_is_not_what_was_encoded_is_a_reject(
     value: str,
     reason: str,
 ) -> None:
-    """Its neighbours come through."""
+    """Its neighbors come through."""
     table = table_of(passages[:2])
     index = table.column_names.index(column)
     changed = pa.array([table[column][0].as_py(), value])

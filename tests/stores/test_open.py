@@ -37,7 +37,7 @@ def test_a_path_is_a_directory_of_edge(tmp_path: Path, as_path: bool) -> None:
         assert isinstance(store, EdgeStore)
         assert str(dsn) == store.dsn
         assert Capabilities(
-            engine="Edge", ann=True, payload_indexes=True, quantisation=True, multi_process=False
+            engine="Edge", ann=True, payload_indexes=True, quantization=True, multi_process=False
         ) == (store.capabilities)
     assert (tmp_path / "store" / "store.json").is_file()
 
@@ -49,7 +49,7 @@ def test_a_url_is_a_server(create: bool) -> None:
         assert isinstance(store, ServerStore)
         assert (server.url, True) == (store.dsn, store.is_remote)
         assert Capabilities(
-            engine="Server", ann=True, payload_indexes=True, quantisation=True, multi_process=True
+            engine="Server", ann=True, payload_indexes=True, quantization=True, multi_process=True
         ) == (store.capabilities)
 
 
@@ -74,7 +74,7 @@ def test_the_memory_is_a_store_of_its_own() -> None:
             engine="Memory",
             ann=False,
             payload_indexes=False,
-            quantisation=False,
+            quantization=False,
             multi_process=False,
         ) == (one.capabilities)
         one.create_collection("things__0001", make_spec(one))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ class Backend(Protocol):
         """Passes to launch before the first is waited for, so that the device never is idle."""
         ...
 
-    def launch(self, batch: Tokenised, task: Task) -> Launched:
+    def launch(self, batch: Tokenized, task: Task) -> Launched:
         """Begin a forward pass over all texts of `batch`.
 
         Raises:

@@ -1,6 +1,6 @@
 """The forward pass by OpenVINO, on a CPU: the one adapter to it, the extra `openvino`.
 
-The transformer is converted by `openvino.convert_model`; pooling, dense and normalise layers run
+The transformer is converted by `openvino.convert_model`; pooling, dense and normalize layers run
 as the library's own modules. What was compiled is kept in a file (`openvino_cache`). Whatever the
 way it came in, its vectors for a few texts are compared with the library's before any others are
 given out.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.encoding.backends.base import Launched, Task
 from msmarco_qdrant.encoding.backends.openvino_cache import KeptModel, default_cache
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class OpenVinoBackend:
             )
         kept.keep(compiled)
 
-    def launch(self, batch: Tokenised, task: Task) -> Launched:
+    def launch(self, batch: Tokenized, task: Task) -> Launched:
         """Run a forward pass; see `Backend.launch`."""
         ids, mask = batch.padded(self._pad_id)
         return _Done(self._vectors(ids, mask, self._prompt_lengths[task]))
@@ -217,7 +217,7 @@ def _precision_of(precision: str | None, core: Any) -> str:
 
 def _config(core: Any, precision: str) -> dict[str, Any]:
     """One batch at a time on all cores: twice as fast as several at a time on a core each."""
-    # What int8 leaves, attention and normalisation, is computed as without it.
+    # What int8 leaves, attention and normalization, is computed as without it.
     floats = _precision_of(None, core) if precision == "int8" else precision
     return {
         "PERFORMANCE_HINT": "LATENCY",
@@ -343,7 +343,7 @@ def _random_texts(
     longest = model.max_seq_length or max(lengths)
     cut = [min(length, longest) for length in lengths]
     ids = np.random.default_rng(0).integers(words // 2, words, sum(cut), np.int32)
-    return Tokenised.from_lengths(ids, cut).padded(int(model.tokenizer.pad_token_id or 0))
+    return Tokenized.from_lengths(ids, cut).padded(int(model.tokenizer.pad_token_id or 0))
 
 
 def _library_vectors(

@@ -1,6 +1,6 @@
 """The forward pass by torch: on a CPU with packed weights, on a GPU with copies that overlap.
 
-What runs is the model's own modules, from the transformer to pooling, dense and normalise layers.
+What runs is the model's own modules, from the transformer to pooling, dense and normalize layers.
 Ours is the form that texts come in (end to end where the model allows it, see `flat_attention`),
 the precision, and that nothing waits for the device until a result is asked for.
 """
@@ -29,7 +29,7 @@ from msmarco_qdrant.encoding.backends.varlen_attention import (
     position_offset,
     runs_of,
 )
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class TorchBackend:
         """A GPU works while the next batches are prepared; a CPU does one thing at a time."""
         return _GPU_AHEAD if self._on_gpu else 0
 
-    def launch(self, batch: Tokenised, task: Task) -> Launched:
+    def launch(self, batch: Tokenized, task: Task) -> Launched:
         """Begin a forward pass; see `Backend.launch`."""
         make = self._padded_features if self.pads else self._flat_features
         try:
@@ -111,7 +111,7 @@ class TorchBackend:
         except RuntimeError as exc:  # out of memory, above all
             raise _failed(batch, self.device, exc) from exc
 
-    def _on_its_way(self, output: torch.Tensor, batch: Tokenised) -> Launched:
+    def _on_its_way(self, output: torch.Tensor, batch: Tokenized) -> Launched:
         if not self._on_gpu:
             return _Done(output.cpu().numpy())
         host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
@@ -120,14 +120,14 @@ class TorchBackend:
         copied.record(torch.cuda.current_stream(self._device))
         return _Copying(host, copied, batch, self.device)
 
-    def _padded_features(self, batch: Tokenised) -> dict[str, Any]:
+    def _padded_features(self, batch: Tokenized) -> dict[str, Any]:
         ids, mask = batch.padded(int(self._model.tokenizer.pad_token_id or 0))
         return {
             "input_ids": torch.from_numpy(ids).to(self._device),
             "attention_mask": torch.from_numpy(mask).to(self._device),
         }
 
-    def _flat_features(self, batch: Tokenised) -> dict[str, Any]:
+    def _flat_features(self, batch: Tokenized) -> dict[str, Any]:
         """What `flat_attention` and the pooling of sentence-transformers read."""
         import numpy as np
 
@@ -165,7 +165,7 @@ class _Copying:
 
     host: torch.Tensor
     copied: torch.cuda.Event
-    batch: Tokenised
+    batch: Tokenized
     device: str
 
     def result(self) -> NDArray[np.float32]:
@@ -184,7 +184,7 @@ def _attends_flat(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu"
 
 
-def _failed(batch: Tokenised, device: str, exc: RuntimeError) -> EncodingError:
+def _failed(batch: Tokenized, device: str, exc: RuntimeError) -> EncodingError:
     return EncodingError(
         f"the forward pass over {len(batch)} texts of {len(batch.ids):,} tokens failed on "
         f"{device}: {exc}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,7 +28,7 @@ _FLAT_MODULES = frozenset({"Transformer", "Pooling", "Dense", "Normalize", "Laye
 
 
 class Run(NamedTuple):
-    """Neighbouring texts of equal length: where their tokens begin, how many, how long."""
+    """Neighboring texts of equal length: where their tokens begin, how many, how long."""
 
     start: int
     texts: int
@@ -82,7 +82,7 @@ def position_offset(model: SentenceTransformer) -> int:
     return padding + 1 if isinstance(padding, int) else 0
 
 
-def runs_of(batch: Tokenised) -> list[Run]:
+def runs_of(batch: Tokenized) -> list[Run]:
     """A batch's texts, gathered into runs of equal length."""
     import numpy as np
 

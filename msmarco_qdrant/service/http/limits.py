@@ -27,14 +27,14 @@ class Limits:
         meta_bytes: Bytes of a passage's meta, as JSON: with text and pid it has to fit into a line
             of 1 MiB, which is what a batch's file holds at most.
         pid_chars: Characters of a pid.
-        phrases: Phrases of a search.
-        phrase_chars: Characters of a phrase.
+        queries: Queries of a search.
+        query_chars: Characters of a query.
         conditions: Values and bounds of a search's filter, of all its fields together.
         field_chars: Characters of the name of a filter's field.
-        limit: Hits a phrase.
-        hits: Hits of all phrases of a search together.
-        rerank_depth: Passages a phrase that a cross-encoder scores, unless more hits are wanted.
-        pairs: Of all phrases of a search, pairs that a cross-encoder scores.
+        limit: Hits a query.
+        hits: Hits of all queries of a search together.
+        rerank_depth: Passages a query that a cross-encoder scores, unless more hits are wanted.
+        pairs: Of all queries of a search, pairs that a cross-encoder scores.
         searches: Searches under way at once; more are answered 503.
         bodies: Batches being received at once; more are answered 429.
         writes: Batches being parsed and written to disk at once; others wait for their turn.
@@ -60,8 +60,8 @@ class Limits:
     text_chars: int = 100_000
     meta_bytes: int = MIB // 4
     pid_chars: int = 1_024
-    phrases: int = 64
-    phrase_chars: int = 2_000
+    queries: int = 64
+    query_chars: int = 2_000
     conditions: int = 1_000
     field_chars: int = 256
     limit: int = 1_000

@@ -118,8 +118,8 @@ def _schemas(limits: Limits) -> dict[str, Any]:
     passage, search = (definitions[name]["properties"] for name in ("PassageIn", "SearchIn"))
     passage["pid"]["maxLength"] = limits.pid_chars
     passage["text"]["maxLength"] = limits.text_chars
-    search["phrase"]["maxLength"] = limits.phrase_chars
-    search["phrases"]["maxItems"] = limits.phrases
-    search["phrases"]["anyOf"][0]["items"]["maxLength"] = limits.phrase_chars
+    search["query"]["maxLength"] = limits.query_chars
+    search["queries"]["maxItems"] = limits.queries
+    search["queries"]["anyOf"][0]["items"]["maxLength"] = limits.query_chars
     search["limit"]["maximum"] = limits.limit
     return definitions

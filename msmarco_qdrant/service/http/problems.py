@@ -161,7 +161,7 @@ def of_inside(instance: str) -> Response:
 def of_error(exc: MsmarcoQdrantError) -> ProblemError | None:
     """The problem that an error of this package is to whoever asked; None if it is inside."""
     if isinstance(exc, EncodingError):
-        # a forward pass that failed has a cause; a phrase without a vector has none
+        # a forward pass that failed has a cause; a query without a vector has none
         return None if exc.__cause__ else invalid(str(exc))
     if isinstance(exc, UsageError | UnsupportedError):
         return invalid(str(exc))

@@ -1,4 +1,4 @@
-"""Phrases to ranked passages by HTTP."""
+"""Queries to ranked passages by HTTP."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from msmarco_qdrant.service.http.limits import Gate, TooManyError
 from msmarco_qdrant.service.http.openapi import json_content, ref, responses
 from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
 from msmarco_qdrant.service.http.schemas import HitsOut, SearchIn
-from msmarco_qdrant.service.http.validation import filter_of, phrases_of, rerank_depth_of, search_of
+from msmarco_qdrant.service.http.validation import filter_of, queries_of, rerank_depth_of, search_of
 from msmarco_qdrant.service.interfaces import Searcher
 
 _ANSWERS: Final = {
     "oneOf": [ref(HitsOut), {"type": "array", "items": ref(HitsOut)}],
-    "description": "For `phrases`, a list of what one phrase gets, in their order.",
+    "description": "For `queries`, a list of what one query gets, in their order.",
 }
 _REFUSED: Final = (
     problems.MALFORMED,
@@ -61,7 +61,7 @@ class SearchRoutes:
         self._under_way = Gate(parts.limits.searches)
 
     async def post_search(self, request: Request) -> Response:
-        """The passages that answer a phrase best, or each of several phrases."""
+        """The passages that answer a query best, or each of several queries."""
         limits = self._limits
         begun = time.monotonic()
         media_type(request, (JSON,))
@@ -71,21 +71,21 @@ class SearchRoutes:
         with self._counted():
             told = await self._told(await self._found(search))
         self._metrics.searched(search.mode, time.monotonic() - begun)
-        answer = told[0] if search.phrase is not None else b"[" + b",".join(told) + b"]"
+        answer = told[0] if search.query is not None else b"[" + b",".join(told) + b"]"
         return Response(answer, media_type=JSON)
 
     async def _found(self, search: SearchIn) -> Sequence[Sequence[Hit]]:
         searcher, options = self._client(), _options(search, rerank_depth_of(search, self._limits))
         try:
             async with asyncio.timeout(self._limits.search_s):
-                return await searcher.search_many(phrases_of(search), **options)
+                return await searcher.search_many(queries_of(search), **options)
         except TimeoutError:
             raise ProblemError(
                 problems.TOO_SLOW, f"It was given up after {self._limits.search_s:g} seconds."
             ) from None
 
     async def _told(self, found: Sequence[Sequence[Hit]]) -> Sequence[bytes]:
-        """What each phrase gets, as JSON; of many hits in a thread, so that others are answered."""
+        """What each query gets, as JSON; of many hits in a thread, so that others are answered."""
         most = self._limits.answer_bytes
         if sum(map(len, found)) <= _MANY:
             return _told(found, most)
@@ -144,7 +144,7 @@ def _options(search: SearchIn, rerank_depth: int | None) -> SearchOptions:
 
 
 def _told(found: Sequence[Sequence[Hit]], most: int) -> Sequence[bytes]:
-    """What each phrase gets, as JSON, hit by hit, so that a thread leaves others their turn.
+    """What each query gets, as JSON, hit by hit, so that a thread leaves others their turn.
 
     Raises:
         ProblemError: If the hits have more than `most` bytes.

@@ -26,7 +26,7 @@ _BIGGEST: Final = 2**63
 _SOME_TEXT: Final = r"^[^\x00]*[^\x00\s][^\x00]*$"
 _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
     {"required": [one], "properties": {one: {"type": form}, other: {"type": "null"}}}
-    for one, form, other in (("phrase", "string", "phrases"), ("phrases", "array", "phrase"))
+    for one, form, other in (("query", "string", "queries"), ("queries", "array", "query"))
 ]
 
 
@@ -94,19 +94,19 @@ class NotIn(BaseModel):
 
 
 class SearchIn(BaseModel):
-    """A search: of one phrase, or of several."""
+    """A search: of one query, or of several."""
 
     model_config = ConfigDict(**_STRICT, json_schema_extra={"oneOf": [*_ONE_OR_SEVERAL]})
 
-    phrase: str | None = Field(
+    query: str | None = Field(
         default=None,
         description="What to search for.",
         json_schema_extra={"pattern": _SOME_TEXT},
     )
-    phrases: list[Annotated[str, Field(json_schema_extra={"pattern": _SOME_TEXT})]] | None = Field(
+    queries: list[Annotated[str, Field(json_schema_extra={"pattern": _SOME_TEXT})]] | None = Field(
         default=None, description="Or several of them.", json_schema_extra={"minItems": 1}
     )
-    limit: int = Field(default=10, ge=1, description="Most hits a phrase.")
+    limit: int = Field(default=10, ge=1, description="Most hits a query.")
     mode: SearchMode = Field(default="dense", description="What is compared: vectors, words, both.")
     filter: dict[str, Plainly | NotIn] | None = Field(
         default=None, description="Conditions on fields of `meta`, all of which hold."
@@ -146,7 +146,7 @@ class BatchOut(BaseModel):
 
 
 class HitOut(BaseModel):
-    """One answer to a phrase."""
+    """One answer to a query."""
 
     rank: int = Field(description="Its place, counted from 1.")
     pid: str
@@ -156,7 +156,7 @@ class HitOut(BaseModel):
 
 
 class HitsOut(BaseModel):
-    """The answers to a phrase, the best first."""
+    """The answers to a query, the best first."""
 
     hits: list[HitOut]
 

@@ -27,7 +27,7 @@ _CONDITIONS: Final = (
 )
 _BELONGS_IN_META: Final = "unknown field: put it into meta"
 _NO_FIELD: Final = (
-    "unknown field: expected phrase or phrases, and, if you like, limit, mode, filter or rerank"
+    "unknown field: expected query or queries, and, if you like, limit, mode, filter or rerank"
 )
 _NO_INDEX: Final = re.compile(r"\[[0-9]{10,}")  # of a list: no engine counts that far
 
@@ -89,19 +89,19 @@ def search_of(given: object, limits: Limits) -> SearchIn:
         search = SearchIn.model_validate(given)
     except ValidationError as exc:
         raise invalid("The search cannot be served.", _errors(exc, _NO_FIELD)) from None
-    if (search.phrase is None) == (search.phrases is None):
-        raise invalid("Expected either 'phrase', or 'phrases'.")
+    if (search.query is None) == (search.queries is None):
+        raise invalid("Expected either 'query', or 'queries'.")
     _check_size(search, limits)
     return search
 
 
-def phrases_of(search: SearchIn) -> Sequence[str]:
+def queries_of(search: SearchIn) -> Sequence[str]:
     """What to search for."""
-    return [search.phrase] if search.phrase is not None else search.phrases or []
+    return [search.query] if search.query is not None else search.queries or []
 
 
 def rerank_depth_of(search: SearchIn, limits: Limits) -> int | None:
-    """How many passages a phrase to rerank, None for none."""
+    """How many passages a query to rerank, None for none."""
     return max(search.limit, limits.rerank_depth) if search.rerank else None
 
 
@@ -162,9 +162,9 @@ def _check_counts(given: object, limits: Limits) -> None:
         raise invalid(
             f"{len(given):,} fields: expected some of {', '.join(SearchIn.model_fields)}."
         )
-    phrases = given.get("phrases")
-    if isinstance(phrases, list) and len(phrases) > limits.phrases:
-        raise invalid(f"{len(phrases):,} phrases: expected 1 to {limits.phrases}.")
+    queries = given.get("queries")
+    if isinstance(queries, list) and len(queries) > limits.queries:
+        raise invalid(f"{len(queries):,} queries: expected 1 to {limits.queries}.")
     fields = given.get("filter")
     for field in fields if isinstance(fields, dict) else ():
         if len(field) > limits.field_chars or _NO_INDEX.search(field):
@@ -187,23 +187,23 @@ def _size(condition: object) -> int:
 
 
 def _check_size(search: SearchIn, limits: Limits) -> None:
-    phrases = phrases_of(search)
-    if not 1 <= len(phrases) <= limits.phrases:
-        raise invalid(f"{len(phrases):,} phrases: expected 1 to {limits.phrases}.")
-    if longest := [len(one) for one in phrases if len(one) > limits.phrase_chars]:
+    queries = queries_of(search)
+    if not 1 <= len(queries) <= limits.queries:
+        raise invalid(f"{len(queries):,} queries: expected 1 to {limits.queries}.")
+    if longest := [len(one) for one in queries if len(one) > limits.query_chars]:
         raise invalid(
-            f"A phrase has {longest[0]:,} characters: expected at most {limits.phrase_chars:,}."
+            f"A query has {longest[0]:,} characters: expected at most {limits.query_chars:,}."
         )
-    hits = len(phrases) * search.limit
+    hits = len(queries) * search.limit
     if search.limit > limits.limit or hits > limits.hits:
         raise invalid(
-            f"A limit of {search.limit} for {len(phrases)} phrases: expected at most "
-            f"{limits.limit:,}, and {limits.hits:,} hits of all phrases together."
+            f"A limit of {search.limit} for {len(queries)} queries: expected at most "
+            f"{limits.limit:,}, and {limits.hits:,} hits of all queries together."
         )
-    pairs = len(phrases) * (rerank_depth_of(search, limits) or 0)
+    pairs = len(queries) * (rerank_depth_of(search, limits) or 0)
     if pairs > limits.pairs:
         raise invalid(
-            f"{pairs:,} passages to rerank: expected at most {limits.pairs:,}, with fewer phrases "
+            f"{pairs:,} passages to rerank: expected at most {limits.pairs:,}, with fewer queries "
             "or a smaller limit."
         )
 

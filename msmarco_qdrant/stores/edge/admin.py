@@ -2,7 +2,7 @@
 
 Edge 0.9 has no call for it, but `EdgeShard.load(path, config)` keeps other settings than the shard
 had, and the next `optimize()` builds anew what was built by the old ones: graph shape,
-quantisation, memory placement and thresholds alike. So nothing has to be copied to a new directory.
+quantization, memory placement and thresholds alike. So nothing has to be copied to a new directory.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from msmarco_qdrant.core.records import (
     CollectionSpec,
     HnswSettings,
     PayloadIndex,
-    Quantisation,
+    Quantization,
     SettingsChange,
     Similarity,
     SparseVector,
@@ -42,7 +42,7 @@ def shard_config(
         size=spec.dimension,
         distance=_distance(spec.similarity),
         memory=qdrant_edge.Memory.Cold if spec.storage.on_disk else qdrant_edge.Memory.Cached,
-        quantization_config=_quantisation(spec.storage),
+        quantization_config=_quantization(spec.storage),
     )
     return qdrant_edge.EdgeConfig(
         vectors={spec.dense: dense},
@@ -93,26 +93,26 @@ def spec_of(config: Mapping[str, Any], indexes: Mapping[str, PayloadIndex]) -> C
         payload_indexes=indexes,
         storage=StorageSettings(
             on_disk=vector.get("memory") == "cold",
-            quantisation=_quantised(vector.get("quantization_config")),
+            quantization=_quantized(vector.get("quantization_config")),
         ),
     )
 
 
-def _quantisation(
+def _quantization(
     storage: StorageSettings,
 ) -> qdrant_edge.ScalarQuantizationConfig | qdrant_edge.TurboQuantQuantizationConfig | None:
     import qdrant_edge
 
-    if storage.quantisation == "none":
+    if storage.quantization == "none":
         return None
     pinned = qdrant_edge.Memory.Pinned  # or the vectors on disk would be slow to search in
-    if storage.quantisation == "turbo4":
+    if storage.quantization == "turbo4":
         bits = qdrant_edge.TurboQuantBitSize.Bits4
         return qdrant_edge.TurboQuantQuantizationConfig(bits=bits, memory=pinned)
     return qdrant_edge.ScalarQuantizationConfig(qdrant_edge.ScalarType.Int8, memory=pinned)
 
 
-def _quantised(config: Mapping[str, Any] | None) -> Quantisation:
+def _quantized(config: Mapping[str, Any] | None) -> Quantization:
     if not config:
         return "none"
     return "turbo4" if "turbo" in config else "int8"
@@ -179,7 +179,7 @@ def _params(effort: SearchEffort) -> qdrant_edge.SearchParams:
         hnsw_ef=effort.ef,
         exact=effort.exact,
         quantization=qdrant_edge.QuantizationSearchParams(
-            ignore=effort.exact or not effort.quantised,
+            ignore=effort.exact or not effort.quantized,
             rescore=effort.rescore,
             oversampling=effort.oversampling,
         ),

@@ -43,7 +43,7 @@ _LOCK_POLL_S = 0.02
 
 
 class EdgeDirectory:
-    """A locked store directory and its catalogue. Not thread-safe: the engine above locks.
+    """A locked store directory and its catalog. Not thread-safe: the engine above locks.
 
     Args:
         path: The directory.
@@ -149,7 +149,7 @@ class EdgeDirectory:
         )
 
     def _replace(self, catalog: dict[str, Any]) -> None:
-        """Replace the catalogue so that a crash leaves the old one or the new one, whole."""
+        """Replace the catalog so that a crash leaves the old one or the new one, whole."""
         path = self.path / _CATALOG_FILE
         try:
             with replacing_text(path) as file:
@@ -170,7 +170,7 @@ def check_place(path: Path) -> None:
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     except OSError as exc:
         raise StoreUnavailableError(_unavailable(path, exc)) from exc
-    # What a crash between making the directory and its catalogue can have left is no stranger.
+    # What a crash between making the directory and its catalog can have left is no stranger.
     strangers = [name for name in names if not _is_ours(name)]
     if strangers and _CATALOG_FILE not in names:
         raise StoreCorruptError(

@@ -20,7 +20,7 @@ _MATCHES: Mapping[str, str] = {
     "MatchValue": "value",
     "MatchText": "text",
     "MatchTextAny": "text_any",
-    "MatchPhrase": "phrase",
+    "MatchPhrase": "query",
     "MatchPrefix": "prefix",
     "MatchSubstring": "substring",
     "MatchAny": "any",

@@ -25,7 +25,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-# Of Edge 0.9: vectors, payloads and sparse vectors, quantised vectors, graphs, sparse indexes. What
+# Of Edge 0.9: vectors, payloads and sparse vectors, quantized vectors, graphs, sparse indexes. What
 # has another name is copied, so that a file of a later version is at worst copied for nothing.
 LINKED = (
     "matrix.dat",

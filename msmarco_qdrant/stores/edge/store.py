@@ -18,7 +18,7 @@ from msmarco_qdrant.stores.migration_locks import MigrationLocks
 from msmarco_qdrant.stores.names import unknown_collection
 
 _CAPABILITIES = Capabilities(
-    engine="Edge", ann=True, payload_indexes=True, quantisation=True, multi_process=False
+    engine="Edge", ann=True, payload_indexes=True, quantization=True, multi_process=False
 )
 
 

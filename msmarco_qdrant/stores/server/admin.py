@@ -16,7 +16,7 @@ from msmarco_qdrant.core.records import (
     PayloadIndex,
     PointBatch,
     PointId,
-    Quantisation,
+    Quantization,
     SettingsChange,
     SparseVector,
 )
@@ -51,7 +51,7 @@ class ServerAlterable:
 
     def alter(self, change: SettingsChange) -> None:
         """Change settings; the server begins to build anew what they concern."""
-        check_quantisation(self._link, change.quantisation)
+        check_quantization(self._link, change.quantization)
         self._need_server("settings of an index")
         read = partial(self._client.get_collection, self._name)
         dense = requests.to_spec(self._link.call("reading its settings", read)).dense
@@ -172,20 +172,20 @@ class ServerAlterable:
             raise UnsupportedError(f"{self._link.place} has no {what}: it compares every vector")
 
 
-def check_quantisation(link: Link, wanted: Quantisation | None) -> None:
+def check_quantization(link: Link, wanted: Quantization | None) -> None:
     """Refuse what would be overlooked.
 
     Raises:
-        UnsupportedError: If vectors cannot be quantised so there.
+        UnsupportedError: If vectors cannot be quantized so there.
     """
     if wanted in (None, "none"):
         return
     if not link.is_remote:
         raise UnsupportedError(
-            f"{link.place} cannot quantise vectors: leave quantisation at 'none'"
+            f"{link.place} cannot quantize vectors: leave quantization at 'none'"
         )
     if wanted == "turbo4" and (found := link.version()) < _TURBOQUANT:
         raise UnsupportedError(
             f"the server at {link.place} is Qdrant {'.'.join(map(str, found))}, which has no "
-            f"TurboQuant: quantisation 'turbo4' needs {'.'.join(map(str, _TURBOQUANT))} or later"
+            f"TurboQuant: quantization 'turbo4' needs {'.'.join(map(str, _TURBOQUANT))} or later"
         )

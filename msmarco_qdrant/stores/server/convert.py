@@ -14,7 +14,7 @@ from msmarco_qdrant.core.records import (
     PayloadIndex,
     PointBatch,
     PointId,
-    Quantisation,
+    Quantization,
     SettingsChange,
     Similarity,
     SparseVector,
@@ -48,7 +48,7 @@ def creation(spec: CollectionSpec) -> dict[str, Any]:
         distance={"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[spec.similarity],
         on_disk=spec.storage.on_disk,
         hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
-        quantization_config=_quantisation(spec.storage.quantisation),
+        quantization_config=_quantization(spec.storage.quantization),
     )
     return {
         "vectors_config": {spec.dense: dense},
@@ -69,7 +69,7 @@ def alteration(dense: str, change: SettingsChange) -> dict[str, Any]:
 
     diff = models.VectorParamsDiff(
         hnsw_config=models.HnswConfigDiff(m=change.m, ef_construct=change.ef_construct),
-        quantization_config=_quantisation_diff(change.quantisation),
+        quantization_config=_quantization_diff(change.quantization),
         on_disk=change.on_disk,
     )
     optimizers = models.OptimizersConfigDiff(
@@ -113,7 +113,7 @@ def to_spec(told: models.CollectionInfo) -> CollectionSpec:
         raise ValueError("it holds other vectors than one named dense and one sparse one")
     (name, dense), hnsw = next(iter(vectors.items())), told.config.hnsw_config
     own = dense.hnsw_config
-    quantised = dense.quantization_config or told.config.quantization_config
+    quantized = dense.quantization_config or told.config.quantization_config
     return CollectionSpec(
         dense=name,
         dimension=dense.size,
@@ -126,7 +126,7 @@ def to_spec(told: models.CollectionInfo) -> CollectionSpec:
         payload_indexes={
             field: _payload_index(index) for field, index in told.payload_schema.items()
         },
-        storage=StorageSettings(bool(dense.on_disk), _quantised(quantised)),
+        storage=StorageSettings(bool(dense.on_disk), _quantized(quantized)),
     )
 
 
@@ -135,10 +135,10 @@ def _payload_index(index: models.PayloadIndexInfo) -> PayloadIndex:
     return kind  # type: ignore[no-any-return]
 
 
-def _quantisation(
-    wanted: Quantisation,
+def _quantization(
+    wanted: Quantization,
 ) -> models.ScalarQuantization | models.TurboQuantization | None:
-    """How vectors are quantised: in memory, or those on disk would be slow to search in."""
+    """How vectors are quantized: in memory, or those on disk would be slow to search in."""
     from qdrant_client import models
 
     if wanted == "none":
@@ -151,17 +151,17 @@ def _quantisation(
     return models.ScalarQuantization(scalar=int8)
 
 
-def _quantisation_diff(
-    wanted: Quantisation | None,
+def _quantization_diff(
+    wanted: Quantization | None,
 ) -> models.ScalarQuantization | models.TurboQuantization | models.Disabled | None:
     from qdrant_client import models
 
     if wanted is None:
         return None
-    return _quantisation(wanted) or models.Disabled.DISABLED
+    return _quantization(wanted) or models.Disabled.DISABLED
 
 
-def _quantised(told: object) -> Quantisation:
+def _quantized(told: object) -> Quantization:
     from qdrant_client import models
 
     if told is None:
@@ -221,7 +221,7 @@ def _params(effort: SearchEffort) -> models.SearchParams:
         hnsw_ef=effort.ef,
         exact=effort.exact,
         quantization=models.QuantizationSearchParams(
-            ignore=effort.exact or not effort.quantised,
+            ignore=effort.exact or not effort.quantized,
             rescore=effort.rescore,
             oversampling=effort.oversampling,
         ),

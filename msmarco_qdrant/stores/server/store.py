@@ -17,7 +17,7 @@ from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
 from msmarco_qdrant.stores.names import stands_for, unknown_collection
 from msmarco_qdrant.stores.server import convert as requests
-from msmarco_qdrant.stores.server.admin import ServerAlterable, check_quantisation
+from msmarco_qdrant.stores.server.admin import ServerAlterable, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.client import Link, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 SERVER = Capabilities(
-    engine="Server", ann=True, payload_indexes=True, quantisation=True, multi_process=True
+    engine="Server", ann=True, payload_indexes=True, quantization=True, multi_process=True
 )
 IN_MEMORY = Capabilities(
-    engine="Memory", ann=False, payload_indexes=False, quantisation=False, multi_process=False
+    engine="Memory", ann=False, payload_indexes=False, quantization=False, multi_process=False
 )
 
 _METADATA_KEY = "msmarco_qdrant"
@@ -87,7 +87,7 @@ class ServerStore:
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection; see `Store`."""
-        check_quantisation(self._link, spec.storage.quantisation)
+        check_quantization(self._link, spec.storage.quantization)
         if name in self.aliases().values():
             raise SchemaError(f"a collection '{name}' exists already in {self.dsn}")
         if not self._capabilities.multi_process:

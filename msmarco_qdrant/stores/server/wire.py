@@ -80,7 +80,7 @@ def cuts(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterator[tupl
 
 
 def payload_bytes(payload: dict[str, Any]) -> int:
-    """Bytes that a point takes without its vectors, at most; serialising it would cost more."""
+    """Bytes that a point takes without its vectors, at most; serializing it would cost more."""
     pid, text, meta = payload.get("pid", ""), payload.get("text", ""), payload.get("meta")
     return (
         (len(text) if text.isascii() else len(text.encode()))

@@ -16,7 +16,7 @@ import pytest
 from msmarco_qdrant.encoding.backends.base import Task
 from msmarco_qdrant.encoding.backends.openvino import OpenVinoBackend, is_installed
 from msmarco_qdrant.encoding.backends.openvino_cache import default_cache
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, MissingExtraError, UsageError
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.test_bi_encoder import RECIPES, TEXTS, _recipe_id, _worst_cosine
@@ -56,17 +56,17 @@ def backend(tiny: Tiny, library: Library, shared_cache: Path) -> Backends:
     return made
 
 
-def _tokenised(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> Tokenised:
+def _tokenized(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> Tokenized:
     features: dict[str, Any] = model.preprocess(
         list(texts),
         prompt=prompt or None,
         processing_kwargs={"common": {"return_tensors": None}, "text": {"padding": False}},
     )
     rows: list[list[int]] = features["input_ids"]
-    return Tokenised.from_lengths(np.concatenate(rows).astype(np.int32), [len(row) for row in rows])
+    return Tokenized.from_lengths(np.concatenate(rows).astype(np.int32), [len(row) for row in rows])
 
 
-def _vectors(backend: OpenVinoBackend, texts: Tokenised) -> NDArray[np.float32]:
+def _vectors(backend: OpenVinoBackend, texts: Tokenized) -> NDArray[np.float32]:
     return backend.launch(texts, "document").result()
 
 
@@ -80,7 +80,7 @@ def test_vectors_stay_within_cosine(
 ) -> None:
     """In the precision it chooses itself, every vector is within cosine 0.999 of float32."""
     model = library(tiny(recipe))
-    vectors = _vectors(backend(recipe), _tokenised(model, TEXTS))
+    vectors = _vectors(backend(recipe), _tokenized(model, TEXTS))
     expected = model.encode(TEXTS)
     assert np.float32 == vectors.dtype
     assert expected.shape == vectors.shape
@@ -95,7 +95,7 @@ def test_vectors_in_float32_are_the_library_s(
     """They are equal to 1e-4 of a length around 6, and so they are in batches of one."""
     recipe = Recipe(architecture, pooling="cls", similarity="dot")
     model, exact = library(tiny(recipe)), backend(recipe, "float32")
-    texts = _tokenised(model, TEXTS)
+    texts = _tokenized(model, TEXTS)
     alone = [_vectors(exact, texts.take(np.array([row]))) for row in range(len(texts))]
     np.testing.assert_allclose(model.encode(TEXTS), _vectors(exact, texts), rtol=0, atol=1e-4)
     np.testing.assert_allclose(_vectors(exact, texts), np.concatenate(alone), rtol=0, atol=1e-4)
@@ -110,7 +110,7 @@ def test_int8_stays_within_its_bound(
     """It is within cosine 0.98 of float32, and not the same: its weights have been rounded."""
     model = library(tiny(Recipe(architecture)))
     rounded = backend(Recipe(architecture), "int8")
-    worst = _worst_cosine(model.encode(TEXTS), _vectors(rounded, _tokenised(model, TEXTS)))
+    worst = _worst_cosine(model.encode(TEXTS), _vectors(rounded, _tokenized(model, TEXTS)))
     assert 0.98 <= worst < 0.99999
     assert "int8" == rounded.precision
 
@@ -118,7 +118,7 @@ def test_int8_stays_within_its_bound(
 @needs_openvino
 def test_a_result_outlives_the_next_pass(backend: Backends, library: Library, tiny: Tiny) -> None:
     """Vectors are the caller's own: later passes do not write into them."""
-    runner, texts = backend(Recipe()), _tokenised(library(tiny(Recipe())), TEXTS)
+    runner, texts = backend(Recipe()), _tokenized(library(tiny(Recipe())), TEXTS)
     first = runner.launch(texts.take(np.array([0, 1])), "document")
     before = first.result().copy()
     runner.launch(texts.take(np.array([2, 3])), "document").result()
@@ -137,7 +137,7 @@ def test_a_prompt_may_be_left_out_of_the_pooling(tmp_path: Path, library: Librar
     length: Any = model.preprocess(["a"], prompt="what is ")["prompt_length"]
     lengths: dict[Task, int | None] = {"query": None, "document": length}
     runner = OpenVinoBackend(model, lengths, "prompt", "float32", cache=tmp_path)
-    texts = _tokenised(model, TEXTS, "what is ")
+    texts = _tokenized(model, TEXTS, "what is ")
     expected = model.encode(TEXTS, prompt="what is ")
     np.testing.assert_allclose(expected, runner.launch(texts, "document").result(), atol=1e-4)
     assert _worst_cosine(expected, runner.launch(texts, "query").result()) < 0.999
@@ -162,7 +162,7 @@ def test_a_second_start_takes_what_was_kept(
     backend: Backends, library: Library, tiny: Tiny, tmp_path: Path
 ) -> None:
     """One file is written, the second start leaves it alone, and the vectors are the same."""
-    texts = _tokenised(library(tiny(Recipe())), TEXTS)
+    texts = _tokenized(library(tiny(Recipe())), TEXTS)
     first = _vectors(backend(Recipe(), cache=tmp_path / "new" / "folder"), texts)
     kept = _only_file(tmp_path / "new" / "folder")
     before = _marked(kept)
@@ -210,7 +210,7 @@ def test_a_damaged_file_heals(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is told, the vectors are right, and the next start finds a sound file and says nothing."""
-    texts = _tokenised(library(tiny(Recipe())), TEXTS)
+    texts = _tokenized(library(tiny(Recipe())), TEXTS)
     expected = _vectors(backend(Recipe(), cache=tmp_path), texts)
     kept = _only_file(tmp_path)
     kept.write_bytes(damage(kept.read_bytes()))
@@ -236,7 +236,7 @@ def test_a_file_of_another_model_is_not_believed(
     kept = _only_file(tmp_path / "right")
     kept.write_bytes(_only_file(tmp_path / "wrong").read_bytes())
     model = library(tiny(right))
-    vectors = _vectors(backend(right, cache=kept.parent), _tokenised(model, TEXTS))
+    vectors = _vectors(backend(right, cache=kept.parent), _tokenized(model, TEXTS))
     assert _worst_cosine(model.encode(TEXTS), vectors) >= 0.999
     assert "wrong vectors" in caplog.text
 
@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_written(
     in_the_way = tmp_path / "file"
     in_the_way.write_text("no folder")
     model = library(tiny(Recipe()))
-    vectors = _vectors(backend(Recipe(), cache=in_the_way / "cache"), _tokenised(model, TEXTS))
+    vectors = _vectors(backend(Recipe(), cache=in_the_way / "cache"), _tokenized(model, TEXTS))
     assert _worst_cosine(model.encode(TEXTS), vectors) >= 0.999
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert 1 == len([record for record in warnings if "is not kept" in record.getMessage()])
@@ -283,13 +283,13 @@ def test_a_token_that_the_model_does_not_know(backend: Backends) -> None:
     """OpenVINO's own error becomes ours, and the next batch is encoded all the same."""
     runner = backend(Recipe())
     with pytest.raises(EncodingError, match="1 texts of 500 tokens, the longest of 500, failed"):
-        _vectors(runner, Tokenised.from_lengths(np.full(500, 7, np.int32), [500]))
-    assert np.isfinite(_vectors(runner, Tokenised.from_lengths(np.full(9, 7, np.int32), [9]))).all()
+        _vectors(runner, Tokenized.from_lengths(np.full(500, 7, np.int32), [500]))
+    assert np.isfinite(_vectors(runner, Tokenized.from_lengths(np.full(9, 7, np.int32), [9]))).all()
 
 
 @needs_openvino
 def test_a_poisoned_text_keeps_to_itself(tmp_path: Path, library: Library) -> None:
-    """A vector that is not finite is given as it is, and its neighbours are sound."""
+    """A vector that is not finite is given as it is, and its neighbors are sound."""
 
     def poison(model: SentenceTransformer) -> None:
         import torch
@@ -300,7 +300,7 @@ def test_a_poisoned_text_keeps_to_itself(tmp_path: Path, library: Library) -> No
 
     model = library(save_tiny(tmp_path / "model", Recipe(), poison))
     runner = OpenVinoBackend(model, NO_PROMPTS, "poison", cache=tmp_path / "cache")
-    vectors = _vectors(runner, _tokenised(model, ["london", "poison river", "paris bridge"]))
+    vectors = _vectors(runner, _tokenized(model, ["london", "poison river", "paris bridge"]))
     assert [True, False, True] == np.isfinite(vectors).all(axis=1).tolist()
 
 

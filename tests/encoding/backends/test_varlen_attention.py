@@ -24,7 +24,7 @@ from msmarco_qdrant.encoding.backends.varlen_attention import (
     runs_of,
 )
 from msmarco_qdrant.encoding.pretrained import load_model
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.test_bi_encoder import RECIPES, TEXTS, _passages, _recipe_id
 from tests.encoding.tiny_models import (
@@ -34,7 +34,7 @@ from tests.encoding.tiny_models import (
     Architecture,
     Edit,
     Recipe,
-    _randomise,
+    _randomize,
     save_plain,
     save_tiny,
 )
@@ -74,13 +74,13 @@ def _mode_id(mode: str | list[str]) -> str:
 every_mode = pytest.mark.parametrize("mode", MODES, ids=_mode_id)
 
 
-def _batch(lengths: Sequence[int]) -> Tokenised:
+def _batch(lengths: Sequence[int]) -> Tokenized:
     """Texts of token ids beyond the special ones, no two alike."""
     ids = (np.arange(sum(lengths)) * 7 + 3 * len(lengths)) % 90 + 5
-    return Tokenised.from_lengths(ids.astype(np.int32), list(lengths))
+    return Tokenized.from_lengths(ids.astype(np.int32), list(lengths))
 
 
-def _padded(model: SentenceTransformer, batch: Tokenised) -> NDArray[np.float32]:
+def _padded(model: SentenceTransformer, batch: Tokenized) -> NDArray[np.float32]:
     """The library's own modules, over rows of equal length."""
     ids, mask = batch.padded(int(model.tokenizer.pad_token_id))
     features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -140,7 +140,7 @@ def test_every_way_of_pooling_is_as_if_padded(
 def test_a_prompt_may_stay_out_of_the_pooling(
     mode: str | list[str], include_prompt: bool, tmp_path: Path, library: Library
 ) -> None:
-    """Phrases with a prompt, passages with another, as the library encodes them."""
+    """Queries with a prompt, passages with another, as the library encodes them."""
     recipe = Recipe("distilbert", prompts={"query": "how big ", "document": "what is a "})
     edit = _pooled(mode, include_prompt=include_prompt)
     directory = save_tiny(tmp_path / "model", recipe, edit)
@@ -206,7 +206,7 @@ def test_a_mean_is_summed_in_float32(dtype: torch.dtype) -> None:
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=30))
-def test_runs_are_neighbours_of_equal_length(lengths: list[int]) -> None:
+def test_runs_are_neighbors_of_equal_length(lengths: list[int]) -> None:
     """As a plain grouping gives them; together they hold every token once, in order."""
     batch = _batch(lengths)
     runs = runs_of(batch)
@@ -264,7 +264,7 @@ def _other(directory: Path, kind: str) -> Path:
         shape = {**shape, "embedding_size": 16}
     config = getattr(transformers, f"{kind}Config")(**shape)
     model = cast("Any", transformers.AutoModel).from_config(config)
-    _randomise(model, 0)
+    _randomize(model, 0)
     model.save_pretrained(plain)
     modules = [Transformer(str(plain), max_seq_length=48), Pooling(HIDDEN, "mean")]
     whole = SentenceTransformer(modules=modules, device="cpu")
@@ -297,7 +297,7 @@ def _convolved(model: SentenceTransformer) -> None:
     from sentence_transformers.sentence_transformer.modules import CNN, Pooling
 
     cnn = CNN(HIDDEN, out_channels=8, kernel_sizes=[1, 3])
-    _randomise(cnn, 0)
+    _randomize(cnn, 0)
     model[1] = cnn
     model.append(Pooling(16, "mean"))
 

@@ -68,7 +68,7 @@ async def _works(client: httpx.AsyncClient) -> None:
     last = [{"pid": "last", "text": "zyzzyva"}]
     answer = await client.post("/passages?wait=true", json=last)
     assert (200, "done") == (answer.status_code, answer.json()["state"])
-    found = await client.post("/search", json={"phrase": "zyzzyva", "limit": 1})
+    found = await client.post("/search", json={"query": "zyzzyva", "limit": 1})
     assert ["last"] == [hit["pid"] for hit in found.json()["hits"]]
 
 

@@ -22,7 +22,7 @@ _VALUES = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["pid", "text", "meta", "phrase", "phrases", "limit", "mode", "filter", "rerank"]
+                ["pid", "text", "meta", "query", "queries", "limit", "mode", "filter", "rerank"]
             )
             | st.text(max_size=4),
             inner,
@@ -102,21 +102,21 @@ def test_a_wrong_passage_refuses_all(row: object) -> None:
 
 
 def test_search_answers_in_the_promised_shape(passages: Sequence[Passage]) -> None:
-    """One phrase, several, filtered, reranked, by words."""
+    """One query, several, filtered, reranked, by words."""
 
     async def use(driver: Driver) -> None:
         post = driver.client.post
-        one = (await post("/search", json={"phrase": "a city", "limit": 2})).json()
+        one = (await post("/search", json={"query": "a city", "limit": 2})).json()
         assert ["hits"] == list(one)
         assert ["rank", "pid", "score", "text", "meta"] == list(one["hits"][0])
-        many = (await post("/search", json={"phrases": ["a city", "spy"]})).json()
+        many = (await post("/search", json={"queries": ["a city", "spy"]})).json()
         assert ["hits", "hits"] == [key for answer in many for key in answer]
         conditions = {"year": {"gte": 2002}, "lang": {"not": ["en", "de"]}}
         for more in ({}, {"rerank": True}, {"mode": "bm25"}, {"mode": "hybrid"}):
-            found = await post("/search", json={"phrase": "city", "filter": conditions, **more})
+            found = await post("/search", json={"query": "city", "filter": conditions, **more})
             assert ["2"] == [hit["pid"] for hit in found.json()["hits"]]
-        assert (422, "invalid") == told(await post("/search", json={"phrase": " "}))
-        assert (422, "invalid") == told(await post("/search", json={"phrase": "..."}))
+        assert (422, "invalid") == told(await post("/search", json={"query": " "}))
+        assert (422, "invalid") == told(await post("/search", json={"query": "..."}))
 
     drive_search(use, passages)
 

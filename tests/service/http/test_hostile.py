@@ -45,13 +45,13 @@ _PATHS = (
 )
 
 
-_NO_PHRASES: Sequence[object] = ([], ["a"] * 65, [1] * 100_000, [None], "a", {})
+_NO_QUERIES: Sequence[object] = ([], ["a"] * 65, [1] * 100_000, [None], "a", {})
 _NO_CONDITIONS: Sequence[object] = (None, [], {}, [[]], {"not": {}}, {"gt": {}})
 
 
 def _each(name: str, *values: object) -> list[object]:
     """Searches that differ in one field."""
-    return [{"phrase": "a", name: value} for value in values]
+    return [{"query": "a", name: value} for value in values]
 
 
 def _passage(**fields: object) -> bytes:
@@ -151,7 +151,7 @@ def test_strange_passages_do_no_harm(tmp_path: Path) -> None:
         assert [1] == [reject["line"] for reject in told["rejects"]]
         for path in _PATHS:
             assert 202 == (await client.delete(f"/passages/{path.encode().hex()}")).status_code
-        found = await client.post("/search", json={"phrase": "passwd", "limit": 50})
+        found = await client.post("/search", json={"query": "passwd", "limit": 50})
         assert {"../../etc/passwd", "~/passwd"} <= {hit["pid"] for hit in found.json()["hits"]}
         assert real.spool.state("../../etc/passwd") is None
 
@@ -187,27 +187,27 @@ def test_hostile_gzip(tmp_path: Path, packed: bytes) -> None:
 
 
 def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
-    """Numbers, filters and phrases beyond all bounds."""
+    """Numbers, filters and queries beyond all bounds."""
     fields = ["a\0", '"', "a" * 257, "a[99999999999]", "\ud800"]
     searches: list[object] = [
         *_each("limit", 0, -1, 2**64, 1.5, True, "1", [1]),
-        *_each("phrase", "", " ", "\0\ud800", "a" * 2_001, None, 1, ["a"]),
+        *_each("query", "", " ", "\0\ud800", "a" * 2_001, None, 1, ["a"]),
         *_each("mode", "", "../x", None, 1, "DENSE"),
         *_each("filter", *({field: 1} for field in fields)),
         *_each("filter", *({"a": wrong} for wrong in (*_NO_CONDITIONS, 2**64))),
         *_each("filter", *({"a": {"gte": wrong}} for wrong in ("x", *_NO_CONDITIONS, 2**64))),
         *_each("filter", {"a": {"gte": 1, "lt": "2024-05-01"}}, {"a": {"not": {"not": 1}}}),
         *_each("filter", {str(number): 1 for number in range(5_000)}, {"a": [1] * 5_000}),
-        {"phrase": "a", **{str(number): 1 for number in range(10_000)}},
-        *({"phrases": wrong} for wrong in _NO_PHRASES),
-        {"phrases": ["a"] * 64, "rerank": True},
-        {"phrases": ["a"] * 64, "limit": 1_000},
+        {"query": "a", **{str(number): 1 for number in range(10_000)}},
+        *({"queries": wrong} for wrong in _NO_QUERIES),
+        {"queries": ["a"] * 64, "rerank": True},
+        {"queries": ["a"] * 64, "limit": 1_000},
     ]
     bodies = [json.dumps(one).encode() for one in searches]
-    bodies += [b'{"phrase": "a", "limit": %s}' % number for number in _NUMBERS]
-    bodies += [b'{"phrase": "a", "filter": {"a": %s}}' % number for number in _NUMBERS]
+    bodies += [b'{"query": "a", "limit": %s}' % number for number in _NUMBERS]
+    bodies += [b'{"query": "a", "filter": {"a": %s}}' % number for number in _NUMBERS]
     bodies += [
-        b'{"phrase": "a", "filter": ' + b'{"a":' * 199 + b"1" + b"}" * 199 + b"}",
+        b'{"query": "a", "filter": ' + b'{"a":' * 199 + b"1" + b"}" * 199 + b"}",
         b"[" * 999,
     ]
 
@@ -215,7 +215,7 @@ def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
         assert refused(await _posted(client, "/search", bodies, JSON))
         assert 0 == real.spool.depth
         for field in (*_PATHS, "", ".", "..", "a.", ".a", "a[", "a[]", "a[0].b", "[", "]"):
-            search = {"phrase": "city", "filter": {field: 1}}
+            search = {"query": "city", "filter": {field: 1}}
             assert {"hits": []} == (await client.post("/search", json=search)).json()
 
     besiege(tmp_path, use)

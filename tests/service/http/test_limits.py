@@ -16,7 +16,7 @@ from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from tests.service.worker.driver import Driver, KeepingIngester, WaitingSearcher, drive, told
 
 _JSON = {"content-type": "application/json"}
-_SMALL = Limits(body_bytes=1000, text_chars=20, passages=2, phrases=2, phrase_chars=10, limit=5)
+_SMALL = Limits(body_bytes=1000, text_chars=20, passages=2, queries=2, query_chars=10, limit=5)
 
 
 def test_a_body_is_not_read_beyond_its_bound() -> None:
@@ -95,18 +95,18 @@ def test_forms_that_are_not_taken() -> None:
     "search",
     [
         {},
-        {"phrase": "a", "phrases": ["a"]},
-        {"phrases": []},
-        {"phrases": ["a"] * 3},
-        {"phrase": "a" * 11},
-        {"phrase": "a", "limit": 6},
-        {"phrase": "a", "limit": True},
-        {"phrase": "a", "filter": {"a": {"gte": "yesterday"}}},
-        {"phrase": "a", "filter": {"a": 2**63}},
+        {"query": "a", "queries": ["a"]},
+        {"queries": []},
+        {"queries": ["a"] * 3},
+        {"query": "a" * 11},
+        {"query": "a", "limit": 6},
+        {"query": "a", "limit": True},
+        {"query": "a", "filter": {"a": {"gte": "yesterday"}}},
+        {"query": "a", "filter": {"a": 2**63}},
     ],
 )
 def test_a_search_beyond_its_bounds(search: object) -> None:
-    """Too many phrases, too long, too many hits, a filter of another form."""
+    """Too many queries, too long, too many hits, a filter of another form."""
 
     async def use(driver: Driver) -> None:
         assert (422, "invalid") == told(await driver.client.post("/search", json=search))
@@ -137,10 +137,10 @@ def test_too_many_searches_are_turned_away() -> None:
 
     async def use(driver: Driver) -> None:
         searcher.append(WaitingSearcher())
-        first = asyncio.create_task(driver.client.post("/search", json={"phrase": "a"}))
+        first = asyncio.create_task(driver.client.post("/search", json={"query": "a"}))
         await searcher[0].asked.wait()
         assert b"searches_in_flight 1.0" in driver.metrics.text()
-        second = await driver.client.post("/search", json={"phrase": "b"})
+        second = await driver.client.post("/search", json={"query": "b"})
         assert (503, "too-many-searches", "1") == (*told(second), second.headers["retry-after"])
         searcher[0].let.set()
         assert {"hits": []} == (await first).json()
@@ -154,7 +154,7 @@ def test_waits_end() -> None:
     """A search that takes too long is 504; a batch that does is the 202 that it was."""
 
     async def use(driver: Driver) -> None:
-        assert (504, "too-slow") == told(await driver.client.post("/search", json={"phrase": "a"}))
+        assert (504, "too-slow") == told(await driver.client.post("/search", json={"query": "a"}))
         driver.ingester.ends = False
         answer = await driver.client.delete("/passages/1?wait=true")
         assert (202, {"batch": "b-1", "accepted": 1}) == (answer.status_code, answer.json())
@@ -214,7 +214,7 @@ def test_a_filter_of_too_many_conditions() -> None:
 
     async def use(driver: Driver) -> None:
         for conditions in ({"a": 1, "b": 2, "c": {"gte": 1, "lt": 2}}, {"a": [1, 2, 3, 4]}):
-            search = {"phrase": "a", "filter": conditions}
+            search = {"query": "a", "filter": conditions}
             answer = await driver.client.post("/search", json=search)
             assert (422, "invalid") == told(answer)
             assert "4 conditions: expected at most 3" in answer.json()["detail"]
@@ -231,5 +231,5 @@ def test_what_the_doors_take_fits_into_a_line_of_the_spool() -> None:
 
 def test_a_bound_of_nothing_is_refused() -> None:
     """It would let nothing through."""
-    with pytest.raises(UsageError, match="phrases=0"):
-        Limits(phrases=0)
+    with pytest.raises(UsageError, match="queries=0"):
+        Limits(queries=0)

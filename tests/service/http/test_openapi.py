@@ -154,8 +154,8 @@ def test_the_limits_are_described() -> None:
         assert (13, 14) == (passage["pid"]["maxLength"], passage["text"]["maxLength"])
         assert set(COUNTS) <= set(schemas["BatchOut"]["required"])
         search = schemas["SearchIn"]["properties"]
-        assert (15, 16) == (search["phrase"]["maxLength"], search["phrases"]["maxItems"])
-        assert 15 == search["phrases"]["anyOf"][0]["items"]["maxLength"]
+        assert (15, 16) == (search["query"]["maxLength"], search["queries"]["maxItems"])
+        assert 15 == search["queries"]["anyOf"][0]["items"]["maxLength"]
         assert 17 == search["limit"]["maximum"]
 
     drive(
@@ -165,8 +165,8 @@ def test_the_limits_are_described() -> None:
             body_bytes=12,
             pid_chars=13,
             text_chars=14,
-            phrase_chars=15,
-            phrases=16,
+            query_chars=15,
+            queries=16,
             limit=17,
         ),
     )

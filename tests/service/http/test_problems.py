@@ -47,7 +47,7 @@ def test_an_error_of_a_search(error: Exception, expected: tuple[int, str]) -> No
     """What the caller can mend is told; of what is inside nothing is."""
 
     async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/search", json={"phrase": "a"})
+        answer = await driver.client.post("/search", json={"query": "a"})
         assert expected == told(answer)
         assert answer.json()["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
         assert not any(word in answer.text for word in ("secret", "inside is away"))
@@ -59,7 +59,7 @@ def test_an_error_inside_is_logged_under_its_instance(caplog: pytest.LogCaptureF
     """The caller gets where to look, the log gets the trace, as one field of one line."""
 
     async def use(driver: Driver) -> str:
-        answer = await driver.client.post("/search", json={"phrase": "a"})
+        answer = await driver.client.post("/search", json={"query": "a"})
         return str(answer.json()["instance"])
 
     instance = drive(use, searcher=lambda: RaisingSearcher(RuntimeError("of inside")))

@@ -41,7 +41,7 @@ def test_a_collection_that_was_dropped_comes_back(tmp_path: Path) -> None:
             ) as client,
         ):
             real.store.drop_collection(real.store.aliases()["msmarco"])
-            answer = await client.post("/search", json={"phrase": "city"})
+            answer = await client.post("/search", json={"query": "city"})
             assert (503, "store-unavailable", "5") == (
                 *told(answer),
                 answer.headers["retry-after"],
@@ -49,7 +49,7 @@ def test_a_collection_that_was_dropped_comes_back(tmp_path: Path) -> None:
             assert "comes back with the next passages" in answer.json()["detail"]
             row = [{"pid": "7", "text": "a city again"}]
             assert 200 == (await client.post("/passages?wait=true", json=row)).status_code
-            found = await client.post("/search", json={"phrase": "city"})
+            found = await client.post("/search", json={"query": "city"})
             assert ["7"] == [hit["pid"] for hit in found.json()["hits"]]
 
     asyncio.run(main())
@@ -70,7 +70,7 @@ def test_what_is_away_is_told_without_its_name(
     """503 says when to come back, and neither where the store is nor what it said."""
 
     async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/search", json={"phrase": "a"})
+        answer = await driver.client.post("/search", json={"query": "a"})
         assert expected == told(answer)
         assert (expected[0] == 503) == ("retry-after" in answer.headers)
         assert not any(word in answer.text for word in ("inside", "sesame"))
@@ -85,7 +85,7 @@ def test_before_the_model_is_there() -> None:
     """503, not 500; a wrong search is told as such even then."""
 
     async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/search", json={"phrase": "a"})
+        answer = await driver.client.post("/search", json={"query": "a"})
         assert (503, "not-ready", "5") == (*told(answer), answer.headers["retry-after"])
         assert (422, "invalid") == told(await driver.client.post("/search", json={}))
 
@@ -94,14 +94,14 @@ def test_before_the_model_is_there() -> None:
 
 @pytest.mark.parametrize(("hits", "texts"), [(3, 1), (200, 1), (2, 3)])
 def test_hits_of_any_number_become_json_in_their_order(hits: int, texts: int) -> None:
-    """Few at once, many in a thread: the same form, for a phrase or several."""
+    """Few at once, many in a thread: the same form, for a query or several."""
     searcher = GivenHits([Hit(n + 1, str(n), 0.5, "a", {"n": n}) for n in range(hits)])
-    phrases = [f"p{number}" for number in range(texts)]
+    queries = [f"p{number}" for number in range(texts)]
 
     async def use(driver: Driver) -> None:
-        answer = (await driver.client.post("/search", json={"phrases": phrases})).json()
+        answer = (await driver.client.post("/search", json={"queries": queries})).json()
         assert [hits] * texts == [len(one["hits"]) for one in answer]
-        alone = (await driver.client.post("/search", json={"phrase": "p"})).json()
+        alone = (await driver.client.post("/search", json={"query": "p"})).json()
         assert [*range(hits)] == [hit["meta"]["n"] for hit in alone["hits"]]
 
     drive(use, searcher=lambda: searcher)
@@ -113,7 +113,7 @@ def test_an_answer_of_too_many_bytes(hits: int) -> None:
     searcher = GivenHits([Hit(n + 1, str(n), 0.5, "a" * 300, {}) for n in range(hits)])
 
     async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/search", json={"phrase": "a"})
+        answer = await driver.client.post("/search", json={"query": "a"})
         assert (422, "invalid") == told(answer)
         assert "more than 500 bytes: ask for fewer at once" in answer.json()["detail"]
         assert b"searches_in_flight 0.0" in driver.metrics.text()
@@ -126,7 +126,7 @@ def test_reranking_without_a_reranker_says_how_to_start_with_one() -> None:
     searcher = GivenHits([])
 
     async def use(driver: Driver, expected: int) -> None:
-        answer = await driver.client.post("/search", json={"phrase": "a", "rerank": True})
+        answer = await driver.client.post("/search", json={"query": "a", "rerank": True})
         assert expected == answer.status_code
         assert (expected == 422) == ("--reranker ms-marco-MiniLM-L6-v2" in answer.text)
 
@@ -146,7 +146,7 @@ def test_an_unknown_field_is_told_with_those_that_there_are() -> None:
         answer = await driver.client.post("/search", json={"query": "a"})
         (error,) = answer.json()["errors"]
         assert "query" == error["where"]
-        assert "unknown field: expected phrase or phrases" in error["reason"]
+        assert "unknown field: expected query or queries" in error["reason"]
         row = {"pid": "1", "text": "a", "year": 2001}
         (error,) = (await driver.client.post("/passages", json=[row])).json()["errors"]
         assert ("0.year", "unknown field: put it into meta") == (error["where"], error["reason"])
@@ -162,7 +162,7 @@ def test_a_caller_who_goes_leaves_no_search_counted() -> None:
     """The place of a search that is cancelled is free again."""
 
     async def use(driver: Driver) -> None:
-        asked = asyncio.create_task(driver.client.post("/search", json={"phrase": "a"}))
+        asked = asyncio.create_task(driver.client.post("/search", json={"query": "a"}))
         await searcher[0].asked.wait()
         asked.cancel()
         await asyncio.wait([asked])
@@ -182,7 +182,7 @@ def test_a_filter_of_no_form_is_told_once_a_field() -> None:
 
     async def use(driver: Driver) -> None:
         filter_ = {"year": {"from": 2001}, "tags": [], "lang": {"exists": 1}}
-        answer = await driver.client.post("/search", json={"phrase": "a", "filter": filter_})
+        answer = await driver.client.post("/search", json={"query": "a", "filter": filter_})
         assert (422, "invalid") == told(answer)
         errors = {one["where"]: one["reason"] for one in answer.json()["errors"]}
         assert {"filter.year", "filter.tags", "filter.lang"} == set(errors)

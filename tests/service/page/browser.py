@@ -58,9 +58,9 @@ class Site:
         answer = self._sent("passages?wait=true", passages, self.tokens.write)
         assert "done" == answer["state"]
 
-    def hits(self, phrase: str, **options: object) -> list[dict[str, Any]]:
+    def hits(self, query: str, **options: object) -> list[dict[str, Any]]:
         """What a search answers by HTTP."""
-        answer = self._sent("search", {"phrase": phrase, **options}, self.tokens.read)
+        answer = self._sent("search", {"query": query, **options}, self.tokens.read)
         hits: list[dict[str, Any]] = answer["hits"]
         return hits
 
@@ -189,18 +189,18 @@ def looking(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     assert [] == faults
 
 
-def ask(page: Page, phrase: str) -> None:
-    """Type a phrase, and wait for its results."""
-    page.get_by_label("Phrase").fill(phrase)
+def ask(page: Page, query: str) -> None:
+    """Type a query, and wait for its results."""
+    page.get_by_label("Query").fill(query)
     page.get_by_role("button", name="Search").click()
-    settle(page, phrase)
+    settle(page, query)
 
 
-def settle(page: Page, phrase: str) -> None:
-    """Wait until the results of a phrase are shown."""
+def settle(page: Page, query: str) -> None:
+    """Wait until the results of a query are shown."""
     from playwright.sync_api import expect
 
-    expect(page).to_have_title(f"{phrase} · msmarco-qdrant", timeout=_WAIT_MS)
+    expect(page).to_have_title(f"{query} · msmarco-qdrant", timeout=_WAIT_MS)
     expect(page.locator("#results")).not_to_have_attribute("aria-busy", "true", timeout=_WAIT_MS)
     expect(page.get_by_role("status")).not_to_be_empty(timeout=_WAIT_MS)
 

@@ -23,7 +23,7 @@ _READ = (
     "#about",
     "#spool",
     "#told",
-    "#phrase",
+    "#query",
     "label[for=left]",
     "#left",
     "button[type=submit]",
@@ -40,8 +40,8 @@ _READ = (
     "footer p",
     "kbd",
 )
-# The colour of an element, and of the nearest ground that is painted below it.
-_COLOURS = """(one) => {
+# The color of an element, and of the nearest ground that is painted below it.
+_COLORS = """(one) => {
     const clear = /rgba\\(.*, 0\\)|transparent/;
     let ground = one;
     while (ground && clear.test(getComputedStyle(ground).backgroundColor))
@@ -52,7 +52,7 @@ _COLOURS = """(one) => {
 
 @pytest.mark.parametrize("name", ["light", "dark", "narrow"])
 def test_a_screenshot_shows_something(browser: Browser, site: Site, name: str) -> None:
-    """It has the size of the window, many colours, and dark ones if asked for; kept in build."""
+    """It has the size of the window, many colors, and dark ones if asked for; kept in build."""
     from PIL import Image, ImageStat
 
     options: dict[str, Any] = {"viewport": _NARROW if name == "narrow" else _WIDE}
@@ -65,13 +65,13 @@ def test_a_screenshot_shows_something(browser: Browser, site: Site, name: str) -
         page.screenshot(path=path)
     with Image.open(path) as image:
         assert (options["viewport"]["width"], options["viewport"]["height"]) == image.size
-        colours = image.convert("RGB").getcolors(maxcolors=1 << 24)
-        assert colours is not None
-        assert len(colours) > 100
-        assert max(count for count, _ in colours) < 0.97 * image.width * image.height
-        grey = ImageStat.Stat(image.convert("L"))
-        assert (grey.mean[0] < 64) == (name == "dark")
-        assert grey.stddev[0] > 5
+        colors = image.convert("RGB").getcolors(maxcolors=1 << 24)
+        assert colors is not None
+        assert len(colors) > 100
+        assert max(count for count, _ in colors) < 0.97 * image.width * image.height
+        gray = ImageStat.Stat(image.convert("L"))
+        assert (gray.mean[0] < 64) == (name == "dark")
+        assert gray.stddev[0] > 5
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -86,7 +86,7 @@ def test_everything_can_be_read(browser: Browser, site: Site, scheme: str) -> No
             if contrast < 4.5:
                 poor[selector] = contrast
         assert {} == poor
-        ink, paper = _colours(page.locator("body"))
+        ink, paper = _colors(page.locator("body"))
         assert (_luminance(ink) > _luminance(paper)) == (scheme == "dark")
 
 
@@ -98,25 +98,25 @@ def _compare(page: Page) -> None:
     ask(page, _TIDES)
 
 
-def _colours(place: Locator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    ink, ground = place.evaluate(_COLOURS)
+def _colors(place: Locator) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    ink, ground = place.evaluate(_COLORS)
     return _rgb(ink), _rgb(ground)
 
 
-def _rgb(colour: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", colour)[:3])
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", color)[:3])
 
 
 def _contrast(place: Locator) -> float:
-    one, other = sorted(map(_luminance, _colours(place)))
+    one, other = sorted(map(_luminance, _colors(place)))
     return (other + 0.05) / (one + 0.05)
 
 
-def _luminance(colour: tuple[int, ...]) -> float:
+def _luminance(color: tuple[int, ...]) -> float:
     """Relative luminance (WCAG 2.2)."""
     parts = [
         part / 255 / 12.92 if part / 255 <= 0.04045 else ((part / 255 + 0.055) / 1.055) ** 2.4
-        for part in colour
+        for part in color
     ]
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
@@ -136,7 +136,7 @@ def test_all_of_it_works_with_the_keyboard(browser: Browser, site: Site) -> None
     """Type, go through the hits, over to the same passage on the other side, and back."""
     with looking(browser, site.url, viewport=_WIDE) as page:
         page.locator("#spool[data-state=calm]").wait_for()
-        assert "phrase" == _focused(page, "id")
+        assert "query" == _focused(page, "id")
         page.keyboard.type(_TIDES)
         page.keyboard.press("Enter")
         settle(page, _TIDES)
@@ -160,19 +160,19 @@ def test_all_of_it_works_with_the_keyboard(browser: Browser, site: Site) -> None
         page.keyboard.press("ArrowLeft")
         assert first[0] == _pid(page)
         page.keyboard.press("Escape")
-        assert "phrase" == _focused(page, "id")
+        assert "query" == _focused(page, "id")
 
 
 def test_the_slash_is_a_letter_within_a_field(browser: Browser, site: Site) -> None:
-    """Elsewhere it leads to the phrase; each thing is reached by Tab, the hits as one."""
+    """Elsewhere it leads to the query; each thing is reached by Tab, the hits as one."""
     with looking(browser, site.url) as page:
         ask(page, "a/b")
-        assert "a/b" == page.get_by_label("Phrase").input_value()
+        assert "a/b" == page.get_by_label("Query").input_value()
         page.locator("#results").focus()
         page.keyboard.press("/")
-        assert "phrase" == _focused(page, "id")
+        assert "query" == _focused(page, "id")
         page.keyboard.type("c/d")
-        assert "c/d" == page.get_by_label("Phrase").input_value()
+        assert "c/d" == page.get_by_label("Query").input_value()
         reached = []
         for _ in range(6):
             page.keyboard.press("Tab")

@@ -84,7 +84,7 @@ def test_a_token_can_be_declined_and_dropped(browser: Browser, guarded: Site) ->
         dialog.wait_for()
         page.keyboard.press("Escape")
         page.locator("#spool").get_by_text("A bearer token is needed").wait_for()
-        page.get_by_label("Phrase").fill("a city")
+        page.get_by_label("Query").fill("a city")
         page.keyboard.press("Enter")
         dialog.get_by_role("button", name="Not now").click()
         problem = page.get_by_role("alert")
@@ -106,7 +106,7 @@ def test_while_the_model_is_loaded_it_waits(browser: Browser, tmp_path: Path) ->
         page.clock.install()
         page.goto(site.url)
         page.get_by_text("The model is being loaded…").wait_for()
-        page.get_by_label("Phrase").fill("a city")
+        page.get_by_label("Query").fill("a city")
         page.keyboard.press("Enter")
         problem = page.get_by_role("alert")
         problem.get_by_text("Trying again every 5 seconds.").wait_for()
@@ -139,7 +139,7 @@ def test_a_refusal_is_shown_as_it_was_told(browser: Browser, tmp_path: Path) -> 
     with served(tmp_path, _PASSAGES) as site, looking(browser, site.url) as page:
         page.get_by_text("Limit and filter").click()
         page.get_by_label("Filter").fill('{"year": {"about": 2001}}')
-        page.get_by_label("Phrase").fill("a city")
+        page.get_by_label("Query").fill("a city")
         page.keyboard.press("Enter")
         problem = page.get_by_role("alert")
         problem.get_by_text("The search cannot be served.").wait_for()
@@ -157,7 +157,7 @@ def test_a_server_that_is_away_is_told_of(browser: Browser, tmp_path: Path) -> N
         away = json.dumps({"title": "Away", "detail": "It is away.", "status": 503})
         headers = {"Retry-After": "7"}
         page.route("**/search", lambda route: route.fulfill(status=503, body=away, headers=headers))
-        page.get_by_label("Phrase").fill("a city")
+        page.get_by_label("Query").fill("a city")
         page.keyboard.press("Enter")
         page.get_by_role("alert").get_by_text("Trying again every 7 seconds.").wait_for()
         page.unroute("**/search")
@@ -166,18 +166,18 @@ def test_a_server_that_is_away_is_told_of(browser: Browser, tmp_path: Path) -> N
 
 
 def test_whatever_comes_in_is_text(browser: Browser, tmp_path: Path) -> None:
-    """Markup in text, pid, meta, phrase and problems is shown, and nothing of it happens."""
+    """Markup in text, pid, meta, query and problems is shown, and nothing of it happens."""
     passages = [
         Passage(one, f"a city {one}", {"field": one, "deeper": {"<b>": [one]}, one[:20]: 1})
         for one in _HOSTILE
     ]
-    phrase = "city <script>attacked()</script> \"'><img src=x onerror=attacked()>"
+    query = "city <script>attacked()</script> \"'><img src=x onerror=attacked()>"
     with served(tmp_path, passages) as site, looking(browser, "about:blank") as page:
         attacks: list[str] = []
         page.expose_function("attacked", lambda: attacks.append("attacked"))
         page.goto(site.url)
-        ask(page, phrase)
-        for path in (f"?q={quote(phrase)}", f"?q=city&x={quote(phrase)}#<b>"):
+        ask(page, query)
+        for path in (f"?q={quote(query)}", f"?q=city&x={quote(query)}#<b>"):
             page.goto(site.url + path)
             page.locator("#left-hits .hit").first.wait_for()
         found = shown(page, "left", ".text")

@@ -25,7 +25,7 @@ def page(browser: Browser, site: Site) -> Iterator[Page]:
         yield opened
 
 
-def test_a_phrase_finds_passages(page: Page, site: Site) -> None:
+def test_a_query_finds_passages(page: Page, site: Site) -> None:
     """With rank, score, pid and text, as the interface gives them; collection and model named."""
     ask(page, _TIDES)
     expected = site.hits(_TIDES, mode="hybrid")
@@ -39,15 +39,15 @@ def test_a_phrase_finds_passages(page: Page, site: Site) -> None:
     assert page.locator("#about").inner_text().startswith("costless-64 · 64 dimensions · 3")
 
 
-def test_words_of_the_phrase_are_marked(browser: Browser, tmp_path: Path) -> None:
+def test_words_of_the_query_are_marked(browser: Browser, tmp_path: Path) -> None:
     """In other forms, too, and with accents; not the commonest, and not parts of words."""
     text = "Cities: the CITY of Málaga is a city's rival. Capacity rose, and rising savings run."
-    phrase = "the cities of malaga rise to save runs"
+    query = "the cities of malaga rise to save runs"
     with (
         served(tmp_path, [Passage("1", text)]) as site,
-        looking(browser, f"{site.url}?q={quote(phrase)}") as page,
+        looking(browser, f"{site.url}?q={quote(query)}") as page,
     ):
-        settle(page, phrase)
+        settle(page, query)
         expected = ["Cities", "CITY", "Málaga", "city's", "rising", "savings", "run"]
         assert expected == shown(page, "left", "mark")
         assert [text] == shown(page, "left", ".text")
@@ -114,8 +114,8 @@ def _chosen(page: Page) -> tuple[str, str]:
 
 def test_a_passage_that_was_posted_is_found(page: Page, site: Site) -> None:
     """It comes in by HTTP while the page is open, and the next search has it."""
-    phrase = "who keeps the lighthouse of Lindau"
-    ask(page, phrase)
+    query = "who keeps the lighthouse of Lindau"
+    ask(page, query)
     assert "lindau-1" not in shown(page, "left", ".pid dd")
     site.post([{"pid": "lindau-1", "text": "Lindau's lighthouse keeps the time", "meta": {"n": 7}}])
     with page.expect_response("**/search"):
@@ -127,13 +127,13 @@ def test_a_passage_that_was_posted_is_found(page: Page, site: Site) -> None:
 
 
 def test_a_search_has_an_address(page: Page, site: Site) -> None:
-    """It can be shared and gone back to, and holds the phrase alone."""
+    """It can be shared and gone back to, and holds the query alone."""
     ask(page, "a & b = tides?")
     assert f"{site.url}?q=a+%26+b+%3D+tides%3F" == page.url
     ask(page, "kettle")
     page.go_back()
     settle(page, "a & b = tides?")
-    assert "a & b = tides?" == page.get_by_label("Phrase").input_value()
+    assert "a & b = tides?" == page.get_by_label("Query").input_value()
     page.goto(f"{site.url}?q=kettle")
     settle(page, "kettle")
     assert [hit["pid"] for hit in site.hits("kettle", mode="hybrid")] == shown(
@@ -154,7 +154,7 @@ def test_a_late_answer_is_not_shown(page: Page, site: Site) -> None:
             route.continue_()
 
     page.route("**/search", hold)
-    page.get_by_label("Phrase").fill("kettle")
+    page.get_by_label("Query").fill("kettle")
     with page.expect_request("**/search"):
         page.get_by_role("button", name="Search").click()
     ask(page, _TIDES)

@@ -17,7 +17,7 @@ from msmarco_qdrant.core.records import EncodedBatch, StorageSettings
 from msmarco_qdrant.core.reports import StageShare
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import encoder_of
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
 from msmarco_qdrant.service.spool.files import Row, claimed
@@ -104,7 +104,7 @@ class Holding(CostlessEncoder):
         super().__init__(dimension)
         self._act = [act]
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Let it act, and encode."""
         while self._act:
             self._act.pop()()

@@ -71,7 +71,7 @@ def test_a_file_of_another_file_system(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_done", [False, True])
 def test_a_copy_whose_original_is_still_there(tmp_path: Path, is_done: bool) -> None:
-    """It was accepted before a crash, and is recognised: while it waits, and when it is done."""
+    """It was accepted before a crash, and is recognized: while it waits, and when it is done."""
     far = tmp_path / "far.tsv"
     far.write_text(_ROWS)
     files = Meddled(tmp_path / "spool")

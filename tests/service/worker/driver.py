@@ -83,7 +83,7 @@ class RaisingSearcher:
 
     async def search_many(
         self,
-        phrases: Sequence[str],  # noqa: ARG002
+        queries: Sequence[str],  # noqa: ARG002
         **options: Unpack[SearchOptions],  # noqa: ARG002
     ) -> list[list[Hit]]:
         """Raise it."""
@@ -92,17 +92,17 @@ class RaisingSearcher:
 
 @dataclass
 class GivenHits:
-    """Answers every phrase with the same hits."""
+    """Answers every query with the same hits."""
 
     hits: Sequence[Hit]
 
     async def search_many(
         self,
-        phrases: Sequence[str],
+        queries: Sequence[str],
         **options: Unpack[SearchOptions],  # noqa: ARG002
     ) -> list[list[Hit]]:
         """Them, for each."""
-        return [[*self.hits] for _ in phrases]
+        return [[*self.hits] for _ in queries]
 
 
 class WaitingSearcher:
@@ -114,13 +114,13 @@ class WaitingSearcher:
 
     async def search_many(
         self,
-        phrases: Sequence[str],
+        queries: Sequence[str],
         **options: Unpack[SearchOptions],  # noqa: ARG002
     ) -> list[list[Hit]]:
         """No hits."""
         self.asked.set()
         await self.let.wait()
-        return [[] for _ in phrases]
+        return [[] for _ in queries]
 
 
 @dataclass

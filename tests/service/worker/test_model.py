@@ -121,7 +121,7 @@ def test_the_same_model_with_another_measure(
 def test_a_collection_that_the_worker_makes(two_handles: tuple[Store, Store], spool: Spool) -> None:
     """It keeps its vectors as it is told to."""
     ours, _ = two_handles
-    storage = StorageSettings(on_disk=False, quantisation="none")
+    storage = StorageSettings(on_disk=False, quantization="none")
     with working(spool, ours, OLD, storage=storage):
         ended(spool, spool.accept([write("1", "one")]))
     assert storage == ours.collection("msmarco").info().spec.storage

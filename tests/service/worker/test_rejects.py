@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.core.records import EncodedBatch
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.spool.files import Row
 from msmarco_qdrant.service.spool.spool import Spool
@@ -114,7 +114,7 @@ def test_half_a_character_in_a_reason(spool: Spool, store: Store) -> None:
     """Whoever says so: it can be told to whoever asks."""
 
     class Quoting(CostlessEncoder):
-        def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+        def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
             raise UsageError(f"\ud800 of {len(passages)}")
 
     with working(spool, store, Quoting()):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.core.records import EncodedBatch, Passage
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.spool.directory import SpoolDirectory
@@ -202,7 +202,7 @@ def test_while_it_waits_to_try_again(tmp_path: Path, spool: Watched, store: Stor
     attempts: list[int] = []
 
     class Away(CostlessEncoder):
-        def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+        def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
             attempts.append(1)
             raise StoreUnavailableError(f"away for {len(passages)}")
 

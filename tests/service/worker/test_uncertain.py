@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from msmarco_qdrant.core.records import EncodedBatch, Passage
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.spool.spool import Spool
@@ -63,7 +63,7 @@ class _Sick(CostlessEncoder):
         self._broken = broken
         self.is_sick = False
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Fail, or encode."""
         if self._broken.is_broken or self.is_sick:
             raise StoreCorruptError("the file of a segment is damaged")

@@ -12,7 +12,7 @@ import pytest
 
 from msmarco_qdrant.core.records import EncodedBatch, Passage
 from msmarco_qdrant.core.reports import StageShare
-from msmarco_qdrant.encoding.tokens import Tokenised
+from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import (
     ModelNotFoundError,
     SchemaError,
@@ -56,7 +56,7 @@ class Faulty(CostlessEncoder):
         self._errors = [*errors]
         self.attempts = 0
 
-    def encode_passages(self, passages: Tokenised) -> Iterator[EncodedBatch]:
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         """Raise the next error, or encode."""
         self.attempts += 1
         if self._errors:

@@ -1,4 +1,4 @@
-"""What Edge's store adds of its own: the directory, its lock, its catalogue, the child process."""
+"""What Edge's store adds of its own: the directory, its lock, its catalog, the child process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.edge.store import EdgeStore
 
-# Not quantised: an index that takes a moment to build can be interrupted.
+# Not quantized: an index that takes a moment to build can be interrupted.
 SPEC = CollectionSpec(
     "dense-x",
     64,
@@ -40,12 +40,12 @@ SPEC = CollectionSpec(
     "bm25",
     HnswSettings(),
     {"seq": "integer"},
-    StorageSettings(on_disk=False, quantisation="none"),
+    StorageSettings(on_disk=False, quantization="none"),
 )
 
 
 def fill(store_path: Path, count: int) -> None:
-    """A store with one collection of random vectors, flushed and not optimised."""
+    """A store with one collection of random vectors, flushed and not optimized."""
     rng = np.random.default_rng(3)
     store = EdgeStore.open(str(store_path), create=True)
     store.create_collection("c__0001", SPEC)
@@ -98,7 +98,7 @@ def test_a_place_that_cannot_be_written(
 
 
 def test_what_a_crash_left_of_a_new_store_is_no_stranger(tmp_path: Path) -> None:
-    """A lock file and half a catalogue: the store is begun anew."""
+    """A lock file and half a catalog: the store is begun anew."""
     (tmp_path / ".lock").write_text("")
     (tmp_path / ".store.json.0a1b2c3d.tmp").write_text("{")
     open_store(tmp_path, create=True).close()
@@ -114,7 +114,7 @@ def test_what_a_crash_left_of_a_new_store_is_no_stranger(tmp_path: Path) -> None
         ('{"format": 2}', "format 2"),
     ],
 )
-def test_a_catalogue_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+def test_a_catalog_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
     """Damaged or of a later format: told, and the directory is free again afterwards."""
     open_store(tmp_path, create=True).close()
     (tmp_path / "store.json").write_text(text)
@@ -222,7 +222,7 @@ def test_a_failed_index_build_is_told(tmp_path: Path) -> None:
     config.write_text(kept)
 
 
-def test_the_catalogue_is_plain_json(tmp_path: Path) -> None:
+def test_the_catalog_is_plain_json(tmp_path: Path) -> None:
     """People can read what a store holds without this package."""
     fill(tmp_path, 1)
     assert json.loads((tmp_path / "store.json").read_text()) == {

@@ -23,14 +23,14 @@ def test_an_old_server_has_no_turboquant(version: str) -> None:
         server.requests.clear()
         told = f"is Qdrant {version[:4]}, which has no TurboQuant: .* needs 1.18 or later"
         with pytest.raises(UnsupportedError, match=told):
-            alterable(store, "things").alter(SettingsChange(quantisation="turbo4"))
-        spec = replace(make_spec(store), storage=StorageSettings(quantisation="turbo4"))
+            alterable(store, "things").alter(SettingsChange(quantization="turbo4"))
+        spec = replace(make_spec(store), storage=StorageSettings(quantization="turbo4"))
         with pytest.raises(UnsupportedError, match=told):
             store.create_collection("things__0002", spec)
         assert 0 == server.requests.count("Collections.Update")
         assert 0 == server.requests.count("Collections.Create")
-        alterable(store, "things").alter(SettingsChange(quantisation="none"))
-        assert "none" == store.collection("things").info().spec.storage.quantisation
+        alterable(store, "things").alter(SettingsChange(quantization="none"))
+        assert "none" == store.collection("things").info().spec.storage.quantization
 
 
 def test_sparse_vectors_are_written_in_bounded_requests() -> None:

@@ -1,7 +1,7 @@
 """What the store on a server adds of its own, over a real connection to the loopback server.
 
 What every store promises is in `tests/contract`; here is what only a server has: keys, versions,
-TLS, requests at once, neighbours, restarts, lost answers.
+TLS, requests at once, neighbors, restarts, lost answers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def collection(store: Store, server: LoopbackServer) -> Collection:
 
 
 @pytest.fixture
-def neighbour(server: LoopbackServer) -> Iterator[QdrantClient]:
+def neighbor(server: LoopbackServer) -> Iterator[QdrantClient]:
     """Another application's client of the same server."""
     client = client_of(server)
     yield client
@@ -348,17 +348,17 @@ def test_tls_on_one_side_only_is_told(
         open_store(f"{scheme}://127.0.0.1:{server.port}", connection=AT_ONCE)
 
 
-# ---- neighbours ----------------------------------------------------------------------------
+# ---- neighbors ----------------------------------------------------------------------------
 
 
 def test_an_alias_of_another_application_is_neither_listed_nor_moved(
-    store: Store, neighbour: QdrantClient
+    store: Store, neighbor: QdrantClient
 ) -> None:
     """It points at a collection of another form of name."""
     vectors = models.VectorParams(size=2, distance=models.Distance.DOT)
-    neighbour.create_collection("photos", vectors_config=vectors)
+    neighbor.create_collection("photos", vectors_config=vectors)
     create = models.CreateAlias(collection_name="photos", alias_name="things")
-    neighbour.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+    neighbor.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
     store.create_collection(NAME, make_spec(store))
     assert {} == store.aliases()
     with pytest.raises(CollectionNotFoundError, match="no collection 'things'"):
@@ -366,24 +366,22 @@ def test_an_alias_of_another_application_is_neither_listed_nor_moved(
     with pytest.raises(SchemaError, match="'things' is an alias of photos in"):
         store.set_alias("things", NAME)
     store.drop_collection(NAME)
-    (alias,) = neighbour.get_aliases().aliases
+    (alias,) = neighbor.get_aliases().aliases
     assert ("things", "photos") == (alias.alias_name, alias.collection_name)
 
 
-def foreign_collection(neighbour: QdrantClient, name: str) -> models.CollectionInfo:
+def foreign_collection(neighbor: QdrantClient, name: str) -> models.CollectionInfo:
     """A collection of another application with two points; what it is."""
     vectors = models.VectorParams(size=2, distance=models.Distance.EUCLID)
-    neighbour.create_collection(name, vectors_config=vectors)
+    neighbor.create_collection(name, vectors_config=vectors)
     made = [models.PointStruct(id=number, vector=[1.0, 2.0], payload={}) for number in (1, 2)]
-    neighbour.upsert(name, made)
-    return neighbour.get_collection(name)
+    neighbor.upsert(name, made)
+    return neighbor.get_collection(name)
 
 
-def test_a_foreign_collection_of_that_name_is_refused(
-    store: Store, neighbour: QdrantClient
-) -> None:
+def test_a_foreign_collection_of_that_name_is_refused(store: Store, neighbor: QdrantClient) -> None:
     """Whatever is tried, it is as it was."""
-    before = [foreign_collection(neighbour, name) for name in ("things", NAME)]
+    before = [foreign_collection(neighbor, name) for name in ("things", NAME)]
     with pytest.raises(SchemaError, match=f"a collection '{NAME}' exists"):
         store.create_collection(NAME, make_spec(store))
     with pytest.raises(SchemaError, match="already exists"):  # an alias cannot have its name
@@ -395,16 +393,16 @@ def test_a_foreign_collection_of_that_name_is_refused(
             store.collection(name).info()
         with pytest.raises(SchemaError, match="Not existing vector name"):
             store.collection(name).upsert(points(1))
-    assert before == [neighbour.get_collection(name) for name in ("things", NAME)]
+    assert before == [neighbor.get_collection(name) for name in ("things", NAME)]
     assert {} == store.aliases()
 
 
-def test_metadata_of_others_stay(store: Store, neighbour: QdrantClient) -> None:
+def test_metadata_of_others_stay(store: Store, neighbor: QdrantClient) -> None:
     """Ours are under a key of their own."""
     make_things(store)
-    neighbour.update_collection("things", metadata={"owner": "search team"})
+    neighbor.update_collection("things", metadata={"owner": "search team"})
     store.put_metadata("things", make_metadata("another"))
-    kept = neighbour.get_collection("things").config.metadata
+    kept = neighbor.get_collection("things").config.metadata
     assert kept is not None
     assert {"owner", "msmarco_qdrant"} == set(kept)
     assert make_metadata("another") == store.metadata("things")
@@ -535,7 +533,7 @@ def test_any_write_may_fail_for_a_moment(server: LoopbackServer, rpc: str, fault
 
 
 def test_a_collection_is_made_of_its_plan(store: Store, server: LoopbackServer) -> None:
-    """Quantised in memory, vectors on disk; the index is built before any data comes."""
+    """Quantized in memory, vectors on disk; the index is built before any data comes."""
     make_things(store)
     (create,) = server.requests.of("Create")
     (params,) = create.vectors_config.params_map.map.values()
@@ -726,7 +724,7 @@ def test_a_scan_goes_on_where_a_page_failed(collection: Collection, server: Loop
 def test_a_query_says_how_to_search(
     collection: Collection, server: LoopbackServer, exact: bool
 ) -> None:
-    """By the graph with candidates enough and quantised, or exactly and by the vectors."""
+    """By the graph with candidates enough and quantized, or exactly and by the vectors."""
     collection.query([ask([1, 0, 0, 0], limit=3, exact=exact)] * 2)
     (batch,) = server.requests.of("QueryBatch")
     assert 2 == len(batch.query_points)

@@ -1,4 +1,4 @@
-/** Which words of a passage are words of the phrase, in whatever form they stand there. */
+/** Which words of a passage are words of the query, in whatever form they stand there. */
 
 const WORDS = new Intl.Segmenter(undefined, { granularity: "word" });
 const SCANNED = 20_000;
@@ -12,9 +12,9 @@ const COMMON = new Set(
   ).split(" "),
 );
 
-/** The words of a phrase that are worth marking; all of them if there are no others. */
-export function stemsOf(phrase) {
-  const words = [...WORDS.segment(phrase)].filter((one) => one.isWordLike);
+/** The words of a query that are worth marking; all of them if there are no others. */
+export function stemsOf(query) {
+  const words = [...WORDS.segment(query)].filter((one) => one.isWordLike);
   const found = words.map((one) => plain(one.segment));
   const telling = found.filter((word) => !COMMON.has(word));
   return new Set((telling.length ? telling : found).map(stem));
@@ -47,7 +47,7 @@ function piecesOf(text, stems) {
   }));
 }
 
-/** Neighbours of a kind as one piece: a passage has few nodes then. */
+/** Neighbors of a kind as one piece: a passage has few nodes then. */
 function joined(pieces) {
   const found = [];
   for (const { text, marked } of pieces) {

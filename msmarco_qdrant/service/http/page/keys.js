@@ -4,15 +4,15 @@ const STEPS = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 };
 
 /** The keys of the page. */
 export class Keys {
-  #phrase;
+  #query;
   #rankings;
 
   /**
-   * @param {HTMLInputElement} phrase
+   * @param {HTMLInputElement} query
    * @param {import("./results.js").Ranking[]} rankings The left one and the right one.
    */
-  constructor(phrase, rankings) {
-    this.#phrase = phrase;
+  constructor(query, rankings) {
+    this.#query = query;
     this.#rankings = rankings;
     document.addEventListener("keydown", (event) => this.#pressed(event));
     document.addEventListener("focusin", (event) => this.#rove(event.target.closest(".hit")));
@@ -33,8 +33,8 @@ export class Keys {
   #act(key, target) {
     const item = target.closest?.(".hit");
     if (item) return this.#within(key, item);
-    if (key === "/" && !target.closest?.("input, textarea, select")) return this.#toPhrase();
-    if (key === "ArrowDown" && target === this.#phrase) return focus(this.#rankings[0].items[0]);
+    if (key === "/" && !target.closest?.("input, textarea, select")) return this.#toQuery();
+    if (key === "ArrowDown" && target === this.#query) return focus(this.#rankings[0].items[0]);
     return false;
   }
 
@@ -44,7 +44,7 @@ export class Keys {
     if (key in STEPS) return focus(items[items.indexOf(item) + STEPS[key]]);
     if (key === "Home") return focus(items[0]);
     if (key === "End") return focus(items.at(-1));
-    if (key === "Escape" || key === "/") return this.#toPhrase();
+    if (key === "Escape" || key === "/") return this.#toQuery();
     const across = own === this.#rankings[0] ? "ArrowRight" : "ArrowLeft";
     if (key !== across) return false;
     return focus(other.twinOf(own, item) ?? other.items[items.indexOf(item)] ?? other.items.at(-1));
@@ -55,9 +55,9 @@ export class Keys {
     return left.holds(item) ? [left, right] : [right, left];
   }
 
-  #toPhrase() {
-    this.#phrase.select();
-    return focus(this.#phrase);
+  #toQuery() {
+    this.#query.select();
+    return focus(this.#query);
   }
 
   #rove(item) {

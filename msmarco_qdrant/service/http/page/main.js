@@ -1,4 +1,4 @@
-/** The search page: a phrase, two rankings side by side, and how the one became the other. */
+/** The search page: a query, two rankings side by side, and how the one became the other. */
 
 import { Problem, Sidecar } from "./api.js";
 import { byId, element, setText } from "./dom.js";
@@ -17,7 +17,7 @@ class Page {
   #sidecar = new Sidecar(askToken);
   #left = new Ranking(byId("left-hits"));
   #right = new Ranking(byId("right-hits"));
-  #keys = new Keys(byId("phrase"), [this.#left, this.#right]);
+  #keys = new Keys(byId("query"), [this.#left, this.#right]);
   #rankings = new Rankings(byId("left"), byId("right"), () => this.#again());
   #state = new State(this.#sidecar, (status) => this.#offered(status));
   #running = new AbortController();
@@ -42,20 +42,20 @@ class Page {
 
   #submitted(event) {
     event.preventDefault();
-    const phrase = byId("phrase").value.trim();
+    const query = byId("query").value.trim();
     const address = new URL(location.href);
-    if (phrase !== (address.searchParams.get("q") ?? "")) {
-      address.search = phrase ? new URLSearchParams({ q: phrase }) : "";
+    if (query !== (address.searchParams.get("q") ?? "")) {
+      address.search = query ? new URLSearchParams({ q: query }) : "";
       history.pushState(null, "", address);
     }
-    this.#search(phrase);
+    this.#search(query);
   }
 
   /** Search for what the address asks for: a search can be shared, and gone back to. */
   #fromAddress() {
-    const phrase = new URL(location.href).searchParams.get("q") ?? "";
-    byId("phrase").value = phrase;
-    this.#search(phrase);
+    const query = new URL(location.href).searchParams.get("q") ?? "";
+    byId("query").value = query;
+    this.#search(query);
   }
 
   #offered({ modes, rerank }) {
@@ -68,16 +68,16 @@ class Page {
   }
 
   /** Search, and go on trying where that may help; an earlier search is given up. */
-  async #search(phrase) {
+  async #search(query) {
     this.#running.abort();
     const { signal } = (this.#running = new AbortController());
-    this.#asked = phrase;
-    const options = phrase ? optionsOf() : null;
+    this.#asked = query;
+    const options = query ? optionsOf() : null;
     if (options === null) return this.#clear();
-    document.title = `${phrase} · msmarco-qdrant`;
+    document.title = `${query} · msmarco-qdrant`;
     for (;;) {
       try {
-        await this.#show(phrase, options, signal);
+        await this.#show(query, options, signal);
         return;
       } catch (error) {
         if (signal.aborted) return;
@@ -87,15 +87,15 @@ class Page {
     }
   }
 
-  async #show(phrase, options, signal) {
+  async #show(query, options, signal) {
     byId("results").setAttribute("aria-busy", "true");
     const wanted = this.#rankings.wanted;
     const found = await Promise.all(
-      wanted.map((ranking) => this.#sidecar.search({ phrase, ...options, ...ranking }, signal)),
+      wanted.map((ranking) => this.#sidecar.search({ query, ...options, ...ranking }, signal)),
     );
     signal.throwIfAborted();
     byId("problem").replaceChildren();
-    this.#fill(found, stemsOf(phrase));
+    this.#fill(found, stemsOf(query));
   }
 
   /** Tell of a problem; ends when it is time to try again, if it ever is. */

@@ -1,4 +1,4 @@
-/** How two rankings of the same phrase differ. */
+/** How two rankings of the same query differ. */
 
 /**
  * @typedef {{kind: "up" | "down" | "same", places: number, from: number}
