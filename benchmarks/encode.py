@@ -84,7 +84,7 @@ def ours(location: str, *, backend: Any, precision: Any = None) -> Loaded:
         raise SystemExit(f"asked for the backend {backend}, got {encoder.backend}")
 
     def encode(texts: list[str]) -> NDArray[np.float32]:
-        vectors = np.empty((len(texts), encoder.card.dimension), np.float32)
+        vectors = np.empty((len(texts), encoder.info.dimension), np.float32)
         for batch in encoder.encode_passages(encoder.tokenizer(texts)):
             vectors[batch.positions] = batch.vectors
         return vectors

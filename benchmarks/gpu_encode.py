@@ -142,14 +142,14 @@ def feed(location: str, source: Path, workers: int) -> dict[str, Any]:
     """Passages a second of reading, parsing and tokenizing alone."""
     from msmarco_qdrant.encode.feed import Feed, Layout
     from msmarco_qdrant.encoding import load_encoder
-    from msmarco_qdrant.runtime.subprocesses import Elsewhere
+    from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
     from msmarco_qdrant.sources.corpus import Corpus
 
     encoder = load_encoder(location, device="cpu", backend="torch")
     with tempfile.TemporaryDirectory() as folder:
         layout = Layout(Path(folder), 12, "float16")
-        items = Feed(Corpus(source), layout, encoder.card, encoder.tokenizer, workers)
-        apart = Elsewhere(items)
+        items = Feed(Corpus(source), layout, encoder.info, encoder.tokenizer, workers)
+        apart = SubprocessIterator(items)
         apart.wait_until_ready()
         started = time.perf_counter()
         passages = sum(shard.rows for shard in islice(apart, 20) if hasattr(shard, "rows"))

@@ -41,11 +41,11 @@ def run(store: str, count: int) -> dict[str, float]:
     """Ingest so many passages and tell what memory it took, in MB."""
     from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.stores import open_store
-    from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
+    from msmarco_qdrant.testing import HashingEncoder, NullStore
 
-    encoder = CostlessEncoder(64)
+    encoder = HashingEncoder(64)
     with tempfile.TemporaryDirectory() as folder:
-        target = DiscardingStore() if store == "discarding" else open_store(folder, create=True)
+        target = NullStore() if store == "discarding" else open_store(folder, create=True)
         report = ingest_passages(synthetic(count), target, encoder=encoder, optimize=False)
         if report.written != count:
             raise SystemExit(f"{report.written} of {count} passages were written")

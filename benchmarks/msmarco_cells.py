@@ -98,10 +98,10 @@ class Model:
     def encoder(self) -> Encoder:
         """What makes vectors of passages; at no cost where none are looked at."""
         from msmarco_qdrant.encoding import load_encoder
-        from msmarco_qdrant.testing import CostlessEncoder
+        from msmarco_qdrant.testing import HashingEncoder
 
         if self.of.kind != "bi-encoder":
-            return CostlessEncoder(8)
+            return HashingEncoder(8)
         return load_encoder(self.of.location)
 
     def client(self, store: Path) -> SearchClient:

@@ -23,17 +23,17 @@ from pathlib import Path
 import numpy as np
 from harness import Report, Row, data_name, json_option, meanwhile, some_passages, some_queries
 
-from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.core.reports import ReembedProgress
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 MODEL = "all-MiniLM-L6-v2"
-OLD = CostlessEncoder(384)
+OLD = HashingEncoder(384)
 BEFORE, AFTER = "before", "the swap and after"
 STAGES = (BEFORE, "copy", "index", "compare", "verify", AFTER)
 SEARCHES = 100
@@ -102,8 +102,8 @@ def reembedded(
 ) -> tuple[float, Mapping[str, list[float]]]:
     """Seconds that a re-embedding takes under searches, and theirs by its stages."""
 
-    def load(card: EncoderCard) -> Encoder:
-        return load_encoder(card.model)
+    def load(encoder_info: EncoderInfo) -> Encoder:
+        return load_encoder(encoder_info.model)
 
     with SearchClient(store, "old", OLD, load_encoder=load) as client:
         searcher = Searcher(client, some_queries(), pause_s)
@@ -113,7 +113,7 @@ def reembedded(
                 store,
                 "old",
                 encoder=encoder,
-                load_old=lambda _card: OLD,
+                load_old=lambda _info: OLD,
                 on_progress=lambda progress: watched(searcher, progress),
             )
             searcher.wait_for(SEARCHES)

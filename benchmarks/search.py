@@ -123,7 +123,7 @@ def async_client(store: Path, model: str) -> Iterator[SearchAll]:
     from msmarco_qdrant.search.async_client import AsyncSearchClient
 
     with asyncio.Runner() as runner:
-        opening = AsyncSearchClient.open(store, encoder=encoder_of(model))
+        opening = AsyncSearchClient.open(store, encoder=load_collection_encoder(model))
         searcher = runner.run(opening)
         yield lambda queries, at_once: runner.run(in_tasks(searcher, queries, at_once))
         runner.run(searcher.close())
@@ -133,10 +133,10 @@ def opened(store: Path, model: str) -> SearchClient:
     """Our client."""
     from msmarco_qdrant.search.client import SearchClient
 
-    return SearchClient.open(store, encoder=encoder_of(model))
+    return SearchClient.open(store, encoder=load_collection_encoder(model))
 
 
-def encoder_of(model: str) -> Encoder:
+def load_collection_encoder(model: str) -> Encoder:
     """Our encoder, as it comes, but that it remembers no query."""
     from msmarco_qdrant.encoding import load_encoder
 

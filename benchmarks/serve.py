@@ -27,12 +27,12 @@ import numpy as np
 from harness import Report, Row, data_name, json_option, some_passages, some_queries
 from sidecar_load import Poster, Searches, Span, Watch, sidecar, wait_until_ready
 
-from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 MODEL = "all-MiniLM-L6-v2"
 CONNECTIONS = (1, 8, 64)
@@ -42,12 +42,12 @@ _PATIENCE_S = 60.0
 _LOOKS_S = 0.1
 
 
-class Disguised(CostlessEncoder):
+class Disguised(HashingEncoder):
     """Vectors that cost nothing, under the card of a model that has not made them."""
 
-    def __init__(self, card: EncoderCard) -> None:
-        super().__init__(card.dimension)
-        self._card = card
+    def __init__(self, encoder_info: EncoderInfo) -> None:
+        super().__init__(encoder_info.dimension)
+        self._info = encoder_info
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,13 @@ class Level:
     poster: Poster
 
 
-def at_level(connections: int, load: Load, there: int, card: EncoderCard) -> Level:
+def at_level(connections: int, load: Load, there: int, encoder_info: EncoderInfo) -> Level:
     """Search before, while passages come in, and after."""
     stages = Stages()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = str(folder / "store")
-        fill(store, there, card)
+        fill(store, there, encoder_info)
         with sidecar(store, folder, MODEL) as url:
             wait_until_ready(url)
             searches, watch = Searches(url, connections, load.queries), Watch(url)
@@ -125,7 +125,7 @@ def at_level(connections: int, load: Load, there: int, card: EncoderCard) -> Lev
     return Level(connections, shown, searches.spans, watch.health, watch.builds, poster)
 
 
-def fill(store: str, count: int, card: EncoderCard) -> None:
+def fill(store: str, count: int, encoder_info: EncoderInfo) -> None:
     """Make a collection that holds passages, and no index."""
     with closing(open_store(store, create=True)) as opened:
         texts = [text for _, text in some_passages(count)]
@@ -133,7 +133,7 @@ def fill(store: str, count: int, card: EncoderCard) -> None:
             Passage(f"there-{number}", f"{texts[number % len(texts)]} ({number})")
             for number in range(count)
         )
-        ingest_passages(passages, opened, encoder=Disguised(card), optimize=False)
+        ingest_passages(passages, opened, encoder=Disguised(encoder_info), optimize=False)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -345,8 +345,8 @@ def main() -> None:
     given = parser.parse_args()
     report = Report(given.json, PACKAGES)
     load = Load(given.seconds, given.rate, some_passages(10_000), some_queries())
-    card = load_encoder(MODEL).card
-    levels = [at_level(number, load, given.there, card) for number in given.connections]
+    encoder_info = load_encoder(MODEL).info
+    levels = [at_level(number, load, given.there, encoder_info) for number in given.connections]
     show_levels(report, levels, given.there)
     while_away(load, given.away, report)
 

@@ -282,7 +282,7 @@ def compare(report: Report, names: Sequence[str], dimension: int, options: Any) 
     arguments += [f"--points={options.points}", f"--batch={options.batch}"]
     arguments += ["--dense-only"] if options.dense_only else []
     results = run_in_turn(__file__, names, options.rounds, *arguments)
-    check_same(results, sparse=not options.dense_only)
+    require_same_model(results, sparse=not options.dense_only)
     rates = {name: column(results[name], "points_per_second") for name in names}
     medians = {name: statistics.median(values) for name, values in rates.items()}
     content = "without sparse vectors" if options.dense_only else "with sparse vectors"
@@ -306,7 +306,7 @@ def compare(report: Report, names: Sequence[str], dimension: int, options: Any) 
     report.table(head, [Row(cells(name), results[name]) for name in names])
 
 
-def check_same(results: Mapping[str, list[dict[str, Any]]], *, sparse: bool) -> None:
+def require_same_model(results: Mapping[str, list[dict[str, Any]]], *, sparse: bool) -> None:
     """Refuse to compare what did not send the same points, byte for byte."""
     others = {LANGCHAIN} if sparse else {LANGCHAIN, *OURS}
     sent = {one["first"] for name in results if name not in others for one in results[name]}

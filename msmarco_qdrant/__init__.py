@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.lazy import lazily
+from msmarco_qdrant.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.create import drop_collection
@@ -157,7 +157,7 @@ __all__ = [
 ]
 
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = lazy_attributes(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

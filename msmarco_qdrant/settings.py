@@ -14,7 +14,7 @@ from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import CACHED_QUERIES, BackendName, EncoderOptions, Precision
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
-from msmarco_qdrant.stores import NO_SETTINGS, Connection
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 
 _PREFIX = "MSMARCO_QDRANT_"
 
@@ -60,13 +60,13 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(default=MAX_LINE_BYTES, ge=1024)
     window: int = Field(default=WINDOW, ge=1)
     api_key: SecretStr | None = None
-    grpc_port: int = Field(default=NO_SETTINGS.grpc_port, ge=1, le=65535)
-    timeout_s: float = Field(default=NO_SETTINGS.timeout_s, gt=0, allow_inf_nan=False)
-    retry_s: float = Field(default=NO_SETTINGS.retry_s, ge=0)
+    grpc_port: int = Field(default=DEFAULT_CONNECTION.grpc_port, ge=1, le=65535)
+    timeout_s: float = Field(default=DEFAULT_CONNECTION.timeout_s, gt=0, allow_inf_nan=False)
+    retry_s: float = Field(default=DEFAULT_CONNECTION.retry_s, ge=0)
     tls_ca: Path | None = None
-    batch_points: int = Field(default=NO_SETTINGS.batch_points, ge=1)
-    batch_bytes: int = Field(default=NO_SETTINGS.batch_bytes, ge=1024)
-    in_flight: int = Field(default=NO_SETTINGS.in_flight, ge=1, le=64)
+    batch_points: int = Field(default=DEFAULT_CONNECTION.batch_points, ge=1)
+    batch_bytes: int = Field(default=DEFAULT_CONNECTION.batch_bytes, ge=1024)
+    in_flight: int = Field(default=DEFAULT_CONNECTION.in_flight, ge=1, le=64)
     on_disk: bool = StorageSettings().on_disk
     quantization: Quantization = StorageSettings().quantization
     backend: BackendName = "auto"

@@ -1,8 +1,8 @@
 """Fakes for tests of code that uses this package: real classes, without a model or an engine.
 
-`CostlessEncoder` puts passages that share words near each other at next to no cost, so that tests
-can ingest and search in milliseconds; `CostlessReranker` scores pairs by the words they share.
-`DiscardingStore` takes everything and keeps nothing, to measure or test what comes before the
+`HashingEncoder` puts passages that share words near each other at next to no cost, so that tests
+can ingest and search in milliseconds; `WordOverlapReranker` scores pairs by the words they share.
+`NullStore` takes everything and keeps nothing, to measure or test what comes before the
 store.
 """
 
@@ -22,7 +22,7 @@ from msmarco_qdrant.core.records import (
     CollectionMetadata,
     CollectionSpec,
     EncodedBatch,
-    EncoderCard,
+    EncoderInfo,
     PointBatch,
     PointId,
 )
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"\w+")
 
 
-class CostlessEncoder:
+class HashingEncoder:
     """An encoder that hashes words: shared words make a high cosine.
 
     Deterministic and without state but for a count. A text without a word has no vector, which is
@@ -59,7 +59,7 @@ class CostlessEncoder:
         self._tokenizer = HashingTokenizer(zlib.crc32(salt.encode()))
         self._batch_size = batch_size
         identity = f"costless {dimension} {salt}".encode()
-        self._card = EncoderCard(
+        self._info = EncoderInfo(
             model=f"costless-{dimension}{salt}",
             fingerprint=hashlib.sha256(identity).hexdigest(),
             dimension=dimension,
@@ -67,9 +67,9 @@ class CostlessEncoder:
         )
 
     @property
-    def card(self) -> EncoderCard:
+    def info(self) -> EncoderInfo:
         """What a collection has to know about it."""
-        return self._card
+        return self._info
 
     @property
     def tokenizer(self) -> HashingTokenizer:
@@ -105,7 +105,7 @@ class CostlessEncoder:
     def _vectors(self, texts: Tokenized) -> NDArray[np.float32]:
         import numpy as np
 
-        dimension = self._card.dimension
+        dimension = self._info.dimension
         rows = np.repeat(np.arange(len(texts)), texts.lengths)
         places = rows * dimension + texts.ids.view(np.uint32) % dimension
         counts = np.bincount(places, minlength=len(texts) * dimension)
@@ -140,7 +140,7 @@ class HashingTokenizer:
         return Tokenized.from_lengths(ids, [len(found) for found in words])
 
 
-class CostlessReranker:
+class WordOverlapReranker:
     """A reranker that counts words: what a query and a passage share, of all that they hold.
 
     Deterministic and without state but for a count. Equal sets of words score 1, no shared word 0.
@@ -179,7 +179,7 @@ def _overlap(query: str, passage: str) -> float:
     return len(one & other) / max(len(one | other), 1)
 
 
-class DiscardingCollection:
+class NullCollection:
     """A collection that counts what is written and keeps none of it."""
 
     def __init__(self, name: str, spec: CollectionSpec) -> None:
@@ -232,7 +232,7 @@ class DiscardingCollection:
         """Do nothing."""
 
 
-class DiscardingStore:
+class NullStore:
     """A store whose collections keep nothing; see `Store` for what its methods promise."""
 
     dsn = "discarding"
@@ -246,13 +246,13 @@ class DiscardingStore:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._collections: dict[str, DiscardingCollection] = {}
+        self._collections: dict[str, NullCollection] = {}
         self._metadata: dict[str, CollectionMetadata] = {}
         self._aliases: dict[str, str] = {}
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Begin to count for a collection."""
-        self._collections[name] = DiscardingCollection(name, spec)
+        self._collections[name] = NullCollection(name, spec)
 
     def drop_collection(self, name: str) -> None:
         """Forget a collection and its aliases."""
@@ -261,7 +261,7 @@ class DiscardingStore:
         del self._collections[name]
         self._aliases = {a: n for a, n in self._aliases.items() if n != name}
 
-    def collection(self, name: str) -> DiscardingCollection:
+    def collection(self, name: str) -> NullCollection:
         """The collection behind a name."""
         return self._collections[self._resolve(name)]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 if TYPE_CHECKING:
     from tests.loopback import LoopbackServer
@@ -46,9 +46,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def encoder() -> CostlessEncoder:
+def encoder() -> HashingEncoder:
     """An encoder that costs nothing and finds shared words."""
-    return CostlessEncoder()
+    return HashingEncoder()
 
 
 @pytest.fixture

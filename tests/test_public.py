@@ -100,10 +100,10 @@ from msmarco_qdrant import (
     SearchClient, ingest_passages, migrate_collection, migration_status, open_store
 )
 from msmarco_qdrant.quickstart import sample_passages
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 assert msmarco_qdrant.__file__.startswith(sys.argv[1]), msmarco_qdrant.__file__
-encoder = CostlessEncoder()
+encoder = HashingEncoder()
 with sample_passages() as source:
     print(ingest_passages(source, "store", encoder=encoder).written)
 with SearchClient.open("store", encoder=encoder) as client:

@@ -38,7 +38,7 @@ from msmarco_qdrant.settings import Settings, load_settings
 from msmarco_qdrant.stores import Connection, Store, async_collection, open_store
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.store import ServerStore
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.contract.test_store import make_batch, make_spec
 from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused
@@ -173,7 +173,7 @@ def some(*numbers: int) -> list[Passage]:
 
 
 def live(
-    url: str, connection: Connection, encoder: CostlessEncoder, watch: Watch, folder: Path
+    url: str, connection: Connection, encoder: HashingEncoder, watch: Watch, folder: Path
 ) -> None:
     """Everything that can be done with a collection on a server, from its creation to its end."""
     fill = some(*range(300))
@@ -213,7 +213,7 @@ def look_inside(store: Store, watch: Watch) -> None:
 
 
 async def search_async(
-    url: str, connection: Connection, encoder: CostlessEncoder, watch: Watch
+    url: str, connection: Connection, encoder: HashingEncoder, watch: Watch
 ) -> None:
     """Search from an event loop; asyncio's own debugging is on."""
     client = await AsyncSearchClient.open(url, encoder=encoder, connection=connection)
@@ -230,7 +230,7 @@ def test_a_whole_life_does_not_show_the_key(
     watch: Watch,
     server: LoopbackServer,
     connection: Connection,
-    encoder: CostlessEncoder,
+    encoder: HashingEncoder,
     tmp_path: Path,
 ) -> None:
     """Create, fill, search, read, remove, export, prune, index, drop."""
@@ -243,7 +243,7 @@ def test_trouble_does_not_show_the_key(
     watch: Watch,
     server: LoopbackServer,
     connection: Connection,
-    encoder: CostlessEncoder,
+    encoder: HashingEncoder,
     tmp_path: Path,
 ) -> None:
     """The same life with every third call refused, cut or lost, each told in the log."""
@@ -286,7 +286,7 @@ def test_several_stores_do_not_show_the_key(
 
 
 def test_a_wrong_key_is_not_shown(
-    watch: Watch, server: LoopbackServer, encoder: CostlessEncoder
+    watch: Watch, server: LoopbackServer, encoder: HashingEncoder
 ) -> None:
     """Neither to whoever opens nor to whoever ingests or searches."""
     wrong = Connection(api_key=WRONG)

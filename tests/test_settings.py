@@ -17,7 +17,7 @@ from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.settings import SidecarSettings, load_sidecar_settings
 from msmarco_qdrant.settings import load_settings
-from msmarco_qdrant.stores import NO_SETTINGS, Connection
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 
 HIDDEN = "hunter2"
 
@@ -121,7 +121,7 @@ def test_without_an_environment_the_defaults_stand() -> None:
         settings.collection,
         settings.model,
     )
-    assert (NO_SETTINGS, StorageSettings()) == (settings.connection, settings.storage)
+    assert (DEFAULT_CONNECTION, StorageSettings()) == (settings.connection, settings.storage)
     assert EncoderOptions() == settings.encoder_options
     assert (None, None) == (settings.api_key, settings.data)
 

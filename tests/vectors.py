@@ -24,7 +24,7 @@ from msmarco_qdrant.sources.shard_file import (
 
 def vectors_of(passages: Sequence[Passage], encoder: Encoder) -> np.ndarray:
     """What an encoder gives for passages, float32 `(n, dimension)` in their order."""
-    vectors = np.zeros((len(passages), encoder.card.dimension), np.float32)
+    vectors = np.zeros((len(passages), encoder.info.dimension), np.float32)
     for batch in encoder.encode_passages(encoder.tokenizer([p.text for p in passages])):
         vectors[batch.positions] = batch.vectors
     return vectors
@@ -45,7 +45,7 @@ def header_of(
     passages: Sequence[Passage], encoder: Encoder, number: int = 0, dtype: VectorType = "float16"
 ) -> ShardHeader:
     """A header that fits them."""
-    return ShardHeader(encoder.card, dtype, number, len(passages), 0, "0" * 64, 1, 1)
+    return ShardHeader(encoder.info, dtype, number, len(passages), 0, "0" * 64, 1, 1)
 
 
 def write_folder(
@@ -66,6 +66,6 @@ def write_folder(
             table_of(part),
             vectors_of(part, encoder).astype(dtype),
         )
-    fingerprint = encoder.card.fingerprint
+    fingerprint = encoder.info.fingerprint
     write_manifest(folder, Manifest(len(starts), len(passages), 0, fingerprint, dtype))
     return folder

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant.cli.evaluate_options import EvaluateOptions, Plan, planned
+from msmarco_qdrant.cli.evaluate_options import EvaluateOptions, EvaluationPlan, planned
 from msmarco_qdrant.cli.options import (
     collection_option,
     json_option,
@@ -138,7 +138,9 @@ class _Found:
 # ---- asking and writing ----------------------------------------------------------------------
 
 
-def _measure(client: SearchClient, given: EvaluateOptions, plan: Plan, found: _Found) -> None:
+def _measure(
+    client: SearchClient, given: EvaluateOptions, plan: EvaluationPlan, found: _Found
+) -> None:
     """Ask and measure; each run is written as soon as it is complete."""
     from msmarco_qdrant.evaluation import evaluate_search, save_run, sweep_ann
     from msmarco_qdrant.evaluation.ann import check_sweep
@@ -211,7 +213,7 @@ def _queries(count: int) -> str:
     return f"{count:,} {'query' if count == 1 else 'queries'}"
 
 
-def _write_report(path: Path, client: SearchClient, plan: Plan, found: _Found) -> None:
+def _write_report(path: Path, client: SearchClient, plan: EvaluationPlan, found: _Found) -> None:
     from msmarco_qdrant.evaluation import poorest_queries, report_html
     from msmarco_qdrant.runtime.atomic_file import replacing_text
 

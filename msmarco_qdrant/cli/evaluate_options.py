@@ -102,7 +102,7 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvaluationPlan:
     """What is asked and compared.
 
     Attributes:
@@ -122,7 +122,7 @@ class Plan:
     files: Mapping[str, Path]
 
 
-def planned(given: EvaluateOptions) -> Plan:
+def planned(given: EvaluateOptions) -> EvaluationPlan:
     """Read and check everything.
 
     Raises:
@@ -157,7 +157,7 @@ def planned(given: EvaluateOptions) -> Plan:
             _check_qids(queries)
     if given.report is not None:
         _try_report()
-    return Plan(queries, qrels, systems, candidates, others, files)
+    return EvaluationPlan(queries, qrels, systems, candidates, others, files)
 
 
 def _try_report() -> None:

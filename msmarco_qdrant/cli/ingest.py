@@ -187,7 +187,7 @@ def _prune_policy(*, prune: bool, yes: bool, allow_rejects: bool) -> PrunePolicy
             raise click.UsageError("--yes goes with --prune only")
         return None
     share = 1.0 if yes else PrunePolicy().max_share
-    return PrunePolicy(max_share=share, despite_rejects=allow_rejects)
+    return PrunePolicy(max_share=share, allow_rejects=allow_rejects)
 
 
 def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:

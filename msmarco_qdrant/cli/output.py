@@ -183,14 +183,16 @@ def print_description(description: StoreDescription) -> None:
     click.echo(f"store       {description.store} ({description.engine})")
     click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in description.versions.items()))
     for entry in description.collections:
-        info, card, bm25 = entry.info, entry.metadata.encoder, entry.metadata.bm25
+        info, encoder_info, bm25 = entry.info, entry.metadata.encoder, entry.metadata.bm25
         click.echo(f"\ncollection  {entry.name} -> {info.name}")
         click.echo(f"passages    {info.points:,}")
         click.echo(f"last write  {_time(entry.last_write) or 'never'}")
         click.echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
         click.echo(f"settings    {_settings(info.spec)}")
-        click.echo(f"model       {card.model} ({card.dimension}, {card.similarity})")
-        click.echo(f"fingerprint {card.fingerprint}")
+        click.echo(
+            f"model       {encoder_info.model} ({encoder_info.dimension}, {encoder_info.similarity})"
+        )
+        click.echo(f"fingerprint {encoder_info.fingerprint}")
         click.echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
         click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
     if not description.collections:

@@ -24,7 +24,7 @@ from msmarco_qdrant.cli.signals import ended_in_order
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.reports import Comparison, ReembedProgress, ReembedReport
+    from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.stores import Store
 
@@ -90,7 +90,7 @@ def reembed(  # noqa: PLR0913  # one for each option
     A second physical collection is filled beside the live one, and the name is led to it when it
     holds everything. What is interrupted goes on when the same command runs again.
     """
-    from msmarco_qdrant.encoding.matching import encoder_of
+    from msmarco_qdrant.encoding.matching import load_collection_encoder
     from msmarco_qdrant.reembed.api import reembed_collection
 
     settings = settings_with(
@@ -100,8 +100,8 @@ def reembed(  # noqa: PLR0913  # one for each option
         reembed_collection,
         model=model,
         source=sources or None,
-        load_old=lambda card: encoder_of(
-            settings.collection, card, old_model, settings.encoder_options
+        load_old=lambda encoder_info: load_collection_encoder(
+            settings.collection, encoder_info, old_model, settings.encoder_options
         ),
         allow_rejects=allow_rejects,
         allow_worse=allow_worse,
@@ -257,7 +257,7 @@ def _tell(report: ReembedReport, *, as_json: bool, goes_back: bool) -> None:
     click.echo(f"{report.old} is kept: {back}, `migrate prune` removes it")
 
 
-def _comparison_text(found: Comparison) -> str:
+def _comparison_text(found: ModelComparison) -> str:
     asked = f"{found.queries} passages asked for by the words they begin with"
     if found.found_before is None or found.overlap is None:
         return f"{asked}: {found.found_after} among the ten best"

@@ -14,7 +14,7 @@ from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionInfo,
     CollectionMetadata,
-    EncoderCard,
+    EncoderInfo,
     PayloadIndex,
     StorageSettings,
 )
@@ -30,7 +30,7 @@ _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 def create_collection(
     store: Store,
     name: str,
-    encoder: EncoderCard,
+    encoder: EncoderInfo,
     bm25: Bm25Settings,
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
@@ -65,7 +65,7 @@ def create_collection(
 def create_if_missing(
     store: Store,
     name: str,
-    encoder: EncoderCard,
+    encoder: EncoderInfo,
     bm25: Bm25Settings,
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
-from msmarco_qdrant.core.records import Bm25Settings, EncoderCard, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, PayloadIndex, StorageSettings
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Collection, Store
 
@@ -44,7 +44,7 @@ class CollectionPlan:
     """
 
     physical: str
-    encoder: EncoderCard
+    encoder: EncoderInfo
     bm25: Bm25Settings
     storage: StorageSettings
     payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)

@@ -15,10 +15,10 @@ from msmarco_qdrant.collection.delete import delete_pids
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage, PointId
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.runtime.atomic_file import replacing
+from msmarco_qdrant.runtime.atomic_file import atomic_write
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.sources.parquet import check_extra, write_parquet
-from msmarco_qdrant.stores import NO_SETTINGS, Collection, Connection, Store, open_store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.payload import HIT_FIELDS, check_pid, passage_of, point_id
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def get_passages(
     pids: Iterable[str],
     *,
     collection: str = "msmarco",
-    connection: Connection = NO_SETTINGS,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> dict[str, Passage]:
     """Passages by their pids.
 
@@ -69,7 +69,7 @@ def delete_passages(
     pids: Iterable[str],
     *,
     collection: str = "msmarco",
-    connection: Connection = NO_SETTINGS,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> int:
     """Remove passages by their pids. Repeating it is harmless.
 
@@ -99,7 +99,7 @@ def export_passages(
     path: str | PathLike[str],
     *,
     collection: str = "msmarco",
-    connection: Connection = NO_SETTINGS,
+    connection: Connection = DEFAULT_CONNECTION,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write every passage of a collection to a file that `ingest_passages` reads back unchanged.
@@ -132,7 +132,7 @@ def export_passages(
     with _opened(store, connection) as opened:
         source = opened.collection(collection)
         passages = _Told(_scanned(source), source.info().points, on_progress)
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             write(passages, file)
     return passages.done
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
-def lazily(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
+def lazy_attributes(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
     """A package's `__getattr__`.
 
     Args:

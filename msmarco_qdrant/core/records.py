@@ -116,7 +116,7 @@ NO_PROMPTS = Prompts()
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderCard:
+class EncoderInfo:
     """What a collection has to know about the encoder that fills it.
 
     Attributes:
@@ -296,7 +296,7 @@ class CollectionMetadata:
 
     schema_version: int
     package_version: str
-    encoder: EncoderCard
+    encoder: EncoderInfo
     bm25: Bm25Settings
     migrations: tuple[str, ...]
     copied_from: str | None = None
@@ -383,7 +383,7 @@ class PrunePolicy:
     Attributes:
         max_share: Largest share of the collection to remove, 0 to 1; beyond it nothing is removed,
             as a source that is cut short looks the same.
-        despite_rejects: Go on when rows were rejected, although one of them may be a passage that
+        allow_rejects: Go on when rows were rejected, although one of them may be a passage that
             is there: it would be removed.
 
     Raises:
@@ -391,7 +391,7 @@ class PrunePolicy:
     """
 
     max_share: float = 0.2
-    despite_rejects: bool = False
+    allow_rejects: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_share <= 1:

@@ -9,7 +9,7 @@ ReembedStage: TypeAlias = Literal["copy", "index", "compare", "verify", "swap", 
 
 
 @dataclass(frozen=True, slots=True)
-class StageShare:
+class StageTiming:
     """How long one stage of an ingest was at work.
 
     Stages work at the same time, each in a thread of its own, so the shares may add up to more
@@ -54,7 +54,7 @@ class IngestReport:
     seconds: float
     mean_tokens: float | None = None
     pruned: int = 0
-    stages: tuple[StageShare, ...] = ()
+    stages: tuple[StageTiming, ...] = ()
 
     @property
     def passages_per_second(self) -> float:
@@ -128,7 +128,7 @@ class EncodeProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ModelComparison:
     """What a sample of queries finds in two collections; each is the beginning of a passage.
 
     Attributes:
@@ -193,5 +193,5 @@ class ReembedReport:
     copied: int
     removed: int
     without_vector: tuple[str, ...]
-    comparison: Comparison | None
+    comparison: ModelComparison | None
     seconds: float

@@ -26,7 +26,7 @@ from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
 from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, OutputError, UsageError
-from msmarco_qdrant.runtime.subprocesses import Elsewhere
+from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.corpus import Corpus, as_rows
 from msmarco_qdrant.sources.parquet import check_extra
 from msmarco_qdrant.sources.shard_file import VectorType
@@ -104,9 +104,9 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     count = _workers_for(encoder, gpus) if workers is None else workers
     if count:
         check_portable(encoder.tokenizer)
-    feed = Feed(rows, layout, encoder.card, encoder.tokenizer, count)
+    feed = Feed(rows, layout, encoder.info, encoder.tokenizer, count)
     # A GPU's process shall do nothing else in Python: it could not keep the GPU busy.
-    apart = Elsewhere(feed) if count and isinstance(rows, Corpus) else None
+    apart = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
     with ExitStack() as stack:
         if apart is not None:
             stack.callback(apart.close)

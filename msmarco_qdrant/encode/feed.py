@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.records import EncoderCard, Passage, Reject
+from msmarco_qdrant.core.records import EncoderInfo, Passage, Reject
 from msmarco_qdrant.encode.prepare import Prepared, Preparers, pids_of
 from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.encoding.matching import check_same_vectors
 from msmarco_qdrant.errors import OutputError
-from msmarco_qdrant.runtime.pipeline import Stages
+from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.sources.corpus import Chunk, Corpus, RowChunk, chunks_of
 from msmarco_qdrant.sources.rejects import checked_row
 from msmarco_qdrant.sources.shard_file import (
@@ -47,7 +47,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ExistingShard:
     """A shard that an earlier run has left.
 
     Attributes:
@@ -60,7 +60,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ready:
+class TokenizedShard:
     """A shard whose passages are tokenized.
 
     Attributes:
@@ -121,7 +121,7 @@ class _Planned:
 class _Covered:
     """A shard that is there, with all pids of its rows."""
 
-    found: Found
+    found: ExistingShard
     pids: list[str]
 
 
@@ -132,18 +132,18 @@ class Feed:
     Attributes:
         rows: The source; for another process, a `Corpus`.
         layout: Where shards are or shall be.
-        card: The encoder's.
+        encoder_info: The encoder's.
         tokenizer: The encoder's.
         workers: Processes that parse and tokenize, 0 for a thread.
     """
 
     rows: Iterable[Passage | Reject]
     layout: Layout
-    card: EncoderCard
+    info: EncoderInfo
     tokenizer: Tokenizer
     workers: int
 
-    def __iter__(self) -> Iterator[Ready | Found]:
+    def __iter__(self) -> Iterator[TokenizedShard | ExistingShard]:
         """Yield each shard in order; one that is there is compared with the source, no more.
 
         Raises:
@@ -152,7 +152,7 @@ class Feed:
             SourceError: If the source cannot be read.
             WorkerError: If a process has ended.
         """
-        with closing(Preparers(self.tokenizer, self.workers)) as preparers, Stages() as stages:
+        with closing(Preparers(self.tokenizer, self.workers)) as preparers, Pipeline() as stages:
             yield from self._prepared(stages.run(self._plan(preparers), ahead=_SHARDS_AHEAD))
 
     def _plan(self, preparers: Preparers) -> Iterator[_Planned | _Covered]:
@@ -167,7 +167,7 @@ class Feed:
                 if not covered:
                     break
                 _check_covered(path, header, covered)
-                found = Found(header, self._position())
+                found = ExistingShard(header, self._position())
                 yield _Covered(found, _pids_of(path, header, covered))
                 continue
             taken = islice(chunks, layout.chunks)
@@ -177,7 +177,9 @@ class Feed:
             yield _Planned(number, layout.chunks, handed, self._position())
         _check_no_others(layout.folder, number)
 
-    def _prepared(self, shards: Iterable[_Planned | _Covered]) -> Iterator[Ready | Found]:
+    def _prepared(
+        self, shards: Iterable[_Planned | _Covered]
+    ) -> Iterator[TokenizedShard | ExistingShard]:
         """Gather the chunks of each shard, leaving out pids that came before."""
         seen = PidSet()
         for shard in shards:
@@ -187,7 +189,7 @@ class Feed:
                 yield shard.found
                 continue
             parts = [future.result().admitted(chunk, seen) for chunk, future in shard.chunks]
-            yield Ready(
+            yield TokenizedShard(
                 number=shard.number,
                 full=shard.full,
                 chunks=[chunk for chunk, _ in shard.chunks],
@@ -205,7 +207,7 @@ class Feed:
     def _checked_header(self, path: Path) -> ShardHeader:
         """What a shard that is there says of itself, if it can belong to this encode."""
         header = read_header(path)
-        check_same_vectors(str(path), header.encoder, self.card)
+        check_same_vectors(str(path), header.encoder, self.info)
         if header.dtype != self.layout.dtype:
             raise OutputError(
                 f"{path} holds vectors of {header.dtype}, this encode writes {self.layout.dtype}: "

@@ -16,7 +16,7 @@ from msmarco_qdrant.core.pid_set import KEY_BYTES, PidSet, pid_key
 from msmarco_qdrant.core.records import Passage, Reject, meta_digest, text_digest
 from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.runtime.subprocesses import Workers
+from msmarco_qdrant.runtime.subprocesses import SubprocessPool
 from msmarco_qdrant.sources.corpus import Chunk
 from msmarco_qdrant.sources.rejects import late_reject, repeated_pid
 from msmarco_qdrant.sources.shard_file import TEXT_COLUMNS, text_batch
@@ -129,7 +129,7 @@ class Preparers:
         if processes:
             check_portable(tokenizer)
         prepare_with = _Prepare(tokenizer)
-        self._workers = Workers(prepare_with, processes) if processes else None
+        self._workers = SubprocessPool(prepare_with, processes) if processes else None
         self._here = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-prepare")
         self._prepare = prepare_with
 

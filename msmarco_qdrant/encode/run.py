@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
-from msmarco_qdrant.encode.feed import Found, Layout, Ready
+from msmarco_qdrant.encode.feed import ExistingShard, Layout, TokenizedShard
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import EncodingError
-from msmarco_qdrant.runtime.pipeline import Stages
-from msmarco_qdrant.runtime.subprocesses import Elsewhere
+from msmarco_qdrant.runtime.pipeline import Pipeline
+from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.rejects import WITHOUT_VECTOR, late_reject
 from msmarco_qdrant.sources.shard_file import (
     Manifest,
@@ -37,7 +37,7 @@ _SHARDS_AHEAD = 1
 class _Encoded:
     """A shard with its vectors."""
 
-    ready: Ready
+    ready: TokenizedShard
     vectors: NDArray[np.generic]
     given: NDArray[np.bool_]  # whether the encoder gave a finite one
 
@@ -67,17 +67,17 @@ class EncodeRun:
         self._started = time.perf_counter()
         self._encoded = self._found = self._rejected = self._tokens = self._shards = 0
 
-    def run(self, feed: Iterable[Ready | Found]) -> None:
+    def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every shard that is not there yet."""
         forward = ThreadPoolExecutor(self._at_once)
-        with Stages() as stages:
+        with Pipeline() as stages:
             try:
                 for shard in self._forwarded(stages.run(feed, ahead=_SHARDS_AHEAD), forward):
                     self._finish(shard)
             finally:
                 self._stopping.set()
                 forward.shutdown(cancel_futures=True)
-                if isinstance(feed, Elsewhere):
+                if isinstance(feed, SubprocessIterator):
                     feed.close()  # else a stage would wait for it
         write_manifest(self._layout.folder, self._manifest())
 
@@ -96,24 +96,24 @@ class EncodeRun:
     # -- in threads of their own --
 
     def _forwarded(
-        self, shards: Iterable[Ready | Found], forward: ThreadPoolExecutor
-    ) -> Iterator[_Encoded | Found]:
+        self, shards: Iterable[TokenizedShard | ExistingShard], forward: ThreadPoolExecutor
+    ) -> Iterator[_Encoded | ExistingShard]:
         """On a GPU two at once, so that it has the next one's batches when one runs out."""
-        under_way: list[Future[_Encoded] | Found] = []
+        under_way: list[Future[_Encoded] | ExistingShard] = []
         for shard in shards:
             under_way.append(
-                shard if isinstance(shard, Found) else forward.submit(self._forward, shard)
+                shard if isinstance(shard, ExistingShard) else forward.submit(self._forward, shard)
             )
             while len(under_way) > self._at_once:
                 yield _awaited(under_way.pop(0))
         while under_way:
             yield _awaited(under_way.pop(0))
 
-    def _forward(self, ready: Ready) -> _Encoded:
+    def _forward(self, ready: TokenizedShard) -> _Encoded:
         import numpy as np
 
         count = len(ready.tokens)
-        vectors = np.empty((count, self._encoder.card.dimension), self._layout.dtype)
+        vectors = np.empty((count, self._encoder.info.dimension), self._layout.dtype)
         given, missing = np.zeros(count, bool), np.ones(count, bool)
         for batch in self._encoder.encode_passages(ready.tokens):
             with np.errstate(over="ignore"):  # what does not fit is told when it is written
@@ -130,16 +130,16 @@ class EncodeRun:
 
     # -- in the caller's thread --
 
-    def _finish(self, shard: _Encoded | Found) -> None:
+    def _finish(self, shard: _Encoded | ExistingShard) -> None:
         """Write a shard, or count one that was there."""
-        if isinstance(shard, Found):
+        if isinstance(shard, ExistingShard):
             self._found += shard.header.rows - shard.header.rejected
             self._rejected += shard.header.rejected
         else:
             self._write(shard)
         self._shards += 1
         if self._on_progress is not None:
-            position = shard.position if isinstance(shard, Found) else shard.ready.position
+            position = shard.position if isinstance(shard, ExistingShard) else shard.ready.position
             report = self.report()
             fraction = position / self._size if self._size else None
             self._on_progress(EncodeProgress(report.read, fraction, report))
@@ -158,7 +158,7 @@ class EncodeRun:
         if not usable.all():
             texts, vectors = texts.filter(usable), vectors[usable]
         header = ShardHeader(
-            encoder=self._encoder.card,
+            encoder=self._encoder.info,
             dtype=self._layout.dtype,
             number=ready.number,
             rows=ready.rows,
@@ -185,10 +185,10 @@ class EncodeRun:
             shards=self._shards,
             passages=self._encoded + self._found,
             rejected=self._rejected,
-            fingerprint=self._encoder.card.fingerprint,
+            fingerprint=self._encoder.info.fingerprint,
             dtype=self._layout.dtype,
         )
 
 
-def _awaited(shard: Future[_Encoded] | Found) -> _Encoded | Found:
-    return shard if isinstance(shard, Found) else shard.result()
+def _awaited(shard: Future[_Encoded] | ExistingShard) -> _Encoded | ExistingShard:
+    return shard if isinstance(shard, ExistingShard) else shard.result()

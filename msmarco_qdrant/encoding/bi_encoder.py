@@ -14,18 +14,18 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.records import EncodedBatch, EncoderCard, Prompts, Similarity
+from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, Launched, Task
 from msmarco_qdrant.encoding.batching import token_budget_batches
 from msmarco_qdrant.encoding.fingerprint import fingerprint
 from msmarco_qdrant.encoding.options import EncoderOptions, Precision, devices_of
 from msmarco_qdrant.encoding.pretrained import directory_of, load_model, own_prompts, own_similarity
 from msmarco_qdrant.encoding.protocols import Tokenizer
-from msmarco_qdrant.encoding.query_cache import RecentVectors
+from msmarco_qdrant.encoding.query_cache import QueryVectorCache
 from msmarco_qdrant.encoding.tokenizers import prompt_lengths, tokenizer_of
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
-from msmarco_qdrant.runtime.fair_lock import Turns
+from msmarco_qdrant.runtime.fair_lock import FairLock
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,29 +65,29 @@ class BiEncoder:
         options: EncoderOptions | None = None,
     ) -> None:
         self._location = location
-        self._lock = Turns()  # so that a query waits for one batch of passages, and not for many
+        self._lock = FairLock()  # so that a query waits for one batch of passages, and not for many
         self._exact: Backend | None = None
         options = options or EncoderOptions()
         first, *others = devices_of(options.device)
         model = load_model(location, first)
         self._prompts = prompts if prompts is not None else own_prompts(model)
-        # The fingerprint and the card describe the model, so they precede any change of precision.
-        self._card = self._describe(model, hint or location, similarity or own_similarity(model))
+        # The fingerprint and the info describe the model, so they precede any change of precision.
+        self._info = self._describe(model, hint or location, similarity or own_similarity(model))
         self._tokenizer = tokenizer_of(model, "document", self._prompts.passage)
         self._query_tokenizer = tokenizer_of(model, "query", self._prompts.query)
         self._prompt_lengths = prompt_lengths(model, self._prompts)
         models = [model, *(load_model(location, device) for device in others)]
         self._backends = [self._backend(model, options) for model in models]
         self._tokens_per_batch = options.tokens_per_batch or self._backends[0].tokens_per_batch
-        self._recent = RecentVectors(options.cached_queries)
+        self._recent = QueryVectorCache(options.cached_queries)
         _log.info(
-            "%s runs by %s on %s in %s", self._card.model, self.backend, self.device, self.precision
+            "%s runs by %s on %s in %s", self._info.model, self.backend, self.device, self.precision
         )
 
     @property
-    def card(self) -> EncoderCard:
+    def info(self) -> EncoderInfo:
         """What a collection has to know about this encoder."""
-        return self._card
+        return self._info
 
     @property
     def location(self) -> str:
@@ -136,7 +136,7 @@ class BiEncoder:
         """
         if isinstance(queries, str):
             raise UsageError("encode_queries takes a list of queries, not one string")
-        return self._recent.vectors(queries, self._card.dimension, self._encode_queries)
+        return self._recent.vectors(queries, self._info.dimension, self._encode_queries)
 
     def warm_up(self) -> None:
         """Do now what happens once; on a GPU that takes a batch as large as those to come."""
@@ -153,13 +153,13 @@ class BiEncoder:
     def _encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
-        vectors = np.empty((len(queries), self._card.dimension), np.float32)
+        vectors = np.empty((len(queries), self._info.dimension), np.float32)
         for batch in self._encode(self._query_tokenizer(queries), "query"):
             vectors[batch.positions] = batch.vectors
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if bad.size:
             raise EncodingError(
-                f"{self._card.model} has no finite, non-zero vector for the query "
+                f"{self._info.model} has no finite, non-zero vector for the query "
                 f"{queries[int(bad[0])]!r}"
             )
         return vectors
@@ -168,7 +168,7 @@ class BiEncoder:
         import numpy as np
 
         if (empty := np.flatnonzero(texts.lengths == 0)).size:  # nothing to make a vector of
-            yield EncodedBatch(empty, np.full((len(empty), self._card.dimension), np.nan, "f4"))
+            yield EncodedBatch(empty, np.full((len(empty), self._info.dimension), np.nan, "f4"))
         for positions, raw in self._forward(texts, task):
             vectors = self._finished(raw)
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
@@ -202,7 +202,7 @@ class BiEncoder:
             if self._exact is None:
                 _log.warning(
                     "%s gave a vector that is not finite in %s; trying such passages in float32",
-                    self._card.model,
+                    self._info.model,
                     self.precision,
                 )
                 model = load_model(self._location, self._backends[0].device)
@@ -226,7 +226,7 @@ class BiEncoder:
             try:
                 if asked == "openvino" or is_faster_here():
                     return OpenVinoBackend(
-                        model, self._prompt_lengths, self._card.fingerprint, options.precision
+                        model, self._prompt_lengths, self._info.fingerprint, options.precision
                     )
             except (UsageError, EncodingError) as exc:
                 if asked == "openvino":
@@ -246,7 +246,7 @@ class BiEncoder:
             exact = vectors.astype(np.float64)
             squares = np.einsum("ij,ij->i", exact, exact)
         usable = np.isfinite(squares) & (squares > 0)
-        scale = np.sqrt(squares) if self._card.similarity == "cosine" else np.ones_like(squares)
+        scale = np.sqrt(squares) if self._info.similarity == "cosine" else np.ones_like(squares)
         # A product of float32 and NaN, not a division by zero, so that nothing has to be muted.
         factors = np.where(usable, 1.0 / np.where(usable, scale, 1.0), np.nan)
         finished: NDArray[np.float32] = (vectors * factors[:, None]).astype(np.float32, copy=False)
@@ -254,12 +254,12 @@ class BiEncoder:
 
     def _describe(
         self, model: SentenceTransformer, hint: str, similarity: Similarity
-    ) -> EncoderCard:
+    ) -> EncoderInfo:
         dimension = model.get_embedding_dimension()
         if dimension is None:
             raise ModelNotFoundError(f"{hint} does not tell the dimension of its vectors")
         max_seq_length = model.max_seq_length
-        return EncoderCard(
+        return EncoderInfo(
             model=hint,
             fingerprint=fingerprint(directory_of(self._location), self._prompts, max_seq_length),
             dimension=dimension,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 from os import PathLike
 
-from msmarco_qdrant.core.records import EncoderCard
+from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.encoding.loading import load_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.encoding.protocols import Encoder
 from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError
 
 
-def encoder_of(
+def load_collection_encoder(
     collection: str,
-    card: EncoderCard,
+    encoder_info: EncoderInfo,
     model: str | PathLike[str] | None = None,
     options: EncoderOptions | None = None,
 ) -> Encoder:
@@ -22,7 +22,7 @@ def encoder_of(
 
     Args:
         collection: Its name, for messages.
-        card: What the collection's metadata say of its encoder.
+        encoder_info: What the collection's metadata say of its encoder.
         model: Where to load it from, when not by the name that the metadata remember.
         options: Where and how it runs; None for what is fastest here.
 
@@ -32,9 +32,9 @@ def encoder_of(
     """
     try:
         encoder = load_encoder(
-            card.model if model is None else model,
-            prompts=card.prompts,
-            similarity=card.similarity,
+            encoder_info.model if model is None else model,
+            prompts=encoder_info.prompts,
+            similarity=encoder_info.similarity,
             **asdict(options or EncoderOptions()),
         )
     except ModelNotFoundError as exc:
@@ -44,11 +44,11 @@ def encoder_of(
             f"{exc}. Collection '{collection}' was filled by it; if it is elsewhere now, pass "
             "--model DIRECTORY"
         ) from exc
-    check_same(collection, card, encoder.card)
+    require_same_model(collection, encoder_info, encoder.info)
     return encoder
 
 
-def check_same_vectors(path: str, stored: EncoderCard, offered: EncoderCard) -> None:
+def check_same_vectors(path: str, stored: EncoderInfo, offered: EncoderInfo) -> None:
     """Refuse a model that is not the one whose vectors a file holds.
 
     Raises:
@@ -62,7 +62,7 @@ def check_same_vectors(path: str, stored: EncoderCard, offered: EncoderCard) -> 
         )
 
 
-def check_same(collection: str, stored: EncoderCard, offered: EncoderCard) -> None:
+def require_same_model(collection: str, stored: EncoderInfo, offered: EncoderInfo) -> None:
     """Refuse a model that is not the one whose vectors the collection holds.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from msmarco_qdrant.core.records import EncodedBatch, EncoderCard
+from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo
 from msmarco_qdrant.encoding.tokens import Tokenized
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class Tokenizer(Protocol):
 class Encoder(Protocol):
     """A bi-encoder: queries and passages to vectors of one space.
 
-    Implementations are `BiEncoder` (sentence-transformers) and `testing.CostlessEncoder`.
+    Implementations are `BiEncoder` (sentence-transformers) and `testing.HashingEncoder`.
     """
 
     @property
-    def card(self) -> EncoderCard:
+    def info(self) -> EncoderInfo:
         """What a collection has to know about this encoder."""
         ...
 
@@ -80,7 +80,7 @@ class Reranker(Protocol):
     """A model that reads a query and a passage together. Any number of threads may call it.
 
     Implementations are `CrossEncoderReranker` (sentence-transformers) and
-    `testing.CostlessReranker`.
+    `testing.WordOverlapReranker`.
     """
 
     @property

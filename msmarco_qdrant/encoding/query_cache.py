@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _LONGEST_QUERY = 1000
 
 
-class RecentVectors:
+class QueryVectorCache:
     """Remembers so many queries, and forgets the one that was not asked for the longest time.
 
     Thread-safe.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.lazy import lazily
+from msmarco_qdrant.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.ann import sweep_ann
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep, Evaluation, Qrels, Run
     from msmarco_qdrant.evaluation.report import report_html
     from msmarco_qdrant.evaluation.runs import collect_run, read_run, save_run, write_run
-    from msmarco_qdrant.evaluation.scoring import evaluate_runs, poor_queries
+    from msmarco_qdrant.evaluation.scoring import evaluate_runs, worst_queries
     from msmarco_qdrant.evaluation.systems import System, rank_run, run_queries, search_run
     from msmarco_qdrant.evaluation.tables import (
         evaluation_json,
@@ -51,7 +51,7 @@ _HOME = {
     "load_qrels": "datasets",
     "load_queries": "datasets",
     "parse_measures": "measures",
-    "poor_queries": "scoring",
+    "worst_queries": "scoring",
     "poorest_queries": "evaluate",
     "rank_run": "systems",
     "read_qrels": "qrels",
@@ -85,7 +85,6 @@ __all__ = [
     "load_qrels",
     "load_queries",
     "parse_measures",
-    "poor_queries",
     "poorest_queries",
     "rank_run",
     "read_qrels",
@@ -97,8 +96,9 @@ __all__ = [
     "sweep_ann",
     "sweep_json",
     "sweep_text",
+    "worst_queries",
     "write_run",
 ]
 
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = lazy_attributes(__name__, _HOME)

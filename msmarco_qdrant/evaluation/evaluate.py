@@ -17,7 +17,7 @@ from msmarco_qdrant.evaluation.measures import (
     parse_measures,
 )
 from msmarco_qdrant.evaluation.records import Evaluation, PoorQuery, Qrels, Run
-from msmarco_qdrant.evaluation.scoring import check_names, evaluate_runs, judged_part, poor_queries
+from msmarco_qdrant.evaluation.scoring import check_names, evaluate_runs, judged_part, worst_queries
 from msmarco_qdrant.evaluation.systems import (
     OnAnswer,
     System,
@@ -250,7 +250,9 @@ def poorest_queries(
 
     def poorest(texts: dict[str, str]) -> dict[str, tuple[PoorQuery, ...]]:
         return {
-            run.name: poor_queries(evaluated.evaluation, run, queries, qrels, texts, count=_POOREST)
+            run.name: worst_queries(
+                evaluated.evaluation, run, queries, qrels, texts, count=_POOREST
+            )
             for run in evaluated.runs
         }
 

@@ -18,10 +18,10 @@ from msmarco_qdrant.errors import MissingExtraError
 from msmarco_qdrant.evaluation.records import (
     AnnPoint,
     AnnSweep,
-    Comparison,
     Evaluation,
     Interval,
     MeasuredRun,
+    RunComparison,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _end(mean: float, interval: Interval | None) -> float:
     return mean if interval is None else max(mean, interval.high)
 
 
-def plot_differences(comparison: Comparison) -> str:
+def plot_differences(comparison: RunComparison) -> str:
     """The difference of two runs on each query, the largest gain first."""
     values = sorted(comparison.differences.values(), reverse=True)
 

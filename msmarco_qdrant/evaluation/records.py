@@ -100,7 +100,7 @@ class PairedTest(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RunComparison:
     """One measure of two runs, query by query.
 
     Attributes:
@@ -146,7 +146,7 @@ class Evaluation:
     unjudged: int
     unasked: int
     runs: tuple[MeasuredRun, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[RunComparison, ...]
 
 
 # ---- queries looked at one by one ----------------------------------------------------------

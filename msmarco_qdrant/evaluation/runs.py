@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TextIO, overload
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation.records import Ranking, Run
 from msmarco_qdrant.evaluation.text_lines import columns, text_lines
-from msmarco_qdrant.runtime.atomic_file import replacing
+from msmarco_qdrant.runtime.atomic_file import atomic_write
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -197,7 +197,7 @@ def save_run(path: Path, rankings: Iterable[tuple[str, Ranking]], tag: str = RUN
         UsageError: See `write_run`.
         OutputError: If the file cannot be written.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         packed = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else None
         text = io.TextIOWrapper(packed or file, "utf-8", newline="\n")
         count = write_run(rankings, text, tag)

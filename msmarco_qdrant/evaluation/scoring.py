@@ -11,7 +11,6 @@ from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, measure_run, pa
 from msmarco_qdrant.evaluation.published import published_figures
 from msmarco_qdrant.evaluation.records import (
     AnsweredPassage,
-    Comparison,
     Evaluation,
     MeasuredRun,
     MeasuredValue,
@@ -19,6 +18,7 @@ from msmarco_qdrant.evaluation.records import (
     PoorQuery,
     Qrels,
     Run,
+    RunComparison,
 )
 from msmarco_qdrant.evaluation.statistics import mean_interval, paired_test
 
@@ -123,11 +123,11 @@ def _value(per_query: Mapping[str, float]) -> MeasuredValue:
     return MeasuredValue(fmean(values), mean_interval(values), per_query)
 
 
-def _compared(base: MeasuredRun, run: MeasuredRun, measure: str) -> Comparison:
+def _compared(base: MeasuredRun, run: MeasuredRun, measure: str) -> RunComparison:
     before, after = base.values[measure].per_query, run.values[measure].per_query
     differences = {qid: after[qid] - value for qid, value in before.items()}
     values = list(differences.values())
-    return Comparison(
+    return RunComparison(
         baseline=base.name,
         run=run.name,
         measure=measure,
@@ -144,7 +144,7 @@ def _compared(base: MeasuredRun, run: MeasuredRun, measure: str) -> Comparison:
 # ---- queries looked at one by one ----------------------------------------------------------
 
 
-def poor_queries(
+def worst_queries(
     evaluation: Evaluation,
     run: Run,
     queries: Collection[Query],

@@ -13,11 +13,11 @@ from typing import Any
 from msmarco_qdrant.evaluation.published import COLUMNS
 from msmarco_qdrant.evaluation.records import (
     AnnSweep,
-    Comparison,
     Evaluation,
     Interval,
     MeasuredRun,
     Published,
+    RunComparison,
 )
 
 SIGNED = "+z.4f"
@@ -101,7 +101,7 @@ def _measure_rows(evaluation: Evaluation) -> list[list[str]]:
     return rows
 
 
-def _comparison_rows(comparisons: Sequence[Comparison]) -> list[list[str]]:
+def _comparison_rows(comparisons: Sequence[RunComparison]) -> list[list[str]]:
     head = ["run", "measure", "difference", "better/equal/worse", "p t", "p perm."]
     rows = [head]
     for one in comparisons:
@@ -193,7 +193,7 @@ def _run_json(run: MeasuredRun) -> dict[str, Any]:
     }
 
 
-def _comparison_json(one: Comparison) -> dict[str, Any]:
+def _comparison_json(one: RunComparison) -> dict[str, Any]:
     return {
         "baseline": one.baseline,
         "run": one.run,

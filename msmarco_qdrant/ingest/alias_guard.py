@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
-    """A name and the physical collection that it led to when a run began; `bind` makes it.
+class AliasGuard:
+    """A name and the physical collection that it led to when a run began; `resolve_alias` makes it.
 
     Attributes:
         store: Where.
@@ -95,7 +95,7 @@ class Binding:
                 "this ingest wrote to it: run the same ingest again"
             )
 
-    def explained(self, error: MsmarcoQdrantError) -> MsmarcoQdrantError:
+    def root_cause(self, error: MsmarcoQdrantError) -> MsmarcoQdrantError:
         """What an error means: a write may have failed because its collection was replaced."""
         if isinstance(error, StoreUnavailableError | StoreAccessError | CollectionReplacedError):
             return error
@@ -135,7 +135,7 @@ class Binding:
         )
 
 
-def bind(store: Store, name: str) -> Binding:
+def resolve_alias(store: Store, name: str) -> AliasGuard:
     """Look where a name leads.
 
     Raises:
@@ -144,4 +144,4 @@ def bind(store: Store, name: str) -> Binding:
     """
     store.metadata(name)  # which may be made just now, by another: its alias comes with it
     physical = store.aliases().get(name, name)
-    return Binding(store, name, physical, store.metadata(physical))
+    return AliasGuard(store, name, physical, store.metadata(physical))

@@ -21,7 +21,7 @@ from msmarco_qdrant.collection.create import check_collection_name, check_index,
 from msmarco_qdrant.core.records import (
     WINDOW,
     Bm25Settings,
-    EncoderCard,
+    EncoderInfo,
     Passage,
     PayloadIndex,
     PrunePolicy,
@@ -31,7 +31,7 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.matching import check_same, encoder_of
+from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -42,12 +42,12 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     UsageError,
 )
-from msmarco_qdrant.ingest.alias_guard import Binding, bind
+from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.run import Run
-from msmarco_qdrant.ingest.stages import Target
+from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.sources.vector_shards import VectorShards
-from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, check_creatable, open_store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, check_creatable, open_store
 from msmarco_qdrant.stores.filters import canonical_key, meta_key
 
 
@@ -67,7 +67,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     bm25: Bm25Settings | None = None,
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
-    connection: Connection = NO_SETTINGS,
+    connection: Connection = DEFAULT_CONNECTION,
     max_passages: int | None = None,
     prune: PrunePolicy | None = None,
     window: int = WINDOW,
@@ -144,7 +144,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         except PruneRefusedError:
             raise
         except MsmarcoQdrantError as exc:
-            reason = binding.explained(exc)
+            reason = binding.root_cause(exc)
             raise IngestStoppedError(
                 f"{reason} ({run.written:,} passages had been written; the same ingest goes on "
                 "from there)",
@@ -180,13 +180,13 @@ class _Place:
 
 
 class _Loader(Protocol):
-    """What the vectors come from: the card for the collection, and what encodes, if anything."""
+    """What the vectors come from: the encoder info for the collection, and what encodes, if anything."""
 
-    def for_new(self) -> tuple[EncoderCard, Encoder | None]: ...
+    def for_new(self) -> tuple[EncoderInfo, Encoder | None]: ...
 
     def for_existing(
-        self, collection: str, card: EncoderCard
-    ) -> tuple[EncoderCard, Encoder | None]: ...
+        self, collection: str, encoder_info: EncoderInfo
+    ) -> tuple[EncoderInfo, Encoder | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +198,20 @@ class _ByModel:
     encoder: Encoder | None
     options: EncoderOptions
 
-    def for_new(self) -> tuple[EncoderCard, Encoder]:
+    def for_new(self) -> tuple[EncoderInfo, Encoder]:
         encoder = self.encoder
         if encoder is None:
             encoder = load_encoder(self.model or self.default_model, **asdict(self.options))
-        return encoder.card, encoder
+        return encoder.info, encoder
 
-    def for_existing(self, collection: str, card: EncoderCard) -> tuple[EncoderCard, Encoder]:
+    def for_existing(
+        self, collection: str, encoder_info: EncoderInfo
+    ) -> tuple[EncoderInfo, Encoder]:
         if self.encoder is None:
-            encoder = encoder_of(collection, card, self.model, self.options)
-            return encoder.card, encoder
-        check_same(collection, card, self.encoder.card)
-        return self.encoder.card, self.encoder
+            encoder = load_collection_encoder(collection, encoder_info, self.model, self.options)
+            return encoder.info, encoder
+        require_same_model(collection, encoder_info, self.encoder.info)
+        return self.encoder.info, self.encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,19 +220,19 @@ class _FromShards:
 
     shards: VectorShards
 
-    def for_new(self) -> tuple[EncoderCard, None]:
+    def for_new(self) -> tuple[EncoderInfo, None]:
         return self.shards.encoder, None
 
-    def for_existing(self, collection: str, card: EncoderCard) -> tuple[EncoderCard, None]:
+    def for_existing(self, collection: str, encoder_info: EncoderInfo) -> tuple[EncoderInfo, None]:
         try:
-            check_same(collection, card, self.shards.encoder)
+            require_same_model(collection, encoder_info, self.shards.encoder)
         except ModelMismatchError as exc:
             found = self.shards.encoder
             raise ModelMismatchError(
                 f"{self.shards.folder} holds vectors of {found.model} ({found.dimension}, "
                 f"fingerprint {found.fingerprint[:8]}, {found.similarity}), collection "
-                f"'{collection}' those of {card.model} ({card.dimension}, fingerprint "
-                f"{card.fingerprint[:8]}, {card.similarity}): encode with the collection's model, "
+                f"'{collection}' those of {encoder_info.model} ({encoder_info.dimension}, fingerprint "
+                f"{encoder_info.fingerprint[:8]}, {encoder_info.similarity}): encode with the collection's model, "
                 "or ingest into another collection"
             ) from exc
         return self.shards.encoder, None
@@ -257,28 +259,28 @@ def _loader(
 
 def _open_target(
     stack: ExitStack, place: _Place, load: _Loader, bm25: Bm25Settings | None
-) -> tuple[Target, Binding]:
+) -> tuple[IngestTarget, AliasGuard]:
     """Open the collection, or create it once everything it needs is known to be there."""
     name = place.collection
     try:
         opened = place.opened(stack, create=False)
-        binding = bind(opened, name)
+        binding = resolve_alias(opened, name)
     except (StoreNotFoundError, CollectionNotFoundError):
         place.check_creatable()
         sparse = Bm25Encoder(bm25 or Bm25Settings())
-        card, encoder = load.for_new()
+        encoder_info, encoder = load.for_new()
         opened = place.opened(stack, create=True)
-        create_if_missing(opened, name, card, sparse.settings, place.storage, place.indexes)
+        create_if_missing(opened, name, encoder_info, sparse.settings, place.storage, place.indexes)
         # Another may have made it meanwhile, for another model or without these indexes.
-        binding = bind(opened, name)
-        check_same(name, binding.metadata.encoder, card)
+        binding = resolve_alias(opened, name)
+        require_same_model(name, binding.metadata.encoder, encoder_info)
         _check_indexes_kept(opened, name, place.indexes)
     else:
         _check_bm25_kept(name, binding.metadata.bm25, bm25)
         _check_indexes_kept(opened, name, place.indexes)
         sparse = Bm25Encoder(binding.metadata.bm25)
-        card, encoder = load.for_existing(name, binding.metadata.encoder)
-    return Target(binding.collection, card, sparse, encoder), binding
+        encoder_info, encoder = load.for_existing(name, binding.metadata.encoder)
+    return IngestTarget(binding.collection, encoder_info, sparse, encoder), binding
 
 
 def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) -> None:

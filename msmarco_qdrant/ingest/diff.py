@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msmarco_qdrant.core.records import meta_digest, text_digest
-from msmarco_qdrant.ingest.stages import Plan
+from msmarco_qdrant.ingest.stages import WindowDiff
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.payload import DIGEST_FIELDS, check_pid, point_id
 
 
-class Skipping:
+class SkipUnchanged:
     """Encodes what is new or has another text, and leaves what is there as it would be written.
 
     Args:
@@ -24,10 +24,10 @@ class Skipping:
         self._collection = collection
         self._was_empty = was_empty
 
-    def __call__(self, window: Window) -> Plan:
+    def __call__(self, window: Window) -> WindowDiff:
         """Ask the collection which passages it has already."""
         if self._was_empty or not window.passages:
-            return Plan(window, window.passages, [], 0, 0)
+            return WindowDiff(window, window.passages, [], 0, 0)
         ids = [point_id(passage.pid) for passage in window.passages]
         stored = self._collection.retrieve(ids, DIGEST_FIELDS)
         encode, new_meta = [], []
@@ -39,7 +39,7 @@ class Skipping:
                 encode.append(passage)
             elif payload.get("meta_digest") != meta_digest(passage.meta):
                 new_meta.append(passage)
-        return Plan(
+        return WindowDiff(
             window,
             encode,
             new_meta,
@@ -48,7 +48,7 @@ class Skipping:
         )
 
 
-class Renewing:
+class RewriteAll:
     """Encodes every passage, whatever is there of it.
 
     For a collection that a re-embedding still copies into: what looks unchanged gets its new `seq`
@@ -63,9 +63,9 @@ class Renewing:
     def __init__(self, collection: Collection, is_being_filled: Callable[[], bool]) -> None:
         self._collection = collection
         self._is_being_filled = is_being_filled
-        self._skipping = Skipping(collection, was_empty=False)
+        self._skipping = SkipUnchanged(collection, was_empty=False)
 
-    def __call__(self, window: Window) -> Plan:
+    def __call__(self, window: Window) -> WindowDiff:
         """Ask the collection which passages it has already, to count them and check their pids."""
         if not self._is_being_filled():
             return self._skipping(window)
@@ -73,4 +73,4 @@ class Renewing:
         stored = self._collection.retrieve([*ids], ("pid",)) if ids else {}
         for id_, payload in stored.items():
             check_pid(ids[id_], payload)
-        return Plan(window, window.passages, [], unchanged=0, rewritten=len(stored))
+        return WindowDiff(window, window.passages, [], unchanged=0, rewritten=len(stored))

@@ -46,11 +46,11 @@ class Pruning:
                 "nothing was pruned: the source holds no passage, which would empty the "
                 "collection; drop does that"
             )
-        if rejected and not policy.despite_rejects:
+        if rejected and not policy.allow_rejects:
             return (
                 f"nothing was pruned: rows were rejected ({rejected:,}), and their passages may be "
                 "in the collection. Mend the rows, or pass --allow-rejects "
-                "(PrunePolicy(despite_rejects=True)) to remove what they stand for as well"
+                "(PrunePolicy(allow_rejects=True)) to remove what they stand for as well"
             )
         stale, points = sum(1 for _ in self._stale()), self._collection.info().points
         if stale > policy.max_share * points:

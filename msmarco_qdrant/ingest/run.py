@@ -10,14 +10,14 @@ from typing import Literal
 
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import CollectionInfo, PointBatch, PrunePolicy, Reject
-from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageShare
+from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.errors import PruneRefusedError, StoreError
-from msmarco_qdrant.ingest.alias_guard import Binding
-from msmarco_qdrant.ingest.diff import Renewing, Skipping
+from msmarco_qdrant.ingest.alias_guard import AliasGuard
+from msmarco_qdrant.ingest.diff import RewriteAll, SkipUnchanged
 from msmarco_qdrant.ingest.prune import Pruning
-from msmarco_qdrant.ingest.stages import Encoded, Plan, Steps, Target
+from msmarco_qdrant.ingest.stages import Encoded, IngestTarget, Steps, WindowDiff
 from msmarco_qdrant.ingest.windows import Rows, Window, size_of, windows
-from msmarco_qdrant.runtime.pipeline import Stages
+from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.sources.rejects import WITHOUT_VECTOR, late_reject
 from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.payload import SeqClock, payload_of, point_id
@@ -42,15 +42,15 @@ class Run:
 
     def __init__(
         self,
-        target: Target,
-        binding: Binding,
+        target: IngestTarget,
+        binding: AliasGuard,
         on_reject: Callable[[Reject], None] | None,
         on_progress: Callable[[IngestProgress], None] | None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._binding = binding
         self._collection = target.collection
-        self._vector_name = target.card.vector_name
+        self._vector_name = target.info.vector_name
         self._bm25 = target.bm25
         self._with_model = target.encoder is not None
         found = target.collection.info()
@@ -63,7 +63,7 @@ class Run:
         self._on_progress = on_progress
         self._now = clock
         self._started = clock()
-        self._stages = Stages("write", clock)
+        self._stages = Pipeline("write", clock)
         self._afterwards: dict[str, float] = {}
         self._source_size: int | None = None
         self._rejected = self._unchanged = self._vectors = self._tokens = 0
@@ -77,7 +77,7 @@ class Run:
         with self._stages as stages:
             cut = windows(rows, self._seen, window, max_passages)
             for step in self._steps.run(stages, cut):
-                if isinstance(step, Plan):
+                if isinstance(step, WindowDiff):
                     self._finish(step)
                 else:
                     self._take(step)
@@ -204,7 +204,7 @@ class Run:
             )
         )
 
-    def _finish(self, plan: Plan) -> None:
+    def _finish(self, plan: WindowDiff) -> None:
         """The end of a window: what needs no encoding, one flush, the name, then the counts."""
         for reject in plan.window.rejects:
             self._reject(reject)
@@ -245,16 +245,16 @@ class Run:
 
 
 def _plan(
-    binding: Binding, collection: Collection, found: CollectionInfo
-) -> Callable[[Window], Plan]:
+    binding: AliasGuard, collection: Collection, found: CollectionInfo
+) -> Callable[[Window], WindowDiff]:
     """What decides about a window's passages."""
     if binding.is_being_filled:
-        return Renewing(collection, lambda: binding.is_being_filled)
-    return Skipping(collection, was_empty=found.points == 0)
+        return RewriteAll(collection, lambda: binding.is_being_filled)
+    return SkipUnchanged(collection, was_empty=found.points == 0)
 
 
-def _shares(busy: Mapping[str, float], wall: float) -> tuple[StageShare, ...]:
+def _shares(busy: Mapping[str, float], wall: float) -> tuple[StageTiming, ...]:
     return tuple(
-        StageShare(name, seconds, min(seconds / wall, 1.0) if wall > 0 else 0.0)
+        StageTiming(name, seconds, min(seconds / wall, 1.0) if wall > 0 else 0.0)
         for name, seconds in busy.items()
     )

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from msmarco_qdrant.core.records import EncodedBatch, EncoderCard, Passage, SparseVector
+from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo, Passage, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.ingest.windows import Window
-from msmarco_qdrant.runtime.pipeline import Stages
+from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.stores import Collection
 
 if TYPE_CHECKING:
@@ -31,17 +31,17 @@ _ROWS_TOGETHER = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class IngestTarget:
     """Where passages go, and what encodes them: no encoder for those that come with vectors."""
 
     collection: Collection
-    card: EncoderCard
+    info: EncoderInfo
     bm25: Bm25Encoder
     encoder: Encoder | None
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WindowDiff:
     """What a window's passages need."""
 
     window: Window
@@ -71,8 +71,8 @@ class _Dense:
     vectors: NDArray[np.float32]
 
 
-Step: TypeAlias = Encoded | Plan
-_DenseStep: TypeAlias = _Dense | Plan
+Step: TypeAlias = Encoded | WindowDiff
+_DenseStep: TypeAlias = _Dense | WindowDiff
 
 
 class Steps:
@@ -83,11 +83,11 @@ class Steps:
         plan: What a window's passages need; called for one after the other, in a thread.
     """
 
-    def __init__(self, target: Target, plan: Callable[[Window], Plan]) -> None:
+    def __init__(self, target: IngestTarget, plan: Callable[[Window], WindowDiff]) -> None:
         self._target = target
         self._plan = plan
 
-    def run(self, stages: Stages, windows: Iterable[Window]) -> Iterator[Step]:
+    def run(self, stages: Pipeline, windows: Iterable[Window]) -> Iterator[Step]:
         """For each window its encoded batches, then its plan as the sign of its end."""
         windows = stages.run(
             windows, _WINDOWS_AHEAD, join_timeout_s=_SOURCE_PATIENCE_S, name="read"
@@ -104,7 +104,7 @@ class Steps:
 
     def _weighed(self, step: _DenseStep) -> Step:
         """Add the sparse vectors."""
-        if isinstance(step, Plan):
+        if isinstance(step, WindowDiff):
             return step
         texts, bm25 = [passage.text for passage in step.passages], self._target.bm25
         return Encoded(
@@ -116,14 +116,16 @@ class Steps:
         )
 
 
-def _tokenized(plans: Iterable[Plan], encoder: Encoder) -> Iterator[tuple[Plan, Tokenized | None]]:
+def _tokenized(
+    plans: Iterable[WindowDiff], encoder: Encoder
+) -> Iterator[tuple[WindowDiff, Tokenized | None]]:
     for plan in plans:
         texts = [passage.text for passage in plan.encode]
         yield plan, encoder.tokenizer(texts) if texts else None
 
 
 def _encoded(
-    tokenized: Iterable[tuple[Plan, Tokenized | None]], encoder: Encoder
+    tokenized: Iterable[tuple[WindowDiff, Tokenized | None]], encoder: Encoder
 ) -> Iterator[_DenseStep]:
     for plan, tokens in tokenized:
         if tokens is not None:
@@ -131,10 +133,10 @@ def _encoded(
         yield plan
 
 
-def _batches(plan: Plan, tokens: Tokenized, encoder: Encoder) -> Iterator[_Dense]:
+def _batches(plan: WindowDiff, tokens: Tokenized, encoder: Encoder) -> Iterator[_Dense]:
     missing = set(range(len(plan.encode)))
     for batch in encoder.encode_passages(tokens):
-        _check_batch(batch, missing, encoder.card.dimension)
+        _check_batch(batch, missing, encoder.info.dimension)
         chosen = [plan.encode[position] for position in batch.positions]
         yield _Dense(plan.window, chosen, batch.vectors)
     if missing:
@@ -157,7 +159,7 @@ def _check_batch(batch: EncodedBatch, missing: set[int], dimension: int) -> None
         missing.remove(position)
 
 
-def _with_vectors(plans: Iterable[Plan]) -> Iterator[_DenseStep]:
+def _with_vectors(plans: Iterable[WindowDiff]) -> Iterator[_DenseStep]:
     """The vectors that came with the passages, in place of the encoder's."""
     import numpy as np
 

@@ -10,7 +10,7 @@ from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import StoreError
-from msmarco_qdrant.stores import Alterable, Collection, alterable
+from msmarco_qdrant.stores import AdminCollection, Collection, alterable
 from msmarco_qdrant.stores.payload import in_token_order, passage_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _rewrite(
 
 
 def _wrong(
-    changed: Alterable, wanted: Mapping[PointId, SparseVector]
+    changed: AdminCollection, wanted: Mapping[PointId, SparseVector]
 ) -> dict[PointId, SparseVector]:
     """Those that do not have their vector yet."""
     found = changed.sparse_vectors([*wanted])
@@ -89,7 +89,7 @@ def _same(one: SparseVector, other: SparseVector) -> bool:
 
 def _write(
     collection: Collection,
-    changed: Alterable,
+    changed: AdminCollection,
     vectors: Mapping[PointId, SparseVector],
     up_to_seq: int,
 ) -> Sequence[PointId]:

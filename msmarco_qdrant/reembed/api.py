@@ -22,14 +22,14 @@ from msmarco_qdrant.collection.generations import (
 from msmarco_qdrant.core.records import (
     CollectionMetadata,
     Copying,
-    EncoderCard,
+    EncoderInfo,
     Generation,
     Passage,
     Reject,
 )
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.encoding import Encoder, load_encoder
-from msmarco_qdrant.encoding.matching import check_same, encoder_of
+from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.reembed.run import Choices, Outcome, Reembedding
@@ -51,7 +51,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     | PathLike[str]
     | Sequence[str | PathLike[str]]
     | None = None,
-    load_old: Callable[[EncoderCard], Encoder] | None = None,
+    load_old: Callable[[EncoderInfo], Encoder] | None = None,
     allow_rejects: bool = False,
     allow_worse: bool = False,
     on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
@@ -93,20 +93,21 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     new = encoder or load_encoder(model or "", **asdict(options))
     choices = Choices(
         None if source is None else _passages(source),
-        load_old or (lambda card: encoder_of(collection, card, None, options)),
+        load_old
+        or (lambda encoder_info: load_collection_encoder(collection, encoder_info, None, options)),
         allow_rejects=allow_rejects,
         allow_worse=allow_worse,
         on_progress=on_progress,
     )
     with _locked(store, collection) as check:
         found = read_generations(store, collection)
-        if found.copying is None and _holds(found, new.card):
+        if found.copying is None and _holds(found, new.info):
             # What it was copied from is gone, or it would be under way.
             live = Generation(found.live, found.metadata)
             _keep(store, live, replace(live.metadata, copied_from=None), check)
             there = Copying(found.live, found.live, found.metadata, is_swapped=True)
             return _report(store, found, there, Outcome(), started)
-        copying = prepare_shadow(store, found, new.card, check)
+        copying = prepare_shadow(store, found, new.info, check)
         outcome = Reembedding(store, found, copying, new, choices, check).run()
     return _report(store, found, copying, outcome, started)
 
@@ -118,7 +119,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     model: str | PathLike[str] | None = None,
     encoder: Encoder | None = None,
     encoder_options: EncoderOptions | None = None,
-    load_old: Callable[[EncoderCard], Encoder] | None = None,
+    load_old: Callable[[EncoderInfo], Encoder] | None = None,
     allow_rejects: bool = False,
     allow_worse: bool = False,
     on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
@@ -158,7 +159,8 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     options = encoder_options or EncoderOptions()
     choices = Choices(
         None,
-        load_old or (lambda card: encoder_of(collection, card, None, options)),
+        load_old
+        or (lambda encoder_info: load_collection_encoder(collection, encoder_info, None, options)),
         allow_rejects=allow_rejects,
         allow_worse=allow_worse,
         on_progress=on_progress,
@@ -167,10 +169,10 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         found = read_generations(store, collection)
         found = _finished_first(store, found, choices, check)
         copying = _way_back(found)
-        card = copying.metadata.encoder
+        encoder_info = copying.metadata.encoder
         if encoder is None:
-            encoder = encoder_of(copying.target, card, model, options)
-        check_same(copying.target, card, encoder.card)
+            encoder = load_collection_encoder(copying.target, encoder_info, model, options)
+        require_same_model(copying.target, encoder_info, encoder.info)
         if not copying.is_swapped:
             check()
             store.put_metadata(copying.target, copying.metadata)
@@ -267,9 +269,12 @@ def _locked(store: Store, collection: str) -> Iterator[Callable[[], None]]:
         yield lambda: check_held(locks, collection, ours)
 
 
-def _holds(found: Generations, card: EncoderCard) -> bool:
+def _holds(found: Generations, encoder_info: EncoderInfo) -> bool:
     kept = found.metadata.encoder
-    return (kept.fingerprint, kept.similarity) == (card.fingerprint, card.similarity)
+    return (kept.fingerprint, kept.similarity) == (
+        encoder_info.fingerprint,
+        encoder_info.similarity,
+    )
 
 
 def _way_back(found: Generations) -> Copying:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.records import PointId
-from msmarco_qdrant.core.reports import Comparison
+from msmarco_qdrant.core.reports import ModelComparison
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import EncodingError
@@ -29,7 +29,7 @@ _TOP = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
+class SearchableCollection:
     """A physical collection and the encoder of its vectors."""
 
     collection: Collection
@@ -37,8 +37,10 @@ class Searched:
 
 
 def compare(
-    before: Searched | None, after: Searched, passages: Mapping[PointId, Mapping[str, Any]]
-) -> Comparison:
+    before: SearchableCollection | None,
+    after: SearchableCollection,
+    passages: Mapping[PointId, Mapping[str, Any]],
+) -> ModelComparison:
     """Ask two collections for some passages by the words that these begin with.
 
     Args:
@@ -53,7 +55,7 @@ def compare(
     overlaps = (
         [len({*old[id_]} & {*new[id_]}) / max(len(old[id_]), 1) for id_ in asked] if old else []
     )
-    return Comparison(
+    return ModelComparison(
         queries=len(asked),
         found_before=None if old is None else sum(id_ in old[id_] for id_ in asked),
         found_after=sum(id_ in new[id_] for id_ in asked),
@@ -62,11 +64,11 @@ def compare(
 
 
 def _answers(
-    place: Searched, queries: Mapping[PointId, str]
+    place: SearchableCollection, queries: Mapping[PointId, str]
 ) -> Mapping[PointId, Sequence[PointId]]:
     """The points that each query finds; a query without a vector is left out."""
     vectors = _vectors(place.encoder, queries)
-    using = place.encoder.card.vector_name
+    using = place.encoder.info.vector_name
     point_queries = [
         PointQuery(Nearest(vector, using), _TOP, fields=()) for vector in vectors.values()
     ]

@@ -4,7 +4,7 @@ A point that the target lacks, or holds another write of, is encoded and written
 payload, `seq` too: so a pass that is repeated finds what is left, and no pass needs to remember
 anything. Others may write to the source and delete from both meanwhile:
 
-* A point is written only over what was seen in the target (`Alterable.write_over`), so nothing
+* A point is written only over what was seen in the target (`AdminCollection.upsert_if_seq`), so nothing
   newer is ever overwritten.
 * After a batch was written the source is read again, and what is gone from it is removed from the
   target. Whoever deletes does so in the source before the target's last time (`deleting`): so a
@@ -20,11 +20,11 @@ from typing import Any, TypeAlias
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import Passage, PointBatch, PointId, text_digest
-from msmarco_qdrant.ingest.stages import Encoded, Plan, Steps, Target
+from msmarco_qdrant.ingest.stages import Encoded, IngestTarget, Steps, WindowDiff
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.reembed.compare import Sample
-from msmarco_qdrant.runtime.pipeline import Stages
-from msmarco_qdrant.stores import Alterable, Collection
+from msmarco_qdrant.runtime.pipeline import Pipeline
+from msmarco_qdrant.stores import AdminCollection, Collection
 from msmarco_qdrant.stores.payload import passage_of, payload_pid, point_id
 
 _WRITE = ("text_digest", "meta_digest", "seq")  # what tells one write of a passage from another
@@ -44,7 +44,7 @@ _Points: TypeAlias = Mapping[PointId, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class CopyJob:
     """What is copied where.
 
     Attributes:
@@ -57,13 +57,13 @@ class Route:
 
     source: Collection
     mark: str
-    target: Target
-    changed: Alterable
+    target: IngestTarget
+    changed: AdminCollection
     check: Callable[[], None]
 
 
 @dataclass(slots=True)
-class Pass:
+class CopyStats:
     """What one pass over the source found and did.
 
     Attributes:
@@ -105,8 +105,8 @@ class Copier:
 
     def __init__(
         self,
-        route: Route,
-        on_progress: Callable[[Pass], None],
+        route: CopyJob,
+        on_progress: Callable[[CopyStats], None],
         *,
         is_swapped: bool,
         only_copies: bool,
@@ -116,7 +116,7 @@ class Copier:
         self._is_swapped = is_swapped
         self._only_copies = only_copies
 
-    def copy(self, texts: Iterable[Passage] | None = None, *, verify: bool = False) -> Pass:
+    def copy(self, texts: Iterable[Passage] | None = None, *, verify: bool = False) -> CopyStats:
         """Copy what is missing, durably.
 
         Args:
@@ -124,16 +124,18 @@ class Copier:
                 not hold, or holds with another text, are left out.
             verify: Read what was written again, and count what is not there.
         """
-        done, under_way = Pass(), _UnderWay()
+        done, under_way = CopyStats(), _UnderWay()
         pages = self._held() if texts is None else self._held_of(texts)
-        steps = Steps(self._route.target, lambda window: Plan(window, window.passages, [], 0, 0))
+        steps = Steps(
+            self._route.target, lambda window: WindowDiff(window, window.passages, [], 0, 0)
+        )
         to_write: list[Encoded] = []
-        with Stages("write") as stages:
+        with Pipeline("write") as stages:
             for step in steps.run(stages, self._windows(pages, under_way, done)):
                 if isinstance(step, Encoded):
                     to_write.append(step)
                 waiting = sum(len(one.passages) for one in to_write)
-                if waiting >= _WRITTEN_AT_ONCE or isinstance(step, Plan):
+                if waiting >= _WRITTEN_AT_ONCE or isinstance(step, WindowDiff):
                     self._write(to_write, under_way, done, verify=verify)
                     to_write.clear()
                     self._on_progress(done)
@@ -174,7 +176,7 @@ class Copier:
             }
 
     def _windows(
-        self, pages: Iterable[_Points], under_way: _UnderWay, done: Pass
+        self, pages: Iterable[_Points], under_way: _UnderWay, done: CopyStats
     ) -> Iterator[Window]:
         """What is to be encoded; now and then nothing, so that a pass tells how far it is."""
         wanted: dict[PointId, _Wanted] = {}
@@ -185,7 +187,7 @@ class Copier:
                 wanted = {}
         yield self._window(wanted, under_way)
 
-    def _compared(self, held: _Points, done: Pass) -> Mapping[PointId, _Wanted]:
+    def _compared(self, held: _Points, done: CopyStats) -> Mapping[PointId, _Wanted]:
         """The points of a page that the target lacks, or holds another write of."""
         found = self._route.target.collection.retrieve([*held], _WRITE) if held else {}
         done.compared += len(held)
@@ -215,7 +217,7 @@ class Copier:
     # ---- writing ---------------------------------------------------------------------------
 
     def _write(
-        self, encoded: Sequence[Encoded], under_way: _UnderWay, done: Pass, *, verify: bool
+        self, encoded: Sequence[Encoded], under_way: _UnderWay, done: CopyStats, *, verify: bool
     ) -> None:
         """Write what was encoded, then look whether the source still holds it."""
         import numpy as np
@@ -231,14 +233,14 @@ class Copier:
         for row in np.flatnonzero(~finite).tolist():
             self._leave_out(passages[row].pid, wanted[row].seen, done)
         batch = PointBatch(
-            using=self._route.target.card.vector_name,
+            using=self._route.target.info.vector_name,
             ids=[point_id(passages[row].pid) for row in rows],
             dense=dense[finite],
             sparse=[sparse[row] for row in rows],
             payloads=[self._payload(wanted[row].payload) for row in rows],
         )
         self._route.check()
-        self._route.changed.write_over(batch, [wanted[row].seen for row in rows])
+        self._route.changed.upsert_if_seq(batch, [wanted[row].seen for row in rows])
         done.copied += len(rows)
         written = {
             id_: payload["seq"] for id_, payload in zip(batch.ids, batch.payloads, strict=True)
@@ -250,7 +252,7 @@ class Copier:
         payload = {name: held[name] for name in _FIELDS}
         return payload if self._only_copies else {**payload, _MARK: self._route.mark}
 
-    def _leave_out(self, pid: str, seen: int | None, done: Pass) -> None:
+    def _leave_out(self, pid: str, seen: int | None, done: CopyStats) -> None:
         """What has no vector now may have had one: no older write is left in its place."""
         done.without_vector.append(pid)
         if seen is not None:

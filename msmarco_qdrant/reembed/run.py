@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from msmarco_qdrant.collection.generations import Generations
-from msmarco_qdrant.core.records import Copying, EncoderCard, Passage, PointId
-from msmarco_qdrant.core.reports import Comparison, ReembedProgress, ReembedStage
+from msmarco_qdrant.core.records import Copying, EncoderInfo, Passage, PointId
+from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError
-from msmarco_qdrant.ingest.stages import Target
-from msmarco_qdrant.reembed.compare import Sample, Searched, compare
-from msmarco_qdrant.reembed.copy import Copier, Pass, Route
+from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.reembed.compare import Sample, SearchableCollection, compare
+from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
 from msmarco_qdrant.stores import Store, alterable
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Choices:
     """
 
     texts: Iterable[Passage] | None
-    load_old: Callable[[EncoderCard], Encoder]
+    load_old: Callable[[EncoderInfo], Encoder]
     allow_rejects: bool
     allow_worse: bool
     on_progress: Callable[[ReembedProgress], None]
@@ -61,9 +61,9 @@ class Outcome:
     copied: int = 0
     removed: int = 0
     without_vector: frozenset[str] = frozenset()
-    comparison: Comparison | None = None
+    comparison: ModelComparison | None = None
 
-    def add(self, done: Pass) -> None:
+    def add(self, done: CopyStats) -> None:
         """Count a pass; each tries again what has no vector."""
         self.copied += done.copied
         self.removed += done.removed
@@ -137,12 +137,12 @@ class Reembedding:
                 return done.sample
             copied = done.copied
 
-    def _check_vectors(self, done: Pass, *, most: int) -> None:
+    def _check_vectors(self, done: CopyStats, *, most: int) -> None:
         """Refuse a model that gives more passages than that no vector."""
         missing = done.without_vector
         if len(missing) > most and not self._choices.allow_rejects:
             raise MigrationError(
-                f"{self._encoder.card.model} gives {len(missing):,} passages no vector, such as "
+                f"{self._encoder.info.model} gives {len(missing):,} passages no vector, such as "
                 f"{', '.join(map(repr, missing[:_PIDS_SHOWN]))}; '{self._found.name}' leads where "
                 "it led. Mend or delete these passages, or leave them out with --allow-rejects "
                 "(allow_rejects=True), and run the same again"
@@ -157,13 +157,13 @@ class Reembedding:
     def _compare(self, sample: Sample) -> None:
         """Ask both collections for some passages."""
         self._tell("compare", 0, len(sample.ids))
-        new = Searched(self._target, self._encoder)
+        new = SearchableCollection(self._target, self._encoder)
         found = compare(self._old(), new, self._in_both(sample))
         self._outcome.comparison = found
         if found.is_worse and not self._choices.allow_worse:
             raise MigrationError(
                 f"of {found.queries} passages, asked for by the words they begin with, "
-                f"{self._encoder.card.model} finds {found.found_after} among the ten best, where "
+                f"{self._encoder.info.model} finds {found.found_after} among the ten best, where "
                 f"{found.found_before} were found before; '{self._found.name}' leads where it led. "
                 "Is it the right model? To swap all the same: --allow-worse (allow_worse=True)"
             )
@@ -178,10 +178,10 @@ class Reembedding:
             if id_ in copied and one["text_digest"] == copied[id_]["text_digest"]
         }
 
-    def _old(self) -> Searched | None:
-        card = self._store.metadata(self._copying.source).encoder
+    def _old(self) -> SearchableCollection | None:
+        encoder_info = self._store.metadata(self._copying.source).encoder
         try:
-            return Searched(self._source, self._choices.load_old(card))
+            return SearchableCollection(self._source, self._choices.load_old(encoder_info))
         except (MsmarcoQdrantError, OSError, RuntimeError) as exc:  # the last of torch, as memory
             _log.warning("the old model is not asked for comparison: %s", exc)
             return None
@@ -201,7 +201,7 @@ class Reembedding:
                 f"writing to it? '{self._found.name}' leads where it led"
             )
 
-    def _verified(self) -> tuple[Pass, int]:
+    def _verified(self) -> tuple[CopyStats, int]:
         """A pass that reads again what it writes, and how many passages it finds wrong.
 
         The numbers of both collections can be compared only if nobody wrote meanwhile.
@@ -285,12 +285,12 @@ class Reembedding:
 
     def _copier(self, stage: ReembedStage = "copy", *, is_swapped: bool = False) -> Copier:
         total = self._source.info().points
-        route = Route(
+        route = CopyJob(
             source=self._source,
             mark=f"{self._copying.source} {self._copying.metadata.swaps}",
-            target=Target(
+            target=IngestTarget(
                 self._target,
-                self._encoder.card,
+                self._encoder.info,
                 Bm25Encoder(self._copying.metadata.bm25),
                 self._encoder,
             ),
@@ -299,7 +299,7 @@ class Reembedding:
         )
         self._tell(stage, 0, total)
 
-        def on_progress(done: Pass) -> None:
+        def on_progress(done: CopyStats) -> None:
             if not is_swapped:  # a model that can make nothing of them is not for hours of trying
                 self._check_vectors(done, most=_MOST_WITHOUT_VECTOR)
             self._tell(stage, done.compared, max(done.compared, total))

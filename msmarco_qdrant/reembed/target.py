@@ -12,20 +12,20 @@ from dataclasses import asdict, replace
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import Generations, giving_up_command
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.core.records import Copying, EncoderCard, Generation
+from msmarco_qdrant.core.records import Copying, EncoderInfo, Generation
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.stores import Store, alterable
 
 
 def prepare_shadow(
-    store: Store, found: Generations, card: EncoderCard, check: Callable[[], None]
+    store: Store, found: Generations, encoder_info: EncoderInfo, check: Callable[[], None]
 ) -> Copying:
     """What is to be copied where, for the vectors of a model.
 
     Args:
         store: Where.
         found: The physical collections that there are.
-        card: The model.
+        encoder_info: The model.
         check: Called before each write; raises if the lock was taken away.
 
     Raises:
@@ -34,23 +34,25 @@ def prepare_shadow(
     """
     copying = found.copying
     if copying is None:
-        _check_new(found, card)
-        kept = _of_model(found, card)
-        copying = _new(store, found, card, check) if kept is None else found.into(kept)
+        _check_new(found, encoder_info)
+        kept = _of_model(found, encoder_info)
+        copying = _new(store, found, encoder_info, check) if kept is None else found.into(kept)
         check()
         store.put_metadata(copying.target, copying.metadata)
-    elif copying.metadata.encoder.fingerprint != card.fingerprint:
-        raise UsageError(_other_begun(found, copying, card))
+    elif copying.metadata.encoder.fingerprint != encoder_info.fingerprint:
+        raise UsageError(_other_begun(found, copying, encoder_info))
     if not copying.is_swapped and copying.target != found.metadata.previous:
         _settle(store, found, copying, check)
     return copying
 
 
-def _new(store: Store, found: Generations, card: EncoderCard, check: Callable[[], None]) -> Copying:
+def _new(
+    store: Store, found: Generations, encoder_info: EncoderInfo, check: Callable[[], None]
+) -> Copying:
     physical = found.next_physical
     spec = store.collection(found.live).info().spec
     indexes = {field: kind for field, kind in spec.payload_indexes.items() if field != "seq"}
-    plan = CollectionPlan(physical, card, found.metadata.bm25, spec.storage, indexes)
+    plan = CollectionPlan(physical, encoder_info, found.metadata.bm25, spec.storage, indexes)
     check()
     metadata = create_physical(
         store,
@@ -82,7 +84,7 @@ def _settle(store: Store, found: Generations, copying: Copying, check: Callable[
     store.put_metadata(copying.target, metadata)
 
 
-def _check_new(found: Generations, card: EncoderCard) -> None:
+def _check_new(found: Generations, encoder_info: EncoderInfo) -> None:
     """Refuse a collection that has not had what a new one has had."""
     pending = [one.name for one in load_migrations() if one.name not in found.metadata.migrations]
     if pending:
@@ -91,23 +93,23 @@ def _check_new(found: Generations, card: EncoderCard) -> None:
             f"`msmarco-qdrant migrate up --collection {found.name}`"
         )
     kept = found.metadata.encoder
-    if kept.fingerprint == card.fingerprint:
+    if kept.fingerprint == encoder_info.fingerprint:
         raise UsageError(
-            f"'{found.name}' compares vectors of {card.model} by {kept.similarity}, you asked for "
-            f"{card.similarity}: ingest into another collection for that"
+            f"'{found.name}' compares vectors of {encoder_info.model} by {kept.similarity}, you asked for "
+            f"{encoder_info.similarity}: ingest into another collection for that"
         )
 
 
-def _of_model(found: Generations, card: EncoderCard) -> Generation | None:
+def _of_model(found: Generations, encoder_info: EncoderInfo) -> Generation | None:
     """The collection of a model that is there beside the live one."""
     for other in found.others:
-        if other.metadata.encoder.fingerprint != card.fingerprint:
+        if other.metadata.encoder.fingerprint != encoder_info.fingerprint:
             continue
         if other.physical == found.metadata.previous:
             return other  # the way back, which keeps the settings that it has
         if other.metadata.bm25 != found.metadata.bm25:
             raise UsageError(
-                f"{other.physical} holds vectors of {card.model}, but BM25 vectors of other "
+                f"{other.physical} holds vectors of {encoder_info.model}, but BM25 vectors of other "
                 f"settings than '{found.name}' has now: remove it, and any other way back, with "
                 f"`msmarco-qdrant migrate prune --collection {found.name} --yes`, and begin anew"
             )
@@ -115,10 +117,10 @@ def _of_model(found: Generations, card: EncoderCard) -> Generation | None:
     return None
 
 
-def _other_begun(found: Generations, copying: Copying, card: EncoderCard) -> str:
+def _other_begun(found: Generations, copying: Copying, encoder_info: EncoderInfo) -> str:
     begun = copying.metadata.encoder.model
     give_up = "" if copying.is_swapped else f", or give it up with {giving_up_command(found.name)}"
     return (
         f"'{found.name}' is being re-embedded with {begun} ({copying.target}), you asked for "
-        f"{card.model}: finish it with --model {begun}{give_up}"
+        f"{encoder_info.model}: finish it with --model {begun}{give_up}"
     )

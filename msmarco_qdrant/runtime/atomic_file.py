@@ -15,7 +15,7 @@ from msmarco_qdrant.errors import OutputError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file that is written beside `path`, and takes its place when the block ends well.
 
     An `OSError` of anything else in the block comes through as it is.
@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def replacing_text(path: Path) -> Iterator[TextIO]:
     """The same for text in UTF-8."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         text = io.TextIOWrapper(file, "utf-8")
         yield text
         text.detach()

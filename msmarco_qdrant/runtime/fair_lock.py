@@ -12,7 +12,7 @@ from collections import deque
 from types import TracebackType
 
 
-class Turns:
+class FairLock:
     """A lock, as a context manager, that is held in the order in which it was asked for."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ class _Call(Generic[_T, _R]):
     answers: asyncio.Future[list[_R]]
 
 
-class Merger(Generic[_T, _R]):
+class MicroBatcher(Generic[_T, _R]):
     """Hands the items of concurrent callers to a function together, in one worker thread.
 
     While the function runs, callers queue up and go together next. When it is idle, the first

@@ -1,6 +1,6 @@
 """Iterators that run in threads of their own, a bounded number of items ahead.
 
-A pipeline is a chain of iterators; `Stages.run` puts a thread under one of them::
+A pipeline is a chain of iterators; `Pipeline.run` puts a thread under one of them::
 
     with Stages() as stages:
         lines = stages.run(read(file), ahead=2, name="read")
@@ -28,7 +28,7 @@ T = TypeVar("T")
 _JOIN_TIMEOUT_S = 60.0
 
 
-class Stages:
+class Pipeline:
     """The threads of one pipeline, which end together.
 
     Args:
@@ -113,7 +113,7 @@ class Stages:
             except RuntimeError:  # an interrupt came while it was started: it ends as it begins
                 continue
 
-    def __enter__(self) -> Stages:
+    def __enter__(self) -> Pipeline:
         watch = self._new_watch(self._caller)
         self.watched(watch)
         watch.start()
@@ -160,7 +160,7 @@ class _Watch:
 class _Channel(Generic[T]):
     """A bounded queue between two threads that also carries the end and an error."""
 
-    def __init__(self, stages: Stages, ahead: int) -> None:
+    def __init__(self, stages: Pipeline, ahead: int) -> None:
         self._stages = stages
         self._ahead = ahead
         self._items: deque[T] = deque()

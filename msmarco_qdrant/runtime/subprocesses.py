@@ -26,7 +26,7 @@ _CALL = "from msmarco_qdrant._workers import serve_calls; serve_calls()"
 _ITERATE = "from msmarco_qdrant._workers import serve_items; serve_items()"
 
 
-class Workers(Generic[_Item, _Result]):
+class SubprocessPool(Generic[_Item, _Result]):
     """Calls a function in other processes.
 
     Args:
@@ -75,7 +75,7 @@ class Workers(Generic[_Item, _Result]):
             self._idle.put(worker)
 
 
-class Elsewhere(Generic[_Item]):
+class SubprocessIterator(Generic[_Item]):
     """An iterable, iterated in a process of its own, which is a bounded number of items ahead.
 
     Args:

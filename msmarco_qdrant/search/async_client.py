@@ -14,22 +14,28 @@ from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
-from msmarco_qdrant.runtime.micro_batcher import Merger
+from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder
 from msmarco_qdrant.search.steps import (
-    Ask,
     Encode,
-    Inspect,
-    Read,
-    Renew,
+    GetPayloadIndexes,
+    Query,
+    Refresh,
+    Retrieve,
     Score,
     SearchSteps,
     Step,
     Steps,
 )
-from msmarco_qdrant.stores import NO_SETTINGS, AsyncCollection, Connection, Store, async_collection
+from msmarco_qdrant.stores import (
+    DEFAULT_CONNECTION,
+    AsyncCollection,
+    Connection,
+    Store,
+    async_collection,
+)
 from msmarco_qdrant.stores.payload import HIT_FIELDS
 
 if TYPE_CHECKING:
@@ -76,13 +82,13 @@ class AsyncSearchClient:
         self._searching = client.searching
         self._loop = asyncio.get_running_loop()
         self._collection = collection
-        self._encode: Merger[_Query, NDArray[np.float32]] = Merger(
+        self._encode: MicroBatcher[_Query, NDArray[np.float32]] = MicroBatcher(
             _encoded,
             max_items=_QUERIES_AT_ONCE,
             max_wait_s=max_wait_s,
             name="msmarco-qdrant-encode",
         )
-        self._score: Merger[tuple[str, str], float] = Merger(
+        self._score: MicroBatcher[tuple[str, str], float] = MicroBatcher(
             lambda pairs: client.reranker.scores(pairs).tolist(),
             max_items=_PAIRS_AT_ONCE,
             max_wait_s=0.0,  # one search brings many
@@ -105,7 +111,7 @@ class AsyncSearchClient:
         encoder_options: EncoderOptions | None = None,
         reranker: str | PathLike[str] | Reranker | None = None,
         bm25_only: bool = False,
-        connection: Connection = NO_SETTINGS,
+        connection: Connection = DEFAULT_CONNECTION,
         load_encoder: LoadEncoder | None = None,
         max_wait_s: float = MAX_WAIT_S,
     ) -> AsyncSearchClient:
@@ -246,22 +252,22 @@ class AsyncSearchClient:
             case Encode(encoder, queries):
                 vectors = await self._encode([(encoder, query) for query in queries])
                 return np.stack(vectors) if vectors else np.empty((0, 0), "f4")
-            case Ask(point_queries):
+            case Query(point_queries):
                 return await self._collection.query(point_queries)
-            case Read(ids):
+            case Retrieve(ids):
                 return await self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
                 return np.asarray(await self._score(pairs), np.float32)
-            case Inspect():
+            case GetPayloadIndexes():
                 return await asyncio.to_thread(self._searching.do, step)
-            case Renew(used):
+            case Refresh(used):
                 return await self._renewed(used)
 
     async def _renewed(self, used: SearchSteps) -> SearchSteps:
         """What to go by instead; one thread finds out for all searches that went by the same."""
         renewal = self._renewals.get(used)
         if renewal is None:
-            renewal = asyncio.create_task(asyncio.to_thread(self._searching.do, Renew(used)))
+            renewal = asyncio.create_task(asyncio.to_thread(self._searching.do, Refresh(used)))
             self._renewals[used] = renewal
             renewal.add_done_callback(lambda done: self._end_renewal(used, done))
         return await asyncio.shield(renewal)  # the others wait on when one is cancelled

@@ -7,16 +7,16 @@ from functools import partial
 from os import PathLike
 from typing import TypeVar, Unpack
 
-from msmarco_qdrant.core.records import CollectionMetadata, EncoderCard
+from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
 from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
-from msmarco_qdrant.encoding.matching import encoder_of
+from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions, devices_of
 from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
-from msmarco_qdrant.search.session import LoadEncoder, Searching
+from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.steps import Steps
-from msmarco_qdrant.stores import NO_SETTINGS, Connection, Store, open_store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_store
 
 _T = TypeVar("_T")
 
@@ -57,8 +57,8 @@ class SearchClient:
         self._store = store
         self._owns_store = owns_store
         self._name = collection
-        load_encoder = load_encoder or partial(encoder_of, collection)
-        self._searching = Searching(store, collection, encoder, reranker, load_encoder)
+        load_encoder = load_encoder or partial(load_collection_encoder, collection)
+        self._searching = SearchSession(store, collection, encoder, reranker, load_encoder)
 
     @classmethod
     def open(  # noqa: PLR0913  # all but one have defaults
@@ -71,7 +71,7 @@ class SearchClient:
         encoder_options: EncoderOptions | None = None,
         reranker: str | PathLike[str] | Reranker | None = None,
         bm25_only: bool = False,
-        connection: Connection = NO_SETTINGS,
+        connection: Connection = DEFAULT_CONNECTION,
         load_encoder: LoadEncoder | None = None,
     ) -> SearchClient:
         """Open a client on a collection.
@@ -107,9 +107,9 @@ class SearchClient:
             open_store(store, connection=connection) if isinstance(store, str | PathLike) else store
         )
         try:
-            card = opened.metadata(collection).encoder
+            encoder_info = opened.metadata(collection).encoder
             if encoder is None and not bm25_only:
-                encoder = _encoder_by_now(opened, collection, card, model, encoder_options)
+                encoder = _encoder_by_now(opened, collection, encoder_info, model, encoder_options)
             return cls(
                 opened,
                 collection,
@@ -117,7 +117,9 @@ class SearchClient:
                 reranker=reranker_of(reranker, encoder_options),
                 owns_store=owns_store,
                 load_encoder=load_encoder
-                or partial(encoder_of, collection, model=None, options=encoder_options),
+                or partial(
+                    load_collection_encoder, collection, model=None, options=encoder_options
+                ),
             )
         except BaseException:
             if owns_store:
@@ -161,7 +163,7 @@ class SearchClient:
         return self._searching.now.metadata
 
     @property
-    def searching(self) -> Searching:
+    def searching(self) -> SearchSession:
         """What it searches with, for who does the steps of a search in another way."""
         return self._searching
 
@@ -266,15 +268,15 @@ class SearchClient:
 def _encoder_by_now(
     store: Store,
     collection: str,
-    card: EncoderCard,
+    encoder_info: EncoderInfo,
     model: str | PathLike[str] | None,
     options: EncoderOptions | None,
 ) -> Encoder:
     """The encoder of a collection, which may be re-embedded while its model is being loaded."""
     while True:
-        encoder = encoder_of(collection, card, model, options)
-        loaded, card = card, store.metadata(collection).encoder
-        if card.fingerprint == loaded.fingerprint:
+        encoder = load_collection_encoder(collection, encoder_info, model, options)
+        loaded, encoder_info = encoder_info, store.metadata(collection).encoder
+        if encoder_info.fingerprint == loaded.fingerprint:
             return encoder
 
 

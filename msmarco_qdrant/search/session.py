@@ -14,18 +14,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from msmarco_qdrant.core.records import CollectionMetadata, EncoderCard
+from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
 from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.encoding.matching import check_same
+from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
 from msmarco_qdrant.search.options import SearchOptions, SearchRequest, check_pids, check_queries
 from msmarco_qdrant.search.steps import (
-    Ask,
     Encode,
-    Inspect,
-    Read,
-    Renew,
+    GetPayloadIndexes,
+    Query,
+    Refresh,
+    Retrieve,
     Score,
     SearchSteps,
     Step,
@@ -35,7 +35,7 @@ from msmarco_qdrant.stores import Store, live_collection
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.payload import HIT_FIELDS
 
-LoadEncoder: TypeAlias = Callable[[EncoderCard], Encoder]
+LoadEncoder: TypeAlias = Callable[[EncoderInfo], Encoder]
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ _log = logging.getLogger(__name__)
 _UNCHANGED_AT_MOST = 5
 
 
-def to_the_end(steps: SearchSteps, search: Callable[[SearchSteps], Steps[_T]]) -> Steps[_T]:
+def retry_after_model_swap(
+    steps: SearchSteps, search: Callable[[SearchSteps], Steps[_T]]
+) -> Steps[_T]:
     """A search, done again as a whole as often as the collection holds another model's vectors.
 
     Whoever does its steps throws a `SchemaError` into it.
@@ -59,14 +61,14 @@ def to_the_end(steps: SearchSteps, search: Callable[[SearchSteps], Steps[_T]]) -
         try:
             return (yield from search(steps))
         except SchemaError:
-            newer: SearchSteps = yield Renew(steps)
+            newer: SearchSteps = yield Refresh(steps)
             unchanged = unchanged + 1 if newer is steps else 0
             if unchanged > _UNCHANGED_AT_MOST:
                 raise
             steps = newer
 
 
-class Searching:
+class SearchSession:
     """What the blocking client and the one of an event loop have in common. Thread-safe.
 
     Args:
@@ -94,7 +96,7 @@ class Searching:
         self._load_encoder = load_encoder
         metadata = store.metadata(collection)
         if encoder is not None:
-            check_same(collection, metadata.encoder, encoder.card)
+            require_same_model(collection, metadata.encoder, encoder.info)
         self._now = self._steps(metadata, encoder)
         self._renewing = threading.Lock()
         self._live = live_collection(store, collection)
@@ -123,7 +125,7 @@ class Searching:
         check_queries(queries)
         request = SearchRequest(**options)
         self._check_has(request.mode, reranking=request.rerank_depth is not None)
-        return to_the_end(self._now, lambda steps: steps.search(queries, request))
+        return retry_after_model_swap(self._now, lambda steps: steps.search(queries, request))
 
     def rank(
         self,
@@ -140,7 +142,7 @@ class Searching:
         check_pids(queries, pids)
         request = SearchRequest(mode=mode, fusion=fusion)
         self._check_has(mode, reranking=rerank)
-        return to_the_end(
+        return retry_after_model_swap(
             self._now,
             lambda steps: steps.rank(queries, pids, request.mode, request.fusion, rerank=rerank),
         )
@@ -150,15 +152,15 @@ class Searching:
         match step:
             case Encode(encoder, queries):
                 return encoder.encode_queries(queries)
-            case Ask(point_queries):
+            case Query(point_queries):
                 return self._live.query(point_queries)
-            case Read(ids):
+            case Retrieve(ids):
                 return self._live.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
                 return self.reranker.scores(pairs)
-            case Inspect():
+            case GetPayloadIndexes():
                 return self._live.info().spec.payload_indexes
-            case Renew(used):
+            case Refresh(used):
                 return self._renewed(used)
 
     def warm_up(self) -> None:
@@ -189,21 +191,21 @@ class Searching:
             return self._steps(metadata, None)
         return self._steps(metadata, self._loaded(new, old.model))
 
-    def _loaded(self, card: EncoderCard, old: str) -> Encoder:
+    def _loaded(self, encoder_info: EncoderInfo, old: str) -> Encoder:
         """The encoder that the collection was re-embedded with."""
         begun = time.monotonic()
         try:
-            encoder = self._load_encoder(card)
-            check_same(self._name, card, encoder.card)
+            encoder = self._load_encoder(encoder_info)
+            require_same_model(self._name, encoder_info, encoder.info)
         except Exception as exc:
             raise ModelNotFoundError(
-                f"collection '{self._name}' was re-embedded with {card.model} meanwhile (it was "
+                f"collection '{self._name}' was re-embedded with {encoder_info.model} meanwhile (it was "
                 f"{old}), and that cannot be loaded: {exc}. The next search tries again; or open "
                 "another client, with where the model is"
             ) from exc
         _log.info(
             "collection '%s' now holds vectors of %s (was %s), loaded in %.1f s",
-            *(self._name, card.model, old, time.monotonic() - begun),
+            *(self._name, encoder_info.model, old, time.monotonic() - begun),
         )
         return encoder
 

@@ -1,6 +1,6 @@
 """How a search goes, step by step, and who does the steps is another's affair.
 
-The generators below yield what they need done (`Encode`, `Ask`, ...), are sent what came of it,
+The generators below yield what they need done (`Encode`, `Query`, ...), are sent what came of it,
 and return hits. So the client that blocks and the one of an event loop search in the same way.
 
 A search goes by one `SearchSteps`, and so by one model, from its first step to its last; every
@@ -57,14 +57,14 @@ class Encode:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Query:
     """Wanted: a list of `ScoredPoint` for each of these queries."""
 
     queries: Sequence[PointQuery]
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class Retrieve:
     """Wanted: a mapping of those of these ids that exist to what a hit shows of their payload."""
 
     ids: Sequence[PointId]
@@ -78,18 +78,18 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Inspect:
+class GetPayloadIndexes:
     """Wanted: the collection's payload indexes, by field."""
 
 
 @dataclass(frozen=True, slots=True)
-class Renew:
+class Refresh:
     """Wanted: the steps for what the collection holds by now; the same, if that is unchanged."""
 
     used: SearchSteps
 
 
-Step: TypeAlias = Encode | Ask | Read | Score | Inspect | Renew
+Step: TypeAlias = Encode | Query | Retrieve | Score | GetPayloadIndexes | Refresh
 Steps: TypeAlias = Generator[Step, Any, _T]
 
 
@@ -263,7 +263,7 @@ class SearchSteps:
             return
         if self._advised.issuperset(needed := unserved(chosen, {})):
             return
-        indexes: Mapping[str, PayloadIndex] = yield Inspect()
+        indexes: Mapping[str, PayloadIndex] = yield GetPayloadIndexes()
         self._advised.update(needed)
         for found in unserved(chosen, indexes):
             _log.warning("the filter's field %s", found)
@@ -310,7 +310,7 @@ def _one_each(query: _Query, ids: Sequence[PointId]) -> list[PointQuery]:
 def _answers(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[ScoredPoint]]]]:
     """The answers to several lists of queries, asked in one batch."""
     queries = [query for plan in plans for query in plan]
-    told: Iterator[list[ScoredPoint]] = iter((yield Ask(queries)) if queries else ())
+    told: Iterator[list[ScoredPoint]] = iter((yield Query(queries)) if queries else ())
     return [[next(told) for _ in plan] for plan in plans]
 
 
@@ -340,7 +340,7 @@ def _payloads(answer: Sequence[ScoredPoint] = ()) -> dict[PointId, dict[str, Any
 def _read(ids: Sequence[Sequence[PointId]]) -> Steps[list[dict[PointId, dict[str, Any]]]]:
     """Of each list of ids, those that exist, with what a hit shows."""
     payloads: Mapping[PointId, dict[str, Any]]
-    payloads = yield Read(list(dict.fromkeys(id_ for given in ids for id_ in given)))
+    payloads = yield Retrieve(list(dict.fromkeys(id_ for given in ids for id_ in given)))
     return [{id_: payloads[id_] for id_ in given if id_ in payloads} for given in ids]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msmarco_qdrant.errors import SpoolError
-from msmarco_qdrant.service.interfaces import Backlog, DoorsClosedError, Operation, Write
+from msmarco_qdrant.service.interfaces import Backlog, Operation, ShuttingDownError, Write
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.spool.state import BatchState
 
@@ -27,12 +27,12 @@ class SpoolIngester:
         """Put operations on disk for good, as one batch.
 
         Raises:
-            DoorsClosedError: During the shutdown.
+            ShuttingDownError: During the shutdown.
             SpoolFullError: If there are too many.
             SpoolError: If the disk does not take them; see `Spool.accept`.
         """
         if self._closed.is_set():
-            raise DoorsClosedError("the sidecar is being shut down: nothing was accepted")
+            raise ShuttingDownError("the sidecar is being shut down: nothing was accepted")
         return self._spool.accept(_rows(operations))
 
     def close(self) -> None:
@@ -47,7 +47,7 @@ class SpoolIngester:
         """Wait until a batch is done or failed.
 
         Raises:
-            DoorsClosedError: If the sidecar is shut down before; the batch is kept.
+            ShuttingDownError: If the sidecar is shut down before; the batch is kept.
             SpoolError: If it is not known any more, or its report cannot be read.
             CancelledError: If the spool is closed before.
         """
@@ -60,7 +60,9 @@ class SpoolIngester:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                raise DoorsClosedError(f"the sidecar is being shut down; the batch {batch} is kept")
+                raise ShuttingDownError(
+                    f"the sidecar is being shut down; the batch {batch} is kept"
+                )
             return ended.result()
         finally:
             closed.cancel()

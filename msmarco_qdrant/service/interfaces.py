@@ -16,7 +16,7 @@ from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.service.spool.state import BatchState
 
 
-class DoorsClosedError(MsmarcoQdrantError):
+class ShuttingDownError(MsmarcoQdrantError):
     """The sidecar is being shut down and takes nothing in any more."""
 
 
@@ -90,7 +90,7 @@ class Ingester(Protocol):
 
         Raises:
             SpoolFullError: If there are too many.
-            DoorsClosedError: During the shutdown.
+            ShuttingDownError: During the shutdown.
         """
 
     def state(self, batch: str) -> BatchState | None:
@@ -100,7 +100,7 @@ class Ingester(Protocol):
         """Wait until a batch is done or failed; a wait that is cancelled leaves nothing behind.
 
         Raises:
-            DoorsClosedError: If the sidecar is shut down before; the batch is kept.
+            ShuttingDownError: If the sidecar is shut down before; the batch is kept.
         """
 
     def backlog(self) -> Backlog:

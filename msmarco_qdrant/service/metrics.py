@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.service.interfaces import Backlog
 from msmarco_qdrant.service.spool.state import COUNTS, BatchId, BatchState, counts_of
@@ -119,7 +119,7 @@ class MetricsEvents:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
         """A batch is done or has failed."""
         self._metrics.batch_ended(state, {stage.name: stage.seconds for stage in stages})
 

@@ -14,7 +14,7 @@ from msmarco_qdrant.service.http.auth import Tokens, check_binding
 from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.spool.spool import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
-from msmarco_qdrant.stores import NO_SETTINGS, Connection, check_creatable
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, check_creatable
 
 HOST = "127.0.0.1"
 PORT = 8080
@@ -63,7 +63,7 @@ class SidecarOptions:
     spool_bytes: int = MAX_BYTES
     spool_batches: int = MAX_BATCHES
     grace_s: float = GRACE_S
-    connection: Connection = NO_SETTINGS
+    connection: Connection = DEFAULT_CONNECTION
     encoder_options: EncoderOptions = field(default_factory=EncoderOptions)
     storage: StorageSettings | None = None
     indexing: IndexingSettings = field(default_factory=IndexingSettings)

@@ -18,7 +18,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.migrate.runner import MigrationStatus, migration_status
 from msmarco_qdrant.service.http.problems import NOT_READY, ProblemError
 from msmarco_qdrant.service.interfaces import Check, Readiness
-from msmarco_qdrant.service.startup import Opening, Running
+from msmarco_qdrant.service.startup import Running, Startup
 
 _OK = ""
 
@@ -36,7 +36,7 @@ class SidecarReadiness:
     def __init__(
         self,
         collection: str,
-        opening: Opening,
+        opening: Startup,
         running: Callable[[], Running | None],
         *,
         within_s: float,

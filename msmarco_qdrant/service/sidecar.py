@@ -18,13 +18,13 @@ from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from typing import TypeVar, get_args
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import StoreError, StoreUnavailableError
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.auth import is_loopback
-from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.server import HttpServer, listen, url_of
 from msmarco_qdrant.service.ingester import SpoolIngester
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
@@ -34,13 +34,13 @@ from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.spool.state import BatchState
 from msmarco_qdrant.service.startup import (
-    Census,
     ModelSource,
     NamedModels,
     Opened,
-    Opening,
+    PassageCount,
     Running,
     SharedModels,
+    Startup,
 )
 from msmarco_qdrant.service.worker.worker import Worker, WorkerEvents, WorkerSettings
 
@@ -71,7 +71,7 @@ class Sidecar:
     ) -> None:
         self._options = options
         self._models = SharedModels(models or NamedModels(options))
-        self._opening = Opening(options, self._models)
+        self._opening = Startup(options, self._models)
         self._on_listening = on_listening
         self._running: Running | None = None
         self.left_behind = False
@@ -159,7 +159,7 @@ class Sidecar:
             )
             stack.push_async_callback(client.close)
             await _warm_up(client)
-            census = Census(opened.searching, name)
+            census = PassageCount(opened.searching, name)
             await asyncio.to_thread(census.count)
             worker = self._worker(spool, opened, _Events(metrics, census))
             stack.pop_all()
@@ -180,7 +180,7 @@ class Sidecar:
 
     # ---- its parts -------------------------------------------------------------------------
 
-    def _parts(self, ingester: SpoolIngester, metrics: Metrics) -> Parts:
+    def _parts(self, ingester: SpoolIngester, metrics: Metrics) -> AppDependencies:
         options = self._options
         readiness = SidecarReadiness(
             options.collection,
@@ -188,7 +188,7 @@ class Sidecar:
             lambda: self._running,
             within_s=0.8 * options.limits.checks_s,
         )
-        return Parts(
+        return AppDependencies(
             ingester,
             lambda: self._running.client if self._running else None,
             readiness,
@@ -204,18 +204,18 @@ class Sidecar:
             opened.writing,
             opened.encoder,
             WorkerSettings(self._options.collection, indexing=self._options.indexing),
-            reload=lambda _name, card: self._models.of(card),
+            reload=lambda _name, encoder_info: self._models.of(encoder_info),
             events=events,
             storage=self._options.storage,
         )
 
     def _info(self, client: AsyncSearchClient) -> dict[str, str]:
-        card = client.metadata.encoder
+        encoder_info = client.metadata.encoder
         return {
             "version": __version__,
             "collection": self._options.collection,
-            "model": card.model,
-            "dimension": str(card.dimension),
+            "model": encoder_info.model,
+            "dimension": str(encoder_info.dimension),
         }
 
     def _tell_listening(self, url: str) -> None:
@@ -229,11 +229,11 @@ class Sidecar:
 class _Events(MetricsEvents):
     """Counts what a worker does, and after each batch the passages that there are."""
 
-    def __init__(self, metrics: Metrics, census: Census) -> None:
+    def __init__(self, metrics: Metrics, census: PassageCount) -> None:
         super().__init__(metrics)
         self._census = census
 
-    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
         """A batch is done or has failed."""
         super().ended(state, stages)
         try:

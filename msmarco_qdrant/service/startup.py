@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Protocol, get_args
 
 from msmarco_qdrant.collection.create import create_if_missing
-from msmarco_qdrant.core.records import Bm25Settings, EncoderCard
+from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
@@ -27,7 +27,7 @@ from msmarco_qdrant.errors import CollectionNotFoundError, MsmarcoQdrantError, S
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.interfaces import About
 from msmarco_qdrant.service.options import SidecarOptions
-from msmarco_qdrant.service.worker.retry import Outlook, Patience, StoppingError
+from msmarco_qdrant.service.worker.retry import BatchRetrier, Retryability, StoppingError
 from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Connection, Store, open_store
 
@@ -62,7 +62,7 @@ class Opened:
         self.writing.close()
 
 
-class Opening:
+class Startup:
     """Opens everything; `stop` ends that from another thread.
 
     Args:
@@ -77,7 +77,7 @@ class Opening:
         self._options = options
         self._models = models
         self._stopping = threading.Event()
-        self._patience = Patience(
+        self._patience = BatchRetrier(
             _FIRST_WAIT_S, _LONGEST_WAIT_S, 1, self._stopping, outlook=_outlook
         )
         self.stage = "store"
@@ -118,30 +118,30 @@ class Opening:
         """The collection's encoder; one that is not there is made, so that it can be searched."""
         name = self._options.collection
         try:
-            card = store.metadata(name).encoder
+            encoder_info = store.metadata(name).encoder
         except CollectionNotFoundError:
             self.stage = "model"
-            card = self._models.new().card
-            create_if_missing(store, name, card, Bm25Settings(), self._options.storage)
-            card = store.metadata(name).encoder  # somebody else may have made it meanwhile
+            encoder_info = self._models.new().info
+            create_if_missing(store, name, encoder_info, Bm25Settings(), self._options.storage)
+            encoder_info = store.metadata(name).encoder  # somebody else may have made it meanwhile
         self.stage = "model"
-        if self._options.model not in (DEFAULT_MODEL, card.model):
+        if self._options.model not in (DEFAULT_MODEL, encoder_info.model):
             _log.warning(
                 "'%s' has vectors of %s: %s, which was asked for, is for new collections; "
                 "`msmarco-qdrant migrate reembed` gives this one another model",
-                *(name, card.model, self._options.model),
+                *(name, encoder_info.model, self._options.model),
             )
-        return self._models.of(card)
+        return self._models.of(encoder_info)
 
     def _check(self) -> None:
         if self._stopping.is_set():
             raise OpeningStoppedError("it is to end before everything was there")
 
 
-def _outlook(error: BaseException) -> Outlook:
+def _outlook(error: BaseException) -> Retryability:
     """Of what may be wrong at the start, only a store that is away passes by itself."""
     is_away = isinstance(error, StoreUnavailableError)
-    return Outlook.PASSING if is_away else Outlook.FOR_GOOD
+    return Retryability.TRANSIENT if is_away else Retryability.PERMANENT
 
 
 def impatient(connection: Connection) -> Connection:
@@ -153,7 +153,7 @@ def impatient(connection: Connection) -> Connection:
     )
 
 
-class Census:
+class PassageCount:
     """How many passages a collection holds, as it was last counted.
 
     Args:
@@ -186,16 +186,16 @@ class Running:
     opened: Opened
     client: AsyncSearchClient
     worker: Worker
-    census: Census
+    census: PassageCount
 
     @property
     def about(self) -> About:
         """What is searched, from memory."""
-        card = self.client.metadata.encoder
+        encoder_info = self.client.metadata.encoder
         return About(
             self.collection,
-            card.model,
-            card.dimension,
+            encoder_info.model,
+            encoder_info.dimension,
             get_args(SearchMode),
             rerank=self.opened.reranker is not None,
             passages=self.census.passages,
@@ -220,8 +220,8 @@ class ModelSource(Protocol):
     def new(self) -> Encoder:
         """The encoder of a new collection."""
 
-    def of(self, card: EncoderCard) -> Encoder:
-        """The encoder of a collection whose metadata hold that card."""
+    def of(self, encoder_info: EncoderInfo) -> Encoder:
+        """The encoder of a collection whose metadata holds that info."""
 
     def reranker(self) -> Reranker | None:
         """What scores the best again, if anything does."""
@@ -243,11 +243,13 @@ class NamedModels:
 
         return load_encoder(self._options.model, **asdict(self._encoder_options()))
 
-    def of(self, card: EncoderCard) -> Encoder:
-        """The encoder of a collection whose metadata hold that card."""
-        from msmarco_qdrant.encoding.matching import encoder_of
+    def of(self, encoder_info: EncoderInfo) -> Encoder:
+        """The encoder of a collection whose metadata holds that info."""
+        from msmarco_qdrant.encoding.matching import load_collection_encoder
 
-        return encoder_of(self._options.collection, card, options=self._encoder_options())
+        return load_collection_encoder(
+            self._options.collection, encoder_info, options=self._encoder_options()
+        )
 
     def reranker(self) -> Reranker | None:
         """The cross-encoder of the options."""
@@ -282,11 +284,11 @@ class SharedModels:
             self._last = self._source.new()
             return self._last
 
-    def of(self, card: EncoderCard) -> Encoder:
-        """The encoder of a collection whose metadata hold that card."""
+    def of(self, encoder_info: EncoderInfo) -> Encoder:
+        """The encoder of a collection whose metadata holds that info."""
         with self._lock:
-            if self._last is None or not _same(self._last.card, card):
-                self._last = self._source.of(card)
+            if self._last is None or not _same(self._last.info, encoder_info):
+                self._last = self._source.of(encoder_info)
             return self._last
 
     def reranker(self) -> Reranker | None:
@@ -294,5 +296,5 @@ class SharedModels:
         return self._source.reranker()
 
 
-def _same(ours: EncoderCard, theirs: EncoderCard) -> bool:
+def _same(ours: EncoderInfo, theirs: EncoderInfo) -> bool:
     return (ours.fingerprint, ours.similarity) == (theirs.fingerprint, theirs.similarity)

@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from msmarco_qdrant.core.records import EncoderCard, Prompts
+from msmarco_qdrant.core.records import EncoderInfo, Prompts
 from msmarco_qdrant.errors import OutputError, SourceError, UsageError
-from msmarco_qdrant.runtime.atomic_file import replacing, replacing_text
+from msmarco_qdrant.runtime.atomic_file import atomic_write, replacing_text
 from msmarco_qdrant.sources.parquet import check_extra
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ShardHeader:
         full: Chunks that a shard of its folder covers, unless the source ends before.
     """
 
-    encoder: EncoderCard
+    encoder: EncoderInfo
     dtype: VectorType
     number: int
     rows: int
@@ -151,7 +151,7 @@ def write_shard(path: Path, header: ShardHeader, table: Any, vectors: NDArray[An
     try:
         rows = _with_vectors(header, table, vectors)
         with (
-            replacing(path) as file,
+            atomic_write(path) as file,
             pq.ParquetWriter(file, rows.schema, **_writer_options()) as writer,
         ):
             writer.write_table(rows, row_group_size=_GROUP_ROWS)
@@ -295,8 +295,8 @@ def _header_of(path: Path, content: bytes) -> ShardHeader:
                 f"{VERSION}: use the version that wrote it"
             )
         encoder = fields.pop("encoder")
-        card = EncoderCard(**{**encoder, "prompts": Prompts(**encoder["prompts"])})
-        return ShardHeader(encoder=card, **fields)
+        encoder_info = EncoderInfo(**{**encoder, "prompts": Prompts(**encoder["prompts"])})
+        return ShardHeader(encoder=encoder_info, **fields)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
         raise SourceError(f"{path} has a header that cannot be read ({exc!r}): {_AGAIN}") from exc
 

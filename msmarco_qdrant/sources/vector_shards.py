@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.records import (
     EncodedPassage,
-    EncoderCard,
+    EncoderInfo,
     Passage,
     Reject,
     Similarity,
@@ -64,7 +64,7 @@ class VectorShards:
         manifest = _complete(self.folder)
         self.paths: Sequence[Path] = _all_there(self.folder, manifest)
         footers = [read_footer(path) for path in self.paths]
-        self.encoder: EncoderCard = footers[0].header.encoder
+        self.encoder: EncoderInfo = footers[0].header.encoder
         self.size: int = manifest.passages
         self._position = 0
         for number, footer in enumerate(footers):
@@ -144,7 +144,7 @@ def _all_there(folder: Path, manifest: Manifest) -> list[Path]:
 
 
 def _check_belongs(
-    path: Path, footer: Footer, number: int, manifest: Manifest, encoder: EncoderCard
+    path: Path, footer: Footer, number: int, manifest: Manifest, encoder: EncoderInfo
 ) -> None:
     """Refuse a shard of another encoding, naming what differs."""
     header = footer.header

@@ -8,13 +8,13 @@ from msmarco_qdrant.stores.alias import (
     async_collection,
     live_collection,
 )
-from msmarco_qdrant.stores.base import Alterable, Capabilities, Collection, Store, alterable
-from msmarco_qdrant.stores.connection import NO_SETTINGS, Connection, shown_dsn
+from msmarco_qdrant.stores.base import AdminCollection, Capabilities, Collection, Store, alterable
+from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, shown_dsn
 from msmarco_qdrant.stores.open import check_creatable, open_store
 
 __all__ = [
-    "NO_SETTINGS",
-    "Alterable",
+    "DEFAULT_CONNECTION",
+    "AdminCollection",
     "AsyncCollection",
     "Capabilities",
     "Collection",

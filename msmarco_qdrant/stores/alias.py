@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from msmarco_qdrant.core.records import CollectionInfo, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError
-from msmarco_qdrant.runtime.micro_batcher import Merger
+from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.stores.base import Collection, Store
 from msmarco_qdrant.stores.server.store import ServerStore
 
@@ -54,10 +54,10 @@ def live_collection(store: Store, name: str) -> LiveCollection:
     """
     if isinstance(store, ServerStore):
         return store.live(name)
-    return _LookedUp(store, name)
+    return AliasedCollection(store, name)
 
 
-class _LookedUp:
+class AliasedCollection:
     """A collection of an engine in this process, looked up by its name at each call."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -139,7 +139,7 @@ class WorkerCollection:
 
     def __init__(self, collection: LiveCollection) -> None:
         self._collection = collection
-        self._query = Merger(
+        self._query = MicroBatcher(
             collection.query,
             max_items=_QUERIES_AT_ONCE,
             max_wait_s=0.0,  # the engine is fast, and queries were merged before

@@ -200,7 +200,7 @@ class Store(Protocol):
         ...
 
 
-class Alterable(Protocol):
+class AdminCollection(Protocol):
     """A physical collection that can be changed in place, and filled beside other writers.
 
     Every call may be repeated: done twice, it does no more than done once.
@@ -257,7 +257,7 @@ class Alterable(Protocol):
         """
         ...
 
-    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+    def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points where what is there is as it was seen; the others stay as they are.
 
         Durable after the next `flush()`.
@@ -275,10 +275,10 @@ class Alterable(Protocol):
 
 @runtime_checkable
 class _Altering(Protocol):
-    def alterable(self, name: str) -> Alterable: ...
+    def alterable(self, name: str) -> AdminCollection: ...
 
 
-def alterable(store: Store, name: str) -> Alterable:
+def alterable(store: Store, name: str) -> AdminCollection:
     """The collection behind a name, to be changed.
 
     Raises:
@@ -296,7 +296,7 @@ def alterable(store: Store, name: str) -> Alterable:
 def by_presence(
     batch: PointBatch, seen: Sequence[int | None]
 ) -> tuple[PointBatch, Sequence[int], PointBatch]:
-    """A batch for `write_over` in two.
+    """A batch for `upsert_if_seq` in two.
 
     Returns:
         The points that were there, the `seq` that each had, and the points that were not.

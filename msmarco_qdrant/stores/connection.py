@@ -58,7 +58,7 @@ class Connection:
             )
 
 
-NO_SETTINGS = Connection()
+DEFAULT_CONNECTION = Connection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def shown_dsn(dsn: str) -> str:
     if not is_url(dsn):
         return dsn
     try:
-        parse_address(dsn, NO_SETTINGS)
+        parse_address(dsn, DEFAULT_CONNECTION)
     except UsageError:
         return without_secret(dsn)
     return dsn

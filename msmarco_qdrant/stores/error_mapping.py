@@ -29,7 +29,7 @@ not reached         cannot be                        cannot be                  
                                                                                   ABORTED
 =================== ================================ ============================ ================
 
-The last two rows pass by themselves, so they alone are tried again (`is_passing`). A connection
+The last two rows pass by themselves, so they alone are tried again (`is_transient`). A connection
 that is cut is UNAVAILABLE ("Socket closed"), but for some moments in which gRPC calls it UNKNOWN
 ("Stream removed") or INTERNAL ("RST_STREAM").
 """
@@ -107,7 +107,7 @@ _CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def is_passing(exc: BaseException) -> bool:
+def is_transient(exc: BaseException) -> bool:
     """Whether the same call may succeed a little later."""
     status, message = _told(exc)
     if _any_in((*_DISTRUSTED, *_NOT_TLS), message):
@@ -123,12 +123,12 @@ def described(exc: BaseException) -> str:
     return f"{status}: {message}" if status else message
 
 
-def asked_to_wait_s(exc: BaseException | None) -> float:
+def retry_after_s(exc: BaseException | None) -> float:
     """The seconds that the server asked to be left alone for, 0 if it did not."""
     return float(getattr(exc, "retry_after_s", 0))
 
 
-def mapped(exc: BaseException, action: str, place: str) -> StoreError:
+def map_error(exc: BaseException, action: str, place: str) -> StoreError:
     """Our error for one of an engine.
 
     Args:
@@ -138,7 +138,7 @@ def mapped(exc: BaseException, action: str, place: str) -> StoreError:
     """
     status, message = _told(exc)
     text = f"{action} in {place} failed: {message}"
-    if is_passing(exc) or status in _PASSING:
+    if is_transient(exc) or status in _PASSING:
         return StoreUnavailableError(f"{text}; {_why_not_reached(exc, message)}")
     told = None if status in _ACCESS else _kind_by_message(message)
     kind = told or _STATUSES.get(status, StoreError)
@@ -164,7 +164,7 @@ def _kind_by_message(message: str) -> type[StoreError] | None:
 
 def _why_not_reached(exc: BaseException, message: str) -> str:
     """The likely cause, and the next step."""
-    if asked := asked_to_wait_s(exc):
+    if asked := retry_after_s(exc):
         return (
             f"it asked to be left alone for {asked:.0f} s, longer than MSMARCO_QDRANT_RETRY_S "
             "(Connection(retry_s=...)) allows: try again later, or allow more"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from msmarco_qdrant.core.records import Bm25Settings, CollectionMetadata, EncoderCard, Prompts
+from msmarco_qdrant.core.records import Bm25Settings, CollectionMetadata, EncoderInfo, Prompts
 from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 
@@ -43,7 +43,7 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
         return CollectionMetadata(
             schema_version=found,
             package_version=value["package_version"],
-            encoder=EncoderCard(**{**encoder, "prompts": Prompts(**encoder["prompts"])}),
+            encoder=EncoderInfo(**{**encoder, "prompts": Prompts(**encoder["prompts"])}),
             bm25=Bm25Settings(**value["bm25"]),
             migrations=tuple(value["migrations"]),
             copied_from=_name(value, "copied_from"),

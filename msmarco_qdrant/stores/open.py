@@ -9,7 +9,7 @@ from pathlib import Path
 from msmarco_qdrant.errors import StoreNotFoundError, UsageError
 from msmarco_qdrant.stores.base import Store
 from msmarco_qdrant.stores.connection import (
-    NO_SETTINGS,
+    DEFAULT_CONNECTION,
     Connection,
     is_url,
     parse_address,
@@ -26,7 +26,7 @@ _NEARLY_URL = re.compile(r"[A-Za-z0-9.-]+:[0-9]+/?|(https?|grpcs?):(?!//).*")
 
 
 def open_store(
-    dsn: str | PathLike[str], *, create: bool = False, connection: Connection = NO_SETTINGS
+    dsn: str | PathLike[str], *, create: bool = False, connection: Connection = DEFAULT_CONNECTION
 ) -> Store:
     """Open a store.
 
@@ -63,7 +63,7 @@ def open_store(
     return EdgeStore.open(name, create=create)
 
 
-def check_creatable(dsn: str | PathLike[str], connection: Connection = NO_SETTINGS) -> None:
+def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_CONNECTION) -> None:
     """Say now, and create nothing, if `open_store(dsn, create=True)` cannot work or makes no sense.
 
     Raises:

@@ -19,7 +19,7 @@ from msmarco_qdrant.errors import EncodingError, MsmarcoQdrantError
 from msmarco_qdrant.evaluation import Run, System, evaluate_runs, rank_run
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -213,7 +213,7 @@ def test_a_cross_encoder_and_bm25(
 
 def bm25_by_hand(store: Path) -> Mapping[str, float]:
     """nDCG@10 of each query, by BM25 over all passages."""
-    ingest_passages(PASSAGES, store, encoder=CostlessEncoder())
+    ingest_passages(PASSAGES, store, encoder=HashingEncoder())
     rankings = {qid: [(pid, 0.0) for pid in pids] for qid, pids in CANDIDATES.items()}
     with SearchClient.open(store, bm25_only=True) as client:
         run = rank_run(client, QUERIES, System("bm25"), Run("given", rankings))
@@ -304,7 +304,7 @@ def test_going_on(
     assert ["1"] == list(cell(work, "BM25.dl19")["per_query"])
 
 
-class FailsHalfway(CostlessEncoder):
+class FailsHalfway(HashingEncoder):
     """An encoder that breaks down after its first batch."""
 
     def encode_passages(self, passages: Any) -> Iterator[EncodedBatch]:

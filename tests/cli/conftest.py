@@ -9,7 +9,7 @@ import pytest
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.loopback import LoopbackServer
 
 
@@ -20,5 +20,5 @@ def filled(
     """A directory and then a server's URL, with five passages in the collection 'msmarco'."""
     with LoopbackServer() as server:
         place = str(tmp_path / "store") if request.param == "edge" else server.url
-        ingest_passages(passages, place, encoder=CostlessEncoder(), optimize=False)
+        ingest_passages(passages, place, encoder=HashingEncoder(), optimize=False)
         yield place

@@ -15,7 +15,7 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import CollectionNotFoundError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 from tests.generations import physical
 
@@ -31,7 +31,7 @@ def is_now(moment: str) -> bool:
 
 def test_collections_are_listed(filled: str) -> None:
     """A head and a line each, by name."""
-    other = CostlessEncoder(dimension=32)
+    other = HashingEncoder(dimension=32)
     ingest_passages([Passage("1", "one")], filled, collection="films", encoder=other)
 
     done = command("collections", "--store", filled)
@@ -69,7 +69,7 @@ def test_a_store_without_collections_says_so(tmp_path: Path) -> None:
 def test_a_collection_that_was_never_written_to_says_so(tmp_path: Path) -> None:
     """Instead of the year 1970."""
     place = str(tmp_path / "store")
-    ingest_passages([], place, encoder=CostlessEncoder())
+    ingest_passages([], place, encoder=HashingEncoder())
 
     assert command("collections", "--store", place).out.endswith("  never\n")
     assert (
@@ -93,7 +93,7 @@ def test_drop_wants_to_be_sure(filled: str, passages: Sequence[Passage]) -> None
 
 def test_drop_removes_a_collection(filled: str) -> None:
     """With all that is in it, and no other; it tells what went."""
-    ingest_passages([Passage("1", "one")], filled, collection="films", encoder=CostlessEncoder())
+    ingest_passages([Passage("1", "one")], filled, collection="films", encoder=HashingEncoder())
 
     done = command("drop", "msmarco", "--store", filled, "--yes")
 
@@ -108,7 +108,7 @@ def test_drop_is_told_as_json(filled: str) -> None:
     done = command("drop", "msmarco", "--store", filled, "--yes", "--json")
 
     assert {"dropped": "msmarco", "passages": 5} == json.loads(done.out)
-    ingest_passages([Passage("1", "one")], filled, encoder=CostlessEncoder())
+    ingest_passages([Passage("1", "one")], filled, encoder=HashingEncoder())
     assert ["1"] == list(get_passages(filled, ["1"]))
 
 
@@ -126,7 +126,7 @@ def test_drop_removes_what_an_interrupted_creation_left(filled: str) -> None:
 def test_drop_removes_what_re_embeddings_left(filled: str) -> None:
     """All of the name, even when the name itself is gone; what it would remove is told first."""
     with closing(open_store(filled)) as store:
-        physical(store, CostlessEncoder(32))
+        physical(store, HashingEncoder(32))
         store.drop_collection("msmarco__0001")
 
     done = command("drop", "msmarco", "--store", filled)

@@ -23,7 +23,7 @@ from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.evaluation import System, read_run
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import Outcome, command
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 from tests.evaluation.collection import PASSAGES
@@ -47,7 +47,7 @@ SAMPLE_QRELS = "q1 0 3 2\nq2 0 1 1\nq3 0 2 1\n"
 def words(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of a few passages whose model cannot be loaded: words alone can be searched for."""
     place = tmp_path_factory.mktemp("words") / "store"
-    ingest_passages(PASSAGES, place, encoder=CostlessEncoder(), optimize=False)
+    ingest_passages(PASSAGES, place, encoder=HashingEncoder(), optimize=False)
     return str(place)
 
 
@@ -205,7 +205,7 @@ def test_a_pid_that_a_run_cannot_hold_is_told_as_it_comes(tmp_path: Path) -> Non
     """By the first system, in words; without a run it may be what it likes."""
     passages = [*PASSAGES, Passage("a b", "castle castle")]
     place = str(tmp_path / "store")
-    ingest_passages(passages, place, encoder=CostlessEncoder(), optimize=False)
+    ingest_passages(passages, place, encoder=HashingEncoder(), optimize=False)
     done = by_words(place, "--run", "a.trec", "--json")
 
     assert (2, "") == (done.status, done.out)
@@ -330,7 +330,7 @@ def test_a_key_and_a_password_are_not_shown(
         ingest_passages(
             PASSAGES,
             server.url,
-            encoder=CostlessEncoder(),
+            encoder=HashingEncoder(),
             optimize=False,
             connection=connection,
         )

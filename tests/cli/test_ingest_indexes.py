@@ -9,13 +9,13 @@ import pytest
 
 from msmarco_qdrant.cli.ingest import parse_indexes
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 from tests.vectors import write_folder
 
 
 @pytest.fixture
-def vectors(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder) -> str:
+def vectors(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder) -> str:
     """A folder of vectors, so that no model is loaded."""
     return str(write_folder(tmp_path / "vectors", passages, encoder))
 

@@ -15,7 +15,7 @@ import pytest
 from msmarco_qdrant.collection.migration import load_migrations
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.migration_locks import held, migration_locks
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 
 INDEX = """
@@ -68,7 +68,7 @@ def test_the_whole_way(filled: str, folder: str) -> None:
     told = command("migrate", "status", *place)
     assert (0, "") == (told.status, told.err)
     assert told.out == (
-        f"collection  msmarco -> msmarco__0001 ({CostlessEncoder().card.model})\n"
+        f"collection  msmarco -> msmarco__0001 ({HashingEncoder().info.model})\n"
         "applied     0001_create_passages, 0002_payload_indexes\n"
         "pending     0001_index_year, 0002_short_texts\n"
     )
@@ -151,7 +151,7 @@ def test_everything_is_there_as_json(filled: str, folder: str) -> None:
     assert {
         "collection": "msmarco",
         "physical": "msmarco__0001",
-        "model": CostlessEncoder().card.model,
+        "model": HashingEncoder().info.model,
         "others": [],
         "is_unfinished": False,
         "applied": ["0001_create_passages", "0002_payload_indexes"],

@@ -14,7 +14,7 @@ from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.sources.corpus import Corpus
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command, standard_input
 
 COMMANDS = (["get", "1"], ["delete", "1"], ["export", "out.jsonl"])
@@ -78,7 +78,7 @@ def test_a_passage_that_is_not_there_is_an_error(filled: str, as_json: list[str]
 def test_a_pid_may_begin_with_a_dash(tmp_path: Path) -> None:
     """Behind '--', as in every command line."""
     place = str(tmp_path / "store")
-    ingest_passages([Passage("-7", "minus")], place, encoder=CostlessEncoder())
+    ingest_passages([Passage("-7", "minus")], place, encoder=HashingEncoder())
 
     assert "-7\n     minus\n" == command("get", "--store", place, "--", "-7").out
     assert "1 deleted, 0 were not there\n" == command("delete", "--store", place, "--", "-7").out

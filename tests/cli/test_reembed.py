@@ -399,10 +399,10 @@ def best_by(model: str) -> str:
 
 def begin(place: str, model: str) -> None:
     """What a re-embedding leaves that is interrupted before its first passage."""
-    card = load_encoder(model, device="cpu").card
+    encoder_info = load_encoder(model, device="cpu").info
     with closing(open_store(place)) as store:
         storage = store.collection("msmarco").info().spec.storage
-        plan = CollectionPlan("msmarco__0002", card, Bm25Settings(), storage)
+        plan = CollectionPlan("msmarco__0002", encoder_info, Bm25Settings(), storage)
         create_physical(store, plan, load_migrations(), copied_from="msmarco__0001", swaps=1)
 
 

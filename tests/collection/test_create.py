@@ -31,7 +31,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migration_status
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
+from msmarco_qdrant.testing import HashingEncoder, NullStore
 from tests.engines import ENGINES, new_store
 from tests.generations import physical
 
@@ -41,13 +41,13 @@ NOT_QUANTIZED = StorageSettings(quantization="none")
 
 def test_a_collection_appears_when_it_is_complete(tmp_path: Path) -> None:
     """Under its name, with all that is needed to encode the same way again."""
-    card = CostlessEncoder().card
+    encoder_info = HashingEncoder().info
     with_store = open_store(tmp_path, create=True)
-    metadata = create_collection(with_store, "films", card, Bm25Settings())
+    metadata = create_collection(with_store, "films", encoder_info, Bm25Settings())
     assert metadata == CollectionMetadata(
         schema_version=1,
         package_version=__version__,
-        encoder=card,
+        encoder=encoder_info,
         bm25=Bm25Settings(),
         migrations=OWN,
     )
@@ -56,7 +56,7 @@ def test_a_collection_appears_when_it_is_complete(tmp_path: Path) -> None:
     with_store.close()
 
 
-class CrashingStore(DiscardingStore):
+class CrashingStore(NullStore):
     """A store that breaks before one of its steps, once."""
 
     def __init__(self, step: str) -> None:
@@ -89,11 +89,11 @@ class CrashingStore(DiscardingStore):
 def test_a_creation_that_broke_can_be_repeated(step: str) -> None:
     """Nothing appears under the name before, and the second try completes."""
     store = CrashingStore(step)
-    card = CostlessEncoder().card
+    encoder_info = HashingEncoder().info
     with pytest.raises(StoreError, match="crash"):
-        create_collection(store, "films", card, Bm25Settings())
+        create_collection(store, "films", encoder_info, Bm25Settings())
     assert store.aliases() == {}
-    create_collection(store, "films", card, Bm25Settings())
+    create_collection(store, "films", encoder_info, Bm25Settings())
     assert store.aliases() == {"films": "films__0001"}
 
 
@@ -108,7 +108,7 @@ def test_a_creation_without_its_indexes_is_completed(
         info = store.collection("msmarco__0001").info()
         assert ({}, 0) == (info.spec.payload_indexes, info.last_seq)
 
-        ingest_passages([Passage("1", "one")], store, encoder=CostlessEncoder())
+        ingest_passages([Passage("1", "one")], store, encoder=HashingEncoder())
 
         assert OWN == store.metadata("msmarco").migrations
         info = store.collection("msmarco").info()
@@ -126,13 +126,13 @@ def test_a_shadow_without_its_indexes_is_completed(
     with new_store(engine, tmp_path) as store:
         fields: dict[str, PayloadIndex] = {"year": "integer"}
         passages = [Passage("1", "one", {"year": 1895})]
-        ingest_passages(passages, store, encoder=CostlessEncoder(), payload_indexes=fields)
-        begin(store, "msmarco__0002", CostlessEncoder(32), is_known=is_known)
+        ingest_passages(passages, store, encoder=HashingEncoder(), payload_indexes=fields)
+        begin(store, "msmarco__0002", HashingEncoder(32), is_known=is_known)
         begun = "msmarco__0002" if is_known else None
         copying = migration_status(store, "msmarco").copying
         assert begun == (copying and copying.target)
 
-        report = reembed_collection(store, encoder=CostlessEncoder(32), allow_worse=True)
+        report = reembed_collection(store, encoder=HashingEncoder(32), allow_worse=True)
 
         assert ("msmarco__0002", 1) == (report.new, report.passages)
         assert OWN == store.metadata("msmarco").migrations
@@ -141,12 +141,12 @@ def test_a_shadow_without_its_indexes_is_completed(
 
 
 def begin(
-    store: Store, physical: str, encoder: CostlessEncoder | None = None, *, is_known: bool
+    store: Store, physical: str, encoder: HashingEncoder | None = None, *, is_known: bool
 ) -> None:
     """Create a physical collection without its indexes; with its ledger, if so told."""
     first = load_migrations()[:1]
-    card = (encoder or CostlessEncoder()).card
-    plan = CollectionPlan(physical, card, Bm25Settings(), NOT_QUANTIZED)
+    encoder_info = (encoder or HashingEncoder()).info
+    plan = CollectionPlan(physical, encoder_info, Bm25Settings(), NOT_QUANTIZED)
     if is_known:
         source = None if physical == "msmarco__0001" else "msmarco__0001"
         create_physical(store, plan, first, copied_from=source, swaps=1)
@@ -167,9 +167,9 @@ def test_a_physical_collection_can_have_had_more(tmp_path: Path) -> None:
         "DESCRIPTION = 'shorter texts'\n"
         "OPERATION = SetBm25(avg_len=12)\n"
     )
-    card = CostlessEncoder().card
+    encoder_info = HashingEncoder().info
     with closing(open_store(":memory:", create=True)) as store:
-        plan = CollectionPlan("films__0002", card, Bm25Settings(), NOT_QUANTIZED)
+        plan = CollectionPlan("films__0002", encoder_info, Bm25Settings(), NOT_QUANTIZED)
         migrations = [*load_migrations(), *load_migrations(tmp_path)]
         metadata = create_physical(store, plan, migrations)
         assert (*OWN, "0005_shorter") == metadata.migrations
@@ -183,9 +183,9 @@ def test_a_physical_collection_can_have_had_more(tmp_path: Path) -> None:
 
 def with_shadow(store: Store) -> None:
     """A collection of two passages, and what a re-embedding made beside it."""
-    ingest_passages([Passage("1", "one"), Passage("2", "two")], store, encoder=CostlessEncoder())
-    physical(store, CostlessEncoder(32))
-    ingest_passages([Passage("1", "one")], store, collection="films", encoder=CostlessEncoder())
+    ingest_passages([Passage("1", "one"), Passage("2", "two")], store, encoder=HashingEncoder())
+    physical(store, HashingEncoder(32))
+    ingest_passages([Passage("1", "one")], store, collection="films", encoder=HashingEncoder())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -237,9 +237,9 @@ def test_nothing_is_dropped_beside_another_applications(engine: str, tmp_path: P
 def test_a_drop_that_broke_can_be_repeated(step: str) -> None:
     """The live collection goes last: until then the name works."""
     store = CrashingStore(step)
-    card = CostlessEncoder().card
-    create_collection(store, "films", card, Bm25Settings())
-    physical(store, CostlessEncoder(), "films__0002")
+    encoder_info = HashingEncoder().info
+    create_collection(store, "films", encoder_info, Bm25Settings())
+    physical(store, HashingEncoder(), "films__0002")
     with pytest.raises(StoreError, match="crash"):
         drop_collection(store, "films")
     assert {"films": "films__0001"} == store.aliases()
@@ -250,8 +250,8 @@ def test_a_drop_that_broke_can_be_repeated(step: str) -> None:
 def test_the_live_collection_is_dropped_last_whatever_its_number() -> None:
     """As after a swap."""
     store = CrashingStore("films__0001")
-    create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
-    physical(store, CostlessEncoder(), "films__0002")
+    create_collection(store, "films", HashingEncoder().info, Bm25Settings())
+    physical(store, HashingEncoder(), "films__0002")
     store.set_alias("films", "films__0002")
     with pytest.raises(StoreError, match="crash"):
         drop_collection(store, "films")

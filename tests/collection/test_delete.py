@@ -18,12 +18,12 @@ from msmarco_qdrant.errors import PidCollisionError, StoreError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.stores.payload import payload_of, point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 from tests.generations import physical
 from tests.loopback import LoopbackServer, Refused
 
-OLD, NEW = CostlessEncoder(), CostlessEncoder(32, salt="new")
+OLD, NEW = HashingEncoder(), HashingEncoder(32, salt="new")
 LIVE, SHADOW, THIRD = "msmarco__0001", "msmarco__0002", "msmarco__0003"
 
 

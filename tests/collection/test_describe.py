@@ -15,7 +15,7 @@ from msmarco_qdrant.core.records import Bm25Settings, Passage
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 from tests.loopback import LoopbackServer
 
@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def test_a_store_is_described(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Where it is, and each collection with its state and what was kept with it."""
     before = int(time.time())
@@ -48,10 +48,10 @@ def test_a_store_is_described(
         assert entry.last_write.utcoffset() is not None
 
 
-def test_one_collection_is_described(store: Store, encoder: CostlessEncoder) -> None:
+def test_one_collection_is_described(store: Store, encoder: HashingEncoder) -> None:
     """Alone; one that was never written to has no time of a last write."""
     for name in ("a", "b"):
-        create_collection(store, name, encoder.card, Bm25Settings())
+        create_collection(store, name, encoder.info, Bm25Settings())
 
     (entry,) = describe_store(store, "b").collections
 
@@ -66,10 +66,10 @@ def test_one_collection_is_described(store: Store, encoder: CostlessEncoder) -> 
 
 
 def test_a_collection_without_metadata_is_left_out_with_a_warning(
-    store: Store, encoder: CostlessEncoder, caplog: pytest.LogCaptureFixture
+    store: Store, encoder: HashingEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One bad collection does not hide the good ones; asked for by name it is an error."""
-    create_collection(store, "good", encoder.card, Bm25Settings())
+    create_collection(store, "good", encoder.info, Bm25Settings())
     store.create_collection("bad__0001", store.collection("good").info().spec)
     store.set_alias("bad", "bad__0001")
 
@@ -79,7 +79,7 @@ def test_a_collection_without_metadata_is_left_out_with_a_warning(
         describe_store(store, "bad")
 
 
-def test_what_else_a_server_holds_is_left_out(encoder: CostlessEncoder) -> None:
+def test_what_else_a_server_holds_is_left_out(encoder: HashingEncoder) -> None:
     """Collections of others, with aliases and without, of names like ours and not."""
     with LoopbackServer() as server:
         theirs = QdrantClient(
@@ -93,7 +93,7 @@ def test_what_else_a_server_holds_is_left_out(encoder: CostlessEncoder) -> None:
             theirs.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
         theirs.close()
         store = open_store(server.url)
-        create_collection(store, "ours", encoder.card, Bm25Settings())
+        create_collection(store, "ours", encoder.info, Bm25Settings())
 
         assert ["ours"] == [entry.name for entry in describe_store(store).collections]
         store.close()

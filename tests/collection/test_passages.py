@@ -44,7 +44,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import payload_of, point_id
-from msmarco_qdrant.testing import CostlessEncoder, DiscardingCollection, DiscardingStore
+from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
 from tests.engines import ENGINES, new_store
 
 FORMS = ("out.jsonl", "out.ndjson", "out.jsonl.gz", "OUT.JSONL.GZ", "out.parquet")
@@ -60,7 +60,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 def filled(store: Store, passages: Iterable[Passage], collection: str = "msmarco") -> None:
     """Bring passages into a collection."""
     ingest_passages(
-        passages, store, collection=collection, encoder=CostlessEncoder(), optimize=False
+        passages, store, collection=collection, encoder=HashingEncoder(), optimize=False
     )
 
 
@@ -97,7 +97,7 @@ def test_no_pid_finds_nothing(store: Store, passages: Sequence[Passage]) -> None
 def test_a_path_is_opened_and_closed(tmp_path: Path, passages: Sequence[Passage]) -> None:
     """As a string or as a path; afterwards another process could open it."""
     place = tmp_path / "store"
-    ingest_passages(passages, place, collection="films", encoder=CostlessEncoder())
+    ingest_passages(passages, place, collection="films", encoder=HashingEncoder())
 
     for given_place in (place, str(place)):
         found = get_passages(given_place, ["1"], collection="films")
@@ -205,7 +205,7 @@ def test_passages_are_removed(store: Store, passages: Sequence[Passage]) -> None
     rest = [passages[0], passages[3], passages[4]]
     assert rest == list(get_passages(store, [passage.pid for passage in passages]).values())
     assert 3 == store.collection("msmarco").info().points
-    with SearchClient.open(store, encoder=CostlessEncoder()) as client:
+    with SearchClient.open(store, encoder=HashingEncoder()) as client:
         assert {passage.pid for passage in rest} == {hit.pid for hit in client.search("city")}
 
 
@@ -232,7 +232,7 @@ def test_more_than_a_batch_is_removed(store: Store) -> None:
 def test_removed_passages_stay_removed(tmp_path: Path, passages: Sequence[Passage]) -> None:
     """After the store was closed and opened again."""
     place = tmp_path / "store"
-    ingest_passages(passages, place, encoder=CostlessEncoder())
+    ingest_passages(passages, place, encoder=HashingEncoder())
 
     delete_passages(place, ["1", "007"])
 
@@ -253,7 +253,7 @@ def test_an_export_comes_back_unchanged(
 
     assert 5 == export_passages(store, file)
 
-    again = ingest_passages(file, store, encoder=CostlessEncoder(), optimize=False)
+    again = ingest_passages(file, store, encoder=HashingEncoder(), optimize=False)
     assert (5, 5, 0) == (again.read, again.unchanged, again.rejected)
     filled(store, (row for row in Corpus(file) if isinstance(row, Passage)), "copy")
     pids = [passage.pid for passage in passages]
@@ -373,7 +373,7 @@ def test_a_line_too_long_to_be_read_back_is_warned_of(
 # ---- what breaks in the middle -------------------------------------------------------------
 
 
-class ScannedCollection(DiscardingCollection):
+class ScannedCollection(NullCollection):
     """A collection that holds what a test makes up as it is scanned."""
 
     def __init__(self, name: str, spec: CollectionSpec, source: Iterable[Passage]) -> None:
@@ -387,7 +387,7 @@ class ScannedCollection(DiscardingCollection):
             yield point_id(passage.pid), {field: payload[field] for field in fields}
 
 
-class ScannedStore(DiscardingStore):
+class ScannedStore(NullStore):
     """A store of such collections."""
 
     def __init__(self, source: Iterable[Passage]) -> None:
@@ -555,7 +555,7 @@ def test_any_passages_come_back_from_an_export(
                 file,
                 lasting_store,
                 collection=collection,
-                encoder=CostlessEncoder(),
+                encoder=HashingEncoder(),
                 optimize=False,
             )
             assert (unchanged, 0) == (report.unchanged, report.rejected)

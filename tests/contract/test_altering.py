@@ -276,7 +276,7 @@ def test_points_are_written_over_what_was_seen(store: Store, filled: str) -> Non
     ids = sorted(seen, key=lambda n: n % 7)  # so that what was there and what was not are mixed
     ours = newer(ids, [5000 + n for n in ids], "ours")
     for _ in range(2):
-        target.write_over(ours, [seen[n] for n in ids])
+        target.upsert_if_seq(ours, [seen[n] for n in ids])
         collection.flush()
         assert expected == texts(store, filled)
     written = newer(sorted((*range(150), *range(300, 550))), [0] * 400, "ours")
@@ -289,7 +289,7 @@ def test_a_seq_is_compared_in_full(store: Store, filled: str) -> None:
     """The clock counts nanoseconds: neighbors are the same number as float64."""
     collection, target, seq = store.collection(filled), alterable(store, filled), 2**62
     collection.upsert(newer([1, 2, 3], [seq - 1, seq, seq + 1], "another's"))
-    target.write_over(newer([1, 2, 3], [9, 9, 9], "ours"), [seq] * 3)
+    target.upsert_if_seq(newer([1, 2, 3], [9, 9, 9], "ours"), [seq] * 3)
     found = collection.retrieve([1, 2, 3], ["text"])
     assert ["another's", "ours", "another's"] == [found[n]["text"] for n in (1, 2, 3)]
 
@@ -300,7 +300,7 @@ def test_any_id_is_written_over(store: Store, filled: str) -> None:
     ids: list[PointId] = [UUID_ID, 2**64 - 1]
     for seen, seq in ((None, 7), (7, 8), (7, 9), (None, 10)):
         batch = replace(newer([0, 1], [seq, seq], "ours"), ids=ids)
-        target.write_over(batch, [seen, seen])
+        target.upsert_if_seq(batch, [seen, seen])
     assert {id_: {"seq": 8} for id_ in ids} == collection.retrieve(ids, ["seq"])
 
 
@@ -308,18 +308,18 @@ def test_what_has_no_seq_is_not_written_over(store: Store, filled: str) -> None:
     """Something else wrote it: to whoever saw nothing there, it came meanwhile."""
     collection, target = store.collection(filled), alterable(store, filled)
     collection.upsert(replace(newer([1], [1], "another's"), payloads=[{"text": "another's"}]))
-    target.write_over(newer([1], [9], "ours"), [None])
-    target.write_over(newer([1], [9], "ours"), [2])
+    target.upsert_if_seq(newer([1], [9], "ours"), [None])
+    target.upsert_if_seq(newer([1], [9], "ours"), [2])
     assert {1: {"text": "another's"}} == collection.retrieve([1], ["text"])
 
 
 def test_nothing_may_be_written_over(store: Store, filled: str) -> None:
     """An empty batch is no error, one whose columns differ in length is."""
     before, target = texts(store, filled), alterable(store, filled)
-    target.write_over(newer([], [], "ours"), [])
+    target.upsert_if_seq(newer([], [], "ours"), [])
     for seen in ([2], [2, 3, 4]):
         with pytest.raises(ValueError, match="argument"):
-            target.write_over(newer([1, 2], [9, 9], "ours"), seen)
+            target.upsert_if_seq(newer([1, 2], [9, 9], "ours"), seen)
     assert before == texts(store, filled)
 
 
@@ -329,7 +329,7 @@ def test_what_was_written_over_and_flushed_is_durable(
     """Another handle finds it when the first one is closed."""
     if store.dsn == ":memory:":
         return
-    alterable(store, filled).write_over(newer([1, 999], [9, 9], "ours"), [2, None])
+    alterable(store, filled).upsert_if_seq(newer([1, 999], [9, 9], "ours"), [2, None])
     store.collection(filled).flush()
     store.close()
     with closing(open_again()) as again:

@@ -11,7 +11,7 @@ import pytest
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import DiscardingStore
+from msmarco_qdrant.testing import NullStore
 from tests.contract.test_store import make_metadata, make_spec
 
 
@@ -49,7 +49,7 @@ def test_the_collections_of_other_names_are_not_listed(store: Store, things: str
 
 def test_a_store_of_counts_lists_its_collections() -> None:
     """The fake is a store like any other."""
-    store = DiscardingStore()
+    store = NullStore()
     make(store, "things", 2)
     make(store, "things", 1)
     assert ["things__0001", "things__0002"] == physical_collections(store, "things")
@@ -60,7 +60,7 @@ def test_a_store_that_cannot_list_is_told_of() -> None:
 
     class Own:
         dsn = "own"
-        capabilities = DiscardingStore.capabilities
+        capabilities = NullStore.capabilities
 
     with pytest.raises(UnsupportedError, match=r"own .* does not list its physical collections"):
         physical_collections(cast("Any", Own()), "things")

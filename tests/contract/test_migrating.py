@@ -12,7 +12,7 @@ from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import migration_locks
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.contract.conftest import OpenStore
 
 OWN = ("0001_create_passages", "0002_payload_indexes")
@@ -65,7 +65,7 @@ def test_two_at_once_end_with_one_ledger(
     folder.mkdir()
     (folder / "0001_index_year.py").write_text(INDEX)
     (folder / "0002_index_again.py").write_text(INDEX)
-    create_collection(store, things, CostlessEncoder().card, Bm25Settings())
+    create_collection(store, things, HashingEncoder().info, Bm25Settings())
 
     def migrate(_number: int) -> list[str]:
         in_memory = store.dsn == ":memory:"  # where each handle is a store of its own

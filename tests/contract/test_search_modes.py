@@ -25,7 +25,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.stores import Connection, Store, open_store
-from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.contract.conftest import ENGINES
 from tests.loopback import LoopbackServer
 
@@ -57,7 +57,7 @@ def _passages() -> list[Passage]:
 PASSAGES = _passages()
 
 
-class _NoEncoder(CostlessEncoder):
+class _NoEncoder(HashingEncoder):
     """An encoder that must not be asked for queries."""
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
@@ -75,10 +75,10 @@ def client(
         store = stack.enter_context(
             closing(_opened(request.param, tmp_path_factory.mktemp("modes"), stack))
         )
-        ingest_passages(PASSAGES, store, encoder=CostlessEncoder(), collection=name, optimize=False)
+        ingest_passages(PASSAGES, store, encoder=HashingEncoder(), collection=name, optimize=False)
         stack.callback(drop_collection, store, name)  # a real server goes on after the tests
         yield SearchClient.open(
-            store, collection=name, encoder=CostlessEncoder(), reranker=CostlessReranker()
+            store, collection=name, encoder=HashingEncoder(), reranker=WordOverlapReranker()
         )
 
 
@@ -95,7 +95,7 @@ def _opened(engine: str, folder: Path, stack: ExitStack) -> Store:
     return open_store(os.environ["QDRANT_URL"], create=True, connection=key)
 
 
-def _another(client: SearchClient, encoder: CostlessEncoder) -> SearchClient:
+def _another(client: SearchClient, encoder: HashingEncoder) -> SearchClient:
     """A client on the same collection, without a reranker."""
     return SearchClient.open(client.store, collection=client.collection, encoder=encoder)
 
@@ -181,7 +181,7 @@ def test_without_a_model_words_can_be_searched_for(client: SearchClient) -> None
             with pytest.raises(UsageError, match=f"bm25_only: it cannot search by {mode}"):
                 words.search("castle", mode=mode)
     with pytest.raises(UsageError, match="leave model and encoder out"):
-        SearchClient.open(client.store, bm25_only=True, encoder=CostlessEncoder())
+        SearchClient.open(client.store, bm25_only=True, encoder=HashingEncoder())
 
 
 def test_words_alone_cost_no_encoding(client: SearchClient) -> None:
@@ -228,7 +228,7 @@ def test_reranking_permutes_its_candidates(
     hits = client.search(_QUERY, mode=mode, limit=depth, rerank_depth=depth)
     assert sorted(pids(candidates)) == sorted(pids(hits))
     pairs = [(_QUERY, hit.text) for hit in candidates]
-    scores = dict(zip(pids(candidates), CostlessReranker().scores(pairs).tolist(), strict=True))
+    scores = dict(zip(pids(candidates), WordOverlapReranker().scores(pairs).tolist(), strict=True))
     assert sorted(pids(candidates), key=lambda pid: -scores[pid]) == pids(hits)
     assert [scores[hit.pid] for hit in hits] == [hit.score for hit in hits]
     assert hits[:3] == client.search(_QUERY, mode=mode, limit=3, rerank_depth=depth)
@@ -263,7 +263,7 @@ def test_reranked_groups(client: SearchClient) -> None:
 def test_reranking_needs_a_cross_encoder(client: SearchClient) -> None:
     """Which the message names a way to get."""
     with (
-        _another(client, CostlessEncoder()) as plain,
+        _another(client, HashingEncoder()) as plain,
         pytest.raises(UsageError, match="reranker='ms-marco-MiniLM-L6-v2'"),
     ):
         plain.search("castle", rerank_depth=10)
@@ -378,9 +378,9 @@ def test_a_field_without_an_index_is_told_once(
 ) -> None:
     """A warning with the field; not for one that is indexed, and not twice."""
     ingest_passages(
-        PASSAGES, tmp_path, encoder=CostlessEncoder(), payload_indexes={"doc": "keyword"}
+        PASSAGES, tmp_path, encoder=HashingEncoder(), payload_indexes={"doc": "keyword"}
     )
-    with SearchClient.open(tmp_path, encoder=CostlessEncoder()) as client:
+    with SearchClient.open(tmp_path, encoder=HashingEncoder()) as client:
         with caplog.at_level(logging.WARNING, "msmarco_qdrant"):
             for _ in range(2):
                 client.search("castle", meta_filter={"doc": "d1", "number": 7})

@@ -19,7 +19,7 @@ from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionMetadata,
     CollectionSpec,
-    EncoderCard,
+    EncoderInfo,
     HnswSettings,
     PointBatch,
     PointId,
@@ -94,7 +94,7 @@ def make_metadata(model: str = "some-model") -> CollectionMetadata:
     return CollectionMetadata(
         schema_version=1,
         package_version="9.9",
-        encoder=EncoderCard(
+        encoder=EncoderInfo(
             model=model,
             fingerprint="0a1b2c3d" * 8,
             dimension=DIMENSION,

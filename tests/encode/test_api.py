@@ -39,7 +39,7 @@ from msmarco_qdrant.sources.shard_file import (
     shard_paths,
 )
 from msmarco_qdrant.sources.vector_shards import VectorShards
-from msmarco_qdrant.testing import CostlessEncoder, HashingTokenizer
+from msmarco_qdrant.testing import HashingEncoder, HashingTokenizer
 from tests.engines import new_store
 from tests.vectors import table_of, vectors_of
 
@@ -79,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
 def encode(
     source: Path | list[Path],
     folder: Path,
-    encoder: CostlessEncoder | None = None,
+    encoder: HashingEncoder | None = None,
     *,
     dtype: VectorType = "float16",
     rejects: list[Reject] | None = None,
@@ -90,7 +90,7 @@ def encode(
     return encode_corpus(
         Corpus(source, max_line_bytes=LIMIT),
         folder,
-        encoder=encoder or CostlessEncoder(),
+        encoder=encoder or HashingEncoder(),
         dtype=dtype,
         shard_chunks=shard_chunks,
         on_reject=None if rejects is None else rejects.append,
@@ -121,7 +121,7 @@ def pids_on_disk(folder: Path) -> list[str]:
     return pids
 
 
-class Stopping(CostlessEncoder):
+class Stopping(HashingEncoder):
     """An encoder that fails at the nth time it is asked."""
 
     def __init__(self, at: int) -> None:
@@ -144,7 +144,7 @@ def test_every_passage_is_on_disk_with_its_vector(
     tmp_path: Path,
     folder: Path,
     passages: Sequence[Passage],
-    encoder: CostlessEncoder,
+    encoder: HashingEncoder,
     dtype: VectorType,
 ) -> None:
     """Pid, text, meta and digests in the source's order, and the encoder's numbers."""
@@ -163,7 +163,7 @@ def test_every_passage_is_on_disk_with_its_vector(
 
 def test_shards_cover_the_source_in_order(source: Path, folder: Path) -> None:
     """Each says which rows it covers; the manifest adds them up; nothing else is there."""
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     report = encode(source, folder, encoder, shard_chunks=2)
     assert [row.pid for row in ROWS] == pids_on_disk(folder)
     headers = [read_header(path) for path in shard_paths(folder)]
@@ -171,8 +171,8 @@ def test_shards_cover_the_source_in_order(source: Path, folder: Path) -> None:
     assert list(range(len(headers))) == [header.number for header in headers]
     assert {(2, 0, "float16")} == {(head.full, head.rejected, head.dtype) for head in headers}
     assert 40 == sum(header.rows for header in headers)
-    assert {encoder.card} == {header.encoder for header in headers}
-    expected = Manifest(len(headers), 40, 0, encoder.card.fingerprint, "float16")
+    assert {encoder.info} == {header.encoder for header in headers}
+    expected = Manifest(len(headers), 40, 0, encoder.info.fingerprint, "float16")
     assert expected == read_manifest(folder)
     assert {path.name for path in [*shard_paths(folder), folder / MANIFEST]} == set(
         content_of(folder)
@@ -215,7 +215,7 @@ def test_the_form_of_a_source_does_not_matter(tmp_path: Path, source: Path) -> N
         again = encode(other, folder)
         assert (0, 40) == (again.encoded, again.found)
     assert content_of(tmp_path / "tsv") == content_of(tmp_path / "0")
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     report = encode_corpus(iter(ROWS), tmp_path / "rows", encoder=encoder, shard_chunks=2)
     assert (40, 40, 0, 0, 4) == counts(report)
     assert expected == table_on_disk(tmp_path / "rows").to_pydict()
@@ -224,7 +224,7 @@ def test_the_form_of_a_source_does_not_matter(tmp_path: Path, source: Path) -> N
 def test_an_iterable_has_no_known_size(folder: Path) -> None:
     """Its progress tells no share."""
     told: list[EncodeProgress] = []
-    encode_corpus(ROWS, folder, encoder=CostlessEncoder(), on_progress=told.append)
+    encode_corpus(ROWS, folder, encoder=HashingEncoder(), on_progress=told.append)
     assert [(18, None), (36, None), (40, None)] == [(told.done, told.fraction) for told in told]
 
 
@@ -263,7 +263,7 @@ def test_processes_write_the_same_files(
         encode_corpus(
             source,
             tmp_path / str(workers),
-            encoder=CostlessEncoder(),
+            encoder=HashingEncoder(),
             shard_chunks=1,
             workers=workers,
             on_reject=told[workers].append,
@@ -274,7 +274,7 @@ def test_processes_write_the_same_files(
     assert len(expected) > 3
     assert expected == content_of(tmp_path / "2")
     shard_path(tmp_path / "2", 1).unlink()
-    encode_corpus(source, tmp_path / "2", encoder=CostlessEncoder(), workers=2)
+    encode_corpus(source, tmp_path / "2", encoder=HashingEncoder(), workers=2)
     assert expected == content_of(tmp_path / "2")
 
 
@@ -316,7 +316,7 @@ def test_rows_made_in_python_are_looked_at(folder: Path) -> None:
         Passage("4", "!!!"),
     ]
     rejects: list[Reject] = []
-    report = encode_corpus(rows, folder, encoder=CostlessEncoder(), on_reject=rejects.append)
+    report = encode_corpus(rows, folder, encoder=HashingEncoder(), on_reject=rejects.append)
     assert ["1"] == pids_on_disk(folder)
     assert (6, 1, 0, 5, 1) == counts(report)
     assert rows[3] in rejects
@@ -379,7 +379,7 @@ def test_only_what_is_missing_is_encoded(source: Path, folder: Path, gone: list[
         path.unlink()
     with pytest.raises(SourceError, match="encode` command again"):
         VectorShards(folder)
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     # Theirs is the size of a shard that counts, not what is asked for now.
     report = encode(source, folder, encoder, shard_chunks=5)
     assert missing == encoder.encoded == report.encoded
@@ -391,7 +391,7 @@ def test_a_finished_run_encodes_nothing(source: Path, folder: Path) -> None:
     """Nor does it write anything."""
     first = encode(source, folder)
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != MANIFEST}
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     report = encode(source, folder, encoder)
     assert (40, 0, 40, 0, first.shards) == counts(report)
     assert (0, 0) == (encoder.encoded, report.tokens)
@@ -411,7 +411,7 @@ def test_an_encoder_that_fails_stops_the_run(
     assert (written, len(kept)) == (caught.value.report.encoded, caught.value.report.shards)
     told = f"({written:,} passages had been written; the same encode goes on from there)"
     assert (written > 0) == (told in str(caught.value))
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     encode(source, folder, encoder)
     assert 40 - written == encoder.encoded
     encode(source, tmp_path / "whole")
@@ -444,7 +444,7 @@ def test_more_files_go_behind(source: Path, folder: Path, tmp_path: Path) -> Non
     encode(source, folder)
     more = tmp_path / "more.tsv"
     more.write_text("more\ta passage more\n")
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     report = encode([source, more], folder, encoder)
     assert (41, 1, 40, 0) == counts(report)[:4]
     assert 1 == encoder.encoded
@@ -466,7 +466,7 @@ class HereOnly(HashingTokenizer):
 def refused(source: Path, folder: Path, **options: object) -> str:
     """The message of a run that is refused, and leaves all as it was."""
     before = content_of(folder)
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     with pytest.raises(EncodeStoppedError) as caught:
         encode(source, folder, **{"encoder": encoder, **options})  # type: ignore[arg-type]
     assert before == content_of(folder)
@@ -497,7 +497,7 @@ def test_another_order_is_refused(source: Path, folder: Path) -> None:
 def test_another_model_is_refused(source: Path, folder: Path) -> None:
     """By a message that names the file and both models."""
     encode(source, folder)
-    message = refused(source, folder, encoder=CostlessEncoder(salt="v2"))
+    message = refused(source, folder, encoder=HashingEncoder(salt="v2"))
     assert f"{shard_path(folder, 0)} holds vectors of costless-64 (64" in message
     assert "you asked for costless-64v2" in message
     assert "pass --model costless-64, or another directory" in message
@@ -585,9 +585,9 @@ def test_a_source_that_breaks_off_stops_the_run(folder: Path) -> None:
         raise SourceError("the connection is gone")
 
     with pytest.raises(EncodeStoppedError, match="the connection is gone") as caught:
-        encode_corpus(rows(), folder, encoder=CostlessEncoder(), shard_chunks=1)
+        encode_corpus(rows(), folder, encoder=HashingEncoder(), shard_chunks=1)
     assert caught.value.report.shards == len(shard_paths(folder))
-    encode_corpus(ROWS, folder, encoder=CostlessEncoder())
+    encode_corpus(ROWS, folder, encoder=HashingEncoder())
     assert [row.pid for row in ROWS] == pids_on_disk(folder)
 
 
@@ -604,29 +604,29 @@ def test_what_cannot_be_meant_is_refused(
 ) -> None:
     """Before a folder is made."""
     with pytest.raises(UsageError, match=message):
-        encode_corpus(source, folder, encoder=CostlessEncoder(), **options)  # type: ignore[arg-type]
+        encode_corpus(source, folder, encoder=HashingEncoder(), **options)  # type: ignore[arg-type]
     assert not folder.exists()
 
 
 def test_a_source_of_something_else_is_refused(folder: Path) -> None:
     """It names what came instead of a passage."""
     with pytest.raises(EncodeStoppedError, match="yielded a int, expected a Passage"):
-        encode_corpus([1, 2], folder, encoder=CostlessEncoder())  # type: ignore[arg-type]
+        encode_corpus([1, 2], folder, encoder=HashingEncoder())  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="no such file"):
-        encode_corpus(folder / "nowhere.tsv", folder, encoder=CostlessEncoder())
+        encode_corpus(folder / "nowhere.tsv", folder, encoder=HashingEncoder())
     assert [] == list(folder.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_told(source: Path) -> None:
     """By its name."""
     with pytest.raises(OutputError, match=r"cannot write in the directory .*passages\.tsv"):
-        encode_corpus(source, source, encoder=CostlessEncoder())
+        encode_corpus(source, source, encoder=HashingEncoder())
 
 
 def test_a_tokenizer_that_cannot_be_sent_keeps_to_this_process(source: Path, folder: Path) -> None:
     """With the way out."""
 
-    class Staying(CostlessEncoder):
+    class Staying(HashingEncoder):
         """An encoder whose tokenizer no other process can have."""
 
         tokenizer = property(lambda self: HereOnly(self._tokenizer.salt))
@@ -641,7 +641,7 @@ def test_a_tokenizer_that_cannot_be_sent_keeps_to_this_process(source: Path, fol
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_what_was_encoded_is_found(
-    tmp_path: Path, source: Path, folder: Path, encoder: CostlessEncoder, dtype: VectorType
+    tmp_path: Path, source: Path, folder: Path, encoder: HashingEncoder, dtype: VectorType
 ) -> None:
     """Loaded into a store without the encoder, each passage answers for its own words."""
     encode(source, folder, encoder, dtype=dtype)

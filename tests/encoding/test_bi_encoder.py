@@ -64,7 +64,7 @@ def _encoder(directory: Path, tokens_per_batch: int = SMALL) -> BiEncoder:
 
 
 def _passages(encoder: BiEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    vectors = np.full((len(texts), encoder.card.dimension), np.inf, np.float32)
+    vectors = np.full((len(texts), encoder.info.dimension), np.inf, np.float32)
     for batch in encoder.encode_passages(encoder.tokenizer(texts)):
         vectors[batch.positions] = batch.vectors
     return vectors
@@ -187,7 +187,7 @@ def test_v1_prompts_are_applied(tiny: Tiny, library: Library) -> None:
     np.testing.assert_allclose(encoder.encode_queries(TEXTS), queries, atol=1e-5)
     np.testing.assert_allclose(_passages(encoder, TEXTS), passages, atol=1e-5)
     assert _worst_cosine(queries, passages) < 0.999
-    assert encoder.card.prompts == V1
+    assert encoder.info.prompts == V1
 
 
 @pytest.mark.usefixtures("in_float32")
@@ -198,11 +198,11 @@ def test_a_directory_of_the_v1_name_gets_its_prompts(
     directory = tmp_path / "distilroberta-base-msmarco-v1"
     shutil.copytree(tiny(Recipe("roberta")), directory)
     encoder = load_encoder(directory, device="cpu")
-    assert encoder.card.prompts == V1
+    assert encoder.info.prompts == V1
     expected = _with_prompt(library(directory), TEXTS[:3], "[QRY] ")
     np.testing.assert_allclose(encoder.encode_queries(TEXTS[:3]), expected, atol=1e-5)
     monkeypatch.chdir(directory)
-    assert load_encoder(".", device="cpu").card.prompts == V1
+    assert load_encoder(".", device="cpu").info.prompts == V1
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_prompts_of_the_configuration(
     """The model's own prompts are found as the library finds them, and are on the card."""
     directory = tiny(Recipe("bert", prompts=configured))
     encoder = _encoder(directory)
-    assert expected == encoder.card.prompts
+    assert expected == encoder.info.prompts
     theirs = library(directory)
     assert _worst_cosine(theirs.encode_query(TEXTS), encoder.encode_queries(TEXTS)) > 0.999
     assert _worst_cosine(theirs.encode_document(TEXTS), _passages(encoder, TEXTS)) > 0.999
@@ -233,9 +233,13 @@ def test_the_card_of_a_dot_model(tiny: Tiny) -> None:
     """Its vectors keep their length, and the collection is told to compare by dot."""
     directory = tiny(Recipe(pooling="cls", similarity="dot", max_seq_length=40))
     encoder = _encoder(directory)
-    card = encoder.card
-    assert (card.similarity, card.dimension, card.max_seq_length) == ("dot", HIDDEN, 40)
-    assert str(directory.resolve()) == card.model
+    encoder_info = encoder.info
+    assert (encoder_info.similarity, encoder_info.dimension, encoder_info.max_seq_length) == (
+        "dot",
+        HIDDEN,
+        40,
+    )
+    assert str(directory.resolve()) == encoder_info.model
     assert not np.isclose(np.linalg.norm(_passages(encoder, TEXTS), axis=1), 1, atol=1e-2).any()
 
 
@@ -245,9 +249,9 @@ def test_the_card_of_a_cosine_model(similarity: str | None, tiny: Tiny) -> None:
     recipe = Recipe("bert", similarity="cosine" if similarity else None)
     encoder = _encoder(tiny(recipe))
     assert ("cosine", Prompts(), 48) == (
-        encoder.card.similarity,
-        encoder.card.prompts,
-        encoder.card.max_seq_length,
+        encoder.info.similarity,
+        encoder.info.prompts,
+        encoder.info.max_seq_length,
     )
     np.testing.assert_allclose(np.linalg.norm(_passages(encoder, TEXTS), axis=1), 1, atol=1e-6)
 
@@ -256,7 +260,7 @@ def test_the_catalog_knows_a_dot_model_by_its_name(tiny: Tiny, tmp_path: Path) -
     """Older dot models do not say so in their configuration; a directory of the name is enough."""
     directory = tmp_path / "msmarco-distilbert-base-tas-b"
     shutil.copytree(tiny(Recipe(pooling="cls")), directory)
-    assert load_encoder(directory, device="cpu").card.similarity == "dot"
+    assert load_encoder(directory, device="cpu").info.similarity == "dot"
 
 
 def test_a_transformer_without_modules(tiny: Tiny, library: Library) -> None:

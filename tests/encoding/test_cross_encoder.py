@@ -19,7 +19,7 @@ from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.encoding.cross_encoder import CrossEncoderReranker
 from msmarco_qdrant.encoding.pair_tokenizers import FastPairs, LibraryPairs, pair_tokenizer_of
 from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
-from msmarco_qdrant.testing import CostlessReranker
+from msmarco_qdrant.testing import WordOverlapReranker
 from tests.conftest import ROOT
 from tests.encoding.conftest import Tiny
 from tests.encoding.test_loading import _cache
@@ -317,7 +317,7 @@ def test_a_forward_pass_that_fails(tiny_pairs: TinyPairs) -> None:
 @pytest.mark.parametrize("pairs", ["how big is london", ("how big", "london"), ["how", "big"]])
 def test_what_is_no_list_of_pairs(pairs: Any, tiny_pairs: TinyPairs) -> None:
     """One string or one pair is a wrong call."""
-    rerankers: list[Reranker] = [_reranker(tiny_pairs(PairRecipe())), CostlessReranker()]
+    rerankers: list[Reranker] = [_reranker(tiny_pairs(PairRecipe())), WordOverlapReranker()]
     for reranker in rerankers:
         with pytest.raises(UsageError, match="a list of pairs"):
             reranker.scores(pairs)
@@ -442,7 +442,7 @@ def test_an_encoder_refuses_a_cross_encoder_s_name() -> None:
 
 def test_the_costless_reranker_counts_shared_words() -> None:
     """Equal words score 1, none 0; case and order do not count; it tells how often it was asked."""
-    reranker = CostlessReranker()
+    reranker = WordOverlapReranker()
     pairs = [("big london", "London, big!"), ("big", "cold snow"), ("", ""), ("big", "big snow")]
     scores = reranker.scores(pairs)
     assert [1.0, 0.0, 0.0, 0.5] == scores.tolist()

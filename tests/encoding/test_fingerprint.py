@@ -58,8 +58,8 @@ def test_a_copy_of_another_name_is_the_same_model(model: Path, tmp_path: Path) -
     os.utime(copy / "model.safetensors", (1, 1))
     assert _print(model) == _print(copy)
     first, second = load_encoder(model, device="cpu"), load_encoder(copy, device="cpu")
-    assert first.card.fingerprint == second.card.fingerprint
-    assert first.card.model != second.card.model
+    assert first.info.fingerprint == second.info.fingerprint
+    assert first.info.model != second.info.model
 
 
 def test_precision_is_no_part_of_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_precision_is_no_part_of_it(model: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     fast = load_encoder(model, device="cpu")
     assert exact.precision != fast.precision
-    assert exact.card == fast.card
+    assert exact.info == fast.info
 
 
 def test_what_describes_the_model_is_no_part_of_it(model: Path) -> None:
@@ -174,9 +174,9 @@ def test_a_loaded_model_tells_its_length_and_prompts(tiny: Tiny) -> None:
     """The encoder takes both from the model, or the prompts from the caller."""
     directory = tiny(Recipe("bert", prompts={"query": "q: "}, max_seq_length=40))
     encoder = load_encoder(directory, device="cpu")
-    assert fingerprint(directory, Prompts("q: ", ""), 40) == encoder.card.fingerprint
+    assert fingerprint(directory, Prompts("q: ", ""), 40) == encoder.info.fingerprint
     other = load_encoder(directory, prompts=Prompts("", "p: "), device="cpu")
-    assert fingerprint(directory, Prompts("", "p: "), 40) == other.card.fingerprint
+    assert fingerprint(directory, Prompts("", "p: "), 40) == other.info.fingerprint
 
 
 def test_sharded_weights_all_count(model: Path) -> None:

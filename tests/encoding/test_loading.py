@@ -41,13 +41,13 @@ def packaged() -> Path:
 
 def test_a_packaged_model_is_one_model_by_every_name(packaged: Path) -> None:
     """Short name, hub id and the package's directory give the same fingerprint and card."""
-    cards = [load_encoder(name, device="cpu").card for name in (SMALL, packaged)]
-    assert cards[0].fingerprint == cards[1].fingerprint
+    encoder_infos = [load_encoder(name, device="cpu").info for name in (SMALL, packaged)]
+    assert encoder_infos[0].fingerprint == encoder_infos[1].fingerprint
     assert (
-        cards[0].model,
-        cards[0].dimension,
-        cards[0].max_seq_length,
-        cards[0].similarity,
+        encoder_infos[0].model,
+        encoder_infos[0].dimension,
+        encoder_infos[0].max_seq_length,
+        encoder_infos[0].similarity,
     ) == (SMALL, 384, 256, "cosine")
     hub_id = f"sentence-transformers/{SMALL}"
     assert (str(packaged), SMALL) == locate(SMALL, find_published(SMALL))
@@ -70,9 +70,9 @@ def test_a_directory_comes_before_a_package(
     """A directory of the name in the current directory is what the name means."""
     shutil.copytree(tiny(Recipe()), tmp_path / SMALL)
     monkeypatch.chdir(tmp_path)
-    card = load_encoder(SMALL, device="cpu").card
-    assert card.dimension == HIDDEN
-    assert str((tmp_path / SMALL).resolve()) == card.model
+    encoder_info = load_encoder(SMALL, device="cpu").info
+    assert encoder_info.dimension == HIDDEN
+    assert str((tmp_path / SMALL).resolve()) == encoder_info.model
 
 
 def test_a_directory_below_the_home(
@@ -113,15 +113,15 @@ def test_prompts_of_the_caller_win(tiny: Tiny, tmp_path: Path) -> None:
     directory = tmp_path / "distilroberta-base-msmarco-v1"
     shutil.copytree(tiny(Recipe("roberta")), directory)
     mine = Prompts("q ", "p ")
-    assert Prompts("[QRY] ", "[DOC] ") == load_encoder(directory, device="cpu").card.prompts
-    assert mine == load_encoder(directory, prompts=mine, device="cpu").card.prompts
+    assert Prompts("[QRY] ", "[DOC] ") == load_encoder(directory, device="cpu").info.prompts
+    assert mine == load_encoder(directory, prompts=mine, device="cpu").info.prompts
 
 
 def test_a_link_of_a_published_name_gets_its_prompts(tiny: Tiny, tmp_path: Path) -> None:
     """A link called by the name is as good as a directory called by it."""
     link = tmp_path / "distilroberta-base-msmarco-v1"
     link.symlink_to(tiny(Recipe("roberta")))
-    assert Prompts("[QRY] ", "[DOC] ") == load_encoder(link, device="cpu").card.prompts
+    assert Prompts("[QRY] ", "[DOC] ") == load_encoder(link, device="cpu").info.prompts
 
 
 # ---- a package of ours -----------------------------------------------------------------------
@@ -275,7 +275,7 @@ from msmarco_qdrant.encoding import load_encoder
 texts = sys.argv[1].split("|")
 for name in sys.argv[2:]:
     encoder = load_encoder(name, device="cpu")
-    card = encoder.card
+    card = encoder.info
     print(json.dumps({
         "model": card.model, "fingerprint": card.fingerprint, "dimension": card.dimension,
         "similarity": card.similarity, "vectors": encoder.encode_queries(texts).tolist(),
@@ -332,7 +332,7 @@ def test_models_of_the_hub_load_by_name(tiny: Tiny, tmp_path: Path) -> None:
         published = find_published(name) is not None
         assert (short if published else name) == found["model"]
         assert ("dot" if directory is dot else "cosine") == found["similarity"]
-        assert encoder.card.fingerprint == found["fingerprint"]
+        assert encoder.info.fingerprint == found["fingerprint"]
         if directory is model:
             np.testing.assert_allclose(found["vectors"], encoder.encode_queries(texts), atol=1e-6)
     assert small["dimension"] == 384  # the package comes before the hub

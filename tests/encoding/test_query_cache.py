@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.query_cache import _LONGEST_QUERY, RecentVectors
+from msmarco_qdrant.encoding.query_cache import _LONGEST_QUERY, QueryVectorCache
 from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe, texts_of_lengths
@@ -37,7 +37,7 @@ class _Encoder:
         return np.array([_vector(query) for query in queries], np.float32).reshape(-1, DIMENSION)
 
 
-def _ask(recent: RecentVectors, encode: _Encoder, queries: Sequence[str]) -> list[list[float]]:
+def _ask(recent: QueryVectorCache, encode: _Encoder, queries: Sequence[str]) -> list[list[float]]:
     vectors = recent.vectors(queries, DIMENSION, encode)
     assert np.float32 == vectors.dtype
     assert (len(queries), DIMENSION) == vectors.shape
@@ -46,7 +46,7 @@ def _ask(recent: RecentVectors, encode: _Encoder, queries: Sequence[str]) -> lis
 
 def test_what_was_asked_is_not_encoded_again() -> None:
     """Of a call, only the unknown queries are encoded; the vectors stand in the order asked."""
-    recent, encode = RecentVectors(10), _Encoder()
+    recent, encode = QueryVectorCache(10), _Encoder()
     for queries in (["a", "bb"], ["bb", "c", "a"], ["c"]):
         assert [_vector(query) for query in queries] == _ask(recent, encode, queries)
     assert [["a", "bb"], ["c"]] == encode.asked
@@ -54,7 +54,7 @@ def test_what_was_asked_is_not_encoded_again() -> None:
 
 def test_a_query_twice_in_one_call_is_encoded_once() -> None:
     """Both rows get the vector."""
-    recent, encode = RecentVectors(10), _Encoder()
+    recent, encode = QueryVectorCache(10), _Encoder()
     queries = ["a", "b", "a", "b", "b"]
     assert [_vector(query) for query in queries] == _ask(recent, encode, queries)
     assert [["a", "b"]] == encode.asked
@@ -63,13 +63,13 @@ def test_a_query_twice_in_one_call_is_encoded_once() -> None:
 def test_no_queries() -> None:
     """None are encoded, and an array without rows comes back."""
     encode = _Encoder()
-    assert [] == _ask(RecentVectors(10), encode, [])
+    assert [] == _ask(QueryVectorCache(10), encode, [])
     assert [] == encode.asked
 
 
 def test_the_one_not_asked_for_the_longest_time_is_forgotten() -> None:
     """Asking again makes a query young, by a hit as by a miss."""
-    recent, encode = RecentVectors(2), _Encoder()
+    recent, encode = QueryVectorCache(2), _Encoder()
     for queries in (["a"], ["b"], ["a"], ["c"]):  # b goes
         _ask(recent, encode, queries)
     encode.asked.clear()
@@ -83,7 +83,7 @@ def test_the_one_not_asked_for_the_longest_time_is_forgotten() -> None:
 
 def test_more_queries_than_it_remembers() -> None:
     """A call over the capacity is answered in full, known ones among them; the last are kept."""
-    recent, encode = RecentVectors(3), _Encoder()
+    recent, encode = QueryVectorCache(3), _Encoder()
     _ask(recent, encode, ["a"])
     queries = ["a", *"bcdefg"]
     assert [_vector(query) for query in queries] == _ask(recent, encode, queries)
@@ -95,7 +95,7 @@ def test_more_queries_than_it_remembers() -> None:
 
 def test_without_capacity_nothing_is_remembered() -> None:
     """Every query is encoded as it is asked, twice where it stands twice."""
-    recent, encode = RecentVectors(0), _Encoder()
+    recent, encode = QueryVectorCache(0), _Encoder()
     for _ in range(2):
         assert [_vector("a"), _vector("a")] == _ask(recent, encode, ["a", "a"])
     assert [["a", "a"]] * 2 == encode.asked
@@ -104,7 +104,7 @@ def test_without_capacity_nothing_is_remembered() -> None:
 
 def test_the_caller_may_change_what_it_got() -> None:
     """Neither what a miss gave nor what a hit gave is the memory's own."""
-    recent, encode = RecentVectors(10), _Encoder()
+    recent, encode = QueryVectorCache(10), _Encoder()
     for _ in range(3):
         vectors = recent.vectors(["a", "a"], DIMENSION, encode)
         assert [_vector("a")] * 2 == vectors.tolist()
@@ -114,7 +114,7 @@ def test_the_caller_may_change_what_it_got() -> None:
 
 def test_the_encoder_may_change_what_it_gave() -> None:
     """What is remembered is a copy, which keeps no batch alive."""
-    recent, given = RecentVectors(10), np.ones((1, DIMENSION), np.float32)
+    recent, given = QueryVectorCache(10), np.ones((1, DIMENSION), np.float32)
     recent.vectors(["a"], DIMENSION, lambda _: given)
     given[:] = 5
     assert [[1.0] * DIMENSION] == recent.vectors(["a"], DIMENSION, lambda _: given).tolist()
@@ -123,7 +123,7 @@ def test_the_encoder_may_change_what_it_gave() -> None:
 
 def test_long_queries_are_not_kept() -> None:
     """A query at the limit is, one beyond it is encoded each time."""
-    recent, encode = RecentVectors(10), _Encoder()
+    recent, encode = QueryVectorCache(10), _Encoder()
     kept, long = "k" * _LONGEST_QUERY, "l" * (_LONGEST_QUERY + 1)
     for _ in range(2):
         assert [_vector(kept), _vector(long)] == _ask(recent, encode, [kept, long])
@@ -133,7 +133,7 @@ def test_long_queries_are_not_kept() -> None:
 
 def test_what_could_not_be_encoded_is_not_remembered() -> None:
     """An error comes out, and the query is asked for anew."""
-    recent, encode = RecentVectors(10), _Encoder()
+    recent, encode = QueryVectorCache(10), _Encoder()
 
     def failing(queries: Sequence[str]) -> NDArray[np.float32]:
         raise EncodingError(f"not {queries[0]}")
@@ -146,7 +146,7 @@ def test_what_could_not_be_encoded_is_not_remembered() -> None:
 
 def test_threads_get_their_own_queries() -> None:
     """Eight threads, a memory that forgets all the time, and every vector is its query's."""
-    recent, encode = RecentVectors(5), _Encoder()
+    recent, encode = QueryVectorCache(5), _Encoder()
     calls = [[f"{(7 * call + place) % 13}" for place in range(4)] for call in range(400)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda queries: _ask(recent, encode, queries), calls))

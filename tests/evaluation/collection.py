@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.evaluation import Qrels
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 PASSAGES = [
     Passage("a", "castle"),
@@ -30,7 +30,7 @@ QUERIES = [
 QRELS: Qrels = {"q1": {"b": 1}, "q2": {"c": 1}, "q3": {"d": 1}}
 
 
-class ListeningEncoder(CostlessEncoder):
+class ListeningEncoder(HashingEncoder):
     """An encoder without chance matches that remembers what was asked, batch by batch."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.testing import CostlessReranker
+from msmarco_qdrant.testing import WordOverlapReranker
 from tests.evaluation.collection import PASSAGES, ListeningEncoder
 
 
@@ -24,6 +24,6 @@ def client(listening: ListeningEncoder) -> Iterator[SearchClient]:
     """A client on the small collection, in memory."""
     store = open_store(":memory:", create=True)
     ingest_passages(PASSAGES, store, encoder=listening, optimize=False)
-    with SearchClient.open(store, encoder=listening, reranker=CostlessReranker()) as opened:
+    with SearchClient.open(store, encoder=listening, reranker=WordOverlapReranker()) as opened:
         yield opened
     store.close()

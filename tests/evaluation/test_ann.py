@@ -27,7 +27,7 @@ from msmarco_qdrant.evaluation.records import AnnPoint
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import alterable
-from msmarco_qdrant.testing import CostlessEncoder, DiscardingCollection, DiscardingStore
+from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
 from tests.engines import new_store
 from tests.evaluation.collection import QUERIES
 
@@ -56,8 +56,8 @@ def collection(
     """A client on three hundred passages, quantized and not."""
     place = tmp_path_factory.mktemp("ann") / "store"
     storage = StorageSettings(quantization=request.param)
-    ingest_passages(PASSAGES, place, encoder=CostlessEncoder(), storage=storage, optimize=False)
-    with SearchClient.open(place, encoder=CostlessEncoder()) as client:
+    ingest_passages(PASSAGES, place, encoder=HashingEncoder(), storage=storage, optimize=False)
+    with SearchClient.open(place, encoder=HashingEncoder()) as client:
         yield client
 
 
@@ -91,7 +91,7 @@ def test_a_huge_ef_finds_everything(collection: SearchClient) -> None:
     assert 0 < point.median_ms <= point.p95_ms
 
 
-class _NumberEncoder(CostlessEncoder):
+class _NumberEncoder(HashingEncoder):
     """An encoder whose vector of a number is that number."""
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
@@ -99,7 +99,7 @@ class _NumberEncoder(CostlessEncoder):
         return np.array([[float(query)] for query in queries], np.float32)
 
 
-class _ForgetfulCollection(DiscardingCollection):
+class _ForgetfulCollection(NullCollection):
     """A collection whose approximate search with ef=16 loses as many of ten as its vector says."""
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
@@ -111,10 +111,10 @@ class _ForgetfulCollection(DiscardingCollection):
         return [ScoredPoint(id_, 1.0, {}) for id_ in range(lost, 10 + lost)]
 
 
-class _ForgetfulStore(DiscardingStore):
+class _ForgetfulStore(NullStore):
     """A store with a graph, of such collections."""
 
-    capabilities = replace(DiscardingStore.capabilities, ann=True)
+    capabilities = replace(NullStore.capabilities, ann=True)
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Make one."""
@@ -173,15 +173,15 @@ def test_an_index_of_older_vectors_is_told(
 ) -> None:
     """The replaced ones are still counted as indexed, but a search cannot find by their graph."""
     with new_store("edge", tmp_path) as store:
-        ingest_passages(PASSAGES, store, encoder=CostlessEncoder())
+        ingest_passages(PASSAGES, store, encoder=HashingEncoder())
         alterable(store, "msmarco").alter(SettingsChange(indexing_threshold_kb=1))
         store.collection("msmarco").optimize()
-        with SearchClient.open(store, encoder=CostlessEncoder()) as client:
+        with SearchClient.open(store, encoder=HashingEncoder()) as client:
             caplog.clear()
             sweep_ann(client, ASKED[:1], efs=(16,))
             assert [] == caplog.messages
             changed = [Passage(one.pid, f"{one.text} again") for one in PASSAGES]
-            ingest_passages(changed, store, encoder=CostlessEncoder(), optimize=False)
+            ingest_passages(changed, store, encoder=HashingEncoder(), optimize=False)
             caplog.clear()
             sweep_ann(client, ASKED[:1], efs=(16,))
     (told,) = caplog.messages
@@ -213,7 +213,7 @@ def test_an_engine_without_a_graph_is_refused(client: SearchClient) -> None:
 
 def test_an_empty_collection_lacks_nothing(tmp_path: Path) -> None:
     """Nothing is found and nothing missed."""
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     ingest_passages([], tmp_path / "store", encoder=encoder, optimize=False)
     with SearchClient.open(tmp_path / "store", encoder=encoder) as client:
         assert {1.0} == {point.recall for point in sweep_ann(client, ASKED, efs=(16,)).points}

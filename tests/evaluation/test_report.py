@@ -10,7 +10,7 @@ import pytest
 
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError
-from msmarco_qdrant.evaluation import Run, evaluate_runs, poor_queries
+from msmarco_qdrant.evaluation import Run, evaluate_runs, worst_queries
 from msmarco_qdrant.evaluation.report import report_html
 from tests.evaluation.cases import BETTER, PLAIN, QRELS, QUERIES, SWEEP, evaluated
 
@@ -58,7 +58,7 @@ def whole_report(*, text: str = "a text") -> str:
     texts = dict.fromkeys("abcdex", text)
     evaluation = evaluated()
     poor = {
-        run.name: poor_queries(evaluation, run, QUERIES, QRELS, texts) for run in (PLAIN, BETTER)
+        run.name: worst_queries(evaluation, run, QUERIES, QRELS, texts) for run in (PLAIN, BETTER)
     }
     return report_html("DL 19", FACTS, evaluation=evaluation, poor=poor, sweep=SWEEP)
 
@@ -117,7 +117,7 @@ def test_hostile_text_stays_text() -> None:
     run, other = Run(HOSTILE, {"q1": [(HOSTILE, 1.0)]}), Run("other", {})
     queries, qrels = [Query("q1", HOSTILE)], {"q1": {HOSTILE: 0, "b": 1}}
     evaluation = evaluate_runs(queries, qrels, [run, other], "RR@10")
-    poor = {HOSTILE: poor_queries(evaluation, run, queries, qrels, {HOSTILE: HOSTILE})}
+    poor = {HOSTILE: worst_queries(evaluation, run, queries, qrels, {HOSTILE: HOSTILE})}
 
     report = report_html(HOSTILE, {HOSTILE: HOSTILE}, evaluation=evaluation, poor=poor)
     page = Page(report)

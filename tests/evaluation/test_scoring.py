@@ -8,7 +8,7 @@ import pytest
 
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation import Run, evaluate_runs, poor_queries
+from msmarco_qdrant.evaluation import Run, evaluate_runs, worst_queries
 from msmarco_qdrant.evaluation.records import AnsweredPassage, MissedPassage, PoorQuery
 from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS, QUERIES, evaluated
 
@@ -133,7 +133,7 @@ def test_the_worst_queries_are_told() -> None:
     """The lowest first, with what was answered and what was missed."""
     texts = {"c": "text of c", "b": "text of b"}
 
-    found = poor_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=3)
+    found = worst_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=3)
 
     expected = (
         PoorQuery("q3", "three", 0.0, (), (MissedPassage("e", 2, None, None),), 1),
@@ -152,7 +152,7 @@ def test_the_worst_queries_are_told() -> None:
     )
     assert expected == found
     assert pytest.approx(NDCG_OF_PLAIN) == found[1].value
-    deeper = poor_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=4)
+    deeper = worst_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=4)
     assert () == deeper[1].missed  # the passage at rank 4 is among the first 4
 
 
@@ -162,7 +162,7 @@ def test_the_missed_passages_are_counted() -> None:
     run = Run("none", {})
     evaluation = evaluate_runs(QUERIES[:1], qrels, [run], "RR@10")
 
-    (found,) = poor_queries(evaluation, run, QUERIES, qrels, {}, depth=2)
+    (found,) = worst_queries(evaluation, run, QUERIES, qrels, {}, depth=2)
 
     assert (["p4", "p3"], 4) == ([passage.pid for passage in found.missed], found.missed_count)
 
@@ -170,4 +170,4 @@ def test_the_missed_passages_are_counted() -> None:
 def test_a_run_that_was_not_evaluated_has_no_worst_queries() -> None:
     """Its name is in the message."""
     with pytest.raises(UsageError, match="run 'better' was not evaluated"):
-        poor_queries(evaluated(PLAIN), BETTER, QUERIES, QRELS, {})
+        worst_queries(evaluated(PLAIN), BETTER, QUERIES, QRELS, {})

@@ -23,7 +23,7 @@ from msmarco_qdrant.errors import IngestStoppedError, MsmarcoQdrantError, StoreE
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Connection, open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
 
 PASSAGES = 240
@@ -121,7 +121,7 @@ def ingest(
     return ingest_passages(
         passages,
         server.url,
-        encoder=CostlessEncoder(16, batch_size=40),
+        encoder=HashingEncoder(16, batch_size=40),
         window=64,
         connection=connection,
         prune=PrunePolicy() if prune else None,
@@ -202,7 +202,7 @@ def one_history(seed: int) -> tuple[int, int]:
 
 def assert_found(server: LoopbackServer, chosen: Sequence[Passage]) -> None:
     """Passages are found by their own words, so their vectors are those of their texts."""
-    with SearchClient.open(server.url, encoder=CostlessEncoder(16)) as client:
+    with SearchClient.open(server.url, encoder=HashingEncoder(16)) as client:
         answers = client.search_many([passage.text for passage in chosen], limit=1)
     assert [1.0] * len(chosen) == pytest.approx([answer[0].score for answer in answers], abs=1e-5)
 

@@ -15,7 +15,7 @@ from msmarco_qdrant.core.reports import IngestProgress
 from msmarco_qdrant.errors import IngestStoppedError, SchemaError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.faults.test_schedules import ingest, make_passages, stored
 from tests.loopback import LoopbackServer, LostAnswer, Slow
 
@@ -98,7 +98,7 @@ def test_an_ingest_has_several_requests_under_way() -> None:
         ingest_passages(
             passages,
             server.url,
-            encoder=CostlessEncoder(16, batch_size=8),
+            encoder=HashingEncoder(16, batch_size=8),
             connection=Connection(batch_points=50),
         )
         assert [50, 50, 50, 50] == [len(one.points) for one in server.requests.of("Upsert")]

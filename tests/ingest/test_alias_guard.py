@@ -22,11 +22,11 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import held, migration_locks
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 from tests.generations import physical, swap
 
-OLD, NEW = CostlessEncoder(), CostlessEncoder(32, salt="new")
+OLD, NEW = HashingEncoder(), HashingEncoder(32, salt="new")
 PASSAGES = [Passage(str(number), f"text {number}") for number in range(30)]
 EVERYTHING = PrunePolicy(max_share=1)
 

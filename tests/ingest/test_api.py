@@ -35,7 +35,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import Corpus
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
-from msmarco_qdrant.testing import CostlessEncoder, DiscardingCollection, DiscardingStore
+from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def counts(report: IngestReport) -> dict[str, int]:
 
 
 def test_passages_go_in_and_are_found(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """All of them, with text and meta, under whatever pid."""
     report = ingest_passages(passages, store, encoder=encoder)
@@ -78,7 +78,7 @@ def test_passages_go_in_and_are_found(
 
 
 def test_the_same_again_writes_and_encodes_nothing(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """A second run finds everything there, and so does a third."""
     ingest_passages(passages, store, encoder=encoder)
@@ -91,7 +91,7 @@ def test_the_same_again_writes_and_encodes_nothing(
 
 
 def test_a_changed_text_is_encoded_again_alone(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """One new text: one encoding, and the old words find it no more."""
     ingest_passages(passages, store, encoder=encoder)
@@ -105,7 +105,7 @@ def test_a_changed_text_is_encoded_again_alone(
 
 
 def test_a_changed_meta_is_rewritten_not_encoded(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """The payload changes, the vector stays, the model rests."""
     ingest_passages(passages, store, encoder=encoder)
@@ -118,7 +118,7 @@ def test_a_changed_meta_is_rewritten_not_encoded(
 
 
 def test_seq_rises_with_every_write(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Each write has its own number, higher than all before, over runs as well."""
     ingest_passages(passages[:3], store, encoder=encoder)
@@ -133,7 +133,7 @@ def test_seq_rises_with_every_write(
 
 @pytest.mark.parametrize("window", [1, 2, 8192])
 def test_the_first_of_a_repeated_pid_wins(
-    store: Store, encoder: CostlessEncoder, window: int
+    store: Store, encoder: HashingEncoder, window: int
 ) -> None:
     """In the same window or a later one, in the first run or a later one."""
     rows = [Passage("a", "first text"), Passage("b", "other"), Passage("a", "second text")]
@@ -147,7 +147,7 @@ def test_the_first_of_a_repeated_pid_wins(
         assert stored(store, rows)["a"] == ("first text", {})
 
 
-def test_a_passage_without_a_vector_is_rejected(store: Store, encoder: CostlessEncoder) -> None:
+def test_a_passage_without_a_vector_is_rejected(store: Store, encoder: HashingEncoder) -> None:
     """It goes to the rejects with its row; its neighbors go in."""
     rejects: list[Reject] = []
     rows = [Passage("1", "words"), Passage("2", "!!!", {"a": 1}, "file.tsv", 7)]
@@ -161,7 +161,7 @@ def test_a_passage_without_a_vector_is_rejected(store: Store, encoder: CostlessE
 
 
 def test_rejects_of_the_source_are_counted_and_passed_on(
-    tmp_path: Path, store: Store, encoder: CostlessEncoder
+    tmp_path: Path, store: Store, encoder: HashingEncoder
 ) -> None:
     """A file with bad rows: the good ones go in, the others are told with their lines."""
     file = tmp_path / "p.tsv"
@@ -199,7 +199,7 @@ def deep(levels: int) -> object:
     ],
 )
 def test_what_a_file_may_not_hold_python_may_not_either(
-    store: Store, encoder: CostlessEncoder, passage: Passage, reason: str
+    store: Store, encoder: HashingEncoder, passage: Passage, reason: str
 ) -> None:
     """A passage made in Python is looked at as a row is; its neighbor goes in."""
     rejects: list[Reject] = []
@@ -209,7 +209,7 @@ def test_what_a_file_may_not_hold_python_may_not_either(
     assert reason in rejects[0].reason
 
 
-def test_max_passages(store: Store, passages: Sequence[Passage], encoder: CostlessEncoder) -> None:
+def test_max_passages(store: Store, passages: Sequence[Passage], encoder: HashingEncoder) -> None:
     """So many and no more; the next run goes on with the rest."""
     report = ingest_passages(passages, store, encoder=encoder, max_passages=2)
     assert (2, 2) == (report.read, report.written)
@@ -217,7 +217,7 @@ def test_max_passages(store: Store, passages: Sequence[Passage], encoder: Costle
     assert (3, 2) == (report.written, report.unchanged)
 
 
-def test_an_empty_source_makes_an_empty_collection(store: Store, encoder: CostlessEncoder) -> None:
+def test_an_empty_source_makes_an_empty_collection(store: Store, encoder: HashingEncoder) -> None:
     """Nothing to do is no error."""
     report = ingest_passages([], store, encoder=encoder)
     assert (0, 0, None) == (report.read, report.written, report.mean_tokens)
@@ -228,19 +228,19 @@ def test_an_empty_source_makes_an_empty_collection(store: Store, encoder: Costle
 
 
 def test_another_model_is_refused(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Of the same dimension or another, by a message that names both; nothing is written."""
     ingest_passages(passages[:1], store, encoder=encoder)
-    for other in (CostlessEncoder(64, salt="v2"), CostlessEncoder(32)):
-        message = rf"holds vectors of costless-64 \(64\); you asked for {other.card.model}"
+    for other in (HashingEncoder(64, salt="v2"), HashingEncoder(32)):
+        message = rf"holds vectors of costless-64 \(64\); you asked for {other.info.model}"
         with pytest.raises(ModelMismatchError, match=message):
             ingest_passages(passages, store, encoder=other)
     assert store.collection("msmarco").info().points == 1
 
 
 def test_other_bm25_settings_are_refused(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """They are fixed when the collection is made; the same ones again are fine."""
     ours = Bm25Settings(k=1.5)
@@ -251,7 +251,7 @@ def test_other_bm25_settings_are_refused(
         ingest_passages(passages, store, encoder=encoder, bm25=Bm25Settings())
 
 
-def test_impossible_bm25_settings_make_nothing(tmp_path: Path, encoder: CostlessEncoder) -> None:
+def test_impossible_bm25_settings_make_nothing(tmp_path: Path, encoder: HashingEncoder) -> None:
     """An unknown language, a weight out of range: told before anything is created."""
     for bad in (
         Bm25Settings(language="klingon"),
@@ -264,7 +264,7 @@ def test_impossible_bm25_settings_make_nothing(tmp_path: Path, encoder: Costless
 
 
 def test_a_foreign_point_is_not_overwritten(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """A point under our id that holds another pid stops the run."""
     ingest_passages(passages, store, encoder=encoder)
@@ -277,7 +277,7 @@ def test_a_foreign_point_is_not_overwritten(
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a b", "x" * 64, "msmarco__0001", "-x"])
-def test_a_bad_name_is_refused(tmp_path: Path, encoder: CostlessEncoder, name: str) -> None:
+def test_a_bad_name_is_refused(tmp_path: Path, encoder: HashingEncoder, name: str) -> None:
     """A name that could leave the store's directory, or be mistaken, makes nothing."""
     with pytest.raises(UsageError, match="cannot name a collection"):
         ingest_passages([], tmp_path / "store", collection=name, encoder=encoder)
@@ -288,11 +288,11 @@ def test_nothing_is_created_when_something_is_missing(tmp_path: Path) -> None:
     """A missing source, a missing model, both model and encoder: no store afterwards."""
     store = tmp_path / "store"
     with pytest.raises(SourceError, match=r"no such file: nowhere\.tsv"):
-        ingest_passages("nowhere.tsv", store, encoder=CostlessEncoder())
+        ingest_passages("nowhere.tsv", store, encoder=HashingEncoder())
     with pytest.raises(UsageError, match="not both"):
-        ingest_passages([], store, encoder=CostlessEncoder(), model="x")
+        ingest_passages([], store, encoder=HashingEncoder(), model="x")
     with pytest.raises(UsageError, match="window"):
-        ingest_passages([], store, encoder=CostlessEncoder(), window=0)
+        ingest_passages([], store, encoder=HashingEncoder(), window=0)
     assert not store.exists()
 
 
@@ -307,7 +307,7 @@ def test_a_place_that_cannot_be_a_store_is_told_before_the_model_is_loaded(tmp_p
 # ---- what breaks in the middle ---------------------------------------------------------------
 
 
-class FailingCollection(DiscardingCollection):
+class FailingCollection(NullCollection):
     """A collection whose second write fails."""
 
     writes = 0
@@ -320,7 +320,7 @@ class FailingCollection(DiscardingCollection):
         super().upsert(batch)
 
 
-class FailingStore(DiscardingStore):
+class FailingStore(NullStore):
     """A store of such collections."""
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
@@ -331,14 +331,14 @@ class FailingStore(DiscardingStore):
 def test_a_failing_store_tells_how_far_it_got() -> None:
     """The error has a report; only what was flushed counts as written."""
     rows = [Passage(str(number), f"text {number}") for number in range(40)]
-    encoder = CostlessEncoder(batch_size=10)
+    encoder = HashingEncoder(batch_size=10)
     with pytest.raises(IngestStoppedError, match=r"disk is full \(20 passages had") as caught:
         ingest_passages(rows, FailingStore(), encoder=encoder, window=20)
     assert (20, 20) == (caught.value.report.written, caught.value.report.read)
 
 
 def test_an_interrupt_in_a_callback_ends_every_thread(
-    store: Store, passages: Sequence[Passage], encoder: CostlessEncoder
+    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Ctrl-C comes through as it is, and the same call goes on afterwards."""
 
@@ -354,7 +354,7 @@ def test_an_interrupt_in_a_callback_ends_every_thread(
 
 
 def test_an_error_of_the_source_stops_the_run_after_what_came_before(
-    store: Store, encoder: CostlessEncoder
+    store: Store, encoder: HashingEncoder
 ) -> None:
     """A source that breaks in the middle: its error comes through."""
 
@@ -369,7 +369,7 @@ def test_an_error_of_the_source_stops_the_run_after_what_came_before(
 # ---- reports ---------------------------------------------------------------------------------
 
 
-def test_progress_reaches_the_end(tmp_path: Path, store: Store, encoder: CostlessEncoder) -> None:
+def test_progress_reaches_the_end(tmp_path: Path, store: Store, encoder: HashingEncoder) -> None:
     """The share of a file that is through rises to 1, then the index is announced."""
     file = tmp_path / "p.tsv"
     file.write_text("".join(f"{number}\ttext {number}\n" for number in range(100)))
@@ -382,7 +382,7 @@ def test_progress_reaches_the_end(tmp_path: Path, store: Store, encoder: Costles
 
 
 def test_bm25_length_far_off_is_warned_of(
-    store: Store, encoder: CostlessEncoder, caplog: pytest.LogCaptureFixture
+    store: Store, encoder: HashingEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Passages of three tokens in a collection made for 36.6: a warning with the true mean."""
     rows = [Passage(str(number), "zebra grass plains") for number in range(100)]
@@ -418,7 +418,7 @@ def test_any_sequence_of_runs_ends_in_what_was_given_last(
     """A model of ingest as a dictionary: the first of a pid in a run, the last run of a pid."""
     expected: dict[str, tuple[str, object]] = {}
     store = open_store(tmp_path_factory.mktemp("runs") / "store", create=True)
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     for run in runs:
         first: dict[str, Passage] = {}
         for passage in run:
@@ -433,7 +433,7 @@ def test_any_sequence_of_runs_ends_in_what_was_given_last(
     store.close()
 
 
-class FaultyEncoder(CostlessEncoder):
+class FaultyEncoder(HashingEncoder):
     """An encoder that does to its batches what it is told."""
 
     def __init__(self, fault: Callable[[EncodedBatch], list[EncodedBatch]]) -> None:
@@ -476,13 +476,13 @@ def test_threads_may_create_the_same_collection(tmp_path: Path) -> None:
         results: list[object] = []
 
         def run(number: int, turn: int = turn, results: list[object] = results) -> None:
-            encoder = CostlessEncoder(salt="other" if number == 3 else "")
+            encoder = HashingEncoder(salt="other" if number == 3 else "")
             rows = [Passage(f"{number}-{row}", f"text {row}") for row in range(20)]
             try:
                 ingest_passages(
                     rows, tmp_path / "store", collection=f"c{turn}", encoder=encoder, optimize=False
                 )
-                results.append(encoder.card.model)
+                results.append(encoder.info.model)
             except ModelMismatchError as exc:
                 results.append(exc)
 
@@ -501,7 +501,7 @@ def test_threads_may_create_the_same_collection(tmp_path: Path) -> None:
         assert points == 20 * len(succeeded)
 
 
-def test_an_integer_pid_is_its_decimal_form(store: Store, encoder: CostlessEncoder) -> None:
+def test_an_integer_pid_is_its_decimal_form(store: Store, encoder: HashingEncoder) -> None:
     """As in JSON; the same number as a string is the same pid."""
     rows = [Passage(5, "five"), Passage("5", "five again")]  # type: ignore[arg-type]
     report = ingest_passages(rows, store, encoder=encoder)
@@ -510,13 +510,13 @@ def test_an_integer_pid_is_its_decimal_form(store: Store, encoder: CostlessEncod
 
 
 @pytest.mark.parametrize("row", [{"pid": "1"}, "1\ttext", None, ("1", "text")])
-def test_what_is_no_passage_is_told(store: Store, encoder: CostlessEncoder, row: object) -> None:
+def test_what_is_no_passage_is_told(store: Store, encoder: HashingEncoder, row: object) -> None:
     """By its type."""
     with pytest.raises(IngestStoppedError, match=f"yielded a {type(row).__name__}"):
         ingest_passages([Passage("0", "x"), row], store, encoder=encoder)  # type: ignore[arg-type]
 
 
-def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: CostlessEncoder) -> None:
+def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: HashingEncoder) -> None:
     """A pipe may stay open without giving another row."""
     taken: list[int] = []
 
@@ -531,13 +531,13 @@ def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: CostlessEnco
         ingest_passages([], store, encoder=encoder, max_passages=0)
 
 
-def test_a_window_is_bounded_by_its_text_too(encoder: CostlessEncoder) -> None:
+def test_a_window_is_bounded_by_its_text_too(encoder: HashingEncoder) -> None:
     """Passages of a megabyte are flushed long before there are 8,192 of them."""
     seen: list[int] = []
     rows = (Passage(str(number), f"{number} " + "x" * 1_000_000) for number in range(100))
     ingest_passages(
         rows,
-        DiscardingStore(),
+        NullStore(),
         encoder=encoder,
         on_progress=lambda progress: seen.append(progress.report.written),
     )
@@ -545,7 +545,7 @@ def test_a_window_is_bounded_by_its_text_too(encoder: CostlessEncoder) -> None:
 
 
 def test_a_late_reject_shows_the_row_as_it_stood(
-    tmp_path: Path, store: Store, encoder: CostlessEncoder
+    tmp_path: Path, store: Store, encoder: HashingEncoder
 ) -> None:
     """A repeated pid of a TSV file: its own bytes and their length."""
     file = tmp_path / "p.tsv"
@@ -555,7 +555,7 @@ def test_a_late_reject_shows_the_row_as_it_stood(
     assert [(b"1\ttwo  words", 12)] == [(reject.raw, reject.raw_bytes) for reject in rejects]
 
 
-class LyingEncoder(CostlessEncoder):
+class LyingEncoder(HashingEncoder):
     """An encoder that gives back its batches in another order, as real ones do."""
 
     def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:

@@ -15,7 +15,7 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.filters import canonical_key
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 from tests.loopback import LoopbackServer
 from tests.stores.server.test_store import before_call
@@ -32,7 +32,7 @@ INDEXES: dict[str, PayloadIndex] = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_new_collection_has_them(
-    engine: str, tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+    engine: str, tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Under the keys of the payload; the same again, some of them or none is fine."""
     with new_store(engine, tmp_path) as store:
@@ -69,7 +69,7 @@ def test_an_existing_collection_gets_no_more(
     reason: str,
     tmp_path: Path,
     passages: Sequence[Passage],
-    encoder: CostlessEncoder,
+    encoder: HashingEncoder,
 ) -> None:
     """The message says what there is and how to get there; nothing is written."""
     kept: dict[str, PayloadIndex] = {"lang": "keyword", "live": "bool"}
@@ -90,7 +90,7 @@ def test_an_existing_collection_gets_no_more(
     ],
 )
 def test_what_is_no_index_makes_nothing(
-    asked: Any, reason: str, tmp_path: Path, encoder: CostlessEncoder
+    asked: Any, reason: str, tmp_path: Path, encoder: HashingEncoder
 ) -> None:
     """Told before anything is created."""
     with pytest.raises(UsageError, match=reason):
@@ -100,7 +100,7 @@ def test_what_is_no_index_makes_nothing(
 
 @pytest.mark.parametrize("number", range(9))
 def test_another_ingest_without_them_may_come_first(
-    number: int, passages: Sequence[Passage], encoder: CostlessEncoder
+    number: int, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Before each of our calls in turn: they are there in the end, or their lack is told."""
     asked: dict[str, PayloadIndex] = {"lang": "keyword"}

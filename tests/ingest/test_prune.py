@@ -15,7 +15,7 @@ from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.errors import IngestStoppedError, PruneRefusedError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, another_handle, new_store
 
 EVERYTHING = PrunePolicy(max_share=1)
@@ -37,7 +37,7 @@ def ingest(
     source: Iterable[Passage | Reject], store: Store, prune: PrunePolicy | None = None
 ) -> IngestReport:
     """Bring passages in, and remove the others if the policy says so."""
-    return ingest_passages(source, store, encoder=CostlessEncoder(), prune=prune, optimize=False)
+    return ingest_passages(source, store, encoder=HashingEncoder(), prune=prune, optimize=False)
 
 
 def held(store: Store) -> dict[str, str]:
@@ -127,7 +127,7 @@ def test_any_sequence_of_runs_ends_in_the_last_source(
                 report = ingest_passages(
                     rows,
                     lasting_store,
-                    encoder=CostlessEncoder(),
+                    encoder=HashingEncoder(),
                     prune=EVERYTHING,
                     window=window,
                     optimize=False,
@@ -188,7 +188,7 @@ def test_rejected_rows_forbid_it(store: Store) -> None:
     assert 10 == len(held(store))
     assert (1, 0) == (e.value.report.rejected, e.value.report.pruned)
 
-    report = ingest(source, store, PrunePolicy(despite_rejects=True))
+    report = ingest(source, store, PrunePolicy(allow_rejects=True))
     assert (1, 1) == (report.rejected, report.pruned)
     assert of(numbered(*range(9))) == held(store)
 
@@ -198,7 +198,7 @@ def test_a_passage_that_is_rejected_late_is_not_taken_for_missing(store: Store) 
     ingest(numbered(1, 2), store)
 
     report = ingest(
-        [*numbered(1), Passage("2", "!!!")], store, PrunePolicy(max_share=1, despite_rejects=True)
+        [*numbered(1), Passage("2", "!!!")], store, PrunePolicy(max_share=1, allow_rejects=True)
     )
 
     assert of(numbered(1, 2)) == held(store)
@@ -222,7 +222,7 @@ def test_a_part_of_the_source_cannot_prune(tmp_path: Path) -> None:
         ingest_passages(
             numbered(1, 2),
             tmp_path / "store",
-            encoder=CostlessEncoder(),
+            encoder=HashingEncoder(),
             max_passages=1,
             prune=EVERYTHING,
         )
@@ -281,7 +281,7 @@ def test_it_is_announced_after_the_index(tmp_path: Path) -> None:
             ingest_passages(
                 numbered(1, 2),
                 store,
-                encoder=CostlessEncoder(),
+                encoder=HashingEncoder(),
                 prune=policy,
                 on_progress=told.append,
             )

@@ -23,18 +23,18 @@ from msmarco_qdrant.core.records import (
     PointId,
     SparseVector,
 )
-from msmarco_qdrant.core.reports import IngestReport, StageShare
+from msmarco_qdrant.core.reports import IngestReport, StageTiming
 from msmarco_qdrant.encoding import Bm25Encoder, Tokenized
 from msmarco_qdrant.errors import IngestStoppedError, StoreError
-from msmarco_qdrant.ingest.alias_guard import Binding, bind
+from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import Run
-from msmarco_qdrant.ingest.stages import Target
+from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.testing import (
-    CostlessEncoder,
-    DiscardingCollection,
-    DiscardingStore,
+    HashingEncoder,
     HashingTokenizer,
+    NullCollection,
+    NullStore,
 )
 
 PATIENCE_S = 20.0
@@ -56,7 +56,7 @@ class HookedTokenizer(HashingTokenizer):
         return HashingTokenizer.__call__(self, texts)
 
 
-class HookedEncoder(CostlessEncoder):
+class HookedEncoder(HashingEncoder):
     """An encoder that calls the hook, in its tokenizer and in its forward pass."""
 
     def __init__(self, hook: Hook) -> None:
@@ -89,7 +89,7 @@ class HookedBm25(Bm25Encoder):
         return super().encode_passage(text)
 
 
-class HookedCollection(DiscardingCollection):
+class HookedCollection(NullCollection):
     """A collection that calls the hook, and holds a point so that it is asked."""
 
     def __init__(self, hook: Hook) -> None:
@@ -123,18 +123,18 @@ def source(count: int, hook: Hook) -> Iterator[Passage]:
         yield Passage(str(number), f"text {number}")
 
 
-def bound(encoder: CostlessEncoder, spec: CollectionSpec) -> Binding:
+def bound(encoder: HashingEncoder, spec: CollectionSpec) -> AliasGuard:
     """The name "fake", which leads where it always does."""
-    store = DiscardingStore()
+    store = NullStore()
     store.create_collection("fake", spec)
-    store.put_metadata("fake", CollectionMetadata(1, "0", encoder.card, Bm25Settings(), ()))
-    return bind(store, "fake")
+    store.put_metadata("fake", CollectionMetadata(1, "0", encoder.info, Bm25Settings(), ()))
+    return resolve_alias(store, "fake")
 
 
 def ran(count: int, hook: Hook, clock: Callable[[], float] | None = None) -> Run:
     """A run over so many windows, whose stages all call the hook."""
     encoder = HookedEncoder(hook)
-    target = Target(HookedCollection(hook), encoder.card, HookedBm25(hook), encoder)
+    target = IngestTarget(HookedCollection(hook), encoder.info, HookedBm25(hook), encoder)
     binding = bound(encoder, target.collection.info().spec)
     run = Run(target, binding, None, None, clock or time.perf_counter)
     run.passages(source(count, hook), window=1, max_passages=None)
@@ -284,7 +284,7 @@ def test_a_share_is_of_the_wall_time() -> None:
 def test_stages_of_a_whole_ingest_add_up() -> None:
     """Each works at most as long as all takes; the index is one of them, at the end."""
     report = ingest_passages(
-        source(50, lambda *_: None), DiscardingStore(), encoder=CostlessEncoder(), window=7
+        source(50, lambda *_: None), NullStore(), encoder=HashingEncoder(), window=7
     )
     assert [*STAGES, "index"] == [stage.name for stage in report.stages]
     for stage in report.stages:
@@ -300,13 +300,13 @@ def test_a_run_that_stops_tells_its_stages_too() -> None:
         raise StoreError("torn")
 
     with pytest.raises(IngestStoppedError) as caught:
-        ingest_passages(torn(), DiscardingStore(), encoder=CostlessEncoder())
+        ingest_passages(torn(), NullStore(), encoder=HashingEncoder())
     assert list(STAGES) == [stage.name for stage in caught.value.report.stages]
 
 
 def reported(**shares: float) -> IngestReport:
     """A report over a hundred seconds with these shares."""
-    stages = tuple(StageShare(name, 100 * share, share) for name, share in shares.items())
+    stages = tuple(StageTiming(name, 100 * share, share) for name, share in shares.items())
     return IngestReport(1, 1, 0, 0, 1, 100.0, stages=stages)
 
 

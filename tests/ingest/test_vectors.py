@@ -23,13 +23,13 @@ from msmarco_qdrant.sources.shard_file import MANIFEST, read_header, shard_path,
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
-from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
+from msmarco_qdrant.testing import HashingEncoder, NullStore
 from tests.engines import ENGINES, new_store
 from tests.vectors import table_of, write_folder
 
 
 @pytest.fixture
-def folder(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder) -> Path:
+def folder(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder) -> Path:
     """A folder of three shards."""
     return write_folder(tmp_path / "vectors", passages, encoder)
 
@@ -54,7 +54,7 @@ def test_every_engine_takes_them(
     tmp_path: Path,
     folder: Path,
     passages: Sequence[Passage],
-    encoder: CostlessEncoder,
+    encoder: HashingEncoder,
 ) -> None:
     """Text, meta and vector of each; the collection remembers the encoder."""
     with new_store(engine, tmp_path) as store:
@@ -66,7 +66,7 @@ def test_every_engine_takes_them(
             report.rejected,
             report.encoded,
         )
-        assert encoder.card == store.metadata("msmarco").encoder
+        assert encoder.info == store.metadata("msmarco").encoder
         assert {p.pid: (p.text, p.meta) for p in passages} == stored(store, passages)
         with SearchClient.open(store, encoder=encoder) as client:
             for passage in passages:
@@ -76,7 +76,7 @@ def test_every_engine_takes_them(
 
 
 def test_it_is_the_same_collection_as_of_the_passages(
-    tmp_path: Path, folder: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+    tmp_path: Path, folder: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """What was ingested from text is unchanged from vectors, and the other way round."""
     with new_store("memory", tmp_path) as store:
@@ -98,7 +98,7 @@ def test_what_changed_alone_is_written(
         Passage(passages[1].pid, passages[1].text, {"new": True}),
         *passages[2:],
     ]
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     other = VectorShards(write_folder(tmp_path / "other", changed, encoder, rows=5))
     report = ingest_passages(other, store)
     assert (2, 3, 0) == (report.written, report.unchanged, report.encoded)
@@ -121,7 +121,7 @@ def test_it_goes_on_where_it_stood(
 
 
 def test_the_first_of_a_repeated_pid_wins(
-    tmp_path: Path, store: Store, encoder: CostlessEncoder
+    tmp_path: Path, store: Store, encoder: HashingEncoder
 ) -> None:
     """With its vector; the second is a reject that tells its file and line."""
     rows = [Passage("a", "first text"), Passage("b", "other"), Passage("a", "second words")]
@@ -154,7 +154,7 @@ def test_what_the_folder_does_not_hold_is_pruned(
 ) -> None:
     """As of any source."""
     ingest_passages(VectorShards(folder), store)
-    fewer = write_folder(tmp_path / "fewer", passages[:4], CostlessEncoder())
+    fewer = write_folder(tmp_path / "fewer", passages[:4], HashingEncoder())
     report = ingest_passages(VectorShards(fewer), store, prune=PrunePolicy())
     assert (4, 1) == (report.unchanged, report.pruned)
     assert {p.pid for p in passages[:4]} == set(stored(store, passages))
@@ -163,7 +163,7 @@ def test_what_the_folder_does_not_hold_is_pruned(
 def test_progress_reaches_the_end(folder: Path) -> None:
     """By rows, and the index is announced."""
     seen: list[IngestProgress] = []
-    ingest_passages(VectorShards(folder), DiscardingStore(), window=2, on_progress=seen.append)
+    ingest_passages(VectorShards(folder), NullStore(), window=2, on_progress=seen.append)
     ends = [progress.fraction for progress in seen if progress.stage == "passages"]
     assert sorted(fraction or 0.0 for fraction in ends) == ends
     assert (0.4, 1.0, "index") == (ends[0], ends[-1], seen[-1].stage)
@@ -190,7 +190,7 @@ def test_bm25_is_weighed_and_its_mean_watched(
 ) -> None:
     """Sparse vectors do not come from the folder."""
     rows = [Passage(str(number), "zebra grass plains") for number in range(100)]
-    folder = write_folder(tmp_path / "vectors", rows, CostlessEncoder(), rows=50)
+    folder = write_folder(tmp_path / "vectors", rows, HashingEncoder(), rows=50)
     with caplog.at_level(logging.WARNING):
         report = ingest_passages(VectorShards(folder), store)
     assert (3.0, 0) == (report.mean_tokens, report.encoded)
@@ -204,7 +204,7 @@ def test_vectors_of_another_model_are_refused(
     store: Store, folder: Path, passages: Sequence[Passage]
 ) -> None:
     """By a message that names folder, collection and both models; nothing is written."""
-    ingest_passages(passages[:1], store, encoder=CostlessEncoder(salt="v2"))
+    ingest_passages(passages[:1], store, encoder=HashingEncoder(salt="v2"))
     message = (
         r"vectors holds vectors of costless-64 \(64, fingerprint \w{8}, cosine\), collection "
         r"'msmarco' those of costless-64v2"
@@ -220,14 +220,14 @@ def test_a_model_beside_vectors_is_refused(tmp_path: Path, folder: Path) -> None
     with pytest.raises(UsageError, match="holds vectors already: pass no model"):
         ingest_passages(shards, tmp_path / "store", model="all-MiniLM-L6-v2")
     with pytest.raises(UsageError, match="holds vectors already: pass no model"):
-        ingest_passages(shards, tmp_path / "store", encoder=CostlessEncoder())
+        ingest_passages(shards, tmp_path / "store", encoder=HashingEncoder())
     assert not (tmp_path / "store").exists()
 
 
-def test_the_rows_alone_are_no_source(folder: Path, encoder: CostlessEncoder) -> None:
+def test_the_rows_alone_are_no_source(folder: Path, encoder: HashingEncoder) -> None:
     """What made them has to be known: their vectors are not dropped without a word."""
     with pytest.raises(IngestStoppedError, match="yielded a EncodedPassage"):
-        ingest_passages(iter(VectorShards(folder)), DiscardingStore(), encoder=encoder)  # type: ignore[arg-type]
+        ingest_passages(iter(VectorShards(folder)), NullStore(), encoder=encoder)  # type: ignore[arg-type]
 
 
 def test_a_shard_that_breaks_in_the_middle_stops_the_run(
@@ -314,7 +314,7 @@ def test_rejects_do_not_go_over_what_is_read(
 def test_vectors_stay_with_their_passages(tmp_path: Path) -> None:
     """Of many passages, of which every other one is there already."""
     rows = [Passage(str(number), f"word{number} alone{number}") for number in range(60)]
-    wide = CostlessEncoder(512)
+    wide = HashingEncoder(512)
     folder = write_folder(tmp_path / "vectors", rows, wide, rows=16)
     with new_store("memory", tmp_path) as store:
         ingest_passages(rows[::2], store, encoder=wide)

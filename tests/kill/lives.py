@@ -19,7 +19,7 @@ import pytest
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.payload import passage_of
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.kill.load import BROKEN, PATIENCE_S, Life, Writer
 from tests.kill.moments import OF_EDGE, OF_SERVER, Ender, Moment, drawn
 from tests.kill.oracle import wrong
@@ -232,7 +232,7 @@ class History:
             passages = [passage_of(id_, payload) for id_, payload in points]
             found = {one.pid: one for one in passages}
             assert {} == wrong(self._allowed(), found)
-            check_holds(store, NAME, found, CostlessEncoder())
+            check_holds(store, NAME, found, HashingEncoder())
 
     def _allowed(self) -> Mapping[str, Sequence[Passage | None]]:
         allowed: dict[str, Sequence[Passage | None]] = {LAST.pid: [LAST]}

@@ -30,7 +30,7 @@ _FORMS = ("tsv", "jsonl", "jsonl.gz", "ops.jsonl")
 _REFUSED = (429, 503)
 
 
-class DoorsClosedError(Exception):
+class ShuttingDownError(Exception):
     """The sidecar takes nothing any more."""
 
 
@@ -134,7 +134,7 @@ class Writer:
                     self._send(again, client, life)
                 while life.goes_on():
                     self._one(client, life)
-            except (*BROKEN, DoorsClosedError):
+            except (*BROKEN, ShuttingDownError):
                 return
 
     def _one(self, client: httpx.Client, life: Life) -> None:
@@ -188,7 +188,7 @@ class Writer:
             raise
         if answer.status_code in _REFUSED:
             self.oracle.refused(request.changes)
-            raise DoorsClosedError
+            raise ShuttingDownError
         told = answer.json()
         assert answer.status_code in (200, 202), told
         self.oracle.accepted(request.changes)

@@ -24,7 +24,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import Corpus
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.payload import point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.kill.ingest_program import DIMENSION
 
 PROGRAM = Path(__file__).with_name("ingest_program.py")
@@ -96,7 +96,7 @@ def assert_found(source: Path, store: Path, seed: int) -> None:
     """Some passages, by their own words, through the index that was built."""
     rng = random.Random(seed)
     chosen = rng.sample(sorted(expected_of(source).items()), 20)
-    with SearchClient.open(store, encoder=CostlessEncoder(DIMENSION)) as client:
+    with SearchClient.open(store, encoder=HashingEncoder(DIMENSION)) as client:
         answers = client.search_many([text for _, (text, _) in chosen], limit=1)
     assert [answer[0].pid for answer in answers] == [pid for pid, _ in chosen]
 

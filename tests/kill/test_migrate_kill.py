@@ -19,11 +19,11 @@ from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations
 from msmarco_qdrant.stores import Store, alterable, open_store
 from msmarco_qdrant.stores.migration_locks import migration_locks
 from msmarco_qdrant.stores.payload import in_token_order, point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.kill.test_kill import run_killed, run_whole
 from tests.loopback import LoopbackServer, Slow
 
-ENCODER = CostlessEncoder(256)
+ENCODER = HashingEncoder(256)
 COUNT = 4000  # with 256 floats each, enough for a graph that takes a moment
 OPERATIONS = {
     "0001_threshold": "SetOptimizers(indexing_threshold_kb=100)",

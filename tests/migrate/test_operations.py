@@ -37,12 +37,12 @@ from msmarco_qdrant.migrate.operations import (
     SetStorage,
 )
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import Alterable, Store, alterable
+from msmarco_qdrant.stores import AdminCollection, Store, alterable
 from msmarco_qdrant.stores.payload import in_token_order, payload_of, point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 
-ENCODER = CostlessEncoder()
+ENCODER = HashingEncoder()
 MODES: Sequence[tuple[str, SearchMode]] = (("7", "dense"), ("39", "bm25"))
 
 
@@ -188,7 +188,7 @@ def test_edge_builds_its_segments_anew(tmp_path: Path) -> None:
         store.collection("films").flush()
     shard = tmp_path / "store" / "collections" / "films__0001"
     built = [
-        json.loads(path.read_text())["config"]["vector_data"][ENCODER.card.vector_name]
+        json.loads(path.read_text())["config"]["vector_data"][ENCODER.info.vector_name]
         for path in shard.glob("segments/*/segment.json")
     ]
     (graph,) = [one for one in built if one["index"]["type"] == "hnsw" and _is_turbo(one)]
@@ -363,28 +363,28 @@ class Counting:
         """As they are."""
         return self._inner.optimizers()
 
-    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+    def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """As it is."""
-        self._inner.write_over(batch, seen)
+        self._inner.upsert_if_seq(batch, seen)
 
 
 class Through:
     """A store whose collection is changed through another object."""
 
-    def __init__(self, store: Store, changed: Alterable) -> None:
+    def __init__(self, store: Store, changed: AdminCollection) -> None:
         self._store = store
         self._changed = changed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def alterable(self, name: str) -> Alterable:
+    def alterable(self, name: str) -> AdminCollection:
         """The other object."""
         assert "films__0001" == name
         return self._changed
 
 
-def through(store: Store, changed: Alterable) -> Target:
+def through(store: Store, changed: AdminCollection) -> Target:
     """A target whose collection is changed through another object."""
     place: Any = Through(store, changed)
     return replace(target_of(store), store=place)
@@ -439,13 +439,13 @@ def test_a_newer_text_of_a_lower_number_than_its_neighbors(store: Store) -> None
     def meddle() -> None:
         collection = store.collection("films")
         (payload,) = collection.retrieve([3], ["seq"]).values()
-        card = store.metadata("films").encoder
+        encoder_info = store.metadata("films").encoder
         seq = int(payload["seq"]) + 1
         assert seq < collection.info().last_seq
         sparse = [Bm25Encoder(Bm25Settings()).encode_passage(newer.text)]
         dense = ENCODER.encode_queries([newer.text])
         collection.upsert(
-            PointBatch(card.vector_name, [3], dense, sparse, [payload_of(newer, seq)])
+            PointBatch(encoder_info.vector_name, [3], dense, sparse, [payload_of(newer, seq)])
         )
 
     meddled = Meddled(store, meddle)

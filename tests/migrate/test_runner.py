@@ -31,7 +31,7 @@ from msmarco_qdrant.migrate.runner import (
 )
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.migration_locks import held, migration_locks
-from msmarco_qdrant.testing import CostlessEncoder, DiscardingStore
+from msmarco_qdrant.testing import HashingEncoder, NullStore
 from tests.engines import ENGINES, another_handle, new_store
 from tests.loopback import LoopbackServer
 
@@ -42,7 +42,7 @@ OWN = ("0001_create_passages", "0002_payload_indexes")
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine with the empty collection 'films'."""
     with new_store(request.param, tmp_path) as opened:
-        create_collection(opened, "films", CostlessEncoder().card, Bm25Settings())
+        create_collection(opened, "films", HashingEncoder().info, Bm25Settings())
         yield opened
 
 
@@ -267,8 +267,8 @@ def test_a_collection_that_is_not_there(store: Store) -> None:
 
 def test_a_store_without_locks_is_told() -> None:
     """One of the user's own, say."""
-    store = DiscardingStore()
-    create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+    store = NullStore()
+    create_collection(store, "films", HashingEncoder().info, Bm25Settings())
     with pytest.raises(UnsupportedError, match="no migration locks"):
         migrate_collection(store, "films")
 
@@ -337,7 +337,7 @@ def test_a_cost_that_cannot_be_told_is_a_failure(folder: Path, body: str, told: 
         """)
     )
     with new_store("memory", folder) as store:
-        create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+        create_collection(store, "films", HashingEncoder().info, Bm25Settings())
         with pytest.raises(
             MigrationError, match=f"0001_a cannot tell what it takes on 'films': {told}"
         ):
@@ -350,7 +350,7 @@ def test_a_function_is_told_what_the_collection_is(store: Store, folder: Path) -
         folder,
         "0001_a",
         "assert store.collection(plan.physical).info().name == 'films__0001'\n"
-        f"    assert plan.encoder.model == {CostlessEncoder().card.model!r}\n"
+        f"    assert plan.encoder.model == {HashingEncoder().info.model!r}\n"
         "    assert plan.storage == store.collection('films').info().spec.storage\n"
         "    assert plan.bm25 == store.metadata('films').bm25",
     )
@@ -365,7 +365,7 @@ def test_an_index_that_a_server_could_not_build(folder: Path) -> None:
         "OPERATION = SetHnsw(m=32)\n"
     )
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        ingest_passages([Passage("1", "one")], store, collection="films", encoder=CostlessEncoder())
+        ingest_passages([Passage("1", "one")], store, collection="films", encoder=HashingEncoder())
         server.set_status("films", "red", optimizer_error="no space left")
         with pytest.raises(MigrationError, match=r"0001_graph failed on 'films': .*no space left"):
             migrate_collection(store, "films", directory=folder)
@@ -414,7 +414,7 @@ def test_many_at_once_end_with_one_ledger(engine: str, tmp_path: Path, folder: P
                 return [step.name for step in done]
 
     with new_store(engine, tmp_path) as store, ThreadPoolExecutor(8) as pool:
-        create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+        create_collection(store, "films", HashingEncoder().info, Bm25Settings())
         done = [name for names in pool.map(migrate, [store] * 8) for name in names]
         assert (*OWN, "0001_a", "0002_b", "0003_c") == ledger(store)
     assert ["0001_a", "0002_b", "0003_c"] == sorted(done) == ran(folder)
@@ -423,7 +423,7 @@ def test_many_at_once_end_with_one_ledger(engine: str, tmp_path: Path, folder: P
 def test_collections_are_locked_apart(store: Store, folder: Path) -> None:
     """Another collection of the same store can be migrated meanwhile."""
     write(folder, "0001_a")
-    create_collection(store, "books", CostlessEncoder().card, Bm25Settings())
+    create_collection(store, "books", HashingEncoder().info, Bm25Settings())
     with held(migration_locks(store), "books"):
         assert 1 == len(migrate_collection(store, "films", directory=folder))
 
@@ -467,7 +467,7 @@ def test_who_lost_the_lock_does_not_write_the_ledger(store: Store, folder: Path)
 
 def test_who_lost_the_lock_stops_at_its_next_write(store: Store, folder: Path) -> None:
     """In the middle of an operation, which is not told as the migration's failure."""
-    ingest_passages([Passage("1", "one")], store, collection="films", encoder=CostlessEncoder())
+    ingest_passages([Passage("1", "one")], store, collection="films", encoder=HashingEncoder())
     (folder / "0001_texts.py").write_text(
         "from msmarco_qdrant.operations import SetBm25\n"
         "DESCRIPTION = 'shorter texts'\n"
@@ -490,7 +490,7 @@ def test_a_status_makes_nothing_on_a_server(folder: Path) -> None:
     """A reader needs no right to write, and leaves no collection of locks."""
     write(folder, "0001_a")
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        create_collection(store, "films", CostlessEncoder().card, Bm25Settings())
+        create_collection(store, "films", HashingEncoder().info, Bm25Settings())
         assert not migration_status(store, "films", directory=folder).is_current
         migrate_collection(store, "films", directory=folder, dry_run=True)
         unlock_migrations(store, "films", "no token")

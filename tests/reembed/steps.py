@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport, ReembedStage
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-V2 = CostlessEncoder(256, salt="v2")
-V3 = CostlessEncoder(256, salt="v3")
-SMALL = CostlessEncoder(128, salt="small")
-LOADED = {one.card: one for one in (V2, V3, SMALL)}
+V2 = HashingEncoder(256, salt="v2")
+V3 = HashingEncoder(256, salt="v3")
+SMALL = HashingEncoder(128, salt="small")
+LOADED = {one.info: one for one in (V2, V3, SMALL)}
 STAGES: tuple[ReembedStage, ...] = ("copy", "index", "compare", "verify", "swap", "last pass")
 
 
@@ -31,9 +31,9 @@ class InterruptionError(Exception):
     """What a test interrupts with."""
 
 
-def load_old(card: EncoderCard) -> CostlessEncoder:
+def load_old(encoder_info: EncoderInfo) -> HashingEncoder:
     """A costless encoder of a card."""
-    return LOADED[card]
+    return LOADED[encoder_info]
 
 
 def passages(count: int = 30) -> list[Passage]:
@@ -60,12 +60,12 @@ def interrupt() -> None:
     raise InterruptionError
 
 
-def reembed(store: Store, encoder: CostlessEncoder = V3, **options: Any) -> ReembedReport:
+def reembed(store: Store, encoder: HashingEncoder = V3, **options: Any) -> ReembedReport:
     """With an encoder instead of a model, and the old one to compare with."""
     return reembed_collection(store, "things", encoder=encoder, load_old=load_old, **options)
 
 
-def rollback(store: Store, encoder: CostlessEncoder = V2, **options: Any) -> ReembedReport:
+def rollback(store: Store, encoder: HashingEncoder = V2, **options: Any) -> ReembedReport:
     """The way back, likewise."""
     return rollback_collection(store, "things", encoder=encoder, load_old=load_old, **options)
 
@@ -76,10 +76,10 @@ def payloads(store: Store, name: str) -> Mapping[object, dict[str, Any]]:
     return dict(store.collection(name).scan(fields))
 
 
-def check_holds(store: Store, expected: Sequence[Passage], encoder: CostlessEncoder) -> None:
+def check_holds(store: Store, expected: Sequence[Passage], encoder: HashingEncoder) -> None:
     """Exactly these passages, each under the vectors of this model."""
-    collection, card = store.collection("things"), store.metadata("things").encoder
-    assert encoder.card == card
+    collection, encoder_info = store.collection("things"), store.metadata("things").encoder
+    assert encoder.info == encoder_info
     held_now = {
         one["pid"]: (one["text"], one["meta"]) for one in payloads(store, "things").values()
     }
@@ -90,14 +90,14 @@ def check_holds(store: Store, expected: Sequence[Passage], encoder: CostlessEnco
     exact = SearchEffort(exact=True)
     answers = collection.query(
         [
-            PointQuery(Nearest(vector, card.vector_name), 1, exact, ids=[point_id(one.pid)])
+            PointQuery(Nearest(vector, encoder_info.vector_name), 1, exact, ids=[point_id(one.pid)])
             for vector, one in zip(vectors, expected, strict=True)
         ]
     )
     assert [pytest.approx(1, abs=1e-5)] * len(expected) == [hits[0].score for hits in answers]
 
 
-class Garbled(CostlessEncoder):
+class Garbled(HashingEncoder):
     """A model whose queries have nothing to do with its passages."""
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
@@ -105,7 +105,7 @@ class Garbled(CostlessEncoder):
         return super().encode_queries([f"no{number} such" for number, _ in enumerate(queries)])
 
 
-class Wordless(CostlessEncoder):
+class Wordless(HashingEncoder):
     """A model that knows no word of some passages."""
 
     def _vectors(self, texts: Any) -> NDArray[np.float32]:

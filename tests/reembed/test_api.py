@@ -20,7 +20,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, alterable
 from msmarco_qdrant.stores.migration_locks import migration_locks
 from msmarco_qdrant.stores.payload import point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
 from tests.reembed.steps import (
     SMALL,
@@ -41,7 +41,7 @@ from tests.reembed.steps import (
 
 
 @pytest.mark.parametrize("encoder", [V3, SMALL], ids=["of the same length", "of another length"])
-def test_everything_is_there_with_the_new_vectors(store: Store, encoder: CostlessEncoder) -> None:
+def test_everything_is_there_with_the_new_vectors(store: Store, encoder: HashingEncoder) -> None:
     """Payloads as they were, `seq` too; the old collection stays and is remembered."""
     before = payloads(store, "things")
     report = reembed(store, encoder)
@@ -79,7 +79,7 @@ def test_doing_it_again_does_nothing(store: Store) -> None:
 def test_an_empty_collection_is_re_embedded_too(tmp_path: Path) -> None:
     """There is nothing to copy, to index or to ask."""
     with new_store("edge", tmp_path) as store:
-        create_collection(store, "things", V2.card, Bm25Settings())
+        create_collection(store, "things", V2.info, Bm25Settings())
         report = reembed(store)
         assert (0, 0) == (report.passages, report.copied)
         check_holds(store, [], V3)
@@ -114,7 +114,7 @@ def test_its_searches_go_on(store: Store) -> None:
         reembed(store, on_progress=search)
         assert set(STAGES) == {stage for stage, _, _ in top}
         assert {("7", 1.0)} == {(pid, score) for _, pid, score in top}
-        assert V3.card == client.metadata.encoder
+        assert V3.info == client.metadata.encoder
 
 
 @pytest.mark.parametrize("stage", STAGES[:-1])
@@ -166,7 +166,7 @@ def test_a_return_to_an_older_text_wins_too(store: Store) -> None:
         at_swap(progress)
         at_last(progress)
 
-    def write(one: Passage, encoder: CostlessEncoder) -> Callable[[], object]:
+    def write(one: Passage, encoder: HashingEncoder) -> Callable[[], object]:
         return lambda: ingest_passages(
             [one], store, collection="things", encoder=encoder, optimize=False
         )

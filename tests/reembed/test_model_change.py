@@ -121,7 +121,7 @@ def test_a_client_searches_through_the_change_and_back(
         assert ("msmarco__0001", "msmarco__0002") == (report.old, report.new)
         assert (len(texts), len(texts)) == (report.passages, report.copied)
         check_follows(store, new)
-        assert SHAPES[new].dimension == client.encoder.card.dimension
+        assert SHAPES[new].dimension == client.encoder.info.dimension
 
         back = rollback_collection(store, encoder_options=EXACT, on_progress=search)
         before = dict.fromkeys(before, own[new])
@@ -135,11 +135,14 @@ def test_a_client_searches_through_the_change_and_back(
 
 def check_follows(store: Store, name: str) -> None:
     """What the live collection is made of is what was published of the model."""
-    spec, card = store.collection("msmarco").info().spec, store.metadata("msmarco").encoder
+    spec, encoder_info = store.collection("msmarco").info().spec, store.metadata("msmarco").encoder
     published = find_published(name)
     assert published is not None
     assert (published.dimension, published.similarity) == (spec.dimension, spec.similarity)
-    assert (published.dimension, published.similarity) == (card.dimension, card.similarity)
+    assert (published.dimension, published.similarity) == (
+        encoder_info.dimension,
+        encoder_info.similarity,
+    )
 
 
 @pytest.mark.parametrize(("old", "new"), CHANGES)

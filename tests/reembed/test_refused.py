@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -25,7 +25,7 @@ from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rol
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import held, migration_locks
 from msmarco_qdrant.stores.payload import point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.reembed.steps import (
     SMALL,
     V2,
@@ -73,8 +73,8 @@ def test_what_was_written_since_the_copy_is_not_held_against_the_model(store: St
 def test_the_old_model_may_be_gone(edge: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Then the new one alone is asked."""
 
-    def gone(card: EncoderCard) -> CostlessEncoder:
-        raise ModelNotFoundError(f"no {card.model}")
+    def gone(encoder_info: EncoderInfo) -> HashingEncoder:
+        raise ModelNotFoundError(f"no {encoder_info.model}")
 
     report = reembed_collection(edge, "things", encoder=V3, load_old=gone)
     assert report.comparison is not None
@@ -226,7 +226,7 @@ def test_an_old_model_that_fails_is_not_asked(
 ) -> None:
     """A directory may hold another model by now: no reason to have encoded for nothing."""
 
-    def fail(_card: EncoderCard) -> CostlessEncoder:
+    def fail(_info: EncoderInfo) -> HashingEncoder:
         raise error
 
     reembed_collection(edge, "things", encoder=V3, load_old=fail)

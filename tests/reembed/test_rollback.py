@@ -139,7 +139,7 @@ def test_back_to_the_model_of_before_by_its_name(store: Store) -> None:
     with pytest.raises(InterruptionError):
         reembed(store, V2, on_progress=both)
     metadata = store.metadata("things")
-    assert ("things__0002", 2, V2.card) == (metadata.copied_from, metadata.swaps, metadata.encoder)
+    assert ("things__0002", 2, V2.info) == (metadata.copied_from, metadata.swaps, metadata.encoder)
     with pytest.raises(MigrationError, match="nothing was removed: the re-embedding of 'things'"):
         prune_collection(store, "things")
     reembed(store, V2)
@@ -152,7 +152,7 @@ def test_what_was_left_out_is_there_again(store: Store) -> None:
     alone = Passage("one", "alone")
     ingest_passages([alone], store, collection="things", encoder=V2)
     wordless = Wordless(256, salt="wordless")
-    LOADED[wordless.card] = wordless
+    LOADED[wordless.info] = wordless
     reembed(store, wordless, allow_rejects=True)
     delete_passages(store, ["1"], collection="things")
     rollback(store)

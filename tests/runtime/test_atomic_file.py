@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.errors import OutputError
-from msmarco_qdrant.runtime.atomic_file import replacing, replacing_text
+from msmarco_qdrant.runtime.atomic_file import atomic_write, replacing_text
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "answers"
     path.write_bytes(b"older")
 
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new" * 100_000)
         assert b"older" == path.read_bytes()
 
@@ -37,7 +37,7 @@ def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("bad"), OSError(errno.EIO, "a broken store"), KeyboardInterrupt()]
 )
-@pytest.mark.parametrize("opened", [replacing, replacing_text])
+@pytest.mark.parametrize("opened", [atomic_write, replacing_text])
 def test_an_error_of_the_block_leaves_all_as_it_was(
     tmp_path: Path, opened: object, error: BaseException
 ) -> None:
@@ -76,7 +76,7 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
 
     with (
         pytest.raises(OutputError, match=f"cannot write .*{name}: {reason}"),
-        replacing(tmp_path / name),
+        atomic_write(tmp_path / name),
     ):
         pytest.fail("it was opened")
 
@@ -87,9 +87,9 @@ def test_two_that_write_the_same_do_not_mix(tmp_path: Path) -> None:
     """The last to end wins whole."""
     path = tmp_path / "answers"
 
-    with replacing(path) as first:
+    with atomic_write(path) as first:
         first.write(b"first")
-        with replacing(path) as second:
+        with atomic_write(path) as second:
             second.write(b"second")
         assert b"second" == path.read_bytes()
 

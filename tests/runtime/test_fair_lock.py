@@ -6,12 +6,12 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
-from msmarco_qdrant.runtime.fair_lock import Turns
+from msmarco_qdrant.runtime.fair_lock import FairLock
 
 WAIT_S = 60.0
 
 
-def waiting_for(turns: Turns, count: int) -> None:
+def waiting_for(turns: FairLock, count: int) -> None:
     """Return when so many wait."""
     while len(turns._waiting) < count:
         threading.Event().wait(0.001)
@@ -19,7 +19,7 @@ def waiting_for(turns: Turns, count: int) -> None:
 
 def test_who_waits_longest_is_next() -> None:
     """Not who lets go of it and asks again at once."""
-    turns, order = Turns(), list[str]()
+    turns, order = FairLock(), list[str]()
 
     def take(name: str) -> None:
         with turns:
@@ -39,7 +39,7 @@ def test_who_waits_longest_is_next() -> None:
 
 def test_one_at_a_time() -> None:
     """Whoever holds it is alone, and it is free after an error."""
-    turns, inside = Turns(), list[int]()
+    turns, inside = FairLock(), list[int]()
     most = 0
 
     def count() -> None:
@@ -63,7 +63,7 @@ def test_one_at_a_time() -> None:
 
 def test_a_place_that_is_given_up() -> None:
     """What was interrupted while it waited, or just then, holds nobody up."""
-    turns = Turns()
+    turns = FairLock()
     with turns:
         turn = threading.Lock()
         turn.acquire()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msmarco_qdrant.runtime.micro_batcher import Merger
+from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -109,12 +109,12 @@ class Shouting:
 
 def merger_of(
     function: Callable[[Sequence[str]], Any], *, max_items: int = 64, max_wait_s: float = 0.0
-) -> Merger[str, str]:
+) -> MicroBatcher[str, str]:
     """A merger under test."""
-    return Merger(function, max_items=max_items, max_wait_s=max_wait_s, name=_NAME)
+    return MicroBatcher(function, max_items=max_items, max_wait_s=max_wait_s, name=_NAME)
 
 
-def asked(merger: Merger[str, str], *items: str) -> asyncio.Task[list[str]]:
+def asked(merger: MicroBatcher[str, str], *items: str) -> asyncio.Task[list[str]]:
     """A caller with some items."""
     return asyncio.create_task(merger([*items]))
 

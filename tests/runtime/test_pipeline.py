@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from msmarco_qdrant.runtime.pipeline import Stages
+from msmarco_qdrant.runtime.pipeline import Pipeline
 
 
 def test_items_arrive_in_order() -> None:
     """A chain of two stages yields what the plain chain would."""
-    with Stages() as stages:
+    with Pipeline() as stages:
         doubled = (2 * item for item in stages.run(range(1000), ahead=3))
         result = list(stages.run(doubled, ahead=2))
     assert result == [2 * item for item in range(1000)]
@@ -30,7 +30,7 @@ def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
                 blocked.set()  # the put after this one cannot go on
             yield item
 
-    with Stages() as stages:
+    with Pipeline() as stages:
         items = stages.run(source(), ahead=2)
         assert blocked.wait(10)
         assert produced == [0, 1, 2]
@@ -45,7 +45,7 @@ def test_an_error_comes_out_where_the_items_are_awaited() -> None:
         yield 1
         raise ValueError("broken")
 
-    with Stages() as stages:
+    with Pipeline() as stages:
         inner = stages.run(source(), ahead=4)
         outer = stages.run((item for item in inner), ahead=4)
         assert next(outer) == 1
@@ -56,7 +56,7 @@ def test_an_error_comes_out_where_the_items_are_awaited() -> None:
 def test_leaving_early_ends_every_thread() -> None:
     """When the block is left in the middle, no thread of it goes on."""
     before = threading.active_count()
-    with Stages() as stages:
+    with Pipeline() as stages:
         endless = iter(int, 1)
         for _ in stages.run((item for item in stages.run(endless, ahead=1)), ahead=1):
             break
@@ -71,14 +71,14 @@ def test_a_source_that_waits_for_ever_is_left_behind() -> None:
         yield 1
         never.wait()
 
-    with Stages() as stages:
+    with Pipeline() as stages:
         assert next(stages.run(source(), ahead=1, join_timeout_s=0.01)) == 1
     never.set()
 
 
 def test_an_empty_source_ends_at_once() -> None:
     """No items, no waiting."""
-    with Stages() as stages:
+    with Pipeline() as stages:
         empty: list[int] = []
         assert list(stages.run(empty, ahead=1)) == []
 
@@ -95,7 +95,7 @@ def test_only_work_is_timed() -> None:
             now.seconds = clock() + seconds
             yield item
 
-    with Stages("caller", clock) as stages:
+    with Pipeline("caller", clock) as stages:
         first = stages.run(working(range(10), 1.0), ahead=1, name="first")
         second = stages.run(working(first, 5.0), ahead=1)
         assert 45 == sum(working(second, 0.5))
@@ -105,7 +105,7 @@ def test_only_work_is_timed() -> None:
 
 def test_a_thread_outside_may_take_items_too() -> None:
     """Whose time nobody counts."""
-    stages = Stages()
+    stages = Pipeline()
     assert [0, 1, 2] == list(stages.run(range(3), ahead=1))
     assert ["stage 0"] == list(stages.busy)
     stages.close()
@@ -118,7 +118,7 @@ def test_an_interrupt_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     taken: list[int] = []
-    stages = Stages()
+    stages = Pipeline()
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt), stages:

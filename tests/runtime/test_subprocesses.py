@@ -21,19 +21,19 @@ import psutil
 import pytest
 
 from msmarco_qdrant.errors import SourceError, WorkerError
-from msmarco_qdrant.runtime.subprocesses import Elsewhere, Workers
+from msmarco_qdrant.runtime.subprocesses import SubprocessIterator, SubprocessPool
 from tests.conftest import ROOT
 
-Start: TypeAlias = "Callable[..., Workers[Any, Any]]"
+Start: TypeAlias = "Callable[..., SubprocessPool[Any, Any]]"
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     """A function that starts workers and waits until they are ready; they are closed afterwards."""
-    started: list[Workers[Any, Any]] = []
+    started: list[SubprocessPool[Any, Any]] = []
 
-    def ready(function: Callable[[Any], Any], processes: int = 1) -> Workers[Any, Any]:
-        started.append(Workers(function, processes))
+    def ready(function: Callable[[Any], Any], processes: int = 1) -> SubprocessPool[Any, Any]:
+        started.append(SubprocessPool(function, processes))
         started[-1].wait_until_ready()
         return started[-1]
 
@@ -249,7 +249,7 @@ def test_a_process_that_is_killed_from_outside(start: Start, fifo: Path) -> None
 def test_a_function_that_cannot_be_loaded() -> None:
     """Waiting for the processes says so."""
     told = pytest.raises(WorkerError, match="has ended with status 7;")
-    with closing(Workers(Unloadable(), 1)) as workers, told:
+    with closing(SubprocessPool(Unloadable(), 1)) as workers, told:
         workers.wait_until_ready()
 
 
@@ -282,7 +282,7 @@ def test_close_while_busy(start: Start, fifo: Path) -> None:
 def test_close_before_they_are_ready() -> None:
     """Processes that are still starting end as well."""
     before = set(psutil.Process().children())
-    workers = Workers(square, 2)
+    workers = SubprocessPool(square, 2)
     begun = set(psutil.Process().children()) - before
     workers.close()
     assert [False, False] == [child.is_running() for child in begun]
@@ -309,7 +309,7 @@ class Counting:
 def test_items_of_elsewhere_come_in_order(bound: int) -> None:
     """All of them, whether or not one waits for the process first, any number of times."""
     for waits in (0, 2):
-        with closing(Elsewhere(Counting(bound))) as items:
+        with closing(SubprocessIterator(Counting(bound))) as items:
             for _ in range(waits):
                 items.wait_until_ready()
             assert list(range(bound)) == list(items)
@@ -317,7 +317,7 @@ def test_items_of_elsewhere_come_in_order(bound: int) -> None:
 
 def test_an_error_of_elsewhere_comes_behind_its_items() -> None:
     """What was made before it still arrives, then the error as it is."""
-    with closing(Elsewhere(Counting(3, SourceError("broken at 3")))) as items:
+    with closing(SubprocessIterator(Counting(3, SourceError("broken at 3")))) as items:
         iterator = iter(items)
         assert [0, 1, 2] == list(itertools.islice(iterator, 3))
         with pytest.raises(SourceError, match=r"^broken at 3$"):
@@ -327,7 +327,7 @@ def test_an_error_of_elsewhere_comes_behind_its_items() -> None:
 def test_elsewhere_may_be_closed_early() -> None:
     """An iterable without end, of which the first items were taken, leaves no process."""
     before = set(psutil.Process().children())
-    with closing(Elsewhere(Counting(None))) as items:
+    with closing(SubprocessIterator(Counting(None))) as items:
         assert [0, 1, 2] == list(itertools.islice(items, 3))
         [child] = set(psutil.Process().children()) - before
     assert not child.is_running()
@@ -336,7 +336,7 @@ def test_elsewhere_may_be_closed_early() -> None:
 def test_elsewhere_that_was_killed_is_told() -> None:
     """After what it had sent before, with its status."""
     before = set(psutil.Process().children())
-    with closing(Elsewhere(Counting(None))) as items:
+    with closing(SubprocessIterator(Counting(None))) as items:
         iterator = iter(items)
         assert 0 == next(iterator)
         [child] = set(psutil.Process().children()) - before

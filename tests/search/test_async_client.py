@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from msmarco_qdrant.core.records import EncoderCard, Passage
+from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.core.search_types import Fusion, Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import (
     EncodingError,
@@ -33,7 +33,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.connection import Address
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
-from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Gate:
         await asyncio.to_thread(self._waiting.acquire)
 
 
-class GatedEncoder(CostlessEncoder):
+class GatedEncoder(HashingEncoder):
     """The costless encoder behind a gate, which refuses what has no vector, as a model does.
 
     Attributes:
@@ -177,7 +177,7 @@ class GatedEncoder(CostlessEncoder):
         return vectors
 
 
-class SlowToDescribe(CostlessEncoder):
+class SlowToDescribe(HashingEncoder):
     """An encoder that holds whoever opens a client with it."""
 
     def __init__(self) -> None:
@@ -185,10 +185,10 @@ class SlowToDescribe(CostlessEncoder):
         self.gate = Gate()
 
     @property
-    def card(self) -> EncoderCard:
+    def info(self) -> EncoderInfo:
         """The card, behind the gate."""
         self.gate.pass_through()
-        return super().card
+        return super().info
 
 
 class GatedCollection:
@@ -237,16 +237,16 @@ class Place:
     server: LoopbackServer | None = None
     _gate: Gate = field(default_factory=Gate)
 
-    async def open(self, encoder: CostlessEncoder | None = None) -> AsyncSearchClient:
+    async def open(self, encoder: HashingEncoder | None = None) -> AsyncSearchClient:
         """A client over the open store, whose queries can be held."""
         store = self.store if self.server else cast(Store, GatedStore(self.store, self._gate))
         return await AsyncSearchClient.open(
-            store, encoder=encoder or CostlessEncoder(), reranker=CostlessReranker()
+            store, encoder=encoder or HashingEncoder(), reranker=WordOverlapReranker()
         )
 
     def sync(self) -> SearchClient:
         """The sync client over the open store."""
-        return SearchClient.open(self.store, encoder=GatedEncoder(), reranker=CostlessReranker())
+        return SearchClient.open(self.store, encoder=GatedEncoder(), reranker=WordOverlapReranker())
 
     def expected(self, query: str) -> list[Hit]:
         """What the sync client answers."""
@@ -286,7 +286,7 @@ def place(request: pytest.FixtureRequest, directory: Path) -> Iterator[Place]:
     with ExitStack() as stack:
         if request.param == "edge":
             if not directory.exists():
-                ingest_passages(_PASSAGES, directory, encoder=CostlessEncoder())
+                ingest_passages(_PASSAGES, directory, encoder=HashingEncoder())
             made = Place(open_store(directory), directory)
         elif request.param == "memory":
             made = Place(open_store(":memory:", create=True))
@@ -315,7 +315,7 @@ def served(server: LoopbackServer) -> Place:
 def fill(place: Place) -> None:
     """Put the passages in; on a server by another handle, whose threads end with it."""
     target = place.store if place.server is None else place.server.url
-    ingest_passages(_PASSAGES, target, encoder=CostlessEncoder(), optimize=False)
+    ingest_passages(_PASSAGES, target, encoder=HashingEncoder(), optimize=False)
     if place.server is not None:
         place.server.requests.clear()
 
@@ -409,9 +409,9 @@ async def test_a_query_without_a_vector_is_refused(place: Place) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"collection": "films", "encoder": CostlessEncoder()},
-        {"encoder": CostlessEncoder(salt="x")},
-        {"encoder": CostlessEncoder(), "model": "x"},
+        {"collection": "films", "encoder": HashingEncoder()},
+        {"encoder": HashingEncoder(salt="x")},
+        {"encoder": HashingEncoder(), "model": "x"},
     ],
     ids=["unknown collection", "another model", "model and encoder"],
 )
@@ -439,7 +439,7 @@ def test_a_place_where_no_store_is(dsn: str, tmp_path: Path) -> None:
 @in_loop
 async def test_a_foreign_point_is_no_hit(place: Place) -> None:
     """A payload that something else wrote is an error, and the next search is answered."""
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     passages = [Passage("1", "is a london"), Passage("2", "is a paris", {"lang": "fr"})]
     ingest_passages(passages, place.store, collection="more", encoder=encoder, optimize=False)
     place.store.collection("more").replace_payloads([1], [{"text": "who?", "meta": {}}])
@@ -458,7 +458,7 @@ async def test_a_foreign_point_is_no_hit(place: Place) -> None:
 @in_loop
 async def test_a_collection_that_was_dropped_meanwhile(place: Place) -> None:
     """As the sync client says it."""
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     ingest_passages(_PASSAGES, place.store, collection="more", encoder=encoder, optimize=False)
     sync = SearchClient.open(place.store, collection="more", encoder=encoder)
     async with await AsyncSearchClient.open(
@@ -474,7 +474,7 @@ async def test_an_open_store_stays_the_callers(place: Place) -> None:
     """Closing the client leaves it open, and another client can be made on it."""
     expected = place.expected(_CITY)
     for _ in range(2):
-        async with await AsyncSearchClient.open(place.store, encoder=CostlessEncoder()) as client:
+        async with await AsyncSearchClient.open(place.store, encoder=HashingEncoder()) as client:
             assert expected == await client.search(_CITY)
     assert {"msmarco": "msmarco__0001"} == place.store.aliases()
 
@@ -487,7 +487,7 @@ def test_a_store_opened_by_name_is_closed(place: Place) -> None:
 
     async def main() -> Store:
         assert place.dsn is not None
-        async with await AsyncSearchClient.open(place.dsn, encoder=CostlessEncoder()) as client:
+        async with await AsyncSearchClient.open(place.dsn, encoder=HashingEncoder()) as client:
             assert expected == await client.search(_CITY)
         return client._client.store
 
@@ -578,7 +578,7 @@ async def test_a_wait_in_range_is_taken(place: Place, max_wait_s: float) -> None
     """Also none, and with the longest a full pass goes at once."""
     expected = place.expected(_CITY)
     async with await AsyncSearchClient.open(
-        place.store, encoder=CostlessEncoder(), max_wait_s=max_wait_s
+        place.store, encoder=HashingEncoder(), max_wait_s=max_wait_s
     ) as client:
         assert [expected] * 64 == await asyncio.gather(*[client.search(_CITY) for _ in range(64)])
 
@@ -640,7 +640,7 @@ async def test_the_loop_asks_the_server_nothing_itself(
     """While the loop turns the server answers nothing: a call of the loop's would time out."""
     impatient = Connection(retry_s=0)
     opening = asyncio.create_task(
-        AsyncSearchClient.open(server.url, encoder=CostlessEncoder(), connection=impatient)
+        AsyncSearchClient.open(server.url, encoder=HashingEncoder(), connection=impatient)
     )
     while not opening.done():
         with server.inspect():
@@ -882,7 +882,7 @@ async def test_what_lasts_is_told(on_server: Place, server: LoopbackServer, retr
     """When the time for trying again is up; once the server answers again, so does the client."""
     expected = on_server.expected(_CITY)
     async with await AsyncSearchClient.open(
-        server.url, encoder=CostlessEncoder(), connection=Connection(retry_s=retry_s)
+        server.url, encoder=HashingEncoder(), connection=Connection(retry_s=retry_s)
     ) as client:
         server.faults.inject(Refused(_UNAVAILABLE), "QueryBatch", times=None)
         with pytest.raises(StoreUnavailableError, match=r"searching in .* failed"):
@@ -924,14 +924,14 @@ def test_the_key_reaches_the_server() -> None:
     with LoopbackServer(api_key="secret") as server:
         connection = Connection(api_key="secret")
         ingest_passages(
-            _PASSAGES, server.url, encoder=CostlessEncoder(), connection=connection, optimize=False
+            _PASSAGES, server.url, encoder=HashingEncoder(), connection=connection, optimize=False
         )
 
         async def main() -> list[Hit]:
             with pytest.raises(StoreAccessError):
-                await AsyncSearchClient.open(server.url, encoder=CostlessEncoder())
+                await AsyncSearchClient.open(server.url, encoder=HashingEncoder())
             async with await AsyncSearchClient.open(
-                server.url, encoder=CostlessEncoder(), connection=connection
+                server.url, encoder=HashingEncoder(), connection=connection
             ) as client:
                 return await client.search(_CITY)
 

@@ -23,11 +23,11 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 
 @pytest.fixture
-def filled(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder) -> Path:
+def filled(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder) -> Path:
     """A store with the five passages."""
     path = tmp_path / "store"
     ingest_passages(passages, path, encoder=encoder)
@@ -35,13 +35,13 @@ def filled(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder
 
 
 @pytest.fixture
-def client(filled: Path, encoder: CostlessEncoder) -> Iterator[SearchClient]:
+def client(filled: Path, encoder: HashingEncoder) -> Iterator[SearchClient]:
     """A client on them."""
     with SearchClient.open(filled, encoder=encoder) as opened:
         yield opened
 
 
-def test_hits_are_ranked(client: SearchClient, encoder: CostlessEncoder) -> None:
+def test_hits_are_ranked(client: SearchClient, encoder: HashingEncoder) -> None:
     """Ranks from 1, scores falling, with text and meta."""
     hits = client.search("a city in france")
     assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
@@ -108,7 +108,7 @@ def test_one_string_for_many_queries_is_refused(client: SearchClient) -> None:
         client.search_many("city")
 
 
-def test_a_store_or_collection_that_is_not_there(filled: Path, encoder: CostlessEncoder) -> None:
+def test_a_store_or_collection_that_is_not_there(filled: Path, encoder: HashingEncoder) -> None:
     """Told, nothing created, and the store is free again."""
     missing = filled.parent / "missing"
     with pytest.raises(StoreNotFoundError, match="missing"):
@@ -129,12 +129,12 @@ def _closed_store(path: Path) -> Store:
 def test_another_model_is_refused(filled: Path) -> None:
     """A client with another encoder than the collection's would find nonsense."""
     with pytest.raises(ModelMismatchError, match="costless-64x"):
-        SearchClient.open(filled, encoder=CostlessEncoder(salt="x"))
+        SearchClient.open(filled, encoder=HashingEncoder(salt="x"))
     with pytest.raises(UsageError, match="not both"):
-        SearchClient.open(filled, encoder=CostlessEncoder(), model="x")
+        SearchClient.open(filled, encoder=HashingEncoder(), model="x")
 
 
-def test_an_open_store_stays_the_callers(filled: Path, encoder: CostlessEncoder) -> None:
+def test_an_open_store_stays_the_callers(filled: Path, encoder: HashingEncoder) -> None:
     """Closing the client leaves it open; closing a client that opened it does not."""
     store = open_store(filled)
     with SearchClient.open(store, encoder=encoder) as client:
@@ -143,7 +143,7 @@ def test_an_open_store_stays_the_callers(filled: Path, encoder: CostlessEncoder)
     store.close()
 
 
-def test_a_closed_client_answers_no_more(filled: Path, encoder: CostlessEncoder) -> None:
+def test_a_closed_client_answers_no_more(filled: Path, encoder: HashingEncoder) -> None:
     """Whether or not anyone else has the store open."""
     with SearchClient.open(filled, encoder=encoder):
         client = SearchClient.open(filled, encoder=encoder)
@@ -174,7 +174,7 @@ def test_a_call_that_means_nothing_is_refused(
         call(client)
 
 
-def test_a_foreign_point_is_no_hit(filled: Path, encoder: CostlessEncoder) -> None:
+def test_a_foreign_point_is_no_hit(filled: Path, encoder: HashingEncoder) -> None:
     """A payload that something else wrote is an error, not an answer."""
     with open_store_closing(filled) as store:
         store.collection("msmarco").replace_payloads([1], [{"text": "who?", "meta": {}}])
@@ -188,7 +188,7 @@ def open_store_closing(path: Path) -> closing[Store]:
     return closing(open_store(path))
 
 
-def test_two_clients_on_one_directory(filled: Path, encoder: CostlessEncoder) -> None:
+def test_two_clients_on_one_directory(filled: Path, encoder: HashingEncoder) -> None:
     """They share the engine, in one process."""
     with (
         SearchClient.open(filled, encoder=encoder) as first,
@@ -215,7 +215,7 @@ def test_threads_share_a_client(client: SearchClient) -> None:
 
 
 def test_new_passages_are_found_while_a_client_is_open(
-    filled: Path, client: SearchClient, encoder: CostlessEncoder
+    filled: Path, client: SearchClient, encoder: HashingEncoder
 ) -> None:
     """Ingesting through the same process: searchable at once, before any index is built."""
     ingest_passages([Passage("new", "zebras graze")], filled, encoder=encoder, optimize=False)

@@ -21,7 +21,7 @@ from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionMetadata,
-    EncoderCard,
+    EncoderInfo,
     Passage,
     StorageSettings,
 )
@@ -32,7 +32,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient, _encoded
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Collection, Store
-from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.engines import new_store
 
@@ -106,19 +106,21 @@ class Two:
 
         return swap
 
-    def load(self, card: EncoderCard) -> Encoder:
+    def load(self, encoder_info: EncoderInfo) -> Encoder:
         """The encoder that a collection's metadata speak of."""
-        return next(one for one in self.encoders if one.card.fingerprint == card.fingerprint)
+        return next(
+            one for one in self.encoders if one.info.fingerprint == encoder_info.fingerprint
+        )
 
     def client(self, **options: Any) -> SearchClient:
         """A client, opened while the name leads to the first."""
         options = {"encoder": self.encoders[0], "load_encoder": self.load, **options}
-        return SearchClient.open(self.store, reranker=CostlessReranker(), **options)
+        return SearchClient.open(self.store, reranker=WordOverlapReranker(), **options)
 
     async def async_client(self, **options: Any) -> AsyncSearchClient:
         """The same for an event loop."""
         options = {"encoder": self.encoders[0], "load_encoder": self.load, **options}
-        return await AsyncSearchClient.open(self.store, reranker=CostlessReranker(), **options)
+        return await AsyncSearchClient.open(self.store, reranker=WordOverlapReranker(), **options)
 
     def expected(self, call: Call) -> list[Any]:
         """The answers of each collection, of clients that know of no other."""
@@ -126,7 +128,7 @@ class Two:
             near(
                 call(
                     SearchClient.open(
-                        self.store, collection=name, encoder=encoder, reranker=CostlessReranker()
+                        self.store, collection=name, encoder=encoder, reranker=WordOverlapReranker()
                     )
                 )
             )
@@ -146,7 +148,7 @@ def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Two]:
     """The two collections in a store of each engine, of the same dimension or not."""
     engine, dimension = request.param
     with new_store(engine, tmp_path) as store:
-        made = Two(store, (CostlessEncoder(64), CostlessEncoder(dimension, salt="v3")))
+        made = Two(store, (HashingEncoder(64), HashingEncoder(dimension, salt="v3")))
         fill(made)
         yield made
 
@@ -155,7 +157,7 @@ def fill(two: Two) -> None:
     """Make both, the second as what a re-embed makes; other words in each."""
     ingest_passages(_passages("old"), two.store, encoder=two.encoders[0], optimize=False)
     plan = CollectionPlan(
-        _NAMES[1], two.encoders[1].card, Bm25Settings(), StorageSettings(quantization="none"), {}
+        _NAMES[1], two.encoders[1].info, Bm25Settings(), StorageSettings(quantization="none"), {}
     )
     create_physical(two.store, plan, load_migrations())
     two.swap(1)
@@ -199,11 +201,11 @@ class _SlowLoader:
         self.gate = _Gate()
         self.loaded: list[str] = []
 
-    def __call__(self, card: EncoderCard) -> Encoder:
+    def __call__(self, encoder_info: EncoderInfo) -> Encoder:
         """Load what a collection's metadata speak of."""
-        self.loaded.append(card.model)
+        self.loaded.append(encoder_info.model)
         self.gate.pass_through()
-        return self._two.load(card)
+        return self._two.load(encoder_info)
 
 
 class _Watched:
@@ -302,12 +304,12 @@ def test_scores_are_those_of_one_model(two: Two) -> None:
 def test_what_the_client_tells_is_the_new_one(two: Two, caplog: pytest.LogCaptureFixture) -> None:
     """Its encoder and its metadata, as of the search that noticed; and it is logged."""
     caplog.set_level(logging.INFO, "msmarco_qdrant")
-    old, new = (encoder.card for encoder in two.encoders)
+    old, new = (encoder.info for encoder in two.encoders)
     with two.client() as client:
         two.swap(1)
-        assert (old, old) == (client.encoder.card, client.metadata.encoder)
+        assert (old, old) == (client.encoder.info, client.metadata.encoder)
         client.search(_CITY)
-        assert (new, new) == (client.encoder.card, client.metadata.encoder)
+        assert (new, new) == (client.encoder.info, client.metadata.encoder)
     (told,) = [one.getMessage() for one in caplog.records if "now holds" in one.getMessage()]
     assert told.startswith(
         f"collection 'msmarco' now holds vectors of {new.model} (was {old.model}), loaded in "
@@ -394,7 +396,7 @@ def test_a_swap_that_is_undone_at_once(two: Two, times: int) -> None:
         assert expected[0] == near(client.search(_CITY))
 
 
-class _Liar(CostlessEncoder):
+class _Liar(HashingEncoder):
     """An encoder whose vectors are longer than its card says."""
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
@@ -503,7 +505,7 @@ def test_async_searches_during_swaps(two: Two) -> None:
     run(main)
 
 
-class _Counting(CostlessEncoder):
+class _Counting(HashingEncoder):
     """An encoder that keeps the queries of each pass, and holds as many threads as are to come."""
 
     def __init__(self, dimension: int = 64, *, salt: str = "", threads: int = 1) -> None:
@@ -544,7 +546,7 @@ def test_threads_wait_for_one_to_load(two: Two) -> None:
         two.swap(1)
         told = list(threads.map(lambda _: client.search(_CITY), range(8)))
     assert [expected[1]] * 8 == told
-    assert [two.encoders[1].card.model] == loader.loaded
+    assert [two.encoders[1].info.model] == loader.loaded
 
 
 def test_the_loop_goes_on_while_a_model_is_loaded(two: Two) -> None:
@@ -569,7 +571,7 @@ def test_the_loop_goes_on_while_a_model_is_loaded(two: Two) -> None:
             assert [expected[1]] * 30 == await asyncio.gather(*searches[2:])
 
     run(main)
-    assert [two.encoders[1].card.model] == loader.loaded
+    assert [two.encoders[1].info.model] == loader.loaded
 
 
 def test_closing_waits_for_what_is_loaded(two: Two) -> None:
@@ -601,11 +603,11 @@ class _Failing:
         self._two = two
         self.mended = False
 
-    def __call__(self, card: EncoderCard) -> Encoder:
+    def __call__(self, encoder_info: EncoderInfo) -> Encoder:
         """Load, or fail."""
         if not self.mended:
             raise OSError("no such model")
-        return self._two.load(card)
+        return self._two.load(encoder_info)
 
 
 def test_a_model_that_cannot_be_loaded_is_told(two: Two) -> None:
@@ -641,7 +643,7 @@ def test_a_model_that_cannot_be_loaded_is_told_to_each(two: Two) -> None:
 
 def test_another_model_than_the_collections_is_refused(two: Two) -> None:
     """Loaded for the new one, it is as good as none."""
-    with two.client(load_encoder=lambda _: CostlessEncoder(salt="other")) as client:
+    with two.client(load_encoder=lambda _: HashingEncoder(salt="other")) as client:
         two.swap(1)
         with pytest.raises(ModelNotFoundError, match="re-embedded") as told:
             client.search(_CITY)
@@ -684,5 +686,5 @@ def test_a_swap_while_a_client_is_opened(on_disk: Two) -> None:
     watched.after_metadata = on_disk.swaps(1)
     expected = on_disk.expected(_CALLS["search"])
     with SearchClient.open(cast(Store, watched)) as client:
-        assert on_disk.encoders[1].card.fingerprint == client.encoder.card.fingerprint
+        assert on_disk.encoders[1].info.fingerprint == client.encoder.info.fingerprint
         assert expected[1] == near(client.search(_CITY))

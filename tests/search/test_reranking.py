@@ -20,7 +20,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import Corpus
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 from tests.encoding.tiny_models import Architecture
 
@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packaged sample, encoded by nothing that costs."""
     path = tmp_path_factory.mktemp("reranking") / "store"
     with sample_passages() as source:
-        ingest_passages(source, path, encoder=CostlessEncoder())
+        ingest_passages(source, path, encoder=HashingEncoder())
     return path
 
 
@@ -56,7 +56,7 @@ def client(store: Path, directory: Path) -> Iterator[SearchClient]:
     """A client that has loaded it by the name of its directory."""
     options = EncoderOptions(device="cpu", precision="int8")  # which cross-encoders have not
     with SearchClient.open(
-        store, encoder=CostlessEncoder(), encoder_options=options, reranker=directory
+        store, encoder=HashingEncoder(), encoder_options=options, reranker=directory
     ) as opened:
         yield opened
 
@@ -66,7 +66,7 @@ def in_a_loop(store: Path, directory: Path) -> Search:
 
     async def searched(mode: SearchMode, depth: int | None) -> list[list[Hit]]:
         async with await AsyncSearchClient.open(
-            store, encoder=CostlessEncoder(), reranker=directory
+            store, encoder=HashingEncoder(), reranker=directory
         ) as client:
             await client.warm_up()
             searches = (

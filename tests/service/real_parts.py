@@ -15,7 +15,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.auth import Tokens
-from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.openapi import DescribedApp
 from msmarco_qdrant.service.ingester import SpoolIngester
@@ -23,7 +23,7 @@ from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.service.worker.driver import GivenChecks
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Real:
     spool: Spool
     store: Store
     metrics: Metrics
-    parts: Parts
+    parts: AppDependencies
 
 
 @asynccontextmanager
@@ -62,18 +62,18 @@ async def real_parts(
         limits: Bounds of requests.
         passages: What is there to be found.
     """
-    encoder = CostlessEncoder()
+    encoder = HashingEncoder()
     with (
         closing(open_store(":memory:", create=True)) as store,
         Spool.open(folder / "spool") as spool,
     ):
         ingest_passages(passages, store, collection="msmarco", encoder=encoder)
         async with await AsyncSearchClient.open(
-            store, encoder=encoder, reranker=CostlessReranker()
+            store, encoder=encoder, reranker=WordOverlapReranker()
         ) as searcher:
             ingester = SpoolIngester(spool)
             metrics = Metrics(ingester.backlog)
-            parts = Parts(
+            parts = AppDependencies(
                 ingester,
                 lambda: searcher,
                 GivenChecks(),

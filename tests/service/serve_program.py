@@ -11,14 +11,14 @@ import asyncio
 import sys
 from pathlib import Path
 
-from msmarco_qdrant.core.records import EncoderCard
+from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.service.logs import configure_logs
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.stores import Connection
-from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 
 
 class CostlessModels:
@@ -26,15 +26,15 @@ class CostlessModels:
 
     def new(self) -> Encoder:
         """The one that there is."""
-        return CostlessEncoder()
+        return HashingEncoder()
 
-    def of(self, card: EncoderCard) -> Encoder:  # noqa: ARG002
+    def of(self, encoder_info: EncoderInfo) -> Encoder:  # noqa: ARG002
         """The same."""
-        return CostlessEncoder()
+        return HashingEncoder()
 
     def reranker(self) -> Reranker | None:
         """One that costs nothing, too."""
-        return CostlessReranker()
+        return WordOverlapReranker()
 
 
 def options_of(store: str, spool: str, inbox: str | None = None) -> SidecarOptions:

@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 import httpx
 
-from msmarco_qdrant.core.records import EncoderCard
+from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.startup import ModelSource
 from msmarco_qdrant.stores import Connection
-from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 
 QUICK = Connection(timeout_s=5.0, retry_s=0.5)
 TIMEOUT_S = 60.0
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 class CountedModels:
     """Models that cost nothing; how often each was loaded."""
 
-    encoders: tuple[CostlessEncoder, ...] = (CostlessEncoder(),)
+    encoders: tuple[HashingEncoder, ...] = (HashingEncoder(),)
     loaded: list[str] = field(default_factory=list)
     let: threading.Event = field(default_factory=threading.Event)
 
@@ -41,17 +41,19 @@ class CountedModels:
 
     def new(self) -> Encoder:
         """The first of them."""
-        return self.of(self.encoders[0].card)
+        return self.of(self.encoders[0].info)
 
-    def of(self, card: EncoderCard) -> Encoder:
+    def of(self, encoder_info: EncoderInfo) -> Encoder:
         """The one of that card, once it may be loaded."""
         self.let.wait(TIMEOUT_S)
-        self.loaded.append(card.model)
-        return next(one for one in self.encoders if one.card.fingerprint == card.fingerprint)
+        self.loaded.append(encoder_info.model)
+        return next(
+            one for one in self.encoders if one.info.fingerprint == encoder_info.fingerprint
+        )
 
     def reranker(self) -> Reranker | None:
         """One that costs nothing, too."""
-        return CostlessReranker()
+        return WordOverlapReranker()
 
 
 def options_in(folder: Path, store: str | None = None, **more: Any) -> SidecarOptions:

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.service.interfaces import Backlog
 from msmarco_qdrant.service.logs import JsonFormatter
@@ -23,7 +23,7 @@ def test_a_batch_is_counted_by_outcome() -> None:
     events = MetricsEvents(metrics)
     report = BatchReport(written=2, unchanged=1, superseded=3, seconds=0.5)
     events.failing("b", 1, StoreUnavailableError("away"))
-    events.ended(BatchState("b", "done", 0.0, 1.0, report), [StageShare("forward", 0.25, 0.5)])
+    events.ended(BatchState("b", "done", 0.0, 1.0, report), [StageTiming("forward", 0.25, 0.5)])
     events.optimized(0.75)
     metrics.tell({"model": "m"})
     lines = metrics.text().decode().splitlines()

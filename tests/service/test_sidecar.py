@@ -22,9 +22,9 @@ from msmarco_qdrant.service.http.auth import Tokens
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.startup import Opening, OpeningStoppedError
+from msmarco_qdrant.service.startup import OpeningStoppedError, Startup
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.loopback import LoopbackServer
 from tests.service.sidecars import (
     TIMEOUT_S,
@@ -116,7 +116,7 @@ def test_an_end_in_the_middle(tmp_path: Path) -> None:
 
 def test_the_model_is_loaded_once_and_again_after_a_change(tmp_path: Path) -> None:
     """Writing and searching share it; a re-embedding meanwhile brings the new one."""
-    models = CountedModels((CostlessEncoder(), CostlessEncoder(128, salt="new")))
+    models = CountedModels((HashingEncoder(), HashingEncoder(128, salt="new")))
     old, new = models.encoders
     with (
         LoopbackServer() as server,
@@ -124,13 +124,13 @@ def test_the_model_is_loaded_once_and_again_after_a_change(tmp_path: Path) -> No
     ):
         wait_until_ready(client)
         put(client, LONDON)
-        assert [old.card.model] == models.loaded
+        assert [old.info.model] == models.loaded
         with closing(open_store(server.url)) as store:
-            reembed_collection(store, "msmarco", encoder=new, load_old=lambda _card: old)
+            reembed_collection(store, "msmarco", encoder=new, load_old=lambda _info: old)
         put(client, PARIS)
         assert {"1", "2"} == set(pids_of(client, "london"))
-        assert [old.card.model, new.card.model] == models.loaded
-        assert new.card.model == client.get("/status").json()["model"]["name"]
+        assert [old.info.model, new.info.model] == models.loaded
+        assert new.info.model == client.get("/status").json()["model"]["name"]
 
 
 def test_not_ready_before_the_model(tmp_path: Path) -> None:
@@ -179,9 +179,7 @@ def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
     """Pending and unknown migrations are named."""
     with LoopbackServer() as server:
         with closing(open_store(server.url)) as store:
-            ingest_passages(
-                [Passage("1", "text")], store, encoder=CostlessEncoder(), optimize=False
-            )
+            ingest_passages([Passage("1", "text")], store, encoder=HashingEncoder(), optimize=False)
             metadata = store.metadata("msmarco")
             store.put_metadata(
                 "msmarco__0001",
@@ -245,7 +243,7 @@ def test_an_opening_that_is_stopped(tmp_path: Path) -> None:
     """It does not wait for a store that is away."""
     with LoopbackServer() as server:
         url = server.url
-    opening = Opening(options_in(tmp_path, url), CountedModels())
+    opening = Startup(options_in(tmp_path, url), CountedModels())
     opening.stop()
     with pytest.raises(OpeningStoppedError) as caught:
         opening.run()

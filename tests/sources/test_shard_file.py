@@ -29,12 +29,12 @@ from msmarco_qdrant.sources.shard_file import (
     write_shard,
 )
 from msmarco_qdrant.sources.vector_shards import VectorShards
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.vectors import header_of, table_of, vectors_of, write_folder
 
 
 @pytest.fixture
-def folder(tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder) -> Path:
+def folder(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder) -> Path:
     """A folder of three shards."""
     return write_folder(tmp_path / "vectors", passages, encoder)
 
@@ -50,12 +50,14 @@ def put_vectors(folder: Path, vectors: np.ndarray, passages: Sequence[Passage]) 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_a_shard_comes_back_as_it_was_written(
-    tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder, dtype: VectorType
+    tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder, dtype: VectorType
 ) -> None:
     """Header, strings and vectors, and nothing else lies beside it."""
     path, vectors = shard_path(tmp_path, 7), vectors_of(passages, encoder).astype(dtype)
-    card = replace(encoder.card, prompts=Prompts("q: ", "p: "), max_seq_length=350)
-    header = replace(header_of(passages, encoder, 7, dtype), encoder=card, rows=6, rejected=1)
+    encoder_info = replace(encoder.info, prompts=Prompts("q: ", "p: "), max_seq_length=350)
+    header = replace(
+        header_of(passages, encoder, 7, dtype), encoder=encoder_info, rows=6, rejected=1
+    )
     table = table_of(passages)
     write_shard(path, header, table, vectors)
 
@@ -79,7 +81,7 @@ def test_other_tools_find_lists_of_numbers(folder: Path) -> None:
     assert ("vector.list.element", "UNCOMPRESSED") == (column.path_in_schema, column.compression)
 
 
-def test_a_shard_without_a_passage_is_one(tmp_path: Path, encoder: CostlessEncoder) -> None:
+def test_a_shard_without_a_passage_is_one(tmp_path: Path, encoder: HashingEncoder) -> None:
     """All rows that it covers were rejected."""
     header = replace(header_of([], encoder), rows=3, rejected=3)
     write_shard(tmp_path / "0.parquet", header, table_of([]), np.zeros((0, 64), np.float16))
@@ -99,7 +101,7 @@ def test_a_shard_without_a_passage_is_one(tmp_path: Path, encoder: CostlessEncod
 def test_what_does_not_fit_its_header_is_not_written(
     tmp_path: Path,
     passages: Sequence[Passage],
-    encoder: CostlessEncoder,
+    encoder: HashingEncoder,
     spoil: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """A vector too few, too short, or of another type."""
@@ -112,14 +114,14 @@ def test_what_does_not_fit_its_header_is_not_written(
 
 
 def test_a_place_that_cannot_be_written_is_named(
-    tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+    tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """The file's name, not that of the one it is written into first."""
     vectors = vectors_of(passages, encoder).astype(np.float16)
     path = shard_path(tmp_path / "nowhere", 0)
     with pytest.raises(OutputError, match=r"cannot write .*00000\.parquet"):
         write_shard(path, header_of(passages, encoder), table_of(passages), vectors)
-    manifest = Manifest(0, 0, 0, encoder.card.fingerprint, "float16")
+    manifest = Manifest(0, 0, 0, encoder.info.fingerprint, "float16")
     with pytest.raises(OutputError, match=r"cannot write .*manifest\.json"):
         write_manifest(tmp_path / "nowhere", manifest)
 
@@ -191,11 +193,11 @@ def test_a_flipped_bit_is_told(folder: Path) -> None:
 
 
 def test_a_folder_gives_its_passages_with_their_vectors(
-    folder: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+    folder: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """In order, with unit length, as often as it is asked, and tells how far it is."""
     shards = VectorShards(folder)
-    assert encoder.card == shards.encoder
+    assert encoder.info == shards.encoder
     assert (5, 0) == (shards.size, shards.position)
     assert shard_paths(folder) == list(shards.paths)
     for _ in range(2):
@@ -219,10 +221,10 @@ def test_vectors_of_a_dot_product_keep_their_length(
 ) -> None:
     """Which means something there."""
 
-    class Dot(CostlessEncoder):
+    class Dot(HashingEncoder):
         """An encoder for the dot product."""
 
-        card = property(lambda self: replace(self._card, similarity="dot"))
+        encoder_info = property(lambda self: replace(self._info, similarity="dot"))
 
     folder = write_folder(tmp_path / "vectors", passages, Dot(), dtype="float32")
     put = np.full((2, 64), 3.0, np.float32)
@@ -234,7 +236,7 @@ def test_vectors_of_a_dot_product_keep_their_length(
 
 
 def test_lengths_that_float32_cannot_square_are_none_too_many(
-    tmp_path: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+    tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """The length is computed in float64."""
     folder = write_folder(tmp_path / "vectors", passages[:2], encoder, dtype="float32")
@@ -280,7 +282,7 @@ def test_a_vector_that_cannot_be_searched_is_a_reject(
 def test_a_row_that_is_not_what_was_encoded_is_a_reject(
     folder: Path,
     passages: Sequence[Passage],
-    encoder: CostlessEncoder,
+    encoder: HashingEncoder,
     column: str,
     value: str,
     reason: str,
@@ -299,7 +301,7 @@ def test_a_row_that_is_not_what_was_encoded_is_a_reject(
 
 
 def test_a_text_that_is_not_utf8_is_a_reject(
-    folder: Path, passages: Sequence[Passage], encoder: CostlessEncoder
+    folder: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Its digest tells, and nothing breaks."""
     table = table_of(passages[:2])
@@ -320,7 +322,7 @@ def swap_shards(folder: Path) -> None:
     )
 
 
-def mix_in(folder: Path, encoder: CostlessEncoder, dtype: VectorType = "float16") -> None:
+def mix_in(folder: Path, encoder: HashingEncoder, dtype: VectorType = "float16") -> None:
     """Put a shard of another encoder or type among them."""
     rows = [Passage("1", "london"), Passage("2", "paris")]
     header = header_of(rows, encoder, 1, dtype)
@@ -339,10 +341,10 @@ def mix_in(folder: Path, encoder: CostlessEncoder, dtype: VectorType = "float16"
         (lambda f: shard_path(f, 1).unlink(), r"00001\.parquet is missing: .* tells of 3 shards"),
         (lambda f: (f / "x.parquet").touch(), r"x\.parquet is one too many: .*found are 4"),
         (swap_shards, r"00000\.parquet does not belong .*number is 1, expected 0"),
-        (lambda f: mix_in(f, CostlessEncoder(salt="x")), r"00001\.parquet .*fingerprint is"),
-        (lambda f: mix_in(f, CostlessEncoder(), "float32"), "dtype is float32, expected float16"),
+        (lambda f: mix_in(f, HashingEncoder(salt="x")), r"00001\.parquet .*fingerprint is"),
+        (lambda f: mix_in(f, HashingEncoder(), "float32"), "dtype is float32, expected float16"),
         (
-            lambda f: write_folder(f, [Passage("1", "x"), Passage("2", "y")], CostlessEncoder()),
+            lambda f: write_folder(f, [Passage("1", "x"), Passage("2", "y")], HashingEncoder()),
             "one too many",
         ),
     ],
@@ -356,7 +358,7 @@ def test_a_folder_that_is_not_whole_is_told(
         VectorShards(folder)
 
 
-def test_a_shard_of_another_source_is_told(folder: Path, encoder: CostlessEncoder) -> None:
+def test_a_shard_of_another_source_is_told(folder: Path, encoder: HashingEncoder) -> None:
     """It has another number of passages."""
     rows = [Passage("1", "london")]
     vectors = vectors_of(rows, encoder).astype(np.float16)
@@ -365,7 +367,7 @@ def test_a_shard_of_another_source_is_told(folder: Path, encoder: CostlessEncode
         VectorShards(folder)
 
 
-def test_what_is_no_folder_is_told(tmp_path: Path, encoder: CostlessEncoder) -> None:
+def test_what_is_no_folder_is_told(tmp_path: Path, encoder: HashingEncoder) -> None:
     """A file, nothing at all, or the vectors of no row."""
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "nothing"):

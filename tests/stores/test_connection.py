@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.stores import NO_SETTINGS, Connection
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 from msmarco_qdrant.stores.connection import Address, is_url, parse_address, without_secret
 
 HIDDEN = "hunter2"
@@ -51,8 +51,8 @@ def test_a_url_says_where_the_server_is(url: str, expected: Address) -> None:
 
 def test_the_grpc_port_is_qdrants_default() -> None:
     """6334, unless something else is said."""
-    assert Address("host", 6334, tls=False) == parse_address("http://host", NO_SETTINGS)
-    assert Address("host", 6334, tls=True) == parse_address("grpcs://host", NO_SETTINGS)
+    assert Address("host", 6334, tls=False) == parse_address("http://host", DEFAULT_CONNECTION)
+    assert Address("host", 6334, tls=True) == parse_address("grpcs://host", DEFAULT_CONNECTION)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_an_address_reads_as_host_and_port(address: Address, expected: str) -> N
 )
 def test_loopback_is_this_machine(url: str, expected: bool) -> None:
     """By name or number; nobody listens on the way there."""
-    assert expected == parse_address(url, NO_SETTINGS).is_loopback
+    assert expected == parse_address(url, DEFAULT_CONNECTION).is_loopback
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_loopback_is_this_machine(url: str, expected: bool) -> None:
 def test_a_url_of_anything_else_is_refused_without_its_secret(url: str, message: str) -> None:
     """The message shows the scheme alone, and so does everything that comes with it."""
     with pytest.raises(UsageError, match=message) as caught:
-        parse_address(url, NO_SETTINGS)
+        parse_address(url, DEFAULT_CONNECTION)
     assert HIDDEN not in "".join(traceback.format_exception(caught.value))
 
 
@@ -132,7 +132,7 @@ def test_no_refusal_shows_a_secret(scheme: str, before: str, after: str) -> None
     url = f"{scheme}://{before}{HIDDEN}{after}"
     refused, host = "", HIDDEN
     try:
-        host = parse_address(url, NO_SETTINGS).host
+        host = parse_address(url, DEFAULT_CONNECTION).host
     except UsageError as exc:
         refused = str(exc)
     assert HIDDEN not in refused.lower()

@@ -31,7 +31,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.edge.collection import EdgeCollection
-from msmarco_qdrant.stores.error_mapping import asked_to_wait_s, described, is_passing, mapped
+from msmarco_qdrant.stores.error_mapping import described, is_transient, map_error, retry_after_s
 from tests.contract.test_store import ask, make_batch, make_spec
 from tests.loopback import LoopbackServer, LostAnswer, Refused
 from tests.stores.server.test_retry import CUTS, PASSING, Failure
@@ -220,7 +220,7 @@ def test_a_status_becomes_an_error_of_ours(server: LoopbackServer, status: str) 
         assert STATUSES[status] is type(caught.value)
         cause = caught.value.__cause__
         assert isinstance(cause, grpc.RpcError)
-        assert (status in PASSING) == is_passing(cause)
+        assert (status in PASSING) == is_transient(cause)
         assert f"{status}: so it is" == described(cause)
         assert API_KEY not in "".join(traceback.format_exception(caught.value))
         assert {} == store.aliases()
@@ -285,7 +285,7 @@ def test_words_decide_where_a_status_does_not(
     failure: Exception, expected: type[StoreError]
 ) -> None:
     """And what nobody has met before is a `StoreError` with what is known of it."""
-    made = mapped(failure, "doing it", "a place")
+    made = map_error(failure, "doing it", "a place")
     assert expected is type(made)
     assert str(made).startswith("doing it in a place failed: ")
     assert described(failure).partition(": ")[2] in str(made)
@@ -294,15 +294,15 @@ def test_words_decide_where_a_status_does_not(
 def test_an_exception_without_words_is_told_by_its_class() -> None:
     """An empty message helps nobody."""
     assert "doing it in a place failed: RuntimeError" == str(
-        mapped(RuntimeError(), "doing it", "a place")
+        map_error(RuntimeError(), "doing it", "a place")
     )
     assert "UNKNOWN: UNKNOWN" == described(Failure("UNKNOWN"))
 
 
 def test_the_servers_wish_is_read() -> None:
     """In seconds; none is none."""
-    assert 7.0 == asked_to_wait_s(ResourceExhaustedResponse("slower", 7))
-    assert [0.0, 0.0] == [asked_to_wait_s(one) for one in (Failure("RESOURCE_EXHAUSTED"), None)]
+    assert 7.0 == retry_after_s(ResourceExhaustedResponse("slower", 7))
+    assert [0.0, 0.0] == [retry_after_s(one) for one in (Failure("RESOURCE_EXHAUSTED"), None)]
 
 
 # ---- nobody there ----------------------------------------------------------------------------
@@ -366,6 +366,6 @@ def test_a_port_of_http_is_told(http_port: int) -> None:
 )
 def test_a_distrusted_certificate_is_told(words: str) -> None:
     """With the setting that would make it trusted, and nothing about ports."""
-    message = str(mapped(Failure("UNAVAILABLE", words), "reaching the server", "https://host"))
+    message = str(map_error(Failure("UNAVAILABLE", words), "reaching the server", "https://host"))
     assert "set MSMARCO_QDRANT_TLS_CA" in message
     assert "nothing listens" not in message

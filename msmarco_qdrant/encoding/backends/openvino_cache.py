@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from msmarco_qdrant.errors import OutputError
-from msmarco_qdrant.runtime.atomic_file import replacing
+from msmarco_qdrant.runtime.atomic_file import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class KeptModel:
         exported = compiled.export_model().getbuffer()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as file:
+            with atomic_write(self.path) as file:
                 file.write(_checksum(exported))
                 file.write(exported)
         except (OSError, OutputError) as exc:

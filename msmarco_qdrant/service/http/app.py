@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.service.http.auth import schemes_of
-from msmarco_qdrant.service.http.dependencies import Parts
-from msmarco_qdrant.service.http.middleware import Front
+from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.middleware import RequestMiddleware
 from msmarco_qdrant.service.http.openapi import DescribedApp
 from msmarco_qdrant.service.http.problems import handle_problems
 from msmarco_qdrant.service.http.routes_ingest import ingest_router
@@ -16,7 +16,7 @@ from msmarco_qdrant.service.http.routes_search import search_router
 from msmarco_qdrant.service.http.routes_status import state_router
 
 
-def create_app(parts: Parts) -> DescribedApp:
+def create_app(parts: AppDependencies) -> DescribedApp:
     """Make the app.
 
     Args:
@@ -32,7 +32,7 @@ def create_app(parts: Parts) -> DescribedApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Front, metrics=parts.metrics, within_s=parts.limits.request_s)
+    app.add_middleware(RequestMiddleware, metrics=parts.metrics, within_s=parts.limits.request_s)
     handle_problems(app)
     for router in (ingest_router, search_router, state_router):
         app.include_router(router(parts))

@@ -133,7 +133,7 @@ def parse_lines(body: bytes, *, most: int, brackets: int) -> list[Line]:
     return lines
 
 
-class Plain:
+class IdentityDecoder:
     """Takes a body as it comes."""
 
     ended = True
@@ -143,7 +143,7 @@ class Plain:
         return chunk
 
 
-class Gunzip:
+class GzipDecoder:
     """Decompresses gzip of one member or several, never making more than there is room for."""
 
     def __init__(self) -> None:
@@ -184,12 +184,12 @@ def _check_brackets(body: bytes, most: int) -> None:
         )
 
 
-def _decoder(request: Request, max_bytes: int) -> Plain | Gunzip:
+def _decoder(request: Request, max_bytes: int) -> IdentityDecoder | GzipDecoder:
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding in ("identity", ""):
-        return Plain()
+        return IdentityDecoder()
     if coding in ("gzip", "x-gzip"):
-        return Gunzip()
+        return GzipDecoder()
     raise ProblemError(
         MEDIA,
         f"Expected no Content-Encoding, or gzip, of at most {max_bytes:,} bytes.",
@@ -197,7 +197,9 @@ def _decoder(request: Request, max_bytes: int) -> Plain | Gunzip:
     )
 
 
-async def _decoded(chunks: AsyncIterator[bytes], decoder: Plain | Gunzip, max_bytes: int) -> bytes:
+async def _decoded(
+    chunks: AsyncIterator[bytes], decoder: IdentityDecoder | GzipDecoder, max_bytes: int
+) -> bytes:
     body, sent = bytearray(), 0
     try:
         async for chunk in chunks:

@@ -13,7 +13,7 @@ from msmarco_qdrant.service.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AppDependencies:
     """What the app works with; each stays its maker's to close.
 
     Attributes:

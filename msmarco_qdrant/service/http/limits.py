@@ -88,11 +88,11 @@ class Limits:
                 )
 
 
-class TooManyError(Exception):
+class LimitExceededError(Exception):
     """As many as may be are under way."""
 
 
-class Gate:
+class ConcurrencyLimit:
     """Lets so many through at once, and turns the others away instead of letting them queue.
 
     Of one event loop.
@@ -113,10 +113,10 @@ class Gate:
         """Be inside meanwhile.
 
         Raises:
-            TooManyError: If there are as many as may be.
+            LimitExceededError: If there are as many as may be.
         """
         if self.inside >= self._most:
-            raise TooManyError
+            raise LimitExceededError
         self.inside += 1
         try:
             yield

@@ -28,7 +28,7 @@ _POLLED: Final = frozenset({"/healthz", "/readyz", "/status", "/metrics"})
 _log = logging.getLogger(__name__)
 
 
-class Front:
+class RequestMiddleware:
     """The outermost layer of the app (ASGI).
 
     Args:

@@ -29,7 +29,7 @@ from msmarco_qdrant.errors import (
     UnsupportedError,
     UsageError,
 )
-from msmarco_qdrant.service.interfaces import DoorsClosedError
+from msmarco_qdrant.service.interfaces import ShuttingDownError
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPES: Final = "urn:problem-type:msmarco-qdrant:"
@@ -93,7 +93,7 @@ _PASSING: Final[Sequence[tuple[tuple[type[Exception], ...], Kind, str, int]]] = 
         "Its disk cannot be used; what was sent may be accepted or not: send it again later.",
         30,
     ),
-    ((DoorsClosedError,), CLOSING, "It takes nothing in any more: try again soon.", _SOON_S),
+    ((ShuttingDownError,), CLOSING, "It takes nothing in any more: try again soon.", _SOON_S),
     (
         (CollectionNotFoundError,),
         NO_STORE,

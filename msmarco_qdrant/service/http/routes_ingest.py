@@ -18,13 +18,13 @@ from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import Tokens, allowing, needed
 from msmarco_qdrant.service.http.body import JSON, NDJSON, media_type, parse_json, parse_lines
 from msmarco_qdrant.service.http.body import read_body as read
-from msmarco_qdrant.service.http.dependencies import Parts
-from msmarco_qdrant.service.http.limits import Gate, Limits, TooManyError
+from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.limits import ConcurrencyLimit, LimitExceededError, Limits
 from msmarco_qdrant.service.http.openapi import json_content, ref, responses
 from msmarco_qdrant.service.http.problems import ProblemError, later
 from msmarco_qdrant.service.http.schemas import Accepted, BatchOut, PassageIn
 from msmarco_qdrant.service.http.validation import checked_pid, passages_of
-from msmarco_qdrant.service.interfaces import Delete, DoorsClosedError, Operation
+from msmarco_qdrant.service.interfaces import Delete, Operation, ShuttingDownError
 from msmarco_qdrant.service.spool.state import BatchState, counts_of
 
 _BATCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -51,10 +51,10 @@ class IngestRoutes:
         parts: What they work with.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AppDependencies) -> None:
         self._ingester = parts.ingester
         self._limits = parts.limits
-        self._bodies = Gate(parts.limits.bodies)
+        self._bodies = ConcurrencyLimit(parts.limits.bodies)
         self._writes = asyncio.Semaphore(parts.limits.writes)
 
     async def post_passages(self, request: Request, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
@@ -115,7 +115,7 @@ class IngestRoutes:
         try:
             async with asyncio.timeout(self._limits.wait_s):
                 return await self._ingester.finished(batch)
-        except (TimeoutError, DoorsClosedError, SpoolError):
+        except (TimeoutError, ShuttingDownError, SpoolError):
             return None
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -128,11 +128,11 @@ class IngestRoutes:
         try:
             with self._bodies.entered():
                 yield
-        except TooManyError:
+        except LimitExceededError:
             raise later(problems.FULL, "As many bodies as may be are being received.", 1) from None
 
 
-def ingest_router(parts: Parts) -> APIRouter:
+def ingest_router(parts: AppDependencies) -> APIRouter:
     """The routes of passages and batches."""
     routes, tokens = IngestRoutes(parts), parts.tokens
     router = APIRouter(tags=["passages"], default_response_class=Response)

@@ -17,8 +17,8 @@ from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import allowing, needed
 from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
-from msmarco_qdrant.service.http.dependencies import Parts
-from msmarco_qdrant.service.http.limits import Gate, TooManyError
+from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.limits import ConcurrencyLimit, LimitExceededError
 from msmarco_qdrant.service.http.openapi import json_content, ref, responses
 from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
 from msmarco_qdrant.service.http.schemas import HitsOut, SearchIn
@@ -53,12 +53,12 @@ class SearchRoutes:
         parts: What it works with.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AppDependencies) -> None:
         self._searcher = parts.searcher
         self._limits = parts.limits
         self._metrics = parts.metrics
         self._about = parts.about
-        self._under_way = Gate(parts.limits.searches)
+        self._under_way = ConcurrencyLimit(parts.limits.searches)
 
     async def post_search(self, request: Request) -> Response:
         """The passages that answer a query best, or each of several queries."""
@@ -111,13 +111,13 @@ class SearchRoutes:
             with self._under_way.entered():
                 self._metrics.searching(self._under_way.inside)
                 yield
-        except TooManyError:
+        except LimitExceededError:
             raise later(problems.BUSY, "As many as may be are under way.", 1) from None
         finally:
             self._metrics.searching(self._under_way.inside)
 
 
-def search_router(parts: Parts) -> APIRouter:
+def search_router(parts: AppDependencies) -> APIRouter:
     """The route of searches."""
     router = APIRouter(tags=["search"], default_response_class=Response)
     router.add_api_route(

@@ -16,7 +16,7 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import Tokens, allowing, needed
 from msmarco_qdrant.service.http.body import JSON
-from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.openapi import json_content, ref, responses
 from msmarco_qdrant.service.http.schemas import HealthOut, ReadyOut, StatusOut, status_of
 from msmarco_qdrant.service.readiness import ready_checks
@@ -64,7 +64,7 @@ class StateRoutes:
         parts: What they tell of.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: AppDependencies) -> None:
         self._readiness = parts.readiness
         self._checks_s = parts.limits.checks_s
         self._metrics = parts.metrics
@@ -102,7 +102,7 @@ class StateRoutes:
         return _sent(self._files[name])
 
 
-def state_router(parts: Parts) -> APIRouter:
+def state_router(parts: AppDependencies) -> APIRouter:
     """The routes of probes, state, metrics and the page."""
     routes, router = StateRoutes(parts), APIRouter(default_response_class=Response)
     _add_probes(router, routes)

@@ -7,14 +7,14 @@ import threading
 from msmarco_qdrant.errors import SpoolFullError, UsageError
 
 
-class Arrival:
+class Reservation:
     """A batch on its way in. Its room is given back at the end of the block, unless it is in then.
 
     Attributes:
         held: Its bytes so far.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: SpoolQuota) -> None:
         self._room = room
         self._is_in = False
         self.held = 0
@@ -33,11 +33,11 @@ class Arrival:
         self._room.grow(size, beyond=True)
         self.held += size
 
-    def come_in(self) -> None:
-        """It is in: from now on it holds its room until `Room.remove`."""
+    def commit(self) -> None:
+        """It is in: from now on it holds its room until `SpoolQuota.remove`."""
         self._is_in = True
 
-    def __enter__(self) -> Arrival:
+    def __enter__(self) -> Reservation:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,7 +45,7 @@ class Arrival:
             self._room.remove(self.held)
 
 
-class Room:
+class SpoolQuota:
     """The room of a spool. Safe to use from several threads.
 
     Args:
@@ -67,7 +67,7 @@ class Room:
         self._lock = threading.Lock()
         self.bytes = self.batches = 0
 
-    def enter(self) -> Arrival:
+    def enter(self) -> Reservation:
         """Let a batch begin to come in.
 
         Raises:
@@ -79,7 +79,7 @@ class Room:
             if self.bytes >= self._max_bytes:
                 raise SpoolFullError(_full("byte", self.bytes, self._max_bytes))
             self.batches += 1
-        return Arrival(self)
+        return Reservation(self)
 
     def grow(self, size: int, *, beyond: bool = False) -> None:
         """Count bytes of a batch that is on its way.

@@ -39,7 +39,7 @@ from msmarco_qdrant.service.spool.files import (
     write_rows,
 )
 from msmarco_qdrant.service.spool.queue import Batch, Queue
-from msmarco_qdrant.service.spool.quota import Arrival, Room
+from msmarco_qdrant.service.spool.quota import Reservation, SpoolQuota
 from msmarco_qdrant.service.spool.state import BatchId, BatchReport, BatchState, state_to_json
 
 MAX_BYTES = 1 << 30
@@ -68,7 +68,7 @@ class Spool:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._files = files
-        self._room = Room(max_bytes, max_batches)
+        self._room = SpoolQuota(max_bytes, max_batches)
         self._archive = Archive(files, keep_done)
         self._now = clock
         self._queue = Queue(clock)
@@ -278,7 +278,7 @@ class Spool:
 
     # ---- inside ----------------------------------------------------------------------------
 
-    def _commit(self, place: Path, name: BatchName, arrival: Arrival) -> None:
+    def _commit(self, place: Path, name: BatchName, arrival: Reservation) -> None:
         """Make a whole file a batch: the order of these moments is the order of the batches.
 
         The sequence in `name` is chosen here. When this returns the batch is durable: its directory
@@ -296,14 +296,14 @@ class Spool:
             name = replace(name, sequence=self._next)
             self._files.bring_in(place, name)
             self._next += 1
-            arrival.come_in()
+            arrival.commit()
             self._queue.add(self._batch(name, arrival.held, self._now()))
         self._files.sync("incoming")
 
     def _batch(self, name: BatchName, size: int, accepted_at: float) -> Batch:
         return Batch(name, self._files.place(name, "working"), size, accepted_at)
 
-    def _bring(self, path: Path, name: BatchName, arrival: Arrival) -> BatchId:
+    def _bring(self, path: Path, name: BatchName, arrival: Reservation) -> BatchId:
         """Move somebody's file in; by way of a copy, if it lies on another file system."""
         try:
             self._commit(path, name, arrival)
@@ -316,7 +316,7 @@ class Spool:
         remove(path, name.id)
         return name.id
 
-    def _copy(self, path: Path, name: BatchName, arrival: Arrival) -> None:
+    def _copy(self, path: Path, name: BatchName, arrival: Reservation) -> None:
         place = self._files.temporary(name.id)
         try:
             copy_in(path, place)

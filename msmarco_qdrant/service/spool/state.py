@@ -79,7 +79,7 @@ class BatchState:
         return replace(self, state=state, report=report, reason=reason, ended_at=now)
 
 
-def tellable(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """A reason as any encoding takes it: half a character, which it may quote, stays escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 from msmarco_qdrant.collection.delete import delete_pids
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import EncoderCard, StorageSettings
-from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageShare
+from msmarco_qdrant.core.records import EncoderInfo, StorageSettings
+from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.encoding.matching import encoder_of
+from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     IngestStoppedError,
@@ -33,11 +33,11 @@ _log = logging.getLogger(__name__)
 
 _DELETED_AT_ONCE = 1000
 
-Reload: TypeAlias = Callable[[str, EncoderCard], Encoder]
-"""The encoder of a collection of that name whose metadata hold that card."""
+Reload: TypeAlias = Callable[[str, EncoderInfo], Encoder]
+"""The encoder of a collection of that name whose metadata holds that info."""
 
 
-class Applier:
+class BatchWriter:
     """Applies batches to one collection, with the encoder that fits it.
 
     Args:
@@ -56,7 +56,7 @@ class Applier:
         store: Store,
         collection: str,
         encoder: Encoder,
-        reload: Reload = encoder_of,
+        reload: Reload = load_collection_encoder,
         *,
         storage: StorageSettings | None = None,
     ) -> None:
@@ -117,17 +117,20 @@ class Applier:
 
     def _fit_encoder(self) -> None:
         try:
-            card = self._store.metadata(self._collection).encoder
+            encoder_info = self._store.metadata(self._collection).encoder
         except CollectionNotFoundError:
             return
-        ours = self.encoder.card
-        if (card.fingerprint, card.similarity) != (ours.fingerprint, ours.similarity):
-            told = (self._collection, card.model, card.similarity)
+        ours = self.encoder.info
+        if (encoder_info.fingerprint, encoder_info.similarity) != (
+            ours.fingerprint,
+            ours.similarity,
+        ):
+            told = (self._collection, encoder_info.model, encoder_info.similarity)
             _log.info("collection '%s' has the model %s (%s) now", *told)
-            self.encoder = self._reload(self._collection, card)
+            self.encoder = self._reload(self._collection, encoder_info)
 
 
-class Application:
+class BatchAttempt:
     """The attempts at one batch.
 
     Args:
@@ -143,7 +146,7 @@ class Application:
     def __init__(
         self,
         content: BatchContent,
-        applier: Applier,
+        applier: BatchWriter,
         on_written: Callable[[int], None],
         go_on: Callable[[], None],
     ) -> None:
@@ -154,7 +157,7 @@ class Application:
         self._written = self._there = self._told = self._deleted = 0
         self._rejects = Rejects()
         self._started = time.perf_counter()
-        self.stages: tuple[StageShare, ...] = ()
+        self.stages: tuple[StageTiming, ...] = ()
 
     def attempt(self) -> BatchReport:
         """Apply the batch, again if need be.

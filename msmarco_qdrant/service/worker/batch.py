@@ -17,7 +17,7 @@ from msmarco_qdrant.core.pid_set import PidSet, pid_key
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.service.spool.directory import OPERATIONS
-from msmarco_qdrant.service.spool.state import RowReject, tellable
+from msmarco_qdrant.service.spool.state import RowReject, escape_surrogates
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus, Format
 from msmarco_qdrant.sources.lines import read_lines
 from msmarco_qdrant.sources.rows import RowError, checked, decode, json_object, parse_fields
@@ -48,7 +48,7 @@ class Rejects:
         """Count a row."""
         self.count += 1
         if len(self.first) < KEPT_REJECTS:
-            self.first.append(RowReject(reject.line, tellable(reject.reason)))
+            self.first.append(RowReject(reject.line, escape_surrogates(reject.reason)))
 
 
 class BatchContent:

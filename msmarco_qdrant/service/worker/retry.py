@@ -50,28 +50,28 @@ _PASSING = (
 _DOUBTFUL = (StoreError, ModelError, WorkerError)
 
 
-class Outlook(Enum):
+class Retryability(Enum):
     """What is to be expected of the same call later."""
 
-    PASSING = "it will succeed some time"
-    DOUBTFUL = "it may succeed"
-    FOR_GOOD = "it will fail again"
+    TRANSIENT = "it will succeed some time"
+    UNCERTAIN = "it may succeed"
+    PERMANENT = "it will fail again"
 
 
 class StoppingError(Exception):
     """There is to be no other attempt, whatever the last one has met with."""
 
 
-def outlook_of(error: BaseException) -> Outlook:
+def outlook_of(error: BaseException) -> Retryability:
     """What is to be expected after an error."""
     if isinstance(error, _PASSING):
-        return Outlook.PASSING
+        return Retryability.TRANSIENT
     if isinstance(error, PidCollisionError | StoppingError):
-        return Outlook.FOR_GOOD
+        return Retryability.PERMANENT
     if isinstance(error, MsmarcoQdrantError):
         is_doubtful = isinstance(error, _DOUBTFUL) or _is_of_the_disk(error)
-        return Outlook.DOUBTFUL if is_doubtful else Outlook.FOR_GOOD
-    return Outlook.DOUBTFUL
+        return Retryability.UNCERTAIN if is_doubtful else Retryability.PERMANENT
+    return Retryability.UNCERTAIN
 
 
 def _is_of_the_disk(error: MsmarcoQdrantError) -> bool:
@@ -80,7 +80,7 @@ def _is_of_the_disk(error: MsmarcoQdrantError) -> bool:
     return isinstance(error, SourceError) and isinstance(cause, OSError) and bool(cause.errno)
 
 
-class Patience:
+class BatchRetrier:
     """Calls functions again until they answer, fail for good, or it is time to stop.
 
     Args:
@@ -105,7 +105,7 @@ class Patience:
         stopping: threading.Event,
         on_failure: Callable[[int, BaseException], None] = lambda _attempt, _error: None,
         *,
-        outlook: Callable[[BaseException], Outlook] = outlook_of,
+        outlook: Callable[[BaseException], Retryability] = outlook_of,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._first_wait_s, self._longest_wait_s = first_wait_s, longest_wait_s
@@ -181,7 +181,7 @@ class _Doubts:
     What passes for sure does not count: a store that was away for hours may answer oddly once.
     """
 
-    def __init__(self, most: int, outlook: Callable[[BaseException], Outlook]) -> None:
+    def __init__(self, most: int, outlook: Callable[[BaseException], Retryability]) -> None:
         self._most = most
         self._outlook_of = outlook
         self._count = 0
@@ -191,8 +191,8 @@ class _Doubts:
         if error is None:
             return False
         outlook = self._outlook_of(error)
-        if outlook is not Outlook.DOUBTFUL:
-            return outlook is Outlook.PASSING
+        if outlook is not Retryability.UNCERTAIN:
+            return outlook is Retryability.TRANSIENT
         self._count += 1
         return self._count < self._most
 

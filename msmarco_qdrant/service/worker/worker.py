@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from msmarco_qdrant.core.records import StorageSettings
-from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.encoding.matching import encoder_of
+from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
@@ -34,12 +34,17 @@ from msmarco_qdrant.service.spool.state import (
     BatchState,
     Phase,
     counts_of,
-    tellable,
+    escape_surrogates,
 )
-from msmarco_qdrant.service.worker.apply import Application, Applier, Reload
+from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter, Reload
 from msmarco_qdrant.service.worker.batch import BatchContent
 from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
-from msmarco_qdrant.service.worker.retry import Outlook, Patience, StoppingError, outlook_of
+from msmarco_qdrant.service.worker.retry import (
+    BatchRetrier,
+    Retryability,
+    StoppingError,
+    outlook_of,
+)
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
@@ -48,7 +53,7 @@ _log = logging.getLogger(__name__)
 class WorkerEvents(Protocol):
     """What a worker tells, in its own thread; for metrics. None of these may raise."""
 
-    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
         """A batch is done or has failed."""
 
     def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
@@ -61,7 +66,7 @@ class WorkerEvents(Protocol):
 class NoEvents:
     """Tells nobody."""
 
-    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
         """Do nothing."""
 
     def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
@@ -112,19 +117,19 @@ class Worker:
         encoder: Encoder,
         settings: WorkerSettings = WorkerSettings(),
         *,
-        reload: Reload = encoder_of,
+        reload: Reload = load_collection_encoder,
         storage: StorageSettings | None = None,
         events: WorkerEvents | None = None,
     ) -> None:
         self._spool = spool
         self._settings = settings
-        self._applier = Applier(store, settings.collection, encoder, reload, storage=storage)
+        self._applier = BatchWriter(store, settings.collection, encoder, reload, storage=storage)
         self._events = events or NoEvents()
         self._indexing = Indexing(
             store, settings.collection, settings.indexing, self._events.optimized
         )
         self._stopping, self._giving_back = threading.Event(), threading.Event()
-        self._patience = Patience(
+        self._patience = BatchRetrier(
             settings.first_wait_s,
             settings.longest_wait_s,
             settings.doubtful_attempts,
@@ -209,14 +214,14 @@ class Worker:
         except StoppingError:
             self._give_back(batch)
         except BaseException as exc:  # noqa: BLE001  # a panic of an engine is no `Exception`
-            if self._stopping.is_set() and outlook_of(exc) is not Outlook.FOR_GOOD:
+            if self._stopping.is_set() and outlook_of(exc) is not Retryability.PERMANENT:
                 self._give_back(batch)
             else:
                 self._fail(batch, exc, attempts.report)
         else:
             self._finish(batch, report, attempts.stages)
 
-    def _finish(self, batch: Batch, report: BatchReport, stages: Sequence[StageShare]) -> None:
+    def _finish(self, batch: Batch, report: BatchReport, stages: Sequence[StageTiming]) -> None:
         self._is_doubted = False
         state = self._patience(lambda: self._spool.finish(batch, report), _named(batch))
         level = logging.WARNING if report.rejected else logging.INFO
@@ -233,11 +238,11 @@ class Worker:
         _log.info("batch %s is given back, to be taken first", batch.id, extra={"fields": fields})
 
     def _fail(self, batch: Batch, error: BaseException, report: BatchReport) -> None:
-        self._is_doubted |= outlook_of(error) is Outlook.DOUBTFUL
+        self._is_doubted |= outlook_of(error) is Retryability.UNCERTAIN
         is_ours = isinstance(error, MsmarcoQdrantError)
         reason = str(error) if is_ours else f"unexpected: {error!r}"
         # its file by its name alone: it lies elsewhere when this is read
-        reason = tellable(reason.replace(str(batch.path), str(batch.name)))
+        reason = escape_surrogates(reason.replace(str(batch.path), str(batch.name)))
         fields = _fields(batch, "failed", report)
         state = self._patience(lambda: self._spool.fail(batch, reason, report), _named(batch))
         _log.error(
@@ -249,16 +254,16 @@ class Worker:
         )
         self._events.ended(state, ())
 
-    def _outlook(self, error: BaseException) -> Outlook:
+    def _outlook(self, error: BaseException) -> Retryability:
         """What is to be expected: what befalls a second batch in a row may lie in the store."""
         outlook = outlook_of(error)
-        if outlook is not Outlook.DOUBTFUL or not self._is_doubted:
+        if outlook is not Retryability.UNCERTAIN or not self._is_doubted:
             return outlook
         try:
             self._applier.check_store()
         except BaseException as exc:  # noqa: BLE001  # a panic of an engine is no `Exception`
             _log.debug("the store does not answer: %r", exc)
-            return Outlook.PASSING
+            return Retryability.TRANSIENT
         return outlook
 
     def _check(self) -> None:
@@ -285,14 +290,14 @@ class _Attempts:
     Args:
         batch: Which.
         applier: What applies it.
-        on_written: See `Application`.
+        on_written: See `BatchAttempt`.
         go_on: Called often; what it raises ends the attempt.
     """
 
     def __init__(
         self,
         batch: Batch,
-        applier: Applier,
+        applier: BatchWriter,
         on_written: Callable[[int], None],
         go_on: Callable[[], None],
     ) -> None:
@@ -300,12 +305,12 @@ class _Attempts:
         self._applier = applier
         self._on_written = on_written
         self._go_on = go_on
-        self._application: Application | None = None
+        self._application: BatchAttempt | None = None
 
     def __call__(self) -> BatchReport:
         if self._application is None:
             content = BatchContent(self._batch.path, self._batch.name.form, go_on=self._go_on)
-            self._application = Application(content, self._applier, self._on_written, self._go_on)
+            self._application = BatchAttempt(content, self._applier, self._on_written, self._go_on)
         return self._application.attempt()
 
     @property
@@ -314,6 +319,6 @@ class _Attempts:
         return self._application.report() if self._application else BatchReport()
 
     @property
-    def stages(self) -> Sequence[StageShare]:
+    def stages(self) -> Sequence[StageTiming]:
         """How long each stage of the last ingest was at work."""
         return self._application.stages if self._application else ()

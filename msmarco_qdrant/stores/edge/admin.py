@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class EdgeAlterable:
-    """A shard to be changed; see `Alterable` for what its methods promise."""
+    """A shard to be changed; see `AdminCollection` for what its methods promise."""
 
     def __init__(self, collection: EdgeCollection) -> None:
         self._collection = collection
@@ -89,7 +89,7 @@ class EdgeAlterable:
         with self._collection.changing("writing sparse vectors") as shard:
             shard.update(qdrant_edge.UpdateOperation.update_vectors(rows, condition))
 
-    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+    def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points where what is there is as it was seen."""
         import qdrant_edge
 

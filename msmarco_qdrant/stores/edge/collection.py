@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
-from msmarco_qdrant.runtime.fair_lock import Turns
+from msmarco_qdrant.runtime.fair_lock import FairLock
 from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.convert import (
     payload_index,
@@ -29,8 +29,8 @@ from msmarco_qdrant.stores.edge.convert import (
     shard_config,
     spec_of,
 )
-from msmarco_qdrant.stores.edge.index_build import check_room
-from msmarco_qdrant.stores.error_mapping import mapped
+from msmarco_qdrant.stores.edge.index_build import require_free_space
+from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, page_size, seq_bound
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class EdgeCollection:
     def __init__(self, path: Path, lock_fd: int) -> None:
         self._path = path
         self._lock_fd = lock_fd
-        self._writing, self._lock = threading.RLock(), Turns()  # always in this order
+        self._writing, self._lock = threading.RLock(), FairLock()  # always in this order
         self._left_to_parent = self._closed = False
         self._shard: qdrant_edge.EdgeShard | None = self._load()
 
@@ -153,7 +153,7 @@ class EdgeCollection:
                 index_build.build(self._path, self._lock_fd)
                 self._exchange()
             finally:
-                index_build.tidy(self._path)
+                index_build.remove_leftovers(self._path)
 
     def close(self) -> None:
         """Close the shard; the store calls this."""
@@ -162,10 +162,10 @@ class EdgeCollection:
             if self._shard is not None:
                 self._shard.close()
 
-    def leave_to_parent(self) -> None:
+    def invalidate_after_fork(self) -> None:
         """In a forked child: refuse every use from now on."""
         # Another thread of the parent may have held them.
-        self._writing, self._lock = threading.RLock(), Turns()
+        self._writing, self._lock = threading.RLock(), FairLock()
         self._left_to_parent = True
 
     @property
@@ -209,7 +209,7 @@ class EdgeCollection:
         if self._left_to_parent:
             raise after_fork(str(self._path))
         with self._writing, self.using(action) as shard:
-            check_room(self._path, action)
+            require_free_space(self._path, action)
             yield shard
 
     def _exchange(self) -> None:
@@ -219,10 +219,10 @@ class EdgeCollection:
         """
         with self.using("putting the index in place") as replaced:
             self._unload(replaced)
-            index_build.exchange(self._path)
+            index_build.swap_in(self._path)
             shard = self._opened()
             try:
-                index_build.settle(self._path)
+                index_build.commit_swap(self._path)
             except BaseException:
                 shard.close()
                 raise
@@ -253,7 +253,7 @@ def create_shard(path: Path, spec: CollectionSpec) -> None:
     import qdrant_edge
 
     with _edge_errors(path, "creating the collection"):
-        check_room(path, "creating the collection")
+        require_free_space(path, "creating the collection")
         shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec))
         for field, kind in spec.payload_indexes.items():
             schema = payload_schema(kind)
@@ -306,7 +306,7 @@ def _edge_errors(path: Path, action: str) -> Iterator[None]:
         raise
     except BaseException as exc:
         if isinstance(exc, Exception) or type(exc).__name__ == _PANIC:
-            raise mapped(exc, action, str(path)) from exc
+            raise map_error(exc, action, str(path)) from exc
         raise
 
 

@@ -121,9 +121,9 @@ class EdgeDirectory:
         if self.lock_fd >= 0:
             # Not by closing alone: a process forked meanwhile has the same lock open.
             fcntl.flock(self.lock_fd, fcntl.LOCK_UN)
-            self.leave_to_parent()
+            self.invalidate_after_fork()
 
-    def leave_to_parent(self) -> None:
+    def invalidate_after_fork(self) -> None:
         """In a forked child: let go of the lock's descriptor without giving the lock back."""
         if self.lock_fd >= 0:
             os.close(self.lock_fd)

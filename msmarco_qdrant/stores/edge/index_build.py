@@ -7,7 +7,7 @@
     NAME/replaced/            what was loaded before, until the new is
 
 Where there is a `replaced/`, it is what counts, and nothing has been written since: `segments/` is
-then missing, or was never loaded whole. So whatever happens between `exchange` and `settle`, an
+then missing, or was never loaded whole. So whatever happens between `swap_in` and `commit_swap`, an
 error, a panic of the engine or the end of the process, `recover` puts back what was there before,
 and what was built is built again. Each step is one rename, so a crash leaves no half of it.
 
@@ -29,7 +29,7 @@ from typing import IO
 from msmarco_qdrant.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
 from msmarco_qdrant.stores.edge import optimize_child
-from msmarco_qdrant.stores.error_mapping import mapped
+from msmarco_qdrant.stores.error_mapping import map_error
 
 _SEGMENTS, _BUILDING, _REPLACED = "segments", "building", "replaced"
 _TEMPORARY = "temp_segments"  # Edge's own; it never removes what a killed process left there
@@ -47,15 +47,15 @@ def build(shard: Path, lock_fd: int) -> None:
         StoreUnavailableError: If there is no room for it, or the system is out of something else.
         StoreError: If it could not be built.
     """
-    tidy(shard)
+    remove_leftovers(shard)
     try:
-        check_room(shard, _ACTION, unindexed_bytes(shard / _SEGMENTS))
+        require_free_space(shard, _ACTION, unindexed_bytes(shard / _SEGMENTS))
         (shard / _BUILDING).mkdir()
         with tempfile.TemporaryFile() as errors:
             if status := _run(shard, lock_fd, errors):
                 raise StoreError(_why(shard, status, errors))
     except OSError as exc:
-        raise mapped(exc, _ACTION, str(shard)) from exc
+        raise map_error(exc, _ACTION, str(shard)) from exc
 
 
 def _run(shard: Path, lock_fd: int, errors: IO[bytes]) -> int:
@@ -86,8 +86,8 @@ def _why(shard: Path, status: int, errors: IO[bytes]) -> str:
     )
 
 
-def exchange(shard: Path) -> None:
-    """Put what was built in place; what was there is kept, and counts, until `settle`.
+def swap_in(shard: Path) -> None:
+    """Put what was built in place; what was there is kept, and counts, until `commit_swap`.
 
     The shard must be closed.
 
@@ -98,7 +98,7 @@ def exchange(shard: Path) -> None:
     (shard / _BUILDING / _SEGMENTS).rename(shard / _SEGMENTS)
 
 
-def settle(shard: Path) -> None:
+def commit_swap(shard: Path) -> None:
     """Let what was put in place count, as it could be loaded; nobody may have written to it yet.
 
     Raises:
@@ -127,10 +127,10 @@ def recover(shard: Path) -> None:
     if not segments.exists():
         raise StoreCorruptError(f"{segments} is missing: restore it from a backup")
     sync_directory(shard)  # before anybody writes: what counts now has to count after a power cut
-    tidy(shard)
+    remove_leftovers(shard)
 
 
-def tidy(shard: Path) -> None:
+def remove_leftovers(shard: Path) -> None:
     """Remove what a build leaves; never what counts."""
     for name in (_BUILDING, _TEMPORARY):
         shutil.rmtree(shard / name, ignore_errors=True)  # what stays takes room, and is not read
@@ -145,7 +145,7 @@ _BLOCK_BYTES = 512  # the unit of `st_blocks`, on whatever file system
 _MIB = 2**20
 
 
-def check_room(place: Path, action: str, size: int = 0) -> None:
+def require_free_space(place: Path, action: str, size: int = 0) -> None:
     """Refuse what may not fit on the disk.
 
     Args:

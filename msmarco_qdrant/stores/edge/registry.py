@@ -34,12 +34,12 @@ class Engine:
         if (collection := self._collections.pop(physical, None)) is not None:
             collection.close()
 
-    def leave_to_parent(self) -> None:
+    def invalidate_after_fork(self) -> None:
         """In a forked child: refuse every use from now on."""
         self.usable = False
         for collection in self._collections.values():
-            collection.leave_to_parent()
-        self.directory.leave_to_parent()
+            collection.invalidate_after_fork()
+        self.directory.invalidate_after_fork()
 
     def close(self) -> None:
         """Close the collections and give the directory back."""
@@ -83,7 +83,7 @@ class EngineRegistry:
                     del self._engines[engine.directory.path]
                 engine.close()
 
-    def leave_to_parent(self) -> None:
+    def invalidate_after_fork(self) -> None:
         """In a forked child: what is open stays the parent's.
 
         Its engines are kept, unused: their threads do not exist here, and to take them down
@@ -93,8 +93,8 @@ class EngineRegistry:
         self._of_parent = [*self._of_parent, *self._engines.values()]
         self._engines = {}
         for engine in self._of_parent:
-            engine.leave_to_parent()
+            engine.invalidate_after_fork()
 
 
 ENGINES = EngineRegistry()
-os.register_at_fork(after_in_child=ENGINES.leave_to_parent)
+os.register_at_fork(after_in_child=ENGINES.invalidate_after_fork)

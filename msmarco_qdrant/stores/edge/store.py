@@ -77,7 +77,7 @@ class EdgeStore:
             return self._engine.collection(physical)
 
     def alterable(self, name: str) -> EdgeAlterable:
-        """The collection behind a name, to be changed; see `Alterable`."""
+        """The collection behind a name, to be changed; see `AdminCollection`."""
         return EdgeAlterable(self.collection(name))
 
     def metadata(self, name: str) -> CollectionMetadata:

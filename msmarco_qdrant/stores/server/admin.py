@@ -26,7 +26,7 @@ from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, in_token_order, page_size, seq_bound
 from msmarco_qdrant.stores.server import convert as requests
-from msmarco_qdrant.stores.server.client import Link
+from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.wire import cuts, sparse_bytes, upsert_requests
 
@@ -38,10 +38,10 @@ _TURBOQUANT = (1, 18)
 
 
 class ServerAlterable:
-    """A collection to be changed; see `Alterable` for what its methods promise."""
+    """A collection to be changed; see `AdminCollection` for what its methods promise."""
 
     def __init__(
-        self, link: Link, name: str, connection: Connection, collection: ServerCollection
+        self, link: ServerClient, name: str, connection: Connection, collection: ServerCollection
     ) -> None:
         self._link = link
         self._client = link.client
@@ -132,7 +132,7 @@ class ServerAlterable:
             )
             self._link.call("writing sparse vectors", update)
 
-    def write_over(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
+    def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points where what is there is as it was seen."""
         if not self._link.is_remote:
             expected = dict(zip(batch.ids, seen, strict=True))
@@ -172,7 +172,7 @@ class ServerAlterable:
             raise UnsupportedError(f"{self._link.place} has no {what}: it compares every vector")
 
 
-def check_quantization(link: Link, wanted: Quantization | None) -> None:
+def check_quantization(link: ServerClient, wanted: Quantization | None) -> None:
     """Refuse what would be overlooked.
 
     Raises:

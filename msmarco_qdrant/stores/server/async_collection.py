@@ -10,12 +10,12 @@ from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.stores.connection import Address, Connection
-from msmarco_qdrant.stores.error_mapping import mapped
+from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size
 from msmarco_qdrant.stores.server import convert as requests
 from msmarco_qdrant.stores.server.client import client_arguments
-from msmarco_qdrant.stores.server.retry import Retries
+from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient
@@ -39,7 +39,7 @@ class AsyncServerCollection:
         self._name = name
         self._place = place
         self._client: AsyncQdrantClient = AsyncQdrantClient(**client_arguments(address, connection))
-        self._retries = Retries(connection.retry_s)
+        self._retries = RetryPolicy(connection.retry_s)
 
     async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
@@ -66,4 +66,4 @@ class AsyncServerCollection:
         try:
             return await self._retries.call_async(call)
         except Exception as exc:
-            raise mapped(exc, action, self._place) from exc
+            raise map_error(exc, action, self._place) from exc

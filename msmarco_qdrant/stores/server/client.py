@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.connection import Address, Connection
-from msmarco_qdrant.stores.error_mapping import mapped
-from msmarco_qdrant.stores.server.retry import Retries
+from msmarco_qdrant.stores.error_mapping import map_error
+from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -29,7 +29,7 @@ OLDEST_SERVER = (1, 16)
 _OPENING_PATIENCE_S = 5.0
 
 
-class Link:
+class ServerClient:
     """A client with its retries. Thread-safe.
 
     Args:
@@ -40,7 +40,7 @@ class Link:
     """
 
     def __init__(
-        self, client: QdrantClient, place: str, retries: Retries, *, one_at_a_time: bool
+        self, client: QdrantClient, place: str, retries: RetryPolicy, *, one_at_a_time: bool
     ) -> None:
         self.client = client
         self.place = place
@@ -79,7 +79,7 @@ class Link:
             raise
         except Exception as exc:
             self.check_open()  # what `close` cut short failed because of it
-            raise mapped(exc, action, self.place) from exc
+            raise map_error(exc, action, self.place) from exc
 
     def version(self) -> tuple[int, int]:
         """The server's major and minor version; (0, 0) if it tells none."""
@@ -109,7 +109,7 @@ class Link:
                 self.client.close()
 
 
-def connect(dsn: str, address: Address, connection: Connection) -> Link:
+def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
     """Reach a server and make sure that it is one that this package can work with.
 
     Raises:
@@ -122,7 +122,7 @@ def connect(dsn: str, address: Address, connection: Connection) -> Link:
     if connection.api_key and not address.tls and not address.is_loopback:
         _log.warning("the API key travels to %s unencrypted: use https:// or grpcs://", address)
     client = QdrantClient(**client_arguments(address, connection))
-    link = Link(client, dsn, Retries(connection.retry_s), one_at_a_time=False)
+    link = ServerClient(client, dsn, RetryPolicy(connection.retry_s), one_at_a_time=False)
     try:
         _make_channels(client)
         patience = min(_OPENING_PATIENCE_S, connection.retry_s)

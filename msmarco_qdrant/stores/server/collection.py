@@ -19,7 +19,7 @@ from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size
 from msmarco_qdrant.stores.server import convert as requests
-from msmarco_qdrant.stores.server.client import Link
+from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.wire import cuts, payload_bytes, upsert_requests
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ServerCollection:
     """
 
     def __init__(
-        self, link: Link, name: str, senders: ThreadPoolExecutor, connection: Connection
+        self, link: ServerClient, name: str, senders: ThreadPoolExecutor, connection: Connection
     ) -> None:
         self._link = link
         self._client = link.client

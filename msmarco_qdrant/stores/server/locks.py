@@ -17,7 +17,7 @@ from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, StoreCorruptError
 from msmarco_qdrant.stores.names import LOCKS
 from msmarco_qdrant.stores.payload import NAMESPACE
-from msmarco_qdrant.stores.server.client import Link
+from msmarco_qdrant.stores.server.client import ServerClient
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ServerLocks:
     """The locks of the collections of one server; see `MigrationLocks`."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ServerClient) -> None:
         self._link = link
         self._client = link.client
 

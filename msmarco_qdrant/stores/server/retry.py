@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msmarco_qdrant.stores.error_mapping import asked_to_wait_s, described, is_passing
+from msmarco_qdrant.stores.error_mapping import described, is_transient, retry_after_s
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -23,7 +23,7 @@ _LONGEST_WAIT_S = 10.0
 _WORTH_A_WARNING_S, _WARNING_EVERY_S = 2.0, 10.0
 
 
-class Retries:
+class RetryPolicy:
     """The one policy of trying again: exponential back-off with jitter, and a total deadline.
 
     A server that asks to be left alone for some seconds is left alone by every thread that shares
@@ -90,7 +90,7 @@ class Retries:
         from tenacity import retry_if_exception, stop_before_delay, stop_when_event_set
 
         return {
-            "retry": retry_if_exception(is_passing),
+            "retry": retry_if_exception(is_transient),
             "wait": partial(self._wait, total_s),
             "stop": stop_before_delay(total_s) | stop_when_event_set(self._stopped),
             "before_sleep": partial(self._tell, total_s),
@@ -101,7 +101,7 @@ class Retries:
         """Seconds to the next attempt, by the server's wish or by the number of attempts."""
         from tenacity import wait_random_exponential
 
-        asked = asked_to_wait_s(state.outcome.exception()) if state.outcome else 0.0
+        asked = retry_after_s(state.outcome.exception()) if state.outcome else 0.0
         if 0 < asked < total_s:
             self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
         return asked + wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)(state)

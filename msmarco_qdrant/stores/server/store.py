@@ -19,10 +19,10 @@ from msmarco_qdrant.stores.names import stands_for, unknown_collection
 from msmarco_qdrant.stores.server import convert as requests
 from msmarco_qdrant.stores.server.admin import ServerAlterable, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
-from msmarco_qdrant.stores.server.client import Link, connect
+from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.locks import ServerLocks
-from msmarco_qdrant.stores.server.retry import Retries
+from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -40,7 +40,9 @@ _METADATA_KEY = "msmarco_qdrant"
 class ServerStore:
     """A Qdrant server, or qdrant-client's local mode; `connect` and `in_memory` make it."""
 
-    def __init__(self, link: Link, capabilities: Capabilities, connection: Connection) -> None:
+    def __init__(
+        self, link: ServerClient, capabilities: Capabilities, connection: Connection
+    ) -> None:
         self._link = link
         self._capabilities = capabilities
         self._connection = connection
@@ -62,7 +64,7 @@ class ServerStore:
         from qdrant_client import QdrantClient
 
         client, connection = QdrantClient(":memory:"), Connection(retry_s=0)
-        link = Link(client, ":memory:", Retries(0), one_at_a_time=True)
+        link = ServerClient(client, ":memory:", RetryPolicy(0), one_at_a_time=True)
         return cls(link, IN_MEMORY, connection)
 
     @property
@@ -111,7 +113,7 @@ class ServerStore:
         return ServerCollection(self._link, self._resolve(name), self._senders, self._connection)
 
     def alterable(self, name: str) -> ServerAlterable:
-        """The collection behind a name, to be changed; see `Alterable`."""
+        """The collection behind a name, to be changed; see `AdminCollection`."""
         collection = self.collection(name)
         return ServerAlterable(self._link, collection.name, self._connection, collection)
 

@@ -107,7 +107,7 @@ def check_holds(
 ) -> None:
     """A collection is of this model, complete, and holds these passages, each as it must be."""
     metadata = store.metadata(collection)
-    assert encoder.card.fingerprint == metadata.encoder.fingerprint
+    assert encoder.info.fingerprint == metadata.encoder.fingerprint
     assert metadata.copied_from is None
     check_passages(store, collection, expected)
     check_dense(store, collection, expected, encoder)

@@ -12,14 +12,14 @@ from msmarco_qdrant.migrate.runner import unlock_migrations
 from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import migration_locks
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import another_handle
 from tests.reembed.concurrent.ledger import Ledger, make_anchors, make_passages
 from tests.reembed.concurrent.traffic import Models, Traffic
 
 NAME = "msmarco"
-OLD = CostlessEncoder(256)
-NEW = CostlessEncoder(320, salt="new")
+OLD = HashingEncoder(256)
+NEW = HashingEncoder(320, salt="new")
 MODELS = Models(OLD, NEW)
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.collection.passages import get_passages
-from msmarco_qdrant.core.records import EncoderCard
+from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
 from tests.reembed.concurrent.acts import Acts
 from tests.reembed.concurrent.ledger import Ledger, check_holds
@@ -34,12 +34,12 @@ AFTER = (1, 3, 5)
 TELLING = frozenset(
     {"aliases", "physical_names", "info", "scan", "retrieve"}  # what is decided by what they tell
     | {"create_collection", "put_metadata", "set_alias"}
-    | {"upsert", "replace_payloads", "write_over", "delete"}
+    | {"upsert", "replace_payloads", "upsert_if_seq", "delete"}
 )
 """Calls before which it matters what others do; before the rest it is as before the next."""
 WRITES = frozenset(
     {"take", "release", "create_collection", "drop_collection", "put_metadata", "set_alias"}
-    | {"alter", "create_payload_index", "drop_payload_index", "upsert", "write_over", "delete"}
+    | {"alter", "create_payload_index", "drop_payload_index", "upsert", "upsert_if_seq", "delete"}
 )
 SEEDS = range(20)
 SOAK_SEEDS = 2000
@@ -58,9 +58,9 @@ def back(store: Store) -> None:
     rollback_collection(store, NAME, encoder=OLD, load_old=not_loaded)
 
 
-def not_loaded(card: EncoderCard) -> Encoder:
+def not_loaded(encoder_info: EncoderInfo) -> Encoder:
     """Say that a model is not there, which a comparison does without."""
-    raise ModelNotFoundError(f"{card.model} is not there")
+    raise ModelNotFoundError(f"{encoder_info.model} is not there")
 
 
 @contextmanager
@@ -160,13 +160,13 @@ def is_killed(death: Death, store: Store, change: Change) -> bool:
     return False
 
 
-def is_changed(store: Store, encoder: CostlessEncoder) -> bool:
+def is_changed(store: Store, encoder: HashingEncoder) -> bool:
     """Whether nothing is left to do."""
     metadata = store.metadata(NAME)
-    return metadata.copied_from is None and metadata.encoder == encoder.card
+    return metadata.copied_from is None and metadata.encoder == encoder.info
 
 
-def _model_after(change: Change) -> CostlessEncoder:
+def _model_after(change: Change) -> HashingEncoder:
     return OLD if change is back else NEW
 
 
@@ -295,10 +295,10 @@ def test_what_is_removed_while_it_is_copied_is_gone_at_once(tmp_path: Path, chan
         def act(call: str) -> None:
             if call == "set_alias":
                 others.first()
-            elif call == "write_over" and "set_alias" in calls:
+            elif call == "upsert_if_seq" and "set_alias" in calls:
                 others.delete("fresh0", "0")
                 calls.clear()
-            elif call == "scan" and calls[:1] == ["write_over"]:  # the next pass begins
+            elif call == "scan" and calls[:1] == ["upsert_if_seq"]:  # the next pass begins
                 found.append(get_passages(store, ["fresh0", "0"], collection=NAME))
             calls.append(call)
 

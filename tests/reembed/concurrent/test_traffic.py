@@ -41,8 +41,8 @@ class Holds:
     def __call__(self, call: str) -> None:
         """Wait before the first write, before the swap, after it, and before a later write."""
         is_after_swap = self._calls[-1:] == ["set_alias"]
-        is_first = call == "write_over" and "write_over" not in self._calls
-        is_late = call == "write_over" and self.held[-1:] == ["after the swap"]
+        is_first = call == "upsert_if_seq" and "upsert_if_seq" not in self._calls
+        is_late = call == "upsert_if_seq" and self.held[-1:] == ["after the swap"]
         self._calls.append(call)
         if is_after_swap or is_first or is_late or call == "set_alias":
             self._traffic.go_on()
@@ -55,7 +55,7 @@ def change_under(traffic: Traffic, store: Store, change: Callable[[Store], objec
     holds = Holds(traffic)
     change(watched(store, holds))
     traffic.go_on()
-    assert ["write_over", "set_alias", "after the swap"] == holds.held[:3]
+    assert ["upsert_if_seq", "set_alias", "after the swap"] == holds.held[:3]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

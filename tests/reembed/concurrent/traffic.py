@@ -19,7 +19,7 @@ from types import TracebackType
 import pytest
 
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import EncoderCard, Passage, PrunePolicy
+from msmarco_qdrant.core.records import EncoderInfo, Passage, PrunePolicy
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import CollectionReplacedError, IngestStoppedError, ModelMismatchError
@@ -42,11 +42,11 @@ class Models:
     """The models that there are, by their cards: what loads a model in these tests."""
 
     def __init__(self, *encoders: Encoder) -> None:
-        self._encoders = {encoder.card.fingerprint: encoder for encoder in encoders}
+        self._encoders = {encoder.info.fingerprint: encoder for encoder in encoders}
 
-    def __call__(self, card: EncoderCard) -> Encoder:
+    def __call__(self, encoder_info: EncoderInfo) -> Encoder:
         """The model of a card."""
-        return self._encoders[card.fingerprint]
+        return self._encoders[encoder_info.fingerprint]
 
 
 class Caller:
@@ -87,12 +87,12 @@ class Caller:
         return delete_passages(self._store, pids, collection=self._collection)
 
     def _ingest(self, passages: Sequence[Passage], prune: PrunePolicy | None) -> None:
-        card = self._store.metadata(self._collection).encoder
+        encoder_info = self._store.metadata(self._collection).encoder
         ingest_passages(
             passages,
             self._store,
             collection=self._collection,
-            encoder=self._models(card),
+            encoder=self._models(encoder_info),
             prune=prune,
             optimize=False,
         )

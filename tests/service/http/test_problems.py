@@ -14,7 +14,7 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from msmarco_qdrant.service.interfaces import Check, DoorsClosedError
+from msmarco_qdrant.service.interfaces import Check, ShuttingDownError
 from msmarco_qdrant.service.logs import JsonFormatter
 from msmarco_qdrant.service.spool.state import BatchState
 from tests.service.worker.driver import Driver, RaisingSearcher, drive, told
@@ -76,7 +76,7 @@ def test_a_full_closed_or_broken_spool_says_when_to_come_back() -> None:
         for error, expected in (
             (SpoolFullError("full"), (429, "spool-full", "5")),
             (SpoolError("/inside is full"), (503, "spool-unavailable", "30")),
-            (DoorsClosedError("closing"), (503, "closing", "5")),
+            (ShuttingDownError("closing"), (503, "closing", "5")),
         ):
             driver.ingester.error = error
             answer = await driver.client.delete("/passages/1")
@@ -100,7 +100,7 @@ def test_waiting_for_a_batch_that_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [DoorsClosedError("closing"), SpoolError("gone"), asyncio.CancelledError()]
+    "error", [ShuttingDownError("closing"), SpoolError("gone"), asyncio.CancelledError()]
 )
 def test_waiting_that_ends_early(error: BaseException) -> None:
     """The batch is on disk, and that is what is told."""

@@ -21,7 +21,7 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.auth import Tokens
-from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.interfaces import About
 from tests.service.real_parts import Real, real_parts
 
@@ -71,7 +71,7 @@ class Site:
         told: dict[str, Any] = answer.json()
         return told
 
-    def altered(self, real: Real) -> Parts:
+    def altered(self, real: Real) -> AppDependencies:
         """The real parts, as far as this lets them be seen."""
         searcher = real.parts.searcher
         return replace(
@@ -82,9 +82,11 @@ class Site:
 
     def _about(self, real: Real) -> About:
         points = real.store.collection("msmarco").info().points
-        card = real.store.metadata("msmarco").encoder
+        encoder_info = real.store.metadata("msmarco").encoder
         modes: Sequence[SearchMode] = ("dense", "bm25", "hybrid")
-        return About("msmarco", card.model, card.dimension, modes, self.rerank, points)
+        return About(
+            "msmarco", encoder_info.model, encoder_info.dimension, modes, self.rerank, points
+        )
 
 
 def sample() -> Sequence[Passage]:
@@ -125,7 +127,7 @@ def served(
             thread.join(60)
 
 
-def _server(parts: Parts) -> uvicorn.Server:
+def _server(parts: AppDependencies) -> uvicorn.Server:
     import uvicorn
 
     config = uvicorn.Config(create_app(parts), log_config=None, lifespan="off", ws="none")

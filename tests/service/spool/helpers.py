@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.core.records import EncodedBatch, StorageSettings
-from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
-from msmarco_qdrant.encoding.matching import encoder_of
+from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
@@ -27,7 +27,7 @@ from msmarco_qdrant.service.spool.state import BatchId, BatchReport, BatchState
 from msmarco_qdrant.service.worker.apply import Reload
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 
 HASTY = WorkerSettings(first_wait_s=0.001, longest_wait_s=0.01)
 """Tries again at once."""
@@ -92,7 +92,7 @@ def stored(store: Store) -> dict[str, str]:
     return found
 
 
-class Holding(CostlessEncoder):
+class Holding(HashingEncoder):
     """An encoder that lets a test act before it encodes for the first time.
 
     Args:
@@ -118,7 +118,7 @@ class Told:
         self.states: list[BatchState] = []
         self.failures: queue.Queue[tuple[BatchId, int, BaseException]] = queue.Queue()
 
-    def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:  # noqa: ARG002
+    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:  # noqa: ARG002
         """Keep it."""
         self.states.append(state)
 
@@ -141,7 +141,7 @@ def working(
     encoder: Encoder | None = None,
     settings: WorkerSettings = HASTY,
     *,
-    reload: Reload = encoder_of,
+    reload: Reload = load_collection_encoder,
     storage: StorageSettings | None = None,
     events: Told | None = None,
 ) -> Iterator[Worker]:
@@ -149,7 +149,7 @@ def working(
     worker = Worker(
         spool,
         store,
-        encoder or CostlessEncoder(),
+        encoder or HashingEncoder(),
         settings,
         reload=reload,
         storage=storage,

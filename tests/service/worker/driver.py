@@ -16,12 +16,12 @@ from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.auth import Tokens
-from msmarco_qdrant.service.http.dependencies import Parts
+from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.interfaces import About, Backlog, Check, Operation, Searcher
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.spool.state import BatchReport, BatchState
-from msmarco_qdrant.testing import CostlessEncoder, CostlessReranker
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 
 _T = TypeVar("_T")
 Problem = dict[str, Any]
@@ -148,7 +148,7 @@ def drive(
     async def main() -> _T:
         checks = GivenChecks()
         metrics = Metrics(ingester.backlog)
-        parts = Parts(
+        parts = AppDependencies(
             ingester,
             searcher,
             checks,
@@ -171,18 +171,18 @@ def drive_search(
     """Use the app over a real client on a store in memory."""
 
     async def main() -> _T:
-        encoder = CostlessEncoder()
+        encoder = HashingEncoder()
         from msmarco_qdrant.stores import open_store
 
         store = open_store(":memory:", create=True)
         try:
             ingest_passages(passages, store, collection="msmarco", encoder=encoder)
             async with await AsyncSearchClient.open(
-                store, encoder=encoder, reranker=CostlessReranker()
+                store, encoder=encoder, reranker=WordOverlapReranker()
             ) as searcher:
                 ingester, checks = KeepingIngester(), GivenChecks()
                 metrics = Metrics(ingester.backlog)
-                app = create_app(Parts(ingester, lambda: searcher, checks, metrics))
+                app = create_app(AppDependencies(ingester, lambda: searcher, checks, metrics))
                 async with httpx.AsyncClient(
                     transport=httpx.ASGITransport(app), base_url="http://localhost"
                 ) as client:

@@ -12,17 +12,17 @@ import pytest
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.errors import IngestStoppedError, StoreUnavailableError
 from msmarco_qdrant.service.spool.state import COUNTS, BatchReport, counts_of
-from msmarco_qdrant.service.worker.apply import Application, Applier
+from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter
 from msmarco_qdrant.service.worker.batch import BatchContent, Rejects
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.service.spool.helpers import delete, write
 
 Attempt = tuple[int, int, bool]
 """Written, unchanged, and whether it fails after that."""
 
 
-class Scripted(Applier):
+class Scripted(BatchWriter):
     """Ingests and deletes as it is told.
 
     Attributes:
@@ -62,9 +62,9 @@ def _counted(
     path = folder / "batch.ops.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with closing(open_store(":memory:", create=True)) as store:
-        applier = Scripted(store, "msmarco", CostlessEncoder())
+        applier = Scripted(store, "msmarco", HashingEncoder())
         applier.attempts, applier.deleted = attempts, deleted
-        application = Application(
+        application = BatchAttempt(
             BatchContent(path, "ops.jsonl"), applier, lambda _count: None, lambda: None
         )
         while applier.attempts:

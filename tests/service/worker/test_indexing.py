@@ -19,11 +19,11 @@ from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
 from msmarco_qdrant.stores import Store, alterable, open_store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.service.spool.helpers import Told, ended, working, write
 
 OFTEN = IndexingSettings(every=100, latest=200, segment=300, least=50)
-ENCODER = CostlessEncoder()
+ENCODER = HashingEncoder()
 BOUND = SettingsChange(indexing_threshold_kb=50 * 64 // 256, max_segment_size_kb=300 * 64 // 256)
 
 
@@ -141,10 +141,10 @@ def test_a_collection_that_was_made_again(tmp_path: Path) -> None:
 
 def test_a_collection_that_was_embedded_anew(tmp_path: Path) -> None:
     """What the name leads to then is bounded, too, and built."""
-    new = CostlessEncoder(128)
+    new = HashingEncoder(128)
     with edge(tmp_path, passages=100) as watched:
         watched.indexing.pause(idle=True)
-        reembed_collection(watched.store, "msmarco", encoder=new, load_old=lambda _card: ENCODER)
+        reembed_collection(watched.store, "msmarco", encoder=new, load_old=lambda _info: ENCODER)
         assert "msmarco__0002" == watched.store.aliases()["msmarco"]
         assert max_segment_kb(watched.store) is not None
         watched.indexing.wrote(200)

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.core.records import EncoderCard, Passage, StorageSettings
+from msmarco_qdrant.core.records import EncoderInfo, Passage, StorageSettings
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import CollectionReplacedError, ModelNotFoundError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import another_handle, new_store
 from tests.service.spool.helpers import Holding, Told, delete, ended, stored, working, write
 
-OLD, NEW = CostlessEncoder(64), CostlessEncoder(32, salt="new")
+OLD, NEW = HashingEncoder(64), HashingEncoder(32, salt="new")
 
 
 class Loads:
@@ -33,9 +33,9 @@ class Loads:
         self.names: list[str] = []
         self._missing = missing
 
-    def __call__(self, collection: str, card: EncoderCard) -> Encoder:
+    def __call__(self, collection: str, encoder_info: EncoderInfo) -> Encoder:
         """The model of that card."""
-        assert NEW.card == card
+        assert NEW.info == encoder_info
         self.names.append(collection)
         if len(self.names) <= self._missing:
             raise ModelNotFoundError("it is not there yet")
@@ -50,7 +50,7 @@ def two_handles(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
 
 
 def _reembed(store: Store) -> None:
-    reembed_collection(store, encoder=NEW, load_old=lambda _card: OLD, allow_worse=True)
+    reembed_collection(store, encoder=NEW, load_old=lambda _info: OLD, allow_worse=True)
 
 
 def test_another_model_between_batches(two_handles: tuple[Store, Store], spool: Spool) -> None:
@@ -67,7 +67,7 @@ def test_another_model_between_batches(two_handles: tuple[Store, Store], spool: 
             assert ("done", 1) == (state.state, state.report.written)
         assert (NEW, ["msmarco"]) == (worker.encoder, loads.names)
     assert {"1": "one", "3": "more", "4": "more"} == stored(ours)
-    assert NEW.card == ours.metadata("msmarco").encoder
+    assert NEW.info == ours.metadata("msmarco").encoder
 
 
 def test_another_model_in_the_middle_of_a_batch(
@@ -87,13 +87,13 @@ def test_another_model_in_the_middle_of_a_batch(
     assert {"1": "new"} == stored(ours)
 
 
-class Dotted(CostlessEncoder):
+class Dotted(HashingEncoder):
     """The old model, with vectors that are compared by their dot product."""
 
     @property
-    def card(self) -> EncoderCard:
+    def info(self) -> EncoderInfo:
         """The old one's but for that."""
-        return replace(super().card, similarity="dot")
+        return replace(super().info, similarity="dot")
 
 
 def test_the_same_model_with_another_measure(
@@ -101,10 +101,10 @@ def test_the_same_model_with_another_measure(
 ) -> None:
     """The collection was made again: its own encoder is loaded, and the batch does not wait."""
     ours, theirs = two_handles
-    asked: list[EncoderCard] = []
+    asked: list[EncoderInfo] = []
 
-    def load(_collection: str, card: EncoderCard) -> Encoder:
-        asked.append(card)
+    def load(_collection: str, encoder_info: EncoderInfo) -> Encoder:
+        asked.append(encoder_info)
         return dotted
 
     dotted = Dotted(64)
@@ -114,7 +114,7 @@ def test_the_same_model_with_another_measure(
         ingest_passages([Passage("2", "two")], theirs, encoder=dotted, optimize=False)
         state = ended(spool, spool.accept([write("3", "three")]))
         assert ("done", 1, dotted) == (state.state, state.report.written, worker.encoder)
-    assert [dotted.card] == asked
+    assert [dotted.info] == asked
     assert {"2": "two", "3": "three"} == stored(ours)
 
 

@@ -14,7 +14,7 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.spool.files import Row
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.service.spool.helpers import (
     delete,
     ended,
@@ -113,7 +113,7 @@ def test_half_a_character(tmp_path: Path, spool: Spool, store: Store) -> None:
 def test_half_a_character_in_a_reason(spool: Spool, store: Store) -> None:
     """Whoever says so: it can be told to whoever asks."""
 
-    class Quoting(CostlessEncoder):
+    class Quoting(HashingEncoder):
         def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
             raise UsageError(f"\ud800 of {len(passages)}")
 

@@ -27,10 +27,15 @@ from msmarco_qdrant.errors import (
     UsageError,
     WorkerError,
 )
-from msmarco_qdrant.service.worker.retry import Outlook, Patience, StoppingError, outlook_of
+from msmarco_qdrant.service.worker.retry import (
+    BatchRetrier,
+    Retryability,
+    StoppingError,
+    outlook_of,
+)
 from tests.service.spool.helpers import fields_of
 
-PASSING = [
+TRANSIENT = [
     StoreUnavailableError,
     StoreInUseError,
     StoreAccessError,
@@ -39,7 +44,7 @@ PASSING = [
     ModelMismatchError,
     SpoolError,
 ]
-DOUBTFUL = [
+UNCERTAIN = [
     SchemaError,
     StoreCorruptError,
     CollectionNotFoundError,
@@ -50,7 +55,7 @@ DOUBTFUL = [
     OSError,
     BaseException,
 ]
-FOR_GOOD = [PidCollisionError, SourceError, UsageError, StoppingError]
+PERMANENT = [PidCollisionError, SourceError, UsageError, StoppingError]
 
 
 CALL_S = 25.0
@@ -68,7 +73,7 @@ class Calls:
         self.told: list[tuple[int, BaseException]] = []
         self.made = 0
         self.now = 0.0
-        self.patience = Patience(0.0, 0.0, 5, self.stopping, self._tell, clock=lambda: self.now)
+        self.patience = BatchRetrier(0.0, 0.0, 5, self.stopping, self._tell, clock=lambda: self.now)
         self.troubles: list[str] = []
         self._errors = [*errors]
 
@@ -85,7 +90,7 @@ class Calls:
         self.told.append((attempt, error))
 
 
-@pytest.mark.parametrize("error", PASSING)
+@pytest.mark.parametrize("error", TRANSIENT)
 def test_what_passes_is_tried_until_it_has(error: Callable[[str], BaseException]) -> None:
     """However often; each failure is told, and the trouble as long as it lasts."""
     errors = [error(f"no {number}") for number in range(20)]
@@ -96,7 +101,7 @@ def test_what_passes_is_tried_until_it_has(error: Callable[[str], BaseException]
     assert "" == calls.patience.trouble
 
 
-@pytest.mark.parametrize("error", DOUBTFUL)
+@pytest.mark.parametrize("error", UNCERTAIN)
 def test_what_may_pass_or_not_is_tried_so_often(error: Callable[[str], BaseException]) -> None:
     """What passes for sure does not count, before or between."""
     errors = [error(str(number)) for number in range(5)]
@@ -110,7 +115,7 @@ def test_what_may_pass_or_not_is_tried_so_often(error: Callable[[str], BaseExcep
     assert "answer" == calls.patience(calls)
 
 
-@pytest.mark.parametrize("error", FOR_GOOD)
+@pytest.mark.parametrize("error", PERMANENT)
 def test_what_is_bad_for_good_is_tried_once(error: Callable[[str], BaseException]) -> None:
     """It is raised as it is, and not told."""
     calls = Calls(found := error("bad"))
@@ -122,13 +127,13 @@ def test_what_is_bad_for_good_is_tried_once(error: Callable[[str], BaseException
 @pytest.mark.parametrize(
     ("cause", "kind"),
     [
-        (OSError(errno.EMFILE, "Too many open files"), Outlook.DOUBTFUL),
-        (OSError("not a gzipped file"), Outlook.FOR_GOOD),
-        (ValueError("no Parquet"), Outlook.FOR_GOOD),
-        (None, Outlook.FOR_GOOD),
+        (OSError(errno.EMFILE, "Too many open files"), Retryability.UNCERTAIN),
+        (OSError("not a gzipped file"), Retryability.PERMANENT),
+        (ValueError("no Parquet"), Retryability.PERMANENT),
+        (None, Retryability.PERMANENT),
     ],
 )
-def test_a_source_that_cannot_be_read(cause: Exception | None, kind: Outlook) -> None:
+def test_a_source_that_cannot_be_read(cause: Exception | None, kind: Retryability) -> None:
     """It is bad for good if its content is, not if the system had no room for it."""
     error = SourceError("cannot be read")
     error.__cause__ = cause
@@ -139,7 +144,7 @@ def test_other_errors_of_ours_are_for_good() -> None:
     """A missing extra, a refused ingest."""
     stopped = IngestStoppedError("stopped", None)  # type: ignore[arg-type]
     for error in (MissingExtraError("reading", "parquet"), stopped):
-        assert Outlook.FOR_GOOD is outlook_of(error)
+        assert Retryability.PERMANENT is outlook_of(error)
 
 
 def test_failures_are_logged_at_first_and_then_each_minute(
@@ -176,7 +181,7 @@ def test_a_wait_ends_when_it_is_time_to_stop() -> None:
         made.append(1)
         raise StoreUnavailableError("away")
 
-    patience = Patience(1e6, 1e6, 5, stopping, lambda _attempt, _error: told.set())
+    patience = BatchRetrier(1e6, 1e6, 5, stopping, lambda _attempt, _error: told.set())
 
     def stop() -> None:
         assert told.wait(60)

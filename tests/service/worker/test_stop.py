@@ -20,7 +20,7 @@ from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.spool.state import BatchReport
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.reembed.concurrent.watching import watched
 from tests.service.spool.helpers import (
     HASTY,
@@ -77,9 +77,9 @@ def _rest(folder: Path) -> list[str]:
 
 def test_with_nothing_in_hand(spool: Watched, store: Store) -> None:
     """It ends, and what comes later waits; one that was never started has ended."""
-    assert Worker(spool, store, CostlessEncoder()).stop(0)
+    assert Worker(spool, store, HashingEncoder()).stop(0)
     with Spool.open(spool._files.path.parent / "other") as other:
-        worker = Worker(other, store, CostlessEncoder())
+        worker = Worker(other, store, HashingEncoder())
         worker.start()
         assert (True, False) == (worker.stop(LONG_S), worker.alive)
         assert "queued" == known(other, other.accept([])).state
@@ -87,7 +87,7 @@ def test_with_nothing_in_hand(spool: Watched, store: Store) -> None:
 
 def test_while_it_waits_for_a_batch(tmp_path: Path, spool: Watched, store: Store) -> None:
     """It ends at once."""
-    worker = Worker(spool, store, CostlessEncoder())
+    worker = Worker(spool, store, HashingEncoder())
     worker.start()
     assert spool.is_asked.wait(LONG_S)
     assert worker.stop(LONG_S)
@@ -171,7 +171,7 @@ def test_a_batch_is_given_back_while_it_is_read(
 
     with Stopping.open(tmp_path / "spool") as spool:
         id_ = spool.accept(rows)
-        worker = Worker(spool, store, CostlessEncoder(), HASTY)
+        worker = Worker(spool, store, HashingEncoder(), HASTY)
         worker.start()
         assert worker.stop(LONG_S)
         assert "queued" == known(spool, id_).state
@@ -182,14 +182,14 @@ def test_deletes_are_given_back(spool: Watched, store: Store) -> None:
     """After each thousand; what is deleted by then is not there at the next start."""
     pids = [str(number) for number in range(2500)]
     passages = [Passage(pid, "text") for pid in pids]
-    ingest_passages(passages, store, encoder=CostlessEncoder(), optimize=False)
+    ingest_passages(passages, store, encoder=HashingEncoder(), optimize=False)
     id_ = spool.accept([delete(pid) for pid in pids])
 
     def stop(name: str) -> None:
         if name == "delete":
             worker.give_back()
 
-    worker = Worker(spool, watched(store, stop), CostlessEncoder(), HASTY)
+    worker = Worker(spool, watched(store, stop), HashingEncoder(), HASTY)
     worker.start()
     assert spool.is_stopped.wait(LONG_S)
     assert worker.stop(LONG_S)
@@ -201,7 +201,7 @@ def test_while_it_waits_to_try_again(tmp_path: Path, spool: Watched, store: Stor
     """It is given back at once, without another attempt, and is first after the next start."""
     attempts: list[int] = []
 
-    class Away(CostlessEncoder):
+    class Away(HashingEncoder):
         def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
             attempts.append(1)
             raise StoreUnavailableError(f"away for {len(passages)}")
@@ -225,7 +225,7 @@ def test_while_it_waits_for_the_disk(tmp_path: Path, store: Store, operation: st
     with Spool(files) as spool:
         ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
         files.fails = [operation] * 3
-        worker = Worker(spool, store, CostlessEncoder(), PATIENT, events=events)
+        worker = Worker(spool, store, HashingEncoder(), PATIENT, events=events)
         worker.start()
         events.next_failure()
         assert worker.stop(LONG_S)

@@ -13,7 +13,7 @@ from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.reembed.concurrent.watching import watched
 from tests.service.spool.helpers import (
     Told,
@@ -55,7 +55,7 @@ class Broken:
                 raise self._error
 
 
-class _Sick(CostlessEncoder):
+class _Sick(HashingEncoder):
     """Fails as long as the store is broken."""
 
     def __init__(self, broken: Broken) -> None:
@@ -75,7 +75,7 @@ def test_a_store_that_is_corrupt_as_a_whole(
     spool: Spool, store: Store, error: BaseException
 ) -> None:
     """One batch fails, the next one waits until the store is well, and all others are done."""
-    ingest_passages([Passage("0", "nought")], store, encoder=CostlessEncoder(), optimize=False)
+    ingest_passages([Passage("0", "nought")], store, encoder=HashingEncoder(), optimize=False)
     broken, events = Broken(store, error), Told()
     ids = [spool.accept([write(str(number), "text")]) for number in range(1, 4)]
     with working(spool, broken.store, broken.encoder, events=events) as worker:

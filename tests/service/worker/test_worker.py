@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.core.records import EncodedBatch, Passage
-from msmarco_qdrant.core.reports import StageShare
+from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import (
     ModelNotFoundError,
@@ -27,7 +27,7 @@ from msmarco_qdrant.service.spool.state import BatchReport, BatchState
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
-from msmarco_qdrant.testing import CostlessEncoder
+from msmarco_qdrant.testing import HashingEncoder
 from tests.service.spool.helpers import (
     HASTY,
     LONG_S,
@@ -44,7 +44,7 @@ from tests.service.spool.helpers import (
 )
 
 
-class Faulty(CostlessEncoder):
+class Faulty(HashingEncoder):
     """An encoder that fails before it works.
 
     Args:
@@ -94,7 +94,7 @@ def test_counts_and_what_is_told(spool: Spool, store: Store) -> None:
     class Staged(Told):
         stages: list[bool] = []  # noqa: RUF012  # one test alone uses it
 
-        def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:
+        def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
             super().ended(state, stages)
             self.stages.append(bool(stages))
 
@@ -177,7 +177,7 @@ def test_a_point_of_another(spool: Spool, store: Store) -> None:
     """What the batch did before is counted: written, unchanged and deleted."""
     there = [str(number) for number in range(2001)]
     passages = [Passage(pid, f"text {pid}") for pid in ["same", *there]]
-    ingest_passages(passages, store, encoder=CostlessEncoder(), optimize=False)
+    ingest_passages(passages, store, encoder=HashingEncoder(), optimize=False)
     payload = {"pid": "of another", "text": "precious", "seq": 1}
     store.collection("msmarco").replace_payloads([point_id("2000")], [payload])
     rows = [write("same", "text same"), write("new", "text new"), {"op": "what"}]
@@ -310,7 +310,7 @@ def test_a_batch_whose_file_was_removed_by_hand(tmp_path: Path, spool: Spool, st
 
 def _dies(spool: Spool, store: Store, events: Told | None = None) -> None:
     """A worker ends by itself, and says so."""
-    worker = Worker(spool, store, CostlessEncoder(), HASTY, events=events)
+    worker = Worker(spool, store, HashingEncoder(), HASTY, events=events)
     with heard("msmarco_qdrant.service.worker.worker") as told:
         worker.start()
         assert told.wait(LONG_S)
@@ -323,7 +323,7 @@ def test_a_worker_that_dies_says_so(
     """With the trace in the log; what has ended has, and what waits waits."""
 
     class Broken(Told):
-        def ended(self, state: BatchState, stages: Sequence[StageShare]) -> None:  # noqa: ARG002
+        def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:  # noqa: ARG002
             raise ZeroDivisionError("a bug in what counts")
 
     first, second = spool.accept([write("1", "one")]), spool.accept([write("2", "two")])

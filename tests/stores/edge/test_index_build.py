@@ -171,7 +171,7 @@ def test_a_child_that_fails_leaves_everything(
 def test_what_is_all_that_there_is_is_not_removed(tmp_path: Path) -> None:
     """Segments that could not be put back are no leftovers."""
     (tmp_path / "replaced" / "x").mkdir(parents=True)
-    index_build.tidy(tmp_path)
+    index_build.remove_leftovers(tmp_path)
     assert {"replaced"} == _names(tmp_path)
     index_build.recover(tmp_path)
     assert {"segments"} == _names(tmp_path)

@@ -249,7 +249,7 @@ def test_a_kill_at_any_step_of_the_next_start(
         before, shard = answers(collection), collection.path
         build = spoiling("id_tracker.mappings") if spoilt else index_build.build
         build(shard, collection._lock_fd)
-    index_build.exchange(shard)
+    index_build.swap_in(shard)
     with monkeypatch.context() as patched:
         watch(patched, kills)
         assert before == answers_after_start(tmp_path / "store")

@@ -61,7 +61,7 @@ def test_points_are_written_over_in_bounded_requests() -> None:
             make_things(store).upsert(points(10))
             server.requests.clear()
             seen = [1 if number < 10 else None for number in range(30)]
-            alterable(store, NAME).write_over(points(30), seen)
+            alterable(store, NAME).upsert_if_seq(points(30), seen)
             assert 30 == store.collection(NAME).info().points
         requests = server.requests.of("Upsert")
         assert [8, 8, 4, 8, 2] == [len(request.points) for request in requests]
@@ -74,6 +74,6 @@ def test_a_write_whose_answer_was_lost_is_repeated() -> None:
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
         collection = make_things(store)
         server.faults.inject(LostAnswer(), "Upsert", times=2)
-        alterable(store, NAME).write_over(points(3), [None] * 3)
+        alterable(store, NAME).upsert_if_seq(points(3), [None] * 3)
         assert 3 == server.requests.count("Upsert")
         assert 3 == collection.info().points

@@ -21,7 +21,7 @@ import pytest
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from msmarco_qdrant.errors import StoreError
-from msmarco_qdrant.stores.server.retry import Retries
+from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED")
 CUTS = (
@@ -67,7 +67,7 @@ class Clock:
         return self.now
 
 
-class Policy(Retries):
+class Policy(RetryPolicy):
     """The policy on the clock of a test: it keeps its waits, and sleeps by moving the clock."""
 
     def __init__(self, total_s: float, clock: Clock) -> None:
@@ -295,7 +295,7 @@ def test_the_quiet_time_of_others_ends_with_the_own_deadline(clock: Clock) -> No
     assert [1000.0, 1060.0] == script.attempts
 
 
-class Watched(Retries):
+class Watched(RetryPolicy):
     """The policy as it is; a test is told of each sleep before it begins."""
 
     def __init__(self, total_s: float) -> None:
@@ -311,7 +311,7 @@ class Watched(Retries):
 class Caller(threading.Thread):
     """Calls by a policy in a thread of its own, and keeps how it ended."""
 
-    def __init__(self, policy: Retries, script: Script) -> None:
+    def __init__(self, policy: RetryPolicy, script: Script) -> None:
         super().__init__(daemon=True)
         self.policy = policy
         self.script = script
@@ -403,7 +403,7 @@ def test_coroutines_are_tried_again() -> None:
         raise next(failures)
 
     with pytest.raises(Failure, match="so wrong"):
-        asyncio.run(Retries(3600).call_async(ask))
+        asyncio.run(RetryPolicy(3600).call_async(ask))
     assert [1, 2] == made
 
 
@@ -411,7 +411,7 @@ def test_a_cancelled_coroutine_waits_no_longer() -> None:
     """Neither for its own next attempt nor for the quiet time of another."""
 
     async def use() -> list[object]:
-        policy, failed = Retries(7200), asyncio.Event()
+        policy, failed = RetryPolicy(7200), asyncio.Event()
 
         async def ask() -> None:
             failed.set()

@@ -36,8 +36,8 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
 )
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
-from msmarco_qdrant.stores.server.client import Link
-from msmarco_qdrant.stores.server.retry import Retries
+from msmarco_qdrant.stores.server.client import ServerClient
+from msmarco_qdrant.stores.server.retry import RetryPolicy
 from msmarco_qdrant.stores.server.store import ServerStore
 from tests.conftest import ROOT
 from tests.contract.test_store import UUID_ID, ask, make_batch, make_metadata, make_spec
@@ -907,7 +907,7 @@ def test_what_waits_is_not_done_when_it_is_closed_meanwhile(failures: Failures) 
         raise ResourceExhaustedResponse("later", 3600)
 
     client: Any = Client()
-    link = Link(client, "a place", Retries(7200), one_at_a_time=False)
+    link = ServerClient(client, "a place", RetryPolicy(7200), one_at_a_time=False)
     failures.react = link.close
     with pytest.raises(StoreError, match="a place was closed"):
         link.call("asking", ask)
