@@ -38,10 +38,12 @@ _HOLDER = {
 
 
 def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def report_json(report: IngestReport) -> dict[str, Any]:
+    """Return an ingest's report as JSON values."""
     return {
         "read": report.read,
         "written": report.written,
@@ -62,6 +64,7 @@ def report_json(report: IngestReport) -> dict[str, Any]:
 
 
 def report_text(report: IngestReport, *, pruning: bool = False) -> str:
+    """Return an ingest's report as lines for people."""
     pruned = f", {report.pruned:,} pruned" if pruning else ""
     return (
         f"{report.read:,} read: {report.written:,} written, {report.unchanged:,} unchanged, "
@@ -111,6 +114,7 @@ def tell_rejects(told: RejectsFile, earlier: int = 0) -> None:
 
 
 def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
+    """Print ranked hits as text or JSON."""
     if as_json:
         print_json([asdict(hit) for hit in hits])
         return
@@ -122,11 +126,13 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
 
 
 def print_passage(passage: Passage) -> None:
+    """Print one passage as text."""
     click.echo(passage.pid)
     _print_content(passage.text, passage.meta)
 
 
 def passage_json(passage: Passage) -> dict[str, Any]:
+    """Return a passage as JSON values."""
     return {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
 
 
@@ -154,6 +160,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def model_json(model: PublishedModel) -> dict[str, Any]:
+    """Return a published model as JSON values."""
     entry = asdict(model)
     for name in entry:
         value = getattr(model, name)
@@ -209,6 +216,7 @@ def _settings(spec: CollectionSpec) -> str:
 
 
 def description_json(description: StoreDescription) -> dict[str, Any]:
+    """Return a store's description as JSON values."""
     entry = asdict(description)
     for collection in entry["collections"]:
         collection["last_write"] = _time(collection["last_write"])
@@ -234,6 +242,7 @@ def print_collections(found: Sequence[CollectionDescription]) -> None:
 
 
 def collection_json(entry: CollectionDescription) -> dict[str, Any]:
+    """Return a collection's description as JSON values."""
     return {
         "name": entry.name,
         "passages": entry.info.points,

@@ -27,6 +27,7 @@ _GROUP_CHARACTERS = 16_000_000
 
 
 def open_parquet(source: str, raw: io.BufferedReader) -> Any:
+    """Open a Parquet file and check its columns."""
     check_extra(f"reading Parquet ({source})")
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -46,6 +47,7 @@ def check_extra(feature: str) -> None:
 
 
 def parquet_rows(source: str, raw: io.BufferedReader) -> Iterator[Passage | Reject]:
+    """Yield a passage or a reject for each row of a Parquet file."""
     file = open_parquet(source, raw)
     import pyarrow as pa
 

@@ -43,6 +43,7 @@ def checked(passage: Passage) -> Passage:
 
 
 def decode(data: bytes) -> str:
+    """Decode UTF-8, or raise `ValueError` with the reason."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -50,10 +51,12 @@ def decode(data: bytes) -> str:
 
 
 def not_utf8(exc: UnicodeDecodeError) -> str:
+    """Return the reason of a reject that is not UTF-8."""
     return f"not UTF-8: byte 0x{exc.object[exc.start]:02x} at offset {exc.start}"
 
 
 def parse_tsv(line: str) -> tuple[str, str, Meta]:
+    """Return pid, text and meta of a line `pid<TAB>text`."""
     pid, tab, text = line.partition("\t")
     if not tab:
         raise RowError("no tab: expected pid<TAB>text")
@@ -61,10 +64,12 @@ def parse_tsv(line: str) -> tuple[str, str, Meta]:
 
 
 def parse_json(line: str) -> tuple[str, str, Meta]:
+    """Return pid, text and meta of a line of JSON."""
     return parse_fields(json_object(line))
 
 
 def json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object, or raise `ValueError` with the reason."""
     try:
         fields = json.loads(text, parse_constant=_refuse_constant)
     except RowError:
@@ -85,6 +90,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def parse_fields(fields: dict[str, Any]) -> tuple[str, str, Meta]:
+    """Return pid, text and meta of a row's fields."""
     pid_field = next((name for name in _PID_FIELDS if fields.get(name) is not None), None)
     if pid_field is None:
         raise RowError("no pid: expected a field 'pid', '_id' or 'id'")
