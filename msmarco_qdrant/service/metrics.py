@@ -60,7 +60,7 @@ class Metrics:
         made.register(_Spool(backlog))
         self._begin()
 
-    def tell(self, info: Mapping[str, str]) -> None:
+    def set_info(self, info: Mapping[str, str]) -> None:
         """Say which versions, model and collection are at work."""
         self._info.info({"version": __version__, **info})
 
@@ -106,7 +106,7 @@ class Metrics:
             self._batches.labels(state)
         for mode in get_args(SearchMode):
             self._search_s.labels(mode)
-        self.tell({})
+        self.set_info({})
 
 
 class MetricsEvents:

@@ -10,8 +10,7 @@ from msmarco_qdrant.core.records import StorageSettings
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.http.auth import Tokens, check_binding
-from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import Limits, Tokens, check_binding
 from msmarco_qdrant.service.spool.spool import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, check_creatable

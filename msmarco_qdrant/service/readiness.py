@@ -1,13 +1,9 @@
-"""Whether a sidecar can do its work: models, store, migrations, worker.
-
-Whether the sidecar can do its work: checks, asked within a bound of time.
-"""
+"""Checks of a sidecar's readiness: models, store, migrations, worker."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -16,8 +12,7 @@ from msmarco_qdrant.errors import (
     StoreError,
 )
 from msmarco_qdrant.migrate.runner import MigrationStatus, migration_status
-from msmarco_qdrant.service.http.problems import NOT_READY, ProblemError
-from msmarco_qdrant.service.interfaces import Check, Readiness
+from msmarco_qdrant.service.interfaces import Check
 from msmarco_qdrant.service.startup import Running, Startup
 
 _OK = ""
@@ -100,36 +95,3 @@ def _told(status: MigrationStatus) -> str:
     told = [f"pending: {', '.join(pending)}"] if pending else []
     told += [f"unknown: {', '.join(status.unknown)}"] if status.unknown else []
     return "; ".join(told)
-
-
-_log = logging.getLogger(__name__)
-
-
-async def ready_checks(readiness: Readiness, *, within_s: float) -> Mapping[str, str]:
-    """Every check by its name, each "ok".
-
-    Raises:
-        ProblemError: If one is not, or they do not end in time; it tells which.
-    """
-    try:
-        async with asyncio.timeout(within_s):
-            checks = await readiness.checks()
-    except TimeoutError:
-        raise _not_ready({"checks": f"not done within {within_s:g} s"}) from None
-    except MsmarcoQdrantError as exc:
-        _log.warning("the checks of /readyz failed: %s", exc)
-        raise _not_ready({"checks": "failed; the log tells why"}) from exc
-    told = {check.name: check.problem or "ok" for check in checks}
-    if any(check.problem for check in checks):
-        raise _not_ready(told)
-    return told
-
-
-def _not_ready(checks: Mapping[str, str]) -> ProblemError:
-    missing = [name for name, told in checks.items() if told != "ok"]
-    return ProblemError(
-        NOT_READY,
-        f"Not ready yet: {', '.join(missing)}.",
-        {"Retry-After": "5"},
-        {"checks": dict(checks)},
-    )

@@ -8,8 +8,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
-from msmarco_qdrant.service.http.auth import Tokens
-from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import Limits, Tokens
 from msmarco_qdrant.service.options import GRACE_S, HOST, PORT, SidecarOptions
 from msmarco_qdrant.service.spool.spool import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.settings import Settings, load_as

@@ -23,10 +23,10 @@ from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import StoreError, StoreUnavailableError
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
-from msmarco_qdrant.service.http.auth import is_loopback
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.server import HttpServer, listen, url_of
 from msmarco_qdrant.service.ingester import SpoolIngester
+from msmarco_qdrant.service.interfaces import is_loopback
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.readiness import SidecarReadiness
@@ -141,7 +141,7 @@ class Sidecar:
         if stopping.is_set():
             return
         info = self._info(self._running.client)
-        metrics.tell(info)
+        metrics.set_info(info)
         _log.info("ready", extra={"fields": info})
         self._running.worker.start()
 

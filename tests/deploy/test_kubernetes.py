@@ -17,8 +17,7 @@ import pytest
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.http.auth import Tokens, check_binding
-from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import Limits, Tokens, check_binding
 from msmarco_qdrant.service.settings import SidecarSettings, load_sidecar_settings
 from msmarco_qdrant.service.spool.spool import MAX_BYTES
 from msmarco_qdrant.service.worker.worker import WorkerSettings

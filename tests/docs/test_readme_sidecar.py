@@ -14,8 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from msmarco_qdrant.service.http.limits import Limits
-from msmarco_qdrant.service.interfaces import Backlog
+from msmarco_qdrant.service.interfaces import Backlog, Limits
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.settings import Settings

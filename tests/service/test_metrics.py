@@ -25,7 +25,7 @@ def test_a_batch_is_counted_by_outcome() -> None:
     events.failing("b", 1, StoreUnavailableError("away"))
     events.ended(BatchState("b", "done", 0.0, 1.0, report), [StageTiming("forward", 0.25, 0.5)])
     events.optimized(0.75)
-    metrics.tell({"model": "m"})
+    metrics.set_info({"model": "m"})
     lines = metrics.text().decode().splitlines()
     for expected in (
         'msmarco_qdrant_passages_total{outcome="written"} 2.0',

@@ -18,7 +18,7 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, StoreCorruptError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
-from msmarco_qdrant.service.http.auth import Tokens
+from msmarco_qdrant.service.interfaces import Tokens
 from msmarco_qdrant.service.options import SidecarOptions
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.spool.spool import Spool

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from fastapi import Request
 
-from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.http.problems import (
     MISDIRECTED,
     NO_TOKEN,
@@ -20,10 +17,8 @@ from msmarco_qdrant.service.http.problems import (
     Kind,
     ProblemError,
 )
+from msmarco_qdrant.service.interfaces import Scope, Tokens, is_loopback
 
-Scope: TypeAlias = Literal["read", "write"]
-
-_SHORTEST: Final = 16
 _HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::[0-9]*)?")
 _SCOPES: Final[Mapping[Scope, str]] = {
     "read": "Search, and read metrics and batches.",
@@ -42,61 +37,6 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The bearer tokens; without one, that scope is open to whoever reaches the port.
-
-    Attributes:
-        read: Allows to search, and to read metrics and batches.
-        write: Allows to bring and delete passages, and to read batches.
-
-    Raises:
-        UsageError: For a token that is short, or holds more than visible ASCII.
-    """
-
-    read: str | None = field(default=None, repr=False)
-    write: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        for scope, token in (("read", self.read), ("write", self.write)):
-            if token is not None and not _usable(token):
-                raise UsageError(
-                    f"the token to {scope} cannot be used: expected {_SHORTEST} or more visible "
-                    "ASCII characters without spaces, such as `openssl rand -hex 32` gives"
-                )
-
-    def of(self, scope: Scope) -> str | None:
-        """The token of a scope, None if it is open."""
-        return self.read if scope == "read" else self.write
-
-
-def check_binding(host: str, tokens: Tokens) -> None:
-    """Refuse to listen where others reach the port, unless both tokens are set.
-
-    Raises:
-        UsageError: If `host` is not this machine's loopback and a token is missing.
-    """
-    missing = [scope for scope in _SCOPES if tokens.of(scope) is None]
-    if not missing or is_loopback(host):
-        return
-    raise UsageError(
-        f"without a token to {' and one to '.join(missing)} the sidecar listens on loopback only, "
-        f"and {host or 'an empty host'} is reached from elsewhere: set "
-        f"{' and '.join(f'MSMARCO_QDRANT_{scope.upper()}_TOKEN' for scope in missing)}, "
-        "or listen on 127.0.0.1"
-    )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own, and reached from nowhere else."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def allowing(tokens: Tokens, *scopes: Scope) -> Callable[[Request], Awaitable[None]]:
@@ -158,10 +98,6 @@ def needed(tokens: Tokens, *scopes: Scope) -> list[dict[str, list[str]]]:
 
 def _scheme(scope: Scope) -> str:
     return f"{scope}Token"
-
-
-def _usable(token: str) -> bool:
-    return len(token) >= _SHORTEST and all("!" <= character <= "~" for character in token)
 
 
 def _digest(token: str) -> bytes:

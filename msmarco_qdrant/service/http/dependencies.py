@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msmarco_qdrant.service.http.auth import Tokens
-from msmarco_qdrant.service.http.limits import Limits
-from msmarco_qdrant.service.interfaces import About, Ingester, Readiness, Searcher
+from msmarco_qdrant.service.interfaces import About, Ingester, Limits, Readiness, Searcher, Tokens
 from msmarco_qdrant.service.metrics import Metrics
 
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from msmarco_qdrant.service.http import schemas
-from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.problems import INSIDE, MEDIA_TYPE, TOO_SLOW, Kind
+from msmarco_qdrant.service.interfaces import Limits
 
 _REF: Final = "#/components/schemas/{model}"
 _MODELS: Final[tuple[type[BaseModel], ...]] = (

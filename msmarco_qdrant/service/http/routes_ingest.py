@@ -15,16 +15,16 @@ from pydantic_core import to_json
 
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.http import problems
-from msmarco_qdrant.service.http.auth import Tokens, allowing, needed
+from msmarco_qdrant.service.http.auth import allowing, needed
 from msmarco_qdrant.service.http.body import JSON, NDJSON, media_type, parse_json, parse_lines
 from msmarco_qdrant.service.http.body import read_body as read
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.http.limits import ConcurrencyLimit, LimitExceededError, Limits
+from msmarco_qdrant.service.http.limits import ConcurrencyLimit, LimitExceededError
 from msmarco_qdrant.service.http.openapi import json_content, ref, responses
 from msmarco_qdrant.service.http.problems import ProblemError, later
 from msmarco_qdrant.service.http.schemas import Accepted, BatchOut, PassageIn
 from msmarco_qdrant.service.http.validation import checked_pid, passages_of
-from msmarco_qdrant.service.interfaces import Delete, Operation, ShuttingDownError
+from msmarco_qdrant.service.interfaces import Delete, Limits, Operation, ShuttingDownError, Tokens
 from msmarco_qdrant.service.spool.state import BatchState, counts_of
 
 _BATCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,16 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.service.http import problems
-from msmarco_qdrant.service.http.auth import Tokens, allowing, needed
+from msmarco_qdrant.service.http.auth import allowing, needed
 from msmarco_qdrant.service.http.body import JSON
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.openapi import json_content, ref, responses
 from msmarco_qdrant.service.http.schemas import HealthOut, ReadyOut, StatusOut, status_of
-from msmarco_qdrant.service.readiness import ready_checks
+from msmarco_qdrant.service.interfaces import Readiness, Tokens
 
+_log = logging.getLogger(__name__)
 _INDEX: Final = "index.html"
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -78,7 +82,7 @@ class StateRoutes:
 
     async def get_readyz(self) -> Response:
         """Whether the model is loaded, the store reachable, and the collection up to date."""
-        checks = await ready_checks(self._readiness, within_s=self._checks_s)
+        checks = await _ready_checks(self._readiness, within_s=self._checks_s)
         return Response(to_json({"status": "ready", "checks": checks}), media_type=JSON)
 
     async def get_status(self) -> Response:
@@ -148,3 +152,33 @@ def _add_state(router: APIRouter, routes: StateRoutes, tokens: Tokens) -> None:
 def _sent(file: PageFile) -> Response:
     headers = {"Content-Type": file.media_type, "Cache-Control": "no-cache"}
     return Response(file.content, headers=headers)
+
+
+async def _ready_checks(readiness: Readiness, *, within_s: float) -> Mapping[str, str]:
+    """Every check by its name, each "ok".
+
+    Raises:
+        ProblemError: If one is not, or they do not end in time; it tells which.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            checks = await readiness.checks()
+    except TimeoutError:
+        raise _not_ready({"checks": f"not done within {within_s:g} s"}) from None
+    except MsmarcoQdrantError as exc:
+        _log.warning("the checks of /readyz failed: %s", exc)
+        raise _not_ready({"checks": "failed; the log tells why"}) from exc
+    told = {check.name: check.problem or "ok" for check in checks}
+    if any(check.problem for check in checks):
+        raise _not_ready(told)
+    return told
+
+
+def _not_ready(checks: Mapping[str, str]) -> problems.ProblemError:
+    missing = [name for name, told in checks.items() if told != "ok"]
+    return problems.ProblemError(
+        problems.NOT_READY,
+        f"Not ready yet: {', '.join(missing)}.",
+        {"Retry-After": "5"},
+        {"checks": dict(checks)},
+    )

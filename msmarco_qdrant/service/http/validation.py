@@ -14,10 +14,9 @@ from pydantic_core import ValidationError, to_json
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.filters import Condition, Exists, MetaFilter, Not, Range
-from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.problems import invalid
 from msmarco_qdrant.service.http.schemas import ExistsIn, NotIn, PassageIn, RangeIn, SearchIn
-from msmarco_qdrant.service.interfaces import Operation, Write
+from msmarco_qdrant.service.interfaces import Limits, Operation, Write
 from msmarco_qdrant.sources.rows import RowError, checked
 
 _ERRORS_TOLD: Final = 20

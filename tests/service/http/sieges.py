@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from msmarco_qdrant.service.http.auth import Tokens
-from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import Limits, Tokens
 from msmarco_qdrant.service.spool.directory import parsed_name
 from tests.service.real_parts import Real, real_parts, traces
 

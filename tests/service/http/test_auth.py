@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.http.auth import Tokens, check_binding, is_loopback
+from msmarco_qdrant.service.interfaces import Tokens, check_binding, is_loopback
 from tests.service.worker.driver import Driver, drive, told
 
 _READ, _WRITE = "r" * 16, "w" * 16

@@ -12,8 +12,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from msmarco_qdrant.service.http.auth import Tokens
-from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import Limits, Tokens
 from tests.service.http.sieges import (
     JSON,
     NDJSON,

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.http.limits import Limits
-from msmarco_qdrant.service.interfaces import Operation
+from msmarco_qdrant.service.interfaces import Limits, Operation
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from tests.service.worker.driver import Driver, KeepingIngester, WaitingSearcher, drive, told
 

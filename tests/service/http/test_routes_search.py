@@ -17,8 +17,7 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
-from msmarco_qdrant.service.http.limits import Limits
-from msmarco_qdrant.service.interfaces import About
+from msmarco_qdrant.service.interfaces import About, Limits
 from tests.service.real_parts import real_parts
 from tests.service.worker.driver import (
     Driver,

@@ -20,9 +20,8 @@ from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.service.http.app import create_app
-from msmarco_qdrant.service.http.auth import Tokens
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.interfaces import About
+from msmarco_qdrant.service.interfaces import About, Tokens
 from tests.service.real_parts import Real, real_parts
 
 if TYPE_CHECKING:
