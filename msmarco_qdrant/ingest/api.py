@@ -43,7 +43,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
-from msmarco_qdrant.ingest.run import Run
+from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.sources.vector_shards import VectorShards
@@ -130,9 +130,9 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     rows = source if isinstance(source, VectorShards) else as_rows(source)
     with ExitStack() as stack:
         place = _Place(store, collection, connection, storage, indexes)
-        target, binding = _open_target(stack, place, load, bm25)
-        binding.warn_if_unfinished()
-        run = Run(target, binding, on_reject, on_progress)
+        target, guard = _open_target(stack, place, load, bm25)
+        guard.warn_if_unfinished()
+        run = IngestRun(target, guard, on_reject, on_progress)
         try:
             run.passages(rows, window, max_passages)
             run.check_count()
@@ -144,7 +144,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         except PruneRefusedError:
             raise
         except MsmarcoQdrantError as exc:
-            reason = binding.root_cause(exc)
+            reason = guard.root_cause(exc)
             raise IngestStoppedError(
                 f"{reason} ({run.written:,} passages had been written; the same ingest goes on "
                 "from there)",
@@ -264,7 +264,7 @@ def _open_target(
     name = place.collection
     try:
         opened = place.opened(stack, create=False)
-        binding = resolve_alias(opened, name)
+        guard = resolve_alias(opened, name)
     except (StoreNotFoundError, CollectionNotFoundError):
         place.check_creatable()
         sparse = Bm25Encoder(bm25 or Bm25Settings())
@@ -272,15 +272,15 @@ def _open_target(
         opened = place.opened(stack, create=True)
         create_if_missing(opened, name, encoder_info, sparse.settings, place.storage, place.indexes)
         # Another may have made it meanwhile, for another model or without these indexes.
-        binding = resolve_alias(opened, name)
-        require_same_model(name, binding.metadata.encoder, encoder_info)
+        guard = resolve_alias(opened, name)
+        require_same_model(name, guard.metadata.encoder, encoder_info)
         _check_indexes_kept(opened, name, place.indexes)
     else:
-        _check_bm25_kept(name, binding.metadata.bm25, bm25)
+        _check_bm25_kept(name, guard.metadata.bm25, bm25)
         _check_indexes_kept(opened, name, place.indexes)
-        sparse = Bm25Encoder(binding.metadata.bm25)
-        encoder_info, encoder = load.for_existing(name, binding.metadata.encoder)
-    return IngestTarget(binding.collection, encoder_info, sparse, encoder), binding
+        sparse = Bm25Encoder(guard.metadata.bm25)
+        encoder_info, encoder = load.for_existing(name, guard.metadata.encoder)
+    return IngestTarget(guard.collection, encoder_info, sparse, encoder), guard
 
 
 def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) -> None:

@@ -11,7 +11,7 @@ from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.stores.payload import payload_pid
 
 
-class Pruning:
+class Pruner:
     """The passages that were in a collection before a run, and not in its source.
 
     What others have written since the run began stays. On a server their clocks decide what that

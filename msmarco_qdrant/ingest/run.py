@@ -14,9 +14,9 @@ from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTimin
 from msmarco_qdrant.errors import PruneRefusedError, StoreError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.diff import RewriteAll, SkipUnchanged
-from msmarco_qdrant.ingest.prune import Pruning
-from msmarco_qdrant.ingest.stages import Encoded, IngestTarget, Steps, WindowDiff
-from msmarco_qdrant.ingest.windows import Rows, Window, size_of, windows
+from msmarco_qdrant.ingest.prune import Pruner
+from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
+from msmarco_qdrant.ingest.windows import Rows, Window, source_size, split_into_windows
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.sources.rejects import WITHOUT_VECTOR, late_reject
 from msmarco_qdrant.stores import Collection
@@ -29,7 +29,7 @@ _PASSAGES_FOR_A_MEAN = 100
 _WRITTEN_AT_ONCE = 1024
 
 
-class Run:
+class IngestRun:
     """One ingest: its counts and its writing.
 
     Args:
@@ -43,21 +43,21 @@ class Run:
     def __init__(
         self,
         target: IngestTarget,
-        binding: AliasGuard,
+        guard: AliasGuard,
         on_reject: Callable[[Reject], None] | None,
         on_progress: Callable[[IngestProgress], None] | None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._binding = binding
+        self._guard = guard
         self._collection = target.collection
         self._vector_name = target.info.vector_name
         self._bm25 = target.bm25
         self._with_model = target.encoder is not None
         found = target.collection.info()
-        self._seq_before = binding.last_seq(found.last_seq)
+        self._seq_before = guard.last_seq(found.last_seq)
         self._points_before = found.points
         self._seq = SeqClock(self._seq_before)
-        self._steps = Steps(target, _plan(binding, target.collection, found))
+        self._steps = IngestStages(target, _plan(guard, target.collection, found))
         self._seen = PidSet()
         self._on_reject = on_reject
         self._on_progress = on_progress
@@ -68,14 +68,14 @@ class Run:
         self._source_size: int | None = None
         self._rejected = self._unchanged = self._vectors = self._tokens = 0
         self._unflushed = self._added = 0
-        self._to_write: list[Encoded] = []
+        self._to_write: list[WriteBatch] = []
         self.written = self.pruned = 0
 
     def passages(self, rows: Rows, window: int, max_passages: int | None) -> None:
         """Bring every row of the source in."""
-        self._source_size = size_of(rows)
+        self._source_size = source_size(rows)
         with self._stages as stages:
-            cut = windows(rows, self._seen, window, max_passages)
+            cut = split_into_windows(rows, self._seen, window, max_passages)
             for step in self._steps.run(stages, cut):
                 if isinstance(step, WindowDiff):
                     self._finish(step)
@@ -105,29 +105,29 @@ class Run:
             PruneRefusedError: If it does not; nothing was removed.
             CollectionReplacedError: If the name leads to another collection.
         """
-        self._binding.check()
+        self._guard.check()
         self._tell("prune", self._source_size or 0)
         with self._timed("prune"):
-            pruning = Pruning(
-                self._binding.store,
-                self._binding.name,
+            pruner = Pruner(
+                self._guard.store,
+                self._guard.name,
                 self._collection,
                 self._seen,
                 self._seq_before,
             )
-            refusal = self._unfinished() or pruning.refusal(policy, self._rejected)
+            refusal = self._unfinished() or pruner.refusal(policy, self._rejected)
             if not refusal:
-                self.pruned = pruning.remove()
-                self._binding.check()
+                self.pruned = pruner.remove()
+                self._guard.check()
         if refusal:
             raise PruneRefusedError(refusal, self.report())
 
     def _unfinished(self) -> str | None:
         """Why nothing may be pruned yet: what is still to be copied could not be looked at."""
-        if not self._binding.is_being_filled:
+        if not self._guard.is_being_filled:
             return None
         return (
-            f"nothing was pruned: the re-embedding of '{self._binding.name}' is not finished "
+            f"nothing was pruned: the re-embedding of '{self._guard.name}' is not finished "
             "and still copies passages; run the same again when it is"
         )
 
@@ -168,7 +168,7 @@ class Run:
                 mean,
             )
 
-    def _take(self, batch: Encoded) -> None:
+    def _take(self, batch: WriteBatch) -> None:
         """Collect batches until there are enough for several requests at once."""
         self._to_write.append(batch)
         self._unflushed += len(batch.passages)
@@ -215,7 +215,7 @@ class Run:
                 [payload_of(passage, self._seq.next()) for passage in plan.new_meta],
             )
         self._collection.flush()
-        self._binding.check()
+        self._guard.check()
         self.written += self._unflushed + len(plan.new_meta)
         self._added += self._unflushed - plan.rewritten
         self._unflushed = 0
@@ -245,11 +245,11 @@ class Run:
 
 
 def _plan(
-    binding: AliasGuard, collection: Collection, found: CollectionInfo
+    guard: AliasGuard, collection: Collection, found: CollectionInfo
 ) -> Callable[[Window], WindowDiff]:
     """What decides about a window's passages."""
-    if binding.is_being_filled:
-        return RewriteAll(collection, lambda: binding.is_being_filled)
+    if guard.is_being_filled:
+        return RewriteAll(collection, lambda: guard.is_being_filled)
     return SkipUnchanged(collection, was_empty=found.points == 0)
 
 

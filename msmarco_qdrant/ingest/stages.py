@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WINDOWS_AHEAD = 1
-_SOURCE_PATIENCE_S = 1.0
+_SOURCE_JOIN_TIMEOUT_S = 1.0
 _BATCHES_AHEAD = 4
 _ROWS_TOGETHER = 1024
 
@@ -52,7 +52,7 @@ class WindowDiff:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
+class WriteBatch:
     """Passages of a window with their vectors, ready to be written."""
 
     window: Window
@@ -71,11 +71,11 @@ class _Dense:
     vectors: NDArray[np.float32]
 
 
-Step: TypeAlias = Encoded | WindowDiff
+Step: TypeAlias = WriteBatch | WindowDiff
 _DenseStep: TypeAlias = _Dense | WindowDiff
 
 
-class Steps:
+class IngestStages:
     """The stages of one ingest.
 
     Args:
@@ -90,7 +90,7 @@ class Steps:
     def run(self, stages: Pipeline, windows: Iterable[Window]) -> Iterator[Step]:
         """For each window its encoded batches, then its plan as the sign of its end."""
         windows = stages.run(
-            windows, _WINDOWS_AHEAD, join_timeout_s=_SOURCE_PATIENCE_S, name="read"
+            windows, _WINDOWS_AHEAD, join_timeout_s=_SOURCE_JOIN_TIMEOUT_S, name="read"
         )
         plans = stages.run(map(self._plan, windows), _WINDOWS_AHEAD, name="skip")
         encoder = self._target.encoder
@@ -107,7 +107,7 @@ class Steps:
         if isinstance(step, WindowDiff):
             return step
         texts, bm25 = [passage.text for passage in step.passages], self._target.bm25
-        return Encoded(
+        return WriteBatch(
             window=step.window,
             passages=step.passages,
             dense=step.vectors,

@@ -44,12 +44,14 @@ class Window:
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def size_of(rows: Rows) -> int | None:
+def source_size(rows: Rows) -> int | None:
     """The size of a source in whatever it counts its position, None if that is unknown."""
     return rows.size if isinstance(rows, Corpus | VectorShards) else None
 
 
-def windows(rows: Rows, seen: PidSet, size: int, max_passages: int | None) -> Iterator[Window]:
+def split_into_windows(
+    rows: Rows, seen: PidSet, size: int, max_passages: int | None
+) -> Iterator[Window]:
     """Cut rows into windows, by count and by weight, and note the pids in `seen`."""
     is_checked = isinstance(rows, Corpus | VectorShards)
     window, weight = Window([], [], 0, 0), 0

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import Passage, PointBatch, PointId, text_digest
-from msmarco_qdrant.ingest.stages import Encoded, IngestTarget, Steps, WindowDiff
+from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.reembed.compare import Sample
 from msmarco_qdrant.runtime.pipeline import Pipeline
@@ -126,13 +126,13 @@ class Copier:
         """
         done, under_way = CopyStats(), _UnderWay()
         pages = self._held() if texts is None else self._held_of(texts)
-        steps = Steps(
+        steps = IngestStages(
             self._route.target, lambda window: WindowDiff(window, window.passages, [], 0, 0)
         )
-        to_write: list[Encoded] = []
+        to_write: list[WriteBatch] = []
         with Pipeline("write") as stages:
             for step in steps.run(stages, self._windows(pages, under_way, done)):
-                if isinstance(step, Encoded):
+                if isinstance(step, WriteBatch):
                     to_write.append(step)
                 waiting = sum(len(one.passages) for one in to_write)
                 if waiting >= _WRITTEN_AT_ONCE or isinstance(step, WindowDiff):
@@ -217,7 +217,7 @@ class Copier:
     # ---- writing ---------------------------------------------------------------------------
 
     def _write(
-        self, encoded: Sequence[Encoded], under_way: _UnderWay, done: CopyStats, *, verify: bool
+        self, encoded: Sequence[WriteBatch], under_way: _UnderWay, done: CopyStats, *, verify: bool
     ) -> None:
         """Write what was encoded, then look whether the source still holds it."""
         import numpy as np

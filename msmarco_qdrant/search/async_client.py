@@ -25,7 +25,7 @@ from msmarco_qdrant.search.steps import (
     Refresh,
     Retrieve,
     Score,
-    SearchSteps,
+    Searcher,
     Step,
     Steps,
 )
@@ -79,7 +79,7 @@ class AsyncSearchClient:
     ) -> None:
         _check_wait(max_wait_s)
         self._client = client
-        self._searching = client.searching
+        self._session = client.session
         self._loop = asyncio.get_running_loop()
         self._collection = collection
         self._encode: MicroBatcher[_Query, NDArray[np.float32]] = MicroBatcher(
@@ -94,7 +94,7 @@ class AsyncSearchClient:
             max_wait_s=0.0,  # one search brings many
             name="msmarco-qdrant-rerank",
         )
-        self._renewals: dict[SearchSteps, asyncio.Task[SearchSteps]] = {}
+        self._renewals: dict[Searcher, asyncio.Task[Searcher]] = {}
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -175,7 +175,7 @@ class AsyncSearchClient:
     ) -> list[list[Hit]]:
         """The passages that answer each of several queries; see `SearchClient.search_many`."""
         with self._counted():
-            return await self._done(self._searching.search(queries, options))
+            return await self._done(self._session.search(queries, options))
 
     async def rank(
         self,
@@ -201,7 +201,7 @@ class AsyncSearchClient:
     ) -> list[list[Hit]]:
         """Given passages for each of several queries; see `SearchClient.rank`."""
         with self._counted():
-            steps = self._searching.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
+            steps = self._session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
             return await self._done(steps)
 
     async def warm_up(self) -> None:
@@ -259,20 +259,20 @@ class AsyncSearchClient:
             case Score(pairs):
                 return np.asarray(await self._score(pairs), np.float32)
             case GetPayloadIndexes():
-                return await asyncio.to_thread(self._searching.do, step)
+                return await asyncio.to_thread(self._session.do, step)
             case Refresh(used):
                 return await self._renewed(used)
 
-    async def _renewed(self, used: SearchSteps) -> SearchSteps:
+    async def _renewed(self, used: Searcher) -> Searcher:
         """What to go by instead; one thread finds out for all searches that went by the same."""
         renewal = self._renewals.get(used)
         if renewal is None:
-            renewal = asyncio.create_task(asyncio.to_thread(self._searching.do, Refresh(used)))
+            renewal = asyncio.create_task(asyncio.to_thread(self._session.do, Refresh(used)))
             self._renewals[used] = renewal
             renewal.add_done_callback(lambda done: self._end_renewal(used, done))
         return await asyncio.shield(renewal)  # the others wait on when one is cancelled
 
-    def _end_renewal(self, used: SearchSteps, done: asyncio.Task[SearchSteps]) -> None:
+    def _end_renewal(self, used: Searcher, done: asyncio.Task[Searcher]) -> None:
         del self._renewals[used]
         if not done.cancelled():
             done.exception()  # which every search that waited has; there may be none left

@@ -58,7 +58,7 @@ class SearchClient:
         self._owns_store = owns_store
         self._name = collection
         load_encoder = load_encoder or partial(load_collection_encoder, collection)
-        self._searching = SearchSession(store, collection, encoder, reranker, load_encoder)
+        self._session = SearchSession(store, collection, encoder, reranker, load_encoder)
 
     @classmethod
     def open(  # noqa: PLR0913  # all but one have defaults
@@ -114,7 +114,7 @@ class SearchClient:
                 opened,
                 collection,
                 encoder,
-                reranker=reranker_of(reranker, encoder_options),
+                reranker=load_reranker_for(reranker, encoder_options),
                 owns_store=owns_store,
                 load_encoder=load_encoder
                 or partial(
@@ -143,7 +143,7 @@ class SearchClient:
         Raises:
             UsageError: If it was opened without one.
         """
-        return self._searching.now.encoder
+        return self._session.current.encoder
 
     @property
     def reranker(self) -> Reranker:
@@ -152,7 +152,7 @@ class SearchClient:
         Raises:
             UsageError: If it was opened without one.
         """
-        return self._searching.reranker
+        return self._session.reranker
 
     @property
     def metadata(self) -> CollectionMetadata:
@@ -160,12 +160,12 @@ class SearchClient:
 
         After a re-embed, what it says since a search has noticed it.
         """
-        return self._searching.now.metadata
+        return self._session.current.metadata
 
     @property
-    def searching(self) -> SearchSession:
+    def session(self) -> SearchSession:
         """What it searches with, for who does the steps of a search in another way."""
-        return self._searching
+        return self._session
 
     def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """The passages that answer a query best.
@@ -191,7 +191,7 @@ class SearchClient:
 
         Options and errors are those of `search`; the answers come in the order of the queries.
         """
-        return self._done(self._searching.search(queries, options))
+        return self._done(self._session.search(queries, options))
 
     def rank(
         self,
@@ -230,16 +230,16 @@ class SearchClient:
     ) -> list[list[Hit]]:
         """Given passages for each of several queries; see `rank`."""
         return self._done(
-            self._searching.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
+            self._session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
         )
 
     def warm_up(self) -> None:
         """Do now what happens once in the model, so that the first search does not wait for it."""
-        self._searching.warm_up()
+        self._session.warm_up()
 
     def close(self) -> None:
         """Give the store back, if this client opened it. Closing twice is no error."""
-        self._searching.close()
+        self._session.close()
         if self._owns_store:
             self._store.close()
 
@@ -255,7 +255,7 @@ class SearchClient:
             step = next(steps)
             while True:
                 try:
-                    told = self._searching.do(step)
+                    told = self._session.do(step)
                 except SchemaError as exc:  # which the search may get over
                     step = steps.throw(exc)
                 else:
@@ -280,7 +280,7 @@ def _encoder_by_now(
             return encoder
 
 
-def reranker_of(
+def load_reranker_for(
     reranker: str | PathLike[str] | Reranker | None, options: EncoderOptions | None
 ) -> Reranker | None:
     """A cross-encoder, loaded if it is given by name, to run as the encoder does."""

@@ -27,7 +27,7 @@ from msmarco_qdrant.search.steps import (
     Refresh,
     Retrieve,
     Score,
-    SearchSteps,
+    Searcher,
     Step,
     Steps,
 )
@@ -45,9 +45,7 @@ _log = logging.getLogger(__name__)
 _UNCHANGED_AT_MOST = 5
 
 
-def retry_after_model_swap(
-    steps: SearchSteps, search: Callable[[SearchSteps], Steps[_T]]
-) -> Steps[_T]:
+def retry_after_model_swap(steps: Searcher, search: Callable[[Searcher], Steps[_T]]) -> Steps[_T]:
     """A search, done again as a whole as often as the collection holds another model's vectors.
 
     Whoever does its steps throws a `SchemaError` into it.
@@ -61,7 +59,7 @@ def retry_after_model_swap(
         try:
             return (yield from search(steps))
         except SchemaError:
-            newer: SearchSteps = yield Refresh(steps)
+            newer: Searcher = yield Refresh(steps)
             unchanged = unchanged + 1 if newer is steps else 0
             if unchanged > _UNCHANGED_AT_MOST:
                 raise
@@ -97,16 +95,16 @@ class SearchSession:
         metadata = store.metadata(collection)
         if encoder is not None:
             require_same_model(collection, metadata.encoder, encoder.info)
-        self._now = self._steps(metadata, encoder)
+        self._current = self._steps(metadata, encoder)
         self._renewing = threading.Lock()
         self._live = live_collection(store, collection)
         self._reranker = reranker
         self._closed = False
 
     @property
-    def now(self) -> SearchSteps:
+    def current(self) -> Searcher:
         """What searches that begin now go by."""
-        return self._now
+        return self._current
 
     @property
     def reranker(self) -> Reranker:
@@ -125,7 +123,7 @@ class SearchSession:
         check_queries(queries)
         request = SearchRequest(**options)
         self._check_has(request.mode, reranking=request.rerank_depth is not None)
-        return retry_after_model_swap(self._now, lambda steps: steps.search(queries, request))
+        return retry_after_model_swap(self._current, lambda steps: steps.search(queries, request))
 
     def rank(
         self,
@@ -143,7 +141,7 @@ class SearchSession:
         request = SearchRequest(mode=mode, fusion=fusion)
         self._check_has(mode, reranking=rerank)
         return retry_after_model_swap(
-            self._now,
+            self._current,
             lambda steps: steps.rank(queries, pids, request.mode, request.fusion, rerank=rerank),
         )
 
@@ -166,8 +164,8 @@ class SearchSession:
     def warm_up(self) -> None:
         """Do now what happens once: in the models, and in the code that filters need."""
         to_qdrant({"any": "value"})  # which imports much, the first time
-        if not self._now.bm25_only:
-            self._now.encoder.warm_up()
+        if not self._current.bm25_only:
+            self._current.encoder.warm_up()
         if self._reranker is not None:
             self._reranker.warm_up()
 
@@ -175,14 +173,14 @@ class SearchSession:
         """Begin no search any more."""
         self._closed = True
 
-    def _renewed(self, used: SearchSteps) -> SearchSteps:
+    def _renewed(self, used: Searcher) -> Searcher:
         """What to go by instead; one thread finds out, the others wait for it."""
         with self._renewing:
-            if self._now is used:
-                self._now = self._read_again(used)
-            return self._now
+            if self._current is used:
+                self._current = self._read_again(used)
+            return self._current
 
-    def _read_again(self, used: SearchSteps) -> SearchSteps:
+    def _read_again(self, used: Searcher) -> Searcher:
         metadata = self._store.metadata(self._name)
         old, new = used.metadata.encoder, metadata.encoder
         if old.fingerprint == new.fingerprint:
@@ -209,8 +207,8 @@ class SearchSession:
         )
         return encoder
 
-    def _steps(self, metadata: CollectionMetadata, encoder: Encoder | None) -> SearchSteps:
-        return SearchSteps(metadata, encoder, indexed=self._store.capabilities.payload_indexes)
+    def _steps(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
+        return Searcher(metadata, encoder, indexed=self._store.capabilities.payload_indexes)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -218,7 +216,7 @@ class SearchSession:
 
     def _check_has(self, mode: SearchMode, *, reranking: bool) -> None:
         """Refuse what the client was opened without."""
-        if mode != "bm25" and self._now.bm25_only:
+        if mode != "bm25" and self._current.bm25_only:
             raise UsageError(f"this client was opened with bm25_only: it cannot search by {mode}")
         if reranking and self._reranker is None:
             raise UsageError(

@@ -3,7 +3,7 @@
 The generators below yield what they need done (`Encode`, `Query`, ...), are sent what came of it,
 and return hits. So the client that blocks and the one of an event loop search in the same way.
 
-A search goes by one `SearchSteps`, and so by one model, from its first step to its last; every
+A search goes by one `Searcher`, and so by one model, from its first step to its last; every
 question to the engine names that model's vectors. Where the collection's name leads to one of
 another model by now, the engine refuses the question: no answer mixes two.
 """
@@ -86,7 +86,7 @@ class GetPayloadIndexes:
 class Refresh:
     """Wanted: the steps for what the collection holds by now; the same, if that is unchanged."""
 
-    used: SearchSteps
+    used: Searcher
 
 
 Step: TypeAlias = Encode | Query | Retrieve | Score | GetPayloadIndexes | Refresh
@@ -101,7 +101,7 @@ class _Query:
     bm25: Nearest | None
 
 
-class SearchSteps:
+class Searcher:
     """The searches of one collection, by one model.
 
     Args:

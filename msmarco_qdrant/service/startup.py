@@ -253,9 +253,9 @@ class NamedModels:
 
     def reranker(self) -> Reranker | None:
         """The cross-encoder of the options."""
-        from msmarco_qdrant.search.client import reranker_of
+        from msmarco_qdrant.search.client import load_reranker_for
 
-        return reranker_of(self._options.reranker, self._options.encoder_options)
+        return load_reranker_for(self._options.reranker, self._options.encoder_options)
 
     def _encoder_options(self) -> EncoderOptions:
         """With small batches on a CPU: a query waits for the one that is under way."""

@@ -28,7 +28,7 @@ from msmarco_qdrant.encoding import Bm25Encoder, Tokenized
 from msmarco_qdrant.errors import IngestStoppedError, StoreError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.ingest.run import Run
+from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.testing import (
     HashingEncoder,
@@ -131,12 +131,12 @@ def bound(encoder: HashingEncoder, spec: CollectionSpec) -> AliasGuard:
     return resolve_alias(store, "fake")
 
 
-def ran(count: int, hook: Hook, clock: Callable[[], float] | None = None) -> Run:
+def ran(count: int, hook: Hook, clock: Callable[[], float] | None = None) -> IngestRun:
     """A run over so many windows, whose stages all call the hook."""
     encoder = HookedEncoder(hook)
     target = IngestTarget(HookedCollection(hook), encoder.info, HookedBm25(hook), encoder)
-    binding = bound(encoder, target.collection.info().spec)
-    run = Run(target, binding, None, None, clock or time.perf_counter)
+    guard = bound(encoder, target.collection.info().spec)
+    run = IngestRun(target, guard, None, None, clock or time.perf_counter)
     run.passages(source(count, hook), window=1, max_passages=None)
     return run
 

@@ -17,7 +17,7 @@ from msmarco_qdrant.core.records import EncodedPassage, Passage, PrunePolicy, Re
 from msmarco_qdrant.core.reports import IngestProgress
 from msmarco_qdrant.errors import IngestStoppedError, ModelMismatchError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.ingest.windows import windows
+from msmarco_qdrant.ingest.windows import split_into_windows
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.shard_file import MANIFEST, read_header, shard_path, write_shard
 from msmarco_qdrant.sources.vector_shards import VectorShards
@@ -181,7 +181,7 @@ class Wide(VectorShards):
 
 def test_a_window_is_bounded_by_its_vectors_too(folder: Path) -> None:
     """At 10 million numbers it ends, long before there are 8,192 passages."""
-    cut = windows(Wide(folder), PidSet(), 8192, None)
+    cut = split_into_windows(Wide(folder), PidSet(), 8192, None)
     assert [153, 147] == [len(window.passages) for window in cut]
 
 

@@ -370,7 +370,7 @@ def test_a_search_that_two_swaps_overtake(two: Two) -> None:
     """It began by the old model, and goes by it to its end, whatever the client goes by."""
     expected = two.expected(_CALLS["search"])
     with two.client() as client:
-        begun = client.searching.search([_CITY], {})
+        begun = client.session.search([_CITY], {})
         step = next(begun)
         two.swap(1)
         client.search(_CITY)
@@ -378,7 +378,7 @@ def test_a_search_that_two_swaps_overtake(two: Two) -> None:
         told = None
         try:
             while told is None:
-                step = begun.send(client.searching.do(step))
+                step = begun.send(client.session.do(step))
         except StopIteration as end:
             told = end.value
     assert [expected[0]] == told
