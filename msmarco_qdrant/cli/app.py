@@ -1,8 +1,8 @@
 """The command line: parse, call, print.
 
-Standard output is for answers, as text for people or with `--json` as one JSON document; progress,
-warnings and errors go to standard error. Exit status: 0 all went in, 1 failed, 2 wrong usage,
-3 finished with rejects, 130 interrupted, 143 terminated.
+Standard output has the answers, as text or with `--json` as one JSON document. Progress, warnings
+and errors go to standard error. Exit status: 0 success, 1 failure, 2 wrong usage, 3 finished with
+rejects, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.collections import collections, drop, info, optimize
 from msmarco_qdrant.cli.encode import encode
 from msmarco_qdrant.cli.evaluate import evaluate
+from msmarco_qdrant.cli.group import CommandGroup
 from msmarco_qdrant.cli.ingest import ingest, quickstart
 from msmarco_qdrant.cli.migrate import migrate
 from msmarco_qdrant.cli.models import models
 from msmarco_qdrant.cli.passages import delete, export, get
 from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
-from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 
-_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130
+_FAILED, _INTERRUPTED = 1, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="msmarco-qdrant")
 def cli() -> None:
-    """Search passages by meaning: MS MARCO models of sentence-transformers, kept in Qdrant.
+    """Search passages by meaning, with MS MARCO models of sentence-transformers and Qdrant.
 
-    `msmarco-qdrant quickstart` shows it all in half a minute.
+    Try `msmarco-qdrant quickstart` first: it takes half a minute.
     """
 
 
@@ -47,7 +50,7 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    # Not for gRPC's own lines: what went wrong is told once, as an error of ours.
+    # gRPC prints nothing of its own: the command reports each error once.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
@@ -57,19 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
-    except UsageError as exc:
-        return _failed(exc, _USAGE)
-    except MsmarcoQdrantError as exc:
-        return _failed(exc, _FAILED)
-    except OSError as exc:  # standard output on a full disk, say
+    except OSError as exc:  # for instance, standard output on a full disk
         click.echo(f"Error: {exc}", err=True)
         return _FAILED
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return _INTERRUPTED
     return int(status or 0)
-
-
-def _failed(exc: MsmarcoQdrantError, status: int) -> int:
-    click.echo(f"Error: {exc}", err=True)
-    return status

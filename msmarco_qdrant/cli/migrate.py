@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msmarco_qdrant.cli.group import CommandGroup
 from msmarco_qdrant.cli.options import (
     collection_option,
     json_option,
@@ -32,7 +33,7 @@ _NOT_CURRENT = 1
 _UNKNOWN = "newer code, or another --dir, was here"
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def migrate() -> None:
     """Change a collection while it is searched, in steps that it remembers."""
 

@@ -1,0 +1,55 @@
+"""Command groups whose errors name options where the library names keyword arguments."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
+
+# Keyword arguments whose option has another name.
+_OPTIONS = {
+    "meta_filter": "--filter",
+    "payload_indexes": "--index",
+    "reranker": "--rerank",
+    "others": "--compare",
+}
+_KEYWORD = re.compile(r"(?<![\w.&?/-])([a-z_]+)=(True\b|(?=\S))")
+
+
+class _WrongUsage(click.ClickException):
+    exit_code = 2
+
+
+class CommandGroup(click.Group):
+    """Commands that fail with one line and a status: 2 for wrong usage, 1 for all else."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error of this package becomes click's."""
+        try:
+            return super().invoke(ctx)
+        except MsmarcoQdrantError as exc:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            failure = _WrongUsage if isinstance(exc, UsageError) else click.ClickException
+            raise failure(name_options(str(exc), command)) from exc
+
+
+def name_options(message: str, command: click.Command | None) -> str:
+    """Write a library's advice for the command line: `model=x` becomes `--model x`.
+
+    Args:
+        message: An error's text, which names keyword arguments as `name=value`.
+        command: The command that failed; keywords that it has no option for stay as they are.
+    """
+    flags = {option for param in command.params for option in param.opts} if command else set()
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        flag = "--" + name.replace("_", "-")
+        flag = flag if flag in flags else _OPTIONS.get(name, flag)
+        if flag not in flags:
+            return found[0]
+        return flag if value == "True" else f"{flag} "
+
+    return _KEYWORD.sub(option, message)

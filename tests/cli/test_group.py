@@ -1,0 +1,26 @@
+"""Errors of the library in the words of the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from msmarco_qdrant.cli.app import cli
+from msmarco_qdrant.cli.group import name_options
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "expected"),
+    [
+        ("search", "pass model='x y', or another", "pass --model 'x y', or another"),
+        ("search", "pass dense_weight=0.5", "pass --dense-weight 0.5"),
+        ("search", "pass reranker=tiny", "pass --rerank tiny"),
+        ("serve", "pass reranker=tiny", "pass --reranker tiny"),
+        ("ingest", "or pass allow_rejects=True", "or pass --allow-rejects"),
+        ("evaluate", "others=[x.trec]", "--compare [x.trec]"),
+        ("get", "pass model='x'", "pass model='x'"),
+        ("search", "a.model=x, https://host/?model=x", "a.model=x, https://host/?model=x"),
+    ],
+)
+def test_keywords_become_options(name: str, message: str, expected: str) -> None:
+    """Where the command has an option of that name; all else stays."""
+    assert expected == name_options(message, cli.commands[name])
