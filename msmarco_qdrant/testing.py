@@ -29,7 +29,7 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError, UsageError
-from msmarco_qdrant.stores import Capabilities
+from msmarco_qdrant.stores import Capabilities, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -232,17 +232,11 @@ class NullCollection:
         """Do nothing."""
 
 
-class NullStore:
+class NullStore(Store):
     """A store whose collections keep nothing; see `Store` for what its methods promise."""
 
     dsn = "discarding"
-    capabilities = Capabilities(
-        engine="Discarding",
-        ann=False,
-        payload_indexes=False,
-        quantization=False,
-        multi_process=False,
-    )
+    capabilities = Capabilities(engine="Discarding")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -37,7 +37,6 @@ def delete_pids(store: Store, name: str, pids: Iterable[str]) -> int:
     Raises:
         CollectionNotFoundError: If there is no such collection.
         PidCollisionError: If a point holds another pid than its id stands for; it stays.
-        UnsupportedError: If the store cannot list its physical collections.
     """
     store.collection(name)
     return sum(_delete_batch(store, name, batch) for batch in in_batches(pids, _AT_ONCE))

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
 from msmarco_qdrant.core.records import CollectionMetadata, Copying, Generation
-from msmarco_qdrant.errors import StoreCorruptError, UnsupportedError, UsageError
+from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.names import (
     base_name,
@@ -124,11 +123,6 @@ def read_generations(store: Store, collection: str) -> Generations:
     )
 
 
-@runtime_checkable
-class _Listing(Protocol):
-    def physical_names(self) -> Sequence[str]: ...
-
-
 def physical_collections(store: Store, name: str) -> Sequence[str]:
     """Every physical collection of a name, by ascending number.
 
@@ -138,14 +132,6 @@ def physical_collections(store: Store, name: str) -> Sequence[str]:
 
     Returns:
         Their names, also of those without metadata and of those that no alias leads to.
-
-    Raises:
-        UnsupportedError: If the store cannot list them.
     """
-    if not isinstance(store, _Listing):
-        raise UnsupportedError(
-            f"{store.dsn} ({store.capabilities.engine}) does not list its physical collections: "
-            "nothing can be deleted or re-embedded there"
-        )
     found = (physical for physical in store.physical_names() if stands_for(name, physical))
     return sorted(found, key=physical_number)

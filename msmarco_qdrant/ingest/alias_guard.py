@@ -21,10 +21,8 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreError,
     StoreUnavailableError,
-    UnsupportedError,
 )
 from msmarco_qdrant.stores import Collection, Store
-from msmarco_qdrant.stores.migration_locks import migration_locks
 
 _log = logging.getLogger(__name__)
 
@@ -110,18 +108,17 @@ class AliasGuard:
 
     def warn_if_unfinished(self) -> None:
         """Warn when a re-embedding was interrupted, and nobody goes on with it."""
-        if self.metadata.copied_from is None:
+        if self.metadata.copied_from is None or not self.store.capabilities.migration_locks:
             return
-        with suppress(UnsupportedError):  # nothing can be re-embedded there
-            if migration_locks(self.store).holder(self.name) is not None:
-                return
-            if not self.is_being_filled:  # it has ended meanwhile
-                return
-            _log.warning(
-                "the re-embedding of '%s' is not finished: run %s again",
-                self.name,
-                reembedding_command(self.name, self.metadata.encoder.model),
-            )
+        if self.store.migration_locks.holder(self.name) is not None:
+            return
+        if not self.is_being_filled:  # it has ended since
+            return
+        _log.warning(
+            "the re-embedding of '%s' is not finished: run %s again",
+            self.name,
+            reembedding_command(self.name, self.metadata.encoder.model),
+        )
 
     def _replaced(self, found: str) -> str:
         model, option = "another model", "no --model"

@@ -10,7 +10,7 @@ from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import StoreError
-from msmarco_qdrant.stores import AdminCollection, Collection, alterable
+from msmarco_qdrant.stores import AdminCollection, Collection
 from msmarco_qdrant.stores.payload import in_token_order, passage_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _rewrite(
     A write reaches the points up to the page's highest `seq`, so one that another writer has
     replaced since it was read may get the vector of its older text: it is done again.
     """
-    collection, changed = target.collection, alterable(target.store, target.plan.physical)
+    collection, changed = target.collection, target.store.admin_collection(target.plan.physical)
     read, written = dict(points), 0
     while read:
         target.check()

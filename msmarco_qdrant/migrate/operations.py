@@ -32,7 +32,6 @@ from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.migrate.bm25 import rewrite_sparse
-from msmarco_qdrant.stores import alterable
 from msmarco_qdrant.stores.base import altered
 from msmarco_qdrant.stores.filters import canonical_key, meta_key
 
@@ -231,7 +230,7 @@ class AddPayloadIndex:
     def apply(self, target: Target) -> None:
         """Make the index."""
         if target.store.capabilities.payload_indexes:
-            changed = alterable(target.store, target.plan.physical)
+            changed = target.store.admin_collection(target.plan.physical)
             target.check()
             changed.create_payload_index(meta_key(self.field), self.kind)
 
@@ -262,7 +261,7 @@ class RemovePayloadIndex:
     def apply(self, target: Target) -> None:
         """Remove the index."""
         if target.store.capabilities.payload_indexes:
-            changed = alterable(target.store, target.plan.physical)
+            changed = target.store.admin_collection(target.plan.physical)
             target.check()
             changed.drop_payload_index(meta_key(self.field))
 
@@ -336,7 +335,7 @@ class SetBm25:
 
 def _alter(target: Target, change: SettingsChange) -> None:
     target.check()
-    alterable(target.store, target.plan.physical).alter(change)
+    target.store.admin_collection(target.plan.physical).alter(change)
     _index(target)
 
 

@@ -24,7 +24,7 @@ from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Targe
 from msmarco_qdrant.core.records import Copying, Generation, LockHolder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError, UsageError
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import check_held, described, held, migration_locks
+from msmarco_qdrant.stores.migration_locks import check_held, described, held
 from msmarco_qdrant.stores.names import base_name
 
 
@@ -95,7 +95,7 @@ def migration_status(
         applied=applied,
         pending=tuple(migration for migration in known if migration.name not in applied),
         unknown=tuple(name for name in applied if name not in names),
-        locked_by=migration_locks(store).holder(found.name),
+        locked_by=store.migration_locks.holder(found.name),
         model=found.metadata.encoder.model,
         others=tuple(found.others),
         copying=found.copying,
@@ -161,7 +161,7 @@ def unlock_migrations(store: Store, collection: str, token: str) -> None:
         StoreInUseError: If somebody else holds it by now.
     """
     name = base_name(store.collection(collection).info().name)
-    left = migration_locks(store).release(name, token)
+    left = store.migration_locks.release(name, token)
     if left is not None:
         raise StoreInUseError(
             f"'{name}' is being migrated by {described(left)}, whose token is {left.token}, not "
@@ -192,7 +192,7 @@ class _Run:
 
     def apply(self, on_step: Callable[[MigrationStep], None]) -> Sequence[MigrationStep]:
         """Apply what is pending under the lock."""
-        locks = migration_locks(self._store)
+        locks = self._store.migration_locks
         name = base_name(self._physical())
         applied: list[MigrationStep] = []
         with held(locks, name) as ours:

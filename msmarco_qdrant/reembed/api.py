@@ -36,7 +36,7 @@ from msmarco_qdrant.reembed.run import Choices, Outcome, Reembedding
 from msmarco_qdrant.reembed.target import prepare_shadow
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import check_held, held, migration_locks
+from msmarco_qdrant.stores.migration_locks import check_held, held
 
 
 def reembed_collection(  # noqa: PLR0913  # all but one have defaults
@@ -264,7 +264,7 @@ def _keep(
 def _locked(store: Store, collection: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of a collection; what checks that it is still held."""
     read_generations(store, collection)  # before a lock of no collection is taken
-    locks = migration_locks(store)
+    locks = store.migration_locks
     with held(locks, collection) as ours:
         yield lambda: check_held(locks, collection, ours)
 

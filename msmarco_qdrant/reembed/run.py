@@ -24,7 +24,7 @@ from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUse
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.reembed.compare import Sample, SearchableCollection, compare
 from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
-from msmarco_qdrant.stores import Store, alterable
+from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
 
@@ -294,7 +294,7 @@ class Reembedding:
                 Bm25Encoder(self._copying.metadata.bm25),
                 self._encoder,
             ),
-            changed=alterable(self._store, self._copying.target),
+            changed=self._store.admin_collection(self._copying.target),
             check=self._check,
         )
         self._tell(stage, 0, total)

@@ -14,7 +14,7 @@ from msmarco_qdrant.collection.generations import Generations, giving_up_command
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Generation
 from msmarco_qdrant.errors import MigrationError, UsageError
-from msmarco_qdrant.stores import Store, alterable
+from msmarco_qdrant.stores import Store
 
 
 def prepare_shadow(
@@ -68,9 +68,9 @@ def _new(
 def _settle(store: Store, found: Generations, copying: Copying, check: Callable[[], None]) -> None:
     """Give it what the live one has been given by migrations since it was made."""
     live, spec = (store.collection(name).info().spec for name in (copying.source, copying.target))
-    changed = alterable(store, copying.target)
+    changed = store.admin_collection(copying.target)
     if store.capabilities.ann:
-        thresholds = alterable(store, copying.source).optimizers()
+        thresholds = store.admin_collection(copying.source).optimizers()
         if (thresholds, live.hnsw, live.storage) != (changed.optimizers(), spec.hnsw, spec.storage):
             check()
             changed.alter(replace(thresholds, **asdict(live.hnsw), **asdict(live.storage)))

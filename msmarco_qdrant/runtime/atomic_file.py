@@ -74,6 +74,8 @@ def _unwritable(path: Path) -> Iterator[None]:
 
 def sync_directory(path: Path) -> None:
     """Make the new name survive a power cut."""
+    if os.name == "nt":  # Windows opens no directory, and has no call for it
+        return
     directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -31,7 +31,7 @@ from msmarco_qdrant.search.steps import (
     Step,
     Steps,
 )
-from msmarco_qdrant.stores import Store, live_collection
+from msmarco_qdrant.stores import AliasedCollection, Store
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.payload import HIT_FIELDS
 
@@ -97,7 +97,7 @@ class SearchSession:
             require_same_model(collection, metadata.encoder, encoder.info)
         self._current = self._steps(metadata, encoder)
         self._renewing = threading.Lock()
-        self._live = live_collection(store, collection)
+        self._live = AliasedCollection(store, collection)
         self._reranker = reranker
         self._closed = False
 

@@ -1,30 +1,29 @@
-"""Where passages are kept: one behavior, whichever engine is behind it."""
+"""Stores for passages: one interface over Qdrant Edge, a Qdrant server and the local mode."""
 
 from __future__ import annotations
 
-from msmarco_qdrant.stores.alias import (
+from msmarco_qdrant.stores.alias import AliasedCollection, async_collection
+from msmarco_qdrant.stores.base import (
+    AdminCollection,
     AsyncCollection,
-    LiveCollection,
-    async_collection,
-    live_collection,
+    Capabilities,
+    Collection,
+    Store,
 )
-from msmarco_qdrant.stores.base import AdminCollection, Capabilities, Collection, Store, alterable
 from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, shown_dsn
 from msmarco_qdrant.stores.open import check_creatable, open_store
 
 __all__ = [
     "DEFAULT_CONNECTION",
     "AdminCollection",
+    "AliasedCollection",
     "AsyncCollection",
     "Capabilities",
     "Collection",
     "Connection",
-    "LiveCollection",
     "Store",
-    "alterable",
     "async_collection",
     "check_creatable",
-    "live_collection",
     "open_store",
     "shown_dsn",
 ]

@@ -1,14 +1,17 @@
-"""What a store is, whichever engine is behind it.
+"""The interface of every store: `Store`, its collections, and the capabilities of an engine.
 
-Changing a collection that holds points, beside what `Collection` has.
+To add an engine, subclass `Store` and run `tests/contract` over it. A method that an engine cannot
+provide keeps its default, which raises `UnsupportedError`; `Store.capabilities` reports it
+beforehand.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from msmarco_qdrant.core.records import (
     CollectionInfo,
@@ -23,37 +26,48 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UnsupportedError
 
+if TYPE_CHECKING:
+    from msmarco_qdrant.stores.migration_locks import MigrationLocks
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do; the rest raises `UnsupportedError`.
+    """The optional features of an engine. Calls of a missing one raise `UnsupportedError`.
 
     Attributes:
-        engine: Its name, for people.
-        ann: Searches an HNSW graph (else every search is exact).
-        payload_indexes: Filters by an index (else by a scan).
-        quantization: Can keep vectors quantized.
+        engine: Its name, for messages.
+        ann: It searches an HNSW graph; otherwise every search is exact.
+        payload_indexes: It filters by an index; otherwise by a scan.
+        quantization: It can store vectors quantized.
         multi_process: Several processes may use the store at once.
+        admin: It changes collections in place: `Store.admin_collection`.
+        migration_locks: It has `Store.migration_locks`.
+        resolves_aliases: A request may name an alias: `Store.unresolved_collection`.
+        async_search: It searches from an event loop without a thread: `Store.async_collection`.
     """
 
     engine: str
-    ann: bool
-    payload_indexes: bool
-    quantization: bool
-    multi_process: bool
+    ann: bool = False
+    payload_indexes: bool = False
+    quantization: bool = False
+    multi_process: bool = False
+    admin: bool = False
+    migration_locks: bool = False
+    resolves_aliases: bool = False
+    async_search: bool = False
 
 
 class Collection(Protocol):
-    """One physical collection: points and queries. Safe to use from several threads."""
+    """One physical collection: points and queries. Thread-safe."""
 
     def info(self) -> CollectionInfo:
-        """Counts, index state and settings, as the engine tells them now."""
+        """Return counts, index state and settings, as the engine reports them."""
         ...
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points, replacing those of the same ids.
 
-        They are found from now on, and durable after the next `flush()`.
+        Searches find them at once; they are durable after the next `flush()`.
 
         Raises:
             SchemaError: For vectors of a wrong dimension.
@@ -61,28 +75,29 @@ class Collection(Protocol):
         ...
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
-        """Replace the whole payload of existing points and leave their vectors."""
+        """Replace the whole payload of existing points; their vectors stay."""
         ...
 
     def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
-        """The named payload fields of those ids that exist."""
+        """Return the named payload fields of those ids that exist."""
         ...
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
-        """Remove the points of those ids that exist and whose `seq` is not higher.
+        """Delete the points of those ids whose `seq` is not higher than `up_to_seq`.
 
-        So what another writer has brought back since the caller looked stays, however often the
-        call is repeated. `seq` is compared as a float64: to some hundred nanoseconds. Durable
-        after the next `flush()`.
+        Points that another client has written since stay, however often the call is repeated.
+        `seq` is compared as a float64, exact to some hundred nanoseconds. Durable after the next
+        `flush()`.
         """
         ...
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
-        """Every point's id and named payload fields, in the order of ids, a page at a time.
+        """Yield the id and the named payload fields of every point, in the order of ids.
 
-        A point written or removed meanwhile may be seen or not; any other is seen once.
+        Points are read page by page. One that is written or deleted during the scan may be
+        missing; every other is yielded once.
         """
         ...
 
@@ -90,126 +105,53 @@ class Collection(Protocol):
         """Answer queries in one batch: for each, points by descending similarity.
 
         Raises:
-            SchemaError: For a vector of a name or dimension that the collection does not hold.
+            SchemaError: For a vector of a name or dimension that the collection does not have.
         """
         ...
 
     def flush(self) -> None:
-        """Make all writes so far survive a power cut.
+        """Make all writes so far durable.
 
         Raises:
-            StoreError: If the engine cannot; what was flushed before is there.
+            StoreError: If the engine fails to; earlier flushes stay durable.
         """
         ...
 
     def optimize(self) -> None:
-        """Build or renew the indexes now; returns when done. May take minutes.
+        """Build or rebuild the indexes; return when done. May take minutes.
 
         Raises:
-            StoreError: If it failed; every point is there, and it can be called again.
+            StoreError: If it failed; no point is lost, and it can be called again.
         """
         ...
 
 
-class Store(Protocol):
-    """Where collections live. Safe to use from several threads.
+class AsyncCollection(Protocol):
+    """The collection behind a name, searched from one event loop; see `AliasedCollection`."""
 
-    A name is an alias or a physical collection; an alias is looked for first.
-    """
-
-    @property
-    def dsn(self) -> str:
-        """The path or URL it was opened by, without secrets."""
+    async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
+        """Answer queries in one batch; see `Collection.query`. May be cancelled."""
         ...
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the engine can do."""
+    async def retrieve(
+        self, ids: Sequence[PointId], fields: Sequence[str]
+    ) -> Mapping[PointId, dict[str, Any]]:
+        """Return payload fields of those ids that exist; see `Collection.retrieve`."""
         ...
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
-        """Create an empty physical collection.
-
-        One of that name that no alias stands for is what a crash left of an earlier creation: it
-        is replaced. Where several processes may use the store, another may be making it just now:
-        then it is kept if it is of the same plan, and refused if not.
-
-        Raises:
-            SchemaError: If one of that name exists and an alias stands for it, or it is of
-                another plan.
-            UnsupportedError: If the engine cannot make one of this plan.
-        """
-        ...
-
-    def drop_collection(self, name: str) -> None:
-        """Remove a physical collection with everything in it, and the aliases that stand for it.
-
-        Raises:
-            CollectionNotFoundError: If there is no such physical collection.
-        """
-        ...
-
-    def collection(self, name: str) -> Collection:
-        """The collection behind a name.
-
-        Raises:
-            CollectionNotFoundError: If there is none; the message lists those there are.
-        """
-        ...
-
-    def metadata(self, name: str) -> CollectionMetadata:
-        """What was kept with a collection by `put_metadata`.
-
-        Raises:
-            CollectionNotFoundError: If there is no such collection.
-            StoreCorruptError: If it was kept by a version that this one does not understand.
-        """
-        ...
-
-    def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
-        """Keep metadata with a collection, replacing what was kept, durably and atomically.
-
-        Raises:
-            CollectionNotFoundError: If there is no such collection.
-            StoreUnavailableError: If it cannot be written.
-        """
-        ...
-
-    def lock(self) -> AbstractContextManager[object]:
-        """Held while a collection is looked for and made, so that two do not make the same.
-
-        May be entered again by the thread that holds it.
-        """
-        ...
-
-    def aliases(self) -> Mapping[str, str]:
-        """Every alias and the physical collection it stands for."""
-        ...
-
-    def set_alias(self, alias: str, name: str) -> None:
-        """Let an alias stand for a physical collection, durably and atomically.
-
-        Raises:
-            CollectionNotFoundError: If there is no such collection.
-            StoreUnavailableError: If it cannot be written.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give back this handle; the last one closes the engine. Closing twice is no error."""
+    async def close(self) -> None:
+        """Wait for running calls, and release what was opened for them."""
         ...
 
 
 class AdminCollection(Protocol):
-    """A physical collection that can be changed in place, and filled beside other writers.
+    """A physical collection whose settings and points are changed beside other writers.
 
-    Every call may be repeated: done twice, it does no more than done once.
+    Every call is idempotent.
     """
 
     def alter(self, change: SettingsChange) -> None:
-        """Change settings; what is indexed already is built anew by the next `optimize`.
-
-        A server begins to at once.
+        """Change settings. The next `optimize` rebuilds existing indexes; a server does at once.
 
         Raises:
             UnsupportedError: If the engine has no such setting.
@@ -217,16 +159,16 @@ class AdminCollection(Protocol):
         ...
 
     def optimizers(self) -> SettingsChange:
-        """The thresholds in force, so that a copy can have the same.
+        """Return the thresholds in force, so that a copy can have the same.
 
         Returns:
             `indexing_threshold_kb` and `max_segment_size_kb`, None for a default that the engine
-            does not tell; the rest is None.
+            does not report; the rest is None.
         """
         ...
 
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
-        """Index a payload field, or index it as another kind; returns when it is done.
+        """Index a payload field, or change the kind of its index; return when it is done.
 
         Raises:
             UnsupportedError: If the engine has no payload indexes.
@@ -234,7 +176,7 @@ class AdminCollection(Protocol):
         ...
 
     def drop_payload_index(self, field: str) -> None:
-        """Remove the index of a payload field; one that is not there is no error.
+        """Remove the index of a payload field, if it has one.
 
         Raises:
             UnsupportedError: If the engine has no payload indexes.
@@ -242,7 +184,7 @@ class AdminCollection(Protocol):
         ...
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
-        """The sparse vectors of those ids that exist, with their tokens in ascending order."""
+        """Return the sparse vectors of those ids that exist, tokens in ascending order."""
         ...
 
     def replace_sparse(
@@ -258,39 +200,156 @@ class AdminCollection(Protocol):
         ...
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
-        """Write points where what is there is as it was seen; the others stay as they are.
+        """Write points whose stored `seq` is still the one seen; others stay as they are.
 
         Durable after the next `flush()`.
 
         Args:
             batch: `n` points, each id once.
-            seen: The `seq` of what was there, of each; None where nothing was. What was there and
-                is gone by now stays so, but a server before 1.17 writes it.
+            seen: The `seq` that each point had, or None where there was no point. A point that
+                was deleted since is not written, except by a server before 1.17.
 
         Raises:
-            ValueError: If there are more or fewer of one than of the other.
+            ValueError: If `batch` and `seen` differ in length.
         """
         ...
 
 
-@runtime_checkable
-class _Altering(Protocol):
-    def alterable(self, name: str) -> AdminCollection: ...
+class Store(ABC):
+    """A place for collections. Thread-safe.
 
-
-def alterable(store: Store, name: str) -> AdminCollection:
-    """The collection behind a name, to be changed.
-
-    Raises:
-        CollectionNotFoundError: If there is none.
-        UnsupportedError: If it is of a store whose collections cannot be changed.
+    A name is an alias or a physical collection; an alias is looked up first. Third parties
+    subclass it. Each method without a default is required; the others belong to a capability.
     """
-    if not isinstance(store, _Altering):
-        raise UnsupportedError(
-            f"the collections of {store.dsn} ({store.capabilities.engine}) cannot be changed in "
-            "place: make a new one"
+
+    @property
+    @abstractmethod
+    def dsn(self) -> str:
+        """The path or URL it was opened by, without secrets."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """The optional features of the engine."""
+
+    @abstractmethod
+    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+        """Create an empty physical collection.
+
+        One of that name without an alias is left from an interrupted creation: it is replaced.
+        In a store that several processes may use, another may be creating it: it is kept if it
+        has the same spec, and refused if not.
+
+        Raises:
+            SchemaError: If one of that name exists and has an alias or another spec.
+            UnsupportedError: If the engine cannot create one of this spec.
+        """
+
+    @abstractmethod
+    def drop_collection(self, name: str) -> None:
+        """Delete a physical collection with everything in it, and its aliases.
+
+        Raises:
+            CollectionNotFoundError: If there is no such physical collection.
+        """
+
+    @abstractmethod
+    def collection(self, name: str) -> Collection:
+        """Return the physical collection that a name means now.
+
+        Raises:
+            CollectionNotFoundError: If there is none; the message lists the existing ones.
+        """
+
+    @abstractmethod
+    def metadata(self, name: str) -> CollectionMetadata:
+        """Return what `put_metadata` stored with a collection.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+            StoreCorruptError: If this version cannot read it.
+        """
+
+    @abstractmethod
+    def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
+        """Store metadata with a collection, replacing the former, durably and atomically.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+            StoreUnavailableError: If it cannot be written.
+        """
+
+    @abstractmethod
+    def lock(self) -> AbstractContextManager[object]:
+        """Return the reentrant lock for "look for a collection, then create it"."""
+
+    @abstractmethod
+    def aliases(self) -> Mapping[str, str]:
+        """Return every alias and its physical collection."""
+
+    @abstractmethod
+    def set_alias(self, alias: str, name: str) -> None:
+        """Point an alias to a physical collection, durably and atomically.
+
+        Raises:
+            CollectionNotFoundError: If there is no such collection.
+            StoreUnavailableError: If it cannot be written.
+        """
+
+    @abstractmethod
+    def physical_names(self) -> Sequence[str]:
+        """Return every physical collection, with or without an alias; a server may have others'."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release this handle; the last one closes the engine. Closing twice is harmless."""
+
+    def admin_collection(self, name: str) -> AdminCollection:
+        """Return the collection behind a name, to change it in place.
+
+        Raises:
+            CollectionNotFoundError: If there is none.
+            UnsupportedError: Without the capability `admin`.
+        """
+        raise self._unsupported(f"change '{name}' in place: create another collection")
+
+    @property
+    def migration_locks(self) -> MigrationLocks:
+        """The locks that keep two migrations of one collection apart.
+
+        Raises:
+            UnsupportedError: Without the capability `migration_locks`.
+        """
+        raise self._unsupported("lock a collection for a migration: create another collection")
+
+    def unresolved_collection(self, name: str) -> Collection:
+        """Return a collection whose requests carry the alias itself; the server resolves it.
+
+        Raises:
+            CollectionNotFoundError: If there is none.
+            UnsupportedError: Without the capability `resolves_aliases`.
+        """
+        raise self._unsupported(f"resolve '{name}' in requests: use AliasedCollection(store, name)")
+
+    def async_collection(self, name: str) -> AsyncCollection:
+        """Return the collection behind a name, for the running event loop.
+
+        Raises:
+            CollectionNotFoundError: If there is none.
+            UnsupportedError: Without the capability `async_search`.
+        """
+        raise self._unsupported(
+            f"search '{name}' without a thread: use async_collection(store, name)"
         )
-    return store.alterable(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _unsupported(self, action: str) -> UnsupportedError:
+        return UnsupportedError(f"{self.dsn} ({self.capabilities.engine}) cannot {action}")
 
 
 def by_presence(

@@ -15,11 +15,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from msmarco_qdrant.core.records import LockHolder
-from msmarco_qdrant.errors import StoreError, StoreInUseError, UnsupportedError
-from msmarco_qdrant.stores.base import Store
+from msmarco_qdrant.errors import StoreError, StoreInUseError
 
 _log = logging.getLogger(__name__)
 
@@ -38,23 +37,6 @@ class MigrationLocks(Protocol):
     def release(self, name: str, token: str) -> LockHolder | None:
         """Give a lock back if its token is this one; whoever holds it then, None for nobody."""
         ...
-
-
-@runtime_checkable
-class _Locked(Protocol):
-    @property
-    def locks(self) -> MigrationLocks: ...
-
-
-def migration_locks(store: Store) -> MigrationLocks:
-    """The locks of a store.
-
-    Raises:
-        UnsupportedError: If it has none.
-    """
-    if not isinstance(store, _Locked):
-        raise UnsupportedError(f"{store.dsn} ({store.capabilities.engine}) has no migration locks")
-    return store.locks
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From a DSN to a store."""
+"""Opening a store by its DSN; only a directory needs Qdrant Edge, so only that imports it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from msmarco_qdrant.stores.connection import (
     parse_address,
     without_secret,
 )
-from msmarco_qdrant.stores.edge.directory import check_place
-from msmarco_qdrant.stores.edge.store import EdgeStore
 from msmarco_qdrant.stores.server.store import ServerStore
 
 IN_MEMORY = ":memory:"
 
-# host:port, or a scheme with too few slashes: nobody means a directory of that name.
+# host:port, or a scheme with too few slashes: a mistyped URL, not the name of a directory.
 _NEARLY_URL = re.compile(r"[A-Za-z0-9.-]+:[0-9]+/?|(https?|grpcs?):(?!//).*")
 
 
@@ -30,68 +28,73 @@ def open_store(
 ) -> Store:
     """Open a store.
 
-    Opening a directory again in the same process gives another handle on the same engine; the
+    Opening a directory again in the same process returns another handle on the same engine; the
     last handle to be closed closes it.
 
     Args:
         dsn: A directory for Qdrant Edge, the engine inside this process; `http(s)://host` or
             `grpc(s)://host` for a Qdrant server or Qdrant Cloud; `:memory:` for a new, empty store
             that ends with this handle, searches exactly, and is for tests.
-        create: Make the directory if there is none, or the store in memory. Without it, nothing is
-            ever created. A server is there or not.
+        create: Create a missing directory, or the store in memory. Without it, nothing is
+            created. A server must be running.
         connection: The API key, port, time limits and request sizes of a server.
 
     Raises:
-        StoreNotFoundError: If nothing is stored there and `create` is off.
-        StoreInUseError: If another process holds the directory.
-        StoreUnavailableError: If the directory cannot be made or written, or no server answers.
+        StoreNotFoundError: If there is no store and `create` is off.
+        StoreInUseError: If another process uses the directory.
+        StoreUnavailableError: If the directory cannot be created or written, or no server answers.
         StoreAccessError: If the server does not accept the API key.
-        StoreCorruptError: If what lies there is something else, or of another version.
+        StoreCorruptError: If the directory holds other files, or a store of another version.
         StoreError: If the server is older than Qdrant 1.16.
-        UsageError: For a URL that cannot be a server's, or that holds a secret.
+        UnsupportedError: For a directory on a system without POSIX file locks (Windows).
+        UsageError: For an invalid URL, or one with a secret.
     """
-    name = _checked(dsn)
+    name = _check_dsn(dsn)
     if is_url(name):
         return ServerStore.connect(name, connection)
     if name == IN_MEMORY:
         if not create:
             raise StoreNotFoundError(
-                "a store in memory is empty when it is opened: make one with "
-                "open_store(':memory:', create=True), and pass it on instead of its name"
+                "':memory:' is a new, empty store each time: create it with "
+                "open_store(':memory:', create=True), and pass the store instead of its name"
             )
         return ServerStore.in_memory()
+    from msmarco_qdrant.stores.edge.store import EdgeStore
+
     return EdgeStore.open(name, create=create)
 
 
 def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_CONNECTION) -> None:
-    """Say now, and create nothing, if `open_store(dsn, create=True)` cannot work or makes no sense.
+    """Check, without creating anything, that `open_store(dsn, create=True)` can work.
 
     Raises:
-        StoreUnavailableError: If the directory cannot be made or written.
-        StoreCorruptError: If something else lies there.
-        UsageError: For a URL that cannot be a server's, or for a store in memory, which would be
-            gone before anyone else could open it.
+        StoreUnavailableError: If the directory cannot be created or written.
+        StoreCorruptError: If the directory holds other files.
+        UnsupportedError: For a directory on a system without POSIX file locks (Windows).
+        UsageError: For an invalid URL, or for a store in memory, which ends with its handle.
     """
-    name = _checked(dsn)
+    name = _check_dsn(dsn)
     if is_url(name):
         parse_address(name, connection)
     elif name == IN_MEMORY:
         raise UsageError(
-            "what goes into ':memory:' is gone at once: make the store with "
-            "open_store(':memory:', create=True), and pass it instead of its name"
+            "':memory:' ends with its handle: create the store with "
+            "open_store(':memory:', create=True), and pass the store instead of its name"
         )
     else:
+        from msmarco_qdrant.stores.edge.directory import check_place
+
         check_place(Path(name).expanduser())
 
 
-def _checked(dsn: str | PathLike[str]) -> str:
+def _check_dsn(dsn: str | PathLike[str]) -> str:
     name = str(dsn)
     if not name or "\0" in name:
         shown = without_secret(name)
-        raise UsageError(f"{shown!r} is no place for a store: expected a directory or a URL")
+        raise UsageError(f"a store must be a directory or a URL, got {shown!r}")
     if _NEARLY_URL.fullmatch(name):
         raise UsageError(
-            "the store looks like a server's address without its scheme: expected http://host:port "
-            "(or https, grpc, grpcs); a directory of such a name is written ./NAME"
+            "the store looks like a server's address without its scheme: pass http://host:port "
+            "(or https, grpc, grpcs), or ./NAME for a directory of that name"
         )
     return name

@@ -14,7 +14,7 @@ import pytest
 
 from msmarco_qdrant.collection.migration import load_migrations
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.stores.migration_locks import held, migration_locks
+from msmarco_qdrant.stores.migration_locks import held
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 
@@ -194,7 +194,7 @@ def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
         done = command("migrate", "unlock", "--store", filled)
         assert (0, "nobody is migrating 'msmarco'\n", "") == done
         return
-    with closing(open_store(filled)) as store, held(migration_locks(store), "msmarco") as ours:
+    with closing(open_store(filled)) as store, held(store.migration_locks, "msmarco") as ours:
         told = command("migrate", "status", "--store", filled).out
         assert f"locked by   process {ours.pid} on {ours.host} since {ours.since}" in told
         refused = command("migrate", "up", "--store", filled)
@@ -209,7 +209,7 @@ def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
         done = command("migrate", "unlock", "--store", filled, "--token", ours.token)
         assert 0 == done.status
         assert done.out.startswith(f"unlocked: 'msmarco' was held by process {ours.pid}")
-        assert migration_locks(store).holder("msmarco") is None
+        assert store.migration_locks.holder("msmarco") is None
 
 
 def test_a_second_process_is_told_who_is_at_it(filled: str, folder: str) -> None:
@@ -270,7 +270,7 @@ def test_a_migration_that_was_killed_runs_again(filled: str, folder: str) -> Non
     if filled.startswith("grpc://"):
         assert 1 == command(*arguments).status
         with closing(open_store(filled)) as store:
-            holder = migration_locks(store).holder("msmarco")
+            holder = store.migration_locks.holder("msmarco")
         assert holder is not None
         assert killed.pid == holder.pid
         command("migrate", "unlock", "--store", filled, "--token", holder.token)

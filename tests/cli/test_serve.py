@@ -39,7 +39,7 @@ def test_without_the_extra_it_says_what_to_install(
         (["--port", "http"], "MSMARCO_QDRANT_PORT: Input should be a valid integer"),
         (["--port", "70000"], "MSMARCO_QDRANT_PORT: Input should be less than or equal to 65535"),
         (["--host", "192.0.2.1"], "set MSMARCO_QDRANT_READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN"),
-        (["--store", ":memory:"], "what goes into ':memory:' is gone at once"),
+        (["--store", ":memory:"], "':memory:' ends with its handle"),
         (["--store", "localhost:6333"], "expected http://host:port"),
         (["--inbox", "qdrant_spool/inbox"], "give each a directory of its own"),
         (["--collection", "a b"], "'a b'"),

@@ -22,7 +22,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.errors import StoreError, UnsupportedError
-from msmarco_qdrant.stores import Store, alterable
+from msmarco_qdrant.stores import Store
 from tests.contract.conftest import OpenStore
 from tests.contract.test_store import UUID_ID, make_metadata, make_spec
 
@@ -67,8 +67,8 @@ def found(store: Store, name: str) -> list[object]:
 
 def spec_after(store: Store, name: str, change: SettingsChange) -> CollectionSpec:
     """Change a collection, build its index, and read what it is made of."""
-    alterable(store, name).alter(change)
-    alterable(store, name).alter(change)  # once more is no other
+    store.admin_collection(name).alter(change)
+    store.admin_collection(name).alter(change)  # once more is no other
     store.collection(name).optimize()
     return store.collection(name).info().spec
 
@@ -100,7 +100,7 @@ def test_a_setting_changes_in_place(
     before, spec = found(store, filled), store.collection(filled).info().spec
     if not store.capabilities.ann:
         with pytest.raises(UnsupportedError, match=r"no settings of an index|cannot quantize"):
-            alterable(store, filled).alter(change)
+            store.admin_collection(filled).alter(change)
         return
     assert replace(spec, hnsw=hnsw, storage=storage) == spec_after(store, filled, change)
     assert before == found(store, filled)
@@ -114,7 +114,7 @@ def test_a_change_outlasts_its_handle(store: Store, filled: str) -> None:
         return
     spec = store.collection(filled).info().spec
     for change in (SettingsChange(m=12), SettingsChange(quantization="none")):
-        alterable(store, filled).alter(change)
+        store.admin_collection(filled).alter(change)
     kept = store.collection(filled).info().spec
     assert (HnswSettings(12, 32), "none") == (kept.hnsw, kept.storage.quantization)
     back = SettingsChange(m=8, quantization="int8")
@@ -123,7 +123,7 @@ def test_a_change_outlasts_its_handle(store: Store, filled: str) -> None:
 
 def test_thresholds_can_be_given_to_a_copy(store: Store, filled: str, things: str) -> None:
     """They are told as they were set, one after the other; nothing else is told with them."""
-    target = alterable(store, filled)
+    target = store.admin_collection(filled)
     default = target.optimizers()
     if not store.capabilities.ann:
         assert SettingsChange() == default
@@ -135,8 +135,8 @@ def test_thresholds_can_be_given_to_a_copy(store: Store, filled: str, things: st
     changed = SettingsChange(indexing_threshold_kb=10, max_segment_size_kb=200_000)
     assert changed == target.optimizers()
     store.create_collection(f"{things}__0002", make_spec(store))
-    alterable(store, f"{things}__0002").alter(changed)
-    assert changed == alterable(store, f"{things}__0002").optimizers()
+    store.admin_collection(f"{things}__0002").alter(changed)
+    assert changed == store.admin_collection(f"{things}__0002").optimizers()
 
 
 def test_a_threshold_decides_what_is_indexed(store: Store, filled: str) -> None:
@@ -167,7 +167,7 @@ def test_a_quantized_copy_is_searched_with_rescoring(
 
 def test_an_index_is_made_changed_and_removed(store: Store, filled: str) -> None:
     """Beside those that are there; removing what is not there is no error."""
-    target = alterable(store, filled)
+    target = store.admin_collection(filled)
     if not store.capabilities.payload_indexes:
         with pytest.raises(UnsupportedError, match="no payload indexes"):
             target.create_payload_index("meta.year", "integer")
@@ -190,7 +190,7 @@ def test_an_index_is_made_changed_and_removed(store: Store, filled: str) -> None
 
 def test_sparse_vectors_are_replaced_alone(store: Store, filled: str) -> None:
     """Dense vectors and payloads stay; tokens come back in ascending order."""
-    before, target = found(store, filled), alterable(store, filled)
+    before, target = found(store, filled), store.admin_collection(filled)
     assert SparseVector([1, 5], [0.5, 1.5]) == target.sparse_vectors([7])[7]
     target.replace_sparse(
         [7, 8],
@@ -208,7 +208,7 @@ def test_sparse_vectors_are_replaced_alone(store: Store, filled: str) -> None:
 
 def test_the_sparse_vector_of_a_newer_point_stays(store: Store, filled: str) -> None:
     """What was written after the caller looked is not overwritten."""
-    target, new = alterable(store, filled), SparseVector([9], [2.0])
+    target, new = store.admin_collection(filled), SparseVector([9], [2.0])
     target.replace_sparse([7, 8], [new, new], up_to_seq=8)  # the `seq` of the point 7
     assert new == target.sparse_vectors([7])[7]
     assert SparseVector([1, 5], [0.5, 1.5]) == target.sparse_vectors([8])[8]
@@ -216,7 +216,7 @@ def test_the_sparse_vector_of_a_newer_point_stays(store: Store, filled: str) -> 
 
 def test_the_sparse_vector_of_a_point_that_is_gone(store: Store, filled: str) -> None:
     """The caller is told; nothing is made of it, and no vectors is no error."""
-    target, new = alterable(store, filled), SparseVector([9], [2.0])
+    target, new = store.admin_collection(filled), SparseVector([9], [2.0])
     with pytest.raises(StoreError):
         target.replace_sparse([7, UUID_ID], [new, new], up_to_seq=COUNT)
     assert {} == target.sparse_vectors([UUID_ID])
@@ -261,7 +261,7 @@ def best(store: Store, name: str, batch: PointBatch) -> list[tuple[object, objec
 
 def test_points_are_written_over_what_was_seen(store: Store, filled: str) -> None:
     """Not over what is newer, what came meanwhile or what is gone; once more changes nothing."""
-    collection, target = store.collection(filled), alterable(store, filled)
+    collection, target = store.collection(filled), store.admin_collection(filled)
     seen: dict[int, int | None] = {n: n + 1 for n in range(300)} | dict.fromkeys(range(300, 600))
     for n in range(200, 250):
         seen[n] = None  # it looked so to somebody who read before they were written
@@ -287,7 +287,7 @@ def test_points_are_written_over_what_was_seen(store: Store, filled: str) -> Non
 
 def test_a_seq_is_compared_in_full(store: Store, filled: str) -> None:
     """The clock counts nanoseconds: neighbors are the same number as float64."""
-    collection, target, seq = store.collection(filled), alterable(store, filled), 2**62
+    collection, target, seq = store.collection(filled), store.admin_collection(filled), 2**62
     collection.upsert(newer([1, 2, 3], [seq - 1, seq, seq + 1], "another's"))
     target.upsert_if_seq(newer([1, 2, 3], [9, 9, 9], "ours"), [seq] * 3)
     found = collection.retrieve([1, 2, 3], ["text"])
@@ -296,7 +296,7 @@ def test_a_seq_is_compared_in_full(store: Store, filled: str) -> None:
 
 def test_any_id_is_written_over(store: Store, filled: str) -> None:
     """UUIDs and the largest integer, first as new points, then as known ones."""
-    collection, target = store.collection(filled), alterable(store, filled)
+    collection, target = store.collection(filled), store.admin_collection(filled)
     ids: list[PointId] = [UUID_ID, 2**64 - 1]
     for seen, seq in ((None, 7), (7, 8), (7, 9), (None, 10)):
         batch = replace(newer([0, 1], [seq, seq], "ours"), ids=ids)
@@ -306,7 +306,7 @@ def test_any_id_is_written_over(store: Store, filled: str) -> None:
 
 def test_what_has_no_seq_is_not_written_over(store: Store, filled: str) -> None:
     """Something else wrote it: to whoever saw nothing there, it came meanwhile."""
-    collection, target = store.collection(filled), alterable(store, filled)
+    collection, target = store.collection(filled), store.admin_collection(filled)
     collection.upsert(replace(newer([1], [1], "another's"), payloads=[{"text": "another's"}]))
     target.upsert_if_seq(newer([1], [9], "ours"), [None])
     target.upsert_if_seq(newer([1], [9], "ours"), [2])
@@ -315,7 +315,7 @@ def test_what_has_no_seq_is_not_written_over(store: Store, filled: str) -> None:
 
 def test_nothing_may_be_written_over(store: Store, filled: str) -> None:
     """An empty batch is no error, one whose columns differ in length is."""
-    before, target = texts(store, filled), alterable(store, filled)
+    before, target = texts(store, filled), store.admin_collection(filled)
     target.upsert_if_seq(newer([], [], "ours"), [])
     for seen in ([2], [2, 3, 4]):
         with pytest.raises(ValueError, match="argument"):
@@ -329,7 +329,7 @@ def test_what_was_written_over_and_flushed_is_durable(
     """Another handle finds it when the first one is closed."""
     if store.dsn == ":memory:":
         return
-    alterable(store, filled).upsert_if_seq(newer([1, 999], [9, 9], "ours"), [2, None])
+    store.admin_collection(filled).upsert_if_seq(newer([1, 999], [9, 9], "ours"), [2, None])
     store.collection(filled).flush()
     store.close()
     with closing(open_again()) as again:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Any, cast
-
-import pytest
 
 from msmarco_qdrant.collection.generations import physical_collections
-from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import NullStore
 from tests.contract.test_store import make_metadata, make_spec
@@ -53,17 +49,6 @@ def test_a_store_of_counts_lists_its_collections() -> None:
     make(store, "things", 2)
     make(store, "things", 1)
     assert ["things__0001", "things__0002"] == physical_collections(store, "things")
-
-
-def test_a_store_that_cannot_list_is_told_of() -> None:
-    """It may be a user's own."""
-
-    class Own:
-        dsn = "own"
-        capabilities = NullStore.capabilities
-
-    with pytest.raises(UnsupportedError, match=r"own .* does not list its physical collections"):
-        physical_collections(cast("Any", Own()), "things")
 
 
 def test_where_a_collection_comes_from_is_kept(store: Store, things: str) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError
 from msmarco_qdrant.stores import (
+    AliasedCollection,
     Collection,
-    LiveCollection,
     Store,
     async_collection,
-    live_collection,
 )
 from tests.contract.test_store import ask, make_batch, make_spec
 
@@ -32,7 +32,7 @@ def two(store: Store, things: str) -> tuple[str, str]:
     return names
 
 
-def answers(live: LiveCollection | Collection) -> set[Any]:
+def answers(live: AliasedCollection | Collection) -> set[Any]:
     """Which collection each call of it is answered by."""
     ((point,),) = live.query([ask([1, 0, 0, 0])])
     return {point.payload["text"], live.retrieve([1], _FIELDS)[1]["text"]}
@@ -40,7 +40,7 @@ def answers(live: LiveCollection | Collection) -> set[Any]:
 
 def test_it_follows_the_name(store: Store, things: str, two: tuple[str, str]) -> None:
     """There and back; what was opened by `collection` stays where it was."""
-    live, bound = live_collection(store, things), store.collection(things)
+    live, bound = AliasedCollection(store, things), store.collection(things)
     for name in (*two, two[0]):
         store.set_alias(things, name)
         assert {name} == answers(live)
@@ -49,14 +49,14 @@ def test_it_follows_the_name(store: Store, things: str, two: tuple[str, str]) ->
 
 def test_a_physical_name_leads_to_itself(store: Store, things: str, two: tuple[str, str]) -> None:
     """Whatever the name that users see leads to."""
-    live = live_collection(store, two[0])
+    live = AliasedCollection(store, two[0])
     store.set_alias(things, two[1])
     assert {two[0]} == answers(live)
 
 
 def test_it_tells_of_the_indexes_there_are(store: Store, things: str, two: tuple[str, str]) -> None:
     """As the collection itself does."""
-    live = live_collection(store, things)
+    live = AliasedCollection(store, things)
     store.set_alias(things, two[1])
     assert store.collection(two[1]).info().spec == live.info().spec
 
@@ -64,8 +64,8 @@ def test_it_tells_of_the_indexes_there_are(store: Store, things: str, two: tuple
 def test_a_name_that_leads_nowhere(store: Store, things: str, two: tuple[str, str]) -> None:
     """Is told at once, and at each call when it does so later."""
     with pytest.raises(CollectionNotFoundError, match=f"'{things}-not'"):
-        live_collection(store, f"{things}-not")
-    live = live_collection(store, things)
+        AliasedCollection(store, f"{things}-not")
+    live = AliasedCollection(store, things)
     store.drop_collection(two[0])
     with pytest.raises(CollectionNotFoundError, match=things):
         answers(live)
@@ -75,7 +75,7 @@ def test_what_the_engine_refuses_is_told(store: Store, things: str, two: tuple[s
     """It is not asked for ever."""
     assert two
     with pytest.raises(SchemaError):
-        live_collection(store, things).query([ask([1, 0])])
+        AliasedCollection(store, things).query([ask([1, 0])])
 
 
 class _Interrupted:
@@ -84,6 +84,7 @@ class _Interrupted:
     def __init__(self, store: Store, happens: Callable[[], None]) -> None:
         self._store = store
         self._happens = happens
+        self.capabilities = replace(store.capabilities, resolves_aliases=False)
         self.looked_up: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -108,7 +109,7 @@ def test_one_that_is_removed_before_it_is_asked(
         store.drop_collection(two[0])
 
     interrupted = _Interrupted(store, swap_and_prune)
-    live = live_collection(cast(Store, interrupted), things)
+    live = AliasedCollection(cast(Store, interrupted), things)
     assert {two[1]} == answers(live)
     assert two == tuple(dict.fromkeys(interrupted.looked_up[1:]))
 

@@ -11,7 +11,6 @@ from msmarco_qdrant.core.records import Bm25Settings, LockHolder
 from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import migration_locks
 from msmarco_qdrant.testing import HashingEncoder
 from tests.contract.conftest import OpenStore
 
@@ -31,7 +30,7 @@ def holder(token: str) -> LockHolder:
 
 def test_a_lock_is_taken_once(store: Store, things: str) -> None:
     """Until it is given back by its token; another name is another lock."""
-    ours, theirs = migration_locks(store), migration_locks(store)
+    ours, theirs = store.migration_locks, store.migration_locks
     assert ours.holder(things) is None
     assert holder("a") == ours.take(things, holder("a"))
     assert holder("a") == ours.take(things, holder("a"))
@@ -48,7 +47,7 @@ def test_a_lock_is_taken_once(store: Store, things: str) -> None:
 
 def test_of_many_at_once_one_gets_it(store: Store, things: str) -> None:
     """And all the others are told of that one."""
-    locks = migration_locks(store)
+    locks = store.migration_locks
     wanted = [holder(f"t{number}") for number in range(12)]
     with ThreadPoolExecutor(12) as pool:
         found = set(pool.map(lambda one: locks.take(things, one), wanted))

@@ -26,7 +26,6 @@ from msmarco_qdrant.evaluation import sweep_ann
 from msmarco_qdrant.evaluation.records import AnnPoint
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import alterable
 from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
 from tests.engines import new_store
 from tests.evaluation.collection import QUERIES
@@ -174,7 +173,7 @@ def test_an_index_of_older_vectors_is_told(
     """The replaced ones are still counted as indexed, but a search cannot find by their graph."""
     with new_store("edge", tmp_path) as store:
         ingest_passages(PASSAGES, store, encoder=HashingEncoder())
-        alterable(store, "msmarco").alter(SettingsChange(indexing_threshold_kb=1))
+        store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=1))
         store.collection("msmarco").optimize()
         with SearchClient.open(store, encoder=HashingEncoder()) as client:
             caplog.clear()

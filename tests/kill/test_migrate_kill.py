@@ -16,8 +16,7 @@ from msmarco_qdrant.core.records import Bm25Settings, HnswSettings, Passage
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations
-from msmarco_qdrant.stores import Store, alterable, open_store
-from msmarco_qdrant.stores.migration_locks import migration_locks
+from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import in_token_order, point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.kill.test_kill import run_killed, run_whole
@@ -55,7 +54,7 @@ def write_migrations(folder: Path, operations: dict[str, str]) -> Path:
 
 def check_sparse(store: Store, count: int, settings: Bm25Settings) -> None:
     """Every sparse vector is the one that these settings make."""
-    bm25, changed = Bm25Encoder(settings), alterable(store, "msmarco")
+    bm25, changed = Bm25Encoder(settings), store.admin_collection("msmarco")
     found = changed.sparse_vectors([point_id(one.pid) for one in passages(count)])
     for one in passages(count):
         expected = bm25.encode_passage(one.text)
@@ -110,7 +109,7 @@ def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
         server.settle()
         server.requests.clear()
         assert Bm25Settings() == store.metadata("msmarco").bm25
-        holder = migration_locks(store).holder("msmarco")
+        holder = store.migration_locks.holder("msmarco")
         assert holder is not None
         assert process.pid == holder.pid
         unlock_migrations(store, "msmarco", holder.token)
@@ -137,10 +136,10 @@ def test_sigterm_gives_the_lock_back(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
         ) as process:
             server.requests.wait_for("UpdateVectors", 1, timeout_s=60)
-            assert migration_locks(store).holder("msmarco") is not None
+            assert store.migration_locks.holder("msmarco") is not None
             process.terminate()
             assert 143 == process.wait(60)
         server.faults.use(None)
-        assert migration_locks(store).holder("msmarco") is None
+        assert store.migration_locks.holder("msmarco") is None
         assert 1 == len(migrate_collection(store, "msmarco", directory=folder))
         check_sparse(store, 50, Bm25Settings(avg_len=4.0))

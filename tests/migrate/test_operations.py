@@ -37,7 +37,7 @@ from msmarco_qdrant.migrate.operations import (
     SetStorage,
 )
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import AdminCollection, Store, alterable
+from msmarco_qdrant.stores import AdminCollection, Store
 from msmarco_qdrant.stores.payload import in_token_order, payload_of, point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
@@ -277,7 +277,7 @@ def close(vector: SparseVector) -> tuple[list[int], Any]:
 
 def sparse(store: Store, passages: Sequence[Passage]) -> dict[PointId, Any]:
     """What the sparse vectors are."""
-    found = alterable(store, "films").sparse_vectors([point_id(one.pid) for one in passages])
+    found = store.admin_collection("films").sparse_vectors([point_id(one.pid) for one in passages])
     return {id_: (vector.indices, vector.values) for id_, vector in found.items()}
 
 
@@ -329,7 +329,7 @@ class Counting:
     """An alterable collection that counts the sparse vectors it writes, and may fail."""
 
     def __init__(self, store: Store, fail_after: int = 10**9) -> None:
-        self._inner = alterable(store, "films")
+        self._inner = store.admin_collection("films")
         self._left = fail_after
         self.written = 0
 
@@ -378,7 +378,7 @@ class Through:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def alterable(self, name: str) -> AdminCollection:
+    def admin_collection(self, name: str) -> AdminCollection:
         """The other object."""
         assert "films__0001" == name
         return self._changed

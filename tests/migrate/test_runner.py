@@ -30,7 +30,7 @@ from msmarco_qdrant.migrate.runner import (
     unlock_migrations,
 )
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.stores.migration_locks import held, migration_locks
+from msmarco_qdrant.stores.migration_locks import held
 from msmarco_qdrant.testing import HashingEncoder, NullStore
 from tests.engines import ENGINES, another_handle, new_store
 from tests.loopback import LoopbackServer
@@ -188,7 +188,7 @@ def test_a_dry_run_changes_nothing(store: Store, folder: Path) -> None:
     write(folder, "0001_a")
     write(folder, "0002_b")
     before, told = store.metadata("films"), list[MigrationStep]()
-    with held(migration_locks(store), "films"):
+    with held(store.migration_locks, "films"):
         steps = migrate_collection(
             store, "films", directory=folder, dry_run=True, on_step=told.append
         )
@@ -262,7 +262,7 @@ def test_a_collection_that_is_not_there(store: Store) -> None:
             act(store, "nope")
     with pytest.raises(CollectionNotFoundError, match="nope"):
         unlock_migrations(store, "nope", "token")
-    assert migration_locks(store).holder("nope") is None
+    assert store.migration_locks.holder("nope") is None
 
 
 def test_a_store_without_locks_is_told() -> None:
@@ -295,7 +295,7 @@ def test_a_failing_migration_is_not_recorded_and_runs_again(
         migrate_collection(store, "films", directory=folder)
     assert isinstance(caught.value.__cause__, ValueError | StoreError)
     assert (*OWN, "0001_a") == ledger(store)
-    assert migration_locks(store).holder("films") is None
+    assert store.migration_locks.holder("films") is None
     switch.touch()
     steps = migrate_collection(store, "films", directory=folder)
     assert ["0002_b", "0003_c"] == [step.name for step in steps]
@@ -309,7 +309,7 @@ def test_an_interrupted_migration_is_not_recorded(store: Store, folder: Path) ->
     with pytest.raises(KeyboardInterrupt):
         migrate_collection(store, "films", directory=folder)
     assert OWN == ledger(store)
-    assert migration_locks(store).holder("films") is None
+    assert store.migration_locks.holder("films") is None
 
 
 @pytest.mark.parametrize(
@@ -424,17 +424,17 @@ def test_collections_are_locked_apart(store: Store, folder: Path) -> None:
     """Another collection of the same store can be migrated meanwhile."""
     write(folder, "0001_a")
     create_collection(store, "books", HashingEncoder().info, Bm25Settings())
-    with held(migration_locks(store), "books"):
+    with held(store.migration_locks, "books"):
         assert 1 == len(migrate_collection(store, "films", directory=folder))
 
 
 def test_a_lock_that_was_left_is_taken_away_by_its_token(store: Store, folder: Path) -> None:
     """A stale token is refused, and no lock is no error."""
     write(folder, "0001_a")
-    with held(migration_locks(store), "films") as first:
+    with held(store.migration_locks, "films") as first:
         pass
     unlock_migrations(store, "films", first.token)
-    with held(migration_locks(store), "films") as second:
+    with held(store.migration_locks, "films") as second:
         with pytest.raises(
             StoreInUseError, match=f"whose token is {second.token}, not {first.token}"
         ):

@@ -17,8 +17,7 @@ from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
 from msmarco_qdrant.errors import IngestStoppedError, MigrationError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import Store, alterable
-from msmarco_qdrant.stores.migration_locks import migration_locks
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
@@ -90,7 +89,7 @@ def test_an_interrupted_run_goes_on(store: Store, stage: ReembedStage) -> None:
     """Wherever it was: what was encoded before is not encoded again."""
     with pytest.raises(InterruptionError):
         reembed(store, on_progress=at(stage, interrupt))
-    assert migration_locks(store).holder("things") is None
+    assert store.migration_locks.holder("things") is None
     encoded = V3.encoded
     reembed(store)
     assert (30 if stage == "copy" else 0) == V3.encoded - encoded
@@ -231,7 +230,7 @@ def test_settings_are_kept(tmp_path: Path) -> None:
             bm25=Bm25Settings(avg_len=3.0),
             payload_indexes={"n": "integer"},
         )
-        changed = alterable(store, "things")
+        changed = store.admin_collection("things")
         changed.alter(
             SettingsChange(m=24, quantization="turbo4", on_disk=False, indexing_threshold_kb=123)
         )
@@ -244,7 +243,7 @@ def test_settings_are_kept(tmp_path: Path) -> None:
         new = store.collection("things").info().spec
         assert replace(old, dense=new.dense, dimension=128) == new
         assert HnswSettings(24, 256) == new.hnsw
-        assert 123 == alterable(store, "things").optimizers().indexing_threshold_kb
+        assert 123 == store.admin_collection("things").optimizers().indexing_threshold_kb
         assert (ledger, 3.0) == (
             store.metadata("things").migrations,
             store.metadata("things").bm25.avg_len,

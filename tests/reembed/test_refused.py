@@ -23,7 +23,7 @@ from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
 from msmarco_qdrant.reembed import run
 from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import held, migration_locks
+from msmarco_qdrant.stores.migration_locks import held
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.reembed.steps import (
@@ -170,7 +170,7 @@ def test_no_migration_while_it_is_unfinished(edge: Store, tmp_path: Path) -> Non
 
 def test_one_at_a_time(store: Store) -> None:
     """Whoever has the lock is told; one whose lock is taken away does not swap."""
-    locks = migration_locks(store)
+    locks = store.migration_locks
     with held(locks, "things"), pytest.raises(StoreInUseError, match="is being migrated by"):
         reembed(store)
 
@@ -253,7 +253,7 @@ def test_passages_that_lose_their_vector_meanwhile(edge: Store, stage: ReembedSt
 
 def test_one_whose_lock_was_away_meanwhile_does_not_swap(edge: Store) -> None:
     """Somebody else has finished: what was filled is written to by now."""
-    locks = migration_locks(edge)
+    locks = edge.migration_locks
 
     def somebody_else() -> None:
         ours = locks.holder("things")

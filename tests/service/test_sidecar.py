@@ -230,7 +230,7 @@ def _run(options: SidecarOptions) -> None:
         ({"inbox": Path("there")}, "a directory of its own"),
         ({"grace_s": -1}, "expected 0 or more seconds"),
         ({"collection": "../up"}, "'../up'"),
-        ({"store": ":memory:"}, "is gone at once"),
+        ({"store": ":memory:"}, "ends with its handle"),
     ],
 )
 def test_options_that_cannot_be(wrong: dict[str, Any], told: str) -> None:

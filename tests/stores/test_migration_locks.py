@@ -25,7 +25,6 @@ from msmarco_qdrant.stores.migration_locks import (
     ProcessLocks,
     check_held,
     held,
-    migration_locks,
 )
 from tests.loopback import LoopbackServer, LostAnswer, Refused
 from tests.stores.edge.test_store import fill, start_python
@@ -43,7 +42,7 @@ def holder(token: str) -> LockHolder:
 def locks(server: LoopbackServer) -> Iterator[MigrationLocks]:
     """The locks of a store on it."""
     with closing(open_store(server.url, connection=PATIENT)) as store:
-        yield migration_locks(store)
+        yield store.migration_locks
 
 
 def test_taking_it_again_is_taking_it(locks: MigrationLocks) -> None:
@@ -102,7 +101,7 @@ def test_who_may_only_read_is_told(tmp_path: Path) -> None:
     with LoopbackServer("key", read_only_api_key="reader") as server:
         connection = Connection(api_key="reader", retry_s=0)
         with closing(open_store(server.url, connection=connection)) as store:
-            locks = migration_locks(store)
+            locks = store.migration_locks
             assert locks.holder("films") is None
             with pytest.raises(StoreAccessError, match="collection of locks"):
                 locks.take("films", holder("a"))
@@ -155,7 +154,7 @@ def test_why_it_could_not_be_taken_is_told(server: LoopbackServer) -> None:
         for rpc in ("Upsert", "Points.Delete"):
             server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), rpc)
         with pytest.raises(StoreUnavailableError, match="taking the lock"):
-            held(migration_locks(store), "films").__enter__()
+            held(store.migration_locks, "films").__enter__()
         assert 0 == server.faults.pending
 
 
@@ -164,14 +163,14 @@ def test_a_lock_that_cannot_be_given_back_is_told(
 ) -> None:
     """As a warning: the work under it was done."""
     with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
-        with caplog.at_level(logging.WARNING), held(migration_locks(store), "films") as ours:
-            check_held(migration_locks(store), "films", ours)
+        with caplog.at_level(logging.WARNING), held(store.migration_locks, "films") as ours:
+            check_held(store.migration_locks, "films", ours)
             server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), "Points.Delete")
         assert ["the lock of 'films' could not be given back"] == [
             record.getMessage().split(":")[0] for record in caplog.records
         ]
         with pytest.raises(StoreInUseError, match=ours.token):
-            held(migration_locks(store), "films").__enter__()
+            held(store.migration_locks, "films").__enter__()
 
 
 def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
@@ -184,7 +183,7 @@ def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> Non
         from msmarco_qdrant.stores.locks import held, migration_locks
 
         store = open_store(sys.argv[1])
-        with held(migration_locks(store), "c"):
+        with held(store.migration_locks, "c"):
             print("held", flush=True)
             sys.stdin.read()
         """,
@@ -195,5 +194,5 @@ def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> Non
     with pytest.raises(StoreInUseError, match=f"in use by process {holding.pid} on .* since "):
         open_store(tmp_path / "store")
     holding.communicate()
-    with closing(open_store(tmp_path / "store")) as store, held(migration_locks(store), "c"):
+    with closing(open_store(tmp_path / "store")) as store, held(store.migration_locks, "c"):
         pass

@@ -36,9 +36,11 @@ def test_a_path_is_a_directory_of_edge(tmp_path: Path, as_path: bool) -> None:
     with closing(open_store(dsn, create=True)) as store:
         assert isinstance(store, EdgeStore)
         assert str(dsn) == store.dsn
-        assert Capabilities(
-            engine="Edge", ann=True, payload_indexes=True, quantization=True, multi_process=False
-        ) == (store.capabilities)
+        assert ("Edge", True, False) == (
+            store.capabilities.engine,
+            store.capabilities.ann,
+            store.capabilities.multi_process,
+        )
     assert (tmp_path / "store" / "store.json").is_file()
 
 
@@ -47,10 +49,12 @@ def test_a_url_is_a_server(create: bool) -> None:
     """Which is there or not: nothing is made of it."""
     with LoopbackServer() as server, closing(open_store(server.url, create=create)) as store:
         assert isinstance(store, ServerStore)
-        assert (server.url, True) == (store.dsn, store.is_remote)
-        assert Capabilities(
-            engine="Server", ann=True, payload_indexes=True, quantization=True, multi_process=True
-        ) == (store.capabilities)
+        assert server.url == store.dsn
+        assert ("Server", True, True) == (
+            store.capabilities.engine,
+            store.capabilities.ann,
+            store.capabilities.multi_process,
+        )
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "http://localhost:6333/"])
@@ -69,14 +73,8 @@ def test_the_memory_is_a_store_of_its_own() -> None:
         closing(open_store(":memory:", create=True)) as other,
     ):
         assert isinstance(one, ServerStore)
-        assert (":memory:", False) == (one.dsn, one.is_remote)
-        assert Capabilities(
-            engine="Memory",
-            ann=False,
-            payload_indexes=False,
-            quantization=False,
-            multi_process=False,
-        ) == (one.capabilities)
+        assert ":memory:" == one.dsn
+        assert Capabilities("Memory", admin=True, migration_locks=True) == one.capabilities
         one.create_collection("things__0001", make_spec(one))
         one.set_alias("things", "things__0001")
         assert ({"things": "things__0001"}, {}) == (one.aliases(), other.aliases())
@@ -102,9 +100,9 @@ def test_a_missing_directory_is_not_made_by_opening(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dsn", ["", "a\0b", "\0"])
 def test_what_is_no_place_is_refused(dsn: str, create: bool) -> None:
     """Neither an empty name, nor one that no system knows."""
-    with pytest.raises(UsageError, match="is no place for a store: expected a directory or a URL"):
+    with pytest.raises(UsageError, match="must be a directory or a URL, got"):
         open_store(dsn, create=create)
-    with pytest.raises(UsageError, match="is no place for a store"):
+    with pytest.raises(UsageError, match="must be a directory or a URL"):
         check_creatable(dsn)
 
 
@@ -180,7 +178,7 @@ def test_a_file_could_not(tmp_path: Path) -> None:
 
 def test_the_memory_could_but_makes_no_sense() -> None:
     """What goes in would be gone at once."""
-    with pytest.raises(UsageError, match="is gone at once"):
+    with pytest.raises(UsageError, match="ends with its handle"):
         check_creatable(":memory:")
 
 
@@ -223,3 +221,37 @@ def test_an_address_without_its_scheme_is_no_directory(
         open_store(dsn, create=True)
     assert [] == list(tmp_path.iterdir())
     open_store("./localhost:6333", create=True).close()
+
+
+@pytest.mark.parametrize(
+    ("call", "outcome"),
+    [
+        ("open_store(':memory:', create=True).close()", ""),
+        ("open_store('http://localhost:1', connection=once)", "StoreUnavailableError"),
+        ("open_store('place', create=True)", "UnsupportedError"),
+        ("check_creatable('place')", "UnsupportedError"),
+        ("main(['models'])", ""),
+        ("main(['serve', '--help'])", ""),
+    ],
+)
+def test_only_a_directory_needs_file_locks(tmp_path: Path, call: str, outcome: str) -> None:
+    """On Windows, everything else works: there is no `fcntl`, and there may be no Qdrant Edge."""
+    program = f"""
+import sys
+sys.modules["fcntl"] = sys.modules["qdrant_edge"] = None
+import msmarco_qdrant.migration, msmarco_qdrant.operations, msmarco_qdrant.testing
+from msmarco_qdrant.cli.app import main
+from msmarco_qdrant.errors import MsmarcoQdrantError
+from msmarco_qdrant.stores import Connection, check_creatable, open_store
+once = Connection(retry_s=0)
+try:
+    {call}
+except MsmarcoQdrantError as exc:
+    print(type(exc).__name__, exc, file=sys.stderr)
+"""
+    ended = subprocess.run(  # our own program
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert outcome == ended.stderr.partition(" ")[0].strip()
+    assert ("POSIX file locks" in ended.stderr) == (outcome == "UnsupportedError")
+    assert not (tmp_path / "place").exists()

@@ -19,7 +19,6 @@ that is done at the next start.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -32,6 +31,7 @@ from typing import Any, Literal, TypeAlias
 
 from msmarco_qdrant.errors import OutputError, SpoolError
 from msmarco_qdrant.runtime.atomic_file import replacing_text, sync_directory
+from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +43,6 @@ _SEQUENCE_FILE = "sequence"
 _SEQUENCES_AT_ONCE = 10_000
 _REPORT = ".json"
 _OF_THE_FILE = (errno.EXDEV, errno.ENOENT, errno.EACCES, errno.EPERM)
-_LOCK_PATIENCE_S = 2.0  # a process that was killed may leave a child for some milliseconds
-_LOCK_POLL_S = 0.02
 
 OPERATIONS = "ops.jsonl"
 FORMS = (OPERATIONS, "tsv", "tsv.gz", "jsonl", "jsonl.gz", "ndjson", "ndjson.gz", "parquet")
@@ -98,9 +96,8 @@ class SpoolDirectory:
             for folder in _FOLDERS:
                 (path / folder).mkdir(parents=True, exist_ok=True)
             sync_directory(path)
-            self._lock_fd = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock = self._acquire_lock()
         try:
-            self._take_lock()
             self._mend()
         except BaseException:
             self.close()
@@ -267,11 +264,7 @@ class SpoolDirectory:
 
     def close(self) -> None:
         """Give the directory back. Closing twice is no error."""
-        if self._lock_fd >= 0:
-            # Not by closing alone: a process forked meanwhile has the same lock open.
-            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        self._lock.release()
 
     def _noted_sequence(self) -> int:
         place = self.path / _SEQUENCE_FILE
@@ -314,29 +307,19 @@ class SpoolDirectory:
     def _report(self, name: BatchName, folder: Folder) -> Path:
         return self.path / folder / f"{name}{_REPORT}"
 
-    def _take_lock(self) -> None:
-        from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
-
-        tries = Retrying(
-            retry=retry_if_exception_type(BlockingIOError),
-            stop=stop_after_delay(_LOCK_PATIENCE_S),
-            wait=wait_fixed(_LOCK_POLL_S),
-            reraise=True,
-        )
+    def _acquire_lock(self) -> FileLock:
         try:
-            tries(fcntl.flock, self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            who = os.pread(self._lock_fd, 20, 0).decode("ascii", "replace")
+            return FileLock(self.path / _LOCK_FILE, str(os.getpid()).encode())
+        except FileLockedError as exc:
+            pid = exc.note[:20].decode("ascii", "replace") or "of unknown number"
             raise SpoolError(
-                f"the spool {self.path} is in use by process {who or 'of unknown number'}: one "
-                "sidecar has one spool; wait for that one to end, or pass another directory"
+                f"the spool {self.path} is in use by process {pid}: one sidecar has one spool; "
+                "wait for that one to end, or pass another directory"
             ) from exc
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, str(os.getpid()).encode(), 0)
 
     def _check_ours(self) -> None:
         """A worker that was left behind must not meddle with the spool of the next process."""
-        if self._lock_fd < 0:
+        if self._lock.fd < 0:
             raise SpoolError(f"the spool {self.path} is closed")
 
     @contextmanager

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from msmarco_qdrant.core.records import CollectionInfo, SettingsChange
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
-from msmarco_qdrant.stores import Store, alterable
+from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
 _FLOAT_BYTES = 4
@@ -124,7 +124,7 @@ class Indexing:
 
     def _bound(self) -> None:
         """Bound the segments of a collection, unless somebody has."""
-        changing = alterable(self._store, self._name)
+        changing = self._store.admin_collection(self._name)
         if changing.optimizers().max_segment_size_kb is not None:
             return
         dimension = self._store.collection(self._name).info().spec.dimension

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import qdrant_edge
 
 
-class EdgeAlterable:
+class EdgeAdminCollection:
     """A shard to be changed; see `AdminCollection` for what its methods promise."""
 
     def __init__(self, collection: EdgeCollection) -> None:

@@ -13,8 +13,6 @@ crash left of a creation, and goes when that name is created again.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -32,14 +30,12 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
 )
 from msmarco_qdrant.runtime.atomic_file import replacing_text, sync_directory
+from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
 
 FORMAT = 1
 _LOCK_FILE = ".lock"
 _CATALOG_FILE = "store.json"
 _COLLECTIONS = "collections"
-# A process that was killed leaves its indexing child for a few milliseconds; see edge_optimize.
-_LOCK_PATIENCE_S = 2.0
-_LOCK_POLL_S = 0.02
 
 
 class EdgeDirectory:
@@ -65,7 +61,7 @@ class EdgeDirectory:
         check_place(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self.lock_fd = _locked(path)
+            self._lock = _lock(path)
         except OSError as exc:
             raise StoreUnavailableError(_unavailable(path, exc)) from exc
         try:
@@ -118,16 +114,16 @@ class EdgeDirectory:
 
     def close(self) -> None:
         """Give the directory back. Closing twice is no error."""
-        if self.lock_fd >= 0:
-            # Not by closing alone: a process forked meanwhile has the same lock open.
-            fcntl.flock(self.lock_fd, fcntl.LOCK_UN)
-            self.invalidate_after_fork()
+        self._lock.release()
 
     def invalidate_after_fork(self) -> None:
-        """In a forked child: let go of the lock's descriptor without giving the lock back."""
-        if self.lock_fd >= 0:
-            os.close(self.lock_fd)
-            self.lock_fd = -1
+        """In a forked child: close the lock file; the parent keeps the lock."""
+        self._lock.abandon()
+
+    @property
+    def lock_fd(self) -> int:
+        """The open lock file, for a child process that must hold the lock, too."""
+        return self._lock.fd
 
     def _read_or_start(self) -> dict[str, Any]:
         path = self.path / _CATALOG_FILE
@@ -189,46 +185,24 @@ def _is_ours(name: str) -> bool:
     return unfinished or name in (_LOCK_FILE, _CATALOG_FILE)
 
 
-def _locked(path: Path) -> int:
-    """Open and lock the lock file, and leave word of who holds it."""
-    fd = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _lock(path: Path) -> FileLock:
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
     try:
-        _wait_for_lock(path, fd)
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(holder).encode(), 0)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+        return FileLock(path / _LOCK_FILE, json.dumps(holder).encode())
+    except FileLockedError as exc:
+        raise StoreInUseError(
+            f"the store {path} is in use by {_holder(exc.note)}: wait for it to end, or use a "
+            "Qdrant server to share passages between processes"
+        ) from exc
 
 
-def _wait_for_lock(path: Path, fd: int) -> None:
-    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
-
-    # Nothing wakes a waiter when a lock is given up, but for a blocking flock, which has no time
-    # limit: hence the polling, for as long as a killed process's child needs to follow it.
-    tries = Retrying(
-        retry=retry_if_exception_type(BlockingIOError),
-        stop=stop_after_delay(_LOCK_PATIENCE_S),
-        wait=wait_fixed(_LOCK_POLL_S),
-        reraise=True,
-    )
+def _holder(note: bytes) -> str:
+    """Describe the holder of the lock, for a message."""
     try:
-        tries(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise StoreInUseError(_in_use(path, fd)) from exc
-
-
-def _in_use(path: Path, fd: int) -> str:
-    who = "another process"
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # it is only a courtesy
-        holder = json.loads(os.pread(fd, 4096, 0))
-        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    return (
-        f"the store {path} is in use by {who}: wait for it to end, or share the passages between "
-        "processes with a Qdrant server"
-    )
+        holder = json.loads(note)
+        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):  # the holder has not written it yet
+        return "another process"
 
 
 def _now() -> str:

@@ -28,12 +28,12 @@ from typing import IO
 
 from msmarco_qdrant.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
-from msmarco_qdrant.stores.edge import optimize_child
 from msmarco_qdrant.stores.error_mapping import map_error
 
 _SEGMENTS, _BUILDING, _REPLACED = "segments", "building", "replaced"
 _TEMPORARY = "temp_segments"  # Edge's own; it never removes what a killed process left there
 _ACTION = "building the index"
+_PROGRAM = Path(__file__).with_name("optimize_child.py")
 
 
 def build(shard: Path, lock_fd: int) -> None:
@@ -61,7 +61,7 @@ def build(shard: Path, lock_fd: int) -> None:
 def _run(shard: Path, lock_fd: int, errors: IO[bytes]) -> int:
     """Run the child process to its end; its exit status."""
     process = subprocess.Popen(  # noqa: S603  # our own program, a path we made
-        [sys.executable, "-P", optimize_child.__file__, str(shard), str(shard / _BUILDING)],
+        [sys.executable, "-P", str(_PROGRAM), str(shard), str(shard / _BUILDING)],
         stdin=subprocess.PIPE,  # its end tells the child that we are gone
         stdout=errors,
         stderr=errors,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
 from msmarco_qdrant.errors import SchemaError, StoreError
-from msmarco_qdrant.stores.base import Capabilities
-from msmarco_qdrant.stores.edge.admin import EdgeAlterable
+from msmarco_qdrant.stores.base import Capabilities, Store
+from msmarco_qdrant.stores.edge.admin import EdgeAdminCollection
 from msmarco_qdrant.stores.edge.collection import EdgeCollection, after_fork, create_shard
 from msmarco_qdrant.stores.edge.directory import EdgeDirectory
 from msmarco_qdrant.stores.edge.registry import ENGINES, Engine
@@ -18,11 +18,16 @@ from msmarco_qdrant.stores.migration_locks import MigrationLocks
 from msmarco_qdrant.stores.names import unknown_collection
 
 _CAPABILITIES = Capabilities(
-    engine="Edge", ann=True, payload_indexes=True, quantization=True, multi_process=False
+    engine="Edge",
+    ann=True,
+    payload_indexes=True,
+    quantization=True,
+    admin=True,
+    migration_locks=True,
 )
 
 
-class EdgeStore:
+class EdgeStore(Store):
     """A handle on a store directory; `EdgeStore.open` gives it, `close` gives it back.
 
     Handles on one directory share one engine, which closes with the last of them.
@@ -49,7 +54,7 @@ class EdgeStore:
         return _CAPABILITIES
 
     @property
-    def locks(self) -> MigrationLocks:
+    def migration_locks(self) -> MigrationLocks:
         """The locks of whoever migrates, among the threads of this process."""
         return self._engine.locks
 
@@ -76,9 +81,9 @@ class EdgeStore:
             physical = self._resolve(directory, name)
             return self._engine.collection(physical)
 
-    def alterable(self, name: str) -> EdgeAlterable:
+    def admin_collection(self, name: str) -> EdgeAdminCollection:
         """The collection behind a name, to be changed; see `AdminCollection`."""
-        return EdgeAlterable(self.collection(name))
+        return EdgeAdminCollection(self.collection(name))
 
     def metadata(self, name: str) -> CollectionMetadata:
         """What was kept with a collection; see `Store`."""
@@ -117,12 +122,6 @@ class EdgeStore:
         if not self._closed:
             self._closed = True
             ENGINES.release(self._engine)
-
-    def __enter__(self) -> EdgeStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @contextmanager
     def _directory(self) -> Iterator[EdgeDirectory]:

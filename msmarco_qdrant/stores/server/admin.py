@@ -37,7 +37,7 @@ _TURBOQUANT = (1, 18)
 """The first server that has it; one before would overlook what it does not know."""
 
 
-class ServerAlterable:
+class ServerAdminCollection:
     """A collection to be changed; see `AdminCollection` for what its methods promise."""
 
     def __init__(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
 from msmarco_qdrant.errors import SchemaError
-from msmarco_qdrant.stores.base import Capabilities
+from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
 from msmarco_qdrant.stores.names import stands_for, unknown_collection
 from msmarco_qdrant.stores.server import convert as requests
-from msmarco_qdrant.stores.server.admin import ServerAlterable, check_quantization
+from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
@@ -28,16 +28,22 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 SERVER = Capabilities(
-    engine="Server", ann=True, payload_indexes=True, quantization=True, multi_process=True
+    engine="Server",
+    ann=True,
+    payload_indexes=True,
+    quantization=True,
+    multi_process=True,
+    admin=True,
+    migration_locks=True,
+    resolves_aliases=True,
+    async_search=True,
 )
-IN_MEMORY = Capabilities(
-    engine="Memory", ann=False, payload_indexes=False, quantization=False, multi_process=False
-)
+IN_MEMORY = Capabilities(engine="Memory", admin=True, migration_locks=True)
 
 _METADATA_KEY = "msmarco_qdrant"
 
 
-class ServerStore:
+class ServerStore(Store):
     """A Qdrant server, or qdrant-client's local mode; `connect` and `in_memory` make it."""
 
     def __init__(
@@ -73,17 +79,12 @@ class ServerStore:
         return self._link.place
 
     @property
-    def is_remote(self) -> bool:
-        """Whether there is a server, and not the local mode."""
-        return self._link.is_remote
-
-    @property
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return self._capabilities
 
     @property
-    def locks(self) -> MigrationLocks:
+    def migration_locks(self) -> MigrationLocks:
         """The locks of whoever migrates."""
         return self._locks
 
@@ -112,17 +113,17 @@ class ServerStore:
         """The collection behind a name; see `Store`."""
         return ServerCollection(self._link, self._resolve(name), self._senders, self._connection)
 
-    def alterable(self, name: str) -> ServerAlterable:
+    def admin_collection(self, name: str) -> ServerAdminCollection:
         """The collection behind a name, to be changed; see `AdminCollection`."""
         collection = self.collection(name)
-        return ServerAlterable(self._link, collection.name, self._connection, collection)
+        return ServerAdminCollection(self._link, collection.name, self._connection, collection)
 
-    def live(self, name: str) -> ServerCollection:
+    def unresolved_collection(self, name: str) -> ServerCollection:
         """What a name leads to at the moment of each call; see `live_collection`."""
         self._resolve(name)
         return ServerCollection(self._link, name, self._senders, self._connection)
 
-    def asynchronous(self, name: str) -> AsyncServerCollection:
+    def async_collection(self, name: str) -> AsyncServerCollection:
         """The same on a server, for the running event loop."""
         self._resolve(name)
         address = parse_address(self.dsn, self._connection)
@@ -173,12 +174,6 @@ class ServerStore:
         """Give the handle back. Closing twice is no error."""
         self._link.close()
         self._senders.shutdown()
-
-    def __enter__(self) -> ServerStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _create_or_complete(self, name: str, spec: CollectionSpec) -> None:
         """Create a physical collection, or take over one of the same plan.

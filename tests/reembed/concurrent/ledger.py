@@ -17,7 +17,7 @@ import pytest
 from msmarco_qdrant.core.records import Passage, meta_digest, text_digest
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import Store, alterable
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import in_token_order, passage_of, point_id
 
 WORDS = 900
@@ -150,7 +150,7 @@ def check_dense(
 def check_sparse(store: Store, collection: str, expected: Mapping[str, Passage]) -> None:
     """Every passage's sparse vector is the one that the collection's settings make of its text."""
     bm25 = Bm25Encoder(store.metadata(collection).bm25)
-    vectors = alterable(store, collection).sparse_vectors([point_id(pid) for pid in expected])
+    vectors = store.admin_collection(collection).sparse_vectors([point_id(pid) for pid in expected])
     for pid, passage in expected.items():
         wanted = bm25.encode_passage(passage.text)
         ordered = in_token_order(wanted.indices, wanted.values)

@@ -11,7 +11,6 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import unlock_migrations
 from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import migration_locks
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import another_handle
 from tests.reembed.concurrent.ledger import Ledger, make_anchors, make_passages
@@ -50,6 +49,6 @@ def rollback(store: Store) -> ReembedReport:
 
 def unlock(store: Store) -> None:
     """Take the lock away from a process that was killed."""
-    holder = migration_locks(store).holder(NAME)
+    holder = store.migration_locks.holder(NAME)
     if holder is not None:
         unlock_migrations(store, NAME, holder.token)

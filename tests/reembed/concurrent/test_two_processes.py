@@ -11,7 +11,6 @@ import pytest
 
 from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.stores.migration_locks import migration_locks
 from tests.engines import another_handle, new_store
 from tests.loopback import LoopbackServer
 from tests.reembed.concurrent.doors import Door
@@ -72,7 +71,7 @@ def test_a_second_one_in_the_process_is_told_who_changes_the_model(
         assert "msmarco__0002" == reembed(watched(store, second)).new
         (message,) = said
         assert f"'{NAME}' is being migrated by process {os.getpid()} on " in message
-        assert migration_locks(store).holder(NAME) is None
+        assert store.migration_locks.holder(NAME) is None
         check_holds(store, NAME, ledger.expected, NEW)
 
 
@@ -95,7 +94,7 @@ def test_on_a_server_a_second_process_is_told_who_changes_the_model() -> None:
         assert 0 == process.returncode, told
         (message,) = said
         assert f"'{NAME}' is being migrated by process {process.pid} on " in message
-        assert migration_locks(store).holder(NAME) is None
+        assert store.migration_locks.holder(NAME) is None
         check_holds(store, NAME, ledger.expected, NEW)
         assert 0 == reembed(store).copied
         assert SWAP not in run(server, "reembed", None).kinds

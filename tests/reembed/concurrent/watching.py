@@ -49,8 +49,8 @@ class _WatchedStore(_Watched):
     """The parts of a store are watched, too; they are named here for `isinstance` to find."""
 
     @property
-    def locks(self) -> Any:
-        return _Watched(self._target.locks, self._on_call)
+    def migration_locks(self) -> Any:
+        return _Watched(self._target.migration_locks, self._on_call)
 
     def collection(self, name: str) -> Any:
         self._on_call("collection")
@@ -60,9 +60,9 @@ class _WatchedStore(_Watched):
         self._on_call("physical_names")
         return self._target.physical_names()
 
-    def alterable(self, name: str) -> Any:
-        self._on_call("alterable")
-        return _Watched(self._target.alterable(name), self._on_call)
+    def admin_collection(self, name: str) -> Any:
+        self._on_call("admin_collection")
+        return _Watched(self._target.admin_collection(name), self._on_call)
 
 
 def watched(store: Store, on_call: OnCall) -> Store:

@@ -18,7 +18,7 @@ from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
-from msmarco_qdrant.stores import Store, alterable, open_store
+from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.service.spool.helpers import Told, ended, working, write
 
@@ -101,7 +101,7 @@ def test_what_was_there_at_the_start_counts(tmp_path: Path) -> None:
 def test_segments_are_bounded(tmp_path: Path) -> None:
     """By kilobytes, so by the dimension; a bound that somebody has set stays."""
     with edge(tmp_path, passages=100) as watched:
-        changing = alterable(watched.store, "msmarco")
+        changing = watched.store.admin_collection("msmarco")
         assert SettingsChange() == changing.optimizers()
         watched.indexing.pause(idle=True)
         assert BOUND == changing.optimizers()
@@ -114,7 +114,7 @@ def test_segments_are_bounded(tmp_path: Path) -> None:
 def test_large_segments_of_an_ingest_stay(tmp_path: Path) -> None:
     """What was indexed already is not built anew, whatever the bound."""
     with edge(tmp_path, passages=2000) as watched:
-        alterable(watched.store, "msmarco").alter(SettingsChange(indexing_threshold_kb=50))
+        watched.store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=50))
         ingest(watched.store, range(0), optimize=True)
         large = segments(tmp_path)
         watched.write(range(2000, 2200))
@@ -126,7 +126,7 @@ def test_large_segments_of_an_ingest_stay(tmp_path: Path) -> None:
 
 def max_segment_kb(store: Store) -> int | None:
     """The bound in force."""
-    return alterable(store, "msmarco").optimizers().max_segment_size_kb
+    return store.admin_collection("msmarco").optimizers().max_segment_size_kb
 
 
 def test_a_collection_that_was_made_again(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_collection_that_was_made_again(tmp_path: Path) -> None:
         drop_collection(watched.store, "msmarco")
         watched.write(range(200))
         assert 2 == len(watched.built)
-        assert BOUND == alterable(watched.store, "msmarco").optimizers()
+        assert BOUND == watched.store.admin_collection("msmarco").optimizers()
 
 
 def test_a_collection_that_was_embedded_anew(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def failing(watched: Watched, monkeypatch: pytest.MonkeyPatch, error: BaseExcept
     def fail(_name: str) -> None:
         raise error
 
-    monkeypatch.setattr(watched.store, "alterable", fail)
+    monkeypatch.setattr(watched.store, "admin_collection", fail)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, Panic])

@@ -41,7 +41,7 @@ def opened(path: Path) -> Iterator[EdgeCollection]:
     with closing(EdgeStore.open(str(path), create=True)) as store:
         if "c__0001" not in store.physical_names():
             store.create_collection("c__0001", SPEC)
-            store.alterable("c__0001").alter(SMALL)
+            store.admin_collection("c__0001").alter(SMALL)
         yield store.collection("c__0001")
 
 

@@ -301,5 +301,5 @@ def test_a_forked_child_leaves_the_store_to_its_parent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dsn", ["", "a\0b"])
 def test_a_place_without_a_name_is_refused(dsn: str) -> None:
     """It is no directory, not even the current one."""
-    with pytest.raises(UsageError, match="no place for a store"):
+    with pytest.raises(UsageError, match="must be a directory or a URL"):
         open_store(dsn, create=True)

@@ -9,7 +9,7 @@ import pytest
 
 from msmarco_qdrant.core.records import SettingsChange, SparseVector, StorageSettings
 from msmarco_qdrant.errors import UnsupportedError
-from msmarco_qdrant.stores import Connection, alterable, open_store
+from msmarco_qdrant.stores import Connection, open_store
 from tests.contract.test_store import make_spec
 from tests.loopback import LoopbackServer, LostAnswer
 from tests.stores.server.test_store import NAME, make_things, points
@@ -23,13 +23,13 @@ def test_an_old_server_has_no_turboquant(version: str) -> None:
         server.requests.clear()
         told = f"is Qdrant {version[:4]}, which has no TurboQuant: .* needs 1.18 or later"
         with pytest.raises(UnsupportedError, match=told):
-            alterable(store, "things").alter(SettingsChange(quantization="turbo4"))
+            store.admin_collection("things").alter(SettingsChange(quantization="turbo4"))
         spec = replace(make_spec(store), storage=StorageSettings(quantization="turbo4"))
         with pytest.raises(UnsupportedError, match=told):
             store.create_collection("things__0002", spec)
         assert 0 == server.requests.count("Collections.Update")
         assert 0 == server.requests.count("Collections.Create")
-        alterable(store, "things").alter(SettingsChange(quantization="none"))
+        store.admin_collection("things").alter(SettingsChange(quantization="none"))
         assert "none" == store.collection("things").info().spec.storage.quantization
 
 
@@ -40,17 +40,17 @@ def test_sparse_vectors_are_written_in_bounded_requests() -> None:
         with closing(open_store(server.url, connection=by_points)) as store:
             make_things(store).upsert(points(20))
             sparse = [SparseVector([1], [1.0])] * 20
-            alterable(store, NAME).replace_sparse(range(20), sparse, up_to_seq=9)
+            store.admin_collection(NAME).replace_sparse(range(20), sparse, up_to_seq=9)
             sizes = [len(request.points) for request in server.requests.of("UpdateVectors")]
             assert [8, 8, 4] == sizes
         server.requests.clear()
         by_bytes = Connection(batch_bytes=20_000)
         with closing(open_store(server.url, connection=by_bytes)) as store:
             long = SparseVector(list(range(1000)), [1.0] * 1000)  # 9,512 bytes at most
-            alterable(store, NAME).replace_sparse(range(5), [long] * 5, up_to_seq=9)
+            store.admin_collection(NAME).replace_sparse(range(5), [long] * 5, up_to_seq=9)
             sizes = [len(request.points) for request in server.requests.of("UpdateVectors")]
             assert [2, 2, 1] == sizes
-            assert long == alterable(store, NAME).sparse_vectors([4])[4]
+            assert long == store.admin_collection(NAME).sparse_vectors([4])[4]
 
 
 def test_points_are_written_over_in_bounded_requests() -> None:
@@ -61,7 +61,7 @@ def test_points_are_written_over_in_bounded_requests() -> None:
             make_things(store).upsert(points(10))
             server.requests.clear()
             seen = [1 if number < 10 else None for number in range(30)]
-            alterable(store, NAME).upsert_if_seq(points(30), seen)
+            store.admin_collection(NAME).upsert_if_seq(points(30), seen)
             assert 30 == store.collection(NAME).info().points
         requests = server.requests.of("Upsert")
         assert [8, 8, 4, 8, 2] == [len(request.points) for request in requests]
@@ -74,6 +74,6 @@ def test_a_write_whose_answer_was_lost_is_repeated() -> None:
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
         collection = make_things(store)
         server.faults.inject(LostAnswer(), "Upsert", times=2)
-        alterable(store, NAME).upsert_if_seq(points(3), [None] * 3)
+        store.admin_collection(NAME).upsert_if_seq(points(3), [None] * 3)
         assert 3 == server.requests.count("Upsert")
         assert 3 == collection.info().points

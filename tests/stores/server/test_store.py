@@ -953,7 +953,7 @@ def test_close_ends_what_is_under_way(
 def test_a_store_is_a_context_manager(server: LoopbackServer) -> None:
     """That closes it."""
     with ServerStore.connect(server.url, PATIENT) as store:
-        assert store.is_remote
+        assert "Server" == store.capabilities.engine
     with pytest.raises(StoreError, match="was closed"):
         store.aliases()
 
