@@ -1,6 +1,7 @@
-# Two commands need nothing but Python and make:
-#   make demo    install, ingest the sample, ask it three questions
-#   make test    install, lint, types, layering, the whole test suite
+# These commands need nothing but Python and make:
+#   make demo      install, ingest the sample, ask it three questions
+#   make test      install, lint, types, layering and the quick tests: run it after each change
+#   make test-all  the same, then the slow tests: random, hostile, browser, deployment, benchmarks
 # With a Qdrant server at hand: QDRANT_URL=http://localhost:6333 make contract
 
 PYTHON ?= python3
@@ -13,13 +14,18 @@ OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 # A worker for each core, four at most: each loads torch, which would take every core for itself.
 WORKERS := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
-.PHONY: demo test contract check soak wheel clean
+PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
+
+.PHONY: demo test test-all contract check soak wheel clean
 
 demo: $(VENV)/.demo
 	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo
 
 test: check
-	$(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
+	$(PYTEST) --durations=10
+
+test-all: test
+	$(PYTEST) -m slow
 
 contract: $(VENV)/.dev
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL (and QDRANT_API_KEY)" >&2; exit 2; }
