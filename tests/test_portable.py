@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def test_commands_run(arguments: list[str]) -> None:
 def test_in_memory_store_ingests_and_searches() -> None:
     """The in-memory store of qdrant-client takes passages, and a search ranks them."""
     encoder = HashingEncoder()
-    with open_store(":memory:", create=True) as store:
+    with closing(open_store(":memory:", create=True)) as store:
         report = ingest_passages(PASSAGES, store, collection="films", encoder=encoder)
         with SearchClient.open(store, collection="films", encoder=encoder) as client:
             hits = client.search("city on the river", limit=1)
@@ -66,6 +67,6 @@ def test_directory_store_works_or_names_the_reason(tmp_path: Path) -> None:
         with pytest.raises(msmarco_qdrant.MsmarcoQdrantError, match="Windows"):
             open_store(tmp_path / "store", create=True)
         return
-    with open_store(tmp_path / "store", create=True) as store:
+    with closing(open_store(tmp_path / "store", create=True)) as store:
         report = ingest_passages(PASSAGES, store, collection="films", encoder=HashingEncoder())
     assert 2 == report.written

@@ -1,4 +1,4 @@
-"""The deployment files, and what their tests have in common."""
+"""The deployment files and helpers of their tests."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 DOCKERIGNORE = (ROOT / ".dockerignore").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+WHEEL_WORKFLOW = (ROOT / ".github" / "workflows" / "wheel.yml").read_text()
+WORKFLOWS = WORKFLOW + WHEEL_WORKFLOW
 
 FINAL_STAGE = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[-1]
 

@@ -26,7 +26,6 @@ from tests.deploy.files import (
     COMPOSE,
     DOCKERFILE,
     ENV_EXAMPLE,
-    FINAL_STAGE,
     KEY,
     PREFIX,
     SECRETS,
@@ -85,36 +84,6 @@ def test_ports_are_published_on_this_machine_only(services: Mapping[str, Service
     }
 
 
-def test_of_the_host_only_the_passages_are_mounted_and_read_only(
-    services: Mapping[str, Service],
-) -> None:
-    """Everything that is written lies in a named volume."""
-    mounts = [mount for service in services.values() for mount in service["volumes"]]
-    binds = [mount for mount in mounts if mount["type"] != "volume"]
-    assert ["/passages"] == [mount["target"] for mount in binds]
-    assert binds[0]["read_only"] is True
-    storage = {mount["target"] for mount in services["qdrant"]["volumes"]}
-    assert {"/qdrant/storage", "/qdrant/snapshots"} == storage
-
-
-def test_qdrant_asks_for_the_key_and_tells_nobody(services: Mapping[str, Service]) -> None:
-    """The key comes from the variable, is given to all sides, and telemetry is off."""
-    expected = {SECRETS[KEY], "${MSMARCO_QDRANT_API_KEY:?set it in .env}"}
-    qdrant = services["qdrant"]["environment"]
-    assert qdrant["QDRANT__SERVICE__API_KEY"] in expected
-    for client in ("ingest", "sidecar"):
-        assert qdrant["QDRANT__SERVICE__API_KEY"] == services[client]["environment"][KEY]
-    assert "true" == qdrant["QDRANT__TELEMETRY_DISABLED"]
-
-
-def test_qdrant_is_restarted_and_ingest_waits_for_it(services: Mapping[str, Service]) -> None:
-    """The server comes back by itself; a run of ingest ends, and starts when the server answers."""
-    assert "unless-stopped" == services["qdrant"]["restart"]
-    assert "no" == services["ingest"]["restart"]
-    assert ["ingest"] == services["ingest"]["profiles"]
-    assert "service_healthy" == services["ingest"]["depends_on"]["qdrant"]["condition"]
-
-
 def test_the_healthcheck_tells_a_ready_server_from_others(services: Mapping[str, Service]) -> None:
     """Its own command, run against a server that is ready, one that is not, and none."""
     kind, program, *arguments = services["qdrant"]["healthcheck"]["test"]
@@ -154,18 +123,6 @@ def seconds(duration: str) -> int:
     return sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
 
 
-def test_the_sidecar_is_of_the_image_of_ingest(services: Mapping[str, Service]) -> None:
-    """Built alike, the same user, store, collection and model; only the sidecar stays."""
-    ingest, sidecar = services["ingest"], services["sidecar"]
-    for what in ("build", "user", "init"):
-        assert ingest[what] == sidecar[what], what
-    for name in ("STORE", "COLLECTION", "MODEL"):
-        assert ingest["environment"][PREFIX + name] == sidecar["environment"][PREFIX + name]
-    assert "unless-stopped" == sidecar["restart"]
-    assert "profiles" not in sidecar
-    assert "serve" in variables_of_the_example()["EXTRAS"].split(",")
-
-
 def test_the_sidecar_s_command_is_one_the_program_takes(services: Mapping[str, Service]) -> None:
     """Everything else comes from the environment."""
     name, *arguments = services["sidecar"]["command"]
@@ -186,40 +143,12 @@ def test_the_sidecar_is_reached_with_both_tokens_only(services: Mapping[str, Ser
     assert not (set(SECRETS) - {KEY}) & set(services["ingest"]["environment"])
 
 
-def test_what_the_sidecar_keeps_lies_on_volumes_of_its_user(
-    services: Mapping[str, Service],
-) -> None:
-    """A named volume takes over who owns its directory in the image; no two share a spool."""
-    (made,) = re.findall(r"install --directory .*? (/.*)\n", FINAL_STAGE)
-    mounts = services["sidecar"]["volumes"]
-    assert {"/spool", "/inbox", "/models"} == {mount["target"] for mount in mounts}
-    assert {mount["target"] for mount in mounts} <= set(made.split())
-    assert {"volume"} == {mount["type"] for mount in mounts}
-    environment = services["sidecar"]["environment"]
-    assert "/spool" == environment[PREFIX + "SPOOL"]
-    assert "/inbox" == environment[PREFIX + "INBOX"]
-    assert "MSMARCO_QDRANT_SPOOL=/spool\n" in FINAL_STAGE
-    everywhere = [mount["source"] for service in services.values() for mount in service["volumes"]]
-    assert 1 == everywhere.count("spool")
-
-
 def test_the_sidecar_has_time_to_give_its_batch_back(services: Mapping[str, Service]) -> None:
     """Docker kills it after a batch and a giving back that each take their time."""
     sidecar = services["sidecar"]
     grace = int(sidecar["environment"][PREFIX + "GRACE_S"])
     assert seconds(sidecar["stop_grace_period"]) >= grace + WorkerSettings().giving_back_s + 15
     assert "SIGTERM" == sidecar["stop_signal"]
-
-
-def test_the_sidecar_starts_while_its_store_is_away(services: Mapping[str, Service]) -> None:
-    """It waits for the server's container alone, as it takes passages in meanwhile."""
-    assert "service_started" == services["sidecar"]["depends_on"]["qdrant"]["condition"]
-
-
-def test_threads_are_as_many_as_cpus(services: Mapping[str, Service]) -> None:
-    """Of every service that computes: more would get in each other's way."""
-    for name in ("ingest", "sidecar"):
-        assert str(services[name]["cpus"]) == services[name]["environment"]["OMP_NUM_THREADS"]
 
 
 def test_the_sidecar_s_healthcheck_tells_a_ready_one(
