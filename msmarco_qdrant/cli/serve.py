@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from pathlib import Path
+from functools import cached_property
 
 import click
 
@@ -13,58 +13,58 @@ from msmarco_qdrant.cli.options import collection_option, encoder_options, store
 from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
 
 _FAILED, _USAGE = 1, 2
+_OPTIONS = {
+    "reranker": "NAME_OR_DIR",
+    "host": "NAME",
+    "port": "N",
+    "spool": "DIR",
+    "inbox": "DIR",
+}
+_PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
 _log = logging.getLogger(__name__)
 
-_BROUGHT = ("fastapi", "prometheus_client", "uvicorn")
+
+class ServeCommand(click.Command):
+    """Adds options for settings of the sidecar; other commands do not import these settings."""
+
+    @cached_property
+    def setting_options(self) -> list[click.Parameter]:
+        """Options of `_OPTIONS`, described as their settings are."""
+        from msmarco_qdrant.service.settings import SidecarSettings
+
+        made: list[click.Parameter] = []
+        for name, metavar in _OPTIONS.items():
+            field = SidecarSettings.model_fields[name]
+            default = "none" if field.default is None else field.default
+            help_ = f"{field.description}  [default: MSMARCO_QDRANT_{name.upper()} or {default}]"
+            kind = click.Path() if metavar == "DIR" else None
+            made.append(click.Option([f"--{name}"], type=kind, metavar=metavar, help=help_))
+        return made
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the declared options, those of the settings, and `--help`."""
+        params = super().get_params(ctx)
+        declared = len(self.params)
+        return [*params[:declared], *self.setting_options, *params[declared:]]
 
 
-@click.command()
+@click.command(cls=ServeCommand)
 @store_option
 @collection_option
 @click.option(
     "--model",
     metavar="NAME_OR_DIR",
-    help="The model of a new collection; one that is there knows its own.  [default: "
+    help="Model of a new collection; an existing one keeps its own.  [default: "
     "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]",
 )
 @encoder_options
-@click.option(
-    "--reranker",
-    metavar="NAME_OR_DIR",
-    help="A cross-encoder such as ms-marco-MiniLM-L6-v2, for searches that ask for it.  [default: "
-    "MSMARCO_QDRANT_RERANKER or none]",
-)
-@click.option(
-    "--host",
-    metavar="NAME",
-    help="Where to listen; elsewhere than on this machine only with tokens, MSMARCO_QDRANT_"
-    "READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN.  [default: MSMARCO_QDRANT_HOST or 127.0.0.1]",
-)
-@click.option(
-    "--port",
-    metavar="N",
-    help="The port; 0 for any that is free.  [default: MSMARCO_QDRANT_PORT or 8080]",
-)
-@click.option(
-    "--spool",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where accepted batches wait.  [default: MSMARCO_QDRANT_SPOOL or ./qdrant_spool]",
-)
-@click.option(
-    "--inbox",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A directory whose files are taken in: TSV, JSON lines or Parquet, written under a name "
-    "that ends in .tmp and then renamed.  [default: MSMARCO_QDRANT_INBOX or none]",
-)
-def serve(**given: str | Path | None) -> int:
-    """Take passages in by HTTP or as files, and search them, until SIGTERM or Control-C.
+def serve(**given: str | None) -> int:
+    """Ingest passages by HTTP or as files, and search them, until SIGTERM or Control-C.
 
-    What was answered with 202 is on disk and will be searchable, whatever crashes. The search page
-    is at `/`, the interface is described at `/openapi.json`.
+    What was answered with 202 is on disk and will be searchable, also after a crash. The search
+    page is at `/`, the interface is described at `/openapi.json`.
     """
-    for package in _BROUGHT:
+    for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError("the sidecar", "serve")
     import asyncio
@@ -73,16 +73,17 @@ def serve(**given: str | Path | None) -> int:
     from msmarco_qdrant.service.settings import load_sidecar_settings
     from msmarco_qdrant.service.sidecar import Sidecar
 
-    texts = {name: str(value) for name, value in given.items() if value is not None}
-    settings = load_sidecar_settings(texts)
-    sidecar = Sidecar(settings.options)
+    settings = load_sidecar_settings(
+        {name: text for name, text in given.items() if text is not None}
+    )
+    sidecar = Sidecar(settings)
     configure_logs(settings.log_level, settings.secrets)
     try:
         asyncio.run(sidecar.run())
     except MsmarcoQdrantError as exc:  # the log is JSON to its last line
         _log.critical("%s", exc)
         return _USAGE if isinstance(exc, UsageError) else _FAILED
-    if sidecar.left_behind:  # its thread would be in the way of an orderly end
+    if sidecar.left_behind:  # an orderly exit would wait for its thread
         logging.shutdown()
         os._exit(0)
     return 0

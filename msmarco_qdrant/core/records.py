@@ -140,6 +140,10 @@ class EncoderInfo:
         """Name of the dense vector: a query of another model cannot match it by accident."""
         return f"dense-{self.fingerprint[:8]}"
 
+    def has_same_vectors_as(self, other: EncoderInfo) -> bool:
+        """Return True if both have the same model and similarity."""
+        return (self.fingerprint, self.similarity) == (other.fingerprint, other.similarity)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedBatch:

@@ -1,4 +1,4 @@
-"""The spool as the HTTP app sees it."""
+"""Ingester of the HTTP app: accepts batches into the spool."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msmarco_qdrant.errors import SpoolError
-from msmarco_qdrant.service.interfaces import Backlog, Operation, ShuttingDownError, Write
+from msmarco_qdrant.service.interfaces import (
+    Backlog,
+    BatchState,
+    Operation,
+    ShuttingDownError,
+    Write,
+)
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchState
 
 
 class SpoolIngester:
-    """Takes batches for a spool, and asks it; see `Ingester`. Made in the app's event loop.
+    """Implements `Ingester` over a spool. Create it in the app's event loop.
 
     Args:
-        spool: Where batches are kept; it stays the caller's.
+        spool: The spool, which the caller closes.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -24,52 +29,50 @@ class SpoolIngester:
         self._closed = asyncio.Event()
 
     def accept(self, operations: Sequence[Operation]) -> str:
-        """Put operations on disk for good, as one batch.
+        """Store operations durably as one batch; see `Spool.accept`.
 
         Raises:
-            ShuttingDownError: During the shutdown.
-            SpoolFullError: If there are too many.
-            SpoolError: If the disk does not take them; see `Spool.accept`.
+            ShuttingDownError: After `close`.
+            SpoolFullError: If the spool's quota is exceeded.
+            SpoolError: If the disk fails.
         """
         if self._closed.is_set():
-            raise ShuttingDownError("the sidecar is being shut down: nothing was accepted")
+            raise ShuttingDownError("the sidecar is shutting down; nothing was accepted")
         return self._spool.accept(_rows(operations))
 
     def close(self) -> None:
-        """Take nothing in any more, and let nobody wait."""
+        """Accept no more batches, and end every wait."""
         self._closed.set()
 
     def state(self, batch: str) -> BatchState | None:
-        """How far a batch is."""
+        """Return the state of a batch, None for an unknown id."""
         return self._spool.state(batch)
 
     async def finished(self, batch: str) -> BatchState:
         """Wait until a batch is done or failed.
 
         Raises:
-            ShuttingDownError: If the sidecar is shut down before; the batch is kept.
-            SpoolError: If it is not known any more, or its report cannot be read.
-            CancelledError: If the spool is closed before.
+            ShuttingDownError: If the sidecar shuts down first; the batch is kept.
+            SpoolError: If the batch is unknown, or its report cannot be read.
+            CancelledError: If the spool is closed first.
         """
         outcome = await asyncio.to_thread(self._spool.outcome, batch)
         if outcome is None:
-            raise SpoolError(f"the batch {batch} is not in the spool any more")
+            raise SpoolError(f"the spool does not contain the batch {batch}")
         ended = asyncio.wrap_future(outcome)
         closed = asyncio.create_task(self._closed.wait())
         either: set[asyncio.Future[Any]] = {ended, closed}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                raise ShuttingDownError(
-                    f"the sidecar is being shut down; the batch {batch} is kept"
-                )
+                raise ShuttingDownError(f"the sidecar is shutting down; it keeps the batch {batch}")
             return ended.result()
         finally:
             closed.cancel()
             ended.cancel()
 
     def backlog(self) -> Backlog:
-        """What waits."""
+        """Return the backlog of the spool."""
         return Backlog(self._spool.depth, self._spool.oldest_age_s)
 
 

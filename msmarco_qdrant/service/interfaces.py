@@ -1,20 +1,19 @@
-"""What the HTTP app needs of the rest of the sidecar, as Protocols and the values they exchange.
+"""Values and Protocols that the parts of the sidecar exchange.
 
-The app knows neither the spool nor the worker nor an engine: tests hand it small classes.
+The HTTP app depends on these alone, not on the spool, the worker or an engine.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, Protocol, TypeAlias, Unpack
 
 from msmarco_qdrant.core.records import Meta
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 from msmarco_qdrant.search.options import SearchOptions
-from msmarco_qdrant.service.spool.state import BatchState
 
 Scope: TypeAlias = Literal["read", "write"]
 
@@ -22,14 +21,22 @@ SCOPES: Final[tuple[Scope, ...]] = ("read", "write")
 MIB: Final = 2**20
 _SHORTEST: Final = 16
 
+BatchId: TypeAlias = str
+"""32 hexadecimal digits."""
+
+Phase: TypeAlias = Literal["queued", "working", "done", "failed"]
+
+COUNTS: Final = ("written", "unchanged", "rejected", "deleted", "superseded")
+"""Counters of a batch report, in the order of output."""
+
 
 class ShuttingDownError(MsmarcoQdrantError):
-    """The sidecar is being shut down and takes nothing in any more."""
+    """The sidecar is shutting down and accepts no more batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Put a passage in, or in place of the one of that pid."""
+    """Add a passage, or replace the one of that pid."""
 
     pid: str
     text: str
@@ -38,7 +45,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Take a passage out, if it is there."""
+    """Remove a passage, if it exists."""
 
     pid: str
 
@@ -47,8 +54,77 @@ Operation: TypeAlias = Write | Delete
 
 
 @dataclass(frozen=True, slots=True)
+class RowReject:
+    """A row of a batch that could not be applied.
+
+    Attributes:
+        line: Its line or row in the batch, from 1.
+        reason: A sentence for people.
+    """
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """The effect of a batch.
+
+    After a crash or a failed attempt, passages that an earlier attempt wrote may count as
+    unchanged, and passages that it deleted may not count.
+
+    Attributes:
+        written: Passages stored or rewritten.
+        unchanged: Passages that were stored with the same text and meta before.
+        rejected: Rows that could not be applied.
+        deleted: Passages that were stored and are removed.
+        superseded: Rows that a later row of the same pid replaced.
+        seconds: Wall time of the last attempt.
+        rejects: The first hundred rejected rows.
+    """
+
+    written: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    deleted: int = 0
+    superseded: int = 0
+    seconds: float = 0.0
+    rejects: tuple[RowReject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """State of a batch.
+
+    Attributes:
+        batch: Its id.
+        state: "queued", "working", "done" (its passages are durable and searchable) or "failed".
+        accepted_at: Seconds since 1970 at which it was accepted or, after a restart, queued again.
+        ended_at: Seconds since 1970 at which it was done or failed, None before.
+        report: Its effect; all zero before it has ended.
+        reason: Reason of the failure, "" otherwise.
+    """
+
+    batch: BatchId
+    state: Phase
+    accepted_at: float
+    ended_at: float | None = None
+    report: BatchReport = BatchReport()
+    reason: str = ""
+
+    def ended(self, state: Phase, report: BatchReport, reason: str, at: float) -> BatchState:
+        """Return the same batch at its end."""
+        return replace(self, state=state, report=report, reason=reason, ended_at=at)
+
+
+def counts_of(report: BatchReport) -> dict[str, int]:
+    """Return the counters of a report by the names of `COUNTS`, in their order."""
+    return {name: getattr(report, name) for name in COUNTS}
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in the spool: batches (the one in hand included), and the age of the oldest."""
+    """Batches of the spool that have not ended, and the age of the oldest in seconds."""
 
     batches: int
     oldest_s: float
@@ -56,9 +132,9 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition of being ready; `problem` says in a few words what is missing, "" if nothing.
+    """One readiness check; `problem` is a few words, "" if the check passed.
 
-    Whoever may ask for `/readyz` reads it: no path, URL or name belongs in it.
+    Anybody may read it at `/readyz`: it must contain no path, URL or name.
     """
 
     name: str
@@ -67,15 +143,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is searched, and how it can be.
+    """Description of the collection that is searched.
 
     Attributes:
-        collection: The collection's name.
-        model: The name of its bi-encoder.
-        dimension: The length of that model's vectors.
-        modes: What can be compared.
-        rerank: Whether a cross-encoder can score the best again.
-        passages: How many there are, None if that is not known.
+        collection: Name of the collection.
+        model: Name of its bi-encoder.
+        dimension: Length of that model's vectors.
+        modes: Search modes that are available.
+        rerank: True if a cross-encoder can rerank hits.
+        passages: Number of passages, None if unknown.
     """
 
     collection: str
@@ -209,7 +285,7 @@ def check_binding(host: str, tokens: Tokens) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own, and reached from nowhere else."""
+    """Return True for a loopback name or address of this machine."""
     if host.lower() == "localhost":
         return True
     try:
@@ -223,44 +299,44 @@ def _usable(token: str) -> bool:
 
 
 class Ingester(Protocol):
-    """The spool and its worker, as the app sees them."""
+    """Accepts batches of operations and reports their state."""
 
     def accept(self, operations: Sequence[Operation]) -> str:
-        """Put operations on disk for good, as one batch; called in a thread.
+        """Store operations durably as one batch; called in a thread.
 
         Returns:
-            The batch's id: letters, digits and hyphens, 64 at most.
+            The batch's id: at most 64 letters, digits and hyphens.
 
         Raises:
-            SpoolFullError: If there are too many.
+            SpoolFullError: If the spool's quota is exceeded.
             ShuttingDownError: During the shutdown.
         """
 
     def state(self, batch: str) -> BatchState | None:
-        """How far a batch is, None if there is none of that id; called in a thread."""
+        """Return the state of a batch, None for an unknown id; called in a thread."""
 
     async def finished(self, batch: str) -> BatchState:
-        """Wait until a batch is done or failed; a wait that is cancelled leaves nothing behind.
+        """Wait until a batch is done or failed; the wait may be cancelled.
 
         Raises:
-            ShuttingDownError: If the sidecar is shut down before; the batch is kept.
+            ShuttingDownError: If the sidecar shuts down first; the batch is kept.
         """
 
     def backlog(self) -> Backlog:
-        """What waits, from memory: it neither blocks nor reads the disk."""
+        """Return the backlog from memory, without blocking or reading the disk."""
 
 
 class Searcher(Protocol):
-    """What answers queries: `AsyncSearchClient`."""
+    """Answers queries, as `AsyncSearchClient` does."""
 
     async def search_many(
         self, queries: Sequence[str], **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """The passages that answer each of several queries."""
+        """Return the hits of each query."""
 
 
 class Readiness(Protocol):
-    """What knows whether the sidecar can do its work."""
+    """Runs the readiness checks."""
 
     async def checks(self) -> Sequence[Check]:
-        """Look at everything that has to be there."""
+        """Run every check."""

@@ -16,8 +16,7 @@ from prometheus_client.registry import Collector
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import SearchMode
-from msmarco_qdrant.service.interfaces import Backlog
-from msmarco_qdrant.service.spool.state import COUNTS, BatchId, BatchState, counts_of
+from msmarco_qdrant.service.interfaces import COUNTS, Backlog, BatchId, BatchState, counts_of
 
 _PREFIX: Final = "msmarco_qdrant_"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

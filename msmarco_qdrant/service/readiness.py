@@ -1,10 +1,13 @@
-"""Checks of a sidecar's readiness: models, store, migrations, worker."""
+"""Running parts of a sidecar, and the checks of their readiness."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import get_args
 
+from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     ModelError,
@@ -12,86 +15,135 @@ from msmarco_qdrant.errors import (
     StoreError,
 )
 from msmarco_qdrant.migrate.runner import MigrationStatus, migration_status
-from msmarco_qdrant.service.interfaces import Check
-from msmarco_qdrant.service.startup import Running, Startup
+from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.service.interfaces import About, Check
+from msmarco_qdrant.service.startup import Opened, Startup
+from msmarco_qdrant.service.worker.worker import Worker
+from msmarco_qdrant.stores import Store
 
-_OK = ""
+
+class PassageCount:
+    """Cached number of passages in a collection.
+
+    Args:
+        store: The store.
+        collection: Name of the collection.
+
+    Attributes:
+        passages: The last count, None before the first.
+    """
+
+    def __init__(self, store: Store, collection: str) -> None:
+        self._store = store
+        self._collection = collection
+        self.passages: int | None = None
+
+    def refresh(self) -> None:
+        """Ask the store for the count.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        self.passages = self._store.collection(self._collection).info().points
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The search client and the worker, over the opened store."""
+
+    collection: str
+    opened: Opened
+    client: AsyncSearchClient
+    worker: Worker
+    count: PassageCount
+
+    @property
+    def about(self) -> About:
+        """Describe the collection, from memory."""
+        encoder_info = self.client.metadata.encoder
+        return About(
+            self.collection,
+            encoder_info.model,
+            encoder_info.dimension,
+            get_args(SearchMode),
+            rerank=self.opened.reranker is not None,
+            passages=self.count.passages,
+        )
+
+    async def close(self) -> None:
+        """Wait for searches under way, and close the store."""
+        await self.client.close()
+        await asyncio.to_thread(self.opened.close)
 
 
 class SidecarReadiness:
-    """Asks everything that the sidecar needs; see `Readiness`. Of one event loop.
+    """Implements `Readiness`: checks model, store, migrations and worker. Of one event loop.
 
     Args:
-        collection: The collection's name.
-        opening: What opens the rest.
-        running: What runs once that is done, None before.
-        within_s: Seconds in which the store has to answer.
+        startup: The startup, for the time before `running` returns the parts.
+        running: Returns the running parts, None during the startup.
+        timeout_s: Seconds in which the store has to answer.
     """
 
     def __init__(
-        self,
-        collection: str,
-        opening: Startup,
-        running: Callable[[], Running | None],
-        *,
-        within_s: float,
+        self, startup: Startup, running: Callable[[], Running | None], *, timeout_s: float
     ) -> None:
-        self._collection = collection
-        self._opening = opening
+        self._startup = startup
         self._running = running
-        self._within_s = within_s
-        self._looking: asyncio.Task[Sequence[Check]] | None = None
+        self._timeout_s = timeout_s
+        self._task: asyncio.Task[Sequence[Check]] | None = None
 
     async def checks(self) -> Sequence[Check]:
-        """The model, the store, the migrations and the worker."""
+        """Check the model, the store, the migrations and the worker."""
         running = self._running()
         if running is None:
-            return self._checks_before()
-        worker = Check("worker", _OK if running.worker.alive else "has ended: see the log")
-        return [*await self._look(running), worker]
+            return self._startup_checks()
+        worker = Check("worker", "" if running.worker.alive else "has ended: see the log")
+        return [*await self._store_checks(running), worker]
 
-    def _checks_before(self) -> Sequence[Check]:
-        if self._opening.stage == "store":
+    def _startup_checks(self) -> Sequence[Check]:
+        if self._startup.stage == "store":
             return [Check("model", "waits for the store"), Check("store", "is not reached yet")]
         return [Check("model", "is being loaded"), Check("store")]
 
-    async def _look(self, running: Running) -> Sequence[Check]:
-        """Ask the store; one question at a time, however many ask for its answer."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._asked(running))
+    async def _store_checks(self, running: Running) -> Sequence[Check]:
+        """Check the store once at a time; concurrent callers share the result."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(_check_by_search(running))
         try:
-            async with asyncio.timeout(self._within_s):
-                return await asyncio.shield(self._looking)
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(self._task)
         except TimeoutError:
-            return [Check("store", f"has not answered within {self._within_s:g} s")]
+            return [Check("store", f"has not answered within {self._timeout_s:g} s")]
 
-    async def _asked(self, running: Running) -> Sequence[Check]:
-        """Ask by a search, too: one that meets another model than the client's loads it."""
-        checks = await asyncio.to_thread(self._compared, running)
-        if any(check.problem for check in checks):
-            return [Check("model"), *checks]
-        try:
-            await running.client.search("ready", limit=1)
-        except ModelError:
-            return [Check("model", "the collection has another one now, not loaded yet"), *checks]
-        except StoreError:
-            return [Check("model"), Check("store", "cannot be searched")]
+
+async def _check_by_search(running: Running) -> Sequence[Check]:
+    """Check the store, then search: a search also loads the model of a re-embedded collection."""
+    checks = await asyncio.to_thread(_check_store, running)
+    if any(check.problem for check in checks):
         return [Check("model"), *checks]
-
-    def _compared(self, running: Running) -> Sequence[Check]:
-        store = running.opened.searching
-        try:
-            status = migration_status(store, self._collection)
-            running.census.count()
-        except CollectionNotFoundError:
-            return [Check("store"), Check("migrations", "there is no collection")]
-        except MsmarcoQdrantError:  # what it says may name a place
-            return [Check("store", "does not answer")]
-        return [Check("store"), Check("migrations", _told(status))]
+    try:
+        await running.client.search("ready", limit=1)
+    except ModelError:
+        return [Check("model", "the collection has another one now, not loaded yet"), *checks]
+    except StoreError:
+        return [Check("model"), Check("store", "cannot be searched")]
+    return [Check("model"), *checks]
 
 
-def _told(status: MigrationStatus) -> str:
+def _check_store(running: Running) -> Sequence[Check]:
+    try:
+        status = migration_status(running.opened.searching, running.collection)
+        running.count.refresh()
+    except CollectionNotFoundError:
+        return [Check("store"), Check("migrations", "there is no collection")]
+    except MsmarcoQdrantError:  # its message may contain a path or URL
+        return [Check("store", "does not answer")]
+    return [Check("store"), Check("migrations", _migrations_problem(status))]
+
+
+def _migrations_problem(status: MigrationStatus) -> str:
     pending = [migration.name for migration in status.pending]
-    told = [f"pending: {', '.join(pending)}"] if pending else []
-    told += [f"unknown: {', '.join(status.unknown)}"] if status.unknown else []
-    return "; ".join(told)
+    problems = [f"pending: {', '.join(pending)}"] if pending else []
+    problems += [f"unknown: {', '.join(status.unknown)}"] if status.unknown else []
+    return "; ".join(problems)

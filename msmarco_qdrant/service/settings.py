@@ -1,4 +1,4 @@
-"""What the environment decides for the sidecar, beside what it decides for every command."""
+"""Settings of the sidecar; options of `msmarco-qdrant serve` and the README table follow them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
-from msmarco_qdrant.service.interfaces import Limits, Tokens
-from msmarco_qdrant.service.options import GRACE_S, HOST, PORT, SidecarOptions
+from msmarco_qdrant.collection.create import check_collection_name
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.service.interfaces import Limits, Tokens, check_binding
 from msmarco_qdrant.service.spool.spool import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.settings import Settings, load_as
+from msmarco_qdrant.stores import check_creatable
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -19,84 +21,104 @@ _LIMITS = Limits()
 
 
 class SidecarSettings(Settings):
-    """Settings of `msmarco-qdrant serve`, each from `MSMARCO_QDRANT_<NAME>` or a file `.env`.
+    """Settings of a sidecar, each from an argument, `MSMARCO_QDRANT_<NAME>` or a file `.env`."""
 
-    Attributes:
-        host: Name or address to listen on.
-        port: Port to listen on; 0 for any that is free.
-        read_token: The bearer token that allows to search; never shown.
-        write_token: The bearer token that allows to bring and delete passages; never shown.
-        spool: The directory of accepted batches.
-        inbox: A directory whose files are taken in.
-        reranker: A cross-encoder, for searches that ask for it.
-        spool_bytes: Most bytes of accepted batches that are not written yet.
-        spool_batches: Most such batches.
-        body_bytes: Most bytes of a batch that is sent.
-        searches: Most searches under way at once.
-        search_s: Seconds in which a search has to be answered.
-        grace_s: Seconds in which, at the end, the batch in hand may still be finished.
-        log_level: The least that is told in the log.
-    """
-
-    host: str = HOST
-    port: int = Field(default=PORT, ge=0, le=65535)
-    read_token: SecretStr | None = None
-    write_token: SecretStr | None = None
-    spool: Path = Path("qdrant_spool")
-    inbox: Path | None = None
-    reranker: str | None = None
-    spool_bytes: int = Field(default=MAX_BYTES, ge=1)
-    spool_batches: int = Field(default=MAX_BATCHES, ge=1)
-    body_bytes: int = Field(default=_LIMITS.body_bytes, ge=1024)
-    searches: int = Field(default=_LIMITS.searches, ge=1)
-    search_s: float = Field(default=_LIMITS.search_s, gt=0, allow_inf_nan=False)
-    grace_s: float = Field(default=GRACE_S, ge=0, allow_inf_nan=False)
-    log_level: LogLevel = "info"
+    host: str = Field(
+        default="127.0.0.1",
+        description="Name or address to listen on; other than loopback only with both tokens.",
+    )
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free port."
+    )
+    read_token: SecretStr | None = Field(
+        default=None, description="Bearer token to search and to read metrics."
+    )
+    write_token: SecretStr | None = Field(
+        default=None, description="Bearer token to write and delete passages."
+    )
+    spool: Path = Field(
+        default=Path("qdrant_spool"), description="Directory of accepted batches; made if missing."
+    )
+    inbox: Path | None = Field(
+        default=None,
+        description="Directory whose files are ingested: TSV, JSON lines or Parquet, written "
+        "under a name that ends in .tmp and then renamed.",
+    )
+    reranker: str | None = Field(
+        default=None,
+        description="Cross-encoder for searches with reranking, such as ms-marco-MiniLM-L6-v2.",
+    )
+    spool_bytes: int = Field(
+        default=MAX_BYTES, ge=1, description="Most bytes of batches that have not ended."
+    )
+    spool_batches: int = Field(
+        default=MAX_BATCHES, ge=1, description="Most batches that have not ended."
+    )
+    body_bytes: int = Field(
+        default=_LIMITS.body_bytes, ge=1024, description="Most bytes of a batch of passages."
+    )
+    searches: int = Field(
+        default=_LIMITS.searches, ge=1, description="Most searches under way at once."
+    )
+    search_s: float = Field(
+        default=_LIMITS.search_s, gt=0, allow_inf_nan=False, description="Timeout of a search."
+    )
+    grace_s: float = Field(
+        default=15.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that the current batch has to finish during the shutdown.",
+    )
+    log_level: LogLevel = Field(default="info", description="Lowest level that is logged.")
 
     @property
     def secrets(self) -> list[str]:
-        """What nobody may be shown."""
+        """The API key and the tokens that are set."""
         found = (self.api_key, self.read_token, self.write_token)
         return [secret.get_secret_value() for secret in found if secret]
 
     @property
-    def options(self) -> SidecarOptions:
-        """What the sidecar is told.
+    def tokens(self) -> Tokens:
+        """The bearer tokens.
 
         Raises:
-            UsageError: For what cannot be, or must not; see `SidecarOptions`.
-            StoreError: If the store's directory cannot be made or written, or holds something else.
+            UsageError: For a token that is too short; see `Tokens`.
         """
-        return SidecarOptions(
-            store=self.store,
-            spool=self.spool,
-            collection=self.collection,
-            model=self.model,
-            reranker=self.reranker,
-            inbox=self.inbox,
-            host=self.host,
-            port=self.port,
-            tokens=Tokens(_revealed(self.read_token), _revealed(self.write_token)),
-            limits=Limits(
-                body_bytes=self.body_bytes, searches=self.searches, search_s=self.search_s
-            ),
-            spool_bytes=self.spool_bytes,
-            spool_batches=self.spool_batches,
-            grace_s=self.grace_s,
-            connection=self.connection,
-            encoder_options=self.encoder_options,
-            storage=self.storage,
-        )
+        secrets = (self.read_token, self.write_token)
+        return Tokens(*(secret.get_secret_value() if secret else None for secret in secrets))
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of requests."""
+        return Limits(body_bytes=self.body_bytes, searches=self.searches, search_s=self.search_s)
+
+    def check(self) -> None:
+        """Check the settings that depend on each other or on the disk.
+
+        Raises:
+            UsageError: For a port that others can reach without both tokens, an invalid collection
+                name, a store in memory, or an inbox within the spool or around it.
+            StoreError: If the store's directory cannot be used.
+        """
+        check_creatable(self.store, self.connection)
+        check_binding(self.host, self.tokens)
+        check_collection_name(self.collection)
+        if self.inbox is not None and _overlap(self.inbox, self.spool):
+            raise UsageError(
+                f"inbox and spool must be separate directories, neither within the other, "
+                f"got inbox {self.inbox} and spool {self.spool}"
+            )
 
 
 def load_sidecar_settings(given: Mapping[str, str]) -> SidecarSettings:
-    """The environment's settings with the given values on top.
+    """Load the settings of the environment and `.env`, and override them with the given values.
 
     Raises:
-        UsageError: Naming each variable whose value cannot be used.
+        UsageError: For an invalid value; it names the variable.
     """
     return load_as(SidecarSettings, given)
 
 
-def _revealed(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret else None
+def _overlap(first: Path, second: Path) -> bool:
+    first, second = (path.expanduser().resolve() for path in (first, second))
+    return first.is_relative_to(second) or second.is_relative_to(first)

@@ -41,7 +41,7 @@ def test_without_the_extra_it_says_what_to_install(
         (["--host", "192.0.2.1"], "set MSMARCO_QDRANT_READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN"),
         (["--store", ":memory:"], "':memory:' ends with its handle"),
         (["--store", "localhost:6333"], "expected http://host:port"),
-        (["--inbox", "qdrant_spool/inbox"], "give each a directory of its own"),
+        (["--inbox", "qdrant_spool/inbox"], "must be separate directories"),
         (["--collection", "a b"], "'a b'"),
     ],
 )
@@ -89,7 +89,7 @@ def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
     assert "listening on" in first["message"]
     messages = [json.loads(line)["message"] for line in lines]
     assert "stopped" == messages[-1]
-    assert 1 == len([one for one in messages if one.startswith("the doors are closed")])
+    assert 1 == len([one for one in messages if one.startswith("HTTP and inbox are closed")])
     assert TOKEN not in "".join(lines)
 
 

@@ -147,7 +147,7 @@ def test_the_sidecar_has_time_to_give_its_batch_back(services: Mapping[str, Serv
     """Docker kills it after a batch and a giving back that each take their time."""
     sidecar = services["sidecar"]
     grace = int(sidecar["environment"][PREFIX + "GRACE_S"])
-    assert seconds(sidecar["stop_grace_period"]) >= grace + WorkerSettings().giving_back_s + 15
+    assert seconds(sidecar["stop_grace_period"]) >= grace + WorkerSettings().requeue_s + 15
     assert "SIGTERM" == sidecar["stop_signal"]
 
 

@@ -169,7 +169,7 @@ def test_probes_ask_what_the_program_answers() -> None:
 
 def test_there_is_time_to_give_the_batch_back() -> None:
     """After the application's end, for which half a minute stays."""
-    needed = int(config()[PREFIX + "GRACE_S"]) + WorkerSettings().giving_back_s + 15
+    needed = int(config()[PREFIX + "GRACE_S"]) + WorkerSettings().requeue_s + 15
     assert pod()["terminationGracePeriodSeconds"] >= needed + 30
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.service.logs import configure_logs
-from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
-from msmarco_qdrant.stores import Connection
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
+
+OFTEN = IndexingSettings(every=100, latest=300, segment=1000, least=50)
+"""So often that a kill can come during an index build."""
 
 
 class CostlessModels:
@@ -37,15 +39,15 @@ class CostlessModels:
         return WordOverlapReranker()
 
 
-def options_of(store: str, spool: str, inbox: str | None = None) -> SidecarOptions:
-    """Any port; indexes are built so often that a kill can come while they are."""
-    return SidecarOptions(
+def settings_of(store: str, spool: str, inbox: str | None = None) -> SidecarSettings:
+    """Any free port, and short retries."""
+    return SidecarSettings(
         store=store,
         spool=Path(spool),
         inbox=Path(inbox) if inbox else None,
         port=0,
-        connection=Connection(timeout_s=5.0, retry_s=1.0),
-        indexing=IndexingSettings(every=100, latest=300, segment=1000, least=50),
+        timeout_s=5.0,
+        retry_s=1.0,
     )
 
 
@@ -53,7 +55,10 @@ def main(*arguments: str) -> None:
     """Serve until it is stopped."""
     configure_logs("info")
     sidecar = Sidecar(
-        options_of(*arguments), CostlessModels(), on_listening=lambda url: print(url, flush=True)
+        settings_of(*arguments),
+        CostlessModels(),
+        indexing=OFTEN,
+        on_listening=lambda url: print(url, flush=True),
     )
     asyncio.run(sidecar.run())
 

@@ -16,13 +16,11 @@ import httpx
 
 from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.startup import ModelSource
-from msmarco_qdrant.stores import Connection
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 
-QUICK = Connection(timeout_s=5.0, retry_s=0.5)
 TIMEOUT_S = 60.0
 _PAUSE_S = 0.05
 _T = TypeVar("_T")
@@ -56,24 +54,25 @@ class CountedModels:
         return WordOverlapReranker()
 
 
-def options_in(folder: Path, store: str | None = None, **more: Any) -> SidecarOptions:
-    """A sidecar's options: a spool in a folder, and a store there if none is given."""
-    return SidecarOptions(
+def settings_in(folder: Path, store: str | None = None, **more: Any) -> SidecarSettings:
+    """A sidecar's settings: a spool in a folder, and a store there if none is given."""
+    return SidecarSettings(
         store=store or str(folder / "store"),
         spool=folder / "spool",
         port=0,
-        connection=QUICK,
+        timeout_s=5.0,
+        retry_s=0.5,
         **more,
     )
 
 
 @contextmanager
 def sidecar_client(
-    options: SidecarOptions, models: ModelSource | None = None
+    settings: SidecarSettings, models: ModelSource | None = None
 ) -> Iterator[httpx.Client]:
     """A sidecar that runs meanwhile, and a client that asks it."""
     url: Future[str] = Future()
-    sidecar = Sidecar(options, models or CountedModels(), on_listening=url.set_result)
+    sidecar = Sidecar(settings, models or CountedModels(), on_listening=url.set_result)
     stop: list[Any] = []
 
     async def main() -> None:

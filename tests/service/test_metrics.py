@@ -10,10 +10,9 @@ import pytest
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.errors import StoreUnavailableError
-from msmarco_qdrant.service.interfaces import Backlog
+from msmarco_qdrant.service.interfaces import Backlog, BatchReport, BatchState
 from msmarco_qdrant.service.logs import JsonFormatter
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
-from msmarco_qdrant.service.spool.state import BatchReport, BatchState
 from tests.service.worker.driver import Driver, drive
 
 

@@ -13,16 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, StoreCorruptError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
-from msmarco_qdrant.service.interfaces import Tokens
-from msmarco_qdrant.service.options import SidecarOptions
+from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.startup import OpeningStoppedError, Startup
+from msmarco_qdrant.service.startup import Startup, StartupStoppedError
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.loopback import LoopbackServer
@@ -31,9 +31,9 @@ from tests.service.sidecars import (
     CountedModels,
     asked_until,
     ended,
-    options_in,
     pids_of,
     put,
+    settings_in,
     sidecar_client,
     wait_until_ready,
 )
@@ -46,7 +46,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  # which is refused
 
 def test_from_nothing_to_answers_and_on_after_the_end(tmp_path: Path) -> None:
     """The collection is made, passages are searchable when the answer says so, and stay."""
-    options = options_in(tmp_path)
+    options = settings_in(tmp_path)
     with sidecar_client(options) as client:
         wait_until_ready(client)
         assert [] == pids_of(client, "london")
@@ -66,7 +66,7 @@ def test_what_was_accepted_without_a_store_is_written_when_it_comes(tmp_path: Pa
     """A server that is away at the start: batches are taken, and the rest says what is missing."""
     with LoopbackServer() as server:
         server.stop()
-        with sidecar_client(options_in(tmp_path, server.url)) as client:
+        with sidecar_client(settings_in(tmp_path, server.url)) as client:
             assert {"status": "ok"} == client.get("/healthz").json()
             ready = client.get("/readyz")
             assert (503, "5") == (ready.status_code, ready.headers["retry-after"])
@@ -82,7 +82,7 @@ def test_what_was_accepted_without_a_store_is_written_when_it_comes(tmp_path: Pa
 
 def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     """Nothing that was accepted is lost; searches and `/readyz` say it meanwhile."""
-    with LoopbackServer() as server, sidecar_client(options_in(tmp_path, server.url)) as client:
+    with LoopbackServer() as server, sidecar_client(settings_in(tmp_path, server.url)) as client:
         wait_until_ready(client)
         put(client, LONDON)
         server.stop()
@@ -101,7 +101,7 @@ def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:
 def test_an_end_in_the_middle(tmp_path: Path) -> None:
     """Whoever waits for a batch is told that it is on disk; it is done after the next start."""
     with LoopbackServer() as server:
-        options = options_in(tmp_path, server.url, grace_s=0)
+        options = settings_in(tmp_path, server.url, grace_s=0)
         with sidecar_client(options) as client:
             wait_until_ready(client)
             server.stop()
@@ -120,7 +120,7 @@ def test_the_model_is_loaded_once_and_again_after_a_change(tmp_path: Path) -> No
     old, new = models.encoders
     with (
         LoopbackServer() as server,
-        sidecar_client(options_in(tmp_path, server.url), models) as client,
+        sidecar_client(settings_in(tmp_path, server.url), models) as client,
     ):
         wait_until_ready(client)
         put(client, LONDON)
@@ -139,7 +139,7 @@ def test_not_ready_before_the_model(tmp_path: Path) -> None:
     models.let.clear()
     with closing(open_store(tmp_path / "store", create=True)) as store:
         ingest_passages([Passage("1", "text")], store, encoder=models.encoders[0], optimize=False)
-    with sidecar_client(options_in(tmp_path), models) as client:
+    with sidecar_client(settings_in(tmp_path), models) as client:
         try:
             told = asked_until(lambda: _unless("store", client.get("/readyz").json()["detail"]))
             assert "Not ready yet: model." == told
@@ -153,7 +153,7 @@ def test_an_end_while_the_model_is_being_loaded(tmp_path: Path) -> None:
     """Nothing is begun any more: what was accepted waits for the next start."""
     models = CountedModels()
     models.let.clear()
-    options = options_in(tmp_path, grace_s=TIMEOUT_S)
+    options = settings_in(tmp_path, grace_s=TIMEOUT_S)
     with ThreadPoolExecutor(1) as other, sidecar_client(options, models) as client:
         client.post("/passages", json=[LONDON])
         other.submit(_let_when_closed, str(client.base_url), models)
@@ -185,7 +185,7 @@ def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
                 "msmarco__0001",
                 replace(metadata, migrations=(metadata.migrations[0], "0099_of_tomorrow")),
             )
-        with sidecar_client(options_in(tmp_path, server.url)) as client:
+        with sidecar_client(settings_in(tmp_path, server.url)) as client:
             checks = asked_until(
                 lambda: _if_has("migrations", client.get("/readyz").json()["checks"])
             )
@@ -195,11 +195,11 @@ def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
 
 def test_what_waiting_would_not_mend_ends_it(tmp_path: Path) -> None:
     """A spool in use, a port in use, something else where the store should be."""
-    options = options_in(tmp_path)
+    options = settings_in(tmp_path)
     with Spool.open(options.spool), pytest.raises(SpoolError, match="in use by process"):
         _run(options)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        busy = replace(options, port=taken.getsockname()[1])
+        busy = options.model_copy(update={"port": taken.getsockname()[1]})
         with pytest.raises(UsageError, match="pass another --port"):
             _run(busy)
     (tmp_path / "store").mkdir()
@@ -216,7 +216,7 @@ def _if_has(name: str, checks: dict[str, str]) -> dict[str, str] | None:
     return checks if name in checks else None
 
 
-def _run(options: SidecarOptions) -> None:
+def _run(options: SidecarSettings) -> None:
     asyncio.run(Sidecar(options, CountedModels()).run())
 
 
@@ -224,11 +224,10 @@ def _run(options: SidecarOptions) -> None:
     ("wrong", "told"),
     [
         ({"host": EVERYWHERE}, "MSMARCO_QDRANT_READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN"),
-        ({"host": EVERYWHERE, "tokens": Tokens(read=TOKEN)}, "set MSMARCO_QDRANT_WRITE_TOKEN"),
-        ({"inbox": Path("there/spool/inbox")}, "a directory of its own"),
-        ({"inbox": Path("there/spool")}, "a directory of its own"),
-        ({"inbox": Path("there")}, "a directory of its own"),
-        ({"grace_s": -1}, "expected 0 or more seconds"),
+        ({"host": EVERYWHERE, "read_token": SecretStr(TOKEN)}, "set MSMARCO_QDRANT_WRITE_TOKEN"),
+        ({"inbox": Path("there/spool/inbox")}, "must be separate directories"),
+        ({"inbox": Path("there/spool")}, "must be separate directories"),
+        ({"inbox": Path("there")}, "must be separate directories"),
         ({"collection": "../up"}, "'../up'"),
         ({"store": ":memory:"}, "ends with its handle"),
     ],
@@ -236,16 +235,16 @@ def _run(options: SidecarOptions) -> None:
 def test_options_that_cannot_be(wrong: dict[str, Any], told: str) -> None:
     """Each is refused before anything is opened, and says what to do."""
     with pytest.raises(UsageError, match=told.replace(".", r"\.")):
-        options_in(Path("there"), **wrong)
+        settings_in(Path("there"), **wrong).check()
 
 
 def test_an_opening_that_is_stopped(tmp_path: Path) -> None:
     """It does not wait for a store that is away."""
     with LoopbackServer() as server:
         url = server.url
-    opening = Startup(options_in(tmp_path, url), CountedModels())
+    opening = Startup(settings_in(tmp_path, url), CountedModels())
     opening.stop()
-    with pytest.raises(OpeningStoppedError) as caught:
+    with pytest.raises(StartupStoppedError) as caught:
         opening.run()
     assert isinstance(caught.value, MsmarcoQdrantError)
 
@@ -255,7 +254,7 @@ def test_files_of_the_inbox(tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     (inbox / "first.tsv").write_text("1\tlondon is big\n")
-    with sidecar_client(options_in(tmp_path, inbox=inbox)) as client:
+    with sidecar_client(settings_in(tmp_path, inbox=inbox)) as client:
         wait_until_ready(client)
         asked_until(lambda: pids_of(client, "london") or None)
         (inbox / ".second").write_text(json.dumps(PARIS))

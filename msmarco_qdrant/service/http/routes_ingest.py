@@ -24,8 +24,15 @@ from msmarco_qdrant.service.http.openapi import json_content, ref, responses
 from msmarco_qdrant.service.http.problems import ProblemError, later
 from msmarco_qdrant.service.http.schemas import Accepted, BatchOut, PassageIn
 from msmarco_qdrant.service.http.validation import checked_pid, passages_of
-from msmarco_qdrant.service.interfaces import Delete, Limits, Operation, ShuttingDownError, Tokens
-from msmarco_qdrant.service.spool.state import BatchState, counts_of
+from msmarco_qdrant.service.interfaces import (
+    BatchState,
+    Delete,
+    Limits,
+    Operation,
+    ShuttingDownError,
+    Tokens,
+    counts_of,
+)
 
 _BATCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _OF_TOKENS: Final = (problems.NO_TOKEN, problems.WRONG_TOKEN, problems.MISDIRECTED)

@@ -6,8 +6,9 @@ import threading
 from collections import deque
 
 from msmarco_qdrant.errors import SpoolError
+from msmarco_qdrant.service.interfaces import BatchId, BatchState
 from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
-from msmarco_qdrant.service.spool.state import BatchId, BatchState, state_from_json
+from msmarco_qdrant.service.spool.state import state_from_json
 
 
 class Archive:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
-from msmarco_qdrant.service.spool.state import BatchId
+from msmarco_qdrant.service.interfaces import BatchId
 
 _CHUNK_BYTES = 1 << 20
 

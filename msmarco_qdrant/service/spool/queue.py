@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from msmarco_qdrant.service.interfaces import BatchId, BatchState, Phase
 from msmarco_qdrant.service.spool.directory import BatchName
-from msmarco_qdrant.service.spool.state import BatchId, BatchState, Phase
 
 
 @dataclass(frozen=True, slots=True)

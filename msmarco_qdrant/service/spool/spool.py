@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
+from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState
 from msmarco_qdrant.service.spool.archive import Archive
 from msmarco_qdrant.service.spool.directory import (
     FORMS,
@@ -40,7 +41,7 @@ from msmarco_qdrant.service.spool.files import (
 )
 from msmarco_qdrant.service.spool.queue import Batch, Queue
 from msmarco_qdrant.service.spool.quota import Reservation, SpoolQuota
-from msmarco_qdrant.service.spool.state import BatchId, BatchReport, BatchState, state_to_json
+from msmarco_qdrant.service.spool.state import state_to_json
 
 MAX_BYTES = 1 << 30
 MAX_BATCHES = 10_000

@@ -25,7 +25,7 @@ from msmarco_qdrant.errors import (
     SourceError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.service.spool.state import BatchReport
+from msmarco_qdrant.service.interfaces import BatchReport
 from msmarco_qdrant.service.worker.batch import KEPT_REJECTS, BatchContent, Rejects
 from msmarco_qdrant.stores import Store
 
@@ -120,11 +120,7 @@ class BatchWriter:
             encoder_info = self._store.metadata(self._collection).encoder
         except CollectionNotFoundError:
             return
-        ours = self.encoder.info
-        if (encoder_info.fingerprint, encoder_info.similarity) != (
-            ours.fingerprint,
-            ours.similarity,
-        ):
+        if not self.encoder.info.has_same_vectors_as(encoder_info):
             told = (self._collection, encoder_info.model, encoder_info.similarity)
             _log.info("collection '%s' has the model %s (%s) now", *told)
             self.encoder = self._reload(self._collection, encoder_info)

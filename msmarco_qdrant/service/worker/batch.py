@@ -16,8 +16,9 @@ from typing import Any, TypeAlias
 from msmarco_qdrant.core.pid_set import PidSet, pid_key
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.service.interfaces import RowReject
 from msmarco_qdrant.service.spool.directory import OPERATIONS
-from msmarco_qdrant.service.spool.state import RowReject, escape_surrogates
+from msmarco_qdrant.service.spool.state import escape_surrogates
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus, Format
 from msmarco_qdrant.sources.lines import read_lines
 from msmarco_qdrant.sources.rows import RowError, checked, decode, json_object, parse_fields

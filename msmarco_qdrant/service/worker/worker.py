@@ -26,25 +26,19 @@ from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError
-from msmarco_qdrant.service.spool.queue import Batch
-from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import (
-    BatchId,
-    BatchReport,
-    BatchState,
-    Phase,
-    counts_of,
-    escape_surrogates,
-)
-from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter, Reload
-from msmarco_qdrant.service.worker.batch import BatchContent
-from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
-from msmarco_qdrant.service.worker.retry import (
+from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState, Phase, counts_of
+from msmarco_qdrant.service.retry import (
     BatchRetrier,
     Retryability,
     StoppingError,
-    outlook_of,
+    retryability_of,
 )
+from msmarco_qdrant.service.spool.queue import Batch
+from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.spool.state import escape_surrogates
+from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter, Reload
+from msmarco_qdrant.service.worker.batch import BatchContent
+from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
@@ -83,17 +77,17 @@ class WorkerSettings:
     Attributes:
         collection: The name of the collection.
         first_wait_s: The longest wait after a first failure; it doubles with each.
-        longest_wait_s: The longest there is.
-        doubtful_attempts: How often to try what may pass or not.
-        giving_back_s: How long `Worker.stop` waits for a batch to be given back.
+        max_wait_s: The longest there is.
+        max_uncertain: How often to try what may pass or not.
+        requeue_s: How long `Worker.stop` waits for a batch to be given back.
         indexing: How often the indexes are built, where the engine does not do that itself.
     """
 
     collection: str = "msmarco"
     first_wait_s: float = 0.5
-    longest_wait_s: float = 30.0
-    doubtful_attempts: int = 5
-    giving_back_s: float = 10.0
+    max_wait_s: float = 30.0
+    max_uncertain: int = 5
+    requeue_s: float = 10.0
     indexing: IndexingSettings = field(default_factory=IndexingSettings)
 
 
@@ -129,13 +123,13 @@ class Worker:
             store, settings.collection, settings.indexing, self._events.optimized
         )
         self._stopping, self._giving_back = threading.Event(), threading.Event()
-        self._patience = BatchRetrier(
+        self._retry = BatchRetrier(
             settings.first_wait_s,
-            settings.longest_wait_s,
-            settings.doubtful_attempts,
+            settings.max_wait_s,
+            settings.max_uncertain,
             self._stopping,
             self._failing,
-            outlook=self._outlook,
+            classify=self._classify,
         )
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._batch = ""
@@ -147,9 +141,9 @@ class Worker:
         return self._applier.encoder
 
     @property
-    def trouble(self) -> str:
+    def last_error(self) -> str:
         """Why the batch in hand could not be applied yet; "" while all is well."""
-        return self._patience.trouble
+        return self._retry.last_error
 
     @property
     def alive(self) -> bool:
@@ -177,7 +171,7 @@ class Worker:
             return True
         self._thread.join(grace_s)
         self.give_back()
-        self._thread.join(self._settings.giving_back_s)
+        self._thread.join(self._settings.requeue_s)
         return not self.alive
 
     def give_back(self) -> None:
@@ -198,7 +192,7 @@ class Worker:
 
     def _work(self) -> bool:
         """Apply the next batch, if there is to be one; whether there was."""
-        batch = self._patience(self._spool.take)
+        batch = self._retry(self._spool.take)
         if batch is None:
             return False
         self._batch = batch.id
@@ -210,11 +204,11 @@ class Worker:
         """Apply a batch and say what became of it."""
         attempts = _Attempts(batch, self._applier, self._indexing.wrote, self._check)
         try:
-            report = self._patience(attempts, _named(batch))
+            report = self._retry(attempts, _named(batch))
         except StoppingError:
             self._give_back(batch)
         except BaseException as exc:  # noqa: BLE001  # a panic of an engine is no `Exception`
-            if self._stopping.is_set() and outlook_of(exc) is not Retryability.PERMANENT:
+            if self._stopping.is_set() and retryability_of(exc) is not Retryability.PERMANENT:
                 self._give_back(batch)
             else:
                 self._fail(batch, exc, attempts.report)
@@ -223,7 +217,7 @@ class Worker:
 
     def _finish(self, batch: Batch, report: BatchReport, stages: Sequence[StageTiming]) -> None:
         self._is_doubted = False
-        state = self._patience(lambda: self._spool.finish(batch, report), _named(batch))
+        state = self._retry(lambda: self._spool.finish(batch, report), _named(batch))
         level = logging.WARNING if report.rejected else logging.INFO
         message = f"batch %s is done; rejected rows: {report.rejected:,}"
         _log.log(level, message, batch.id, extra={"fields": _fields(batch, "done", report)})
@@ -238,13 +232,13 @@ class Worker:
         _log.info("batch %s is given back, to be taken first", batch.id, extra={"fields": fields})
 
     def _fail(self, batch: Batch, error: BaseException, report: BatchReport) -> None:
-        self._is_doubted |= outlook_of(error) is Retryability.UNCERTAIN
+        self._is_doubted |= retryability_of(error) is Retryability.UNCERTAIN
         is_ours = isinstance(error, MsmarcoQdrantError)
         reason = str(error) if is_ours else f"unexpected: {error!r}"
         # its file by its name alone: it lies elsewhere when this is read
         reason = escape_surrogates(reason.replace(str(batch.path), str(batch.name)))
         fields = _fields(batch, "failed", report)
-        state = self._patience(lambda: self._spool.fail(batch, reason, report), _named(batch))
+        state = self._retry(lambda: self._spool.fail(batch, reason, report), _named(batch))
         _log.error(
             "batch %s has failed for good: %s",
             batch.id,
@@ -254,17 +248,17 @@ class Worker:
         )
         self._events.ended(state, ())
 
-    def _outlook(self, error: BaseException) -> Retryability:
+    def _classify(self, error: BaseException) -> Retryability:
         """What is to be expected: what befalls a second batch in a row may lie in the store."""
-        outlook = outlook_of(error)
-        if outlook is not Retryability.UNCERTAIN or not self._is_doubted:
-            return outlook
+        retryability = retryability_of(error)
+        if retryability is not Retryability.UNCERTAIN or not self._is_doubted:
+            return retryability
         try:
             self._applier.check_store()
         except BaseException as exc:  # noqa: BLE001  # a panic of an engine is no `Exception`
             _log.debug("the store does not answer: %r", exc)
             return Retryability.TRANSIENT
-        return outlook
+        return retryability
 
     def _check(self) -> None:
         if self._giving_back.is_set():

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.service.interfaces import Limits, Tokens
-from msmarco_qdrant.service.spool.state import COUNTS
+from msmarco_qdrant.service.interfaces import COUNTS, Limits, Tokens
 from tests.service.real_parts import OpenedApp, traces
 from tests.service.worker.driver import Driver, drive
 

@@ -14,9 +14,8 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from msmarco_qdrant.service.interfaces import Check, ShuttingDownError
+from msmarco_qdrant.service.interfaces import BatchState, Check, ShuttingDownError
 from msmarco_qdrant.service.logs import JsonFormatter
-from msmarco_qdrant.service.spool.state import BatchState
 from tests.service.worker.driver import Driver, RaisingSearcher, drive, told
 
 

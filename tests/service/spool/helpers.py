@@ -19,17 +19,17 @@ from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import SpoolError
+from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState
 from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
 from msmarco_qdrant.service.spool.files import Row, claimed
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchId, BatchReport, BatchState
 from msmarco_qdrant.service.worker.apply import Reload
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 
-HASTY = WorkerSettings(first_wait_s=0.001, longest_wait_s=0.01)
+HASTY = WorkerSettings(first_wait_s=0.001, max_wait_s=0.01)
 """Tries again at once."""
 LONG_S = 60.0
 """No test waits so long unless it is to fail."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.service.interfaces import BatchReport, Phase
 from msmarco_qdrant.service.spool.directory import parsed_name
 from msmarco_qdrant.service.spool.files import Row
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchReport, Phase
 from tests.service.spool.helpers import NearAndFar, delete, inside, known, taken
 
 _OPERATIONS = (

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.errors import SpoolError
+from msmarco_qdrant.service.interfaces import BatchReport
 from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchReport
 from tests.service.spool.helpers import (
     LONG_S,
     Failing,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.errors import SourceError, SpoolError
+from msmarco_qdrant.service.interfaces import BatchId
 from msmarco_qdrant.service.spool.directory import Folder
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchId
 from tests.service.spool.helpers import (
     LONG_S,
     NearAndFar,

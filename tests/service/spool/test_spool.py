@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.errors import SourceError, SpoolError, SpoolFullError, UsageError
+from msmarco_qdrant.service.interfaces import BatchReport, RowReject
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchReport, RowReject
 from tests.service.spool.helpers import (
     LONG_S,
     delete,

@@ -19,6 +19,8 @@ from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.interfaces import (
     About,
     Backlog,
+    BatchReport,
+    BatchState,
     Check,
     Limits,
     Operation,
@@ -26,7 +28,6 @@ from msmarco_qdrant.service.interfaces import (
     Tokens,
 )
 from msmarco_qdrant.service.metrics import Metrics
-from msmarco_qdrant.service.spool.state import BatchReport, BatchState
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 
 _T = TypeVar("_T")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.service.interfaces import RowReject
 from msmarco_qdrant.service.spool.directory import FORMS, form_of
-from msmarco_qdrant.service.spool.state import RowReject
 from msmarco_qdrant.service.worker.batch import KEPT_REJECTS, BatchContent
 from tests.service.spool.helpers import delete, write
 

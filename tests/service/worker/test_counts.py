@@ -11,7 +11,7 @@ import pytest
 
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.errors import IngestStoppedError, StoreUnavailableError
-from msmarco_qdrant.service.spool.state import COUNTS, BatchReport, counts_of
+from msmarco_qdrant.service.interfaces import COUNTS, BatchReport, counts_of
 from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter
 from msmarco_qdrant.service.worker.batch import BatchContent, Rejects
 from msmarco_qdrant.stores import open_store

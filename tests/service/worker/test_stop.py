@@ -13,11 +13,11 @@ from msmarco_qdrant.core.records import EncodedBatch, Passage
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.service.interfaces import BatchReport
 from msmarco_qdrant.service.spool.directory import SpoolDirectory
 from msmarco_qdrant.service.spool.files import Row
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchReport
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
@@ -40,7 +40,7 @@ from tests.service.spool.helpers import (
     write,
 )
 
-PATIENT = WorkerSettings(first_wait_s=1e6, longest_wait_s=1e6)
+PATIENT = WorkerSettings(first_wait_s=1e6, max_wait_s=1e6)
 """Waits for ever before it tries again."""
 
 
@@ -212,7 +212,7 @@ def test_while_it_waits_to_try_again(tmp_path: Path, spool: Watched, store: Stor
     worker.start()
     assert ids[0] == events.next_failure()[0]
     assert worker.stop(LONG_S)
-    assert ([1], "") == (attempts, worker.trouble)
+    assert ([1], "") == (attempts, worker.last_error)
     assert ["queued", "queued"] == [known(spool, id_).state for id_ in ids]
     spool.close()
     assert ids == _rest(tmp_path)
@@ -261,7 +261,7 @@ def test_a_worker_that_is_stuck(tmp_path: Path, spool: Watched, store: Store) ->
         at_work.set()
         assert let.wait(LONG_S)
 
-    worker = Worker(spool, store, Holding(work), replace(HASTY, giving_back_s=0.0))
+    worker = Worker(spool, store, Holding(work), replace(HASTY, requeue_s=0.0))
     worker.start()
     assert at_work.wait(LONG_S)
     assert (False, True) == (worker.stop(0), worker.alive)

@@ -56,7 +56,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_batch(
         assert ids[0] == events.next_failure()[0]
         assert ["working", "queued", "queued"] == [known(spool, id_).state for id_ in ids]
         assert [] == events.states
-        assert worker.trouble
+        assert worker.last_error
         server.start()
         reports = [ended(spool, id_).report for id_ in ids]
         assert [(20, 0), (0, 1), (1, 0)] == [

@@ -20,10 +20,10 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.service.interfaces import BatchReport, BatchState
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import BatchReport, BatchState
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
@@ -216,7 +216,7 @@ def test_what_passes_is_tried_until_it_has(
     after = spool.accept([delete("1")])
     with working(spool, store, encoder, events=events) as worker:
         assert ("done", 1) == (ended(spool, after).state, ended(spool, after).report.deleted)
-        assert (9, "", True) == (encoder.attempts, worker.trouble, worker.alive)
+        assert (9, "", True) == (encoder.attempts, worker.last_error, worker.alive)
     told = [events.failures.get_nowait() for _ in range(8)]
     assert [(batch, number, error) for number in range(1, 9)] == [
         (id_, attempt, type(found)) for id_, attempt, found in told
@@ -257,12 +257,12 @@ def test_a_fault_of_ours_is_told_with_its_trace(
 
 def test_trouble_is_told_while_it_lasts(spool: Spool, store: Store) -> None:
     """With the batch being worked on; it waits at the head of the queue."""
-    events, settings = Told(), WorkerSettings(first_wait_s=1e6, longest_wait_s=1e6)
+    events, settings = Told(), WorkerSettings(first_wait_s=1e6, max_wait_s=1e6)
     batch, after = spool.accept([write("1", "one")]), spool.accept([delete("1")])
     encoder = Faulty(StoreUnavailableError("the store is away"))
     with working(spool, store, encoder, settings, events=events) as worker:
         assert (batch, 1) == events.next_failure()[:2]
-        assert "the store is away" == worker.trouble
+        assert "the store is away" == worker.last_error
         assert ["working", "queued"] == [known(spool, id_).state for id_ in (batch, after)]
     assert ["queued", "queued"] == [known(spool, id_).state for id_ in (batch, after)]
 

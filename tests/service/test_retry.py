@@ -27,11 +27,11 @@ from msmarco_qdrant.errors import (
     UsageError,
     WorkerError,
 )
-from msmarco_qdrant.service.worker.retry import (
+from msmarco_qdrant.service.retry import (
     BatchRetrier,
     Retryability,
     StoppingError,
-    outlook_of,
+    retryability_of,
 )
 from tests.service.spool.helpers import fields_of
 
@@ -62,7 +62,7 @@ CALL_S = 25.0
 
 
 class Calls:
-    """A function that fails so often, and tells of each failure; a patience to call it with.
+    """A function that fails so often, and tells of each failure; a retrier to call it with.
 
     Attributes:
         now: The time: each call takes 25 s.
@@ -73,14 +73,14 @@ class Calls:
         self.told: list[tuple[int, BaseException]] = []
         self.made = 0
         self.now = 0.0
-        self.patience = BatchRetrier(0.0, 0.0, 5, self.stopping, self._tell, clock=lambda: self.now)
+        self.retry = BatchRetrier(0.0, 0.0, 5, self.stopping, self._tell, clock=lambda: self.now)
         self.troubles: list[str] = []
         self._errors = [*errors]
 
     def __call__(self) -> str:
         """Fail, or answer."""
         self.made += 1
-        self.troubles.append(self.patience.trouble)
+        self.troubles.append(self.retry.last_error)
         self.now += CALL_S
         if self._errors:
             raise self._errors.pop(0)
@@ -95,10 +95,10 @@ def test_what_passes_is_tried_until_it_has(error: Callable[[str], BaseException]
     """However often; each failure is told, and the trouble as long as it lasts."""
     errors = [error(f"no {number}") for number in range(20)]
     calls = Calls(*errors)
-    assert "answer" == calls.patience(calls)
+    assert "answer" == calls.retry(calls)
     assert (21, [*enumerate(errors, 1)]) == (calls.made, calls.told)
     assert ["", *(f"no {number}" for number in range(20))] == calls.troubles
-    assert "" == calls.patience.trouble
+    assert "" == calls.retry.last_error
 
 
 @pytest.mark.parametrize("error", UNCERTAIN)
@@ -108,11 +108,11 @@ def test_what_may_pass_or_not_is_tried_so_often(error: Callable[[str], BaseExcep
     away = StoreUnavailableError("away")
     calls = Calls(*[away] * 7, *errors[:2], away, *errors[2:])
     with pytest.raises(BaseException) as caught:  # noqa: PT011  # it is looked at
-        calls.patience(calls)
+        calls.retry(calls)
     assert caught.value is errors[-1]
-    assert (13, "") == (calls.made, calls.patience.trouble)
+    assert (13, "") == (calls.made, calls.retry.last_error)
     calls = Calls(*[away] * 7, *errors[:2], away, *errors[2:4], away)
-    assert "answer" == calls.patience(calls)
+    assert "answer" == calls.retry(calls)
 
 
 @pytest.mark.parametrize("error", PERMANENT)
@@ -120,7 +120,7 @@ def test_what_is_bad_for_good_is_tried_once(error: Callable[[str], BaseException
     """It is raised as it is, and not told."""
     calls = Calls(found := error("bad"))
     with pytest.raises(type(found), match="bad"):
-        calls.patience(calls)
+        calls.retry(calls)
     assert (1, []) == (calls.made, calls.told)
 
 
@@ -137,14 +137,14 @@ def test_a_source_that_cannot_be_read(cause: Exception | None, kind: Retryabilit
     """It is bad for good if its content is, not if the system had no room for it."""
     error = SourceError("cannot be read")
     error.__cause__ = cause
-    assert kind is outlook_of(error)
+    assert kind is retryability_of(error)
 
 
 def test_other_errors_of_ours_are_for_good() -> None:
     """A missing extra, a refused ingest."""
     stopped = IngestStoppedError("stopped", None)  # type: ignore[arg-type]
     for error in (MissingExtraError("reading", "parquet"), stopped):
-        assert Retryability.PERMANENT is outlook_of(error)
+        assert Retryability.PERMANENT is retryability_of(error)
 
 
 def test_failures_are_logged_at_first_and_then_each_minute(
@@ -153,12 +153,12 @@ def test_failures_are_logged_at_first_and_then_each_minute(
     """With the fields that are given, and when the next attempt follows; each call anew."""
     away = StoreUnavailableError("away")
     calls = Calls(*[away] * 10)
-    calls.patience(calls, {"batch": "b"})
+    calls.retry(calls, {"batch": "b"})
     expected = [{"batch": "b", "attempt": number, "again_in_s": 0.0} for number in (1, 4, 7, 10)]
     assert expected == fields_of(caplog)
-    assert "attempt 4 failed, another follows in 0.0 s: away" == caplog.records[1].getMessage()
+    assert "attempt 4 failed, retrying in 0.0 s: away" == caplog.records[1].getMessage()
     caplog.clear()
-    calls.patience(Calls(away))
+    calls.retry(Calls(away))
     assert [{"attempt": 1, "again_in_s": 0.0}] == fields_of(caplog)
 
 
@@ -167,10 +167,10 @@ def test_nothing_is_tried_again_when_it_is_time_to_stop() -> None:
     calls = Calls(StoreUnavailableError("away"))
     calls.stopping.set()
     with pytest.raises(StoppingError):
-        calls.patience(calls)
+        calls.retry(calls)
     assert (1, []) == (calls.made, calls.told)
     with pytest.raises(UsageError):
-        calls.patience(Calls(UsageError("bad")))
+        calls.retry(Calls(UsageError("bad")))
 
 
 def test_a_wait_ends_when_it_is_time_to_stop() -> None:
@@ -181,7 +181,7 @@ def test_a_wait_ends_when_it_is_time_to_stop() -> None:
         made.append(1)
         raise StoreUnavailableError("away")
 
-    patience = BatchRetrier(1e6, 1e6, 5, stopping, lambda _attempt, _error: told.set())
+    retry = BatchRetrier(1e6, 1e6, 5, stopping, lambda _attempt, _error: told.set())
 
     def stop() -> None:
         assert told.wait(60)
@@ -190,6 +190,6 @@ def test_a_wait_ends_when_it_is_time_to_stop() -> None:
     stopper = threading.Thread(target=stop)
     stopper.start()
     with pytest.raises(StoppingError):
-        patience(fail)
+        retry(fail)
     stopper.join()
     assert [1] == made
