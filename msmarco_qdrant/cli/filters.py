@@ -60,15 +60,14 @@ def parse_filters(
         click.UsageError: For a text that is no condition, and for conditions on one field that do
             not go together.
     """
-    from msmarco_qdrant.stores.filters import canonical_key, meta_key
+    from msmarco_qdrant.stores.filters import index_kind, meta_key
 
     fields: dict[str, list[_Part]] = {}
     for text in texts:
         field, part = _split(text)
         fields.setdefault(field, []).append(part)
-    kinds = {canonical_key(key): kind for key, kind in (indexes or {}).items()}
     return {
-        field: _condition(field, parts, kinds.get(canonical_key(meta_key(field))))
+        field: _condition(field, parts, index_kind(indexes or {}, meta_key(field)))
         for field, parts in fields.items()
     } or None
 

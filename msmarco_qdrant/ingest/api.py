@@ -48,7 +48,7 @@ from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, check_creatable, open_store
-from msmarco_qdrant.stores.filters import canonical_key, meta_key
+from msmarco_qdrant.stores.filters import index_kind, meta_key
 
 
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
@@ -297,9 +297,8 @@ def _check_indexes_kept(store: Store, name: str, asked: Mapping[str, PayloadInde
     if not asked or not store.capabilities.payload_indexes:
         return
     told = store.collection(name).info().spec.payload_indexes
-    kept = {canonical_key(key): kind for key, kind in told.items()}
     for key, kind in asked.items():
-        found = kept.get(canonical_key(key))
+        found = index_kind(told, key)
         if found != kind:
             has = f"a payload index of kind {found}" if found else "no payload index"
             raise UsageError(

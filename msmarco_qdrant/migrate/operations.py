@@ -33,7 +33,7 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.migrate.bm25 import rewrite_sparse
 from msmarco_qdrant.stores.base import altered
-from msmarco_qdrant.stores.filters import canonical_key, meta_key
+from msmarco_qdrant.stores.filters import index_kind, meta_key
 
 _UNCHANGED = "nothing changes; an index that is not complete is completed"
 _BYTES_OF: dict[Quantization, float] = {"none": 0, "int8": 1, "turbo4": 0.5}
@@ -385,9 +385,7 @@ def _megabytes(spec: CollectionSpec, points: int) -> str:
 
 
 def _index_of(target: Target, field: str) -> PayloadIndex | None:
-    told = target.collection.info().spec.payload_indexes
-    kinds = {canonical_key(key): kind for key, kind in told.items()}
-    return kinds.get(canonical_key(meta_key(field)))
+    return index_kind(target.collection.info().spec.payload_indexes, meta_key(field))
 
 
 def _bm25(target: Target) -> Bm25Settings:

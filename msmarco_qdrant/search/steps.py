@@ -31,7 +31,7 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.options import MAX_LIMIT, SearchRequest
 from msmarco_qdrant.search.ranking import best_of_each, fuse
-from msmarco_qdrant.stores.filters import to_qdrant, unserved
+from msmarco_qdrant.stores.filters import index_advice, to_qdrant
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, passage_of, point_id
 
 if TYPE_CHECKING:
@@ -261,12 +261,12 @@ class Searcher:
         """Warn once of each field whose filter no payload index serves."""
         if not self._indexed or len(self._advised) >= _ADVISED:
             return
-        if self._advised.issuperset(needed := unserved(chosen, {})):
+        if self._advised.issuperset(needed := index_advice(chosen, {})):
             return
         indexes: Mapping[str, PayloadIndex] = yield GetPayloadIndexes()
         self._advised.update(needed)
-        for found in unserved(chosen, indexes):
-            _log.warning("the filter's field %s", found)
+        for found in index_advice(chosen, indexes):
+            _log.warning("%s", found)
 
     @cached_property
     def _bm25(self) -> Bm25Encoder:

@@ -1,13 +1,8 @@
-"""Conditions on `meta` fields in Qdrant's words, and which payload index each of them needs.
+"""Filters on `meta` fields: their keys, their form in qdrant-client, and the index that each needs.
 
-An index changes what a condition means where the values are not of its kind, as was seen on Edge
-0.9. It holds the values of its own kind alone: by an integer index 1.5 is not found, and 1.0 is 1.
-A range of numbers over a datetime index, or of moments over a numeric one, compares with
-microseconds since 1970; `unserved` names these.
-
-Names of payload fields as Qdrant's JSON paths.
-
-Which points a query is about, as one filter of Qdrant.
+An index of another type than the values changes what a condition finds, as observed on Edge 0.9.
+An integer index does not find 1.5, and finds 1.0 as 1. A range of numbers over a datetime index,
+or of datetimes over a numeric one, compares microseconds since 1970. `index_advice` reports these.
 """
 
 from __future__ import annotations
@@ -40,23 +35,62 @@ if TYPE_CHECKING:
 
 
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\[[0-9]*\])*", re.ASCII)
+
+
+# ---- keys ----------------------------------------------------------------------------------
 
 
 def meta_key(field: str) -> str:
-    """The payload key of a `meta` field: `year` is at `meta.year`."""
+    """Return the payload key of a `meta` field: `year` is at `meta.year`."""
     return f"meta.{json_path(field)}"
 
 
+def json_path(field: str) -> str:
+    """Return a field as a JSON path of Qdrant: dots nest, and other names are quoted."""
+    parts = field.split(".")
+    return ".".join(part if _PLAIN_NAME.fullmatch(part) else f'"{part}"' for part in parts)
+
+
 def canonical_key(key: str) -> str:
-    """A payload key as engines tell it back: `meta."größe"` is `meta.größe` to them."""
+    """Return a payload key as engines report it: `meta."größe"` becomes `meta.größe`."""
     return _QUOTED_WORD.sub(r"\1", key)
 
 
-# ---- our conditions as Qdrant's ------------------------------------------------------------
+def index_kind(indexes: Mapping[str, PayloadIndex], key: str) -> PayloadIndex | None:
+    """Return the kind of a payload key's index, None without one, however the keys are quoted."""
+    kinds = {canonical_key(indexed): kind for indexed, kind in indexes.items()}
+    return kinds.get(canonical_key(key))
+
+
+# ---- conversion to qdrant-client -----------------------------------------------------------
+
+
+def point_filter(query: PointQuery) -> models.Filter | None:
+    """Return the ids and the conditions of a query as one filter; None for every point.
+
+    The query's filter is nested whole: engines merge the filter of a query into those of its
+    prefetches, and would count the conditions of a `min_should` twice.
+    """
+    if query.ids is None and query.meta_filter is None:
+        return None
+    from qdrant_client import models
+
+    must: list[models.Condition] = []
+    if query.ids is not None:
+        must.append(models.HasIdCondition(has_id=[from_id(id_) for id_ in query.ids]))
+    if query.meta_filter is not None:
+        must.append(to_qdrant(query.meta_filter))
+    return models.Filter(must=must)
+
+
+def from_id(point: PointId) -> int | str:
+    """Return a point id as qdrant-client takes it."""
+    return point if isinstance(point, int) else str(point)
 
 
 def to_qdrant(given: SearchFilter) -> models.Filter:
-    """A checked filter in Qdrant's words; Qdrant's own is handed back as it is."""
+    """Convert a checked filter; a filter of qdrant-client is returned unchanged."""
     from qdrant_client import models
 
     if isinstance(given, models.Filter):
@@ -64,28 +98,28 @@ def to_qdrant(given: SearchFilter) -> models.Filter:
     must: list[models.Condition] = []
     must_not: list[models.Condition] = []
     for field, condition in given.items():
-        clause, holds = _clause(meta_key(field), condition)
-        (must if holds else must_not).append(clause)
+        clause, negated = _clause(meta_key(field), condition)
+        (must_not if negated else must).append(clause)
     return models.Filter(must=must or None, must_not=must_not or None)
 
 
 def _clause(key: str, given: Condition) -> tuple[models.Condition, bool]:
-    """What Qdrant looks for, and whether it shall hold or not."""
+    """Convert a condition; True if it must not hold."""
     from qdrant_client import models
 
     if isinstance(given, Not):
-        clause, holds = _clause(key, given.condition)
-        return clause, not holds
+        clause, negated = _clause(key, given.condition)
+        return clause, not negated
     if isinstance(given, Exists):
-        return models.IsEmptyCondition(is_empty=models.PayloadField(key=key)), False
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=key)), True
     if isinstance(given, Range):
-        return models.FieldCondition(key=key, range=_range(given)), True
+        return models.FieldCondition(key=key, range=_range(given)), False
     alternatives = _alternatives(key, values_of(given))
-    return alternatives[0] if len(alternatives) == 1 else models.Filter(should=alternatives), True
+    return alternatives[0] if len(alternatives) == 1 else models.Filter(should=alternatives), False
 
 
 def _alternatives(key: str, values: Sequence[Scalar]) -> list[models.Condition]:
-    """One condition for all strings, one for all integers, one for each other value."""
+    """Return one condition for all strings, one for all integers, one for each other value."""
     from qdrant_client import models
 
     strings = [value for value in values if isinstance(value, str)]
@@ -98,7 +132,7 @@ def _alternatives(key: str, values: Sequence[Scalar]) -> list[models.Condition]:
     for value in values:
         if isinstance(value, bool):
             matches.append(models.FieldCondition(key=key, match=models.MatchValue(value=value)))
-        elif isinstance(value, float):  # Qdrant matches the other types alone by equality
+        elif isinstance(value, float):  # Qdrant has no equality of floats
             same = models.Range(gte=value, lte=value)
             matches.append(models.FieldCondition(key=key, range=same))
     return matches
@@ -118,95 +152,80 @@ def _range(given: Range) -> models.Range | models.DatetimeRange:
         for name in ("gt", "gte", "lt", "lte")
         if (bound := getattr(given, name)) is not None
     }
-    moments = any(not isinstance(bound, float) for bound in bounds.values())
-    return models.DatetimeRange(**bounds) if moments else models.Range(**bounds)
+    is_numeric = all(isinstance(bound, float) for bound in bounds.values())
+    return models.Range(**bounds) if is_numeric else models.DatetimeRange(**bounds)
 
 
 def _bound(given: Bound) -> float | date:
     return float(given) if isinstance(given, int | float) else as_moment(given)
 
 
-# ---- which indexes serve them --------------------------------------------------------------
+# ---- advice on payload indexes -------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Need:
-    """What a condition looks for at a key, and the kinds of index that serve it; None for any."""
+def index_advice(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> list[str]:
+    """Return a warning for each field of a filter that no payload index serves.
 
-    key: str
-    what: str
-    kinds: tuple[str, ...] | None
-
-    def served_by(self, kind: str | None) -> bool:
-        return kind is not None and (self.kinds is None or kind in self.kinds)
-
-    def told(self, kind: str | None) -> str:
-        if self.kinds == ():
-            return (
-                f"'{self.key}' is asked for {self.what}, which no payload index serves: every "
-                "passage is looked at"
-            )
-        wanted = " or ".join(self.kinds or ["any kind"])
-        if kind is None:
-            return (
-                f"'{self.key}' has no payload index ({wanted} would serve {self.what}): every "
-                "passage is looked at"
-            )
-        return (
-            f"'{self.key}' has a payload index of kind {kind}, and {self.what} needs {wanted}: it "
-            "may find less than there is"
-        )
-
-
-def unserved(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> list[str]:
-    """The fields of a filter that no payload index serves: passage after passage is read for them.
-
-    Each alternative counts: with an integer index, "7" or 7 took as long as 7 without an index
-    (28 and 24 ms, and 0.06 ms for 7 alone; Edge 0.9, 30,000 points).
+    Every alternative needs an index: with an integer index, "7" or 7 took as long as 7 without one
+    (28 and 24 ms; 0.06 ms for 7 alone; Edge 0.9, 30,000 points).
 
     Args:
         given: The filter.
         indexes: The kind of each payload key's index, such as `{"meta.year": "integer"}`.
 
     Returns:
-        A sentence for each such field, in the filter's order.
+        Sentences in the filter's order. Without indexes, one for each field of the filter.
     """
-    kinds = {canonical_key(key): kind for key, kind in indexes.items()}
-    found: dict[str, list[_Need]] = {}
+    by_key: dict[str, list[_Need]] = {}
     for need in _needs(given, ""):
-        key = canonical_key(need.key)
-        found.setdefault(key, []).append(need)
-    told = (_told(needs, kinds.get(key)) for key, needs in found.items())
-    return [sentence for sentence in told if sentence]
+        by_key.setdefault(canonical_key(need.key), []).append(need)
+    advice = (_advice(needs, index_kind(indexes, key)) for key, needs in by_key.items())
+    return [sentence for sentence in advice if sentence]
 
 
-def _told(needs: Sequence[_Need], kind: str | None) -> str | None:
-    """What is told of a key, None if its index serves all needs.
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """The purpose of a condition on a key, and the kinds of index that serve it; None for any."""
 
-    That is the need whose index would serve the others, too, if there is one. `--filter year=2001`
-    has none: it asks for a string or a number, and an index of the wrong one would find nothing.
+    key: str
+    purpose: str
+    kinds: tuple[str, ...] | None
+
+    def is_served_by(self, kind: str | None) -> bool:
+        return kind is not None and (self.kinds is None or kind in self.kinds)
+
+
+def _advice(needs: Sequence[_Need], kind: str | None) -> str | None:
+    """Return a warning for one key, None if its index serves all needs.
+
+    It names the strictest need, whose index serves the others, too. `--filter year=2001` has no
+    such need: it matches a string or a number, and an index of the wrong kind finds nothing.
     """
-    lacking = [need for need in needs if not need.served_by(kind)]
-    choosy = [need for need in lacking if need.kinds] or lacking[:1]
-    for need in choosy:
-        if all({*(need.kinds or ())} <= {*(other.kinds or ())} for other in choosy):
-            return need.told(kind)
-    return _told_of_several(needs, kind) if choosy else None
-
-
-def _told_of_several(needs: Sequence[_Need], kind: str | None) -> str:
-    *others, last = dict.fromkeys(one for need in needs for one in need.kinds or ())
-    advice = f"index it as what it holds: {', '.join(others)} or {last}"
-    if kind is None:
-        return f"'{needs[0].key}' has no payload index ({advice}): every passage is looked at"
-    return (
-        f"'{needs[0].key}' has a payload index of kind {kind} ({advice}): it may find less than "
-        "there is"
+    unserved = [need for need in needs if not need.is_served_by(kind)]
+    if not unserved:
+        return None
+    choosy = [need for need in unserved if need.kinds] or unserved[:1]
+    wanted = [{*(need.kinds or ())} for need in choosy]
+    strictest = next(
+        (i for i, kinds in enumerate(wanted) if all(map(kinds.issubset, wanted))), None
     )
+    name = f"the filter's field '{needs[0].key}'"
+    if strictest is None:
+        *others, last = dict.fromkeys(each for need in needs for each in need.kinds or ())
+        advice = f"index it as the type of its values: {', '.join(others)} or {last}"
+    elif choosy[strictest].kinds == ():
+        purpose = choosy[strictest].purpose
+        return f"{name}: no payload index serves {purpose}, so every passage is scanned"
+    else:
+        kinds = " or ".join(choosy[strictest].kinds or ["any kind"])
+        advice = f"{choosy[strictest].purpose} needs {kinds}"
+    if kind is None:
+        return f"{name} has no payload index ({advice}): every passage is scanned"
+    return f"{name} has a payload index of kind {kind} ({advice}): the filter may miss passages"
 
 
 def _needs(given: models.Filter, prefix: str) -> Iterator[_Need]:
-    """What each condition needs; `prefix` leads to the objects that it is about."""
+    """Yield the needs of each condition; `prefix` is the path of a nested object."""
     counted = given.min_should.conditions if given.min_should else []
     for clause in (given.must, given.must_not, given.should, counted):
         for condition in _listed(clause):
@@ -222,12 +241,12 @@ def _needs_of(given: models.Condition, prefix: str) -> Iterator[_Need]:
         inner = f"{prefix}{given.nested.key.removesuffix('[]')}[]."
         yield from _needs(given.nested.filter, inner)
     elif isinstance(given, models.FieldCondition):
-        for what, kinds in _field_needs(given):
-            yield _Need(prefix + given.key, what, kinds)
+        for purpose, kinds in _field_needs(given):
+            yield _Need(prefix + given.key, purpose, kinds)
     elif isinstance(given, models.IsEmptyCondition):
-        yield _Need(prefix + given.is_empty.key, "a look for what is empty", None)
+        yield _Need(prefix + given.is_empty.key, "a check for empty values", None)
     elif isinstance(given, models.IsNullCondition):
-        yield _Need(prefix + given.is_null.key, "a look for what is null", None)
+        yield _Need(prefix + given.is_null.key, "a check for null", None)
 
 
 def _field_needs(given: models.FieldCondition) -> Iterator[tuple[str, tuple[str, ...] | None]]:
@@ -236,23 +255,23 @@ def _field_needs(given: models.FieldCondition) -> Iterator[tuple[str, tuple[str,
     if given.match is not None:
         yield _match_need(given.match)
     if isinstance(given.range, models.DatetimeRange):
-        yield "a range of moments", ("datetime",)
+        yield "a range of datetimes", ("datetime",)
     elif given.range is not None:
         yield "a range of numbers", ("integer", "float")
     if given.geo_bounding_box or given.geo_radius or given.geo_polygon:
-        yield "a place", ("geo",)
+        yield "a geo condition", ("geo",)
     if given.values_count is not None:
         yield "a count of values", ()
     if given.is_empty is not None or given.is_null is not None:
-        yield "a look for what is empty", None
+        yield "a check for empty values", None
 
 
 def _match_need(match: models.Match) -> tuple[str, tuple[str, ...]]:
-    """By what it compares: `value`, the first of `any` or `except`, or else a part of a string."""
+    """Return the need by the type of `value`, or of the first of `any` or `except`."""
     values = [getattr(match, name) for name in ("value", "any", "except_") if hasattr(match, name)]
     if not values:
         inside = type(match).__name__ in ("MatchPrefix", "MatchSubstring")
-        return "a look inside strings", ("keyword",) if inside else ("text",)
+        return "a text match", ("keyword",) if inside else ("text",)
     first = values[0][0] if isinstance(values[0], list) and values[0] else values[0]
     if isinstance(first, bool):
         return "a match of booleans", ("bool",)
@@ -262,40 +281,7 @@ def _match_need(match: models.Match) -> tuple[str, tuple[str, ...]]:
 
 
 def _listed(given: list[models.Condition] | models.Condition | None) -> list[models.Condition]:
-    """Conditions, of which qdrant-client takes the only one without a list, too."""
+    """Return conditions as a list; qdrant-client also takes a single one without a list."""
     if given is None:
         return []
     return given if isinstance(given, list) else [given]
-
-
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\[[0-9]*\])*", re.ASCII)
-
-
-def json_path(field: str) -> str:
-    """A field as a JSON path: dots nest, and a name that is no plain word is quoted."""
-    parts = field.split(".")
-    return ".".join(part if _PLAIN_NAME.fullmatch(part) else f'"{part}"' for part in parts)
-
-
-def point_filter(query: PointQuery) -> models.Filter | None:
-    """The ids and the conditions of a query; None for every point.
-
-    A filter stands inside another one, whole: engines merge the filter of a query into those of
-    its prefetches, and conditions of which some number must hold (`min_should`) would be counted
-    twice.
-    """
-    if query.ids is None and query.meta_filter is None:
-        return None
-    from qdrant_client import models
-
-    must: list[models.Condition] = []
-    if query.ids is not None:
-        must.append(models.HasIdCondition(has_id=[from_id(id_) for id_ in query.ids]))
-    if query.meta_filter is not None:
-        must.append(to_qdrant(query.meta_filter))
-    return models.Filter(must=must)
-
-
-def from_id(point: PointId) -> int | str:
-    """A point id as the client takes it."""
-    return point if isinstance(point, int) else str(point)

@@ -10,7 +10,7 @@ import pytest
 from msmarco_qdrant.cli.filters import parse_filters
 from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.filters import Condition, Exists, Not, Range, Scalar, check_filter
-from msmarco_qdrant.stores.filters import meta_key, to_qdrant, unserved
+from msmarco_qdrant.stores.filters import index_advice, meta_key, to_qdrant
 
 IN_BERLIN = datetime(2024, 5, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
 
@@ -74,7 +74,7 @@ def test_what_an_index_tells_it_serves(value: str, kind: PayloadIndex) -> None:
     for text in (f"x={value}", f"x!={value}"):
         parsed = parse_filters([text], indexes)
         assert parsed is not None
-        assert [] == unserved(to_qdrant(parsed), indexes)
+        assert [] == index_advice(to_qdrant(parsed), indexes)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
 from msmarco_qdrant.stores.edge.filters import edge_filter
-from msmarco_qdrant.stores.filters import canonical_key, meta_key, to_qdrant, unserved
+from msmarco_qdrant.stores.filters import canonical_key, index_advice, meta_key, to_qdrant
 
 KEY = "meta.x"
 EMPTY = models.IsEmptyCondition(is_empty=models.PayloadField(key=KEY))
@@ -145,82 +145,60 @@ def test_kinds_that_serve(condition: Any, kinds: set[PayloadIndex], negated: boo
     """By the type that is compared; alternatives of several types have none."""
     given = to_qdrant({"x": Not(condition) if negated else condition})
     every: tuple[PayloadIndex, ...] = ("keyword", "integer", "float", "bool", "datetime")
-    assert kinds == {kind for kind in every if not unserved(given, {KEY: kind})}
-    (told,) = unserved(given, {"seq": "integer"})
-    assert told.startswith(f"'{KEY}' has no payload index (")
+    assert kinds == {kind for kind in every if not index_advice(given, {KEY: kind})}
+    (advice,) = index_advice(given, {"seq": "integer"})
+    assert advice.startswith(f"the filter's field '{KEY}' has no payload index (")
 
 
-def test_what_is_told_of_a_wrong_kind() -> None:
-    """What there is, what was asked for, and what it needs."""
-    given = to_qdrant({"x": Range(gt=1)})
-    expected = (
-        "'meta.x' has a payload index of kind keyword, and a range of numbers needs integer or "
-        "float: it may find less than there is"
-    )
-    assert [expected] == unserved(given, {KEY: "keyword"})
+COUNT = models.Filter(must=on(values_count=models.ValuesCount(gt=1)))
+NONE = " has no payload index ({}): every passage is scanned"
+WRONG = " has a payload index of kind datetime ({}): the filter may miss passages"
 
 
 @pytest.mark.parametrize(
-    ("condition", "kinds"),
+    ("given", "kind", "advice"),
     [
-        (["2001", 2001, 2001.0], "keyword, integer or float"),
-        (["2.5", 2.5], "keyword, integer or float"),
-        (["true", True], "keyword or bool"),
-        (["2001", 2001, True], "keyword, integer or bool"),
-    ],
-)
-def test_what_is_told_where_values_are_of_several_types(condition: Any, kinds: str) -> None:
-    """None is put before the others: by an index of the wrong one, nothing would be found."""
-    advice = f"(index it as what it holds: {kinds})"
-    expected = {
-        None: f"'meta.x' has no payload index {advice}: every passage is looked at",
-        "datetime": (
-            f"'meta.x' has a payload index of kind datetime {advice}: it may find less than there "
-            "is"
+        ({"x": Range(gt=1)}, "datetime", WRONG.format("a range of numbers needs integer or float")),
+        ({"x": Range(gt=1)}, None, NONE.format("a range of numbers needs integer or float")),
+        ({"x": Exists()}, None, NONE.format("a check for empty values needs any kind")),
+        (COUNT, None, ": no payload index serves a count of values, so every passage is scanned"),
+        (
+            COUNT,
+            "float",
+            ": no payload index serves a count of values, so every passage is scanned",
         ),
-    }
-    for negated in (False, True):
-        given = to_qdrant({"x": Not(condition) if negated else condition})
-        for kind, told in expected.items():
-            assert [told] == unserved(given, {KEY: kind} if kind else {})  # type: ignore[dict-item]
-
-
-@pytest.mark.parametrize(
-    "condition",
-    [
-        on(range=models.Range(gt=1)),
-        on(is_empty=False),
-        on(values_count=models.ValuesCount(gt=1)),
+        *[
+            (
+                {"x": Not(values) if negated else values},
+                kind,
+                message.format(f"index it as the type of its values: {kinds}"),
+            )
+            for values, kinds in (
+                (["2001", 2001, 2001.0], "keyword, integer or float"),
+                (["true", True], "keyword or bool"),
+                (["2001", 2001, True], "keyword, integer or bool"),
+            )
+            for negated in (False, True)
+            for kind, message in ((None, NONE), ("datetime", WRONG))
+        ],
+        *[
+            (models.Filter(must=must), None, NONE.format("a match of integers needs integer"))
+            for other in (
+                on(range=models.Range(gt=1)),
+                on(is_empty=False),
+                on(values_count=models.ValuesCount(gt=1)),
+            )
+            for must in ([value(1), other], [other, value(1)])
+        ],
     ],
 )
-def test_what_is_told_where_one_index_would_do(condition: models.FieldCondition) -> None:
-    """Of several conditions on a field, the one that leaves the least choice, first or last."""
-    expected = (
-        "'meta.x' has no payload index (integer would serve a match of integers): every passage "
-        "is looked at"
-    )
-    assert [expected] == unserved(models.Filter(must=[value(1), condition]), {})
-    assert [expected] == unserved(models.Filter(must=[condition, value(1)]), {})
-
-
-def test_the_kind_that_is_there_may_be_the_right_one() -> None:
-    """It is among those that the field may hold."""
-    expected = (
-        "'meta.x' has a payload index of kind keyword (index it as what it holds: keyword, integer "
-        "or bool): it may find less than there is"
-    )
-    assert [expected] == unserved(to_qdrant({"x": ["1", 1, True]}), {KEY: "keyword"})
-
-
-def test_what_no_index_serves_is_told() -> None:
-    """There is none to recommend."""
-    given = models.Filter(must=on(values_count=models.ValuesCount(gt=1)))
-    expected = (
-        "'meta.x' is asked for a count of values, which no payload index serves: every passage is "
-        "looked at"
-    )
-    for indexes in ({}, {KEY: "keyword"}):
-        assert [expected] == unserved(given, indexes)  # type: ignore[arg-type]  # a Literal
+def test_the_advice_names_the_index_that_serves_all_conditions(
+    given: Any, kind: PayloadIndex | None, advice: str
+) -> None:
+    """The strictest condition decides; for values of several types no kind is preferred."""
+    chosen = given if isinstance(given, models.Filter) else to_qdrant(given)
+    (found,) = index_advice(chosen, {KEY: kind} if kind else {})
+    assert f"the filter's field 'meta.x'{advice}" == found
 
 
 def field(key: str) -> models.FieldCondition:
@@ -263,9 +241,9 @@ def field(key: str) -> models.FieldCondition:
 def test_every_field_of_a_filter_is_looked_at(given: models.Filter, keys: list[str]) -> None:
     """Wherever it stands, each once; ids and vectors need no index."""
     indexes: Mapping[str, PayloadIndex] = {"seq": "integer"}
-    assert keys == [canonical_key(told.split("'")[1]) for told in unserved(given, indexes)]
+    assert keys == [canonical_key(advice.split("'")[2]) for advice in index_advice(given, indexes)]
     served: Mapping[str, PayloadIndex] = {**indexes, **dict.fromkeys(keys, "integer")}
-    assert [] == unserved(given, served)
+    assert [] == index_advice(given, served)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +267,7 @@ def test_kinds_that_serve_qdrants_own(condition: dict[str, Any], kinds: set[Any]
     """Kinds that others may have made, too."""
     given = models.Filter(must=on(**condition))
     every: tuple[Any, ...] = ("keyword", "integer", "text", "geo")
-    assert kinds == {kind for kind in every if not unserved(given, {KEY: kind})}
+    assert kinds == {kind for kind in every if not index_advice(given, {KEY: kind})}
 
 
 # ---- Qdrant's as Edge's --------------------------------------------------------------------
