@@ -206,7 +206,7 @@ def look_inside(store: Store, watch: Watch) -> None:
     assert isinstance(store, ServerStore)
     collection = store.collection("msmarco")
     assert isinstance(collection, ServerCollection)
-    link = store._link
+    link = store._server
     watch.look_at(link, link.client, link.client._client, link.retries, link.call)
     watch.look_at(store._connection, collection._connection, store._senders)
     watch.look_at(link.client.grpc_points, link.client.grpc_collections)

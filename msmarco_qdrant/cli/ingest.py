@@ -227,12 +227,12 @@ def _bring_in(
     from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.create import check_collection_name
     from msmarco_qdrant.ingest.api import ingest_passages
-    from msmarco_qdrant.stores import shown_dsn
+    from msmarco_qdrant.stores import redact_dsn
 
     check_collection_name(settings.collection)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # which backend it is
     progress = ProgressDisplay()
-    click.echo(f"ingesting into '{settings.collection}' in {shown_dsn(settings.store)}", err=True)
+    click.echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
     try:
         return ingest_passages(
             source,

@@ -234,6 +234,6 @@ def _step_text(step: MigrationStep) -> str:
 
 
 def _holder_text(holder: LockHolder) -> str:
-    from msmarco_qdrant.stores.migration_locks import described
+    from msmarco_qdrant.stores.migration_locks import describe_holder
 
-    return f"{described(holder)} (token {holder.token})"
+    return f"{describe_holder(holder)} (token {holder.token})"

@@ -21,9 +21,9 @@ from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.names import (
     base_name,
+    is_own_alias,
     physical_name,
     physical_number,
-    stands_for,
     unknown_collection,
 )
 
@@ -133,5 +133,5 @@ def physical_collections(store: Store, name: str) -> Sequence[str]:
     Returns:
         Their names, also of those without metadata and of those that no alias leads to.
     """
-    found = (physical for physical in store.physical_names() if stands_for(name, physical))
+    found = (physical for physical in store.physical_names() if is_own_alias(name, physical))
     return sorted(found, key=physical_number)

@@ -11,7 +11,7 @@ from msmarco_qdrant.core.records import PointId, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores import AdminCollection, Collection
-from msmarco_qdrant.stores.payload import in_token_order, passage_of
+from msmarco_qdrant.stores.payload import passage_of, sort_tokens
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.migration import Target
@@ -76,7 +76,7 @@ def _wrong(
     return {
         id_: vector
         for id_, vector in wanted.items()
-        if not _same(found.get(id_, empty), in_token_order(vector.indices, vector.values))
+        if not _same(found.get(id_, empty), sort_tokens(vector.indices, vector.values))
     }
 
 

@@ -32,7 +32,7 @@ from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.migrate.bm25 import rewrite_sparse
-from msmarco_qdrant.stores.base import altered
+from msmarco_qdrant.stores.base import apply_change
 from msmarco_qdrant.stores.filters import index_kind, meta_key
 
 _UNCHANGED = "nothing changes; an index that is not complete is completed"
@@ -64,7 +64,7 @@ class SetHnsw:
         if not target.store.capabilities.ann:
             return _without(target, "graph")
         spec = target.collection.info().spec
-        new = altered(spec, self._change)
+        new = apply_change(spec, self._change)
         if new == spec:
             return _UNCHANGED
         return (
@@ -116,7 +116,7 @@ class SetStorage:
         if not target.store.capabilities.ann:
             return _without(target, "choice of where vectors are kept")
         spec = target.collection.info().spec
-        new = altered(spec, self._change)
+        new = apply_change(spec, self._change)
         if new == spec:
             return _UNCHANGED
         points = target.collection.info().points

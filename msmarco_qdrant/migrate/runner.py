@@ -24,7 +24,7 @@ from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Targe
 from msmarco_qdrant.core.records import Copying, Generation, LockHolder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError, UsageError
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import check_held, described, held
+from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock, require_lock
 from msmarco_qdrant.stores.names import base_name
 
 
@@ -164,7 +164,7 @@ def unlock_migrations(store: Store, collection: str, token: str) -> None:
     left = store.migration_locks.release(name, token)
     if left is not None:
         raise StoreInUseError(
-            f"'{name}' is being migrated by {described(left)}, whose token is {left.token}, not "
+            f"'{name}' is being migrated by {describe_holder(left)}, whose token is {left.token}, not "
             f"{token}: look again with `msmarco-qdrant migrate status`"
         )
 
@@ -195,12 +195,12 @@ class _Run:
         locks = self._store.migration_locks
         name = base_name(self._physical())
         applied: list[MigrationStep] = []
-        with held(locks, name) as ours:
+        with hold_lock(locks, name) as ours:
             self._check_settled()
             for migration in self.pending():
                 step = self.step(migration)
                 on_step(step)
-                self._apply(migration, lambda: check_held(locks, name, ours))
+                self._apply(migration, lambda: require_lock(locks, name, ours))
                 applied.append(step)
         return applied
 

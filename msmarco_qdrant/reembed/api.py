@@ -36,7 +36,7 @@ from msmarco_qdrant.reembed.run import Choices, Outcome, Reembedding
 from msmarco_qdrant.reembed.target import prepare_shadow
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import check_held, held
+from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
 
 
 def reembed_collection(  # noqa: PLR0913  # all but one have defaults
@@ -265,8 +265,8 @@ def _locked(store: Store, collection: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of a collection; what checks that it is still held."""
     read_generations(store, collection)  # before a lock of no collection is taken
     locks = store.migration_locks
-    with held(locks, collection) as ours:
-        yield lambda: check_held(locks, collection, ours)
+    with hold_lock(locks, collection) as ours:
+        yield lambda: require_lock(locks, collection, ours)
 
 
 def _holds(found: Generations, encoder_info: EncoderInfo) -> bool:

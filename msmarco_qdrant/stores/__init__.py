@@ -10,7 +10,7 @@ from msmarco_qdrant.stores.base import (
     Collection,
     Store,
 )
-from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, shown_dsn
+from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, redact_dsn
 from msmarco_qdrant.stores.open import check_creatable, open_store
 
 __all__ = [
@@ -25,5 +25,5 @@ __all__ = [
     "async_collection",
     "check_creatable",
     "open_store",
-    "shown_dsn",
+    "redact_dsn",
 ]

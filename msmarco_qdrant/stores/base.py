@@ -352,7 +352,7 @@ class Store(ABC):
         return UnsupportedError(f"{self.dsn} ({self.capabilities.engine}) cannot {action}")
 
 
-def by_presence(
+def split_by_presence(
     batch: PointBatch, seen: Sequence[int | None]
 ) -> tuple[PointBatch, Sequence[int], PointBatch]:
     """A batch for `upsert_if_seq` in two.
@@ -363,10 +363,10 @@ def by_presence(
     pairs = enumerate(zip(batch.ids, seen, strict=True))
     there = {row: seq for row, (_, seq) in pairs if seq is not None}
     absent = [row for row, _ in enumerate(batch.ids) if row not in there]
-    return rows_of(batch, list(there)), list(there.values()), rows_of(batch, absent)
+    return select_rows(batch, list(there)), list(there.values()), select_rows(batch, absent)
 
 
-def rows_of(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
+def select_rows(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
     """Some of a batch's points, in ascending order of their rows."""
     if len(rows) == len(batch.ids):
         return batch
@@ -379,7 +379,7 @@ def rows_of(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
     )
 
 
-def altered(spec: CollectionSpec, change: SettingsChange) -> CollectionSpec:
+def apply_change(spec: CollectionSpec, change: SettingsChange) -> CollectionSpec:
     """What a collection is made of after a change; its thresholds are no part of it."""
     hnsw = {"m": change.m, "ef_construct": change.ef_construct}
     storage = {"on_disk": change.on_disk, "quantization": change.quantization}

@@ -89,20 +89,20 @@ def is_url(dsn: str) -> bool:
     return "://" in dsn
 
 
-def without_secret(dsn: str) -> str:
+def hide_secret(dsn: str) -> str:
     """A DSN as it may be shown: of a URL that was not checked the scheme alone."""
     scheme, separator, _ = dsn.partition("://")
     return f"{scheme}://..." if separator else dsn
 
 
-def shown_dsn(dsn: str) -> str:
+def redact_dsn(dsn: str) -> str:
     """A DSN as it may be shown: a URL whole, if it holds nothing but a host and a port."""
     if not is_url(dsn):
         return dsn
     try:
         parse_address(dsn, DEFAULT_CONNECTION)
     except UsageError:
-        return without_secret(dsn)
+        return hide_secret(dsn)
     return dsn
 
 
@@ -116,7 +116,7 @@ def parse_address(dsn: str, connection: Connection) -> Address:
         UsageError: For another scheme, or a URL with anything but a host and a port; the message
             shows nothing that could be a secret.
     """
-    shown = without_secret(dsn)
+    shown = hide_secret(dsn)
     try:
         parts = urlsplit(dsn)
         port = parts.port

@@ -117,7 +117,7 @@ def is_transient(exc: BaseException) -> bool:
     )
 
 
-def described(exc: BaseException) -> str:
+def describe_error(exc: BaseException) -> str:
     """An engine's exception in one line."""
     status, message = _told(exc)
     return f"{status}: {message}" if status else message

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 class MigrationLocks(Protocol):
     """The locks of a store, by the name that users see."""
 
-    def take(self, name: str, wanted: LockHolder) -> LockHolder:
+    def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Take a lock if it is free; whoever holds it then."""
         ...
 
@@ -40,7 +40,7 @@ class MigrationLocks(Protocol):
 
 
 @contextmanager
-def held(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
+def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
     """Hold the lock of a collection.
 
     Raises:
@@ -53,14 +53,14 @@ def held(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
         since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
     try:
-        found = locks.take(name, ours)
+        found = locks.acquire(name, ours)
     except BaseException:  # it may be ours all the same, and nobody would know
         with suppress(StoreError):  # what is told is why it could not be taken
             locks.release(name, ours.token)
         raise
     if found.token != ours.token:
         raise StoreInUseError(
-            f"'{name}' is being migrated by {described(found)}: wait for it to end; if it is gone, "
+            f"'{name}' is being migrated by {describe_holder(found)}: wait for it to end; if it is gone, "
             f"`msmarco-qdrant migrate unlock --collection {name} --token {found.token}`"
         )
     try:
@@ -72,7 +72,7 @@ def held(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
             _log.warning("the lock of '%s' could not be given back: %s", name, exc)
 
 
-def check_held(locks: MigrationLocks, name: str, ours: LockHolder) -> None:
+def require_lock(locks: MigrationLocks, name: str, ours: LockHolder) -> None:
     """Refuse to go on if the lock was taken away meanwhile.
 
     Raises:
@@ -80,14 +80,14 @@ def check_held(locks: MigrationLocks, name: str, ours: LockHolder) -> None:
     """
     found = locks.holder(name)
     if found is None or found.token != ours.token:
-        taken = f"{described(found)} holds it now" if found else "nobody holds it now"
+        taken = f"{describe_holder(found)} holds it now" if found else "nobody holds it now"
         raise StoreInUseError(
             f"the lock of '{name}' was taken away from this process: {taken}; run the same again "
             "when nobody does"
         )
 
 
-def described(holder: LockHolder) -> str:
+def describe_holder(holder: LockHolder) -> str:
     """Who holds a lock, in words."""
     return f"process {holder.pid} on {holder.host} since {holder.since}"
 
@@ -99,7 +99,7 @@ class ProcessLocks:
         self._guard = threading.Lock()
         self._holders: dict[str, LockHolder] = {}
 
-    def take(self, name: str, wanted: LockHolder) -> LockHolder:
+    def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Take a lock if it is free."""
         with self._guard:
             return self._holders.setdefault(name, wanted)

@@ -31,7 +31,7 @@ def physical_number(physical: str) -> int:
     return int(match["number"]) if match else 0
 
 
-def stands_for(alias: str, physical: str) -> bool:
+def is_own_alias(alias: str, physical: str) -> bool:
     """Whether an alias is one of ours: `name` for `name__0001`."""
     match = PHYSICAL.fullmatch(physical)
     return match is not None and match["name"] == alias

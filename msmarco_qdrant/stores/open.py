@@ -11,9 +11,9 @@ from msmarco_qdrant.stores.base import Store
 from msmarco_qdrant.stores.connection import (
     DEFAULT_CONNECTION,
     Connection,
+    hide_secret,
     is_url,
     parse_address,
-    without_secret,
 )
 from msmarco_qdrant.stores.server.store import ServerStore
 
@@ -82,15 +82,15 @@ def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_C
             "open_store(':memory:', create=True), and pass the store instead of its name"
         )
     else:
-        from msmarco_qdrant.stores.edge.directory import check_place
+        from msmarco_qdrant.stores.edge.directory import check_directory
 
-        check_place(Path(name).expanduser())
+        check_directory(Path(name).expanduser())
 
 
 def _check_dsn(dsn: str | PathLike[str]) -> str:
     name = str(dsn)
     if not name or "\0" in name:
-        shown = without_secret(name)
+        shown = hide_secret(name)
         raise UsageError(f"a store must be a directory or a URL, got {shown!r}")
     if _NEARLY_URL.fullmatch(name):
         raise UsageError(

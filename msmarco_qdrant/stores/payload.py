@@ -115,7 +115,7 @@ def page_size(fields: Sequence[str]) -> int:
     return _PAGE_OF_TEXTS if "text" in fields else _PAGE
 
 
-def in_token_order(indices: Sequence[int], values: Sequence[float]) -> SparseVector:
+def sort_tokens(indices: Sequence[int], values: Sequence[float]) -> SparseVector:
     """A sparse vector as an engine gave it, whatever its order there."""
     pairs = sorted(zip(indices, values, strict=True))
     return SparseVector([index for index, _ in pairs], [value for _, value in pairs])

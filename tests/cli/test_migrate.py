@@ -14,7 +14,7 @@ import pytest
 
 from msmarco_qdrant.collection.migration import load_migrations
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.stores.migration_locks import held
+from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 
@@ -194,7 +194,7 @@ def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
         done = command("migrate", "unlock", "--store", filled)
         assert (0, "nobody is migrating 'msmarco'\n", "") == done
         return
-    with closing(open_store(filled)) as store, held(store.migration_locks, "msmarco") as ours:
+    with closing(open_store(filled)) as store, hold_lock(store.migration_locks, "msmarco") as ours:
         told = command("migrate", "status", "--store", filled).out
         assert f"locked by   process {ours.pid} on {ours.host} since {ours.since}" in told
         refused = command("migrate", "up", "--store", filled)

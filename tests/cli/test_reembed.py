@@ -20,7 +20,7 @@ from msmarco_qdrant.core.records import Bm25Settings
 from msmarco_qdrant.core.reports import ReembedProgress
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.stores.migration_locks import held
+from msmarco_qdrant.stores.migration_locks import hold_lock
 from tests.cli.runner import Outcome, command
 from tests.encoding.tiny_models import HIDDEN, Recipe, _randomize, save_tiny, texts_of_lengths
 from tests.loopback import LoopbackServer
@@ -352,7 +352,7 @@ def test_the_way_back_wants_the_model_of_before(edge: str, models: Models) -> No
 def test_two_at_once(place: str, models: Models, name: str) -> None:
     """The second is told who is at it."""
     options = ("--model", models.new) if name == "reembed" else ()
-    with closing(open_store(place)) as store, held(store.migration_locks, "msmarco") as ours:
+    with closing(open_store(place)) as store, hold_lock(store.migration_locks, "msmarco") as ours:
         done = migrate(name, place, *options)
         assert (1, "") == (done.status, done.out)
         assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in done.err

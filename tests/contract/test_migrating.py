@@ -32,16 +32,16 @@ def test_a_lock_is_taken_once(store: Store, things: str) -> None:
     """Until it is given back by its token; another name is another lock."""
     ours, theirs = store.migration_locks, store.migration_locks
     assert ours.holder(things) is None
-    assert holder("a") == ours.take(things, holder("a"))
-    assert holder("a") == ours.take(things, holder("a"))
-    assert holder("a") == theirs.take(things, holder("b"))
-    assert holder("c") == theirs.take(f"{things}-2", holder("c"))
+    assert holder("a") == ours.acquire(things, holder("a"))
+    assert holder("a") == ours.acquire(things, holder("a"))
+    assert holder("a") == theirs.acquire(things, holder("b"))
+    assert holder("c") == theirs.acquire(f"{things}-2", holder("c"))
     assert holder("a") == theirs.release(things, "b")
     assert holder("a") == theirs.holder(things)
     assert ours.release(things, "a") is None
     assert ours.release(things, "a") is None
     assert theirs.release(f"{things}-2", "c") is None
-    assert holder("b") == theirs.take(things, holder("b"))
+    assert holder("b") == theirs.acquire(things, holder("b"))
     assert theirs.release(things, "b") is None
 
 
@@ -50,7 +50,7 @@ def test_of_many_at_once_one_gets_it(store: Store, things: str) -> None:
     locks = store.migration_locks
     wanted = [holder(f"t{number}") for number in range(12)]
     with ThreadPoolExecutor(12) as pool:
-        found = set(pool.map(lambda one: locks.take(things, one), wanted))
+        found = set(pool.map(lambda one: locks.acquire(things, one), wanted))
     (one,) = found
     assert one == locks.holder(things)
     assert locks.release(things, one.token) is None

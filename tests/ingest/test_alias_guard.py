@@ -21,7 +21,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import held
+from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 from tests.generations import physical, swap
@@ -214,7 +214,7 @@ def test_an_interrupted_re_embedding_is_told(
     physical(store, NEW, copied_from="msmarco__0001")
     ingest_passages(PASSAGES, store, encoder=OLD)
     store.set_alias("msmarco", "msmarco__0002")
-    with held(store.migration_locks, "msmarco"):
+    with hold_lock(store.migration_locks, "msmarco"):
         ingest_passages(PASSAGES, store, encoder=NEW)
     assert [] == caplog.messages
 

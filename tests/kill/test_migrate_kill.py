@@ -17,7 +17,7 @@ from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.stores.payload import in_token_order, point_id
+from msmarco_qdrant.stores.payload import point_id, sort_tokens
 from msmarco_qdrant.testing import HashingEncoder
 from tests.kill.test_kill import run_killed, run_whole
 from tests.loopback import LoopbackServer, Slow
@@ -58,7 +58,7 @@ def check_sparse(store: Store, count: int, settings: Bm25Settings) -> None:
     found = changed.sparse_vectors([point_id(one.pid) for one in passages(count)])
     for one in passages(count):
         expected = bm25.encode_passage(one.text)
-        ordered = in_token_order(expected.indices, expected.values)
+        ordered = sort_tokens(expected.indices, expected.values)
         assert ordered.indices == found[point_id(one.pid)].indices
         assert pytest.approx(ordered.values, rel=1e-6) == found[point_id(one.pid)].values
 

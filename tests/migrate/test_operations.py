@@ -38,7 +38,7 @@ from msmarco_qdrant.migrate.operations import (
 )
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import AdminCollection, Store
-from msmarco_qdrant.stores.payload import in_token_order, payload_of, point_id
+from msmarco_qdrant.stores.payload import payload_of, point_id, sort_tokens
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 
@@ -271,7 +271,7 @@ def expected_sparse(settings: Bm25Settings, passages: Sequence[Passage]) -> dict
 
 def close(vector: SparseVector) -> tuple[list[int], Any]:
     """A sparse vector that is compared to float32's exactness."""
-    ordered = in_token_order(vector.indices, vector.values)
+    ordered = sort_tokens(vector.indices, vector.values)
     return ordered.indices, pytest.approx(ordered.values, rel=1e-6)
 
 

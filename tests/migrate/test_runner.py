@@ -30,7 +30,7 @@ from msmarco_qdrant.migrate.runner import (
     unlock_migrations,
 )
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.stores.migration_locks import held
+from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder, NullStore
 from tests.engines import ENGINES, another_handle, new_store
 from tests.loopback import LoopbackServer
@@ -188,7 +188,7 @@ def test_a_dry_run_changes_nothing(store: Store, folder: Path) -> None:
     write(folder, "0001_a")
     write(folder, "0002_b")
     before, told = store.metadata("films"), list[MigrationStep]()
-    with held(store.migration_locks, "films"):
+    with hold_lock(store.migration_locks, "films"):
         steps = migrate_collection(
             store, "films", directory=folder, dry_run=True, on_step=told.append
         )
@@ -424,17 +424,17 @@ def test_collections_are_locked_apart(store: Store, folder: Path) -> None:
     """Another collection of the same store can be migrated meanwhile."""
     write(folder, "0001_a")
     create_collection(store, "books", HashingEncoder().info, Bm25Settings())
-    with held(store.migration_locks, "books"):
+    with hold_lock(store.migration_locks, "books"):
         assert 1 == len(migrate_collection(store, "films", directory=folder))
 
 
 def test_a_lock_that_was_left_is_taken_away_by_its_token(store: Store, folder: Path) -> None:
     """A stale token is refused, and no lock is no error."""
     write(folder, "0001_a")
-    with held(store.migration_locks, "films") as first:
+    with hold_lock(store.migration_locks, "films") as first:
         pass
     unlock_migrations(store, "films", first.token)
-    with held(store.migration_locks, "films") as second:
+    with hold_lock(store.migration_locks, "films") as second:
         with pytest.raises(
             StoreInUseError, match=f"whose token is {second.token}, not {first.token}"
         ):

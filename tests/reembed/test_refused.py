@@ -23,7 +23,7 @@ from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
 from msmarco_qdrant.reembed import run
 from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.migration_locks import held
+from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.reembed.steps import (
@@ -171,7 +171,7 @@ def test_no_migration_while_it_is_unfinished(edge: Store, tmp_path: Path) -> Non
 def test_one_at_a_time(store: Store) -> None:
     """Whoever has the lock is told; one whose lock is taken away does not swap."""
     locks = store.migration_locks
-    with held(locks, "things"), pytest.raises(StoreInUseError, match="is being migrated by"):
+    with hold_lock(locks, "things"), pytest.raises(StoreInUseError, match="is being migrated by"):
         reembed(store)
 
     def steal() -> None:
@@ -260,7 +260,7 @@ def test_one_whose_lock_was_away_meanwhile_does_not_swap(edge: Store) -> None:
         assert ours is not None
         locks.release("things", ours.token)
         reembed(edge)
-        locks.take("things", ours)
+        locks.acquire("things", ours)
 
     with pytest.raises(StoreInUseError, match="somebody else goes on with this, or has ended it"):
         reembed(edge, on_progress=at("swap", somebody_else))

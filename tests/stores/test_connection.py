@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
-from msmarco_qdrant.stores.connection import Address, is_url, parse_address, without_secret
+from msmarco_qdrant.stores.connection import Address, hide_secret, is_url, parse_address
 
 HIDDEN = "hunter2"
 ELSEWHERE = Connection(grpc_port=7334)
@@ -152,7 +152,7 @@ def test_no_refusal_shows_a_secret(scheme: str, before: str, after: str) -> None
 )
 def test_a_dsn_is_shown_without_secret(dsn: str, is_server: bool, shown: str) -> None:
     """Of a URL that was not checked the scheme alone; a path as it is."""
-    assert (is_server, shown) == (is_url(dsn), without_secret(dsn))
+    assert (is_server, shown) == (is_url(dsn), hide_secret(dsn))
 
 
 @pytest.mark.parametrize(

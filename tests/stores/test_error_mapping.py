@@ -31,7 +31,12 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.edge.collection import EdgeCollection
-from msmarco_qdrant.stores.error_mapping import described, is_transient, map_error, retry_after_s
+from msmarco_qdrant.stores.error_mapping import (
+    describe_error,
+    is_transient,
+    map_error,
+    retry_after_s,
+)
 from tests.contract.test_store import ask, make_batch, make_spec
 from tests.loopback import LoopbackServer, LostAnswer, Refused
 from tests.stores.server.test_retry import CUTS, PASSING, Failure
@@ -221,7 +226,7 @@ def test_a_status_becomes_an_error_of_ours(server: LoopbackServer, status: str) 
         cause = caught.value.__cause__
         assert isinstance(cause, grpc.RpcError)
         assert (status in PASSING) == is_transient(cause)
-        assert f"{status}: so it is" == described(cause)
+        assert f"{status}: so it is" == describe_error(cause)
         assert API_KEY not in "".join(traceback.format_exception(caught.value))
         assert {} == store.aliases()
 
@@ -288,7 +293,7 @@ def test_words_decide_where_a_status_does_not(
     made = map_error(failure, "doing it", "a place")
     assert expected is type(made)
     assert str(made).startswith("doing it in a place failed: ")
-    assert described(failure).partition(": ")[2] in str(made)
+    assert describe_error(failure).partition(": ")[2] in str(made)
 
 
 def test_an_exception_without_words_is_told_by_its_class() -> None:
@@ -296,7 +301,7 @@ def test_an_exception_without_words_is_told_by_its_class() -> None:
     assert "doing it in a place failed: RuntimeError" == str(
         map_error(RuntimeError(), "doing it", "a place")
     )
-    assert "UNKNOWN: UNKNOWN" == described(Failure("UNKNOWN"))
+    assert "UNKNOWN: UNKNOWN" == describe_error(Failure("UNKNOWN"))
 
 
 def test_the_servers_wish_is_read() -> None:

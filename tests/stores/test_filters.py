@@ -151,6 +151,11 @@ def test_kinds_that_serve(condition: Any, kinds: set[PayloadIndex], negated: boo
 
 
 COUNT = models.Filter(must=on(values_count=models.ValuesCount(gt=1)))
+MIXED: list[tuple[list[Any], str]] = [
+    (["2001", 2001, 2001.0], "keyword, integer or float"),
+    (["true", True], "keyword or bool"),
+    (["2001", 2001, True], "keyword, integer or bool"),
+]
 NONE = " has no payload index ({}): every passage is scanned"
 WRONG = " has a payload index of kind datetime ({}): the filter may miss passages"
 
@@ -173,16 +178,12 @@ WRONG = " has a payload index of kind datetime ({}): the filter may miss passage
                 kind,
                 message.format(f"index it as the type of its values: {kinds}"),
             )
-            for values, kinds in (
-                (["2001", 2001, 2001.0], "keyword, integer or float"),
-                (["true", True], "keyword or bool"),
-                (["2001", 2001, True], "keyword, integer or bool"),
-            )
+            for values, kinds in MIXED
             for negated in (False, True)
             for kind, message in ((None, NONE), ("datetime", WRONG))
         ],
         *[
-            (models.Filter(must=must), None, NONE.format("a match of integers needs integer"))
+            (models.Filter(must=[*must]), None, NONE.format("a match of integers needs integer"))
             for other in (
                 on(range=models.Range(gt=1)),
                 on(is_empty=False),

@@ -23,8 +23,8 @@ from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.stores.migration_locks import (
     MigrationLocks,
     ProcessLocks,
-    check_held,
-    held,
+    hold_lock,
+    require_lock,
 )
 from tests.loopback import LoopbackServer, LostAnswer, Refused
 from tests.stores.edge.test_store import fill, start_python
@@ -47,8 +47,8 @@ def locks(server: LoopbackServer) -> Iterator[MigrationLocks]:
 
 def test_taking_it_again_is_taking_it(locks: MigrationLocks) -> None:
     """So a call whose answer was lost can be repeated."""
-    assert holder("a") == locks.take("films", holder("a"))
-    assert holder("a") == locks.take("films", holder("a"))
+    assert holder("a") == locks.acquire("films", holder("a"))
+    assert holder("a") == locks.acquire("films", holder("a"))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_any_call_may_fail_for_a_moment(
 ) -> None:
     """Whether it was applied or not: done again, it has the same outcome."""
     server.faults.inject(fault, rpc)
-    assert holder("a") == locks.take("films", holder("a"))
-    assert holder("a") == locks.take("films", holder("b"))
+    assert holder("a") == locks.acquire("films", holder("a"))
+    assert holder("a") == locks.acquire("films", holder("b"))
     assert locks.release("films", "a") is None
     assert (1, 0) == (server.faults.count(), server.faults.pending)
 
@@ -73,7 +73,7 @@ def test_an_old_server_is_asked_by_a_condition(
     server: LoopbackServer, locks: MigrationLocks
 ) -> None:
     """One before 1.17 overlooks `insert_only`: the condition alone must keep the point."""
-    locks.take("films", holder("a"))
+    locks.acquire("films", holder("a"))
     (request,) = server.requests.of("Upsert")
     request.ClearField("update_mode")
     request.points[0].payload["token"].string_value = "b"
@@ -87,12 +87,12 @@ def test_an_old_server_is_asked_by_a_condition(
 
 def test_a_lock_that_something_else_wrote(server: LoopbackServer, locks: MigrationLocks) -> None:
     """Is told as such, with where it lies."""
-    locks.take("films", holder("a"))
+    locks.acquire("films", holder("a"))
     with server.inspect() as client:
         (record,) = client.scroll(LOCKS)[0]
         client.overwrite_payload(LOCKS, {"x": 1}, [record.id])
     with pytest.raises(StoreCorruptError, match=f"lock of 'films' in the collection {LOCKS}"):
-        locks.take("films", holder("b"))
+        locks.acquire("films", holder("b"))
 
 
 def test_who_may_only_read_is_told(tmp_path: Path) -> None:
@@ -104,15 +104,15 @@ def test_who_may_only_read_is_told(tmp_path: Path) -> None:
             locks = store.migration_locks
             assert locks.holder("films") is None
             with pytest.raises(StoreAccessError, match="collection of locks"):
-                locks.take("films", holder("a"))
+                locks.acquire("films", holder("a"))
 
 
 def test_the_collection_of_locks_is_no_collection_of_passages(
     server: LoopbackServer, locks: MigrationLocks
 ) -> None:
     """It holds a point without vectors a name, and no list of collections shows it."""
-    locks.take("films", holder("a"))
-    locks.take("books", holder("b"))
+    locks.acquire("films", holder("a"))
+    locks.acquire("books", holder("b"))
     with server.inspect() as client:
         found = client.scroll(LOCKS, with_vectors=True)[0]
     assert {"films", "books"} == {(record.payload or {})["collection"] for record in found}
@@ -128,9 +128,9 @@ class Interrupted(ProcessLocks):
         super().__init__()
         self._error = error
 
-    def take(self, name: str, wanted: LockHolder) -> LockHolder:
+    def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Take it, and do not say so."""
-        super().take(name, wanted)
+        super().acquire(name, wanted)
         raise self._error
 
 
@@ -139,12 +139,12 @@ def test_a_lock_that_was_taken_unnoticed_is_given_back(error: BaseException) -> 
     """Nobody would know that it is to be; another's stays."""
     locks = Interrupted(error)
     with pytest.raises(type(error)):
-        held(locks, "films").__enter__()
+        hold_lock(locks, "films").__enter__()
     assert locks.holder("films") is None
     with pytest.raises(type(error)):
-        locks.take("films", holder("another"))
+        locks.acquire("films", holder("another"))
     with pytest.raises(type(error)):
-        held(locks, "films").__enter__()
+        hold_lock(locks, "films").__enter__()
     assert holder("another") == locks.holder("films")
 
 
@@ -154,7 +154,7 @@ def test_why_it_could_not_be_taken_is_told(server: LoopbackServer) -> None:
         for rpc in ("Upsert", "Points.Delete"):
             server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), rpc)
         with pytest.raises(StoreUnavailableError, match="taking the lock"):
-            held(store.migration_locks, "films").__enter__()
+            hold_lock(store.migration_locks, "films").__enter__()
         assert 0 == server.faults.pending
 
 
@@ -163,14 +163,14 @@ def test_a_lock_that_cannot_be_given_back_is_told(
 ) -> None:
     """As a warning: the work under it was done."""
     with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
-        with caplog.at_level(logging.WARNING), held(store.migration_locks, "films") as ours:
-            check_held(store.migration_locks, "films", ours)
+        with caplog.at_level(logging.WARNING), hold_lock(store.migration_locks, "films") as ours:
+            require_lock(store.migration_locks, "films", ours)
             server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), "Points.Delete")
         assert ["the lock of 'films' could not be given back"] == [
             record.getMessage().split(":")[0] for record in caplog.records
         ]
         with pytest.raises(StoreInUseError, match=ours.token):
-            held(store.migration_locks, "films").__enter__()
+            hold_lock(store.migration_locks, "films").__enter__()
 
 
 def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
@@ -180,10 +180,10 @@ def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> Non
         """
         import sys
         from msmarco_qdrant.stores import open_store
-        from msmarco_qdrant.stores.locks import held, migration_locks
+        from msmarco_qdrant.stores.migration_locks import hold_lock
 
         store = open_store(sys.argv[1])
-        with held(store.migration_locks, "c"):
+        with hold_lock(store.migration_locks, "c"):
             print("held", flush=True)
             sys.stdin.read()
         """,
@@ -194,5 +194,5 @@ def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> Non
     with pytest.raises(StoreInUseError, match=f"in use by process {holding.pid} on .* since "):
         open_store(tmp_path / "store")
     holding.communicate()
-    with closing(open_store(tmp_path / "store")) as store, held(store.migration_locks, "c"):
+    with closing(open_store(tmp_path / "store")) as store, hold_lock(store.migration_locks, "c"):
         pass

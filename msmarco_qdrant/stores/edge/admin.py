@@ -17,10 +17,10 @@ from msmarco_qdrant.core.records import (
     SettingsChange,
     SparseVector,
 )
-from msmarco_qdrant.stores.base import by_presence
-from msmarco_qdrant.stores.edge.collection import EdgeCollection, edge_points, native_id
-from msmarco_qdrant.stores.edge.convert import altered_config, payload_schema
-from msmarco_qdrant.stores.payload import SPARSE_VECTOR, in_token_order, seq_bound
+from msmarco_qdrant.stores.base import split_by_presence
+from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_id, to_points
+from msmarco_qdrant.stores.edge.convert import change_config, payload_schema
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound, sort_tokens
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -34,7 +34,7 @@ class EdgeAdminCollection:
 
     def alter(self, change: SettingsChange) -> None:
         """Keep other settings."""
-        self._collection.reload(altered_config(self._collection.config(), change))
+        self._collection.reload(change_config(self._collection.config(), change))
 
     def optimizers(self) -> SettingsChange:
         """The thresholds in force."""
@@ -49,7 +49,7 @@ class EdgeAdminCollection:
         import qdrant_edge
 
         operation = qdrant_edge.UpdateOperation.create_field_index(field, payload_schema(kind))
-        with self._collection.changing("creating a payload index") as shard:
+        with self._collection.change_shard("creating a payload index") as shard:
             shard.update(operation)
             shard.flush()
 
@@ -57,19 +57,19 @@ class EdgeAdminCollection:
         """Remove the index of a payload field."""
         import qdrant_edge
 
-        with self._collection.changing("removing a payload index") as shard:
+        with self._collection.change_shard("removing a payload index") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_field_index(field))
             shard.flush()
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
         """Sparse vectors of those ids that exist."""
-        with self._collection.using("reading sparse vectors") as shard:
+        with self._collection.use_shard("reading sparse vectors") as shard:
             records = shard.retrieve(list(ids), with_payload=False, with_vector=[SPARSE_VECTOR])
         found: dict[PointId, SparseVector] = {}
         for record in records:
             vectors: Any = record.vector or {}
             if (sparse := vectors.get(SPARSE_VECTOR)) is not None:
-                found[native_id(record.id)] = in_token_order(sparse.indices, sparse.values)
+                found[to_id(record.id)] = sort_tokens(sparse.indices, sparse.values)
         return found
 
     def replace_sparse(
@@ -86,23 +86,23 @@ class EdgeAdminCollection:
             )
             for id_, vector in zip(ids, vectors, strict=True)
         ]
-        with self._collection.changing("writing sparse vectors") as shard:
+        with self._collection.change_shard("writing sparse vectors") as shard:
             shard.update(qdrant_edge.UpdateOperation.update_vectors(rows, condition))
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points where what is there is as it was seen."""
         import qdrant_edge
 
-        there, seqs, absent = by_presence(batch, seen)
-        with self._collection.changing("writing points") as shard:
+        there, seqs, absent = split_by_presence(batch, seen)
+        with self._collection.change_shard("writing points") as shard:
             if absent.ids:
                 condition = qdrant_edge.Filter(must_not=[qdrant_edge.HasIdCondition({*absent.ids})])
-                points = edge_points(absent)
+                points = to_points(absent)
                 shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition))
             if there.ids:
                 condition = qdrant_edge.Filter(should=list(map(_as_seen, there.ids, seqs)))
                 mode = qdrant_edge.UpdateMode.UpdateOnly  # what is gone is not written
-                points = edge_points(there)
+                points = to_points(there)
                 shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition, mode))
 
 

@@ -52,7 +52,7 @@ class EdgeCollection:
 
     def info(self) -> CollectionInfo:
         """Counts and index state."""
-        with self.using("reading its state") as shard:
+        with self.use_shard("reading its state") as shard:
             info = shard.info()
             # Without its index the creation was interrupted: nothing was written.
             last_seq = _last_seq(shard) if "seq" in info.payload_schema else 0
@@ -74,14 +74,14 @@ class EdgeCollection:
         """Write points."""
         import qdrant_edge
 
-        with self.changing("writing points") as shard:
-            shard.update(qdrant_edge.UpdateOperation.upsert_points(edge_points(batch)))
+        with self.change_shard("writing points") as shard:
+            shard.update(qdrant_edge.UpdateOperation.upsert_points(to_points(batch)))
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads and leave vectors."""
         import qdrant_edge
 
-        with self.changing("writing payloads") as shard:
+        with self.change_shard("writing payloads") as shard:
             for point, payload in zip(ids, payloads, strict=True):
                 shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point], payload))
 
@@ -89,19 +89,19 @@ class EdgeCollection:
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
         """Payload fields of those ids that exist."""
-        with self.using("reading points") as shard:
+        with self.use_shard("reading points") as shard:
             records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
-        return {native_id(record.id): record.payload or {} for record in records}
+        return {to_id(record.id): record.payload or {} for record in records}
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         import qdrant_edge
 
-        with self.using("searching") as shard:
+        with self.use_shard("searching") as shard:
             requests = [query_request(query) for query in queries]
             answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
         return [
-            [ScoredPoint(native_id(p.id), p.score, p.payload or {}) for p in points]
+            [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
             for points in answers
         ]
 
@@ -116,7 +116,7 @@ class EdgeCollection:
                 qdrant_edge.FieldCondition(key="seq", range=old),
             ]
         )
-        with self.changing("removing points") as shard:
+        with self.change_shard("removing points") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
@@ -128,16 +128,16 @@ class EdgeCollection:
             request = qdrant_edge.ScrollRequest(
                 limit=page_size(fields), offset=offset, with_payload=list(fields)
             )
-            with self.using("reading points") as shard:
+            with self.use_shard("reading points") as shard:
                 records, offset = shard.scroll(request)
             for record in records:
-                yield native_id(record.id), record.payload or {}
+                yield to_id(record.id), record.payload or {}
             if offset is None:
                 return
 
     def flush(self) -> None:
         """Sync everything written so far."""
-        with self._writing, self.using("flushing") as shard:
+        with self._writing, self.use_shard("flushing") as shard:
             shard.flush()
 
     def optimize(self) -> None:
@@ -147,7 +147,7 @@ class EdgeCollection:
         that write wait until the end.
         """
         with self._writing:
-            with self.using("flushing") as shard:
+            with self.use_shard("flushing") as shard:
                 shard.flush()
             try:
                 index_build.build(self._path, self._lock_fd)
@@ -182,17 +182,17 @@ class EdgeCollection:
         """Load the shard with other settings, which it then keeps; nothing is built anew yet."""
         import qdrant_edge
 
-        with self.changing("changing its settings") as shard:
+        with self.change_shard("changing its settings") as shard:
             shard.flush()
             self._unload(shard)
             qdrant_edge.EdgeShard.load(str(self._path), config).close()
             self._shard = self._load()
 
     @contextmanager
-    def using(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+    def use_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
         """The shard, for one call at a time, with its errors as ours."""
         if self._left_to_parent:
-            raise after_fork(str(self._path))
+            raise fork_error(str(self._path))
         with self._lock, _edge_errors(self._path, action):
             if self._closed:
                 raise StoreError(
@@ -204,11 +204,11 @@ class EdgeCollection:
             yield self._shard
 
     @contextmanager
-    def changing(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
+    def change_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
         """The same for a call that writes: it waits while an index is built, and needs room."""
         if self._left_to_parent:
-            raise after_fork(str(self._path))
-        with self._writing, self.using(action) as shard:
+            raise fork_error(str(self._path))
+        with self._writing, self.use_shard(action) as shard:
             require_free_space(self._path, action)
             yield shard
 
@@ -217,7 +217,7 @@ class EdgeCollection:
 
         If anything fails, who comes next loads again what was there.
         """
-        with self.using("putting the index in place") as replaced:
+        with self.use_shard("putting the index in place") as replaced:
             self._unload(replaced)
             index_build.swap_in(self._path)
             shard = self._opened()
@@ -273,7 +273,7 @@ def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
     return int(records[0].payload["seq"]) if records and records[0].payload else 0
 
 
-def edge_points(batch: PointBatch) -> list[qdrant_edge.Point]:
+def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
     """A batch as Edge takes it."""
     import qdrant_edge
 
@@ -292,7 +292,7 @@ def edge_points(batch: PointBatch) -> list[qdrant_edge.Point]:
     ]
 
 
-def native_id(point: Any) -> PointId:
+def to_id(point: Any) -> PointId:
     """A point id as Edge gives it: an int or a UUID, where its stubs also allow a string."""
     native: PointId = point
     return native
@@ -310,7 +310,7 @@ def _edge_errors(path: Path, action: str) -> Iterator[None]:
         raise
 
 
-def after_fork(place: str) -> StoreError:
+def fork_error(place: str) -> StoreError:
     """The error for using in a forked child what its parent opened."""
     return StoreError(
         f"{place} was opened before this process was forked and stays the parent's: open it in "

@@ -16,7 +16,7 @@ from msmarco_qdrant.core.records import (
     StorageSettings,
 )
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
-from msmarco_qdrant.stores.base import altered
+from msmarco_qdrant.stores.base import apply_change
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import point_filter
 
@@ -58,14 +58,14 @@ def shard_config(
     )
 
 
-def altered_config(config: Mapping[str, Any], change: SettingsChange) -> qdrant_edge.EdgeConfig:
+def change_config(config: Mapping[str, Any], change: SettingsChange) -> qdrant_edge.EdgeConfig:
     """A shard's configuration with other settings.
 
     Args:
         config: What it has in `edge_config.json`.
         change: What shall differ.
     """
-    spec = altered(spec_of(config, {}), change)
+    spec = apply_change(spec_of(config, {}), change)
     thresholds = {
         "indexing_threshold": change.indexing_threshold_kb,
         "max_segment_size": change.max_segment_size_kb,

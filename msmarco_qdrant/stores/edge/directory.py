@@ -58,7 +58,7 @@ class EdgeDirectory:
             raise StoreNotFoundError(
                 f"no store at {path}: ingest into it first, or pass the path of one with --store"
             )
-        check_place(path)
+        check_directory(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
@@ -155,7 +155,7 @@ class EdgeDirectory:
         self._catalog = catalog
 
 
-def check_place(path: Path) -> None:
+def check_directory(path: Path) -> None:
     """Refuse a place where a store cannot be, without touching it.
 
     Raises:

@@ -10,7 +10,7 @@ from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
 from msmarco_qdrant.errors import SchemaError, StoreError
 from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.edge.admin import EdgeAdminCollection
-from msmarco_qdrant.stores.edge.collection import EdgeCollection, after_fork, create_shard
+from msmarco_qdrant.stores.edge.collection import EdgeCollection, create_shard, fork_error
 from msmarco_qdrant.stores.edge.directory import EdgeDirectory
 from msmarco_qdrant.stores.edge.registry import ENGINES, Engine
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
@@ -128,7 +128,7 @@ class EdgeStore(Store):
         if self._closed:
             raise StoreError(f"this handle on the store {self._dsn} was closed: open it again")
         if not self._engine.usable:
-            raise after_fork(self._dsn)
+            raise fork_error(self._dsn)
         with self._engine.lock:
             yield self._engine.directory
 

@@ -21,14 +21,14 @@ from msmarco_qdrant.core.records import (
     SparseVector,
 )
 from msmarco_qdrant.errors import UnsupportedError
-from msmarco_qdrant.stores.base import by_presence, rows_of
+from msmarco_qdrant.stores.base import select_rows, split_by_presence
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.filters import from_id
-from msmarco_qdrant.stores.payload import SPARSE_VECTOR, in_token_order, page_size, seq_bound
-from msmarco_qdrant.stores.server import convert as requests
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR, page_size, seq_bound, sort_tokens
+from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.collection import ServerCollection
-from msmarco_qdrant.stores.server.wire import cuts, sparse_bytes, upsert_requests
+from msmarco_qdrant.stores.server.wire import sparse_bytes, split_sizes, upsert_requests
 
 if TYPE_CHECKING:
     from qdrant_client import grpc, models
@@ -41,30 +41,30 @@ class ServerAdminCollection:
     """A collection to be changed; see `AdminCollection` for what its methods promise."""
 
     def __init__(
-        self, link: ServerClient, name: str, connection: Connection, collection: ServerCollection
+        self, server: ServerClient, name: str, connection: Connection, collection: ServerCollection
     ) -> None:
-        self._link = link
-        self._client = link.client
+        self._server = server
+        self._client = server.client
         self._name = name
         self._connection = connection
         self._collection = collection
 
     def alter(self, change: SettingsChange) -> None:
         """Change settings; the server begins to build anew what they concern."""
-        check_quantization(self._link, change.quantization)
+        check_quantization(self._server, change.quantization)
         self._need_server("settings of an index")
         read = partial(self._client.get_collection, self._name)
-        dense = requests.to_spec(self._link.call("reading its settings", read)).dense
-        arguments = requests.alteration(dense, change)
+        dense = convert.to_spec(self._server.call("reading its settings", read)).dense
+        arguments = convert.update_arguments(dense, change)
         update = partial(self._client.update_collection, self._name, **arguments)
-        self._link.call("changing its settings", update)
+        self._server.call("changing its settings", update)
 
     def optimizers(self) -> SettingsChange:
         """The thresholds in force; a server tells its own defaults, too."""
-        if not self._link.is_remote:
+        if not self._server.is_remote:
             return SettingsChange()
         read = partial(self._client.get_collection, self._name)
-        told = self._link.call("reading its settings", read).config.optimizer_config
+        told = self._server.call("reading its settings", read).config.optimizer_config
         return SettingsChange(
             indexing_threshold_kb=told.indexing_threshold,
             max_segment_size_kb=told.max_segment_size,
@@ -77,16 +77,16 @@ class ServerAdminCollection:
             self._client.create_payload_index,
             self._name,
             field,
-            requests.field_schema(kind),
+            convert.field_schema(kind),
             wait=True,
         )
-        self._link.call("creating a payload index", create)
+        self._server.call("creating a payload index", create)
 
     def drop_payload_index(self, field: str) -> None:
         """Remove the index of a payload field."""
         self._need_server("payload indexes")
         drop = partial(self._client.delete_payload_index, self._name, field, wait=True)
-        self._link.call("removing a payload index", drop)
+        self._server.call("removing a payload index", drop)
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
         """Sparse vectors of those ids that exist."""
@@ -99,10 +99,10 @@ class ServerAdminCollection:
                 with_payload=False,
                 with_vectors=[SPARSE_VECTOR],
             )
-            for record in self._link.call("reading sparse vectors", read):
+            for record in self._server.call("reading sparse vectors", read):
                 vectors: Any = record.vector or {}
                 if (sparse := vectors.get(SPARSE_VECTOR)) is not None:
-                    found[requests.to_id(record.id)] = in_token_order(sparse.indices, sparse.values)
+                    found[convert.to_id(record.id)] = sort_tokens(sparse.indices, sparse.values)
         return found
 
     def replace_sparse(
@@ -122,7 +122,9 @@ class ServerAdminCollection:
             for id_, sparse in zip(ids, vectors, strict=True)
         ]
         sizes = map(sparse_bytes, vectors)
-        for start, stop in cuts(sizes, self._connection.batch_points, self._connection.batch_bytes):
+        for start, stop in split_sizes(
+            sizes, self._connection.batch_points, self._connection.batch_bytes
+        ):
             update = partial(
                 self._client.update_vectors,
                 self._name,
@@ -130,16 +132,16 @@ class ServerAdminCollection:
                 wait=True,
                 update_filter=models.Filter(must=[old]),
             )
-            self._link.call("writing sparse vectors", update)
+            self._server.call("writing sparse vectors", update)
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points where what is there is as it was seen."""
-        if not self._link.is_remote:
+        if not self._server.is_remote:
             expected = dict(zip(batch.ids, seen, strict=True))
             write = partial(self._write_over_here, batch, expected)
-            self._link.call("writing points", write)
+            self._server.call("writing points", write)
             return
-        there, seqs, absent = by_presence(batch, seen)
+        there, seqs, absent = split_by_presence(batch, seen)
         self._collection.send(
             chain(self._requests(absent, [None] * len(absent.ids)), self._requests(there, seqs))
         )
@@ -161,18 +163,18 @@ class ServerAdminCollection:
         records = self._client.retrieve(self._name, ids, with_payload=["seq"])
         found = {
             id_: payload.get("seq", -1)  # what something else wrote is nothing that was seen
-            for id_, payload in requests.to_payloads(records).items()
+            for id_, payload in convert.to_payloads(records).items()
         }
         rows = [row for row, id_ in enumerate(batch.ids) if found.get(id_) == expected[id_]]
         if rows:
-            self._client.upsert(self._name, requests.point_structs(rows_of(batch, rows)))
+            self._client.upsert(self._name, convert.point_structs(select_rows(batch, rows)))
 
     def _need_server(self, what: str) -> None:
-        if not self._link.is_remote:
-            raise UnsupportedError(f"{self._link.place} has no {what}: it compares every vector")
+        if not self._server.is_remote:
+            raise UnsupportedError(f"{self._server.place} has no {what}: it compares every vector")
 
 
-def check_quantization(link: ServerClient, wanted: Quantization | None) -> None:
+def check_quantization(server: ServerClient, wanted: Quantization | None) -> None:
     """Refuse what would be overlooked.
 
     Raises:
@@ -180,12 +182,12 @@ def check_quantization(link: ServerClient, wanted: Quantization | None) -> None:
     """
     if wanted in (None, "none"):
         return
-    if not link.is_remote:
+    if not server.is_remote:
         raise UnsupportedError(
-            f"{link.place} cannot quantize vectors: leave quantization at 'none'"
+            f"{server.place} cannot quantize vectors: leave quantization at 'none'"
         )
-    if wanted == "turbo4" and (found := link.version()) < _TURBOQUANT:
+    if wanted == "turbo4" and (found := server.version()) < _TURBOQUANT:
         raise UnsupportedError(
-            f"the server at {link.place} is Qdrant {'.'.join(map(str, found))}, which has no "
+            f"the server at {server.place} is Qdrant {'.'.join(map(str, found))}, which has no "
             f"TurboQuant: quantization 'turbo4' needs {'.'.join(map(str, _TURBOQUANT))} or later"
         )

@@ -36,17 +36,17 @@ class ServerClient:
         client: qdrant-client's own.
         place: The DSN, for messages.
         retries: When to try again.
-        one_at_a_time: Whether the client breaks when it is used by two threads at once.
+        single_threaded: Whether the client breaks when it is used by two threads at once.
     """
 
     def __init__(
-        self, client: QdrantClient, place: str, retries: RetryPolicy, *, one_at_a_time: bool
+        self, client: QdrantClient, place: str, retries: RetryPolicy, *, single_threaded: bool
     ) -> None:
         self.client = client
         self.place = place
         self.retries = retries
-        self._one_at_a_time = one_at_a_time
-        self._guard: Any = threading.RLock() if one_at_a_time else nullcontext()
+        self._one_at_a_time = single_threaded
+        self._guard: Any = threading.RLock() if single_threaded else nullcontext()
         self._process = os.getpid()
         self._closed = False
 
@@ -122,17 +122,17 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
     if connection.api_key and not address.tls and not address.is_loopback:
         _log.warning("the API key travels to %s unencrypted: use https:// or grpcs://", address)
     client = QdrantClient(**client_arguments(address, connection))
-    link = ServerClient(client, dsn, RetryPolicy(connection.retry_s), one_at_a_time=False)
+    server = ServerClient(client, dsn, RetryPolicy(connection.retry_s), single_threaded=False)
     try:
         _make_channels(client)
         patience = min(_OPENING_PATIENCE_S, connection.retry_s)
-        version = link.call("reaching the server", client.info, total_s=patience).version
+        version = server.call("reaching the server", client.info, total_s=patience).version
         _check_version(version, dsn)
-        link.call("reading the aliases", client.get_aliases, total_s=patience)  # needs the key
+        server.call("reading the aliases", client.get_aliases, total_s=patience)  # needs the key
     except BaseException:
-        link.close()
+        server.close()
         raise
-    return link
+    return server
 
 
 def client_arguments(address: Address, connection: Connection) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from msmarco_qdrant.errors import StoreCorruptError, StoreError
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size
-from msmarco_qdrant.stores.server import convert as requests
+from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
-from msmarco_qdrant.stores.server.wire import cuts, payload_bytes, upsert_requests
+from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
 if TYPE_CHECKING:
     from qdrant_client import grpc, models
@@ -35,10 +35,10 @@ class ServerCollection:
     """
 
     def __init__(
-        self, link: ServerClient, name: str, senders: ThreadPoolExecutor, connection: Connection
+        self, server: ServerClient, name: str, senders: ThreadPoolExecutor, connection: Connection
     ) -> None:
-        self._link = link
-        self._client = link.client
+        self._server = server
+        self._client = server.client
         self._name = name
         self._senders = senders
         self._connection = connection
@@ -52,17 +52,17 @@ class ServerCollection:
         """Counts, index state and settings."""
         told = self._told()
         try:
-            spec = requests.to_spec(told)
+            spec = convert.to_spec(told)
         except ValueError as exc:
             raise StoreCorruptError(
                 f"collection '{self._name}' was not made by msmarco-qdrant: {exc}"
             ) from exc
         count = partial(self._client.count, self._name, exact=True)
-        return requests.to_info(
+        return convert.to_info(
             self._name,
             told,
             spec,
-            points=self._link.call("counting points", count).count,
+            points=self._server.call("counting points", count).count,
             last_seq=self._last_seq(told),
         )
 
@@ -70,12 +70,12 @@ class ServerCollection:
         """Write points: several requests at once, each durable when it is answered."""
         if not batch.ids:
             return
-        if self._link.is_remote:
+        if self._server.is_remote:
             count, size = self._connection.batch_points, self._connection.batch_bytes
             self.send(upsert_requests(self._name, batch, max_points=count, max_bytes=size))
             return
-        points = requests.point_structs(batch)
-        self._link.call("writing points", partial(self._client.upsert, self._name, points))
+        points = convert.point_structs(batch)
+        self._server.call("writing points", partial(self._client.upsert, self._name, points))
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads and leave vectors."""
@@ -88,10 +88,12 @@ class ServerCollection:
             for id_, payload in zip(ids, payloads, strict=True)
         ]
         sizes = map(payload_bytes, payloads)
-        for start, stop in cuts(sizes, self._connection.batch_points, self._connection.batch_bytes):
+        for start, stop in split_sizes(
+            sizes, self._connection.batch_points, self._connection.batch_bytes
+        ):
             part = operations[start:stop]
             update = partial(self._client.batch_update_points, self._name, part, wait=True)
-            self._link.call("writing payloads", update)
+            self._server.call("writing payloads", update)
 
     def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
@@ -100,15 +102,15 @@ class ServerCollection:
         found: dict[PointId, dict[str, Any]] = {}
         for page in in_batches(map(from_id, ids), page_size(fields)):
             read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))
-            found.update(requests.to_payloads(self._link.call("reading points", read)))
+            found.update(convert.to_payloads(self._server.call("reading points", read)))
         return found
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Remove points, if they are not newer."""
         for page in in_batches(ids, page_size(())):
-            chosen = requests.old_points(page, up_to_seq)
+            chosen = convert.select_old_points(page, up_to_seq)
             remove = partial(self._client.delete, self._name, chosen, wait=True)
-            self._link.call("removing points", remove)
+            self._server.call("removing points", remove)
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Every point's id and payload fields."""
@@ -121,26 +123,26 @@ class ServerCollection:
                 offset=offset,
                 with_payload=list(fields),
             )
-            records, offset = self._link.call("reading points", scroll)
+            records, offset = self._server.call("reading points", scroll)
             for record in records:
-                yield requests.to_id(record.id), record.payload or {}
+                yield convert.to_id(record.id), record.payload or {}
             if offset is None:
                 return
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
-        asked = [requests.query_request(query, ann=self._link.is_remote) for query in queries]
+        asked = [convert.query_request(query, ann=self._server.is_remote) for query in queries]
         search = partial(self._client.query_batch_points, self._name, asked)
-        answers = self._link.call("searching", search)
-        return [requests.to_scored(answer.points) for answer in answers]
+        answers = self._server.call("searching", search)
+        return [convert.to_scored(answer.points) for answer in answers]
 
     def flush(self) -> None:
         """Nothing is left to sync: every write has waited for it."""
-        self._link.check_open()
+        self._server.check_open()
 
     def optimize(self) -> None:
         """Wait until the server has built the indexes."""
-        if not self._link.is_remote:
+        if not self._server.is_remote:
             return
         if self._told().status == "grey":  # it waits for a change of settings, even an empty one
             self._wake_optimizer()
@@ -148,7 +150,7 @@ class ServerCollection:
 
     def send(self, to_send: Iterable[grpc.UpsertPoints]) -> None:
         """Send a server writes, some at once; all are answered or failed when this returns."""
-        self._link.check_open()  # the senders would wait for ever in a forked child
+        self._server.check_open()  # the senders would wait for ever in a forked child
         under_way: list[Future[None]] = []
         errors: list[BaseException | None] = []
         try:
@@ -167,30 +169,30 @@ class ServerCollection:
         try:
             return self._senders.submit(self._send_one, request)
         except RuntimeError:  # the store was closed meanwhile
-            self._link.check_open()
+            self._server.check_open()
             raise
 
     def _send_one(self, request: grpc.UpsertPoints) -> None:
         write = partial(
             self._client.grpc_points.Upsert, request, timeout=self._connection.timeout_s
         )
-        self._link.call("writing points", write)
+        self._server.call("writing points", write)
 
     def _last_seq(self, told: models.CollectionInfo) -> int:
         from qdrant_client import models
 
-        if self._link.is_remote and "seq" not in told.payload_schema:
+        if self._server.is_remote and "seq" not in told.payload_schema:
             return 0  # its creation was interrupted before the index: nothing was written
         newest_first = models.OrderBy(key="seq", direction=models.Direction.DESC)
         scroll = partial(
             self._client.scroll, self._name, limit=1, order_by=newest_first, with_payload=["seq"]
         )
-        records, _ = self._link.call("reading the last seq", scroll)
+        records, _ = self._server.call("reading the last seq", scroll)
         return int(records[0].payload["seq"]) if records and records[0].payload else 0
 
     def _told(self) -> models.CollectionInfo:
         read = partial(self._client.get_collection, self._name)
-        return self._link.call("reading its state", read)
+        return self._server.call("reading its state", read)
 
     def _wake_optimizer(self) -> None:
         from qdrant_client import models
@@ -200,7 +202,7 @@ class ServerCollection:
             self._name,
             optimizers_config=models.OptimizersConfigDiff(),
         )
-        self._link.call("starting the optimizers", wake)
+        self._server.call("starting the optimizers", wake)
 
     def _wait_for_indexes(self) -> None:
         """Ask until the server says that it is done: it has no call that waits for it."""
@@ -210,7 +212,7 @@ class ServerCollection:
         tries = Retrying(
             retry=retry_if_result(lambda told: told.status in ("yellow", "grey")),
             wait=wait_exponential(multiplier=first, max=longest),
-            sleep=self._link.retries.sleep,
+            sleep=self._server.retries.sleep,
         )
         told = tries(self._told)
         if told.status == "red":

@@ -39,7 +39,7 @@ _SIMILARITIES: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot"}
 # ---- collections ---------------------------------------------------------------------------
 
 
-def creation(spec: CollectionSpec) -> dict[str, Any]:
+def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
     """The arguments of `create_collection` for a plan, but for the name."""
     from qdrant_client import models
 
@@ -58,7 +58,7 @@ def creation(spec: CollectionSpec) -> dict[str, Any]:
     }
 
 
-def alteration(dense: str, change: SettingsChange) -> dict[str, Any]:
+def update_arguments(dense: str, change: SettingsChange) -> dict[str, Any]:
     """The arguments of `update_collection` for a change, but for the name.
 
     Args:
@@ -255,7 +255,7 @@ def point_structs(batch: PointBatch) -> list[models.PointStruct]:
     ]
 
 
-def old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSelector:
+def select_old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSelector:
     """The points of those ids that are not newer than a `seq`."""
     from qdrant_client import models
 

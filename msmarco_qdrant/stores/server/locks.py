@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class ServerLocks:
     """The locks of the collections of one server; see `MigrationLocks`."""
 
-    def __init__(self, link: ServerClient) -> None:
-        self._link = link
-        self._client = link.client
+    def __init__(self, server: ServerClient) -> None:
+        self._server = server
+        self._client = server.client
 
-    def take(self, name: str, wanted: LockHolder) -> LockHolder:
+    def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Insert our point, and read whose is there."""
         from qdrant_client import models
 
@@ -46,7 +46,7 @@ class ServerLocks:
             ordering=models.WriteOrdering.STRONG,
         )
         while True:
-            self._link.call("taking the lock", insert)
+            self._server.call("taking the lock", insert)
             if (found := self.holder(name)) is not None:  # else it was given back between the two
                 return found
 
@@ -62,7 +62,7 @@ class ServerLocks:
             consistency=models.ReadConsistencyType.MAJORITY,
         )
         try:
-            records = self._link.call("reading the lock", read)
+            records = self._server.call("reading the lock", read)
         except CollectionNotFoundError:
             return None
         return _holder(name, records[0]) if records else None
@@ -85,7 +85,7 @@ class ServerLocks:
             ordering=models.WriteOrdering.STRONG,
         )
         try:
-            self._link.call("giving the lock back", remove)
+            self._server.call("giving the lock back", remove)
         except CollectionNotFoundError:
             return None
         return self.holder(name)
@@ -98,12 +98,12 @@ class ServerLocks:
         from qdrant_client import models
 
         there = partial(self._client.collection_exists, LOCKS)
-        if not self._link.call("looking for the locks", there):
+        if not self._server.call("looking for the locks", there):
             create = partial(self._client.create_collection, LOCKS, vectors_config={})
             try:
-                self._link.call("making the collection of locks", create)
+                self._server.call("making the collection of locks", create)
             except SchemaError:
-                if not self._link.call("looking for the locks", there):
+                if not self._server.call("looking for the locks", there):
                     raise
         index = partial(
             self._client.create_payload_index,
@@ -112,7 +112,7 @@ class ServerLocks:
             models.PayloadSchemaType.KEYWORD,
             wait=True,
         )
-        self._link.call("making the collection of locks", index)
+        self._server.call("making the collection of locks", index)
 
 
 def _point_id(name: str) -> str:

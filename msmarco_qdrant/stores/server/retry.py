@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msmarco_qdrant.stores.error_mapping import described, is_transient, retry_after_s
+from msmarco_qdrant.stores.error_mapping import describe_error, is_transient, retry_after_s
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -122,6 +122,6 @@ class RetryPolicy:
             level,
             "attempt %d failed (%s); trying again for up to %.0f s",
             state.attempt_number,
-            described(exc) if exc else "",
+            describe_error(exc) if exc else "",
             max(0.0, total_s - lasted),
         )

@@ -15,8 +15,8 @@ from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
-from msmarco_qdrant.stores.names import stands_for, unknown_collection
-from msmarco_qdrant.stores.server import convert as requests
+from msmarco_qdrant.stores.names import is_own_alias, unknown_collection
+from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.client import ServerClient, connect
@@ -47,13 +47,13 @@ class ServerStore(Store):
     """A Qdrant server, or qdrant-client's local mode; `connect` and `in_memory` make it."""
 
     def __init__(
-        self, link: ServerClient, capabilities: Capabilities, connection: Connection
+        self, server: ServerClient, capabilities: Capabilities, connection: Connection
     ) -> None:
-        self._link = link
+        self._server = server
         self._capabilities = capabilities
         self._connection = connection
         self._lock = threading.RLock()
-        self._locks = ServerLocks(link) if link.is_remote else ProcessLocks()
+        self._locks = ServerLocks(server) if server.is_remote else ProcessLocks()
         self._senders = ThreadPoolExecutor(
             connection.in_flight, thread_name_prefix="msmarco-qdrant-send"
         )
@@ -61,8 +61,8 @@ class ServerStore(Store):
     @classmethod
     def connect(cls, dsn: str, connection: Connection) -> ServerStore:
         """Reach a server; see `open_store` for what is raised."""
-        link = connect(dsn, parse_address(dsn, connection), connection)
-        return cls(link, SERVER, connection)
+        server = connect(dsn, parse_address(dsn, connection), connection)
+        return cls(server, SERVER, connection)
 
     @classmethod
     def in_memory(cls) -> ServerStore:
@@ -70,13 +70,13 @@ class ServerStore(Store):
         from qdrant_client import QdrantClient
 
         client, connection = QdrantClient(":memory:"), Connection(retry_s=0)
-        link = ServerClient(client, ":memory:", RetryPolicy(0), one_at_a_time=True)
-        return cls(link, IN_MEMORY, connection)
+        server = ServerClient(client, ":memory:", RetryPolicy(0), single_threaded=True)
+        return cls(server, IN_MEMORY, connection)
 
     @property
     def dsn(self) -> str:
         """The URL it was opened by, or `:memory:`."""
-        return self._link.place
+        return self._server.place
 
     @property
     def capabilities(self) -> Capabilities:
@@ -90,7 +90,7 @@ class ServerStore(Store):
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection; see `Store`."""
-        check_quantization(self._link, spec.storage.quantization)
+        check_quantization(self._server, spec.storage.quantization)
         if name in self.aliases().values():
             raise SchemaError(f"a collection '{name}' exists already in {self.dsn}")
         if not self._capabilities.multi_process:
@@ -111,17 +111,17 @@ class ServerStore(Store):
 
     def collection(self, name: str) -> ServerCollection:
         """The collection behind a name; see `Store`."""
-        return ServerCollection(self._link, self._resolve(name), self._senders, self._connection)
+        return ServerCollection(self._server, self._resolve(name), self._senders, self._connection)
 
     def admin_collection(self, name: str) -> ServerAdminCollection:
         """The collection behind a name, to be changed; see `AdminCollection`."""
         collection = self.collection(name)
-        return ServerAdminCollection(self._link, collection.name, self._connection, collection)
+        return ServerAdminCollection(self._server, collection.name, self._connection, collection)
 
     def unresolved_collection(self, name: str) -> ServerCollection:
         """What a name leads to at the moment of each call; see `live_collection`."""
         self._resolve(name)
-        return ServerCollection(self._link, name, self._senders, self._connection)
+        return ServerCollection(self._server, name, self._senders, self._connection)
 
     def async_collection(self, name: str) -> AsyncServerCollection:
         """The same on a server, for the running event loop."""
@@ -138,8 +138,8 @@ class ServerStore(Store):
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Keep metadata with a collection; see `Store`."""
         kept = {_METADATA_KEY: metadata_to_json(metadata)}
-        update = partial(self._link.client.update_collection, self._resolve(name), metadata=kept)
-        self._link.call("keeping metadata", update)
+        update = partial(self._server.client.update_collection, self._resolve(name), metadata=kept)
+        self._server.call("keeping metadata", update)
 
     def lock(self) -> AbstractContextManager[object]:
         """Held while a collection is looked for and made; other processes do not wait for it."""
@@ -150,7 +150,7 @@ class ServerStore(Store):
         return {
             alias: physical
             for alias, physical in self._all_aliases().items()
-            if stands_for(alias, physical)
+            if is_own_alias(alias, physical)
         }
 
     def physical_names(self) -> Sequence[str]:
@@ -162,7 +162,7 @@ class ServerStore(Store):
         if name not in self._physical():
             raise unknown_collection(name, self.aliases(), self.dsn)
         found = self._all_aliases().get(alias)
-        if found is not None and not stands_for(alias, found):
+        if found is not None and not is_own_alias(alias, found):
             raise SchemaError(
                 f"'{alias}' is an alias of {found} in {self.dsn}, which is not ours: choose "
                 "another name"
@@ -172,7 +172,7 @@ class ServerStore(Store):
 
     def close(self) -> None:
         """Give the handle back. Closing twice is no error."""
-        self._link.close()
+        self._server.close()
         self._senders.shutdown()
 
     def _create_or_complete(self, name: str, spec: CollectionSpec) -> None:
@@ -181,9 +181,11 @@ class ServerStore(Store):
         Two processes may be at it, and the answer to a creation may be lost: so one that exists
         is compared instead of refused.
         """
-        create = partial(self._link.client.create_collection, name, **requests.creation(spec))
+        create = partial(
+            self._server.client.create_collection, name, **convert.create_arguments(spec)
+        )
         try:
-            self._link.call("creating the collection", create)
+            self._server.call("creating the collection", create)
         except SchemaError:
             if name in self.aliases().values():
                 raise
@@ -198,35 +200,35 @@ class ServerStore(Store):
     def _index_fields(self, name: str, spec: CollectionSpec) -> None:
         for field, kind in spec.payload_indexes.items():
             create = partial(
-                self._link.client.create_payload_index,
+                self._server.client.create_payload_index,
                 name,
                 field,
-                requests.field_schema(kind),
+                convert.field_schema(kind),
                 wait=True,
             )
-            self._link.call("creating a payload index", create)
+            self._server.call("creating a payload index", create)
 
     def _delete_collection(self, name: str) -> None:
-        self._link.call(
-            "removing the collection", partial(self._link.client.delete_collection, name)
+        self._server.call(
+            "removing the collection", partial(self._server.client.delete_collection, name)
         )
 
     def _change_aliases(self, changes: Sequence[models.AliasOperations]) -> None:
         if changes:
-            change = partial(self._link.client.update_collection_aliases, list(changes))
-            self._link.call("changing aliases", change)
+            change = partial(self._server.client.update_collection_aliases, list(changes))
+            self._server.call("changing aliases", change)
 
     def _all_aliases(self) -> Mapping[str, str]:
-        told = self._link.call("reading the aliases", self._link.client.get_aliases)
+        told = self._server.call("reading the aliases", self._server.client.get_aliases)
         return {entry.alias_name: entry.collection_name for entry in told.aliases}
 
     def _physical(self) -> set[str]:
-        told = self._link.call("listing collections", self._link.client.get_collections)
+        told = self._server.call("listing collections", self._server.client.get_collections)
         return {entry.name for entry in told.collections}
 
     def _told(self, physical: str) -> models.CollectionInfo:
-        return self._link.call(
-            "reading a collection's state", partial(self._link.client.get_collection, physical)
+        return self._server.call(
+            "reading a collection's state", partial(self._server.client.get_collection, physical)
         )
 
     def _resolve(self, name: str) -> str:
@@ -239,7 +241,7 @@ class ServerStore(Store):
 
 def _is_of_plan(told: models.CollectionInfo, spec: CollectionSpec) -> bool:
     try:
-        found = requests.to_spec(told)
+        found = convert.to_spec(told)
     except ValueError:
         return False
     return (found.dense, found.dimension, found.similarity, found.sparse) == (

@@ -54,20 +54,20 @@ def upsert_requests(
     rows = np.ascontiguousarray(batch.dense, dtype="<f4")
     condition = 0 if seen is None else _CONDITION_BYTES
     sizes = (size + condition for size in _sizes(batch))
-    for start, stop in cuts(sizes, max_points, max_bytes):
+    for start, stop in split_sizes(sizes, max_points, max_bytes):
         request = _request(collection, batch, rows, start, stop)
         if seen is not None:
             _restrict(request, batch.ids[start:stop], seen[start:stop])
         yield request
 
 
-def cuts(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterator[tuple[int, int]]:
+def split_sizes(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterator[tuple[int, int]]:
     """Where to cut a batch, by count and by bytes, as pairs of start and end.
 
     Args:
         sizes: Each point's bytes.
-        max_points: Points between two cuts at most.
-        max_bytes: Bytes between two cuts at most, if it is more than one point.
+        max_points: Points between two split_sizes at most.
+        max_bytes: Bytes between two split_sizes at most, if it is more than one point.
     """
     start = stop = total = 0
     for stop, size in enumerate(sizes):

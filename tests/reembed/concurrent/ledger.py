@@ -18,7 +18,7 @@ from msmarco_qdrant.core.records import Passage, meta_digest, text_digest
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.payload import in_token_order, passage_of, point_id
+from msmarco_qdrant.stores.payload import passage_of, point_id, sort_tokens
 
 WORDS = 900
 _RANKED_AT_ONCE = 50
@@ -153,6 +153,6 @@ def check_sparse(store: Store, collection: str, expected: Mapping[str, Passage])
     vectors = store.admin_collection(collection).sparse_vectors([point_id(pid) for pid in expected])
     for pid, passage in expected.items():
         wanted = bm25.encode_passage(passage.text)
-        ordered = in_token_order(wanted.indices, wanted.values)
+        ordered = sort_tokens(wanted.indices, wanted.values)
         assert ordered.indices == vectors[point_id(pid)].indices
         assert pytest.approx(ordered.values, rel=1e-6) == vectors[point_id(pid)].values

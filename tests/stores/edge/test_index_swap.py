@@ -17,7 +17,7 @@ from msmarco_qdrant.core.records import SettingsChange
 from msmarco_qdrant.errors import StoreCorruptError, StoreError
 from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.collection import EdgeCollection
-from msmarco_qdrant.stores.edge.convert import altered_config
+from msmarco_qdrant.stores.edge.convert import change_config
 from msmarco_qdrant.stores.edge.optimize_child import copy_or_link
 from tests.stores.edge.test_index_build import answers, opened, put
 
@@ -160,7 +160,7 @@ def test_settings_that_cannot_be_loaded(tmp_path: Path) -> None:
     trouble = Trouble(1, PanicException)
     with opened(tmp_path) as collection:
         put(collection, range(POINTS))
-        before, config = answers(collection), altered_config(collection.config(), SettingsChange())
+        before, config = answers(collection), change_config(collection.config(), SettingsChange())
         with pytest.MonkeyPatch.context() as patched:
             watch(patched, trouble)
             with pytest.raises(StoreError, match="Input/output"):

@@ -414,14 +414,14 @@ def test_metadata_of_others_stay(store: Store, neighbor: QdrantClient) -> None:
 def before_call(store: Store, number: int, other: Callable[[], object]) -> None:
     """Let another process act just before a store's call of that number, counted from 0."""
     assert isinstance(store, ServerStore)
-    call, numbers = store._link.call, itertools.count()
+    call, numbers = store._server.call, itertools.count()
 
     def interrupted(action: str, function: Callable[[], Any], **rest: Any) -> Any:
         if next(numbers) == number:
             other()
         return call(action, function, **rest)
 
-    store._link.call = interrupted  # type: ignore[method-assign]
+    store._server.call = interrupted  # type: ignore[method-assign]
 
 
 def test_two_creators_at_once_make_one_collection(server: LoopbackServer) -> None:
@@ -907,7 +907,7 @@ def test_what_waits_is_not_done_when_it_is_closed_meanwhile(failures: Failures) 
         raise ResourceExhaustedResponse("later", 3600)
 
     client: Any = Client()
-    link = ServerClient(client, "a place", RetryPolicy(7200), one_at_a_time=False)
+    link = ServerClient(client, "a place", RetryPolicy(7200), single_threaded=False)
     failures.react = link.close
     with pytest.raises(StoreError, match="a place was closed"):
         link.call("asking", ask)
