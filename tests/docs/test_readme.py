@@ -74,7 +74,7 @@ def test_the_python_runs_and_prints_what_it_says(
 
 def test_the_change_of_a_model_goes_as_it_says(tmp_path: Path) -> None:
     """Each command in a process of its own, with stand-ins that are loaded by name from a cache."""
-    sample = ROOT / "msmarco_qdrant" / "sample" / "passages.tsv"
+    sample = ROOT / "msmarco_qdrant" / "cli" / "sample" / "passages.tsv"
     for name in (V2, V3, SMALL):
         model = save_stand_in(tmp_path / "models", name, [sample.read_text()])
         _cache(tmp_path / "home", f"sentence-transformers/{name}", model)

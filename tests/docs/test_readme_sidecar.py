@@ -106,7 +106,7 @@ def test_every_metric_is_in_the_table() -> None:
     """And the table names no other."""
     metrics = Metrics(lambda: Backlog(0, 0.0))
     types = re.findall(r"^# TYPE (\S+) ", metrics.text().decode(), flags=re.MULTILINE)
-    told = {row[0] for row in rows("metric | tells")}
+    told = {row[0] for row in rows("metric | value")}
     assert {name for name in types if not name.endswith("_created")} == told
 
 
