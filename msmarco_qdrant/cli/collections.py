@@ -1,18 +1,17 @@
-"""The commands about a store and its collections."""
+"""Commands for a store and its collections."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from msmarco_qdrant.cli.options import (
     collection_option,
     json_option,
-    opened,
-    settings_with,
-    store_option,
+    open_configured_store,
+    settings_options,
 )
 from msmarco_qdrant.cli.output import (
     collection_json,
@@ -20,20 +19,25 @@ from msmarco_qdrant.cli.output import (
     print_collections,
     print_description,
     print_json,
+    print_result,
 )
+from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.settings import Settings
 
 
 @click.command()
-@store_option
+@settings_options("store")
 @collection_option
 @json_option
-def info(*, store: str | None, collection: str | None, as_json: bool) -> None:
-    """Tell what a store holds: each collection's size, index, model and settings."""
+def info(*, settings: Settings, collection: str | None, as_json: bool) -> None:
+    """Show the size, index, model and settings of each collection."""
     from msmarco_qdrant.collection.describe import describe_store
 
-    with opened(settings_with(store=store)) as place:
-        description = describe_store(place, collection)
+    with open_configured_store(settings) as store:
+        description = describe_store(store, collection)
     if as_json:
         print_json(description_json(description))
     else:
@@ -41,14 +45,14 @@ def info(*, store: str | None, collection: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@store_option
+@settings_options("store")
 @json_option
-def collections(*, store: str | None, as_json: bool) -> None:
+def collections(*, settings: Settings, as_json: bool) -> None:
     """List the collections of a store."""
     from msmarco_qdrant.collection.describe import describe_store
 
-    with opened(settings_with(store=store)) as place:
-        found = describe_store(place).collections
+    with open_configured_store(settings) as store:
+        found = describe_store(store).collections
     if as_json:
         print_json([collection_json(entry) for entry in found])
     else:
@@ -57,47 +61,47 @@ def collections(*, store: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@store_option
-@click.option("--yes", is_flag=True, help="Do it: what is dropped cannot be brought back.")
+@settings_options("store")
+@click.option("--yes", is_flag=True, help="Confirm: a dropped collection cannot be restored.")
 @json_option
-def drop(*, name: str, store: str | None, yes: bool, as_json: bool) -> None:
-    """Remove the collection NAME with every passage in it."""
+def drop(*, name: str, settings: Settings, yes: bool, as_json: bool) -> None:
+    """Drop the collection NAME with all its passages."""
     from msmarco_qdrant.collection.create import drop_collection, to_be_dropped
 
-    with opened(settings_with(store=store)) as place:
+    with open_configured_store(settings) as store:
         if not yes:
-            points = to_be_dropped(place, name)[-1].points
+            points = to_be_dropped(store, name)[-1].points
             raise UsageError(
-                f"nothing was dropped: '{name}' in {place.dsn} holds {points:,} passages; pass "
-                "--yes to remove it with all of them"
+                f"nothing was dropped: '{name}' in {store.dsn} has {points:,} passages; pass "
+                "--yes to drop it"
             )
-        dropped = drop_collection(place, name)
-    if as_json:
-        print_json({"dropped": name, "passages": dropped})
-    else:
-        click.echo(f"'{name}' was dropped with {dropped:,} passages")
+        dropped = drop_collection(store, name)
+    print_result(
+        {"dropped": name, "passages": dropped},
+        f"dropped '{name}' with {dropped:,} passages",
+        as_json=as_json,
+    )
 
 
 @click.command()
-@store_option
-@collection_option
+@settings_options("store", "collection")
 @json_option
-def optimize(*, store: str | None, collection: str | None, as_json: bool) -> None:
-    """Build the index over what was written since it was last built.
+def optimize(*, settings: Settings, as_json: bool) -> None:
+    """Build the index over vectors written since the last build.
 
-    `ingest` does this at its end; this is for after an interruption. Until it is done, new
-    passages are found by comparing with each of them.
+    `ingest` builds it at its end; use this after an interruption. Until then, a search compares
+    with each new passage.
     """
     from msmarco_qdrant.cli.progress import INDEX_NOTICE
 
-    settings = settings_with(store=store, collection=collection)
-    with opened(settings) as place:
-        target = place.collection(settings.collection)
+    with open_configured_store(settings) as store:
+        collection = store.collection(settings.collection)
         click.echo(INDEX_NOTICE, err=True)
         started = time.perf_counter()
-        target.optimize()
-        state, seconds = target.info(), time.perf_counter() - started
-    if as_json:
-        print_json({**asdict(state), "seconds": seconds})
-    else:
-        click.echo(f"{state.points:,} passages, {state.indexed:,} vectors indexed, {seconds:.1f} s")
+        collection.optimize()
+        state, seconds = collection.info(), time.perf_counter() - started
+    print_result(
+        {**to_json_value(state), "seconds": seconds},
+        f"{state.points:,} passages, {state.indexed:,} vectors indexed, {seconds:.1f} s",
+        as_json=as_json,
+    )

@@ -1,8 +1,8 @@
-"""The `--filter` option: conditions on `meta` fields as a shell can write them.
+"""The `--filter` option: conditions on `meta` fields in a form for the shell.
 
-The first operator from the left ends the field, and what follows is the value; a name without one
-asks whether the field is there. What is given of one field is one condition: values of which any
-one fits, values of which none fits, or the two ends of a range.
+The first operator from the left ends the field's name; the rest is the value. A name without an
+operator means that the field exists. All conditions on one field are combined: any of several
+values, none of several values, or the two bounds of a range.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from msmarco_qdrant.filters import MetaFilter
 
 _FORMS = (
-    "FIELD=VALUE, FIELD!=VALUE, FIELD>N, FIELD>=N, FIELD<N, FIELD<=N, FIELD (it is there) or "
+    "FIELD=VALUE, FIELD!=VALUE, FIELD>N, FIELD>=N, FIELD<N, FIELD<=N, FIELD (it exists) or "
     "!FIELD (it is missing)"
 )
 _OPERATOR = re.compile(r"!=|>=|<=|>|<|=")
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
-_KINDS = {"=": "equality", "!=": "inequality", "": "being there", "!": "being missing"}
+_KINDS = {"=": "equality", "!=": "inequality", "": "existence", "!": "absence"}
 
-# What an index of a kind holds, and answers; a float is found by an integer index, too.
-_HELD: Mapping[str, tuple[type, ...]] = {
+# The types of values that an index of a kind can find; an integer index also finds floats.
+_INDEXED_TYPES: Mapping[str, tuple[type, ...]] = {
     "keyword": (str,),
     "integer": (float, int),
     "float": (float,),
@@ -44,21 +44,21 @@ _Part: TypeAlias = tuple[str, str]  # operator ("" and "!" for a field alone) an
 def parse_filters(
     texts: Sequence[str], indexes: Mapping[str, PayloadIndex] | None = None
 ) -> MetaFilter | None:
-    """What several `--filter` ask together: every field's condition holds.
+    """Combine the values of `--filter`: the condition of every field must hold.
 
-    A value of `=` and `!=` matches as a string and as the number or boolean it reads as. Where a
-    payload index tells the field's type, it matches as that alone, which the index answers.
+    A value of `=` and `!=` matches as a string, and as a number or boolean if it can be parsed as
+    one. If the field has a payload index, the value matches only as the types of the index.
 
     Args:
-        texts: What was given.
-        indexes: The kind of each payload key's index, such as `{"meta.year": "integer"}`.
+        texts: The given values.
+        indexes: The kind of the index of each payload key, such as `{"meta.year": "integer"}`.
 
     Returns:
-        The conditions, None without any.
+        A condition for each field, None without any.
 
     Raises:
-        click.UsageError: For a text that is no condition, and for conditions on one field that do
-            not go together.
+        click.UsageError: For an invalid condition, or conditions on one field that exclude each
+            other.
     """
     from msmarco_qdrant.stores.filters import index_kind, meta_key
 
@@ -73,14 +73,14 @@ def parse_filters(
 
 
 def _split(text: str) -> tuple[str, _Part]:
-    """The field, and what is said of it."""
+    """Split into the field, and the operator with its value."""
     found = _OPERATOR.search(text)
     if found:
         field, part = text[: found.start()], (found.group(), text[found.end() :])
         if field.startswith("!"):
             raise click.UsageError(
-                f"--filter {text!r}: '!' stands before a field alone; for passages without that "
-                f"value write {field[1:]}!={part[1]}"
+                f"--filter {text!r}: '!' needs a field without a value; for passages without this "
+                f"value pass {field[1:]}!={part[1]}"
             )
     else:
         field, part = text.removeprefix("!"), ("!" if text.startswith("!") else "", "")
@@ -93,16 +93,15 @@ def _condition(field: str, parts: Sequence[_Part], index: PayloadIndex | None) -
     kinds = dict.fromkeys(_KINDS.get(operator, "a range") for operator, _ in parts)
     if len(kinds) > 1:
         raise click.UsageError(
-            f"--filter asks for {' and '.join(kinds)} of '{field}' together: one field takes one "
-            "kind of condition, so leave the others out (in Python, a qdrant_client.models.Filter "
-            "takes them all)"
+            f"--filter takes one kind of condition per field, got {' and '.join(kinds)} for "
+            f"'{field}': omit the others (in Python, a qdrant_client.models.Filter can have all)"
         )
     operator = parts[0][0]
     if operator in _BOUNDS:
         return _range(field, parts)
     if operator in ("", "!"):
         return Not(Exists()) if operator else Exists()
-    values = [reading for _, value in parts for reading in _readings(value, index)]
+    values = [scalar for _, value in parts for scalar in _parse_scalars(value, index)]
     return values if operator == "=" else Not(values)
 
 
@@ -111,8 +110,8 @@ def _range(field: str, parts: Sequence[_Part]) -> Range:
     for operator, value in parts:
         name = _BOUNDS[operator]
         if name in bounds:
-            raise click.UsageError(f"--filter has {field}{operator} twice: leave one out")
-        bounds[name] = _bound(f"{field}{operator}{value}", value)
+            raise click.UsageError(f"--filter takes one {field}{operator}, got two: omit one")
+        bounds[name] = _parse_bound(f"{field}{operator}{value}", value)
     try:
         return Range(**bounds)
     except UsageError as exc:
@@ -120,34 +119,29 @@ def _range(field: str, parts: Sequence[_Part]) -> Range:
         raise click.UsageError(f"--filter {shown!r}: {exc}") from exc
 
 
-def _bound(text: str, value: str) -> Bound:
-    """A number if it reads as one, else a moment."""
+def _parse_bound(text: str, value: str) -> Bound:
+    """Parse a number, else a date or time."""
     for read in (int, float, date.fromisoformat, datetime.fromisoformat):
         with suppress(ValueError):
             return read(value)
     raise click.UsageError(
-        f"--filter {text!r}: expected a number, a date such as 2024-05-01, or a moment such as "
+        f"--filter {text!r}: expected a number, a date such as 2024-05-01, or a time such as "
         "2024-05-01T12:30:00+02:00"
     )
 
 
-def _readings(value: str, index: PayloadIndex | None) -> list[Scalar]:
-    """Those that the field's index can hold, if there are any; else all."""
-    readings = _all_readings(value)
-    held = _HELD.get(index or "", ())
-    return [one for one in readings if type(one) in held] or readings
-
-
-def _all_readings(value: str) -> list[Scalar]:
-    readings: list[Scalar] = [value]
+def _parse_scalars(value: str, index: PayloadIndex | None) -> list[Scalar]:
+    """Return the value in each type of the field's index; in all possible types if it fits none."""
+    scalars: list[Scalar] = [value]
     if value.lower() in ("true", "false"):  # Python writes True and False
-        readings.append(value.lower() == "true")
+        scalars.append(value.lower() == "true")
     with suppress(ValueError):
         number = float(value)
-        if abs(number) < 2**53:  # where a float equals one integer only, and never for NaN
-            readings.append(number)
+        if abs(number) < 2**53:  # the range in which a float equals one integer; false for NaN
+            scalars.append(number)
     with suppress(ValueError):
         integer = int(value)
-        if -(2**63) <= integer < 2**63:  # what Qdrant compares with
-            readings.append(integer)
-    return readings
+        if -(2**63) <= integer < 2**63:  # the integers of Qdrant
+            scalars.append(integer)
+    types = _INDEXED_TYPES.get(index or "", ())
+    return [scalar for scalar in scalars if type(scalar) in types] or scalars

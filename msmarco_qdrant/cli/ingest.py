@@ -1,31 +1,34 @@
-"""The commands that bring passages in."""
+"""The commands `ingest` and `quickstart`."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from msmarco_qdrant.cli.options import (
-    collection_option,
-    encoder_options,
+    ENCODER,
     json_option,
-    settings_with,
+    load_command_settings,
+    model_option,
+    refuse_unused,
+    settings_options,
     source_options,
     store_option,
 )
 from msmarco_qdrant.cli.output import (
     check_output,
     print_hits,
-    print_json,
+    print_rejects,
+    print_result,
+    rejects_path,
     report_json,
     report_text,
     stages_text,
-    tell_rejects,
 )
 from msmarco_qdrant.errors import PruneRefusedError
 
@@ -46,52 +49,44 @@ _REJECTS = 3
     "--vectors",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Instead of a SOURCE: a folder of passages with their vectors, made by `encode`. No model "
-    "is loaded.",
+    help="Instead of a SOURCE: a folder of passages with vectors, made by `encode`. No model is "
+    "loaded.",
 )
-@store_option
-@collection_option
-@click.option(
-    "--model",
-    metavar="NAME_OR_DIR",
-    help="The model to encode with.  [default: the collection's own, or for a new one "
-    "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]",
+@settings_options("store", "collection", *ENCODER)
+@model_option(
+    "Encode with this model.  [default: the collection's model; for a new collection "
+    "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
 )
-@encoder_options
 @source_options
 @click.option(
     "--allow-rejects",
     is_flag=True,
-    help="Exit with 0 even if rows were rejected; with --prune, remove the passages that they "
-    "stand for as well.",
+    help="Exit with 0 even if rows were rejected; with --prune, also remove the passages of "
+    "rejected rows.",
 )
 @click.option(
     "--index",
     "indexes",
     multiple=True,
     metavar="FIELD=KIND",
-    help="For a new collection: index this meta field, so that filters on it are fast. KIND is "
-    "keyword, integer, float, bool or datetime; give the option once for each field.",
+    help="For a new collection: index this meta field for fast filters. KIND is keyword, integer, "
+    "float, bool or datetime. Repeat it for several fields.",
 )
 @click.option("--max-passages", type=click.IntRange(min=1), metavar="N", help="Stop after N.")
 @click.option(
     "--prune",
     is_flag=True,
-    help="At the end, remove the passages that the sources do not hold, if they are no more than "
-    "a fifth of the collection and no row was rejected.",
+    help="At the end, remove the passages that are not in the sources. Refused for more than a "
+    "fifth of the collection, or after rejects.",
 )
-@click.option("--yes", is_flag=True, help="With --prune: remove them however many they are.")
+@click.option("--yes", is_flag=True, help="With --prune: remove any number of passages.")
 @json_option
 def ingest(  # noqa: PLR0913  # one for each option
     *,
     sources: tuple[str, ...],
     vectors: Path | None,
-    store: str | None,
-    collection: str | None,
+    settings: Settings,
     model: str | None,
-    backend: str | None,
-    device: str | None,
-    precision: str | None,
     form: Format,
     rejects: Path | None,
     allow_rejects: bool,
@@ -101,75 +96,63 @@ def ingest(  # noqa: PLR0913  # one for each option
     yes: bool,
     as_json: bool,
 ) -> int:
-    """Encode passages and keep them, creating the collection if need be.
+    """Encode and store passages; create the collection if missing.
 
-    SOURCE is a file of passages as TSV (pid<TAB>text), JSON lines or Parquet, gzipped or not, or
-    '-' for standard input; or pass --vectors instead. Running the same command again writes nothing
-    twice, and goes on where an earlier run was interrupted. An empty line holds no passage and is
-    skipped.
+    SOURCE is a file of passages as TSV (pid<TAB>text), JSON lines or Parquet, plain or gzip, or '-'
+    for standard input. Run the same command again to resume: unchanged passages are not written
+    again. Empty lines are skipped.
     """
     from msmarco_qdrant.sources.rejects import RejectsFile
 
-    _check_sources(
-        sources,
-        vectors,
-        {
-            "--model": model,
-            "--format": None if form == "auto" else form,
-            "--backend": backend,
-            "--device": device,
-            "--precision": precision,
-        },
-    )
+    _check_sources(sources, vectors)
+    refuse_unused("--prune", used=prune, options=["yes"])
     payload_indexes = parse_indexes(indexes)
-    policy = _prune_policy(prune=prune, yes=yes, allow_rejects=allow_rejects)
-    settings = settings_with(
-        store=store, collection=collection, backend=backend, device=device, precision=precision
-    )
-    source, inputs = _source_of(sources, vectors, form, settings)
-    path = rejects or Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
+    source, inputs = _open_source(sources, vectors, form, settings)
+    path = rejects or rejects_path()
     check_output(path, "--rejects", inputs)
     refused = None
     with RejectsFile(path) as rejected:
         try:
-            report = _bring_in(
-                settings, source, model, max_passages, policy, rejected, payload_indexes
+            report = _ingest(
+                settings,
+                source,
+                model,
+                max_passages=max_passages,
+                prune=_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
+                rejected=rejected,
+                payload_indexes=payload_indexes,
             )
-        except PruneRefusedError as exc:  # all the rest was done
+        except PruneRefusedError as exc:  # everything before the prune is done
             report, refused = exc.report, exc
-    _tell(report, rejected, as_json=as_json, pruning=prune)
+    text = f"{report_text(report, pruning=prune)}\n{stages_text(report)}"
+    print_result(report_json(report), text, as_json=as_json)
+    print_rejects(rejected)
+    if not report.read:
+        click.echo("the source has no passages", err=True)
     if refused is not None:
         raise refused
     return _REJECTS if report.rejected and not allow_rejects else 0
 
 
-def _check_sources(
-    sources: tuple[str, ...], vectors: Path | None, others: Mapping[str, str | None]
-) -> None:
-    """Refuse both of SOURCE and --vectors, none of them, and what only a SOURCE can have."""
-    if vectors is None:
-        if not sources:
-            raise click.UsageError(
-                "nothing to ingest: name a SOURCE ('-' for standard input), or pass --vectors DIR"
-            )
-        return
-    if sources:
+def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:
+    """Require either a SOURCE or --vectors; refuse options of a SOURCE with --vectors."""
+    if vectors is None and not sources:
         raise click.UsageError(
-            f"--vectors {vectors} holds its passages already: leave out {sources[0]!r}, or ingest "
-            "it by itself"
+            "nothing to ingest: pass a SOURCE ('-' for standard input), or --vectors DIR"
         )
-    for option, value in others.items():
-        if value is not None:
-            raise click.UsageError(
-                f"{option} goes with a SOURCE only: what --vectors {vectors} holds is encoded "
-                "already"
-            )
+    if vectors is not None and sources:
+        raise click.UsageError(
+            f"pass a SOURCE or --vectors, got both: --vectors {vectors} contains its passages, so "
+            f"ingest {sources[0]!r} separately"
+        )
+    needs_source = ["model", "form", *ENCODER]
+    refuse_unused("a SOURCE: --vectors is encoded", used=vectors is None, options=needs_source)
 
 
-def _source_of(
+def _open_source(
     sources: tuple[str, ...], vectors: Path | None, form: Format, settings: Settings
 ) -> tuple[Corpus | VectorShards, Sequence[str]]:
-    """What is to be ingested, and the files that are read for it."""
+    """Return the source, and the files that it reads."""
     from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.vector_shards import VectorShards
 
@@ -179,22 +162,18 @@ def _source_of(
     return Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes), sources
 
 
-def _prune_policy(*, prune: bool, yes: bool, allow_rejects: bool) -> PrunePolicy | None:
+def _prune_policy(*, yes: bool, allow_rejects: bool) -> PrunePolicy:
     from msmarco_qdrant.core.records import PrunePolicy
 
-    if not prune:
-        if yes:
-            raise click.UsageError("--yes goes with --prune only")
-        return None
     share = 1.0 if yes else PrunePolicy().max_share
     return PrunePolicy(max_share=share, allow_rejects=allow_rejects)
 
 
 def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:
-    """The meta fields to index, each with its kind; the kind stands after the last `=`.
+    """Parse the meta fields to index, each with its kind, which follows the last `=`.
 
     Raises:
-        click.UsageError: For another form, and for two kinds of one field.
+        click.UsageError: For another format, or two kinds of one field.
     """
     from msmarco_qdrant.core.records import PayloadIndex
 
@@ -205,20 +184,20 @@ def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:
         field, _, kind = text.rpartition("=")
         if not field or kind not in kinds:
             raise click.UsageError(
-                f"--index {text!r}: expected FIELD=KIND, with one of the kinds {', '.join(kinds)}"
+                f"--index must be FIELD=KIND with a KIND of {', '.join(kinds)}, got {text!r}"
             )
         if parsed.setdefault(field, kind) != kind:
             raise click.UsageError(
-                f"--index asks for {parsed[field]} and {kind} of '{field}': a field has one index, "
-                "leave the other out"
+                f"--index takes one KIND per field, got {parsed[field]} and {kind} for '{field}'"
             )
     return parsed
 
 
-def _bring_in(
+def _ingest(  # four have defaults
     settings: Settings,
     source: Corpus | VectorShards,
     model: str | None,
+    *,
     max_passages: int | None = None,
     prune: PrunePolicy | None = None,
     rejected: RejectsFile | None = None,
@@ -230,61 +209,48 @@ def _bring_in(
     from msmarco_qdrant.stores import redact_dsn
 
     check_collection_name(settings.collection)
-    logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # which backend it is
-    progress = ProgressDisplay()
+    logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     click.echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
-    try:
-        return ingest_passages(
-            source,
-            settings.store,
-            collection=settings.collection,
-            model=model,
-            default_model=settings.model,
-            encoder_options=settings.encoder_options,
-            storage=settings.storage,
-            payload_indexes=payload_indexes,
-            connection=settings.connection,
-            max_passages=max_passages,
-            prune=prune,
-            window=settings.window,
-            on_reject=rejected.write if rejected else None,
-            on_progress=progress,
-        )
-    except KeyboardInterrupt:
-        written = progress.last.report.written if progress.last else 0
-        click.echo(
-            f"\n{written:,} passages were written; run the same command again to go on.", err=True
-        )
-        raise
-    finally:
-        progress.close()
-
-
-def _tell(report: IngestReport, rejected: RejectsFile, *, as_json: bool, pruning: bool) -> None:
-    if as_json:
-        print_json(report_json(report))
-    else:
-        click.echo(report_text(report, pruning=pruning))
-        click.echo(stages_text(report))
-    tell_rejects(rejected)
-    if not report.read:
-        click.echo("the source holds no passage", err=True)
+    with closing(ProgressDisplay()) as display:
+        try:
+            return ingest_passages(
+                source,
+                settings.store,
+                collection=settings.collection,
+                model=model,
+                default_model=settings.model,
+                encoder_options=settings.encoder_options,
+                storage=settings.storage,
+                payload_indexes=payload_indexes,
+                connection=settings.connection,
+                max_passages=max_passages,
+                prune=prune,
+                window=settings.window,
+                on_reject=rejected.write if rejected else None,
+                on_progress=display,
+            )
+        except KeyboardInterrupt:
+            written = display.last.report.written if display.last else 0
+            click.echo(
+                f"\n{written:,} passages were written; run the same command again to resume.",
+                err=True,
+            )
+            raise
 
 
 @click.command()
 @store_option
-@click.option("--model", metavar="NAME_OR_DIR", help="The model to encode the sample with.")
+@model_option("Encode the sample with this model.")
 def quickstart(*, store: str | None, model: str | None) -> None:
-    """Ingest a sample of 300 passages, ask it three questions, and show the answers."""
+    """Ingest a sample of 300 passages and search it."""
     from msmarco_qdrant.cli.quickstart import COLLECTION, QUESTIONS, default_model, sample_passages
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.sources.corpus import Corpus
 
-    settings = settings_with(store=store, collection=COLLECTION)
+    settings = load_command_settings(store=store, collection=COLLECTION)
     with sample_passages() as path:
-        report = _bring_in(settings, Corpus(path), model or default_model())
-    click.echo(report_text(report))
-    click.echo(stages_text(report))
+        report = _ingest(settings, Corpus(path), model or default_model())
+    click.echo(f"{report_text(report)}\n{stages_text(report)}")
     with SearchClient.open(
         settings.store,
         collection=COLLECTION,

@@ -1,9 +1,10 @@
-"""What several commands share: options, the settings they make, the store they open."""
+"""Options that several commands share, and the settings and store they select."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -19,123 +20,146 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-
-def store_option(command: _F) -> _F:
-    """`--store`."""
-    return click.option(
-        "--store",
-        metavar="PATH_OR_URL",
-        help="Where the passages are kept: a directory, or the URL of a Qdrant server.  "
-        "[default: MSMARCO_QDRANT_STORE or ./qdrant_data]",
-    )(command)
-
-
-def collection_option(command: _F) -> _F:
-    """`--collection`."""
-    return click.option(
-        "--collection",
-        metavar="NAME",
-        help="The collection's name.  [default: MSMARCO_QDRANT_COLLECTION or msmarco]",
-    )(command)
-
-
-def encoder_options(command: _F) -> _F:
-    """`--backend`, `--device` and `--precision`: how a model runs."""
-    backend = click.option(
+store_option = click.option(
+    "--store",
+    metavar="PATH_OR_URL",
+    help="A directory, or the URL of a Qdrant server.  "
+    "[default: MSMARCO_QDRANT_STORE or ./qdrant_data]",
+)
+collection_option = click.option(
+    "--collection",
+    metavar="NAME",
+    help="Name of the collection.  [default: MSMARCO_QDRANT_COLLECTION or msmarco]",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+)
+_ENCODER_OPTIONS = {
+    "backend": click.option(
         "--backend",
         type=click.Choice(["auto", "torch", "openvino"]),
-        help="What runs the model; auto takes the fastest that is installed.  [default: "
+        help="Library that runs the model; auto takes the fastest that is installed.  [default: "
         "MSMARCO_QDRANT_BACKEND or auto]",
-    )
-    device = click.option(
+    ),
+    "device": click.option(
         "--device",
         metavar="NAME",
-        help="cpu, cuda, cuda:1, several with commas between them, or all GPUs.  [default: "
-        "MSMARCO_QDRANT_DEVICE, or the best; of encode, all GPUs]",
-    )
-    precision = click.option(
+        help="cpu, cuda, cuda:1, several separated by commas, or all for all GPUs.  [default: "
+        "MSMARCO_QDRANT_DEVICE, or the best; for encode, all GPUs]",
+    ),
+    "precision": click.option(
         "--precision",
         type=click.Choice(["float32", "bfloat16", "float16", "int8"]),
-        help="What the model computes in.  [default: what the device is fast in while vectors "
-        "stay within cosine 0.999 of float32]",
-    )
-    return backend(device(precision(command)))
+        help="Precision of the model.  [default: the fastest of the device whose vectors have a "
+        "cosine of 0.999 or more with float32]",
+    ),
+}
+_SETTINGS = {"store": store_option, "collection": collection_option, **_ENCODER_OPTIONS}
+ENCODER = tuple(_ENCODER_OPTIONS)
+"""Names of the options that select how a model runs."""
 
 
-def source_options(command: _F) -> _F:
-    """`--format` and `--rejects`: how a source is read."""
-    form = click.option(
+def _chain(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
+    """Combine decorators; the first is the first in the help."""
+
+    def decorate(command: _F) -> _F:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def settings_options(*names: str) -> Callable[[_F], Callable[..., Any]]:
+    """Add options that override settings; the command gets `settings` in their place."""
+
+    def decorate(command: _F) -> Callable[..., Any]:
+        @wraps(command)
+        def run(**given: Any) -> Any:
+            values = {name: given.pop(name) for name in names}
+            return command(settings=load_command_settings(**values), **given)
+
+        add: Callable[[Callable[..., Any]], Callable[..., Any]]
+        add = _chain(*(_SETTINGS[name] for name in names))
+        return add(run)
+
+    return decorate
+
+
+def model_option(help_text: str, name: str = "--model") -> Callable[[_F], _F]:
+    """Make `--model`, with the given help."""
+    return click.option(name, metavar="NAME_OR_DIR", help=help_text)
+
+
+encoder_options = _chain(*_ENCODER_OPTIONS.values())
+source_options = _chain(
+    click.option(
         "--format",
         "form",
         type=click.Choice(["auto", "tsv", "jsonl", "parquet"]),
         default="auto",
         show_default=True,
-        help="How the sources are written.",
-    )
-    rejects = click.option(
+        help="Format of the sources.",
+    ),
+    click.option(
         "--rejects",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="Where rows that cannot go in are written.  [default: rejects-<time>.jsonl]",
-    )
-    return form(rejects(command))
-
-
-def ranking_options(command: _F) -> _F:
-    """`--fusion`, `--dense-weight`, `--rerank` and `--rerank-depth`: how passages are ranked."""
-    fusion = click.option(
+        help="Write rejected rows to this file.  [default: rejects-<time>.jsonl]",
+    ),
+)
+ranking_options = _chain(
+    click.option(
         "--fusion",
         type=click.Choice(get_args(FusionMethod)),
         default="convex",
         show_default=True,
-        help="How hybrid makes one ranking of the dense and the BM25 scores.",
-    )
-    weight = click.option(
+        help="Fusion of the dense and the BM25 ranking, for hybrid.",
+    ),
+    click.option(
         "--dense-weight",
         type=click.FloatRange(0, 1),
         metavar="W",
-        help="Of hybrid: the dense ranking's weight, 0 to 1.  [default: 0.8 for convex, else 0.5]",
-    )
-    rerank = click.option(
+        help="Weight of the dense ranking, 0 to 1, for hybrid.  "
+        "[default: 0.8 for convex, else 0.5]",
+    ),
+    click.option(
         "--rerank",
         metavar="NAME_OR_DIR",
-        help="Score the best again with this cross-encoder, such as ms-marco-MiniLM-L6-v2.",
-    )
-    depth = click.option(
+        help="Rerank the best hits with this cross-encoder, such as ms-marco-MiniLM-L6-v2.",
+    ),
+    click.option(
         "--rerank-depth",
         type=click.IntRange(1, 10_000),
         default=100,
         show_default=True,
         metavar="N",
-        help="With --rerank: how many of the best.",
-    )
-    return fusion(weight(rerank(depth(command))))
+        help="With --rerank: number of hits to rerank.",
+    ),
+)
 
 
-def refuse_without(needed: str, *, given: bool, options: Sequence[str]) -> None:
-    """Refuse options that have no effect, as nothing needs them: a misunderstanding.
+def refuse_unused(needed: str, *, used: bool, options: Sequence[str]) -> None:
+    """Refuse options without effect.
 
     Args:
-        needed: What they go with, for the message.
-        given: Whether that is there.
-        options: Their parameters' names.
+        needed: What they need, for the message.
+        used: True if that is given.
+        options: Names of their parameters.
     """
     context = click.get_current_context()
     for name in options:
-        if not given and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if not used and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = next(p for p in context.command.params if p.name == name).opts[0]
-            raise click.UsageError(f"{option} goes with {needed} only")
+            raise click.UsageError(f"{option} needs {needed}")
 
 
-def json_option(command: _F) -> _F:
-    """`--json`."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
-    )(command)
+def load_command_settings(**given: str | None) -> Settings:
+    """Load the settings, with the given options in place of the environment's.
 
-
-def settings_with(**given: str | None) -> Settings:
-    """The environment's settings, with what was given on the command line on top."""
+    Raises:
+        UsageError: For an invalid setting, or a store in memory.
+    """
     from msmarco_qdrant.settings import load_settings
 
     settings = load_settings({name: value for name, value in given.items() if value is not None})
@@ -146,8 +170,8 @@ def settings_with(**given: str | None) -> Settings:
     return settings
 
 
-def opened(settings: Settings) -> AbstractContextManager[Store]:
-    """The store of the settings, closed at the end."""
+def open_configured_store(settings: Settings) -> AbstractContextManager[Store]:
+    """Open the store of the settings; leaving the context closes it."""
     from msmarco_qdrant.stores import open_store
 
     return closing(open_store(settings.store, connection=settings.connection))

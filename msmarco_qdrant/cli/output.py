@@ -1,4 +1,4 @@
-"""How the command line shows what it found."""
+"""Text and JSON that commands print."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 import os
 import shutil
 import textwrap
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, PublishedModel
 from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.evaluation.tables import format_table
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.describe import CollectionDescription, StoreDescription
@@ -24,16 +26,16 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.search_types import Hit
     from msmarco_qdrant.sources.rejects import RejectsFile
 
-# Of each stage of an ingest, whom to blame.
-_HOLDER = {
+# The cause if a stage of an ingest takes the longest.
+_BOTTLENECKS = {
     "read": "the source",
-    "skip": "asking the store what is there",
+    "skip": "the search for unchanged passages",
     "tokenize": "the tokenizer",
     "forward": "the model",
-    "sparse": "computing the BM25 weights",
+    "sparse": "the computation of BM25 weights",
     "write": "the store",
-    "prune": "looking for what to remove",
-    "index": "building the index",
+    "prune": "the search for passages to prune",
+    "index": "the index build",
 }
 
 
@@ -42,29 +44,30 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+def print_result(value: Any, text: str, *, as_json: bool) -> None:
+    """Print a result as JSON or as text."""
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
 def report_json(report: IngestReport) -> dict[str, Any]:
-    """Return an ingest's report as JSON values."""
+    """Return the report of an ingest as JSON values."""
+    counts = ("read", "written", "unchanged", "rejected", "pruned")
     return {
-        "read": report.read,
-        "written": report.written,
-        "unchanged": report.unchanged,
-        "rejected": report.rejected,
-        "pruned": report.pruned,
+        **{name: getattr(report, name) for name in counts},
         "seconds": round(report.seconds, 3),
         "passages_per_second": round(report.passages_per_second, 1),
         "stages": [
-            {
-                "name": stage.name,
-                "seconds": round(stage.seconds, 3),
-                "share": round(stage.share, 4),
-            }
+            {"name": stage.name, "seconds": round(stage.seconds, 3), "share": round(stage.share, 4)}
             for stage in report.stages
         ],
     }
 
 
 def report_text(report: IngestReport, *, pruning: bool = False) -> str:
-    """Return an ingest's report as lines for people."""
+    """Return the report of an ingest as one line."""
     pruned = f", {report.pruned:,} pruned" if pruning else ""
     return (
         f"{report.read:,} read: {report.written:,} written, {report.unchanged:,} unchanged, "
@@ -74,49 +77,47 @@ def report_text(report: IngestReport, *, pruning: bool = False) -> str:
 
 
 def stages_text(report: IngestReport) -> str:
-    """Where the time went, the longest first: `time: forward 97 %, ... (the model holds ...)`."""
+    """Return the share of each stage, longest first, and the cause of the longest."""
     stages = sorted(report.stages, key=lambda stage: stage.seconds, reverse=True)
     shares = [f"{stage.name} {stage.share:.0%}" for stage in stages if stage.share >= 0.005]
     if not shares:
-        return "time: too short to tell"
-    return f"time: {', '.join(shares)} ({_HOLDER[stages[0].name]} holds it back)"
+        return "time: too short to measure"
+    return f"time: {', '.join(shares)} (limited by {_BOTTLENECKS[stages[0].name]})"
 
 
 def encode_json(report: EncodeReport) -> dict[str, Any]:
-    """An encode's report, with its rate."""
-    return {**asdict(report), "passages_per_second": round(report.passages_per_second, 1)}
+    """Return the report of an encode as JSON values."""
+    return {**to_json_value(report), "passages_per_second": round(report.passages_per_second, 1)}
 
 
 def encode_text(report: EncodeReport) -> str:
-    """What an encode did, start-up apart."""
-    found = f" ({report.found:,} were there)" if report.found else ""
+    """Return the report of an encode as one line."""
+    found = f" ({report.found:,} already encoded)" if report.found else ""
     return (
         f"{report.read:,} read: {report.encoded:,} encoded{found}, {report.rejected:,} rejected; "
         f"{report.shards} files; {report.seconds:.1f} s, {report.passages_per_second:,.1f} "
-        f"passages/s, after {report.startup_seconds:.1f} s of start-up"
+        f"passages/s, after {report.startup_seconds:.1f} s of startup"
     )
 
 
-def tell_rejects(told: RejectsFile, earlier: int = 0) -> None:
-    """Where rows that did not go in are told, on standard error.
+def print_rejects(rejects: RejectsFile, earlier: int = 0) -> None:
+    """Print on standard error how many rows were rejected, and the file that has them.
 
     Args:
-        told: The file that this run has written, if any did not go in.
-        earlier: How many an earlier run has told.
+        rejects: The file of this run.
+        earlier: The number of rows that earlier runs rejected.
     """
-    if told.count:
-        click.echo(f"rows that did not go in: {told.count:,}, written to {told.path}", err=True)
-        click.echo(f"the first of them: {told.first}", err=True)
+    if rejects.count:
+        click.echo(f"rejected rows: {rejects.count:,}, written to {rejects.path}", err=True)
+        click.echo(f"the first: {rejects.first}", err=True)
     if earlier:
-        click.echo(
-            f"rows that did not go in, told by the runs that read them: {earlier:,}", err=True
-        )
+        click.echo(f"rejected rows of earlier runs: {earlier:,}", err=True)
 
 
 def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
     """Print ranked hits as text or JSON."""
     if as_json:
-        print_json([asdict(hit) for hit in hits])
+        print_json(to_json_value(hits))
         return
     for hit in hits:
         click.echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
@@ -126,14 +127,9 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
 
 
 def print_passage(passage: Passage) -> None:
-    """Print one passage as text."""
+    """Print a passage as text."""
     click.echo(passage.pid)
     _print_content(passage.text, passage.meta)
-
-
-def passage_json(passage: Passage) -> dict[str, Any]:
-    """Return a passage as JSON values."""
-    return {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
 
 
 def _print_content(text: str, meta: Meta) -> None:
@@ -144,29 +140,22 @@ def _print_content(text: str, meta: Meta) -> None:
 
 
 def print_models() -> None:
-    """The catalog as a table."""
+    """Print the catalog as a table."""
     head = ("model", "kind", "similarity", "dim", "DL19", "DL20", "dev", "passages/s GPU")
-    _print_table([head, *(_model_row(model) for model in PUBLISHED_MODELS)])
+    click.echo(format_table([head, *map(_model_row, PUBLISHED_MODELS)]))
     click.echo(
         "\nDL19, DL20: NDCG@10 on TREC DL 2019 and 2020; dev: MRR@10 on MS MARCO dev; in percent"
     )
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        click.echo("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
-
-
 def model_json(model: PublishedModel) -> dict[str, Any]:
     """Return a published model as JSON values."""
-    entry = asdict(model)
-    for name in entry:
+    values: dict[str, Any] = to_json_value(model)
+    for name in values:
         value = getattr(model, name)
         if hasattr(value, "_asdict"):  # a figure with its source, or a package
-            entry[name] = value._asdict()
-    return entry
+            values[name] = value._asdict()
+    return values
 
 
 def _model_row(model: PublishedModel) -> tuple[str, ...]:
@@ -186,20 +175,18 @@ def _model_row(model: PublishedModel) -> tuple[str, ...]:
 
 
 def print_description(description: StoreDescription) -> None:
-    """What a store holds, a line a fact."""
+    """Print the description of a store, one fact per line."""
     click.echo(f"store       {description.store} ({description.engine})")
     click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in description.versions.items()))
     for entry in description.collections:
-        info, encoder_info, bm25 = entry.info, entry.metadata.encoder, entry.metadata.bm25
+        info, encoder, bm25 = entry.info, entry.metadata.encoder, entry.metadata.bm25
         click.echo(f"\ncollection  {entry.name} -> {info.name}")
         click.echo(f"passages    {info.points:,}")
         click.echo(f"last write  {_time(entry.last_write) or 'never'}")
         click.echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
         click.echo(f"settings    {_settings(info.spec)}")
-        click.echo(
-            f"model       {encoder_info.model} ({encoder_info.dimension}, {encoder_info.similarity})"
-        )
-        click.echo(f"fingerprint {encoder_info.fingerprint}")
+        click.echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
+        click.echo(f"fingerprint {encoder.fingerprint}")
         click.echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
         click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
     if not description.collections:
@@ -217,14 +204,14 @@ def _settings(spec: CollectionSpec) -> str:
 
 def description_json(description: StoreDescription) -> dict[str, Any]:
     """Return a store's description as JSON values."""
-    entry = asdict(description)
-    for collection in entry["collections"]:
-        collection["last_write"] = _time(collection["last_write"])
-    return entry
+    value: dict[str, Any] = to_json_value(description)
+    for entry, collection in zip(value["collections"], description.collections, strict=True):
+        entry["last_write"] = _time(collection.last_write)
+    return value
 
 
 def print_collections(found: Sequence[CollectionDescription]) -> None:
-    """The collections of a store as a table."""
+    """Print the collections of a store as a table."""
     rows = [
         (
             entry.name,
@@ -236,7 +223,8 @@ def print_collections(found: Sequence[CollectionDescription]) -> None:
         for entry in found
     ]
     if rows:
-        _print_table([("collection", "passages", "model", "physical name", "last write"), *rows])
+        head = ("collection", "passages", "model", "physical name", "last write")
+        click.echo(format_table([head, *rows]))
     else:
         click.echo("no collections yet")
 
@@ -253,22 +241,27 @@ def collection_json(entry: CollectionDescription) -> dict[str, Any]:
 
 
 def _time(moment: datetime | None) -> str | None:
-    """ISO 8601, to the second."""
+    """Format a time as ISO 8601, to the second."""
     return moment.isoformat(timespec="seconds") if moment else None
 
 
+def rejects_path() -> Path:
+    """Return the default file for rejected rows, with the time in its name."""
+    return Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
+
+
 def check_output(path: Path, option: str, inputs: Sequence[str]) -> None:
-    """Refuse now to write what cannot be written, or what is being read.
+    """Refuse an output file that is an input or cannot be written, before the work begins.
 
     Raises:
         UsageError: If it is one of the inputs.
-        OutputError: If its directory cannot be written, or it is no regular file.
+        OutputError: If its directory is not writable, or it is not a regular file.
     """
     if str(path) == "-":
-        raise UsageError(f"{option} takes the name of a file; standard output is for the summary")
+        raise UsageError(f"{option} must be a file; standard output has the summary")
     if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
-        raise UsageError(f"{option} {path} is what is read; name another file")
-    if path.exists() and not path.is_file():  # a device would be replaced by a file
-        raise OutputError(f"{path} is no regular file: pass {option} with the name of one")
+        raise UsageError(f"{option} {path} is also an input; pass another file")
+    if path.exists() and not path.is_file():  # writing would replace a device by a file
+        raise OutputError(f"{path} is not a regular file: pass {option} with another path")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: pass {option} with a place you may write")
+        raise OutputError(f"cannot write {path}: pass {option} with a writable path")

@@ -1,29 +1,26 @@
-"""The commands about passages that are there: read one, remove some, export all."""
+"""The commands `get`, `delete` and `export`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from msmarco_qdrant.cli.options import (
-    collection_option,
-    json_option,
-    opened,
-    settings_with,
-    store_option,
-)
-from msmarco_qdrant.cli.output import passage_json, print_json, print_passage
+from msmarco_qdrant.cli.options import json_option, open_configured_store, settings_options
+from msmarco_qdrant.cli.output import print_json, print_passage, print_result
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.errors import SourceError
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.settings import Settings
 
 _T = TypeVar("_T", str, tuple[str, ...])
 
 
-def _text(_context: click.Context, _parameter: click.Parameter, given: _T) -> _T:
-    """Refuse what the shell gave that is no UTF-8."""
+def _require_utf8(_context: click.Context, _parameter: click.Parameter, given: _T) -> _T:
     for pid in [given] if isinstance(given, str) else given:
         if any("\ud800" <= character <= "\udfff" for character in pid):
             raise click.BadParameter(f"{pid!r} is not UTF-8")
@@ -31,75 +28,66 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: _T) -> _T
 
 
 @click.command()
-@click.argument("pid", callback=_text)
-@store_option
-@collection_option
+@click.argument("pid", callback=_require_utf8)
+@settings_options("store", "collection")
 @json_option
-def get(*, pid: str, store: str | None, collection: str | None, as_json: bool) -> None:
-    """Show the passage PID. One that begins with a dash goes behind '--'."""
+def get(*, pid: str, settings: Settings, as_json: bool) -> None:
+    """Show the passage PID. Write '--' before a PID that begins with a dash."""
     from msmarco_qdrant.collection.passages import get_passages
 
-    settings = settings_with(store=store, collection=collection)
-    with opened(settings) as place:
-        found = get_passages(place, [pid], collection=settings.collection)
-        where = f"'{settings.collection}' in {place.dsn}"
+    with open_configured_store(settings) as store:
+        found = get_passages(store, [pid], collection=settings.collection)
+        place = f"'{settings.collection}' in {store.dsn}"
     if pid not in found:
-        raise click.ClickException(f"no passage {pid!r} in the collection {where}")
+        raise click.ClickException(f"no passage {pid!r} in the collection {place}")
     if as_json:
-        print_json(passage_json(found[pid]))
+        passage = found[pid]
+        print_json({"pid": pid, "text": passage.text, "meta": passage.meta})
     else:
         print_passage(found[pid])
 
 
 @click.command()
-@click.argument("pids", nargs=-1, metavar="PID...", callback=_text)
+@click.argument("pids", nargs=-1, metavar="PID...", callback=_require_utf8)
 @click.option(
     "--from",
     "source",
     metavar="FILE",
-    help="Remove the passages whose pids stand in a file, one a line; '-' for standard input.",
+    help="Delete the pids of this file, one per line; '-' for standard input.",
 )
-@store_option
-@collection_option
+@settings_options("store", "collection")
 @json_option
-def delete(
-    *,
-    pids: tuple[str, ...],
-    source: str | None,
-    store: str | None,
-    collection: str | None,
-    as_json: bool,
-) -> None:
-    """Remove passages. Removing again what is gone is no error.
+def delete(*, pids: tuple[str, ...], source: str | None, settings: Settings, as_json: bool) -> None:
+    """Delete passages. Missing passages are not an error.
 
-    A PID that begins with a dash goes behind '--'.
+    Write '--' before a PID that begins with a dash.
     """
     if bool(pids) == (source is not None):
-        raise click.UsageError("give one or more PIDs, or --from FILE")
+        raise click.UsageError("pass one PID or more, or --from FILE")
     from msmarco_qdrant.collection.passages import delete_passages
     from msmarco_qdrant.sources.corpus import read_pids
 
-    settings = settings_with(store=store, collection=collection)
-    asked = _Distinct(pids if source is None else read_pids(source))
-    with opened(settings) as place:
+    distinct = _DistinctPids(pids if source is None else read_pids(source))
+    with open_configured_store(settings) as store:
         try:
-            deleted = delete_passages(place, asked, collection=settings.collection)
+            deleted = delete_passages(store, distinct, collection=settings.collection)
         except SourceError as exc:
-            if not len(asked):
+            if not len(distinct):
                 raise
             raise SourceError(
-                f"{exc}. The passages of the lines before it may be gone already; mend the line "
-                "and run the same command again"
+                f"{exc}. Passages of earlier lines may be deleted already; fix the line and run "
+                "the same command again"
             ) from exc
-    missing = len(asked) - deleted
-    if as_json:
-        print_json({"deleted": deleted, "missing": missing})
-    else:
-        click.echo(f"{deleted:,} deleted, {missing:,} were not there")
+    missing = len(distinct) - deleted
+    print_result(
+        {"deleted": deleted, "missing": missing},
+        f"{deleted:,} deleted, {missing:,} missing",
+        as_json=as_json,
+    )
 
 
-class _Distinct:
-    """Pids without repeats, counted on their way."""
+class _DistinctPids:
+    """Pids without repeats; its length is the number of pids up to now."""
 
     def __init__(self, pids: Iterable[str]) -> None:
         self._pids = pids
@@ -114,30 +102,26 @@ class _Distinct:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
-@store_option
-@collection_option
+@settings_options("store", "collection")
 @json_option
-def export(*, file: Path, store: str | None, collection: str | None, as_json: bool) -> None:
-    """Write every passage to FILE, which `ingest` reads back unchanged.
+def export(*, file: Path, settings: Settings, as_json: bool) -> None:
+    """Export every passage to FILE, for `ingest`.
 
-    Its name chooses the form: .jsonl or .ndjson, either with .gz behind it, or .parquet.
+    The name decides the format: .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet.
     """
     from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.passages import export_passages
 
-    settings = settings_with(store=store, collection=collection)
-    progress = ProgressDisplay()
-    try:
+    with closing(ProgressDisplay()) as display:
         count = export_passages(
             settings.store,
             file,
             collection=settings.collection,
             connection=settings.connection,
-            on_progress=lambda done, total: progress.show(done, done / total if total else None),
+            on_progress=display.show_of,
         )
-    finally:
-        progress.close()
-    if as_json:
-        print_json({"exported": count, "file": str(file)})
-    else:
-        click.echo(f"{count:,} passages exported to {file}")
+    print_result(
+        {"exported": count, "file": str(file)},
+        f"{count:,} passages exported to {file}",
+        as_json=as_json,
+    )

@@ -1,4 +1,4 @@
-"""How a long command tells how far it is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a long command: a bar on a terminal, plain lines on other streams."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from msmarco_qdrant.core.reports import IngestProgress
 
 _LINE_EVERY_S = 10.0
 INDEX_NOTICE = (
-    "building the index, which can take minutes; interrupting it is safe, "
-    "`msmarco-qdrant optimize` builds it later"
+    "building the index, which can take minutes; if interrupted, `msmarco-qdrant optimize` "
+    "builds it later"
 )
-PRUNE_NOTICE = "looking for passages that the source does not hold, to remove them"
+PRUNE_NOTICE = "searching for passages that are not in the source, to remove them"
 
 
 class ProgressDisplay:
-    """Shows the progress of one ingest or export on standard error, or on another stream.
-
-    Args:
-        stream: Where to; standard error by default.
-        line_every_s: Where that is no terminal, a line at most so often, in seconds.
+    """Shows progress on a stream.
 
     Call it with each `IngestProgress`, or call `show`; call `close` at the end.
 
+    Args:
+        stream: Standard error by default.
+        line_every_s: Least interval between two lines if it is not a terminal, in seconds.
+
     Attributes:
-        last: The latest progress, None before the first.
+        last: The latest `IngestProgress`, None before the first.
     """
 
     def __init__(self, stream: TextIO | None = None, line_every_s: float = _LINE_EVERY_S) -> None:
@@ -38,7 +38,7 @@ class ProgressDisplay:
         self._next_line = self._started + line_every_s
 
     def __call__(self, progress: IngestProgress) -> None:
-        """Show an ingest's progress."""
+        """Show the progress of an ingest."""
         self.last = progress
         if progress.stage == "passages":
             self.show(progress.done, progress.fraction)
@@ -47,15 +47,19 @@ class ProgressDisplay:
             self._print(PRUNE_NOTICE if progress.stage == "prune" else INDEX_NOTICE)
 
     def show(self, done: int, fraction: float | None) -> None:
-        """Show how many passages are through, and what share of all, if that is known."""
+        """Show the number of passages done, and their share if the total is known."""
         if self._stream.isatty():
             self._draw(done, fraction)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + self._line_every_s
             self._print(self._line(done, fraction))
 
+    def show_of(self, done: int, total: int) -> None:
+        """Show the number of passages done out of `total`; 0 for an unknown total."""
+        self.show(done, done / total if total else None)
+
     def close(self) -> None:
-        """Take the bar away. Closing twice is no error."""
+        """Close the bar; a second call does nothing."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -64,13 +68,11 @@ class ProgressDisplay:
         from tqdm import tqdm
 
         if self._bar is None:
-            known = fraction is not None
+            bounded = "{percentage:3.0f}%|{bar}| {desc}, {remaining} left"
             self._bar = tqdm(
-                total=1.0 if known else None,
+                total=None if fraction is None else 1.0,
                 file=self._stream,
-                bar_format=(
-                    "{percentage:3.0f}%|{bar}| {desc}, {remaining} left" if known else "{desc}"
-                ),
+                bar_format="{desc}" if fraction is None else bounded,
                 leave=True,
             )
         if fraction is not None:
@@ -90,4 +92,4 @@ class ProgressDisplay:
         return f"{done / elapsed:,.0f} passages/s" if elapsed else "starting"
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)  # the stream is ours to write to
+        print(line, file=self._stream, flush=True)

@@ -1,4 +1,4 @@
-"""The sample that comes with the package, and what to ask it."""
+"""The sample of the package, with questions and a model for it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SMALL_MODEL = "all-MiniLM-L6-v2"
 
 
 def sample_passages() -> AbstractContextManager[Path]:
-    """The sample's 300 passages as a file of ``pid<TAB>text``."""
+    """Return the sample: a file of 300 passages as ``pid<TAB>text``."""
     return as_file(files("msmarco_qdrant.cli") / "sample" / "passages.tsv")
 
 
 def default_model() -> str:
-    """The small model if a package that carries it is installed, else the family's default."""
+    """Return the small model if a package with it is installed, else the package's default."""
     published = find_published(_SMALL_MODEL)
     packaged = published.packaged if published else None
     return _SMALL_MODEL if packaged and find_spec(packaged.package) else DEFAULT_MODEL

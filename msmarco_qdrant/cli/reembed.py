@@ -1,10 +1,9 @@
-"""The commands that give a collection another model, and go back."""
+"""The commands `migrate reembed`, `migrate rollback` and `migrate prune`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,15 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from msmarco_qdrant.cli.options import (
-    collection_option,
-    encoder_options,
+    ENCODER,
     json_option,
-    opened,
-    settings_with,
-    store_option,
+    model_option,
+    open_configured_store,
+    settings_options,
 )
-from msmarco_qdrant.cli.output import print_json
-from msmarco_qdrant.cli.signals import ended_in_order
+from msmarco_qdrant.cli.output import print_json, print_result
+from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,72 +29,64 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NOTICES = {
-    "copy": "copying what the {which} collection lacks",
+    "copy": "copying missing passages to the {which} collection",
     "index": "building the index of the {which} collection",
-    "compare": "asking both collections a sample of queries",
+    "compare": "searching both collections with sample queries",
     "verify": "comparing every passage of both collections",
-    "swap": "leading the name to the {which} collection",
-    "last pass": "copying what was written until the swap",
+    "swap": "repointing the alias to the {which} collection",
+    "last pass": "copying passages written before the swap",
 }
 
 
-def _common_options(command: _F) -> _F:
+def _common_options(command: _F) -> Callable[..., Any]:
     rejects = click.option(
         "--allow-rejects",
         is_flag=True,
-        help="Swap even if the model gives some passages no vector: they are left out.",
+        help="Swap even if the model has no vector for some passages: they are left out.",
     )
     worse = click.option(
         "--allow-worse",
         is_flag=True,
-        help="Swap even if a sample of queries finds less than half of what it did.",
+        help="Swap even if sample queries find less than half of what they found before.",
     )
-    return store_option(collection_option(encoder_options(rejects(worse(json_option(command))))))
+    options = settings_options("store", "collection", *ENCODER)
+    return options(rejects(worse(json_option(command))))
 
 
 @click.command()
-@click.option("--model", required=True, metavar="NAME_OR_DIR", help="The new model to encode with.")
+@click.option("--model", required=True, metavar="NAME_OR_DIR", help="Encode with this new model.")
 @click.option(
     "--source",
     "sources",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take texts from this file instead of reading them from the collection, as far as both "
-    "have the same; once for each file.",
+    help="Read unchanged texts from this file instead of the collection; repeat it for several "
+    "files.",
 )
-@click.option(
+@model_option(
+    "Load the current model from here, for the comparison.  [default: its name in the collection]",
     "--old-model",
-    metavar="NAME_OR_DIR",
-    help="Where to load the present model from, to compare with, if not by the name that the "
-    "collection remembers.",
 )
 @_common_options
-def reembed(  # noqa: PLR0913  # one for each option
+def reembed(  # one for each option
     *,
-    store: str | None,
-    collection: str | None,
+    settings: Settings,
     model: str,
     sources: tuple[Path, ...],
     old_model: str | None,
-    backend: str | None,
-    device: str | None,
-    precision: str | None,
     allow_rejects: bool,
     allow_worse: bool,
     as_json: bool,
 ) -> None:
-    """Give a collection the vectors of another model while it is searched and written to.
+    """Change the model of a collection without downtime.
 
-    A second physical collection is filled beside the live one, and the name is led to it when it
-    holds everything. What is interrupted goes on when the same command runs again.
+    It fills a second physical collection during searches and writes, then repoints the alias. Run
+    the same command again to resume.
     """
     from msmarco_qdrant.encoding.matching import load_collection_encoder
     from msmarco_qdrant.reembed.api import reembed_collection
 
-    settings = settings_with(
-        store=store, collection=collection, backend=backend, device=device, precision=precision
-    )
     change = partial(
         reembed_collection,
         model=model,
@@ -106,162 +97,143 @@ def reembed(  # noqa: PLR0913  # one for each option
         allow_rejects=allow_rejects,
         allow_worse=allow_worse,
     )
-    _do(change, settings, "new", as_json=as_json)
+    _change_model(change, settings, "new", as_json=as_json)
 
 
 @click.command()
-@click.option(
-    "--model",
-    metavar="NAME_OR_DIR",
-    help="Where to load the older model from, if not by the name that its collection remembers.",
-)
+@model_option("Load the older model from here.  [default: its name in the collection]")
 @_common_options
-def rollback(  # noqa: PLR0913  # one for each option
+def rollback(
     *,
-    store: str | None,
-    collection: str | None,
+    settings: Settings,
     model: str | None,
-    backend: str | None,
-    device: str | None,
-    precision: str | None,
     allow_rejects: bool,
     allow_worse: bool,
     as_json: bool,
 ) -> None:
-    """Go back to the physical collection that was there before the last re-embedding.
+    """Return to the physical collection before the last re-embedding.
 
-    What was written and deleted since is brought into it first, so nothing is lost.
+    It first copies later writes and deletions, so nothing is lost.
     """
     from msmarco_qdrant.reembed.api import rollback_collection
 
-    settings = settings_with(
-        store=store, collection=collection, backend=backend, device=device, precision=precision
-    )
     change = partial(
         rollback_collection, model=model, allow_rejects=allow_rejects, allow_worse=allow_worse
     )
-    _do(change, settings, "older", as_json=as_json)
+    _change_model(change, settings, "older", as_json=as_json)
 
 
 @click.command()
-@store_option
-@collection_option
+@settings_options("store", "collection")
 @click.option(
     "--unfinished",
     is_flag=True,
-    help="Only give up a re-embedding that was interrupted before its swap.",
+    help="Remove only the target of an interrupted re-embedding.",
 )
-@click.option("--yes", is_flag=True, help="Do it: what is removed cannot be brought back.")
+@click.option("--yes", is_flag=True, help="Confirm: a removed collection cannot be restored.")
 @json_option
-def prune(
-    *, store: str | None, collection: str | None, unfinished: bool, yes: bool, as_json: bool
-) -> None:
-    """Remove the physical collections of a name that nothing leads to.
+def prune(*, settings: Settings, unfinished: bool, yes: bool, as_json: bool) -> None:
+    """Remove the physical collections that the alias does not point to.
 
-    Afterwards there is no way back. A re-embedding that was interrupted before its swap is given up
-    by it.
+    Rollback is not possible afterwards. This also gives up an interrupted re-embedding.
     """
     from msmarco_qdrant.reembed.api import prune_collection
 
-    settings = settings_with(store=store, collection=collection)
-    with opened(settings) as place, ended_in_order():
-        told = _told_apart(place, settings.collection) if not yes else {}
-        found = prune_collection(place, settings.collection, unfinished=unfinished, dry_run=not yes)
+    with open_configured_store(settings) as store, exit_on_sigterm():
+        labels = _label_others(store, settings.collection) if not yes else {}
+        found = prune_collection(store, settings.collection, unfinished=unfinished, dry_run=not yes)
     if found and not yes:
-        names = " and ".join(told.get(name, name) for name in found)
+        names = " and ".join(labels.get(name, name) for name in found)
         options = "--unfinished --yes" if unfinished else "--yes"
         raise UsageError(
-            f"nothing was removed: nothing leads to {names}; to remove what is in there for good, "
-            f"pass {options}"
+            f"nothing was removed: no alias points to {names}; pass {options} to remove it"
         )
-    if as_json:
-        print_json({"removed": found})
-    else:
-        click.echo(f"removed: {', '.join(found)}" if found else "there is nothing to remove")
+    text = f"removed: {', '.join(found)}" if found else "nothing to remove"
+    print_result({"removed": found}, text, as_json=as_json)
 
 
-def _told_apart(place: Store, collection: str) -> Mapping[str, str]:
-    """What to call the physical collections beside the live one."""
+def _label_others(store: Store, collection: str) -> Mapping[str, str]:
+    """Return the name with the model of each physical collection that is not live."""
     from msmarco_qdrant.migrate.runner import migration_status
 
-    found = migration_status(place, collection)
-    filled = found.copying.target if found.copying is not None else None
+    found = migration_status(store, collection)
+    target = found.copying.target if found.copying is not None else None
     return {
         other.physical: f"{other.physical} ({other.metadata.encoder.model}"
-        f"{', not filled yet' if other.physical == filled else ''})"
+        f"{', not complete' if other.physical == target else ''})"
         for other in found.others
     }
 
 
-def _do(
+def _change_model(
     change: Callable[..., ReembedReport], settings: Settings, which: str, *, as_json: bool
 ) -> None:
-    """Change the model of the settings' collection, and tell what was done."""
-    with opened(settings) as place, ended_in_order(), _shown(which) as progress:
+    """Change the model of the collection, and print the report."""
+    with open_configured_store(settings) as store, exit_on_sigterm(), _show(which) as on_progress:
         report = change(
-            place,
+            store,
             settings.collection,
             encoder_options=settings.encoder_options,
-            on_progress=progress,
+            on_progress=on_progress,
         )
-        goes_back = place.metadata(report.new).previous == report.old
-    _tell(report, as_json=as_json, goes_back=goes_back)
+        can_roll_back = store.metadata(report.new).previous == report.old
+    if as_json:
+        print_json({**to_json_value(report), "seconds": round(report.seconds, 3)})
+    else:
+        click.echo("\n".join(_report_lines(report, can_roll_back=can_roll_back)))
 
 
 @contextmanager
-def _shown(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
-    """A display that each progress is handed to; each stage is told once as it begins."""
+def _show(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
+    """Yield a callback that announces each stage and shows its progress."""
     from msmarco_qdrant.cli.progress import ProgressDisplay
 
-    display, told = ProgressDisplay(), ""
+    display, announced = ProgressDisplay(), ""
 
     def show(progress: ReembedProgress) -> None:
-        nonlocal display, told
-        if progress.stage != told:
+        nonlocal display, announced
+        if progress.stage != announced:
             display.close()
-            display = ProgressDisplay()  # with this stage's own speed
+            display = ProgressDisplay()  # measures the rate of this stage
             click.echo(_NOTICES[progress.stage].format(which=which), err=True)
-            told = progress.stage
+            announced = progress.stage
         if progress.done:
             display.show(progress.done, progress.done / max(progress.total, 1))
 
     try:
         yield show
-    except (KeyboardInterrupt, SystemExit):  # of SIGTERM
-        click.echo("\nwhat is copied stays; run the same command again to go on.", err=True)
+    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
+        click.echo("\nCopied passages are kept; run the same command again to resume.", err=True)
         raise
     finally:
         display.close()
 
 
-def _tell(report: ReembedReport, *, as_json: bool, goes_back: bool) -> None:
-    if as_json:
-        print_json({**asdict(report), "seconds": round(report.seconds, 3)})
-        return
+def _report_lines(report: ReembedReport, *, can_roll_back: bool) -> Iterator[str]:
     if report.old == report.new:
-        click.echo(f"'{report.collection}' holds vectors of {report.model} already")
+        yield f"'{report.collection}' already has vectors of {report.model}"
         return
-    click.echo(
+    yield (
         f"{report.collection} -> {report.new}: {report.passages:,} passages with vectors of "
-        f"{report.model}, {report.copied:,} encoded now, {report.seconds:.1f} s"
+        f"{report.model}, {report.copied:,} newly encoded, {report.seconds:.1f} s"
     )
     if report.without_vector:
-        click.echo(f"left out, as they have no vector: {', '.join(report.without_vector)}")
+        yield f"left out because they have no vector: {', '.join(report.without_vector)}"
     if report.comparison is not None and report.comparison.queries:
-        click.echo(_comparison_text(report.comparison))
+        yield _comparison_text(report.comparison)
     back = (
-        "`migrate rollback` goes back to it"
-        if goes_back
-        else "`migrate reembed` with its model goes there again"
+        "`migrate rollback` returns to it"
+        if can_roll_back
+        else "`migrate reembed` with its model returns to it"
     )
-    click.echo(f"{report.old} is kept: {back}, `migrate prune` removes it")
+    yield f"{report.old} is kept: {back}, `migrate prune` removes it"
 
 
 def _comparison_text(found: ModelComparison) -> str:
-    asked = f"{found.queries} passages asked for by the words they begin with"
+    sample = f"{found.queries} passages searched by their first words"
     if found.found_before is None or found.overlap is None:
-        return f"{asked}: {found.found_after} among the ten best"
+        return f"{sample}: {found.found_after} in the first ten hits"
     return (
-        f"{asked}: {found.found_after} among the ten best, before {found.found_before}; "
-        f"{found.overlap:.0%} of the ten best are the same"
+        f"{sample}: {found.found_after} in the first ten hits, {found.found_before} before; "
+        f"{found.overlap:.0%} of these hits are the same"
     )

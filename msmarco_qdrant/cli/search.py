@@ -1,4 +1,4 @@
-"""The command that searches."""
+"""The command `search`."""
 
 from __future__ import annotations
 
@@ -9,40 +9,39 @@ import click
 
 from msmarco_qdrant.cli.filters import parse_filters
 from msmarco_qdrant.cli.options import (
-    collection_option,
     json_option,
-    opened,
+    model_option,
+    open_configured_store,
     ranking_options,
-    refuse_without,
-    settings_with,
-    store_option,
+    refuse_unused,
+    settings_options,
 )
-from msmarco_qdrant.cli.output import check_output, print_hits, print_json
+from msmarco_qdrant.cli.output import check_output, print_hits, print_result
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 
 if TYPE_CHECKING:
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.search.options import SearchOptions
+    from msmarco_qdrant.settings import Settings
 
 
 @click.command()
 @click.argument("query", required=False)
-@store_option
-@collection_option
+@settings_options("store", "collection")
 @click.option(
     "--limit",
     type=click.IntRange(1, 10_000),
     default=10,
     show_default=True,
     metavar="N",
-    help="With a QUERY: hits wanted.",
+    help="With a QUERY: number of hits.",
 )
 @click.option(
     "--mode",
     type=click.Choice(get_args(SearchMode)),
     default="dense",
     show_default=True,
-    help="Compare vectors, words (bm25), or both.",
+    help="Compare vectors (dense), words (bm25), or both (hybrid).",
 )
 @ranking_options
 @click.option(
@@ -51,17 +50,19 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="CONDITION",
     help="Only passages whose meta has FIELD=VALUE, FIELD!=VALUE, FIELD>=N (or >, <=, <; a number "
-    "or a date), FIELD (it is there) or !FIELD (it is not). All must hold; of several FIELD=VALUE "
-    "of one field any one.",
+    "or a date), FIELD (it exists) or !FIELD (it is missing). Repeat it: all conditions must hold, "
+    "but only one of several FIELD=VALUE of the same field.",
 )
-@click.option("--group-by", metavar="FIELD", help="Only the best passage of each of its values.")
+@click.option(
+    "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
+)
 @click.option(
     "--ef",
     type=click.IntRange(1, 10_000),
     default=DEFAULT_EFFORT.ef,
     show_default=True,
     metavar="N",
-    help="Candidates considered in the graph.",
+    help="Number of candidates in the graph search.",
 )
 @click.option(
     "--oversampling",
@@ -69,10 +70,10 @@ if TYPE_CHECKING:
     default=DEFAULT_EFFORT.oversampling,
     show_default=True,
     metavar="X",
-    help="Of quantized vectors, score so many times the hits again by the vectors themselves.",
+    help="With quantized vectors: rescore so many times the hits with the original vectors.",
 )
 @click.option("--exact", is_flag=True, help="Compare with every passage, without the index.")
-@click.option("--model", metavar="NAME_OR_DIR", help="Where to load the collection's model from.")
+@model_option("Load the collection's model from here.")
 @click.option(
     "--queries",
     type=click.Path(exists=False, dir_okay=False, path_type=Path),
@@ -83,20 +84,19 @@ if TYPE_CHECKING:
     "--run",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="With --queries: write the answers as a TREC run.",
+    help="With --queries: write the hits as a TREC run.",
 )
 @click.option(
     "--depth",
     type=click.IntRange(1, 10_000),
     metavar="N",
-    help="With --queries: hits a query.  [default: 1000; with --rerank, its depth]",
+    help="With --queries: hits per query.  [default: 1000, or the --rerank-depth of --rerank]",
 )
 @json_option
 def search(  # noqa: PLR0913  # one for each option
     *,
     query: str | None,
-    store: str | None,
-    collection: str | None,
+    settings: Settings,
     limit: int,
     mode: SearchMode,
     fusion: FusionMethod,
@@ -114,44 +114,43 @@ def search(  # noqa: PLR0913  # one for each option
     depth: int | None,
     as_json: bool,
 ) -> None:
-    """Find the passages that answer QUERY: keywords, a query or a question."""
+    """Search for QUERY, a question or keywords."""
     if (query is None) == (queries is None) or (queries is None) != (run is None):
-        raise click.UsageError("give a QUERY, or both --queries FILE and --run FILE")
-    refuse_without("a QUERY", given=query is not None, options=["limit"])
-    refuse_without("--queries", given=query is None, options=["depth"])
-    refuse_without("--rerank", given=rerank is not None, options=["rerank_depth"])
-    refuse_without("the index, not --exact,", given=not exact, options=["ef", "oversampling"])
-    refuse_without("--mode hybrid", given=mode == "hybrid", options=["fusion", "dense_weight"])
+        raise click.UsageError("pass a QUERY, or both --queries FILE and --run FILE")
+    refuse_unused("a QUERY", used=query is not None, options=["limit"])
+    refuse_unused("--queries", used=query is None, options=["depth"])
+    refuse_unused("--rerank", used=rerank is not None, options=["rerank_depth"])
+    refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
+    refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.search.options import SearchRequest, check_queries
 
-    settings = settings_with(store=store, collection=collection)
     options: SearchOptions = {
         "limit": limit if query is not None else depth or (rerank_depth if rerank else 1000),
         "mode": mode,
         "fusion": Fusion(fusion, dense_weight),
         "rerank_depth": rerank_depth if rerank is not None else None,
-        "meta_filter": parse_filters(filters),  # what means nothing is refused at once
+        "meta_filter": parse_filters(filters),  # refuses invalid conditions early
         "group_by": group_by,
         "ef": ef,
         "oversampling": oversampling,
         "exact": exact,
     }
-    SearchRequest(**options)  # what cannot be asked is refused before a model is loaded
+    SearchRequest(**options)  # refuses invalid options before a model is loaded
     check_queries([query] if query is not None else [])
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
-    with opened(settings) as place:
+    with open_configured_store(settings) as store:
         client = SearchClient.open(
-            place,
+            store,
             collection=settings.collection,
             model=model,
             encoder_options=settings.encoder_options,
             reranker=rerank,
             bm25_only=mode == "bm25" and model is None,
         )
-        if filters:  # a value is read as what the field's index holds, or the index were no use
-            indexes = place.collection(settings.collection).info().spec.payload_indexes
+        if filters:  # values get the type of the field's index, so that the search can use it
+            indexes = store.collection(settings.collection).info().spec.payload_indexes
             options["meta_filter"] = parse_filters(filters, indexes)
         if query is not None:
             print_hits(client.search(query, **options), as_json=as_json)
@@ -168,7 +167,8 @@ def _search_many(
     answers = run_queries(client, read_queries(queries), options)
     rankings = ((query.qid, [(hit.pid, hit.score) for hit in hits]) for query, hits in answers)
     count = save_run(run, rankings)
-    if as_json:
-        print_json({"queries": count, "run": str(run)})
-    else:
-        click.echo(f"{count:,} queries answered in {run}")
+    print_result(
+        {"queries": count, "run": str(run)},
+        f"answers for {count:,} queries written to {run}",
+        as_json=as_json,
+    )

@@ -1,4 +1,4 @@
-"""An end in order for commands that hold a lock."""
+"""Orderly exit on SIGTERM, for commands that hold a lock."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 @contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM, which containers are stopped by, give the lock back as Control-C does."""
-    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if not usual or threading.current_thread() is not threading.main_thread():
+def exit_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM, which stops containers, into `SystemExit`, so that the lock is released."""
+    is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_default or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(_TERMINATED))

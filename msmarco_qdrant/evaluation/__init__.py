@@ -1,6 +1,6 @@
-"""How good answers are: runs and judgments to measures, tests, tables and a report.
+"""Search quality: measures, significance tests, tables and a report from runs and judgments.
 
-The names below are imported when first used: measuring kept runs costs no engine and no model.
+The names are imported on first use: measuring saved runs loads no engine and no model.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.ann import sweep_ann
     from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
     from msmarco_qdrant.evaluation.evaluate import (
-        Evaluated,
-        check_evaluation,
+        EvaluationOptions,
+        EvaluationPlan,
+        SearchEvaluation,
         evaluate_search,
-        poorest_queries,
+        find_worst_queries,
+        plan_evaluation,
+        run_evaluation,
     )
     from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, depth_of, parse_measures
     from msmarco_qdrant.evaluation.qrels import read_qrels
@@ -32,64 +35,49 @@ if TYPE_CHECKING:
         sweep_text,
     )
 
-_HOME = {
-    "DEFAULT_MEASURES": "measures",
-    "AnnPoint": "records",
-    "AnnSweep": "records",
-    "Evaluated": "evaluate",
-    "Evaluation": "records",
-    "Qrels": "records",
-    "Run": "records",
-    "System": "systems",
-    "check_evaluation": "evaluate",
-    "collect_run": "runs",
-    "depth_of": "measures",
-    "evaluate_runs": "scoring",
-    "evaluate_search": "evaluate",
-    "evaluation_json": "tables",
-    "evaluation_text": "tables",
-    "load_qrels": "datasets",
-    "load_queries": "datasets",
-    "parse_measures": "measures",
-    "worst_queries": "scoring",
-    "poorest_queries": "evaluate",
-    "rank_run": "systems",
-    "read_qrels": "qrels",
-    "read_run": "runs",
-    "report_html": "report",
-    "run_queries": "systems",
-    "save_run": "runs",
-    "search_run": "systems",
-    "sweep_ann": "ann",
-    "sweep_json": "tables",
-    "sweep_text": "tables",
-    "write_run": "runs",
+_MODULES = {
+    "ann": "sweep_ann",
+    "datasets": "load_qrels load_queries",
+    "evaluate": "EvaluationOptions EvaluationPlan SearchEvaluation "
+    "evaluate_search find_worst_queries plan_evaluation run_evaluation",
+    "measures": "DEFAULT_MEASURES depth_of parse_measures",
+    "qrels": "read_qrels",
+    "records": "AnnPoint AnnSweep Evaluation Qrels Run",
+    "report": "report_html",
+    "runs": "collect_run read_run save_run write_run",
+    "scoring": "evaluate_runs worst_queries",
+    "systems": "System rank_run run_queries search_run",
+    "tables": "evaluation_json evaluation_text sweep_json sweep_text",
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "DEFAULT_MEASURES",
     "AnnPoint",
     "AnnSweep",
-    "Evaluated",
     "Evaluation",
+    "EvaluationOptions",
+    "EvaluationPlan",
     "Qrels",
     "Run",
+    "SearchEvaluation",
     "System",
-    "check_evaluation",
     "collect_run",
     "depth_of",
     "evaluate_runs",
     "evaluate_search",
     "evaluation_json",
     "evaluation_text",
+    "find_worst_queries",
     "load_qrels",
     "load_queries",
     "parse_measures",
-    "poorest_queries",
+    "plan_evaluation",
     "rank_run",
     "read_qrels",
     "read_run",
     "report_html",
+    "run_evaluation",
     "run_queries",
     "save_run",
     "search_run",

@@ -1,10 +1,10 @@
-"""Approximate search against exact search over the same collection."""
+"""Comparison of approximate search with exact search over the same collection."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, median, quantiles
 from typing import TypeAlias
@@ -18,8 +18,8 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Collection
 
 EFS = (16, 32, 64, 128, 256, 512)
-_WARMING = 32
-_QUERIES_AT_ONCE = 64
+_WARMUP_QUERIES = 32
+_BATCH_QUERIES = 64
 _QUANTIZED: Mapping[str, SearchEffort] = {
     "not rescored": SearchEffort(rescore=False),
     "rescored": SearchEffort(oversampling=1.0),
@@ -41,18 +41,18 @@ def sweep_ann(
     efs: Sequence[int] = EFS,
     on_setting: OnSetting | None = None,
 ) -> AnnSweep:
-    """Measure recall and time of approximate search for each `ef` and way of rescoring.
+    """Measure recall and time of approximate search for each `ef` and rescoring.
 
     Args:
-        client: What to search in.
-        queries: Each is asked alone, after some that do not count; the time is the engine's, from
-            a ready vector to ids without payload.
-        k: How many of the exact search's hits are to be found.
-        efs: Candidates considered in the graph, one or more numbers. One under `k` counts as `k`.
-        on_setting: Called with each setting's name and `ef` before it is measured.
+        client: A client on the collection.
+        queries: Each is searched alone, after some warm-up queries. The time is the engine's, from
+            a vector to ids without payload.
+        k: Number of the exact search's hits that count for recall.
+        efs: Numbers of candidates in the graph. One less than `k` counts as `k`.
+        on_setting: Called with each setting and `ef` before it is measured.
 
     Raises:
-        UsageError: Without queries or `efs`, or for a `k` or `ef` under 1.
+        UsageError: Without queries or `efs`, or for a `k` or `ef` less than 1.
         UnsupportedError: If the engine always searches exactly.
         StoreError: If the engine fails.
     """
@@ -60,89 +60,93 @@ def sweep_ann(
     collection = client.store.collection(client.collection)
     info = collection.info()
     _warn_without_graph(client.collection, info)
-    asked = _asked(client, queries, k)
-    exact_ms, exact = _timed(collection, asked, SearchEffort(exact=True))
-    settings = {**_quantized(info.spec.storage.quantization), **_UNQUANTIZED}
+    point_queries = _point_queries(client, queries, k)
+    exact_ms, exact = _time_queries(collection, point_queries, SearchEffort(exact=True))
+    settings = {**_quantized_settings(info.spec.storage.quantization), **_UNQUANTIZED}
     points = []
     for setting, effort in settings.items():
         for ef in efs:
             if on_setting is not None:
                 on_setting(setting, ef)
             points.append(
-                _point(collection, asked, exact, queries, setting, replace(effort, ef=ef))
+                _measure_point(
+                    collection, point_queries, exact, queries, setting, replace(effort, ef=ef)
+                )
             )
     return AnnSweep(k, len(queries), median(exact_ms), tuple(points))
 
 
-def _quantized(kind: Quantization) -> Mapping[str, SearchEffort]:
-    """The ways of searching in a quantized copy, each by the copy's kind; none if there is none."""
-    return {} if kind == "none" else {f"{kind}, {how}": one for how, one in _QUANTIZED.items()}
+def _quantized_settings(kind: Quantization) -> Mapping[str, SearchEffort]:
+    """Return the settings of a search in quantized vectors, by name; none without quantization."""
+    if kind == "none":
+        return {}
+    return {f"{kind}, {name}": effort for name, effort in _QUANTIZED.items()}
 
 
 def check_sweep(
     client: SearchClient, queries: Sequence[Query], *, k: int = 10, efs: Sequence[int] = EFS
 ) -> None:
-    """Refuse what `sweep_ann` would, before anything is asked.
+    """Refuse invalid input of `sweep_ann`, before the first search.
 
     Raises:
         UsageError: See `sweep_ann`.
         UnsupportedError: See `sweep_ann`.
     """
     if not queries:
-        raise UsageError("no query was given: there is nothing to compare")
+        raise UsageError("a sweep needs one query or more, got none")
     if not efs:
-        raise UsageError("no ef was given: expected some, such as 16, 64 and 256")
+        raise UsageError("efs must be one number or more, such as (16, 64, 256), got none")
     if min(k, *efs) < 1:
-        raise UsageError(f"k={k} and ef={min(efs)}: expected 1 or more")
+        raise UsageError(f"k and each ef must be 1 or more, got k={k} and ef={min(efs)}")
     if not client.store.capabilities.ann:
         raise UnsupportedError(
-            f"{client.store.dsn} always searches exactly: there is no graph to compare with"
+            f"{client.store.dsn} always searches exactly: it has no graph to compare with"
         )
 
 
 def _warn_without_graph(name: str, info: CollectionInfo) -> None:
-    """Say so where approximate search has no graph to follow, and is exact, or nearly.
+    """Warn if there is no graph, or an old one, so that the search is exact, or nearly.
 
-    Sparse vectors are indexed as they are written and are counted with the dense ones; so are, on
-    Edge, those that were replaced since the graph was built: then there are more than two a point.
+    The count of indexed vectors includes sparse vectors, which are indexed when written. On Edge it
+    also includes vectors replaced after the graph was built: then it exceeds two per point.
     """
     if info.indexed > 2 * info.points:
         _log.warning(
             "the index of '%s' is older than many of its %s vectors, and a search compares with "
-            "each of those that it lacks: run `msmarco-qdrant optimize` first",
+            "each vector that it lacks: run `msmarco-qdrant optimize` first",
             name,
             f"{info.points:,}",
         )
     elif info.indexed <= info.points:
         _log.warning(
-            "'%s' has no index, so every search of it compares with each of its %s vectors: run "
-            "`msmarco-qdrant optimize` first (a small collection gets none)",
+            "'%s' has no index, so every search compares with each of its %s vectors: run "
+            "`msmarco-qdrant optimize` first (a small collection needs no index)",
             name,
             f"{info.points:,}",
         )
 
 
-def _asked(client: SearchClient, queries: Sequence[Query], k: int) -> list[PointQuery]:
+def _point_queries(client: SearchClient, queries: Sequence[Query], k: int) -> list[PointQuery]:
     using = client.metadata.encoder.vector_name
     return [
         PointQuery(Nearest(vector, using), limit=k, fields=())
-        for batch in in_batches(queries, _QUERIES_AT_ONCE)
+        for batch in in_batches(queries, _BATCH_QUERIES)
         for vector in client.encoder.encode_queries([query.text for query in batch])
     ]
 
 
-def _point(  # one argument for each thing that is compared
+def _measure_point(
     collection: Collection,
-    asked: Sequence[PointQuery],
+    point_queries: Sequence[PointQuery],
     exact: Sequence[set[PointId]],
     queries: Sequence[Query],
     setting: str,
     effort: SearchEffort,
 ) -> AnnPoint:
-    times, found = _timed(collection, asked, effort)
+    times, found = _time_queries(collection, point_queries, effort)
     recalls = [
-        len(there & wanted) / len(wanted) if wanted else 1.0
-        for there, wanted in zip(found, exact, strict=True)
+        len(ids & expected) / len(expected) if expected else 1.0
+        for ids, expected in zip(found, exact, strict=True)
     ]
     worst = min(range(len(recalls)), key=recalls.__getitem__)
     return AnnPoint(
@@ -156,21 +160,15 @@ def _point(  # one argument for each thing that is compared
     )
 
 
-def _timed(
-    collection: Collection, asked: Sequence[PointQuery], effort: SearchEffort
+def _time_queries(
+    collection: Collection, point_queries: Sequence[PointQuery], effort: SearchEffort
 ) -> tuple[list[float], list[set[PointId]]]:
-    """The milliseconds that each query takes alone, and what it finds."""
-    for _ in _answered(collection, asked[:_WARMING], effort):
-        pass
-    told = list(_answered(collection, asked, effort))
-    return [milliseconds for milliseconds, _ in told], [found for _, found in told]
-
-
-def _answered(
-    collection: Collection, asked: Sequence[PointQuery], effort: SearchEffort
-) -> Iterator[tuple[float, set[PointId]]]:
-    for query in asked:
-        one = [replace(query, effort=effort)]
+    """Return the milliseconds of each query, searched alone, and the ids it finds."""
+    times, found = [], []
+    for query in (*point_queries[:_WARMUP_QUERIES], *point_queries):
+        single = [replace(query, effort=effort)]
         start = time.perf_counter()
-        (points,) = collection.query(one)
-        yield (time.perf_counter() - start) * 1000, {point.id for point in points}
+        (points,) = collection.query(single)
+        times.append((time.perf_counter() - start) * 1000)
+        found.append({point.id for point in points})
+    return times[-len(point_queries) :], found[-len(point_queries) :]

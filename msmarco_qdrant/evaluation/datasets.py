@@ -1,65 +1,67 @@
-"""The adapter of `ir_datasets`: queries and judgments of public collections by their names.
+"""Adapter of `ir_datasets`: queries and judgments of public collections by name.
 
-The library downloads what it needs on first use and keeps it in `~/.ir_datasets`, or where the
-environment variable `IR_DATASETS_HOME` points to; it makes that folder when it is imported. The
-tests register a dataset of local files: the real downloads were not run here.
+The library downloads data on first use and keeps it in `~/.ir_datasets`, or in the folder of the
+environment variable `IR_DATASETS_HOME`, which it creates when it is imported. The tests register a
+dataset of local files; they download nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
 from msmarco_qdrant.evaluation.qrels import Judgment, collect_qrels
 from msmarco_qdrant.evaluation.records import Qrels
 
-# A download that fails, a file of another digest or form, a full disk, data to be put there by hand
+_T = TypeVar("_T")
+# A failed download, a wrong digest or format, a full disk, data that users must download themselves
 _FAILURES = (OSError, RuntimeError, ValueError, EOFError, KeyError)
 
 
 def load_queries(name: str) -> list[Query]:
-    """The queries of a dataset, downloaded if need be.
+    """Load the queries of a dataset; the first time, download them.
 
     Args:
-        name: As `ir_datasets` calls it: "msmarco-passage/trec-dl-2019/judged".
+        name: Its name in `ir_datasets`, such as "msmarco-passage/trec-dl-2019/judged".
 
     Raises:
-        UsageError: For a name that is unknown, or a dataset without queries.
-        SourceError: If the download or its reading fails, or its folder cannot be written.
+        UsageError: For an unknown name, or a dataset without queries.
+        SourceError: If the download or reading fails, or its folder is not writable.
         MissingExtraError: Without the extra `datasets`.
     """
-    dataset = _dataset(name, "queries")
-    try:
-        return [Query(query.query_id, query.default_text()) for query in dataset.queries_iter()]
-    except _FAILURES as exc:
-        raise _failed(name, "queries", exc) from exc
+    return _load(
+        name,
+        "queries",
+        lambda dataset: [Query(one.query_id, one.default_text()) for one in dataset.queries_iter()],
+    )
 
 
 def load_qrels(name: str) -> Qrels:
-    """The judgments of a dataset, downloaded if need be.
+    """Load the judgments of a dataset; the first time, download them.
 
     Args:
         name: See `load_queries`.
 
     Raises:
-        UsageError: For a name that is unknown, or a dataset without judgments.
-        SourceError: If the download or its reading fails, or a passage has two grades.
+        UsageError: For an unknown name, or a dataset without judgments.
+        SourceError: If the download or reading fails, or a passage has two grades.
         MissingExtraError: Without the extra `datasets`.
     """
-    dataset = _dataset(name, "qrels")
-    try:
-        judgments = [
-            Judgment(name, qrel.query_id, qrel.doc_id, int(qrel.relevance))
-            for qrel in dataset.qrels_iter()
-        ]
-    except _FAILURES as exc:
-        raise _failed(name, "judgments", exc) from exc
+    judgments = _load(
+        name,
+        "qrels",
+        lambda dataset: [
+            Judgment(name, one.query_id, one.doc_id, int(one.relevance))
+            for one in dataset.qrels_iter()
+        ],
+    )
     return collect_qrels(judgments)
 
 
-def _dataset(name: str, kind: str) -> Any:
+def _load(name: str, part: str, read: Callable[[Any], _T]) -> _T:
     library = _ir_datasets()
     try:
         dataset = library.load(name)
@@ -67,17 +69,16 @@ def _dataset(name: str, kind: str) -> Any:
         near = get_close_matches(name, list(library.registry), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see https://ir-datasets.com"
         raise UsageError(f"ir_datasets has no dataset {name!r}: {hint}") from exc
-    if not dataset.has(kind):
-        has = ", ".join(one for one in ("docs", "queries", "qrels") if dataset.has(one))
-        raise UsageError(f"dataset {name!r} has no {kind}, only {has or 'other parts'}")
-    return dataset
-
-
-def _failed(name: str, what: str, exc: Exception) -> SourceError:
-    return SourceError(
-        f"the {what} of dataset {name!r} cannot be had: {str(exc)[:300]}; check the network, or "
-        "download them and name the files"
-    )
+    if not dataset.has(part):
+        parts = ", ".join(one for one in ("docs", "queries", "qrels") if dataset.has(one))
+        raise UsageError(f"dataset {name!r} has no {part}, only {parts or 'other parts'}")
+    try:
+        return read(dataset)
+    except _FAILURES as exc:
+        raise SourceError(
+            f"cannot load the {part} of dataset {name!r}: {str(exc)[:300]}; check the network, or "
+            "download the files and pass their names"
+        ) from exc
 
 
 def _ir_datasets() -> Any:
@@ -87,7 +88,6 @@ def _ir_datasets() -> Any:
         raise MissingExtraError("reading datasets by name", "datasets") from exc
     except OSError as exc:
         raise SourceError(
-            f"ir_datasets cannot make its folder: {exc}; set IR_DATASETS_HOME to one that can be "
-            "written"
+            f"ir_datasets cannot create its folder: {exc}; set IR_DATASETS_HOME to a writable one"
         ) from exc
     return ir_datasets

@@ -1,4 +1,4 @@
-"""Systems of one collection asked, measured and compared."""
+"""Search a collection with several systems, measure their runs and compare them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.errors import UsageError
@@ -16,12 +16,12 @@ from msmarco_qdrant.evaluation.measures import (
     measure_run,
     parse_measures,
 )
-from msmarco_qdrant.evaluation.records import Evaluation, PoorQuery, Qrels, Run
-from msmarco_qdrant.evaluation.scoring import check_names, evaluate_runs, judged_part, worst_queries
+from msmarco_qdrant.evaluation.records import Evaluation, Qrels, Run, WorstQuery
+from msmarco_qdrant.evaluation.scoring import check_names, score_runs, select_judged, worst_queries
 from msmarco_qdrant.evaluation.systems import (
     OnAnswer,
     System,
-    missing_candidates,
+    count_missing_candidates,
     rank_run,
     search_run,
 )
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.search.client import SearchClient
 
-_DEPTH = 1000
-_POOREST = 10
+_DEFAULT_DEPTH = 1000
+_WORST = 10
 
 OnQuery: TypeAlias = "Callable[[System, int, int], None]"
 OnRun: TypeAlias = "Callable[[Run], None]"
@@ -40,21 +40,103 @@ OnRun: TypeAlias = "Callable[[Run], None]"
 _log = logging.getLogger(__name__)
 
 
+class EvaluationOptions(TypedDict, total=False):
+    """Keyword arguments of `evaluate_search` and `plan_evaluation`.
+
+    Attributes:
+        measures: Names as in `ir_measures`, separated by spaces or commas; "nDCG@10 RR@10 R@100" by
+            default.
+        depth: Hits per query, 1 to 10,000. None (the default) for the largest cutoff of the
+            measures, or 1,000 if one has no cutoff.
+        candidates: Rank only these passages of each query, and measure this run first.
+        others: More runs to measure. The very first run is the baseline of all comparisons.
+        unjudged: Also search for queries without judgments. They are in the runs, but do not count.
+    """
+
+    measures: str
+    depth: int | None
+    candidates: Run | None
+    others: Sequence[Run]
+    unjudged: bool
+
+
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """An evaluation and the runs that were measured.
+class EvaluationPlan:
+    """The checked input of an evaluation; made by `plan_evaluation`.
+
+    Attributes:
+        queries: All queries.
+        searched: The queries to search for.
+        qrels: The judgments.
+        systems: Ways of searching.
+        measures: Parsed names.
+        depth: Hits per query.
+        candidates: The only passages to rank, if given.
+        runs: The given runs, candidates first.
+    """
+
+    queries: Collection[Query]
+    searched: Sequence[Query]
+    qrels: Qrels
+    systems: Sequence[System]
+    measures: tuple[str, ...]
+    depth: int
+    candidates: Run | None
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchEvaluation:
+    """An evaluation with its runs.
 
     Attributes:
         evaluation: The measures.
-        runs: Those given, then what each system answered.
+        runs: The given runs, then the run of each system.
     """
 
     evaluation: Evaluation
     runs: tuple[Run, ...]
 
 
-def evaluate_search(  # noqa: PLR0913  # eight have defaults
+def evaluate_search(
     client: SearchClient,
+    queries: Collection[Query],
+    qrels: Qrels,
+    systems: Sequence[System],
+    *,
+    on_query: OnQuery | None = None,
+    on_answer: OnAnswer | None = None,
+    on_run: OnRun | None = None,
+    **options: Unpack[EvaluationOptions],
+) -> SearchEvaluation:
+    """Search for every query with every system, and measure the runs.
+
+    Invalid input is refused before the first search. A warning counts the candidates that the
+    collection lacks, another names the measures that look deeper than `depth`.
+
+    Args:
+        client: A client on the collection.
+        queries: The queries.
+        qrels: The judgments; means are over the queries that have some.
+        systems: Ways of searching.
+        on_query: See `run_evaluation`.
+        on_answer: See `run_evaluation`.
+        on_run: See `run_evaluation`.
+        **options: See `EvaluationOptions`.
+
+    Raises:
+        UsageError: For invalid input, or if the collection has none of the candidates.
+        MissingExtraError: Without the extra `eval`.
+        StoreError: If the engine fails.
+    """
+    plan = plan_evaluation(queries, qrels, systems, **options)
+    return run_evaluation(client, plan, on_query=on_query, on_answer=on_answer, on_run=on_run)
+
+
+# ---- check -----------------------------------------------------------------------------------
+
+
+def plan_evaluation(
     queries: Collection[Query],
     qrels: Qrels,
     systems: Sequence[System],
@@ -64,175 +146,145 @@ def evaluate_search(  # noqa: PLR0913  # eight have defaults
     candidates: Run | None = None,
     others: Sequence[Run] = (),
     unjudged: bool = False,
-    on_query: OnQuery | None = None,
-    on_answer: OnAnswer | None = None,
-    on_run: OnRun | None = None,
-) -> Evaluated:
-    """Ask every query of every system, and measure what comes.
+) -> EvaluationPlan:
+    """Check the input of an evaluation, without a client: before a model is loaded.
 
-    What cannot be meant is refused before the first query is asked. Where the collection lacks
-    candidates, a warning says how many; where measures look deeper than `depth`, one says so.
-
-    Args:
-        client: Where to search.
-        queries: What to ask.
-        qrels: The judgments; means are over the queries that have some.
-        systems: Ways of searching.
-        measures: Their names, as `ir_measures` has them, with spaces between.
-        depth: Hits a query; None for as deep as the measures look, or 1,000 where one has no end.
-        candidates: Rank only these passages of each query, and measure this run itself first.
-        others: Runs to measure beside. The first run of all is what the others are compared with.
-        unjudged: Ask the queries without judgments, too: they count nothing, but stand in the
-            runs.
-        on_query: Called with the system, the queries asked of it until now and all of them, before
-            each.
-        on_answer: Called with each query and its hits as they come.
-        on_run: Called with each system's run as soon as it is complete, before the next one is
-            asked and anything is measured: what it keeps no later failure takes away.
+    See `evaluate_search` and `EvaluationOptions`.
 
     Raises:
-        UsageError: For a measure or an option that means nothing or cannot be served, queries
-            without words, judgments or candidates, runs of one name, or if the collection holds
-            no candidate at all.
-        MissingExtraError: Without the extra `eval`.
-        StoreError: If the engine fails.
-    """
-    given = [*([candidates] if candidates is not None else []), *others]
-    compared: list[Run | System] = [*given, *systems]
-    check_evaluation(queries, qrels, compared, measures, candidates, depth=depth, unjudged=unjudged)
-    wanted = _wanted(depth, parse_measures(measures))
-    asked = _asked(queries, qrels, unjudged=unjudged)
-    if candidates is None and systems:
-        _tell_shallow(wanted, parse_measures(measures))
-    answered: list[Run] = []
-    for system in systems:
-        watched = _watched(asked, system, on_query)
-        if candidates is None:
-            run = search_run(client, watched, system, wanted, on_answer=on_answer)
-        else:
-            run = rank_run(client, watched, system, candidates, on_answer=on_answer)
-            if not answered:
-                _tell_missing(client.collection, run, candidates)
-        answered.append(run)
-        if on_run is not None:
-            on_run(run)
-    runs = (*given, *answered)
-    return Evaluated(evaluate_runs(queries, qrels, runs, measures), runs)
-
-
-def check_evaluation(
-    queries: Collection[Query],
-    qrels: Qrels,
-    runs: Sequence[Run | System],
-    measures: str,
-    candidates: Run | None = None,
-    *,
-    depth: int | None = None,
-    unjudged: bool = False,
-) -> None:
-    """Refuse what `evaluate_search` would, without a client: before a model is loaded.
-
-    Args:
-        queries: See `evaluate_search`.
-        qrels: See `evaluate_search`.
-        runs: All that will be measured.
-        measures: See `evaluate_search`.
-        candidates: See `evaluate_search`.
-        depth: See `evaluate_search`.
-        unjudged: See `evaluate_search`.
-
-    Raises:
-        UsageError: See `evaluate_search`.
+        UsageError: For an unknown measure or option, queries without text, judgments or
+            candidates, a repeated qid, or two runs of one name.
         MissingExtraError: Without the extra `eval`.
     """
     names = parse_measures(measures)
-    check_names([run.name for run in runs])
+    runs = (*([] if candidates is None else [candidates]), *others)
+    check_names([*(run.name for run in runs), *(system.name for system in systems)])
+    _check_qids(queries)
+    judged = select_judged({query.qid for query in queries}, qrels)
+    measure_run(names, judged, Run("", {}))  # some measures do not accept every grade
+    searched = [query for query in queries if unjudged or query.qid in qrels]
+    _check_texts(searched)
+    if candidates is not None:
+        _check_candidates(candidates, searched, judged)
+        depth = 1  # ranking candidates needs no depth
+    limit = _check_depth(depth, names) if systems else 1
+    for system in systems:
+        SearchRequest(**system.options(limit))
+    return EvaluationPlan(queries, searched, qrels, systems, names, limit, candidates, runs)
+
+
+def _check_qids(queries: Collection[Query]) -> None:
     for qid, count in Counter(query.qid for query in queries).items():
         if count > 1:
-            raise UsageError(f"query {qid!r} comes {count} times: give each query a qid of its own")
-    judged = judged_part({query.qid for query in queries}, qrels)
-    measure_run(names, judged, Run("", {}))  # some are not of all grades
-    asked = _asked(queries, qrels, unjudged=unjudged)
-    _check_queries(asked)
-    if candidates is not None:
-        _check_candidates(candidates, asked, judged)
-        depth = 1  # it says nothing
-    systems = [run for run in runs if isinstance(run, System)]
-    if systems:
-        _check_served(systems, depth, names)
+            raise UsageError(f"each query needs its own qid, got {qid!r} {count} times")
 
 
-def _check_queries(queries: Iterable[Query]) -> None:
+def _check_texts(queries: Iterable[Query]) -> None:
     for query in queries:
         try:
             check_queries([query.text])
         except UsageError as exc:
-            raise UsageError(f"query {query.qid!r} cannot be asked: {exc}") from exc
+            raise UsageError(f"cannot search for query {query.qid!r}: {exc}") from exc
 
 
-def _check_candidates(candidates: Run, asked: Iterable[Query], judged: Qrels) -> None:
+def _check_candidates(candidates: Run, searched: Iterable[Query], judged: Qrels) -> None:
     if not any(candidates.rankings.get(qid) for qid in judged):
         raise UsageError(
-            f"{candidates.name!r} holds candidates of none of the {len(judged)} judged queries: "
-            "was it made for these queries?"
+            f"{candidates.name!r} has candidates for none of the {len(judged)} judged queries: "
+            "is it a run for these queries?"
         )
-    for query in asked:
+    for query in searched:
         count = len(candidates.rankings.get(query.qid, ()))
         if count > MAX_LIMIT:
             raise UsageError(
-                f"{candidates.name!r} holds {count:,} candidates of query {query.qid!r}: expected "
-                f"at most {MAX_LIMIT:,}"
+                f"a query has at most {MAX_LIMIT:,} candidates, got {count:,} for query "
+                f"{query.qid!r} in {candidates.name!r}"
             )
 
 
-def _check_served(systems: Iterable[System], depth: int | None, measures: Sequence[str]) -> None:
-    """Refuse a depth or an option that no search is served."""
-    wanted = _wanted(depth, measures)
-    if depth is None and wanted > MAX_LIMIT:
+def _check_depth(depth: int | None, measures: Sequence[str]) -> int:
+    """Return the hits per query."""
+    if depth is not None:
+        if not 1 <= depth <= MAX_LIMIT:
+            raise UsageError(f"depth must be 1 to {MAX_LIMIT:,}, got {depth}")
+        return depth
+    limit = depth_of(measures) or _DEFAULT_DEPTH
+    if limit > MAX_LIMIT:
         deepest = max(measures, key=lambda measure: depth_of([measure]) or 0)
         raise UsageError(
-            f"measure {deepest!r} looks at {wanted:,} hits a query, and a search has at most "
-            f"{MAX_LIMIT:,}: ask for a depth, or for another measure"
+            f"measure {deepest!r} needs {limit:,} hits per query, a search returns at most "
+            f"{MAX_LIMIT:,}: pass depth={MAX_LIMIT}, or another measure"
         )
-    for system in systems:
-        SearchRequest(**system.options(wanted))
+    return limit
 
 
-def _wanted(depth: int | None, measures: Sequence[str]) -> int:
-    """Hits a query."""
-    return depth if depth is not None else depth_of(measures) or _DEPTH
+# ---- search and measure ----------------------------------------------------------------------
 
 
-def _asked(queries: Iterable[Query], qrels: Qrels, *, unjudged: bool) -> list[Query]:
-    return [query for query in queries if unjudged or query.qid in qrels]
+def run_evaluation(
+    client: SearchClient,
+    plan: EvaluationPlan,
+    *,
+    on_query: OnQuery | None = None,
+    on_answer: OnAnswer | None = None,
+    on_run: OnRun | None = None,
+) -> SearchEvaluation:
+    """Search and measure as planned; see `evaluate_search`.
+
+    Args:
+        client: A client on the collection.
+        plan: The checked input.
+        on_query: Called before each query with the system, the number of queries done and their
+            total.
+        on_answer: Called with each query and its hits.
+        on_run: Called with each complete run, before the next system starts. A run that it saves
+            survives any later failure.
+    """
+    if plan.candidates is None and plan.systems:
+        _warn_shallow(plan.depth, plan.measures)
+    runs = list(plan.runs)
+    for system in plan.systems:
+        queries = _report_progress(plan.searched, system, on_query)
+        if plan.candidates is None:
+            run = search_run(client, queries, system, plan.depth, on_answer=on_answer)
+        else:
+            run = rank_run(client, queries, system, plan.candidates, on_answer=on_answer)
+            if system is plan.systems[0]:  # each system lacks the same candidates
+                _check_missing(client.collection, run, plan.candidates)
+        runs.append(run)
+        if on_run is not None:
+            on_run(run)
+    evaluation = score_runs(plan.queries, plan.qrels, runs, plan.measures, runs[0].name)
+    return SearchEvaluation(evaluation, tuple(runs))
 
 
-def _tell_shallow(depth: int, measures: Sequence[str]) -> None:
-    """Warn of columns that will be headed "R@100" and be those of a shorter run."""
-    deeper = [name for name in measures if (depth_of([name]) or 0) > depth]
-    if deeper:
-        _log.warning(
-            "a depth of %s is less than %s %s at: what stands below counts as not found",
-            f"{depth:,}",
-            " and ".join(deeper),
-            "look" if len(deeper) > 1 else "looks",
-        )
-
-
-def _watched(queries: Sequence[Query], system: System, on_query: OnQuery | None) -> Iterator[Query]:
+def _report_progress(
+    queries: Sequence[Query], system: System, on_query: OnQuery | None
+) -> Iterator[Query]:
     for count, query in enumerate(queries):
         if on_query is not None:
             on_query(system, count, len(queries))
         yield query
 
 
-def _tell_missing(collection: str, ranked: Run, candidates: Run) -> None:
-    """Say how many candidates could not be ranked; each system lacks the same."""
-    missing, given = missing_candidates(ranked, candidates)
+def _warn_shallow(depth: int, measures: Sequence[str]) -> None:
+    """Warn of measures whose cutoff, such as 100 of "R@100", is deeper than the run."""
+    deeper = [name for name in measures if (depth_of([name]) or 0) > depth]
+    if deeper:
+        _log.warning(
+            "depth %s is less than the cutoff of %s: passages below it count as not found",
+            f"{depth:,}",
+            " and ".join(deeper),
+        )
+
+
+def _check_missing(collection: str, ranked: Run, candidates: Run) -> None:
+    """Warn of candidates that the collection lacks; refuse if it lacks all."""
+    missing, given = count_missing_candidates(ranked, candidates)
     if missing and missing == given:
         raise UsageError(
-            f"none of the {given:,} candidates is in the collection {collection!r}: is it the one "
-            "that they were taken from?"
+            f"none of the {given:,} candidates is in the collection {collection!r}: were they "
+            "taken from another one?"
         )
     if missing:
         _log.warning(
@@ -243,27 +295,22 @@ def _tell_missing(collection: str, ranked: Run, candidates: Run) -> None:
         )
 
 
-def poorest_queries(
-    client: SearchClient, evaluated: Evaluated, queries: Collection[Query], qrels: Qrels
-) -> dict[str, tuple[PoorQuery, ...]]:
-    """Of each run, the ten queries with the lowest values, with the passages' texts."""
+# ---- worst queries ---------------------------------------------------------------------------
 
-    def poorest(texts: dict[str, str]) -> dict[str, tuple[PoorQuery, ...]]:
+
+def find_worst_queries(
+    client: SearchClient, result: SearchEvaluation, queries: Collection[Query], qrels: Qrels
+) -> dict[str, tuple[WorstQuery, ...]]:
+    """Return the ten worst queries of each run, with the texts of passages."""
+
+    def worst(texts: dict[str, str]) -> dict[str, tuple[WorstQuery, ...]]:
         return {
-            run.name: worst_queries(
-                evaluated.evaluation, run, queries, qrels, texts, count=_POOREST
-            )
-            for run in evaluated.runs
+            run.name: worst_queries(result.evaluation, run, queries, qrels, texts, count=_WORST)
+            for run in result.runs
         }
 
-    shown = _pids(query for found in poorest({}).values() for query in found)
-    passages = get_passages(client.store, shown, collection=client.collection)
-    return poorest({pid: passage.text for pid, passage in passages.items()})
-
-
-def _pids(queries: Iterable[PoorQuery]) -> list[str]:
-    """The passages that are shown of some queries, each once."""
-    pids = [
-        [*(one.pid for one in query.top), *(one.pid for one in query.missed)] for query in queries
-    ]
-    return list(dict.fromkeys(pid for found in pids for pid in found))
+    shown = [query for found in worst({}).values() for query in found]
+    pids = {one.pid for query in shown for one in query.top}
+    pids |= {one.pid for query in shown for one in query.missed}
+    passages = get_passages(client.store, sorted(pids), collection=client.collection)
+    return worst({pid: passage.text for pid, passage in passages.items()})

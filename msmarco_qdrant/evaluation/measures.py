@@ -1,11 +1,9 @@
-"""The adapter of `ir_measures`: which measures there are, and their value for each query.
+"""Adapter of `ir_measures`: names of measures, and their value for each query.
 
-Queries are handed on as numbers: some of the programs behind it take nothing else, or take `a-1`
-and `b-1` for one query.
-
-The order of a run is decided in `msmarco_qdrant.evaluation.runs` and handed on as ranks. Given
-the scores themselves, the libraries behind `ir_measures` break ties each in their own way: a
-query could have one first passage for nDCG@10 and another for RR@10.
+The library gets numbers as qids: some programs behind it accept only numbers, or read `a-1` and
+`b-1` as one query. It gets ranks as scores, in the order of `msmarco_qdrant.evaluation.runs`: the
+libraries behind it break ties in different ways, so that a query could have one first passage for
+nDCG@10 and another for RR@10.
 """
 
 from __future__ import annotations
@@ -23,14 +21,14 @@ from msmarco_qdrant.errors import MissingExtraError, UsageError
 from msmarco_qdrant.evaluation.records import Qrels, Ranking, Run
 
 DEFAULT_MEASURES = "nDCG@10 RR@10 R@100"
-"""The figures of TREC DL and of MS MARCO dev, and what a reranker of the first 100 could reach."""
+"""The measures of TREC DL and of MS MARCO dev, and the upper bound of reranking 100 hits."""
 
 _EXAMPLES = "nDCG@10, RR@10, RR(rel=2)@10, R@100, R@1000, AP, P@10, Success@10, Judged@10"
 _BETWEEN = re.compile(r"[\s,]+(?![^()]*\))")  # not inside the parentheses of parameters
 _PROBE = "1"  # a qid: gdeval, which computes ERR, takes numbers only
 _GDEVAL_GRADE = 4  # the highest grade that gdeval accepts
-_QUERIES_AT_ONCE = 256  # their rankings are copied for the library
-# What its parser and providers raise; they use assertions for validation.
+_BATCH_QUERIES = 256  # the rankings of a batch are copied for the library
+# The parser and the providers raise these; they use assertions for validation.
 _REFUSALS = (
     ArithmeticError,
     AssertionError,
@@ -46,21 +44,21 @@ _REFUSALS = (
 
 
 def parse_measures(text: str) -> tuple[str, ...]:
-    """The measures of a list, as `ir_measures` writes them, each once.
+    """Parse a list of measures; return each once, in the form of `ir_measures`.
 
-    Each is tried on one made-up query, so that none fails after an hour of searching.
+    Each is computed for one made-up query, so that none fails after an hour of searching.
 
     Args:
-        text: Names with white space or commas between them, such as "nDCG@10 RR(rel=2)@10".
+        text: Names separated by white space or commas, such as "nDCG@10 RR(rel=2)@10".
 
     Raises:
-        UsageError: For a name that is unknown, or cannot be computed with what is installed.
+        UsageError: For an unknown name, or a measure that no installed program computes.
         MissingExtraError: Without the extra `eval`.
     """
     library = _ir_measures()
     names = [name for name in _BETWEEN.split(text.strip()) if name]
     if not names:
-        raise UsageError(f"no measure was given; some are: {_EXAMPLES}")
+        raise UsageError(f"measures must name one or more, such as {_EXAMPLES}")
     parsed = [_parse(library, name) for name in names]
     for name, measure in zip(names, parsed, strict=True):
         _calculate(library, name, measure, {_PROBE: {"p": 1}}, {_PROBE: {"p": 1.0}})
@@ -68,10 +66,10 @@ def parse_measures(text: str) -> tuple[str, ...]:
 
 
 def depth_of(measures: Sequence[str]) -> int | None:
-    """The rank that these measures look down to; None where one of them has no end.
+    """Return the largest cutoff of some measures; None if one of them has no cutoff.
 
     Raises:
-        UsageError: For a name that is unknown.
+        UsageError: For an unknown name.
         MissingExtraError: Without the extra `eval`.
     """
     library = _ir_measures()
@@ -80,25 +78,24 @@ def depth_of(measures: Sequence[str]) -> int | None:
 
 
 def measure_run(measures: Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
-    """The value of each measure for each judged query.
+    """Compute each measure for each judged query.
 
     Args:
-        measures: Names as `parse_measures` gives them.
-        qrels: Of every query that shall count.
-        run: What is measured. A judged query that it does not answer counts 0; of a query that is
-            not in `qrels` nothing is said.
+        measures: Names from `parse_measures`.
+        qrels: The judgments of the queries that count.
+        run: A judged query without an answer counts 0; queries that are not in `qrels` are ignored.
 
     Returns:
-        By measure, then by qid in the order of `qrels`.
+        Values by measure, then by qid in the order of `qrels`.
 
     Raises:
-        UsageError: For a measure that is unknown, or has no finite value for a query.
+        UsageError: For an unknown measure, or one without a finite value for a query.
         MissingExtraError: Without the extra `eval`.
     """
     library = _ir_measures()
     parsed = {name: _parse(library, name) for name in measures}
     values: dict[str, dict[str, float]] = {name: {} for name in measures}
-    for qids in in_batches(qrels, _QUERIES_AT_ONCE):
+    for qids in in_batches(qrels, _BATCH_QUERIES):
         numbers = {qid: str(number) for number, qid in enumerate(qids, start=1)}
         judged = {number: dict(qrels[qid]) for qid, number in numbers.items()}
         ranks = {number: _ranks(run.rankings.get(qid, ())) for qid, number in numbers.items()}
@@ -110,21 +107,21 @@ def measure_run(measures: Sequence[str], qrels: Qrels, run: Run) -> dict[str, di
 
 
 def _ranks(ranking: Ranking) -> dict[str, float]:
-    """Scores that fall with the rank: whole numbers, exact in the float32 of trec_eval."""
+    """Return scores that decrease with the rank: integers, exact in the float32 of trec_eval."""
     return {pid: float(len(ranking) - place) for place, (pid, _) in enumerate(ranking)}
 
 
 def _parse(library: ModuleType, name: str) -> Any:
     try:
         with warnings.catch_warnings():
-            # it reads numbers by names of `ast` that Python 3.12 deprecates
+            # The parser uses names of `ast` that Python 3.12 deprecates.
             warnings.simplefilter("ignore", DeprecationWarning)
             measure = library.parse_measure(name)
     except _REFUSALS as exc:
-        raise UsageError(f"measure {name!r} is unknown; some are: {_EXAMPLES}") from exc
+        raise UsageError(f"measure {name!r} is unknown; examples: {_EXAMPLES}") from exc
     cutoff = measure.params.get("cutoff", 1)
     if type(cutoff) is not int or cutoff < 1:  # trec_eval ends the process for 0
-        raise UsageError(f"measure {name!r}: the cut-off is {cutoff!r}, expected 1 or more")
+        raise UsageError(f"the cutoff of a measure must be 1 or more, got {cutoff!r} in {name!r}")
     return measure
 
 
@@ -139,25 +136,26 @@ def _calculate(
     try:
         metrics = list(library.iter_calc([measure], judged, answered))
     except _REFUSALS as exc:
-        raise UsageError(f"measure {name!r} cannot be computed here: {exc or 'no reason'}") from exc
+        raise UsageError(
+            f"measure {name!r} cannot be computed here: {exc or 'unknown reason'}"
+        ) from exc
     return {metric.query_id: float(metric.value) for metric in metrics}
 
 
 def _finite(value: float, name: str, qid: str) -> float:
     if not math.isfinite(value):
-        raise UsageError(f"measure {name!r} has no value for query {qid!r}: leave it out")
+        raise UsageError(f"measure {name!r} has no value for query {qid!r}: omit it")
     return value
 
 
 def _check_grades(name: str, measure: Any, judged: Qrels) -> None:
-    """Refuse what gdeval, a program of its own, would end at with words on standard error."""
+    """Refuse grades at which gdeval, a separate program, would exit with a message."""
     if measure.NAME != "ERR" and measure.params.get("dcg") != "exp-log2":
         return
     grade = max((grade for grades in judged.values() for grade in grades.values()), default=0)
     if grade > _GDEVAL_GRADE:
         raise UsageError(
-            f"measure {name!r} is of grades up to {_GDEVAL_GRADE}, and there is one of {grade}: "
-            "leave it out"
+            f"measure {name!r} accepts grades up to {_GDEVAL_GRADE}, got {grade}: omit it"
         )
 
 

@@ -1,7 +1,7 @@
-"""The adapter of Matplotlib: an evaluation's plots, as SVG to stand inside a page.
+"""Adapter of Matplotlib: the plots of an evaluation as SVG elements of a page.
 
-Text stays text and takes the color of the text around it, so a plot is readable on a light and on
-a dark page, and by a screen reader. The same values give the same bytes.
+Text stays text, in the color of the page, so a plot is readable on light and dark pages and for a
+screen reader. The same values give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of middling lightness: at least 3:1 against white and against #1b1b1b (WCAG 2.1, 1.4.11).
+# Each has a contrast of 3:1 or more against white and against #1b1b1b (WCAG 2.1, 1.4.11).
 _COLORS = ("#3d7fc1", "#c4701c", "#2f9367", "#a561ba", "#b8586b", "#7a8288")
-_MARKERS = ("o", "s", "^", "D", "v", "P")  # lines are told apart without colors, too
-_ABREAST = 3  # panels in a row
-_TEXT = "#010203"  # stands for the page's own color, which Matplotlib cannot name
+_MARKERS = ("o", "s", "^", "D", "v", "P")  # so that lines differ without colors too
+_COLUMNS = 3  # panels in a row
+_TEXT = "#010203"  # placeholder for `currentColor`, which Matplotlib does not accept
 _GRID = "#808080"
-_STYLE: dict[Any, Any] = {  # its own type lists every name there is
+_STYLE: dict[Any, Any] = {  # Matplotlib's type is a Literal of all names
     "svg.fonttype": "none",
     "text.parse_math": False,  # a run may be called "$a$"
     "text.color": _TEXT,
@@ -59,20 +59,20 @@ _REFERENCE = re.compile(r'(\bid="|href="#|url\(#)')
 
 
 def plot_measures(evaluation: Evaluation) -> str:
-    """Means of each measure by run, with their 95 % confidence intervals: a panel a measure."""
+    """Plot the mean of each measure by run with 95 % confidence intervals, a panel per measure."""
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(rows, _ABREAST, sharey=True, squeeze=False).flat
+        panels = figure.subplots(rows, _COLUMNS, sharey=True, squeeze=False).flat
         for panel, measure in zip_longest(panels, evaluation.measures):
             if measure is None:
                 panel.set_visible(False)
             else:
                 _draw_measure(panel, evaluation.runs, measure)
 
-    rows = -(-len(evaluation.measures) // _ABREAST)
+    rows = -(-len(evaluation.measures) // _COLUMNS)
     height = rows * (1.0 + 0.38 * len(evaluation.runs))
-    label = "Measures by run with 95 % confidence intervals: the figures stand in the table"
-    return _svg("measures", label, (3.1 * _ABREAST, height), draw)
+    label = "Measures by run with 95 % confidence intervals: see the table for the figures"
+    return _svg("measures", label, (3.1 * _COLUMNS, height), draw)
 
 
 def _draw_measure(panel: Axes, runs: Sequence[MeasuredRun], measure: str) -> None:
@@ -95,7 +95,7 @@ def _end(mean: float, interval: Interval | None) -> float:
 
 
 def plot_differences(comparison: RunComparison) -> str:
-    """The difference of two runs on each query, the largest gain first."""
+    """Plot the difference of two runs on each query, largest gain first."""
     values = sorted(comparison.differences.values(), reverse=True)
 
     def draw(figure: Figure) -> None:
@@ -112,14 +112,14 @@ def plot_differences(comparison: RunComparison) -> str:
 
     name = f"differences {comparison.run} {comparison.baseline} {comparison.measure}"
     label = (
-        f"{comparison.measure} of {comparison.run} less that of {comparison.baseline}, by query: "
+        f"{comparison.measure} of {comparison.run} minus {comparison.baseline}, by query: "
         f"{comparison.wins} better, {comparison.ties} equal, {comparison.losses} worse"
     )
     return _svg(name, label, (6.4, 2.8), draw)
 
 
 def plot_sweep(sweep: AnnSweep) -> str:
-    """Recall against the median time of a query: a line a setting, points labeled by `ef`."""
+    """Plot recall against the median time of a query: a line per setting, a point per `ef`."""
     settings = list(dict.fromkeys(point.setting for point in sweep.points))
 
     def draw(figure: Figure) -> None:
@@ -129,14 +129,14 @@ def plot_sweep(sweep: AnnSweep) -> str:
             points = [point for point in sweep.points if point.setting == setting]
             lines.append(_draw_setting(panel, points, index))
         panel.set_xlim(left=0)
-        panel.set_xlabel("milliseconds a query (median)")
+        panel.set_xlabel("milliseconds per query (median)")
         panel.set_ylabel(f"recall@{sweep.k}")
         panel.grid()
         panel.legend(lines, settings, title="points: ef", loc="lower right")
 
     label = (
-        f"Recall@{sweep.k} of approximate search against milliseconds a query, by ef: the figures "
-        "stand in the table"
+        f"Recall@{sweep.k} of approximate search against milliseconds per query, by ef: see the "
+        "table for the figures"
     )
     return _svg("sweep", label, (6.4, 3.8), draw)
 
@@ -159,7 +159,7 @@ def _draw_setting(panel: Axes, points: Sequence[AnnPoint], index: int) -> Any:
 
 
 def _svg(name: str, label: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """Draw on a figure of `size` inches and give its `<svg>` element.
+    """Draw on a figure of `size` inches and return its `<svg>` element.
 
     Raises:
         MissingExtraError: Without the extra `eval`.
@@ -171,16 +171,16 @@ def _svg(name: str, label: str, size: tuple[float, float], draw: Callable[[Figur
         raise MissingExtraError("plotting", "eval") from exc
     file = io.StringIO()
     with rc_context({**_STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # the browser's fonts draw the text; Matplotlib's are only measured with
+        # The browser draws the text with its own fonts; Matplotlib's only measure it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         figure.savefig(file, format="svg", metadata=_NO_METADATA)
-    return _inlined(file.getvalue(), name, label)
+    return _inline(file.getvalue(), name, label)
 
 
-def _inlined(document: str, name: str, label: str) -> str:
-    """The element alone, with ids that no other plot of the page has, and a name to be read out."""
+def _inline(document: str, name: str, label: str) -> str:
+    """Return the element with ids that are unique on the page, and a label for screen readers."""
     element = document[document.index("<svg ") :].replace(_TEXT, "currentColor")
     prefix = re.sub(r"[^0-9A-Za-z]", lambda found: f"_{ord(found[0]):x}_", name)
     element = _REFERENCE.sub(rf"\g<1>{prefix}-", element)

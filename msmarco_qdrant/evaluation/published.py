@@ -1,4 +1,4 @@
-"""What was published of a model, in the unit of the measured values."""
+"""Published figures of a model, in the unit of measured values."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ COLUMNS = (DL19, DL20, DEV)
 
 
 def published_figures(model: str) -> tuple[Published, ...]:
-    """The catalog's quality figures of a model or baseline, those that exist.
+    """Return the catalog's quality figures of a model or baseline.
 
     Args:
         model: A name of the catalog.
 
     Returns:
-        Between 0 and 1 (the catalog holds them in percent, as they were published). They compare
-        with a measured value only where candidates and queries are the same.
+        Values between 0 and 1 (the catalog has the percents of the publication). Compare them with
+        a measured value only if candidates and queries are the same.
 
     Raises:
-        UsageError: For a name that the catalog does not hold.
+        UsageError: For a name that is not in the catalog.
     """
     entry = find_published(model)
     if entry is None:

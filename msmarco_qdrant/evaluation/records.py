@@ -1,7 +1,7 @@
-"""The values of an evaluation: frozen, slotted, without logic of their own.
+"""Values of an evaluation: frozen, slotted, without logic.
 
-Measures are named as `ir_measures` writes them ("nDCG@10"); their values, published ones too, lie
-between 0 and 1.
+Measures have the names of `ir_measures` ("nDCG@10"). Their values, published ones too, are between
+0 and 1.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Judgments: of each qid, the pids that were looked at and their grades (0: not relevant)."""
+"""Judgments: the grade (0: not relevant) of each judged pid, by qid."""
 
 Ranking: TypeAlias = Sequence[tuple[str, float]]
-"""What was answered to a query: pids with their scores, the best first."""
+"""Ranked passages of a query: pids with scores, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one system answered to a set of queries.
+    """A TREC run: the rankings of one system for a set of queries.
 
     Attributes:
-        name: What tables call it.
-        rankings: Of each qid, its ranking, in the order of `runs.ordered`.
-        model: A name of the catalog, whose published figures are shown beside the measured ones.
+        name: Its name in tables.
+        rankings: A ranking by qid, in the order of `runs.rank_scores`.
+        model: A name of the catalog; tables also show its published figures.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Run:
 
 
 class Interval(NamedTuple):
-    """A confidence interval of a mean, at 95 %."""
+    """A 95 % confidence interval of a mean."""
 
     low: float
     high: float
@@ -41,13 +41,13 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A figure that the catalog knows of a model.
+    """A published figure of a model.
 
     Attributes:
         measure: "nDCG@10" or "RR@10".
-        protocol: What was measured, in words.
+        protocol: Queries and candidates, in words.
         value: Between 0 and 1.
-        source: The page that published it, by its key in `msmarco_qdrant.catalog`.
+        source: The page that published it, as its key in `msmarco_qdrant.encoding.catalog`.
     """
 
     measure: str
@@ -61,9 +61,9 @@ class MeasuredValue:
     """One measure of one run.
 
     Attributes:
-        mean: Over every judged query, those without an answer included.
-        interval: Of that mean; None for a single query.
-        per_query: The value of each judged query.
+        mean: Over every judged query, including those without an answer.
+        interval: Of the mean; None for a single query.
+        per_query: The value of each judged query, by qid.
     """
 
     mean: float
@@ -73,13 +73,13 @@ class MeasuredValue:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRun:
-    """One run and what was measured of it.
+    """The measures of one run.
 
     Attributes:
-        name: The run's.
-        values: By measure, in the order asked for.
-        unanswered: Judged queries that it has no passage for; they count 0.
-        published: What the catalog knows of its model.
+        name: The name of the run.
+        values: By measure, in the order of the evaluation's measures.
+        unanswered: Judged queries without a passage in the run; they count 0.
+        published: Published figures of its model.
     """
 
     name: str
@@ -89,10 +89,10 @@ class MeasuredRun:
 
 
 class PairedTest(NamedTuple):
-    """Two tests of the same differences: how probable they are if the two runs are alike.
+    """The p-values of two tests of the same differences.
 
-    `t_test` is None where the differences do not vary or there is only one, `permutation` for
-    only one.
+    `t_test` is None for a single difference, or if all are equal; `permutation` is None for a
+    single one.
     """
 
     t_test: float | None
@@ -104,16 +104,16 @@ class RunComparison:
     """One measure of two runs, query by query.
 
     Attributes:
-        baseline: Name of the run that is compared with.
-        run: Name of the run that is compared.
+        baseline: Name of the baseline run.
+        run: Name of the run compared with it.
         measure: The measure.
-        mean_difference: Of `run` less `baseline`: positive where `run` is better.
+        mean_difference: `run` minus `baseline`: positive if `run` is better.
         interval: Of that mean; None for a single query.
-        test: Of the null hypothesis that both runs are alike.
+        test: Of the null hypothesis that the runs do not differ.
         wins: Queries on which `run` is better.
         ties: Queries on which both are equal.
         losses: Queries on which `baseline` is better.
-        differences: Of each judged query.
+        differences: The difference of each judged query, by qid.
     """
 
     baseline: str
@@ -130,15 +130,15 @@ class RunComparison:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Runs over the same queries, measured and compared.
+    """Measures and comparisons of runs over the same queries.
 
     Attributes:
-        measures: In the order asked for; the first is the one that is plotted.
-        judged: Queries that have judgments: every mean is over these.
-        unjudged: Queries left out, as they have none.
-        unasked: Judged queries left out, as they are not among the queries.
-        runs: In the order given.
-        comparisons: Of each other run with the baseline, measure by measure.
+        measures: In the given order; plots and worst queries use the first.
+        judged: Number of queries with judgments: every mean is over these.
+        unjudged: Number of queries left out because they have no judgments.
+        unasked: Number of judged qids that are not among the queries.
+        runs: In the given order.
+        comparisons: Of each other run with the baseline, by measure.
     """
 
     measures: tuple[str, ...]
@@ -149,7 +149,7 @@ class Evaluation:
     comparisons: tuple[RunComparison, ...]
 
 
-# ---- queries looked at one by one ----------------------------------------------------------
+# ---- single queries -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +157,11 @@ class AnsweredPassage:
     """A passage of a ranking.
 
     Attributes:
-        rank: Its place, counted from 1.
+        rank: Counted from 1.
         pid: Its id.
-        score: As the run gives it.
-        grade: Its judgment; None where nobody looked at it.
-        text: None where it was not at hand.
+        score: The score in the run.
+        grade: Its judgment; None if it has none.
+        text: None if it is not available.
     """
 
     rank: int
@@ -173,13 +173,13 @@ class AnsweredPassage:
 
 @dataclass(frozen=True, slots=True)
 class MissedPassage:
-    """A passage judged relevant that is not among the first of a ranking.
+    """A relevant passage that is not among the first of a ranking.
 
     Attributes:
         pid: Its id.
         grade: Its judgment, 1 or more.
-        rank: Its place in the run, counted from 1; None where the run does not hold it.
-        text: None where it was not at hand.
+        rank: Its rank in the run, counted from 1; None if the run does not contain it.
+        text: None if it is not available.
     """
 
     pid: str
@@ -189,16 +189,16 @@ class MissedPassage:
 
 
 @dataclass(frozen=True, slots=True)
-class PoorQuery:
-    """A query on which a run did badly.
+class WorstQuery:
+    """A query with one of the lowest values of a run.
 
     Attributes:
         qid: Its id.
-        text: Its query.
+        text: The query.
         value: Of the evaluation's first measure.
         top: The first passages of the ranking.
-        missed: Relevant passages that it lacks, the highest grade first; the first of them.
-        missed_count: How many they are altogether.
+        missed: The first of the missed relevant passages, highest grade first.
+        missed_count: The number of all missed relevant passages.
     """
 
     qid: str
@@ -214,16 +214,16 @@ class PoorQuery:
 
 @dataclass(frozen=True, slots=True)
 class AnnPoint:
-    """HNSW with one setting against exact search over the same collection.
+    """HNSW with one setting, compared with exact search over the same collection.
 
     Attributes:
-        setting: How vectors are quantized and rescored, as a line of the plot is called.
-        ef: Candidates that the graph search keeps.
-        recall: Mean over the queries of the share of the exact first k that was found.
-        worst: The lowest of any query.
-        worst_qid: The query that has it.
+        setting: Quantization and rescoring, in words; the name of a line in the plot.
+        ef: Number of candidates of the graph search.
+        recall: Mean share of the exact first k that was found.
+        worst: The lowest recall of a query.
+        worst_qid: The query with that recall.
         median_ms: Median time of a query, in milliseconds.
-        p95_ms: The time that 95 % of the queries keep within, in milliseconds.
+        p95_ms: 95th percentile of the time of a query, in milliseconds.
     """
 
     setting: str
@@ -240,10 +240,10 @@ class AnnSweep:
     """A sweep of `ef` and quantization over one collection.
 
     Attributes:
-        k: Hits compared a query.
-        queries: How many queries were asked.
+        k: Hits compared per query.
+        queries: Number of queries.
         exact_ms: Median time of an exact search, in milliseconds.
-        points: In the order measured.
+        points: In the order of measurement.
     """
 
     k: int

@@ -1,7 +1,7 @@
-"""The adapter of Jinja: a report that is one HTML file and asks for nothing else.
+"""Adapter of Jinja: a report as one self-contained HTML file.
 
-Queries and passages come from anywhere, so everything is escaped, and the page forbids itself
-scripts and every request (a Content-Security-Policy of its own).
+Queries and passages are untrusted: everything is escaped, and the page's Content-Security-Policy
+forbids scripts and requests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from msmarco_qdrant.errors import MissingExtraError
 from msmarco_qdrant.evaluation.plots import plot_differences, plot_measures, plot_sweep
-from msmarco_qdrant.evaluation.records import AnnSweep, Evaluation, PoorQuery
+from msmarco_qdrant.evaluation.records import AnnSweep, Evaluation, WorstQuery
 from msmarco_qdrant.evaluation.tables import (
     SIGNED,
     interval_text,
@@ -31,21 +31,21 @@ def report_html(
     facts: Mapping[str, str],
     *,
     evaluation: Evaluation | None = None,
-    poor: Mapping[str, Sequence[PoorQuery]] | None = None,
+    worst: Mapping[str, Sequence[WorstQuery]] | None = None,
     sweep: AnnSweep | None = None,
 ) -> str:
     """Make the report.
 
     Args:
         title: The heading.
-        facts: What was evaluated, told at the head in this order: collection, model, engine,
-            command line, version, date.
-        evaluation: Its tables, plots and comparisons.
-        poor: By name of a run, the queries it does worst on.
-        sweep: The table and plot of approximate search.
+        facts: Names and values for the head of the page, in this order: collection, model,
+            engine, command line, version, date.
+        evaluation: Shown as tables, plots and comparisons.
+        worst: The worst queries of each run, by its name.
+        sweep: Shown as a table and a plot.
 
     Returns:
-        The page, which is the same for the same values.
+        The page; the same values give the same page.
 
     Raises:
         MissingExtraError: Without the extra `eval`.
@@ -71,5 +71,5 @@ def report_html(
     )
     source = files("msmarco_qdrant.evaluation").joinpath(_TEMPLATE).read_text("utf-8")
     return environment.from_string(source).render(
-        title=title, facts=facts, evaluation=evaluation, poor=poor or {}, sweep=sweep
+        title=title, facts=facts, evaluation=evaluation, worst=worst or {}, sweep=sweep
     )

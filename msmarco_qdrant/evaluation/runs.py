@@ -1,9 +1,8 @@
-"""Runs: what a system answered to a set of queries, in the form that TREC's tools read.
+"""TREC runs: rankings of a system for a set of queries, read and written as files.
 
-Passages of equal score have no order of their own, yet most measures need one. It is here what
-trec_eval makes of it, whatever the file or the engine says: by score as a float32, then by pid,
-both descending. So the same run has the same figures here, by trec_eval, and after it was
-written and read again.
+Most measures need an order of passages with equal scores. It is the order of trec_eval: by score as
+a float32, then by pid, both descending. So a run has the same figures here, by trec_eval, and after
+it was written and read again.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ import os
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, overload
 
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation.records import Ranking, Run
-from msmarco_qdrant.evaluation.text_lines import columns, text_lines
+from msmarco_qdrant.evaluation.text_lines import read_text_lines, split_columns
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 
 if TYPE_CHECKING:
@@ -33,18 +33,18 @@ _FORM = "qid Q0 pid rank score tag"
 
 
 class PackedRanking(Sequence[tuple[str, float]]):
-    """Pids with their scores, the best first: 83 bytes a passage, and in a list of tuples 144.
+    """Pids with scores, best first, in 83 bytes per passage; a list of tuples takes 144.
 
-    A run of 6,980 queries has 7 million of them. A pid is held once (`sys.intern`): where another
-    ranking has it, too, or another system's, it costs 16 bytes.
+    A run of 6,980 queries has 7 million passages. Rankings share each pid (`sys.intern`): a pid
+    that another ranking has too takes 16 bytes.
 
     Args:
-        pids: The best first.
-        scores: One for each.
+        pids: Best first.
+        scores: One for each pid.
     """
 
     __slots__ = ("_pids", "_scores")
-    __hash__ = None  # type: ignore[assignment]  # it equals lists, which have none
+    __hash__ = None  # type: ignore[assignment]  # it equals lists, which are not hashable
 
     def __init__(self, pids: Iterable[str], scores: Iterable[float]) -> None:
         self._pids = tuple(map(sys.intern, pids))
@@ -74,11 +74,11 @@ class PackedRanking(Sequence[tuple[str, float]]):
         return repr(list(self))
 
 
-def ordered(scores: Mapping[str, float]) -> Ranking:
-    """The passages of one query in the order that measures see.
+def rank_scores(scores: Mapping[str, float]) -> Ranking:
+    """Rank the passages of one query in the order of measures.
 
     Args:
-        scores: Of each pid, its score.
+        scores: The score of each pid.
 
     Returns:
         By score rounded to float32, then by pid, both descending (trec_eval 9, `form_res_rels.c`).
@@ -91,99 +91,96 @@ def ordered(scores: Mapping[str, float]) -> Ranking:
 def collect_run(
     name: str, answers: Iterable[tuple[Query, Sequence[Hit]]], model: str | None = None
 ) -> Run:
-    """Make a run of answers.
+    """Collect answers as a run.
 
     Args:
-        name: What tables call it.
-        answers: Queries with their hits, as `run_queries` yields them.
+        name: Its name in tables.
+        answers: Queries with their hits, as from `run_queries`.
         model: See `Run`.
 
     Raises:
-        UsageError: For a query that comes twice: its first answer would be lost.
+        UsageError: For a repeated qid.
     """
     rankings: dict[str, Ranking] = {}
     for query, hits in answers:
         if query.qid in rankings:
-            raise UsageError(f"query {query.qid!r} comes twice: give each query a qid of its own")
-        rankings[query.qid] = ordered({hit.pid: hit.score for hit in hits})
+            raise UsageError(f"each query needs its own qid, got {query.qid!r} twice")
+        rankings[query.qid] = rank_scores({hit.pid: hit.score for hit in hits})
     return Run(name, rankings, model)
 
 
 def read_run(source: str | PathLike[str], name: str | None = None, model: str | None = None) -> Run:
-    """Read a TREC run, a line a hit: ``qid Q0 pid rank score tag``, gzip or not.
+    """Read a TREC run, plain or gzip, with a line per hit: ``qid Q0 pid rank score tag``.
 
-    Ranks are not looked at, as by TREC's tools: the scores decide.
+    Scores decide the order and ranks are ignored, as in TREC's tools.
 
     Args:
         source: The file.
-        name: What tables call it; the file's name without its ending if None.
+        name: Its name in tables; the file's name without its extension if None.
         model: See `Run`.
 
     Raises:
-        SourceError: For a file that cannot be read or is empty, for a line of another form, a
-            score that is no finite number, or a pid that comes twice for a query.
+        SourceError: For an unreadable or empty file, a line of another format, a score that is not
+            a finite number, or a repeated pid of a query.
     """
     scores: dict[str, dict[str, float]] = {}
-    for place, line in text_lines(source):
-        fields = columns(line)
+    for place, line in read_text_lines(source):
+        fields = split_columns(line)
         if len(fields) != 6:
-            raise SourceError(f"{place}: {len(fields)} columns, expected 6: {_FORM}")
+            raise SourceError(f"{place}: expected 6 columns, {_FORM}, got {len(fields)}")
         qid, _, pid, _, score, _ = fields
         of_query = scores.setdefault(qid, {})
         if pid in of_query:
-            raise SourceError(f"{place}: pid {pid!r} comes twice for query {qid!r}")
-        of_query[pid] = _finite(score, place)
+            raise SourceError(f"{place}: query {qid!r} has pid {pid!r} twice")
+        of_query[pid] = _parse_score(score, place)
     if not scores:
-        raise SourceError(f"{source} holds no answer; expected a line a hit: {_FORM}")
-    return Run(name or _stem(source), {qid: ordered(of) for qid, of in scores.items()}, model)
+        raise SourceError(f"{source} has no hits; expected a line per hit: {_FORM}")
+    return Run(name or _stem(source), {q: rank_scores(of) for q, of in scores.items()}, model)
 
 
-def _finite(text: str, place: str) -> float:
-    try:
-        score = float(text)
-    except ValueError as exc:
-        raise SourceError(f"{place}: the score {text!r} is no number") from exc
-    if not math.isfinite(score):
-        raise SourceError(f"{place}: the score {text!r} is not finite")
-    return score
+def _parse_score(text: str, place: str) -> float:
+    with suppress(ValueError):
+        if math.isfinite(score := float(text)):
+            return score
+    raise SourceError(f"{place}: the score must be a finite number, got {text!r}")
 
 
 def _stem(source: str | PathLike[str]) -> str:
-    return Path(shown(source).removesuffix(".gz")).stem
+    return Path(printable_path(source).removesuffix(".gz")).stem
 
 
-def shown(path: str | PathLike[str]) -> str:
-    """A path as text that any file can hold: bytes that are no UTF-8 become U+FFFD."""
+def printable_path(path: str | PathLike[str]) -> str:
+    """Return a path as valid Unicode: bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def write_run(rankings: Iterable[tuple[str, Ranking]], file: TextIO, tag: str = RUN_TAG) -> int:
-    """Write rankings as a TREC run: ``qid Q0 pid rank score tag``, a line a hit.
+    """Write rankings as a TREC run, with a line per hit: ``qid Q0 pid rank score tag``.
 
     Args:
-        rankings: Queries' qids, each with its passages, the best first.
-        file: Where to.
+        rankings: Qids, each with its ranking.
+        file: A text file.
         tag: The last column.
 
     Returns:
-        The number of queries written.
+        The number of queries.
 
     Raises:
-        UsageError: For a qid or pid with white space in it, which the form cannot hold.
+        UsageError: For an empty qid or pid, or one with white space.
     """
     count = 0
     for qid, ranking in rankings:
         for rank, (pid, score) in enumerate(ranking, start=1):
             check_id(qid)
             check_id(pid)
-            # nine significant digits tell any two float32 apart
+            # Nine significant digits represent each float32 uniquely.
             file.write(f"{qid} Q0 {pid} {rank} {score:.9g} {tag}\n")
         count += 1
     return count
 
 
 def save_run(path: Path, rankings: Iterable[tuple[str, Ranking]], tag: str = RUN_TAG) -> int:
-    """Write rankings to a file that appears when it is complete; gzip if its name ends in .gz.
+    """Write a TREC run to a file, atomically; as gzip if its name ends in .gz.
 
     Args:
         path: The file, which is replaced. The same rankings give the same bytes.
@@ -191,7 +188,7 @@ def save_run(path: Path, rankings: Iterable[tuple[str, Ranking]], tag: str = RUN
         tag: See `write_run`.
 
     Returns:
-        The number of queries written.
+        The number of queries.
 
     Raises:
         UsageError: See `write_run`.
@@ -208,10 +205,12 @@ def save_run(path: Path, rankings: Iterable[tuple[str, Ranking]], tag: str = RUN
 
 
 def check_id(name: str) -> None:
-    """Refuse a qid or pid that a TREC run cannot hold.
+    """Refuse a qid or pid that a TREC run cannot contain.
 
     Raises:
-        UsageError: If it is empty or holds white space.
+        UsageError: If it is empty or has white space.
     """
     if len(name.split()) != 1:
-        raise UsageError(f"{name!r} holds white space: a TREC run cannot hold it")
+        raise UsageError(
+            f"ids in a TREC run must be non-empty and without white space, got {name!r}"
+        )

@@ -1,4 +1,4 @@
-"""Runs judged: measured over the same queries, compared, and looked at where they are poor."""
+"""Measures and comparisons of runs over the same queries, and their worst queries."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from msmarco_qdrant.evaluation.records import (
     MeasuredRun,
     MeasuredValue,
     MissedPassage,
-    PoorQuery,
     Qrels,
     Run,
     RunComparison,
+    WorstQuery,
 )
 from msmarco_qdrant.evaluation.statistics import mean_interval, paired_test
 
@@ -34,96 +34,98 @@ def evaluate_runs(
     *,
     baseline: str | None = None,
 ) -> Evaluation:
-    """Measure runs over the queries that have judgments, and compare them with one of them.
+    """Measure runs over the judged queries, and compare them with a baseline.
 
     Args:
-        queries: What was asked. Judgments of other queries are left aside.
+        queries: The queries of the runs. Judgments of other queries are ignored.
         qrels: The judgments.
-        runs: One or more, of different names.
+        runs: One or more, with different names.
         measures: See `parse_measures`.
-        baseline: Name of the run that the others are compared with; the first if None.
+        baseline: Name of the run to compare with; the first if None.
 
     Raises:
-        UsageError: If no query has judgments, for no run or two of one name, or for a baseline
-            or measure that is not known.
+        UsageError: If no query has judgments, for no run or two of one name, or an unknown
+            baseline or measure.
         MissingExtraError: Without the extra `eval`.
     """
-    names = parse_measures(measures)
-    compared_with = _checked_baseline([run.name for run in runs], baseline)
-    asked = {query.qid for query in queries}
-    judged = judged_part(asked, qrels)
-    measured = [_measured(run, names, judged) for run in runs]
-    base = next(run for run in measured if run.name == compared_with)
+    names = [run.name for run in runs]
+    check_names(names)
+    if baseline is not None and baseline not in names:
+        raise UsageError(f"baseline must be one of {', '.join(names)}, got {baseline!r}")
+    return score_runs(queries, qrels, runs, parse_measures(measures), baseline or names[0])
+
+
+def score_runs(
+    queries: Collection[Query],
+    qrels: Qrels,
+    runs: Sequence[Run],
+    measures: tuple[str, ...],
+    baseline: str,
+) -> Evaluation:
+    """Measure and compare runs whose names, measures and baseline are checked already."""
+    qids = {query.qid for query in queries}
+    judged = select_judged(qids, qrels)
+    measured = [_measure(run, measures, judged) for run in runs]
+    base = next(run for run in measured if run.name == baseline)
     return Evaluation(
-        measures=names,
+        measures=measures,
         judged=len(judged),
-        unjudged=len(asked) - len(judged),
+        unjudged=len(qids) - len(judged),
         unasked=len(qrels) - len(judged),
         runs=tuple(measured),
         comparisons=tuple(
-            _compared(base, run, name) for run in measured if run is not base for name in names
+            _compare(base, run, name) for run in measured if run is not base for name in measures
         ),
     )
 
 
-def judged_part(asked: Collection[str], qrels: Qrels) -> Qrels:
-    """The judgments of these queries.
-
-    Args:
-        asked: Their qids.
-        qrels: Judgments of these and others.
+def select_judged(qids: Collection[str], qrels: Qrels) -> Qrels:
+    """Return the judgments of these queries.
 
     Raises:
         UsageError: If there are none.
     """
-    judged = {qid: grades for qid, grades in qrels.items() if qid in asked}
+    judged = {qid: grades for qid, grades in qrels.items() if qid in qids}
     if not judged:
         raise UsageError(
-            f"none of the {len(asked)} queries has judgments (qids such as {_some(asked)}, "
-            f"judged are {_some(qrels)}): are these the judgments of these queries?"
+            f"none of the {len(qids)} queries has judgments: the queries have qids such as "
+            f"{_examples(qids)}, the judgments {_examples(qrels)}; pass the qrels of these queries"
         )
     return judged
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse to evaluate no run, or several of one name.
+    """Require one run or more, with different names.
 
     Raises:
-        UsageError: As it says.
+        UsageError: For none, or two of one name.
     """
     if not names:
-        raise UsageError("no run was given: there is nothing to evaluate")
+        raise UsageError("an evaluation needs one run or system or more, got none")
     if len(set(names)) < len(names):
-        raise UsageError(f"two runs have one name: {', '.join(names)}; give each its own")
+        raise UsageError(f"each run needs its own name, got {', '.join(names)}")
 
 
-def _checked_baseline(names: Sequence[str], baseline: str | None) -> str:
-    check_names(names)
-    if baseline is not None and baseline not in names:
-        raise UsageError(f"the baseline {baseline!r} is not among the runs: {', '.join(names)}")
-    return names[0] if baseline is None else baseline
-
-
-def _some(qids: Collection[str]) -> str:
+def _examples(qids: Collection[str]) -> str:
     return ", ".join(repr(qid) for qid in sorted(qids)[:3]) or "none"
 
 
-def _measured(run: Run, measures: Sequence[str], judged: Qrels) -> MeasuredRun:
+def _measure(run: Run, measures: Sequence[str], judged: Qrels) -> MeasuredRun:
     values = measure_run(measures, judged, run)
     return MeasuredRun(
         name=run.name,
-        values={name: _value(per_query) for name, per_query in values.items()},
+        values={name: _summarize(per_query) for name, per_query in values.items()},
         unanswered=sum(not run.rankings.get(qid) for qid in judged),
         published=published_figures(run.model) if run.model else (),
     )
 
 
-def _value(per_query: Mapping[str, float]) -> MeasuredValue:
+def _summarize(per_query: Mapping[str, float]) -> MeasuredValue:
     values = list(per_query.values())
     return MeasuredValue(fmean(values), mean_interval(values), per_query)
 
 
-def _compared(base: MeasuredRun, run: MeasuredRun, measure: str) -> RunComparison:
+def _compare(base: MeasuredRun, run: MeasuredRun, measure: str) -> RunComparison:
     before, after = base.values[measure].per_query, run.values[measure].per_query
     differences = {qid: after[qid] - value for qid, value in before.items()}
     values = list(differences.values())
@@ -141,7 +143,7 @@ def _compared(base: MeasuredRun, run: MeasuredRun, measure: str) -> RunCompariso
     )
 
 
-# ---- queries looked at one by one ----------------------------------------------------------
+# ---- single queries --------------------------------------------------------------------------
 
 
 def worst_queries(
@@ -153,35 +155,35 @@ def worst_queries(
     *,
     count: int = 10,
     depth: int = 10,
-) -> tuple[PoorQuery, ...]:
-    """The queries that a run has the lowest values for, by the evaluation's first measure.
+) -> tuple[WorstQuery, ...]:
+    """Return the queries with the lowest values of the evaluation's first measure.
 
     Args:
-        evaluation: What was measured.
+        evaluation: The measures.
         run: One of its runs.
-        queries: For their queries.
+        queries: The queries, for their texts.
         qrels: The judgments.
-        texts: Of each pid, its text; what is not in it is shown without text.
-        count: Queries wanted.
-        depth: A relevant passage (grade 1 or more) below this rank counts as missed, and so many
-            of those missed are told.
+        texts: The text of each pid, as far as available.
+        count: Number of queries to return.
+        depth: A relevant passage (grade 1 or more) below this rank is missed; at most so many
+            missed passages are returned.
 
     Raises:
         UsageError: If the run is not in the evaluation.
     """
-    measured = next((one for one in evaluation.runs if one.name == run.name), None)
+    measured = next((entry for entry in evaluation.runs if entry.name == run.name), None)
     if measured is None:
-        raise UsageError(f"run {run.name!r} was not evaluated")
+        raise UsageError(f"run {run.name!r} is not in the evaluation")
     values = measured.values[evaluation.measures[0]].per_query
     texts_by_qid = {query.qid: query.text for query in queries}
     worst = sorted(values, key=lambda qid: (values[qid], qid))[:count]
     return tuple(
-        _poor_query(qid, texts_by_qid.get(qid, ""), values[qid], run, qrels[qid], texts, depth)
+        _worst_query(qid, texts_by_qid.get(qid, ""), values[qid], run, qrels[qid], texts, depth)
         for qid in worst
     )
 
 
-def _poor_query(
+def _worst_query(
     qid: str,
     query: str,
     value: float,
@@ -189,7 +191,7 @@ def _poor_query(
     grades: Mapping[str, int],
     texts: Mapping[str, str],
     depth: int,
-) -> PoorQuery:
+) -> WorstQuery:
     ranking = run.rankings.get(qid, ())
     top = tuple(
         AnsweredPassage(rank, pid, score, grades.get(pid), texts.get(pid))
@@ -201,4 +203,4 @@ def _poor_query(
         for pid, grade in sorted(grades.items(), key=lambda item: (-item[1], item[0]))
         if grade >= 1 and ranks.get(pid, depth + 1) > depth
     ]
-    return PoorQuery(qid, query, value, top, tuple(missed[:depth]), len(missed))
+    return WorstQuery(qid, query, value, top, tuple(missed[:depth]), len(missed))

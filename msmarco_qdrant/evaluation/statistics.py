@@ -1,13 +1,13 @@
-"""The adapter of SciPy: how sure a mean is, and whether two runs differ by more than chance.
+"""Adapter of SciPy: confidence intervals of means, and paired significance tests.
 
-Two tests of paired differences are reported side by side. Student's paired t test is the usual
-one in information retrieval; the randomization (permutation) test assumes nothing of how the
-differences are distributed. Smucker, Allan and Carterette (CIKM 2007, "A comparison of
-statistical significance tests for information retrieval evaluation") found that both and the
-bootstrap agree on TREC's runs, and advise against Wilcoxon's and the sign test, so neither of
-these is here. Where the two disagree, believe the permutation test.
+Reports have two tests of paired differences. Student's paired t test is the usual one in
+information retrieval; the randomization (permutation) test does not assume a distribution of the
+differences. Smucker, Allan and Carterette (CIKM 2007, "A comparison of statistical significance
+tests for information retrieval evaluation") found that both and the bootstrap agree on TREC's runs.
+They advise against Wilcoxon's test and the sign test, which are not offered. If the two disagree,
+trust the permutation test.
 
-Everything that draws numbers is seeded: the same values give the same figures.
+All random numbers are seeded: the same values give the same figures.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 RESAMPLES = 9999  # with the sample itself 10,000, of two sides: the smallest p-value is 0.0002
 _SEED = 2007
-_AT_ONCE = 500  # resamples in memory
+_BATCH_RESAMPLES = 500  # resamples in memory
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """A 95 % confidence interval of the mean, by the percentile bootstrap.
+    """Compute a 95 % confidence interval of the mean by the percentile bootstrap.
 
-    It resamples the queries 9,999 times (Efron and Tibshirani 1993, chapter 13): unlike mean plus
-    or minus twice the standard error it does not leave the range of the values.
+    It resamples the queries 9,999 times (Efron and Tibshirani 1993, chapter 13). Unlike the mean
+    plus or minus two standard errors, it stays within the range of the values.
 
     Args:
-        values: One a query.
+        values: One per query.
 
     Returns:
-        None for fewer than two values: one query says nothing of the spread.
+        None for fewer than two values.
 
     Raises:
         MissingExtraError: Without the extra `eval`.
@@ -55,7 +55,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
             n_resamples=RESAMPLES,
             confidence_level=CONFIDENCE,
             method="percentile",
-            batch=_AT_ONCE,
+            batch=_BATCH_RESAMPLES,
             rng=np.random.default_rng(_SEED),
         )
         .confidence_interval
@@ -64,15 +64,15 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def paired_test(differences: Sequence[float]) -> PairedTest:
-    """How probable differences as large as these are between two runs that are alike.
+    """Compute two-sided p-values of the hypothesis that two runs do not differ.
 
-    Two-sided. Nothing is corrected for the number of comparisons made.
+    The values are not corrected for the number of comparisons.
 
     Args:
-        differences: One a query, of the same measure of two runs.
+        differences: One per query, of the same measure of two runs.
 
     Returns:
-        1 for both where all differences are zero.
+        1 for both tests if all differences are zero.
 
     Raises:
         MissingExtraError: Without the extra `eval`.
@@ -88,25 +88,24 @@ def paired_test(differences: Sequence[float]) -> PairedTest:
 
 
 def _t_test(values: NDArray[np.float64]) -> float | None:
-    """None where the differences do not vary but by rounding: t would be infinite."""
+    """Return None if the differences vary only by rounding: t would be infinite."""
     if float(abs(values - values[0]).max()) <= 1e-12 * float(abs(values).max()):
         return None
     return float(_stats().ttest_1samp(values, 0.0).pvalue)
 
 
 def _permutation_test(values: NDArray[np.float64]) -> float:
-    """Each difference keeps or changes its sign; exact where there are few ways to do so.
+    """Flip the signs of the differences: all combinations, or 9,999 random ones if there are more.
 
-    Where there are many, 9,999 are drawn and the sample itself is counted as one more (Phipson and
-    Smyth 2010); SciPy doubles the p of the smaller tail. So it is 2/10,000 at least.
-
-    Zeros are left out: their sign changes nothing, and most queries may be ties.
+    The sample itself counts as one more (Phipson and Smyth 2010), and SciPy doubles the p-value of
+    the smaller tail, so a drawn p-value is at least 2/10,000. Zeros are left out: flipping them
+    changes nothing, and most queries may be ties.
     """
     import numpy as np
 
     values = values[values != 0]
     if len(values) < 2:
-        return 1.0  # with one sign or the other, the mean is as large
+        return 1.0  # the absolute mean is the same with both signs
 
     def mean(sample: Any, axis: int) -> Any:
         return sample.mean(axis=axis)
@@ -117,7 +116,7 @@ def _permutation_test(values: NDArray[np.float64]) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=RESAMPLES,
-        batch=_AT_ONCE,
+        batch=_BATCH_RESAMPLES,
         rng=np.random.default_rng(_SEED),
     )
     return float(found.pvalue)

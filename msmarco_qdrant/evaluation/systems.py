@@ -1,4 +1,4 @@
-"""Queries asked of a collection, to be measured or written as a run."""
+"""Ways of searching, and the runs that they give."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _QUERIES_PER_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A way of searching that is evaluated.
+    """A way of searching to evaluate.
 
     Attributes:
-        mode: What passages are scored by.
-        fusion: How "hybrid" makes one ranking of two.
-        rerank_depth: How many of the best the client's cross-encoder scores again; None for none.
-        exact: Compare with every vector, instead of following the graph.
-        label: What tables call it; None for a name that tells what differs from the default.
+        mode: "dense", "bm25" or "hybrid".
+        fusion: Fusion of the two rankings of "hybrid".
+        rerank_depth: Number of hits that the client's cross-encoder reranks; None for none.
+        exact: Compare with every vector, without the HNSW graph.
+        label: Its name in tables; None for a name made of the options that are not the default.
     """
 
     mode: SearchMode = "dense"
@@ -40,16 +40,16 @@ class System:
 
     @property
     def name(self) -> str:
-        """What tables call it: "dense exact", "hybrid rrf", "hybrid 0.5 reranked", or its label."""
+        """The label, or such as "dense exact", "hybrid rrf", "hybrid 0.5 reranked"."""
         if self.label is not None:
             return self.label
-        words = [self.mode, *(_differing(self.fusion) if self.mode == "hybrid" else ())]
+        words = [self.mode, *(_fusion_words(self.fusion) if self.mode == "hybrid" else ())]
         words += ["exact"] if self.exact else []
         words += ["reranked"] if self.rerank_depth is not None else []
         return " ".join(words)
 
     def options(self, depth: int) -> SearchOptions:
-        """The options of a search for so many hits; a reranked one has no more than it reranks."""
+        """Return the options of a search for `depth` hits, at most `rerank_depth` if reranked."""
         return {
             "limit": min(depth, self.rerank_depth or depth),
             "mode": self.mode,
@@ -59,8 +59,8 @@ class System:
         }
 
 
-def _differing(fusion: Fusion) -> Iterator[str]:
-    """What of a fusion is not the default, in words."""
+def _fusion_words(fusion: Fusion) -> Iterator[str]:
+    """Yield the options of a fusion that are not the default."""
     if fusion.method != CONVEX.method:
         yield fusion.method
     if fusion.dense_weight is not None:
@@ -79,21 +79,21 @@ def search_run(
     *,
     on_answer: OnAnswer | None = None,
 ) -> Run:
-    """What a system finds for each query, `depth` hits at most.
+    """Search for each query and return the run.
 
     Args:
-        client: Where to search.
-        queries: What to ask.
-        system: How.
-        depth: Hits a query.
-        on_answer: Called with each query and its hits as they come.
+        client: A client on the collection.
+        queries: The queries.
+        system: The way of searching.
+        depth: Most hits per query.
+        on_answer: Called with each query and its hits.
 
     Raises:
-        UsageError: For an option that cannot be served, an empty query, or one that comes twice.
+        UsageError: For an invalid option, an empty query, or a repeated qid.
         StoreError: If the engine fails.
     """
     answers = run_queries(client, queries, system.options(depth))
-    return collect_run(system.name, _told(answers, on_answer), _model(client, system))
+    return collect_run(system.name, _report_answers(answers, on_answer), _model(client, system))
 
 
 def rank_run(
@@ -104,25 +104,25 @@ def rank_run(
     *,
     on_answer: OnAnswer | None = None,
 ) -> Run:
-    """How a system ranks the given candidates of each query, and nothing else.
+    """Rank the candidates of each query and return the run.
 
-    That is the reranking protocol of TREC DL. A cross-encoder scores all of them.
+    This is the reranking protocol of TREC DL. A cross-encoder scores all candidates.
 
     Args:
-        client: Where the passages are; those that it does not hold are left out.
-        queries: Those without candidates are left out.
-        system: How to score them.
+        client: A client on the collection; passages that it lacks are left out.
+        queries: The queries; those without candidates are left out.
+        system: The way of scoring.
         candidates: The passages of each query.
-        on_answer: Called with each query and its hits as they come.
+        on_answer: Called with each query and its hits.
 
     Raises:
-        UsageError: For an empty query or one that comes twice, or too many candidates.
+        UsageError: For an empty query, a repeated qid, or too many candidates.
         StoreError: If the engine fails.
     """
-    asked = (query for query in queries if candidates.rankings.get(query.qid))
+    with_candidates = (query for query in queries if candidates.rankings.get(query.qid))
 
     def answers() -> Iterator[tuple[Query, list[Hit]]]:
-        for batch in in_batches(asked, _QUERIES_PER_BATCH):
+        for batch in in_batches(with_candidates, _QUERIES_PER_BATCH):
             ranked = client.rank_many(
                 [query.text for query in batch],
                 [[pid for pid, _ in candidates.rankings[query.qid]] for query in batch],
@@ -132,10 +132,10 @@ def rank_run(
             )
             yield from zip(batch, ranked, strict=True)
 
-    return collect_run(system.name, _told(answers(), on_answer), _model(client, system))
+    return collect_run(system.name, _report_answers(answers(), on_answer), _model(client, system))
 
 
-def _told(
+def _report_answers(
     answers: Iterable[tuple[Query, list[Hit]]], on_answer: OnAnswer | None
 ) -> Iterator[tuple[Query, list[Hit]]]:
     for query, hits in answers:
@@ -147,15 +147,15 @@ def _told(
 def run_queries(
     client: SearchClient, queries: Iterable[Query], options: SearchOptions
 ) -> Iterator[tuple[Query, list[Hit]]]:
-    """Search for each query, in batches, and yield it with its hits.
+    """Search for queries in batches, and yield each with its hits.
 
     Args:
-        client: Where to search.
+        client: A client on the collection.
         queries: Any number of queries.
-        options: How, and how many hits each gets; see `SearchClient.search`.
+        options: See `SearchClient.search`.
 
     Raises:
-        UsageError: For an option that cannot be served, or an empty query.
+        UsageError: For an invalid option, or an empty query.
         StoreError: If the engine fails.
     """
     for batch in in_batches(queries, _QUERIES_PER_BATCH):
@@ -163,22 +163,18 @@ def run_queries(
         yield from zip(batch, answers, strict=True)
 
 
-def missing_candidates(run: Run, candidates: Run) -> tuple[int, int]:
-    """How many candidates of a run's queries it lacks, as the collection does not hold them.
-
-    Args:
-        run: What `rank_run` gave.
-        candidates: What was given to it.
+def count_missing_candidates(run: Run, candidates: Run) -> tuple[int, int]:
+    """Count the candidates that a run of `rank_run` lacks.
 
     Returns:
-        Those that are missing, and all that were asked for.
+        The number of missing candidates, and of all candidates of the run's queries.
     """
     given = sum(len(candidates.rankings[qid]) for qid in run.rankings)
     return given - sum(map(len, run.rankings.values())), given
 
 
 def _model(client: SearchClient, system: System) -> str | None:
-    """The name in the catalog of what decides a system's ranking, if one model does."""
+    """Return the catalog's name of the model that decides the ranking, None if there is none."""
     if system.rerank_depth is not None:
         name = client.reranker.model
     elif system.mode == "bm25":

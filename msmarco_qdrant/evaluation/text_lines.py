@@ -1,4 +1,4 @@
-"""Lines of the text files that an evaluation reads, gzip or not, each with its place."""
+"""Lines of the text files that an evaluation reads, plain or gzip."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MAX_LINE_BYTES = 1 << 16
 _COLUMN = re.compile(r"[^ \t\r\f\v]+")
 
 
-def text_lines(source: str | PathLike[str]) -> Iterator[tuple[str, str]]:
+def read_text_lines(source: str | PathLike[str]) -> Iterator[tuple[str, str]]:
     """Yield each line that is not blank with its place, ``file:number``.
 
     Raises:
-        SourceError: For a file that cannot be read, or a line that is not UTF-8 or too long.
+        SourceError: For an unreadable file, or a line that is too long or not UTF-8.
     """
     path = Path(source)
     try:
@@ -28,20 +28,20 @@ def text_lines(source: str | PathLike[str]) -> Iterator[tuple[str, str]]:
                 if line.problem:
                     raise SourceError(f"{place}: {line.problem}")
                 if line.data.strip():
-                    yield place, _decoded(line.data, place)
+                    yield place, _decode(line.data, place)
     except FileNotFoundError as exc:
         raise SourceError(f"no such file: {path} (seen from {Path.cwd()})") from exc
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
-def _decoded(data: bytes, place: str) -> str:
+def _decode(data: bytes, place: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise SourceError(f"{place}: not UTF-8 at byte {exc.start + 1} of the line") from exc
 
 
-def columns(line: str) -> list[str]:
-    """What stands between ASCII white space, as TREC's tools split: a pid may hold any other."""
+def split_columns(line: str) -> list[str]:
+    """Split at ASCII white space, as TREC's tools do: a pid may contain any other."""
     return _COLUMN.findall(line)

@@ -643,12 +643,12 @@ def test_no_hit_is_told(place: Place) -> None:
 
 def test_queries_become_a_run(place: Place) -> None:
     """A TREC run: qid Q0 pid rank score tag, a line a hit, queries in their order."""
-    queries = str(files("msmarco_qdrant") / "sample" / "queries.tsv")
+    queries = str(files("msmarco_qdrant.cli") / "sample" / "queries.tsv")
     arguments = ("--queries", queries, "--run", "run.txt", "--depth", "7", "--store", place.store)
 
     done = command("search", *arguments)
 
-    assert Outcome(0, "40 queries answered in run.txt\n", "") == done
+    assert Outcome(0, "answers for 40 queries written to run.txt\n", "") == done
     rows = [line.split(" ") for line in Path("run.txt").read_text("utf-8").splitlines()]
     assert [6] * 280 == [len(row) for row in rows]
     assert [str(qid) for qid in range(1, 41) for _ in range(7)] == [row[0] for row in rows]
@@ -767,8 +767,8 @@ def test_rejects_are_status_3(place: Place, tmp_path: Path) -> None:
     assert [(str(source), 2), (str(source), 3)] == [(r["file"], r["line"]) for r in rejects]
     assert ("no tab", "MgljYWbp") == (rejects[0]["raw"], rejects[1]["raw_base64"])
     *_, where, first = done.err.splitlines()
-    assert "rows that did not go in: 2, written to r.jsonl" == where
-    assert f"the first of them: {source}, line 2: no tab: expected pid<TAB>text" == first
+    assert "rejected rows: 2, written to r.jsonl" == where
+    assert f"the first: {source}, line 2: no tab: expected pid<TAB>text" == first
 
 
 def test_rejects_can_be_allowed(place: Place, tmp_path: Path) -> None:
@@ -874,7 +874,7 @@ def test_run_that_cannot_be_written_is_told(place: Place, tmp_path: Path) -> Non
     )
 
     assert done.status != 0
-    assert "Error: cannot write missing/run.txt: pass --run with a place" in done.err
+    assert "Error: cannot write missing/run.txt: pass --run with a writable path" in done.err
     assert nothing_created()
 
 
@@ -888,7 +888,9 @@ def test_rejects_file_that_cannot_be_written_is_told(place: Place, tmp_path: Pat
     )
 
     assert (1, "") == (done.status, done.out)
-    assert "Error: cannot write missing/rejects.jsonl: pass --rejects with a place" in done.err
+    assert (
+        "Error: cannot write missing/rejects.jsonl: pass --rejects with a writable path" in done.err
+    )
 
 
 # ---- what would be lost ----------------------------------------------------------------------
@@ -906,7 +908,7 @@ def test_outputs_do_not_replace_inputs(place: Place, tmp_path: Path) -> None:
 
     for done in (rejects, run):
         assert (2, "") == (done.status, done.out)
-        assert "is what is read; name another file" in done.err
+        assert "is also an input; pass another file" in done.err
     assert ("1,one\n", "1\tlondon\n") == (source.read_text(), queries.read_text())
     assert not Path("new").exists()
 
@@ -931,7 +933,7 @@ def test_an_interrupted_wait_for_standard_input_is_status_130(tmp_path: Path) ->
     err = process.stderr.read()  # before standard input is closed, which would end the wait
 
     assert 130 == process.wait()
-    assert "0 passages were written; run the same command again to go on." in err
+    assert "0 passages were written; run the same command again to resume." in err
     assert err.endswith("Interrupted.\n")
     assert process.stdin is not None
     process.stdin.close()

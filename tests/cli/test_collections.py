@@ -85,7 +85,7 @@ def test_drop_wants_to_be_sure(filled: str, passages: Sequence[Passage]) -> None
     """Without --yes it tells what would go, and nothing does."""
     done = command("drop", "msmarco", "--store", filled)
 
-    expected = f"Error: nothing was dropped: 'msmarco' in {filled} holds 5 passages; pass --yes"
+    expected = f"Error: nothing was dropped: 'msmarco' in {filled} has 5 passages; pass --yes"
     assert (2, "") == (done.status, done.out)
     assert done.err.startswith(expected)
     assert 5 == len(get_passages(filled, [passage.pid for passage in passages]))
@@ -97,7 +97,7 @@ def test_drop_removes_a_collection(filled: str) -> None:
 
     done = command("drop", "msmarco", "--store", filled, "--yes")
 
-    assert (0, "'msmarco' was dropped with 5 passages\n", "") == done
+    assert (0, "dropped 'msmarco' with 5 passages\n", "") == done
     assert ["1"] == list(get_passages(filled, ["1"], collection="films"))
     with pytest.raises(CollectionNotFoundError):
         get_passages(filled, ["1"])
@@ -119,7 +119,7 @@ def test_drop_removes_what_an_interrupted_creation_left(filled: str) -> None:
 
     done = command("drop", "films__0001", "--store", filled, "--yes")
 
-    assert (0, "'films__0001' was dropped with 0 passages\n", "") == done
+    assert (0, "dropped 'films__0001' with 0 passages\n", "") == done
     assert 1 == command("drop", "films__0001", "--store", filled, "--yes").status
 
 
@@ -130,10 +130,10 @@ def test_drop_removes_what_re_embeddings_left(filled: str) -> None:
         store.drop_collection("msmarco__0001")
 
     done = command("drop", "msmarco", "--store", filled)
-    assert (2, True) == (done.status, "holds 0 passages; pass --yes" in done.err)
+    assert (2, True) == (done.status, "has 0 passages; pass --yes" in done.err)
 
     done = command("drop", "msmarco", "--store", filled, "--yes")
-    assert (0, "'msmarco' was dropped with 0 passages\n", "") == done
+    assert (0, "dropped 'msmarco' with 0 passages\n", "") == done
     assert 1 == command("drop", "msmarco", "--store", filled, "--yes").status
 
 

@@ -62,7 +62,7 @@ def test_the_sample_is_encoded_loaded_and_searched(
     assert 0 == done.status
     assert re.fullmatch(
         rf"300 read: 300 encoded, 0 rejected; 1 files; {numbers} s, {numbers} passages/s, after "
-        rf"{numbers} s of start-up\n",
+        rf"{numbers} s of startup\n",
         done.out,
     )
     assert "encoding into vectors\n" in done.err
@@ -72,7 +72,7 @@ def test_the_sample_is_encoded_loaded_and_searched(
 
     again = encode(sample)
     assert 0 == again.status
-    assert again.out.startswith("300 read: 0 encoded (300 were there), 0 rejected; 1 files; ")
+    assert again.out.startswith("300 read: 0 encoded (300 already encoded), 0 rejected; 1 files; ")
 
     loaded = command("ingest", "--vectors", "vectors", "--store", "store")
     assert 0 == loaded.status
@@ -114,8 +114,8 @@ def test_rejects_are_status_3(few: Path, model: str) -> None:
 
     assert 3 == done.status
     assert done.out.startswith(f"{PASSAGES + 2} read: {PASSAGES} encoded, 2 rejected; 1 files; ")
-    assert "rows that did not go in: 2, written to rejects.jsonl\n" in done.err
-    assert f"the first of them: {few}, line {PASSAGES + 1}: no tab" in done.err
+    assert "rejected rows: 2, written to rejects.jsonl\n" in done.err
+    assert f"the first: {few}, line {PASSAGES + 1}: no tab" in done.err
     told = [json.loads(line) for line in Path("rejects.jsonl").read_text("utf-8").splitlines()]
     assert [(PASSAGES + 1, "no tab"), (PASSAGES + 2, "1\ta pid that was there")] == [
         (entry["line"], entry["raw"]) for entry in told
@@ -123,11 +123,11 @@ def test_rejects_are_status_3(few: Path, model: str) -> None:
 
     allowed = encode(few, "--allow-rejects", out="other")
     assert 0 == allowed.status
-    assert "rows that did not go in: 2" in allowed.err
+    assert "rejected rows: 2" in allowed.err
 
     again = encode(few, "--rejects", "again.jsonl")
     assert 3 == again.status
-    assert "rows that did not go in, told by the runs that read them: 2\n" in again.err
+    assert "rejected rows of earlier runs: 2\n" in again.err
     assert not Path("again.jsonl").exists()
 
 
@@ -156,7 +156,7 @@ def test_a_changed_source_is_status_1(few: Path, model: str) -> None:
         (["few.tsv", "--out", "vectors", "--dtype", "int8"], "Invalid value for '--dtype'"),
         (["few.tsv", "--out", "vectors", "--workers", "-1"], "Invalid value for '--workers'"),
         (["few.tsv", "--out", "few.tsv"], "Invalid value for '--out'"),
-        (["few.tsv", "--out", "vectors", "--rejects", "few.tsv"], "is what is read"),
+        (["few.tsv", "--out", "vectors", "--rejects", "few.tsv"], "is also an input"),
     ],
 )
 def test_what_cannot_be_meant_is_status_2(arguments: list[str], message: str) -> None:

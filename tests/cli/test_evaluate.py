@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.cli.evaluate import Progress
-from msmarco_qdrant.cli.evaluate_options import _run_files
+from msmarco_qdrant.cli.evaluate_options import run_outputs
 from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import load_encoder
@@ -142,7 +142,7 @@ def test_words_are_measured_without_a_model(words: str) -> None:
     lines = done.out.splitlines()
     assert "judged queries: 3; 1 without judgments left out" == lines[0]
     assert ["bm25", "0.6667", "0.3333", "0.4546", "0.1729"] == lines[3].split()
-    assert "asking bm25: 3 queries\n" == done.err
+    assert "searching with bm25: 3 queries\n" == done.err
     assert {"q.tsv", "qrels.txt"} == {path.name for path in Path().iterdir()}
 
 
@@ -165,7 +165,7 @@ def test_a_kept_run_has_the_same_figures(words: str) -> None:
     kept = by_words(words, "--run", "bm25.trec")
 
     assert 0 == kept.status
-    assert "asking bm25: 4 queries\nwritten: bm25.trec\n" == kept.err
+    assert "searching with bm25: 4 queries\nwritten: bm25.trec\n" == kept.err
     assert {"q1", "q2", "q3", "q4"} == {*read_run("bm25.trec").rankings}
     Path("folder").mkdir()
     Path("folder/other.trec").write_text(Path("bm25.trec").read_text())
@@ -185,7 +185,7 @@ def test_a_packed_run_is_packed(words: str) -> None:
     assert read_run("plain.trec").rankings == read_run("kept.trec.gz").rankings
     given = {"kept.trec.gz": "kept.bm25.trec.gz", "kept": "kept.bm25", "a.b.gz": "a.bm25.b.gz"}
     for name, expected in given.items():
-        files = _run_files(Path("x") / name, [System("bm25"), System()])
+        files = run_outputs(Path("x") / name, [System("bm25"), System()])
         assert Path("x") / expected == files["bm25"]
 
 
@@ -209,7 +209,7 @@ def test_a_pid_that_a_run_cannot_hold_is_told_as_it_comes(tmp_path: Path) -> Non
     done = by_words(place, "--run", "a.trec", "--json")
 
     assert (2, "") == (done.status, done.out)
-    assert "asking bm25: 4 queries\nError: 'a b' holds white space: a TREC run" in done.err
+    assert "searching with bm25: 4 queries\nError: ids in a TREC run must be" in done.err
     assert not Path("a.trec").exists()
     assert 0 == by_words(place).status
 
@@ -236,7 +236,7 @@ def test_a_shallow_run_is_told(words: str, caplog: pytest.LogCaptureFixture) -> 
     assert 0 == by_words(words, "--depth", "3").status
 
     assert [
-        "a depth of 3 is less than RR@10 looks at: what stands below counts as not found"
+        "depth 3 is less than the cutoff of RR@10: passages below it count as not found"
     ] == caplog.messages
 
 
@@ -247,7 +247,7 @@ def test_a_run_that_cannot_be_told_apart_is_refused(words: str) -> None:
     done = by_words(words, "--compare", "a.trec", "--compare", "a.trec")
 
     assert (2, "") == (done.status, done.out)
-    assert "Error: two runs have one name: a.trec, a.trec, bm25; give each its own\n" == done.err
+    assert "Error: each run needs its own name, got a.trec, a.trec, bm25\n" == done.err
 
 
 @pytest.mark.usefixtures("_files")
@@ -287,8 +287,8 @@ def test_candidates_are_ranked(words: str, caplog: pytest.LogCaptureFixture) -> 
     assert ["abc", "gd"] == [
         "".join(pid for pid, _ in ranking) for ranking in read_run("out.trec").rankings.values()
     ]
-    (told,) = (one for one in caplog.messages if "candidates" in one)
-    assert "1 of 6 candidates are not in the collection 'msmarco' and are left out" == told
+    (warning,) = (one for one in caplog.messages if "candidates" in one)
+    assert "1 of 6 candidates are not in the collection 'msmarco' and are left out" == warning
 
 
 @pytest.fixture
@@ -354,8 +354,8 @@ def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
             progress(System(), asked, 2)
         progress(System("bm25"), 0, 1)
 
-    dense, bm25 = "asking dense: 2 queries", "asking bm25: 1 query"
-    assert [dense, "asking dense: 1 of 2 queries", bm25, dense, bm25] == (
+    dense, bm25 = "searching with dense: 2 queries", "searching with bm25: 1 query"
+    assert [dense, "searching with dense: 1 of 2 queries", bm25, dense, bm25] == (
         capsys.readouterr().err.splitlines()
     )
 
@@ -382,25 +382,29 @@ def test_help_costs_nothing() -> None:
     [
         ("--qrels none.txt", 1, "no such file: none.txt"),
         ("--queries none.tsv", 1, "no such file: none.tsv"),
-        ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1: no query stands there"),
-        ("--qrels others.txt", 2, "are these the judgments of these queries?"),
-        ("--measures mrr", 2, "measure 'mrr' is unknown; some are: nDCG@10, RR@10"),
+        ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1: no query"),
+        ("--qrels others.txt", 2, "pass the qrels of these queries"),
+        ("--measures mrr", 2, "measure 'mrr' is unknown; examples: nDCG@10, RR@10"),
         ("--measures mrr --depth 5", 2, "measure 'mrr' is unknown"),
         ("--measures Accuracy", 2, "measure 'Accuracy' cannot be computed here: float division"),
-        ("--measures R@20000", 2, "measure 'R@20000' looks at 20,000 hits a query"),
-        ("--candidates many.trec", 2, "'many' holds 10,001 candidates of query 'q1'"),
-        ("--queries spaces.tsv --run a.trec", 2, "'q 1' holds white space: a TREC run cannot hold"),
-        ("--compare bad.trec", 1, "bad.trec:1: 5 columns, expected 6: qid Q0 pid rank score tag"),
-        ("--candidates bad.trec", 1, "bad.trec:1: 5 columns, expected 6"),
+        ("--measures R@20000", 2, "measure 'R@20000' needs 20,000 hits per query"),
+        ("--candidates many.trec", 2, "got 10,001 for query 'q1' in 'many'"),
+        ("--queries spaces.tsv --run a.trec", 2, "without white space, got 'q 1'"),
+        ("--compare bad.trec", 1, "bad.trec:1: expected 6 columns, qid Q0 pid rank score tag"),
+        ("--candidates bad.trec", 1, "bad.trec:1: expected 6 columns"),
         ("--candidates none.trec", 1, "no such file: none.trec"),
-        ("--candidates q9.trec", 2, "'q9' holds candidates of none of the 3 judged queries"),
+        ("--candidates q9.trec", 2, "'q9' has candidates for none of the 3 judged queries"),
         ("--candidates xy.trec", 2, "none of the 2 candidates is in the collection 'msmarco'"),
         ("--report .", 2, "Invalid value for '--report'"),
-        ("--report q.tsv", 2, "--report q.tsv is what is read; name another file"),
-        ("--run qrels.txt", 2, "--run qrels.txt is what is read"),
-        ("--compare xy.trec --run xy.trec", 2, "--run xy.trec is what is read"),
-        ("--run a.trec --report a.trec", 2, "--report a.trec is where --run writes"),
-        ("--report nowhere/r.html", 1, "cannot write nowhere/r.html: pass --report with a place"),
+        ("--report q.tsv", 2, "--report q.tsv is also an input; pass another file"),
+        ("--run qrels.txt", 2, "--run qrels.txt is also an input"),
+        ("--compare xy.trec --run xy.trec", 2, "--run xy.trec is also an input"),
+        ("--run a.trec --report a.trec", 2, "--report a.trec is also a file of --run"),
+        (
+            "--report nowhere/r.html",
+            1,
+            "cannot write nowhere/r.html: pass --report with a writable",
+        ),
         ("--store nowhere", 1, "nowhere"),
         ("--store :memory:", 2, "a store in memory ends with the command"),
         ("--collection other", 1, "other"),
@@ -429,22 +433,22 @@ def test_a_mistake_is_one_line(words: str, arguments: str, status: int, message:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "give --queries FILE (and --qrels FILE), or --dataset NAME"),
-        ("--qrels qrels.txt", "give --queries FILE (and --qrels FILE), or --dataset NAME"),
-        ("--queries q.tsv --dataset x", "give --queries FILE (and --qrels FILE), or --dataset"),
-        ("--dataset x --qrels qrels.txt", "--dataset brings its own judgments"),
-        ("--queries q.tsv", "give --qrels FILE to measure answers, or --ann for the index"),
-        ("--queries q.tsv --ann --depth 5", "--depth goes with --qrels or --dataset only"),
-        ("--queries q.tsv --ann --mode bm25", "--mode goes with --qrels or --dataset only"),
-        ("--queries q.tsv --ann --run a", "--run goes with --qrels or --dataset only"),
-        ("JUDGED --rerank-depth 5", "--rerank-depth goes with --rerank only"),
-        ("JUDGED --fusion rrf", "--fusion goes with --mode hybrid only"),
-        ("JUDGED --mode bm25 --dense-weight 0.5", "--dense-weight goes with --mode hybrid only"),
-        ("JUDGED --candidates c --exact", "--exact goes with searches without --candidates only"),
-        ("JUDGED --candidates c --depth 5", "--depth goes with searches without --candidates"),
+        ("", "pass --queries FILE (and --qrels FILE), or --dataset NAME"),
+        ("--qrels qrels.txt", "pass --queries FILE (and --qrels FILE), or --dataset NAME"),
+        ("--queries q.tsv --dataset x", "pass --queries FILE (and --qrels FILE), or --dataset"),
+        ("--dataset x --qrels qrels.txt", "--dataset has its own judgments"),
+        ("--queries q.tsv", "pass --qrels FILE to measure answers, or --ann for the index"),
+        ("--queries q.tsv --ann --depth 5", "--depth needs --qrels or --dataset"),
+        ("--queries q.tsv --ann --mode bm25", "--mode needs --qrels or --dataset"),
+        ("--queries q.tsv --ann --run a", "--run needs --qrels or --dataset"),
+        ("JUDGED --rerank-depth 5", "--rerank-depth needs --rerank"),
+        ("JUDGED --fusion rrf", "--fusion needs --mode hybrid"),
+        ("JUDGED --mode bm25 --dense-weight 0.5", "--dense-weight needs --mode hybrid"),
+        ("JUDGED --candidates c --exact", "--exact needs searches without --candidates"),
+        ("JUDGED --candidates c --depth 5", "--depth needs searches without --candidates"),
         (
             "JUDGED --candidates c --rerank x --rerank-depth 5",
-            "--rerank-depth goes with searches without --candidates only",
+            "--rerank-depth needs searches without --candidates",
         ),
         ("JUDGED --mode sparse", "Invalid value for '--mode'"),
         ("JUDGED --depth 0", "Invalid value for '--depth'"),
@@ -497,7 +501,7 @@ def test_every_mode_is_measured_with_and_without_reranking(sample: str, reranker
     assert systems == [*found]
     names = [f"kept.{name.replace(' ', '-')}.trec" for name in systems]
     assert names == json.loads(done.out)["runs"]
-    assert [f"asking {name}: 4 queries" for name in systems] == done.err.splitlines()[-6:]
+    assert [f"searching with {name}: 4 queries" for name in systems] == done.err.splitlines()[-6:]
     assert (1.0, 1.0) == (found["dense"]["RR@10"], found["hybrid"]["RR@10"])
     for mode in MODES:
         check_reranked(f"kept.{mode}.trec", f"kept.{mode}-reranked.trec", 7)
@@ -530,7 +534,9 @@ def test_the_index_is_compared(sample: str, caplog: pytest.LogCaptureFixture) ->
     assert (10, 4) == (told["ann"]["k"], told["ann"]["queries"])
     assert 1.0 == told["ann"]["points"][-1]["recall"]
     assert alone.out.startswith("queries: 4; exact search: ")
-    settings = [f"asking {p['setting']}, ef {p['ef']}: 4 queries" for p in told["ann"]["points"]]
+    settings = [
+        f"searching with {p['setting']}, ef {p['ef']}: 4 queries" for p in told["ann"]["points"]
+    ]
     expected = ["comparing the index with exact search: 4 queries", *settings, "written: r"]
     assert expected == alone.err.splitlines()[-len(expected) :]
     assert "<h2>Approximate search</h2>" in Path("r").read_text()
@@ -569,8 +575,8 @@ def test_runs_are_written_in_every_mode(sample: str, reranker: str, mode: str) -
     plain = command(*ask, "--run", "plain.trec", "--depth", "12")
     again = command(*ask, "--run", "again.trec", "--rerank", reranker, "--rerank-depth", "6")
 
-    assert ("4 queries answered in plain.trec\n", 0) == (plain.out, plain.status)
-    assert ("4 queries answered in again.trec\n", 0) == (again.out, again.status)
+    assert ("answers for 4 queries written to plain.trec\n", 0) == (plain.out, plain.status)
+    assert ("answers for 4 queries written to again.trec\n", 0) == (again.out, again.status)
     check_reranked("plain.trec", "again.trec", 6)
 
 
@@ -585,11 +591,11 @@ def test_one_passage_of_each_value(filled: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("query --depth 5", "--depth goes with --queries only"),
-        ("query --rerank-depth 5", "--rerank-depth goes with --rerank only"),
-        ("query --fusion rrf", "--fusion goes with --mode hybrid only"),
-        ("query --mode bm25 --dense-weight 1", "--dense-weight goes with --mode hybrid only"),
-        ("--queries q --run r --limit 5", "--limit goes with a QUERY only"),
+        ("query --depth 5", "--depth needs --queries"),
+        ("query --rerank-depth 5", "--rerank-depth needs --rerank"),
+        ("query --fusion rrf", "--fusion needs --mode hybrid"),
+        ("query --mode bm25 --dense-weight 1", "--dense-weight needs --mode hybrid"),
+        ("--queries q --run r --limit 5", "--limit needs a QUERY"),
     ],
 )
 def test_search_refuses_options_without_effect(arguments: str, message: str) -> None:

@@ -43,10 +43,10 @@ def test_the_kind_stands_after_the_last_equals_sign() -> None:
 @pytest.mark.parametrize(
     ("texts", "reason"),
     [
-        (["year"], "--index 'year': expected FIELD=KIND, with one of the kinds keyword, integer"),
-        (["=integer"], "--index '=integer': expected FIELD=KIND"),
-        (["year=int"], "--index 'year=int': expected FIELD=KIND"),
-        (["year=integer", "year=float"], "asks for integer and float of 'year'"),
+        (["year"], "--index must be FIELD=KIND with a KIND of keyword, integer, "),
+        (["=integer"], "datetime, got '=integer'"),
+        (["year=int"], "got 'year=int'"),
+        (["year=integer", "year=float"], "got integer and float for 'year'"),
     ],
 )
 def test_what_is_no_index_is_wrong_usage(texts: Sequence[str], reason: str) -> None:

@@ -123,7 +123,9 @@ def test_check_is_for_scripts(filled: str, folder: str) -> None:
     assert (0, "nothing is pending\n", "") == command("migrate", "check", "--store", filled)
     command("migrate", "up", *place)
     assert (0, "nothing is pending\n", "") == command("migrate", "check", *place)
-    told = "unknown: 0001_index_year, 0002_short_texts: newer code, or another --dir, was here\n"
+    told = (
+        "unknown: 0001_index_year, 0002_short_texts: applied by newer code or with another --dir\n"
+    )
     assert (1, told, "") == command("migrate", "check", "--store", filled)
 
 
@@ -138,7 +140,7 @@ def test_what_newer_code_applied_is_refused_by_name(filled: str) -> None:
     assert (1, "") == (done.status, done.out)
     assert "'msmarco' has had 0002_of_tomorrow, which this code does not know" in done.err
     told = command("migrate", "status", "--store", filled)
-    assert "unknown     0002_of_tomorrow: newer code, or another --dir, was here" in told.out
+    assert "unknown     0002_of_tomorrow: applied by newer code or with another --dir" in told.out
 
 
 def test_everything_is_there_as_json(filled: str, folder: str) -> None:
@@ -192,7 +194,7 @@ def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
     """On a server, where it outlives its process: first it is told, then taken, never another's."""
     if not filled.startswith("grpc://"):
         done = command("migrate", "unlock", "--store", filled)
-        assert (0, "nobody is migrating 'msmarco'\n", "") == done
+        assert (0, "'msmarco' is not locked\n", "") == done
         return
     with closing(open_store(filled)) as store, hold_lock(store.migration_locks, "msmarco") as ours:
         told = command("migrate", "status", "--store", filled).out
@@ -202,13 +204,13 @@ def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
         assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in refused.err
         first = command("migrate", "unlock", "--store", filled)
         assert (2, "") == (first.status, first.out)
-        assert f"if that process is gone, pass --token {ours.token}" in first.err
+        assert f"if that process has ended, pass --token {ours.token}" in first.err
         stale = command("migrate", "unlock", "--store", filled, "--token", "stale")
         assert (1, "") == (stale.status, stale.out)
         assert f"whose token is {ours.token}, not stale" in stale.err
         done = command("migrate", "unlock", "--store", filled, "--token", ours.token)
         assert 0 == done.status
-        assert done.out.startswith(f"unlocked: 'msmarco' was held by process {ours.pid}")
+        assert done.out.startswith(f"unlocked: 'msmarco' was locked by process {ours.pid}")
         assert store.migration_locks.holder("msmarco") is None
 
 

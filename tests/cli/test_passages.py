@@ -81,7 +81,7 @@ def test_a_pid_may_begin_with_a_dash(tmp_path: Path) -> None:
     ingest_passages([Passage("-7", "minus")], place, encoder=HashingEncoder())
 
     assert "-7\n     minus\n" == command("get", "--store", place, "--", "-7").out
-    assert "1 deleted, 0 were not there\n" == command("delete", "--store", place, "--", "-7").out
+    assert "1 deleted, 0 missing\n" == command("delete", "--store", place, "--", "-7").out
 
 
 @pytest.mark.parametrize("pid", ["", "caf\udce9"], ids=["empty", "not utf-8"])
@@ -101,7 +101,7 @@ def test_passages_are_deleted(filled: str, passages: Sequence[Passage]) -> None:
     """It tells how many were there; one that is named twice is one."""
     done = command("delete", "1", "nowhere", "007", "1", "--store", filled)
 
-    assert (0, "2 deleted, 1 were not there\n", "") == done
+    assert (0, "2 deleted, 1 missing\n", "") == done
     assert [passages[index].pid for index in (1, 3, 4)] == pids_in(filled, passages)
 
 
@@ -139,7 +139,7 @@ def test_pids_come_from_a_file(
         with standard_input(file):
             done = command("delete", "--from", "-", "--store", filled)
 
-    assert (0, "2 deleted, 1 were not there\n", "") == done
+    assert (0, "2 deleted, 1 missing\n", "") == done
     assert [passages[index].pid for index in (1, 3, 4)] == pids_in(filled, passages)
 
 
@@ -149,7 +149,7 @@ def test_an_empty_file_deletes_nothing(filled: str, passages: Sequence[Passage])
 
     done = command("delete", "--from", "pids.txt", "--store", filled)
 
-    assert (0, "0 deleted, 0 were not there\n", "") == done
+    assert (0, "0 deleted, 0 missing\n", "") == done
     assert 5 == len(pids_in(filled, passages))
 
 

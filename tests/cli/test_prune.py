@@ -47,7 +47,7 @@ def test_what_is_gone_from_the_source_is_pruned(place: str) -> None:
 
     assert 0 == done.status
     assert done.out.startswith("8 read: 0 written, 8 unchanged, 0 rejected, 2 pruned; ")
-    assert "looking for passages that the source does not hold" in done.err
+    assert "searching for passages that are not in the source" in done.err
     assert 8 == held(place)
 
 
@@ -84,8 +84,8 @@ def test_an_empty_source_is_refused_all_the_same(place: str) -> None:
     done = ingest(place, 0, "--prune", "--yes")
 
     assert 1 == done.status
-    assert "the source holds no passage" in done.err
-    assert "the source holds no passage" in done.err
+    assert "the source has no passages" in done.err
+    assert "the source has no passages" in done.err
     assert 10 == held(place)
 
 
@@ -95,8 +95,8 @@ def test_rejects_forbid_to_prune(place: str) -> None:
 
     *_, where, first, error = done.err.splitlines()
     assert 1 == done.status
-    assert "rows that did not go in: 1, written to r.jsonl" == where
-    assert "the first of them: source.tsv, line 10: no tab: expected pid<TAB>text" == first
+    assert "rejected rows: 1, written to r.jsonl" == where
+    assert "the first: source.tsv, line 10: no tab: expected pid<TAB>text" == first
     assert error.startswith("Error: nothing was pruned: rows were rejected (1)")
     assert "9 no tab" == json.loads(Path("r.jsonl").read_text())["raw"]
     assert 10 == held(place)
@@ -114,7 +114,7 @@ def test_rejects_can_be_allowed(place: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--yes"], "--yes goes with --prune only"),
+        (["--yes"], "--yes needs --prune"),
         (["--prune", "--max-passages", "5"], "max_passages takes a part of the source"),
     ],
 )

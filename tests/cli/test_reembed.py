@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pytest
 
-from msmarco_qdrant.cli.reembed import _shown
+from msmarco_qdrant.cli.reembed import _show
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.records import Bm25Settings
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 TEXTS = texts_of_lengths([6 + number % 20 for number in range(40)])
 QUERY = "london river"
 LEDGER = ["0001_create_passages", "0002_payload_indexes"]
-STAGES = """copying what the {0} collection lacks
+STAGES = """copying missing passages to the {0} collection
 building the index of the {0} collection
-asking both collections a sample of queries
+searching both collections with sample queries
 comparing every passage of both collections
-leading the name to the {0} collection
-copying what was written until the swap
+repointing the alias to the {0} collection
+copying passages written before the swap
 """
 
 
@@ -98,18 +98,18 @@ def test_another_model_and_back(place: str, models: Models) -> None:
     assert (0, STAGES.format("new")) == (done.status, done.err)
     first, compared, kept = done.out.splitlines()
     assert first.startswith(
-        f"msmarco -> msmarco__0002: 40 passages with vectors of {models.new}, 40 encoded now, "
+        f"msmarco -> msmarco__0002: 40 passages with vectors of {models.new}, 40 newly encoded, "
     )
-    assert compared.startswith("40 passages asked for by the words they begin with: ")
-    assert "among the ten best, before " in compared
+    assert compared.startswith("40 passages searched by their first words: ")
+    assert " in the first ten hits, " in compared
     assert (
-        "msmarco__0001 is kept: `migrate rollback` goes back to it, `migrate prune` removes it"
+        "msmarco__0001 is kept: `migrate rollback` returns to it, `migrate prune` removes it"
     ) == kept
     assert (
         f"collection  msmarco -> msmarco__0002 ({models.new})\n"
         f"applied     {', '.join(LEDGER)}\n"
         "pending     none\n"
-        f"beside it   msmarco__0001 ({models.old}), kept\n"
+        f"other       msmarco__0001 ({models.old}), kept\n"
     ) == migrate("status", place).out
     assert best_by(models.new) == found(place) != best_by(models.old)
 
@@ -118,10 +118,10 @@ def test_another_model_and_back(place: str, models: Models) -> None:
     assert (0, STAGES.format("older")) == (back.status, back.err)
     first, _, kept = back.out.splitlines()
     assert first.startswith(
-        f"msmarco -> msmarco__0001: 40 passages with vectors of {models.old}, 0 encoded now, "
+        f"msmarco -> msmarco__0001: 40 passages with vectors of {models.old}, 0 newly encoded, "
     )
     assert (
-        "msmarco__0002 is kept: `migrate reembed` with its model goes there again, "
+        "msmarco__0002 is kept: `migrate reembed` with its model returns to it, "
         "`migrate prune` removes it"
     ) == kept
     assert best_by(models.old) == found(place)
@@ -142,7 +142,7 @@ def test_a_model_of_another_length(place: str, models: Models, source: str) -> N
     info = command("info", "--store", place).out
     assert f"model       {models.small} ({HIDDEN // 2}, cosine)\n" in info
     assert best_by(models.small) == found(place) != best_by(models.old)
-    assert (0, f"'msmarco' holds vectors of {models.small} already\n", "") == migrate(
+    assert (0, f"'msmarco' already has vectors of {models.small}\n", "") == migrate(
         "reembed", place, "--model", models.small
     )
 
@@ -155,17 +155,17 @@ def test_what_nothing_leads_to_is_removed(place: str, models: Models) -> None:
     assert_error(
         migrate("prune", place),
         2,
-        f"nothing was removed: nothing leads to msmarco__0001 ({models.old}); to remove what is in "
-        "there for good, pass --yes",
+        f"nothing was removed: no alias points to msmarco__0001 ({models.old}); pass --yes to "
+        "remove it",
     )
     assert status == migrate("status", place)
 
     assert (0, "removed: msmarco__0001\n", "") == migrate("prune", place, "--yes")
 
-    assert "beside it" not in migrate("status", place).out
+    assert "other " not in migrate("status", place).out
     assert best_by(models.new) == found(place)
     for options in ([], ["--yes"]):
-        assert (0, "there is nothing to remove\n", "") == migrate("prune", place, *options)
+        assert (0, "nothing to remove\n", "") == migrate("prune", place, *options)
     told = "there is nothing to go back to: 'msmarco' leads to msmarco__0002"
     assert_error(migrate("rollback", place), 1, told)
 
@@ -221,8 +221,8 @@ def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> No
 
     lines = migrate("status", place).out.splitlines()
     assert (
-        f"beside it   msmarco__0002 ({models.new}), being filled",
-        f"unfinished  {again} goes on with it",
+        f"other       msmarco__0002 ({models.new}), being filled",
+        f"unfinished  resume with {again}",
     ) == (lines[-2], lines[-1])
     told = json.loads(migrate("status", place, "--json").out)
     assert ([True], True) == (
@@ -249,8 +249,8 @@ def test_an_unfinished_one_can_be_given_up(edge: str, models: Models) -> None:
     assert_error(
         migrate("prune", edge, "--unfinished"),
         2,
-        f"nothing was removed: nothing leads to msmarco__0002 ({models.new}, not filled yet); to "
-        "remove what is in there for good, pass --unfinished --yes",
+        f"nothing was removed: no alias points to msmarco__0002 ({models.new}, not complete); pass "
+        "--unfinished --yes to remove it",
     )
     assert (0, "removed: msmarco__0002\n", "") == migrate("prune", edge, "--unfinished", "--yes")
     assert "pending     none" == migrate("status", edge).out.splitlines()[-1]
@@ -261,7 +261,7 @@ def test_control_c_tells_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> Non
     """Once; and it ends the command as everywhere."""
 
     def interrupted() -> None:
-        with _shown("new") as show:
+        with _show("new") as show:
             show(ReembedProgress("copy", 0, 5))
             show(ReembedProgress("copy", 5, 5))
             raise KeyboardInterrupt
@@ -269,8 +269,8 @@ def test_control_c_tells_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert (
-        "copying what the new collection lacks\n"
-        "\nwhat is copied stays; run the same command again to go on.\n"
+        "copying missing passages to the new collection\n"
+        "\nCopied passages are kept; run the same command again to resume.\n"
     ) == capsys.readouterr().err
 
 
@@ -290,7 +290,7 @@ def test_passages_without_a_vector(edge: str, models: Models) -> None:
 
     assert 0 == done.status, done.err
     assert f"msmarco__0002: {40 - len(poisoned)} passages with vectors of" in done.out
-    assert f"left out, as they have no vector: {', '.join(sorted(poisoned))}\n" in done.out
+    assert f"left out because they have no vector: {', '.join(sorted(poisoned))}\n" in done.out
 
 
 def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
@@ -333,7 +333,7 @@ def test_a_mistake_is_told_in_a_line(
 
 def test_there_is_nothing_to_prune(edge: str) -> None:
     """Which is no error."""
-    assert (0, "there is nothing to remove\n", "") == migrate("prune", edge)
+    assert (0, "nothing to remove\n", "") == migrate("prune", edge)
 
 
 def test_the_way_back_wants_the_model_of_before(edge: str, models: Models) -> None:

@@ -162,9 +162,9 @@ def test_a_collection_without_a_graph_is_told(
     with caplog.at_level(logging.WARNING, "msmarco_qdrant"):
         sweep_ann(collection, ASKED[:1], efs=(16,))
 
-    (told,) = caplog.messages
-    assert "'msmarco' has no index" in told
-    assert "each of its 300 vectors: run `msmarco-qdrant optimize` first" in told
+    (message,) = caplog.messages
+    assert "'msmarco' has no index" in message
+    assert "each of its 300 vectors: run `msmarco-qdrant optimize` first" in message
 
 
 def test_an_index_of_older_vectors_is_told(
@@ -183,17 +183,17 @@ def test_an_index_of_older_vectors_is_told(
             ingest_passages(changed, store, encoder=HashingEncoder(), optimize=False)
             caplog.clear()
             sweep_ann(client, ASKED[:1], efs=(16,))
-    (told,) = caplog.messages
-    assert "the index of 'msmarco' is older than many of its 300 vectors" in told
+    (message,) = caplog.messages
+    assert "the index of 'msmarco' is older than many of its 300 vectors" in message
 
 
 @pytest.mark.parametrize(
     ("queries", "options", "message"),
     [
-        ([], {}, "no query was given"),
-        (ASKED, {"efs": ()}, "no ef was given: expected some, such as 16, 64 and 256"),
-        (ASKED, {"efs": (16, 0)}, "ef=0: expected 1 or more"),
-        (ASKED, {"k": 0}, "k=0 and ef=16: expected 1 or more"),
+        ([], {}, "a sweep needs one query or more"),
+        (ASKED, {"efs": ()}, "efs must be one number or more, such as"),
+        (ASKED, {"efs": (16, 0)}, "must be 1 or more, got k=10 and ef=0"),
+        (ASKED, {"k": 0}, "must be 1 or more, got k=0 and ef=16"),
     ],
 )
 def test_what_cannot_be_compared(
@@ -206,7 +206,7 @@ def test_what_cannot_be_compared(
 
 def test_an_engine_without_a_graph_is_refused(client: SearchClient) -> None:
     """There is nothing to compare."""
-    with pytest.raises(UnsupportedError, match="always searches exactly: there is no graph"):
+    with pytest.raises(UnsupportedError, match="always searches exactly: it has no graph"):
         sweep_ann(client, QUERIES)
 
 

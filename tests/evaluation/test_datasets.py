@@ -73,9 +73,9 @@ def test_what_cannot_be_read_is_told(library: Any, tmp_path: Path) -> None:
     """The library's own words are in the message: a download that fails looks the same."""
     register(library, tmp_path, "local/broken", queries_tsv="q1 one\n", qrels_trec="q1 0 a high\n")
 
-    with pytest.raises(SourceError, match=r"queries of dataset 'local/broken' cannot be had"):
+    with pytest.raises(SourceError, match=r"cannot load the queries of dataset 'local/broken'"):
         load_queries("local/broken")
-    with pytest.raises(SourceError, match=r"judgments of dataset 'local/broken' cannot be had"):
+    with pytest.raises(SourceError, match=r"cannot load the qrels of dataset 'local/broken'"):
         load_qrels("local/broken")
 
 
@@ -83,7 +83,7 @@ def test_two_grades_of_one_passage_are_refused(library: Any, tmp_path: Path) -> 
     """As in a file."""
     register(library, tmp_path, "local/two", qrels_trec="q1 0 a 1\nq1 0 a 2\n")
 
-    with pytest.raises(SourceError, match="local/two: passage 'a' has grade 2 for query 'q1'"):
+    with pytest.raises(SourceError, match="local/two: passage 'a' has the grades 1 and 2"):
         load_qrels("local/two")
 
 
@@ -101,8 +101,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
 
-    assert done.stdout.startswith("ir_datasets cannot make its folder: ")
-    assert "set IR_DATASETS_HOME to one that can be written" in done.stdout
+    assert done.stdout.startswith("ir_datasets cannot create its folder: ")
+    assert "set IR_DATASETS_HOME to a writable one" in done.stdout
 
 
 def test_datasets_without_their_extra_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Systems of one collection asked, measured and compared, with values known by hand."""
+"""Systems of one collection measured and compared, with values computed by hand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import (
-    Evaluated,
+    SearchEvaluation,
     Run,
     System,
-    check_evaluation,
     evaluate_search,
-    poorest_queries,
+    find_worst_queries,
+    plan_evaluation,
 )
 from msmarco_qdrant.search.client import SearchClient
 from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
@@ -24,12 +24,12 @@ from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
 CANDIDATES = Run("given", {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q3": [("d", 1.0)]})
 
 
-def means(evaluated: Evaluated, measure: str) -> dict[str, float]:
+def means(evaluated: SearchEvaluation, measure: str) -> dict[str, float]:
     """The mean of each run."""
     return {run.name: run.values[measure].mean for run in evaluated.evaluation.runs}
 
 
-def depths(evaluated: Evaluated) -> set[int]:
+def depths(evaluated: SearchEvaluation) -> set[int]:
     """How many hits the queries got."""
     return {len(ranking) for run in evaluated.runs for ranking in run.rankings.values()}
 
@@ -163,26 +163,26 @@ def test_candidates_of_another_collection_are_refused(client: SearchClient) -> N
     [
         ({"measures": "mrr", "depth": 5}, "measure 'mrr' is unknown"),
         ({"qrels": {"q9": {"a": 1}}}, "none of the 4 queries has judgments"),
-        ({"others": [Run("dense", {})]}, "two runs have one name: dense, dense"),
-        ({"systems": []}, "no run was given"),
-        ({"queries": [*QUERIES, *QUERIES]}, "query 'q1' comes 2 times"),
-        ({"systems": [System(), System(label="dense")]}, "two runs have one name"),
+        ({"others": [Run("dense", {})]}, "each run needs its own name, got dense, dense"),
+        ({"systems": []}, "an evaluation needs one run or system or more, got none"),
+        ({"queries": [*QUERIES, *QUERIES]}, "each query needs its own qid, got 'q1' 2 times"),
+        ({"systems": [System(), System(label="dense")]}, "each run needs its own name"),
         ({"candidates": Run("given", {"q4": [("a", 1.0)]})}, "none of the 3 judged queries"),
         (
             {"candidates": Run("given", {"q1": [(str(pid), 1.0) for pid in range(10_001)]})},
-            "'given' holds 10,001 candidates of query 'q1': expected at most 10,000",
+            "a query has at most 10,000 candidates, got 10,001 for query 'q1' in 'given'",
         ),
         (
             {"measures": "RR@10 R@20000 R@100"},
-            "measure 'R@20000' looks at 20,000 hits a query, and a search has at most 10,000",
+            "'R@20000' needs 20,000 hits per query, a search returns at most 10,000: pass depth=",
         ),
-        ({"depth": 10_001}, "a limit of 10001 cannot be served"),
-        ({"depth": 0}, "a limit of 0 cannot be served"),
-        ({"systems": [System(), System(rerank_depth=0)]}, "a rerank_depth of 0"),
-        ({"systems": [System(), System("sparse")]}, "the mode 'sparse' is unknown"),  # type: ignore[arg-type]
-        ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "query 'q3' cannot be asked: the query"),
-        ({"queries": [*QUERIES[:2], Query("q3", "a\udcff")]}, "'q3' .* holds a lone surrogate"),
-        ({"measures": "ERR@10", "qrels": {"q1": {"b": 5}}}, "of grades up to 4, and there is one"),
+        ({"depth": 10_001}, "depth must be 1 to 10,000, got 10001"),
+        ({"depth": 0}, "depth must be 1 to 10,000, got 0"),
+        ({"systems": [System(), System(rerank_depth=0)]}, "rerank_depth"),
+        ({"systems": [System(), System("sparse")]}, "sparse"),  # type: ignore[arg-type]
+        ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "cannot search for query 'q3': "),
+        ({"queries": [*QUERIES[:2], Query("q3", "a\udcff")]}, "query 'q3': .* lone surrogate"),
+        ({"measures": "ERR@10", "qrels": {"q1": {"b": 5}}}, "accepts grades up to 4, got 5"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_once(
@@ -201,7 +201,7 @@ def test_what_is_not_asked_is_not_refused(client: SearchClient) -> None:
     queries = [*QUERIES[:3], Query("q4", " ")]
     for options in ({"depth": 5}, {"candidates": CANDIDATES}):
         evaluate_search(client, queries, QRELS, [System()], measures="R@20000", **options)
-    with pytest.raises(UsageError, match="query 'q4' cannot be asked"):
+    with pytest.raises(UsageError, match="cannot search for query 'q4'"):
         evaluate_search(client, queries, QRELS, [System()], measures="RR@10", unjudged=True)
 
 
@@ -212,10 +212,9 @@ def test_a_shallow_run_is_told(client: SearchClient, caplog: pytest.LogCaptureFi
     evaluate_search(client, QUERIES, QRELS, systems, measures="RR@5 P@3", depth=3)
     evaluate_search(client, QUERIES, QRELS, systems, measures="RR@3", depth=3)
 
-    end = "at: what stands below counts as not found"
     assert [
-        f"a depth of 3 is less than nDCG@10 and R@100 look {end}",
-        f"a depth of 3 is less than RR@5 looks {end}",
+        f"depth 3 is less than the cutoff of {names}: passages below it count as not found"
+        for names in ("nDCG@10 and R@100", "RR@5")
     ] == caplog.messages
 
 
@@ -273,22 +272,23 @@ def test_fusions_are_compared_in_one_call(client: SearchClient) -> None:
 
 def test_an_evaluation_is_checked_without_a_client() -> None:
     """The same, before there is one."""
-    check_evaluation(QUERIES, QRELS, [CANDIDATES, System()], "RR@10", CANDIDATES)
-    with pytest.raises(UsageError, match="two runs have one name"):
-        check_evaluation(QUERIES, QRELS, [System(), System()], "RR@10")
+    plan = plan_evaluation(QUERIES, QRELS, [System()], measures="RR@10 P@7")
+    assert (("RR@10", "P@7"), 7, QUERIES[:3]) == (plan.measures, plan.depth, plan.searched)
+    with pytest.raises(UsageError, match="each run needs its own name"):
+        plan_evaluation(QUERIES, QRELS, [System(), System()], measures="RR@10")
 
 
-def test_the_poorest_queries_have_texts(client: SearchClient) -> None:
+def test_the_find_worst_queries_have_texts(client: SearchClient) -> None:
     """Of each run, the lowest values first, with the passages from the collection."""
     gone = Run("gone", {"q2": [("x", 1.0)]})
     found = evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", others=[gone])
-    poor = poorest_queries(client, found, QUERIES, QRELS)
+    worst = find_worst_queries(client, found, QUERIES, QRELS)
 
     assert {"gone": ["q1", "q2", "q3"], "dense": ["q1", "q3", "q2"]} == {
-        name: [query.qid for query in queries] for name, queries in poor.items()
+        name: [query.qid for query in queries] for name, queries in worst.items()
     }
-    first = poor["dense"][0]
+    first = worst["dense"][0]
     assert ("castle", 0.5) == (first.text, first.value)
     assert ["castle", "castle garden"] == [passage.text for passage in first.top[:2]]
-    assert ["castle garden"] == [passage.text for passage in poor["gone"][0].missed]
-    assert [None] == [passage.text for passage in poor["gone"][1].top]
+    assert ["castle garden"] == [passage.text for passage in worst["gone"][0].missed]
+    assert [None] == [passage.text for passage in worst["gone"][1].top]

@@ -23,7 +23,7 @@ from msmarco_qdrant.evaluation import (
     read_run,
 )
 from msmarco_qdrant.evaluation.measures import measure_run
-from msmarco_qdrant.evaluation.runs import ordered
+from msmarco_qdrant.evaluation.runs import rank_scores
 from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS
 
 
@@ -45,19 +45,19 @@ def test_measures_are_parsed(text: str, expected: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nDCG@10 nDCQ@10", r"measure 'nDCQ@10' is unknown; some are: nDCG@10, RR@10"),
+        ("nDCG@10 nDCQ@10", r"measure 'nDCQ@10' is unknown; examples: nDCG@10, RR@10"),
         ("nDCG@", "measure 'nDCG@' is unknown"),
         ("import os", "measure 'import' is unknown"),
         ("RR(2)@10", r"measure 'RR\(2\)@10' is unknown"),
-        ("nDCG@0", "measure 'nDCG@0': the cut-off is 0, expected 1 or more"),
-        ("nDCG(cutoff=0)", "the cut-off is 0"),
+        ("nDCG@0", "cutoff of a measure must be 1 or more, got 0 in 'nDCG@0'"),
+        ("nDCG(cutoff=0)", "must be 1 or more, got 0"),
         ("P@-1", "measure 'P@-1' is unknown"),
-        ("nDCG@1.5", "the cut-off is 1.5"),
-        ("P@True", "the cut-off is True"),
+        ("nDCG@1.5", "must be 1 or more, got 1.5"),
+        ("P@True", "must be 1 or more, got True"),
         ("R", "measure 'R' cannot be computed here"),
         ("Accuracy", "measure 'Accuracy' cannot be computed here: float division by zero"),
         ("P(depth=1)@3", r"measure 'P\(depth=1\)@3' cannot be computed here"),
-        (" , ", "no measure was given; some are: nDCG@10"),
+        (" , ", "measures must name one or more, such as nDCG@10"),
     ],
 )
 def test_what_is_no_measure_is_refused(text: str, message: str) -> None:
@@ -101,7 +101,7 @@ def test_a_program_of_its_own_gets_numbers(capfd: pytest.CaptureFixture[str]) ->
 
     assert {"a-1": 1 / 16, "b-1": 7 / 32, "c": 0.0} == pytest.approx(values["ERR@10"], abs=1e-5)
     for name in ("ERR@10", "nDCG(dcg='exp-log2')@10"):
-        with pytest.raises(UsageError, match="of grades up to 4, and there is one of 5"):
+        with pytest.raises(UsageError, match="accepts grades up to 4, got 5"):
             measure_run([name], {"q": {"p": 5}}, run)
     assert ("", "") == tuple(capfd.readouterr())
 
@@ -157,7 +157,7 @@ def test_the_order_is_that_of_trec_eval(scores: dict[str, float], grades: dict[s
         [ir_measures.parse_measure(name) for name in names], {"q": grades}, {"q": scores}
     )
 
-    values = measure_run(names, {"q": grades}, Run("x", {"q": ordered(scores)}))
+    values = measure_run(names, {"q": grades}, Run("x", {"q": rank_scores(scores)}))
 
     assert {str(one.measure): one.value for one in expected} == pytest.approx(
         {name: found["q"] for name, found in values.items()}

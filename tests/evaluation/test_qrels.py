@@ -38,15 +38,18 @@ def test_a_pid_of_beir_may_hold_spaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"q1 0 a 1\nq1 0 b\n", r"qrels:2: 3 columns, expected 4: qid 0 pid grade; BEIR's form"),
-        (b"q1\ta\t1\n", r"qrels:1: 3 columns, expected 4: .*query-id<TAB>corpus-id<TAB>score"),
-        (BEIR + b"q2 a 1\n", r"qrels:5: expected 3 columns: query-id<TAB>corpus-id<TAB>score"),
+        (
+            b"q1 0 a 1\nq1 0 b\n",
+            r"qrels:2: expected 4 columns, qid 0 pid grade, got 3; BEIR's format",
+        ),
+        (b"q1\ta\t1\n", r"qrels:1: expected 4 columns, .*query-id<TAB>corpus-id<TAB>score"),
+        (BEIR + b"q2 a 1\n", r"qrels:5: expected 3 columns, query-id<TAB>corpus-id<TAB>score"),
         (BEIR + b"q2\t\t1\n", r"qrels:5: expected 3 columns"),
-        (b"q1 0 a high\n", r"qrels:1: the grade 'high' is no integer"),
-        (b"q1 0 a 1.5\n", r"qrels:1: the grade '1\.5' is no integer"),
-        (b"q1 0 a 1\nq1 0 a 2\n", r"qrels:2: passage 'a' has grade 2 for query 'q1', and 1 before"),
-        (b"", r"qrels holds no judgment; expected lines 'qid 0 pid grade', or BEIR's table"),
-        (BEIR[:26], r"qrels holds no judgment"),
+        (b"q1 0 a high\n", r"qrels:1: the grade must be an integer, got 'high'"),
+        (b"q1 0 a 1.5\n", r"qrels:1: the grade must be an integer, got '1\.5'"),
+        (b"q1 0 a 1\nq1 0 a 2\n", r"qrels:2: passage 'a' has the grades 1 and 2 for query 'q1'"),
+        (b"", r"qrels has no judgments; expected lines 'qid 0 pid grade', or BEIR's table"),
+        (BEIR[:26], r"qrels has no judgments"),
     ],
 )
 def test_what_is_no_judgment_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

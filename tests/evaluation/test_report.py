@@ -57,10 +57,10 @@ def whole_report(*, text: str = "a text") -> str:
     """A report with every part."""
     texts = dict.fromkeys("abcdex", text)
     evaluation = evaluated()
-    poor = {
+    worst = {
         run.name: worst_queries(evaluation, run, QUERIES, QRELS, texts) for run in (PLAIN, BETTER)
     }
-    return report_html("DL 19", FACTS, evaluation=evaluation, poor=poor, sweep=SWEEP)
+    return report_html("DL 19", FACTS, evaluation=evaluation, worst=worst, sweep=SWEEP)
 
 
 def test_the_report_is_whole() -> None:
@@ -117,9 +117,9 @@ def test_hostile_text_stays_text() -> None:
     run, other = Run(HOSTILE, {"q1": [(HOSTILE, 1.0)]}), Run("other", {})
     queries, qrels = [Query("q1", HOSTILE)], {"q1": {HOSTILE: 0, "b": 1}}
     evaluation = evaluate_runs(queries, qrels, [run, other], "RR@10")
-    poor = {HOSTILE: worst_queries(evaluation, run, queries, qrels, {HOSTILE: HOSTILE})}
+    worst = {HOSTILE: worst_queries(evaluation, run, queries, qrels, {HOSTILE: HOSTILE})}
 
-    report = report_html(HOSTILE, {HOSTILE: HOSTILE}, evaluation=evaluation, poor=poor)
+    report = report_html(HOSTILE, {HOSTILE: HOSTILE}, evaluation=evaluation, worst=worst)
     page = Page(report)
 
     assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements}

@@ -1,4 +1,4 @@
-"""Runs: read, ordered as trec_eval orders, made of hits, and written."""
+"""Runs: read, rank_scores as trec_eval orders, made of hits, and written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import Hit
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation import Run, collect_run, read_run, save_run, write_run
-from msmarco_qdrant.evaluation.runs import PackedRanking, ordered
+from msmarco_qdrant.evaluation.runs import PackedRanking, rank_scores
 
 LINES = b"q1 Q0 b 1 2.5 tag\nq1\tQ0\ta\t2\t3.5e0\ttag\r\n\nq2 Q0 a 1 -1 tag"
 
@@ -40,12 +40,15 @@ def test_a_run_is_read(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"q1 Q0 a 1 2.5 tag\nq1 Q0 b 2 1.5\n", r"run\.trec:2: 5 columns, expected 6: qid Q0 pid"),
-        (b"q1 Q0 a 1 high tag\n", r"run\.trec:1: the score 'high' is no number"),
-        (b"q1 Q0 a 1 nan tag\n", r"run\.trec:1: the score 'nan' is not finite"),
-        (b"q1 Q0 a 1 -inf tag\n", r"run\.trec:1: the score '-inf' is not finite"),
-        (b"q1 Q0 a 1 2 t\n\nq1 Q0 a 2 1 t\n", r"run\.trec:3: pid 'a' comes twice for query 'q1'"),
-        (b"\n", r"run\.trec holds no answer; expected a line a hit"),
+        (
+            b"q1 Q0 a 1 2.5 tag\nq1 Q0 b 2 1.5\n",
+            r"run\.trec:2: expected 6 columns, qid Q0 pid .*, got 5",
+        ),
+        (b"q1 Q0 a 1 high tag\n", r"run\.trec:1: the score must be a finite number, got 'high'"),
+        (b"q1 Q0 a 1 nan tag\n", r"run\.trec:1: the score must be a finite number, got 'nan'"),
+        (b"q1 Q0 a 1 -inf tag\n", r"run\.trec:1: the score must be a finite number, got '-inf'"),
+        (b"q1 Q0 a 1 2 t\n\nq1 Q0 a 2 1 t\n", r"run\.trec:3: query 'q1' has pid 'a' twice"),
+        (b"\n", r"run\.trec has no hits; expected a line per hit"),
         (b"q1 Q0 \xff 1 2 t\n", r"run\.trec:1: not UTF-8 at byte 7"),
         (b"x" * 70_000, r"run\.trec:1: the line has 70,000 bytes"),
         (gzip.compress(LINES, mtime=0)[:-12], r"run\.trec:\d: the gzip stream ends early"),
@@ -72,7 +75,7 @@ def test_ties_are_broken_by_pid_descending() -> None:
     """Scores that are one float32 are a tie, as trec_eval holds them."""
     expected = [("z", 2.0), ("b", 1.0), ("a", 1.0 + 1e-9), ("A", 1.0), ("c", 1.0 - 1e-6)]
 
-    assert expected == ordered({"a": 1.0 + 1e-9, "A": 1.0, "c": 1.0 - 1e-6, "b": 1.0, "z": 2.0})
+    assert expected == rank_scores({"a": 1.0 + 1e-9, "A": 1.0, "c": 1.0 - 1e-6, "b": 1.0, "z": 2.0})
 
 
 def test_a_run_is_made_of_hits() -> None:
@@ -88,7 +91,7 @@ def test_a_query_that_comes_twice_is_refused() -> None:
     """Its first answer would be lost."""
     answers = [(Query("q1", "one"), hits()), (Query("q1", "two"), hits())]
 
-    with pytest.raises(UsageError, match="query 'q1' comes twice"):
+    with pytest.raises(UsageError, match="each query needs its own qid, got 'q1' twice"):
         collect_run("dense", answers)
 
 
@@ -123,7 +126,7 @@ def test_a_run_that_fails_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "kept.trec.gz"
     save_run(path, [("q1", [("a", 1.0)])])
     before = path.read_bytes()
-    with pytest.raises(UsageError, match="holds white space"):
+    with pytest.raises(UsageError, match="without white space"):
         save_run(path, [("q1", [("a", 1.0)]), ("q2", [("a b", 1.0)])])
 
     assert (before, [path]) == (path.read_bytes(), [*tmp_path.iterdir()])
@@ -158,10 +161,12 @@ def test_a_run_is_small() -> None:
     random = Random(1)
     scores = [random.random() for _ in range(1000)]
     pids = [str(random.randrange(10**6, 10**7)) for _ in range(1000)]
-    first = ordered(dict(zip(pids, scores, strict=True)))
+    first = rank_scores(dict(zip(pids, scores, strict=True)))
     tracemalloc.start()
     try:
-        second = ordered({str(int(pid)): score for pid, score in zip(pids, scores, strict=True)})
+        second = rank_scores(
+            {str(int(pid)): score for pid, score in zip(pids, scores, strict=True)}
+        )
         used, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -173,5 +178,5 @@ def test_a_run_is_small() -> None:
 @pytest.mark.parametrize(("qid", "pid"), [("q 1", "a"), ("q1", "a\tb"), ("q1", "")])
 def test_white_space_is_not_written(qid: str, pid: str) -> None:
     """A TREC run is split at it."""
-    with pytest.raises(UsageError, match="holds white space"):
+    with pytest.raises(UsageError, match="without white space"):
         write_run([(qid, [(pid, 1.0)])], io.StringIO())

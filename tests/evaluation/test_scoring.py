@@ -9,7 +9,7 @@ import pytest
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import Run, evaluate_runs, worst_queries
-from msmarco_qdrant.evaluation.records import AnsweredPassage, MissedPassage, PoorQuery
+from msmarco_qdrant.evaluation.records import AnsweredPassage, MissedPassage, WorstQuery
 from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS, QUERIES, evaluated
 
 
@@ -106,9 +106,9 @@ def test_the_models_published_figures_come_along() -> None:
 @pytest.mark.parametrize(
     ("runs", "baseline", "message"),
     [
-        ([], None, "no run was given"),
-        ([PLAIN, PLAIN], None, "two runs have one name: plain, plain"),
-        ([PLAIN], "best", "the baseline 'best' is not among the runs: plain"),
+        ([], None, "an evaluation needs one run or system or more, got none"),
+        ([PLAIN, PLAIN], None, "each run needs its own name, got plain, plain"),
+        ([PLAIN], "best", "baseline must be one of plain, got 'best'"),
         ([Run("x", {}, "gpt")], None, "model 'gpt' is not in the catalog"),
     ],
 )
@@ -122,7 +122,9 @@ def test_runs_that_cannot_be_compared_are_refused(
 
 def test_foreign_judgments_are_refused() -> None:
     """With some qids of both sides, so that one sees which file is the wrong one."""
-    with pytest.raises(UsageError, match=r"none of the 1 queries .*'19335', judged are 'q1', 'q2'"):
+    with pytest.raises(
+        UsageError, match=r"none of the 1 queries .*'19335', the judgments 'q1', 'q2'"
+    ):
         evaluate_runs([Query("19335", "x")], QRELS, [PLAIN])
 
 
@@ -136,8 +138,8 @@ def test_the_worst_queries_are_told() -> None:
     found = worst_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=3)
 
     expected = (
-        PoorQuery("q3", "three", 0.0, (), (MissedPassage("e", 2, None, None),), 1),
-        PoorQuery(
+        WorstQuery("q3", "three", 0.0, (), (MissedPassage("e", 2, None, None),), 1),
+        WorstQuery(
             "q1",
             "one",
             found[1].value,
@@ -169,5 +171,5 @@ def test_the_missed_passages_are_counted() -> None:
 
 def test_a_run_that_was_not_evaluated_has_no_worst_queries() -> None:
     """Its name is in the message."""
-    with pytest.raises(UsageError, match="run 'better' was not evaluated"):
+    with pytest.raises(UsageError, match="run 'better' is not in the evaluation"):
         worst_queries(evaluated(PLAIN), BETTER, QUERIES, QRELS, {})

@@ -10,7 +10,7 @@ from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import Run, System, rank_run, run_queries, search_run
-from msmarco_qdrant.evaluation.systems import missing_candidates
+from msmarco_qdrant.evaluation.systems import count_missing_candidates
 from msmarco_qdrant.search.client import SearchClient
 from tests.evaluation.collection import QUERIES, ListeningEncoder
 
@@ -81,7 +81,7 @@ def test_candidates_are_ranked_and_nothing_else(client: SearchClient) -> None:
     run = rank_run(client, QUERIES, System(), GIVEN)
 
     assert {"q1": ["a", "b", "c"]} == {qid: pids(run, qid) for qid in run.rankings}
-    assert (1, 4) == missing_candidates(run, GIVEN)
+    assert (1, 4) == count_missing_candidates(run, GIVEN)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_nothing_given_lacks_nothing(client: SearchClient) -> None:
     run = rank_run(client, QUERIES, System(), Run("given", {}))
 
     assert {} == run.rankings
-    assert (0, 0) == missing_candidates(run, GIVEN)
+    assert (0, 0) == count_missing_candidates(run, GIVEN)
 
 
 def test_queries_are_asked_in_batches(client: SearchClient, listening: ListeningEncoder) -> None:
@@ -117,10 +117,14 @@ def test_queries_are_asked_in_batches(client: SearchClient, listening: Listening
 @pytest.mark.parametrize(
     ("queries", "system", "message"),
     [
-        ([Query("q", "river"), Query("q", "castle")], System(), "query 'q' comes twice"),
-        ([Query("q", " ")], System(), "the query is empty"),
-        ([Query("q", "river")], System(rerank_depth=0), "rerank_depth of 0"),
-        ([Query("q", "river")], System("sparse"), "'sparse' is unknown"),  # type: ignore[arg-type]
+        (
+            [Query("q", "river"), Query("q", "castle")],
+            System(),
+            "each query needs its own qid, got 'q' twice",
+        ),
+        ([Query("q", " ")], System(), "query"),
+        ([Query("q", "river")], System(rerank_depth=0), "rerank_depth"),
+        ([Query("q", "river")], System("sparse"), "sparse"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_asked(

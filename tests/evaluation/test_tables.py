@@ -22,7 +22,7 @@ def test_the_table_shows_measures_beside_published_figures() -> None:
     lines = evaluation_text(evaluated(measures="RR@10 R@2")).splitlines()
 
     assert (
-        "judged queries: 3; 1 without judgments left out; plain has no answer to 1, which count 0"
+        "judged queries: 3; 1 without judgments left out; plain has no answer for 1, which count 0"
         == lines[0]
     )
     assert ["run", "RR@10", "R@2", "nDCG@10", "(1)", "nDCG@10", "(2)", "RR@10", "(3)"] == (
@@ -45,8 +45,7 @@ def test_the_table_shows_comparisons() -> None:
     assert ["better", "RR@10", "+0.3333", "[-0.5000,", "+1.0000]", "2/0/1"] == row[:6]
     assert "[ ] 95 % confidence interval of the mean (bootstrap over the queries)" == lines[-2]
     assert (
-        "p   of a paired t test and of a permutation test, not corrected for their number"
-        == lines[-1]
+        "p   of a paired t test and a permutation test, not corrected for their number" == lines[-1]
     )
 
 
@@ -76,7 +75,7 @@ def test_what_cannot_be_told_is_a_dash() -> None:
     evaluation = evaluate_runs(QUERIES[:1], QRELS, [PLAIN, BETTER], "RR@10")
     text = evaluation_text(evaluation)
 
-    assert "2 judged but not asked left out" in text
+    assert "2 with judgments not among the queries" in text
     assert "plain   0.5000" in text
     assert "        -\n" in text
     assert "+0.5000 -" in text
@@ -124,7 +123,7 @@ def test_a_sweep_is_shown() -> None:
     """A line a point, in both forms."""
     lines = sweep_text(SWEEP).splitlines()
 
-    assert "queries: 1,374; exact search: 21.50 ms a query (median)" == lines[0]
+    assert "queries: 1,374; exact search: 21.50 ms per query (median)" == lines[0]
     assert ["none", "16", "0.9700", "0.4000", "q1", "0.41", "0.60"] == lines[3].split()
     assert {
         "setting": "int8",
