@@ -2,8 +2,8 @@
 
 Just enough of Qdrant's gRPC services for a client to open a collection, or to make one, and write
 to it, so that a benchmark measures the client and not an engine. A collection that a client makes
-is remembered as it was asked for, nothing else is. It says its port on the first line, ends when
-its standard input ends, and then says what it took, as JSON.
+is remembered with its settings, nothing else is. It prints its port on the first line, ends when
+its standard input ends, and then prints what it received, as JSON.
 
     python benchmarks/acknowledging_server.py COLLECTION
 """
@@ -27,7 +27,7 @@ _THREADS = 8
 
 @dataclass(slots=True)
 class Taken:
-    """What a server took.
+    """Counts of a server.
 
     Attributes:
         requests: Writes.
@@ -54,8 +54,8 @@ def running_server(collection: str) -> Iterator[tuple[int, Taken]]:
         port = int(process.stdout.readline()) if process.stdout else 0
         yield port, taken
     finally:
-        told, _ = process.communicate(timeout=30)
-        for name, value in json.loads(told).items():
+        answer, _ = process.communicate(timeout=30)
+        for name, value in json.loads(answer).items():
             setattr(taken, name, value)
 
 
@@ -100,8 +100,8 @@ def _collections_service(collection: str) -> Any:
 
     class Collections(grpc.CollectionsServicer):
         def List(self, *_: Any) -> grpc.ListCollectionsResponse:  # noqa: N802
-            told = grpc.CollectionDescription(name=collection)
-            return grpc.ListCollectionsResponse(collections=[told])
+            answer = grpc.CollectionDescription(name=collection)
+            return grpc.ListCollectionsResponse(collections=[answer])
 
         def ListAliases(self, *_: Any) -> grpc.ListAliasesResponse:  # noqa: N802
             return grpc.ListAliasesResponse()
@@ -126,7 +126,7 @@ def _collections_service(collection: str) -> Any:
 
 
 def _info(asked: Any) -> Any:
-    """What a server tells of a collection that was made as asked."""
+    """Return the collection info of a server, with the settings of the request."""
     from qdrant_client import grpc
 
     params = grpc.CollectionParams(

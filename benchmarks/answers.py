@@ -1,4 +1,4 @@
-"""Which way of searching answers best?
+"""Search quality of each way of searching.
 
 Ingests the real passages with the command (a store in the work folder stays for the next time) and
 measures, by ir_measures:
@@ -197,7 +197,7 @@ def bm25s_run(
 
 
 def tokens_of_qdrant(texts: list[str]) -> list[list[str]]:
-    """Each token as often as it stands there, as a number."""
+    """Return the count of each token, as a number."""
     from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 
     encoder = Bm25Encoder(COUNTS)

@@ -1,4 +1,4 @@
-"""A model of DistilBERT-base's shape with random weights, for speed where no weights can be had.
+"""A model of DistilBERT-base's shape with random weights, to measure speed.
 
 Six layers of 768 with 12 heads, 3,072 in between and a vocabulary of 30,522, mean pooling and at
 most 350 tokens: the shape of msmarco-distilbert-base-v3. Tokens come from the WordPiece vocabulary

@@ -1,4 +1,4 @@
-"""How fast are passages encoded, against `SentenceTransformer.encode`, and against the machine?
+"""Speed of encoding, compared with `SentenceTransformer.encode` and with the machine's limit.
 
 `SentenceTransformer.encode` as it comes (float32) and as its documentation tunes it ("Speeding up
 Inference": bfloat16 on a CPU, float16 and large batches on a GPU; it sorts by length itself), ours
@@ -108,7 +108,7 @@ LIMIT = next(iter(LIMITS))
 
 
 def run(candidate: str, location: str, texts: list[str], reference: Path) -> dict[str, object]:
-    """Encode the texts: seconds, passages a second, and the worst cosine with the reference.
+    """Encode the texts: seconds, passages per second, and the worst cosine with the reference.
 
     The base makes the reference.
     """
@@ -128,7 +128,7 @@ def run(candidate: str, location: str, texts: list[str], reference: Path) -> dic
 
 
 def run_limit(candidate: str, work: Work) -> dict[str, object]:
-    """The products alone: operations a second, and how many passages a second that would be."""
+    """The products alone: operations per second, and how many passages per second that would be."""
     precision = LIMITS[candidate]
     rate = gemm_rate(work, precision)
     passages = rate / work.flops_per_passage
@@ -197,7 +197,7 @@ def print_results(report: Report, results: Mapping[str, list[dict[str, Any]]], w
 
 
 def packages(names: Sequence[str]) -> tuple[str, ...]:
-    """What decides the figures of these candidates."""
+    """Return the packages that affect the figures of these candidates."""
     openvino = ("openvino",) if any("openvino" in name for name in names) else ()
     return (*PACKAGES[:2], *openvino)
 

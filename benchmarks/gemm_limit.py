@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import torch
 
 ROWS = (512, 2048, 8192)
-"""Tokens in a product: the machine gets the best of these, whatever the encoder chooses."""
+"""Tokens in a product: the limit is the best of these, independent of the encoder's choice."""
 _SECONDS = 2.0
 
 
 class Work(NamedTuple):
-    """What a model has to compute for some texts.
+    """The work of a model for some texts.
 
     Attributes:
         shapes: Inputs and outputs of each linear layer that every token goes through.
@@ -50,7 +50,7 @@ class Work(NamedTuple):
 
 
 def work_of(location: str, texts: Sequence[str]) -> Work:
-    """What a model in a directory has to compute for these texts."""
+    """Return the work of a model in a directory for these texts."""
     from sentence_transformers import SentenceTransformer
     from torch import nn
 

@@ -1,11 +1,11 @@
-"""How fast does a GPU box turn a TSV file into vectors on disk?
+"""Speed of a GPU machine from a TSV file to vectors on disk.
 
 `msmarco-qdrant encode` of the real passages repeated under new pids, by a model of
 DistilBERT-base's shape with random weights, against `SentenceTransformer.encode` of some of them
 as it comes and in float16 with large batches. Each in a process of its own; ours from when the
 first batch may begin to the last file's fsync, the library's encoding alone. Then what could hold
 ours back: the forward pass over texts that are tokenized already, and reading, parsing and
-tokenizing with no forward pass. GPU busy is the mean of what nvidia-smi tells while ours runs.
+tokenizing with no forward pass. GPU busy is the mean of what nvidia-smi reports while ours runs.
 
     python benchmarks/gpu_encode.py [--lines 2000000] [--tokenizer DIR] [--json FILE]
 """
@@ -49,7 +49,7 @@ def write_lines(path: Path, lines: int) -> None:
 
 
 def library(location: str, texts: list[str], *, tuned: bool) -> dict[str, Any]:
-    """Passages a second of the library."""
+    """Passages per second of the library."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -66,7 +66,7 @@ def library(location: str, texts: list[str], *, tuned: bool) -> dict[str, Any]:
 
 
 class Busy:
-    """What nvidia-smi tells of the GPUs' use, several times a second, with the time of each."""
+    """GPU utilization from nvidia-smi, several times per second, each with its time."""
 
     def __init__(self) -> None:
         query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
@@ -123,7 +123,7 @@ def worst_cosine(location: str, out: Path) -> float:
 
 
 def forward(location: str, texts: list[str], *, compiled: bool) -> dict[str, Any]:
-    """Passages a second of the forward pass alone, over texts that are tokenized already."""
+    """Passages per second of the forward pass alone, over texts that are tokenized already."""
     from msmarco_qdrant.encoding import load_encoder
 
     encoder = load_encoder(location, compiled=compiled)
@@ -139,7 +139,7 @@ def forward(location: str, texts: list[str], *, compiled: bool) -> dict[str, Any
 
 
 def feed(location: str, source: Path, workers: int) -> dict[str, Any]:
-    """Passages a second of reading, parsing and tokenizing alone."""
+    """Passages per second of reading, parsing and tokenizing alone."""
     from msmarco_qdrant.encode.feed import Feed, Layout
     from msmarco_qdrant.encoding import load_encoder
     from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
@@ -200,9 +200,9 @@ def main() -> None:
             )
             print(name, json.dumps(result), file=sys.stderr, flush=True)
             rows.append((name, result))
-    told = ("passages/s", "s", "start-up, s", "GPU busy", "worst cosine")
+    columns = ("passages/s", "s", "start-up, s", "GPU busy", "worst cosine")
     Report(options.json, PACKAGES).table(
-        ("encoding", *told), [Row(cells(name, result), result) for name, result in rows]
+        ("encoding", *columns), [Row(cells(name, result), result) for name, result in rows]
     )
 
 

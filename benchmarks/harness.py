@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, runs in processes of their own, tables, the machine's name."""
+"""Shared parts of the benchmarks: data, subprocesses, tables, the machine's name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PACKAGES = ("torch", "sentence-transformers", "qdrant-edge-py")
 
 
 def data_folder() -> Path:
-    """The real MS MARCO passages: `$MSMARCO_QDRANT_DATA/msmarco-47k`, or beside the checkout."""
+    """The real MS MARCO passages: `$MSMARCO_QDRANT_DATA/msmarco-47k`, or next to the checkout."""
     folder = _data_wanted()
     if not folder.is_dir():
         sys.exit(f"no data at {folder}: set MSMARCO_QDRANT_DATA")
@@ -41,7 +41,7 @@ def _data_wanted() -> Path:
 
 
 def data_name() -> str:
-    """Which passages `some_passages` takes, for a table's caption."""
+    """Return the source of `some_passages`, for the caption of a table."""
     return "MS MARCO passages" if _data_wanted().is_dir() else "passages of the packaged sample"
 
 
@@ -86,7 +86,7 @@ def command(*arguments: str | Path) -> None:
 
 
 def model_directory(name: str) -> str:
-    """Where a model's files are, or its hub id: the same for every candidate."""
+    """Return the folder of a model, or its hub id: the same for every candidate."""
     from msmarco_qdrant.encoding import load_encoder
 
     return load_encoder(name, backend="torch", device="cpu").location
@@ -122,8 +122,8 @@ def run_in_turn(
 
 
 @contextmanager
-def meanwhile(done: threading.Event, *works: Callable[[], None]) -> Iterator[None]:
-    """Work in threads while the block runs; at its end they are told by `done`, and waited for."""
+def in_background(done: threading.Event, *works: Callable[[], None]) -> Iterator[None]:
+    """Run functions in threads while the block runs; at its end set `done` and join them."""
     threads = [threading.Thread(target=work) for work in works]
     for thread in threads:
         thread.start()
@@ -156,10 +156,10 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 class Row(NamedTuple):
-    """A row of a table, and what stands behind it.
+    """A row of a table with its raw values.
 
     Attributes:
-        cells: What is shown.
+        cells: The shown values.
         raw: Every measured value behind them, as JSON takes it.
     """
 
@@ -178,8 +178,8 @@ class Report:
     """A benchmark's tables: Markdown on standard output and, if wanted, a JSON file.
 
     The file holds `command`, `started` (UTC), `machine`, `versions` and `rows`, each with its
-    `table` (a number from 0), what was `shown`, by column, and the `raw` values. It is written
-    anew after each table, so that what was measured stays if a later one fails.
+    `table` (a number from 0), the `shown` values by column, and the `raw` values. It is rewritten
+    after each table, so that finished tables survive a later failure.
 
     Args:
         file: Where to write the JSON; None for nowhere.
@@ -210,7 +210,7 @@ class Report:
     def _write(self) -> None:
         if self._file is None:
             return
-        told = {
+        document = {
             "command": shlex.join(["python", *sys.argv]),
             "started": self._started,
             "machine": machine(),
@@ -218,7 +218,7 @@ class Report:
             "rows": self._rows,
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        self._file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def machine() -> str:

@@ -1,4 +1,4 @@
-"""How long does it take from a TSV file to passages that can be searched, all of it?
+"""Time from a TSV file to searchable passages.
 
 Ours: `ingest_passages` into Qdrant Edge, until its index is built. The others, each as its
 documentation shows for loading many texts: sentence-transformers with
@@ -255,8 +255,8 @@ works with a newer one: pip install --no-deps langchain-huggingface"""
 
 
 def run(name: str, source: Path, model: str) -> dict[str, Any]:
-    """Load the model, then the passages: seconds, and passages a second."""
-    # a client that is still open when its server ends tells so
+    """Load the model, then the passages: seconds, and passages per second."""
+    # a client that is still open when its server ends prints a warning
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
     count = len(read_tsv(source))
@@ -284,7 +284,7 @@ def timed(opened: Opened) -> float:
 
 
 def installed() -> list[str]:
-    """The candidates whose packages are here; says which are not, and how to get them."""
+    """Return the candidates whose packages are installed; print how to install the others."""
     missing = {name for name, peer in PEERS.items() if not all(map(_is_here, peer.modules))}
     if missing:
         print(f"not installed: {', '.join(sorted(missing))}. {HOW_TO_INSTALL}\n")

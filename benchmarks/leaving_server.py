@@ -1,8 +1,8 @@
-"""A Qdrant server on loopback that goes away and comes back when it is told to.
+"""A Qdrant server on loopback that stops and starts on command.
 
 A program of its own, started by `serve.py`: it prints its URL, then reads `stop` and `start` line
-by line and answers each with a line. What it holds stays. It is the server of the tests: the real
-gRPC, over `qdrant-client`'s local mode, so it says nothing of a Qdrant server's speed.
+by line and answers each with a line. It keeps its data. It is the server of the tests: the real
+gRPC, over `qdrant-client`'s local mode, so its speed is not that of a Qdrant server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much memory does an ingest take, and what of it grows with the source?
+"""Memory of an ingest, and the part that grows with the source.
 
 Synthetic passages and the costless encoder of `msmarco_qdrant.testing`, so that only the pipeline
 is measured: once into a store that discards, once into Edge (without building the index, which a
@@ -38,7 +38,7 @@ def status(name: str) -> float:
 
 
 def run(store: str, count: int) -> dict[str, float]:
-    """Ingest so many passages and tell what memory it took, in MB."""
+    """Ingest so many passages and return the memory used, in MB."""
     from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.stores import open_store
     from msmarco_qdrant.testing import HashingEncoder, NullStore

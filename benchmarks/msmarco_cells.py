@@ -77,13 +77,13 @@ def contender(name: str) -> Contender:
 
 
 def kind_of(directory: Path) -> Kind:
-    """A model whose configuration tells of a classification head scores pairs."""
+    """Return the kind: a model with a classification head in its configuration scores pairs."""
     try:
-        told = json.loads((directory / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):  # loading it will tell what is wrong
+        config = json.loads((directory / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # loading it will report the problem
         return "bi-encoder"
     pairs = any(
-        kind.endswith("ForSequenceClassification") for kind in told.get("architectures") or ()
+        kind.endswith("ForSequenceClassification") for kind in config.get("architectures") or ()
     )
     return "cross-encoder" if pairs else "bi-encoder"
 
@@ -96,7 +96,7 @@ class Model:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """What makes vectors of passages; at no cost where none are looked at."""
+        """The encoder of passages; one that costs nothing if vectors are not used."""
         from msmarco_qdrant.encoding import load_encoder
         from msmarco_qdrant.testing import HashingEncoder
 
@@ -128,7 +128,7 @@ def free_memory() -> None:
 
 
 class Bench(NamedTuple):
-    """Where and how figures are measured.
+    """Place and way of measuring figures.
 
     Attributes:
         folder: The data.
@@ -145,12 +145,12 @@ class Bench(NamedTuple):
         return self.work / "stores" / owner
 
     def file(self, of: Contender, data: Data) -> Path:
-        """Where a finished figure is kept."""
+        """Return the file of a finished figure."""
         return self.work / "cells" / f"{of.slug}.{data.key}.json"
 
 
 class Answers(NamedTuple):
-    """What came of a column's queries.
+    """Answers to the queries of a column.
 
     Attributes:
         run: The rankings.
@@ -170,7 +170,7 @@ def answer(bench: Bench, data: Data, model: Model) -> Answers:
     kind = model.of.kind
     candidates = None if data.searches(kind) else data.candidates_run()
     store = ingest(bench, data, model, candidates)
-    depth = 1 if kind == "cross-encoder" else None  # not None: whatever it is, it scores them all
+    depth = 1 if kind == "cross-encoder" else None  # any number: it scores all of them
     mode: SearchMode = "dense" if kind == "bi-encoder" else "bm25"
     system = System(mode, rerank_depth=depth, exact=bench.exact)
     with model.client(store) as client:
@@ -189,8 +189,8 @@ def ingest(bench: Bench, data: Data, model: Model, candidates: Run | None) -> Pa
     kind = model.of.kind
     whole = data.whole(kind)
     stores = bench.stores(model.of.slug if kind == "bi-encoder" else WORDS)
-    told = data.used(kind) if whole is None else bench.folder.told(whole)
-    store = stores / f"{data.key if whole is None else 'collection'}.{digest(told)}"
+    identified = data.used(kind) if whole is None else bench.folder.identify(whole)
+    store = stores / f"{data.key if whole is None else 'collection'}.{digest(identified)}"
     compressed = whole is not None and kind == "bi-encoder"  # 8.8 million vectors
     ingest_passages(
         whole or data.candidate_passages(candidates or data.candidates_run()),
@@ -203,13 +203,13 @@ def ingest(bench: Bench, data: Data, model: Model, candidates: Run | None) -> Pa
     return store
 
 
-def digest(told: Mapping[str, object]) -> str:
-    """A short name for what is told of files."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+def digest(values: Mapping[str, object]) -> str:
+    """Return a short hash of the facts of files."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def measure(bench: Bench, data: Data, model: Model) -> dict[str, Any]:
-    """One figure and what stands behind it, as JSON keeps it."""
+    """Return one figure with its per-query values and conditions, as JSON values."""
     from msmarco_qdrant.evaluation import evaluate_runs
 
     started = time.perf_counter()
@@ -233,7 +233,7 @@ def measure(bench: Bench, data: Data, model: Model) -> dict[str, Any]:
 
 
 def identity(bench: Bench, data: Data, of: Contender) -> dict[str, Any]:
-    """What decides a figure: where it differs from a kept one's, that is measured again."""
+    """Return all that a figure depends on: if it differs from a kept one's, measure again."""
     bm25 = Bm25Settings()
     searched = data.searches(of.kind) and of.kind == "bi-encoder"
     return {
@@ -257,10 +257,10 @@ def kept(file: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
         cell: dict[str, Any] = json.loads(file.read_text("utf-8"))
         same = cell["identity"] == wanted
     except (ValueError, KeyError, TypeError):
-        tell(f"{file} is damaged: measuring again")
+        log(f"{file} is damaged: measuring again")
         return None
     if not same:
-        tell(f"{file} was measured on other data or in another way: measuring again")
+        log(f"{file} was measured on other data or in another way: measuring again")
     return cell if same else None
 
 
@@ -273,6 +273,6 @@ def keep(file: Path, cell: Mapping[str, Any]) -> None:
         json.dump(cell, out, indent=1)
 
 
-def tell(line: str) -> None:
-    """A line for whoever waits."""
+def log(line: str) -> None:
+    """Print a line of progress."""
     print(line, file=sys.stderr, flush=True)

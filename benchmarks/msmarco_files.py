@@ -1,8 +1,8 @@
 """The files of MS MARCO passage ranking in one folder, by their official names or our small data's.
 
-Queries, judgments, candidates and the collection, each as it is or compressed with gzip. What a
-column of the published table wants depends on the kind of model, and is told here, by name, when
-it is not there.
+Queries, judgments, candidates and the collection, each as it is or compressed with gzip. The files
+that a column of the published table needs depend on the kind of model; missing ones are listed by
+name.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Folder:
         wanted = (self.path / f"{name}{ending}" for name in names for ending in ("", ".gz"))
         return next((path for path in wanted if path.is_file()), None)
 
-    def told(self, path: Path) -> dict[str, object]:
+    def identify(self, path: Path) -> dict[str, object]:
         """The size in bytes and the sha256 of a file, which is read once for that."""
         if path not in self._digests:
             with path.open("rb") as file:
@@ -101,7 +101,7 @@ class Folder:
 
 
 class Data:
-    """What a folder holds for one column.
+    """The files of a folder for one column.
 
     Args:
         folder: Where to look.
@@ -118,7 +118,7 @@ class Data:
         self.collection = folder.find(COLLECTION)
 
     def searches(self, kind: Kind) -> bool:
-        """Whether a model of this kind searches the collection; else it ranks candidates."""
+        """True if a model of this kind searches the collection; else it ranks candidates."""
         return self.column.searches and kind != "cross-encoder"
 
     def whole(self, kind: Kind) -> Path | None:
@@ -142,11 +142,11 @@ class Data:
         ranked = None if self.searches(kind) else self.candidates
         texts = self.collection if self._without_texts else self.whole(kind)
         paths = (self._queries, self._qrels, ranked, texts)
-        return {path.name: self._folder.told(path) for path in paths if path is not None}
+        return {path.name: self._folder.identify(path) for path in paths if path is not None}
 
     @property
     def official(self) -> bool:
-        """Whether the candidates are those of the published figures."""
+        """True if the candidates are those of the published figures."""
         return self.candidates is not None and not self._without_texts
 
     @cached_property
@@ -193,13 +193,13 @@ class Data:
 
     @property
     def _without_texts(self) -> bool:
-        """Whether the candidates are a TREC run, so that their texts are in the collection."""
+        """True if the candidates are a TREC run, so that their texts are in the collection."""
         return self.candidates is not None and ".trec" in self.candidates.suffixes
 
 
 def _there(path: Path | None) -> Path:
     if path is None:
-        raise FileNotFoundError("asked for a file of which `lacking` tells that it is not there")
+        raise FileNotFoundError("a file that `lacking` lists as missing was requested")
     return path
 
 

@@ -1,10 +1,10 @@
-"""Does this package measure what was published?
+"""Measured figures next to the published ones.
 
 The table of the page "MSMARCO Models" (v3) of sentence-transformers, and of its siblings, measured
-here beside what was published, in percent: NDCG@10 on TREC DL 2019 and 2020, where the given
+here next to the published figures, in percent: NDCG@10 on TREC DL 2019 and 2020, where the given
 candidates are ranked, and MRR@10 on MS MARCO dev, where the whole collection is searched;
 cross-encoders rank candidates there, too. Other candidates or a part of the collection give other
-figures: it is said which they were, and a difference is told only where they were those published.
+figures: the output names them, and shows a difference only if they were those published.
 By default every model of the catalog that has figures is measured, and BM25. Models come from the
 hub, from installed packages, or from directories.
 
@@ -42,8 +42,8 @@ from msmarco_cells import (
     identity,
     keep,
     kept,
+    log,
     measure,
-    tell,
 )
 from msmarco_files import COLUMNS, Data, Folder, Kind
 
@@ -69,7 +69,7 @@ def published_names(keys: Sequence[str]) -> list[str]:
 
 
 class Outcome(NamedTuple):
-    """A contender's figures by column, and why there are no more, "" if nothing failed."""
+    """Return figures by column, and the reason for missing ones ("" if nothing failed)."""
 
     of: Contender
     cells: Mapping[str, dict[str, Any]]
@@ -85,7 +85,7 @@ def measure_all(bench: Bench, columns: Sequence[Data], of: Contender) -> Outcome
             if not data.lacking(of.kind):
                 cells[data.key] = cell_of(bench, data, model)
     except MsmarcoQdrantError as exc:
-        tell(f"{of.name}: {exc}")
+        log(f"{of.name}: {exc}")
         return Outcome(of, cells, str(exc))
     return Outcome(of, cells, "")
 
@@ -95,10 +95,10 @@ def cell_of(bench: Bench, data: Data, model: Model) -> dict[str, Any]:
     file = bench.file(model.of, data)
     cell = kept(file, identity(bench, data, model.of))
     if cell is None:
-        tell(f"{model.of.name}, {data.column.title}: measuring")
+        log(f"{model.of.name}, {data.column.title}: measuring")
         cell = measure(bench, data, model)
         keep(file, cell)
-        tell(f"{model.of.name}, {data.column.title}: {100 * cell['value']:.2f}")
+        log(f"{model.of.name}, {data.column.title}: {100 * cell['value']:.2f}")
     return cell
 
 
@@ -121,7 +121,7 @@ def row_of(outcome: Outcome, columns: Sequence[Data], *, remarks: bool) -> Row:
 
 
 def compares(data: Data, kind: Kind, cell: Mapping[str, Any]) -> bool:
-    """Whether a figure is of what was published, and not of a part of it or of other candidates."""
+    """True if a figure has the candidates and passages of the published one."""
     if data.searches(kind):
         return (cell["queries"], cell["passages"]) == PUBLISHED_SEARCH
     return data.official
@@ -136,7 +136,7 @@ def head_of(columns: Sequence[Data], *, remarks: bool) -> list[str]:
     return [*head, "remark"] if remarks else head
 
 
-# ---- what is said of it --------------------------------------------------------------------
+# ---- captions ------------------------------------------------------------------------------
 
 
 def left_out(columns: Sequence[Data], kinds: Sequence[Kind]) -> list[str]:
@@ -157,13 +157,13 @@ def left_out(columns: Sequence[Data], kinds: Sequence[Kind]) -> list[str]:
 
 
 def not_found(files: Sequence[Sequence[str]]) -> str:
-    """What was looked for of each file, each told once."""
+    """Return the names that were looked for, each once."""
     wanted = dict.fromkeys(" or ".join(names) for names in files)
     return f"no {'; no '.join(wanted)} (nor with .gz)"
 
 
 def caption(bench: Bench, columns: Sequence[Data], outcomes: Sequence[Outcome]) -> list[str]:
-    """What each column measures, over what."""
+    """Describe the measure, queries and passages of each column."""
     lines = []
     for data in columns:
         for kind in dict.fromkeys(outcome.of.kind for outcome in outcomes):
@@ -173,8 +173,8 @@ def caption(bench: Bench, columns: Sequence[Data], outcomes: Sequence[Outcome]) 
                 if outcome.of.kind == kind and data.key in outcome.cells
             ]
             if cells:
-                told = what_was_done(bench, data, kind, cells[0])
-                lines.append(f"{data.column.title}, {kind}: {data.column.measure} of {told}")
+                parts = what_was_done(bench, data, kind, cells[0])
+                lines.append(f"{data.column.title}, {kind}: {data.column.measure} of {parts}")
     return lines
 
 
@@ -192,24 +192,24 @@ def what_was_done(bench: Bench, data: Data, kind: Kind, cell: Mapping[str, Any])
 
 
 def searched(bench: Bench, kind: Kind, cell: Mapping[str, Any]) -> list[str]:
-    """What a full search went over, and how."""
+    """Describe a full search."""
     way = "" if kind == "baseline" else " exactly" if bench.exact else " through the graph"
-    told = [f"{cell['passages']:,} passages searched{way}"]
+    parts = [f"{cell['passages']:,} passages searched{way}"]
     if (cell["queries"], cell["passages"]) != PUBLISHED_SEARCH:
         queries, passages = PUBLISHED_SEARCH
-        told.append(f"published was a search of {passages:,} for {queries:,}: no difference told")
-    return told
+        parts.append(f"published was a search of {passages:,} for {queries:,}: no difference shown")
+    return parts
 
 
 def ranked(data: Data, cell: Mapping[str, Any]) -> list[str]:
-    """What was ranked."""
+    """Describe a ranking of candidates."""
     name = data.candidates.name if data.candidates is not None else "-"
-    told = [f"the {cell['candidates']:,} candidates of {name} ranked"]
+    parts = [f"the {cell['candidates']:,} candidates of {name} ranked"]
     if cell["ranked"] < cell["candidates"]:
-        told.append(f"{cell['candidates'] - cell['ranked']:,} of them not found, left out")
+        parts.append(f"{cell['candidates'] - cell['ranked']:,} of them not found, left out")
     if not data.official:
-        told.append(f"published was a ranking of {data.column.candidates[0]}: no difference told")
-    return told
+        parts.append(f"published was a ranking of {data.column.candidates[0]}: no difference shown")
+    return parts
 
 
 # ---- the command ---------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def table(options: argparse.Namespace) -> int:
     if not columns:
         sys.exit("\n".join([*missing, f"nothing can be measured with what is in {options.data}"]))
     for line in missing:
-        tell(line)
+        log(line)
     report = Report(options.json, DECIDING)
     outcomes = list(measured(bench, columns, contenders, drop=options.drop_stores))
     failed = any(outcome.failure for outcome in outcomes)

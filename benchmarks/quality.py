@@ -47,12 +47,12 @@ def make_reference(work: Path, texts: list[str]) -> None:
 
 
 def run_path(work: Path, queries: str, name: str) -> Path:
-    """Where one search's run over some queries lies."""
+    """Return the file of one search's run over some queries."""
     return work / f"{queries}.{name.rpartition(' ')[2].strip('-')}.run"
 
 
 def stored_vectors(store: Path, pids: list[str]) -> NDArray[np.float32]:
-    """What the engine holds, read by the engine alone."""
+    """Read the stored vectors with the engine alone."""
     from qdrant_edge import EdgeShard
 
     (path,) = (store / "collections").iterdir()
@@ -136,7 +136,7 @@ def compare_answers(report: Report, store: Path, pids: list[str], work: Path) ->
 
 
 def compare_graph(report: Report, work: Path) -> None:
-    """What share of the exact hits the graph finds, query by query."""
+    """Show the share of the exact hits that the graph finds, query by query."""
     shares: list[float] = []
     for queries in ASKED:
         exact, found = (

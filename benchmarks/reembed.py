@@ -1,8 +1,8 @@
-"""What does another model for a collection cost, and what do searches see of it meanwhile?
+"""Cost of changing the model of a collection, and its effect on searches.
 
 Passages are ingested with the real model, for comparison, and into another collection with an
 encoder that costs nothing. That one is re-embedded with the real model while one thread searches
-it, so many times a second. Qdrant Edge, one process. The client has to load the new model when it
+it at a steady rate. Qdrant Edge, one process. The client has to load the new model when it
 meets the swap: that is the slowest of "the swap and after".
 
     python benchmarks/reembed.py [--passages 5000] [--searches 50] [--json FILE]
@@ -21,7 +21,7 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-from harness import Report, Row, data_name, json_option, meanwhile, some_passages, some_queries
+from harness import Report, Row, data_name, in_background, json_option, some_passages, some_queries
 
 from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.core.reports import ReembedProgress
@@ -66,7 +66,7 @@ class Searcher:
     @contextmanager
     def searching(self) -> Iterator[None]:
         """Search while the block runs; an error of a search is raised at its end."""
-        with meanwhile(self._done, self._search):
+        with in_background(self._done, self._search):
             yield
         if self._failed:
             raise self._failed[0]
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 def searches_row(stage: str, seconds: Sequence[float]) -> Row:
-    """How long the searches of a stage took."""
+    """Return a row with the times of the searches of a stage."""
     shown = (*np.percentile(seconds, (50, 99)), max(seconds))
     return Row((stage, len(seconds), *(f"{1000 * one:.1f}" for one in shown)), [*seconds])
 

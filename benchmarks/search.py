@@ -1,4 +1,4 @@
-"""How long does a search take, and how many are answered a second, one at a time and many at once?
+"""Latency and throughput of searches, one at a time and many at once.
 
 Ours (`SearchClient.search`, `search_many`, `AsyncSearchClient.search`) against the same by hand:
 `SentenceTransformer.encode` and Qdrant Edge's own query, on the same collection, written here with
@@ -81,7 +81,7 @@ def by_hand_in_calls(store: Path, model: str) -> Iterator[SearchAll]:
 
 
 def tools(store: Path, model: str) -> tuple[Any, Callable[[Any], list[Sequence[object]]]]:
-    """What one needs by hand: the library's `encode`, and queries to the engine's own shard."""
+    """Return the parts of a search by hand: the library's `encode`, and the engine's query."""
     import qdrant_edge
     from sentence_transformers import SentenceTransformer
 
@@ -239,7 +239,7 @@ def run(candidate: str, options: argparse.Namespace) -> dict[str, dict[str, floa
 
 
 def levels(candidate: str, at_once: Sequence[int]) -> list[int]:
-    """How many at once a candidate is asked for: a call of one query is another candidate's."""
+    """Return the concurrency levels of a candidate: a call of one query is another candidate's."""
     return [number for number in at_once if number > 1 or candidate not in IN_CALLS]
 
 

@@ -1,10 +1,10 @@
-"""What do searches see while passages come in, an index is built, and the store goes away?
+"""Searches while passages come in, an index is built, and the store is away.
 
 The real sidecar, `msmarco-qdrant serve`, in a process of its own, with the real model. First over
 Qdrant Edge, once for each number of connections: its collection holds passages that are in no
 index, with vectors that cost nothing; searches run in a closed loop before, while passages are
 posted at a steady rate, which makes it build the index, and after. Then over a Qdrant server on
-loopback (in Python: it tells nothing of a real one's speed) that goes away for a while under load.
+loopback (in Python: its speed is not that of a real one) that goes away for a while under load.
 At the end every passage that was answered with 202 has to be there, once.
 
     python benchmarks/serve.py [--seconds 6] [--away 30] [--rate 20] [--json FILE]
@@ -38,7 +38,7 @@ MODEL = "all-MiniLM-L6-v2"
 CONNECTIONS = (1, 8, 64)
 BATCH = 10
 PACKAGES = ("torch", "sentence-transformers", "qdrant-edge-py", "uvicorn", "fastapi")
-_PATIENCE_S = 60.0
+_TIMEOUT_S = 60.0
 _LOOKS_S = 0.1
 
 
@@ -52,13 +52,13 @@ class Disguised(HashingEncoder):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a sidecar is put under.
+    """The load of a sidecar.
 
     Attributes:
         seconds: Of the searches before and after; at least twice as many while passages come in.
-        rate: Passages a second.
-        passages: What is posted.
-        queries: What is searched for.
+        rate: Passages per second.
+        passages: The passages to post.
+        queries: The queries to search for.
     """
 
     seconds: float
@@ -68,7 +68,7 @@ class Load:
 
 
 class Stages:
-    """Which stage of a run it was when; each ends when the next begins."""
+    """The stages of a run with their times; each ends when the next begins."""
 
     def __init__(self) -> None:
         self._begun: list[tuple[str, float]] = []
@@ -89,7 +89,7 @@ class Stages:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What one number of connections has seen."""
+    """The results of one number of connections."""
 
     connections: int
     stages: Sequence[tuple[str, Span]]
@@ -138,7 +138,7 @@ def fill(store: str, count: int, encoder_info: EncoderInfo) -> None:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Until something is so, or for a minute."""
-    until = time.perf_counter() + _PATIENCE_S
+    until = time.perf_counter() + _TIMEOUT_S
     while not condition() and time.perf_counter() < until:
         time.sleep(_LOOKS_S)
 
@@ -196,7 +196,7 @@ def search_rows(level: Level) -> Iterator[Row]:
 
 
 def search_row(head: tuple[object, ...], spans: Sequence[Span], seconds: float) -> Row:
-    """How long searches took, and what became of those that failed."""
+    """Return a row with the times of searches and the failed ones."""
     taken = [span.seconds for span in spans if span.outcome == "200"]
     shown = [*np.percentile(taken, (50, 95, 99)), max(taken)] if taken else []
     cells = [f"{1000 * one:,.0f}" for one in shown] or ["-"] * 4
@@ -205,13 +205,13 @@ def search_row(head: tuple[object, ...], spans: Sequence[Span], seconds: float) 
 
 
 def errors_of(spans: Sequence[Span]) -> str:
-    """How many ended otherwise than well, by kind."""
+    """Return the counts of failures, by kind."""
     counted = Counter(span.outcome for span in spans if span.outcome != "200")
     return ", ".join(f"{number:,} x {kind}" for kind, number in counted.most_common()) or "none"
 
 
 def fate_row(level: Level) -> Row:
-    """What became of the passages and of `/healthz`."""
+    """Return a row about the posted passages and `/healthz`."""
     poster = level.poster
     posting = next(span for stage, span in level.stages if stage == "passages come in")
     waits = [batch.seconds for batch in poster.batches]
@@ -234,31 +234,31 @@ def fate_row(level: Level) -> Row:
 
 @contextmanager
 def leaving_server() -> Iterator[tuple[str, Callable[[str], None]]]:
-    """A server on loopback: its URL, and what tells it to stop and to start."""
+    """Start a server on loopback; yield its URL and a function that stops or starts it."""
     program = Path(__file__).with_name("leaving_server.py")
     process = subprocess.Popen(
         [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    told, answers = process.stdin, process.stdout
-    if told is None or answers is None:
+    commands, answers = process.stdin, process.stdout
+    if commands is None or answers is None:
         raise RuntimeError("no pipes to the server")
 
-    def tell(what: str) -> None:
-        told.write(f"{what}\n")
-        told.flush()
+    def send(command: str) -> None:
+        commands.write(f"{command}\n")
+        commands.flush()
         answers.readline()
 
     with process:
         try:
-            yield answers.readline().strip(), tell
+            yield answers.readline().strip(), send
         finally:
-            told.close()
+            commands.close()
 
 
 def while_away(load: Load, away_s: float, report: Report, connections: int = 8) -> None:
-    """Let the store go away under load, and see what everybody is told."""
+    """Stop the store under load, and collect the answers."""
     stages = Stages()
-    with tempfile.TemporaryDirectory() as name, leaving_server() as (store, tell):
+    with tempfile.TemporaryDirectory() as name, leaving_server() as (store, send):
         with sidecar(store, Path(name), MODEL) as url:
             wait_until_ready(url)
             searches, watch = Searches(url, connections, load.queries), Watch(url)
@@ -267,13 +267,13 @@ def while_away(load: Load, away_s: float, report: Report, connections: int = 8) 
                 with poster.running():
                     stages.begin("there")
                     time.sleep(load.seconds)
-                    tell("stop")
+                    send("stop")
                     stages.begin("away")
                     before = len(poster.accepted)
                     time.sleep(away_s)
-                    while_gone = len(poster.accepted) - before
+                    while_stopped = len(poster.accepted) - before
                     stages.begin("back")
-                    tell("start")
+                    send("start")
                     time.sleep(load.seconds)
                 shown = list(stages.spans())
         check(store, poster.accepted, 0)
@@ -282,7 +282,7 @@ def while_away(load: Load, away_s: float, report: Report, connections: int = 8) 
     last = max(batch.end for batch in poster.batches) - dict(shown)["back"].begin
     lost = len(poster.refused)
     print(
-        f"{len(poster.accepted):,} passages accepted, {while_gone:,} of them while it was away; "
+        f"{len(poster.accepted):,} passages accepted, {while_stopped:,} of them while it was away; "
         f"{lost} posts refused; all searchable, the last {last:.1f} s after its return\n"
     )
 
@@ -290,14 +290,14 @@ def while_away(load: Load, away_s: float, report: Report, connections: int = 8) 
 def show_away(
     report: Report, stages: dict[str, Span], searches: Sequence[Span], watch: Watch
 ) -> None:
-    """What searches, `/readyz` and `/healthz` were told in each stage."""
+    """Show the answers to searches, `/readyz` and `/healthz` in each stage."""
     rows = []
     for stage, during in stages.items():
         found, ready, health = (
             [span for span in spans if during.begin <= span.end < during.end]
             for spans in (searches, watch.ready, watch.health)
         )
-        told = [span.seconds for span in found if span.outcome != "200"]
+        refused = [span.seconds for span in found if span.outcome != "200"]
         changed = next(
             (look for look in ready if (look.outcome == "200") != (stage == "away")), None
         )
@@ -305,7 +305,7 @@ def show_away(
             stage,
             sum(span.outcome == "200" for span in found),
             errors_of(found),
-            f"{1000 * np.median(told):,.0f} / {1000 * max(told):,.0f}" if told else "-",
+            f"{1000 * np.median(refused):,.0f} / {1000 * max(refused):,.0f}" if refused else "-",
             f"{changed.end - during.begin:.1f}" if changed else "never",
             f"{1000 * max((look.seconds for look in health), default=0):,.0f}",
         )
@@ -316,7 +316,7 @@ def show_away(
             "answered",
             "errors",
             "until an error, median / slowest ms",
-            "/readyz says so after s",
+            "/readyz reports it after s",
             "/healthz, slowest ms",
         ),
         rows,
@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument(
         "--away", type=float, default=30, metavar="N", help="seconds that the store is away"
     )
-    parser.add_argument("--rate", type=float, default=20, metavar="N", help="passages a second")
+    parser.add_argument("--rate", type=float, default=20, metavar="N", help="passages per second")
     parser.add_argument(
         "--there", type=int, default=10_000, metavar="N", help="passages without an index at first"
     )

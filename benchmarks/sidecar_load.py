@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-from harness import meanwhile
+from harness import in_background
 
 _TIMEOUT_S = 60.0
-_PATIENCE_S = 600.0
+_TIMEOUT_S = 600.0
 _LOOKS_S = 0.1
 _AFTER_AN_ERROR_S = 0.05
 _OPTIMIZED = re.compile(r"^msmarco_qdrant_optimize_seconds_(count|sum) (\S+)$", re.MULTILINE)
@@ -41,17 +41,17 @@ class Span(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """The duration."""
         return self.end - self.begin
 
     def meets(self, other: Span) -> bool:
-        """Whether both went on at the same time."""
+        """True if both overlap."""
         return self.begin < other.end and other.begin < self.end
 
 
 @contextmanager
 def sidecar(store: str, folder: Path, model: str) -> Iterator[str]:
-    """A sidecar that serves meanwhile; its URL. At the end it is stopped, and has to end well."""
+    """Run a sidecar and yield its URL; at the end stop it and require exit status 0."""
     options = ("--store", store, "--model", model, "--spool", str(folder / "spool"), "--port", "0")
     log = folder / "sidecar.log"
     with log.open("wb") as written:
@@ -69,12 +69,12 @@ def sidecar(store: str, folder: Path, model: str) -> Iterator[str]:
 
 
 def _url(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Where it listens, once it says so."""
+    """Return its URL from the first log line that has one."""
     while process.poll() is None:
         for line in log.read_text("utf-8").splitlines():
-            told = json.loads(line) if line.startswith("{") else {}
-            if "url" in told:
-                return str(told["url"])
+            values = json.loads(line) if line.startswith("{") else {}
+            if "url" in values:
+                return str(values["url"])
         time.sleep(_LOOKS_S)
     raise RuntimeError(f"the sidecar ended with {process.returncode}: {_last(log)}")
 
@@ -84,7 +84,7 @@ def _last(log: Path) -> str:
 
 
 def wait_until_ready(url: str) -> None:
-    """Until `/readyz` says yes."""
+    """Wait until `/readyz` answers 200."""
     with httpx.Client(base_url=url, timeout=_TIMEOUT_S) as client:
         while not client.get("/readyz").is_success:
             time.sleep(_LOOKS_S)
@@ -109,7 +109,7 @@ class Searches:
 
     def running(self) -> AbstractContextManager[None]:
         """Search while the block runs."""
-        return meanwhile(self._done, lambda: asyncio.run(self._run()))
+        return in_background(self._done, lambda: asyncio.run(self._run()))
 
     async def _run(self) -> None:
         """A client for each connection: a pool that many wait for takes seconds of its own."""
@@ -151,7 +151,7 @@ class Poster:
     Args:
         url: Of the sidecar.
         passages: Pids and texts, posted over and over under new pids.
-        rate: Passages a second.
+        rate: Passages per second.
         each: Passages of a batch.
 
     Attributes:
@@ -178,7 +178,7 @@ class Poster:
 
     def running(self) -> AbstractContextManager[None]:
         """Post while the block runs; at its end, wait until every batch is done, or too long."""
-        return meanwhile(self._done, self._run)
+        return in_background(self._done, self._run)
 
     def _run(self) -> None:
         with httpx.Client(base_url=self._url, timeout=_TIMEOUT_S) as client:
@@ -189,7 +189,7 @@ class Poster:
                     due += self._pause_s
                 self._look(client)
                 self._done.wait(min(_LOOKS_S, max(0.0, due - time.perf_counter())))
-            until = time.perf_counter() + _PATIENCE_S
+            until = time.perf_counter() + _TIMEOUT_S
             while self._pending and time.perf_counter() < until:
                 self._look(client)
                 time.sleep(_LOOKS_S)
@@ -226,12 +226,12 @@ def _numbered(passages: Sequence[tuple[str, str]]) -> Iterator[tuple[int, tuple[
 
 
 class Watch:
-    """Looks at a sidecar ten times a second while `running`.
+    """Looks at a sidecar ten times per second while `running`.
 
     Attributes:
         health: Each answer of `/healthz`.
         ready: Each answer of `/readyz`.
-        builds: From about when to when an index was built, as `/metrics` tells.
+        builds: From about when to when an index was built, according to `/metrics`.
     """
 
     def __init__(self, url: str) -> None:
@@ -244,7 +244,7 @@ class Watch:
 
     def running(self) -> AbstractContextManager[None]:
         """Look while the block runs."""
-        return meanwhile(self._done, *(partial(self._every, look) for look in self._looks()))
+        return in_background(self._done, *(partial(self._every, look) for look in self._looks()))
 
     def _looks(self) -> Sequence[tuple[str, list[Span]]]:
         return (("/healthz", self.health), ("/readyz", self.ready), ("/metrics", []))
@@ -260,8 +260,8 @@ class Watch:
                     self._note_builds(answer.text)
 
     def _note_builds(self, metrics: str) -> None:
-        told = {name: float(value) for name, value in _OPTIMIZED.findall(metrics)}
-        count, seconds = told.get("count", 0.0), told.get("sum", 0.0)
+        values = {name: float(value) for name, value in _OPTIMIZED.findall(metrics)}
+        count, seconds = values.get("count", 0.0), values.get("sum", 0.0)
         if count > self._built[0]:
             now = time.perf_counter()
             self.builds.append(Span(now - _LOOKS_S - (seconds - self._built[1]), now))

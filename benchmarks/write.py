@@ -1,7 +1,7 @@
-"""How fast do points go to a server? Ours, the client's uploads, and a framework's, side by side.
+"""Speed of writing points to a server: ours, the client's uploads, and a framework's.
 
 The server is on loopback, in a process of its own: it decodes each request and acknowledges it,
-and keeps nothing, so what is measured is the client. Beside the contenders stands the ceiling:
+and keeps nothing, so what is measured is the client. The table also has the upper limit:
 the requests that ours sends, serialized beforehand and sent as bytes.
 
 Everyone starts from the same arrays (float32 vectors of random numbers, BM25 sparse vectors and
@@ -49,7 +49,7 @@ PACKAGES = ("qdrant-client", "grpcio", "protobuf", "langchain-qdrant")
 
 
 class Setting(NamedTuple):
-    """How points are sent: to which port, how many a request, with sparse vectors or without."""
+    """The way points are sent: port, points per request, with or without sparse vectors."""
 
     port: int
     batch: int
@@ -256,8 +256,8 @@ def client_of(port: int) -> Any:
 
 
 def run(name: str, points: PointBatch, batch: int, *, sparse: bool) -> dict[str, Any]:
-    """Send a first request, then the rest: the rest's points a second, and what they cost."""
-    # a client that is still open when its server ends tells so
+    """Send a first request, then the rest: the rest's points per second, and what they cost."""
+    # a client that is still open when its server ends prints a warning
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     with running_server(COLLECTION) as (port, taken):
         prepare = ENTRIES[name].open(Setting(port, batch, sparse))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.migrate.runner import MigrationStatus, MigrationStep
     from msmarco_qdrant.settings import Settings
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _NOT_CURRENT = 1
 _UNKNOWN = "applied by newer code or with another --dir"
 
@@ -38,14 +36,13 @@ for _command in (reembed, rollback, prune):
     migrate.add_command(_command)
 
 
-def _directory_option(command: _F) -> _F:
-    return click.option(
-        "--dir",
-        "directory",
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="DIR",
-        help="A folder of your own migrations, which run after the package's.",
-    )(command)
+_directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A folder of your own migrations, which run after the package's.",
+)
 
 
 @migrate.command()

@@ -153,38 +153,21 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class AnsweredPassage:
-    """A passage of a ranking.
+class JudgedPassage:
+    """A passage of a ranking, or a relevant one that a ranking lacks.
 
     Attributes:
-        rank: Counted from 1.
         pid: Its id.
-        score: The score in the run.
         grade: Its judgment; None if it has none.
-        text: None if it is not available.
-    """
-
-    rank: int
-    pid: str
-    score: float
-    grade: int | None
-    text: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class MissedPassage:
-    """A relevant passage that is not among the first of a ranking.
-
-    Attributes:
-        pid: Its id.
-        grade: Its judgment, 1 or more.
         rank: Its rank in the run, counted from 1; None if the run does not contain it.
+        score: Its score in the run; None if the run does not contain it.
         text: None if it is not available.
     """
 
     pid: str
-    grade: int
+    grade: int | None
     rank: int | None
+    score: float | None
     text: str | None
 
 
@@ -197,15 +180,16 @@ class WorstQuery:
         text: The query.
         value: Of the evaluation's first measure.
         top: The first passages of the ranking.
-        missed: The first of the missed relevant passages, highest grade first.
-        missed_count: The number of all missed relevant passages.
+        missed: The first relevant passages (grade 1 or more) that are not among the first of the
+            ranking, highest grade first.
+        missed_count: The number of all such passages.
     """
 
     qid: str
     text: str
     value: float
-    top: tuple[AnsweredPassage, ...]
-    missed: tuple[MissedPassage, ...]
+    top: tuple[JudgedPassage, ...]
+    missed: tuple[JudgedPassage, ...]
     missed_count: int
 
 

@@ -10,11 +10,10 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, measure_run, parse_measures
 from msmarco_qdrant.evaluation.published import published_figures
 from msmarco_qdrant.evaluation.records import (
-    AnsweredPassage,
     Evaluation,
+    JudgedPassage,
     MeasuredRun,
     MeasuredValue,
-    MissedPassage,
     Qrels,
     Run,
     RunComparison,
@@ -193,14 +192,13 @@ def _worst_query(
     depth: int,
 ) -> WorstQuery:
     ranking = run.rankings.get(qid, ())
-    top = tuple(
-        AnsweredPassage(rank, pid, score, grades.get(pid), texts.get(pid))
-        for rank, (pid, score) in enumerate(ranking[:3], 1)
-    )
-    ranks = {pid: rank for rank, (pid, _) in enumerate(ranking, 1)}
-    missed = [
-        MissedPassage(pid, grade, ranks.get(pid), texts.get(pid))
-        for pid, grade in sorted(grades.items(), key=lambda item: (-item[1], item[0]))
-        if grade >= 1 and ranks.get(pid, depth + 1) > depth
-    ]
-    return WorstQuery(qid, query, value, top, tuple(missed[:depth]), len(missed))
+    places = {pid: (rank, score) for rank, (pid, score) in enumerate(ranking, 1)}
+
+    def judged(pid: str) -> JudgedPassage:
+        rank, score = places.get(pid, (None, None))
+        return JudgedPassage(pid, grades.get(pid), rank, score, texts.get(pid))
+
+    relevant = sorted((-grade, pid) for pid, grade in grades.items() if grade >= 1)
+    missed = [pid for _, pid in relevant if places.get(pid, (depth + 1,))[0] > depth]
+    top = tuple(judged(pid) for pid, _ in ranking[:3])
+    return WorstQuery(qid, query, value, top, tuple(map(judged, missed[:depth])), len(missed))

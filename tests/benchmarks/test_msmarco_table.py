@@ -184,7 +184,7 @@ def test_a_bi_encoder(
     told = capsys.readouterr().out
     assert f"| {SMALL} | {100 * ranked['value']:.2f} | - | - |" in told
     assert "candidates of msmarco-passagetest2019-top1000.tsv.gz ranked" in told
-    assert "published was a search of 8,841,823 for 6,980: no difference told" in told
+    assert "published was a search of 8,841,823 for 6,980: no difference shown" in told
     (row,) = json.loads(file.read_text("utf-8"))["rows"]
     assert ranked["value"] == row["raw"]["cells"]["dl19"]["value"]
 
@@ -233,7 +233,7 @@ def test_our_names(
         given = ("--models", pairs, "BM25", "--columns", "dl19")
         assert 0 == called(table, folder, tmp_path / folder.name, *given)
         told = capsys.readouterr().out
-        assert ("no difference told" in told) == (folder == ours)
+        assert ("no difference shown" in told) == (folder == ours)
         (row,) = (line for line in told.splitlines() if line.startswith("| BM25"))
         assert row.endswith("| 45.46 | - |") == (folder == ours)
     for name in ("tiny-pairs-*.dl19.json", "BM25.dl19.json"):

@@ -11,8 +11,8 @@ from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import (
-    SearchEvaluation,
     Run,
+    SearchEvaluation,
     System,
     evaluate_search,
     find_worst_queries,

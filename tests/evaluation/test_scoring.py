@@ -9,7 +9,7 @@ import pytest
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import Run, evaluate_runs, worst_queries
-from msmarco_qdrant.evaluation.records import AnsweredPassage, MissedPassage, WorstQuery
+from msmarco_qdrant.evaluation.records import JudgedPassage, WorstQuery
 from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS, QUERIES, evaluated
 
 
@@ -138,17 +138,17 @@ def test_the_worst_queries_are_told() -> None:
     found = worst_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=3)
 
     expected = (
-        WorstQuery("q3", "three", 0.0, (), (MissedPassage("e", 2, None, None),), 1),
+        WorstQuery("q3", "three", 0.0, (), (JudgedPassage("e", 2, None, None, None),), 1),
         WorstQuery(
             "q1",
             "one",
             found[1].value,
             (
-                AnsweredPassage(1, "c", 9.0, 0, "text of c"),
-                AnsweredPassage(2, "a", 8.0, 3, None),
-                AnsweredPassage(3, "x", 7.0, None, None),
+                JudgedPassage("c", 0, 1, 9.0, "text of c"),
+                JudgedPassage("a", 3, 2, 8.0, None),
+                JudgedPassage("x", None, 3, 7.0, None),
             ),
-            (MissedPassage("b", 1, 4, "text of b"),),
+            (JudgedPassage("b", 1, 4, 6.0, "text of b"),),
             1,
         ),
     )
