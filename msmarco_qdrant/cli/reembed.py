@@ -146,7 +146,7 @@ def prune(*, settings: Settings, unfinished: bool, yes: bool, as_json: bool) -> 
         names = " and ".join(labels.get(name, name) for name in found)
         options = "--unfinished --yes" if unfinished else "--yes"
         raise UsageError(
-            f"nothing was removed: no alias points to {names}; pass {options} to remove it"
+            f"nothing was removed: no alias points to {names}; pass {options} to confirm"
         )
     text = f"removed: {', '.join(found)}" if found else "nothing to remove"
     print_result({"removed": found}, text, as_json=as_json)

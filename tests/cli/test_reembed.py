@@ -156,7 +156,7 @@ def test_what_nothing_leads_to_is_removed(place: str, models: Models) -> None:
         migrate("prune", place),
         2,
         f"nothing was removed: no alias points to msmarco__0001 ({models.old}); pass --yes to "
-        "remove it",
+        "confirm",
     )
     assert status == migrate("status", place)
 
@@ -250,7 +250,7 @@ def test_an_unfinished_one_can_be_given_up(edge: str, models: Models) -> None:
         migrate("prune", edge, "--unfinished"),
         2,
         f"nothing was removed: no alias points to msmarco__0002 ({models.new}, not complete); pass "
-        "--unfinished --yes to remove it",
+        "--unfinished --yes to confirm",
     )
     assert (0, "removed: msmarco__0002\n", "") == migrate("prune", edge, "--unfinished", "--yes")
     assert "pending     none" == migrate("status", edge).out.splitlines()[-1]
