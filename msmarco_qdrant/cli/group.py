@@ -42,7 +42,8 @@ def name_options(message: str, command: click.Command | None) -> str:
         message: An error's text, which names keyword arguments as `name=value`.
         command: The command that failed; keywords that it has no option for stay as they are.
     """
-    flags = {option for param in command.params for option in param.opts} if command else set()
+    params = command.get_params(click.Context(command)) if command else []
+    flags = {option for param in params for option in param.opts}
 
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()

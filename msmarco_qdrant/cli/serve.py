@@ -1,4 +1,4 @@
-"""The command that runs the sidecar."""
+"""The command `serve`: the HTTP sidecar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from functools import cached_property
 
 import click
 
-from msmarco_qdrant.cli.options import collection_option, encoder_options, store_option
+from msmarco_qdrant.cli.options import (
+    collection_option,
+    encoder_options,
+    model_option,
+    store_option,
+)
 from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
 
 _FAILED, _USAGE = 1, 2
@@ -29,17 +34,17 @@ class ServeCommand(click.Command):
 
     @cached_property
     def setting_options(self) -> list[click.Parameter]:
-        """Options of `_OPTIONS`, described as their settings are."""
+        """The options of `_OPTIONS`, with the descriptions of their settings."""
         from msmarco_qdrant.service.settings import SidecarSettings
 
-        made: list[click.Parameter] = []
+        options: list[click.Parameter] = []
         for name, metavar in _OPTIONS.items():
             field = SidecarSettings.model_fields[name]
             default = "none" if field.default is None else field.default
             help_ = f"{field.description}  [default: MSMARCO_QDRANT_{name.upper()} or {default}]"
             kind = click.Path() if metavar == "DIR" else None
-            made.append(click.Option([f"--{name}"], type=kind, metavar=metavar, help=help_))
-        return made
+            options.append(click.Option([f"--{name}"], type=kind, metavar=metavar, help=help_))
+        return options
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the declared options, those of the settings, and `--help`."""
@@ -51,18 +56,16 @@ class ServeCommand(click.Command):
 @click.command(cls=ServeCommand)
 @store_option
 @collection_option
-@click.option(
-    "--model",
-    metavar="NAME_OR_DIR",
-    help="Model of a new collection; an existing one keeps its own.  [default: "
-    "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]",
+@model_option(
+    "Model of a new collection; an existing one keeps its own.  [default: MSMARCO_QDRANT_MODEL or "
+    "msmarco-distilbert-base-v3]"
 )
 @encoder_options
 def serve(**given: str | None) -> int:
-    """Ingest passages by HTTP or as files, and search them, until SIGTERM or Control-C.
+    """Serve search and ingest over HTTP until SIGTERM or Control-C.
 
-    What was answered with 202 is on disk and will be searchable, also after a crash. The search
-    page is at `/`, the interface is described at `/openapi.json`.
+    A batch answered with 202 is on disk and survives a crash. Open `/` for the search page and
+    `/openapi.json` for the OpenAPI description.
     """
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
@@ -80,7 +83,7 @@ def serve(**given: str | None) -> int:
     configure_logs(settings.log_level, settings.secrets)
     try:
         asyncio.run(sidecar.run())
-    except MsmarcoQdrantError as exc:  # the log is JSON to its last line
+    except MsmarcoQdrantError as exc:  # the last line of the log is JSON too
         _log.critical("%s", exc)
         return _USAGE if isinstance(exc, UsageError) else _FAILED
     if sidecar.left_behind:  # an orderly exit would wait for its thread
