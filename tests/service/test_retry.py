@@ -33,7 +33,7 @@ from msmarco_qdrant.service.retry import (
     StoppingError,
     retryability_of,
 )
-from tests.service.spool.helpers import fields_of
+from tests.service.spool.helpers import log_fields
 
 TRANSIENT = [
     StoreUnavailableError,
@@ -155,11 +155,11 @@ def test_failures_are_logged_at_first_and_then_each_minute(
     calls = Calls(*[away] * 10)
     calls.retry(calls, {"batch": "b"})
     expected = [{"batch": "b", "attempt": number, "again_in_s": 0.0} for number in (1, 4, 7, 10)]
-    assert expected == fields_of(caplog)
+    assert expected == log_fields(caplog)
     assert "attempt 4 failed, retrying in 0.0 s: away" == caplog.records[1].getMessage()
     caplog.clear()
     calls.retry(Calls(away))
-    assert [{"attempt": 1, "again_in_s": 0.0}] == fields_of(caplog)
+    assert [{"attempt": 1, "again_in_s": 0.0}] == log_fields(caplog)
 
 
 def test_nothing_is_tried_again_when_it_is_time_to_stop() -> None:

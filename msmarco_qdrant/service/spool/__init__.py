@@ -1,1 +1,1 @@
-"""The spool: a directory of accepted batches that survives a crash."""
+"""Spool: a directory of accepted batches that survives a crash."""

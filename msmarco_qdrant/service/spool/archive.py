@@ -1,4 +1,4 @@
-"""The batches of a spool that have ended: all that failed, and the last of those that are done."""
+"""Archive of a spool: all batches that failed, and the last ones that are done."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from msmarco_qdrant.service.spool.state import state_from_json
 
 
 class Archive:
-    """What the reports in a spool's directory tell. Safe to use from several threads.
+    """Reports of batches that have ended. Thread-safe.
 
     Args:
-        files: The directory.
-        keep_done: How many reports of batches that are done are kept.
+        files: The spool's directory.
+        keep_done: Most reports of batches that are done; older ones are removed.
     """
 
     def __init__(self, files: SpoolDirectory, keep_done: int) -> None:
@@ -25,9 +25,9 @@ class Archive:
         self._lock = threading.Lock()
         self._ended: dict[BatchId, tuple[BatchName, Folder]] = {}
         self._done: deque[BatchName] = deque()
-        for name in files.reported("failed"):
+        for name in files.reports("failed"):
             self.add(name, "failed")
-        for name in files.reported("done"):
+        for name in files.reports("done"):
             self.add(name, "done")
 
     def __contains__(self, id_: BatchId) -> bool:
@@ -35,37 +35,37 @@ class Archive:
             return id_ in self._ended
 
     def add(self, name: BatchName, folder: Folder) -> None:
-        """Note a batch whose report lies there, and forget the oldest of too many.
+        """Add a batch with a report in that folder, and remove the oldest surplus report.
 
         Raises:
             SpoolError: If a report cannot be removed.
         """
-        old: list[BatchName] = []
+        surplus: list[BatchName] = []
         with self._lock:
             is_new = name.id not in self._ended
             self._ended[name.id] = (name, folder)
             if folder == "done" and is_new:
                 self._done.append(name)
             while len(self._done) > self._keep_done:
-                old.append(self._done.popleft())
-                self._ended.pop(old[-1].id, None)
-        for one in old:
-            self._files.remove_report(one, "done")
+                surplus.append(self._done.popleft())
+                self._ended.pop(surplus[-1].id, None)
+        for old in surplus:
+            self._files.remove_report(old, "done")
 
     def state(self, id_: BatchId) -> BatchState | None:
-        """How a batch ended; None for one that is unknown, or was done long ago.
+        """Return the final state of a batch, None if it is unknown or its report was removed.
 
         Raises:
             SpoolError: If its report cannot be read.
         """
         with self._lock:
-            found = self._ended.get(id_)
-        if found is None:
+            entry = self._ended.get(id_)
+        if entry is None:
             return None
-        fields = self._files.report(*found)
+        fields = self._files.read_report(*entry)
         try:
             return state_from_json(fields) if fields is not None else None
         except (KeyError, TypeError) as exc:
             raise SpoolError(
-                f"the report of batch {found[0]} in {found[1]} is damaged: {exc!r}"
+                f"the report of batch {entry[0]} in {entry[1]} is damaged: {exc!r}"
             ) from exc

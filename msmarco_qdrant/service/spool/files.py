@@ -1,4 +1,4 @@
-"""From what comes in by a door to a whole, durable file that the spool can make a batch."""
+"""Whole, durable files of batches: written from rows, or taken from a directory of a user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msmarco_qdrant.service.interfaces import BatchId
 _CHUNK_BYTES = 1 << 20
 
 CLAIMED = ".taken"
-"""How the name of a file ends that is being copied in: `.<id>.<form>.taken`."""
+"""End of the name of a file while it is copied: `.<id>.<form>.taken`."""
 
 _CLAIMED = re.compile(rf"\.([0-9a-f]{{32}})\..+{re.escape(CLAIMED)}")
 
@@ -27,51 +27,51 @@ Row: TypeAlias = Mapping[str, Any]
 """`{"op": "write", "pid", "text", "meta"?}` or `{"op": "delete", "pid"}`."""
 
 
-def write_rows(place: Path, rows: Iterable[Row], hold: Callable[[int], None]) -> None:
+def write_rows(path: Path, rows: Iterable[Row], reserve: Callable[[int], None]) -> None:
     """Write rows as JSON lines to a new file, durably.
 
     Args:
-        place: Where.
-        rows: What; taken one by one.
-        hold: Called with the bytes of each line before it is written.
+        path: The file.
+        rows: The rows.
+        reserve: Called with the bytes of each line before it is written.
 
     Raises:
-        SpoolError: If the disk does not take it.
-        UsageError: For what is no JSON.
+        SpoolError: If the disk fails.
+        UsageError: For a row that is not JSON.
     """
-    with _writing(place) as file:
+    with _durable_file(path) as file:
         for row in rows:
             line = _line(row)
-            hold(len(line))
+            reserve(len(line))
             file.write(line)
 
 
-def copy_in(path: Path, place: Path) -> None:
+def copy_durably(source: Path, target: Path) -> None:
     """Copy a file to a new one, durably.
 
     Raises:
-        SpoolError: If the disk does not take it.
-        SourceError: If it cannot be read.
+        SpoolError: If the disk fails.
+        SourceError: If the source cannot be read.
     """
-    with _writing(place) as file:
-        for chunk in _chunks(path):
+    with _durable_file(target) as file:
+        for chunk in _chunks(source):
             file.write(chunk)
 
 
-def claimed(name: str) -> BatchId | None:
-    """The id of the batch that a file becomes, or is already; None for one not `claim`ed."""
-    found = _CLAIMED.fullmatch(name)
-    return found[1] if found else None
+def claimed_id(name: str) -> BatchId | None:
+    """Return the batch id in the name of a claimed file, None for any other name."""
+    match = _CLAIMED.fullmatch(name)
+    return match[1] if match else None
 
 
 def claim(path: Path, id_: BatchId, form: str) -> Path:
-    """Rename a file that is to be copied in, durably, to a name that tells its batch's id.
+    """Rename a file durably to a name with its batch's id, before it is copied.
 
-    That proves that it can be removed afterwards. If it could not, it would come again for ever,
-    and undo what was written since.
+    This proves that it can be removed afterwards. A file that cannot would be ingested again and
+    again, and revert later writes.
 
     Returns:
-        Its new place.
+        Its new path.
 
     Raises:
         SourceError: If it cannot be renamed; it stays as it is.
@@ -81,39 +81,37 @@ def claim(path: Path, id_: BatchId, form: str) -> Path:
         path.rename(target)
         sync_directory(path.parent)
     except OSError as exc:
-        raise SourceError(
-            f"{path} cannot be removed from where it is, so it is not taken in: {exc.strerror}"
-        ) from exc
+        raise SourceError(f"cannot remove {path}, so it is not ingested: {exc.strerror}") from exc
     return target
 
 
 def identify(path: Path) -> tuple[BatchId, int]:
-    """An id that the same file has after a crash too, and its size; its content is made durable.
+    """Return an id of a file, the same after a crash, and its size; sync its content.
 
-    Another file of the same name has another id, and so has the same file once it was renamed,
-    unless it was `claim`ed.
+    Another file of the same name has another id. A renamed file has another id too, unless it was
+    renamed by `claim`.
 
     Raises:
-        SourceError: If it cannot be read, or is no plain file.
+        SourceError: If it cannot be read, or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise SourceError(f"{path} is no plain file")
+                raise SourceError(f"{path} is not a regular file")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
-    told = (path.name, status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
-    id_ = claimed(path.name) or hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
+    key = (path.name, status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
+    id_ = claimed_id(path.name) or hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
     return id_, status.st_size
 
 
-def remove(path: Path, id_: BatchId) -> None:
-    """Remove a file that was taken in, durably; what has come in its place meanwhile stays.
+def remove_original(path: Path, id_: BatchId) -> None:
+    """Remove an accepted file durably; another file of that name stays.
 
     Raises:
         SourceError: If it cannot be removed.
@@ -123,7 +121,7 @@ def remove(path: Path, id_: BatchId) -> None:
             path.unlink()
         sync_directory(path.parent)
     except OSError as exc:
-        raise SourceError(f"{path} is taken in, but cannot be removed: {exc.strerror}") from exc
+        raise SourceError(f"{path} is accepted, but cannot be removed: {exc.strerror}") from exc
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -136,16 +134,15 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def _writing(place: Path) -> Iterator[BinaryIO]:
+def _durable_file(path: Path) -> Iterator[BinaryIO]:
     try:
-        with place.open("xb") as file:
+        with path.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
     except OSError as exc:
         raise SpoolError(
-            f"cannot write into the spool, {place.parent}: {exc.strerror or exc}; nothing was "
-            "accepted"
+            f"cannot write to {path.parent}: {exc.strerror or exc}; nothing was accepted"
         ) from exc
 
 
@@ -154,7 +151,7 @@ def _line(row: Row) -> bytes:
         text = json.dumps(row, ensure_ascii=False)
         try:
             return text.encode() + b"\n"
-        except UnicodeEncodeError:  # half a character, which is told in the report
+        except UnicodeEncodeError:  # a lone surrogate, which the batch's report will name
             return json.dumps(row).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as exc:
-        raise UsageError(f"an operation is no JSON: {exc}") from exc
+        raise UsageError(f"an operation must be JSON: {exc}") from exc

@@ -1,8 +1,8 @@
-"""The inbox: a directory whose files become batches, in the order of their names.
+"""Inbox: a directory whose files become batches, in the order of their names.
 
-Whoever writes a file there gives it a name that is passed over (`.name`, `name.tmp`, `name.part`)
-until it is whole, and then renames it. A name may be used again once its file has gone. One from
-another file system is renamed here while it is copied, to `.<id>.<form>.taken`.
+A writer uses a name that is ignored (`.name`, `name.tmp`, `name.part`) until the file is complete,
+and then renames it. A name may be used again once its file is removed. A file on another file
+system is renamed to `.<id>.<form>.taken` while it is copied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from msmarco_qdrant.errors import SourceError, SpoolError
 from msmarco_qdrant.service.spool.directory import FORMS, form_of
-from msmarco_qdrant.service.spool.files import CLAIMED, claimed
+from msmarco_qdrant.service.spool.files import CLAIMED, claimed_id
 from msmarco_qdrant.service.spool.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -24,18 +24,18 @@ _UNFINISHED = (".tmp", ".part")
 
 
 class Inbox:
-    """Moves files into a spool; `sweep` once, or `start` a thread that does it now and then.
+    """Moves files into a spool: `sweep` once, or `start` a thread that sweeps periodically.
 
-    A file that was on its way in when a process ended is the first of the next one's first sweep.
-    What comes in by other doors meanwhile may be before it: it was not accepted yet.
+    A file that was being copied when a process ended comes first in the next sweep. It was not
+    accepted before, so batches by HTTP may precede it.
 
     Args:
-        directory: Where to look; it is made if there is none.
-        spool: Where the files go.
-        interval_s: How long to wait before the next look.
+        directory: The inbox; made if missing.
+        spool: The spool.
+        interval_s: Seconds between two sweeps.
 
     Raises:
-        SourceError: If it cannot be made.
+        SourceError: If the directory cannot be made.
     """
 
     def __init__(
@@ -46,102 +46,102 @@ class Inbox:
         self._interval_s = interval_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except FileExistsError as exc:
-            raise SourceError(f"{directory} cannot be an inbox: it is no directory") from exc
+            raise SourceError(f"the inbox must be a directory, got {directory}") from exc
         except OSError as exc:
-            raise SourceError(f"{directory} cannot be an inbox: {exc.strerror}") from exc
+            raise SourceError(f"the inbox {directory} cannot be made: {exc.strerror}") from exc
 
     def start(self) -> None:
-        """Look now, and from now on."""
+        """Start the thread, which sweeps at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more; returns when the file in hand is in."""
+        """Stop the thread; return once the current file is accepted."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def sweep(self) -> int:
-        """Move every whole file in, in the order of their names, while there is room.
+        """Move every complete file into the spool, by name, until the spool is full.
 
         Returns:
-            How many were moved. What cannot be is told in the log, once, and tried again.
+            Number of files moved. Any other file is logged once, and retried by the next sweep.
         """
         try:
-            names = sorted((entry.name for entry in self._directory.iterdir()), key=_turn)
+            names = sorted((entry.name for entry in self._directory.iterdir()), key=_order)
         except OSError as exc:
-            self._tell("", f"the inbox {self._directory} cannot be read: {exc.strerror}")
+            self._warn_once("", f"the inbox {self._directory} cannot be read: {exc.strerror}")
             return 0
-        self._told &= {"", *map(_key, names)}
+        self._warned &= {"", *map(_warning_key, names)}
         moved = 0
         try:
-            for name in filter(self._is_whole, names):
+            for name in filter(self._is_complete, names):
                 if self._stopping.is_set():
                     break
                 moved += self._move(name)
-        except SpoolError as exc:  # it is full, or its disk is
-            self._tell("", f"the inbox waits: {exc}")
+        except SpoolError as exc:  # the spool or its disk is full
+            self._warn_once("", f"the inbox waits: {exc}")
         else:
-            self._told.discard("")
+            self._warned.discard("")
         return moved
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
                 self.sweep()
-            except Exception:  # noqa: BLE001  # it is told; one file must not end the inbox
-                _log.exception("the inbox met with a fault of this program, and goes on")
+            except Exception:  # noqa: BLE001  # one file must not end the inbox
+                _log.exception("a sweep of the inbox failed unexpectedly; it is repeated")
             self._stopping.wait(self._interval_s)
 
-    def _is_whole(self, name: str) -> bool:
-        """Whether it is a file for us."""
-        if claimed(name):  # it was whole before it was renamed so
+    def _is_complete(self, name: str) -> bool:
+        """Return True for a complete file of a known form."""
+        if claimed_id(name):  # only a complete file is claimed
             return True
         if name.startswith(".") or name.endswith(_UNFINISHED):
             return False
         try:
             mode = (self._directory / name).lstat().st_mode
-        except OSError:  # it has gone
+        except OSError:  # it was removed
             return False
+        problem = ""
         if not stat.S_ISREG(mode):
-            self._tell(name, f"{name} in the inbox is no plain file, and stays there")
-            return False
-        if form_of(name) is None:
-            forms = ", .".join(FORMS)
-            self._tell(name, f"{name} in the inbox is of no known form (.{forms}), and stays there")
-            return False
-        return True
+            problem = "it is not a regular file"
+        elif form_of(name) is None:
+            problem = f"its name must end in .{', .'.join(FORMS)}"
+        if problem:
+            self._warn_once(name, f"{name} stays in the inbox: {problem}")
+        return not problem
 
     def _move(self, name: str) -> bool:
-        """Move a file in; whether it is.
+        """Move a file into the spool; return False if it cannot be moved.
 
         Raises:
-            SpoolError: If the spool takes no more.
+            SpoolError: If the spool is full or its disk fails.
         """
         try:
             batch = self._spool.accept_file(self._directory / name)
         except SourceError as exc:
-            self._tell(name, f"a file of the inbox stays there: {exc}")
+            self._warn_once(name, f"{name} stays in the inbox: {exc}")
             return False
         fields = {"batch": batch, "state": "accepted", "file": name}
         _log.info("%s of the inbox is batch %s", name, batch, extra={"fields": fields})
         return True
 
-    def _tell(self, name: str, message: str) -> None:
-        """Warn once of what stays the same from sweep to sweep."""
-        if _key(name) not in self._told:
-            self._told.add(_key(name))
+    def _warn_once(self, name: str, message: str) -> None:
+        """Warn, unless an earlier sweep warned of the same file."""
+        if _warning_key(name) not in self._warned:
+            self._warned.add(_warning_key(name))
             _log.warning("%s", message, extra={"fields": {"file": name}} if name else None)
 
 
-def _turn(name: str) -> tuple[bool, str]:
-    """When a file's turn is: first that of one that was on its way in."""
-    return not claimed(name), name
+def _order(name: str) -> tuple[bool, str]:
+    """Return a sort key that puts claimed files first."""
+    return not claimed_id(name), name
 
 
-def _key(name: str) -> str:
-    """What is told once of files that are alike."""
-    return CLAIMED if claimed(name) else name
+def _warning_key(name: str) -> str:
+    """Return the key of a warning; claimed files share one."""
+    return CLAIMED if claimed_id(name) else name

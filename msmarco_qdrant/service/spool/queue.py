@@ -1,6 +1,6 @@
-"""The batches of a spool that have not ended: their order, and who waits for them.
+"""Queue of the batches that have not ended, and futures of their outcomes.
 
-All of it is in memory: nothing here waits for a disk, so an event loop may ask.
+Everything is in memory: no method waits for a disk, so an event loop may call them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from msmarco_qdrant.service.spool.directory import BatchName
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch that was accepted.
+    """An accepted batch.
 
     Attributes:
         name: Its sequence, id and form.
-        path: Where it lies while it is being worked on.
+        path: Its file while it is leased.
         size: Its bytes.
-        accepted_at: When, in seconds since 1970.
+        accepted_at: Seconds since 1970.
     """
 
     name: BatchName
@@ -35,28 +35,28 @@ class Batch:
 
     @property
     def id(self) -> BatchId:
-        """What it is asked for by."""
+        """The batch's id."""
         return self.name.id
 
     def state(self, phase: Phase) -> BatchState:
-        """Where it is."""
+        """Return the batch's state in a phase."""
         return BatchState(self.id, phase, self.accepted_at)
 
 
 class Queue:
-    """Batches in their order, one of which may be taken. Safe to use from several threads.
+    """FIFO queue of batches, of which one may be leased. Thread-safe.
 
     Args:
         clock: Seconds since 1970.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._now = clock
+        self._clock = clock
         self._changed = threading.Condition()
         self._stopped = self._closed = False
-        self._waiting: dict[BatchId, list[Future[BatchState]]] = {}
+        self._outcomes: dict[BatchId, list[Future[BatchState]]] = {}
         self._queue: deque[Batch] = deque()
-        self._taken: Batch | None = None
+        self._leased: Batch | None = None
         self._live: dict[BatchId, Batch] = {}
 
     def __contains__(self, id_: BatchId) -> bool:
@@ -69,73 +69,73 @@ class Queue:
 
     @property
     def waiting(self) -> int:
-        """Those of them that nobody has taken."""
+        """Batches that are not leased."""
         return len(self._queue)
 
     @property
     def oldest_age_s(self) -> float:
-        """Seconds since the oldest of them was accepted, 0 if there is none."""
+        """Seconds since the oldest batch was accepted, 0 without batches."""
         with self._changed:
-            oldest = self._taken or (self._queue[0] if self._queue else None)
-        return max(0.0, self._now() - oldest.accepted_at) if oldest else 0.0
+            oldest = self._leased or (self._queue[0] if self._queue else None)
+        return max(0.0, self._clock() - oldest.accepted_at) if oldest else 0.0
 
     def add(self, batch: Batch) -> None:
-        """Put a batch behind all others."""
+        """Append a batch."""
         with self._changed:
             self._live[batch.id] = batch
             self._queue.append(batch)
             self._changed.notify_all()
 
-    def take(self) -> Batch | None:
-        """Wait for the first batch; None when `stop` was called."""
+    def lease(self) -> Batch | None:
+        """Wait for the first batch; return None after `stop`."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._stopped)
             if self._stopped:
                 return None
-            batch = self._taken = self._queue.popleft()
+            batch = self._leased = self._queue.popleft()
         return batch
 
-    def give_back(self, batch: Batch) -> None:
-        """Put the batch that was taken before all others."""
+    def requeue(self, batch: Batch) -> None:
+        """Put the leased batch back before all others."""
         with self._changed:
-            self._taken = None
+            self._leased = None
             self._queue.appendleft(batch)
             self._changed.notify_all()
 
     def end(self, batch: Batch, state: BatchState) -> None:
-        """The batch that was taken has ended: tell whoever waits for it."""
+        """Remove the leased batch, and resolve the futures of its outcome."""
         with self._changed:
             self._live.pop(batch.id, None)
-            self._taken = None
-            waiting = self._waiting.get(batch.id, [])[:]
-        for future in waiting:
+            self._leased = None
+            futures = self._outcomes.get(batch.id, [])[:]
+        for future in futures:
             if future.set_running_or_notify_cancel():
                 future.set_result(state)
 
     def stop(self) -> None:
-        """Let whoever waits in `take`, now or later, have None."""
+        """Make `lease` return None, now and later."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Cancel what waits for a batch, now or later. Twice is no error."""
+        """Cancel the futures of outcomes, now and later. A second call has no effect."""
         self.stop()
         with self._changed:
             self._closed = True
-            waiting = [future for several in self._waiting.values() for future in several]
-        for future in waiting:
+            pending = [future for futures in self._outcomes.values() for future in futures]
+        for future in pending:
             future.cancel()
 
     def state(self, id_: BatchId) -> BatchState | None:
-        """Where a batch is, None if it is not here."""
+        """Return the state of a batch, None if the queue does not contain it."""
         with self._changed:
             batch = self._live.get(id_)
-            is_taken = batch is self._taken
-        return batch.state("working" if is_taken else "queued") if batch else None
+            is_leased = batch is self._leased
+        return batch.state("working" if is_leased else "queued") if batch else None
 
     def outcome(self, id_: BatchId) -> Future[BatchState] | None:
-        """A batch's state when it has ended, None if it is not here; see `Spool.outcome`."""
+        """Return a future of a batch's final state, None if the queue does not contain it."""
         future: Future[BatchState] = Future()
         with self._changed:
             if id_ not in self._live:
@@ -143,12 +143,12 @@ class Queue:
             if self._closed:
                 future.cancel()
                 return future
-            self._waiting.setdefault(id_, []).append(future)
+            self._outcomes.setdefault(id_, []).append(future)
             future.add_done_callback(partial(self._forget, id_))
         return future
 
     def _forget(self, id_: BatchId, future: Future[BatchState]) -> None:
         with self._changed:
-            left = [one for one in self._waiting.pop(id_, []) if one is not future]
-            if left:
-                self._waiting[id_] = left
+            others = [one for one in self._outcomes.pop(id_, []) if one is not future]
+            if others:
+                self._outcomes[id_] = others

@@ -1,4 +1,4 @@
-"""How much a spool holds, what is on its way in included, and when that is enough."""
+"""Quota of a spool: most bytes and batches, including batches that are being accepted."""
 
 from __future__ import annotations
 
@@ -8,70 +8,68 @@ from msmarco_qdrant.errors import SpoolFullError, UsageError
 
 
 class Reservation:
-    """A batch on its way in. Its room is given back at the end of the block, unless it is in then.
+    """Quota of a batch that is being accepted; the block's end releases it unless committed.
 
     Attributes:
-        held: Its bytes so far.
+        size: Bytes reserved so far.
     """
 
-    def __init__(self, room: SpoolQuota) -> None:
-        self._room = room
-        self._is_in = False
-        self.held = 0
+    def __init__(self, quota: SpoolQuota) -> None:
+        self._quota = quota
+        self._is_committed = False
+        self.size = 0
 
-    def hold(self, size: int) -> None:
-        """Count more bytes of it.
+    def reserve(self, size: int, *, force: bool = False) -> None:
+        """Reserve more bytes; with `force` also beyond the quota.
 
         Raises:
-            SpoolFullError: If there is no room for them.
+            SpoolFullError: If the quota is exceeded.
         """
-        self._room.grow(size)
-        self.held += size
-
-    def hold_all(self, size: int) -> None:
-        """Count all the bytes of it, whether there is room or not."""
-        self._room.grow(size, beyond=True)
-        self.held += size
+        self._quota.reserve(size, force=force)
+        self.size += size
 
     def commit(self) -> None:
-        """It is in: from now on it holds its room until `SpoolQuota.remove`."""
-        self._is_in = True
+        """Keep the reservation until `SpoolQuota.release`: the batch is accepted."""
+        self._is_committed = True
 
     def __enter__(self) -> Reservation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._is_in:
-            self._room.remove(self.held)
+        if not self._is_committed:
+            self._quota.release(self.size)
 
 
 class SpoolQuota:
-    """The room of a spool. Safe to use from several threads.
+    """Bytes and batches of a spool, and their limits. Thread-safe.
 
     Args:
         max_bytes: Most bytes.
         max_batches: Most batches.
 
     Attributes:
-        bytes: How many there are.
-        batches: How many there are.
+        bytes: Current bytes.
+        batches: Current batches.
 
     Raises:
-        UsageError: For limits that would take nothing.
+        UsageError: For a limit below 1.
     """
 
     def __init__(self, max_bytes: int, max_batches: int) -> None:
         if min(max_bytes, max_batches) < 1:
-            raise UsageError("a spool of no bytes or batches takes nothing: pass 1 or more")
+            raise UsageError(
+                "spool_bytes and spool_batches must be 1 or more, "
+                f"got {max_bytes:,} and {max_batches:,}"
+            )
         self._max_bytes, self._max_batches = max_bytes, max_batches
         self._lock = threading.Lock()
         self.bytes = self.batches = 0
 
-    def enter(self) -> Reservation:
-        """Let a batch begin to come in.
+    def begin(self) -> Reservation:
+        """Reserve one batch, of no bytes yet.
 
         Raises:
-            SpoolFullError: If there is room for none.
+            SpoolFullError: If the spool is full.
         """
         with self._lock:
             if self.batches >= self._max_batches:
@@ -81,34 +79,26 @@ class SpoolQuota:
             self.batches += 1
         return Reservation(self)
 
-    def grow(self, size: int, *, beyond: bool = False) -> None:
-        """Count bytes of a batch that is on its way.
-
-        Args:
-            size: How many.
-            beyond: Whether they count although there is no room for them.
-
-        Raises:
-            SpoolFullError: If there is no room for them.
-        """
+    def reserve(self, size: int, *, force: bool = False) -> None:
+        """Reserve bytes of a batch that is being accepted; see `Reservation.reserve`."""
         with self._lock:
-            if self.bytes + size > self._max_bytes and not beyond:
+            if self.bytes + size > self._max_bytes and not force:
                 raise SpoolFullError(_full("byte", self.bytes, self._max_bytes))
             self.bytes += size
 
     def add(self, size: int) -> None:
-        """Count a batch that was in before, whether there is room or not."""
+        """Count a batch of an earlier process, also beyond the quota."""
         with self._lock:
             self.bytes += size
             self.batches += 1
 
-    def remove(self, size: int) -> None:
-        """A batch is out."""
+    def release(self, size: int) -> None:
+        """Release the quota of a batch."""
         with self._lock:
             self.bytes -= size
             self.batches -= 1
 
 
-def _full(kind: str, found: int, most: int) -> str:
-    what = kind if found == 1 else f"{kind}{'es' if kind.endswith('ch') else 's'}"
-    return f"the spool holds {found:,} {what}, and may hold {most:,}: try again later"
+def _full(unit: str, found: int, most: int) -> str:
+    plural = {"batch": "batches", "byte": "bytes"}[unit]
+    return f"the spool holds {found:,} {unit if found == 1 else plural} of {most:,}: retry later"

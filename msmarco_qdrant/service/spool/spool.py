@@ -1,9 +1,8 @@
-"""The spool: batches on disk, in the order in which they were accepted.
+"""Spool: batches on disk, in the order in which they were accepted.
 
-What `accept` has returned survives a crash and a power cut. One taker gets the batches, strictly
-first in, first out; it says of each that it is done, that it has failed, or that it gives it back,
-to be taken first again. A batch that was taken when the process ended is taken first, and done
-again: applying a batch twice must do no more than applying it once.
+A batch survives a crash and a power cut once `accept` has returned. One worker leases the batches
+first in, first out, and ends each with `ack` or `fail`, or requeues it. A batch that was leased when
+the process ended is leased first, and applied again: applying a batch must be idempotent.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from msmarco_qdrant.service.spool.files import (
     CLAIMED,
     Row,
     claim,
-    copy_in,
+    copy_durably,
     identify,
-    remove,
+    remove_original,
     write_rows,
 )
 from msmarco_qdrant.service.spool.queue import Batch, Queue
@@ -49,13 +48,15 @@ KEEP_DONE = 1000
 
 
 class Spool:
-    """Batches between the doors and the worker; `open` gives it. Safe to use from several threads.
+    """Queue on disk between HTTP and inbox on one side and the worker on the other. Thread-safe.
+
+    Create it with `open`.
 
     Args:
         files: The directory, which the spool closes.
-        max_bytes: Most bytes of accepted batches that have not ended.
-        max_batches: Most such batches.
-        keep_done: How many reports of batches that are done are kept.
+        max_bytes: Most bytes of batches that have not ended.
+        max_batches: Most batches that have not ended.
+        keep_done: Most reports of batches that are done.
         clock: Seconds since 1970.
     """
 
@@ -69,16 +70,16 @@ class Spool:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._files = files
-        self._room = SpoolQuota(max_bytes, max_batches)
+        self._quota = SpoolQuota(max_bytes, max_batches)
         self._archive = Archive(files, keep_done)
-        self._now = clock
+        self._clock = clock
         self._queue = Queue(clock)
-        self._order = threading.Lock()  # held while the disk works, unlike the queue's own
+        self._commit_lock = threading.Lock()  # held during disk writes, unlike the queue's lock
         self._closed = False
         self._next = self._reserved = files.first_sequence()
-        for name in files.names("incoming"):
-            size, queued_at = files.size_and_time(name, "incoming")
-            self._room.add(size)
+        for name in files.batches("incoming"):
+            size, queued_at = files.size_and_ctime(name, "incoming")
+            self._quota.add(size)
             self._queue.add(self._batch(name, size, queued_at))
 
     @classmethod
@@ -90,11 +91,11 @@ class Spool:
         max_batches: int = MAX_BATCHES,
         keep_done: int = KEEP_DONE,
     ) -> Self:
-        """Open a directory, making it if need be, and see to what a crash has left there.
+        """Open a directory, made if missing, and recover it from a crash.
 
         Raises:
             SpoolError: If it cannot be written, or another process uses it.
-            UsageError: For limits that would take nothing.
+            UsageError: For limits below 1.
         """
         files = SpoolDirectory(Path(directory).expanduser())
         try:
@@ -103,91 +104,89 @@ class Spool:
             files.close()
             raise
 
-    # ---- the doors -------------------------------------------------------------------------
+    # ---- HTTP and inbox --------------------------------------------------------------------
 
     def accept(self, rows: Iterable[Row]) -> BatchId:
-        """Take rows as a batch. When this returns, they survive a power cut.
+        """Accept rows as a batch. Once this returns, they survive a power cut.
 
-        Nothing is looked at but that it is JSON: what a row may hold is found out, and told in the
-        batch's report, when the batch is applied.
+        The rows need only be JSON: the worker validates them, and the batch's report lists rejects.
 
         Raises:
-            SpoolFullError: If there is no room now; nothing was taken.
-            SpoolError: If the disk does not take it. If it is only the directory that could not be
-                made durable, the batch is in the queue all the same, and is applied unless a power
-                cut takes it back: whoever sends it again has it applied twice, which does no more
-                than once.
-            UsageError: For what is no JSON.
+            SpoolFullError: If the quota is exceeded; nothing was accepted.
+            SpoolError: If the disk fails. If only the sync of the directory failed, the batch is
+                applied unless a power cut removes it. Sending it again is harmless: applying a
+                batch twice has the effect of once.
+            UsageError: For a row that is not JSON.
         """
         id_ = uuid.uuid4().hex
-        place = self._files.temporary(id_)
-        with self._room.enter() as arrival:
+        path = self._files.temporary_path(id_)
+        with self._quota.begin() as reservation:
             try:
-                write_rows(place, rows, arrival.hold)
-                self._commit(place, BatchName(0, id_, OPERATIONS), arrival)
+                write_rows(path, rows, reservation.reserve)
+                self._commit(path, BatchName(0, id_, OPERATIONS), reservation)
             finally:
-                self._files.discard(place)
+                self._files.discard(path)
         return id_
 
     def accept_file(self, path: str | PathLike[str]) -> BatchId:
-        """Move a file in as a batch. When this returns, it survives a power cut.
+        """Move a file in as a batch. Once this returns, it survives a power cut.
 
-        A file may be larger than all the spool may hold, if the spool is not full before it. One
-        of another file system is renamed before it is copied, so that one that cannot be removed
-        is not taken; what a crash leaves of it is brought to its end by its new name (see
-        `arrivals.claimed`). What comes in its place under the old name stays.
+        A file may exceed `max_bytes` if the spool is not full before. A file on another file
+        system is claimed, copied and removed (see `files.claim`), so that one that cannot be
+        removed is not accepted; a crash during this is completed under its new name. A new file
+        under the old name stays.
 
         Raises:
-            SpoolFullError: If there is no room now; the file stays.
-            SpoolError: If the disk does not take it; see `accept`.
-            SourceError: If it cannot be read, moved or removed, or is no plain file.
-            UsageError: If its name says nothing of its form.
+            SpoolFullError: If the quota is exceeded; the file stays.
+            SpoolError: If the disk fails; see `accept`.
+            SourceError: If it cannot be read, moved or removed, or is not a regular file.
+            UsageError: For a name of unknown form.
         """
         path = Path(path)
         form = form_of(path.name.removesuffix(CLAIMED))
         if form is None:
-            raise UsageError(f"{path.name} is of no known form: expected .{', .'.join(FORMS)}")
+            raise UsageError(f"a file name must end in .{', .'.join(FORMS)}, got {path.name}")
         id_, size = identify(path)
         if id_ in self._queue or id_ in self._archive:
             self._files.sync("incoming")
-            remove(path, id_)
+            remove_original(path, id_)
             return id_
-        with self._room.enter() as arrival:
-            arrival.hold_all(size)
-            return self._bring(path, BatchName(0, id_, form), arrival)
+        with self._quota.begin() as reservation:
+            reservation.reserve(size, force=True)
+            return self._move_in(path, BatchName(0, id_, form), reservation)
 
-    # ---- the taker -------------------------------------------------------------------------
+    # ---- worker ----------------------------------------------------------------------------
 
-    def take(self) -> Batch | None:
-        """Wait for the next batch; None when `stop_taking` was called. One taker at a time.
+    def lease(self) -> Batch | None:
+        """Wait for the next batch; return None after `stop_leasing`. One worker at a time.
 
         Raises:
-            SpoolError: If it cannot be moved; it is the next one still.
+            SpoolError: If its file cannot be moved; it stays first.
         """
-        batch = self._queue.take()
+        batch = self._queue.lease()
         if batch is None:
             return None
         try:
             self._files.move(batch.name, "incoming", "working")
         except BaseException:
-            self._queue.give_back(batch)
+            self._queue.requeue(batch)
             raise
         return batch
 
-    def stop_taking(self) -> None:
-        """Let whoever waits in `take`, now or later, have None."""
+    def stop_leasing(self) -> None:
+        """Make `lease` return None, now and later."""
         self._queue.stop()
 
-    def finish(self, batch: Batch, report: BatchReport) -> BatchState:
-        """A batch is applied and durable. May be repeated when the disk did not take it.
+    def ack(self, batch: Batch, report: BatchReport) -> BatchState:
+        """Record that a batch is applied and durable. May be repeated after an error.
 
-        Its file is kept as long as its report if some of its rows were rejected.
+        Its file is kept as long as its report if rows were rejected.
 
         Raises:
-            SpoolError: If that cannot be written down.
+            SpoolError: If the disk fails.
         """
-        state = batch.state("working").ended("done", report, "", self._now())
-        self._files.put_report(batch.name, "done", state_to_json(state))
+        state = batch.state("working").ended("done", report, "", self._clock())
+        self._files.write_report(batch.name, "done", state_to_json(state))
         if report.rejected:
             self._files.move(batch.name, "working", "done")
         else:
@@ -196,30 +195,30 @@ class Spool:
         return state
 
     def fail(self, batch: Batch, reason: str, report: BatchReport) -> BatchState:
-        """A batch can never be applied; it is kept. May be repeated as `finish` may.
+        """Record that a batch failed; its file is kept. May be repeated after an error.
 
         Raises:
-            SpoolError: If that cannot be written down.
+            SpoolError: If the disk fails.
         """
-        state = batch.state("working").ended("failed", report, reason, self._now())
-        self._files.put_report(batch.name, "failed", state_to_json(state))
+        state = batch.state("working").ended("failed", report, reason, self._clock())
+        self._files.write_report(batch.name, "failed", state_to_json(state))
         self._files.move(batch.name, "working", "failed")
         self._end(batch, "failed", state)
         return state
 
-    def give_back(self, batch: Batch) -> None:
-        """Put a batch back, to be taken before any other.
+    def requeue(self, batch: Batch) -> None:
+        """Put a leased batch back before all others.
 
         Raises:
-            SpoolError: If it cannot be moved; it is taken first after the next start all the same.
+            SpoolError: If its file cannot be moved; it is first after the next start anyway.
         """
         self._files.move(batch.name, "working", "incoming")
-        self._queue.give_back(batch)
+        self._queue.requeue(batch)
 
-    # ---- who asks --------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------
 
     def state(self, id_: str) -> BatchState | None:
-        """Where a batch is; None for one that is unknown, or was done long ago.
+        """Return the state of a batch, None if it is unknown or its report was removed.
 
         Raises:
             SpoolError: If its report cannot be read.
@@ -227,12 +226,12 @@ class Spool:
         return self._queue.state(id_) or self._archive.state(id_)
 
     def outcome(self, id_: str) -> Future[BatchState] | None:
-        """A batch's state when it has ended; None for one that `state` does not know.
+        """Return a future of a batch's final state, None where `state` returns None.
 
-        The future is cancelled when the spool is closed before.
+        `close` cancels the future.
 
         Raises:
-            SpoolError: If the report of one that has ended cannot be read.
+            SpoolError: If the report of an ended batch cannot be read.
         """
         future = self._queue.outcome(id_)
         if future is not None:
@@ -246,28 +245,28 @@ class Spool:
 
     @property
     def depth(self) -> int:
-        """Batches that were accepted and have not ended."""
+        """Batches that have not ended."""
         return self._queue.depth
 
     @property
     def waiting(self) -> int:
-        """Those of them that nobody has taken."""
+        """Batches that are not leased."""
         return self._queue.waiting
 
     @property
     def bytes(self) -> int:
-        """The size of those that have not ended, and of what is on its way in."""
-        return self._room.bytes
+        """Bytes of batches that have not ended or are being accepted."""
+        return self._quota.bytes
 
     @property
     def oldest_age_s(self) -> float:
-        """Seconds since the oldest of them was accepted, 0 if there is none."""
+        """Seconds since the oldest batch was accepted, 0 without batches."""
         return self._queue.oldest_age_s
 
     def close(self) -> None:
-        """Give the directory back; what waits for a batch is cancelled. Twice is no error."""
+        """Release the directory and cancel the futures. A second call has no effect."""
         self._queue.close()
-        with self._order:  # what is on its way in is in, or is refused
+        with self._commit_lock:  # a batch that is being accepted is accepted, or refused
             self._closed = True
             self._files.close()
 
@@ -277,57 +276,56 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ---- inside ----------------------------------------------------------------------------
+    # ---- internals -------------------------------------------------------------------------
 
-    def _commit(self, place: Path, name: BatchName, arrival: Reservation) -> None:
-        """Make a whole file a batch: the order of these moments is the order of the batches.
+    def _commit(self, path: Path, name: BatchName, reservation: Reservation) -> None:
+        """Make a complete file a batch; the order of commits is the order of the batches.
 
-        The sequence in `name` is chosen here. When this returns the batch is durable: its directory
-        is synced after its own rename, whichever others come before or between. So nobody is told
-        of a batch that a power cut may take back, though it may be taken, and even done, before.
+        This sets the sequence in `name`. Once this returns, the batch is durable: its directory is
+        synced after its own rename. The worker may lease and end it before.
 
         Raises:
-            OSError: See `SpoolDirectory.bring_in`; nothing was changed.
+            OSError: See `SpoolDirectory.move_in`; nothing was changed.
         """
-        with self._order:
+        with self._commit_lock:
             if self._closed:
                 raise SpoolError(f"the spool {self._files.path} is closed; nothing was accepted")
             if self._next >= self._reserved:
                 self._reserved = self._files.reserve_sequence(self._next)
             name = replace(name, sequence=self._next)
-            self._files.bring_in(place, name)
+            self._files.move_in(path, name)
             self._next += 1
-            arrival.commit()
-            self._queue.add(self._batch(name, arrival.held, self._now()))
+            reservation.commit()
+            self._queue.add(self._batch(name, reservation.size, self._clock()))
         self._files.sync("incoming")
 
     def _batch(self, name: BatchName, size: int, accepted_at: float) -> Batch:
-        return Batch(name, self._files.place(name, "working"), size, accepted_at)
+        return Batch(name, self._files.path_of(name, "working"), size, accepted_at)
 
-    def _bring(self, path: Path, name: BatchName, arrival: Reservation) -> BatchId:
-        """Move somebody's file in; by way of a copy, if it lies on another file system."""
+    def _move_in(self, path: Path, name: BatchName, reservation: Reservation) -> BatchId:
+        """Move a user's file in; claim and copy it if it is on another file system."""
         try:
-            self._commit(path, name, arrival)
+            self._commit(path, name, reservation)
         except OSError as exc:
             if exc.errno != errno.EXDEV:
                 raise SourceError(f"cannot move {path} into the spool: {exc.strerror}") from exc
             name = replace(name, id=uuid.uuid4().hex)
             path = claim(path, name.id, name.form)
-            self._copy(path, name, arrival)
-        remove(path, name.id)
+            self._copy_in(path, name, reservation)
+        remove_original(path, name.id)
         return name.id
 
-    def _copy(self, path: Path, name: BatchName, arrival: Reservation) -> None:
-        place = self._files.temporary(name.id)
+    def _copy_in(self, source: Path, name: BatchName, reservation: Reservation) -> None:
+        path = self._files.temporary_path(name.id)
         try:
-            copy_in(path, place)
-            self._commit(place, name, arrival)
+            copy_durably(source, path)
+            self._commit(path, name, reservation)
         finally:
-            self._files.discard(place)
+            self._files.discard(path)
 
     def _end(self, batch: Batch, folder: Folder, state: BatchState) -> None:
-        """Note that a batch has ended, and tell whoever waits for it."""
+        """Archive an ended batch, release its quota, and resolve its futures."""
         self._archive.add(batch.name, folder)
         if batch.id in self._queue:
-            self._room.remove(batch.size)
+            self._quota.release(batch.size)
         self._queue.end(batch, state)

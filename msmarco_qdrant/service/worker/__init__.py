@@ -1,1 +1,1 @@
-"""The worker that applies batches of the spool to the store."""
+"""Worker: applies batches of the spool to the store."""

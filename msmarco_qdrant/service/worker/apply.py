@@ -1,15 +1,15 @@
-"""One batch into the store: its passages are ingested, its pids deleted, and both counted.
+"""Application of one batch to the store: ingest its passages, delete its pids, count both.
 
-An attempt that fails may be followed by another: what the first one wrote is found unchanged by the
-second, and still counts as written. A passage whose removal the store did not confirm is not there
-any more at the second attempt, and does not count as deleted.
+A failed attempt may be followed by another. Passages written by the first are unchanged in the
+second, and still count as written. A passage whose deletion the store did not confirm is missing at
+the second attempt, and does not count as deleted.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from msmarco_qdrant.collection.delete import delete_pids
@@ -26,29 +26,30 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.interfaces import BatchReport
-from msmarco_qdrant.service.worker.batch import KEPT_REJECTS, BatchContent, Rejects
+from msmarco_qdrant.service.spool.queue import Batch
+from msmarco_qdrant.service.worker.batch import MAX_REJECTS, BatchContent, Rejects
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
 
-_DELETED_AT_ONCE = 1000
+_DELETE_BATCH = 1000
 
 Reload: TypeAlias = Callable[[str, EncoderInfo], Encoder]
-"""The encoder of a collection of that name whose metadata holds that info."""
+"""Loads the encoder of a collection, by its name and the info in its metadata."""
 
 
 class BatchWriter:
-    """Applies batches to one collection, with the encoder that fits it.
+    """Writes batches to one collection, with the encoder that fits it.
 
     Args:
-        store: Where.
-        collection: The collection's name; it is made when there is something to write.
-        encoder: The collection's, or for a new one.
-        reload: Loads another encoder when the collection has been re-embedded, or made again.
-        storage: How a collection that is made keeps its vectors; None for what the engine can.
+        store: The store.
+        collection: Name of the collection; made by the first write if missing.
+        encoder: Encoder of the collection, or for a new one.
+        reload: Loads the encoder of a collection that was re-embedded or made again.
+        storage: Vector storage of a new collection; None for the engine's default.
 
     Attributes:
-        encoder: The one in use.
+        encoder: The current encoder.
     """
 
     def __init__(
@@ -73,14 +74,14 @@ class BatchWriter:
 
         Args:
             content: The batch.
-            rejects: Takes those that have no vector.
-            go_on: Called now and then; what it raises ends the ingest.
+            rejects: Collects passages without a vector.
+            go_on: Called during the ingest; an error it raises ends the ingest.
 
         Raises:
-            IngestStoppedError: If it ended early.
-            MsmarcoQdrantError: If it could not begin.
+            IngestStoppedError: If the ingest ended early.
+            MsmarcoQdrantError: If it could not start.
         """
-        self._fit_encoder()
+        self._update_encoder()
         return ingest_passages(
             content.writes(),
             self._store,
@@ -93,128 +94,136 @@ class BatchWriter:
         )
 
     def delete(self, content: BatchContent) -> Iterator[int]:
-        """Delete a batch's pids, some at a time; how many of them were there.
+        """Delete a batch's pids in groups, and yield the number of deleted passages of each.
 
         Raises:
-            StoreError: If the store cannot.
+            StoreError: If the store fails.
         """
-        for pids in in_batches(content.deletes(), _DELETED_AT_ONCE):
+        for pids in in_batches(content.deletes(), _DELETE_BATCH):
             try:
                 yield delete_pids(self._store, self._collection, pids)
             except CollectionNotFoundError:
-                yield 0  # where there is no collection, there is none of them
+                yield 0
 
     def check_store(self) -> None:
-        """Ask the store for something that it knows in any case.
+        """Check that the store answers, also without the collection.
 
         Raises:
-            StoreError: If it cannot say.
+            StoreError: If it does not.
         """
         try:
             self._store.collection(self._collection).info()
         except CollectionNotFoundError:
             return
 
-    def _fit_encoder(self) -> None:
+    def _update_encoder(self) -> None:
         try:
-            encoder_info = self._store.metadata(self._collection).encoder
+            info = self._store.metadata(self._collection).encoder
         except CollectionNotFoundError:
             return
-        if not self.encoder.info.has_same_vectors_as(encoder_info):
-            told = (self._collection, encoder_info.model, encoder_info.similarity)
-            _log.info("collection '%s' has the model %s (%s) now", *told)
-            self.encoder = self._reload(self._collection, encoder_info)
+        if not self.encoder.info.has_same_vectors_as(info):
+            fields = (self._collection, info.model, info.similarity)
+            _log.info("collection '%s' now has the model %s (%s)", *fields)
+            self.encoder = self._reload(self._collection, info)
 
 
 class BatchAttempt:
-    """The attempts at one batch.
+    """Attempts at one batch, each a call; the first one reads its file.
 
     Args:
-        content: The batch.
-        applier: What applies it.
-        on_written: Called with each number of passages that have become durable.
-        go_on: Called often; what it raises ends the attempt.
+        batch: The batch.
+        writer: Writes it.
+        on_written: Called with each number of passages that became durable.
+        go_on: Called often; an error it raises ends the attempt.
 
     Attributes:
-        stages: How long each stage of the last ingest was at work.
+        stages: Stage timings of the last ingest.
     """
 
     def __init__(
         self,
-        content: BatchContent,
-        applier: BatchWriter,
+        batch: Batch,
+        writer: BatchWriter,
         on_written: Callable[[int], None],
         go_on: Callable[[], None],
     ) -> None:
-        self._content = content
-        self._applier = applier
+        self._batch = batch
+        self._writer = writer
         self._on_written = on_written
         self._go_on = go_on
-        self._written = self._there = self._told = self._deleted = 0
+        self._content: BatchContent | None = None
+        self._written = self._stored = self._reported = self._deleted = 0
         self._rejects = Rejects()
         self._started = time.perf_counter()
-        self.stages: tuple[StageTiming, ...] = ()
+        self.stages: Sequence[StageTiming] = ()
 
-    def attempt(self) -> BatchReport:
-        """Apply the batch, again if need be.
+    def __call__(self) -> BatchReport:
+        """Apply the batch.
 
         Raises:
-            SourceError: If all that it says was rejected.
-            MsmarcoQdrantError: Why it could not be applied.
+            SourceError: If every row was rejected.
+            MsmarcoQdrantError: If the batch could not be applied.
         """
+        if self._content is None:
+            path, form = self._batch.path, self._batch.name.form
+            self._content = BatchContent(path, form, go_on=self._go_on)
+        content = self._content
         self._started = time.perf_counter()
         self._rejects = Rejects()
-        if self._content.passages:
-            self._ingest()
-        if self._content.deletions:
-            for count in self._applier.delete(self._content):
+        if content.passages:
+            self._ingest(content)
+        if content.deletions:
+            for count in self._writer.delete(content):
                 self._deleted += count
                 self._go_on()
         report = self.report()
-        if report.rejected and not (report.written or report.unchanged or self._content.deletions):
-            raise SourceError(_useless(report))
+        if report.rejected and not (report.written or report.unchanged or content.deletions):
+            raise SourceError(_all_rejected(report))
         return report
 
     def report(self) -> BatchReport:
-        """What the attempts have done so far, whether the last has succeeded or not."""
-        content, late = self._content.rejects, self._rejects
-        rows = sorted([*content.first, *late.first], key=lambda row: row.line)
+        """Return the effect of all attempts so far, also after a failure."""
+        content = self._content
+        if content is None:
+            return BatchReport()
+        rows = [*content.rejects.first, *self._rejects.first]
+        rows.sort(key=lambda row: row.line)
         return BatchReport(
             written=self._written,
-            unchanged=max(0, self._there - self._written),
-            rejected=content.count + late.count,
+            unchanged=max(0, self._stored - self._written),
+            rejected=content.rejects.count + self._rejects.count,
             deleted=self._deleted,
-            superseded=self._content.superseded,
+            superseded=content.superseded,
             seconds=time.perf_counter() - self._started,
-            rejects=tuple(rows[:KEPT_REJECTS]),
+            rejects=tuple(rows[:MAX_REJECTS]),
         )
 
-    def _ingest(self) -> None:
-        self._told = 0
+    def _ingest(self, content: BatchContent) -> None:
+        self._reported = 0
         try:
-            report = self._applier.write(self._content, self._rejects, self._progress)
+            report = self._writer.write(content, self._rejects, self._progress)
         except IngestStoppedError as exc:
-            self._count(exc.report)
+            self._add(exc.report)
             reason = exc.__cause__
             if isinstance(reason, MsmarcoQdrantError):
                 raise reason from reason.__cause__
             raise
-        self._there = 0  # this attempt has seen all of them
-        self._count(report)
-        self._written = min(self._written, self._there)  # a collection may have been replaced
+        self._stored = 0  # this attempt has processed all of them
+        self._add(report)
+        self._written = min(self._written, self._stored)  # the collection may have been replaced
         self.stages = report.stages
 
-    def _count(self, report: IngestReport) -> None:
+    def _add(self, report: IngestReport) -> None:
         self._written += report.written
-        self._there = max(self._there, report.written + report.unchanged)
+        self._stored = max(self._stored, report.written + report.unchanged)
 
     def _progress(self, progress: IngestProgress) -> None:
         self._go_on()
-        if progress.report.written > self._told:
-            self._on_written(progress.report.written - self._told)
-            self._told = progress.report.written
+        if progress.report.written > self._reported:
+            self._on_written(progress.report.written - self._reported)
+            self._reported = progress.report.written
 
 
-def _useless(report: BatchReport) -> str:
-    told = f": row {report.rejects[0].line}: {report.rejects[0].reason}" if report.rejects else ""
-    return f"no row of it can be applied{told}"
+def _all_rejected(report: BatchReport) -> str:
+    first = f": row {report.rejects[0].line}: {report.rejects[0].reason}" if report.rejects else ""
+    return f"every row was rejected{first}"

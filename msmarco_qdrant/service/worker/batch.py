@@ -1,9 +1,9 @@
-"""What a batch says: from its file to passages to write and pids to delete, two disjoint sets.
+"""Content of a batch: passages to write and pids to delete, two disjoint sets, from its file.
 
-Within a batch the last row of a pid counts. So the file is read once to find the pids that stand in
-it more than once, and where each stands last, and then again for the passages, and for the pids to
-delete. That keeps the memory small, however large the file: some 13 bytes a pid, given back before
-the passages are read, and some 150 bytes for each pid that stands there more than once.
+Within a batch the last row of a pid counts. So the file is read once to find the last row of each
+repeated pid, then once for the passages and once for the pids to delete. This takes little memory
+for a file of any size: about 13 bytes per pid, freed before the passages are read, and about 150
+bytes per repeated pid.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus, Format
 from msmarco_qdrant.sources.lines import read_lines
 from msmarco_qdrant.sources.rows import RowError, checked, decode, json_object, parse_fields
 
-KEPT_REJECTS = 100
+MAX_REJECTS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A row that asks for a passage to be removed."""
+    """A row that deletes a passage."""
 
     pid: str
     line: int
 
 
 Parsed: TypeAlias = Passage | Deletion | Reject
-"""What a row of a file says."""
+"""A parsed row of a file."""
 
 
 @dataclass(slots=True)
 class Rejects:
-    """Rows that could not be applied: how many, and the first hundred that were told of."""
+    """Rejected rows: their number, and the first hundred."""
 
     count: int = 0
     first: list[RowReject] = field(default_factory=list)
@@ -48,26 +48,26 @@ class Rejects:
     def add(self, reject: Reject) -> None:
         """Count a row."""
         self.count += 1
-        if len(self.first) < KEPT_REJECTS:
+        if len(self.first) < MAX_REJECTS:
             self.first.append(RowReject(reject.line, escape_surrogates(reject.reason)))
 
 
 class BatchContent:
-    """The rows of a batch's file, read when it is made and at each iteration.
+    """Rows of a batch's file, read on construction and by each iteration.
 
     Args:
         path: The file.
-        form: The end of its name, as the spool tells it.
-        go_on: Called for each row that is counted; what it raises ends that.
+        form: The end of its name in the spool.
+        go_on: Called for each row of the first reading; an error it raises ends the reading.
 
     Attributes:
-        passages: How many of its passages count.
-        deletions: How many of its deletions count.
-        superseded: Rows that a later row of the same pid made void.
-        rejects: Rows that say nothing that can be done.
+        passages: Number of passages to write.
+        deletions: Number of pids to delete.
+        superseded: Rows that a later row of the same pid replaces.
+        rejects: Rows that are invalid.
 
     Raises:
-        SourceError: If it cannot be read.
+        SourceError: If the file cannot be read.
         MissingExtraError: For Parquet without the extra `parquet`.
     """
 
@@ -80,12 +80,12 @@ class BatchContent:
         self._count(go_on)
 
     def writes(self) -> Iterator[Passage]:
-        """The passages to write, each pid once."""
-        return (row for row in self._counting() if isinstance(row, Passage))
+        """Yield the passages to write, each pid once."""
+        return (row for row in self._effective_rows() if isinstance(row, Passage))
 
     def deletes(self) -> Iterator[str]:
-        """The pids to delete, each once and none of them written."""
-        return (row.pid for row in self._counting() if isinstance(row, Deletion))
+        """Yield the pids to delete, each once and none of them written."""
+        return (row.pid for row in self._effective_rows() if isinstance(row, Deletion))
 
     def _count(self, go_on: Callable[[], None]) -> None:
         seen, rows, deletions = PidSet(), 0, 0
@@ -100,7 +100,7 @@ class BatchContent:
             if not seen.add_key(key):
                 self._last[key] = row.line
         self.superseded = rows - len(seen)
-        if self._last and deletions:  # which of them count shows only now
+        if self._last and deletions:  # only now the superseded ones are known
             deletions = 0
             for _ in self.deletes():
                 go_on()
@@ -108,8 +108,8 @@ class BatchContent:
         self.deletions = deletions
         self.passages = len(seen) - deletions
 
-    def _counting(self) -> Iterator[Passage | Deletion]:
-        """Rows that no later row makes void."""
+    def _effective_rows(self) -> Iterator[Passage | Deletion]:
+        """Yield valid rows that no later row supersedes."""
         for row in self._rows():
             if isinstance(row, Reject):
                 continue
@@ -153,9 +153,9 @@ def _operation(fields: dict[str, Any], line: int) -> Passage | Deletion:
     if op == "delete":
         unknown = sorted(set(fields) - {"pid"})
         if unknown:
-            raise RowError(f"a delete has a pid and nothing else, found {unknown[0][:40]!r}")
+            raise RowError(f"a delete must have only a pid, got {unknown[0][:40]!r}")
         if fields.get("pid") is None:
             raise RowError("no pid: expected a field 'pid'")
-        # A pid is looked at where a passage's is, by one that has a text.
+        # The pid is validated as that of a passage, so the passage needs a text.
         return Deletion(checked(Passage(fields["pid"], "to be deleted")).pid, line)
-    raise RowError(f"unknown op {repr(op)[:40]}: expected 'write' or 'delete'")
+    raise RowError(f"op must be 'write' or 'delete', got {repr(op)[:40]}")

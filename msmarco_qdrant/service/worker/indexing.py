@@ -1,16 +1,16 @@
-"""When the indexes of a collection are built, for an engine that does so only when it is asked.
+"""Index builds of the worker, for an engine that builds indexes only on request.
 
-Passages are found at once after they were written, by an exact scan of those that are in no index
-yet; an index keeps that scan short. It is built often and in segments of bounded size, so that
-each build takes seconds: Edge's searches go on meanwhile, but the next batch waits for it. Segments
-that are larger already, of an ingest, stay as they are.
+A passage is found at once after it was written, by an exact scan of the passages without an index;
+an index keeps that scan short. Builds are frequent and over segments of bounded size, so that each
+takes seconds: Edge searches continue, but the next batch waits. Larger segments, of an ingest, stay
+as they are.
 
-At the end of a build Edge loads all segments, and no thread of the process runs meanwhile: 0.4 s of
-300,000 passages, 1.1 to 1.4 s of a million (measured on two cores). So a large collection is built
-less often: with the default share a million's every 20,000 passages. To scan that many takes a
-search 1.1 ms longer.
+At the end of a build Edge loads all segments and stops every thread of the process: 0.4 s for
+300,000 passages, 1.1 to 1.4 s for a million (measured on two cores). So a large collection is built
+less often: with the default share, a million every 20,000 passages. Scanning as many takes a search
+1.1 ms more.
 
-A server builds its indexes itself, and an engine without any needs none.
+A server builds its indexes itself, and an engine without indexes needs none.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class IndexingSettings:
-    """How often indexes are built, and over how much; all in passages.
+    """Frequency and size of index builds, in passages.
 
     Attributes:
-        every: After so many were written the index is built, once no batch waits.
-        latest: After so many it is built even if batches wait.
-        segment: Segments with more are not merged with others.
-        least: Segments with fewer get no graph and are scanned.
+        every: Passages written before a build that waits until the spool is empty.
+        latest: Passages written before a build that does not wait.
+        segment: Segments with more passages are not merged.
+        least: Segments with fewer passages get no graph and are scanned.
         share: `every` is at least this share of the collection's passages, and `latest` twice it.
 
     Raises:
-        UsageError: If one of them cannot be.
+        UsageError: For values that contradict each other.
     """
 
     every: int = 5000
@@ -52,19 +52,19 @@ class IndexingSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.least <= self.every <= self.latest <= self.segment:
-            raise UsageError(f"{self} cannot be: expected 0 < least <= every <= latest <= segment")
+            raise UsageError(f"required: 0 < least <= every <= latest <= segment, got {self}")
         if not 0 <= self.share <= 1:
-            raise UsageError(f"{self} cannot be: expected a share from 0 to 1")
+            raise UsageError(f"share must be 0 to 1, got {self.share}")
 
 
 class Indexing:
-    """Builds the indexes of one collection now and then; of one thread, which also writes.
+    """Builds the indexes of one collection, in the thread that also writes to it.
 
     Args:
-        store: Where.
-        collection: Its name; what it leads to may change, and may be removed and made again.
-        settings: How often.
-        on_built: Called with the seconds that a build took.
+        store: The store.
+        collection: Name of the collection; it may be repointed, dropped and made again.
+        settings: Frequency and size of the builds.
+        on_built: Called with the seconds of each build.
     """
 
     def __init__(
@@ -78,34 +78,32 @@ class Indexing:
         self._name = collection
         self._settings = settings
         self._on_built = on_built
-        can = store.capabilities
-        self._needed = can.ann and not can.multi_process
+        self._needed = store.capabilities.ann and not store.capabilities.multi_process
         self._unindexed: int | None = None
         self._passages = 0
 
     def wrote(self, count: int) -> None:
-        """Count passages as soon as they are durable, and build if there are too many by now."""
+        """Count durable passages, and build after `latest`."""
         if self._needed and self._count(count) >= self._at_least(self._settings.latest, 2):
             self._build()
 
     def pause(self, *, idle: bool) -> None:
-        """Build between two batches, if it is time.
+        """Build between two batches, after `every` passages.
 
         Args:
-            idle: Whether no batch waits.
+            idle: True if the spool is empty.
         """
         if self._needed and idle and self._count(0) >= self._at_least(self._settings.every, 1):
             self._build()
 
     def _at_least(self, passages: int, times: int) -> int:
-        """A number of passages, or so many times the share of all, if those are more."""
         return max(passages, times * int(self._settings.share * self._passages))
 
     def _count(self, written: int) -> int:
-        """How many passages are in no index; at first, what was written or there before, too."""
+        """Return the number of passages without an index; the first call asks the store."""
         if self._unindexed is None:
             self._unindexed = written
-            with _logged("how much is indexed could not be asked"):
+            with _logged_errors("the number of indexed passages is unknown"):
                 info = self._store.collection(self._name).info()
                 self._passages, self._unindexed = info.points, _unindexed(info)
         else:
@@ -113,22 +111,22 @@ class Indexing:
         return self._unindexed
 
     def _build(self) -> None:
-        self._unindexed = 0  # also if it fails: then it is tried again after as many
+        self._unindexed = 0  # also after a failure: the next build is due after as many
         started = time.perf_counter()
-        with _logged("the index could not be built, searches go on without"):
-            self._bound()
+        with _logged_errors("the index could not be built; searches continue without it"):
+            self._bound_segments()
             collection = self._store.collection(self._name)
             collection.optimize()
             self._on_built(time.perf_counter() - started)
             self._passages = collection.info().points
 
-    def _bound(self) -> None:
-        """Bound the segments of a collection, unless somebody has."""
-        changing = self._store.admin_collection(self._name)
-        if changing.optimizers().max_segment_size_kb is not None:
+    def _bound_segments(self) -> None:
+        """Bound the collection's segments, unless a bound is set."""
+        admin = self._store.admin_collection(self._name)
+        if admin.optimizers().max_segment_size_kb is not None:
             return
         dimension = self._store.collection(self._name).info().spec.dimension
-        changing.alter(
+        admin.alter(
             SettingsChange(
                 indexing_threshold_kb=_kilobytes(self._settings.least, dimension),
                 max_segment_size_kb=_kilobytes(self._settings.segment, dimension),
@@ -137,27 +135,27 @@ class Indexing:
 
 
 def _unindexed(info: CollectionInfo) -> int:
-    """About how many passages are in no index.
+    """Estimate the number of passages without an index.
 
-    Edge counts two vectors of each that is, but also the sparse vectors of the others, and those of
-    passages that were removed.
+    Edge counts two vectors of each indexed passage, but also the sparse vectors of the others, and
+    those of removed passages.
     """
     return max(0, 2 * info.points - info.indexed)
 
 
 def _kilobytes(vectors: int, dimension: int) -> int:
-    """What so many float32 vectors take, as the engine measures segments."""
+    """Return the size of float32 vectors, in the unit of the engine's segment sizes."""
     return vectors * dimension * _FLOAT_BYTES // 1024
 
 
 @contextmanager
-def _logged(problem: str) -> Iterator[None]:
-    """Go on after whatever happens: without an index, passages are found all the same."""
+def _logged_errors(problem: str) -> Iterator[None]:
+    """Log errors instead of raising them: passages are found without an index too."""
     try:
         yield
     except MsmarcoQdrantError as exc:
         _log.warning("%s: %s", problem, exc)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # noqa: BLE001  # a panic of an engine is no `Exception`
-        _log.exception("%s", problem)  # the next batch is not its fault
+    except BaseException:  # noqa: BLE001  # a panic of an engine is not an `Exception`
+        _log.exception("%s", problem)  # it must not fail the next batch

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from msmarco_qdrant.service.interfaces import Limits, Tokens
-from msmarco_qdrant.service.spool.directory import parsed_name
+from msmarco_qdrant.service.spool.directory import parse_name
 from tests.service.real_parts import Real, real_parts, traces
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _of_spool(path: str) -> bool:
     folder, _, name = inside.partition("/")
     if not name:
         return not folder or _PLACES.fullmatch(folder) is not None
-    return folder in {"done", "failed"} and parsed_name(name.removesuffix(".json")) is not None
+    return folder in {"done", "failed"} and parse_name(name.removesuffix(".json")) is not None
 
 
 def refused(answers: Answers) -> bool:

@@ -21,7 +21,7 @@ from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState
 from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
-from msmarco_qdrant.service.spool.files import Row, claimed
+from msmarco_qdrant.service.spool.files import Row, claimed_id
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.apply import Reload
@@ -29,7 +29,7 @@ from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 
-HASTY = WorkerSettings(first_wait_s=0.001, max_wait_s=0.01)
+QUICK_RETRIES = WorkerSettings(first_wait_s=0.001, max_wait_s=0.01)
 """Tries again at once."""
 LONG_S = 60.0
 """No test waits so long unless it is to fail."""
@@ -45,27 +45,27 @@ def delete(pid: str) -> Row:
     return {"op": "delete", "pid": pid}
 
 
-def taken(spool: Spool) -> Batch:
+def lease_next(spool: Spool) -> Batch:
     """The next batch, which there has to be."""
     assert spool.waiting
-    batch = spool.take()
+    batch = spool.lease()
     assert batch is not None
     return batch
 
 
-def finished(spool: Spool) -> Batch:
+def ack_next(spool: Spool) -> Batch:
     """The next batch, which is done then."""
-    batch = taken(spool)
-    spool.finish(batch, BatchReport())
+    batch = lease_next(spool)
+    spool.ack(batch, BatchReport())
     return batch
 
 
-def drained(spool: Spool) -> list[BatchId]:
+def ack_all(spool: Spool) -> list[BatchId]:
     """The ids of all that wait, in the order in which they are taken; they are done then."""
-    return [finished(spool).id for _ in range(spool.waiting)]
+    return [ack_next(spool).id for _ in range(spool.waiting)]
 
 
-def known(spool: Spool, id_: str) -> BatchState:
+def state_of(spool: Spool, id_: str) -> BatchState:
     """How far a batch is, which has to be known."""
     state = spool.state(id_)
     assert state is not None
@@ -79,12 +79,12 @@ def ended(spool: Spool, id_: str) -> BatchState:
     return outcome.result(LONG_S)
 
 
-def inside(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     """The names in a folder."""
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def stored(store: Store) -> dict[str, str]:
+def texts_in(store: Store) -> dict[str, str]:
     """The texts of a collection by their pids; a pid that stands there twice is an error."""
     rows = [payload for _, payload in store.collection("msmarco").scan(["pid", "text"])]
     found = {str(row["pid"]): str(row["text"]) for row in rows}
@@ -92,7 +92,7 @@ def stored(store: Store) -> dict[str, str]:
     return found
 
 
-class Holding(HashingEncoder):
+class HookedEncoder(HashingEncoder):
     """An encoder that lets a test act before it encodes for the first time.
 
     Args:
@@ -111,7 +111,7 @@ class Holding(HashingEncoder):
         yield from super().encode_passages(passages)
 
 
-class Told:
+class RecordedEvents:
     """Keeps what a worker tells, and lets a test wait for it."""
 
     def __init__(self) -> None:
@@ -135,15 +135,15 @@ class Told:
 
 
 @contextmanager
-def working(
+def running_worker(
     spool: Spool,
     store: Store,
     encoder: Encoder | None = None,
-    settings: WorkerSettings = HASTY,
+    settings: WorkerSettings = QUICK_RETRIES,
     *,
     reload: Reload = load_collection_encoder,
     storage: StorageSettings | None = None,
-    events: Told | None = None,
+    events: RecordedEvents | None = None,
 ) -> Iterator[Worker]:
     """A worker that works; it is stopped at the end, and has to end."""
     worker = Worker(
@@ -159,18 +159,18 @@ def working(
     try:
         yield worker
     finally:
-        worker.give_back()
+        worker.interrupt()
         assert worker.stop(LONG_S)
 
 
-def fields_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+def log_fields(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     """The fields of the lines of the log that have some."""
     found = [getattr(record, "fields", None) for record in caplog.records]
     return [fields for fields in found if fields]
 
 
 @contextmanager
-def heard(logger: str) -> Iterator[threading.Event]:
+def log_event(logger: str) -> Iterator[threading.Event]:
     """Set when something is logged there."""
 
     class Setting(logging.Handler):
@@ -185,17 +185,17 @@ def heard(logger: str) -> Iterator[threading.Event]:
         logging.getLogger(logger).removeHandler(handler)
 
 
-class NearAndFar(SpoolDirectory):
+class TwoFileSystems(SpoolDirectory):
     """A spool that files named `far...`, and what was made of them, lie on another disk than."""
 
-    def bring_in(self, place: Path, name: BatchName) -> None:
+    def move_in(self, place: Path, name: BatchName) -> None:
         """Rename what lies near."""
-        if place.name.startswith("far") or claimed(place.name):
+        if place.name.startswith("far") or claimed_id(place.name):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(place))
-        super().bring_in(place, name)
+        super().move_in(place, name)
 
 
-class Failing(SpoolDirectory):
+class FailingDirectory(SpoolDirectory):
     """Fails at some operations, as a disk does that is full or broken.
 
     Attributes:
@@ -211,20 +211,20 @@ class Failing(SpoolDirectory):
         self._fail_at(f"sync {folder}")
         super().sync(folder)
 
-    def bring_in(self, place: Path, name: BatchName) -> None:
+    def move_in(self, place: Path, name: BatchName) -> None:
         """Fail, or do it."""
-        self._fail_at("bring_in")
-        super().bring_in(place, name)
+        self._fail_at("move_in")
+        super().move_in(place, name)
 
     def reserve_sequence(self, above: int) -> int:
         """Fail, or do it."""
         self._fail_at("reserve_sequence")
         return super().reserve_sequence(above)
 
-    def put_report(self, name: BatchName, folder: Folder, report: dict[str, object]) -> None:
+    def write_report(self, name: BatchName, folder: Folder, report: dict[str, object]) -> None:
         """Fail, or do it."""
-        self._fail_at("put_report")
-        super().put_report(name, folder, report)
+        self._fail_at("write_report")
+        super().write_report(name, folder, report)
 
     def remove(self, name: BatchName, folder: Folder) -> None:
         """Fail, or do it."""

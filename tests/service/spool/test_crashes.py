@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.service.interfaces import BatchReport, Phase
-from msmarco_qdrant.service.spool.directory import parsed_name
+from msmarco_qdrant.service.spool.directory import parse_name
 from msmarco_qdrant.service.spool.files import Row
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
-from tests.service.spool.helpers import NearAndFar, delete, inside, known, taken
+from tests.service.spool.helpers import TwoFileSystems, delete, lease_next, names_in, state_of
 
 _OPERATIONS = (
-    "bring_in",
+    "move_in",
     "discard",
     "sync",
     "move",
     "remove",
-    "put_report",
+    "write_report",
     "remove_report",
     "reserve_sequence",
 )
@@ -35,7 +35,7 @@ class Killed(BaseException):
     """Nothing of ours catches it."""
 
 
-class DyingDirectory(NearAndFar):
+class DyingDirectory(TwoFileSystems):
     """Dies at one of its operations, as `kill -9` would have it: all that follow fail, too.
 
     Args:
@@ -107,7 +107,7 @@ class History:
         Inbox(self._inbox, self._spool).sweep()
         self._finish(self._take(), rejected=1)
         self._fail(self._take())
-        self._spool.give_back(self._take())
+        self._spool.requeue(self._take())
         self._finish(self._take())
         self._accept("e")
         self._take()
@@ -117,13 +117,13 @@ class History:
         self.ledger.accepted.add(label)
 
     def _take(self) -> Batch:
-        batch = taken(self._spool)
+        batch = lease_next(self._spool)
         self.ledger.sequences.append(batch.name.sequence)
         return batch
 
     def _finish(self, batch: Batch, rejected: int = 0) -> None:
         self.ledger.ending = (_label(batch), batch.id)
-        self._spool.finish(batch, BatchReport(rejected=rejected))
+        self._spool.ack(batch, BatchReport(rejected=rejected))
         self.ledger.ended.update([self.ledger.ending])
 
     def _fail(self, batch: Batch) -> None:
@@ -178,10 +178,10 @@ def _check(root: Path, ledger: Ledger) -> None:
     """Open again: nothing that was told is lost, nothing comes twice, all in its order."""
     spool_path = root / "spool"
     with Spool.open(spool_path) as spool:
-        assert [] == inside(spool_path / "tmp")
+        assert [] == names_in(spool_path / "tmp")
         assert [] == [*spool_path.glob("**/.*.tmp")]
         Inbox(root / "inbox", spool).sweep()
-        assert [] == inside(root / "inbox")
+        assert [] == names_in(root / "inbox")
         late = spool.accept(_rows("e"))
         has_ended = _has_ended(spool, ledger)
         batches = [taken_and_finished(spool) for _ in range(spool.depth)]
@@ -205,15 +205,15 @@ def _has_ended(spool: Spool, ledger: Ledger) -> dict[str, Phase]:
     label, id_ = ledger.ending
     state = spool.state(id_)
     is_redone = state is not None and not state.ended_at
-    found = {label: known(spool, one).state for label, one in ledger.ended.items()}
+    found = {label: state_of(spool, one).state for label, one in ledger.ended.items()}
     return found if is_redone or state is None else {**found, label: state.state}
 
 
 def taken_and_finished(spool: Spool) -> tuple[str, Batch]:
     """The next batch, and which one it is."""
-    batch = taken(spool)
+    batch = lease_next(spool)
     label = _label(batch)
-    spool.finish(batch, BatchReport())
+    spool.ack(batch, BatchReport())
     return label, batch
 
 
@@ -235,18 +235,18 @@ def _left_by_crashes(root: Path) -> list[str]:
     with Spool.open(root) as spool:
         ids = [spool.accept(_rows(label)) for label in "abcde"]
         for number in range(3):
-            batch = taken(spool)
+            batch = lease_next(spool)
             if number == 0:
                 spool.fail(batch, "put back by hand later", BatchReport())
                 (root / "failed" / str(batch.name)).rename(root / "incoming" / str(batch.name))
             elif number == 1:
                 file = batch.path.read_bytes()
-                spool.finish(batch, BatchReport())
+                spool.ack(batch, BatchReport())
                 batch.path.write_bytes(file)
             else:
                 spool.fail(batch, "bad", BatchReport())
                 (root / "failed" / str(batch.name)).rename(batch.path)
-        taken(spool)
+        lease_next(spool)
     (root / "tmp" / "scrap").write_text("{")
     (root / "done" / ".scrap.json.0.tmp").write_text("{")
     return ids
@@ -271,7 +271,7 @@ def test_death_while_a_crash_is_mended(place: Callable[[], Path], after: bool) -
                 state.state for id_ in ids if (state := spool.state(id_))
             ]
             assert [ids[0], ids[3], ids[4]] == [taken_and_finished(spool)[1].id for _ in range(3)]
-        assert ([], []) == (inside(root / "tmp"), inside(root / "working"))
-        names = [parsed_name(name) for name in inside(root / "failed")]
+        assert ([], []) == (names_in(root / "tmp"), names_in(root / "working"))
+        names = [parse_name(name) for name in names_in(root / "failed")]
         assert [ids[2]] == [name.id for name in names if name]
     assert at > 6

@@ -18,13 +18,13 @@ from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirec
 from msmarco_qdrant.service.spool.spool import Spool
 from tests.service.spool.helpers import (
     LONG_S,
-    Failing,
+    FailingDirectory,
+    ack_all,
+    ack_next,
     delete,
-    drained,
-    finished,
-    inside,
-    known,
-    taken,
+    lease_next,
+    names_in,
+    state_of,
 )
 
 
@@ -55,7 +55,7 @@ class PowerCuts(SpoolDirectory):
         is_held = self._syncs == self._held
         if is_held and not self._after:
             self._wait()
-        there = {name.id for name in self.names("incoming")}
+        there = {name.id for name in self.batches("incoming")}
         if is_held and self._after:
             self._wait()
         super().sync(folder)
@@ -80,7 +80,7 @@ def test_what_was_accepted_is_durable_in_any_order(tmp_path: Path, after: bool) 
         files.let.set()
         first = slow.result(LONG_S)
         assert {first, second} == files.durable
-        assert [first, second] == drained(spool)
+        assert [first, second] == ack_all(spool)
 
 
 def test_a_batch_may_be_done_before_its_sender_is_told(tmp_path: Path) -> None:
@@ -89,97 +89,97 @@ def test_a_batch_may_be_done_before_its_sender_is_told(tmp_path: Path) -> None:
     with Spool(files) as spool, ThreadPoolExecutor() as threads:
         slow = threads.submit(spool.accept, [delete("1")])
         assert files.reached.wait(LONG_S)
-        done = finished(spool)
+        done = ack_next(spool)
         files.let.set()
         assert done.id == slow.result(LONG_S)
-        assert ("done", 0) == (known(spool, done.id).state, spool.bytes)
+        assert ("done", 0) == (state_of(spool, done.id).state, spool.bytes)
 
 
 def test_a_directory_that_cannot_be_synced(tmp_path: Path) -> None:
     """The sender has an error, and the batch is in the queue once; sent again it is there twice."""
-    files = Failing(tmp_path)
+    files = FailingDirectory(tmp_path)
     with Spool(files) as spool:
         files.fails = ["sync incoming"]
         with pytest.raises(SpoolError, match="No space"):
             spool.accept([delete("1")])
         size = spool.bytes
-        assert (1, 1, []) == (spool.depth, spool.waiting, inside(tmp_path / "tmp"))
+        assert (1, 1, []) == (spool.depth, spool.waiting, names_in(tmp_path / "tmp"))
         again = spool.accept([delete("1")])
         assert 2 * size == spool.bytes
-        batch = finished(spool)
-        assert (again, 0, 0) == (finished(spool).id, spool.depth, spool.bytes)
-        assert "done" == known(spool, batch.id).state
+        batch = ack_next(spool)
+        assert (again, 0, 0) == (ack_next(spool).id, spool.depth, spool.bytes)
+        assert "done" == state_of(spool, batch.id).state
 
 
 def test_a_directory_that_cannot_be_synced_and_a_crash(tmp_path: Path) -> None:
     """The batch is in the queue after the next start, too."""
-    files = Failing(tmp_path)
+    files = FailingDirectory(tmp_path)
     with Spool(files) as spool:
         files.fails = ["sync incoming"]
         with pytest.raises(SpoolError):
             spool.accept([delete("1")])
     with Spool.open(tmp_path) as spool:
-        assert 1 == len(drained(spool))
+        assert 1 == len(ack_all(spool))
 
 
-@pytest.mark.parametrize("operation", ["reserve_sequence", "bring_in"])
+@pytest.mark.parametrize("operation", ["reserve_sequence", "move_in"])
 def test_what_cannot_be_accepted_leaves_nothing(tmp_path: Path, operation: str) -> None:
     """No file, no room held, no place in the queue; the next one is accepted."""
-    files = Failing(tmp_path)
+    files = FailingDirectory(tmp_path)
     with Spool(files) as spool:
         files.fails = [operation]
         with pytest.raises(SpoolError):
             spool.accept([delete("1")])
-        assert (0, 0, []) == (spool.depth, spool.bytes, inside(tmp_path / "tmp"))
-        assert [spool.accept([delete("1")])] == drained(spool)
+        assert (0, 0, []) == (spool.depth, spool.bytes, names_in(tmp_path / "tmp"))
+        assert [spool.accept([delete("1")])] == ack_all(spool)
 
 
 @pytest.mark.parametrize("folder", ["working", "incoming"])
 def test_what_cannot_be_taken_stays_first(tmp_path: Path, folder: str) -> None:
     """Nothing overtakes it, whichever part of the move fails."""
-    files = Failing(tmp_path)
+    files = FailingDirectory(tmp_path)
     with Spool(files) as spool:
         ids = [spool.accept([delete("1")]) for _ in range(2)]
         files.fails = [f"sync {folder}"]
         with pytest.raises(SpoolError):
-            spool.take()
-        assert ("queued", 2) == (known(spool, ids[0]).state, spool.waiting)
-        assert ids == drained(spool)
+            spool.lease()
+        assert ("queued", 2) == (state_of(spool, ids[0]).state, spool.waiting)
+        assert ids == ack_all(spool)
 
 
-@pytest.mark.parametrize("operation", ["put_report", "remove", "sync working", "remove_report"])
+@pytest.mark.parametrize("operation", ["write_report", "remove", "sync working", "remove_report"])
 def test_an_end_that_cannot_be_written_down_is_repeated(tmp_path: Path, operation: str) -> None:
     """Who waits is told once, when it is; nothing counts twice."""
-    files = Failing(tmp_path)
+    files = FailingDirectory(tmp_path)
     with Spool(files, keep_done=1) as spool:
         spool.accept([delete("0")])
-        finished(spool)
+        ack_next(spool)
         outcome = spool.outcome(spool.accept([delete("1")]))
-        batch = taken(spool)
+        batch = lease_next(spool)
         files.fails = [operation]
         with pytest.raises(SpoolError):
-            spool.finish(batch, BatchReport(deleted=1))
+            spool.ack(batch, BatchReport(deleted=1))
         assert outcome is not None
         assert (False, 1) == (outcome.done(), spool.depth)
-        spool.finish(batch, BatchReport(deleted=1))
+        spool.ack(batch, BatchReport(deleted=1))
         assert 1 == outcome.result(LONG_S).report.deleted
-        assert "done" == known(spool, batch.id).state
-        assert (0, 0, []) == (spool.depth, spool.bytes, inside(tmp_path / "working"))
+        assert "done" == state_of(spool, batch.id).state
+        assert (0, 0, []) == (spool.depth, spool.bytes, names_in(tmp_path / "working"))
 
 
-@pytest.mark.parametrize("operation", ["put_report", "sync failed", "sync working"])
+@pytest.mark.parametrize("operation", ["write_report", "sync failed", "sync working"])
 def test_a_failure_that_cannot_be_written_down_is_repeated(tmp_path: Path, operation: str) -> None:
     """The batch and its report are in `failed` then."""
-    files = Failing(tmp_path)
+    files = FailingDirectory(tmp_path)
     with Spool(files) as spool:
         id_ = spool.accept([delete("1")])
-        batch = taken(spool)
+        batch = lease_next(spool)
         files.fails = [operation]
         with pytest.raises(SpoolError):
             spool.fail(batch, "bad", BatchReport())
         spool.fail(batch, "bad", BatchReport())
-        assert "failed" == known(spool, id_).state
-        assert [str(batch.name), f"{batch.name}.json"] == inside(tmp_path / "failed")
+        assert "failed" == state_of(spool, id_).state
+        assert [str(batch.name), f"{batch.name}.json"] == names_in(tmp_path / "failed")
 
 
 class Stalled(SpoolDirectory):
@@ -206,10 +206,10 @@ class Stalled(SpoolDirectory):
         self._wait("reserve_sequence")
         return super().reserve_sequence(above)
 
-    def bring_in(self, place: Path, name: BatchName) -> None:
+    def move_in(self, place: Path, name: BatchName) -> None:
         """Wait, if it is this one."""
-        self._wait("bring_in")
-        super().bring_in(place, name)
+        self._wait("move_in")
+        super().move_in(place, name)
 
     def _wait(self, operation: str) -> None:
         if self.is_stalling and operation == self._operation:
@@ -217,7 +217,7 @@ class Stalled(SpoolDirectory):
             assert self.let.wait(LONG_S)
 
 
-@pytest.mark.parametrize("operation", ["reserve_sequence", "bring_in"])
+@pytest.mark.parametrize("operation", ["reserve_sequence", "move_in"])
 def test_a_disk_that_stalls_while_a_batch_comes_in(tmp_path: Path, operation: str) -> None:
     """Whoever asks for what is in memory has an answer; whoever waits for a batch may leave."""
     with Spool.open(tmp_path) as spool:
@@ -231,20 +231,20 @@ def test_a_disk_that_stalls_while_a_batch_comes_in(tmp_path: Path, operation: st
         asked = threads.submit(lambda: (spool.oldest_age_s >= 0, spool.depth, spool.state(first)))
         left = threads.submit(outcome.cancel) if outcome else slow
         try:
-            assert (True, 1, known(spool, first)) == asked.result(LONG_S)
+            assert (True, 1, state_of(spool, first)) == asked.result(LONG_S)
             assert left.result(LONG_S)
         finally:
             files.let.set()
-        assert [first, slow.result(LONG_S)] == drained(spool)
+        assert [first, slow.result(LONG_S)] == ack_all(spool)
 
 
 _FULL = """
 import json, resource, sys
 from pathlib import Path
 from msmarco_qdrant.errors import SpoolError
-from msmarco_qdrant.service.outcomes import BatchReport
-from msmarco_qdrant.service.spool import Spool
-from tests.service.spooling import NearAndFar, delete
+from msmarco_qdrant.service.interfaces import BatchReport
+from msmarco_qdrant.service.spool.spool import Spool
+from tests.service.spool.helpers import TwoFileSystems, delete
 
 root = Path(sys.argv[1])
 
@@ -257,16 +257,16 @@ def refused(act):
 def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-with Spool(NearAndFar(root / "spool")) as spool:
+with Spool(TwoFileSystems(root / "spool")) as spool:
     spool.accept([delete("1")])
     limit(100)
     told = [refused(lambda: spool.accept([delete("2")] * 1000))]
     told.append(refused(lambda: spool.accept_file(root / "far.tsv")))
-    batch = spool.take()
-    told.append(refused(lambda: spool.finish(batch, BatchReport())))
+    batch = spool.lease()
+    told.append(refused(lambda: spool.ack(batch, BatchReport())))
     left = [spool.depth, len([*(root / "spool" / "tmp").iterdir()])]
     limit(resource.RLIM_INFINITY)
-    spool.finish(batch, BatchReport())
+    spool.ack(batch, BatchReport())
     (claimed,) = root.glob(".*.taken")
     spool.accept_file(claimed)
     left += [spool.depth, spool.bytes]
@@ -288,7 +288,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     told, left = json.loads(ran.stdout)
     assert ["cannot write"] * 3 == [message[:12] for message in told]
     assert "File too large; nothing was accepted" in told[0]
-    assert "with room on its disk" in told[2]
+    assert "free disk space" in told[2]
     assert [1, 0, 1, 700] == left
 
 
@@ -297,17 +297,17 @@ def test_a_batch_whose_file_was_removed_by_hand(tmp_path: Path) -> None:
     with Spool.open(tmp_path) as spool:
         gone, other = spool.accept([delete("1")]), spool.accept([delete("1")])
         next((tmp_path / "incoming").glob(f"*{gone}*")).unlink()
-        batch = taken(spool)
+        batch = lease_next(spool)
         assert not batch.path.exists()
         spool.fail(batch, "it has gone", BatchReport())
-        assert "failed" == known(spool, gone).state
-        assert [other] == drained(spool)
+        assert "failed" == state_of(spool, gone).state
+        assert [other] == ack_all(spool)
 
 
 def test_a_spool_that_cannot_be(tmp_path: Path) -> None:
     """The message names the place, and says what is needed."""
     (tmp_path / "file").touch()
-    with pytest.raises(SpoolError, match=r"file.*needs a directory that can be written"):
+    with pytest.raises(SpoolError, match=r"file.*needs a writable directory"):
         Spool.open(tmp_path / "file")
     spool = Spool.open(tmp_path / "spool")
     spool.accept([])

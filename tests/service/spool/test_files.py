@@ -14,13 +14,13 @@ import pytest
 from msmarco_qdrant.errors import SourceError, SpoolError
 from msmarco_qdrant.service.spool.directory import BatchName, Folder
 from msmarco_qdrant.service.spool.spool import Spool
-from tests.service.spool.helpers import NearAndFar, drained, inside, known, taken
+from tests.service.spool.helpers import TwoFileSystems, ack_all, lease_next, names_in, state_of
 
 _NAMES = ["near.tsv", "far.tsv"]
 _ROWS = "1\ttext\n"
 
 
-class Meddled(NearAndFar):
+class Meddled(TwoFileSystems):
     """A spool where somebody else acts at one moment of a file's way in.
 
     Attributes:
@@ -33,11 +33,11 @@ class Meddled(NearAndFar):
     after: Callable[[], object] | None = None
     durable: Callable[[], object] | None = None
 
-    def bring_in(self, place: Path, name: BatchName) -> None:
+    def move_in(self, place: Path, name: BatchName) -> None:
         """With what happens before and after."""
         if self.before is not None:
             self.before()
-        super().bring_in(place, name)
+        super().move_in(place, name)
         if self.after is not None:
             self.after()
 
@@ -64,9 +64,9 @@ def test_a_file_of_another_file_system(tmp_path: Path) -> None:
     with Spool.open(tmp_path) as spool, TemporaryDirectory(dir=memory) as far:
         (Path(far) / "a.tsv").write_text(_ROWS * 500_000)
         spool.accept_file(Path(far) / "a.tsv")
-        assert ([], []) == (inside(Path(far)), inside(tmp_path / "tmp"))
+        assert ([], []) == (names_in(Path(far)), names_in(tmp_path / "tmp"))
         assert 500_000 * len(_ROWS) == spool.bytes
-        assert _ROWS * 500_000 == taken(spool).path.read_text()
+        assert _ROWS * 500_000 == lease_next(spool).path.read_text()
 
 
 @pytest.mark.parametrize("is_done", [False, True])
@@ -82,10 +82,10 @@ def test_a_copy_whose_original_is_still_there(tmp_path: Path, is_done: bool) -> 
     assert not far.exists()
     with Spool.open(tmp_path / "spool") as spool:
         assert (1, len(_ROWS)) == (spool.depth, spool.bytes)
-        ids = drained(spool) if is_done else []
+        ids = ack_all(spool) if is_done else []
         id_ = spool.accept_file(left)
         assert (not is_done, left.exists()) == (bool(spool.depth), False)
-        assert [id_] == [*ids, *drained(spool)]
+        assert [id_] == [*ids, *ack_all(spool)]
 
 
 def test_another_file_in_the_place_of_such_an_original(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_file_that_comes_under_the_same_name_meanwhile(
         second = spool.accept_file(path)
         texts = [place.read_text() for place in sorted((tmp_path / "spool/incoming").iterdir())]
         assert [_ROWS, "2\tnext\n"] == texts
-        assert ([first, second], False) == (drained(spool), path.exists())
+        assert ([first, second], False) == (ack_all(spool), path.exists())
 
 
 def _replace(path: Path, text: str) -> None:
@@ -141,9 +141,9 @@ def test_a_file_that_vanishes_on_its_way(tmp_path: Path, name: str) -> None:
         with pytest.raises(SourceError, match=f"{name}.*No such file"):
             spool.accept_file(path)
         files.before = None
-        assert (0, 0, []) == (spool.depth, spool.bytes, inside(tmp_path / "spool" / "tmp"))
+        assert (0, 0, []) == (spool.depth, spool.bytes, names_in(tmp_path / "spool" / "tmp"))
         path.write_text(_ROWS)
-        assert "queued" == known(spool, spool.accept_file(path)).state
+        assert "queued" == state_of(spool, spool.accept_file(path)).state
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
@@ -152,8 +152,8 @@ def test_a_file_that_may_not_be_moved(tmp_path: Path, number: int) -> None:
     path = tmp_path / "near.tsv"
     path.write_text(_ROWS)
 
-    class Refusing(NearAndFar):
-        def bring_in(self, place: Path, name: BatchName) -> None:  # noqa: ARG002
+    class Refusing(TwoFileSystems):
+        def move_in(self, place: Path, name: BatchName) -> None:  # noqa: ARG002
             raise OSError(number, os.strerror(number), str(place))
 
     with Spool(Refusing(tmp_path / "spool")) as spool:
@@ -175,7 +175,7 @@ def test_a_copy_that_was_not_made(tmp_path: Path) -> None:
         (left,) = tmp_path.glob(".*.taken")
         assert (_ROWS, 0, 0) == (left.read_text(), spool.depth, spool.bytes)
         id_ = spool.accept_file(left)
-        assert ([id_], ["spool"]) == (drained(spool), inside(tmp_path))
+        assert ([id_], ["spool"]) == (ack_all(spool), names_in(tmp_path))
 
 
 _NOBODY = 65534
@@ -200,9 +200,9 @@ def test_a_file_that_cannot_be_removed() -> None:
         inbox.mkdir()
         (inbox / "far.tsv").write_text(_ROWS)
         inbox.chmod(0o555 if os.geteuid() else 0o1777)  # each may remove his own alone
-        with _unprivileged(), Spool(NearAndFar(root / "spool")) as spool:
+        with _unprivileged(), Spool(TwoFileSystems(root / "spool")) as spool:
             with pytest.raises(SourceError, match=r"far.tsv cannot be removed .* not taken in"):
                 spool.accept_file(inbox / "far.tsv")
-            assert (0, 0, []) == (spool.depth, spool.bytes, inside(root / "spool" / "tmp"))
-            assert ["far.tsv"] == inside(inbox)
+            assert (0, 0, []) == (spool.depth, spool.bytes, names_in(root / "spool" / "tmp"))
+            assert ["far.tsv"] == names_in(inbox)
         inbox.chmod(0o755)

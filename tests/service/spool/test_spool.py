@@ -13,13 +13,13 @@ from msmarco_qdrant.service.interfaces import BatchReport, RowReject
 from msmarco_qdrant.service.spool.spool import Spool
 from tests.service.spool.helpers import (
     LONG_S,
+    ack_all,
+    ack_next,
     delete,
-    drained,
     ended,
-    finished,
-    inside,
-    known,
-    taken,
+    lease_next,
+    names_in,
+    state_of,
     write,
 )
 
@@ -30,31 +30,31 @@ def test_what_was_taken_is_taken_first_after_a_crash(tmp_path: Path) -> None:
     """A batch in `working` comes before those in `incoming`; one given back is first as well."""
     with Spool.open(tmp_path) as spool:
         ids = [spool.accept([delete(str(number))]) for number in range(3)]
-        taken(spool)
+        lease_next(spool)
     with Spool.open(tmp_path) as spool:
-        spool.give_back(taken(spool))
-        assert ids == drained(spool)
+        spool.requeue(lease_next(spool))
+        assert ids == ack_all(spool)
 
 
 def test_a_batch_given_back_is_first_after_reopening(tmp_path: Path) -> None:
     """Its place is in its name."""
     with Spool.open(tmp_path) as spool:
         ids = [spool.accept([delete(str(number))]) for number in range(3)]
-        spool.give_back(taken(spool))
-        assert ("queued", 3) == (known(spool, ids[0]).state, spool.waiting)
+        spool.requeue(lease_next(spool))
+        assert ("queued", 3) == (state_of(spool, ids[0]).state, spool.waiting)
     with Spool.open(tmp_path) as spool:
-        assert ids == drained(spool)
+        assert ids == ack_all(spool)
 
 
 def test_states_from_door_to_door(tmp_path: Path) -> None:
     """Queued, working, done or failed; the same after the next start, with counts and rejects."""
     with Spool.open(tmp_path) as spool:
         done, failed = spool.accept([]), spool.accept([])
-        states = [known(spool, done)]
-        batch = taken(spool)
-        states.append(known(spool, done))
-        states.append(spool.finish(batch, REPORT))
-        states.append(spool.fail(taken(spool), "bad", BatchReport(rejected=1)))
+        states = [state_of(spool, done)]
+        batch = lease_next(spool)
+        states.append(state_of(spool, done))
+        states.append(spool.ack(batch, REPORT))
+        states.append(spool.fail(lease_next(spool), "bad", BatchReport(rejected=1)))
         assert ["queued", "working", "done", "failed"] == [one.state for one in states]
         assert states[2:] == [spool.state(done), spool.state(failed)]
         assert (None, None) == (spool.state("0" * 32), spool.outcome("0" * 32))
@@ -72,7 +72,7 @@ def test_who_waits_for_a_batch_is_told(tmp_path: Path) -> None:
         one, gone, other = (spool.outcome(first) for _ in range(3))
         assert one is not None and gone is not None and other is not None  # noqa: PT018
         assert gone.cancel()
-        finished(spool)
+        ack_next(spool)
         assert ("done", "done") == (one.result(LONG_S).state, other.result(LONG_S).state)
         late = spool.outcome(second)
     later = spool.outcome(second)
@@ -86,7 +86,7 @@ def test_a_crash_between_the_report_and_the_file(tmp_path: Path) -> None:
     """What has a report has ended: its file goes where it belongs at the next start."""
     with Spool.open(tmp_path) as spool:
         id_ = spool.accept([])
-        batch = taken(spool)
+        batch = lease_next(spool)
         spool.fail(batch, "bad", BatchReport())
         (tmp_path / "failed" / str(batch.name)).rename(batch.path)
     with Spool.open(tmp_path) as spool:
@@ -100,18 +100,18 @@ def test_a_failed_batch_that_is_put_back_is_done_again(tmp_path: Path) -> None:
     """In its old place in the order; its report of failing goes."""
     with Spool.open(tmp_path) as spool:
         ids = [spool.accept([delete("1")]) for _ in range(2)]
-        batch = taken(spool)
+        batch = lease_next(spool)
         spool.fail(batch, "bad", BatchReport())
     (tmp_path / "failed" / str(batch.name)).rename(tmp_path / "incoming" / str(batch.name))
     with Spool.open(tmp_path) as spool:
-        assert "queued" == known(spool, ids[0]).state
-        assert ids == drained(spool)
-        assert [] == inside(tmp_path / "failed")
+        assert "queued" == state_of(spool, ids[0]).state
+        assert ids == ack_all(spool)
+        assert [] == names_in(tmp_path / "failed")
 
 
 def test_a_second_process(tmp_path: Path) -> None:
-    """It takes nothing, and is told who has the spool; afterwards it may."""
-    with Spool.open(tmp_path), pytest.raises(SpoolError, match=r"in use by process [0-9]+: one"):
+    """It must be 1 or more, and is told who has the spool; afterwards it may."""
+    with Spool.open(tmp_path), pytest.raises(SpoolError, match=r"in use by process [0-9]+; wait"):
         Spool.open(tmp_path)
     with Spool.open(tmp_path) as spool:
         spool.accept([])
@@ -122,15 +122,15 @@ def test_as_many_batches_as_may_be(tmp_path: Path) -> None:
     with Spool.open(tmp_path, max_batches=2) as spool:
         spool.accept([])
         spool.accept([])
-        batch = taken(spool)
-        with pytest.raises(SpoolFullError, match="2 batches, and may hold 2: try"):
+        batch = lease_next(spool)
+        with pytest.raises(SpoolFullError, match="holds 2 batches of 2: retry"):
             spool.accept([])
-        assert (2, []) == (spool.depth, inside(tmp_path / "tmp"))
+        assert (2, []) == (spool.depth, names_in(tmp_path / "tmp"))
         spool.fail(batch, "bad", BatchReport())
         spool.accept([])
     with Spool.open(tmp_path, max_batches=1) as spool:
-        finished(spool)
-        with pytest.raises(SpoolFullError, match="1 batch, and may hold 1: try"):
+        ack_next(spool)
+        with pytest.raises(SpoolFullError, match="holds 1 batch of 1: retry"):
             spool.accept([])
 
 
@@ -144,14 +144,14 @@ def test_as_many_bytes_as_may_be(tmp_path: Path) -> None:
         assert 4 * size == spool.bytes
         with pytest.raises(SpoolFullError, match=f"{4 * size:,} bytes"):
             spool.accept([])
-        finished(spool)
+        ack_next(spool)
         with pytest.raises(SpoolFullError):
             spool.accept([row] * 3)
-        assert (2 * size, []) == (spool.bytes, inside(tmp_path / "tmp"))
+        assert (2 * size, []) == (spool.bytes, names_in(tmp_path / "tmp"))
         spool.accept([row] * 2)
     with Spool.open(tmp_path, max_bytes=4 * size) as spool:
         assert 4 * size == spool.bytes
-        drained(spool)
+        ack_all(spool)
         assert 0 == spool.bytes
 
 
@@ -165,7 +165,7 @@ def test_a_file_may_be_larger_than_the_spool(tmp_path: Path) -> None:
         with pytest.raises(SpoolFullError):
             spool.accept_file(tmp_path / "b.tsv")
         assert (tmp_path / "b.tsv").exists()
-        finished(spool)
+        ack_next(spool)
         spool.accept_file(tmp_path / "b.tsv")
         assert 24 == spool.bytes
 
@@ -173,7 +173,7 @@ def test_a_file_may_be_larger_than_the_spool(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limits", [{"max_bytes": 0}, {"max_batches": 0}])
 def test_limits_that_would_take_nothing(limits: dict[str, int], tmp_path: Path) -> None:
     """They are refused, and the directory is free again."""
-    with pytest.raises(UsageError, match="takes nothing"):
+    with pytest.raises(UsageError, match="must be 1 or more"):
         Spool.open(tmp_path, **limits)
     Spool.open(tmp_path).close()
 
@@ -181,9 +181,9 @@ def test_limits_that_would_take_nothing(limits: dict[str, int], tmp_path: Path) 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     """Nothing of it stays; half a character is JSON, and told in the batch's report."""
     with Spool.open(tmp_path) as spool:
-        with pytest.raises(UsageError, match="no JSON"):
+        with pytest.raises(UsageError, match="must be JSON"):
             spool.accept([write("1", "one"), {"op": {1}}])
-        assert (0, 0, []) == (spool.depth, spool.bytes, inside(tmp_path / "tmp"))
+        assert (0, 0, []) == (spool.depth, spool.bytes, names_in(tmp_path / "tmp"))
         spool.accept([write("1", "\ud800")])
 
 
@@ -193,40 +193,40 @@ def test_a_file_of_no_known_form(tmp_path: Path) -> None:
     (tmp_path / "b.tsv").mkdir()
     (tmp_path / "c.tsv").symlink_to(tmp_path / "a.csv")
     with Spool.open(tmp_path / "spool") as spool:
-        with pytest.raises(UsageError, match=r"no known form: expected \.ops\.jsonl"):
+        with pytest.raises(UsageError, match=r"must end in \.ops\.jsonl"):
             spool.accept_file(tmp_path / "a.csv")
         for name in ("b.tsv", "c.tsv", "d.tsv"):
             with pytest.raises(SourceError, match=name):
                 spool.accept_file(tmp_path / name)
         assert (0, 0) == (spool.depth, spool.bytes)
-    assert ["a.csv", "b.tsv", "c.tsv", "spool"] == inside(tmp_path)
+    assert ["a.csv", "b.tsv", "c.tsv", "spool"] == names_in(tmp_path)
 
 
 def test_the_last_reports_are_kept(tmp_path: Path) -> None:
     """So many of those that are done, and all that failed; the same after the next start."""
     with Spool.open(tmp_path, keep_done=2) as spool:
         ids = [spool.accept([]) for _ in range(5)]
-        spool.fail(taken(spool), "bad", BatchReport())
-        drained(spool)
+        spool.fail(lease_next(spool), "bad", BatchReport())
+        ack_all(spool)
         assert [True, False, False, True, True] == [spool.state(id_) is not None for id_ in ids]
-        assert 2 == len(inside(tmp_path / "done"))
+        assert 2 == len(names_in(tmp_path / "done"))
     with Spool.open(tmp_path, keep_done=1) as spool:
         assert [True, False, False, False, True] == [spool.state(id_) is not None for id_ in ids]
-        assert 1 == len(inside(tmp_path / "done"))
+        assert 1 == len(names_in(tmp_path / "done"))
 
 
 def test_the_file_of_a_batch_with_rejects_is_kept(tmp_path: Path) -> None:
     """Beside its report, as long as that one."""
     with Spool.open(tmp_path, keep_done=1) as spool:
         spool.accept([delete("1")])
-        batch = taken(spool)
+        batch = lease_next(spool)
         text = batch.path.read_text()
-        spool.finish(batch, BatchReport(deleted=1, rejected=1))
-        assert [str(batch.name), f"{batch.name}.json"] == inside(tmp_path / "done")
+        spool.ack(batch, BatchReport(deleted=1, rejected=1))
+        assert [str(batch.name), f"{batch.name}.json"] == names_in(tmp_path / "done")
         assert text == (tmp_path / "done" / str(batch.name)).read_text()
-        assert ([], 0) == (inside(tmp_path / "working"), spool.bytes)
+        assert ([], 0) == (names_in(tmp_path / "working"), spool.bytes)
         spool.accept([])
-        assert [f"{finished(spool).name}.json"] == inside(tmp_path / "done")
+        assert [f"{ack_next(spool).name}.json"] == names_in(tmp_path / "done")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}"])
@@ -234,23 +234,23 @@ def test_a_damaged_report_of_one_that_was_about_to_end(tmp_path: Path, text: str
     """Nobody knows what became of it: its file is kept."""
     with Spool.open(tmp_path) as spool:
         spool.accept([delete("1")])
-        name = str(taken(spool).name)
+        name = str(lease_next(spool).name)
     (tmp_path / "done" / f"{name}.json").write_text(text)
     Spool.open(tmp_path).close()
-    assert [name, f"{name}.json"] == inside(tmp_path / "done")
+    assert [name, f"{name}.json"] == names_in(tmp_path / "done")
 
 
 def test_a_batch_that_is_done_and_put_back_is_done_again(tmp_path: Path) -> None:
     """Its report goes, so that it is not taken for done."""
     with Spool.open(tmp_path) as spool:
         id_ = spool.accept([delete("1")])
-        name = str(taken(spool).name)
+        name = str(lease_next(spool).name)
     with Spool.open(tmp_path) as spool:
-        spool.finish(taken(spool), BatchReport(rejected=1))
+        spool.ack(lease_next(spool), BatchReport(rejected=1))
     (tmp_path / "done" / name).rename(tmp_path / "incoming" / name)
     with Spool.open(tmp_path) as spool:
-        assert "queued" == known(spool, id_).state
-        assert [id_] == drained(spool)
+        assert "queued" == state_of(spool, id_).state
+        assert [id_] == ack_all(spool)
 
 
 def test_a_report_that_is_no_json(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -258,8 +258,8 @@ def test_a_report_that_is_no_json(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     rejects = (RowReject(1, b"bytes"),)  # type: ignore[arg-type]
     with Spool.open(tmp_path) as spool:
         id_ = spool.accept([])
-        spool.finish(taken(spool), BatchReport(written=3, rejected=1, rejects=rejects))
-        assert BatchReport(written=3, rejected=1) == known(spool, id_).report
+        spool.ack(lease_next(spool), BatchReport(written=3, rejected=1, rejects=rejects))
+        assert BatchReport(written=3, rejected=1) == state_of(spool, id_).report
     assert f"the report of batch {id_} is written without its rejects" in caplog.text
 
 
@@ -267,15 +267,15 @@ def test_half_a_character_in_a_report(tmp_path: Path) -> None:
     """It is written all the same."""
     with Spool.open(tmp_path) as spool:
         id_ = spool.accept([])
-        spool.fail(taken(spool), "\ud800", BatchReport())
-        assert "\ud800" == known(spool, id_).reason
+        spool.fail(lease_next(spool), "\ud800", BatchReport())
+        assert "\ud800" == state_of(spool, id_).reason
 
 
 def test_with_no_reports_kept_who_waits_is_told_all_the_same(tmp_path: Path) -> None:
     """What `?wait=true` needs is not read from the disk."""
     with Spool.open(tmp_path, keep_done=0) as spool:
         outcome = spool.outcome(spool.accept([]))
-        id_ = finished(spool).id
+        id_ = ack_next(spool).id
         assert outcome is not None
         assert ("done", None) == (outcome.result(LONG_S).state, spool.state(id_))
 
@@ -287,7 +287,7 @@ def test_sequences_never_go_back(tmp_path: Path) -> None:
         with Spool.open(tmp_path) as spool:
             for _ in range(2):
                 spool.accept([])
-                found.append(finished(spool).name.sequence)
+                found.append(ack_next(spool).name.sequence)
         for report in (tmp_path / "done").iterdir():
             report.unlink()
     assert sorted(set(found)) == found
@@ -298,7 +298,7 @@ def test_a_damaged_sequence(tmp_path: Path, text: str) -> None:
     """It is told; when it is removed, numbers go on above those of the batches there are."""
     with Spool.open(tmp_path) as spool:
         spool.accept([])
-        failed = taken(spool)
+        failed = lease_next(spool)
         spool.fail(failed, "bad", BatchReport())
     (tmp_path / "sequence").write_bytes(text.encode("latin-1"))
     with pytest.raises(SpoolError, match="sequence is damaged: expected a number"):
@@ -306,7 +306,7 @@ def test_a_damaged_sequence(tmp_path: Path, text: str) -> None:
     (tmp_path / "sequence").unlink()
     with Spool.open(tmp_path) as spool:
         spool.accept([])
-        assert failed.name.sequence < taken(spool).name.sequence
+        assert failed.name.sequence < lease_next(spool).name.sequence
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"rejects": [1]}', "\xff"])
@@ -314,7 +314,7 @@ def test_a_damaged_report(tmp_path: Path, text: str) -> None:
     """The error names the file; the spool goes on."""
     with Spool.open(tmp_path) as spool:
         id_ = spool.accept([])
-        batch = finished(spool)
+        batch = ack_next(spool)
         (tmp_path / "done" / f"{batch.name}.json").write_bytes(text.encode("latin-1"))
         with pytest.raises(SpoolError, match=f"{id_}.* damaged"):
             spool.state(id_)
@@ -322,7 +322,7 @@ def test_a_damaged_report(tmp_path: Path, text: str) -> None:
         with pytest.raises(SpoolError, match="damaged"):
             spool.outcome(id_)
         spool.accept([])
-        finished(spool)
+        ack_next(spool)
 
 
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     with Spool.open(tmp_path) as spool:
         assert 0 == spool.depth
         for folder in ("incoming", "working", "done", "failed"):
-            assert ["notes.txt"] == inside(tmp_path / folder)
+            assert ["notes.txt"] == names_in(tmp_path / folder)
 
 
 def test_the_age_of_the_oldest(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_the_age_of_the_oldest(tmp_path: Path) -> None:
         assert 0.0 == spool.oldest_age_s
         spool.accept([])
         first = spool.oldest_age_s
-        taken(spool)
+        lease_next(spool)
         assert 0 <= first <= spool.oldest_age_s
 
 
@@ -353,4 +353,4 @@ def test_a_closed_spool_takes_nothing(tmp_path: Path) -> None:
     spool.close()
     with pytest.raises(SpoolError, match="is closed; nothing was accepted"):
         spool.accept([])
-    assert (None, []) == (spool.take(), inside(tmp_path / "tmp"))
+    assert (None, []) == (spool.lease(), names_in(tmp_path / "tmp"))

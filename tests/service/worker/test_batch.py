@@ -14,7 +14,7 @@ import pytest
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.service.interfaces import RowReject
 from msmarco_qdrant.service.spool.directory import FORMS, form_of
-from msmarco_qdrant.service.worker.batch import KEPT_REJECTS, BatchContent
+from msmarco_qdrant.service.worker.batch import MAX_REJECTS, BatchContent
 from tests.service.spool.helpers import delete, write
 
 _PASSAGES = [("7", "seven"), ("8", "eight"), ("7", "seven again")]
@@ -89,20 +89,20 @@ def test_random_rows(tmp_path: Path, seed: int) -> None:
     [
         ("{", "broken JSON"),
         ("[]", "a JSON object was expected"),
-        ("{}", "unknown op None: expected 'write' or 'delete'"),
-        ('{"op": ["write"], "pid": "1", "text": "one"}', "unknown op"),
+        ("{}", "op must be 'write' or 'delete', got None"),
+        ('{"op": ["write"], "pid": "1", "text": "one"}', "got ['write']"),
         ('{"op": "write", "pid": "1"}', "text"),
         ('{"op": "write", "text": "one"}', "pid"),
         ('{"op": "delete"}', "no pid: expected a field 'pid'"),
         ('{"op": "delete", "pid": null}', "no pid"),
         ('{"op": "delete", "pid": ""}', "pid"),
         ('{"op": "delete", "pid": 1.5}', "pid"),
-        ('{"op": "delete", "pid": "1", "text": "one"}', "nothing else, found 'text'"),
+        ('{"op": "delete", "pid": "1", "text": "one"}', "only a pid, got 'text'"),
         ('{"op": "write", "pid": "1", "text": "\\ud800"}', "text"),
-        ('{"op": "delete", "pid": "1", "\\ud800": 1}', "found '\\ud800'"),
-        ('{"op": "\\ud800"}', "unknown op '\\ud800'"),
+        ('{"op": "delete", "pid": "1", "\\ud800": 1}', "got '\\ud800'"),
+        ('{"op": "\\ud800"}', "got '\\ud800'"),
         ('{"op": "write", "pid": "1", "text": "one", "meta": {"\\ud800": 1}}', ""),
-        ('{"op": "delete", "pid": "1", "' + "x" * 99 + '": 1}', f"found '{'x' * 40}'"),
+        ('{"op": "delete", "pid": "1", "' + "x" * 99 + '": 1}', f"got '{'x' * 40}'"),
         ('{"op": "write", "pid": "1", "text": "one", "meta": 1}', "meta"),
         (
             '{"op": "write", "pid": "1", "text": "' + "x" * (1 << 20) + '"}',
@@ -134,9 +134,9 @@ def test_the_first_hundred_rejects_are_kept(tmp_path: Path) -> None:
         content.deletions,
         content.superseded,
     )
-    expected = "unknown op None: expected 'write' or 'delete'"
+    expected = "op must be 'write' or 'delete', got None"
     assert [RowReject(1, expected), RowReject(100, expected)] == content.rejects.first[::99]
-    assert KEPT_REJECTS == len(content.rejects.first)
+    assert MAX_REJECTS == len(content.rejects.first)
 
 
 def test_an_empty_batch(tmp_path: Path) -> None:

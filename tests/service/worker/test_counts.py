@@ -12,6 +12,8 @@ import pytest
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.errors import IngestStoppedError, StoreUnavailableError
 from msmarco_qdrant.service.interfaces import COUNTS, BatchReport, counts_of
+from msmarco_qdrant.service.spool.directory import BatchName
+from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter
 from msmarco_qdrant.service.worker.batch import BatchContent, Rejects
 from msmarco_qdrant.stores import open_store
@@ -65,11 +67,14 @@ def _counted(
         applier = Scripted(store, "msmarco", HashingEncoder())
         applier.attempts, applier.deleted = attempts, deleted
         application = BatchAttempt(
-            BatchContent(path, "ops.jsonl"), applier, lambda _count: None, lambda: None
+            Batch(BatchName(1, "0" * 32, "ops.jsonl"), path, 0, 0.0),
+            applier,
+            lambda _count: None,
+            lambda: None,
         )
         while applier.attempts:
             with suppress(StoreUnavailableError):
-                application.attempt()
+                application()
     report = application.report()
     return report.written, report.unchanged, report.deleted
 

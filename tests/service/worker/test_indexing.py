@@ -20,7 +20,7 @@ from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
-from tests.service.spool.helpers import Told, ended, working, write
+from tests.service.spool.helpers import RecordedEvents, ended, running_worker, write
 
 OFTEN = IndexingSettings(every=100, latest=200, segment=300, least=50)
 ENCODER = HashingEncoder()
@@ -244,17 +244,15 @@ def test_engines_that_do_it_themselves_are_left_alone() -> None:
 )
 def test_settings_that_cannot_be(numbers: Sequence[Any]) -> None:
     """They are told with what was expected."""
-    with pytest.raises(
-        UsageError, match=r"cannot be: expected 0 < least <= every|cannot be: expected a share"
-    ):
+    with pytest.raises(UsageError, match=r"required: 0 < least <= every|share must be 0 to 1"):
         IndexingSettings(*numbers)
 
 
 def test_the_worker_builds(tmp_path: Path) -> None:
     """After a batch, when no other waits; its events tell of it."""
-    told = Told()
+    told = RecordedEvents()
     with edge(tmp_path) as watched, Spool.open(tmp_path / "spool") as spool:
         settings = WorkerSettings(indexing=OFTEN)
-        with working(spool, watched.store, ENCODER, settings, events=told):
+        with running_worker(spool, watched.store, ENCODER, settings, events=told):
             ended(spool, spool.accept([write(str(pid), f"text {pid}") for pid in range(150)]))
         assert 2 * 150 == watched.store.collection("msmarco").info().indexed

@@ -17,7 +17,15 @@ from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import another_handle, new_store
-from tests.service.spool.helpers import Holding, Told, delete, ended, stored, working, write
+from tests.service.spool.helpers import (
+    HookedEncoder,
+    RecordedEvents,
+    delete,
+    ended,
+    running_worker,
+    texts_in,
+    write,
+)
 
 OLD, NEW = HashingEncoder(64), HashingEncoder(32, salt="new")
 
@@ -57,7 +65,7 @@ def test_another_model_between_batches(two_handles: tuple[Store, Store], spool: 
     """It is loaded for the next batch that writes, once; a delete needs none."""
     ours, theirs = two_handles
     loads = Loads()
-    with working(spool, ours, OLD, reload=loads) as worker:
+    with running_worker(spool, ours, OLD, reload=loads) as worker:
         ended(spool, spool.accept([write("1", "one"), write("2", "two")]))
         _reembed(theirs)
         ended(spool, spool.accept([delete("2")]))
@@ -66,7 +74,7 @@ def test_another_model_between_batches(two_handles: tuple[Store, Store], spool: 
             state = ended(spool, spool.accept([write(str(number), "more")]))
             assert ("done", 1) == (state.state, state.report.written)
         assert (NEW, ["msmarco"]) == (worker.encoder, loads.names)
-    assert {"1": "one", "3": "more", "4": "more"} == stored(ours)
+    assert {"1": "one", "3": "more", "4": "more"} == texts_in(ours)
     assert NEW.info == ours.metadata("msmarco").encoder
 
 
@@ -77,14 +85,16 @@ def test_another_model_in_the_middle_of_a_batch(
     ours, theirs = two_handles
     loads = Loads()
     ingest_passages([Passage("1", "one")], ours, encoder=OLD, optimize=False)
-    events = Told()
-    with working(spool, ours, Holding(lambda: _reembed(theirs)), reload=loads, events=events):
+    events = RecordedEvents()
+    with running_worker(
+        spool, ours, HookedEncoder(lambda: _reembed(theirs)), reload=loads, events=events
+    ):
         ids = [spool.accept([write("1", "new"), write("2", "two")]), spool.accept([delete("2")])]
         reports = [ended(spool, id_).report for id_ in ids]
         assert [(2, 0), (0, 1)] == [(one.written, one.deleted) for one in reports]
     assert ["msmarco"] == loads.names
     assert isinstance(events.next_failure()[2], CollectionReplacedError)
-    assert {"1": "new"} == stored(ours)
+    assert {"1": "new"} == texts_in(ours)
 
 
 class Dotted(HashingEncoder):
@@ -108,21 +118,21 @@ def test_the_same_model_with_another_measure(
         return dotted
 
     dotted = Dotted(64)
-    with working(spool, ours, OLD, reload=load) as worker:
+    with running_worker(spool, ours, OLD, reload=load) as worker:
         ended(spool, spool.accept([write("1", "one")]))
         theirs.drop_collection(theirs.aliases()["msmarco"])
         ingest_passages([Passage("2", "two")], theirs, encoder=dotted, optimize=False)
         state = ended(spool, spool.accept([write("3", "three")]))
         assert ("done", 1, dotted) == (state.state, state.report.written, worker.encoder)
     assert [dotted.info] == asked
-    assert {"2": "two", "3": "three"} == stored(ours)
+    assert {"2": "two", "3": "three"} == texts_in(ours)
 
 
 def test_a_collection_that_the_worker_makes(two_handles: tuple[Store, Store], spool: Spool) -> None:
     """It keeps its vectors as it is told to."""
     ours, _ = two_handles
     storage = StorageSettings(on_disk=False, quantization="none")
-    with working(spool, ours, OLD, storage=storage):
+    with running_worker(spool, ours, OLD, storage=storage):
         ended(spool, spool.accept([write("1", "one")]))
     assert storage == ours.collection("msmarco").info().spec.storage
 
@@ -135,7 +145,7 @@ def test_another_model_that_is_not_to_be_had(
     ingest_passages([Passage("1", "one")], ours, encoder=OLD, optimize=False)
     _reembed(theirs)
     loads = Loads(missing=7)
-    with working(spool, ours, OLD, reload=loads):
+    with running_worker(spool, ours, OLD, reload=loads):
         assert "done" == ended(spool, spool.accept([write("1", "new")])).state
     assert 8 == len(loads.names)
-    assert {"1": "new"} == stored(ours)
+    assert {"1": "new"} == texts_in(ours)

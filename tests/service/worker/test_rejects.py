@@ -18,11 +18,11 @@ from msmarco_qdrant.testing import HashingEncoder
 from tests.service.spool.helpers import (
     delete,
     ended,
-    fields_of,
-    inside,
-    known,
-    stored,
-    working,
+    log_fields,
+    names_in,
+    running_worker,
+    state_of,
+    texts_in,
     write,
 )
 
@@ -36,11 +36,15 @@ _NO_VECTOR = write("3", "...")
         (
             "bad.tsv.gz",
             gzip.compress(b"no tab at all\n", mtime=0),
-            "no row of it can be applied: row 1: ",
+            "every row was rejected: row 1: ",
         ),
-        ("fake.tsv.gz", b"\x89PNG\r\n", "no row of it can be applied: row 1: not UTF-8"),
-        ("bad.ops.jsonl", b'{"op": "what"}\n{}\n', "row 1: unknown op 'what'"),
-        ("late.jsonl", b'{"_id": "1", "text": "..."}\n', "no row of it can be applied: row 1: "),
+        ("fake.tsv.gz", b"\x89PNG\r\n", "every row was rejected: row 1: not UTF-8"),
+        (
+            "bad.ops.jsonl",
+            b'{"op": "what"}\n{}\n',
+            "row 1: op must be 'write' or 'delete', got 'what'",
+        ),
+        ("late.jsonl", b'{"_id": "1", "text": "..."}\n', "every row was rejected: row 1: "),
     ],
 )
 def test_a_file_of_which_nothing_can_be_used(
@@ -49,20 +53,20 @@ def test_a_file_of_which_nothing_can_be_used(
     """It fails at once, is kept as it came, and the next one is done."""
     (tmp_path / name).write_bytes(data)
     ids = [spool.accept_file(tmp_path / name), spool.accept([write("next", "the next")])]
-    with working(spool, store):
+    with running_worker(spool, store):
         assert ["failed", "done"] == [ended(spool, id_).state for id_ in ids]
-    state = known(spool, ids[0])
+    state = state_of(spool, ids[0])
     assert reason in state.reason
     assert state.report.rejected == len(state.report.rejects) > 0
-    file, _ = inside(tmp_path / "spool" / "failed")
+    file, _ = names_in(tmp_path / "spool" / "failed")
     assert data == (tmp_path / "spool" / "failed" / file).read_bytes()
-    assert {"next": "the next"} == stored(store)
+    assert {"next": "the next"} == texts_in(store)
 
 
 @pytest.mark.parametrize("rows", [[_NO_OP], [_NO_VECTOR], [_NO_OP, _NO_VECTOR]])
 def test_a_batch_of_which_nothing_can_be_used(spool: Spool, store: Store, rows: list[Row]) -> None:
     """By whichever door it came; its rejects are told."""
-    with working(spool, store):
+    with running_worker(spool, store):
         state = ended(spool, spool.accept(rows))
     assert ("failed", len(rows)) == (state.state, state.report.rejected)
     assert state.reason.endswith(state.report.rejects[0].reason)
@@ -81,7 +85,7 @@ def test_a_batch_of_which_something_can(
     tmp_path: Path, spool: Spool, store: Store, rows: list[Row]
 ) -> None:
     """It is done, and its file is kept beside its report: written, unchanged or deleted."""
-    with working(spool, store):
+    with running_worker(spool, store):
         ended(spool, spool.accept([write("there", "already")]))
         id_ = spool.accept(rows)
         text = next((tmp_path / "spool").glob(f"*/*{id_}*")).read_text()
@@ -93,21 +97,21 @@ def test_a_batch_of_which_something_can(
 
 def test_what_has_no_rejects_is_not_kept(tmp_path: Path, spool: Spool, store: Store) -> None:
     """Not even if it is empty, or if there was nothing to do."""
-    with working(spool, store):
+    with running_worker(spool, store):
         ids = [spool.accept(rows) for rows in ([], [delete("1")], [write("1", "one")])]
         assert {"done"} == {ended(spool, id_).state for id_ in ids}
-    assert {".json"} == {Path(name).suffix for name in inside(tmp_path / "spool" / "done")}
+    assert {".json"} == {Path(name).suffix for name in names_in(tmp_path / "spool" / "done")}
 
 
 def test_half_a_character(tmp_path: Path, spool: Spool, store: Store) -> None:
     """In the name of a field it is quoted as it was escaped; the worker goes on."""
-    with working(spool, store) as worker:
+    with running_worker(spool, store) as worker:
         state = ended(spool, spool.accept([{**delete("1"), "\ud800": 1}, write("1", "one")]))
         assert ("done", True) == (state.state, worker.alive)
-        assert "found '\\ud800'" in state.report.rejects[0].reason
+        assert "got '\\ud800'" in state.report.rejects[0].reason
     spool.close()
     with Spool.open(tmp_path / "spool") as again:
-        assert state == known(again, state.batch)
+        assert state == state_of(again, state.batch)
 
 
 def test_half_a_character_in_a_reason(spool: Spool, store: Store) -> None:
@@ -117,14 +121,14 @@ def test_half_a_character_in_a_reason(spool: Spool, store: Store) -> None:
         def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
             raise UsageError(f"\ud800 of {len(passages)}")
 
-    with working(spool, store, Quoting()):
+    with running_worker(spool, store, Quoting()):
         assert "\\ud800 of 1" == ended(spool, spool.accept([write("1", "one")])).reason
 
 
 def test_ends_are_told(spool: Spool, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Each batch with its counts, louder the more is amiss."""
     caplog.set_level("INFO", "msmarco_qdrant.service.worker.worker")
-    with working(spool, store):
+    with running_worker(spool, store):
         ids = [
             spool.accept(rows)
             for rows in ([write("1", "one")], [write("2", "two"), _NO_OP], [_NO_OP])
@@ -138,5 +142,5 @@ def test_ends_are_told(spool: Spool, store: Store, caplog: pytest.LogCaptureFixt
         (ids[0], "done", 1, 0),
         (ids[1], "done", 1, 1),
         (ids[2], "failed", 0, 1),
-    ] == [tuple(fields[name] for name in names) for fields in fields_of(caplog)]
+    ] == [tuple(fields[name] for name in names) for fields in log_fields(caplog)]
     assert "rejected rows: 1" in told[1].getMessage()

@@ -23,20 +23,20 @@ from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.reembed.concurrent.watching import watched
 from tests.service.spool.helpers import (
-    HASTY,
     LONG_S,
-    Failing,
-    Holding,
-    Told,
+    QUICK_RETRIES,
+    FailingDirectory,
+    HookedEncoder,
+    RecordedEvents,
+    ack_all,
     delete,
-    drained,
     ended,
-    fields_of,
-    inside,
-    known,
-    stored,
-    taken,
-    working,
+    lease_next,
+    log_fields,
+    names_in,
+    running_worker,
+    state_of,
+    texts_in,
     write,
 )
 
@@ -51,14 +51,14 @@ class Watched(Spool):
         super().__init__(files)
         self.is_asked, self.is_stopped = threading.Event(), threading.Event()
 
-    def take(self) -> Batch | None:
+    def lease(self) -> Batch | None:
         """Tell of it, and wait for the next batch."""
         self.is_asked.set()
-        return super().take()
+        return super().lease()
 
-    def stop_taking(self) -> None:
+    def stop_leasing(self) -> None:
         """Tell of it."""
-        super().stop_taking()
+        super().stop_leasing()
         self.is_stopped.set()
 
 
@@ -72,7 +72,7 @@ def spool(tmp_path: Path) -> Iterator[Watched]:
 def _rest(folder: Path) -> list[str]:
     """The batches that wait after the next start, in their order."""
     with Spool.open(folder / "spool") as spool:
-        return drained(spool)
+        return ack_all(spool)
 
 
 def test_with_nothing_in_hand(spool: Watched, store: Store) -> None:
@@ -82,7 +82,7 @@ def test_with_nothing_in_hand(spool: Watched, store: Store) -> None:
         worker = Worker(other, store, HashingEncoder())
         worker.start()
         assert (True, False) == (worker.stop(LONG_S), worker.alive)
-        assert "queued" == known(other, other.accept([])).state
+        assert "queued" == state_of(other, other.accept([])).state
 
 
 def test_while_it_waits_for_a_batch(tmp_path: Path, spool: Watched, store: Store) -> None:
@@ -105,12 +105,12 @@ def test_the_batch_in_hand_is_finished(tmp_path: Path, spool: Watched, store: St
         assert spool.is_stopped.wait(LONG_S)
 
     ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
-    worker = Worker(spool, store, Holding(work), HASTY)
+    worker = Worker(spool, store, HookedEncoder(work), QUICK_RETRIES)
     worker.start()
     assert at_work.wait(LONG_S)
     assert worker.stop(LONG_S)
-    assert ["done", "queued"] == [known(spool, id_).state for id_ in ids]
-    assert {"1": "one"} == stored(store)
+    assert ["done", "queued"] == [state_of(spool, id_).state for id_ in ids]
+    assert {"1": "one"} == texts_in(store)
     spool.close()
     assert ids[1:] == _rest(tmp_path)
 
@@ -121,17 +121,17 @@ def test_the_batch_in_hand_is_given_back(
     """If it takes longer; it is first after the next start, and what it wrote does no harm."""
     caplog.set_level("INFO", "msmarco_qdrant.service.worker.worker")
     ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
-    worker = Worker(spool, store, Holding(lambda: worker.give_back()), HASTY)  # noqa: PLW0108  # it is made here
+    worker = Worker(spool, store, HookedEncoder(lambda: worker.interrupt()), QUICK_RETRIES)  # noqa: PLW0108  # it is made here
     worker.start()
     assert spool.is_stopped.wait(LONG_S)
     assert worker.stop(LONG_S)
-    assert ["queued", "queued"] == [known(spool, id_).state for id_ in ids]
-    assert [{"batch": ids[0], "state": "queued"}] == fields_of(caplog)
-    assert [] == inside(tmp_path / "spool" / "working")
+    assert ["queued", "queued"] == [state_of(spool, id_).state for id_ in ids]
+    assert [{"batch": ids[0], "state": "queued"}] == log_fields(caplog)
+    assert [] == names_in(tmp_path / "spool" / "working")
     spool.close()
-    with Spool.open(tmp_path / "spool") as again, working(again, store):
+    with Spool.open(tmp_path / "spool") as again, running_worker(again, store):
         assert ["done", "done"] == [ended(again, id_).state for id_ in ids]
-        assert {} == stored(store)
+        assert {} == texts_in(store)
 
 
 def test_a_grace_that_is_over(spool: Watched, store: Store) -> None:
@@ -139,8 +139,8 @@ def test_a_grace_that_is_over(spool: Watched, store: Store) -> None:
     go_on = threading.Event()
 
     class GivingBack(Worker):
-        def give_back(self) -> None:
-            super().give_back()
+        def interrupt(self) -> None:
+            super().interrupt()
             go_on.set()
 
     at_work = threading.Event()
@@ -150,11 +150,11 @@ def test_a_grace_that_is_over(spool: Watched, store: Store) -> None:
         assert go_on.wait(LONG_S)
 
     id_ = spool.accept([write("1", "one")])
-    worker = GivingBack(spool, store, Holding(work), HASTY)
+    worker = GivingBack(spool, store, HookedEncoder(work), QUICK_RETRIES)
     worker.start()
     assert at_work.wait(LONG_S)
     assert worker.stop(0)
-    assert "queued" == known(spool, id_).state
+    assert "queued" == state_of(spool, id_).state
 
 
 @pytest.mark.parametrize("rows", [[delete("1"), delete("2")], [write("1", "one")]])
@@ -164,17 +164,17 @@ def test_a_batch_is_given_back_while_it_is_read(
     """However long its file is."""
 
     class Stopping(Spool):
-        def take(self) -> Batch | None:
-            batch = super().take()
-            worker.give_back()
+        def lease(self) -> Batch | None:
+            batch = super().lease()
+            worker.interrupt()
             return batch
 
     with Stopping.open(tmp_path / "spool") as spool:
         id_ = spool.accept(rows)
-        worker = Worker(spool, store, HashingEncoder(), HASTY)
+        worker = Worker(spool, store, HashingEncoder(), QUICK_RETRIES)
         worker.start()
         assert worker.stop(LONG_S)
-        assert "queued" == known(spool, id_).state
+        assert "queued" == state_of(spool, id_).state
         assert [] == [*store.aliases()]
 
 
@@ -187,14 +187,14 @@ def test_deletes_are_given_back(spool: Watched, store: Store) -> None:
 
     def stop(name: str) -> None:
         if name == "delete":
-            worker.give_back()
+            worker.interrupt()
 
-    worker = Worker(spool, watched(store, stop), HashingEncoder(), HASTY)
+    worker = Worker(spool, watched(store, stop), HashingEncoder(), QUICK_RETRIES)
     worker.start()
     assert spool.is_stopped.wait(LONG_S)
     assert worker.stop(LONG_S)
-    assert "queued" == known(spool, id_).state
-    assert set(pids[1000:]) == stored(store).keys()
+    assert "queued" == state_of(spool, id_).state
+    assert set(pids[1000:]) == texts_in(store).keys()
 
 
 def test_while_it_waits_to_try_again(tmp_path: Path, spool: Watched, store: Store) -> None:
@@ -206,22 +206,22 @@ def test_while_it_waits_to_try_again(tmp_path: Path, spool: Watched, store: Stor
             attempts.append(1)
             raise StoreUnavailableError(f"away for {len(passages)}")
 
-    events = Told()
+    events = RecordedEvents()
     ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
     worker = Worker(spool, store, Away(), PATIENT, events=events)
     worker.start()
     assert ids[0] == events.next_failure()[0]
     assert worker.stop(LONG_S)
     assert ([1], "") == (attempts, worker.last_error)
-    assert ["queued", "queued"] == [known(spool, id_).state for id_ in ids]
+    assert ["queued", "queued"] == [state_of(spool, id_).state for id_ in ids]
     spool.close()
     assert ids == _rest(tmp_path)
 
 
-@pytest.mark.parametrize("operation", ["put_report", "sync working"])
+@pytest.mark.parametrize("operation", ["write_report", "sync working"])
 def test_while_it_waits_for_the_disk(tmp_path: Path, store: Store, operation: str) -> None:
     """What was in its hands is first after the next start, and nothing is lost."""
-    files, events = Failing(tmp_path / "spool"), Told()
+    files, events = FailingDirectory(tmp_path / "spool"), RecordedEvents()
     with Spool(files) as spool:
         ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
         files.fails = [operation] * 3
@@ -229,22 +229,22 @@ def test_while_it_waits_for_the_disk(tmp_path: Path, store: Store, operation: st
         worker.start()
         events.next_failure()
         assert worker.stop(LONG_S)
-    with Spool.open(tmp_path / "spool") as again, working(again, store):
+    with Spool.open(tmp_path / "spool") as again, running_worker(again, store):
         assert ["done", "done"] == [ended(again, id_).state for id_ in ids]
-        assert {} == stored(store)
+        assert {} == texts_in(store)
 
 
 def test_a_batch_that_cannot_be_given_back(tmp_path: Path, store: Store) -> None:
     """It is first after the next start all the same."""
-    files = Failing(tmp_path / "spool")
+    files = FailingDirectory(tmp_path / "spool")
     with Spool(files) as spool:
         ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
 
-        def give_back() -> None:
+        def interrupt() -> None:
             files.fails = ["sync incoming"]
-            worker.give_back()
+            worker.interrupt()
 
-        worker = Worker(spool, store, Holding(give_back), HASTY)
+        worker = Worker(spool, store, HookedEncoder(interrupt), QUICK_RETRIES)
         worker.start()
         assert worker.stop(LONG_S)
         assert [] == files.fails
@@ -261,15 +261,15 @@ def test_a_worker_that_is_stuck(tmp_path: Path, spool: Watched, store: Store) ->
         at_work.set()
         assert let.wait(LONG_S)
 
-    worker = Worker(spool, store, Holding(work), replace(HASTY, requeue_s=0.0))
+    worker = Worker(spool, store, HookedEncoder(work), replace(QUICK_RETRIES, requeue_s=0.0))
     worker.start()
     assert at_work.wait(LONG_S)
     assert (False, True) == (worker.stop(0), worker.alive)
     spool.close()
     with Spool.open(tmp_path / "spool") as again:
-        batch = taken(again)
+        batch = lease_next(again)
         let.set()
         assert worker.stop(LONG_S)
         assert batch.path.exists()
-        again.finish(batch, BatchReport())
-        assert ids == [batch.id, *drained(again)]
+        again.ack(batch, BatchReport())
+        assert ids == [batch.id, *ack_all(again)]

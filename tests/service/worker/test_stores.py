@@ -15,7 +15,16 @@ from msmarco_qdrant.service.spool.files import Row
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.stores import Connection, Store, open_store
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
-from tests.service.spool.helpers import LONG_S, Told, delete, ended, known, stored, working, write
+from tests.service.spool.helpers import (
+    LONG_S,
+    RecordedEvents,
+    delete,
+    ended,
+    running_worker,
+    state_of,
+    texts_in,
+    write,
+)
 
 HURRIED = Connection(timeout_s=LONG_S, retry_s=0.05, batch_points=4)
 """Gives up soon, so that it is the worker that tries again."""
@@ -47,14 +56,14 @@ def test_a_server_that_goes_away_in_the_middle_of_a_batch(
         return Slow(LONG_S)
 
     server.faults.use(hold_the_third)
-    events = Told()
+    events = RecordedEvents()
     ids = [spool.accept(rows), spool.accept([delete("3")]), spool.accept([write("4", "new")])]
-    with working(spool, store, events=events) as worker:
+    with running_worker(spool, store, events=events) as worker:
         assert third.wait(LONG_S)
         server.stop()
         assert ids[0] == events.next_failure()[0]
         assert ids[0] == events.next_failure()[0]
-        assert ["working", "queued", "queued"] == [known(spool, id_).state for id_ in ids]
+        assert ["working", "queued", "queued"] == [state_of(spool, id_).state for id_ in ids]
         assert [] == events.states
         assert worker.last_error
         server.start()
@@ -63,7 +72,7 @@ def test_a_server_that_goes_away_in_the_middle_of_a_batch(
             (one.written + one.unchanged, one.deleted) for one in reports
         ]
         expected = {str(number): f"text {number}" for number in range(20)} | {"4": "new"}
-        assert {pid: text for pid, text in expected.items() if pid != "3"} == stored(store)
+        assert {pid: text for pid, text in expected.items() if pid != "3"} == texts_in(store)
     assert ids == [state.batch for state in events.states]
 
 
@@ -72,30 +81,30 @@ def test_a_server_that_goes_away_in_the_middle_of_deletes(
 ) -> None:
     """Those after it wait, and are not undone by it."""
     first = spool.accept([write("1", "one"), write("2", "two")])
-    events = Told()
-    with working(spool, store, events=events):
+    events = RecordedEvents()
+    with running_worker(spool, store, events=events):
         ended(spool, first)
         server.faults.inject(Refused(UNAVAILABLE), "Points.Delete", times=None)
         ids = [spool.accept([delete("1")]), spool.accept([write("1", "again")])]
         assert ids[0] == events.next_failure()[0]
         assert ids[0] == events.next_failure()[0]
-        assert "queued" == known(spool, ids[1]).state
+        assert "queued" == state_of(spool, ids[1]).state
         server.faults.clear()
         assert [1, 0] == [ended(spool, id_).report.deleted for id_ in ids]
-        assert {"1": "again", "2": "two"} == stored(store)
+        assert {"1": "again", "2": "two"} == texts_in(store)
 
 
 def test_a_server_that_is_away_from_the_first_batch_on(spool: Spool) -> None:
     """The collection is made when it comes."""
     with LoopbackServer() as server, closing(open_store(server.url, connection=HURRIED)) as store:
         server.stop()
-        events = Told()
+        events = RecordedEvents()
         id_ = spool.accept([write("1", "one")])
-        with working(spool, store, events=events):
+        with running_worker(spool, store, events=events):
             assert id_ == events.next_failure()[0]
             server.start()
             assert "done" == ended(spool, id_).state
-            assert {"1": "one"} == stored(store)
+            assert {"1": "one"} == texts_in(store)
 
 
 def test_an_answer_that_is_lost_counts_once(
@@ -103,12 +112,12 @@ def test_an_answer_that_is_lost_counts_once(
 ) -> None:
     """What was written by an attempt that failed is there, and is not written twice."""
     first = spool.accept([write("0", "nought")])
-    with working(spool, store):
+    with running_worker(spool, store):
         ended(spool, first)
         server.faults.inject(LostAnswer(UNAVAILABLE), "Points.Upsert", times=20)
         report = ended(spool, spool.accept([write("1", "one"), write("2", "two")])).report
         assert 2 == report.written + report.unchanged
-        assert {"0": "nought", "1": "one", "2": "two"} == stored(store)
+        assert {"0": "nought", "1": "one", "2": "two"} == texts_in(store)
 
 
 # ---- random histories ----------------------------------------------------------------------
@@ -162,9 +171,9 @@ def test_random_histories(tmp_path: Path, server: LoopbackServer, store: Store, 
     expected: dict[str, str] = {}
     server.faults.inject(Refused(UNAVAILABLE))
     server.faults.use(Schedule(seed))
-    events, ids = Told(), []
+    events, ids = RecordedEvents(), []
     for part in (batches[: BATCHES // 2], batches[BATCHES // 2 :]):
-        with Spool.open(tmp_path) as spool, working(spool, store, events=events):
+        with Spool.open(tmp_path) as spool, running_worker(spool, store, events=events):
             for rows in part:
                 ids.append(spool.accept(rows))
                 apply(rows, expected)
@@ -173,8 +182,8 @@ def test_random_histories(tmp_path: Path, server: LoopbackServer, store: Store, 
                 server.stop()
                 server.start()
     server.faults.clear()
-    with Spool.open(tmp_path) as spool, working(spool, store, events=events):
+    with Spool.open(tmp_path) as spool, running_worker(spool, store, events=events):
         assert {"done"} == {ended(spool, id_).state for id_ in ids}
-        assert expected == stored(store)
+        assert expected == texts_in(store)
     assert ids == [state.batch for state in events.states]
     assert server.faults.given

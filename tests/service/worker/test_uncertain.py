@@ -16,13 +16,13 @@ from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.reembed.concurrent.watching import watched
 from tests.service.spool.helpers import (
-    Told,
+    RecordedEvents,
     delete,
     ended,
-    fields_of,
-    known,
-    stored,
-    working,
+    log_fields,
+    running_worker,
+    state_of,
+    texts_in,
     write,
 )
 
@@ -76,18 +76,18 @@ def test_a_store_that_is_corrupt_as_a_whole(
 ) -> None:
     """One batch fails, the next one waits until the store is well, and all others are done."""
     ingest_passages([Passage("0", "nought")], store, encoder=HashingEncoder(), optimize=False)
-    broken, events = Broken(store, error), Told()
+    broken, events = Broken(store, error), RecordedEvents()
     ids = [spool.accept([write(str(number), "text")]) for number in range(1, 4)]
-    with working(spool, broken.store, broken.encoder, events=events) as worker:
+    with running_worker(spool, broken.store, broken.encoder, events=events) as worker:
         assert "failed" == ended(spool, ids[0]).state
         failures = iter(events.next_failure, None)
         later = (number for id_, number, _ in failures if id_ == ids[1])
         assert [*range(1, 3 * TRIES)] == [*itertools.islice(later, 3 * TRIES - 1)]
-        assert ["working", "queued"] == [known(spool, id_).state for id_ in ids[1:]]
+        assert ["working", "queued"] == [state_of(spool, id_).state for id_ in ids[1:]]
         assert "damaged" in worker.last_error
         broken.is_broken = False
         assert ["done", "done"] == [ended(spool, id_).state for id_ in ids[1:]]
-    assert {"0": "nought", "2": "text", "3": "text"} == stored(store)
+    assert {"0": "nought", "2": "text", "3": "text"} == texts_in(store)
 
 
 def test_a_store_that_answers(spool: Spool, store: Store) -> None:
@@ -96,7 +96,7 @@ def test_a_store_that_answers(spool: Spool, store: Store) -> None:
     broken.is_broken, broken.encoder.is_sick = False, True
     ids = [spool.accept([write(str(number), "text")]) for number in range(3)]
     last = spool.accept([delete("1")])
-    with working(spool, broken.store, broken.encoder):
+    with running_worker(spool, broken.store, broken.encoder):
         assert ["failed"] * 3 == [ended(spool, id_).state for id_ in ids]
         assert "done" == ended(spool, last).state
     assert 3 * TRIES + 2 * TRIES == broken.asked  # by each attempt, and after those that follow
@@ -108,7 +108,7 @@ def test_a_batch_that_is_done_between(spool: Spool, store: Store) -> None:
     broken.is_broken, broken.encoder.is_sick = False, True
     rows = [[write("1", "text")], [delete("1")], [write("2", "text")]]
     ids = [spool.accept(one) for one in rows]
-    with working(spool, broken.store, broken.encoder):
+    with running_worker(spool, broken.store, broken.encoder):
         assert ["failed", "done", "failed"] == [ended(spool, id_).state for id_ in ids]
     assert 2 * TRIES == broken.asked  # by the attempts themselves
 
@@ -120,8 +120,8 @@ def test_failures_are_told_with_their_batch(
     broken = Broken(store, StoreCorruptError("damaged"))
     broken.is_broken, broken.encoder.is_sick = False, True
     id_ = spool.accept([write("1", "text")])
-    with working(spool, broken.store, broken.encoder):
+    with running_worker(spool, broken.store, broken.encoder):
         ended(spool, id_)
-    first, last = fields_of(caplog)
+    first, last = log_fields(caplog)
     assert (id_, 1, "failed") == (first["batch"], first["attempt"], last["state"])
     assert {"batch", "attempt", "again_in_s"} == first.keys()

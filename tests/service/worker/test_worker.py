@@ -29,17 +29,17 @@ from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.service.spool.helpers import (
-    HASTY,
     LONG_S,
-    Failing,
-    Told,
+    QUICK_RETRIES,
+    FailingDirectory,
+    RecordedEvents,
     delete,
     ended,
-    heard,
-    inside,
-    known,
-    stored,
-    working,
+    log_event,
+    names_in,
+    running_worker,
+    state_of,
+    texts_in,
     write,
 )
 
@@ -78,20 +78,20 @@ def test_batches_are_applied_in_their_order(tmp_path: Path, spool: Spool) -> Non
     last = spool.accept([delete("8")])
     with (
         closing(open_store(tmp_path / "store", create=True)) as store,
-        working(spool, store),
+        running_worker(spool, store),
     ):
         report = ended(spool, first).report
         assert (4, 1, 1) == (report.written, report.rejected, report.superseded)
         assert 1 == ended(spool, last).report.deleted
         expected = {**{str(number): f"text {number}" for number in range(4)}, "7": "seven again"}
-        assert expected == stored(store)
+        assert expected == texts_in(store)
         assert 0 == spool.depth == spool.bytes
 
 
 def test_counts_and_what_is_told(spool: Spool, store: Store) -> None:
     """Each batch is told once, when it has ended; `done` has its stages."""
 
-    class Staged(Told):
+    class Staged(RecordedEvents):
         stages: list[bool] = []  # noqa: RUF012  # one test alone uses it
 
         def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
@@ -99,7 +99,7 @@ def test_counts_and_what_is_told(spool: Spool, store: Store) -> None:
             self.stages.append(bool(stages))
 
     events = Staged()
-    with working(spool, store, events=events):
+    with running_worker(spool, store, events=events):
         ids = [
             spool.accept(rows)
             for rows in (
@@ -123,7 +123,7 @@ def test_counts_and_what_is_told(spool: Spool, store: Store) -> None:
 
 def test_deletes_where_there_is_no_collection(spool: Spool, store: Store) -> None:
     """There is nothing to delete, which is no fault."""
-    with working(spool, store):
+    with running_worker(spool, store):
         state = ended(spool, spool.accept([delete("1")]))
         assert ("done", 0) == (state.state, state.report.deleted)
 
@@ -144,16 +144,16 @@ def no_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _fails(spool: Spool, store: Store, batch: str, reason: str) -> None:
     """A batch fails at once, is kept with its reason, and the next one is done."""
-    events = Told()
+    events = RecordedEvents()
     next_one = spool.accept([write("next", "the next")])
-    with working(spool, store, events=events):
+    with running_worker(spool, store, events=events):
         state = ended(spool, batch)
         assert ("failed", "done") == (state.state, ended(spool, next_one).state)
     assert reason in state.reason
     assert events.failures.empty()
     assert ["failed", "done"] == [one.state for one in events.states]
-    assert "the next" == stored(store)["next"]
-    assert state == known(spool, batch)
+    assert "the next" == texts_in(store)["next"]
+    assert state == state_of(spool, batch)
 
 
 def test_a_file_that_is_no_parquet(tmp_path: Path, spool: Spool, store: Store) -> None:
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_parquet(tmp_path: Path, spool: Spool, store: Store) -
     pytest.importorskip("pyarrow")
     batch = spool.accept_file(_unreadable(tmp_path))
     _fails(spool, store, batch, "cannot be read as Parquet")
-    file, report = inside(tmp_path / "spool" / "failed")
+    file, report = names_in(tmp_path / "spool" / "failed")
     assert "1\tone\n" == (tmp_path / "spool" / "failed" / file).read_text()
     assert f"{file}.json" == report
 
@@ -183,15 +183,15 @@ def test_a_point_of_another(spool: Spool, store: Store) -> None:
     rows = [write("same", "text same"), write("new", "text new"), {"op": "what"}]
     batch = spool.accept([*rows, *map(delete, there)])
     _fails(spool, store, batch, "of another")
-    report = known(spool, batch).report
-    assert "precious" == stored(store)["of another"]
+    report = state_of(spool, batch).report
+    assert "precious" == texts_in(store)["of another"]
     assert (1, 1, 1, 2000) == (report.written, report.unchanged, report.rejected, report.deleted)
 
 
 def test_a_tsv_that_is_none(tmp_path: Path, spool: Spool, store: Store) -> None:
     """Its rows are rejected, each with its line: that is done, not failed."""
     (tmp_path / "a.tsv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\n1\tone\n")
-    with working(spool, store):
+    with running_worker(spool, store):
         state = ended(spool, spool.accept_file(tmp_path / "a.tsv"))
     assert ("done", 3, 1) == (state.state, state.report.rejected, state.report.written)
     assert [1, 2, 3] == [row.line for row in state.report.rejects]
@@ -211,10 +211,10 @@ def test_what_passes_is_tried_until_it_has(
     spool: Spool, store: Store, error: type[Exception]
 ) -> None:
     """However often it fails; then the batch is done, once."""
-    encoder, events = Faulty(*_several(error, 8)), Told()
+    encoder, events = Faulty(*_several(error, 8)), RecordedEvents()
     batch = spool.accept([write("1", "one")])
     after = spool.accept([delete("1")])
-    with working(spool, store, encoder, events=events) as worker:
+    with running_worker(spool, store, encoder, events=events) as worker:
         assert ("done", 1) == (ended(spool, after).state, ended(spool, after).report.deleted)
         assert (9, "", True) == (encoder.attempts, worker.last_error, worker.alive)
     told = [events.failures.get_nowait() for _ in range(8)]
@@ -236,18 +236,18 @@ def test_what_may_pass_or_not_is_tried_five_times(spool: Spool, store: Store, er
     """Then it fails, and the next one is done; the worker goes on."""
     encoder = Faulty(*_several(error, 5))
     batch, after = spool.accept([write("1", "one")]), spool.accept([write("2", "two")])
-    with working(spool, store, encoder) as worker:
+    with running_worker(spool, store, encoder) as worker:
         assert ("failed", "done") == (ended(spool, batch).state, ended(spool, after).state)
         assert (6, True) == (encoder.attempts, worker.alive)
         assert "odd" in ended(spool, batch).reason
-        assert {"2": "two"} == stored(store)
+        assert {"2": "two"} == texts_in(store)
 
 
 def test_a_fault_of_ours_is_told_with_its_trace(
     spool: Spool, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At first and in the end; the batch's reason names it."""
-    with working(spool, store, Faulty(*_several(ZeroDivisionError, 5))):
+    with running_worker(spool, store, Faulty(*_several(ZeroDivisionError, 5))):
         state = ended(spool, spool.accept([write("1", "one")]))
     assert "unexpected: ZeroDivisionError('odd')" == state.reason
     told = [record for record in caplog.records if record.exc_info]
@@ -257,41 +257,41 @@ def test_a_fault_of_ours_is_told_with_its_trace(
 
 def test_trouble_is_told_while_it_lasts(spool: Spool, store: Store) -> None:
     """With the batch being worked on; it waits at the head of the queue."""
-    events, settings = Told(), WorkerSettings(first_wait_s=1e6, max_wait_s=1e6)
+    events, settings = RecordedEvents(), WorkerSettings(first_wait_s=1e6, max_wait_s=1e6)
     batch, after = spool.accept([write("1", "one")]), spool.accept([delete("1")])
     encoder = Faulty(StoreUnavailableError("the store is away"))
-    with working(spool, store, encoder, settings, events=events) as worker:
+    with running_worker(spool, store, encoder, settings, events=events) as worker:
         assert (batch, 1) == events.next_failure()[:2]
         assert "the store is away" == worker.last_error
-        assert ["working", "queued"] == [known(spool, id_).state for id_ in (batch, after)]
-    assert ["queued", "queued"] == [known(spool, id_).state for id_ in (batch, after)]
+        assert ["working", "queued"] == [state_of(spool, id_).state for id_ in (batch, after)]
+    assert ["queued", "queued"] == [state_of(spool, id_).state for id_ in (batch, after)]
 
 
 # ---- the spool's own disk ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", ["sync working", "put_report", "remove"])
+@pytest.mark.parametrize("operation", ["sync working", "write_report", "remove"])
 def test_a_disk_that_fails_for_a_while(tmp_path: Path, store: Store, operation: str) -> None:
     """The worker waits; each batch is done once."""
-    files, events = Failing(tmp_path / "failing"), Told()
+    files, events = FailingDirectory(tmp_path / "failing"), RecordedEvents()
     with Spool(files) as spool:
         ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
         files.fails = [operation] * 3
-        with working(spool, store, events=events):
+        with running_worker(spool, store, events=events):
             assert ["done", "done"] == [ended(spool, id_).state for id_ in ids]
         assert ids == [state.batch for state in events.states]
         assert ([], 3) == (files.fails, events.failures.qsize())
-        assert {} == stored(store)
+        assert {} == texts_in(store)
 
 
 def test_a_failure_that_cannot_be_written_down(tmp_path: Path, store: Store) -> None:
     """It is, later, and the next batch is done."""
     pytest.importorskip("pyarrow")
-    files = Failing(tmp_path / "failing")
+    files = FailingDirectory(tmp_path / "failing")
     with Spool(files) as spool:
         ids = [spool.accept_file(_unreadable(tmp_path)), spool.accept([])]
-        files.fails = ["put_report", "sync failed", "put_report"]
-        with working(spool, store):
+        files.fails = ["write_report", "sync failed", "write_report"]
+        with running_worker(spool, store):
             assert ["failed", "done"] == [ended(spool, id_).state for id_ in ids]
 
 
@@ -299,19 +299,19 @@ def test_a_batch_whose_file_was_removed_by_hand(tmp_path: Path, spool: Spool, st
     """It fails, which is told; the next one is done."""
     gone, after = spool.accept([delete("1")]), spool.accept([delete("1")])
     next((tmp_path / "spool" / "incoming").glob(f"*{gone}*")).unlink()
-    with working(spool, store):
+    with running_worker(spool, store):
         assert "done" == ended(spool, after).state
-    assert "No such file" in known(spool, gone).reason
-    assert "working" not in known(spool, gone).reason
+    assert "No such file" in state_of(spool, gone).reason
+    assert "working" not in state_of(spool, gone).reason
 
 
 # ---- what ends the worker ------------------------------------------------------------------
 
 
-def _dies(spool: Spool, store: Store, events: Told | None = None) -> None:
+def _dies(spool: Spool, store: Store, events: RecordedEvents | None = None) -> None:
     """A worker ends by itself, and says so."""
-    worker = Worker(spool, store, HashingEncoder(), HASTY, events=events)
-    with heard("msmarco_qdrant.service.worker.worker") as told:
+    worker = Worker(spool, store, HashingEncoder(), QUICK_RETRIES, events=events)
+    with log_event("msmarco_qdrant.service.worker.worker") as told:
         worker.start()
         assert told.wait(LONG_S)
     assert (True, False) == (worker.stop(LONG_S), worker.alive)
@@ -322,13 +322,13 @@ def test_a_worker_that_dies_says_so(
 ) -> None:
     """With the trace in the log; what has ended has, and what waits waits."""
 
-    class Broken(Told):
+    class Broken(RecordedEvents):
         def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:  # noqa: ARG002
             raise ZeroDivisionError("a bug in what counts")
 
     first, second = spool.accept([write("1", "one")]), spool.accept([write("2", "two")])
     _dies(spool, store, Broken())
-    assert ["done", "queued"] == [known(spool, id_).state for id_ in (first, second)]
+    assert ["done", "queued"] == [state_of(spool, id_).state for id_ in (first, second)]
     assert "the worker has ended" in caplog.text
     assert "ZeroDivisionError: a bug in what counts" in caplog.text
 
@@ -339,13 +339,13 @@ def test_a_worker_that_dies_loses_nothing(
     """What was in its hands is taken first at the next start, and done."""
 
     class Broken(Spool):
-        def finish(self, batch: Batch, report: BatchReport) -> BatchState:  # noqa: ARG002
+        def ack(self, batch: Batch, report: BatchReport) -> BatchState:  # noqa: ARG002
             raise TypeError("a bug in the spool")
 
     with Broken.open(tmp_path / "broken") as spool:
         ids = [spool.accept([write("1", "one")]), spool.accept([delete("1")])]
         _dies(spool, store)
     assert "TypeError: a bug in the spool" in caplog.text
-    with Spool.open(tmp_path / "broken") as again, working(again, store):
+    with Spool.open(tmp_path / "broken") as again, running_worker(again, store):
         assert ["done", "done"] == [ended(again, id_).state for id_ in ids]
-        assert {} == stored(store)
+        assert {} == texts_in(store)
