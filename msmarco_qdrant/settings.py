@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from msmarco_qdrant.core.records import WINDOW, Quantization, StorageSettings
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
@@ -17,6 +22,8 @@ from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 
 _PREFIX = "MSMARCO_QDRANT_"
+_RENAMED = {"MSMARCO_QDRANT_QUANTISATION": "MSMARCO_QDRANT_QUANTIZATION"}
+"""Removed variables, which are refused, and their new names."""
 
 
 class Settings(BaseSettings):
@@ -74,6 +81,26 @@ class Settings(BaseSettings):
     precision: Precision | None = None
     cached_queries: int = Field(default=CACHED_QUERIES, ge=0)
     data: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # the parent's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, from the strongest to the weakest.
+
+        Raises:
+            UsageError: For a variable that was renamed.
+        """
+        for source in (env_settings, dotenv_settings):
+            for old, new in _RENAMED.items():
+                if isinstance(source, EnvSettingsSource) and old.lower() in source.env_vars:
+                    raise UsageError(f"{old} was renamed to {new}")
+        return init_settings, env_settings, dotenv_settings
 
     @property
     def connection(self) -> Connection:

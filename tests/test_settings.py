@@ -180,6 +180,18 @@ def test_a_bad_value_is_told_with_its_variable(
         load_sidecar_settings(given)
 
 
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_a_renamed_variable_is_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its new name, instead of ignoring its value."""
+    old, new = "MSMARCO_QDRANT_QUANTISATION", "MSMARCO_QDRANT_QUANTIZATION"
+    if source == "environment":
+        monkeypatch.setenv(old, "none")
+    else:
+        Path(".env").write_text(f"{old}=none\n")
+    with pytest.raises(UsageError, match=f"^{old} was renamed to {new}$"):
+        load_settings({})
+
+
 def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nobody has to come back for the next."""
     monkeypatch.setenv(variable("window"), "0")
