@@ -36,6 +36,22 @@ def interruptible() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def injected_processor() -> Iterator[None]:
+    """Run all tests as on another processor, if MSMARCO_QDRANT_TEST_PROCESSOR names one.
+
+    It is amx, avx512_bf16, avx2 or arm (not x86); see `tests.processors`. Programs that tests
+    start run on the real processor.
+    """
+    if not (name := os.environ.get("MSMARCO_QDRANT_TEST_PROCESSOR")):
+        yield
+        return
+    from tests.processors import use_processor
+
+    with use_processor(name):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test depends on the settings of whoever runs it, nor on a `.env` in the checkout."""

@@ -19,10 +19,9 @@ import torch
 from torch import nn
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.encoding.backends.packed_linear import pack_linears
+from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.torch_device import (
     dtype_of,
-    packing_pays,
     sent,
     tokens_per_batch_of,
 )
@@ -180,8 +179,7 @@ class _Forward:
         trunk = _trunk(model).to(self.dtype)
         if self.dtype != torch.float32:
             _hand_float32({*model.modules()} - {*trunk.modules()})
-        if packing_pays(self.device, self.dtype):
-            pack_linears(trunk)
+        pack_linears_if_faster(trunk, self.device, self.dtype)
 
     def logits(self, pairs: TokenizedPairs) -> NDArray[np.float32]:
         """What the model's last layer gives: float32 `(len(pairs),)`.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
 from tests.encoding.tiny_models import Recipe, save_tiny
+from tests.processors import use_processor
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,16 +48,14 @@ def library() -> Library:
 
 
 @pytest.fixture
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that says it has no bfloat16, so that float32 is chosen."""
-    import torch
-
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+def in_float32() -> Iterator[None]:
+    """A processor without bfloat16, so that float32 is chosen."""
+    with use_processor("avx2"):
+        yield
 
 
 @pytest.fixture
-def in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that says it has bfloat16; torch computes in it on every CPU, if slowly."""
-    import torch
-
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+def in_bfloat16() -> Iterator[None]:
+    """A processor with bfloat16; torch computes in it on every CPU, if slowly."""
+    with use_processor("avx512_bf16"):
+        yield

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.encoding.backends import processor
 from msmarco_qdrant.encoding.backends.base import Launched, Task
 from msmarco_qdrant.encoding.backends.openvino_cache import KeptModel, default_cache
 from msmarco_qdrant.encoding.tokens import Tokenized
@@ -76,7 +77,7 @@ class OpenVinoBackend:
     ) -> None:
         _check_transformer(model)
         core = _openvino().Core()
-        self.precision = _precision_of(precision, core)
+        self.precision = _precision_of(precision)
         self._modules = list(model)[1:]
         self._prompt_lengths = prompt_lengths
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
@@ -85,7 +86,7 @@ class OpenVinoBackend:
             fingerprint,
             self.precision,
             core,
-            _config(core, self.precision),
+            _config(self.precision),
         )
         compiled = kept.compiled()
         if compiled is not None:
@@ -166,9 +167,7 @@ def is_faster_here() -> bool:
     With AMX it encodes 1.12 to 1.15 times as many passages a second, on two cores. With
     AVX512-BF16 alone that was 0.98 to 1.12 times in several runs, and torch starts sooner.
     """
-    import torch
-
-    return is_installed() and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return is_installed() and processor.detect().has_amx
 
 
 def _failed(mask: NDArray[np.int64], exc: RuntimeError) -> EncodingError:
@@ -202,8 +201,8 @@ def _openvino() -> Any:
     return openvino
 
 
-def _precision_of(precision: str | None, core: Any) -> str:
-    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def _precision_of(precision: str | None) -> str:
+    has_bfloat16 = processor.detect().is_fast_in_bfloat16
     if precision is None:
         return "bfloat16" if has_bfloat16 else "float32"
     if precision not in _LEAST_COSINE:
@@ -215,10 +214,10 @@ def _precision_of(precision: str | None, core: Any) -> str:
     return precision
 
 
-def _config(core: Any, precision: str) -> dict[str, Any]:
+def _config(precision: str) -> dict[str, Any]:
     """One batch at a time on all cores: twice as fast as several at a time on a core each."""
     # What int8 leaves, attention and normalization, is computed as without it.
-    floats = _precision_of(None, core) if precision == "int8" else precision
+    floats = _precision_of(None) if precision == "int8" else precision
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _HINTS[floats],
@@ -230,7 +229,7 @@ def _compile(core: Any, converted: Any, precision: str) -> Any:
     if precision == "int8":
         _to_int8(converted)
     try:
-        return core.compile_model(converted, "CPU", _config(core, precision))
+        return core.compile_model(converted, "CPU", _config(precision))
     except RuntimeError as exc:
         raise _cannot_run(exc) from exc
 

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from msmarco_qdrant.encoding.backends import processor
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 
@@ -48,13 +49,13 @@ class KeptModel:
     ) -> None:
         self._core = core
         self._config = config
+        cpu = processor.detect()
         # What is compiled fits one kind of processor, and comes from these packages.
         parts = {
             "file": _FILE_VERSION,
             "model": fingerprint,
             "config": dict(config),
-            "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
-            "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+            "processor": [cpu.architecture, cpu.name, *sorted(cpu.features)],
             **{name: version(name) for name in ("openvino", "torch", "transformers")},
             "precision": precision,
         }

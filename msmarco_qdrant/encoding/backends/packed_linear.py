@@ -9,9 +9,13 @@ operators are those which torch's own compiler emits for a frozen linear layer
 
 from __future__ import annotations
 
+from functools import cache
+
 # At the top, as a class derives from it: nothing imports this module before a model is loaded.
 import torch
 from torch import nn
+
+from msmarco_qdrant.encoding.backends import processor
 
 
 class PackedLinear(nn.Module):
@@ -35,11 +39,34 @@ class PackedLinear(nn.Module):
         return output
 
 
+def pack_linears_if_faster(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Pack the linear layers below `module`, in place, if `device` computes faster with them.
+
+    Elsewhere plain layers stay: they compute bfloat16 on any processor.
+    """
+    if device.type == "cpu" and dtype == torch.bfloat16 and can_pack():
+        pack_linears(module)
+
+
 def can_pack() -> bool:
-    """Whether this build of torch has oneDNN and the two operators."""
-    return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
-        hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")
-    )
+    """True if the processor takes packed bfloat16 weights and torch has packed and used some."""
+    return processor.detect().packs_bfloat16 and has_operators()
+
+
+@cache
+def has_operators() -> bool:
+    """True if a tiny layer can be packed and called.
+
+    It fails with a build of torch without oneDNN or without the two operators. It also fails on
+    a processor that has less than `processor.detect` reports.
+    """
+    try:
+        with torch.random.fork_rng([]):  # the layer's random weights must not disturb the caller's
+            layer = PackedLinear(nn.Linear(16, 16, dtype=torch.bfloat16))
+        layer(torch.zeros(1, 16, dtype=torch.bfloat16))
+    except (AttributeError, RuntimeError):
+        return False
+    return True
 
 
 @torch.inference_mode()

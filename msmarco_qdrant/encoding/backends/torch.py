@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from msmarco_qdrant.encoding.backends.base import Launched, Task
-from msmarco_qdrant.encoding.backends.packed_linear import pack_linears
+from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.torch_device import (
     dtype_of,
-    packing_pays,
     sent,
     tokens_per_batch_of,
 )
@@ -73,8 +72,7 @@ class TorchBackend:
         if not self.pads:
             self._offset = position_offset(model)
             flatten(model)
-        if packing_pays(self._device, self._dtype):
-            pack_linears(model)
+        pack_linears_if_faster(model, self._device, self._dtype)
         if compiled and self._on_gpu and not self.pads:
             compile_layers(model)
 

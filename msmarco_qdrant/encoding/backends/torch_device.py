@@ -5,11 +5,15 @@ Bi-encoders and cross-encoders share it.
 
 from __future__ import annotations
 
+import logging
+
 # At the top: nothing imports this module before a model is loaded.
 import torch
 
-from msmarco_qdrant.encoding.backends.packed_linear import can_pack
+from msmarco_qdrant.encoding.backends import processor
 from msmarco_qdrant.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 # Of 1,024 to 16,384 tokens a batch, tried on two cores with all-MiniLM-L6-v2, 2,048 to 4,096 were
 # fastest.
@@ -32,17 +36,15 @@ def dtype_of(precision: str | None, device: torch.device) -> torch.dtype:
             f"torch computes in {', '.join(_DTYPES)} here, not in {precision!r}; int8 is of the "
             "backend openvino"
         )
+    on_cpu = device.type == "cpu"
+    if precision == "bfloat16" and on_cpu and not processor.detect().is_fast_in_bfloat16:
+        _log.warning("this processor has no bfloat16 instructions: float32 is faster here")
     return _DTYPES[precision]
 
 
 def tokens_per_batch_of(device: torch.device) -> int:
     """Tokens of a batch that a device is fast with."""
     return _GPU_TOKENS_PER_BATCH if device.type == "cuda" else _CPU_TOKENS_PER_BATCH
-
-
-def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether linear layers are faster with weights that were laid out once."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and can_pack()
 
 
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -57,9 +59,6 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         # As fast as bfloat16 there, and of three more bits; what overflows is tried in float32.
         return torch.float16
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
-        return torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"):
+    if device.type == "cpu" and processor.detect().is_fast_in_bfloat16:
         return torch.bfloat16
     return torch.float32

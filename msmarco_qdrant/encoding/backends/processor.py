@@ -1,0 +1,58 @@
+"""Capabilities of this machine's processor that decide how models run on it.
+
+This is the only module that asks for them. Callers import the module and call
+`processor.detect()`, so a replacement of that one function describes another processor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+_FAST_IN_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+_AVX512_OF_ONEDNN = frozenset({"avx512_bw", "avx512_vl", "avx512_dq"})
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """A CPU.
+
+    Attributes:
+        architecture: Such as "x86_64" or "aarch64".
+        features: Instruction sets, named as in `torch.cpu.get_capabilities`.
+        name: The vendor's name for it; empty if unknown.
+    """
+
+    architecture: str
+    features: frozenset[str] = frozenset()
+    name: str = ""
+
+    @property
+    def is_fast_in_bfloat16(self) -> bool:
+        """True if it multiplies bfloat16 faster than float32."""
+        return bool(_FAST_IN_BFLOAT16 & self.features)
+
+    @property
+    def packs_bfloat16(self) -> bool:
+        """True if oneDNN can lay out bfloat16 weights for it."""
+        return "avx_ne_convert" in self.features or self.features >= _AVX512_OF_ONEDNN
+
+    @property
+    def has_amx(self) -> bool:
+        """True if it multiplies tiles of bfloat16."""
+        return "amx_bf16" in self.features
+
+
+@cache
+def detect() -> Processor:
+    """Return the processor of this machine; one without features if torch cannot describe it."""
+    import torch
+
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return Processor("unknown")
+    found = torch.cpu.get_capabilities()
+    return Processor(
+        architecture=found.get("architecture", "unknown"),
+        features=frozenset(name for name, value in found.items() if value is True),
+        name=found.get("cpu_name", ""),
+    )
