@@ -1,8 +1,8 @@
-"""Passages into vectors on disk: encode on the machine with the GPU, load them anywhere.
+"""Encode passages into a folder of vectors, to load them on any machine.
 
-What is written is a folder of Parquet shards, each complete and with the encoder's fingerprint,
-or not there. Running it again goes on with the shards that are missing; `ingest_passages` of
-`VectorShards(folder)` loads them into any store.
+The folder contains Parquet shards, each complete and with the encoder's fingerprint. Run the same
+encode again to resume with the missing shards. `ingest_passages` of `VectorShards(folder)` loads
+them into any store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import get_args
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import Feed, Layout
-from msmarco_qdrant.encode.prepare import check_portable
+from msmarco_qdrant.encode.prepare import require_portable
 from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
@@ -33,7 +33,7 @@ from msmarco_qdrant.sources.shard_file import VectorType
 
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
 _CHUNKS_ON_GPU, _CHUNKS = 12, 3
-_WORKERS_A_GPU = 6
+_WORKERS_PER_GPU = 6
 
 
 def encode_corpus(  # noqa: PLR0913  # all but two have defaults
@@ -52,101 +52,107 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     """Encode the passages of a source into a folder of Parquet shards.
 
     Args:
-        source: A path or several, a `Corpus`, or any iterable of passages, in the same order each
-            time; not standard input or a pipe, which cannot be read again to go on.
-        folder: Where the shards are or shall be; made if need be.
+        source: A path or several, a `Corpus`, or any iterable of passages with the same order at
+            each iteration; not standard input or a pipe, which cannot be read again to resume.
+        folder: The folder of the shards; created if missing.
         model: The model to encode with: a directory, a name of the catalog, or a hub id; by
             default `catalog.DEFAULT_MODEL`.
-        encoder: A ready encoder instead of `model`.
-        encoder_options: Where and how the model runs; None for what is fastest on all GPUs, or on
-            the CPU where there is none.
-        dtype: What vectors are kept in; float16 is half as large and within cosine 0.9999.
-        shard_chunks: How much a shard covers, in chunks of 1 MiB of a file or 1,024 rows of what
-            has no lines; by default 12 on a GPU, else 3. Where shards are already, theirs counts.
-        workers: Processes that parse and tokenize, 0 for a thread of this one; by default what
-            the encoder's device needs of this machine's processors.
+        encoder: A loaded encoder instead of `model`.
+        encoder_options: Device, precision and so on; None for the fastest on all GPUs, or on the
+            CPU without one.
+        dtype: Type of the stored vectors; float16 is half as large and within cosine 0.9999.
+        shard_chunks: Size of a shard, in chunks of 1 MiB of a file or 1,024 rows of an iterable;
+            by default 12 on a GPU, else 3. A folder with shards keeps their size.
+        workers: Processes that parse and tokenize, 0 for a thread of this one; by default chosen
+            for the encoder's device and this machine's processors.
         on_reject: Called for each row that cannot become a passage with a vector.
         on_progress: Called after each shard.
 
     Returns:
-        What was done. Both callbacks are called in the caller's thread.
+        The counts. Both callbacks are called in the caller's thread.
 
     Raises:
-        EncodeStoppedError: If it ended early; running the same again goes on from there.
+        EncodeStoppedError: If it ended early; run the same encode again to resume.
         SourceError: If the source cannot be read.
         ModelError: If the model cannot be loaded, or its first forward pass fails.
-        WorkerError: If a process ends before it has begun.
-        OutputError: If the folder cannot be made or written in.
+        WorkerError: If a process ends during startup.
+        OutputError: If the folder cannot be created or written.
         MissingExtraError: Without the extra `parquet`.
-        UsageError: If the arguments cannot mean anything.
+        UsageError: For invalid arguments.
     """
     check_extra("writing vectors")
-    if dtype not in get_args(VectorType):
-        raise UsageError(
-            f"dtype {dtype!r} is unknown: expected {' or '.join(get_args(VectorType))}"
-        )
-    if (shard_chunks is not None and shard_chunks < 1) or (workers is not None and workers < 0):
-        raise UsageError("a shard covers 1 chunk or more, and workers are 0 or more")
+    _check_options(dtype, shard_chunks, workers)
     if encoder is not None and (model is not None or encoder_options is not None):
-        raise UsageError("pass a ready encoder, or a model and options to load it with, not both")
+        raise UsageError("pass encoder=..., or model=... and encoder_options=..., not both")
     rows = as_rows(source)
     if isinstance(rows, Corpus) and rows.size is None:
         raise UsageError(
-            "encode reads its source again to go on after an interruption: name files, not "
-            "standard input or a pipe"
+            "source must be files, got standard input or a pipe: encode reads it again to resume"
         )
-    begun = time.perf_counter()
+    started = time.perf_counter()
     options = encoder_options or EncoderOptions(device=ALL_GPUS)
     encoder = encoder or load_encoder(model or DEFAULT_MODEL, **asdict(options))
     gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
-    made = _made(Path(folder))
-    layout = Layout(made, shard_chunks or (_CHUNKS_ON_GPU if gpus else _CHUNKS), dtype)
-    count = _workers_for(encoder, gpus) if workers is None else workers
+    layout = Layout(
+        _make_folder(Path(folder)), shard_chunks or (_CHUNKS_ON_GPU if gpus else _CHUNKS), dtype
+    )
+    count = _default_workers(encoder, gpus) if workers is None else workers
     if count:
-        check_portable(encoder.tokenizer)
+        require_portable(encoder.tokenizer)
     feed = Feed(rows, layout, encoder.info, encoder.tokenizer, count)
-    # A GPU's process shall do nothing else in Python: it could not keep the GPU busy.
-    apart = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
+    # The feed runs in its own process, because Python work here would leave the GPU idle.
+    feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
     with ExitStack() as stack:
-        if apart is not None:
-            stack.callback(apart.close)
+        if feeder is not None:
+            stack.callback(feeder.close)
         encoder.warm_up()
-        if apart is not None:
-            apart.wait_until_ready()
-        startup = time.perf_counter() - begun
-        at_once = 2 if gpus else 1
-        run = EncodeRun(encoder, layout, _size_of(rows), at_once, on_reject, on_progress)
+        if feeder is not None:
+            feeder.wait_until_ready()
+        startup = time.perf_counter() - started
+        shards_at_once = 2 if gpus else 1
+        run = EncodeRun(encoder, layout, _source_size(rows), shards_at_once, on_reject, on_progress)
         try:
-            run.run(feed if apart is None else apart)
+            run.run(feed if feeder is None else feeder)
         except MsmarcoQdrantError as exc:
             report = replace(run.report(), startup_seconds=startup)
-            raise EncodeStoppedError(f"{exc}{_how_far(report)}", report) from exc
+            raise EncodeStoppedError(f"{exc}{_describe_progress(report)}", report) from exc
         return replace(run.report(), startup_seconds=startup)
 
 
-def _how_far(report: EncodeReport) -> str:
+def _check_options(dtype: str, shard_chunks: int | None, workers: int | None) -> None:
+    if dtype not in get_args(VectorType):
+        raise UsageError(f"dtype must be {' or '.join(get_args(VectorType))}, got {dtype!r}")
+    if shard_chunks is not None and shard_chunks < 1:
+        raise UsageError(f"shard_chunks must be 1 or more, got {shard_chunks}")
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers must be 0 or more, got {workers}")
+
+
+def _describe_progress(report: EncodeReport) -> str:
     if not report.encoded:
         return ""
-    return f" ({report.encoded:,} passages had been written; the same encode goes on from there)"
+    return f" ({report.encoded:,} passages were written; run the same encode again to resume)"
 
 
-def _size_of(rows: Iterable[Passage | Reject]) -> int | None:
+def _source_size(rows: Iterable[Passage | Reject]) -> int | None:
     return rows.size if isinstance(rows, Corpus) else None
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.parquet.*.tmp"):  # by a run that was killed
-            left.unlink(missing_ok=True)
+        for leftover in folder.glob(".*.parquet.*.tmp"):  # left by a killed run
+            leftover.unlink(missing_ok=True)
     except OSError as exc:
         raise OutputError(f"cannot write in the directory {folder}: {exc.strerror}") from exc
     return folder
 
 
-def _workers_for(encoder: Encoder, gpus: int) -> int:
-    """A CPU is busy enough with the forward pass; GPUs need more than one process to feed them."""
+def _default_workers(encoder: Encoder, gpus: int) -> int:
+    """Return 0 for a CPU, busy with the forward pass, and several per GPU."""
     if not gpus or not encoder.tokenizer.portable:
         return 0
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(here - 2, _WORKERS_A_GPU * gpus))
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min(available - 2, _WORKERS_PER_GPU * gpus))

@@ -1,8 +1,8 @@
-"""From chunks of a source to token ids and columns, in as many processes as it takes.
+"""Parse and tokenize chunks of a source, in several processes if needed.
 
-Parsing, digests and the tokenizer take so long a passage that one Python cannot feed a GPU; a few
-can. A chunk goes out as bytes and comes back as a few large buffers, so that the process in the
-middle handles hardly a Python object a passage.
+Parsing, digests and tokenizing take so long per passage that one Python process cannot feed a GPU.
+A chunk is sent as bytes and comes back as a few large buffers, so that the process in the middle
+handles few Python objects per passage.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from msmarco_qdrant.sources.shard_file import TEXT_COLUMNS, text_batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """What became of a chunk.
+class PreparedChunk:
+    """A chunk, parsed and tokenized.
 
     Attributes:
-        places: Which rows of the chunk are passages, by their index there.
-        keys: `KEY_BYTES` bytes a passage that stand for its pid.
+        indexes: Indexes of the chunk's rows that are passages.
+        keys: `KEY_BYTES` bytes per passage, derived from its pid.
         texts: The passages' columns, a `pyarrow.RecordBatch`.
         tokens: Their token ids.
         rejects: The other rows.
         digest: Sha256 of the chunk.
     """
 
-    places: list[int]
+    indexes: list[int]
     keys: bytes
     texts: Any
     tokens: Tokenized
     rejects: list[Reject]
     digest: bytes
 
-    def admitted(self, chunk: Chunk, seen: PidSet) -> Prepared:
-        """The same without the passages whose pid stands in `seen`; the others are added to it."""
+    def without_repeated(self, chunk: Chunk, seen: PidSet) -> PreparedChunk:
+        """Return the chunk without passages whose pid is in `seen`, and add the others to it."""
         keys = [self.keys[at : at + KEY_BYTES] for at in range(0, len(self.keys), KEY_BYTES)]
         is_new = [seen.add_key(key) for key in keys]
         if all(is_new):
             return self
-        return self._without([place for place, new in enumerate(is_new) if not new], chunk)
+        return self._without([index for index, new in enumerate(is_new) if not new], chunk)
 
-    def _without(self, repeated: list[int], chunk: Chunk) -> Prepared:
+    def _without(self, repeated: list[int], chunk: Chunk) -> PreparedChunk:
         import numpy as np
 
         rows = chunk.rows()
-        repeats = [rows[self.places[place]] for place in repeated]
+        repeats = [rows[self.indexes[place]] for place in repeated]
         late = [late_reject(row, repeated_pid(row)) for row in repeats if isinstance(row, Passage)]
-        kept = np.setdiff1d(np.arange(len(self.places)), repeated)
+        kept = np.setdiff1d(np.arange(len(self.indexes)), repeated)
         return replace(
             self,
-            places=[self.places[place] for place in kept],
+            indexes=[self.indexes[index] for index in kept],
             keys=b"".join(self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES] for at in kept),
             texts=self.texts.take(kept),
             tokens=self.tokens.take(kept),
@@ -67,10 +67,10 @@ class Prepared:
         )
 
 
-def prepare(chunk: Chunk, tokenizer: Tokenizer) -> Prepared:
+def prepare(chunk: Chunk, tokenizer: Tokenizer) -> PreparedChunk:
     """Parse a chunk's rows, and tokenize those that are passages."""
     rows = chunk.rows()
-    places = [place for place, row in enumerate(rows) if isinstance(row, Passage)]
+    indexes = [index for index, row in enumerate(rows) if isinstance(row, Passage)]
     passages = [row for row in rows if isinstance(row, Passage)]
     texts = [passage.text for passage in passages]
     columns = {
@@ -80,8 +80,8 @@ def prepare(chunk: Chunk, tokenizer: Tokenizer) -> Prepared:
         "text_digest": [text_digest(text) for text in texts],
         "meta_digest": [meta_digest(passage.meta) for passage in passages],
     }
-    return Prepared(
-        places=places,
+    return PreparedChunk(
+        indexes=indexes,
         keys=b"".join(map(pid_key, columns["pid"])),
         texts=text_batch({name: columns[name] for name in TEXT_COLUMNS}),
         tokens=tokenizer(texts),
@@ -90,57 +90,59 @@ def prepare(chunk: Chunk, tokenizer: Tokenizer) -> Prepared:
     )
 
 
-def pids_of(chunk: Chunk) -> list[str]:
-    """The pids of a chunk's rows that are passages, whether they get a vector or not."""
+def read_pids(chunk: Chunk) -> list[str]:
+    """Return the pids of a chunk's passages, with or without a vector."""
     return [row.pid for row in chunk.rows() if isinstance(row, Passage)]
 
 
-# ---- where it is done -----------------------------------------------------------------------
+# ---- in other processes ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepare:
-    """`prepare` with its tokenizer, to be sent elsewhere."""
+    """`prepare` with its tokenizer, to send to other processes."""
 
     tokenizer: Tokenizer
 
-    def __call__(self, chunk: Chunk) -> Prepared:
+    def __call__(self, chunk: Chunk) -> PreparedChunk:
         return prepare(chunk, self.tokenizer)
 
 
-def check_portable(tokenizer: Tokenizer) -> None:
-    """Refuse to send a tokenizer to other processes that cannot go there."""
+def require_portable(tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that cannot be sent to other processes."""
     if not tokenizer.portable:
-        raise UsageError("this model's tokenizer works in this process only: pass workers=0")
+        raise UsageError(
+            "workers must be 0 with this model: its tokenizer cannot be sent to other processes"
+        )
 
 
-class Preparers:
-    """Prepares chunks in processes of their own, or with none of them in one thread here.
+class PreparePool:
+    """Prepares chunks in several processes, or with 0 of them in one thread of this process.
 
     Args:
-        tokenizer: The encoder's.
-        processes: How many.
+        tokenizer: The encoder's tokenizer.
+        processes: Number of processes.
 
     Raises:
-        UsageError: For processes with a tokenizer that cannot be sent to them.
+        UsageError: If the tokenizer cannot be sent to other processes.
     """
 
     def __init__(self, tokenizer: Tokenizer, processes: int) -> None:
         if processes:
-            check_portable(tokenizer)
+            require_portable(tokenizer)
         prepare_with = _Prepare(tokenizer)
-        self._workers = SubprocessPool(prepare_with, processes) if processes else None
-        self._here = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-prepare")
+        self._pool = SubprocessPool(prepare_with, processes) if processes else None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-prepare")
         self._prepare = prepare_with
 
-    def submit(self, chunk: Chunk) -> Future[Prepared]:
-        """Begin with a chunk."""
-        if self._workers is not None:
-            return self._workers.submit(chunk)
-        return self._here.submit(self._prepare, chunk)
+    def submit(self, chunk: Chunk) -> Future[PreparedChunk]:
+        """Start preparing a chunk."""
+        if self._pool is not None:
+            return self._pool.submit(chunk)
+        return self._thread.submit(self._prepare, chunk)
 
     def close(self) -> None:
-        """End them; what has not begun is dropped."""
-        if self._workers is not None:
-            self._workers.close()
-        self._here.shutdown(cancel_futures=True)
+        """Stop the workers; chunks that were not started are dropped."""
+        if self._pool is not None:
+            self._pool.close()
+        self._thread.shutdown(cancel_futures=True)

@@ -39,7 +39,7 @@ class _Encoded:
 
     ready: TokenizedShard
     vectors: NDArray[np.generic]
-    given: NDArray[np.bool_]  # whether the encoder gave a finite one
+    is_finite: NDArray[np.bool_]  # before the cast to the stored type
 
 
 class EncodeRun:
@@ -53,14 +53,14 @@ class EncodeRun:
         encoder: Encoder,
         layout: Layout,
         size: int | None,
-        at_once: int,
+        shards_at_once: int,
         on_reject: Callable[[Reject], None] | None,
         on_progress: Callable[[EncodeProgress], None] | None,
     ) -> None:
         self._encoder = encoder
         self._layout = layout
         self._size = size
-        self._at_once = at_once
+        self._shards_at_once = shards_at_once
         self._stopping = threading.Event()
         self._on_reject = on_reject
         self._on_progress = on_progress
@@ -68,21 +68,21 @@ class EncodeRun:
         self._encoded = self._found = self._rejected = self._tokens = self._shards = 0
 
     def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
-        """Encode every shard that is not there yet."""
-        forward = ThreadPoolExecutor(self._at_once)
+        """Encode every missing shard."""
+        forward = ThreadPoolExecutor(self._shards_at_once)
         with Pipeline() as stages:
             try:
-                for shard in self._forwarded(stages.run(feed, ahead=_SHARDS_AHEAD), forward):
+                for shard in self._forward_shards(stages.run(feed, ahead=_SHARDS_AHEAD), forward):
                     self._finish(shard)
             finally:
                 self._stopping.set()
                 forward.shutdown(cancel_futures=True)
                 if isinstance(feed, SubprocessIterator):
-                    feed.close()  # else a stage would wait for it
+                    feed.close()  # otherwise a stage waits for it
         write_manifest(self._layout.folder, self._manifest())
 
     def report(self) -> EncodeReport:
-        """The counts so far; a shard counts once it is on disk."""
+        """Return the counts so far; a shard counts once it is on disk."""
         return EncodeReport(
             read=self._encoded + self._found + self._rejected,
             encoded=self._encoded,
@@ -93,45 +93,45 @@ class EncodeRun:
             seconds=time.perf_counter() - self._started,
         )
 
-    # -- in threads of their own --
+    # -- in other threads --
 
-    def _forwarded(
+    def _forward_shards(
         self, shards: Iterable[TokenizedShard | ExistingShard], forward: ThreadPoolExecutor
     ) -> Iterator[_Encoded | ExistingShard]:
-        """On a GPU two at once, so that it has the next one's batches when one runs out."""
-        under_way: list[Future[_Encoded] | ExistingShard] = []
+        """Encode shards; two at once on a GPU, so that it always has batches."""
+        in_flight: list[Future[_Encoded] | ExistingShard] = []
         for shard in shards:
-            under_way.append(
+            in_flight.append(
                 shard if isinstance(shard, ExistingShard) else forward.submit(self._forward, shard)
             )
-            while len(under_way) > self._at_once:
-                yield _awaited(under_way.pop(0))
-        while under_way:
-            yield _awaited(under_way.pop(0))
+            while len(in_flight) > self._shards_at_once:
+                yield _wait_for(in_flight.pop(0))
+        while in_flight:
+            yield _wait_for(in_flight.pop(0))
 
     def _forward(self, ready: TokenizedShard) -> _Encoded:
         import numpy as np
 
         count = len(ready.tokens)
         vectors = np.empty((count, self._encoder.info.dimension), self._layout.dtype)
-        given, missing = np.zeros(count, bool), np.ones(count, bool)
+        is_finite, missing = np.zeros(count, bool), np.ones(count, bool)
         for batch in self._encoder.encode_passages(ready.tokens):
-            with np.errstate(over="ignore"):  # what does not fit is told when it is written
+            with np.errstate(over="ignore"):  # rejected when the shard is written
                 vectors[batch.positions] = batch.vectors
-            given[batch.positions] = np.isfinite(batch.vectors).all(axis=1)
+            is_finite[batch.positions] = np.isfinite(batch.vectors).all(axis=1)
             missing[batch.positions] = False
             if self._stopping.is_set():
-                return _Encoded(ready, vectors, given)  # for nobody
+                return _Encoded(ready, vectors, is_finite)  # the result is not used
         if missing.any():
             raise EncodingError(
-                f"the encoder gave no vector for {int(missing.sum())} of {count} passages"
+                f"the encoder returned no vector for {int(missing.sum())} of {count} passages"
             )
-        return _Encoded(ready, vectors, given)
+        return _Encoded(ready, vectors, is_finite)
 
     # -- in the caller's thread --
 
     def _finish(self, shard: _Encoded | ExistingShard) -> None:
-        """Write a shard, or count one that was there."""
+        """Write a shard, or count an existing one."""
         if isinstance(shard, ExistingShard):
             self._found += shard.header.rows - shard.header.rejected
             self._rejected += shard.header.rejected
@@ -152,7 +152,7 @@ class EncodeRun:
         for reject in ready.rejects:
             self._reject(reject)
         for index in np.flatnonzero(~usable):
-            reason = self._does_not_fit() if shard.given[index] else WITHOUT_VECTOR
+            reason = self._does_not_fit() if shard.is_finite[index] else WITHOUT_VECTOR
             self._reject(late_reject(ready.row(int(index)), reason))
         texts, vectors = ready.texts(), shard.vectors
         if not usable.all():
@@ -167,7 +167,7 @@ class EncodeRun:
             chunks=len(ready.chunks),
             full=ready.full,
         )
-        remove_manifest(self._layout.folder)  # what it says is about to become wrong
+        remove_manifest(self._layout.folder)  # it is about to become wrong
         write_shard(shard_path(self._layout.folder, ready.number), header, texts, vectors)
         self._encoded += len(vectors)
         self._rejected += header.rejected
@@ -190,5 +190,5 @@ class EncodeRun:
         )
 
 
-def _awaited(shard: Future[_Encoded] | ExistingShard) -> _Encoded | ExistingShard:
+def _wait_for(shard: Future[_Encoded] | ExistingShard) -> _Encoded | ExistingShard:
     return shard if isinstance(shard, ExistingShard) else shard.result()

@@ -1,8 +1,8 @@
 """Batches under a token budget.
 
-Every batch keeps the processor about as busy. Where texts lie end to end a batch costs its tokens;
-where they are padded it costs its rows times its longest text, so a window is sorted by length and
-wastes a few percent (1.02 to 1.08 times the tokens on MS MARCO passages).
+Every batch takes about the same time. Texts that lie end to end cost their tokens. Padded texts
+cost the batch's rows times its longest text; a window sorted by length wastes a few percent
+(1.02 to 1.08 times the tokens on MS MARCO passages).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def token_budget_batches(
+def split_by_tokens(
     lengths: NDArray[np.int64], budget: int, *, padded: bool, max_rows: int = 1024
 ) -> Iterator[NDArray[np.int64]]:
-    """Cut texts into batches of similar length.
+    """Split texts into batches of similar length.
 
-    The batch of the longest texts comes first, so that one that does not fit into memory fails
-    at the start; the others follow in a fixed random order, so that the time left can be told
-    from what is done.
+    The batch of the longest texts comes first, so that a batch too large for memory fails at the
+    start. The others follow in a fixed random order, so that progress predicts the time left.
 
     Args:
         lengths: int64 `(n,)`, tokens of each text.
-        budget: Most tokens of a batch, padding included. A longer text is a batch of its own.
-        padded: Whether texts are padded to the longest of their batch; else they lie end to end.
-        max_rows: Most texts of a padded batch.
+        budget: Maximum tokens of a batch, padding included. A longer text is a batch of its own.
+        padded: True if texts are padded to the longest of their batch, False if they lie end to
+            end.
+        max_rows: Maximum texts of a padded batch.
 
     Yields:
         int64 arrays of positions, by descending length; together they hold each of `0..n-1` once.
@@ -38,16 +38,16 @@ def token_budget_batches(
     import numpy as np
 
     order = np.argsort(-lengths, kind="stable")
-    cut = _padded_cuts if padded else _flat_cuts
-    edges = cut(lengths[order], budget, max_rows)
+    find_edges = _padded_cuts if padded else _varlen_cuts
+    edges = find_edges(lengths[order], budget, max_rows)
     batches = [order[start:stop] for start, stop in pairwise(edges)]
     shuffled = batches[1:]
-    random.Random(0).shuffle(shuffled)  # noqa: S311  # an order, no secret
+    random.Random(0).shuffle(shuffled)  # noqa: S311  # not a secret
     yield from (*batches[:1], *shuffled)
 
 
 def _padded_cuts(lengths: NDArray[np.int64], budget: int, max_rows: int) -> list[int]:
-    """Where to cut lengths that descend: a batch has as many tokens as rows times its first."""
+    """Split descending lengths; a batch costs its rows times its first length."""
     edges = [0]
     while edges[-1] < len(lengths):
         longest = max(int(lengths[edges[-1]]), 1)
@@ -56,8 +56,8 @@ def _padded_cuts(lengths: NDArray[np.int64], budget: int, max_rows: int) -> list
     return edges
 
 
-def _flat_cuts(lengths: NDArray[np.int64], budget: int, _max_rows: int) -> list[int]:
-    """Where to cut lengths that descend: a batch has as many tokens as its texts."""
+def _varlen_cuts(lengths: NDArray[np.int64], budget: int, _max_rows: int) -> list[int]:
+    """Split descending lengths; a batch costs the tokens of its texts."""
     import numpy as np
 
     ends = np.cumsum(np.maximum(lengths, 1))

@@ -1,8 +1,8 @@
 """BM25 weights as sparse vectors.
 
-The tokens, stop words, stemming and hashing are Qdrant's own (`qdrant_edge.Bm25`, the same code
-as the server's model `qdrant/bm25`), so one encoder serves both engines. The engine multiplies by
-the IDF of its collection; a passage's weight for a token is
+Tokens, stop words, stemming and hashing are Qdrant's own (`qdrant_edge.Bm25`, the same code as
+the server's model `qdrant/bm25`), so one encoder serves both engines. The engine multiplies by the
+IDF of its collection; a passage's weight for a token is
 ``tf * (k + 1) / (tf + k * (1 - b + b * length / avg_len))``
 (Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond").
 """
@@ -26,10 +26,10 @@ class Bm25Encoder:
     """Passages and queries to BM25 sparse vectors.
 
     Args:
-        settings: The collection's settings; a query needs only the language.
+        settings: The collection's settings; queries depend only on the language.
 
     Raises:
-        UsageError: For settings that the formula does not allow, or an unknown language.
+        UsageError: For settings outside the formula's range, or an unknown language.
     """
 
     def __init__(self, settings: Bm25Settings) -> None:
@@ -38,17 +38,17 @@ class Bm25Encoder:
         self._counts = _bm25(_COUNTING_K, 0.0, settings.avg_len, settings.language)
 
     def encode_passage(self, text: str) -> SparseVector:
-        """Term-frequency weights of a passage, without the IDF."""
+        """Return the term-frequency weights of a passage, without the IDF."""
         vector = self._weights.embed_document(text)
         return SparseVector(vector.indices, vector.values)
 
     def encode_query(self, text: str) -> SparseVector:
-        """A weight of 1 for each token of a query; none for a query of stop words."""
+        """Return a weight of 1 for each token of a query; an empty vector for only stop words."""
         vector = self._weights.embed_query(text)
         return SparseVector(vector.indices, vector.values)
 
     def count_tokens(self, text: str) -> int:
-        """The passage's length as the formula sees it: its tokens without stop words."""
+        """Return a passage's length in the formula: its tokens without stop words."""
         return round(sum(self._counts.embed_document(text).values))
 
 
@@ -58,4 +58,4 @@ def _bm25(k: float, b: float, avg_len: float, language: str) -> Bm25:
     try:
         return Bm25(Bm25Config(k=k, b=b, avg_len=avg_len, language=language))
     except ValueError as exc:
-        raise UsageError(f"these BM25 settings cannot be used: {exc}") from exc
+        raise UsageError(f"invalid BM25 settings: {exc}") from exc

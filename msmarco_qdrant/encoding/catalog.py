@@ -1,6 +1,6 @@
 """The published models, as data.
 
-Sources of every figure below, by the key in `Figure.source`:
+Sources of the figures below, by the key in `Figure.source`:
 
 * ``v3``, ``v2``, ``v1``: the pages "MSMARCO Models" of the sentence-transformers documentation
   (https://sbert.net/docs/pretrained-models/msmarco-v3.html and its siblings for v1 and v2);
@@ -10,14 +10,14 @@ Sources of every figure below, by the key in `Figure.source`:
 NDCG@10 reranks the given top 1000 of TREC DL 2019 (43 judged queries) or 2020; MRR@10 is a full
 search of MS MARCO passages for the 6,980 queries of dev/small, or a reranking for cross-encoders.
 Speeds were published for an Nvidia V100 and an 8-core Xeon Platinum 8168.
-Maximum lengths are those of each model's `sentence_bert_config.json` on the hub, as far as they
-were looked up. What was never published, or not looked up, is None.
+Maximum lengths come from each model's `sentence_bert_config.json` on the hub.
+A figure that was not published, or not looked up, is None.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from msmarco_qdrant.core.records import NO_PROMPTS, Prompts, Similarity
 
@@ -32,6 +32,9 @@ Measure: TypeAlias = Literal[
 ]
 
 
+ModelKind: TypeAlias = Literal["bi-encoder", "cross-encoder", "baseline"]
+
+
 class Figure(NamedTuple):
     """A published value and the page that published it (a key of the module's docstring)."""
 
@@ -40,7 +43,7 @@ class Figure(NamedTuple):
 
 
 class PackagedModel(NamedTuple):
-    """An installed Python package that carries a model's files.
+    """A Python package that contains a model's files.
 
     `sha256` is the official digest of `model.safetensors`, checked before the files are used.
     """
@@ -60,23 +63,23 @@ class PublishedModel:
         kind: "bi-encoder" (query and passage apart), "cross-encoder" (both together), or
             "baseline".
         hub_id: Its id on the Hugging Face hub, None for a baseline.
-        similarity: What its vectors are compared by; None where there are no vectors.
+        similarity: Similarity of its vectors; None without vectors.
         dimension: Length of its vectors.
-        max_seq_length: Tokens after which its authors cut a text.
-        prompts: What it wants in front of queries and passages.
+        max_seq_length: Maximum tokens of a text, as its authors set it.
+        prompts: Prompts of queries and passages.
         ndcg10_dl19: NDCG@10 on TREC DL 2019, in percent.
         ndcg10_dl20: NDCG@10 on TREC DL 2020, in percent.
         mrr10_dev: MRR@10 on MS MARCO dev, in percent.
-        queries_per_second_gpu: Queries encoded a second on a V100.
-        queries_per_second_cpu: Queries encoded a second on an 8-core Xeon.
-        passages_per_second_gpu: Passages encoded (or pairs scored) a second on a V100.
-        passages_per_second_cpu: Passages encoded a second on an 8-core Xeon.
+        queries_per_second_gpu: Queries encoded per second on a V100.
+        queries_per_second_cpu: Queries encoded per second on an 8-core Xeon.
+        passages_per_second_gpu: Passages encoded (or pairs scored) per second on a V100.
+        passages_per_second_cpu: Passages encoded per second on an 8-core Xeon.
         aliases: Older names that still resolve.
-        packaged: An installable package that carries it, None if there is none.
+        packaged: An installable package that contains it, None if there is none.
     """
 
     name: str
-    kind: Literal["bi-encoder", "cross-encoder", "baseline"]
+    kind: ModelKind
     hub_id: str | None
     similarity: Similarity | None = None
     dimension: int | None = None
@@ -97,7 +100,7 @@ DEFAULT_MODEL = "msmarco-distilbert-base-v3"
 
 _Speeds: TypeAlias = tuple[float | None, float | None, float | None, float | None]
 
-# Queries on GPU and CPU, passages on GPU and CPU, a second: published once for each architecture.
+# Per second: queries on GPU and CPU, passages on GPU and CPU; published once per architecture.
 _DISTIL: _Speeds = (7000, 350, 1100, 70)
 _BASE: _Speeds = (4000, 170, 540, 30)
 _MINILM_L6: _Speeds = (18000, 750, 2800, 180)
@@ -105,41 +108,25 @@ _MINILM_L12: _Speeds = (11000, 400, 1500, 90)
 _UNPUBLISHED: _Speeds = (None, None, None, None)
 
 
-def _figure(value: float | None, source: str) -> Figure | None:
-    return None if value is None else Figure(value, source)
-
-
-def _bi_encoder(  # noqa: PLR0913  # a row of the table below
+def _bi_encoder(
     name: str,
     source: str,
     similarity: Similarity,
     dimension: int,
     quality: tuple[float | None, float | None, float | None],
     speeds: _Speeds = _UNPUBLISHED,
-    *,
-    max_seq_length: int | None = None,
-    prompts: Prompts = NO_PROMPTS,
-    aliases: tuple[str, ...] = (),
-    packaged: PackagedModel | None = None,
+    **more: Any,
 ) -> PublishedModel:
-    dl19, dl20, dev = quality
+    """Return a row of the table below; `quality` is NDCG@10 of 2019 and 2020, and MRR@10."""
+    figures = zip(get_args(Measure), (*quality, *speeds), strict=True)
+    more |= {measure: Figure(value, source) for measure, value in figures if value is not None}
     return PublishedModel(
         name=name,
         kind="bi-encoder",
         hub_id=f"sentence-transformers/{name}",
         similarity=similarity,
         dimension=dimension,
-        max_seq_length=max_seq_length,
-        prompts=prompts,
-        ndcg10_dl19=_figure(dl19, source),
-        ndcg10_dl20=_figure(dl20, source),
-        mrr10_dev=_figure(dev, source),
-        queries_per_second_gpu=_figure(speeds[0], source),
-        queries_per_second_cpu=_figure(speeds[1], source),
-        passages_per_second_gpu=_figure(speeds[2], source),
-        passages_per_second_cpu=_figure(speeds[3], source),
-        aliases=aliases,
-        packaged=packaged,
+        **more,
     )
 
 
@@ -256,5 +243,5 @@ _BY_NAME = {
 
 
 def find_published(name: str) -> PublishedModel | None:
-    """The catalog's entry for a short name, a hub id or an older name; None if it has none."""
+    """Return the catalog's entry for a short name, a hub id or an older name; None without one."""
     return _BY_NAME.get(name)

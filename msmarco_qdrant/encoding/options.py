@@ -1,4 +1,4 @@
-"""Where and how an encoder runs: what changes its speed, never its identity."""
+"""Options that change an encoder's speed, never its identity."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ CACHED_QUERIES = 1024
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
-    """How to run a model.
+    """Options to run a model with.
 
     Attributes:
-        backend: "torch", "openvino", or "auto" for the fastest that is installed.
-        device: "cpu", "cuda", "cuda:1", several with commas between them, "all" for every GPU
-            there is (or the CPU, where there is none); None for the best one.
-        precision: What to compute in; None for what the device is fast in while vectors stay
-            within cosine 0.999 of float32. "int8" is faster still on some processors, of
-            backend "openvino", and loses more.
-        tokens_per_batch: Most tokens of a batch; None for the device's default.
-        cached_queries: How many queries' vectors to remember; 0 to remember none.
-        compiled: Let torch compile the model for a GPU, which takes a while and pays for millions
-            of passages.
+        backend: "torch", "openvino", or "auto" for the fastest one installed.
+        device: "cpu", "cuda", "cuda:1", several separated by commas, or "all" for every GPU (the
+            CPU without one); None for the best one.
+        precision: "float32", "bfloat16", "float16" or "int8"; None for the fastest of the device
+            whose vectors stay within cosine 0.999 of float32. "int8" needs the backend
+            "openvino"; it is faster on some processors and less precise.
+        tokens_per_batch: Maximum tokens of a batch; None for the device's default.
+        cached_queries: Number of queries whose vectors to cache; 0 for none.
+        compiled: Compile the model with torch for a GPU; it takes a while and pays off with
+            millions of passages.
 
     Raises:
-        UsageError: For a value that means nothing.
+        UsageError: For an invalid value.
     """
 
     backend: BackendName = "auto"
@@ -42,20 +42,20 @@ class EncoderOptions:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        _check_one_of("backend", self.backend, get_args(BackendName))
+        _require_one_of("backend", self.backend, get_args(BackendName))
         if self.precision is not None:
-            _check_one_of("precision", self.precision, get_args(Precision))
+            _require_one_of("precision", self.precision, get_args(Precision))
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
-            raise UsageError(f"tokens_per_batch={self.tokens_per_batch}: expected 1 or more")
+            raise UsageError(f"tokens_per_batch must be 1 or more, got {self.tokens_per_batch}")
         if self.cached_queries < 0:
-            raise UsageError(f"cached_queries={self.cached_queries}: expected 0 or more")
+            raise UsageError(f"cached_queries must be 0 or more, got {self.cached_queries}")
 
 
-def devices_of(device: str | None) -> list[str | None]:
-    """The torch devices that `EncoderOptions.device` stands for.
+def resolve_devices(device: str | None) -> list[str | None]:
+    """Return the torch devices of `EncoderOptions.device`.
 
     Raises:
-        UsageError: For a name that torch does not know, or a device that is not there.
+        UsageError: For a name or device that torch does not have.
     """
     import torch
 
@@ -63,29 +63,29 @@ def devices_of(device: str | None) -> list[str | None]:
         return [None]
     if device == ALL_GPUS:
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
-    names = [_full_name(name.strip()) for name in device.split(",")]
+    names = [_add_number(name.strip()) for name in device.split(",")]
     if len(set(names)) < len(names):
-        raise UsageError(f"the device {device!r} names one twice")
+        raise UsageError(f"each device must be named once, got {device!r}")
     for name in names:
-        _check_there(name)
+        _require_device(name)
     return [*names]
 
 
-def _full_name(name: str) -> str:
-    """Such as "cuda:0" for "cuda"."""
+def _add_number(name: str) -> str:
+    """Return the name with its number, such as "cuda:0" for "cuda"."""
     import torch
 
     try:
         kind = torch.device(name)
     except RuntimeError as exc:
         raise UsageError(
-            f"no device is called {name!r}: expected cpu, cuda, cuda:1, ..., several with commas, "
-            "or all"
+            "device must be cpu, cuda, cuda:1, ..., several separated by commas, or all, got "
+            f"{name!r}"
         ) from exc
     return "cpu" if kind.type == "cpu" else f"{kind.type}:{kind.index or 0}"
 
 
-def _check_there(name: str) -> None:
+def _require_device(name: str) -> None:
     import torch
 
     kind, _, index = name.partition(":")
@@ -93,10 +93,10 @@ def _check_there(name: str) -> None:
     found = module.device_count() if hasattr(module, "device_count") else 0
     if kind != "cpu" and int(index) >= found:
         raise UsageError(
-            f"the device {name} is not here: torch finds {found} of that kind that it can use"
+            f"the device {name} does not exist: torch finds {found} usable devices of its kind"
         )
 
 
-def _check_one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UsageError(f"{what} {value!r} is unknown: expected one of {', '.join(known)}")
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name} must be {', '.join(allowed)}, got {value!r}")

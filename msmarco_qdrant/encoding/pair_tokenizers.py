@@ -1,7 +1,7 @@
-"""A cross-encoder's own tokenizer, which takes a query and a passage together.
+"""Fast tokenizers of pairs that give the same token ids as sentence-transformers.
 
-As in `tokenizing`, what `tokenizers` gives when it is called directly is taken where it is proven
-to be what sentence-transformers would hand the model, and the library's own way elsewhere.
+As in `tokenizers`, `tokenizers` is called directly if its result equals the library's, and the
+library otherwise.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msmarco_qdrant.encoding.tokens import Tokenized
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 Pair: TypeAlias = tuple[str, str]
 
-# A tokenizer that was never told a length says a number beyond any model's.
+# A tokenizer without a configured length returns a number larger than this.
 _NO_LENGTH = 1_000_000
 
-# Beyond most models' lengths, alone or together. What `tokenizers` cuts off it keeps too, in every
-# combination of the two texts' ends, so two texts that are both far too long take seconds.
+# Longer than most models take, alone or together. `tokenizers` also keeps the truncated parts, in
+# every combination of the two texts, so two very long texts would take seconds.
 _LONG = "snow " * 2500
 _HALF = "cold " * 300
 
-# Case, accents, scripts, white space, special tokens, nothing at all, and what has to be cut.
+# Case, accents, scripts, white space, special tokens, empty texts, and texts to truncate.
 _PROBES = (
     ("How Big is LONDON?", "  naïve café\u2028résumé\u00a0 "),
     ("東京 Привет \U0001f9ea \ufffd", "[CLS] <s> [MASK] </s> [SEP]"),
@@ -43,7 +42,7 @@ _PROBES = (
     (_HALF, _HALF),
 )
 
-# All that a model may want of a pair, and that batches are made of here.
+# All inputs that batches can contain.
 _KNOWN = frozenset({"input_ids", "token_type_ids", "attention_mask", "modality", "prompt_length"})
 
 
@@ -53,8 +52,8 @@ class TokenizedPairs:
 
     Attributes:
         tokens: The ids of each pair.
-        segments: Whether each of those tokens is of the query (0) or of the passage (1); None for
-            a model that is not told.
+        segments: For each token, 0 if it is of the query, 1 if it is of the passage; None for a
+            model without this input.
     """
 
     tokens: Tokenized
@@ -64,21 +63,21 @@ class TokenizedPairs:
         return len(self.tokens)
 
     def take(self, positions: NDArray[np.int64]) -> TokenizedPairs:
-        """Some of the pairs, in the order of `positions`, int64 `(m,)`."""
+        """Select pairs, in the order of `positions`, int64 `(m,)`."""
         segments = None if self.segments is None else self.segments.take(positions)
         return TokenizedPairs(self.tokens.take(positions), segments)
 
 
-class LibraryPairs:
+class LibraryPairTokenizer:
     """The library's own preprocessing. Thread-safe: one call at a time."""
 
     def __init__(self, model: CrossEncoder) -> None:
         self._model = model
-        self._prompt = _prompt_of(model)
+        self._prompt = _default_prompt(model)
         self._lock = threading.Lock()
 
     def __call__(self, pairs: Sequence[Pair]) -> TokenizedPairs:
-        """Token ids of each pair, cut to the model's length from the longer of the two."""
+        """Return token ids of each pair, truncated to the model's length, the longer text first."""
         with self._lock:
             features: dict[str, Any] = self._model.preprocess(
                 list(pairs),
@@ -86,18 +85,15 @@ class LibraryPairs:
                 processing_kwargs={"common": {"return_tensors": None}, "text": {"padding": False}},
             )
         _check_features(features)
-        segments = features.get("token_type_ids")
-        return TokenizedPairs(
-            _joined(features["input_ids"]), None if segments is None else _joined(segments)
-        )
+        return _from_rows(features["input_ids"], features.get("token_type_ids"))
 
 
-class FastPairs:
+class FastPairTokenizer:
     """The tokenizer of `tokenizers` inside a transformers one. Thread-safe.
 
     Args:
-        tokenizer: A copy that nobody else changes, truncation set and padding off.
-        segmented: Whether the model is told which tokens are the query's.
+        tokenizer: A private copy, with truncation and without padding.
+        segmented: True if the model reads which tokens are the query's.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, segmented: bool) -> None:
@@ -105,30 +101,30 @@ class FastPairs:
         self._segmented = segmented
 
     def __call__(self, pairs: Sequence[Pair]) -> TokenizedPairs:
-        """Token ids of each pair, cut to the model's length from the longer of the two."""
+        """Return token ids of each pair, truncated to the model's length, the longer text first."""
         found = self._tokenizer.encode_batch_fast(list(pairs))
-        segments = _joined([one.type_ids for one in found]) if self._segmented else None
-        return TokenizedPairs(_joined([one.ids for one in found]), segments)
+        segments = [pair.type_ids for pair in found] if self._segmented else None
+        return _from_rows([pair.ids for pair in found], segments)
 
 
-def pair_tokenizer_of(model: CrossEncoder) -> FastPairs | LibraryPairs:
-    """What tokenizes pairs for a model as the library does, and is fastest.
+def build_pair_tokenizer(model: CrossEncoder) -> FastPairTokenizer | LibraryPairTokenizer:
+    """Return the fastest tokenizer of pairs that gives the same ids as the library.
 
     Raises:
-        ModelNotFoundError: If the model wants more of a pair than its tokens and their segments.
+        ModelNotFoundError: If the model needs other inputs than tokens and their segments.
     """
-    library = LibraryPairs(model)
+    library = LibraryPairTokenizer(model)
     expected = library(_PROBES)
-    fast = _fast(model, segmented=expected.segments is not None)
+    fast = _make_fast(model, segmented=expected.segments is not None)
     if fast is not None and _equal(fast(_PROBES), expected):
         return fast
     return library
 
 
-def _fast(model: CrossEncoder, *, segmented: bool) -> FastPairs | None:
-    """The way around the library, if the model's tokenizer has one and no prompt is wanted."""
+def _make_fast(model: CrossEncoder, *, segmented: bool) -> FastPairTokenizer | None:
+    """Return a fast tokenizer, if the model's has one and the model has no prompt."""
     backend: Tokenizer | None = getattr(model.tokenizer, "backend_tokenizer", None)
-    if backend is None or not hasattr(backend, "encode_batch_fast") or _prompt_of(model):
+    if backend is None or not hasattr(backend, "encode_batch_fast") or _default_prompt(model):
         return None
     copy = type(backend).from_str(backend.to_str())
     copy.no_padding()
@@ -136,11 +132,11 @@ def _fast(model: CrossEncoder, *, segmented: bool) -> FastPairs | None:
     length, side = model.max_seq_length, getattr(model.tokenizer, "truncation_side", "right")
     if length is not None and length < _NO_LENGTH:
         copy.enable_truncation(length, strategy="longest_first", direction=side)
-    return FastPairs(copy, segmented=segmented)
+    return FastPairTokenizer(copy, segmented=segmented)
 
 
-def _prompt_of(model: CrossEncoder) -> str | None:
-    """What the library puts in front of each pair when it is told nothing."""
+def _default_prompt(model: CrossEncoder) -> str | None:
+    """Return the library's default prompt of each pair."""
     return model.prompts.get(model.default_prompt_name or "") or None
 
 
@@ -149,26 +145,20 @@ def _check_features(features: dict[str, Any]) -> None:
     if other or features.get("modality", "text") != "text":
         found = ", ".join(other) or str(features["modality"])
         raise ModelNotFoundError(
-            f"the model wants '{found}' of each pair beside its token ids: that is not supported; "
-            "take a cross-encoder of the BERT, DistilBERT, RoBERTa or Electra kind"
+            f"the model needs '{found}' in addition to token ids, which is not supported: use a "
+            "cross-encoder of the BERT, DistilBERT, RoBERTa or Electra kind"
         )
 
 
-def _joined(rows: list[list[int]]) -> Tokenized:
-    import numpy as np
-
-    lengths = [len(row) for row in rows]
-    ids = np.fromiter(chain.from_iterable(rows), np.int32, sum(lengths))
-    return Tokenized.from_lengths(ids, lengths)
-
-
-def _equal(one: TokenizedPairs, other: TokenizedPairs) -> bool:
-    import numpy as np
-
-    parts = [(one.tokens, other.tokens)]
-    if one.segments is not None and other.segments is not None:
-        parts.append((one.segments, other.segments))
-    return all(
-        np.array_equal(mine.offsets, theirs.offsets) and np.array_equal(mine.ids, theirs.ids)
-        for mine, theirs in parts
+def _from_rows(ids: list[list[int]], segments: list[list[int]] | None) -> TokenizedPairs:
+    return TokenizedPairs(
+        Tokenized.from_rows(ids), None if segments is None else Tokenized.from_rows(segments)
     )
+
+
+def _equal(left: TokenizedPairs, right: TokenizedPairs) -> bool:
+    if not left.tokens.equals(right.tokens):
+        return False
+    if left.segments is None or right.segments is None:
+        return left.segments is right.segments
+    return left.segments.equals(right.segments)

@@ -1,7 +1,4 @@
-"""What ingest and search ask of an encoder.
-
-What search asks of a reranker.
-"""
+"""Protocols: the encoder of ingest and search, and the reranker of search."""
 
 from __future__ import annotations
 
@@ -17,47 +14,46 @@ if TYPE_CHECKING:
 
 
 class Tokenizer(Protocol):
-    """Texts to token ids. Any number of threads may call it at once."""
+    """Texts to token ids. Thread-safe."""
 
     @property
     def portable(self) -> bool:
-        """Whether it can be pickled, to be called in other processes."""
+        """True if it can be pickled, to be called in other processes."""
         ...
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
-        """Token ids of each text, prompt and special tokens included, cut to the model's length."""
+        """Return token ids, with prompt and special tokens, truncated to the model's length."""
         ...
 
 
 class Encoder(Protocol):
-    """A bi-encoder: queries and passages to vectors of one space.
+    """A bi-encoder: queries and passages to vectors of the same space.
 
     Implementations are `BiEncoder` (sentence-transformers) and `testing.HashingEncoder`.
     """
 
     @property
     def info(self) -> EncoderInfo:
-        """What a collection has to know about this encoder."""
+        """The encoder's identity, stored with a collection."""
         ...
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What makes passages into what `encode_passages` takes."""
+        """The tokenizer of passages, for `encode_passages`."""
         ...
 
     def warm_up(self) -> None:
-        """Do now what happens once, so that the first batch or query does not wait for it."""
+        """Encode something, so that one-time costs do not delay the first batch or query."""
         ...
 
     def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
-        """Encode a window of passages, yielding them in batches as they are ready.
+        """Encode a window of passages, yielding batches as they are ready.
 
         Args:
-            passages: What `tokenizer` made of any number of passages; the order in which they
-                come back is the encoder's.
+            passages: Any number of passages, tokenized by `tokenizer`.
 
         Yields:
-            Batches that together hold every position of `passages` exactly once.
+            Batches, in any order, that together hold every position of `passages` exactly once.
         """
         ...
 
@@ -68,7 +64,7 @@ class Encoder(Protocol):
             queries: Any number of queries.
 
         Returns:
-            float32 `(len(queries), dimension)`, of unit length where the similarity is cosine.
+            float32 `(len(queries), dimension)`, of unit length if the similarity is cosine.
 
         Raises:
             EncodingError: If a query has no finite, non-zero vector.
@@ -77,7 +73,7 @@ class Encoder(Protocol):
 
 
 class Reranker(Protocol):
-    """A model that reads a query and a passage together. Any number of threads may call it.
+    """A cross-encoder: reads a query and a passage together. Thread-safe.
 
     Implementations are `CrossEncoderReranker` (sentence-transformers) and
     `testing.WordOverlapReranker`.
@@ -85,25 +81,25 @@ class Reranker(Protocol):
 
     @property
     def model(self) -> str:
-        """The name that people know it by."""
+        """The model's name."""
         ...
 
     def warm_up(self) -> None:
-        """Do now what happens once, so that the first pairs do not wait for it."""
+        """Score something, so that one-time costs do not delay the first pairs."""
         ...
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        """Tell how well each passage answers its query.
+        """Score how well each passage answers its query.
 
         Args:
-            pairs: Any number of a query and a passage; a passage may be empty.
+            pairs: Any number of (query, passage); a passage may be empty.
 
         Returns:
-            float32 `(len(pairs),)`, in the order of `pairs`; higher is better, and only scores of
-            one query compare.
+            float32 `(len(pairs),)`, in the order of `pairs`; higher is better. Only scores of the
+            same query are comparable.
 
         Raises:
             EncodingError: If the forward pass fails, or a score is not finite.
-            UsageError: For one string, or one pair, instead of a list of pairs.
+            UsageError: For a string or a single pair instead of a list of pairs.
         """
         ...

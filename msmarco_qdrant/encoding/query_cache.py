@@ -1,4 +1,4 @@
-"""The vectors of the queries that were asked last."""
+"""Cache of the vectors of recent queries."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# A key is kept as long as its vector: what is longer is no query that many people ask.
+# Longer queries are rare and would use more memory than their vectors.
 _LONGEST_QUERY = 1000
 
 
 class QueryVectorCache:
-    """Remembers so many queries, and forgets the one that was not asked for the longest time.
-
-    Thread-safe.
+    """Least-recently-used cache of queries and their vectors. Thread-safe.
 
     Args:
-        capacity: Most queries; 0 to remember none.
+        capacity: Maximum queries; 0 to cache none.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._vectors)
 
     def vectors(
         self,
@@ -38,41 +36,41 @@ class QueryVectorCache:
         dimension: int,
         encode: Callable[[Sequence[str]], NDArray[np.float32]],
     ) -> NDArray[np.float32]:
-        """The queries' vectors, from memory where they are there.
+        """Return the queries' vectors, encoding those that are not cached.
 
         Args:
             queries: Any number of queries.
             dimension: Length of a vector.
-            encode: Makes float32 `(n, dimension)` of `n` queries; asked for the unknown ones, each
-                once.
+            encode: Encodes `n` queries to float32 `(n, dimension)`; called with the distinct
+                queries that are not cached.
 
         Returns:
-            float32 `(len(queries), dimension)`, the caller's own.
+            float32 `(len(queries), dimension)`; the caller may change it.
         """
         import numpy as np
 
         if not self._capacity:
             return encode(queries)
-        found = self._recall(queries)
+        found = self._get(queries)
         if missing := [query for query in found if found[query] is None]:
             found.update(zip(missing, encode(missing), strict=True))
-            self._remember({query: found[query] for query in missing})
+            self._put({query: found[query] for query in missing})
         vectors = np.empty((len(queries), dimension), np.float32)
         for row, query in enumerate(queries):
             vectors[row] = found[query]
         return vectors
 
-    def _recall(self, queries: Sequence[str]) -> dict[str, NDArray[np.float32] | None]:
+    def _get(self, queries: Sequence[str]) -> dict[str, NDArray[np.float32] | None]:
         with self._lock:
             for query in queries:
-                if query in self._known:
-                    self._known.move_to_end(query)
-            return {query: self._known.get(query) for query in queries}
+                if query in self._vectors:
+                    self._vectors.move_to_end(query)
+            return {query: self._vectors.get(query) for query in queries}
 
-    def _remember(self, new: dict[str, NDArray[np.float32] | None]) -> None:
+    def _put(self, new: dict[str, NDArray[np.float32] | None]) -> None:
         with self._lock:
             for query, vector in new.items():
                 if vector is not None and len(query) <= _LONGEST_QUERY:
-                    self._known[query] = vector.copy()  # not a view that keeps its batch alive
-            while len(self._known) > self._capacity:
-                self._known.popitem(last=False)
+                    self._vectors[query] = vector.copy()  # a view would keep its batch in memory
+            while len(self._vectors) > self._capacity:
+                self._vectors.popitem(last=False)

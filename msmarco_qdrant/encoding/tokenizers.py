@@ -1,10 +1,10 @@
-"""A model's own tokenizer, without what stands around it.
+"""Fast tokenizers that give the same token ids as sentence-transformers.
 
-sentence-transformers hands texts to transformers, which hands them to `tokenizers` and makes lists
-of lists of what comes back. The last step alone, called directly, gives the same ids in less time
-and can be sent to other processes; of BERT's kind it can also be remembered word by word.
-`tokenizer_of` proves the "same" on texts that tell tokenizers apart, and takes the library's way
-where it is not so.
+sentence-transformers passes texts through transformers to `tokenizers`, which returns lists of
+lists. Calling `tokenizers` directly gives the same ids in less time and works in other processes;
+a tokenizer of BERT's kind can also cache the ids of each word. `build_tokenizer` compares a fast
+tokenizer with the library on texts that differ between tokenizers. If any differs, it uses the
+library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.records import Prompts
@@ -24,16 +23,16 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
 
-# What BERT cuts at, of ASCII: white space is left out, each punctuation mark stands alone. Other
-# scripts' marks and spaces stay inside a piece, and are cut when the piece is asked.
+# BERT splits ASCII text at white space, which it drops, and makes each punctuation mark a piece.
+# Marks and spaces of other scripts stay inside a piece here; `tokenizers` splits that piece.
 _PIECE = re.compile(r"[!-/:-@\[-`{-~]|[^ \t\n\r!-/:-@\[-`{-~]+")
-# Real passages come 99 times in 100 with pieces among the first hundred thousand or so.
-_PIECES_KEPT = 200_000
-_LONGEST_PIECE_KEPT = 40
+# In real passages, 99 of 100 pieces are among the first hundred thousand different ones.
+_MAX_CACHED_PIECES = 200_000
+_MAX_CACHED_PIECE_CHARS = 40
 _ID_BYTES = array("i").itemsize
 
-# Case, accents, scripts, white space, unknown characters, special tokens, nothing at all, and one
-# beyond the length of any model.
+# Case, accents, scripts, white space, unknown characters, special tokens, an empty text, and a text
+# longer than any model takes.
 _PROBES = (
     "How Big is LONDON?",
     "  naïve café\u2028résumé\u00a0 ",
@@ -45,11 +44,11 @@ _PROBES = (
 
 
 class FastTokenizer:
-    """The tokenizer of `tokenizers` inside a transformers one. Thread-safe, and can be pickled.
+    """The tokenizer of `tokenizers` inside a transformers one. Thread-safe; can be pickled.
 
     Args:
-        definition: Its JSON, truncation included and padding left out.
-        prompt: What is put in front of each text.
+        definition: Its JSON, with truncation and without padding.
+        prompt: Prefix of each text.
     """
 
     def __init__(self, definition: str, prompt: str) -> None:
@@ -61,16 +60,18 @@ class FastTokenizer:
 
     @property
     def portable(self) -> bool:
-        """It can be sent to other processes."""
+        """True: it can be sent to other processes."""
         return True
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
-        """Token ids of each text, prompt and special tokens included."""
+        """Return token ids of each text, with prompt and special tokens."""
         prompted = [self._prompt + text for text in texts]
-        return _joined([found.ids for found in self.tokenizer.encode_batch_fast(prompted)])
+        return Tokenized.from_rows(
+            [found.ids for found in self.tokenizer.encode_batch_fast(prompted)]
+        )
 
     def row(self, text: str) -> list[int]:
-        """Token ids of one text that has its prompt already."""
+        """Return token ids of one text that already has its prompt."""
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
@@ -79,16 +80,16 @@ class FastTokenizer:
 
 
 class WordPieceTokenizer:
-    """BERT's tokenizer, remembering what it made of each word. Thread-safe, and can be pickled.
+    """BERT's tokenizer with a cache of words. Thread-safe; can be pickled.
 
-    BERT cuts a text at white space and at every punctuation mark before anything else, and what it
-    makes of a piece in between depends on that piece alone. So a piece is asked of `tokenizers`
-    once, and a text costs a regular expression and a look-up a piece: a tenth of the time. A text
-    that holds a special token's name, which may reach across pieces, is asked as a whole.
+    BERT first splits a text at white space and at every punctuation mark. The ids of a piece
+    depend on that piece alone. So `tokenizers` encodes each piece once, and a text costs a regular
+    expression and a look-up per piece: a tenth of the time. A text that contains the name of a
+    special token, which may span pieces, is encoded as a whole.
 
     Args:
-        definition: The JSON of a tokenizer of `tokenizers` for which `is_word_piece` holds.
-        prompt: What is put in front of each text.
+        definition: The JSON of a tokenizer of `tokenizers` for which `is_word_piece` is true.
+        prompt: Prefix of each text.
     """
 
     def __init__(self, definition: str, prompt: str) -> None:
@@ -97,26 +98,27 @@ class WordPieceTokenizer:
         self._prompt = prompt
         tokenizer = self._whole.tokenizer
         truncation = tokenizer.truncation
-        tokenizer_alone = _copied(tokenizer)
-        tokenizer_alone.no_truncation()
-        self._pieces = _Pieces(tokenizer_alone)
-        marks = tokenizer_alone.encode("").ids
-        # Of `[CLS] text [SEP]` the text stands behind as many marks as precede its first token.
-        first = tokenizer_alone.encode("a", add_special_tokens=False).ids[0]
-        behind = tokenizer_alone.encode("a").ids.index(first)
-        self._before, self._behind = _packed(marks[:behind]), _packed(marks[behind:])
-        room = truncation["max_length"] - len(marks) if truncation else None
-        self._room = None if room is None else room * _ID_BYTES
+        untruncated = _copy(tokenizer)
+        untruncated.no_truncation()
+        self._pieces = _PieceCache(untruncated)
+        marks = untruncated.encode("").ids
+        # In `[CLS] text [SEP]`, count the marks before the text's first token.
+        first = untruncated.encode("a", add_special_tokens=False).ids[0]
+        before = untruncated.encode("a").ids.index(first)
+        self._prefix, self._suffix = _pack(marks[:before]), _pack(marks[before:])
+        self._max_bytes = (
+            (truncation["max_length"] - len(marks)) * _ID_BYTES if truncation else None
+        )
         names = (token.content for token in tokenizer.get_added_tokens_decoder().values())
         self._special = re.compile("|".join(map(re.escape, names)) or "(?!)")
 
     @property
     def portable(self) -> bool:
-        """It can be sent to other processes."""
+        """True: it can be sent to other processes."""
         return True
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
-        """Token ids of each text, prompt and special tokens included."""
+        """Return token ids of each text, with prompt and special tokens."""
         import numpy as np
 
         rows = [self._row(self._prompt + text) for text in texts]
@@ -125,39 +127,39 @@ class WordPieceTokenizer:
 
     def _row(self, text: str) -> bytes:
         if self._special.search(text):
-            return _packed(self._whole.row(text))
+            return _pack(self._whole.row(text))
         pieces = b"".join(map(self._pieces.__getitem__, _PIECE.findall(text)))
-        return self._before + pieces[: self._room] + self._behind
+        return self._prefix + pieces[: self._max_bytes] + self._suffix
 
     def __reduce__(self) -> tuple[type[WordPieceTokenizer], tuple[str, str]]:
         return WordPieceTokenizer, (self._definition, self._prompt)
 
 
-class _Pieces(dict[str, bytes]):
-    """The packed token ids of pieces of text; the first are kept, which are the frequent ones."""
+class _PieceCache(dict[str, bytes]):
+    """Packed token ids of pieces of text; the first ones, which are frequent, are cached."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()
         self._tokenizer = tokenizer
 
     def __missing__(self, piece: str) -> bytes:
-        ids = _packed(self._tokenizer.encode(piece, add_special_tokens=False).ids)
-        if len(self) < _PIECES_KEPT and len(piece) <= _LONGEST_PIECE_KEPT:
+        ids = _pack(self._tokenizer.encode(piece, add_special_tokens=False).ids)
+        if len(self) < _MAX_CACHED_PIECES and len(piece) <= _MAX_CACHED_PIECE_CHARS:
             self[piece] = ids
         return ids
 
 
-def _packed(ids: list[int]) -> bytes:
-    """Token ids as int32: joining a text's pieces is then one copy."""
+def _pack(ids: list[int]) -> bytes:
+    """Return token ids as int32 bytes; a text's pieces are then joined by one copy."""
     return array("i", ids).tobytes()
 
 
 def is_word_piece(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer of `tokenizers` cuts texts as BERT does, so that pieces are independent.
+    """True if a tokenizer of `tokenizers` splits texts as BERT does, into independent pieces.
 
-    That is BERT's normalizer, which works a character at a time, BERT's cut, WordPiece for what is
-    in between, and no special token that takes white space with it, or is looked for only in what
-    the normalizer has made.
+    It needs BERT's normalizer, which works character by character, BERT's pre-tokenizer, the
+    model WordPiece, and no special token that includes white space or is matched after
+    normalization.
     """
     parts = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model)
     kinds = tuple(type(part).__name__ for part in parts)
@@ -173,7 +175,7 @@ def is_word_piece(tokenizer: Tokenizer) -> bool:
 
 
 class LibraryTokenizer:
-    """The library's own preprocessing, for a tokenizer that is written in Python."""
+    """The library's own preprocessing, for tokenizers that no fast one matches."""
 
     def __init__(self, model: SentenceTransformer, task: Task, prompt: str) -> None:
         self._model = model
@@ -182,11 +184,11 @@ class LibraryTokenizer:
 
     @property
     def portable(self) -> bool:
-        """It holds the model, so it stays in this process."""
+        """False: it holds the model."""
         return False
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
-        """Token ids of each text, prompt and special tokens included."""
+        """Return token ids of each text, with prompt and special tokens."""
         import numpy as np
 
         if not texts:
@@ -198,48 +200,50 @@ class LibraryTokenizer:
             processing_kwargs={"common": {"return_tensors": None}, "text": {"padding": False}},
         )
         _check_features(features)
-        return _joined(features["input_ids"])
+        return Tokenized.from_rows(features["input_ids"])
 
 
-def tokenizer_of(
+def build_tokenizer(
     model: SentenceTransformer, task: Task, prompt: str
 ) -> WordPieceTokenizer | FastTokenizer | LibraryTokenizer:
-    """What tokenizes texts for a model as the library does, and is fastest.
+    """Return the fastest tokenizer that gives the same ids as the library.
 
     Raises:
-        ModelNotFoundError: If the model wants more of a text than its token ids.
+        ModelNotFoundError: If the model needs other inputs than token ids.
     """
     library = LibraryTokenizer(model, task, prompt)
     expected = library(_PROBES)
-    for fast in _fast(model, prompt):
-        if _equal(fast(_PROBES), expected):
+    for fast in _fast_candidates(model, prompt):
+        if fast(_PROBES).equals(expected):
             return fast
     return library
 
 
-def prompt_lengths(model: SentenceTransformer, prompts: Prompts) -> dict[Task, int | None]:
-    """Tokens of each task's prompt as the library counts them for its pooling, None without one."""
+def count_prompt_tokens(model: SentenceTransformer, prompts: Prompts) -> dict[Task, int | None]:
+    """Count the tokens of each task's prompt as the library's pooling does; None without one."""
     return {
-        "query": _prompt_length(model, "query", prompts.query),
-        "document": _prompt_length(model, "document", prompts.passage),
+        "query": _count_prompt(model, "query", prompts.query),
+        "document": _count_prompt(model, "document", prompts.passage),
     }
 
 
-def _prompt_length(model: SentenceTransformer, task: Task, prompt: str) -> int | None:
+def _count_prompt(model: SentenceTransformer, task: Task, prompt: str) -> int | None:
     if not prompt:
         return None
     features: dict[str, Any] = model.preprocess(["a"], prompt=prompt, task=task)
     return features.get("prompt_length")
 
 
-def _fast(model: SentenceTransformer, prompt: str) -> Iterator[WordPieceTokenizer | FastTokenizer]:
-    """Ways around the library that may do for a model's tokenizer, the fastest first."""
+def _fast_candidates(
+    model: SentenceTransformer, prompt: str
+) -> Iterator[WordPieceTokenizer | FastTokenizer]:
+    """Yield tokenizers that may give the library's ids, the fastest first."""
     from tokenizers import Tokenizer
 
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         return
-    copy = _copied(backend)
+    copy = _copy(backend)
     copy.no_padding()
     copy.no_truncation()
     if model.max_seq_length is not None:
@@ -251,30 +255,16 @@ def _fast(model: SentenceTransformer, prompt: str) -> Iterator[WordPieceTokenize
     yield FastTokenizer(copy.to_str(), prompt)
 
 
-def _copied(tokenizer: Tokenizer) -> Tokenizer:
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
     return type(tokenizer).from_str(tokenizer.to_str())
 
 
-def _joined(rows: list[list[int]]) -> Tokenized:
-    import numpy as np
-
-    lengths = [len(row) for row in rows]
-    ids = np.fromiter(chain.from_iterable(rows), np.int32, sum(lengths))
-    return Tokenized.from_lengths(ids, lengths)
-
-
-def _equal(one: Tokenized, other: Tokenized) -> bool:
-    import numpy as np
-
-    return np.array_equal(one.offsets, other.offsets) and np.array_equal(one.ids, other.ids)
-
-
 def _check_features(features: dict[str, Any]) -> None:
-    """All else that the library makes of a text must be what it is without being told."""
+    """Refuse inputs beyond token ids that are not their default constant."""
     if not isinstance(features.get("input_ids"), list):
         raise ModelNotFoundError(
-            "the model makes no list of token ids of each text, so it is no transformer: that is "
-            "not supported; take a model of the BERT, DistilBERT, RoBERTa or Electra kind"
+            "the model must be a transformer that reads token ids, this one does not: use a model "
+            "of the BERT, DistilBERT, RoBERTa or Electra kind"
         )
     given = {name: value for name, value in features.items() if isinstance(value, list)}
     usual = {"input_ids": None, "attention_mask": 1, "token_type_ids": 0}
@@ -282,6 +272,6 @@ def _check_features(features: dict[str, Any]) -> None:
         constant = usual.get(name, "none")
         if name != "input_ids" and any(value != constant for row in rows for value in row):
             raise ModelNotFoundError(
-                f"the model wants '{name}' of each text beside its token ids: that is not "
-                "supported; take a model of the BERT, DistilBERT, RoBERTa or Electra kind"
+                f"the model needs '{name}' in addition to token ids, which is not supported: use "
+                "a model of the BERT, DistilBERT, RoBERTa or Electra kind"
             )

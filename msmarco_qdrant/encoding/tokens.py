@@ -1,9 +1,10 @@
-"""Token ids of many texts, end to end: what travels between tokenizer and forward pass."""
+"""Token ids of many texts, end to end: the data between tokenizer and forward pass."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Tokenized:
     def from_lengths(
         cls, ids: NDArray[np.int32], lengths: Sequence[int] | NDArray[np.int64]
     ) -> Tokenized:
-        """Cut `ids` into texts of so many tokens."""
+        """Split `ids` into texts with `lengths` tokens each."""
         import numpy as np
 
         offsets = np.zeros(len(lengths) + 1, np.int64)
@@ -45,15 +46,30 @@ class Tokenized:
 
     @classmethod
     def joined(cls, parts: Sequence[Tokenized]) -> Tokenized:
-        """The texts of several, in order."""
+        """Concatenate the texts of `parts`, in order."""
         import numpy as np
 
         ids = np.concatenate([part.ids for part in parts])
         lengths = np.concatenate([part.lengths for part in parts])
         return cls.from_lengths(ids, lengths)
 
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[int]]) -> Tokenized:
+        """Concatenate lists of token ids."""
+        import numpy as np
+
+        lengths = [len(row) for row in rows]
+        ids = np.fromiter(chain.from_iterable(rows), np.int32, sum(lengths))
+        return cls.from_lengths(ids, lengths)
+
+    def equals(self, other: Tokenized) -> bool:
+        """True if both have the same texts, in the same order."""
+        import numpy as np
+
+        return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.ids, other.ids)
+
     def take(self, positions: NDArray[np.int64]) -> Tokenized:
-        """Some of the texts, in the order of `positions`, int64 `(m,)`."""
+        """Select texts, in the order of `positions`, int64 `(m,)`."""
         import numpy as np
 
         taken = Tokenized.from_lengths(self.ids[:0], self.lengths[positions])
@@ -62,11 +78,11 @@ class Tokenized:
         return Tokenized(self.ids[places], taken.offsets)
 
     def padded(self, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As rows of equal length.
+        """Pad the texts to rows of equal length.
 
         Returns:
             The ids, int64 `(n, longest)`, padded on the right with `pad_id`, and a mask of the
-            same shape and type: 1 where a token stands, 0 where there is padding.
+            same shape and type: 1 for a token, 0 for padding.
         """
         import numpy as np
 

@@ -11,7 +11,7 @@ from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
 from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import load_collection_encoder
-from msmarco_qdrant.encoding.options import EncoderOptions, devices_of
+from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
@@ -289,7 +289,7 @@ def load_reranker_for(
     options = options or EncoderOptions()
     return load_reranker(
         reranker,
-        device=devices_of(options.device)[0],
+        device=resolve_devices(options.device)[0],
         # int8 is of a backend that cross-encoders have not
         precision=None if options.precision == "int8" else options.precision,
     )

@@ -16,7 +16,7 @@ from msmarco_qdrant.collection.create import create_if_missing
 from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions, devices_of
+from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import CollectionNotFoundError, MsmarcoQdrantError, StoreUnavailableError
 from msmarco_qdrant.service.retry import BatchRetrier, Retryability, StoppingError
 from msmarco_qdrant.settings import Settings
@@ -193,7 +193,7 @@ class NamedModels:
     def _encoder_options(self) -> EncoderOptions:
         """Return the options, with small batches on a CPU: queries wait for the current batch."""
         options = self._settings.encoder_options
-        on_cpu = devices_of(options.device or ALL_GPUS) == ["cpu"]
+        on_cpu = resolve_devices(options.device or ALL_GPUS) == ["cpu"]
         if not on_cpu or options.tokens_per_batch is not None:
             return options
         return replace(options, tokens_per_batch=_TOKENS_ON_CPU)

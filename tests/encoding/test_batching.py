@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msmarco_qdrant.encoding.batching import token_budget_batches
+from msmarco_qdrant.encoding.batching import split_by_tokens
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=300)
 BUDGETS = st.integers(1, 5000)
@@ -19,9 +19,7 @@ ROWS = st.integers(1, 64)
 def _batches(
     lengths: list[int], budget: int, max_rows: int, *, padded: bool = True
 ) -> list[list[int]]:
-    batches = token_budget_batches(
-        np.array(lengths, np.int64), budget, padded=padded, max_rows=max_rows
-    )
+    batches = split_by_tokens(np.array(lengths, np.int64), budget, padded=padded, max_rows=max_rows)
     return [batch.tolist() for batch in batches]
 
 

@@ -17,7 +17,11 @@ import pytest
 
 from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.encoding.cross_encoder import CrossEncoderReranker
-from msmarco_qdrant.encoding.pair_tokenizers import FastPairs, LibraryPairs, pair_tokenizer_of
+from msmarco_qdrant.encoding.pair_tokenizers import (
+    FastPairTokenizer,
+    LibraryPairTokenizer,
+    build_pair_tokenizer,
+)
 from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
 from msmarco_qdrant.testing import WordOverlapReranker
 from tests.conftest import ROOT
@@ -165,7 +169,7 @@ def test_a_directory_that_the_library_saved(tiny_pairs: TinyPairs, tmp_path: Pat
     model.default_prompt_name = "ask"
     model.save_pretrained(str(directory), create_model_card=False)
     expected = _predicted(directory, PAIRS)
-    assert isinstance(pair_tokenizer_of(_library(directory)), LibraryPairs)
+    assert isinstance(build_pair_tokenizer(_library(directory)), LibraryPairTokenizer)
     np.testing.assert_allclose(_reranker(directory).scores(PAIRS), expected, rtol=0, atol=1e-5)
     unprompted = _predicted(tiny_pairs(PairRecipe("electra", activation="none")), PAIRS)
     assert np.abs(unprompted - expected).max() > 1e-3
@@ -175,8 +179,8 @@ def test_a_directory_that_the_library_saved(tiny_pairs: TinyPairs, tmp_path: Pat
 def test_tokens_are_the_library_s(architecture: Architecture, tiny_pairs: TinyPairs) -> None:
     """The fast way is taken for every architecture, with segments where the model has them."""
     model = _library(tiny_pairs(PairRecipe(architecture)))
-    fast, library = pair_tokenizer_of(model), LibraryPairs(model)
-    assert isinstance(fast, FastPairs)
+    fast, library = build_pair_tokenizer(model), LibraryPairTokenizer(model)
+    assert isinstance(fast, FastPairTokenizer)
     mine, theirs = fast(PAIRS), library(PAIRS)
     np.testing.assert_array_equal(theirs.tokens.ids, mine.tokens.ids)
     np.testing.assert_array_equal(theirs.tokens.offsets, mine.tokens.offsets)

@@ -14,7 +14,7 @@ import pytest
 
 from msmarco_qdrant.core.records import NO_PROMPTS, Prompts
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.fingerprint import file_sha256, fingerprint
+from msmarco_qdrant.encoding.fingerprint import compute_fingerprint, file_sha256
 from msmarco_qdrant.errors import ModelNotFoundError
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.tiny_models import Recipe
@@ -29,7 +29,7 @@ def model(tiny: Tiny, tmp_path: Path) -> Path:
 
 
 def _print(directory: Path) -> str:
-    return fingerprint(directory, NO_PROMPTS, 48)
+    return compute_fingerprint(directory, NO_PROMPTS, 48)
 
 
 def _rewrite(path: Path, change: Callable[[Any], None]) -> None:
@@ -158,12 +158,12 @@ def test_each_part_counts(change: Callable[[Path], None], model: Path) -> None:
 def test_lengths_and_prompts_count(model: Path) -> None:
     """Where a text is cut, and what stands before it, make another model; so does their order."""
     variants = [
-        fingerprint(model, NO_PROMPTS, 48),
-        fingerprint(model, NO_PROMPTS, 47),
-        fingerprint(model, NO_PROMPTS, None),
-        fingerprint(model, Prompts(query="a"), 48),
-        fingerprint(model, Prompts(passage="a"), 48),
-        fingerprint(model, Prompts("a", "a"), 48),
+        compute_fingerprint(model, NO_PROMPTS, 48),
+        compute_fingerprint(model, NO_PROMPTS, 47),
+        compute_fingerprint(model, NO_PROMPTS, None),
+        compute_fingerprint(model, Prompts(query="a"), 48),
+        compute_fingerprint(model, Prompts(passage="a"), 48),
+        compute_fingerprint(model, Prompts("a", "a"), 48),
     ]
     assert len(variants) == len(set(variants))
 
@@ -172,9 +172,9 @@ def test_a_loaded_model_tells_its_length_and_prompts(tiny: Tiny) -> None:
     """The encoder takes both from the model, or the prompts from the caller."""
     directory = tiny(Recipe("bert", prompts={"query": "q: "}, max_seq_length=40))
     encoder = load_encoder(directory, device="cpu")
-    assert fingerprint(directory, Prompts("q: ", ""), 40) == encoder.info.fingerprint
+    assert compute_fingerprint(directory, Prompts("q: ", ""), 40) == encoder.info.fingerprint
     other = load_encoder(directory, prompts=Prompts("", "p: "), device="cpu")
-    assert fingerprint(directory, Prompts("", "p: "), 40) == other.info.fingerprint
+    assert compute_fingerprint(directory, Prompts("", "p: "), 40) == other.info.fingerprint
 
 
 def test_sharded_weights_all_count(model: Path) -> None:

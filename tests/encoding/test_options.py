@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from msmarco_qdrant.encoding.options import CACHED_QUERIES, EncoderOptions, devices_of
+from msmarco_qdrant.encoding.options import CACHED_QUERIES, EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import UsageError
 
 gpus = torch.cuda.device_count()
@@ -85,7 +85,7 @@ def test_a_value_at_the_edge_is_taken(values: dict[str, Any]) -> None:
 )
 def test_devices_of_a_name(device: str | None, expected: list[str | None]) -> None:
     """None stays open, one is itself, "all" is every GPU or else the CPU."""
-    assert expected == devices_of(device)
+    assert expected == resolve_devices(device)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_devices_of_a_name(device: str | None, expected: list[str | None]) -> No
 def test_a_device_that_is_not_there_is_refused(device: str, text: str) -> None:
     """By its name, whether torch knows no such kind or this machine has too few."""
     with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
-        devices_of(device)
+        resolve_devices(device)
 
 
 @pytest.mark.skipif(gpus > 0, reason="this machine has a GPU")
@@ -135,4 +135,4 @@ def test_a_gpu_without_a_number_is_refused_where_there_is_none() -> None:
     with pytest.raises(
         UsageError, match="the device cuda:0 is not here: torch finds 0 of that kind"
     ):
-        devices_of("cuda")
+        resolve_devices("cuda")

@@ -118,7 +118,7 @@ def test_the_encoder_may_change_what_it_gave() -> None:
     recent.vectors(["a"], DIMENSION, lambda _: given)
     given[:] = 5
     assert [[1.0] * DIMENSION] == recent.vectors(["a"], DIMENSION, lambda _: given).tolist()
-    assert recent._known["a"].base is None
+    assert recent._vectors["a"].base is None
 
 
 def test_long_queries_are_not_kept() -> None:
@@ -167,7 +167,7 @@ def test_vectors_are_those_of_an_encoder_that_remembers_nothing(tiny: Tiny) -> N
     for order in ([0, 1, 2, 3], [3, 1, 3, 0], [2]):
         vectors = remembering.encode_queries([queries[place] for place in order])
         np.testing.assert_allclose(vectors, expected[order], rtol=0, atol=1e-5)
-    assert (4, 0) == (len(remembering._recent), len(forgetting._recent))
+    assert (4, 0) == (len(remembering._query_cache), len(forgetting._query_cache))
 
 
 def test_an_answer_from_memory_is_the_same_to_the_bit(tiny: Tiny) -> None:

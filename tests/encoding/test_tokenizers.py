@@ -22,9 +22,9 @@ from msmarco_qdrant.encoding.tokenizers import (
     FastTokenizer,
     LibraryTokenizer,
     WordPieceTokenizer,
+    build_tokenizer,
+    count_prompt_tokens,
     is_word_piece,
-    prompt_lengths,
-    tokenizer_of,
 )
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
@@ -261,7 +261,7 @@ def test_an_added_token_of_a_model_is_found_in_any_case(tiny: Tiny) -> None:
     model = load_model(str(tiny(Recipe("bert"))), "cpu")
     model.tokenizer.add_tokens(["big-city"])
     texts = ["BIG-CITY", "a big-city", "Big-City."]
-    tokenizer = tokenizer_of(model, "document", "")
+    tokenizer = build_tokenizer(model, "document", "")
     assert isinstance(tokenizer, FastTokenizer)
     assert _rows(LibraryTokenizer(model, "document", "")(texts)) == _rows(tokenizer(texts))
 
@@ -308,7 +308,7 @@ def test_models_of_bert_s_kind_are_remembered_word_by_word(
     """And give what the library gives, for passages and for queries."""
     model = library(tiny(Recipe(architecture)))
     for task in ("query", "document"):
-        tokenizer = tokenizer_of(model, cast("Any", task), prompt)
+        tokenizer = build_tokenizer(model, cast("Any", task), prompt)
         assert isinstance(tokenizer, WordPieceTokenizer)
         assert tokenizer.portable
         expected = LibraryTokenizer(model, cast("Any", task), prompt)(SOME_TEXTS)
@@ -319,7 +319,7 @@ def test_models_of_bert_s_kind_are_remembered_word_by_word(
 def test_byte_level_bpe_goes_around_the_library(prompt: str, tiny: Tiny, library: Library) -> None:
     """RoBERTa's tokenizer takes `tokenizers` as a whole, with the library's ids."""
     model = library(tiny(Recipe("roberta")))
-    tokenizer = tokenizer_of(model, "document", prompt)
+    tokenizer = build_tokenizer(model, "document", prompt)
     assert isinstance(tokenizer, FastTokenizer)
     assert tokenizer.portable
     texts = [*SOME_TEXTS, "<s> big </s>", " snow", "snow "]
@@ -334,7 +334,7 @@ def test_a_tokenizer_in_python_is_the_library_s(tiny: Tiny) -> None:
 
     model = load_model(str(tiny(Recipe("bert"))), "cpu")
     cast("Any", model[0]).processor = ByT5Tokenizer()
-    tokenizer = tokenizer_of(model, "document", "")
+    tokenizer = build_tokenizer(model, "document", "")
     assert isinstance(tokenizer, LibraryTokenizer)
     assert not tokenizer.portable
     # Bytes behind three special tokens, one of which ends each text.
@@ -347,7 +347,7 @@ def test_a_tokenizer_that_cuts_on_the_left(tiny: Tiny) -> None:
     """The ends of long texts stay, as the library has it."""
     model = load_model(str(tiny(Recipe("bert"))), "cpu")
     model.tokenizer.truncation_side = "left"
-    tokenizer = tokenizer_of(model, "document", "")
+    tokenizer = build_tokenizer(model, "document", "")
     assert isinstance(tokenizer, FastTokenizer)
     assert _rows(LibraryTokenizer(model, "document", "")(SOME_TEXTS)) == _rows(
         tokenizer(SOME_TEXTS)
@@ -359,7 +359,7 @@ def test_a_model_of_few_tokens(length: int, tiny: Tiny) -> None:
     """However short a text may be, the ids are the library's."""
     model = load_model(str(tiny(Recipe("bert"))), "cpu")
     model.max_seq_length = length
-    tokenizer = tokenizer_of(model, "document", "")
+    tokenizer = build_tokenizer(model, "document", "")
     assert _rows(LibraryTokenizer(model, "document", "")(SOME_TEXTS)) == _rows(
         tokenizer(SOME_TEXTS)
     )
@@ -371,14 +371,14 @@ def test_a_model_that_wants_segments_is_refused(tiny: Tiny) -> None:
 
     model = load_model(str(tiny(Recipe("bert"))), "cpu")
     model.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    assert isinstance(tokenizer_of(model, "document", ""), WordPieceTokenizer)
+    assert isinstance(build_tokenizer(model, "document", ""), WordPieceTokenizer)
     model.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:1 $A:1 [SEP]:1",
         pair="$A $B",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     with pytest.raises(ModelNotFoundError, match="the model wants 'token_type_ids' of each text"):
-        tokenizer_of(model, "document", "")
+        build_tokenizer(model, "document", "")
 
 
 def _static(tokenizer: Tokenizer) -> SentenceTransformer:
@@ -400,17 +400,17 @@ def test_a_model_that_is_no_transformer_is_refused(tmp_path: Path) -> None:
     models = {"static": _static(_unlimited(_word_piece(True, None))), "bag": _bag_of_words()}
     for model in models.values():
         with pytest.raises(ModelNotFoundError, match="the model makes no list of token ids"):
-            tokenizer_of(model, "document", "")
+            build_tokenizer(model, "document", "")
     models["static"].save_pretrained(str(tmp_path / "model"), create_model_card=False)
     with pytest.raises(ModelNotFoundError, match="the model makes no list of token ids"):
         load_encoder(tmp_path / "model", device="cpu")
 
 
-def test_prompt_lengths_are_the_library_s(tiny: Tiny, library: Library) -> None:
+def test_count_prompt_tokens_are_the_library_s(tiny: Tiny, library: Library) -> None:
     """With the first mark and without the last; None where there is no prompt."""
     model = library(tiny(Recipe("bert")))
     prompts = Prompts("how big ", "")
-    assert {"query": 3, "document": None} == prompt_lengths(model, prompts)
+    assert {"query": 3, "document": None} == count_prompt_tokens(model, prompts)
 
 
 # ---- elsewhere, at once, and for long --------------------------------------------------------
@@ -445,10 +445,10 @@ def test_threads_get_what_one_would(kind: int) -> None:
 
 def test_so_many_pieces_are_remembered_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes when the memory is full, or is too long for it, is right all the same."""
-    monkeypatch.setattr(tokenizers, "_PIECES_KEPT", 20)
+    monkeypatch.setattr(tokenizers, "_MAX_CACHED_PIECES", 20)
     fast, whole = _pair.__wrapped__(FORMS[0], "")
     texts = [" ".join(f"w{number}" for number in range(start, start + 9)) for start in range(60)]
-    long = ["x" * (tokenizers._LONGEST_PIECE_KEPT + more) for more in (0, 1, 30)]
+    long = ["x" * (tokenizers._MAX_CACHED_PIECE_CHARS + more) for more in (0, 1, 30)]
     assert _rows(whole(long)) == _rows(fast(long))
     assert [long[0]] == list(fast._pieces)
     for _ in range(2):
@@ -469,7 +469,7 @@ def real_model() -> SentenceTransformer:
 @pytest.fixture(scope="module")
 def real(real_model: SentenceTransformer) -> WordPieceTokenizer:
     """Its tokenizer, word by word."""
-    tokenizer = tokenizer_of(real_model, "document", "")
+    tokenizer = build_tokenizer(real_model, "document", "")
     assert isinstance(tokenizer, WordPieceTokenizer)
     return tokenizer
 

@@ -1,7 +1,8 @@
-"""What `BiEncoder` asks of whatever runs a model's forward pass."""
+"""Protocols between `BiEncoder` and the libraries that run a model's forward pass."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from msmarco_qdrant.encoding.tokens import Tokenized
@@ -13,58 +14,69 @@ if TYPE_CHECKING:
 Task: TypeAlias = Literal["query", "document"]
 
 
-class Launched(Protocol):
+class ForwardPass(Protocol):
     """A forward pass that may still be running."""
 
     def result(self) -> NDArray[np.float32]:
-        """Wait for it.
+        """Wait for its end.
 
         Returns:
-            float32 `(rows, dimension)`, as the model's last module gives them.
+            float32 `(rows, dimension)`, the output of the model's last module.
 
         Raises:
-            EncodingError: If it failed, as when memory ran out.
+            EncodingError: If it failed, for example without enough memory.
         """
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedPass:
+    """A forward pass that has ended."""
+
+    vectors: NDArray[np.float32]
+
+    def result(self) -> NDArray[np.float32]:
+        """Return the vectors."""
+        return self.vectors
+
+
 class Backend(Protocol):
-    """A model on one device. One thread at a time launches; several passes may be under way."""
+    """A model on one device. One thread at a time launches; several passes may be in flight."""
 
     @property
     def name(self) -> str:
-        """What runs it: "torch" or "openvino"."""
+        """The library: "torch" or "openvino"."""
         ...
 
     @property
     def device(self) -> str:
-        """Where it runs, such as "cpu" or "cuda:0"."""
+        """The device, such as "cpu" or "cuda:0"."""
         ...
 
     @property
     def precision(self) -> str:
-        """What it computes in: "float32", "bfloat16", "float16" or "int8"."""
+        """The precision: "float32", "bfloat16", "float16" or "int8"."""
         ...
 
     @property
     def tokens_per_batch(self) -> int:
-        """Tokens of a batch that this device is fast with."""
+        """Tokens per batch that are fast on this device."""
         ...
 
     @property
-    def pads(self) -> bool:
-        """Whether texts of a batch are padded to the longest."""
+    def needs_padding(self) -> bool:
+        """True if texts of a batch are padded to the longest."""
         ...
 
     @property
-    def ahead(self) -> int:
-        """Passes to launch before the first is waited for, so that the device never is idle."""
+    def max_in_flight(self) -> int:
+        """Passes to launch before waiting for the first, so that the device is never idle."""
         ...
 
-    def launch(self, batch: Tokenized, task: Task) -> Launched:
-        """Begin a forward pass over all texts of `batch`.
+    def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
+        """Start a forward pass over all texts of `batch`.
 
         Raises:
-            EncodingError: If it cannot be begun.
+            EncodingError: If it cannot start.
         """
         ...

@@ -1,9 +1,8 @@
-"""The forward pass by OpenVINO, on a CPU: the one adapter to it, the extra `openvino`.
+"""The forward pass by OpenVINO on a CPU; the only adapter to OpenVINO (extra `openvino`).
 
-The transformer is converted by `openvino.convert_model`; pooling, dense and normalize layers run
-as the library's own modules. What was compiled is kept in a file (`openvino_cache`). Whatever the
-way it came in, its vectors for a few texts are compared with the library's before any others are
-given out.
+`openvino.convert_model` converts the transformer. Pooling, dense and normalize layers run as
+the library's own modules. The compiled model is cached in a file (`openvino_cache`). Before a
+model is used, converted or cached, its vectors of a few texts are compared with the library's.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.encoding.backends import processor
-from msmarco_qdrant.encoding.backends.base import Launched, Task
-from msmarco_qdrant.encoding.backends.openvino_cache import KeptModel, default_cache
+from msmarco_qdrant.encoding.backends.base import FinishedPass, ForwardPass, Task
+from msmarco_qdrant.encoding.backends.openvino_cache import CachedModel, default_cache
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, MissingExtraError, UsageError
 
@@ -33,37 +31,36 @@ _log = logging.getLogger(__name__)
 
 # Of 1,024 to 8,192 on two cores with all-MiniLM-L6-v2, 1,024 and 2,048 were fastest.
 _TOKENS_PER_BATCH = 2048
-# OpenVINO's own words for what it computes in.
+# OpenVINO's names of precisions.
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-# Activations that share a scale in int8. 64 to 192 are about as fast, 64 loses least.
+# Activations that share a scale in int8. 64 to 192 are about as fast; 64 is the most precise.
 _INT8_GROUP = 64
-# The lowest cosine to float32 that a few texts may have: what is converted wrongly is far below.
-_LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.995, "int8": 0.95}
+# Lowest accepted cosine to float32; a wrong conversion is far below it.
+_MIN_COSINE = {"float32": 0.9999, "bfloat16": 0.995, "int8": 0.95}
 
 
 class OpenVinoBackend:
-    """A model of sentence-transformers on the CPU, its transformer run by OpenVINO.
+    """A model of sentence-transformers on the CPU; OpenVINO runs its transformer.
 
     Args:
-        model: The model, in float32 on the CPU; it is left as it is.
-        prompt_lengths: Tokens of the prompt of each task, for a pooling that leaves it out.
-        fingerprint: What tells the model's files and settings from all others.
+        model: The model, in float32 on the CPU; it is not changed.
+        prompt_lengths: Tokens of the prompt of each task, for a pooling that excludes it.
+        fingerprint: Identifies the model's files and settings.
         precision: "float32", "bfloat16" or "int8" (weights and activations of linear layers, with
-            float scales for each output and for each 64 activations); None for bfloat16 where the
-            processor has it, else float32.
-        cache: Where to keep what was compiled; None for `default_cache()`.
+            float scales for each output and for each 64 activations); None for bfloat16 on a
+            processor with it, else float32.
+        cache: Folder of compiled models; None for `default_cache()`.
 
     Raises:
         MissingExtraError: If OpenVINO is not installed.
-        UsageError: For a precision that OpenVINO has not here, or a model that it cannot run.
-        EncodingError: If OpenVINO gives other vectors than the library does.
+        UsageError: For an unsupported precision, or a model that OpenVINO cannot run.
+        EncodingError: If OpenVINO computes other vectors than the library.
     """
 
     name = "openvino"
     device = "cpu"
-    pads = True
-    # All cores are at one batch; to launch the next while its vectors are pooled gains nothing.
-    ahead = 0
+    needs_padding = True
+    max_in_flight = 1  # a pass uses all cores, so a second one at the same time gains nothing
     tokens_per_batch = _TOKENS_PER_BATCH
 
     def __init__(
@@ -76,42 +73,37 @@ class OpenVinoBackend:
         cache: Path | None = None,
     ) -> None:
         _check_transformer(model)
-        core = _openvino().Core()
-        self.precision = _precision_of(precision)
+        core = _import_openvino().Core()
+        self.precision = _resolve_precision(precision)
         self._modules = list(model)[1:]
         self._prompt_lengths = prompt_lengths
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
-        kept = KeptModel(
-            cache or default_cache(),
-            fingerprint,
-            self.precision,
-            core,
-            _config(self.precision),
+        cached = CachedModel(
+            cache or default_cache(), fingerprint, self.precision, core, _config(self.precision)
         )
-        compiled = kept.compiled()
-        if compiled is not None:
+        if (compiled := cached.load()) is not None:
             self._request = compiled.create_infer_request()
-            if self._agrees(model):
+            if self._agrees_with_library(model):
                 return
-            _log.warning("%s gives wrong vectors; converting the model anew", kept.path)
-        compiled = _compile(core, _converted(model), self.precision)
+            _log.warning("%s gives wrong vectors; converting the model again", cached.path)
+        compiled = _compile_model(core, _convert(model), self.precision)
         self._request = compiled.create_infer_request()
-        if not self._agrees(model):
+        if not self._agrees_with_library(model):
             raise EncodingError(
-                f"OpenVINO gives other vectors than sentence-transformers, in {self.precision}: "
-                "this model needs the backend torch"
+                f"OpenVINO and sentence-transformers compute different vectors in "
+                f"{self.precision}: this model needs the backend torch"
             )
-        kept.keep(compiled)
+        cached.save(compiled)
 
-    def launch(self, batch: Tokenized, task: Task) -> Launched:
+    def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
         """Run a forward pass; see `Backend.launch`."""
         ids, mask = batch.padded(self._pad_id)
-        return _Done(self._vectors(ids, mask, self._prompt_lengths[task]))
+        return FinishedPass(self._infer(ids, mask, self._prompt_lengths[task]))
 
-    def _vectors(
+    def _infer(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], prompt_length: int | None
     ) -> NDArray[np.float32]:
-        """Through the transformer, and what comes out through the modules after it."""
+        """Run the transformer, then the modules after it."""
         import torch
 
         try:
@@ -125,72 +117,58 @@ class OpenVinoBackend:
                     features["prompt_length"] = prompt_length
                 for module in self._modules:
                     features = module(features)
-                # A copy: it may be the request's own memory, which the next pass writes anew.
+                # Copied: it may be the request's memory, which the next pass overwrites.
                 vectors: NDArray[np.float32] = features["sentence_embedding"].numpy().copy()
         except RuntimeError as exc:
-            raise _failed(mask, exc) from exc
+            rows, longest = mask.shape
+            raise EncodingError(
+                f"the forward pass over {rows} texts of {int(mask.sum()):,} tokens, the longest "
+                f"of {longest}, failed in OpenVINO: {exc}"
+            ) from exc
         return vectors
 
-    def _agrees(self, model: SentenceTransformer) -> bool:
-        """Whether a few texts of random tokens get the library's vectors."""
+    def _agrees_with_library(self, model: SentenceTransformer) -> bool:
+        """True if a few texts of random tokens get the library's vectors."""
         import numpy as np
 
-        ids, mask = _random_texts(model)
-        expected = _library_vectors(model, ids, mask)
-        found = self._vectors(ids, mask, None)
-        # A model that leaves the numbers of bfloat16 is no sign of a wrong conversion.
+        ids, mask = _make_random_texts(model)
+        expected = _encode_with_library(model, ids, mask)
+        found = self._infer(ids, mask, None)
+        # Vectors that overflow in bfloat16 do not show a wrong conversion.
         sound = np.isfinite(expected).all(axis=1) & np.isfinite(found).all(axis=1)
         left, right = expected[sound].astype(np.float64), found[sound].astype(np.float64)
         norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-        near = (left * right).sum(axis=1) >= _LEAST_COSINE[self.precision] * norms
+        near = (left * right).sum(axis=1) >= _MIN_COSINE[self.precision] * norms
         return bool(sound.any() and near.all())
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A forward pass that has ended."""
-
-    vectors: NDArray[np.float32]
-
-    def result(self) -> NDArray[np.float32]:
-        return self.vectors
-
-
 def is_installed() -> bool:
-    """Whether the extra `openvino` is there."""
+    """True if the extra `openvino` is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 
-def is_faster_here() -> bool:
-    """Whether it is installed and the processor one that it is clearly faster on than torch.
+def is_preferred() -> bool:
+    """True if it is installed and the processor is one on which it is clearly faster than torch.
 
-    With AMX it encodes 1.12 to 1.15 times as many passages a second, on two cores. With
+    With AMX it encodes 1.12 to 1.15 times as many passages per second, on two cores. With
     AVX512-BF16 alone that was 0.98 to 1.12 times in several runs, and torch starts sooner.
     """
     return is_installed() and processor.detect().has_amx
 
 
-def _failed(mask: NDArray[np.int64], exc: RuntimeError) -> EncodingError:
-    rows, longest = mask.shape
-    return EncodingError(
-        f"the forward pass over {rows} texts of {int(mask.sum()):,} tokens, the longest of "
-        f"{longest}, failed in OpenVINO: {exc}"
-    )
-
-
 # ---- OpenVINO ---------------------------------------------------------------------------------
 
 
-def _openvino() -> Any:
-    """The package, without its telemetry.
+def _import_openvino() -> Any:
+    """Import the package without its telemetry.
 
-    Importing it sends events to Google Analytics unless the package openvino_telemetry, which it
-    brings along, cannot be imported: then it takes a stub of its own.
+    Importing it sends events to Google Analytics, unless its dependency openvino_telemetry cannot
+    be imported; then it uses a stub.
     """
     name = "openvino_telemetry"
     unimported = name not in sys.modules
     if unimported:
-        sys.modules[name] = None  # type: ignore[assignment]  # the import system's word for "none"
+        sys.modules[name] = None  # type: ignore[assignment]  # cannot be imported
     try:
         import openvino
     except ImportError as exc:
@@ -201,23 +179,25 @@ def _openvino() -> Any:
     return openvino
 
 
-def _precision_of(precision: str | None) -> str:
+def _resolve_precision(precision: str | None) -> str:
     has_bfloat16 = processor.detect().is_fast_in_bfloat16
     if precision is None:
         return "bfloat16" if has_bfloat16 else "float32"
-    if precision not in _LEAST_COSINE:
+    if precision not in _MIN_COSINE:
         raise UsageError(
-            f"OpenVINO computes in {', '.join(_LEAST_COSINE)} here, not in {precision!r}"
+            f"precision must be {', '.join(_MIN_COSINE)} with OpenVINO, got {precision!r}"
         )
     if precision == "bfloat16" and not has_bfloat16:
-        raise UsageError("this processor has no bfloat16: take float32 or int8")
+        raise UsageError(
+            "this processor has no bfloat16 instructions: with OpenVINO use float32 or int8"
+        )
     return precision
 
 
 def _config(precision: str) -> dict[str, Any]:
-    """One batch at a time on all cores: twice as fast as several at a time on a core each."""
-    # What int8 leaves, attention and normalization, is computed as without it.
-    floats = _precision_of(None) if precision == "int8" else precision
+    """Options for one batch at a time on all cores: twice as fast as a batch per core."""
+    # With int8, attention and normalization still compute in floats.
+    floats = _resolve_precision(None) if precision == "int8" else precision
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": _HINTS[floats],
@@ -225,20 +205,20 @@ def _config(precision: str) -> dict[str, Any]:
     }
 
 
-def _compile(core: Any, converted: Any, precision: str) -> Any:
+def _compile_model(core: Any, converted: Any, precision: str) -> Any:
     if precision == "int8":
         _to_int8(converted)
     try:
         return core.compile_model(converted, "CPU", _config(precision))
     except RuntimeError as exc:
-        raise _cannot_run(exc) from exc
+        raise _conversion_error(exc) from exc
 
 
 def _to_int8(converted: Any) -> None:
     """Replace the weights of linear layers by int8 with a scale and a zero for each output.
 
-    The pattern, a constant converted, shifted and scaled, is that which OpenVINO's CPU plugin
-    multiplies as integers. nncf makes the same; by hand it takes no further package.
+    OpenVINO's CPU plugin multiplies this pattern (a constant converted, shifted and scaled) as
+    integers. nncf makes the same; this code needs no further package.
     """
     layers = [
         node
@@ -247,9 +227,7 @@ def _to_int8(converted: Any) -> None:
         and node.input_value(1).get_node().get_type_name() == "Constant"
     ]
     if not layers:
-        raise UsageError(
-            "this model has no linear layers that could be int8: take another precision"
-        )
+        raise UsageError("int8 needs linear layers, this model has none: use another precision")
     for layer in layers:
         axis = 1 if layer.get_attributes()["transpose_b"] else 0
         weights = layer.input_value(1).get_node().data
@@ -257,7 +235,7 @@ def _to_int8(converted: Any) -> None:
 
 
 def _int8_weights(weights: NDArray[np.float32], axis: int) -> Any:
-    """Weights `(outputs, inputs)` for axis 1, as unsigned int8 from the least to the greatest."""
+    """Weights as unsigned int8 between minimum and maximum; `(outputs, inputs)` for axis 1."""
     import numpy as np
     from openvino import opset13 as ops
 
@@ -280,13 +258,13 @@ def _check_transformer(model: SentenceTransformer) -> None:
     config = getattr(getattr(model[0], "model", None), "config", None)
     if type(model[0]).__name__ != "Transformer" or config is None:
         raise UsageError(
-            f"the backend openvino runs models that begin with a Transformer module, this one "
-            f"begins with {type(model[0]).__name__}: take the backend torch"
+            "the backend openvino needs a model whose first module is a Transformer, got "
+            f"{type(model[0]).__name__}: use the backend torch"
         )
 
 
-def _converted(model: SentenceTransformer) -> Any:
-    """The transformer as OpenVINO's model: ids and mask in, embeddings of tokens out."""
+def _convert(model: SentenceTransformer) -> Any:
+    """Convert the transformer: ids and mask in, embeddings of tokens out."""
     import torch
 
     transformer: Any = model[0]
@@ -299,27 +277,27 @@ def _converted(model: SentenceTransformer) -> Any:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
             return self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
 
-    # Of two lengths: transformers does not make a mask where nothing is masked.
-    ids, mask = (torch.from_numpy(values) for values in _random_texts(model, (5, 7)))
-    # OpenVINO's memory must not be torch's, which may be changed or freed.
+    # Two lengths, because transformers makes no mask if nothing is masked.
+    ids, mask = (torch.from_numpy(values) for values in _make_random_texts(model, (5, 7)))
+    # Weights are not shared: torch may change or free its memory.
     try:
-        with _quiet(), torch.no_grad():
-            return _openvino().convert_model(
+        with _without_tracer_output(), torch.no_grad():
+            return _import_openvino().convert_model(
                 TokenEmbeddings().eval(),
                 example_input={"input_ids": ids, "attention_mask": mask},
                 share_weights=False,
             )
-    except Exception as exc:  # whatever a model's own code raises when it is traced
-        raise _cannot_run(exc) from exc
+    except Exception as exc:  # any error of a model's own code while traced
+        raise _conversion_error(exc) from exc
 
 
-def _cannot_run(exc: Exception) -> UsageError:
-    return UsageError(f"OpenVINO cannot convert this model: {exc}. Take the backend torch")
+def _conversion_error(exc: Exception) -> UsageError:
+    return UsageError(f"OpenVINO cannot convert this model: {exc}. Use the backend torch")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's tracer and transformers say to those who develop a model."""
+def _without_tracer_output() -> Iterator[None]:
+    """Mute the warnings of torch's tracer and of transformers for model developers."""
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -331,10 +309,10 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _random_texts(
+def _make_random_texts(
     model: SentenceTransformer, lengths: tuple[int, ...] = (12, 3, 9)
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and mask of texts of random tokens, the same every time."""
+    """Return ids and mask of texts of random tokens, the same at each call."""
     import numpy as np
 
     transformer: Any = model[0]
@@ -345,7 +323,7 @@ def _random_texts(
     return Tokenized.from_lengths(ids, cut).padded(int(model.tokenizer.pad_token_id or 0))
 
 
-def _library_vectors(
+def _encode_with_library(
     model: SentenceTransformer, ids: NDArray[np.int64], mask: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     import torch
@@ -354,6 +332,3 @@ def _library_vectors(
     with torch.inference_mode():
         vectors: NDArray[np.float32] = model(features)["sentence_embedding"].numpy()
     return vectors
-
-
-# ---- what is kept -----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""What OpenVINO compiled of a model, kept for the next start.
+"""Cache of models that OpenVINO compiled, for the next start.
 
-A file has a name made of all that it depends on, and holds its own checksum: one that was cut
-short, or that another processor or version made, is not taken.
+A file's name is a hash of everything it depends on. A file starts with its own checksum, so that
+a truncated one is not used.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def default_cache() -> Path:
     return Path(base) / "msmarco-qdrant" / "openvino"
 
 
-class KeptModel:
+class CachedModel:
     """The file of one compiled model: a line with its checksum, then what OpenVINO exports.
 
     Args:
-        folder: The cache; it is made when something is kept.
-        fingerprint: The model's.
-        precision: What it computes in.
+        folder: The cache; created when a model is saved.
+        fingerprint: Fingerprint of the model.
+        precision: Precision of the compiled model.
         core: OpenVINO's core.
-        config: What it is compiled with.
+        config: Options of the compilation.
 
     Attributes:
         path: The file.
@@ -50,7 +50,7 @@ class KeptModel:
         self._core = core
         self._config = config
         cpu = processor.detect()
-        # What is compiled fits one kind of processor, and comes from these packages.
+        # A compiled model fits one kind of processor and one version of each of these packages.
         parts = {
             "file": _FILE_VERSION,
             "model": fingerprint,
@@ -62,27 +62,29 @@ class KeptModel:
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         self.path = folder / f"{digest[:32]}-{precision}.compiled"
 
-    def compiled(self) -> Any | None:
-        """What was kept; None if nothing was, or nothing that can be used."""
+    def load(self) -> Any | None:
+        """Return the compiled model; None without a usable file."""
         try:
             with self.path.open("rb") as file:
                 checksum, exported = file.readline(), file.read()
         except FileNotFoundError:
             return None
         except OSError as exc:
-            _log.warning("cannot read %s: %s; converting the model anew", self.path, exc.strerror)
+            _log.warning("cannot read %s: %s; converting the model again", self.path, exc.strerror)
             return None
         if checksum != _checksum(exported):
-            _log.warning("%s is damaged; converting the model anew", self.path)
+            _log.warning("%s is damaged; converting the model again", self.path)
             return None
         try:
             return self._core.import_model(exported, "CPU", self._config)
         except RuntimeError as exc:
-            _log.warning("OpenVINO does not take %s: %s; converting anew", self.path, exc)
+            _log.warning(
+                "OpenVINO cannot import %s: %s; converting the model again", self.path, exc
+            )
             return None
 
-    def keep(self, compiled: Any) -> None:
-        """Write it; where that cannot be done, the next start converts again."""
+    def save(self, compiled: Any) -> None:
+        """Write the file; if that fails, log a warning, and the next start converts again."""
         exported = compiled.export_model().getbuffer()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,9 @@ class KeptModel:
                 file.write(_checksum(exported))
                 file.write(exported)
         except (OSError, OutputError) as exc:
-            _log.warning("the compiled model is not kept, the next start converts again: %s", exc)
+            _log.warning(
+                "cannot cache the compiled model, the next start converts it again: %s", exc
+            )
 
 
 def _checksum(exported: bytes | memoryview) -> bytes:

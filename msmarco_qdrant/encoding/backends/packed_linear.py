@@ -1,9 +1,9 @@
-"""Linear layers whose weights oneDNN has laid out once, instead of at every call.
+"""Linear layers whose weights oneDNN lays out once, instead of at every call.
 
 On a CPU with bfloat16 instructions a plain `torch.nn.Linear` hands oneDNN weights in rows, and
-oneDNN lays them out anew in every forward pass. Laid out once, all-MiniLM-L6-v2 encodes a tenth to
-a fifth faster on two cores; the results are the same to the last bit but one of bfloat16. The two
-operators are those which torch's own compiler emits for a frozen linear layer
+oneDNN lays them out again in every forward pass. Laid out once, all-MiniLM-L6-v2 encodes a tenth to
+a fifth faster on two cores; results are equal except for the last bit of bfloat16. torch's own
+compiler emits the same two operators for a frozen linear layer
 (`torch/_inductor/fx_passes/mkldnn_fusion.py`), in torch 2.11 and 2.13.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 
-# At the top, as a class derives from it: nothing imports this module before a model is loaded.
+# At the top, because a class derives from it; this module is imported when a model is loaded.
 import torch
 from torch import nn
 
@@ -22,12 +22,12 @@ class PackedLinear(nn.Module):
     """A linear layer in bfloat16 on a CPU, for inference only.
 
     Args:
-        linear: The layer to take weights and bias from.
+        linear: The layer whose weights and bias to use.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        # No batch size is given: the layout then serves any.
+        # Without a batch size the layout serves any.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)  # noqa: SLF001
         self._bias = None if linear.bias is None else linear.bias.detach()
 
@@ -42,7 +42,7 @@ class PackedLinear(nn.Module):
 def pack_linears_if_faster(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Pack the linear layers below `module`, in place, if `device` computes faster with them.
 
-    Elsewhere plain layers stay: they compute bfloat16 on any processor.
+    Otherwise plain layers stay; they compute bfloat16 on any processor.
     """
     if device.type == "cpu" and dtype == torch.bfloat16 and can_pack():
         pack_linears(module)

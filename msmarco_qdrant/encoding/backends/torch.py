@@ -1,8 +1,8 @@
-"""The forward pass by torch: on a CPU with packed weights, on a GPU with copies that overlap.
+"""The forward pass by torch: on a CPU with packed weights, on a GPU with overlapping copies.
 
-What runs is the model's own modules, from the transformer to pooling, dense and normalize layers.
-Ours is the form that texts come in (end to end where the model allows it, see `flat_attention`),
-the precision, and that nothing waits for the device until a result is asked for.
+The model's own modules run, from the transformer to pooling, dense and normalize layers. This
+module decides the form of the input (end to end where the model allows it, see
+`varlen_attention`) and the precision, and waits for the device only when a result is requested.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-# At the top: nothing imports this module before a model is loaded.
+# At the top: this module is imported when a model is loaded.
 import torch
 
-from msmarco_qdrant.encoding.backends.base import Launched, Task
+from msmarco_qdrant.encoding.backends.base import FinishedPass, ForwardPass, Task
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.torch_device import (
-    dtype_of,
-    sent,
-    tokens_per_batch_of,
+    default_tokens_per_batch,
+    resolve_dtype,
+    to_device,
 )
 from msmarco_qdrant.encoding.backends.varlen_attention import (
-    can_flatten,
     compile_layers,
-    flatten,
+    group_runs,
     position_offset,
-    runs_of,
+    supports_varlen,
+    use_varlen_attention,
 )
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-_GPU_AHEAD = 2
+_GPU_MAX_IN_FLIGHT = 3
 
 
 class TorchBackend:
-    """A model of sentence-transformers on one device, in the precision that it is fast in.
+    """A model of sentence-transformers on one device.
 
     Args:
         model: The model; it is changed in place.
-        prompt_lengths: Tokens of the prompt of each task, for a pooling that leaves it out.
-        precision: "float32", "bfloat16" or "float16"; None for what the device is fast in.
-        compiled: Whether to let torch compile the layers, on a GPU.
+        prompt_lengths: Tokens of the prompt of each task, for a pooling that excludes it.
+        precision: "float32", "bfloat16" or "float16"; None for the fast one of the device.
+        compiled: Compile the layers with torch, on a GPU.
 
     Raises:
-        UsageError: For a precision that the device has not.
+        UsageError: For a precision that torch does not compute in.
     """
 
     name = "torch"
@@ -66,14 +66,16 @@ class TorchBackend:
         self._device = model.device
         self._prompt_lengths = prompt_lengths
         self._on_gpu = self._device.type == "cuda"
-        self._dtype = dtype_of(precision, self._device)
+        self._dtype = resolve_dtype(precision, self._device)
         model.to(self._dtype)
-        self.pads = not _attends_flat(self._device, self._dtype) or not can_flatten(model)
-        if not self.pads:
+        self.needs_padding = not _has_varlen_attention(
+            self._device, self._dtype
+        ) or not supports_varlen(model)
+        if not self.needs_padding:
             self._offset = position_offset(model)
-            flatten(model)
+            use_varlen_attention(model)
         pack_linears_if_faster(model, self._device, self._dtype)
-        if compiled and self._on_gpu and not self.pads:
+        if compiled and self._on_gpu and not self.needs_padding:
             compile_layers(model)
 
     @property
@@ -88,35 +90,35 @@ class TorchBackend:
 
     @property
     def tokens_per_batch(self) -> int:
-        """Tokens of a batch that this device is fast with."""
-        return tokens_per_batch_of(self._device)
+        """Tokens per batch that are fast on this device."""
+        return default_tokens_per_batch(self._device)
 
     @property
-    def ahead(self) -> int:
-        """A GPU works while the next batches are prepared; a CPU does one thing at a time."""
-        return _GPU_AHEAD if self._on_gpu else 0
+    def max_in_flight(self) -> int:
+        """Several on a GPU, which works while the next batches are prepared; one on a CPU."""
+        return _GPU_MAX_IN_FLIGHT if self._on_gpu else 1
 
-    def launch(self, batch: Tokenized, task: Task) -> Launched:
-        """Begin a forward pass; see `Backend.launch`."""
-        make = self._padded_features if self.pads else self._flat_features
+    def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
+        """Start a forward pass; see `Backend.launch`."""
+        make = self._padded_features if self.needs_padding else self._varlen_features
         try:
             with torch.inference_mode():
                 features = make(batch)
                 if (prompt_length := self._prompt_lengths[task]) is not None:
                     features["prompt_length"] = prompt_length
                 output: torch.Tensor = self._model(features, task=task)["sentence_embedding"]
-                return self._on_its_way(output.float(), batch)
-        except RuntimeError as exc:  # out of memory, above all
+                return self._copy_to_host(output.float(), batch)
+        except RuntimeError as exc:  # mostly out of memory
             raise _failed(batch, self.device, exc) from exc
 
-    def _on_its_way(self, output: torch.Tensor, batch: Tokenized) -> Launched:
+    def _copy_to_host(self, output: torch.Tensor, batch: Tokenized) -> ForwardPass:
         if not self._on_gpu:
-            return _Done(output.cpu().numpy())
+            return FinishedPass(output.cpu().numpy())
         host = torch.empty(output.shape, dtype=output.dtype, pin_memory=True)
         host.copy_(output, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record(torch.cuda.current_stream(self._device))
-        return _Copying(host, copied, batch, self.device)
+        return _GpuPass(host, copied, batch, self.device)
 
     def _padded_features(self, batch: Tokenized) -> dict[str, Any]:
         ids, mask = batch.padded(int(self._model.tokenizer.pad_token_id or 0))
@@ -125,41 +127,31 @@ class TorchBackend:
             "attention_mask": torch.from_numpy(mask).to(self._device),
         }
 
-    def _flat_features(self, batch: Tokenized) -> dict[str, Any]:
-        """What `flat_attention` and the pooling of sentence-transformers read."""
+    def _varlen_features(self, batch: Tokenized) -> dict[str, Any]:
+        """Input of `varlen_attention` and of the pooling of sentence-transformers."""
         import numpy as np
 
         lengths = batch.lengths
         tokens = np.empty((3, len(batch.ids)), np.int32)
-        ids, places, rows = tokens  # each token's id, its place in its text, and its text
+        ids, positions, rows = tokens  # id of each token, position in its text, number of its text
         ids[:] = batch.ids
         rows[:] = np.repeat(np.arange(len(batch), dtype=np.int32), lengths)
-        places[:] = np.arange(len(ids)) - np.repeat(batch.offsets[:-1] - self._offset, lengths)
-        flat = sent(torch.from_numpy(tokens), self._device)
-        edges = sent(torch.from_numpy(batch.offsets.astype(np.int32)), self._device)
+        positions[:] = np.arange(len(ids)) - np.repeat(batch.offsets[:-1] - self._offset, lengths)
+        packed = to_device(torch.from_numpy(tokens), self._device)
+        edges = to_device(torch.from_numpy(batch.offsets.astype(np.int32)), self._device)
         features = {
-            "input_ids": flat[0:1],
-            "position_ids": flat[1:2],
-            "seq_idx": flat[2:3],
+            "input_ids": packed[0:1],
+            "position_ids": packed[1:2],
+            "seq_idx": packed[2:3],
             **{f"cu_seq_lens_{side}": edges for side in "qk"},
             **{f"max_length_{side}": int(lengths.max()) for side in "qk"},
         }
-        return features if self._on_gpu else {**features, "runs": runs_of(batch)}
+        return features if self._on_gpu else {**features, "runs": group_runs(batch)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """A forward pass that has ended."""
-
-    vectors: NDArray[np.float32]
-
-    def result(self) -> NDArray[np.float32]:
-        return self.vectors
-
-
-@dataclass(frozen=True, slots=True)
-class _Copying:
-    """A forward pass on a GPU, and the copy of what comes out into pinned memory."""
+class _GpuPass:
+    """A forward pass on a GPU and the copy of its output into pinned memory."""
 
     host: torch.Tensor
     copied: torch.cuda.Event
@@ -175,8 +167,8 @@ class _Copying:
         return vectors
 
 
-def _attends_flat(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether there is attention without padding: on GPUs from Ampere on, in half precision."""
+def _has_varlen_attention(device: torch.device, dtype: torch.dtype) -> bool:
+    """True if attention runs without padding: on CPUs, and on GPUs since Ampere in 16 bits."""
     if device.type == "cuda":
         return dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu"

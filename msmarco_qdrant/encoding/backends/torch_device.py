@@ -1,13 +1,13 @@
-"""What a torch device is fast in: its precision, the size of its batches, and how they get there.
+"""Defaults of a torch device: precision and batch size; and copies to it.
 
-Bi-encoders and cross-encoders share it.
+Bi-encoders and cross-encoders share them.
 """
 
 from __future__ import annotations
 
 import logging
 
-# At the top: nothing imports this module before a model is loaded.
+# At the top: this module is imported when a model is loaded.
 import torch
 
 from msmarco_qdrant.encoding.backends import processor
@@ -15,7 +15,7 @@ from msmarco_qdrant.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
-# Of 1,024 to 16,384 tokens a batch, tried on two cores with all-MiniLM-L6-v2, 2,048 to 4,096 were
+# Of 1,024 to 16,384 tokens per batch on two cores with all-MiniLM-L6-v2, 2,048 to 4,096 were
 # fastest.
 _CPU_TOKENS_PER_BATCH = 3072
 _GPU_TOKENS_PER_BATCH = 131_072
@@ -23,8 +23,8 @@ _GPU_TOKENS_PER_BATCH = 131_072
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def dtype_of(precision: str | None, device: torch.device) -> torch.dtype:
-    """The dtype that a name stands for; of None, what the device is fast in.
+def resolve_dtype(precision: str | None, device: torch.device) -> torch.dtype:
+    """Return the dtype of a name; for None, the fast one of the device.
 
     Raises:
         UsageError: For a precision that torch does not compute in.
@@ -33,8 +33,8 @@ def dtype_of(precision: str | None, device: torch.device) -> torch.dtype:
         return _fast_dtype(device)
     if precision not in _DTYPES:
         raise UsageError(
-            f"torch computes in {', '.join(_DTYPES)} here, not in {precision!r}; int8 is of the "
-            "backend openvino"
+            f"precision must be {', '.join(_DTYPES)} with torch, got {precision!r}; int8 needs "
+            "the backend openvino"
         )
     on_cpu = device.type == "cpu"
     if precision == "bfloat16" and on_cpu and not processor.detect().is_fast_in_bfloat16:
@@ -42,22 +42,22 @@ def dtype_of(precision: str | None, device: torch.device) -> torch.dtype:
     return _DTYPES[precision]
 
 
-def tokens_per_batch_of(device: torch.device) -> int:
-    """Tokens of a batch that a device is fast with."""
+def default_tokens_per_batch(device: torch.device) -> int:
+    """Return the tokens per batch that are fast on a device."""
     return _GPU_TOKENS_PER_BATCH if device.type == "cuda" else _CPU_TOKENS_PER_BATCH
 
 
-def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on its way to a device, without waiting for it."""
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device without waiting for the end of the copy."""
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:
-    """The precision that the device computes fastest in while vectors stay within cosine 0.999."""
+    """The fastest precision whose vectors stay within cosine 0.999 of float32."""
     if device.type == "cuda":
-        # As fast as bfloat16 there, and of three more bits; what overflows is tried in float32.
+        # As fast as bfloat16, with three more bits; overflows are retried in float32.
         return torch.float16
     if device.type == "cpu" and processor.detect().is_fast_in_bfloat16:
         return torch.bfloat16

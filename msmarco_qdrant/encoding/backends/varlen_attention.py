@@ -1,17 +1,17 @@
 """Attention over texts that lie end to end, without padding.
 
-transformers lets a model's attention be replaced by name. Ours gets queries, keys and values of a
-whole batch as one long row and lets each token see its own text only: on a GPU by
-`torch.nn.attention.varlen`, elsewhere by one call of scaled dot-product attention for each run of
-texts of equal length, of which a batch sorted by length has few. No mask is made or read, and no
-work is done for padding. sentence-transformers' pooling reads the same form (`cu_seq_lens_q`).
+transformers lets a model's attention be replaced by name. This one takes queries, keys and values
+of a whole batch as one long row; each token attends to its own text only. On a GPU it calls
+`torch.nn.attention.varlen`. On other devices it calls scaled dot-product attention once for each run of
+texts of equal length; a batch sorted by length has few. It needs no mask and does no work for
+padding. sentence-transformers' pooling reads the same form (`cu_seq_lens_q`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-# At the top: nothing imports this module before a model is loaded.
+# At the top: this module is imported when a model is loaded.
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -20,15 +20,15 @@ from msmarco_qdrant.encoding.tokens import Tokenized
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-NAME = "msmarco_qdrant_flat"
+NAME = "msmarco_qdrant_varlen"
 
-# Of these, tests compare every one with the library's padded pass; others may want a mask.
+# Tests compare each of these with the library's padded pass; others may need a mask.
 _MODEL_TYPES = frozenset({"bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"})
-_FLAT_MODULES = frozenset({"Transformer", "Pooling", "Dense", "Normalize", "LayerNorm"})
+_VARLEN_MODULES = frozenset({"Transformer", "Pooling", "Dense", "Normalize", "LayerNorm"})
 
 
-class Run(NamedTuple):
-    """Neighboring texts of equal length: where their tokens begin, how many, how long."""
+class VarlenRun(NamedTuple):
+    """Neighboring texts of equal length: first token, number of texts, tokens per text."""
 
     start: int
     texts: int
@@ -36,25 +36,25 @@ class Run(NamedTuple):
 
     @property
     def tokens(self) -> slice:
-        """Where they stand."""
+        """The range of their tokens in the batch."""
         return slice(self.start, self.start + self.texts * self.length)
 
 
-def can_flatten(model: SentenceTransformer) -> bool:
-    """Whether every module of a model computes the same without padding."""
+def supports_varlen(model: SentenceTransformer) -> bool:
+    """True if every module of a model computes the same without padding."""
     config = getattr(getattr(model[0], "model", None), "config", None)
     return (
         getattr(config, "model_type", None) in _MODEL_TYPES
         and not getattr(config, "is_decoder", False)
-        and {type(module).__name__ for module in model} <= _FLAT_MODULES
+        and {type(module).__name__ for module in model} <= _VARLEN_MODULES
     )
 
 
-def flatten(model: SentenceTransformer) -> None:
-    """Let a model take texts that lie end to end, and nothing else, in place."""
+def use_varlen_attention(model: SentenceTransformer) -> None:
+    """Change a model, in place, to take texts that lie end to end, and only those."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, flat_attention)
+    AttentionInterface.register(NAME, varlen_attention)
     transformer: Any = model[0]
     transformer.model.set_attn_implementation(NAME)
     for index, module in enumerate(model):
@@ -62,11 +62,11 @@ def flatten(model: SentenceTransformer) -> None:
         if type(module).__name__ == "Pooling" and pooling.include_prompt:
             mode = pooling.pooling_mode
             if mode in ("mean", "cls"):  # as a name, or as a list of one
-                model[index] = FlatPooling(mode)
+                model[index] = VarlenPooling(mode)
 
 
 def compile_layers(model: SentenceTransformer) -> None:
-    """Let torch compile what each layer repeats: once for all, for any number of tokens."""
+    """Compile the layers with torch, once for any number of tokens."""
     transformer: Any = model[0]
     parts = transformer.model
     layers = parts.transformer if hasattr(parts, "transformer") else parts.encoder
@@ -75,31 +75,31 @@ def compile_layers(model: SentenceTransformer) -> None:
 
 
 def position_offset(model: SentenceTransformer) -> int:
-    """The position of a text's first token: RoBERTa counts from behind its padding token."""
+    """Return the position of a text's first token; RoBERTa starts after its padding token's id."""
     transformer: Any = model[0]
     embeddings = transformer.model.embeddings
     padding = getattr(embeddings, "padding_idx", None)
     return padding + 1 if isinstance(padding, int) else 0
 
 
-def runs_of(batch: Tokenized) -> list[Run]:
-    """A batch's texts, gathered into runs of equal length."""
+def group_runs(batch: Tokenized) -> list[VarlenRun]:
+    """Group neighboring texts of a batch into runs of equal length."""
     import numpy as np
 
     lengths = batch.lengths
     edges = np.flatnonzero(np.diff(lengths)) + 1
     starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(lengths)]
     return [
-        Run(int(batch.offsets[start]), stop - start, int(lengths[start]))
+        VarlenRun(int(batch.offsets[start]), stop - start, int(lengths[start]))
         for start, stop in zip(starts, stops, strict=True)
     ]
 
 
-class FlatPooling(torch.nn.Module):
-    """The library's pooling by mean or by the first token, without asking the device for sizes.
+class VarlenPooling(torch.nn.Module):
+    """The library's pooling by mean or by the first token, without reading sizes from the device.
 
-    Of the versions that we accept, some wait there for the GPU, which then idles until the next
-    batch arrives.
+    Some supported versions of the library wait there for the GPU, which is then idle until the
+    next batch arrives.
 
     Args:
         mode: "mean" or "cls".
@@ -110,19 +110,21 @@ class FlatPooling(torch.nn.Module):
         self._mode = mode
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Add `sentence_embedding`, `(texts, size)`, to what the transformer gave."""
+        """Add `sentence_embedding`, `(texts, size)`, to the transformer's output."""
         tokens: torch.Tensor = features["token_embeddings"].squeeze(0)
-        pooled = _first(tokens, features) if self._mode == "cls" else _mean(tokens, features)
+        pooled = (
+            _pool_first(tokens, features) if self._mode == "cls" else _pool_mean(tokens, features)
+        )
         return {**features, "sentence_embedding": pooled}
 
 
-def _first(tokens: torch.Tensor, features: dict[str, Any]) -> torch.Tensor:
+def _pool_first(tokens: torch.Tensor, features: dict[str, Any]) -> torch.Tensor:
     edges: torch.Tensor = features["cu_seq_lens_q"]
     return tokens[edges[:-1]]
 
 
-def _mean(tokens: torch.Tensor, features: dict[str, Any]) -> torch.Tensor:
-    """Summed in float32."""
+def _pool_mean(tokens: torch.Tensor, features: dict[str, Any]) -> torch.Tensor:
+    """Return the means, summed in float32."""
     if (runs := features.get("runs")) is not None:
         texts = [tokens[run.tokens].view(run.texts, run.length, -1) for run in runs]
         return torch.cat([text.mean(dim=1, dtype=torch.float32) for text in texts]).to(tokens.dtype)
@@ -134,23 +136,23 @@ def _mean(tokens: torch.Tensor, features: dict[str, Any]) -> torch.Tensor:
     return means
 
 
-def flat_attention(  # the signature is that of transformers
+def varlen_attention(  # the signature is that of transformers
     _module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001  # each text sees itself alone
+    attention_mask: torch.Tensor | None,  # noqa: ARG001  # texts are separated by cu_seq_lens_q
     *,
     cu_seq_lens_q: torch.Tensor,
     max_length_q: int,
-    runs: list[Run] | None = None,
+    runs: list[VarlenRun] | None = None,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of `(1, heads, tokens, size)` within each text: `(1, tokens, heads, size)`."""
     q, k, v = (states.transpose(1, 2).squeeze(0) for states in (query, key, value))
     if runs is not None:
-        return _by_runs(q, k, v, runs, scaling).unsqueeze(0), None
+        return _attend_by_runs(q, k, v, runs, scaling).unsqueeze(0), None
     from torch.nn.attention.varlen import varlen_attn
 
     edges, longest = cu_seq_lens_q, max_length_q
@@ -158,10 +160,10 @@ def flat_attention(  # the signature is that of transformers
     return cast("torch.Tensor", attended).unsqueeze(0), None
 
 
-def _by_runs(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runs: list[Run], scaling: float | None
+def _attend_by_runs(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runs: list[VarlenRun], scaling: float | None
 ) -> torch.Tensor:
-    """`(tokens, heads, size)` each, in and out."""
+    """Attend within each run; inputs and output are `(tokens, heads, size)`."""
     outputs = []
     for run in runs:
         shape = (run.texts, run.length, *q.shape[1:])

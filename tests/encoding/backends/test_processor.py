@@ -11,10 +11,10 @@ from torch import nn
 
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.backends import packed_linear
-from msmarco_qdrant.encoding.backends.openvino import is_faster_here, is_installed
+from msmarco_qdrant.encoding.backends.openvino import is_installed, is_preferred
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.processor import Processor
-from msmarco_qdrant.encoding.backends.torch_device import dtype_of
+from msmarco_qdrant.encoding.backends.torch_device import resolve_dtype
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe
 from tests.processors import detect_real, use_processor
@@ -39,8 +39,8 @@ def test_choices_of_a_processor(
     monkeypatch.setattr(packed_linear, "has_operators", lambda: True)
     monkeypatch.setattr(packed_linear, "pack_linears", packed.append)
     with use_processor(name):
-        assert dtype == dtype_of(None, CPU)
-        assert (openvino and is_installed()) == is_faster_here()
+        assert dtype == resolve_dtype(None, CPU)
+        assert (openvino and is_installed()) == is_preferred()
         pack_linears_if_faster(nn.Linear(2, 2), CPU, torch.bfloat16)
         assert packs == bool(packed)
 

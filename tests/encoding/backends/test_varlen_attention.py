@@ -18,10 +18,10 @@ from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.backends.base import Task
 from msmarco_qdrant.encoding.backends.torch import TorchBackend
 from msmarco_qdrant.encoding.backends.varlen_attention import (
-    FlatPooling,
-    can_flatten,
+    VarlenPooling,
+    group_runs,
     position_offset,
-    runs_of,
+    supports_varlen,
 )
 from msmarco_qdrant.encoding.pretrained import load_model
 from msmarco_qdrant.encoding.tokens import Tokenized
@@ -111,7 +111,7 @@ def _pooled(mode: str | list[str], *, include_prompt: bool = True) -> Edit:
 def test_every_recipe_is_as_if_padded(recipe: Recipe, tiny: Tiny, library: Library) -> None:
     """Texts of one length and of many, one alone, and of a single token: equal to 1e-5."""
     backend, theirs = _backend(tiny(recipe)), library(tiny(recipe))
-    assert not backend.pads
+    assert not backend.needs_padding
     for lengths in BATCHES:
         batch = _batch(lengths)
         found = backend.launch(batch, "document").result()
@@ -127,7 +127,7 @@ def test_every_way_of_pooling_is_as_if_padded(
     """Those that are ours, and those that are the library's own over texts end to end."""
     directory = save_tiny(tmp_path / "model", Recipe(architecture), _pooled(mode))
     backend = _backend(directory)
-    assert not backend.pads
+    assert not backend.needs_padding
     for lengths in BATCHES:
         batch = _batch(lengths)
         found = backend.launch(batch, "document").result()
@@ -180,8 +180,8 @@ def test_pooling_without_runs_is_the_same(mode: str, lengths: list[int]) -> None
     edges = batch.offsets.tolist()
     texts = [tokens[0, start:stop] for start, stop in itertools.pairwise(edges)]
     expected = torch.stack([text[0] if mode == "cls" else text.mean(dim=0) for text in texts])
-    for given_features in (features, {**features, "runs": runs_of(batch)}):
-        found = FlatPooling(mode)(given_features)
+    for given_features in (features, {**features, "runs": group_runs(batch)}):
+        found = VarlenPooling(mode)(given_features)
         torch.testing.assert_close(found["sentence_embedding"], expected, rtol=0, atol=1e-6)
         assert tokens is found["token_embeddings"]
 
@@ -195,8 +195,8 @@ def test_a_mean_is_summed_in_float32(dtype: torch.dtype) -> None:
         "seq_idx": torch.tensor([[0] * 1000 + [1]], dtype=torch.int32),
         "cu_seq_lens_q": torch.tensor([0, 1000, 1001], dtype=torch.int32),
     }
-    for given_features in (features, {**features, "runs": runs_of(batch)}):
-        pooled = FlatPooling("mean")(given_features)["sentence_embedding"]
+    for given_features in (features, {**features, "runs": group_runs(batch)}):
+        pooled = VarlenPooling("mean")(given_features)["sentence_embedding"]
         assert dtype == pooled.dtype
         assert [[100.0] * 2] * 2 == pooled.tolist()
 
@@ -209,7 +209,7 @@ def test_a_mean_is_summed_in_float32(dtype: torch.dtype) -> None:
 def test_runs_are_neighbors_of_equal_length(lengths: list[int]) -> None:
     """As a plain grouping gives them; together they hold every token once, in order."""
     batch = _batch(lengths)
-    runs = runs_of(batch)
+    runs = group_runs(batch)
     groups = [(length, len(list(texts))) for length, texts in itertools.groupby(lengths)]
     assert groups == [(run.length, run.texts) for run in runs]
     places = [place for run in runs for place in range(sum(lengths))[run.tokens]]
@@ -236,7 +236,7 @@ def test_the_architectures_of_the_family_need_no_padding(
         Recipe(architecture, dense=True, layer_norm=True, normalize=True),
     ]
     models = [load_model(str(tiny(recipe)), "cpu") for recipe in recipes]
-    assert [True, True] == [can_flatten(model) for model in models]
+    assert [True, True] == [supports_varlen(model) for model in models]
 
 
 # ---- other models ----------------------------------------------------------------------------
@@ -285,8 +285,8 @@ def test_other_architectures(kind: str, flat: bool, tmp_path: Path, library: Lib
     """Those that are known go without padding, others with it; the vectors are the library's."""
     directory = _other(tmp_path, kind)
     model = load_model(str(directory), "cpu")
-    assert flat == can_flatten(model)
-    assert flat != TorchBackend(model, NO_PROMPTS, "float32").pads
+    assert flat == supports_varlen(model)
+    assert flat != TorchBackend(model, NO_PROMPTS, "float32").needs_padding
     encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=128)
     theirs = library(directory).encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(_passages(encoder, TEXTS), theirs, rtol=0, atol=1e-5)
@@ -316,7 +316,7 @@ def _weighted(model: SentenceTransformer) -> None:
 def test_a_module_that_looks_at_padding(edit: Edit, tmp_path: Path, library: Library) -> None:
     """A model with one is padded, as the library does it."""
     directory = save_tiny(tmp_path / "model", Recipe("bert"), edit)
-    assert not can_flatten(load_model(str(directory), "cpu"))
+    assert not supports_varlen(load_model(str(directory), "cpu"))
     # One text a batch on both sides: what a convolution makes of a text's end depends on padding.
     encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=1)
     theirs = library(directory).encode(TEXTS, batch_size=1, normalize_embeddings=True)
@@ -337,4 +337,4 @@ def test_a_decoder_is_padded(tmp_path: Path) -> None:
     directory = save_tiny(tmp_path / "model", Recipe("bert"))
     model = load_model(str(directory), "cpu")
     cast("Any", model[0]).model.config.is_decoder = True
-    assert not can_flatten(model)
+    assert not supports_varlen(model)
