@@ -111,9 +111,7 @@ class _Prepare:
 def require_portable(tokenizer: Tokenizer) -> None:
     """Refuse a tokenizer that cannot be sent to other processes."""
     if not tokenizer.portable:
-        raise UsageError(
-            "workers must be 0 with this model: its tokenizer cannot be sent to other processes"
-        )
+        raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
 
 
 class PreparePool:

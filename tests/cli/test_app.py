@@ -266,7 +266,7 @@ def test_directory_of_something_else_is_no_store(capsys: Capture, tmp_path: Path
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere.tsv", "Error: no such file: nowhere.tsv (seen from /"),
+        ("nowhere.tsv", "Error: no such file: nowhere.tsv (relative to /"),
         (".", "Error: . is a directory: name the files in it"),
         ("../array.json", "Error: ../array.json is a JSON array; expected one object a line"),
         ("../bad.parquet", "Error: ../bad.parquet cannot be read as Parquet"),
@@ -290,8 +290,8 @@ def test_bad_source_is_one_line(source: str, message: str, tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("./nowhere", "no model directory at ./nowhere (seen from /"),
-        ("no-such-model", "cannot load the model no-such-model: it is no directory here"),
+        ("./nowhere", "no model directory at ./nowhere (relative to /"),
+        ("no-such-model", "cannot load the model no-such-model: it is not a directory"),
         ("nobody/no-such-model", "cannot load the model nobody/no-such-model"),
     ],
 )
@@ -322,7 +322,7 @@ def test_model_without_passage_vectors_is_refused(
 
     assert 2 == main(["ingest", source, "--model", model])
 
-    assert "it has no passage vectors. Take a bi-encoder" in capsys.readouterr().err
+    assert "it does not encode passages. Use a bi-encoder" in capsys.readouterr().err
     assert nothing_created()
 
 

@@ -150,7 +150,7 @@ def test_a_changed_source_is_status_1(few: Path, model: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-", "--out", "vectors"], "encode reads its source again to go on after an interruption"),
+        (["-", "--out", "vectors"], "source must be files, got standard input"),
         (["few.tsv"], "Missing option '--out'"),
         (["--out", "vectors"], "Missing argument 'SOURCE...'"),
         (["few.tsv", "--out", "vectors", "--dtype", "int8"], "Invalid value for '--dtype'"),
@@ -173,9 +173,9 @@ def test_what_cannot_be_meant_is_status_2(arguments: list[str], message: str) ->
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("warp", "no device is called 'warp': expected cpu, cuda, cuda:1, ..., several with comma"),
-        ("cuda:99", "the device cuda:99 is not here: torch finds"),
-        ("cpu,cpu", "the device 'cpu,cpu' names one twice"),
+        ("warp", "device must be cpu, cuda, cuda:1, ..., several separated by commas, or all"),
+        ("cuda:99", "the device cuda:99 does not exist: torch finds"),
+        ("cpu,cpu", "each device must be named once, got 'cpu,cpu'"),
     ],
 )
 def test_a_device_that_is_not_there_is_told(

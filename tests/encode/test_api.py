@@ -409,8 +409,8 @@ def test_an_encoder_that_fails_stops_the_run(
     kept = shard_paths(folder)
     written = sum(pq.read_metadata(path).num_rows for path in kept)
     assert (written, len(kept)) == (caught.value.report.encoded, caught.value.report.shards)
-    told = f"({written:,} passages had been written; the same encode goes on from there)"
-    assert (written > 0) == (told in str(caught.value))
+    advice = f"({written:,} passages were written; run the same encode again to resume)"
+    assert (written > 0) == (advice in str(caught.value))
     encoder = HashingEncoder()
     encode(source, folder, encoder)
     assert 40 - written == encoder.encoded
@@ -480,7 +480,7 @@ def test_a_changed_source_is_refused(source: Path, folder: Path) -> None:
     source.write_text(tsv_of([*ROWS[:10], Passage("10", "now it is another"), *ROWS[11:]]))
     message = refused(source, folder)
     assert f"{shard_path(folder, 1)} was encoded from other rows" in message
-    assert "Name another directory, or delete this file and those behind it" in message
+    assert "Pass another directory, or delete this file and all later ones" in message
     for path in shard_paths(folder)[1:]:
         path.unlink()
     assert 40 == encode(source, folder).read
@@ -500,7 +500,7 @@ def test_another_model_is_refused(source: Path, folder: Path) -> None:
     message = refused(source, folder, encoder=HashingEncoder(salt="v2"))
     assert f"{shard_path(folder, 0)} holds vectors of costless-64 (64" in message
     assert "you asked for costless-64v2" in message
-    assert "pass --model costless-64, or another directory" in message
+    assert "pass model=costless-64, or another directory" in message
 
 
 def test_another_dtype_is_refused(source: Path, folder: Path) -> None:
@@ -510,7 +510,7 @@ def test_another_dtype_is_refused(source: Path, folder: Path) -> None:
     assert (
         f"{shard_path(folder, 0)} holds vectors of float16, this encode writes float32" in message
     )
-    assert "pass --dtype float16, or another directory" in message
+    assert "pass dtype=float16, or another directory" in message
 
 
 @pytest.mark.parametrize("gone", [[], [0], [0, 1]])
@@ -528,8 +528,8 @@ def test_a_shard_of_a_longer_source_is_refused(
     with pytest.raises(EncodeStoppedError) as caught:
         encode(source, folder)
     beyond = shard_path(folder, shards)
-    assert f"{beyond} lies beyond the {shards} shards of this source" in str(caught.value)
-    assert "Delete it, or name another directory" in str(caught.value)
+    assert f"{beyond} is after the {shards} shards of this source" in str(caught.value)
+    assert "Delete it, or pass another directory" in str(caught.value)
     beyond.unlink()
     encode(source, folder)
     assert 40 == len(list(VectorShards(folder)))
@@ -548,7 +548,7 @@ def test_a_shard_beyond_a_gap_is_refused(tmp_path: Path, source: Path, folder: P
         path.unlink()
     with pytest.raises(EncodeStoppedError) as caught:
         encode(source, folder)
-    assert f"{beyond} lies beyond the 7 shards of this source" in str(caught.value)
+    assert f"{beyond} is after the 7 shards of this source" in str(caught.value)
     assert not (folder / MANIFEST).exists()
 
 
@@ -594,9 +594,9 @@ def test_a_source_that_breaks_off_stops_the_run(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "int8"}, "dtype 'int8' is unknown: expected float16 or float32"),
-        ({"shard_chunks": 0}, "a shard covers 1 chunk or more"),
-        ({"workers": -1}, "workers are 0 or more"),
+        ({"dtype": "int8"}, "dtype must be float16 or float32, got 'int8'"),
+        ({"shard_chunks": 0}, "shard_chunks must be 1 or more, got 0"),
+        ({"workers": -1}, "workers must be 0 or more, got -1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

@@ -199,7 +199,7 @@ def test_a_transformer_without_modules(tiny: Tiny, library: Library) -> None:
 def test_no_weights(model: Path) -> None:
     """A directory without weights is no model, and the error says what was expected."""
     (model / "model.safetensors").unlink()
-    with pytest.raises(ModelNotFoundError, match="holds no weights: expected one of"):
+    with pytest.raises(ModelNotFoundError, match="has no weights: expected one of"):
         _print(model)
 
 

@@ -32,19 +32,19 @@ def test_the_defaults_leave_it_to_the_device() -> None:
     [
         (
             {"backend": "onnx"},
-            "backend 'onnx' is unknown: expected one of auto, torch, openvino",
+            "backend must be auto, torch, openvino, got 'onnx'",
         ),
         (
             {"backend": ""},
-            "backend '' is unknown: expected one of auto, torch, openvino",
+            "backend must be auto, torch, openvino, got ''",
         ),
         (
             {"precision": "fp16"},
-            "precision 'fp16' is unknown: expected one of float32, bfloat16, float16, int8",
+            "precision must be float32, bfloat16, float16, int8, got 'fp16'",
         ),
-        ({"tokens_per_batch": 0}, "tokens_per_batch=0: expected 1 or more"),
-        ({"tokens_per_batch": -5}, "tokens_per_batch=-5: expected 1 or more"),
-        ({"cached_queries": -1}, "cached_queries=-1: expected 0 or more"),
+        ({"tokens_per_batch": 0}, "tokens_per_batch must be 1 or more, got 0"),
+        ({"tokens_per_batch": -5}, "tokens_per_batch must be 1 or more, got -5"),
+        ({"cached_queries": -1}, "cached_queries must be 0 or more, got -1"),
     ],
 )
 def test_a_value_that_means_nothing_is_refused(values: dict[str, Any], text: str) -> None:
@@ -95,8 +95,8 @@ def test_devices_of_a_name(device: str | None, expected: list[str | None]) -> No
             (
                 device,
                 (
-                    f"no device is called {name!r}: expected cpu, cuda, cuda:1, ..., several with "
-                    "commas, or all"
+                    "device must be cpu, cuda, cuda:1, ..., several separated by commas, or all, "
+                    f"got {name!r}"
                 ),
             )
             for device, name in [
@@ -108,17 +108,17 @@ def test_devices_of_a_name(device: str | None, expected: list[str | None]) -> No
                 ("cpu,all", "all"),
             ]
         ),
-        ("cpu,cpu", "the device 'cpu,cpu' names one twice"),
-        ("cuda:0, cuda:0", "the device 'cuda:0, cuda:0' names one twice"),
+        ("cpu,cpu", "each device must be named once, got 'cpu,cpu'"),
+        ("cuda:0, cuda:0", "each device must be named once, got 'cuda:0, cuda:0'"),
         (
             f"cuda:{gpus}",
-            f"the device cuda:{gpus} is not here: torch finds {gpus} of that kind that it can use",
+            f"the device cuda:{gpus} does not exist: torch finds {gpus} usable devices of its kind",
         ),
         (
             f"cpu,cuda:{gpus + 7}",
             (
-                f"the device cuda:{gpus + 7} is not here: torch finds {gpus} of that kind that it "
-                "can use"
+                f"the device cuda:{gpus + 7} does not exist: torch finds {gpus} usable devices of "
+                "its kind"
             ),
         ),
     ],
@@ -132,7 +132,5 @@ def test_a_device_that_is_not_there_is_refused(device: str, text: str) -> None:
 @pytest.mark.skipif(gpus > 0, reason="this machine has a GPU")
 def test_a_gpu_without_a_number_is_refused_where_there_is_none() -> None:
     """The name "cuda" is that of the first GPU."""
-    with pytest.raises(
-        UsageError, match="the device cuda:0 is not here: torch finds 0 of that kind"
-    ):
+    with pytest.raises(UsageError, match="the device cuda:0 does not exist: torch finds 0"):
         resolve_devices("cuda")

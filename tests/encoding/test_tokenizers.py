@@ -377,7 +377,7 @@ def test_a_model_that_wants_segments_is_refused(tiny: Tiny) -> None:
         pair="$A $B",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    with pytest.raises(ModelNotFoundError, match="the model wants 'token_type_ids' of each text"):
+    with pytest.raises(ModelNotFoundError, match="the model needs 'token_type_ids' in addition"):
         build_tokenizer(model, "document", "")
 
 
@@ -399,10 +399,14 @@ def test_a_model_that_is_no_transformer_is_refused(tmp_path: Path) -> None:
     """One that takes texts in another form is told so when it is loaded."""
     models = {"static": _static(_unlimited(_word_piece(True, None))), "bag": _bag_of_words()}
     for model in models.values():
-        with pytest.raises(ModelNotFoundError, match="the model makes no list of token ids"):
+        with pytest.raises(
+            ModelNotFoundError, match="the model must be a transformer that reads token ids"
+        ):
             build_tokenizer(model, "document", "")
     models["static"].save_pretrained(str(tmp_path / "model"), create_model_card=False)
-    with pytest.raises(ModelNotFoundError, match="the model makes no list of token ids"):
+    with pytest.raises(
+        ModelNotFoundError, match="the model must be a transformer that reads token ids"
+    ):
         load_encoder(tmp_path / "model", device="cpu")
 
 

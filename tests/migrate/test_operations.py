@@ -220,11 +220,11 @@ def _is_turbo(segment: Mapping[str, Any]) -> bool:
         (lambda: SetBm25(k="1"), "k='1': expected a number"),  # type: ignore[arg-type]
         (lambda: SetBm25(b=True), "b=True: expected a number"),
         (lambda: SetBm25(language=7), "language=7: expected a string"),  # type: ignore[arg-type]
-        (lambda: SetBm25(avg_len=float("nan")), "BM25 settings cannot be used"),
+        (lambda: SetBm25(avg_len=float("nan")), "invalid BM25 settings"),
         (lambda: AddPayloadIndex(7, "integer"), "cannot name a field"),  # type: ignore[arg-type]
         (SetBm25, "nothing is to be changed"),
-        (lambda: SetBm25(b=1.5), "BM25 settings cannot be used"),
-        (lambda: SetBm25(language="klingon"), "BM25 settings cannot be used"),
+        (lambda: SetBm25(b=1.5), "invalid BM25 settings"),
+        (lambda: SetBm25(language="klingon"), "invalid BM25 settings"),
         (lambda: AddPayloadIndex('a"b', "integer"), "cannot name a field"),
         (lambda: AddPayloadIndex("year", "text"), "kind 'text': expected keyword"),  # type: ignore[arg-type]
         (lambda: RemovePayloadIndex('a"b'), "cannot name a field"),
