@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
+from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.processors import use_processor
 
@@ -15,34 +18,45 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Tiny: TypeAlias = Callable[[Recipe], Path]
+TinyPairs: TypeAlias = Callable[[PairRecipe], Path]
 Library: TypeAlias = "Callable[[Path], SentenceTransformer]"
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A function from a recipe to the directory of its model, made once a session; read only."""
-    made: dict[str, Path] = {}
+    """A function from a recipe to the directory of its model, made once per session; read only."""
+    folder, made = tmp_path_factory.mktemp("tiny"), dict[str, Path]()
 
     def directory(recipe: Recipe) -> Path:
         key = repr(recipe)
         if key not in made:
-            made[key] = save_tiny(tmp_path_factory.mktemp("tiny") / "model", recipe)
+            made[key] = save_tiny(folder / f"model-{len(made)}", recipe)
         return made[key]
 
     return directory
 
 
 @pytest.fixture(scope="session")
-def library() -> Library:
-    """A function from a directory to the library's own float32 model on the CPU."""
-    loaded: dict[Path, SentenceTransformer] = {}
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> TinyPairs:
+    """A function from a recipe to the directory of its cross-encoder, made once; read only."""
+    folder = tmp_path_factory.mktemp("pairs")
 
+    @cache
+    def directory(recipe: PairRecipe) -> Path:
+        return save_tiny_pairs(Path(tempfile.mkdtemp(dir=folder)) / "model", recipe)
+
+    return directory
+
+
+@pytest.fixture(scope="session")
+def library() -> Library:
+    """A function from a directory to the library's own float32 model on the CPU; read only."""
+
+    @cache
     def model(directory: Path) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
 
-        if directory not in loaded:
-            loaded[directory] = SentenceTransformer(str(directory), device="cpu")
-        return loaded[directory]
+        return SentenceTransformer(str(directory), device="cpu")
 
     return model
 

@@ -8,7 +8,6 @@ import pytest
 
 from msmarco_qdrant.core.records import NO_PROMPTS, Prompts
 from msmarco_qdrant.encoding.catalog import (
-    DEFAULT_MODEL,
     PUBLISHED_MODELS,
     Figure,
     PublishedModel,
@@ -80,6 +79,8 @@ def test_figures_of_bi_encoders(name: str) -> None:
     assert (model.similarity, *_values(model)) == BI_ENCODERS[name]
     assert (model.kind, model.hub_id) == ("bi-encoder", f"sentence-transformers/{name}")
     assert model.dimension == (384 if "MiniLM" in name else 768)
+    v1 = Prompts("[QRY] ", "[DOC] ")
+    assert model.prompts == (v1 if name == "distilroberta-base-msmarco-v1" else NO_PROMPTS)
 
 
 @pytest.mark.parametrize("name", CROSS_ENCODERS)
@@ -97,14 +98,6 @@ def test_the_baseline() -> None:
     model = _found("BM25")
     assert _values(model) == (45.46, None, 17.29, None, None, None, None)
     assert (model.kind, model.hub_id, model.dimension) == ("baseline", None, None)
-
-
-def test_the_default_model() -> None:
-    """msmarco-distilbert-base-v3 with the figures that were promised for it."""
-    model = _found(DEFAULT_MODEL)
-    assert model.name == "msmarco-distilbert-base-v3"
-    assert (model.ndcg10_dl19, model.mrr10_dev) == (Figure(69.02, "v3"), Figure(33.13, "v3"))
-    assert (model.similarity, model.dimension, model.max_seq_length) == ("cosine", 768, 510)
 
 
 def test_the_tables_here_cover_the_catalog() -> None:
@@ -159,13 +152,6 @@ def test_names_from_before_the_hyphen_was_dropped(old: str, name: str) -> None:
 def test_an_unknown_name_is_none(name: str) -> None:
     """What the catalog does not know it does not guess."""
     assert find_published(name) is None
-
-
-def test_only_v1_wants_prompts() -> None:
-    """Queries start with `[QRY] `, passages with `[DOC] `."""
-    prompts = {model.name: model.prompts for model in PUBLISHED_MODELS}
-    wanted = {name: prompt for name, prompt in prompts.items() if prompt != NO_PROMPTS}
-    assert wanted == {"distilroberta-base-msmarco-v1": Prompts("[QRY] ", "[DOC] ")}
 
 
 def test_one_model_comes_in_a_package() -> None:

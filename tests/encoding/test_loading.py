@@ -10,20 +10,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
 from msmarco_qdrant.core.records import Prompts
-from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.encoding.catalog import PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.loading import locate_model
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
 from tests.conftest import ROOT
-from tests.encoding.conftest import Tiny
-from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
+from tests.encoding.conftest import Tiny, TinyPairs
+from tests.encoding.tiny_cross_encoders import PairRecipe
 from tests.encoding.tiny_models import HIDDEN, Architecture, Recipe
+from tests.stand_ins import environment_of_cache
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from msmarco_qdrant.core.records import Similarity
 
 SMALL = "all-MiniLM-L6-v2"
 OFFICIAL = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -90,22 +96,6 @@ def test_a_name_that_no_package_carries_leads_to_the_hub() -> None:
     new = "msmarco-MiniLM-L6-v3"
     assert (f"sentence-transformers/{new}", new) == locate_model(old, find_published(old))
     assert locate_model("somebody/some-model", None) == ("somebody/some-model",) * 2
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("msmarco-MiniLM-L-6-v3", "msmarco-MiniLM-L6-v3"),
-        ("sentence-transformers/msmarco-MiniLM-L-12-v3", "msmarco-MiniLM-L12-v3"),
-        ("cross-encoder/ms-marco-MiniLM-L-6-v2", "ms-marco-MiniLM-L6-v2"),
-        ("ms-marco-TinyBERT-L-2-v2", "ms-marco-TinyBERT-L2-v2"),
-    ],
-)
-def test_old_names_resolve(old: str, new: str) -> None:
-    """Names with the hyphen that the hub dropped are the same models."""
-    published = find_published(old)
-    assert published is not None
-    assert new == published.name
 
 
 def test_prompts_of_the_caller_win(tiny: Tiny, tmp_path: Path) -> None:
@@ -249,42 +239,41 @@ def test_a_directory_without_a_usable_model(
     assert caught.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("saved_by", ["transformers", "sentence-transformers"])
 @pytest.mark.parametrize("architecture", ["bert", "electra"])
-def test_a_cross_encoder_is_no_encoder(
-    architecture: Architecture, saved_by: str, tmp_path: Path
+def test_a_cross_encoder_is_not_an_encoder(
+    architecture: Architecture, tiny_pairs: TinyPairs, tmp_path: Path
 ) -> None:
-    """Else its transformer would give vectors that mean nothing."""
-    directory = save_tiny_pairs(tmp_path / "plain", PairRecipe(architecture))
-    if saved_by == "sentence-transformers":
-        from sentence_transformers import CrossEncoder
+    """It is refused, as transformers and as sentence-transformers save it."""
+    from sentence_transformers import CrossEncoder
 
-        CrossEncoder(str(directory), device="cpu").save_pretrained(str(tmp_path / "saved"))
-        directory = tmp_path / "saved"
-    with pytest.raises(ModelNotFoundError, match=r"holds a cross-encoder, .*reranker="):
-        load_encoder(directory)
+    plain, saved = tiny_pairs(PairRecipe(architecture)), tmp_path / "saved"
+    CrossEncoder(str(plain), device="cpu").save_pretrained(str(saved))
+    for directory in (plain, saved):
+        with pytest.raises(ModelNotFoundError, match=r"holds a cross-encoder, .*reranker="):
+            load_encoder(directory)
 
 
 # ---- the hub, by way of its cache ------------------------------------------------------------
 
 _REVISION = "0123456789abcdef0123456789abcdef01234567"
-_LOAD_AND_ENCODE = """
+_LOAD_AND_COMPUTE = """
 import json, sys
-from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding import load_encoder, load_reranker
 
-texts = sys.argv[1].split("|")
-for name in sys.argv[2:]:
-    encoder = load_encoder(name, device="cpu")
-    card = encoder.info
-    print(json.dumps({
-        "model": card.model, "fingerprint": card.fingerprint, "dimension": card.dimension,
-        "similarity": card.similarity, "vectors": encoder.encode_queries(texts).tolist(),
-    }))
+texts, encoders, rerankers = json.loads(sys.argv[1])
+for name in encoders:
+    encoder = load_encoder(name, device="cpu", backend="torch", precision="float32")
+    info = encoder.info
+    print(json.dumps([info.model, info.similarity, encoder.encode_queries(texts).tolist()]))
+for name in rerankers:
+    reranker = load_reranker(name, device="cpu", precision="float32")
+    scores = reranker.scores([(text, texts[0]) for text in texts])
+    print(json.dumps([reranker.model, "", scores.tolist()]))
 """
 
 
 def _cache(home: Path, hub_id: str, model: Path) -> None:
-    """Lay a model down as the hub's client does: blobs, a snapshot of links, a ref."""
+    """Store a model as the hub's client does: blobs, a snapshot of links, a ref."""
     repository = home / "hub" / f"models--{hub_id.replace('/', '--')}"
     for file in (path for path in model.rglob("*") if path.is_file()):
         blob = repository / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
@@ -297,42 +286,60 @@ def _cache(home: Path, hub_id: str, model: Path) -> None:
     (repository / "refs" / "main").write_text(_REVISION)
 
 
-def test_models_of_the_hub_load_by_name(tiny: Tiny, tmp_path: Path) -> None:
-    """From the hub's cache, offline, a name gives the vectors and fingerprint of a directory."""
-    model, dot = tiny(Recipe()), tiny(Recipe(pooling="cls"))
-    home = tmp_path / "huggingface"
-    _cache(home, "sentence-transformers/msmarco-distilbert-base-v3", model)
-    _cache(home, "sentence-transformers/msmarco-distilbert-base-tas-b", dot)
-    _cache(home, "sentence-transformers/a-model-outside-the-catalog", model)
-    _cache(home, f"sentence-transformers/{SMALL}", model)
+def test_models_of_the_hub_load_by_name(
+    tiny: Tiny, tiny_pairs: TinyPairs, packaged: Path, tmp_path: Path
+) -> None:
+    """A short or older name or hub id computes what the model's directory does, offline."""
+    model, dot, cross = tiny(Recipe()), tiny(Recipe(pooling="cls")), tiny_pairs(PairRecipe())
+    owner = "sentence-transformers"
+    for hub_id, directory in {
+        f"{owner}/msmarco-distilbert-base-v3": model,
+        f"{owner}/msmarco-distilbert-base-tas-b": dot,
+        f"{owner}/outside-the-catalog": model,
+        f"{owner}/{SMALL}": model,  # not used: the package comes first
+        "cross-encoder/ms-marco-MiniLM-L6-v2": cross,
+        "cross-encoder/cross-outside-the-catalog": cross,
+    }.items():
+        _cache(tmp_path, hub_id, directory)
+    encoders = {
+        "msmarco-distilbert-base-v3": ("msmarco-distilbert-base-v3", "cosine", model),
+        f"{owner}/msmarco-distilbert-base-v3": ("msmarco-distilbert-base-v3", "cosine", model),
+        "msmarco-distilbert-base-tas-b": ("msmarco-distilbert-base-tas-b", "dot", dot),
+        "outside-the-catalog": ("outside-the-catalog", "cosine", model),
+        f"{owner}/outside-the-catalog": (f"{owner}/outside-the-catalog", "cosine", model),
+        SMALL: (SMALL, "cosine", packaged),
+    }
+    rerankers = {
+        "ms-marco-MiniLM-L6-v2": "ms-marco-MiniLM-L6-v2",
+        "cross-encoder/ms-marco-MiniLM-L-6-v2": "ms-marco-MiniLM-L6-v2",
+        "cross-outside-the-catalog": "cross-outside-the-catalog",
+    }
     texts = ["big city", "how cold is the iceberg", "snow"]
-    names = {
-        "msmarco-distilbert-base-v3": model,
-        "sentence-transformers/msmarco-distilbert-base-v3": model,
-        "msmarco-distilbert-base-tas-b": dot,
-        "a-model-outside-the-catalog": model,
-        "sentence-transformers/a-model-outside-the-catalog": model,
-    }
-    environment = os.environ | {
-        "HF_HOME": str(home),
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME"):
-        environment.pop(variable, None)
-    arguments = [sys.executable, "-c", _LOAD_AND_ENCODE, "|".join(texts), *names, SMALL]
+    arguments = json.dumps([texts, [*encoders], [*rerankers]])
     run = subprocess.run(
-        arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", _LOAD_AND_COMPUTE, arguments],
+        env={**environment_of_cache(tmp_path), "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
-    *loaded, small = [json.loads(line) for line in run.stdout.splitlines()]
-    for (name, directory), found in zip(names.items(), loaded, strict=True):
-        encoder = load_encoder(directory, device="cpu")
-        short = name.rpartition("/")[2]
-        published = find_published(name) is not None
-        assert (short if published else name) == found["model"]
-        assert ("dot" if directory is dot else "cosine") == found["similarity"]
-        assert encoder.info.fingerprint == found["fingerprint"]
-        if directory is model:
-            np.testing.assert_allclose(found["vectors"], encoder.encode_queries(texts), atol=1e-6)
-    assert small["dimension"] == 384  # the package comes before the hub
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    expected: list[tuple[str, str, NDArray[np.float32]]] = []
+    for name, similarity, directory in encoders.values():
+        encoder = load_encoder(
+            directory,
+            device="cpu",
+            backend="torch",
+            precision="float32",
+            similarity=cast("Similarity", similarity),
+        )
+        expected.append((name, similarity, encoder.encode_queries(texts)))
+    scores = load_reranker(cross, device="cpu", precision="float32").scores(
+        [(text, texts[0]) for text in texts]
+    )
+    expected += [(name, "", scores) for name in rerankers.values()]
+    assert [entry[:2] for entry in expected] == [tuple(entry[:2]) for entry in found]
+    for (*_, values), (*_, found_values) in zip(expected, found, strict=True):
+        np.testing.assert_allclose(found_values, values, atol=1e-5)

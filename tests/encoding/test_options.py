@@ -8,23 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from msmarco_qdrant.encoding.options import CACHED_QUERIES, EncoderOptions, resolve_devices
+from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import UsageError
 
 gpus = torch.cuda.device_count()
-
-
-def test_the_defaults_leave_it_to_the_device() -> None:
-    """Nothing is asked for but a memory of queries."""
-    options = EncoderOptions()
-    assert ("auto", None, None, None, CACHED_QUERIES, False) == (
-        options.backend,
-        options.device,
-        options.precision,
-        options.tokens_per_batch,
-        options.cached_queries,
-        options.compiled,
-    )
 
 
 @pytest.mark.parametrize(
@@ -51,22 +38,6 @@ def test_a_value_that_means_nothing_is_refused(values: dict[str, Any], text: str
     """With what was given and what was expected."""
     with pytest.raises(UsageError, match=f"^{re.escape(text)}$"):
         EncoderOptions(**values)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        *({"backend": name} for name in ("auto", "torch", "openvino")),
-        *({"precision": name} for name in ("float32", "bfloat16", "float16", "int8")),
-        {"tokens_per_batch": 1},
-        {"cached_queries": 0},
-        {"compiled": True},
-    ],
-)
-def test_a_value_at_the_edge_is_taken(values: dict[str, Any]) -> None:
-    """Every name of the documentation, and the smallest of each number."""
-    options = EncoderOptions(**values)
-    assert values == {name: getattr(options, name) for name in values}
 
 
 # ---- devices ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import subprocess
@@ -15,12 +16,13 @@ import pytest
 
 from msmarco_qdrant.encoding.backends.base import Task
 from msmarco_qdrant.encoding.backends.openvino import OpenVinoBackend, is_installed
-from msmarco_qdrant.encoding.backends.openvino_cache import default_cache
+from msmarco_qdrant.encoding.backends.openvino_cache import CachedModel, default_cache
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, MissingExtraError, UsageError
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.test_bi_encoder import RECIPES, TEXTS, _recipe_id, _worst_cosine
 from tests.encoding.tiny_models import ARCHITECTURES, Architecture, Recipe, save_tiny
+from tests.processors import use_processor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,8 +75,20 @@ def _vectors(backend: OpenVinoBackend, texts: Tokenized) -> NDArray[np.float32]:
 # ---- the same vectors as the library's -------------------------------------------------------
 
 
+# One recipe per architecture, and one with every module; the others run with `make test-all`.
+_QUICK = (*(Recipe(architecture) for architecture in ARCHITECTURES), RECIPES[-2])
+every_recipe = pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(recipe, marks=() if recipe in _QUICK else pytest.mark.slow)
+        for recipe in RECIPES
+    ],
+    ids=_recipe_id,
+)
+
+
 @needs_openvino
-@pytest.mark.parametrize("recipe", RECIPES, ids=_recipe_id)
+@every_recipe
 def test_vectors_stay_within_cosine(
     recipe: Recipe, backend: Backends, library: Library, tiny: Tiny
 ) -> None:
@@ -93,7 +107,7 @@ def test_vectors_in_float32_are_the_library_s(
     architecture: Architecture, backend: Backends, library: Library, tiny: Tiny
 ) -> None:
     """They are equal to 1e-4 of a length around 6, and so they are in batches of one."""
-    recipe = Recipe(architecture, pooling="cls", similarity="dot")
+    recipe = Recipe(architecture)
     model, exact = library(tiny(recipe)), backend(recipe, "float32")
     texts = _tokenized(model, TEXTS)
     alone = [_vectors(exact, texts.take(np.array([row]))) for row in range(len(texts))]
@@ -103,7 +117,13 @@ def test_vectors_in_float32_are_the_library_s(
 
 
 @needs_openvino
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        ARCHITECTURES[0],
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES[1:]),
+    ],
+)
 def test_int8_stays_within_its_bound(
     architecture: Architecture, backend: Backends, library: Library, tiny: Tiny
 ) -> None:
@@ -157,65 +177,81 @@ def _marked(file: Path) -> tuple[int, int]:
     return state.st_ino, state.st_mtime_ns
 
 
+@pytest.fixture(scope="module")
+def saved(
+    tiny: Tiny, library: Library, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, NDArray[np.float32]]:
+    """The file of a compiled model in a new folder, and the vectors of TEXTS; read only."""
+    folder, directory = tmp_path_factory.mktemp("saved") / "new" / "folder", tiny(Recipe())
+    model = library(directory)
+    backend = OpenVinoBackend(model, NO_PROMPTS, str(directory), cache=folder)
+    return _only_file(folder), _vectors(backend, _tokenized(model, TEXTS))
+
+
 @needs_openvino
-def test_a_second_start_takes_what_was_kept(
-    backend: Backends, library: Library, tiny: Tiny, tmp_path: Path
+def test_a_second_start_loads_the_file(
+    backend: Backends, library: Library, tiny: Tiny, saved: tuple[Path, NDArray[np.float32]]
 ) -> None:
-    """One file is written, the second start leaves it alone, and the vectors are the same."""
+    """It leaves the file alone, and the vectors are the same."""
+    file, expected = saved
+    before = _marked(file)
     texts = _tokenized(library(tiny(Recipe())), TEXTS)
-    first = _vectors(backend(Recipe(), cache=tmp_path / "new" / "folder"), texts)
-    kept = _only_file(tmp_path / "new" / "folder")
-    before = _marked(kept)
-    second = _vectors(backend(Recipe(), cache=kept.parent), texts)
-    assert before == _marked(_only_file(kept.parent))
-    np.testing.assert_array_equal(first, second)
+    second = _vectors(backend(Recipe(), cache=file.parent), texts)
+    assert before == _marked(_only_file(file.parent))
+    np.testing.assert_array_equal(expected, second)
 
 
 @needs_openvino
-def test_precisions_and_models_are_kept_apart(backend: Backends, tmp_path: Path) -> None:
-    """Another precision or another model is another file."""
-    for recipe, precision in [(Recipe(), None), (Recipe(), "int8"), (Recipe(seed=1), "int8")]:
-        backend(recipe, precision, cache=tmp_path)
-    assert 3 == len(list(tmp_path.iterdir()))
+def test_precisions_and_models_have_their_own_files(tmp_path: Path) -> None:
+    """Another precision, model or processor has another file."""
+    core: Any = None
+    names = {
+        CachedModel(tmp_path, fingerprint, precision, core, {"precision": precision}).path.name
+        for fingerprint in ("a model", "another")
+        for precision in ("float32", "int8")
+    }
+    with use_processor("arm"):
+        names.add(CachedModel(tmp_path, "a model", "int8", core, {"precision": "int8"}).path.name)
+    assert 5 == len(names)
 
 
-def _truncate(kept: bytes) -> bytes:
-    return kept[: len(kept) // 2]
+def _flip_a_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
 
 
-def _flip_a_bit(kept: bytes) -> bytes:
-    middle = len(kept) // 2
-    return kept[:middle] + bytes([kept[middle] ^ 16]) + kept[middle + 1 :]
-
-
-def _empty(_kept: bytes) -> bytes:
-    return b""
-
-
-def _foreign(_kept: bytes) -> bytes:
-    """A sound checksum before what OpenVINO never exported."""
-    import hashlib
-
+def _foreign(_content: bytes) -> bytes:
+    """A valid checksum before bytes that OpenVINO never exported."""
     return hashlib.sha256(b"no model").hexdigest().encode() + b"\nno model"
 
 
 @needs_openvino
-@pytest.mark.parametrize("damage", [_truncate, _flip_a_bit, _empty, _foreign])
-def test_a_damaged_file_heals(
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _flip_a_bit,
+        _foreign,
+        pytest.param(lambda content: content[: len(content) // 2], marks=pytest.mark.slow),
+        pytest.param(lambda _: b"", marks=pytest.mark.slow),
+    ],
+    ids=["bit", "foreign", "truncated", "empty"],
+)
+def test_a_damaged_file_is_replaced(
     damage: Callable[[bytes], bytes],
     backend: Backends,
     library: Library,
     tiny: Tiny,
+    saved: tuple[Path, NDArray[np.float32]],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is told, the vectors are right, and the next start finds a sound file and says nothing."""
+    """One warning names it, the vectors are right, and the next start loads a valid file."""
+    file, expected = saved
+    copy = tmp_path / file.name
+    copy.write_bytes(damage(file.read_bytes()))
     texts = _tokenized(library(tiny(Recipe())), TEXTS)
-    expected = _vectors(backend(Recipe(), cache=tmp_path), texts)
-    kept = _only_file(tmp_path)
-    kept.write_bytes(damage(kept.read_bytes()))
     np.testing.assert_array_equal(expected, _vectors(backend(Recipe(), cache=tmp_path), texts))
-    assert [str(kept) in record.getMessage() for record in caplog.records] == [True]
+    assert [str(copy) in record.getMessage() for record in caplog.records] == [True]
     caplog.clear()
     np.testing.assert_array_equal(expected, _vectors(backend(Recipe(), cache=tmp_path), texts))
     assert not caplog.records
@@ -226,17 +262,17 @@ def test_a_file_of_another_model_is_not_believed(
     backend: Backends,
     library: Library,
     tiny: Tiny,
+    saved: tuple[Path, NDArray[np.float32]],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Sound in itself but under the wrong name, it is found out by its vectors and replaced."""
-    right, wrong = Recipe(), Recipe(seed=1)
-    backend(right, cache=tmp_path / "right")
-    backend(wrong, cache=tmp_path / "wrong")
-    kept = _only_file(tmp_path / "right")
-    kept.write_bytes(_only_file(tmp_path / "wrong").read_bytes())
-    model = library(tiny(right))
-    vectors = _vectors(backend(right, cache=kept.parent), _tokenized(model, TEXTS))
+    """A valid file under the wrong name is detected by its vectors and replaced."""
+    backend(Recipe(seed=1), cache=tmp_path / "wrong")
+    copy = tmp_path / "right" / saved[0].name
+    copy.parent.mkdir()
+    copy.write_bytes(_only_file(tmp_path / "wrong").read_bytes())
+    model = library(tiny(Recipe()))
+    vectors = _vectors(backend(Recipe(), cache=copy.parent), _tokenized(model, TEXTS))
     assert _worst_cosine(model.encode(TEXTS), vectors) >= 0.999
     assert "wrong vectors" in caplog.text
 
