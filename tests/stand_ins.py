@@ -12,18 +12,17 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from tests.encoding.tiny_models import SPECIAL, randomize, word_piece
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 V2 = "msmarco-distilbert-base-v2"
 V3 = "msmarco-distilbert-base-v3"
 SMALL = "msmarco-MiniLM-L6-v3"
 DOT = "msmarco-distilbert-base-tas-b"
-
-_SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def save_stand_in(folder: Path, name: str, texts: Sequence[str]) -> Path:
     shape, plain = SHAPES[name], folder / f"{name}-plain"
     tokenizer = _tokenizer(texts)
     transformer = _transformer(shape, len(tokenizer))
-    _randomize(transformer, shape.seed)
+    randomize(transformer, shape.seed, _spread)
     transformer.save_pretrained(plain)
     tokenizer.save_pretrained(plain)
     model = SentenceTransformer(
@@ -108,32 +107,17 @@ def _transformer(shape: Shape, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-def _randomize(model: torch.nn.Module, seed: int) -> None:
-    """Draw every parameter; the words' so far apart that texts are told apart by their words."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in sorted(model.named_parameters()):
-            spread = 1.0 if "word_embeddings" in name else 0.02
-            mean = 1.0 if name.lower().endswith("norm.weight") else 0.0
-            parameter.normal_(mean, spread, generator=generator)
+def _spread(name: str) -> float:
+    """Words differ so much that texts differ by their words."""
+    return 1.0 if "word_embeddings" in name else 0.02
 
 
 def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
     """Lower-casing WordPiece over the words of some texts, and single characters."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     words = sorted({word for text in texts for word in re.findall(r"[a-z]+", text.lower())})
-    tokens = [*_SPECIAL.values(), *letters, *(f"##{letter}" for letter in letters), *words]
-    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=_SPECIAL["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
-    )
-    given: dict[str, Any] = {"tokenizer_object": tokenizer, **_SPECIAL}
-    return PreTrainedTokenizerFast(**given)  # type: ignore[no-untyped-call]
+    parts = [f"##{letter}" for letter in letters]
+    tokenizer = word_piece([*SPECIAL.values(), *letters, *parts, *words], lowercase=True)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)  # type: ignore[no-untyped-call]

@@ -7,9 +7,8 @@ encode reads these rows, compares the digest, and resumes after them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, cast
 
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import EncoderInfo, Passage, Reject
-from msmarco_qdrant.encode.prepare import PreparedChunk, PreparePool, read_pids
+from msmarco_qdrant.encode.prepare import PreparedChunk, open_preparers, read_pids
 from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.encoding.matching import require_same_vectors
 from msmarco_qdrant.errors import OutputError
@@ -118,14 +117,6 @@ class _Submitted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Existing:
-    """An existing shard with all pids of its rows."""
-
-    found: ExistingShard
-    pids: list[str]
-
-
-@dataclass(frozen=True, slots=True)
 class Feed:
     """The shards of a source, to iterate once, in this or another process.
 
@@ -152,11 +143,13 @@ class Feed:
             SourceError: If the source cannot be read.
             WorkerError: If a process ended early.
         """
-        with closing(PreparePool(self.tokenizer, self.workers)) as preparers, Pipeline() as stages:
-            yield from self._gather(stages.run(self._submit(preparers), ahead=_SHARDS_AHEAD))
+        with open_preparers(self.tokenizer, self.workers) as submit, Pipeline() as stages:
+            yield from self._gather(stages.run(self._submit(submit), ahead=_SHARDS_AHEAD))
 
-    def _submit(self, preparers: PreparePool) -> Iterator[_Submitted | _Existing]:
-        """Read the source, and submit the chunks of each missing shard."""
+    def _submit(
+        self, submit: Callable[[Chunk], Future[PreparedChunk]]
+    ) -> Iterator[_Submitted | tuple[ExistingShard, list[str]]]:
+        """Read the source: yield existing shards with their pids, submit chunks of missing ones."""
         layout = _keep_shard_size(self.layout)
         chunks = self._chunks()
         for number in count():
@@ -168,25 +161,26 @@ class Feed:
                     break
                 _require_same_rows(path, header, covered)
                 found = ExistingShard(header, self._position())
-                yield _Existing(found, _shard_pids(path, header, covered))
+                yield found, _shard_pids(path, header, covered)
                 continue
             new = islice(chunks, layout.chunks)
-            submitted = [(chunk, preparers.submit(chunk)) for chunk in new]
+            submitted = [(chunk, submit(chunk)) for chunk in new]
             if not submitted:
                 break
             yield _Submitted(number, layout.chunks, submitted, self._position())
         _require_no_shards_beyond(layout.folder, number)
 
     def _gather(
-        self, shards: Iterable[_Submitted | _Existing]
+        self, shards: Iterable[_Submitted | tuple[ExistingShard, list[str]]]
     ) -> Iterator[TokenizedShard | ExistingShard]:
         """Gather the chunks of each shard, rejecting repeated pids."""
         seen = PidSet()
         for shard in shards:
-            if isinstance(shard, _Existing):
-                for pid in shard.pids:
+            if isinstance(shard, tuple):
+                found, pids = shard
+                for pid in pids:
                     seen.add(pid)
-                yield shard.found
+                yield found
                 continue
             parts = [
                 future.result().without_repeated(chunk, seen) for chunk, future in shard.chunks

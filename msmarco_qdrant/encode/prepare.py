@@ -8,8 +8,11 @@ handles few Python objects per passage.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from msmarco_qdrant.core.pid_set import KEY_BYTES, PidSet, pid_key
@@ -98,49 +101,29 @@ def read_pids(chunk: Chunk) -> list[str]:
 # ---- in other processes ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepare:
-    """`prepare` with its tokenizer, to send to other processes."""
-
-    tokenizer: Tokenizer
-
-    def __call__(self, chunk: Chunk) -> PreparedChunk:
-        return prepare(chunk, self.tokenizer)
-
-
 def require_portable(tokenizer: Tokenizer) -> None:
     """Refuse a tokenizer that cannot be sent to other processes."""
     if not tokenizer.portable:
         raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
 
 
-class PreparePool:
-    """Prepares chunks in several processes, or with 0 of them in one thread of this process.
+@contextmanager
+def open_preparers(
+    tokenizer: Tokenizer, processes: int
+) -> Iterator[Callable[[Chunk], Future[PreparedChunk]]]:
+    """Yield a function that starts preparing a chunk; the end drops chunks not yet started.
 
     Args:
-        tokenizer: The encoder's tokenizer.
-        processes: Number of processes.
-
-    Raises:
-        UsageError: If the tokenizer cannot be sent to other processes.
+        tokenizer: The encoder's tokenizer; it must be portable if there are processes.
+        processes: Number of processes; 0 for one thread of this process.
     """
-
-    def __init__(self, tokenizer: Tokenizer, processes: int) -> None:
-        if processes:
-            require_portable(tokenizer)
-        prepare_with = _Prepare(tokenizer)
-        self._pool = SubprocessPool(prepare_with, processes) if processes else None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-prepare")
-        self._prepare = prepare_with
-
-    def submit(self, chunk: Chunk) -> Future[PreparedChunk]:
-        """Start preparing a chunk."""
-        if self._pool is not None:
-            return self._pool.submit(chunk)
-        return self._thread.submit(self._prepare, chunk)
-
-    def close(self) -> None:
-        """Stop the workers; chunks that were not started are dropped."""
-        if self._pool is not None:
-            self._pool.close()
-        self._thread.shutdown(cancel_futures=True)
+    task = partial(prepare, tokenizer=tokenizer)
+    if processes:
+        with closing(SubprocessPool(task, processes)) as pool:
+            yield pool.submit
+        return
+    thread = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-prepare")
+    try:
+        yield partial(thread.submit, task)
+    finally:
+        thread.shutdown(cancel_futures=True)

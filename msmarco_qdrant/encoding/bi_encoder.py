@@ -55,6 +55,11 @@ class BiEncoder:
         similarity: Similarity of its vectors; None for the model's own.
         options: Device, precision and so on; None for the fastest.
 
+    Attributes:
+        info: The encoder's identity, stored with a collection.
+        location: The directory or hub id from which it was loaded.
+        tokenizer: The tokenizer of passages.
+
     Raises:
         ModelNotFoundError: If the model cannot be loaded.
         UsageError: If the options cannot be met.
@@ -69,7 +74,7 @@ class BiEncoder:
         similarity: Similarity | None = None,
         options: EncoderOptions | None = None,
     ) -> None:
-        self._location = location
+        self.location = location
         self._lock = FairLock()  # a query waits for one batch of passages, not for many
         self._float32_backend: Backend | None = None
         options = options or EncoderOptions()
@@ -77,8 +82,8 @@ class BiEncoder:
         model = load_model(location, first)
         self._prompts = prompts if prompts is not None else read_prompts(model)
         # The info describes the model in float32, so it comes before any change of precision.
-        self._info = self._describe(model, hint or location, similarity or read_similarity(model))
-        self._tokenizer = build_tokenizer(model, "document", self._prompts.passage)
+        self.info = self._describe(model, hint or location, similarity or read_similarity(model))
+        self.tokenizer: Tokenizer = build_tokenizer(model, "document", self._prompts.passage)
         self._query_tokenizer = build_tokenizer(model, "query", self._prompts.query)
         self._prompt_lengths = count_prompt_tokens(model, self._prompts)
         models = [model, *(load_model(location, device) for device in others)]
@@ -86,23 +91,8 @@ class BiEncoder:
         self._tokens_per_batch = options.tokens_per_batch or self._backends[0].tokens_per_batch
         self._query_cache = QueryVectorCache(options.cached_queries)
         _log.info(
-            "%s runs by %s on %s in %s", self._info.model, self.backend, self.device, self.precision
+            "%s runs by %s on %s in %s", self.info.model, self.backend, self.device, self.precision
         )
-
-    @property
-    def info(self) -> EncoderInfo:
-        """The encoder's identity, stored with a collection."""
-        return self._info
-
-    @property
-    def location(self) -> str:
-        """The directory or hub id from which it was loaded."""
-        return self._location
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer of passages."""
-        return self._tokenizer
 
     @property
     def backend(self) -> str:
@@ -141,7 +131,7 @@ class BiEncoder:
         """
         if isinstance(queries, str):
             raise UsageError("queries must be a list of strings, got a string")
-        return self._query_cache.vectors(queries, self._info.dimension, self._encode_queries)
+        return self._query_cache.vectors(queries, self.info.dimension, self._encode_queries)
 
     def warm_up(self) -> None:
         """Encode something, so that one-time costs are paid; on a GPU, batches of the usual size."""
@@ -159,13 +149,13 @@ class BiEncoder:
     def _encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         import numpy as np
 
-        vectors = np.empty((len(queries), self._info.dimension), np.float32)
+        vectors = np.empty((len(queries), self.info.dimension), np.float32)
         for batch in self._encode(self._query_tokenizer(queries), "query"):
             vectors[batch.positions] = batch.vectors
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if bad.size:
             raise EncodingError(
-                f"{self._info.model} returns no finite, non-zero vector for the query "
+                f"{self.info.model} returns no finite, non-zero vector for the query "
                 f"{queries[int(bad[0])]!r}"
             )
         return vectors
@@ -174,7 +164,7 @@ class BiEncoder:
         import numpy as np
 
         if (empty := np.flatnonzero(texts.lengths == 0)).size:  # no tokens, no vector
-            yield EncodedBatch(empty, np.full((len(empty), self._info.dimension), np.nan, "f4"))
+            yield EncodedBatch(empty, np.full((len(empty), self.info.dimension), np.nan, "f4"))
         for positions, raw in self._forward(texts, task):
             vectors = self._normalize(raw)
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
@@ -210,10 +200,10 @@ class BiEncoder:
             if self._float32_backend is None:
                 _log.warning(
                     "%s returned a vector that is not finite in %s; retrying such texts in float32",
-                    self._info.model,
+                    self.info.model,
                     self.precision,
                 )
-                model = load_model(self._location, self._backends[0].device)
+                model = load_model(self.location, self._backends[0].device)
                 self._float32_backend = _torch_backend(model, self._prompt_lengths, "float32")
             raw = self._float32_backend.launch(texts, task).result()
         return self._normalize(raw)
@@ -234,7 +224,7 @@ class BiEncoder:
             try:
                 if requested == "openvino" or is_preferred():
                     return OpenVinoBackend(
-                        model, self._prompt_lengths, self._info.fingerprint, options.precision
+                        model, self._prompt_lengths, self.info.fingerprint, options.precision
                     )
             except (UsageError, EncodingError) as exc:
                 if requested == "openvino":
@@ -254,7 +244,7 @@ class BiEncoder:
             exact = vectors.astype(np.float64)
             squares = np.einsum("ij,ij->i", exact, exact)
         usable = np.isfinite(squares) & (squares > 0)
-        scale = np.sqrt(squares) if self._info.similarity == "cosine" else np.ones_like(squares)
+        scale = np.sqrt(squares) if self.info.similarity == "cosine" else np.ones_like(squares)
         # Multiplying by NaN, unlike dividing by zero, causes no warning.
         factors = np.where(usable, 1.0 / np.where(usable, scale, 1.0), np.nan)
         normalized: NDArray[np.float32] = vectors * factors[:, None]
@@ -272,7 +262,7 @@ class BiEncoder:
         return EncoderInfo(
             model=hint,
             fingerprint=compute_fingerprint(
-                find_model_directory(self._location), self._prompts, max_seq_length
+                find_model_directory(self.location), self._prompts, max_seq_length
             ),
             dimension=dimension,
             similarity=similarity,

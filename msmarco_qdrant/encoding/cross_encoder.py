@@ -53,6 +53,12 @@ class CrossEncoderReranker:
         tokens_per_batch: Maximum tokens of a batch, padding included; None for the device's
             default.
 
+    Attributes:
+        model: The model's name.
+        location: The directory or hub id from which it was loaded.
+        device: The torch device, such as "cpu" or "cuda:0".
+        precision: Precision of the forward pass: "bfloat16", "float16" or "float32".
+
     Raises:
         ModelNotFoundError: If the model cannot be loaded, or does not return one score per pair.
         UsageError: For a precision that torch does not compute in.
@@ -67,35 +73,17 @@ class CrossEncoderReranker:
         precision: str | None = None,
         tokens_per_batch: int | None = None,
     ) -> None:
-        self._location = location
-        self._name = hint or location
+        self.location = location
+        self.model = hint or location
         self._lock = threading.Lock()
         self._float32_forward: _Forward | None = None
         model = load_cross_encoder(location, device)
         self._activation = model.activation_fn
         self._tokenize = build_pair_tokenizer(model)
         self._forward = _Forward(model, precision, tokens_per_batch)
-        _log.info("%s runs by torch on %s in %s", self._name, self.device, self.precision)
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self._name
-
-    @property
-    def location(self) -> str:
-        """The directory or hub id from which it was loaded."""
-        return self._location
-
-    @property
-    def device(self) -> str:
-        """The torch device, such as "cpu" or "cuda:0"."""
-        return str(self._forward.device)
-
-    @property
-    def precision(self) -> str:
-        """Precision of the forward pass: "bfloat16", "float16" or "float32"."""
-        return str(self._forward.dtype).removeprefix("torch.")
+        self.device = str(self._forward.device)
+        self.precision = str(self._forward.dtype).removeprefix("torch.")
+        _log.info("%s runs by torch on %s in %s", self.model, self.device, self.precision)
 
     def warm_up(self) -> None:
         """Score one pair, so that one-time costs are paid."""
@@ -131,7 +119,7 @@ class CrossEncoderReranker:
         if bad.size:
             query, passage = pairs[int(bad[0])]
             raise EncodingError(
-                f"{self._name} returns no finite score for the query {query[:200]!r} and the "
+                f"{self.model} returns no finite score for the query {query[:200]!r} and the "
                 f"passage {passage[:200]!r}"
             )
         return scores
@@ -150,10 +138,10 @@ class CrossEncoderReranker:
             if self._float32_forward is None:
                 _log.warning(
                     "%s returned a score that is not finite in %s; retrying such pairs in float32",
-                    self._name,
+                    self.model,
                     self.precision,
                 )
-                model = load_cross_encoder(self._location, self.device)
+                model = load_cross_encoder(self.location, self.device)
                 self._float32_forward = _Forward(model, "float32", self._forward.tokens_per_batch)
             return self._float32_forward.logits(pairs)
 

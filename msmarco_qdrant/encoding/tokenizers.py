@@ -51,17 +51,14 @@ class FastTokenizer:
         prompt: Prefix of each text.
     """
 
+    portable = True
+
     def __init__(self, definition: str, prompt: str) -> None:
         from tokenizers import Tokenizer
 
         self._definition = definition
         self._prompt = prompt
         self.tokenizer = Tokenizer.from_str(definition)
-
-    @property
-    def portable(self) -> bool:
-        """True: it can be sent to other processes."""
-        return True
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Return token ids of each text, with prompt and special tokens."""
@@ -92,6 +89,8 @@ class WordPieceTokenizer:
         prompt: Prefix of each text.
     """
 
+    portable = True
+
     def __init__(self, definition: str, prompt: str) -> None:
         self._whole = FastTokenizer(definition, prompt)
         self._definition = definition
@@ -111,11 +110,6 @@ class WordPieceTokenizer:
         )
         names = (token.content for token in tokenizer.get_added_tokens_decoder().values())
         self._special = re.compile("|".join(map(re.escape, names)) or "(?!)")
-
-    @property
-    def portable(self) -> bool:
-        """True: it can be sent to other processes."""
-        return True
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Return token ids of each text, with prompt and special tokens."""
@@ -177,15 +171,12 @@ def is_word_piece(tokenizer: Tokenizer) -> bool:
 class LibraryTokenizer:
     """The library's own preprocessing, for tokenizers that no fast one matches."""
 
+    portable = False  # it holds the model
+
     def __init__(self, model: SentenceTransformer, task: Task, prompt: str) -> None:
         self._model = model
         self._task = task
         self._prompt = prompt
-
-    @property
-    def portable(self) -> bool:
-        """False: it holds the model."""
-        return False
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Return token ids of each text, with prompt and special tokens."""

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Similarity
 
 SMALL = "all-MiniLM-L6-v2"
-OFFICIAL = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +57,6 @@ def test_a_packaged_model_is_one_model_by_every_name(packaged: Path) -> None:
     hub_id = f"sentence-transformers/{SMALL}"
     assert (str(packaged), SMALL) == locate_model(SMALL, find_published(SMALL))
     assert (str(packaged), SMALL) == locate_model(hub_id, find_published(hub_id))
-
-
-def test_the_package_carries_the_official_weights(packaged: Path) -> None:
-    """The file's digest is the one that the catalog demands."""
-    published = find_published(SMALL)
-    assert published is not None
-    assert published.packaged is not None
-    assert published.packaged.sha256 == OFFICIAL
-    weights = (packaged / "model.safetensors").read_bytes()
-    assert hashlib.sha256(weights).hexdigest() == OFFICIAL
 
 
 def test_a_directory_comes_before_a_package(
@@ -99,17 +88,14 @@ def test_a_name_that_no_package_carries_leads_to_the_hub() -> None:
 
 
 def test_prompts_of_the_caller_win(tiny: Tiny, tmp_path: Path) -> None:
-    """A v1 directory gets the published prompts, unless the caller brings others."""
+    """A directory or link with v1's name gets the published prompts, unless the caller passes some."""
     directory = tmp_path / "distilroberta-base-msmarco-v1"
     shutil.copytree(tiny(Recipe("roberta")), directory)
     mine = Prompts("q ", "p ")
     assert Prompts("[QRY] ", "[DOC] ") == load_encoder(directory, device="cpu").info.prompts
     assert mine == load_encoder(directory, prompts=mine, device="cpu").info.prompts
-
-
-def test_a_link_of_a_published_name_gets_its_prompts(tiny: Tiny, tmp_path: Path) -> None:
-    """A link called by the name is as good as a directory called by it."""
-    link = tmp_path / "distilroberta-base-msmarco-v1"
+    link = tmp_path / "links" / directory.name
+    link.parent.mkdir()
     link.symlink_to(tiny(Recipe("roberta")))
     assert Prompts("[QRY] ", "[DOC] ") == load_encoder(link, device="cpu").info.prompts
 

@@ -30,7 +30,7 @@ from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.sources.corpus import Corpus, read_queries
 from tests.encoding.conftest import Library, Tiny
-from tests.encoding.tiny_models import WORDS, Architecture, Recipe, texts_of_lengths
+from tests.encoding.tiny_models import WORDS, Architecture, Recipe, texts_of_lengths, word_piece
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -81,23 +81,15 @@ def _word_piece(
     lowercase: bool, strip_accents: bool | None, clean_text: bool = True, chinese: bool = True
 ) -> Tokenizer:
     """One whose vocabulary holds every character of the fragments, so that little is unknown."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
     characters = sorted({character for text in _FRAGMENTS for character in text})
     # Not all: what is unknown has an id as well.
     known = [character for character in characters if character not in "qé京\U0001f9ea"]
-    tokens = [*SPECIAL, *known, *(f"##{character}" for character in known), *WORDS, "##er", "CLS"]
-    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106  # no secret
-    tokenizer.normalizer = normalizers.BertNormalizer(
+    tokenizer = word_piece(
+        [*SPECIAL, *known, *(f"##{character}" for character in known), *WORDS, "##er", "CLS"],
         clean_text=clean_text,
         handle_chinese_chars=chinese,
         strip_accents=strip_accents,
         lowercase=lowercase,
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
     )
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.enable_truncation(LENGTH)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tests.encoding.tiny_models import (
     Architecture,
     _byte_level,
-    _randomize,
     _transformer,
     _word_piece,
+    randomize,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def save_tiny_pairs(directory: Path, recipe: PairRecipe, edit: Edit | None = Non
     config.num_labels = recipe.labels
     config.update(_ACTIVATIONS[recipe.activation])
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
-    _randomize(model, recipe.seed)
+    randomize(model, recipe.seed)
     if edit is not None:
         edit(model)
     model.save_pretrained(directory)

@@ -7,7 +7,7 @@ anew, in the order of their names, from a seeded generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Architecture: TypeAlias = Literal["distilbert", "roberta", "bert", "electra"]
@@ -31,7 +32,7 @@ dehydration libel slander budget plan money ship iceberg cold night north south 
 water degrees mountain rain snow harbor lighthouse train station
 """
 WORDS = _LINES.split()
-_SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 _BPE_SPECIAL = {
     f"{name}_token": text
     for text, names in (
@@ -91,7 +92,7 @@ def save_tiny(directory: Path, recipe: Recipe, edit: Edit | None = None) -> Path
     if recipe.normalize:
         modules.append(Normalize())
     for module in modules[1:]:
-        _randomize(module, recipe.seed)
+        randomize(module, recipe.seed)
     model = SentenceTransformer(
         modules=modules,
         device="cpu",
@@ -108,7 +109,7 @@ def save_plain(directory: Path, recipe: Recipe) -> Path:
     """Save the transformer and its tokenizer alone, without modules.json."""
     tokenizer = _byte_level() if recipe.architecture == "roberta" else _word_piece()
     model = _transformer(recipe.architecture, len(tokenizer))
-    _randomize(model, recipe.seed)
+    randomize(model, recipe.seed)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
@@ -124,7 +125,15 @@ def texts_of_lengths(words: Sequence[int]) -> list[str]:
     ]
 
 
-def _randomize(module: torch.nn.Module, seed: int) -> None:
+def _spread(name: str) -> float:
+    if "word_embeddings" in name:
+        return 1.0
+    if "norm" in name or "embeddings" in name or name.endswith("bias"):
+        return 0.1
+    return 0.2
+
+
+def randomize(module: torch.nn.Module, seed: int, spread: Callable[[str], float] = _spread) -> None:
     """Draw every parameter, so spread that texts of different words get different vectors."""
     import torch
 
@@ -132,15 +141,7 @@ def _randomize(module: torch.nn.Module, seed: int) -> None:
     with torch.no_grad():
         for name, parameter in sorted(module.named_parameters()):
             mean = 1.0 if name.lower().endswith("norm.weight") else 0.0
-            parameter.normal_(mean, _spread(name.lower()), generator=generator)
-
-
-def _spread(name: str) -> float:
-    if "word_embeddings" in name:
-        return 1.0
-    if "norm" in name or "embeddings" in name or name.endswith("bias"):
-        return 0.1
-    return 0.2
+            parameter.normal_(mean, spread(name.lower()), generator=generator)
 
 
 def _transformer(architecture: Architecture, vocabulary: int) -> PreTrainedModel:
@@ -169,27 +170,29 @@ def _transformer(architecture: Architecture, vocabulary: int) -> PreTrainedModel
     return model
 
 
-def _word_piece() -> PreTrainedTokenizerBase:
-    """Lower-casing WordPiece over whole words and single characters."""
+def word_piece(tokens: Iterable[str], **normalizer: Any) -> Tokenizer:
+    """BERT's tokenizer of `tokenizers` over these tokens, special ones among them."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
 
-    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    tokens = [
-        *_SPECIAL.values(),
-        *letters,
-        *(f"##{letter}" for letter in letters if letter.isalnum()),
-    ]
-    tokens += [word for word in WORDS if word not in letters]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=_SPECIAL["unk_token"]))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(**normalizer)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.BertProcessing(
         ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_SPECIAL)  # type: ignore[no-untyped-call]
+    return tokenizer
+
+
+def _word_piece() -> PreTrainedTokenizerBase:
+    """Lower-casing WordPiece over whole words and single characters."""
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    parts = [f"##{letter}" for letter in letters if letter.isalnum()]
+    tokenizer = word_piece([*SPECIAL.values(), *letters, *parts, *WORDS], lowercase=True)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)  # type: ignore[no-untyped-call]
 
 
 def _byte_level() -> PreTrainedTokenizerBase:

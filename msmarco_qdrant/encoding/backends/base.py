@@ -41,37 +41,24 @@ class FinishedPass:
 
 
 class Backend(Protocol):
-    """A model on one device. One thread at a time launches; several passes may be in flight."""
+    """A model on one device. One thread at a time launches; several passes may be in flight.
 
-    @property
-    def name(self) -> str:
-        """The library: "torch" or "openvino"."""
-        ...
+    Attributes:
+        name: The library: "torch" or "openvino".
+        device: The device, such as "cpu" or "cuda:0".
+        precision: "float32", "bfloat16", "float16" or "int8".
+        tokens_per_batch: Tokens per batch that are fast on this device.
+        needs_padding: True if texts of a batch are padded to the longest.
+        max_in_flight: Passes to launch before waiting for the first, so that the device is never
+            idle.
+    """
 
-    @property
-    def device(self) -> str:
-        """The device, such as "cpu" or "cuda:0"."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """The precision: "float32", "bfloat16", "float16" or "int8"."""
-        ...
-
-    @property
-    def tokens_per_batch(self) -> int:
-        """Tokens per batch that are fast on this device."""
-        ...
-
-    @property
-    def needs_padding(self) -> bool:
-        """True if texts of a batch are padded to the longest."""
-        ...
-
-    @property
-    def max_in_flight(self) -> int:
-        """Passes to launch before waiting for the first, so that the device is never idle."""
-        ...
+    name: str
+    device: str
+    precision: str
+    tokens_per_batch: int
+    needs_padding: bool
+    max_in_flight: int
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
         """Start a forward pass over all texts of `batch`.

@@ -66,37 +66,22 @@ class TorchBackend:
         self._device = model.device
         self._prompt_lengths = prompt_lengths
         self._on_gpu = self._device.type == "cuda"
-        self._dtype = resolve_dtype(precision, self._device)
-        model.to(self._dtype)
-        self.needs_padding = not _has_varlen_attention(
-            self._device, self._dtype
-        ) or not supports_varlen(model)
+        dtype = resolve_dtype(precision, self._device)
+        self.device = str(self._device)
+        self.precision = str(dtype).removeprefix("torch.")
+        self.tokens_per_batch = default_tokens_per_batch(self._device)
+        # A GPU works while the next batches are prepared; a CPU runs one at a time.
+        self.max_in_flight = _GPU_MAX_IN_FLIGHT if self._on_gpu else 1
+        model.to(dtype)
+        self.needs_padding = not (
+            _has_varlen_attention(self._device, dtype) and supports_varlen(model)
+        )
         if not self.needs_padding:
             self._offset = position_offset(model)
             use_varlen_attention(model)
-        pack_linears_if_faster(model, self._device, self._dtype)
+        pack_linears_if_faster(model, self._device, dtype)
         if compiled and self._on_gpu and not self.needs_padding:
             compile_layers(model)
-
-    @property
-    def device(self) -> str:
-        """The torch device, such as "cpu" or "cuda:0"."""
-        return str(self._device)
-
-    @property
-    def precision(self) -> str:
-        """The dtype of its forward pass."""
-        return str(self._dtype).removeprefix("torch.")
-
-    @property
-    def tokens_per_batch(self) -> int:
-        """Tokens per batch that are fast on this device."""
-        return default_tokens_per_batch(self._device)
-
-    @property
-    def max_in_flight(self) -> int:
-        """Several on a GPU, which works while the next batches are prepared; one on a CPU."""
-        return _GPU_MAX_IN_FLIGHT if self._on_gpu else 1
 
     def launch(self, batch: Tokenized, task: Task) -> ForwardPass:
         """Start a forward pass; see `Backend.launch`."""

@@ -34,7 +34,7 @@ from tests.encoding.tiny_models import (
     Architecture,
     Edit,
     Recipe,
-    _randomize,
+    randomize,
     save_plain,
     save_tiny,
 )
@@ -264,7 +264,7 @@ def _other(directory: Path, kind: str) -> Path:
         shape = {**shape, "embedding_size": 16}
     config = getattr(transformers, f"{kind}Config")(**shape)
     model = cast("Any", transformers.AutoModel).from_config(config)
-    _randomize(model, 0)
+    randomize(model, 0)
     model.save_pretrained(plain)
     modules = [Transformer(str(plain), max_seq_length=48), Pooling(HIDDEN, "mean")]
     whole = SentenceTransformer(modules=modules, device="cpu")
@@ -297,7 +297,7 @@ def _convolved(model: SentenceTransformer) -> None:
     from sentence_transformers.sentence_transformer.modules import CNN, Pooling
 
     cnn = CNN(HIDDEN, out_channels=8, kernel_sizes=[1, 3])
-    _randomize(cnn, 0)
+    randomize(cnn, 0)
     model[1] = cnn
     model.append(Pooling(16, "mean"))
 
