@@ -22,7 +22,7 @@ from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from tests.cli.runner import Outcome, command
-from tests.encoding.tiny_models import HIDDEN, Recipe, save_tiny, texts_of_lengths
+from tests.encoding.tiny_models import HIDDEN, Recipe, randomize, save_tiny, texts_of_lengths
 from tests.loopback import LoopbackServer
 
 if TYPE_CHECKING:
