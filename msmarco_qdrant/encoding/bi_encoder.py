@@ -18,7 +18,7 @@ from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo, Prompts, Simi
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.batching import split_by_tokens
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
-from msmarco_qdrant.encoding.options import EncoderOptions, Precision, resolve_devices
+from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.encoding.pretrained import (
     find_model_directory,
     load_model,
@@ -196,6 +196,8 @@ class BiEncoder:
             yield done, launched.result()
 
     def _retry_in_float32(self, texts: Tokenized, task: Task) -> NDArray[np.float32]:
+        from msmarco_qdrant.encoding.backends.torch import TorchBackend
+
         with self._lock:
             if self._float32_backend is None:
                 _log.warning(
@@ -204,7 +206,7 @@ class BiEncoder:
                     self.precision,
                 )
                 model = load_model(self.location, self._backends[0].device)
-                self._float32_backend = _torch_backend(model, self._prompt_lengths, "float32")
+                self._float32_backend = TorchBackend(model, self._prompt_lengths, "float32")
             raw = self._float32_backend.launch(texts, task).result()
         return self._normalize(raw)
 
@@ -230,7 +232,9 @@ class BiEncoder:
                 if requested == "openvino":
                     raise
                 _log.info("the backend openvino cannot run this model: %s", exc)
-        return _torch_backend(
+        from msmarco_qdrant.encoding.backends.torch import TorchBackend
+
+        return TorchBackend(
             model, self._prompt_lengths, options.precision, compiled=options.compiled
         )
 
@@ -269,15 +273,3 @@ class BiEncoder:
             prompts=self._prompts,
             max_seq_length=max_seq_length,
         )
-
-
-def _torch_backend(
-    model: SentenceTransformer,
-    prompt_lengths: dict[Task, int | None],
-    precision: Precision | None,
-    *,
-    compiled: bool = False,
-) -> Backend:
-    from msmarco_qdrant.encoding.backends.torch import TorchBackend
-
-    return TorchBackend(model, prompt_lengths, precision, compiled=compiled)

@@ -130,9 +130,12 @@ class OpenVinoBackend:
     def _agrees_with_library(self, model: SentenceTransformer) -> bool:
         """True if a few texts of random tokens get the library's vectors."""
         import numpy as np
+        import torch
 
         ids, mask = _make_random_texts(model)
-        expected = _encode_with_library(model, ids, mask)
+        features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        with torch.inference_mode():
+            expected = model(features)["sentence_embedding"].numpy()
         found = self._infer(ids, mask, None)
         # Vectors that overflow in bfloat16 do not show a wrong conversion.
         sound = np.isfinite(expected).all(axis=1) & np.isfinite(found).all(axis=1)
@@ -321,14 +324,3 @@ def _make_random_texts(
     cut = [min(length, longest) for length in lengths]
     ids = np.random.default_rng(0).integers(words // 2, words, sum(cut), np.int32)
     return Tokenized.from_lengths(ids, cut).padded(int(model.tokenizer.pad_token_id or 0))
-
-
-def _encode_with_library(
-    model: SentenceTransformer, ids: NDArray[np.int64], mask: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    import torch
-
-    features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    with torch.inference_mode():
-        vectors: NDArray[np.float32] = model(features)["sentence_embedding"].numpy()
-    return vectors
