@@ -100,7 +100,7 @@ class CrossEncoderReranker:
 
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
             raise UsageError(
-                "pairs must be a list of (query, passage), got a string or a single pair"
+                "pairs must be a list of pairs (query, passage), got a string or a single pair"
             )
         windows = [self._scores(window) for window in in_batches(pairs, _WINDOW)]
         return np.concatenate(windows) if windows else np.empty(0, np.float32)

@@ -140,7 +140,9 @@ def test_a_changed_source_is_status_1(few: Path, model: str) -> None:
     done = encode(few)
 
     assert (1, "") == (done.status, done.out)
-    assert "Error: vectors/00000.parquet was encoded from other rows than stand" in done.err
+    assert (
+        "Error: vectors/00000.parquet was encoded from other rows than this source has" in done.err
+    )
     assert "Name another directory, or delete this file" in done.err
 
 
