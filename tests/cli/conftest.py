@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ def filled(
     request: pytest.FixtureRequest, tmp_path: Path, passages: Sequence[Passage]
 ) -> Iterator[str]:
     """A directory and then a server's URL, with five passages in the collection 'msmarco'."""
-    with LoopbackServer() as server:
-        place = str(tmp_path / "store") if request.param == "edge" else server.url
+    with ExitStack() as stack:
+        if request.param == "edge":
+            place = str(tmp_path / "store")
+        else:
+            place = stack.enter_context(LoopbackServer()).url
         ingest_passages(passages, place, encoder=HashingEncoder(), optimize=False)
         yield place

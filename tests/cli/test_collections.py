@@ -155,7 +155,12 @@ def test_info_tells_state_and_settings(filled: str) -> None:
 
     assert (0, "") == (done.status, done.err)
     lines = {line[:12].strip(): line[12:] for line in done.out.splitlines()}
+    assert filled in lines["store"]
+    assert "msmarco -> msmarco__0001" == lines["collection"]
     assert "5" == lines["passages"]
+    assert "costless-64 (64, cosine)" == lines["model"]
+    assert "k=0.9 b=0.4 avg_len=36.6 english" == lines["bm25"]
+    assert "0001_create_passages, 0002_payload_indexes" == lines["migrations"]
     assert is_now(lines["last write"])
     assert lines["index"].endswith(", ready")
     assert (
@@ -171,7 +176,15 @@ def test_info_tells_state_and_settings_as_json(filled: str) -> None:
     """The same as one document."""
     done = command("info", "--store", filled, "--json")
 
-    (entry,) = json.loads(done.out)["collections"]
+    store = json.loads(done.out)
+    (entry,) = store["collections"]
+    assert filled == store["store"]
+    encoder = entry["metadata"]["encoder"]
+    assert ("costless-64", 64, 64) == (
+        encoder["model"],
+        encoder["dimension"],
+        len(encoder["fingerprint"]),
+    )
     assert is_now(entry["last_write"])
     assert ("ready", 5) == (entry["info"]["state"], entry["info"]["points"])
     spec = entry["info"]["spec"]

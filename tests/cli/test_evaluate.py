@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -231,16 +230,6 @@ def test_a_file_may_have_any_name(words: str) -> None:
 
 
 @pytest.mark.usefixtures("_files")
-def test_a_shallow_run_is_told(words: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Its columns are not what their heads say."""
-    assert 0 == by_words(words, "--depth", "3").status
-
-    assert [
-        "depth 3 is less than the cutoff of RR@10: passages below it count as not found"
-    ] == caplog.messages
-
-
-@pytest.mark.usefixtures("_files")
 def test_a_run_that_cannot_be_told_apart_is_refused(words: str) -> None:
     """The same file twice, before anything is asked."""
     write_run("a.trec", q1="ab")
@@ -358,20 +347,6 @@ def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
     assert [dense, "searching with dense: 1 of 2 queries", bm25, dense, bm25] == (
         capsys.readouterr().err.splitlines()
     )
-
-
-def test_help_costs_nothing() -> None:
-    """No library of the extra, no engine and no model is loaded for it."""
-    program = (
-        "from msmarco_qdrant.cli.app import main; main(['evaluate', '--help']); import sys; "
-        "print(sorted({'ir_measures', 'numpy', 'qdrant_client', 'qdrant_edge', 'scipy', 'torch'}"
-        " & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-
-    assert "[]\n" == done.stderr
 
 
 # ---- mistakes --------------------------------------------------------------------------------

@@ -30,6 +30,15 @@ from msmarco_qdrant.operations import SetBm25
 DESCRIPTION = "BM25 for short texts"
 OPERATION = SetBm25(avg_len=6)
 """
+WAITS = """
+import sys
+
+DESCRIPTION = "waits"
+
+def up(store, plan):
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -216,17 +225,7 @@ def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
 
 def test_a_second_process_is_told_who_is_at_it(filled: str, folder: str) -> None:
     """While one migrates: on Edge who holds the directory, on a server who holds the lock."""
-    Path(folder, "0001_index_year.py").write_text(
-        dedent("""
-        import sys
-
-        DESCRIPTION = "waits"
-
-        def up(store, plan):
-            print("begun", flush=True)
-            sys.stdin.read()
-        """)
-    )
+    Path(folder, "0001_index_year.py").write_text(WAITS)
     arguments = ["migrate", "up", "--store", filled, "--dir", folder]
     with subprocess.Popen(
         [sys.executable, "-m", "msmarco_qdrant", *arguments],
@@ -245,18 +244,10 @@ def test_a_second_process_is_told_who_is_at_it(filled: str, folder: str) -> None
     assert (0, "nothing is pending\n", "") == command(*arguments)
 
 
+@pytest.mark.slow
 def test_a_migration_that_was_killed_runs_again(filled: str, folder: str) -> None:
     """On a server after its lock was taken away; the ledger is that of an undisturbed run."""
-    waits = dedent("""
-        import sys
-
-        DESCRIPTION = "waits"
-
-        def up(store, plan):
-            print("begun", flush=True)
-            sys.stdin.read()
-        """)
-    Path(folder, "0002_short_texts.py").write_text(waits)
+    Path(folder, "0002_short_texts.py").write_text(WAITS)
     arguments = ["migrate", "up", "--store", filled, "--dir", folder]
     with subprocess.Popen(
         [sys.executable, "-m", "msmarco_qdrant", *arguments],

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -70,29 +68,37 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture(params=["edge", "loopback"])
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, source: str, models: Models
-) -> Iterator[str]:
-    """A directory and then a server's URL, with the passages and vectors of the old model."""
-    with LoopbackServer() as server:
-        name = str(tmp_path / "store") if request.param == "edge" else server.url
-        _ingest(name, source, models)
-        yield name
+@pytest.fixture
+def edge(unchanged: str, tmp_path: Path) -> str:
+    """A directory with the passages and vectors of the old model."""
+    return str(shutil.copytree(unchanged, tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory, source: str, models: Models) -> str:
+    """The same for tests that change nothing."""
+    store = str(tmp_path_factory.mktemp("unchanged") / "store")
+    _ingest(store, source, models)
+    return store
 
 
 @pytest.fixture
-def edge(tmp_path: Path, source: str, models: Models) -> str:
-    """A directory with the same."""
-    _ingest(str(tmp_path / "store"), source, models)
-    return str(tmp_path / "store")
+def server_url(source: str, models: Models) -> Iterator[str]:
+    """A server with the same."""
+    with LoopbackServer() as server:
+        _ingest(server.url, source, models)
+        yield server.url
 
 
 # ---- there and back ------------------------------------------------------------------------
 
 
-def test_another_model_and_back(place: str, models: Models) -> None:
+@pytest.mark.parametrize("engine", ["edge", "server_url"])
+def test_another_model_and_back(
+    engine: str, request: pytest.FixtureRequest, models: Models
+) -> None:
     """Each step is told as it begins, what was done at the end, and searches answer by it."""
+    place = request.getfixturevalue(engine)
     done = migrate("reembed", place, "--model", models.new)
 
     assert (0, STAGES.format("new")) == (done.status, done.err)
@@ -134,40 +140,40 @@ def test_another_model_and_back(place: str, models: Models) -> None:
     )
 
 
-def test_a_model_of_another_length(place: str, models: Models, source: str) -> None:
+def test_a_model_of_another_length(edge: str, models: Models, source: str) -> None:
     """With texts from the file; the second time there is nothing to do."""
-    done = migrate("reembed", place, "--model", models.small, "--source", source)
+    done = migrate("reembed", edge, "--model", models.small, "--source", source)
 
     assert (0, STAGES.format("new")) == (done.status, done.err)
-    info = command("info", "--store", place).out
+    info = command("info", "--store", edge).out
     assert f"model       {models.small} ({HIDDEN // 2}, cosine)\n" in info
-    assert best_by(models.small) == found(place) != best_by(models.old)
+    assert best_by(models.small) == found(edge) != best_by(models.old)
     assert (0, f"'msmarco' already has vectors of {models.small}\n", "") == migrate(
-        "reembed", place, "--model", models.small
+        "reembed", edge, "--model", models.small
     )
 
 
-def test_what_nothing_leads_to_is_removed(place: str, models: Models) -> None:
+def test_what_nothing_leads_to_is_removed(edge: str, models: Models) -> None:
     """When --yes was said; afterwards there is no way back."""
-    migrate("reembed", place, "--model", models.new)
-    status = migrate("status", place)
+    migrate("reembed", edge, "--model", models.new)
+    status = migrate("status", edge)
 
     assert_error(
-        migrate("prune", place),
+        migrate("prune", edge),
         2,
         f"nothing was removed: no alias points to msmarco__0001 ({models.old}); pass --yes to "
         "confirm",
     )
-    assert status == migrate("status", place)
+    assert status == migrate("status", edge)
 
-    assert (0, "removed: msmarco__0001\n", "") == migrate("prune", place, "--yes")
+    assert (0, "removed: msmarco__0001\n", "") == migrate("prune", edge, "--yes")
 
-    assert "other " not in migrate("status", place).out
-    assert best_by(models.new) == found(place)
+    assert "other " not in migrate("status", edge).out
+    assert best_by(models.new) == found(edge)
     for options in ([], ["--yes"]):
-        assert (0, "nothing to remove\n", "") == migrate("prune", place, *options)
+        assert (0, "nothing to remove\n", "") == migrate("prune", edge, *options)
     told = "there is nothing to go back to: 'msmarco' leads to msmarco__0002"
-    assert_error(migrate("rollback", place), 1, told)
+    assert_error(migrate("rollback", edge), 1, told)
 
 
 def test_everything_is_there_as_json(edge: str, models: Models) -> None:
@@ -214,33 +220,33 @@ def test_everything_is_there_as_json(edge: str, models: Models) -> None:
 # ---- what was interrupted ------------------------------------------------------------------
 
 
-def test_an_unfinished_one_is_told_and_goes_on(place: str, models: Models) -> None:
+def test_an_unfinished_one_is_told_and_goes_on(edge: str, models: Models) -> None:
     """With the same model; another one is refused."""
-    begin(place, models.new)
+    begin(edge, models.new)
     again = f"`msmarco-qdrant migrate reembed --collection msmarco --model {models.new}`"
 
-    lines = migrate("status", place).out.splitlines()
+    lines = migrate("status", edge).out.splitlines()
     assert (
         f"other       msmarco__0002 ({models.new}), being filled",
         f"unfinished  resume with {again}",
     ) == (lines[-2], lines[-1])
-    told = json.loads(migrate("status", place, "--json").out)
+    told = json.loads(migrate("status", edge, "--json").out)
     assert ([True], True) == (
         [other["being_filled"] for other in told["others"]],
         told["is_unfinished"],
     )
     assert_error(
-        migrate("reembed", place, "--model", models.small),
+        migrate("reembed", edge, "--model", models.small),
         2,
         f"'msmarco' is being re-embedded with {models.new} (msmarco__0002), you asked for "
         f"{models.small}: finish it with --model {models.new}, or give it up with "
         "`msmarco-qdrant migrate prune --collection msmarco --unfinished --yes`",
     )
 
-    assert 0 == migrate("reembed", place, "--model", models.new).status
+    assert 0 == migrate("reembed", edge, "--model", models.new).status
 
-    assert "unfinished" not in migrate("status", place).out
-    assert best_by(models.new) == found(place)
+    assert "unfinished" not in migrate("status", edge).out
+    assert best_by(models.new) == found(edge)
 
 
 def test_an_unfinished_one_can_be_given_up(edge: str, models: Models) -> None:
@@ -319,21 +325,16 @@ def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
     ],
 )
 def test_a_mistake_is_told_in_a_line(
-    edge: str, models: Models, arguments: str, status: int, told: str
+    unchanged: str, models: Models, arguments: str, status: int, told: str
 ) -> None:
     """And nothing is made or removed."""
     name, *options = arguments.replace("NEW", models.new).split()
-    before = migrate("status", edge)
-    done = migrate(name, edge, *options)
+    before = migrate("status", unchanged)
+    done = migrate(name, unchanged, *options)
     assert (status, "") == (done.status, done.out)
     assert told in done.err
     assert done.err.splitlines()[-1].startswith("Error: ")
-    assert before == migrate("status", edge)
-
-
-def test_there_is_nothing_to_prune(edge: str) -> None:
-    """Which is no error."""
-    assert (0, "nothing to remove\n", "") == migrate("prune", edge)
+    assert before == migrate("status", unchanged)
 
 
 def test_the_way_back_wants_the_model_of_before(edge: str, models: Models) -> None:
@@ -349,28 +350,17 @@ def test_the_way_back_wants_the_model_of_before(edge: str, models: Models) -> No
 
 
 @pytest.mark.parametrize("name", ["reembed", "rollback", "prune"])
-def test_two_at_once(place: str, models: Models, name: str) -> None:
-    """The second is told who is at it."""
+def test_two_at_once(unchanged: str, models: Models, name: str) -> None:
+    """The error of the second names the process of the first."""
     options = ("--model", models.new) if name == "reembed" else ()
-    with closing(open_store(place)) as store, hold_lock(store.migration_locks, "msmarco") as ours:
-        done = migrate(name, place, *options)
+    with (
+        closing(open_store(unchanged)) as store,
+        hold_lock(store.migration_locks, "msmarco") as ours,
+    ):
+        done = migrate(name, unchanged, *options)
         assert (1, "") == (done.status, done.out)
         assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in done.err
-        assert f"locked by   process {ours.pid} on " in migrate("status", place).out
-
-
-def test_a_second_process_on_a_directory(edge: str, models: Models) -> None:
-    """It is told which process holds the directory."""
-    arguments = ["migrate", "reembed", "--store", edge, "--model", models.new]
-    with closing(open_store(edge)):
-        done = subprocess.run(
-            [sys.executable, "-m", "msmarco_qdrant", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert (1, "") == (done.returncode, done.stdout)
-    assert f"process {os.getpid()} on " in done.stderr
+        assert f"locked by   process {ours.pid} on " in migrate("status", unchanged).out
 
 
 # ---- what the tests share ------------------------------------------------------------------

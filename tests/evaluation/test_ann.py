@@ -23,7 +23,6 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation import sweep_ann
-from msmarco_qdrant.evaluation.records import AnnPoint
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
@@ -146,13 +145,6 @@ def test_k_may_be_any_size(collection: SearchClient, k: int) -> None:
     assert k == sweep.k
     assert 1.0 == sweep.points[-1].recall
     assert all(0 <= point.worst <= point.recall <= 1 for point in sweep.points)
-
-
-def test_one_query_is_enough(collection: SearchClient) -> None:
-    """Its time is the median and what 95 % keep within."""
-    point: AnnPoint = sweep_ann(collection, ASKED[3:4], efs=(32,)).points[-1]
-
-    assert ("q3", point.median_ms) == (point.worst_qid, point.p95_ms)
 
 
 def test_a_collection_without_a_graph_is_told(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from msmarco_qdrant.errors import MissingExtraError
 from msmarco_qdrant.evaluation import AnnPoint, AnnSweep, Run
 from msmarco_qdrant.evaluation.plots import plot_differences, plot_measures, plot_sweep
 from tests.evaluation.cases import PLAIN, SWEEP, evaluated
@@ -39,14 +37,9 @@ def test_a_plot_is_an_element(name: str) -> None:
     assert "img" == root.get("role")
     assert root.get("aria-label")
     assert svg.startswith("<svg ")
+    assert svg == PLOTS[name]()  # byte by byte
     for foreign in ("<script", "<metadata", "<image", "url(http", 'href="http', "dc:date"):
         assert foreign not in svg
-
-
-@pytest.mark.parametrize("name", PLOTS)
-def test_a_plot_is_the_same_every_time(name: str) -> None:
-    """Byte by byte."""
-    assert PLOTS[name]() == PLOTS[name]()
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -88,40 +81,18 @@ def test_names_are_text_and_nothing_else() -> None:
     assert "<script" not in svg
 
 
-def test_a_single_query_is_drawn() -> None:
-    """Without an interval."""
-    one = Run("one", {})
-
-    assert "one" in texts_of(plot_measures(evaluated(one)))
-
-
-def test_equal_runs_are_drawn() -> None:
-    """No difference anywhere: a flat line."""
-    copy = Run("copy", PLAIN.rankings)
-
-    svg = plot_differences(evaluated(PLAIN, copy).comparisons[0])
-
-    assert "3 queries, sorted; dashed: the mean" in texts_of(svg)
+def test_edge_cases_are_drawn() -> None:
+    """A single query without an interval, equal runs, and more settings than colors."""
+    assert "one" in texts_of(plot_measures(evaluated(Run("one", {}))))
+    equal = evaluated(PLAIN, Run("copy", PLAIN.rankings)).comparisons[0]
+    assert "3 queries, sorted; dashed: the mean" in texts_of(plot_differences(equal))
+    points = tuple(AnnPoint(f"s{n}", 64, 0.9, 0.5, "q", 1.0 + n, 2.0) for n in range(8))
+    assert {f"s{n}" for n in range(8)} <= set(texts_of(plot_sweep(AnnSweep(10, 1, 9.0, points))))
 
 
 def test_a_sweep_is_labeled() -> None:
-    """A line a setting, each point with its `ef`."""
+    """A line per setting, each point with its `ef`."""
     texts = texts_of(plot_sweep(SWEEP))
 
     assert {"none", "int8", "16", "64", "recall@10"} <= set(texts)
     assert 2 == texts.count("16")
-
-
-def test_many_settings_are_drawn() -> None:
-    """More than there are colors."""
-    points = tuple(AnnPoint(f"s{n}", 64, 0.9, 0.5, "q", 1.0 + n, 2.0) for n in range(8))
-
-    assert {f"s{n}" for n in range(8)} <= set(texts_of(plot_sweep(AnnSweep(10, 1, 9.0, points))))
-
-
-def test_plots_without_their_extra_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says what to install."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # the import system's "not installed"
-
-    with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[eval\]'"):
-        plot_sweep(SWEEP)

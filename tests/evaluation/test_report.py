@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
 from html.parser import HTMLParser
 
-import pytest
-
 from msmarco_qdrant.core.records import Query
-from msmarco_qdrant.errors import MissingExtraError
 from msmarco_qdrant.evaluation import Run, evaluate_runs, worst_queries
 from msmarco_qdrant.evaluation.report import report_html
 from tests.evaluation.cases import BETTER, PLAIN, QRELS, QUERIES, SWEEP, evaluated
@@ -135,16 +131,3 @@ def test_parts_that_are_not_given_are_left_out() -> None:
     assert (1, 1) == (sweep.count("svg"), sweep.count("table"))
     assert (1, 1) == (single.count("svg"), single.count("table"))
     assert "Comparisons" not in single.text
-
-
-def test_the_report_is_the_same_every_time() -> None:
-    """Byte by byte: the date is a fact that the caller gives."""
-    assert whole_report() == whole_report()
-
-
-def test_a_report_without_its_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says what to install."""
-    monkeypatch.setitem(sys.modules, "jinja2", None)  # the import system's own "not installed"
-
-    with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[eval\]'"):
-        report_html("x", {})

@@ -82,15 +82,6 @@ def test_equal_runs_do_not_differ() -> None:
         assert (0.0, 0.0) == comparison.interval
 
 
-def test_one_query_has_no_interval() -> None:
-    """Nothing is known of the spread."""
-    evaluation = evaluate_runs(QUERIES[:1], QRELS, [PLAIN, BETTER], "RR@10")
-
-    assert evaluation.runs[0].values["RR@10"].interval is None
-    assert evaluation.comparisons[0].interval is None
-    assert (None, None) == evaluation.comparisons[0].test
-
-
 def test_the_models_published_figures_come_along() -> None:
     """Between 0 and 1, with the protocol."""
     plain, better = evaluated().runs
@@ -156,17 +147,6 @@ def test_the_worst_queries_are_told() -> None:
     assert pytest.approx(NDCG_OF_PLAIN) == found[1].value
     deeper = worst_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=4)
     assert () == deeper[1].missed  # the passage at rank 4 is among the first 4
-
-
-def test_the_missed_passages_are_counted() -> None:
-    """The highest grades are told, as many as the depth."""
-    qrels = {"q1": {f"p{grade}": grade for grade in range(5)}}
-    run = Run("none", {})
-    evaluation = evaluate_runs(QUERIES[:1], qrels, [run], "RR@10")
-
-    (found,) = worst_queries(evaluation, run, QUERIES, qrels, {}, depth=2)
-
-    assert (["p4", "p3"], 4) == ([passage.pid for passage in found.missed], found.missed_count)
 
 
 def test_a_run_that_was_not_evaluated_has_no_worst_queries() -> None:

@@ -94,14 +94,6 @@ def test_every_candidate_is_ranked_by_every_system(client: SearchClient, system:
     assert ["a", "b", "c"] == pids(run, "q1")
 
 
-def test_nothing_given_lacks_nothing(client: SearchClient) -> None:
-    """No candidate, no query, no run."""
-    run = rank_run(client, QUERIES, System(), Run("given", {}))
-
-    assert {} == run.rankings
-    assert (0, 0) == count_missing_candidates(run, GIVEN)
-
-
 def test_queries_are_asked_in_batches(client: SearchClient, listening: ListeningEncoder) -> None:
     """In their order, a batch when its first answer is wanted, and not before."""
     queries = [Query(str(number), f"castle {number}") for number in range(70)]
