@@ -89,11 +89,8 @@ class EvaluateOptions:
 class EvaluateInput:
     """Everything that `evaluate` reads, checked.
 
-    Attributes:
-        queries: The queries.
-        qrels: The judgments; empty without any.
-        plan: The evaluation; None without judgments.
-        outputs: The file for the run of each system, by the system's name.
+    `plan` is None without judgments; `outputs` has the file for the run of each system, by its
+    name.
     """
 
     queries: Sequence[Query]
@@ -103,14 +100,7 @@ class EvaluateInput:
 
 
 def read_input(given: EvaluateOptions) -> EvaluateInput:
-    """Read and check everything.
-
-    Raises:
-        UsageError: For invalid options or values.
-        SourceError: For an unreadable file.
-        OutputError: For a file that cannot be written.
-        MissingExtraError: If a library is missing that the command needs later.
-    """
+    """Read and check everything, also the files to write and the libraries of a report."""
     from msmarco_qdrant.evaluation import plan_evaluation
 
     systems = given.systems()

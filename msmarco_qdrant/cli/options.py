@@ -140,13 +140,7 @@ ranking_options = _chain(
 
 
 def refuse_unused(needed: str, *, used: bool, options: Sequence[str]) -> None:
-    """Refuse options without effect.
-
-    Args:
-        needed: What they need, for the message.
-        used: True if that is given.
-        options: Names of their parameters.
-    """
+    """Refuse options, by the names of their parameters, that have no effect without `needed`."""
     context = click.get_current_context()
     for name in options:
         if not used and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
@@ -155,11 +149,7 @@ def refuse_unused(needed: str, *, used: bool, options: Sequence[str]) -> None:
 
 
 def load_command_settings(**given: str | None) -> Settings:
-    """Load the settings, with the given options in place of the environment's.
-
-    Raises:
-        UsageError: For an invalid setting, or a store in memory.
-    """
+    """Load the settings, with the given options in place of the environment's."""
     from msmarco_qdrant.settings import load_settings
 
     settings = load_settings({name: value for name, value in given.items() if value is not None})

@@ -101,12 +101,7 @@ def encode_text(report: EncodeReport) -> str:
 
 
 def print_rejects(rejects: RejectsFile, earlier: int = 0) -> None:
-    """Print on standard error how many rows were rejected, and the file that has them.
-
-    Args:
-        rejects: The file of this run.
-        earlier: The number of rows that earlier runs rejected.
-    """
+    """Print on standard error the number of rejected rows, here and in `earlier` runs."""
     if rejects.count:
         click.echo(f"rejected rows: {rejects.count:,}, written to {rejects.path}", err=True)
         click.echo(f"the first: {rejects.first}", err=True)

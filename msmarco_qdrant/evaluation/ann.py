@@ -86,12 +86,7 @@ def _quantized_settings(kind: Quantization) -> Mapping[str, SearchEffort]:
 def check_sweep(
     client: SearchClient, queries: Sequence[Query], *, k: int = 10, efs: Sequence[int] = EFS
 ) -> None:
-    """Refuse invalid input of `sweep_ann`, before the first search.
-
-    Raises:
-        UsageError: See `sweep_ann`.
-        UnsupportedError: See `sweep_ann`.
-    """
+    """Refuse invalid input of `sweep_ann`, before the first search."""
     if not queries:
         raise UsageError("a sweep needs one query or more, got none")
     if not efs:
@@ -105,7 +100,7 @@ def check_sweep(
 
 
 def _warn_without_graph(name: str, info: CollectionInfo) -> None:
-    """Warn if there is no graph, or an old one, so that the search is exact, or nearly.
+    """Warn if the graph is missing or old, so that the search is exact, or nearly.
 
     The count of indexed vectors includes sparse vectors, which are indexed when written. On Edge it
     also includes vectors replaced after the graph was built: then it exceeds two per point.

@@ -40,15 +40,10 @@ def load_queries(name: str) -> list[Query]:
 
 
 def load_qrels(name: str) -> Qrels:
-    """Load the judgments of a dataset; the first time, download them.
-
-    Args:
-        name: See `load_queries`.
+    """Load the judgments of a dataset; the first time, download them. See `load_queries`.
 
     Raises:
-        UsageError: For an unknown name, or a dataset without judgments.
-        SourceError: If the download or reading fails, or a passage has two grades.
-        MissingExtraError: Without the extra `datasets`.
+        SourceError: Also if a passage has two grades for a query.
     """
     judgments = _load(
         name,

@@ -64,15 +64,8 @@ class EvaluationOptions(TypedDict, total=False):
 class EvaluationPlan:
     """The checked input of an evaluation; made by `plan_evaluation`.
 
-    Attributes:
-        queries: All queries.
-        searched: The queries to search for.
-        qrels: The judgments.
-        systems: Ways of searching.
-        measures: Parsed names.
-        depth: Hits per query.
-        candidates: The only passages to rank, if given.
-        runs: The given runs, candidates first.
+    `searched` are the queries to search for, `depth` is the number of hits per query, and `runs`
+    are the given runs, candidates first.
     """
 
     queries: Collection[Query]
@@ -87,12 +80,7 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True)
 class SearchEvaluation:
-    """An evaluation with its runs.
-
-    Attributes:
-        evaluation: The measures.
-        runs: The given runs, then the run of each system.
-    """
+    """An evaluation with its runs: the given ones, then the run of each system."""
 
     evaluation: Evaluation
     runs: tuple[Run, ...]
@@ -119,9 +107,9 @@ def evaluate_search(
         queries: The queries.
         qrels: The judgments; means are over the queries that have some.
         systems: Ways of searching.
-        on_query: See `run_evaluation`.
-        on_answer: See `run_evaluation`.
-        on_run: See `run_evaluation`.
+        on_query: See `run_evaluation`, as for the other callbacks.
+        on_answer: Called with each query and its hits.
+        on_run: Called with each complete run.
         **options: See `EvaluationOptions`.
 
     Raises:

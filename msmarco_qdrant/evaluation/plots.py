@@ -159,11 +159,7 @@ def _draw_setting(panel: Axes, points: Sequence[AnnPoint], index: int) -> Any:
 
 
 def _svg(name: str, label: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """Draw on a figure of `size` inches and return its `<svg>` element.
-
-    Raises:
-        MissingExtraError: Without the extra `eval`.
-    """
+    """Draw on a figure of `size` inches and return its `<svg>` element."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

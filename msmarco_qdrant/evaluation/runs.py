@@ -180,18 +180,11 @@ def write_run(rankings: Iterable[tuple[str, Ranking]], file: TextIO, tag: str = 
 
 
 def save_run(path: Path, rankings: Iterable[tuple[str, Ranking]], tag: str = RUN_TAG) -> int:
-    """Write a TREC run to a file, atomically; as gzip if its name ends in .gz.
+    """Replace a file by a TREC run, atomically; as gzip if its name ends in .gz.
 
-    Args:
-        path: The file, which is replaced. The same rankings give the same bytes.
-        rankings: See `write_run`.
-        tag: See `write_run`.
-
-    Returns:
-        The number of queries.
+    The same rankings give the same bytes. See `write_run`.
 
     Raises:
-        UsageError: See `write_run`.
         OutputError: If the file cannot be written.
     """
     with atomic_write(path) as file:

@@ -79,11 +79,7 @@ def score_runs(
 
 
 def select_judged(qids: Collection[str], qrels: Qrels) -> Qrels:
-    """Return the judgments of these queries.
-
-    Raises:
-        UsageError: If there are none.
-    """
+    """Return the judgments of these queries; one or more is required."""
     judged = {qid: grades for qid, grades in qrels.items() if qid in qids}
     if not judged:
         raise UsageError(
@@ -94,11 +90,7 @@ def select_judged(qids: Collection[str], qrels: Qrels) -> Qrels:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Require one run or more, with different names.
-
-    Raises:
-        UsageError: For none, or two of one name.
-    """
+    """Require one run or more, with different names."""
     if not names:
         raise UsageError("an evaluation needs one run or system or more, got none")
     if len(set(names)) < len(names):

@@ -108,12 +108,8 @@ def rank_run(
 
     This is the reranking protocol of TREC DL. A cross-encoder scores all candidates.
 
-    Args:
-        client: A client on the collection; passages that it lacks are left out.
-        queries: The queries; those without candidates are left out.
-        system: The way of scoring.
-        candidates: The passages of each query.
-        on_answer: Called with each query and its hits.
+    Queries without candidates and candidates that the collection lacks are left out. See
+    `search_run`.
 
     Raises:
         UsageError: For an empty query, a repeated qid, or too many candidates.
@@ -147,16 +143,9 @@ def _report_answers(
 def run_queries(
     client: SearchClient, queries: Iterable[Query], options: SearchOptions
 ) -> Iterator[tuple[Query, list[Hit]]]:
-    """Search for queries in batches, and yield each with its hits.
+    """Search for any number of queries in batches, and yield each with its hits.
 
-    Args:
-        client: A client on the collection.
-        queries: Any number of queries.
-        options: See `SearchClient.search`.
-
-    Raises:
-        UsageError: For an invalid option, or an empty query.
-        StoreError: If the engine fails.
+    See `SearchClient.search_many` for the options and errors.
     """
     for batch in in_batches(queries, _QUERIES_PER_BATCH):
         answers = client.search_many([query.text for query in batch], **options)
