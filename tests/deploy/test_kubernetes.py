@@ -21,7 +21,7 @@ from msmarco_qdrant.service.settings import SidecarSettings, load_sidecar_settin
 from msmarco_qdrant.service.worker.worker import WorkerSettings
 from tests.conftest import ROOT
 from tests.deploy.files import FINAL_STAGE, PREFIX, SECRETS
-from tests.service.worker.driver import Driver, drive
+from tests.service.http.driver import Driver, drive
 
 Manifest = Mapping[str, Any]
 

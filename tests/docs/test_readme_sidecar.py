@@ -19,8 +19,8 @@ from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.settings import Settings
 from tests.docs.test_readme import README, rows, sessions, without_last_digits
+from tests.service.http.driver import Driver, drive
 from tests.service.sidecars import TIMEOUT_S, asked_until, wait_until_ready
-from tests.service.worker.driver import Driver, drive
 
 SECTION = README.split("## As a sidecar\n")[1].split("\n## ")[0]
 ID = re.compile(r"[0-9a-f]{32}")

@@ -19,7 +19,7 @@ from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id, sort_tokens
 from msmarco_qdrant.testing import HashingEncoder
-from tests.kill.test_kill import run_killed, run_whole
+from tests.kill.test_ingest_kill import run_killed, run_whole
 from tests.loopback import LoopbackServer, Slow
 
 ENCODER = HashingEncoder(256)
@@ -63,7 +63,8 @@ def check_sparse(store: Store, count: int, settings: Bm25Settings) -> None:
         assert pytest.approx(ordered.values, rel=1e-6) == found[point_id(one.pid)].values
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
 def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
     """On Edge, twice at shares of its usual time that a seed decides, wherever that may be."""
     rng, place = random.Random(seed), tmp_path / "store"

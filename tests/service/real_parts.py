@@ -23,7 +23,7 @@ from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
-from tests.service.worker.driver import GivenChecks
+from tests.service.http.driver import GivenChecks
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -11,32 +11,14 @@ import asyncio
 import sys
 from pathlib import Path
 
-from msmarco_qdrant.core.records import EncoderInfo
-from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.service.logs import configure_logs
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
-from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
+from tests.service.sidecars import CountedModels
 
 OFTEN = IndexingSettings(every=100, latest=300, segment=1000, least=50)
 """So often that a kill can come during an index build."""
-
-
-class CostlessModels:
-    """Models that cost nothing."""
-
-    def new(self) -> Encoder:
-        """The one that there is."""
-        return HashingEncoder()
-
-    def of(self, encoder_info: EncoderInfo) -> Encoder:  # noqa: ARG002
-        """The same."""
-        return HashingEncoder()
-
-    def reranker(self) -> Reranker | None:
-        """One that costs nothing, too."""
-        return WordOverlapReranker()
 
 
 def settings_of(store: str, spool: str, inbox: str | None = None) -> SidecarSettings:
@@ -56,7 +38,7 @@ def main(*arguments: str) -> None:
     configure_logs("info")
     sidecar = Sidecar(
         settings_of(*arguments),
-        CostlessModels(),
+        CountedModels(),
         indexing=OFTEN,
         on_listening=lambda url: print(url, flush=True),
     )

@@ -13,7 +13,7 @@ from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.service.interfaces import Backlog, BatchReport, BatchState
 from msmarco_qdrant.service.logs import JsonFormatter
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
-from tests.service.worker.driver import Driver, drive
+from tests.service.http.driver import Driver, drive
 
 
 def test_a_batch_is_counted_by_outcome() -> None:

@@ -12,7 +12,7 @@ import pytest
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.interfaces import Limits, Operation
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
-from tests.service.worker.driver import Driver, KeepingIngester, WaitingSearcher, drive, told
+from tests.service.http.driver import Driver, KeepingIngester, WaitingSearcher, drive, told
 
 _JSON = {"content-type": "application/json"}
 _SMALL = Limits(body_bytes=1000, text_chars=20, passages=2, queries=2, query_chars=10, limit=5)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.service.interfaces import COUNTS, Limits, Tokens
+from tests.service.http.driver import Driver, drive
 from tests.service.real_parts import OpenedApp, traces
-from tests.service.worker.driver import Driver, drive
 
 schemathesis = pytest.importorskip("schemathesis", reason="the extra 'dev' is not installed")
 

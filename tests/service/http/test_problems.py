@@ -16,7 +16,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.service.interfaces import BatchState, Check, ShuttingDownError
 from msmarco_qdrant.service.logs import JsonFormatter
-from tests.service.worker.driver import Driver, RaisingSearcher, drive, told
+from tests.service.http.driver import Driver, RaisingSearcher, drive, told
 
 
 def test_what_the_router_refuses_is_a_problem() -> None:

@@ -18,8 +18,7 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
 )
 from msmarco_qdrant.service.interfaces import About, Limits
-from tests.service.real_parts import real_parts
-from tests.service.worker.driver import (
+from tests.service.http.driver import (
     Driver,
     GivenHits,
     RaisingSearcher,
@@ -27,6 +26,7 @@ from tests.service.worker.driver import (
     drive,
     told,
 )
+from tests.service.real_parts import real_parts
 
 
 def test_a_collection_that_was_dropped_comes_back(tmp_path: Path) -> None:

@@ -111,17 +111,6 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path) -> None:
         assert "done" == state_of(spool, batch.id).state
 
 
-def test_a_directory_that_cannot_be_synced_and_a_crash(tmp_path: Path) -> None:
-    """The batch is in the queue after the next start, too."""
-    files = FailingDirectory(tmp_path)
-    with Spool(files) as spool:
-        files.fails = ["sync incoming"]
-        with pytest.raises(SpoolError):
-            spool.accept([delete("1")])
-    with Spool.open(tmp_path) as spool:
-        assert 1 == len(ack_all(spool))
-
-
 @pytest.mark.parametrize("operation", ["reserve_sequence", "move_in"])
 def test_what_cannot_be_accepted_leaves_nothing(tmp_path: Path, operation: str) -> None:
     """No file, no room held, no place in the queue; the next one is accepted."""

@@ -26,23 +26,16 @@ from tests.service.spool.helpers import (
 REPORT = BatchReport(1, 2, 3, 4, 5, 0.25, (RowReject(7, "no pid"), RowReject(8, "no text")))
 
 
-def test_what_was_taken_is_taken_first_after_a_crash(tmp_path: Path) -> None:
-    """A batch in `working` comes before those in `incoming`; one given back is first as well."""
-    with Spool.open(tmp_path) as spool:
-        ids = [spool.accept([delete(str(number))]) for number in range(3)]
-        lease_next(spool)
-    with Spool.open(tmp_path) as spool:
-        spool.requeue(lease_next(spool))
-        assert ids == ack_all(spool)
-
-
-def test_a_batch_given_back_is_first_after_reopening(tmp_path: Path) -> None:
-    """Its place is in its name."""
+def test_a_requeued_batch_is_first(tmp_path: Path) -> None:
+    """At once and after reopening; so is a batch that was leased when the process ended."""
     with Spool.open(tmp_path) as spool:
         ids = [spool.accept([delete(str(number))]) for number in range(3)]
         spool.requeue(lease_next(spool))
         assert ("queued", 3) == (state_of(spool, ids[0]).state, spool.waiting)
     with Spool.open(tmp_path) as spool:
+        assert ids[0] == lease_next(spool).id
+    with Spool.open(tmp_path) as spool:
+        spool.requeue(lease_next(spool))
         assert ids == ack_all(spool)
 
 
@@ -80,33 +73,6 @@ def test_who_waits_for_a_batch_is_told(tmp_path: Path) -> None:
         assert future is not None
         with pytest.raises(CancelledError):
             future.result(LONG_S)
-
-
-def test_a_crash_between_the_report_and_the_file(tmp_path: Path) -> None:
-    """What has a report has ended: its file goes where it belongs at the next start."""
-    with Spool.open(tmp_path) as spool:
-        id_ = spool.accept([])
-        batch = lease_next(spool)
-        spool.fail(batch, "bad", BatchReport())
-        (tmp_path / "failed" / str(batch.name)).rename(batch.path)
-    with Spool.open(tmp_path) as spool:
-        state = spool.state(id_)
-        assert state is not None
-        assert ("failed", "bad", 0) == (state.state, state.reason, spool.depth)
-        assert (tmp_path / "failed" / str(batch.name)).exists()
-
-
-def test_a_failed_batch_that_is_put_back_is_done_again(tmp_path: Path) -> None:
-    """In its old place in the order; its report of failing goes."""
-    with Spool.open(tmp_path) as spool:
-        ids = [spool.accept([delete("1")]) for _ in range(2)]
-        batch = lease_next(spool)
-        spool.fail(batch, "bad", BatchReport())
-    (tmp_path / "failed" / str(batch.name)).rename(tmp_path / "incoming" / str(batch.name))
-    with Spool.open(tmp_path) as spool:
-        assert "queued" == state_of(spool, ids[0]).state
-        assert ids == ack_all(spool)
-        assert [] == names_in(tmp_path / "failed")
 
 
 def test_a_second_process(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The history of a sidecar that is ended again and again under a load, and what must come of it."""
+"""History of a sidecar that is ended under load again and again, and the checks of its result."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -20,10 +19,10 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.payload import passage_of
 from msmarco_qdrant.testing import HashingEncoder
-from tests.kill.load import BROKEN, PATIENCE_S, Life, Writer
+from tests.kill.inotify import watching
 from tests.kill.moments import OF_EDGE, OF_SERVER, Ender, Moment, drawn
 from tests.kill.oracle import wrong
-from tests.kill.watching import watching
+from tests.kill.writers import BROKEN, PATIENCE_S, Life, Writer
 from tests.loopback import LoopbackServer
 from tests.reembed.concurrent.doors import Door
 from tests.reembed.concurrent.ledger import check_holds
@@ -40,45 +39,6 @@ _QUERIES = 50
 _WAITS = 10
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a history has seen."""
-
-    ends: Counter[str] = field(default_factory=Counter)
-    batches: list[str] = field(default_factory=list)
-    operations: int = 0
-    files: int = 0
-    unanswered: int = 0
-
-    def add(self, ended_at: str, life: Life) -> None:
-        """Count a life."""
-        self.ends[ended_at] += 1
-        self.batches += life.batches
-        self.operations += life.operations
-        self.files += life.files
-        self.unanswered += life.unanswered
-
-    @classmethod
-    def sum(cls, tallies: Iterable[Tally]) -> Tally:
-        """All of them together."""
-        total = cls()
-        for one in tallies:
-            total.ends += one.ends
-            total.batches += one.batches
-            total.operations += one.operations
-            total.files += one.files
-            total.unanswered += one.unanswered
-        return total
-
-    def __str__(self) -> str:
-        ends = ", ".join(f"{count} {kind}" for kind, count in sorted(self.ends.items()))
-        return (
-            f"{self.ends.total()} ends ({ends}); {self.operations} operations in "
-            f"{len(self.batches)} batches with an answer and {self.files} files; "
-            f"{self.unanswered} requests without"
-        )
-
-
 class History:
     """One spool, one inbox and one store, and the processes that use them one after the other.
 
@@ -87,6 +47,10 @@ class History:
         seed: What decides.
         server: Where the store is; without it, an Edge store.
         inbox: Where the inbox is, if not in the folder.
+
+    Attributes:
+        ends: Ends of processes, by the kind of moment.
+        batches: Ids of all batches that were accepted by HTTP.
     """
 
     def __init__(
@@ -108,7 +72,9 @@ class History:
             for number in range(WRITERS)
         ]
         self._lasts = 0
-        self.tally = Tally()
+        self.ends: Counter[str] = Counter()
+        self.batches: list[str] = []
+        self._files = self._unanswered = 0
 
     # ---- lives -----------------------------------------------------------------------------
 
@@ -124,7 +90,10 @@ class History:
             self._load(process, ender, life)
             expected = -signal.SIGKILL if number == signal.SIGKILL else 0
             assert expected == process.wait(PATIENCE_S), self._told()
-        self.tally.add(ender.ended_at, life)
+        self.ends[ender.ended_at] += 1
+        self.batches += life.batches
+        self._files += life.files
+        self._unanswered += life.unanswered
 
     def _load(self, process: subprocess.Popen[str], ender: Ender, life: Life) -> None:
         url = _first_line(process)
@@ -197,8 +166,8 @@ class History:
 
     def _check_batches(self, client: httpx.Client) -> None:
         """Every batch that was accepted is done, and nothing in it was refused."""
-        assert len(self.tally.batches) + self.tally.files < KEPT_REPORTS
-        for batch in self.tally.batches:
+        assert len(self.batches) + self._files < KEPT_REPORTS
+        for batch in self.batches:
             told = client.get(f"/batches/{batch}").json()
             assert ("done", 0) == (told.get("state"), told.get("rejected")), told
 
@@ -220,9 +189,9 @@ class History:
         """Nothing is left but the reports, one for each batch."""
         places = (self._inbox, *(self._spool / name for name in FOLDERS if name != "done"))
         assert [] == [path for place in places for path in place.iterdir()]
-        known = len(self.tally.batches) + self.tally.files
+        known = len(self.batches) + self._files
         reports = len([*(self._spool / "done").iterdir()])
-        assert known <= reports <= known + self.tally.unanswered + self._lasts
+        assert known <= reports <= known + self._unanswered + self._lasts
 
     def _check_store(self) -> None:
         """Every passage is what it may be, once, with its vectors; and nothing else is there."""

@@ -42,7 +42,6 @@ class Request:
         method: Of HTTP.
         path: With its query.
         changes: What becomes of which pid.
-        rows: How many it holds.
         body: Its body.
         headers: Its headers.
     """
@@ -50,7 +49,6 @@ class Request:
     method: str
     path: str
     changes: Changes
-    rows: int = 1
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,7 +62,6 @@ class Life:
 
     Attributes:
         batches: The ids that were answered.
-        operations: Rows of all that was accepted.
         files: How many came into the inbox.
         unanswered: Requests that have no answer.
     """
@@ -74,7 +71,7 @@ class Life:
         self._on_answer = on_answer
         self._lock = threading.Lock()
         self.batches: list[str] = []
-        self.operations = self.files = self.unanswered = 0
+        self.files = self.unanswered = 0
 
     def goes_on(self) -> bool:
         """Whether one more may be sent in; if so, it is counted."""
@@ -82,18 +79,16 @@ class Life:
             self._left -= 1
             return self._left >= 0
 
-    def answered(self, batch: str, rows: int) -> None:
+    def answered(self, batch: str) -> None:
         """A batch was accepted."""
         self._on_answer()
         with self._lock:
             self.batches.append(batch)
-            self.operations += rows
 
-    def dropped(self, rows: int) -> None:
+    def dropped(self) -> None:
         """A file has its name in the inbox."""
         with self._lock:
             self.files += 1
-            self.operations += rows
 
     def broken(self) -> None:
         """A connection broke before the answer."""
@@ -162,7 +157,7 @@ class Writer:
         if self._rng.random() < 0.3:
             body, headers = gzip.compress(body), {**headers, "Content-Encoding": "gzip"}
         changes = {one.pid: one for one in passages}
-        return Request("POST", self._waits("/passages"), changes, len(rows), body, headers)
+        return Request("POST", self._waits("/passages"), changes, body, headers)
 
     def _delete(self) -> Request:
         once = self._rng.random() < 0.5
@@ -192,7 +187,7 @@ class Writer:
         told = answer.json()
         assert answer.status_code in (200, 202), told
         self.oracle.accepted(request.changes)
-        life.answered(told["batch"], request.rows)
+        life.answered(told["batch"])
 
     # ---- by the inbox ----------------------------------------------------------------------
 
@@ -216,7 +211,7 @@ class Writer:
         _put(path, gzip.compress(content) if form.endswith(".gz") else content)
         self.oracle.asked(changes)
         self.oracle.accepted(changes)
-        life.dropped(len(passages))
+        life.dropped()
 
     # ---- passages --------------------------------------------------------------------------
 

@@ -1,0 +1,88 @@
+"""A sidecar that is killed under load at any moment, again and again: accepted passages stay.
+
+A seed decides at which moment of which kind each process ends and which load it gets, so most of a
+history is reproducible; the order of threads and processes is not. `kill -9` cannot show what only
+a power cut loses, such as a file without its fsync.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kill.history import History
+from tests.loopback import LoopbackServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify reports the moments")
+
+KINDS = {
+    "edge": ("applying", "start", "answered", "store", "done"),
+    "server": ("request", "applying", "incoming", "tmp"),
+}
+SOAK_ENDS = 100  # of each engine, and of each signal
+SOAK_LIVES = 20  # of a history
+
+
+@contextmanager
+def new_history(folder: Path, seed: int, engine: str) -> Iterator[History]:
+    """A history over an engine; odd seeds put the inbox on another file system than the spool."""
+    with ExitStack() as stack:
+        server = stack.enter_context(LoopbackServer()) if engine == "server" else None
+        memory, inbox = Path("/dev") / "shm", None
+        if seed % 2 and memory.is_dir() and memory.stat().st_dev != folder.stat().st_dev:
+            inbox = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory)))
+        yield History(folder, seed, server, inbox)
+
+
+def run_history(folder: Path, seed: int, engine: str, kinds: Sequence[str]) -> None:
+    """Kill at moments of these kinds, stop once under load, and check what is left."""
+    with new_history(folder, seed, engine) as history:
+        for kind in kinds:
+            history.live(signal.SIGKILL, kind)
+        history.live(signal.SIGTERM, "applying")
+        history.check()
+        assert len(kinds) + 1 == history.ends.total()
+
+
+@pytest.mark.parametrize(
+    ("engine", "seed", "kind"), [("edge", 0, "applying"), ("server", 1, "tmp")]
+)
+def test_killed_and_started_again(tmp_path: Path, engine: str, seed: int, kind: str) -> None:
+    """Every passage of every 202 is found at the end, once; no deleted passage is back."""
+    run_history(tmp_path, seed, engine, [kind])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["edge", "server"])
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_at_moments_of_each_kind(tmp_path: Path, engine: str, seed: int) -> None:
+    """The same over a history of several kills, and of a stop as soon as it listens."""
+    with new_history(tmp_path, seed + 10, engine) as history:
+        history.live(signal.SIGTERM, "output")
+        history.check()
+        assert 1 == history.ends["output"]
+    run_history(tmp_path / "killed", seed + 10, engine, KINDS[engine])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("engine", ["edge", "server"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_soak_ends(
+    tmp_path_factory: pytest.TempPathFactory, engine: str, number: signal.Signals
+) -> None:
+    """A hundred ends of each kind over each engine, in histories of twenty."""
+    first = random.SystemRandom().randrange(1 << 30)
+    print(f"\n{number.name} over {engine}: seeds from {first}")
+    for seed in range(first, first + SOAK_ENDS // SOAK_LIVES):
+        with new_history(tmp_path_factory.mktemp("soak"), seed, engine) as history:
+            for _ in range(SOAK_LIVES):
+                history.live(number)
+            history.check()
+            print(f"seed {seed}: {dict(history.ends)}, {len(history.batches)} batches")
