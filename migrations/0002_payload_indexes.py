@@ -1,15 +1,14 @@
-"""Index the payload fields that are looked up, before passages come."""
+"""Index the payload fields used in filters, before passages are written."""
 
-from msmarco_qdrant.core.records import PayloadIndex
-from msmarco_qdrant.migration import CollectionPlan
+from msmarco_qdrant.migration import CollectionPlan, PayloadIndex
 from msmarco_qdrant.stores import Store
 
-DESCRIPTION = "payload indexes of the time of writing and of the fields that were asked for"
-COST = "next to nothing: a collection that is older than this migration has its indexes already"
+DESCRIPTION = "payload indexes of the write time (seq) and of the requested fields"
+COST = "almost nothing: a collection older than this migration has its indexes already"
 
 
 def up(store: Store, plan: CollectionPlan) -> None:
-    """Index `seq` and the fields of `plan`; one that is indexed already stays as it is."""
+    """Index `seq` and the fields of `plan`; existing indexes stay as they are."""
     if not store.capabilities.payload_indexes:
         return
     wanted: dict[str, PayloadIndex] = {"seq": "integer", **plan.payload_indexes}

@@ -1,4 +1,4 @@
-"""The types that migration files use; they live in `collection`."""
+"""The names that migration files use, and the loader of their folders."""
 
 from msmarco_qdrant.collection.migration import (
     CollectionPlan,
@@ -7,5 +7,17 @@ from msmarco_qdrant.collection.migration import (
     Target,
     load_migrations,
 )
+from msmarco_qdrant.core.records import CollectionSpec, HnswSettings, PayloadIndex
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR
 
-__all__ = ["CollectionPlan", "Migration", "Operation", "Target", "load_migrations"]
+__all__ = [
+    "SPARSE_VECTOR",
+    "CollectionPlan",
+    "CollectionSpec",
+    "HnswSettings",
+    "Migration",
+    "Operation",
+    "PayloadIndex",
+    "Target",
+    "load_migrations",
+]

@@ -66,11 +66,11 @@ def collections(*, settings: Settings, as_json: bool) -> None:
 @json_option
 def drop(*, name: str, settings: Settings, yes: bool, as_json: bool) -> None:
     """Drop the collection NAME with all its passages."""
-    from msmarco_qdrant.collection.create import drop_collection, to_be_dropped
+    from msmarco_qdrant.collection.create import drop_collection, list_collections_to_drop
 
     with open_configured_store(settings) as store:
         if not yes:
-            points = to_be_dropped(store, name)[-1].points
+            points = list_collections_to_drop(store, name)[-1].points
             raise UsageError(
                 f"nothing was dropped: '{name}' in {store.dsn} has {points:,} passages; pass "
                 "--yes to drop it"

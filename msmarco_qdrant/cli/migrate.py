@@ -51,7 +51,7 @@ _directory_option = click.option(
 @json_option
 def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None:
     """Show the applied and pending migrations of a collection."""
-    from msmarco_qdrant.collection.generations import reembedding_command
+    from msmarco_qdrant.collection.generations import reembed_command
 
     found = _status(settings, directory)
     if as_json:
@@ -66,7 +66,7 @@ def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None
         state = "being filled" if _is_target(found, other) else "kept"
         click.echo(f"other       {other.physical} ({other.metadata.encoder.model}), {state}")
     if found.copying is not None and found.locked_by is None:
-        resume = reembedding_command(found.collection, found.copying.metadata.encoder.model)
+        resume = reembed_command(found.collection, found.copying.metadata.encoder.model)
         click.echo(f"unfinished  resume with {resume}")
     if found.locked_by:
         click.echo(f"locked by   {_holder_text(found.locked_by)}")

@@ -1,4 +1,4 @@
-"""Making and removing collections, by the package's own migrations."""
+"""Create collections by the package's own migrations, and drop them."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def create_collection(
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
 ) -> CollectionMetadata:
-    """Create a collection by running every migration; it appears under its name when complete.
+    """Create a collection by running every migration; the alias is set last.
 
     Args:
-        store: Where.
+        store: The store to create it in.
         name: The name that users see; an alias of the physical collection `NAME__0001`.
-        encoder: Whose vectors will be inside.
+        encoder: The encoder of its dense vectors.
         bm25: The settings of its sparse vectors.
-        storage: How its dense vectors are kept; by default quantized, where the engine can.
+        storage: Storage of its dense vectors; by default quantized if the engine can quantize.
         payload_indexes: Payload keys to index, such as `{"meta.year": "integer"}`.
 
     Returns:
-        The metadata kept with it.
+        The metadata stored with it.
 
     Raises:
-        UsageError: If the name cannot be a collection's.
-        UnsupportedError: If the engine cannot quantize and was asked to.
+        UsageError: If the name is not valid.
+        UnsupportedError: If quantization is requested and the engine cannot quantize.
     """
     check_collection_name(name)
     if storage is None:
@@ -70,20 +70,16 @@ def create_if_missing(
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
 ) -> None:
-    """Create a collection as `create_collection` does, unless another process has just done so.
+    """Call `create_collection` unless the name exists, also if another process just created it.
 
-    Which encoder that one was for is the caller's to look at.
-
-    Raises:
-        UsageError: If the name cannot be a collection's.
-        UnsupportedError: If the engine cannot quantize and was asked to.
+    The caller must check which encoder the existing collection is for.
     """
     with store.lock():
         try:
             if name not in store.aliases():
                 create_collection(store, name, encoder, bm25, storage, payload_indexes)
         except SchemaError:
-            if name not in store.aliases():  # else another process has finished it meanwhile
+            if name not in store.aliases():  # otherwise another process has created it
                 raise
 
 
@@ -96,18 +92,18 @@ def create_physical(
     swaps: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> CollectionMetadata:
-    """Create a physical collection that no name leads to yet.
+    """Create a physical collection without an alias.
 
     Args:
-        store: Where.
-        plan: What it is for.
-        migrations: All that it has had when this returns; the first creates it.
-        copied_from: See `CollectionMetadata`; None for one that nothing is copied into.
+        store: The store to create it in.
+        plan: Its name and settings.
+        migrations: All migrations to apply; the first creates the collection.
+        copied_from: See `CollectionMetadata`; None if nothing is copied into it.
         swaps: See `CollectionMetadata`.
-        check: Called before each write; raises if somebody else does this by now.
+        check: Called before each write; raises if another process has taken the lock.
 
     Returns:
-        The metadata kept with it.
+        The metadata stored with it.
     """
     metadata = CollectionMetadata(
         SCHEMA_VERSION,
@@ -122,10 +118,10 @@ def create_physical(
     for count, migration in enumerate(migrations, 1):
         check()
         migration.operation.apply(Target(store, plan, check=check))
-        if metadata.migrations:  # the operation may have changed what was kept
+        if metadata.migrations:  # the operation may have changed the stored metadata
             metadata = store.metadata(plan.physical)
-        # Not what was kept and one more: another process may be creating the same on a server.
-        ledger = tuple(one.name for one in migrations[:count])
+        # The ledger is not read back: another process may be creating the same collection.
+        ledger = tuple(applied.name for applied in migrations[:count])
         metadata = replace(metadata, migrations=ledger)
         check()
         store.put_metadata(plan.physical, metadata)
@@ -133,26 +129,26 @@ def create_physical(
 
 
 def drop_collection(store: Store, name: str) -> int:
-    """Remove a collection with every passage in it: all physical collections of the name.
+    """Drop a collection: all physical collections of the name, with every passage.
 
-    The one that the name leads to goes last: if it is interrupted, either the name works as before
-    or repeating it removes the rest.
+    The live one is dropped last. After an interruption the name still works, or repeating the
+    call drops the rest.
 
     Args:
-        store: Where.
-        name: The name that users see, or a physical collection's, which alone goes then.
+        store: The store that holds it.
+        name: The name that users see, or a physical collection's name to drop that one only.
 
     Returns:
-        The number of passages that were in it.
+        The number of passages in the live collection.
 
     Raises:
-        CollectionNotFoundError: If there is none of that name.
-        StoreCorruptError: If one is another application's; all stay.
+        CollectionNotFoundError: If the collection does not exist.
+        StoreCorruptError: If one of them belongs to another application; nothing is dropped.
     """
-    found = to_be_dropped(store, name)
+    found = list_collections_to_drop(store, name)
     for info in found:
         if info.points:
-            store.metadata(info.name)  # which only ours has
+            store.metadata(info.name)  # raises if the collection is not from this package
     for info in found:
         try:
             store.drop_collection(info.name)
@@ -162,8 +158,8 @@ def drop_collection(store: Store, name: str) -> int:
     return found[-1].points
 
 
-def to_be_dropped(store: Store, name: str) -> Sequence[CollectionInfo]:
-    """The physical collections that `drop_collection` removes, in that order.
+def list_collections_to_drop(store: Store, name: str) -> Sequence[CollectionInfo]:
+    """List the physical collections that `drop_collection` drops, in that order.
 
     Raises:
         CollectionNotFoundError: If there are none.
@@ -174,38 +170,38 @@ def to_be_dropped(store: Store, name: str) -> Sequence[CollectionInfo]:
     found = physical_collections(store, name)
     if (live := aliases.get(name)) is not None:
         found = [*(physical for physical in found if physical != live), live]
-    if not found:  # not ours; on a server it may be another application's
+    if not found:  # a server may hold another application's collection of that name
         raise unknown_collection(name, aliases, store.dsn)
     return [store.collection(physical).info() for physical in found]
 
 
 def check_collection_name(name: str) -> None:
-    """Refuse a name that cannot be a collection's on every engine.
+    """Refuse a name that is not valid on every engine.
 
     Raises:
-        UsageError: With the rule it breaks.
+        UsageError: With the rule that the name breaks.
     """
     if not _COLLECTION_NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot name a collection: expected 1 to 63 letters, digits, '_', '-' or "
-            "'.', starting with a letter or digit"
+            "collection name must be 1 to 63 letters, digits, '_', '-' or '.', starting with a "
+            f"letter or digit, got {name!r}"
         )
     if name == LOCKS:
-        raise UsageError(f"{name!r} cannot name a collection: it is where locks are kept")
+        raise UsageError(f"collection name must not be {name!r}: it is reserved for locks")
     if PHYSICAL.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot name a collection: names that end in two underscores and four "
-            "digits are those of the physical collections behind a name"
+            "collection name must not end in two underscores and four digits, as names of "
+            f"physical collections do, got {name!r}"
         )
 
 
 def check_index(field: str, kind: PayloadIndex) -> None:
-    """Refuse a payload index of a `meta` field that there cannot be.
+    """Refuse an invalid payload index of a `meta` field.
 
     Raises:
-        UsageError: For a name that no field can have, or a kind that there is not.
+        UsageError: If the field name or the kind is not valid.
     """
     check_field(field)
     if kind not in get_args(PayloadIndex):
         kinds = ", ".join(get_args(PayloadIndex))
-        raise UsageError(f"'{field}' cannot have an index of kind {kind!r}: expected {kinds}")
+        raise UsageError(f"index kind of '{field}' must be one of {kinds}, got {kind!r}")

@@ -1,10 +1,10 @@
-"""Removing passages from every physical collection of a name.
+"""Delete passages from every physical collection of a name.
 
-While a collection is re-embedded there are two of them, and a copy may be under way in either
-direction. Removed from its target first and from its source after that, a passage could be copied
-in between. So a delete goes through all of them, and once more through all but the last: whichever
-is the source, the passage is gone there before it goes from the target for the last time. Then the
-delete looks whether another collection has come meanwhile, and begins again if so.
+During a re-embedding a name has two physical collections, and passages may be copied in either
+direction. A passage deleted first from the target could be copied again before it is deleted from
+the source. So a delete visits all collections, and then all but the last once more. The passage is
+then deleted from the source before the last delete from the target, in both directions. Afterwards
+the collections are listed again; if a new one has appeared, the delete starts over.
 """
 
 from __future__ import annotations
@@ -20,89 +20,98 @@ from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import SeqClock, check_pid, point_id
 
-_AT_ONCE = 1000
+_BATCH = 1000
 
 
 def delete_pids(store: Store, name: str, pids: Iterable[str]) -> int:
-    """Remove the passages of these pids. Repeating it is harmless.
+    """Delete the passages of these pids, durably. Repeating it is harmless.
 
     Args:
-        store: Where.
+        store: The store that holds the collection.
         name: The collection's name.
-        pids: Non-empty strings; they are taken a batch at a time.
+        pids: Non-empty strings; read one batch at a time.
 
     Returns:
-        How many of them were there, behind the name. What is written after this has looked stays.
+        The number of passages found in the live collection. A passage that another client writes
+        after its `seq` was read is not deleted.
 
     Raises:
-        CollectionNotFoundError: If there is no such collection.
-        PidCollisionError: If a point holds another pid than its id stands for; it stays.
+        CollectionNotFoundError: If the collection does not exist.
+        PidCollisionError: If a point holds another pid than its id is made from; it stays.
     """
     store.collection(name)
-    return sum(_delete_batch(store, name, batch) for batch in in_batches(pids, _AT_ONCE))
+    return sum(_delete_batch(store, name, batch) for batch in in_batches(pids, _BATCH))
 
 
-def delete_everywhere(store: Store, name: str, ids: Iterable[PointId], *, up_to_seq: int) -> int:
-    """Remove points from every physical collection of a name, durably.
+def delete_points(store: Store, name: str, ids: Iterable[PointId], *, up_to_seq: int) -> int:
+    """Delete points from every physical collection of a name, durably.
 
     Args:
-        store: Where.
+        store: The store that holds the collection.
         name: The name that users see.
-        ids: The points; they are taken a batch at a time. Those that are not there are no error.
-        up_to_seq: What has a higher `seq` stays.
+        ids: The points, read one batch at a time; missing points are ignored.
+        up_to_seq: Points with a higher `seq` stay.
 
     Returns:
         The number of ids.
     """
     count = 0
-    for batch in in_batches(ids, _AT_ONCE):
+    for batch in in_batches(ids, _BATCH):
         _delete_in_all(store, name, batch, up_to_seq)
         count += len(batch)
     for physical in physical_collections(store, name):
-        _unless_gone(store, name, physical, lambda collection: collection.flush())
+        _call_unless_dropped(store, name, physical, lambda collection: collection.flush())
     return count
 
 
 def _delete_batch(store: Store, name: str, pids: Sequence[str]) -> int:
     live, name = store.aliases().get(name, name), base_name(name)
-    asked = {point_id(pid): pid for pid in pids}
-    newest = there = 0
+    pid_of = {point_id(pid): pid for pid in pids}
+    newest = in_live = 0
     for physical in physical_collections(store, name):
-        stored = _stored(store, name, physical, asked)
-        newest = max([newest, *(payload["seq"] for payload in stored.values())])
+        payloads = _retrieve_checked(store, name, physical, pid_of)
+        newest = max([newest, *(payload["seq"] for payload in payloads.values())])
         if physical == live:
-            there = len(stored)
-    delete_everywhere(store, name, [*asked], up_to_seq=SeqClock(newest).next())
-    return there
+            in_live = len(payloads)
+    delete_points(store, name, [*pid_of], up_to_seq=SeqClock(newest).next())
+    return in_live
 
 
-def _stored(
-    store: Store, name: str, physical: str, asked: Mapping[PointId, str]
+def _retrieve_checked(
+    store: Store, name: str, physical: str, pid_of: Mapping[PointId, str]
 ) -> Mapping[PointId, Mapping[str, Any]]:
-    """What a collection holds of them, each checked to be its own."""
+    """Read pid and `seq` of the points that exist, and check each pid."""
     found: dict[PointId, Mapping[str, Any]] = {}
-    _unless_gone(
-        store, name, physical, lambda one: found.update(one.retrieve([*asked], ("pid", "seq")))
+    _call_unless_dropped(
+        store,
+        name,
+        physical,
+        lambda collection: found.update(collection.retrieve([*pid_of], ("pid", "seq"))),
     )
     for id_, payload in found.items():
-        check_pid(asked[id_], payload)
+        check_pid(pid_of[id_], payload)
     return found
 
 
 def _delete_in_all(store: Store, name: str, ids: Sequence[PointId], up_to_seq: int) -> None:
-    found, done = physical_collections(store, name), None
-    while found != done:
+    found, previous = physical_collections(store, name), None
+    while found != previous:
         for physical in (*found, *found[:-1]):
-            _unless_gone(store, name, physical, lambda one: one.delete(ids, up_to_seq=up_to_seq))
-        found, done = physical_collections(store, name), found
+            _call_unless_dropped(
+                store,
+                name,
+                physical,
+                lambda collection: collection.delete(ids, up_to_seq=up_to_seq),
+            )
+        found, previous = physical_collections(store, name), found
 
 
-def _unless_gone(
-    store: Store, name: str, physical: str, use: Callable[[Collection], object]
+def _call_unless_dropped(
+    store: Store, name: str, physical: str, function: Callable[[Collection], object]
 ) -> None:
-    """Use a collection; that it was pruned or dropped meanwhile is no error."""
+    """Call a function with a collection; ignore its error if another client has dropped it."""
     try:
-        use(store.collection(physical))
+        function(store.collection(physical))
     except (StoreUnavailableError, StoreAccessError):
         raise
     except StoreError:

@@ -1,4 +1,4 @@
-"""What a store holds, told in one value."""
+"""Describe a store and its collections in one value."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
 
-_TOLD = ("qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch")
+_PACKAGES = ("qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch")
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionDescription:
-    """One collection: its name, its state, what was kept with it, and when it was written to."""
+    """One collection: its name, state, metadata, and the time of its last write."""
 
     name: str
     info: CollectionInfo
@@ -30,7 +30,7 @@ class CollectionDescription:
 
 @dataclass(frozen=True, slots=True)
 class StoreDescription:
-    """A store: where it is, its engine, the versions at work, and its collections by name."""
+    """A store: its path or URL, engine, package versions, and collections sorted by name."""
 
     store: str
     engine: str
@@ -41,30 +41,32 @@ class StoreDescription:
 def describe_store(store: Store, collection: str | None = None) -> StoreDescription:
     """Describe a store, or one collection of it.
 
-    Of a whole store, a collection that was not made by this package, or that is removed meanwhile,
-    is left out with a warning: a server may hold anything.
+    In a whole store, a collection that this package did not create, or that another client drops
+    during the call, is skipped with a warning.
 
     Raises:
-        CollectionNotFoundError: If there is no such collection.
+        CollectionNotFoundError: If the collection does not exist.
         StoreCorruptError: If that collection's metadata cannot be read.
     """
     return StoreDescription(
         store=store.dsn,
         engine=store.capabilities.engine,
         versions=_versions(),
-        collections=tuple(_all(store) if collection is None else [_described(store, collection)]),
+        collections=tuple(
+            _describe_all(store) if collection is None else [_describe(store, collection)]
+        ),
     )
 
 
-def _all(store: Store) -> Iterator[CollectionDescription]:
+def _describe_all(store: Store) -> Iterator[CollectionDescription]:
     for name in sorted(store.aliases()):
         try:
-            yield _described(store, name)
+            yield _describe(store, name)
         except (CollectionNotFoundError, StoreCorruptError) as exc:
-            _log.warning("left out: %s", exc)
+            _log.warning("skipped a collection: %s", exc)
 
 
-def _described(store: Store, name: str) -> CollectionDescription:
+def _describe(store: Store, name: str) -> CollectionDescription:
     metadata, info = store.metadata(name), store.collection(name).info()
     moment = datetime.fromtimestamp(info.last_seq // 10**9, UTC) if info.last_seq else None
     return CollectionDescription(name, info, metadata, moment)
@@ -72,7 +74,7 @@ def _described(store: Store, name: str) -> CollectionDescription:
 
 def _versions() -> dict[str, str]:
     found = {"msmarco-qdrant": __version__}
-    for name in _TOLD:
+    for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -1,14 +1,12 @@
-"""The physical collections of one name: the live one, and those that a re-embedding made.
+"""The physical collections of one name, and the re-embedding that is in progress.
 
-There is no state file. What is under way stands in the metadata: a collection that is being filled
-remembers its source as `copied_from` until the last pass is done. Before the swap it is another one
-than the live one, after it the live one itself.
+A name's physical collections are numbered (`msmarco__0001`, `msmarco__0002`). Each holds the
+vectors of one model, and the name is an alias of one of them, the live one. An interrupted creation
+or re-embedding also leaves a physical collection, without an alias.
 
-The physical collections that one name has had: the live one, its forerunners and those to come.
-
-A name's collections are numbered (`msmarco__0001`, `msmarco__0002`), each with the vectors of one
-model, and the name is an alias of one of them. What an interrupted creation or re-embedding left
-is a collection, too, though no alias leads to it.
+No state file exists. The metadata of a collection that is being filled names its source as
+`copied_from` until the last pass is done. Before the swap that collection is not the live one;
+after the swap it is.
 """
 
 from __future__ import annotations
@@ -34,10 +32,10 @@ class Generations:
 
     Attributes:
         name: The name that users see.
-        live: The physical collection that the name leads to.
-        metadata: What was kept with that one.
-        others: The rest, in the order of their numbers.
-        unreadable: Those whose metadata cannot be read: what an interrupted creation left.
+        live: The physical collection that the alias points to.
+        metadata: The metadata of the live collection.
+        others: The other collections, in the order of their numbers.
+        unreadable: Collections without readable metadata, left by an interrupted creation.
     """
 
     name: str
@@ -48,9 +46,9 @@ class Generations:
 
     @property
     def copying(self) -> Copying | None:
-        """What is under way, or was interrupted; not what is copied from a collection that is gone.
+        """The unfinished re-embedding or rollback; None if its source was dropped.
 
-        The way back comes before a re-embedding: it was begun later.
+        If both are unfinished it is the rollback, which began later.
         """
         source = self.metadata.copied_from
         if source in [other.physical for other in self.others]:
@@ -62,76 +60,71 @@ class Generations:
         return Copying(self.live, first.physical, first.metadata, is_swapped=False)
 
     @property
-    def way_back(self) -> Copying | None:
-        """From the live collection into the one that the name led to before."""
+    def rollback(self) -> Copying | None:
+        """The copying from the live collection into the previous one, if that still exists."""
         for other in self.others:
             if other.physical == self.metadata.previous:
-                return self.into(other)
+                return self.copying_into(other)
         return None
 
-    def into(self, other: Generation) -> Copying:
-        """From the live collection into another that is there already."""
+    def copying_into(self, other: Generation) -> Copying:
+        """The copying from the live collection into another existing one."""
         metadata = replace(other.metadata, copied_from=self.live, swaps=self.metadata.swaps + 1)
         return Copying(self.live, other.physical, metadata, is_swapped=False)
 
     @property
     def next_physical(self) -> str:
-        """The name of the next physical collection; an interrupted creation is done again."""
-        taken = [self.live, *(other.physical for other in self.others)]
-        return physical_name(self.name, 1 + max(map(physical_number, taken)))
+        """The name of the next physical collection; an unreadable one is replaced."""
+        numbers = [physical_number(other.physical) for other in self.others]
+        return physical_name(self.name, 1 + max(physical_number(self.live), *numbers, 0))
 
 
-def reembedding_command(name: str, model: str) -> str:
-    """What to type for another model, as messages have it."""
+def reembed_command(name: str, model: str) -> str:
+    """The command that re-embeds with a model, for messages."""
     return f"`msmarco-qdrant migrate reembed --collection {name} --model {model}`"
 
 
-def giving_up_command(name: str) -> str:
-    """What to type to give up what was begun, and that alone, as messages have it."""
+def abandon_command(name: str) -> str:
+    """The command that abandons an unfinished re-embedding and nothing else, for messages."""
     return f"`msmarco-qdrant migrate prune --collection {name} --unfinished --yes`"
 
 
 def read_generations(store: Store, collection: str) -> Generations:
-    """Look which physical collections a name has, and what is under way.
+    """Read the physical collections of a name with their metadata.
 
     Raises:
-        CollectionNotFoundError: If there is no such name.
-        UsageError: If it is the name of a physical collection: what is done to a name concerns all
-            of its collections.
+        CollectionNotFoundError: If the name does not exist.
+        UsageError: If it is the name of a physical collection.
     """
     name, aliases = base_name(collection), store.aliases()
     if name not in aliases:
         raise unknown_collection(collection, aliases, store.dsn)
     if name != collection:
         raise UsageError(
-            f"'{collection}' is a physical collection behind '{name}': pass --collection {name}"
+            f"'{collection}' is a physical collection of '{name}': use the name '{name}', which "
+            "covers all of its physical collections"
         )
     live = aliases[name]
-    others, unreadable = [], []
+    readable, unreadable = {}, []
     for physical in physical_collections(store, name):
         try:
-            others.append(Generation(physical, store.metadata(physical)))
+            readable[physical] = store.metadata(physical)
         except StoreCorruptError:
             unreadable.append(physical)
-    metadata = next((one.metadata for one in others if one.physical == live), None)
-    return Generations(
-        name,
-        live,
-        metadata or store.metadata(live),
-        [one for one in others if one.physical != live],
-        unreadable,
-    )
+    metadata = readable.pop(live, None) or store.metadata(live)
+    others = [Generation(physical, kept) for physical, kept in readable.items()]
+    return Generations(name, live, metadata, others, unreadable)
 
 
 def physical_collections(store: Store, name: str) -> Sequence[str]:
-    """Every physical collection of a name, by ascending number.
+    """List every physical collection of a name, by ascending number.
 
     Args:
-        store: Where they are.
-        name: The name that users see; it need not be an alias of anything.
+        store: The store that holds them.
+        name: The name that users see; it need not be an alias.
 
     Returns:
-        Their names, also of those without metadata and of those that no alias leads to.
+        Their names, including those without metadata and those without an alias.
     """
     found = (physical for physical in store.physical_names() if is_own_alias(name, physical))
     return sorted(found, key=physical_number)

@@ -1,13 +1,13 @@
-"""What a migration is: a small Python file with a name, a description and one operation.
+"""Migration files: a small Python file with a name, a description and one operation.
 
-The name is the file's, `NNNN_name.py`; other files whose names begin with no digit may lie beside
-it. The file holds a line about it, `DESCRIPTION`, and either
+A migration's name is that of its file, `NNNN_name.py`. Other files in the folder must not begin
+with a digit. The file defines `DESCRIPTION`, one line of text, and either
 
-* `OPERATION`, one of `msmarco_qdrant.operations` or whatever else has `cost` and `apply`, or
-* a function `up(store, plan)`, and if it likes a line `COST` about what it takes.
+* `OPERATION`, one of `msmarco_qdrant.operations` or any object with `cost` and `apply`, or
+* a function `up(store, plan)`, and optionally `COST`, one line of text about its cost.
 
-The package's own are in `migrations/` of a checkout and in `msmarco_qdrant/_migrations/` of an
-installed wheel; both are loaded by path, and so is a folder of the user's.
+The package's own migrations are in `migrations/` of a checkout and in `msmarco_qdrant/_migrations/`
+of an installed wheel. They are loaded by path, as a user's folder is.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _FILE_NAME = re.compile(r"\d{4}_[a-z0-9_]+\.py")
 
 @dataclass(frozen=True, slots=True)
 class CollectionPlan:
-    """What a migration is told: the physical collection and what it is for.
+    """The name and settings of a physical collection.
 
     Attributes:
         physical: The physical collection's name.
-        encoder: Whose vectors are, or will be, inside.
+        encoder: The encoder of its dense vectors.
         bm25: The settings of its sparse vectors.
-        storage: How its dense vectors are kept.
-        payload_indexes: Payload keys to index beside those that this package needs itself.
+        storage: The storage of its dense vectors.
+        payload_indexes: Payload keys to index, besides those that this package needs.
     """
 
     physical: str
@@ -52,13 +52,13 @@ class CollectionPlan:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an operation works on.
+    """The collection that an operation works on.
 
     Attributes:
-        store: Where the collection is.
-        plan: Which it is; for one that is there already, what it is now.
-        on_progress: To be called now and then with the passages that are through and their number.
-        check: To be called before each write; raises `StoreInUseError` if the lock was taken away.
+        store: The store that holds it.
+        plan: Its name and settings; of an existing collection, the current ones.
+        on_progress: Call it regularly with the passages done and their total.
+        check: Call it before each write; raises `StoreInUseError` if the lock was taken away.
     """
 
     store: Store
@@ -74,20 +74,20 @@ class Target:
 
 @runtime_checkable
 class Operation(Protocol):
-    """What a migration does. It may be interrupted anywhere: done again, it completes."""
+    """The work of a migration. It may be interrupted anywhere; a repeated call completes it."""
 
     def cost(self, target: Target) -> str:
-        """What it takes on this collection as it is now, in a line. Changes nothing."""
+        """Describe in one line the cost on the collection as it is. Changes nothing."""
         ...
 
     def apply(self, target: Target) -> None:
-        """Do it; returns when it is done."""
+        """Do the work; returns when it is done."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One migration: its name (the file's, without `.py`), a line about it, its operation."""
+    """One migration: its name (the file's, without `.py`), a description, its operation."""
 
     name: str
     description: str
@@ -95,49 +95,48 @@ class Migration:
 
     @property
     def number(self) -> str:
-        """The four digits that its name begins with."""
+        """The four digits at the start of its name."""
         return self.name[:4]
 
 
 @dataclass(frozen=True, slots=True)
-class _Function:
-    """The operation of a file that has a function `up(store, plan)`."""
+class _UpFunction:
+    """The operation of a file that defines `up(store, plan)`."""
 
     up: Callable[[Store, CollectionPlan], None]
-    told: str
+    cost_text: str
 
-    def cost(self, target: Target) -> str:  # noqa: ARG002  # it is the same for each
-        return self.told
+    def cost(self, target: Target) -> str:  # noqa: ARG002  # the text is constant
+        return self.cost_text
 
     def apply(self, target: Target) -> None:
         self.up(target.store, target.plan)
 
 
 def load_migrations(directory: Path | None = None) -> Sequence[Migration]:
-    """The migrations of a directory in the order of their numbers.
+    """Load the migrations of a directory in the order of their numbers.
 
     Args:
         directory: By default the package's own.
 
     Raises:
-        UsageError: If there is no such directory, a file there is no migration or cannot be
-            loaded, one's name begins with a digit and is not of the form, or two have the same
-            number.
+        UsageError: If the directory does not exist, a file in it is not a migration or cannot be
+            loaded, a name that begins with a digit is malformed, or two have the same number.
     """
     directory = directory or _own_directory()
     if not directory.is_dir():
-        raise UsageError(f"{directory} is no directory of migrations: it does not exist")
+        raise UsageError(f"{directory} is not a directory of migrations: it does not exist")
     paths = [path for path in sorted(directory.glob("*.py")) if path.name[0].isdigit()]
     for path in paths:
         _check_file_name(path)
-    found = [_load(path) for path in paths]
-    for one, other in pairwise(found):
-        if one.number == other.number:
+    migrations = [_load(path) for path in paths]
+    for first, second in pairwise(migrations):
+        if first.number == second.number:
             raise UsageError(
-                f"{one.name} and {other.name} in {directory} have the same number: give the later "
-                "one a higher number"
+                f"{first.name} and {second.name} in {directory} have the same number: give the "
+                "later one a higher number"
             )
-    return found
+    return migrations
 
 
 def _own_directory() -> Path:
@@ -145,32 +144,35 @@ def _own_directory() -> Path:
     for directory in (package / "_migrations", package.parent / "migrations"):
         if directory.is_dir():
             return directory
-    raise StoreCorruptError(f"the installation is incomplete: {package} holds no migrations")
+    raise StoreCorruptError(f"the installation is incomplete: {package} contains no migrations")
 
 
 def _check_file_name(path: Path) -> None:
-    """Refuse what is meant as a migration, most likely, and would be overlooked."""
+    """Refuse a malformed name; such a file would be skipped silently."""
     if not _FILE_NAME.fullmatch(path.name):
         raise UsageError(
-            f"{path} cannot be a migration by its name: expected four digits, '_', and lower-case "
-            "letters, digits or '_', such as 0002_denser_graph.py; what is no migration must not "
-            "begin with a digit"
+            "file name of a migration must be four digits, '_', and lower-case letters, digits or "
+            f"'_', such as 0002_denser_graph.py, got {path}; other files must not begin with a "
+            "digit"
         )
 
 
 def _load(path: Path) -> Migration:
-    module = _executed(path)
-    description, operation = getattr(module, "DESCRIPTION", None), _operation(module, path)
+    module = _execute(path)
+    description, operation = getattr(module, "DESCRIPTION", None), _read_operation(module, path)
     if not isinstance(description, str) or operation is None:
         raise UsageError(
-            f"{path} is no migration: expected DESCRIPTION, a line of text, and either OPERATION "
-            "or up(store, plan)"
+            f"{path} is not a migration: it must define DESCRIPTION, a line of text, and either "
+            "OPERATION or up(store, plan)"
         )
     return Migration(path.stem, description, operation)
 
 
-def _executed(path: Path) -> ModuleType:
-    """Its module, under a name of its folder's own: dataclasses look it up while they are made."""
+def _execute(path: Path) -> ModuleType:
+    """Load a file as a module, registered under a name unique to its folder.
+
+    It must be in `sys.modules` while it runs: dataclasses look their module up there.
+    """
     folder = blake2b(os.fsencode(path.parent.resolve()), digest_size=8).hexdigest()
     name = f"msmarco_qdrant_migration_{folder}_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -188,22 +190,18 @@ def _executed(path: Path) -> ModuleType:
     return module
 
 
-def _operation(module: ModuleType, path: Path) -> Operation | None:
+def _read_operation(module: ModuleType, path: Path) -> Operation | None:
     operation, up = getattr(module, "OPERATION", None), getattr(module, "up", None)
     if isinstance(operation, type):
         raise UsageError(
-            f"{path} is no migration: OPERATION is the class {operation.__name__}; expected one "
-            f"with its values, as in {operation.__name__}(...)"
+            f"OPERATION of {path} must be an instance, such as {operation.__name__}(...), got the "
+            f"class {operation.__name__}"
         )
     if isinstance(operation, Operation) and up is None:
         return operation
-    if callable(up) and operation is None:
-        return _Function(up, _cost(module, path))
-    return None
-
-
-def _cost(module: ModuleType, path: Path) -> str:
-    told = getattr(module, "COST", "not known: it is code of its own")
-    if not isinstance(told, str):
-        raise UsageError(f"{path} is no migration: COST is {told!r}; expected a line of text")
-    return told
+    if not callable(up) or operation is not None:
+        return None
+    cost = getattr(module, "COST", "unknown: the migration defines its own code")
+    if not isinstance(cost, str):
+        raise UsageError(f"COST of {path} must be a line of text, got {cost!r}")
+    return _UpFunction(up, cost)

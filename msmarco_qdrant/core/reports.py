@@ -129,15 +129,15 @@ class EncodeProgress:
 
 @dataclass(frozen=True, slots=True)
 class ModelComparison:
-    """What a sample of queries finds in two collections; each is the beginning of a passage.
+    """The results of sample queries in two collections; each query is the start of a passage.
 
     Attributes:
-        queries: How many were asked of both.
-        found_before: How many found their passage among the ten best of the old collection; None
-            if its model could not be loaded.
-        found_after: The same of the new one.
-        overlap: Mean share of the old one's ten best that are among the new one's, 0 to 1; None if
-            the old one could not be asked.
+        queries: Number of queries searched in both.
+        found_before: Queries that found their passage among the ten best of the old collection;
+            None if its model could not be loaded.
+        found_after: The same for the new collection.
+        overlap: Mean share of the old ten best that are among the new ten best, 0 to 1; None if
+            the old collection was not searched.
     """
 
     queries: int
@@ -147,20 +147,19 @@ class ModelComparison:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the new collection finds less than half of what the old one finds."""
+        """True if the new collection finds less than half of what the old one finds."""
         return self.found_before is not None and 2 * self.found_after < self.found_before
 
 
 @dataclass(frozen=True, slots=True)
 class ReembedProgress:
-    """How far a re-embedding is.
+    """The progress of a re-embedding.
 
     Attributes:
-        stage: "copy" while passages are compared, encoded and written; "index"; "compare" while a
-            sample of queries is asked; "verify" while both collections are compared once more;
-            "swap"; "last pass".
-        done: Passages of the old collection that this stage has been through.
-        total: Those that there are.
+        stage: "copy" (compare, encode and write passages), "index", "compare" (search a sample),
+            "verify" (compare both collections again), "swap" or "last pass".
+        done: Passages of the old collection done in this stage.
+        total: Passages of the old collection.
     """
 
     stage: ReembedStage
@@ -170,18 +169,18 @@ class ReembedProgress:
 
 @dataclass(frozen=True, slots=True)
 class ReembedReport:
-    """What a re-embedding did.
+    """The result of a re-embedding.
 
     Attributes:
         collection: The name that users see.
-        old: The physical collection that it led to before the re-embedding.
-        new: The one that it leads to now; the same if it had these vectors already.
-        model: The model of that one's vectors.
-        passages: Passages in it.
-        copied: Those that were encoded and written by this run.
-        removed: Those that were deleted meanwhile, and therefore removed again.
-        without_vector: Pids of those that the model gives no vector: they are not in the new one.
-        comparison: What a sample of queries found in both; None if the swap was done before.
+        old: The physical collection that it pointed to before.
+        new: The physical collection that it points to now; the same if it had these vectors.
+        model: The model of the new collection.
+        passages: Passages in the new collection.
+        copied: Passages that this run encoded and wrote.
+        removed: Passages that other clients deleted during the run, deleted from the copy, too.
+        without_vector: Pids of passages without a vector, which are missing from the new one.
+        comparison: The results of sample queries; None if the swap was done by an earlier run.
         seconds: Wall time.
     """
 

@@ -12,7 +12,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 
-from msmarco_qdrant.collection.generations import reembedding_command
+from msmarco_qdrant.collection.generations import reembed_command
 from msmarco_qdrant.core.records import CollectionMetadata
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -117,7 +117,7 @@ class AliasGuard:
         _log.warning(
             "the re-embedding of '%s' is not finished: run %s again",
             self.name,
-            reembedding_command(self.name, self.metadata.encoder.model),
+            reembed_command(self.name, self.metadata.encoder.model),
         )
 
     def _replaced(self, found: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msmarco_qdrant.collection.delete import delete_everywhere
+from msmarco_qdrant.collection.delete import delete_points
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import PointId, PrunePolicy
 from msmarco_qdrant.stores import Collection, Store
@@ -63,7 +63,7 @@ class Pruner:
 
     def remove(self) -> int:
         """Remove them, durably, and return how many they were."""
-        return delete_everywhere(self._store, self._name, self._stale(), up_to_seq=self._up_to_seq)
+        return delete_points(self._store, self._name, self._stale(), up_to_seq=self._up_to_seq)
 
     def _stale(self) -> Iterator[PointId]:
         for id_, payload in self._collection.scan(("pid", "seq")):

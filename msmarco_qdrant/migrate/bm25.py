@@ -1,4 +1,4 @@
-"""Sparse vectors made anew from the texts of a collection, where they differ."""
+"""Recompute the sparse vectors of a collection from its texts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from msmarco_qdrant.stores.payload import passage_of, sort_tokens
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.migration import Target
 
-_AT_ONCE = 256
+_BATCH = 256
 _FIELDS = ("pid", "text", "meta", "seq")
-_FLOAT32_STEP = 1e-6  # two weights that differ less are the same float32
+_FLOAT32_STEP = 1e-6  # weights that differ by less are the same float32
 
 
 def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
-    """Give every point the sparse vector that an encoder makes of its text.
+    """Write the sparse vector of every point whose vector differs from that of its text.
 
-    One that has it already is left alone: so it can be interrupted and run again, and a second
-    pass writes only what came meanwhile.
+    It may be interrupted and repeated: correct vectors are not written again.
 
     Returns:
-        How many were written, durably.
+        The number of vectors written, durably.
 
     Raises:
         PidCollisionError: If a point was not written by this package.
@@ -36,7 +35,7 @@ def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
     """
     collection = target.collection
     written, done, expected = 0, 0, collection.info().points
-    for page in in_batches(collection.scan(_FIELDS), _AT_ONCE):
+    for page in in_batches(collection.scan(_FIELDS), _BATCH):
         written += _rewrite(target, bm25, page)
         done += len(page)
         target.on_progress(done, max(done, expected))
@@ -47,62 +46,65 @@ def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
 def _rewrite(
     target: Target, bm25: Bm25Encoder, points: Iterable[tuple[PointId, Mapping[str, Any]]]
 ) -> int:
-    """Rewrite a page until nothing in it is newer than what was read.
+    """Rewrite a page until no point in it is newer than the text that was read.
 
-    A write reaches the points up to the page's highest `seq`, so one that another writer has
-    replaced since it was read may get the vector of its older text: it is done again.
+    A write covers all points up to the page's highest `seq`. A point that another client replaced
+    after it was read may get the vector of its older text; it is rewritten in the next round.
     """
-    collection, changed = target.collection, target.store.admin_collection(target.plan.physical)
-    read, written = dict(points), 0
-    while read:
+    collection, admin = target.collection, target.store.admin_collection(target.plan.physical)
+    pending, written = dict(points), 0
+    while pending:
         target.check()
-        texts = {id_: passage_of(id_, payload).text for id_, payload in read.items()}
-        wrong = _wrong(changed, {id_: bm25.encode_passage(text) for id_, text in texts.items()})
-        newest = max((int(read[id_]["seq"]) for id_ in wrong), default=0)
-        ids = _write(collection, changed, wrong, newest)
+        wanted = {
+            id_: bm25.encode_passage(passage_of(id_, payload).text)
+            for id_, payload in pending.items()
+        }
+        outdated = _find_outdated(admin, wanted)
+        newest = max((int(pending[id_]["seq"]) for id_ in outdated), default=0)
+        ids = _write(collection, admin, outdated, newest)
         written += len(ids)
-        found = collection.retrieve(ids, ["seq"]) if ids else {}
-        newer = [id_ for id_, payload in found.items() if payload["seq"] != read[id_]["seq"]]
-        read = dict(collection.retrieve(newer, _FIELDS)) if newer else {}
+        current = collection.retrieve(ids, ["seq"]) if ids else {}
+        newer = [id_ for id_, payload in current.items() if payload["seq"] != pending[id_]["seq"]]
+        pending = dict(collection.retrieve(newer, _FIELDS)) if newer else {}
     return written
 
 
-def _wrong(
-    changed: AdminCollection, wanted: Mapping[PointId, SparseVector]
+def _find_outdated(
+    admin: AdminCollection, wanted: Mapping[PointId, SparseVector]
 ) -> dict[PointId, SparseVector]:
-    """Those that do not have their vector yet."""
-    found = changed.sparse_vectors([*wanted])
-    empty = SparseVector([], [])  # an engine may keep none for it
+    """Select the wanted vectors that differ from the stored ones."""
+    stored = admin.sparse_vectors([*wanted])
+    empty = SparseVector([], [])  # an engine may store nothing for an empty vector
     return {
         id_: vector
         for id_, vector in wanted.items()
-        if not _same(found.get(id_, empty), sort_tokens(vector.indices, vector.values))
+        if not _is_same(stored.get(id_, empty), sort_tokens(vector.indices, vector.values))
     }
 
 
-def _same(one: SparseVector, other: SparseVector) -> bool:
-    return one.indices == other.indices and all(
+def _is_same(first: SparseVector, second: SparseVector) -> bool:
+    return first.indices == second.indices and all(
         math.isclose(a, b, rel_tol=_FLOAT32_STEP)
-        for a, b in zip(one.values, other.values, strict=True)
+        for a, b in zip(first.values, second.values, strict=True)
     )
 
 
 def _write(
     collection: Collection,
-    changed: AdminCollection,
+    admin: AdminCollection,
     vectors: Mapping[PointId, SparseVector],
     up_to_seq: int,
 ) -> Sequence[PointId]:
-    """Write vectors, but for points that were removed since they were read; the ids of the rest."""
+    """Write the vectors of points that still exist; returns their ids."""
     ids: Sequence[PointId] = [*vectors]
     while ids:
         try:
-            changed.replace_sparse(ids, [vectors[id_] for id_ in ids], up_to_seq=up_to_seq)
+            admin.replace_sparse(ids, [vectors[id_] for id_ in ids], up_to_seq=up_to_seq)
         except StoreError:
-            left = [*collection.retrieve(ids, ["seq"])]
-            if len(left) == len(ids):
+            existing = [*collection.retrieve(ids, ["seq"])]
+            if len(existing) == len(ids):
                 raise
-            ids = left
+            ids = existing
         else:
             break
     return ids

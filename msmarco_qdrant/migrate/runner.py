@@ -1,24 +1,23 @@
-"""The migration engine: what a collection's ledger holds, and what is to come.
+"""Apply migrations to a collection and report its ledger.
 
-The ledger is the collection's own metadata: the names of the migrations that were applied, in
-order. It is written after each one; a migration that fails, or is interrupted, is not in it, and
-runs again the next time. One process at a time migrates a collection: a lock says which.
+The ledger is part of the collection's metadata: the names of the applied migrations, in order. It
+is written after each migration; one that fails or is interrupted is not recorded and runs again the
+next time. A lock ensures that only one process migrates a collection.
 
-The package's own migrations come first, then those of a folder of the user's. Each has its own
-numbers, and in each a new migration has a higher number than all that were applied.
+The package's own migrations come first, then those of a user's folder. Each source has its own
+numbers, and a new migration must have a higher number than all applied ones of its source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 
 from msmarco_qdrant.collection.generations import (
-    giving_up_command,
+    abandon_command,
     read_generations,
-    reembedding_command,
+    reembed_command,
 )
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.core.records import Copying, Generation, LockHolder
@@ -30,19 +29,19 @@ from msmarco_qdrant.stores.names import base_name
 
 @dataclass(frozen=True, slots=True)
 class MigrationStatus:
-    """Where a collection stands.
+    """The state of a collection's migrations.
 
     Attributes:
         collection: The name that users see.
         physical: The physical collection's name.
-        applied: What the ledger holds, in order.
-        pending: What this code knows and the ledger does not, in order.
-        unknown: What the ledger holds and this code does not know: newer code, or a folder that
-            was not given, was here.
-        locked_by: Who is migrating it just now.
+        applied: Migrations in the ledger, in order.
+        pending: Known migrations that are not in the ledger, in order.
+        unknown: Migrations in the ledger that this code cannot find: they belong to a newer
+            version, or to a folder that was not given.
+        locked_by: The process that is migrating it.
         model: The model of its vectors.
-        others: Physical collections beside it: older ones, and one that is being filled.
-        copying: A re-embedding that is under way or was interrupted.
+        others: Other physical collections of the name: older ones, and one that is being filled.
+        copying: A re-embedding that is running or was interrupted.
     """
 
     collection: str
@@ -57,13 +56,13 @@ class MigrationStatus:
 
     @property
     def is_current(self) -> bool:
-        """Whether nothing is pending, and nothing is unknown."""
+        """True if no migration is pending or unknown."""
         return not self.pending and not self.unknown
 
 
 @dataclass(frozen=True, slots=True)
 class MigrationStep:
-    """A migration that is about to be applied: its name, a line about it, what it takes."""
+    """A migration that is about to be applied: its name, description and cost."""
 
     name: str
     description: str
@@ -73,21 +72,20 @@ class MigrationStep:
 def migration_status(
     store: Store, collection: str, *, directory: Path | None = None
 ) -> MigrationStatus:
-    """Compare a collection's ledger with the migrations that there are. Only reads.
+    """Compare a collection's ledger with the known migrations. Changes nothing.
 
     Args:
-        store: Where it is.
-        collection: Its name.
+        store: The store that holds the collection.
+        collection: The collection's name.
         directory: The user's own migrations, which come after the package's.
 
     Raises:
-        CollectionNotFoundError: If there is none of that name.
+        CollectionNotFoundError: If the collection does not exist.
         UsageError: If the folder's migrations cannot be loaded, or for a physical name.
     """
-    sources = _sources(directory)
+    known = [migration for source in _load_sources(directory) for migration in source]
     found = read_generations(store, collection)
     applied = found.metadata.migrations
-    known = [migration for source in sources for migration in source]
     names = {migration.name for migration in known}
     return MigrationStatus(
         collection=found.name,
@@ -112,31 +110,31 @@ def migrate_collection(
     on_step: Callable[[MigrationStep], None] = lambda _step: None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Sequence[MigrationStep]:
-    """Apply what is pending, in order. Doing it again does nothing.
+    """Apply the pending migrations in order. Repeating it does nothing.
 
     Args:
-        store: Where the collection is.
-        collection: Its name.
+        store: The store that holds the collection.
+        collection: The collection's name.
         directory: The user's own migrations, which come after the package's.
-        to: The last one to apply, by its name or its number; None for all.
-        dry_run: Change nothing, take no lock, and only tell what would be done.
-        on_step: Called before each, with what it takes on the collection as it is then; in a dry
-            run as it is now.
-        on_progress: Called now and then with the passages that are through, and their number.
+        to: The last one to apply, by name or number; None for all.
+        dry_run: Change nothing, take no lock, and only report the steps.
+        on_step: Called before each step with its cost at that time; in a dry run, the cost on the
+            collection as it is now.
+        on_progress: Called regularly with the passages done and their total.
 
     Returns:
-        What was applied, or would be.
+        The steps that were applied, or would be in a dry run.
 
     Raises:
-        CollectionNotFoundError: If there is none of that name.
-        MigrationError: If the ledger holds what this code does not know, one that is pending comes
-            before one that was applied, or one failed. What was applied before it stays, and is in
-            the ledger; it is not.
-        StoreInUseError: If somebody else is migrating it, saying who, or took our lock away.
-        UsageError: If the folder's migrations cannot be loaded, `to` is none of them, or for a
+        CollectionNotFoundError: If the collection does not exist.
+        MigrationError: If the ledger has unknown migrations, a pending one comes before an applied
+            one, a re-embedding is not finished, or a migration failed. Earlier migrations of this
+            call stay applied and recorded; the failed one is not recorded.
+        StoreInUseError: If another process is migrating it, or has taken the lock away.
+        UsageError: If the folder's migrations cannot be loaded, `to` is not one of them, or for a
             physical name.
     """
-    run = _Run(store, collection, directory, to, on_progress)
+    run = _MigrationRun(store, collection, directory, to, on_progress)
     if dry_run:
         steps = []
         for migration in run.pending():
@@ -147,33 +145,30 @@ def migrate_collection(
 
 
 def unlock_migrations(store: Store, collection: str, token: str) -> None:
-    """Take the lock away from whoever holds it under a token, as its process is gone.
+    """Release the lock of a process that has ended without releasing it.
 
-    If it is not gone, it stops before it writes the ledger again.
+    If that process is still running, it stops before it writes the ledger again.
 
     Args:
-        store: Where the collection is.
-        collection: Its name.
-        token: What `migration_status` told of the holder.
+        store: The store that holds the collection.
+        collection: The collection's name.
+        token: The token of the holder, from `migration_status`.
 
     Raises:
-        CollectionNotFoundError: If there is none of that name.
-        StoreInUseError: If somebody else holds it by now.
+        CollectionNotFoundError: If the collection does not exist.
+        StoreInUseError: If the lock has another token.
     """
     name = base_name(store.collection(collection).info().name)
-    left = store.migration_locks.release(name, token)
-    if left is not None:
+    holder = store.migration_locks.release(name, token)
+    if holder is not None:
         raise StoreInUseError(
-            f"'{name}' is being migrated by {describe_holder(left)}, whose token is {left.token}, not "
-            f"{token}: look again with `msmarco-qdrant migrate status`"
+            f"'{name}' is being migrated by {describe_holder(holder)} with the token {holder.token}, not "
+            f"{token}: check again with `msmarco-qdrant migrate status`"
         )
 
 
-# ---- one run -------------------------------------------------------------------------------
-
-
-class _Run:
-    """The migrations of one collection, to be applied."""
+class _MigrationRun:
+    """The migrations to apply to one collection."""
 
     def __init__(
         self,
@@ -184,19 +179,20 @@ class _Run:
         on_progress: Callable[[int, int], None],
     ) -> None:
         self._store = store
-        self._sources = _sources(directory)
-        self._last = _named(to, [one for source in self._sources for one in source])
-        read_generations(store, collection)  # which has to be one that users see
+        self._sources = _load_sources(directory)
+        self._known = [migration for source in self._sources for migration in source]
+        self._last = None if to is None else _find(to, self._known)
+        read_generations(store, collection)  # refuses a physical name
         self._collection = collection
         self._on_progress = on_progress
 
     def apply(self, on_step: Callable[[MigrationStep], None]) -> Sequence[MigrationStep]:
-        """Apply what is pending under the lock."""
+        """Apply the pending migrations while holding the lock."""
         locks = self._store.migration_locks
         name = base_name(self._physical())
         applied: list[MigrationStep] = []
         with hold_lock(locks, name) as ours:
-            self._check_settled()
+            self._check_not_copying()
             for migration in self.pending():
                 step = self.step(migration)
                 on_step(step)
@@ -205,63 +201,58 @@ class _Run:
         return applied
 
     def pending(self) -> Sequence[Migration]:
-        """What the ledger lacks, up to the last that is wanted.
+        """List the migrations missing from the ledger, up to the last one requested.
 
         Raises:
-            MigrationError: If the ledger is not one that this code can go on from.
+            MigrationError: If the ledger does not fit the known migrations.
         """
         applied = self._store.metadata(self._physical()).migrations
-        _check_known(applied, self._sources, self._collection)
+        _check_known(applied, self._known, self._collection)
         for source in self._sources:
             _check_order(applied, source, self._collection)
-        known = [migration for source in self._sources for migration in source]
-        if self._last is not None:
-            known = [*takewhile(lambda one: one is not self._last, known), self._last]
-        return [migration for migration in known if migration.name not in applied]
+        end = len(self._known) if self._last is None else self._known.index(self._last) + 1
+        return [migration for migration in self._known[:end] if migration.name not in applied]
 
-    def _check_settled(self) -> None:
-        """Refuse to change one collection while another is being made like it."""
+    def _check_not_copying(self) -> None:
+        """Refuse to change a collection while another one is being filled from it."""
         copying = read_generations(self._store, self._collection).copying
         if copying is not None and self.pending():
             name, model = self._collection, copying.metadata.encoder.model
-            give_up = (
-                "" if copying.is_swapped else f", or give it up with {giving_up_command(name)}"
-            )
+            abandon = "" if copying.is_swapped else f", or abandon it with {abandon_command(name)}"
             raise MigrationError(
                 f"the re-embedding of '{name}' with {model} is not finished: finish it with "
-                f"{reembedding_command(name, model)}{give_up}, and run the same again"
+                f"{reembed_command(name, model)}{abandon}, then run this again"
             )
 
     def step(self, migration: Migration) -> MigrationStep:
-        """What a migration takes now."""
+        """Describe a migration with its cost at this time."""
         try:
             cost = migration.operation.cost(self._target())
         except Exception as exc:
             raise MigrationError(
-                f"{migration.name} cannot tell what it takes on '{self._collection}': {_told(exc)}"
+                f"the cost() of {migration.name} failed on '{self._collection}': {_error_text(exc)}"
             ) from exc
         if not isinstance(cost, str):
             raise MigrationError(
-                f"{migration.name} cannot tell what it takes on '{self._collection}': its cost() "
-                f"returned {cost!r}, expected a line of text"
+                f"the cost() of {migration.name} must return a line of text, got {cost!r}"
             )
         return MigrationStep(migration.name, migration.description, cost)
 
     def _apply(self, migration: Migration, check: Callable[[], None]) -> None:
-        """Apply one and write it into the ledger, if the lock is still ours."""
+        """Apply a migration and record it in the ledger, if the lock is still held."""
         try:
             migration.operation.apply(replace(self._target(), check=check))
-        except StoreInUseError:  # the lock was taken away, which is no failure of the migration
+        except StoreInUseError:  # a lost lock is not a failure of the migration
             raise
         except Exception as exc:
             raise MigrationError(
-                f"{migration.name} failed on '{self._collection}': {_told(exc)}; it is not in the "
-                "ledger, and what came before it is: mend what is wrong and run the same again"
+                f"{migration.name} failed on '{self._collection}': {_error_text(exc)}; it is not "
+                "in the ledger, earlier migrations are: fix the cause and run this again"
             ) from exc
         physical = self._physical()
         metadata = self._store.metadata(physical)
         ledger = (*metadata.migrations, migration.name)
-        check()  # after what is written back was read: so nobody else has written it since
+        check()  # after the read: no other process can have written the metadata since
         self._store.put_metadata(physical, replace(metadata, migrations=ledger))
 
     def _target(self) -> Target:
@@ -277,63 +268,63 @@ class _Run:
         return self._store.collection(self._collection).info().name
 
 
-def _sources(directory: Path | None) -> Sequence[Sequence[Migration]]:
-    """The package's own migrations, and the user's."""
+def _load_sources(directory: Path | None) -> Sequence[Sequence[Migration]]:
+    """Load the package's own migrations and those of the user's folder."""
     own = load_migrations()
     if directory is None:
         return [own]
     theirs = load_migrations(directory)
-    taken = {migration.name for migration in own} & {migration.name for migration in theirs}
-    if taken:
+    shared = {migration.name for migration in own} & {migration.name for migration in theirs}
+    if shared:
         raise UsageError(
-            f"{directory} holds {min(taken)}, which is the name of one of the package's own "
-            "migrations: give it another"
+            f"{directory} contains {min(shared)}, the name of one of the package's own migrations: "
+            "rename it"
         )
     if not theirs:
-        raise UsageError(f"{directory} holds no migration: expected files such as 0001_name.py")
+        raise UsageError(
+            f"{directory} contains no migration: it must contain files such as 0001_name.py"
+        )
     return [own, theirs]
 
 
-def _named(to: str | None, known: Sequence[Migration]) -> Migration | None:
-    """The migration of a name or a number; None for none wanted."""
-    if to is None:
-        return None
+def _find(to: str, known: Sequence[Migration]) -> Migration:
+    """Find a migration by its name or number."""
     number = f"{to:0>4}"
-    found = [one for one in known if to == one.name or number == one.number]
+    found = [migration for migration in known if migration.name == to or migration.number == number]
     if len(found) == 1:
         return found[0]
     if found:
         raise UsageError(
             f"{to} is the number of {' and of '.join(one.name for one in found)}: give the name"
         )
-    raise UsageError(f"there is no migration {to}; there: {', '.join(one.name for one in known)}")
+    names = ", ".join(migration.name for migration in known)
+    raise UsageError(f"migration must be one of {names}, got {to}")
 
 
-def _check_known(
-    applied: Sequence[str], sources: Sequence[Sequence[Migration]], collection: str
-) -> None:
-    known = {migration.name for source in sources for migration in source}
-    unknown = [name for name in applied if name not in known]
+def _check_known(applied: Sequence[str], known: Sequence[Migration], collection: str) -> None:
+    names = {migration.name for migration in known}
+    unknown = [name for name in applied if name not in names]
     if unknown:
         raise MigrationError(
-            f"'{collection}' has had {', '.join(unknown)}, which this code does not know: newer "
-            "code was here, or migrations of your own, whose folder goes with --dir"
+            f"the ledger of '{collection}' contains unknown migrations: {', '.join(unknown)}. "
+            "Upgrade this package, or pass the folder of your own migrations with --dir "
+            "(directory=...)"
         )
 
 
 def _check_order(applied: Sequence[str], source: Sequence[Migration], collection: str) -> None:
-    """Refuse a migration that was added before one that was applied."""
-    done = [index for index, one in enumerate(source) if one.name in applied]
-    late = [one for one in source[: max(done, default=0)] if one.name not in applied]
-    if late:
-        raise MigrationError(
-            f"{late[0].name} comes before {source[max(done)].name}, which '{collection}' has had "
-            "already: give it a higher number"
-        )
+    """Refuse a pending migration whose number is below that of an applied one."""
+    last = max((index for index, one in enumerate(source) if one.name in applied), default=0)
+    for migration in source[:last]:
+        if migration.name not in applied:
+            raise MigrationError(
+                f"{migration.name} comes before {source[last].name}, which is already applied to "
+                f"'{collection}': give it a higher number"
+            )
 
 
-def _told(exc: Exception) -> str:
-    """What went wrong; of an exception that is not ours, with its type, or it may mean nothing."""
+def _error_text(exc: Exception) -> str:
+    """The message of an exception; with its type if it is not from this package."""
     if isinstance(exc, MsmarcoQdrantError):
         return str(exc)
     return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__

@@ -1,8 +1,8 @@
-"""Another model for a collection that is being searched and written to, and the way back.
+"""Change the model of a collection that is in use, and go back.
 
-A second physical collection is filled beside the live one, the name is led to it, and what was
-written to the old one until then is copied (`_reembedding`). Going back is the same in the other
-direction, into the old collection, which is there until it is pruned.
+A second physical collection is filled next to the live one, the alias is repointed to it, and the
+writes that the old one received until then are copied (`reembed.run`). A rollback does the same in
+the other direction, into the old collection, which exists until it is pruned.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from os import PathLike
+from typing import TypeAlias
 
 from msmarco_qdrant.collection.generations import (
     Generations,
-    giving_up_command,
+    abandon_command,
     read_generations,
-    reembedding_command,
+    reembed_command,
 )
 from msmarco_qdrant.core.records import (
     CollectionMetadata,
@@ -32,11 +33,15 @@ from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import MigrationError, UsageError
-from msmarco_qdrant.reembed.run import Choices, Outcome, Reembedding
-from msmarco_qdrant.reembed.target import prepare_shadow
+from msmarco_qdrant.reembed.run import ReembedOptions, ReembedResult, ReembedRun
+from msmarco_qdrant.reembed.target import prepare_target
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
+
+_Source: TypeAlias = (
+    Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]]
+)
 
 
 def reembed_collection(  # noqa: PLR0913  # all but one have defaults
@@ -46,70 +51,66 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     model: str | PathLike[str] | None = None,
     encoder: Encoder | None = None,
     encoder_options: EncoderOptions | None = None,
-    source: Iterable[Passage | Reject]
-    | str
-    | PathLike[str]
-    | Sequence[str | PathLike[str]]
-    | None = None,
+    source: _Source | None = None,
     load_old: Callable[[EncoderInfo], Encoder] | None = None,
     allow_rejects: bool = False,
     allow_worse: bool = False,
     on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
 ) -> ReembedReport:
-    """Give a collection the vectors of another model, while it is searched and written to.
+    """Give a collection the vectors of another model, while other clients search and write.
 
-    Run it again after an interruption: it goes on where it stood. When it is done the old physical
-    collection is still there: `rollback_collection` goes back to it, `prune_collection` removes it.
+    Run it again after an interruption to resume. The old physical collection is kept:
+    `rollback_collection` goes back to it, `prune_collection` removes it.
 
     Args:
-        store: Where the collection is.
-        collection: Its name.
+        store: The store that holds the collection.
+        collection: The collection's name.
         model: The new model: a directory, a name of the catalog, or a hub id.
-        encoder: A ready encoder instead.
-        encoder_options: Where and how models run; None for what is fastest here.
-        source: Where to take texts from instead of reading them from the collection: the files
-            that it was ingested from, or passages. What they do not hold is read from the
-            collection, and what the collection does not hold is left out.
-        load_old: What loads the old model, for the comparison; by default the one of its name.
-        allow_rejects: Swap even if the new model gives some passages no vector; they are then not
-            in the new collection.
-        allow_worse: Swap even if a sample of queries finds less than half of what it did.
-        on_progress: Called now and then, in the caller's thread.
+        encoder: A loaded encoder, instead of `model`.
+        encoder_options: Device, precision and processes of models; None for the fastest here.
+        source: Files or passages whose texts are used instead of reading them from the collection.
+            Passages that it lacks are read from the collection; passages that the collection
+            lacks, or has with another text, are skipped.
+        load_old: Loads the old model for the comparison; by default from its stored name.
+        allow_rejects: Swap even if some passages have no vector of the new model. They are missing
+            from the new collection.
+        allow_worse: Swap even if sample queries find less than half of what they found before.
+        on_progress: Called regularly, in the caller's thread.
 
     Raises:
-        CollectionNotFoundError: If there is no such collection.
-        StoreInUseError: If somebody else is migrating it, saying who, or took our lock away.
+        CollectionNotFoundError: If the collection does not exist.
+        StoreInUseError: If another process is migrating it, or has taken the lock away.
         ModelNotFoundError: If the model cannot be loaded.
-        MigrationError: If the collection has migrations pending, a passage has no vector, or the
-            comparison or the verification failed; the name leads where it led.
-        UsageError: If the arguments cannot mean anything, or another re-embedding is unfinished.
-        StoreError: If the engine fails; what was done is kept.
+        MigrationError: If migrations are pending, a passage has no vector, or the comparison or
+            verification failed; the alias is not changed.
+        UsageError: If the arguments conflict, or another re-embedding is unfinished.
+        StoreError: If the engine fails; finished work is kept.
     """
     started = time.perf_counter()
     if (model is None) == (encoder is None):
-        raise UsageError("say what to encode with: pass a model or an encoder, not both")
-    store.metadata(collection)  # before a model is loaded for nothing
-    options = encoder_options or EncoderOptions()
-    new = encoder or load_encoder(model or "", **asdict(options))
-    choices = Choices(
-        None if source is None else _passages(source),
-        load_old
-        or (lambda encoder_info: load_collection_encoder(collection, encoder_info, None, options)),
-        allow_rejects=allow_rejects,
-        allow_worse=allow_worse,
-        on_progress=on_progress,
+        raise UsageError("pass either model=... or encoder=..., not both")
+    store.metadata(collection)  # fails before a model is loaded
+    models = encoder_options or EncoderOptions()
+    new = encoder or load_encoder(model or "", **asdict(models))
+    texts = None if source is None else (row for row in as_rows(source) if isinstance(row, Passage))
+    options = ReembedOptions(
+        texts,
+        load_old or _stored_model_loader(collection, models),
+        allow_rejects,
+        allow_worse,
+        on_progress,
     )
-    with _locked(store, collection) as check:
+    with _lock(store, collection) as check:
         found = read_generations(store, collection)
-        if found.copying is None and _holds(found, new.info):
-            # What it was copied from is gone, or it would be under way.
-            live = Generation(found.live, found.metadata)
-            _keep(store, live, replace(live.metadata, copied_from=None), check)
-            there = Copying(found.live, found.live, found.metadata, is_swapped=True)
-            return _report(store, found, there, Outcome(), started)
-        copying = prepare_shadow(store, found, new.info, check)
-        outcome = Reembedding(store, found, copying, new, choices, check).run()
-    return _report(store, found, copying, outcome, started)
+        if found.copying is None and _has_vectors_of(found, new.info):
+            # A remaining copied_from names a dropped source; otherwise copying would not be None.
+            metadata = replace(found.metadata, copied_from=None)
+            _put_changed(store, Generation(found.live, found.metadata), metadata, check)
+            done = Copying(found.live, found.live, metadata, is_swapped=True)
+            return _make_report(store, found.name, done, ReembedResult(), started)
+        copying = prepare_target(store, found, new.info, check)
+        result = ReembedRun(store, found.name, copying, new, options, check).run()
+    return _make_report(store, found.name, copying, result, started)
 
 
 def rollback_collection(  # noqa: PLR0913  # all but one have defaults
@@ -124,60 +125,58 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     allow_worse: bool = False,
     on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
 ) -> ReembedReport:
-    """Lead a name back to the physical collection that it led to before the last re-embedding.
+    """Repoint a name to the physical collection that was live before the last re-embedding.
 
-    What was written and deleted since is brought into that one first, with the vectors of its own
-    model; so nothing is lost, and searches and writes go on meanwhile. The collection that is left
-    stays, too: `reembed_collection` with its model goes there again. After an interruption run it
-    again. A re-embedding that was interrupted after its swap is finished first.
+    Writes and deletes since then are copied into it first, with vectors of its own model, so
+    nothing is lost; searches and writes continue. The current collection is kept, too:
+    `reembed_collection` with its model returns to it. Run it again after an interruption to resume.
+    A re-embedding that was interrupted after its swap is finished first.
 
     Args:
-        store: Where the collection is.
-        collection: Its name.
-        model: Where to load the model of the older collection from, if not by the name that it
-            remembers.
-        encoder: A ready encoder instead.
-        encoder_options: Where and how models run; None for what is fastest here.
-        load_old: What loads the present model, for the comparison and for finishing a re-embedding
-            that was interrupted; by default the one of its name.
+        store: The store that holds the collection.
+        collection: The collection's name.
+        model: The model of the older collection, if its stored name cannot be loaded.
+        encoder: A loaded encoder, instead of `model`.
+        encoder_options: Device, precision and processes of models; None for the fastest here.
+        load_old: Loads the current model, for the comparison and to finish an interrupted
+            re-embedding; by default from its stored name.
         allow_rejects: See `reembed_collection`.
         allow_worse: See `reembed_collection`.
         on_progress: See `reembed_collection`.
 
     Raises:
-        CollectionNotFoundError: If there is no such collection.
-        UsageError: If both model and encoder are given, or a physical collection's name.
+        CollectionNotFoundError: If the collection does not exist.
+        UsageError: If both model and encoder are given, or for a physical collection's name.
         ModelNotFoundError: If the older model cannot be loaded.
         ModelMismatchError: If the model is not that of the older collection.
-        MigrationError: If there is nothing to go back to, or what `reembed_collection` says.
-        StoreInUseError: If somebody else is migrating it, saying who.
-        StoreError: If the engine fails; what was done is kept.
+        MigrationError: If no older collection exists, or as in `reembed_collection`.
+        StoreInUseError: If another process is migrating it, or has taken the lock away.
+        StoreError: If the engine fails; finished work is kept.
     """
     started = time.perf_counter()
     if model is not None and encoder is not None:
-        raise UsageError("pass a model or an encoder, not both")
-    options = encoder_options or EncoderOptions()
-    choices = Choices(
+        raise UsageError("pass either model=... or encoder=..., not both")
+    models = encoder_options or EncoderOptions()
+    options = ReembedOptions(
         None,
-        load_old
-        or (lambda encoder_info: load_collection_encoder(collection, encoder_info, None, options)),
-        allow_rejects=allow_rejects,
-        allow_worse=allow_worse,
-        on_progress=on_progress,
+        load_old or _stored_model_loader(collection, models),
+        allow_rejects,
+        allow_worse,
+        on_progress,
     )
-    with _locked(store, collection) as check:
+    with _lock(store, collection) as check:
         found = read_generations(store, collection)
-        found = _finished_first(store, found, choices, check)
-        copying = _way_back(found)
+        found = _finish_interrupted(store, found, options, check)
+        copying = _select_rollback(found)
         encoder_info = copying.metadata.encoder
         if encoder is None:
-            encoder = load_collection_encoder(copying.target, encoder_info, model, options)
+            encoder = load_collection_encoder(copying.target, encoder_info, model, models)
         require_same_model(copying.target, encoder_info, encoder.info)
         if not copying.is_swapped:
             check()
             store.put_metadata(copying.target, copying.metadata)
-        outcome = Reembedding(store, found, copying, encoder, choices, check).run()
-    return _report(store, found, copying, outcome, started)
+        result = ReembedRun(store, found.name, copying, encoder, options, check).run()
+    return _make_report(store, found.name, copying, result, started)
 
 
 def prune_collection(
@@ -187,155 +186,155 @@ def prune_collection(
     unfinished: bool = False,
     dry_run: bool = False,
 ) -> tuple[str, ...]:
-    """Remove the physical collections of a name that nothing leads to, with what is in them.
+    """Drop the physical collections of a name that are not live, with every passage.
 
-    Afterwards there is no way back. A re-embedding that was interrupted before its swap is given
-    up by it.
+    A rollback is then impossible. A re-embedding that was interrupted before its swap is abandoned.
 
     Args:
-        store: Where the collection is.
-        collection: Its name.
-        unfinished: Only give up what was interrupted before its swap, and keep the way back: a
-            collection that was made for it is removed, an older one stays.
-        dry_run: Remove nothing, and only tell what would be.
+        store: The store that holds the collection.
+        collection: The collection's name.
+        unfinished: Only abandon a re-embedding or rollback interrupted before its swap. A
+            collection created for it is dropped; an older one stays, so a rollback is possible.
+        dry_run: Drop nothing, and only report the names.
 
     Returns:
-        The names of the physical collections that were removed, or would be.
+        The names of the physical collections that were dropped, or would be in a dry run.
 
     Raises:
-        CollectionNotFoundError: If there is no such collection.
-        MigrationError: If a re-embedding was interrupted after its swap: its last pass still needs
-            the old collection.
-        StoreCorruptError: If one of them is another application's; all of them stay.
+        CollectionNotFoundError: If the collection does not exist.
+        MigrationError: If a re-embedding was interrupted after its swap, because its last pass
+            needs the old collection.
+        StoreCorruptError: If one of them belongs to another application; nothing is dropped.
         UsageError: For a physical collection's name.
-        StoreInUseError: If somebody else is migrating it, saying who.
+        StoreInUseError: If another process is migrating it, or has taken the lock away.
     """
-    with _locked(store, collection) as check:
+    with _lock(store, collection) as check:
         found = read_generations(store, collection)
         if found.copying is not None and found.copying.is_swapped:
             raise MigrationError(
                 f"nothing was removed: the re-embedding of '{found.name}' is not finished, and "
-                f"{found.copying.source} may hold passages that {found.live} does not; finish it "
-                f"with {reembedding_command(found.name, found.metadata.encoder.model)}"
+                f"{found.copying.source} may contain passages that {found.live} lacks; finish it "
+                f"with {reembed_command(found.name, found.metadata.encoder.model)}"
             )
-        begun = [one for one in found.others if one.metadata.copied_from is not None]
-        given_up = [one for one in begun if one.metadata.only_copies]
-        removed = [one.physical for one in (given_up if unfinished else found.others)]
-        removed += _interrupted_creations(store, found)
+        begun = [other for other in found.others if other.metadata.copied_from is not None]
+        dropped = [
+            other.physical
+            for other in (begun if unfinished else found.others)
+            if not unfinished or other.metadata.only_copies
+        ]
+        dropped += _find_interrupted_creations(store, found)
         if not dry_run:
-            _drop(store, removed, check)
-            for one in begun:
-                if one.physical not in removed:
-                    _keep(store, one, replace(one.metadata, copied_from=None), check)
+            for physical in dropped:
+                check()
+                store.drop_collection(physical)
+            for other in begun:
+                if other.physical not in dropped:
+                    _put_changed(store, other, replace(other.metadata, copied_from=None), check)
             previous = found.metadata.previous if unfinished else None
             alone = replace(found.metadata, copied_from=None, previous=previous)
-            _keep(store, Generation(found.live, found.metadata), alone, check)
-    return tuple(removed)
+            _put_changed(store, Generation(found.live, found.metadata), alone, check)
+    return tuple(dropped)
 
 
-def _interrupted_creations(store: Store, found: Generations) -> list[str]:
-    """What crashes left; what holds points and cannot be read is no such thing.
+def _find_interrupted_creations(store: Store, found: Generations) -> list[str]:
+    """List the empty collections without metadata.
 
     Raises:
-        StoreCorruptError: If there is any.
+        StoreCorruptError: If a collection without readable metadata is not empty.
     """
     for physical in found.unreadable:
         if store.collection(physical).info().points:
-            store.metadata(physical)  # which only ours, of this version, has
+            store.metadata(physical)  # raises: it is not from this version of the package
     return [*found.unreadable]
 
 
-def _drop(store: Store, names: Sequence[str], check: Callable[[], None]) -> None:
-    for physical in names:
-        check()
-        store.drop_collection(physical)
-
-
-def _keep(
-    store: Store, one: Generation, metadata: CollectionMetadata, check: Callable[[], None]
+def _put_changed(
+    store: Store,
+    generation: Generation,
+    metadata: CollectionMetadata,
+    check: Callable[[], None],
 ) -> None:
-    """Put metadata that are others than those there are."""
-    if metadata != one.metadata:
+    """Write metadata if they differ from the stored ones."""
+    if metadata != generation.metadata:
         check()
-        store.put_metadata(one.physical, metadata)
+        store.put_metadata(generation.physical, metadata)
 
 
 @contextmanager
-def _locked(store: Store, collection: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a collection; what checks that it is still held."""
-    read_generations(store, collection)  # before a lock of no collection is taken
+def _lock(store: Store, collection: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock of a collection; yields a function that raises if the lock was taken away."""
+    read_generations(store, collection)  # no lock is taken for an unknown collection
     locks = store.migration_locks
     with hold_lock(locks, collection) as ours:
         yield lambda: require_lock(locks, collection, ours)
 
 
-def _holds(found: Generations, encoder_info: EncoderInfo) -> bool:
-    kept = found.metadata.encoder
-    return (kept.fingerprint, kept.similarity) == (
+def _stored_model_loader(
+    collection: str, models: EncoderOptions
+) -> Callable[[EncoderInfo], Encoder]:
+    return lambda encoder_info: load_collection_encoder(collection, encoder_info, None, models)
+
+
+def _has_vectors_of(found: Generations, encoder_info: EncoderInfo) -> bool:
+    live = found.metadata.encoder
+    return (live.fingerprint, live.similarity) == (
         encoder_info.fingerprint,
         encoder_info.similarity,
     )
 
 
-def _way_back(found: Generations) -> Copying:
-    """From the live collection to the one before it; what is swapped already has its last pass."""
+def _select_rollback(found: Generations) -> Copying:
+    """The copying back to the previous collection, or one after its swap that lacks last passes."""
     copying = found.copying
     if copying is not None and copying.is_swapped:
         return copying
-    if (back := found.way_back) is not None:
-        return back
+    if (rollback := found.rollback) is not None:
+        return rollback
     if copying is not None:
         raise MigrationError(
-            f"there is nothing to go back to: '{found.name}' still leads to {found.live}. To give "
-            f"up the re-embedding that was begun: {giving_up_command(found.name)}"
+            f"no collection to go back to: '{found.name}' still points to {found.live}. To abandon "
+            f"the unfinished re-embedding: {abandon_command(found.name)}"
         )
-    ways = [reembedding_command(found.name, one.metadata.encoder.model) for one in found.others]
-    beside = "".join(
-        f"; {one.physical} is beside it: {way} goes there"
-        for one, way in zip(found.others, ways, strict=True)
+    others = "".join(
+        f"; {other.physical} exists: "
+        f"{reembed_command(found.name, other.metadata.encoder.model)} repoints to it"
+        for other in found.others
     )
     raise MigrationError(
-        f"there is nothing to go back to: '{found.name}' leads to {found.live}{beside}"
+        f"no collection to go back to: '{found.name}' points to {found.live}{others}"
     )
 
 
-def _finished_first(
-    store: Store, found: Generations, choices: Choices, check: Callable[[], None]
+def _finish_interrupted(
+    store: Store, found: Generations, options: ReembedOptions, check: Callable[[], None]
 ) -> Generations:
-    """What there is after the last pass of a re-embedding, if one was interrupted in it."""
+    """Run the last passes of a re-embedding that was interrupted after its swap."""
     copying = found.copying
     if copying is None or not copying.is_swapped or not _is_forward(found, copying):
         return found
-    present = choices.load_old(copying.metadata.encoder)
-    Reembedding(store, found, copying, present, choices, check).run()
+    current = options.load_old(copying.metadata.encoder)
+    ReembedRun(store, found.name, copying, current, options, check).run()
     return read_generations(store, found.name)
 
 
 def _is_forward(found: Generations, copying: Copying) -> bool:
-    """Whether an interrupted last pass is of a re-embedding, and not of a way back."""
-    metadata = [one.metadata for one in found.others if one.physical == copying.source]
-    return all(one.previous != copying.target for one in metadata)
+    """True if a swapped copying belongs to a re-embedding, False if to a rollback."""
+    metadata = [other.metadata for other in found.others if other.physical == copying.source]
+    return all(source.previous != copying.target for source in metadata)
 
 
-def _passages(
-    source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
-) -> Iterator[Passage]:
-    """The passages of a source; what is none is in no collection."""
-    return (row for row in as_rows(source) if isinstance(row, Passage))
-
-
-def _report(
-    store: Store, found: Generations, copying: Copying, outcome: Outcome, started: float
+def _make_report(
+    store: Store, name: str, copying: Copying, result: ReembedResult, started: float
 ) -> ReembedReport:
     return ReembedReport(
-        collection=found.name,
+        collection=name,
         old=copying.source,
         new=copying.target,
         model=copying.metadata.encoder.model,
         passages=store.collection(copying.target).info().points,
-        copied=outcome.copied,
-        removed=outcome.removed,
-        without_vector=tuple(sorted(outcome.without_vector)),
-        comparison=outcome.comparison,
+        copied=result.copied,
+        removed=result.removed,
+        without_vector=tuple(sorted(result.without_vector)),
+        comparison=result.comparison,
         seconds=time.perf_counter() - started,
     )

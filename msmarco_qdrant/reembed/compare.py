@@ -1,7 +1,4 @@
-"""A sample of queries asked of two physical collections, before a name is led to the second.
-
-A sample of a stream of points that is the same of the same points, in whatever order.
-"""
+"""Compare the search results of two physical collections on sample queries."""
 
 from __future__ import annotations
 
@@ -23,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
-_WORDS = 8
-_TOP = 10
+_QUERY_WORDS = 8
+_HITS = 10
+_SAMPLE_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +33,77 @@ class SearchableCollection:
     encoder: Encoder
 
 
-def compare(
+class Sample:
+    """A sample of points that does not depend on their order: those with the highest pid digests.
+
+    Args:
+        size: Maximum number of points in the sample.
+    """
+
+    def __init__(self, size: int = _SAMPLE_SIZE) -> None:
+        self._size = size
+        self._heap: list[tuple[bytes, str, PointId]] = []
+
+    def add(self, id_: PointId, pid: str) -> None:
+        """Offer a point to the sample; each only once."""
+        entry = (hashlib.blake2b(pid.encode(), digest_size=8).digest(), pid, id_)
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, entry)
+        elif entry > self._heap[0]:
+            heapq.heapreplace(self._heap, entry)
+
+    @property
+    def ids(self) -> Sequence[PointId]:
+        """The points of the sample."""
+        return [id_ for *_, id_ in sorted(self._heap, reverse=True)]
+
+
+def compare_models(
     before: SearchableCollection | None,
     after: SearchableCollection,
     passages: Mapping[PointId, Mapping[str, Any]],
 ) -> ModelComparison:
-    """Ask two collections for some passages by the words that these begin with.
+    """Search two collections for passages by the first words of their texts.
 
     Args:
-        before: The old collection; None if its model is not to be had.
-        after: The new one.
+        before: The old collection; None if its model is not available.
+        after: The new collection.
         passages: Payloads with a text, by point.
     """
-    queries = {id_: " ".join(payload["text"].split()[:_WORDS]) for id_, payload in passages.items()}
-    new = _answers(after, queries)
-    old = _answers(before, queries) if before is not None else None
-    asked = [id_ for id_ in queries if id_ in new and (old is None or id_ in old)]
+    queries = {
+        id_: " ".join(payload["text"].split()[:_QUERY_WORDS]) for id_, payload in passages.items()
+    }
+    new = _search(after, queries)
+    old = _search(before, queries) if before is not None else None
+    compared = [id_ for id_ in queries if id_ in new and (old is None or id_ in old)]
     overlaps = (
-        [len({*old[id_]} & {*new[id_]}) / max(len(old[id_]), 1) for id_ in asked] if old else []
+        [len({*old[id_]} & {*new[id_]}) / max(len(old[id_]), 1) for id_ in compared] if old else []
     )
     return ModelComparison(
-        queries=len(asked),
-        found_before=None if old is None else sum(id_ in old[id_] for id_ in asked),
-        found_after=sum(id_ in new[id_] for id_ in asked),
+        queries=len(compared),
+        found_before=None if old is None else sum(id_ in old[id_] for id_ in compared),
+        found_after=sum(id_ in new[id_] for id_ in compared),
         overlap=sum(overlaps) / len(overlaps) if overlaps else None,
     )
 
 
-def _answers(
-    place: SearchableCollection, queries: Mapping[PointId, str]
+def _search(
+    searched: SearchableCollection, queries: Mapping[PointId, str]
 ) -> Mapping[PointId, Sequence[PointId]]:
-    """The points that each query finds; a query without a vector is left out."""
-    vectors = _vectors(place.encoder, queries)
-    using = place.encoder.info.vector_name
+    """The points found by each query; queries without a vector are skipped."""
+    vectors = _encode(searched.encoder, queries)
+    using = searched.encoder.info.vector_name
     point_queries = [
-        PointQuery(Nearest(vector, using), _TOP, fields=()) for vector in vectors.values()
+        PointQuery(Nearest(vector, using), _HITS, fields=()) for vector in vectors.values()
     ]
-    answers = place.collection.query(point_queries) if point_queries else []
+    answers = searched.collection.query(point_queries) if point_queries else []
     return {id_: [hit.id for hit in hits] for id_, hits in zip(vectors, answers, strict=True)}
 
 
-def _vectors(
+def _encode(
     encoder: Encoder, queries: Mapping[PointId, str]
 ) -> Mapping[PointId, NDArray[np.float32]]:
-    """The vectors of those queries that have one; a passage may have its own by other words."""
+    """Encode the queries; those without a vector are skipped, though their passages have one."""
     if not queries:
         return {}
     try:
@@ -90,31 +114,3 @@ def _vectors(
             with suppress(EncodingError):
                 found[id_] = encoder.encode_queries([query])[0]
         return found
-
-
-_SIZE = 64
-
-
-class Sample:
-    """The points whose pids have the highest digests.
-
-    Args:
-        size: How many are kept at most.
-    """
-
-    def __init__(self, size: int = _SIZE) -> None:
-        self._size = size
-        self._kept: list[tuple[bytes, str, PointId]] = []
-
-    def add(self, id_: PointId, pid: str) -> None:
-        """Meet a point; each once."""
-        one = (hashlib.blake2b(pid.encode(), digest_size=8).digest(), pid, id_)
-        if len(self._kept) < self._size:
-            heapq.heappush(self._kept, one)
-        elif one > self._kept[0]:
-            heapq.heapreplace(self._kept, one)
-
-    @property
-    def ids(self) -> Sequence[PointId]:
-        """The points that were kept."""
-        return [id_ for *_, id_ in sorted(self._kept, reverse=True)]

@@ -1,11 +1,11 @@
-"""One run of a re-embedding, from wherever the last one stood to its end.
+"""One run of a re-embedding or rollback; it continues where an interrupted run stopped.
 
-``passes that copy → index → compare → passes that verify → swap the alias → last passes``
+``copy passes → index → compare → verify passes → swap the alias → last passes``
 
-Until the swap nobody else writes to the target. After it, writers that began before may still have
-written to the source: whoever writes looks where the name leads after each write, and counts none
-that came after the swap. So the passes after the swap, which begin when it is done, find every
-write that counts.
+Until the swap no other client writes to the target. After it, writers that began earlier may still
+have written to the source. Each writer checks the alias after its writes and does not report those
+made after the swap as written. The last passes begin after the swap, so they find every reported
+write.
 """
 
 from __future__ import annotations
@@ -16,35 +16,34 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from msmarco_qdrant.collection.generations import Generations
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Passage, PointId
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError
 from msmarco_qdrant.ingest.stages import IngestTarget
-from msmarco_qdrant.reembed.compare import Sample, SearchableCollection, compare
+from msmarco_qdrant.reembed.compare import Sample, SearchableCollection, compare_models
 from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
 
-_FEW = 256  # differences that need no further pass before the swap: they take no time
-_VERIFIED_TIMES = 5
+_FEW = 256  # so few differences need no further pass before the swap
+_VERIFY_PASSES = 5
 _LAST_PASSES = 20
 _PIDS_SHOWN = 5
-_MOST_WITHOUT_VECTOR = 1000
+_MAX_WITHOUT_VECTOR = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
-    """How a re-embedding is done.
+class ReembedOptions:
+    """The options of a re-embedding.
 
     Attributes:
-        texts: Passages to take texts from instead of reading them; None to read them.
-        load_old: Loads the old model, for the comparison.
-        allow_rejects: Swap even if the model gives some passages no vector.
+        texts: Passages whose texts are used instead of the source's; None to read all.
+        load_old: Loads the old model for the comparison.
+        allow_rejects: Swap even if some passages have no vector.
         allow_worse: Swap even if the comparison fails.
-        on_progress: Called now and then.
+        on_progress: Called regularly.
     """
 
     texts: Iterable[Passage] | None
@@ -55,262 +54,254 @@ class Choices:
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What a run has done: see `ReembedReport`."""
+class ReembedResult:
+    """The counts of a run; see `ReembedReport`."""
 
     copied: int = 0
     removed: int = 0
     without_vector: frozenset[str] = frozenset()
     comparison: ModelComparison | None = None
 
-    def add(self, done: CopyStats) -> None:
-        """Count a pass; each tries again what has no vector."""
-        self.copied += done.copied
-        self.removed += done.removed
-        self.without_vector = frozenset(done.without_vector)
+    def add(self, stats: CopyStats) -> None:
+        """Add a pass; each pass tries passages without a vector again."""
+        self.copied += stats.copied
+        self.removed += stats.removed
+        self.without_vector = frozenset(stats.without_vector)
 
 
-class Reembedding:
-    """One run, under the lock.
+class ReembedRun:
+    """One run, while the lock is held.
 
     Args:
-        store: Where.
-        found: The physical collections.
-        copying: Which is copied where.
-        encoder: Of the target.
-        choices: How.
+        store: The store that holds the collections.
+        name: The name that users see.
+        copying: The source and the target.
+        encoder: The encoder of the target.
+        options: The options.
         check: Raises `StoreInUseError` if the lock was taken away.
     """
 
     def __init__(
         self,
         store: Store,
-        found: Generations,
+        name: str,
         copying: Copying,
         encoder: Encoder,
-        choices: Choices,
+        options: ReembedOptions,
         check: Callable[[], None],
     ) -> None:
         self._store = store
-        self._found = found
+        self._name = name
         self._copying = copying
         self._encoder = encoder
-        self._choices = choices
+        self._options = options
         self._check = check
         self._source = store.collection(copying.source)
         self._target = store.collection(copying.target)
-        self._outcome = Outcome()
+        self._result = ReembedResult()
 
-    def run(self) -> Outcome:
-        """Do what is left to do."""
+    def run(self) -> ReembedResult:
+        """Do all remaining stages."""
         if self._copying.is_swapped:
-            self._outcome.removed += self._copier("last pass", is_swapped=True).remove_strays()
+            self._result.removed += self._copier("last pass", is_swapped=True).remove_strays()
         else:
             sample = self._fill()
             self._index()
             self._compare(sample)
             self._verify()
             self._swap()
-        self._last_passes()
+        self._run_last_passes()
         self._finish()
-        return self._outcome
+        return self._result
 
     # ---- before the swap -------------------------------------------------------------------
 
     def _fill(self) -> Sample:
-        """Copy pass after pass, until what is left is little; a sample of what is there."""
+        """Copy in passes until few differences are left; returns a sample of the source."""
         copier = self._copier()
-        if self._choices.texts is not None:
-            done = copier.copy(self._choices.texts)
-            self._outcome.add(done)
-            if not done.compared:
+        if self._options.texts is not None:
+            stats = copier.copy(self._options.texts)
+            self._result.add(stats)
+            if not stats.compared:
                 _log.warning(
-                    "none of the given texts is one of '%s': they are read from the collection",
-                    self._found.name,
+                    "none of the given texts is in '%s': all texts are read from the collection",
+                    self._name,
                 )
-        copied: float = math.inf
+        previous: float = math.inf
         while True:
-            done = copier.copy()
-            self._outcome.add(done)
-            self._check_vectors(done, most=0)
-            if _is_little(done.copied, copied):
-                return done.sample
-            copied = done.copied
+            stats = copier.copy()
+            self._result.add(stats)
+            self._require_vectors(stats, at_most=0)
+            if _is_settled(stats.copied, previous):
+                return stats.sample
+            previous = stats.copied
 
-    def _check_vectors(self, done: CopyStats, *, most: int) -> None:
-        """Refuse a model that gives more passages than that no vector."""
-        missing = done.without_vector
-        if len(missing) > most and not self._choices.allow_rejects:
+    def _require_vectors(self, stats: CopyStats, *, at_most: int) -> None:
+        """Refuse a model that returns no vector for too many passages."""
+        missing = stats.without_vector
+        if len(missing) > at_most and not self._options.allow_rejects:
             raise MigrationError(
-                f"{self._encoder.info.model} gives {len(missing):,} passages no vector, such as "
-                f"{', '.join(map(repr, missing[:_PIDS_SHOWN]))}; '{self._found.name}' leads where "
-                "it led. Mend or delete these passages, or leave them out with --allow-rejects "
-                "(allow_rejects=True), and run the same again"
+                f"{self._encoder.info.model} returns no vector for {len(missing):,} passages, such "
+                f"as {', '.join(map(repr, missing[:_PIDS_SHOWN]))}; {self._unchanged()}. Fix or "
+                "delete these passages, or leave them out with --allow-rejects "
+                "(allow_rejects=True), then run this again"
             )
+
+    def _unchanged(self) -> str:
+        return f"'{self._name}' still points to {self._copying.source}"
 
     def _index(self) -> None:
         points = self._target.info().points
-        self._tell("index", 0, points)
+        self._report("index", 0, points)
         if points:
             self._target.optimize()
 
     def _compare(self, sample: Sample) -> None:
-        """Ask both collections for some passages."""
-        self._tell("compare", 0, len(sample.ids))
+        """Search both collections for the sample."""
+        self._report("compare", 0, len(sample.ids))
         new = SearchableCollection(self._target, self._encoder)
-        found = compare(self._old(), new, self._in_both(sample))
-        self._outcome.comparison = found
-        if found.is_worse and not self._choices.allow_worse:
+        found = compare_models(self._load_old(), new, self._retrieve_equal(sample))
+        self._result.comparison = found
+        if found.is_worse and not self._options.allow_worse:
             raise MigrationError(
-                f"of {found.queries} passages, asked for by the words they begin with, "
-                f"{self._encoder.info.model} finds {found.found_after} among the ten best, where "
-                f"{found.found_before} were found before; '{self._found.name}' leads where it led. "
-                "Is it the right model? To swap all the same: --allow-worse (allow_worse=True)"
+                f"of {found.queries} passages, searched for by their first words, "
+                f"{self._encoder.info.model} finds {found.found_after} among the ten best; the old "
+                f"model finds {found.found_before}; {self._unchanged()}. Check the model, or swap "
+                "anyway with --allow-worse (allow_worse=True)"
             )
 
-    def _in_both(self, sample: Sample) -> Mapping[PointId, Mapping[str, Any]]:
-        """Those that both hold with the same text: what others wrote since tells nothing."""
-        held = self._source.retrieve(sample.ids, ("text", "text_digest"))
-        copied = self._target.retrieve([*held], ("text_digest",))
+    def _retrieve_equal(self, sample: Sample) -> Mapping[PointId, Mapping[str, Any]]:
+        """Read the texts of sample points that both collections hold with the same text."""
+        old = self._source.retrieve(sample.ids, ("text", "text_digest"))
+        new = self._target.retrieve([*old], ("text_digest",))
         return {
-            id_: one
-            for id_, one in held.items()
-            if id_ in copied and one["text_digest"] == copied[id_]["text_digest"]
+            id_: payload
+            for id_, payload in old.items()
+            if id_ in new and payload["text_digest"] == new[id_]["text_digest"]
         }
 
-    def _old(self) -> SearchableCollection | None:
+    def _load_old(self) -> SearchableCollection | None:
         encoder_info = self._store.metadata(self._copying.source).encoder
         try:
-            return SearchableCollection(self._source, self._choices.load_old(encoder_info))
-        except (MsmarcoQdrantError, OSError, RuntimeError) as exc:  # the last of torch, as memory
-            _log.warning("the old model is not asked for comparison: %s", exc)
+            return SearchableCollection(self._source, self._options.load_old(encoder_info))
+        except (MsmarcoQdrantError, OSError, RuntimeError) as exc:  # torch: RuntimeError for memory
+            _log.warning("skipped the comparison with the old model: %s", exc)
             return None
 
     def _verify(self) -> None:
-        """Once more everything: nothing may be missing but what came meanwhile, which is copied."""
-        copied: float = math.inf
-        for _ in range(_VERIFIED_TIMES):
-            done, wrong = self._verified()
-            if not wrong and _is_little(done.copied, copied):
+        """Compare everything again; only writes of other clients may differ, and are copied."""
+        previous: float = math.inf
+        for _ in range(_VERIFY_PASSES):
+            stats, wrong = self._verify_once()
+            if not wrong and _is_settled(stats.copied, previous):
                 return
-            copied = done.copied
+            previous = stats.copied
         if wrong:
             raise MigrationError(
-                f"{self._copying.target} does not hold what {self._copying.source} holds "
-                f"({wrong:,} passages differ), however often it is copied: is something else "
-                f"writing to it? '{self._found.name}' leads where it led"
+                f"{self._copying.target} still differs from {self._copying.source} in {wrong:,} "
+                f"passages after {_VERIFY_PASSES} passes: check if another application writes to "
+                f"it; {self._unchanged()}"
             )
 
-    def _verified(self) -> tuple[CopyStats, int]:
-        """A pass that reads again what it writes, and how many passages it finds wrong.
+    def _verify_once(self) -> tuple[CopyStats, int]:
+        """Run a pass that reads its writes again; returns its counts and the wrong passages.
 
-        The numbers of both collections can be compared only if nobody wrote meanwhile.
+        The sizes of the collections are compared only if no client wrote during the pass.
         """
         before, copier = self._source.info(), self._copier("verify")
-        done = copier.copy(verify=True)
-        self._outcome.add(done)
-        self._check_vectors(done, most=0)
-        self._outcome.removed += copier.remove_strays()
-        after, there = self._source.info(), self._target.info().points
+        stats = copier.copy(verify=True)
+        self._result.add(stats)
+        self._require_vectors(stats, at_most=0)
+        self._result.removed += copier.remove_strays()
+        after, copied = self._source.info(), self._target.info().points
         if (before.points, before.last_seq) != (after.points, after.last_seq):
-            return done, done.lost
-        missing = after.points - there - len(done.without_vector)
-        if not self._copying.metadata.only_copies:  # it may hold what the source was not given
+            return stats, stats.lost
+        missing = after.points - copied - len(stats.without_vector)
+        if not self._copying.metadata.only_copies:  # it may have points that the source lacks
             missing = max(missing, 0)
-        return done, done.lost or abs(missing)
+        return stats, stats.lost or abs(missing)
 
     def _swap(self) -> None:
-        self._tell("swap", 0, 0)
+        self._report("swap", 0, 0)
         self._check()
-        self._check_place()
-        self._store.set_alias(self._found.name, self._copying.target)
-        _log.info("'%s' leads to %s now", self._found.name, self._copying.target)
+        self._require_unswapped()
+        self._store.set_alias(self._name, self._copying.target)
+        _log.info("'%s' points to %s now", self._name, self._copying.target)
 
-    def _check_place(self) -> None:
-        """Refuse to lead the name to what somebody else has finished, and written to, meanwhile.
+    def _require_unswapped(self) -> None:
+        """Refuse to swap if another process has finished or abandoned this re-embedding.
 
         Raises:
-            StoreInUseError: If so: our lock was taken away and given back since we had it.
+            StoreInUseError: If the lock was taken away and released since this run took it.
         """
         source, target = self._copying.source, self._copying.target
-        leads_to = self._store.aliases().get(self._found.name)
-        if (leads_to, self._store.metadata(target).copied_from) != (source, source):
+        live = self._store.aliases().get(self._name)
+        if (live, self._store.metadata(target).copied_from) != (source, source):
             raise StoreInUseError(
-                f"'{self._found.name}' leads to {leads_to} now, or {target} is not being filled "
-                f"from {source} any more: somebody else goes on with this, or has ended it: "
-                f"look with `msmarco-qdrant migrate status --collection {self._found.name}`"
+                f"'{self._name}' points to {live} now, or {target} is no longer being filled from "
+                f"{source}: another process has continued or abandoned this re-embedding; check "
+                f"with `msmarco-qdrant migrate status --collection {self._name}`"
             )
 
-    # ---- after it --------------------------------------------------------------------------
+    # ---- after the swap --------------------------------------------------------------------
 
-    def _last_passes(self) -> None:
-        """Copy what was written to the source until the swap, until there is nothing more."""
-        copier, copied_before = self._copier("last pass", is_swapped=True), self._outcome.copied
+    def _run_last_passes(self) -> None:
+        """Copy the source's writes from before the swap, until a pass finds none."""
+        copier, copied_before = self._copier("last pass", is_swapped=True), self._result.copied
         for _ in range(_LAST_PASSES):
-            done = copier.copy()
-            self._outcome.add(done)
-            if not done.copied:
+            stats = copier.copy()
+            self._result.add(stats)
+            if not stats.copied:
                 break
         else:
-            self._warn_of_writers()
-        if self._outcome.copied != copied_before:
-            # A request that timed out, and was sent again, may have been applied late.
-            self._outcome.removed += copier.remove_strays()
-
-    def _warn_of_writers(self) -> None:
-        _log.warning(
-            "something goes on writing to %s, which '%s' does not lead to any more: what it wrote "
-            "until now was copied",
-            self._copying.source,
-            self._found.name,
-        )
+            _log.warning(
+                "another client keeps writing to %s, though '%s' no longer points to it: its "
+                "writes so far were copied",
+                self._copying.source,
+                self._name,
+            )
+        if self._result.copied != copied_before:
+            # The server may have applied a timed-out request late, after its repetition.
+            self._result.removed += copier.remove_strays()
 
     def _finish(self) -> None:
-        """All of it is there. What a way back leads to has nothing before it to go back to."""
+        """Mark the target as complete. After a rollback it has no previous collection."""
         source, target = self._copying.source, self._copying.target
-        is_way_back = self._store.metadata(source).previous == target
+        is_rollback = self._store.metadata(source).previous == target
+        previous = None if is_rollback else source
         metadata = self._store.metadata(target)
         self._check()
-        self._store.put_metadata(
-            target,
-            replace(
-                metadata,
-                copied_from=None,
-                previous=None if is_way_back else source,
-                only_copies=False,
-            ),
-        )
+        metadata = replace(metadata, copied_from=None, previous=previous, only_copies=False)
+        self._store.put_metadata(target, metadata)
 
-    # ---- what they share -------------------------------------------------------------------
+    # ---- both ------------------------------------------------------------------------------
 
     def _copier(self, stage: ReembedStage = "copy", *, is_swapped: bool = False) -> Copier:
-        total = self._source.info().points
-        route = CopyJob(
+        total, copying = self._source.info().points, self._copying
+        self._report(stage, 0, total)
+
+        def on_progress(stats: CopyStats) -> None:
+            if not is_swapped:  # a wrong model is refused early, not after hours of copying
+                self._require_vectors(stats, at_most=_MAX_WITHOUT_VECTOR)
+            self._report(stage, stats.compared, max(stats.compared, total))
+
+        bm25 = Bm25Encoder(copying.metadata.bm25)
+        job = CopyJob(
             source=self._source,
-            mark=f"{self._copying.source} {self._copying.metadata.swaps}",
-            target=IngestTarget(
-                self._target,
-                self._encoder.info,
-                Bm25Encoder(self._copying.metadata.bm25),
-                self._encoder,
-            ),
-            changed=self._store.admin_collection(self._copying.target),
+            mark=f"{copying.source} {copying.metadata.swaps}",
+            target=IngestTarget(self._target, self._encoder.info, bm25, self._encoder),
+            admin=self._store.admin_collection(copying.target),
+            is_swapped=is_swapped,
+            only_copies=copying.metadata.only_copies and not is_swapped,
             check=self._check,
+            on_progress=on_progress,
         )
-        self._tell(stage, 0, total)
+        return Copier(job)
 
-        def on_progress(done: CopyStats) -> None:
-            if not is_swapped:  # a model that can make nothing of them is not for hours of trying
-                self._check_vectors(done, most=_MOST_WITHOUT_VECTOR)
-            self._tell(stage, done.compared, max(done.compared, total))
-
-        only_copies = self._copying.metadata.only_copies and not is_swapped
-        return Copier(route, on_progress, is_swapped=is_swapped, only_copies=only_copies)
-
-    def _tell(self, stage: ReembedStage, done: int, total: int) -> None:
-        self._choices.on_progress(ReembedProgress(stage, done, total))
+    def _report(self, stage: ReembedStage, done: int, total: int) -> None:
+        self._options.on_progress(ReembedProgress(stage, done, total))
 
 
-def _is_little(copied: float, before: float) -> bool:
-    """Whether what a pass found needs no further one: it is few, or not getting fewer."""
-    return copied <= _FEW or 2 * copied > before
+def _is_settled(copied: float, previous: float) -> bool:
+    """True if another pass would not help: few differences, or not half as many as before."""
+    return copied <= _FEW or 2 * copied > previous

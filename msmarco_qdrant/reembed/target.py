@@ -1,7 +1,7 @@
-"""The physical collection that a re-embedding fills: made, or one that is there already.
+"""Create or prepare the physical collection that a re-embedding fills.
 
-It is made like the live one: by the package's own migrations, with the live one's settings, payload
-indexes and ledger. One that is there is what an interrupted run left, or what a way back left.
+A new one is created by the package's own migrations, with the settings, payload indexes and ledger
+of the live one. An existing one was left by an interrupted run or by a rollback.
 """
 
 from __future__ import annotations
@@ -10,43 +10,55 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from msmarco_qdrant.collection.create import create_physical
-from msmarco_qdrant.collection.generations import Generations, giving_up_command
+from msmarco_qdrant.collection.generations import Generations, abandon_command
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Generation
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.stores import Store
 
 
-def prepare_shadow(
+def prepare_target(
     store: Store, found: Generations, encoder_info: EncoderInfo, check: Callable[[], None]
 ) -> Copying:
-    """What is to be copied where, for the vectors of a model.
+    """Choose or create the collection to fill with vectors of a model.
 
     Args:
-        store: Where.
-        found: The physical collections that there are.
+        store: The store that holds the collections.
+        found: The existing physical collections.
         encoder_info: The model.
         check: Called before each write; raises if the lock was taken away.
 
     Raises:
-        MigrationError: If the live collection has migrations of the package pending.
-        UsageError: If another re-embedding is unfinished, or what is there cannot be used.
+        MigrationError: If the live collection has pending migrations of the package.
+        UsageError: If another re-embedding is unfinished, or the existing collection of this model
+            cannot be used.
     """
     copying = found.copying
     if copying is None:
-        _check_new(found, encoder_info)
-        kept = _of_model(found, encoder_info)
-        copying = _new(store, found, encoder_info, check) if kept is None else found.into(kept)
+        _check_live(found, encoder_info)
+        existing = _find_existing(found, encoder_info)
+        if existing is None:
+            copying = _create(store, found, encoder_info, check)
+        else:
+            copying = found.copying_into(existing)
         check()
         store.put_metadata(copying.target, copying.metadata)
     elif copying.metadata.encoder.fingerprint != encoder_info.fingerprint:
-        raise UsageError(_other_begun(found, copying, encoder_info))
+        abandon = (
+            "" if copying.is_swapped else f", or abandon it with {abandon_command(found.name)}"
+        )
+        begun = copying.metadata.encoder.model
+        raise UsageError(
+            f"model must be {begun}, because the re-embedding of '{found.name}' into "
+            f"{copying.target} is not finished, got {encoder_info.model}: finish it with --model "
+            f"{begun} (model={begun!r}){abandon}"
+        )
     if not copying.is_swapped and copying.target != found.metadata.previous:
-        _settle(store, found, copying, check)
+        _copy_settings(store, found, copying, check)
     return copying
 
 
-def _new(
+def _create(
     store: Store, found: Generations, encoder_info: EncoderInfo, check: Callable[[], None]
 ) -> Copying:
     physical = found.next_physical
@@ -65,62 +77,56 @@ def _new(
     return Copying(found.live, physical, metadata, is_swapped=False)
 
 
-def _settle(store: Store, found: Generations, copying: Copying, check: Callable[[], None]) -> None:
-    """Give it what the live one has been given by migrations since it was made."""
+def _copy_settings(
+    store: Store, found: Generations, copying: Copying, check: Callable[[], None]
+) -> None:
+    """Apply the settings and ledger that migrations have changed in the live collection."""
     live, spec = (store.collection(name).info().spec for name in (copying.source, copying.target))
-    changed = store.admin_collection(copying.target)
+    admin = store.admin_collection(copying.target)
     if store.capabilities.ann:
         thresholds = store.admin_collection(copying.source).optimizers()
-        if (thresholds, live.hnsw, live.storage) != (changed.optimizers(), spec.hnsw, spec.storage):
+        if (thresholds, live.hnsw, live.storage) != (admin.optimizers(), spec.hnsw, spec.storage):
             check()
-            changed.alter(replace(thresholds, **asdict(live.hnsw), **asdict(live.storage)))
+            admin.alter(replace(thresholds, **asdict(live.hnsw), **asdict(live.storage)))
     if store.capabilities.payload_indexes:
         for field, kind in live.payload_indexes.items():
             if spec.payload_indexes.get(field) != kind:
                 check()
-                changed.create_payload_index(field, kind)
+                admin.create_payload_index(field, kind)
     check()
     metadata = replace(copying.metadata, migrations=found.metadata.migrations)
     store.put_metadata(copying.target, metadata)
 
 
-def _check_new(found: Generations, encoder_info: EncoderInfo) -> None:
-    """Refuse a collection that has not had what a new one has had."""
+def _check_live(found: Generations, encoder_info: EncoderInfo) -> None:
+    """Refuse a live collection with pending migrations, or with this model already."""
     pending = [one.name for one in load_migrations() if one.name not in found.metadata.migrations]
     if pending:
         raise MigrationError(
-            f"'{found.name}' has migrations pending ({', '.join(pending)}): apply them first with "
+            f"'{found.name}' has pending migrations ({', '.join(pending)}): apply them first with "
             f"`msmarco-qdrant migrate up --collection {found.name}`"
         )
-    kept = found.metadata.encoder
-    if kept.fingerprint == encoder_info.fingerprint:
+    current = found.metadata.encoder
+    if current.fingerprint == encoder_info.fingerprint:
         raise UsageError(
-            f"'{found.name}' compares vectors of {encoder_info.model} by {kept.similarity}, you asked for "
-            f"{encoder_info.similarity}: ingest into another collection for that"
+            f"similarity must be {current.similarity}, as in '{found.name}', which has vectors of "
+            f"{encoder_info.model}, got {encoder_info.similarity}: ingest into another collection"
         )
 
 
-def _of_model(found: Generations, encoder_info: EncoderInfo) -> Generation | None:
-    """The collection of a model that is there beside the live one."""
+def _find_existing(found: Generations, encoder_info: EncoderInfo) -> Generation | None:
+    """Find another physical collection with vectors of a model."""
     for other in found.others:
         if other.metadata.encoder.fingerprint != encoder_info.fingerprint:
             continue
         if other.physical == found.metadata.previous:
-            return other  # the way back, which keeps the settings that it has
+            return other  # a rollback keeps that collection's own settings
         if other.metadata.bm25 != found.metadata.bm25:
             raise UsageError(
-                f"{other.physical} holds vectors of {encoder_info.model}, but BM25 vectors of other "
-                f"settings than '{found.name}' has now: remove it, and any other way back, with "
-                f"`msmarco-qdrant migrate prune --collection {found.name} --yes`, and begin anew"
+                f"{other.physical} has vectors of {encoder_info.model}, but its BM25 settings "
+                f"differ from those of '{found.name}': remove it, and every other old collection, "
+                f"with `msmarco-qdrant migrate prune --collection {found.name} --yes`, then run "
+                "this again"
             )
         return other
     return None
-
-
-def _other_begun(found: Generations, copying: Copying, encoder_info: EncoderInfo) -> str:
-    begun = copying.metadata.encoder.model
-    give_up = "" if copying.is_swapped else f", or give it up with {giving_up_command(found.name)}"
-    return (
-        f"'{found.name}' is being re-embedded with {begun} ({copying.target}), you asked for "
-        f"{encoder_info.model}: finish it with --model {begun}{give_up}"
-    )

@@ -131,7 +131,7 @@ def test_bad_collection_name_is_status_2(name: str, tmp_path: Path, capsys: Capt
 
     assert 2 == main(["ingest", source, "--collection", name])
 
-    assert "cannot name a collection" in capsys.readouterr().err
+    assert "collection name must" in capsys.readouterr().err
     assert nothing_created()
 
 

@@ -184,8 +184,10 @@ def test_an_export_of_unknown_form_is_wrong_usage(filled: str, name: str) -> Non
     done = command("export", name, "--store", filled)
 
     assert (2, "") == (done.status, done.out)
-    assert done.err.startswith(f"Error: {name} does not say how to write passages")
-    assert ".jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet" in done.err
+    assert (
+        "Error: output file must end in .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet, got "
+        f"{name}\n"
+    ) == done.err
     assert [] == list(Path().iterdir())
 
 

@@ -134,9 +134,9 @@ def test_another_model_and_back(
     assert_error(
         migrate("rollback", place),
         1,
-        "there is nothing to go back to: 'msmarco' leads to msmarco__0001; msmarco__0002 is beside "
-        "it: `msmarco-qdrant migrate reembed --collection msmarco --model "
-        f"{models.new}` goes there",
+        "no collection to go back to: 'msmarco' points to msmarco__0001; msmarco__0002 exists: "
+        "`msmarco-qdrant migrate reembed --collection msmarco --model "
+        f"{models.new}` repoints to it",
     )
 
 
@@ -172,7 +172,7 @@ def test_what_nothing_leads_to_is_removed(edge: str, models: Models) -> None:
     assert best_by(models.new) == found(edge)
     for options in ([], ["--yes"]):
         assert (0, "nothing to remove\n", "") == migrate("prune", edge, *options)
-    told = "there is nothing to go back to: 'msmarco' leads to msmarco__0002"
+    told = "no collection to go back to: 'msmarco' points to msmarco__0002"
     assert_error(migrate("rollback", edge), 1, told)
 
 
@@ -238,8 +238,9 @@ def test_an_unfinished_one_is_told_and_goes_on(edge: str, models: Models) -> Non
     assert_error(
         migrate("reembed", edge, "--model", models.small),
         2,
-        f"'msmarco' is being re-embedded with {models.new} (msmarco__0002), you asked for "
-        f"{models.small}: finish it with --model {models.new}, or give it up with "
+        f"model must be {models.new}, because the re-embedding of 'msmarco' into msmarco__0002 is "
+        f"not finished, got {models.small}: finish it with --model {models.new} "
+        f"(model='{models.new}'), or abandon it with "
         "`msmarco-qdrant migrate prune --collection msmarco --unfinished --yes`",
     )
 
@@ -288,7 +289,7 @@ def test_passages_without_a_vector(edge: str, models: Models) -> None:
     poisoned = [str(pid) for pid, text in enumerate(TEXTS) if "poison" in text.split()]
     done = migrate("reembed", edge, "--model", models.picky)
     assert (1, "") == (done.status, done.out)
-    assert f"gives {len(poisoned)} passages no vector, such as " in done.err
+    assert f"returns no vector for {len(poisoned)} passages, such as " in done.err
     assert "or leave them out with --allow-rejects" in done.err
     assert best_by(models.old) == found(edge)
 
@@ -319,7 +320,7 @@ def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
         ("reembed --model no-such-model", 1, "cannot load the model no-such-model: it is no dir"),
         ("reembed --model NEW --source gone.tsv", 1, "no such file: gone.tsv (seen from "),
         ("reembed --model NEW --collection films", 1, "no collection 'films' in "),
-        ("rollback", 1, "there is nothing to go back to: 'msmarco' leads to msmarco__0001\n"),
+        ("rollback", 1, "no collection to go back to: 'msmarco' points to msmarco__0001\n"),
         ("rollback --collection films", 1, "no collection 'films' in "),
         ("prune --collection films", 1, "no collection 'films' in "),
     ],

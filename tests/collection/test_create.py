@@ -156,7 +156,7 @@ def begin(
 
 def test_the_name_of_the_locks_is_taken() -> None:
     """It is a collection of every server that was migrated."""
-    with pytest.raises(UsageError, match="where locks are kept"):
+    with pytest.raises(UsageError, match="reserved for locks"):
         check_collection_name("msmarco_qdrant_locks")
 
 

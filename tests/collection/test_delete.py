@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode  # type: ignore[import-untyped]
 
-from msmarco_qdrant.collection.delete import delete_everywhere, delete_pids
+from msmarco_qdrant.collection.delete import delete_pids, delete_points
 from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy, SparseVector
 from msmarco_qdrant.errors import PidCollisionError, StoreError
@@ -268,7 +268,7 @@ def test_what_is_newer_stays(store: Store) -> None:
     copy(store)
     write(store, SHADOW, [payload_of(Passage("2", "newer"), 2**62)])
 
-    assert 2 == delete_everywhere(store, "msmarco", [2, 3], up_to_seq=2**61)
+    assert 2 == delete_points(store, "msmarco", [2, 3], up_to_seq=2**61)
 
     assert {2, 3}.isdisjoint(held(store, LIVE))
     assert {2} == {2, 3} & held(store, SHADOW)

@@ -55,7 +55,9 @@ def test_a_folder_is_loaded_in_the_order_of_its_numbers(tmp_path: Path) -> None:
 def test_a_file_that_is_no_migration_is_told(tmp_path: Path, text: str) -> None:
     """By its name and what is expected."""
     (tmp_path / "0007_broken.py").write_text(text)
-    with pytest.raises(UsageError, match=r"0007_broken\.py is no migration: expected DESCRIPTION"):
+    with pytest.raises(
+        UsageError, match=r"0007_broken\.py is not a migration: it must define DESCRIPTION"
+    ):
         load_migrations(tmp_path)
 
 
@@ -64,7 +66,7 @@ def test_a_file_that_is_no_migration_is_told(tmp_path: Path, text: str) -> None:
     [
         ("DESCRIPTION =", "SyntaxError"),
         ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
-        (INDEX.replace("integer", "geo"), "'year' cannot have an index of kind 'geo'"),
+        (INDEX.replace("integer", "geo"), "index kind of 'year' must be one of keyword, integer"),
     ],
 )
 def test_a_file_that_cannot_be_loaded_is_told(tmp_path: Path, text: str, told: str) -> None:
@@ -79,9 +81,7 @@ def test_a_file_that_cannot_be_loaded_is_told(tmp_path: Path, text: str, told: s
 def test_a_file_whose_name_is_nearly_right_is_refused(tmp_path: Path, name: str) -> None:
     """It would be overlooked, and nothing would be pending."""
     (tmp_path / name).write_text(INDEX)
-    with pytest.raises(
-        UsageError, match=rf"{name} cannot be a migration by its name: expected four"
-    ):
+    with pytest.raises(UsageError, match=rf"must be four digits, .*{name}"):
         load_migrations(tmp_path)
 
 
@@ -90,7 +90,9 @@ def test_a_class_in_place_of_an_operation_is_told(tmp_path: Path) -> None:
     (tmp_path / "0007_broken.py").write_text(
         "from msmarco_qdrant.operations import SetHnsw\nDESCRIPTION = 'x'\nOPERATION = SetHnsw\n"
     )
-    with pytest.raises(UsageError, match=r"is the class SetHnsw; expected .* as in SetHnsw\("):
+    with pytest.raises(
+        UsageError, match=r"must be an instance, such as SetHnsw\(...\), got the class SetHnsw"
+    ):
         load_migrations(tmp_path)
 
 
@@ -100,9 +102,8 @@ def test_a_cost_that_is_no_text_is_told(tmp_path: Path, cost: str) -> None:
     (tmp_path / "0007_broken.py").write_text(
         f"DESCRIPTION = 'x'\nCOST = {cost}\ndef up(store, plan): ...\n"
     )
-    with pytest.raises(UsageError, match=r"0007_broken\.py is no migration: COST is ") as caught:
+    with pytest.raises(UsageError, match=r"COST of .*0007_broken\.py must be a line of text, got"):
         load_migrations(tmp_path)
-    assert "expected a line of text" in str(caught.value)
 
 
 DATACLASS = """
@@ -159,5 +160,5 @@ def test_two_files_of_one_number_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     """It is not taken for an empty one."""
-    with pytest.raises(UsageError, match="nowhere is no directory of migrations"):
+    with pytest.raises(UsageError, match="nowhere is not a directory of migrations"):
         load_migrations(tmp_path / "nowhere")

@@ -136,7 +136,7 @@ def test_one_string_is_not_several_pids(tmp_path: Path) -> None:
         filled(store, [Passage("1", "one"), Passage("2", "two")])
 
         for function in (get_passages, delete_passages):
-            with pytest.raises(UsageError, match="pass a list"):
+            with pytest.raises(UsageError, match="must be a list"):
                 function(store, "12")
 
 

@@ -106,7 +106,7 @@ def test_the_graph_is_changed(store: Store) -> None:
     else:
         assert HnswSettings(24, 256) == info(store).spec.hnsw
         assert cost.startswith("m=16 ef_construct=256 -> m=24 ef_construct=256: the graph of 40 ")
-        meanwhile = "searches go on" if store.capabilities.multi_process else "searches of this"
+        meanwhile = "searches continue" if store.capabilities.multi_process else "searches of this"
         assert meanwhile in cost
         assert "nothing changes" in SetHnsw(m=24).cost(target_of(store))
         assert HnswSettings(24, 256) == info(store).spec.hnsw
@@ -145,7 +145,7 @@ def test_memory_is_told_in_megabytes() -> None:
     """Of a million vectors of 768: 3,072 MB of float32, 768 of int8, 384 of 4 bits."""
     target = _Pretended(points=1_000_000, dimension=768)
     told = SetStorage(on_disk=False, quantization="turbo4").cost(target)  # type: ignore[arg-type]
-    assert "take about 3,456 MB of memory instead of 768 MB" in told
+    assert "use about 3,456 MB of memory instead of 768 MB" in told
 
 
 class _Pretended:
@@ -203,30 +203,33 @@ def _is_turbo(segment: Mapping[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (SetHnsw, "nothing is to be changed"),
-        (lambda: SetHnsw(m=1), "m=1: expected 2 or more"),
-        (lambda: SetHnsw(ef_construct=3), "ef_construct=3: expected 4 or more"),
-        (SetStorage, "nothing is to be changed"),
-        (lambda: SetStorage(quantization="int4"), "'int4' is unknown: expected one of none, int8"),  # type: ignore[arg-type]
-        (SetOptimizers, "nothing is to be changed"),
-        (lambda: SetOptimizers(indexing_threshold_kb=0), "indexing_threshold_kb=0: expected 1"),
-        (lambda: SetHnsw(m=16.0), "m=16.0: expected an integer"),  # type: ignore[arg-type]
-        (lambda: SetHnsw(m=True), "m=True: expected an integer"),
-        (lambda: SetHnsw(ef_construct="64"), "ef_construct='64': expected an integer"),  # type: ignore[arg-type]
-        (lambda: SetStorage(on_disk="no"), "on_disk='no': expected True or False"),  # type: ignore[arg-type]
-        (lambda: SetStorage(on_disk=0), "on_disk=0: expected True or False"),  # type: ignore[arg-type]
-        (lambda: SetStorage(quantization=["int8"]), "is unknown: expected one of none, int8"),  # type: ignore[arg-type]
-        (lambda: SetOptimizers(max_segment_size_kb=1e5), "=100000.0: expected an integer"),  # type: ignore[arg-type]
-        (lambda: SetBm25(k="1"), "k='1': expected a number"),  # type: ignore[arg-type]
-        (lambda: SetBm25(b=True), "b=True: expected a number"),
-        (lambda: SetBm25(language=7), "language=7: expected a string"),  # type: ignore[arg-type]
+        (SetHnsw, "at least one value must be given"),
+        (lambda: SetHnsw(m=1), "m must be at least 2, got 1"),
+        (lambda: SetHnsw(ef_construct=3), "ef_construct must be at least 4, got 3"),
+        (SetStorage, "at least one value must be given"),
+        (lambda: SetStorage(quantization="int4"), "must be one of none, int8, turbo4, got 'int4'"),  # type: ignore[arg-type]
+        (SetOptimizers, "at least one value must be given"),
+        (
+            lambda: SetOptimizers(indexing_threshold_kb=0),
+            "indexing_threshold_kb must be at least 1, got 0",
+        ),
+        (lambda: SetHnsw(m=16.0), "m must be an integer, got 16.0"),  # type: ignore[arg-type]
+        (lambda: SetHnsw(m=True), "m must be an integer, got True"),
+        (lambda: SetHnsw(ef_construct="64"), "ef_construct must be an integer, got '64'"),  # type: ignore[arg-type]
+        (lambda: SetStorage(on_disk="no"), "on_disk must be True or False, got 'no'"),  # type: ignore[arg-type]
+        (lambda: SetStorage(on_disk=0), "on_disk must be True or False, got 0"),  # type: ignore[arg-type]
+        (lambda: SetStorage(quantization=["int8"]), "quantization must be one of none, int8"),  # type: ignore[arg-type]
+        (lambda: SetOptimizers(max_segment_size_kb=1e5), "_kb must be an integer, got 100000.0"),  # type: ignore[arg-type]
+        (lambda: SetBm25(k="1"), "k must be a number, got '1'"),  # type: ignore[arg-type]
+        (lambda: SetBm25(b=True), "b must be a number, got True"),
+        (lambda: SetBm25(language=7), "language must be a string, got 7"),  # type: ignore[arg-type]
         (lambda: SetBm25(avg_len=float("nan")), "invalid BM25 settings"),
         (lambda: AddPayloadIndex(7, "integer"), "cannot name a field"),  # type: ignore[arg-type]
-        (SetBm25, "nothing is to be changed"),
+        (SetBm25, "at least one value must be given"),
         (lambda: SetBm25(b=1.5), "invalid BM25 settings"),
         (lambda: SetBm25(language="klingon"), "invalid BM25 settings"),
         (lambda: AddPayloadIndex('a"b', "integer"), "cannot name a field"),
-        (lambda: AddPayloadIndex("year", "text"), "kind 'text': expected keyword"),  # type: ignore[arg-type]
+        (lambda: AddPayloadIndex("year", "text"), "of 'year' must be one of keyword"),  # type: ignore[arg-type]
         (lambda: RemovePayloadIndex('a"b'), "cannot name a field"),
     ],
 )
@@ -303,13 +306,13 @@ def test_the_graph_is_there_after_the_sparse_vectors(tmp_path: Path) -> None:
         SetOptimizers(indexing_threshold_kb=1).apply(target_of(store))
         assert 2 * 40 == info(store).indexed
         told = SetBm25(avg_len=5).cost(target_of(store))
-        assert "then the graph of 40 vectors is built anew: searches of this process wait" in told
+        assert "then the graph of 40 vectors is rebuilt: searches of this process wait" in told
         SetBm25(avg_len=5).apply(target_of(store))
         assert 2 * 40 == info(store).indexed
         rewrite_sparse(target_of(store), Bm25Encoder(Bm25Settings(avg_len=7)))
         rewrite_sparse(target_of(store), Bm25Encoder(Bm25Settings(avg_len=5)))
         assert 2 * 40 < info(store).indexed  # the replaced ones are counted, too
-        assert "an index that is not complete" in SetBm25(avg_len=5).cost(target_of(store))
+        assert "an incomplete index" in SetBm25(avg_len=5).cost(target_of(store))
         SetBm25(avg_len=5).apply(target_of(store))
         assert 2 * 40 == info(store).indexed
 

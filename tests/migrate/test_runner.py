@@ -112,7 +112,7 @@ def test_a_second_time_does_nothing(store: Store, folder: Path) -> None:
     write(folder, "0001_a")
     migrate_collection(store, "films", directory=folder)
     kept = store.metadata("films")
-    with pytest.raises(UsageError, match="'films__0001' is a physical collection behind 'films'"):
+    with pytest.raises(UsageError, match="'films__0001' is a physical collection of 'films'"):
         migrate_collection(store, "films__0001", directory=folder)
     with another_handle(store) as other:
         assert [] == migrate_collection(other, "films", directory=folder)
@@ -127,7 +127,7 @@ def test_a_collection_of_older_code_has_one_pending(store: Store) -> None:
     status = migration_status(store, "films")
     assert ([*OWN[1:]], False) == ([one.name for one in status.pending], status.is_current)
     (step,) = migrate_collection(store, "films")
-    assert step.cost.startswith("next to nothing")
+    assert step.cost.startswith("almost nothing")
     assert (metadata, info) == (store.metadata("films"), store.collection("films").info())
     assert [] == migrate_collection(store, "films")
 
@@ -168,9 +168,9 @@ def test_to_may_be_behind(store: Store, folder: Path) -> None:
     [
         (
             "0009",
-            "no migration 0009; there: 0001_create_passages, 0002_payload_indexes, 0001_a, 0002_b",
+            "must be one of 0001_create_passages, 0002_payload_indexes, 0001_a, 0002_b, got 0009",
         ),
-        ("b", "no migration b;"),
+        ("b", "got b"),
         ("1", "1 is the number of 0001_create_passages and of 0001_a: give the name"),
     ],
 )
@@ -209,7 +209,8 @@ def test_what_newer_code_has_applied_is_refused_by_name(store: Store, folder: Pa
     store.put_metadata("films", replace(metadata, migrations=later))
     for dry_run in (True, False):
         with pytest.raises(
-            MigrationError, match=r"'films' has had 0002_of_tomorrow, 0003_too.*--dir"
+            MigrationError,
+            match=r"'films' contains unknown migrations: 0002_of_tomorrow, 0003_too\..*--dir",
         ):
             migrate_collection(store, "films", directory=folder, dry_run=dry_run)
     assert ([], later) == (ran(folder), ledger(store))
@@ -222,7 +223,7 @@ def test_without_its_folder_a_ledger_is_unknown(store: Store, folder: Path) -> N
     """Forgetting `--dir` does not go unnoticed."""
     write(folder, "0001_a")
     migrate_collection(store, "films", directory=folder)
-    with pytest.raises(MigrationError, match=r"0001_a.*folder goes with --dir"):
+    with pytest.raises(MigrationError, match=r"0001_a.*pass the folder of your own"):
         migrate_collection(store, "films")
     assert migration_status(store, "films", directory=folder).is_current
     assert ("0001_a",) == migration_status(store, "films").unknown
@@ -234,7 +235,9 @@ def test_one_that_comes_too_late_is_refused_by_name(store: Store, folder: Path) 
     write(folder, "0003_c")
     migrate_collection(store, "films", directory=folder)
     write(folder, "0002_b")
-    with pytest.raises(MigrationError, match="0002_b comes before 0003_c, which 'films' has had"):
+    with pytest.raises(
+        MigrationError, match="0002_b comes before 0003_c, which is already applied to 'films'"
+    ):
         migrate_collection(store, "films", directory=folder)
     assert (*OWN, "0001_a", "0003_c") == ledger(store)
 
@@ -242,7 +245,10 @@ def test_one_that_comes_too_late_is_refused_by_name(store: Store, folder: Path) 
 def test_a_name_of_ours_in_their_folder_is_refused(folder: Path) -> None:
     """The ledger could not tell which of the two it was."""
     write(folder, OWN[0])
-    with new_store("memory", folder) as store, pytest.raises(UsageError, match=f"holds {OWN[0]}"):
+    with (
+        new_store("memory", folder) as store,
+        pytest.raises(UsageError, match=f"contains {OWN[0]}"),
+    ):
         migration_status(store, "films", directory=folder)
 
 
@@ -250,7 +256,7 @@ def test_an_empty_folder_is_refused(folder: Path) -> None:
     """It is a wrong path, most likely."""
     with (
         new_store("memory", folder) as store,
-        pytest.raises(UsageError, match="holds no migration"),
+        pytest.raises(UsageError, match="contains no migration"),
     ):
         migration_status(store, "films", directory=folder)
 
@@ -315,9 +321,9 @@ def test_an_interrupted_migration_is_not_recorded(store: Store, folder: Path) ->
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("raise KeyError('year')", "KeyError: 'year'"),
-        ("return 7", "its cost\\(\\) returned 7, expected a line of text"),
-        ("pass", "its cost\\(\\) returned None"),
+        ("raise KeyError('year')", "failed on 'films': KeyError: 'year'"),
+        ("return 7", "must return a line of text, got 7"),
+        ("pass", "must return a line of text, got None"),
     ],
 )
 def test_a_cost_that_cannot_be_told_is_a_failure(folder: Path, body: str, told: str) -> None:
@@ -338,9 +344,7 @@ def test_a_cost_that_cannot_be_told_is_a_failure(folder: Path, body: str, told: 
     )
     with new_store("memory", folder) as store:
         create_collection(store, "films", HashingEncoder().info, Bm25Settings())
-        with pytest.raises(
-            MigrationError, match=f"0001_a cannot tell what it takes on 'films': {told}"
-        ):
+        with pytest.raises(MigrationError, match=rf"the cost\(\) of 0001_a {told}"):
             migrate_collection(store, "films", directory=folder)
 
 
@@ -372,7 +376,7 @@ def test_an_index_that_a_server_could_not_build(folder: Path) -> None:
         assert OWN == ledger(store)
         server.set_status("films", "green")
         (step,) = migrate_collection(store, "films", directory=folder)
-        assert step.cost.startswith("nothing changes; an index that is not complete is completed")
+        assert step.cost.startswith("nothing changes; an incomplete index is completed")
         assert (*OWN, "0001_graph") == ledger(store)
 
 
@@ -436,7 +440,7 @@ def test_a_lock_that_was_left_is_taken_away_by_its_token(store: Store, folder: P
     unlock_migrations(store, "films", first.token)
     with hold_lock(store.migration_locks, "films") as second:
         with pytest.raises(
-            StoreInUseError, match=f"whose token is {second.token}, not {first.token}"
+            StoreInUseError, match=f"with the token {second.token}, not {first.token}"
         ):
             unlock_migrations(store, "films", first.token)
         with pytest.raises(StoreInUseError, match=f"--token {second.token}"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.collection.create import create_collection
-from msmarco_qdrant.collection.delete import delete_everywhere
+from msmarco_qdrant.collection.delete import delete_points
 from msmarco_qdrant.collection.passages import delete_passages, get_passages
 from msmarco_qdrant.core.records import Bm25Settings, HnswSettings, Passage, SettingsChange
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
@@ -256,7 +256,7 @@ def test_other_bm25_settings_since_the_way_back(edge: Store) -> None:
     rollback(edge)
     metadata = edge.metadata("things")
     edge.put_metadata("things", replace(metadata, bm25=Bm25Settings(avg_len=5.0)))
-    with pytest.raises(UsageError, match="BM25 vectors of other settings"):
+    with pytest.raises(UsageError, match="its BM25 settings differ from"):
         reembed(edge)
 
 
@@ -284,7 +284,7 @@ def test_a_deletion_reaches_what_is_being_filled(edge: Store) -> None:
     """So no pass has to look for it."""
     with pytest.raises(InterruptionError):
         reembed(edge, on_progress=at("index", interrupt))
-    delete_everywhere(edge, "things", [point_id("1")], up_to_seq=2**62)
+    delete_points(edge, "things", [point_id("1")], up_to_seq=2**62)
     assert {} == edge.collection("things__0002").retrieve([point_id("1")], ("pid",))
     assert 0 == reembed(edge).removed
     assert [] == [*get_passages(edge, ["1"], collection="things")]
@@ -296,7 +296,7 @@ def test_a_name_is_logged_when_it_is_led_elsewhere(
     """For whoever looks for the moment."""
     caplog.set_level(logging.INFO, "msmarco_qdrant")
     reembed(edge)
-    assert "'things' leads to things__0002 now" in caplog.text
+    assert "'things' points to things__0002 now" in caplog.text
 
 
 def test_a_model_that_gives_no_vectors_is_not_tried_on_everything(edge: Store) -> None:
@@ -304,7 +304,9 @@ def test_a_model_that_gives_no_vectors_is_not_tried_on_everything(edge: Store) -
     many = [Passage(f"a{number}", "alone") for number in range(9000)]
     ingest_passages(many, edge, collection="things", encoder=V2, optimize=False)
     seen: list[int] = []
-    with pytest.raises(MigrationError, match=r"gives 1,\d\d\d passages no vector, such as 'a"):
+    with pytest.raises(
+        MigrationError, match=r"returns no vector for 1,\d\d\d passages, such as 'a"
+    ):
         reembed(
             edge,
             Wordless(256, salt="wordless"),
