@@ -82,27 +82,24 @@ def _retrieve_checked(
 ) -> Mapping[PointId, Mapping[str, Any]]:
     """Read pid and `seq` of the points that exist, and check each pid."""
     found: dict[PointId, Mapping[str, Any]] = {}
-    _call_unless_dropped(
-        store,
-        name,
-        physical,
-        lambda collection: found.update(collection.retrieve([*pid_of], ("pid", "seq"))),
-    )
+
+    def retrieve(collection: Collection) -> None:
+        found.update(collection.retrieve([*pid_of], ("pid", "seq")))
+
+    _call_unless_dropped(store, name, physical, retrieve)
     for id_, payload in found.items():
         check_pid(pid_of[id_], payload)
     return found
 
 
 def _delete_in_all(store: Store, name: str, ids: Sequence[PointId], up_to_seq: int) -> None:
+    def delete(collection: Collection) -> None:
+        collection.delete(ids, up_to_seq=up_to_seq)
+
     found, previous = physical_collections(store, name), None
     while found != previous:
         for physical in (*found, *found[:-1]):
-            _call_unless_dropped(
-                store,
-                name,
-                physical,
-                lambda collection: collection.delete(ids, up_to_seq=up_to_seq),
-            )
+            _call_unless_dropped(store, name, physical, delete)
         found, previous = physical_collections(store, name), found
 
 

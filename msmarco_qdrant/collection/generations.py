@@ -62,10 +62,8 @@ class Generations:
     @property
     def rollback(self) -> Copying | None:
         """The copying from the live collection into the previous one, if that still exists."""
-        for other in self.others:
-            if other.physical == self.metadata.previous:
-                return self.copying_into(other)
-        return None
+        found = [other for other in self.others if other.physical == self.metadata.previous]
+        return self.copying_into(found[0]) if found else None
 
     def copying_into(self, other: Generation) -> Copying:
         """The copying from the live collection into another existing one."""

@@ -14,12 +14,13 @@ nothing there, and its cost reports that. Only quantization is refused, as on cr
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from msmarco_qdrant.collection.create import check_index
 from msmarco_qdrant.collection.migration import Target
 from msmarco_qdrant.core.records import (
     Bm25Settings,
+    CollectionInfo,
     CollectionSpec,
     PayloadIndex,
     Quantization,
@@ -43,7 +44,39 @@ _BYTES_PER_DIMENSION: dict[Quantization, float] = {"none": 0, "int8": 1, "turbo4
 
 
 @dataclass(frozen=True, slots=True)
-class SetHnsw:
+class _SettingsOperation:
+    """A change of `SettingsChange` fields that have the same names here."""
+
+    _feature: ClassVar[str]
+
+    def cost(self, target: Target) -> str:
+        """Report the change and the number of vectors that are rebuilt."""
+        if not target.store.capabilities.ann:
+            return _missing(target, self._feature)
+        change = self._describe(target.collection.info())
+        return f"{change}; {_effect_on_searches(target)}" if change else _UNCHANGED
+
+    def apply(self, target: Target) -> None:
+        """Change the settings and rebuild the index."""
+        if target.store.capabilities.ann:
+            self._alter(target)
+
+    def _describe(self, info: CollectionInfo) -> str:
+        """Describe the change, "" for none."""
+        raise NotImplementedError
+
+    @property
+    def _change(self) -> SettingsChange:
+        return SettingsChange(**asdict(self))
+
+    def _alter(self, target: Target) -> None:
+        target.check()
+        target.store.admin_collection(target.plan.physical).alter(self._change)
+        _index(target)
+
+
+@dataclass(frozen=True, slots=True)
+class SetHnsw(_SettingsOperation):
     """Change the HNSW graph over the dense vectors; None leaves a value unchanged.
 
     Raises:
@@ -52,6 +85,7 @@ class SetHnsw:
 
     m: int | None = None
     ef_construct: int | None = None
+    _feature = "graph"
 
     def __post_init__(self) -> None:
         _require_change(self, "SetHnsw(m=..., ef_construct=...)")
@@ -59,32 +93,18 @@ class SetHnsw:
         _check_minimum(2, m=self.m)
         _check_minimum(4, ef_construct=self.ef_construct)
 
-    def cost(self, target: Target) -> str:
-        """Report the number of vectors whose graph is rebuilt."""
-        if not target.store.capabilities.ann:
-            return _missing(target, "graph")
-        spec = target.collection.info().spec
-        new = apply_change(spec, self._change)
-        if new == spec:
-            return _UNCHANGED
+    def _describe(self, info: CollectionInfo) -> str:
+        old, new = info.spec.hnsw, apply_change(info.spec, self._change).hnsw
+        if new == old:
+            return ""
         return (
-            f"m={spec.hnsw.m} ef_construct={spec.hnsw.ef_construct} -> m={new.hnsw.m} "
-            f"ef_construct={new.hnsw.ef_construct}: the graph of {_vectors(target)} is rebuilt; "
-            f"{_effect_on_searches(target)}"
+            f"m={old.m} ef_construct={old.ef_construct} -> m={new.m} ef_construct="
+            f"{new.ef_construct}: the graph of {info.points:,} vectors is rebuilt"
         )
-
-    def apply(self, target: Target) -> None:
-        """Change the settings and rebuild the graph."""
-        if target.store.capabilities.ann:
-            _alter(target, self._change)
-
-    @property
-    def _change(self) -> SettingsChange:
-        return SettingsChange(m=self.m, ef_construct=self.ef_construct)
 
 
 @dataclass(frozen=True, slots=True)
-class SetStorage:
+class SetStorage(_SettingsOperation):
     """Change the storage of the dense vectors; None leaves a value unchanged.
 
     Attributes:
@@ -97,6 +117,7 @@ class SetStorage:
 
     on_disk: bool | None = None
     quantization: Quantization | None = None
+    _feature = "storage setting for vectors"
 
     def __post_init__(self) -> None:
         _require_change(self, "SetStorage(on_disk=..., quantization=...)")
@@ -112,17 +133,7 @@ class SetStorage:
         """Report the vectors that are rewritten and their memory before and after."""
         if self._wants_quantization and not target.store.capabilities.quantization:
             return f"it will be refused: {target.store.capabilities.engine} cannot quantize vectors"
-        if not target.store.capabilities.ann:
-            return _missing(target, "storage setting for vectors")
-        info = target.collection.info()
-        new = apply_change(info.spec, self._change)
-        if new == info.spec:
-            return _UNCHANGED
-        return (
-            f"{_storage_text(info.spec)} -> {_storage_text(new)}: {_vectors(target)} are rewritten "
-            f"with their graph and use about {_megabytes(new, info.points)} of memory instead of "
-            f"{_megabytes(info.spec, info.points)}; {_effect_on_searches(target)}"
-        )
+        return _SettingsOperation.cost(self, target)
 
     def apply(self, target: Target) -> None:
         """Change the settings and rewrite the vectors.
@@ -131,19 +142,25 @@ class SetStorage:
             UnsupportedError: If the engine does not support this quantization.
         """
         if target.store.capabilities.ann or self._wants_quantization:
-            _alter(target, self._change)
+            self._alter(target)
 
     @property
     def _wants_quantization(self) -> bool:
         return self.quantization not in (None, "none")
 
-    @property
-    def _change(self) -> SettingsChange:
-        return SettingsChange(on_disk=self.on_disk, quantization=self.quantization)
+    def _describe(self, info: CollectionInfo) -> str:
+        old, new, points = info.spec, apply_change(info.spec, self._change), info.points
+        if new == old:
+            return ""
+        return (
+            f"{_storage_text(old)} -> {_storage_text(new)}: {points:,} vectors are rewritten with "
+            f"their graph and use about {_megabytes(new, points)} of memory instead of "
+            f"{_megabytes(old, points)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class SetOptimizers:
+class SetOptimizers(_SettingsOperation):
     """Change the engine's thresholds for segments; None leaves a value unchanged.
 
     Attributes:
@@ -157,25 +174,15 @@ class SetOptimizers:
 
     indexing_threshold_kb: int | None = None
     max_segment_size_kb: int | None = None
+    _feature = "optimizer"
 
     def __post_init__(self) -> None:
         _require_change(self, "SetOptimizers(indexing_threshold_kb=..., max_segment_size_kb=...)")
         _check_numbers(int, **asdict(self))
         _check_minimum(1, **asdict(self))
 
-    def cost(self, target: Target) -> str:
-        """Report the number of vectors that may be rebuilt."""
-        if not target.store.capabilities.ann:
-            return _missing(target, "optimizer")
-        return (
-            f"segments of {_vectors(target)} affected by the new thresholds are rebuilt; "
-            f"{_effect_on_searches(target)}"
-        )
-
-    def apply(self, target: Target) -> None:
-        """Change the thresholds and run the optimizers."""
-        if target.store.capabilities.ann:
-            _alter(target, SettingsChange(**asdict(self)))
+    def _describe(self, info: CollectionInfo) -> str:
+        return f"segments of {info.points:,} vectors affected by the new thresholds are rebuilt"
 
 
 # ---- payload indexes -----------------------------------------------------------------------
@@ -288,9 +295,8 @@ class SetBm25:
             )
         graph = ""
         if target.store.capabilities.ann:
-            graph = (
-                f"then the graph of {_vectors(target)} is rebuilt: {_effect_on_searches(target)}; "
-            )
+            effect = _effect_on_searches(target)
+            graph = f"then the graph of {points:,} vectors is rebuilt: {effect}; "
         change = (
             f"{_bm25_text(current)} -> {_bm25_text(new)}: {points:,} texts are read and their "
             "sparse vectors rewritten; until then searches mix BM25 scores of both settings; "
@@ -322,12 +328,6 @@ class SetBm25:
 # ---- shared parts --------------------------------------------------------------------------
 
 
-def _alter(target: Target, change: SettingsChange) -> None:
-    target.check()
-    target.store.admin_collection(target.plan.physical).alter(change)
-    _index(target)
-
-
 def _index(target: Target) -> None:
     if target.collection.info().points:
         target.collection.optimize()
@@ -342,10 +342,6 @@ def _put_bm25(target: Target, settings: Bm25Settings) -> None:
 
 def _missing(target: Target, feature: str) -> str:
     return f"nothing: {target.store.capabilities.engine} has no {feature}"
-
-
-def _vectors(target: Target) -> str:
-    return f"{target.collection.info().points:,} vectors"
 
 
 def _effect_on_searches(target: Target) -> str:

@@ -162,8 +162,8 @@ def unlock_migrations(store: Store, collection: str, token: str) -> None:
     holder = store.migration_locks.release(name, token)
     if holder is not None:
         raise StoreInUseError(
-            f"'{name}' is being migrated by {describe_holder(holder)} with the token {holder.token}, not "
-            f"{token}: check again with `msmarco-qdrant migrate status`"
+            f"'{name}' is being migrated by {describe_holder(holder)} with the token "
+            f"{holder.token}, not {token}: check again with `msmarco-qdrant migrate status`"
         )
 
 
@@ -281,9 +281,7 @@ def _load_sources(directory: Path | None) -> Sequence[Sequence[Migration]]:
             "rename it"
         )
     if not theirs:
-        raise UsageError(
-            f"{directory} contains no migration: it must contain files such as 0001_name.py"
-        )
+        raise UsageError(f"{directory} contains no migration, such as 0001_name.py")
     return [own, theirs]
 
 

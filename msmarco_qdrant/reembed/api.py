@@ -102,7 +102,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     )
     with _lock(store, collection) as check:
         found = read_generations(store, collection)
-        if found.copying is None and _has_vectors_of(found, new.info):
+        if found.copying is None and _is_same_model(found.metadata.encoder, new.info):
             # A remaining copied_from names a dropped source; otherwise copying would not be None.
             metadata = replace(found.metadata, copied_from=None)
             _put_changed(store, Generation(found.live, found.metadata), metadata, check)
@@ -217,11 +217,8 @@ def prune_collection(
                 f"with {reembed_command(found.name, found.metadata.encoder.model)}"
             )
         begun = [other for other in found.others if other.metadata.copied_from is not None]
-        dropped = [
-            other.physical
-            for other in (begun if unfinished else found.others)
-            if not unfinished or other.metadata.only_copies
-        ]
+        created = [other for other in begun if other.metadata.only_copies]
+        dropped = [other.physical for other in (created if unfinished else found.others)]
         dropped += _find_interrupted_creations(store, found)
         if not dry_run:
             for physical in dropped:
@@ -249,10 +246,7 @@ def _find_interrupted_creations(store: Store, found: Generations) -> list[str]:
 
 
 def _put_changed(
-    store: Store,
-    generation: Generation,
-    metadata: CollectionMetadata,
-    check: Callable[[], None],
+    store: Store, generation: Generation, metadata: CollectionMetadata, check: Callable[[], None]
 ) -> None:
     """Write metadata if they differ from the stored ones."""
     if metadata != generation.metadata:
@@ -275,12 +269,8 @@ def _stored_model_loader(
     return lambda encoder_info: load_collection_encoder(collection, encoder_info, None, models)
 
 
-def _has_vectors_of(found: Generations, encoder_info: EncoderInfo) -> bool:
-    live = found.metadata.encoder
-    return (live.fingerprint, live.similarity) == (
-        encoder_info.fingerprint,
-        encoder_info.similarity,
-    )
+def _is_same_model(live: EncoderInfo, new: EncoderInfo) -> bool:
+    return (live.fingerprint, live.similarity) == (new.fingerprint, new.similarity)
 
 
 def _select_rollback(found: Generations) -> Copying:

@@ -76,7 +76,7 @@ class CopyStats:
     Attributes:
         compared: Points of the source.
         copied: Points that were encoded and written.
-        removed: Points that were deleted from the target, because they were deleted from the source.
+        removed: Copies that were deleted, because the source lost them.
         lost: Points that were missing when they were read after their write.
         without_vector: The pids of passages for which the model returns no finite vector.
         sample: A sample of the source's points.
@@ -114,7 +114,11 @@ class Copier:
             verify: Read each batch after its write and count missing points.
         """
         stats, pending = CopyStats(), dict[PointId, _Difference]()
-        pages = self._read_source() if texts is None else self._match_source(texts)
+        pages: Iterable[_Points]
+        if texts is None:
+            pages = map(dict, in_batches(self._source.scan(("pid", *_WRITE)), _PAGE))
+        else:
+            pages = self._match_source(texts)
         steps = IngestStages(
             self._job.target, lambda window: WindowDiff(window, window.passages, [], 0, 0)
         )
@@ -146,11 +150,6 @@ class Copier:
         return removed
 
     # ---- reading ---------------------------------------------------------------------------
-
-    def _read_source(self) -> Iterator[_Points]:
-        """Yield the points of the source without their texts, one page at a time."""
-        for page in in_batches(self._source.scan(("pid", *_WRITE)), _PAGE):
-            yield dict(page)
 
     def _match_source(self, texts: Iterable[Passage]) -> Iterator[_Points]:
         """Yield the given passages that the source has with the same text, each once."""

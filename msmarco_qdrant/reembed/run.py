@@ -36,15 +36,7 @@ _MAX_WITHOUT_VECTOR = 1000
 
 @dataclass(frozen=True, slots=True)
 class ReembedOptions:
-    """The options of a re-embedding.
-
-    Attributes:
-        texts: Passages whose texts are used instead of the source's; None to read all.
-        load_old: Loads the old model for the comparison.
-        allow_rejects: Swap even if some passages have no vector.
-        allow_worse: Swap even if the comparison fails.
-        on_progress: Called regularly.
-    """
+    """Options of `reembed_collection`; `texts` is None to read all texts from the source."""
 
     texts: Iterable[Passage] | None
     load_old: Callable[[EncoderInfo], Encoder]
@@ -70,15 +62,9 @@ class ReembedResult:
 
 
 class ReembedRun:
-    """One run, while the lock is held.
+    """One run, while the lock of `name` is held; `check` raises if it was taken away.
 
-    Args:
-        store: The store that holds the collections.
-        name: The name that users see.
-        copying: The source and the target.
-        encoder: The encoder of the target.
-        options: The options.
-        check: Raises `StoreInUseError` if the lock was taken away.
+    `encoder` must be that of the target.
     """
 
     def __init__(
@@ -199,8 +185,7 @@ class ReembedRun:
         if wrong:
             raise MigrationError(
                 f"{self._copying.target} still differs from {self._copying.source} in {wrong:,} "
-                f"passages after {_VERIFY_PASSES} passes: check if another application writes to "
-                f"it; {self._unchanged()}"
+                f"passages: check if another application writes to it; {self._unchanged()}"
             )
 
     def _verify_once(self) -> tuple[CopyStats, int]:

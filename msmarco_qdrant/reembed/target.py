@@ -22,11 +22,7 @@ def prepare_target(
 ) -> Copying:
     """Choose or create the collection to fill with vectors of a model.
 
-    Args:
-        store: The store that holds the collections.
-        found: The existing physical collections.
-        encoder_info: The model.
-        check: Called before each write; raises if the lock was taken away.
+    `check` is called before each write; it raises if the lock was taken away.
 
     Raises:
         MigrationError: If the live collection has pending migrations of the package.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -94,27 +95,20 @@ def test_no_pid_finds_nothing(store: Store, passages: Sequence[Passage]) -> None
     assert {} == get_passages(store, [])
 
 
-def test_a_path_is_opened_and_closed(tmp_path: Path, passages: Sequence[Passage]) -> None:
-    """As a string or as a path; afterwards another process could open it."""
-    place = tmp_path / "store"
-    ingest_passages(passages, place, collection="films", encoder=HashingEncoder())
-
-    for given_place in (place, str(place)):
-        found = get_passages(given_place, ["1"], collection="films")
-        assert [passages[0]] == list(found.values())
-    assert 1 == delete_passages(place, ["1"], collection="films")
-    assert 4 == export_passages(place, tmp_path / "x.jsonl", collection="films")
-    assert {} == get_passages(place, ["1"], collection="films")
-
-
-def test_a_url_is_opened(tmp_path: Path, passages: Sequence[Passage]) -> None:
-    """A server is a place like any other."""
-    with new_store("loopback", tmp_path) as store:
-        filled(store, passages)
-
-        assert [passages[2]] == list(get_passages(store.dsn, ["007"]).values())
-        assert 1 == delete_passages(store.dsn, ["007"])
-        assert 4 == export_passages(store.dsn, tmp_path / "x.jsonl")
+@pytest.mark.parametrize("engine", ["edge", "loopback"])
+def test_a_path_or_url_is_opened(engine: str, tmp_path: Path, passages: Sequence[Passage]) -> None:
+    """Each call opens and closes it; a path may be a string or a Path."""
+    with ExitStack() as stack:
+        store = stack.enter_context(new_store(engine, tmp_path))
+        filled(store, passages, "films")
+        place = store.dsn
+        if engine == "edge":
+            stack.close()  # another handle can open it afterwards
+        assert [passages[0]] == list(get_passages(place, ["1"], collection="films").values())
+        if engine == "edge":
+            assert ["1"] == list(get_passages(Path(place), ["1"], collection="films"))
+        assert 1 == delete_passages(place, ["1"], collection="films")
+        assert 4 == export_passages(place, tmp_path / "x.jsonl", collection="films")
 
 
 @pytest.mark.parametrize("pid", ["", None, 7, b"7", "lone \ud800"])
@@ -132,10 +126,9 @@ def test_what_is_no_pid_is_refused(tmp_path: Path, pid: object) -> None:
 
 def test_one_string_is_not_several_pids(tmp_path: Path) -> None:
     """Else "12" would mean the passages 1 and 2."""
-    with new_store("memory", tmp_path) as store:
-        filled(store, [Passage("1", "one"), Passage("2", "two")])
-
-        for function in (get_passages, delete_passages):
+    for function in (get_passages, delete_passages):
+        with new_store("memory", tmp_path) as store:
+            filled(store, [Passage("1", "one"), Passage("2", "two")])
             with pytest.raises(UsageError, match="must be a list"):
                 function(store, "12")
 
@@ -209,35 +202,12 @@ def test_passages_are_removed(store: Store, passages: Sequence[Passage]) -> None
         assert {passage.pid for passage in rest} == {hit.pid for hit in client.search("city")}
 
 
-def test_removing_again_is_harmless(store: Store, passages: Sequence[Passage]) -> None:
-    """Nothing is there to be removed, and a removed passage can come back."""
+def test_a_deleted_passage_can_be_written_again(store: Store, passages: Sequence[Passage]) -> None:
+    """A repeated delete finds nothing."""
     filled(store, passages)
-
     assert [1, 0] == [delete_passages(store, ["1"]) for _ in range(2)]
-
     filled(store, passages)
     assert [passages[0]] == list(get_passages(store, ["1"]).values())
-
-
-def test_more_than_a_batch_is_removed(store: Store) -> None:
-    """Thousands, from an iterator; every other one stays."""
-    filled(store, [Passage(str(number), f"text {number}") for number in range(2500)])
-
-    assert 1250 == delete_passages(store, (str(number) for number in range(0, 5000, 2)))
-
-    left = sorted(int(payload["pid"]) for _, payload in store.collection("msmarco").scan(["pid"]))
-    assert list(range(1, 2500, 2)) == left
-
-
-def test_removed_passages_stay_removed(tmp_path: Path, passages: Sequence[Passage]) -> None:
-    """After the store was closed and opened again."""
-    place = tmp_path / "store"
-    ingest_passages(passages, place, encoder=HashingEncoder())
-
-    delete_passages(place, ["1", "007"])
-
-    pids = [passage.pid for passage in passages]
-    assert [pids[1], pids[3], pids[4]] == list(get_passages(place, pids))
 
 
 # ---- exporting -----------------------------------------------------------------------------
@@ -294,7 +264,7 @@ def test_parquet_is_as_documented(tmp_path: Path) -> None:
     ] == table.to_pylist()
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
 def test_an_empty_collection_is_an_empty_file(tmp_path: Path, name: str) -> None:
     """That can be read, and holds no passage."""
     with new_store("memory", tmp_path) as store:
@@ -319,9 +289,7 @@ def test_an_older_file_is_replaced(tmp_path: Path) -> None:
     assert [place / "x.jsonl"] == list(place.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["out", "out.tsv", "out.csv", "out.json", "out.parquet.gz", "out.gz", "-", "jsonl"]
-)
+@pytest.mark.parametrize("name", ["out", "out.tsv", "out.parquet.gz", "out.gz", "-", "jsonl"])
 def test_an_unknown_form_is_refused(tmp_path: Path, name: str) -> None:
     """The message lists the accepted ones; the store need not even be there."""
     with pytest.raises(UsageError, match=r"\.jsonl, \.ndjson, .*\.gz or \.parquet"):
@@ -399,17 +367,21 @@ class ScannedStore(NullStore):
         self._collections[name] = ScannedCollection(name, spec, self._source)
 
 
-@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize(
-    "error", [StoreError("the server is gone"), OSError("the cable"), KeyboardInterrupt()]
+    ("name", "error"),
+    [
+        ("out.jsonl", StoreError("the server is gone")),
+        ("out.jsonl.gz", OSError("the cable")),
+        ("out.parquet", KeyboardInterrupt()),
+    ],
 )
 def test_a_store_that_breaks_leaves_no_file(
     tmp_path: Path, name: str, error: BaseException
 ) -> None:
-    """Its error comes through as it is: the file is not to blame. What was there stays."""
+    """Its error is raised as it is, and an older file stays."""
 
     def breaking() -> Iterator[Passage]:
-        for number in range(50_000):
+        for number in range(3000):
             yield Passage(str(number), f"text {number}")
         raise error
 
@@ -426,9 +398,9 @@ def test_a_store_that_breaks_leaves_no_file(
     assert [file] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, name: str) -> None:
-    """A directory that is missing; one that has the file's name; nothing of the store is read."""
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_a_file_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    """Its folder is missing, or it is a directory; nothing is read from the store."""
 
     def unread() -> Iterator[Passage]:
         pytest.fail("it was read")
@@ -448,9 +420,8 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, name: str) -> No
 FULL_DISK = """
 import random, resource, sys
 from msmarco_qdrant.errors import OutputError
-from msmarco_qdrant.passages import export_passages
-from msmarco_qdrant.records import Passage
-from tests.test_passages import ScannedStore, filled
+from msmarco_qdrant import Passage, export_passages
+from tests.collection.test_passages import ScannedStore, filled
 
 numbers = random.Random(1)
 rows = (Passage(str(n), f"{numbers.getrandbits(8000):x}") for n in range(2000))
@@ -464,9 +435,9 @@ except OutputError as exc:
 """
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
-def test_a_full_disk_is_told_and_leaves_no_file(tmp_path: Path, name: str) -> None:
-    """As a limit on the size of files is, which a test may set; the file is named."""
+@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.parquet"])
+def test_a_full_disk_leaves_no_file(tmp_path: Path, name: str) -> None:
+    """The error names the file; a limit on the size of files stands in for a full disk."""
     root = Path(__file__).parent.parent.parent
 
     done = subprocess.run(
@@ -484,8 +455,8 @@ def test_a_full_disk_is_told_and_leaves_no_file(tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
 def test_memory_does_not_grow_with_the_collection(tmp_path: Path, name: str) -> None:
-    """Two hundred million characters pass through a fraction of that."""
-    source = (Passage(str(n), f"{n} " + "x" * 1_000_000) for n in range(200))
+    """Sixty million characters pass through a fraction of that."""
+    source = (Passage(str(n), f"{n} " + "x" * 500_000) for n in range(120))
     store = ScannedStore(source)
     filled(store, [Passage("1", "one")])
     tracemalloc.start()
@@ -495,7 +466,7 @@ def test_memory_does_not_grow_with_the_collection(tmp_path: Path, name: str) -> 
     finally:
         tracemalloc.stop()
 
-    assert peak < 60_000_000
+    assert peak < 30_000_000
 
 
 # ---- anything ------------------------------------------------------------------------------
@@ -524,7 +495,7 @@ collections = st.lists(
 )
 
 
-@pytest.fixture(scope="module", params=["edge", "memory"])
+@pytest.fixture(scope="module", params=["memory", pytest.param("edge", marks=pytest.mark.slow)])
 def lasting_store(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Store]:
@@ -534,7 +505,7 @@ def lasting_store(
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(passages=collections)
 def test_any_passages_come_back_from_an_export(
     tmp_path_factory: pytest.TempPathFactory,

@@ -24,8 +24,8 @@ from tests.kill.moments import OF_EDGE, OF_SERVER, Ender, Moment, drawn
 from tests.kill.oracle import wrong
 from tests.kill.writers import BROKEN, PATIENCE_S, Life, Writer
 from tests.loopback import LoopbackServer
-from tests.reembed.concurrent.doors import Door
-from tests.reembed.concurrent.ledger import check_holds
+from tests.reembed.concurrent.expected_passages import check_holds
+from tests.reembed.concurrent.proxy import ClientProxy
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = (sys.executable, "-m", "tests.service.serve_program")
@@ -131,7 +131,7 @@ class History:
         with ExitStack() as stack:
             place = str(self._store)
             if self._server is not None:
-                door = stack.enter_context(Door(self._server, ender.asked))
+                door = stack.enter_context(ClientProxy(self._server, ender.asked))
                 stack.callback(door.settle)  # before another process comes
                 place = door.url
             log = stack.enter_context(self._log.open("a"))

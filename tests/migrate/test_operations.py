@@ -19,7 +19,6 @@ from msmarco_qdrant.core.records import (
     Passage,
     PointBatch,
     PointId,
-    SettingsChange,
     SparseVector,
     StorageSettings,
 )
@@ -37,7 +36,7 @@ from msmarco_qdrant.migrate.operations import (
     SetStorage,
 )
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import AdminCollection, Store
+from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import payload_of, point_id, sort_tokens
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
@@ -329,16 +328,15 @@ def test_another_language_is_said_to_need_new_clients(store: Store) -> None:
 
 
 class Counting:
-    """An alterable collection that counts the sparse vectors it writes, and may fail."""
+    """An admin collection that counts the sparse vectors it writes, and may fail."""
 
     def __init__(self, store: Store, fail_after: int = 10**9) -> None:
         self._inner = store.admin_collection("films")
         self._left = fail_after
         self.written = 0
 
-    def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
-        """As it is."""
-        return self._inner.sparse_vectors(ids)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
@@ -350,46 +348,18 @@ class Counting:
         if count < len(ids):
             raise StoreError("crash")
 
-    def alter(self, change: SettingsChange) -> None:
-        """As it is."""
-        self._inner.alter(change)
 
-    def create_payload_index(self, field: str, kind: Any) -> None:
-        """As it is."""
-        self._inner.create_payload_index(field, kind)
+def through(store: Store, admin: Counting) -> Target:
+    """A target whose store returns another admin collection."""
 
-    def drop_payload_index(self, field: str) -> None:
-        """As it is."""
-        self._inner.drop_payload_index(field)
+    class Through:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
 
-    def optimizers(self) -> SettingsChange:
-        """As they are."""
-        return self._inner.optimizers()
+        def admin_collection(self, _name: str) -> Counting:
+            return admin
 
-    def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
-        """As it is."""
-        self._inner.upsert_if_seq(batch, seen)
-
-
-class Through:
-    """A store whose collection is changed through another object."""
-
-    def __init__(self, store: Store, changed: AdminCollection) -> None:
-        self._store = store
-        self._changed = changed
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def admin_collection(self, name: str) -> AdminCollection:
-        """The other object."""
-        assert "films__0001" == name
-        return self._changed
-
-
-def through(store: Store, changed: AdminCollection) -> Target:
-    """A target whose collection is changed through another object."""
-    place: Any = Through(store, changed)
+    place: Any = Through()
     return replace(target_of(store), store=place)
 
 

@@ -27,6 +27,14 @@ LOADED = {one.info: one for one in (V2, V3, SMALL)}
 STAGES: tuple[ReembedStage, ...] = ("copy", "index", "compare", "verify", "swap", "last pass")
 
 
+at_each_stage = pytest.mark.parametrize(
+    ("store", "stage"),
+    list(zip(("edge", "memory", "loopback") * 2, STAGES, strict=True)),
+    indirect=["store"],
+)
+"""Each stage on one engine."""
+
+
 class InterruptionError(Exception):
     """What a test interrupts with."""
 
@@ -46,11 +54,17 @@ def passages(count: int = 30) -> list[Passage]:
 
 def at(stage: ReembedStage, action: Callable[[], object]) -> Callable[[ReembedProgress], None]:
     """A callback that does something once, when a stage begins."""
-    left = [action]
+    return at_stages({stage: action})
+
+
+def at_stages(
+    actions: Mapping[ReembedStage, Callable[[], object]],
+) -> Callable[[ReembedProgress], None]:
+    """A callback that runs each action once, when its stage begins."""
+    left = dict(actions)
 
     def on_progress(progress: ReembedProgress) -> None:
-        if progress.stage == stage and left:
-            left.pop()()
+        left.pop(progress.stage, lambda: None)()
 
     return on_progress
 

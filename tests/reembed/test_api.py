@@ -16,6 +16,7 @@ from msmarco_qdrant.core.records import Bm25Settings, HnswSettings, Passage, Set
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
 from msmarco_qdrant.errors import IngestStoppedError, MigrationError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.reembed import copy, run
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import point_id
@@ -29,6 +30,8 @@ from tests.reembed.steps import (
     InterruptionError,
     Wordless,
     at,
+    at_each_stage,
+    at_stages,
     check_holds,
     interrupt,
     load_old,
@@ -84,7 +87,7 @@ def test_an_empty_collection_is_re_embedded_too(tmp_path: Path) -> None:
         check_holds(store, [], V3)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@at_each_stage
 def test_an_interrupted_run_goes_on(store: Store, stage: ReembedStage) -> None:
     """Wherever it was: what was encoded before is not encoded again."""
     with pytest.raises(InterruptionError):
@@ -116,9 +119,10 @@ def test_its_searches_go_on(store: Store) -> None:
         assert V3.info == client.metadata.encoder
 
 
+@pytest.mark.parametrize("store", ["memory", "loopback"], indirect=True)
 @pytest.mark.parametrize("stage", STAGES[:-1])
 def test_what_is_written_before_the_swap_is_there(store: Store, stage: ReembedStage) -> None:
-    """New, changed, with other meta alone, and deleted; between the last look and the swap too."""
+    """New, changed, with other meta alone, and deleted; also just before the swap."""
     changed = [
         replace(passages()[1], text="another text"),
         replace(passages()[2], meta={"n": -1}),
@@ -146,12 +150,7 @@ def test_after_the_swap_the_newer_write_wins(store: Store) -> None:
         ingest_passages([second], store, collection="things", encoder=V3, optimize=False)
         assert 1 == delete_passages(store, ["4"], collection="things")
 
-    def both(progress: ReembedProgress) -> None:
-        at_swap(progress)
-        at_last(progress)
-
-    at_swap, at_last = at("swap", before), at("last pass", after)
-    reembed(store, on_progress=both)
+    reembed(store, on_progress=at_stages({"swap": before, "last pass": after}))
     kept = [one for one in passages() if one.pid not in ("1", "4")]
     check_holds(store, [*kept, second], V3)
 
@@ -161,17 +160,14 @@ def test_a_return_to_an_older_text_wins_too(store: Store) -> None:
     original = passages()[1]
     change, back = replace(original, text="changed"), original
 
-    def both(progress: ReembedProgress) -> None:
-        at_swap(progress)
-        at_last(progress)
-
     def write(one: Passage, encoder: HashingEncoder) -> Callable[[], object]:
         return lambda: ingest_passages(
             [one], store, collection="things", encoder=encoder, optimize=False
         )
 
-    at_swap, at_last = at("swap", write(change, V2)), at("last pass", write(back, V3))
-    reembed(store, on_progress=both)
+    actions: dict[ReembedStage, Callable[[], object]]
+    actions = {"swap": write(change, V2), "last pass": write(back, V3)}
+    reembed(store, on_progress=at_stages(actions))
     check_holds(store, passages(), V3)
 
 
@@ -299,24 +295,25 @@ def test_a_name_is_logged_when_it_is_led_elsewhere(
     assert "'things' points to things__0002 now" in caplog.text
 
 
-def test_a_model_that_gives_no_vectors_is_not_tried_on_everything(edge: Store) -> None:
-    """It is refused after some thousand passages, not when all have been through it."""
-    many = [Passage(f"a{number}", "alone") for number in range(9000)]
+def test_a_model_without_vectors_is_refused_early(
+    edge: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not tried on all passages."""
+    for module, name in ((copy, "WINDOW"), (copy, "_PAGE"), (run, "_MAX_WITHOUT_VECTOR")):
+        monkeypatch.setattr(module, name, 20)
+    many = [Passage(f"a{number}", "alone") for number in range(200)]
     ingest_passages(many, edge, collection="things", encoder=V2, optimize=False)
     seen: list[int] = []
-    with pytest.raises(
-        MigrationError, match=r"returns no vector for 1,\d\d\d passages, such as 'a"
-    ):
+    with pytest.raises(MigrationError, match=r"returns no vector for [2-9]\d passages, such as 'a"):
         reembed(
             edge,
             Wordless(256, salt="wordless"),
             on_progress=lambda progress: seen.append(progress.done),
         )
-    assert 9030 > max(seen)
+    assert 230 > max(seen)
 
 
-def test_a_pid_twice_in_a_source(edge: Store) -> None:
-    """Two files may overlap; windows apart, too."""
-    many = [Passage(f"a{number}", f"text {number}") for number in range(9000)]
-    ingest_passages(many, edge, collection="things", encoder=V2, optimize=False)
-    assert 9030 == reembed(edge, source=[*many, *many]).copied
+def test_a_pid_twice_in_a_source(edge: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two files may overlap; also in different windows."""
+    monkeypatch.setattr(copy, "WINDOW", 20)
+    assert 30 == reembed(edge, source=[*passages(), *passages()]).copied

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,10 +27,14 @@ from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rol
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store
-from tests.engines import ENGINES, new_store
+from tests.engines import new_store
 from tests.stand_ins import DOT, SHAPES, SMALL, V2, V3, save_stand_in
 
-CHANGES = [(V2, V3), (V3, SMALL), (V3, DOT)]
+CHANGES = [
+    ("edge", V2, V3),
+    pytest.param("memory", V3, SMALL, marks=pytest.mark.slow),
+    pytest.param("loopback", V3, DOT, marks=pytest.mark.slow),
+]
 EXACT = EncoderOptions(precision="float32")
 QUERY = "greater london in square miles"
 LIMIT = 5
@@ -70,24 +74,16 @@ def own(models: Path, texts: Mapping[str, str]) -> Mapping[str, Answer]:
     return found
 
 
-@pytest.fixture(params=ENGINES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store of each engine."""
-    with new_store(request.param, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def edge(tmp_path: Path) -> Iterator[Store]:
-    """An empty directory, for what no engine has a part in."""
-    with new_store("edge", tmp_path) as opened:
-        yield opened
-
-
 def fill(store: Store, texts: Mapping[str, str], model: Path) -> None:
     """Ingest the passages with a model."""
     rows = [Passage(pid, text) for pid, text in texts.items()]
     ingest_passages(rows, store, model=model, encoder_options=EXACT)
+
+
+def filled_client(store: Store, texts: Mapping[str, str], model: Path) -> SearchClient:
+    """Ingest the passages, and open a client."""
+    fill(store, texts, model)
+    return SearchClient.open(store, encoder_options=EXACT)
 
 
 def answer(hits: list[Hit]) -> Answer:
@@ -95,20 +91,23 @@ def answer(hits: list[Hit]) -> Answer:
     return [(hit.pid, hit.score) for hit in hits]
 
 
-@pytest.mark.parametrize(("old", "new"), CHANGES)
+@pytest.mark.parametrize(("engine", "old", "new"), CHANGES)
 def test_a_client_searches_through_the_change_and_back(
-    store: Store,
+    engine: str,
+    old: str,
+    new: str,
     texts: Mapping[str, str],
     models: Path,
     own: Mapping[str, Answer],
-    old: str,
-    new: str,
+    tmp_path: Path,
 ) -> None:
     """At every stage it answers as the library does with the model of that stage."""
-    fill(store, texts, models / old)
     answers: dict[str, Answer] = {}
 
-    with SearchClient.open(store, encoder_options=EXACT) as client:
+    with (
+        new_store(engine, tmp_path) as store,
+        filled_client(store, texts, models / old) as client,
+    ):
 
         def search(progress: ReembedProgress) -> None:
             answers[progress.stage] = answer(client.search(QUERY, limit=LIMIT))
@@ -145,19 +144,13 @@ def check_follows(store: Store, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("old", "new"), CHANGES)
 def test_an_event_loop_searches_through_the_change(
-    edge: Store,
-    texts: Mapping[str, str],
-    models: Path,
-    own: Mapping[str, Answer],
-    old: str,
-    new: str,
+    texts: Mapping[str, str], models: Path, own: Mapping[str, Answer], tmp_path: Path
 ) -> None:
-    """Each answer is one model's, whenever it comes, and after the new one's none is the old's."""
-    fill(edge, texts, models / old)
+    """Each answer is of one model; no answer of the old one follows one of the new."""
+    old, new = V3, DOT
 
-    async def searched() -> list[Answer]:
+    async def searched(edge: Store) -> list[Answer]:
         async with await AsyncSearchClient.open(edge, encoder_options=EXACT) as client:
             answers = [answer(await client.search(QUERY, limit=LIMIT))]
             changing = asyncio.create_task(
@@ -170,7 +163,9 @@ def test_an_event_loop_searches_through_the_change(
             await changing
             return [*answers, answer(await client.search(QUERY, limit=LIMIT))]
 
-    answers = asyncio.run(searched())
+    with new_store("edge", tmp_path) as store:
+        fill(store, texts, models / old)
+        answers = asyncio.run(searched(store))
 
     of_old = sum(own[old] == one for one in answers)
     assert [own[old]] * of_old + [own[new]] * (len(answers) - of_old) == answers
@@ -178,27 +173,25 @@ def test_an_event_loop_searches_through_the_change(
     assert own[new] == answers[-1]
 
 
-def test_a_model_that_lies_elsewhere(
-    edge: Store,
-    texts: Mapping[str, str],
-    models: Path,
-    own: Mapping[str, Answer],
-    tmp_path: Path,
+def test_a_model_in_another_directory(
+    texts: Mapping[str, str], models: Path, own: Mapping[str, Answer], tmp_path: Path
 ) -> None:
-    """A client is told where it is; one that is not says what it looked for, until it is there."""
+    """A client loads it by its own function; another one fails until the model is back."""
     here, there = tmp_path / "here" / V3, tmp_path / "there" / V3
     shutil.copytree(models / V3, here)
-    fill(edge, texts, models / V2)
-    told = SearchClient.open(
-        edge, encoder_options=EXACT, load_encoder=lambda _: load_encoder(there, precision="float32")
-    )
-    untold = SearchClient.open(edge, encoder_options=EXACT)
-    reembed_collection(edge, model=here, encoder_options=EXACT)
-    there.parent.mkdir()
-    here.rename(there)
+    with new_store("edge", tmp_path) as store:
+        plain = filled_client(store, texts, models / V2)
+        custom = SearchClient.open(
+            store,
+            encoder_options=EXACT,
+            load_encoder=lambda _: load_encoder(there, precision="float32"),
+        )
+        reembed_collection(store, model=here, encoder_options=EXACT)
+        there.parent.mkdir()
+        here.rename(there)
 
-    assert own[V3] == answer(told.search(QUERY, limit=LIMIT))
-    with pytest.raises(ModelNotFoundError, match=f"re-embedded with {here} meanwhile"):
-        untold.search(QUERY)
-    there.rename(here)
-    assert own[V3] == answer(untold.search(QUERY, limit=LIMIT))
+        assert own[V3] == answer(custom.search(QUERY, limit=LIMIT))
+        with pytest.raises(ModelNotFoundError, match=f"re-embedded with {here}"):
+            plain.search(QUERY)
+        there.rename(here)
+        assert own[V3] == answer(plain.search(QUERY, limit=LIMIT))

@@ -10,7 +10,7 @@ import pytest
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.core.records import Passage, PointBatch, SparseVector
-from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
+from msmarco_qdrant.core.reports import ReembedStage
 from msmarco_qdrant.errors import MigrationError, ModelMismatchError, StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migration_status
@@ -20,12 +20,13 @@ from tests.engines import new_store
 from tests.reembed.steps import (
     LOADED,
     SMALL,
-    STAGES,
     V2,
     V3,
     InterruptionError,
     Wordless,
     at,
+    at_each_stage,
+    at_stages,
     check_holds,
     interrupt,
     passages,
@@ -57,7 +58,7 @@ def test_the_way_back_keeps_what_was_written_since(store: Store) -> None:
         rollback(store)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@at_each_stage
 def test_an_interrupted_way_back_goes_on(store: Store, stage: ReembedStage) -> None:
     """With what is written meanwhile; and it never turns round once more."""
     reembed(store)
@@ -112,16 +113,6 @@ def test_a_source_that_was_removed_by_hand(edge: Store) -> None:
     check_holds(edge, passages(), SMALL)
 
 
-def test_dropping_removes_them_all(store: Store) -> None:
-    """Nothing of the name is left."""
-    from msmarco_qdrant.collection.create import drop_collection
-    from msmarco_qdrant.collection.generations import physical_collections
-
-    reembed(store)
-    assert 30 == drop_collection(store, "things")
-    assert [] == [*physical_collections(store, "things")]
-
-
 def test_back_to_the_model_of_before_by_its_name(store: Store) -> None:
     """As `rollback` does it: interrupted after the swap it is known, and nothing is lost."""
     reembed(store)
@@ -129,13 +120,8 @@ def test_back_to_the_model_of_before_by_its_name(store: Store) -> None:
     def late() -> None:
         ingest_passages([Passage("late", "late")], store, collection="things", encoder=V3)
 
-    def both(progress: ReembedProgress) -> None:
-        at_swap(progress)
-        at_last(progress)
-
-    at_swap, at_last = at("swap", late), at("last pass", interrupt)
     with pytest.raises(InterruptionError):
-        reembed(store, V2, on_progress=both)
+        reembed(store, V2, on_progress=at_stages({"swap": late, "last pass": interrupt}))
     metadata = store.metadata("things")
     assert ("things__0002", 2, V2.info) == (metadata.copied_from, metadata.swaps, metadata.encoder)
     with pytest.raises(MigrationError, match="nothing was removed: the re-embedding of 'things'"):
@@ -157,26 +143,21 @@ def test_what_was_left_out_is_there_again(store: Store) -> None:
     check_holds(store, [*(one for one in passages() if one.pid != "1"), alone], V2)
 
 
-def test_back_with_a_third_model_begun(edge: Store) -> None:
-    """The way back is open; what was begun stays until it is pruned."""
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_rollback_while_a_third_model_is_begun(edge: Store, *, unfinished: bool) -> None:
+    """It works whether the unfinished re-embedding is abandoned before or pruned after."""
     reembed(edge)
     with pytest.raises(InterruptionError):
         reembed(edge, SMALL, on_progress=at("index", interrupt))
+    if unfinished:
+        for dropped in (True, False):
+            assert ("things__0003",) == prune_collection(
+                edge, "things", unfinished=True, dry_run=dropped
+            )
+        assert () == prune_collection(edge, "things", unfinished=True)
     rollback(edge)
-    check_holds(edge, passages(), V2)
-    assert ("things__0002", "things__0003") == prune_collection(edge, "things")
-    check_holds(edge, passages(), V2)
-
-
-def test_what_was_begun_is_given_up_alone(edge: Store) -> None:
-    """A collection that was made for it goes, the one before stays: the way back is open."""
-    reembed(edge)
-    with pytest.raises(InterruptionError):
-        reembed(edge, SMALL, on_progress=at("index", interrupt))
-    assert ("things__0003",) == prune_collection(edge, "things", unfinished=True, dry_run=True)
-    assert ("things__0003",) == prune_collection(edge, "things", unfinished=True)
-    assert () == prune_collection(edge, "things", unfinished=True)
-    rollback(edge)
+    left = ("things__0002",) if unfinished else ("things__0002", "things__0003")
+    assert left == prune_collection(edge, "things")
     check_holds(edge, passages(), V2)
 
 

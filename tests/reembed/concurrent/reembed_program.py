@@ -17,7 +17,7 @@ from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
-from tests.reembed.concurrent.running import NAME, OLD, reembed, rollback
+from tests.reembed.concurrent.scenario import NAME, OLD, reembed, rollback
 
 
 def change(work: Callable[[Store], object], place: str) -> None:

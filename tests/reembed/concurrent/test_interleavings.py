@@ -1,7 +1,7 @@
-"""Between any two calls of a migration anything may happen: here all of it does, one by one.
+"""Writes, deletes and kills between any two calls of a re-embedding, one place at a time.
 
-No clock decides: a handle on the store lets others act before a call of a given number, or ends
-there as `kill -9` would. In memory, where a whole migration takes a fraction of a second.
+A hooked handle lets other clients act before a call of a given number, or ends there as by
+`kill -9`; no clock is involved. The default run tries every ninth place, the slow run all of them.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
-from tests.reembed.concurrent.acts import Acts
-from tests.reembed.concurrent.ledger import Ledger, check_holds
-from tests.reembed.concurrent.running import NAME, NEW, OLD, filled, unlock
-from tests.reembed.concurrent.watching import Actor, Killed, Script, watched
+from tests.reembed.concurrent.call_hooks import CallScript, Killed, SteppedThread, hooked
+from tests.reembed.concurrent.client_actions import ClientActions
+from tests.reembed.concurrent.expected_passages import ExpectedPassages, check_holds
+from tests.reembed.concurrent.scenario import NAME, NEW, OLD, fill, unlock
 
 AFTER = (1, 3, 5)
-"""How many calls after the first acts the second ones come."""
-TELLING = frozenset(
-    {"aliases", "physical_names", "info", "scan", "retrieve"}  # what is decided by what they tell
+"""Calls between the first actions and the second ones."""
+COUNTED = frozenset(
+    {"aliases", "physical_names", "info", "scan", "retrieve"}  # reads that decide what is done
     | {"create_collection", "put_metadata", "set_alias"}
     | {"upsert", "replace_payloads", "upsert_if_seq", "delete"}
 )
-"""Calls before which it matters what others do; before the rest it is as before the next."""
+"""Calls before which actions of others matter."""
 WRITES = frozenset(
     {"take", "release", "create_collection", "drop_collection", "put_metadata", "set_alias"}
     | {"alter", "create_payload_index", "drop_payload_index", "upsert", "upsert_if_seq", "delete"}
 )
-SEEDS = range(20)
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 10))]
+every_place = pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.slow)])
 SOAK_SEEDS = 2000
 
 Change = Callable[[Store], object]
@@ -49,7 +50,7 @@ Act = Callable[[], object]
 
 
 def there(store: Store) -> None:
-    """Re-embed; without asking the old model for comparison, which takes most of the time."""
+    """Re-embed without the comparison, which takes most of the time."""
     reembed_collection(store, NAME, encoder=NEW, load_old=not_loaded)
 
 
@@ -59,72 +60,74 @@ def back(store: Store) -> None:
 
 
 def not_loaded(encoder_info: EncoderInfo) -> Encoder:
-    """Say that a model is not there, which a comparison does without."""
+    """Fail to load the old model, which skips the comparison."""
     raise ModelNotFoundError(f"{encoder_info.model} is not there")
 
 
 @contextmanager
-def small(place: Path, *, changed: bool) -> Iterator[tuple[Store, Ledger]]:
-    """A store with a few passages, of the old model, or by now of the new one."""
+def small(place: Path, *, changed: bool) -> Iterator[tuple[Store, ExpectedPassages]]:
+    """A store with a few passages of the old model, or of the new one."""
     with new_store("memory", place) as store:
-        ledger = filled(store, 15, anchors=1)
+        expected = fill(store, 15, anchors=1)
         if changed:
             there(store)
-        yield store, ledger
+        yield store, expected
 
 
-def changed_with(acts: dict[int, Act], store: Store, change: Change) -> Script:
-    """A whole change with acts before some of its calls."""
-    script = Script(acts, TELLING)
-    change(watched(store, script))
+def changed_with(acts: dict[int, Act], store: Store, change: Change) -> CallScript:
+    """Run a whole change with actions before some of its calls."""
+    script = CallScript(acts, COUNTED)
+    change(hooked(store, script))
     return script
 
 
+@every_place
 @pytest.mark.parametrize("change", [there, back])
-def test_anything_may_happen_before_any_call(tmp_path: Path, change: Change) -> None:
-    """Writes, new metas and removals before a call; before a later one they are taken back."""
+def test_clients_act_before_any_call(tmp_path: Path, change: Change, stride: int) -> None:
+    """Writes, new metas and deletes before a call are reverted before a later one."""
     number = calls = 0
     while number <= calls:
-        with small(tmp_path, changed=change is back) as (store, ledger):
-            others = Acts(store, ledger)
+        with small(tmp_path, changed=change is back) as (store, expected):
+            others = ClientActions(store, expected)
             acts: dict[int, Act] = {number: others.first}
             for row, later in enumerate(AFTER):
                 acts[number + later] = partial(others.second, row)
             calls = len(changed_with(acts, store, change).calls)
-            check_holds(store, NAME, ledger.expected, _model_after(change))
-        number += 1
+            check_holds(store, NAME, expected.passages, _model_after(change))
+        number += stride
     assert number > 20
 
 
+@every_place
 @pytest.mark.parametrize("change", [there, back])
 @pytest.mark.parametrize("first", ["write", "after the write", "set_alias"])
-def test_it_may_be_killed_after_any_write(tmp_path: Path, change: Change, first: str) -> None:
-    """And run again. Others act just before that write, or after it, or before the swap and it."""
+def test_a_kill_after_any_write(tmp_path: Path, change: Change, first: str, stride: int) -> None:
+    """Others act before that write, after it, or before the swap; then it is run again."""
     number, is_over = 0, False
     while not is_over:
-        with small(tmp_path, changed=change is back) as (store, ledger):
-            others = Acts(store, ledger)
+        with small(tmp_path, changed=change is back) as (store, expected):
+            others = ClientActions(store, expected)
             is_over = not is_killed(Death(number, others, first), store, change)
             others.second(1)
             unlock(store)
             if not is_changed(store, _model_after(change)):
                 change(store)
-            check_holds(store, NAME, ledger.expected, _model_after(change))
-        number += 1
+            check_holds(store, NAME, expected.passages, _model_after(change))
+        number += stride
     assert number > 5
 
 
 class Death:
-    """Called before each call: the change is killed when it has made a write of a given number.
+    """A hook that kills the change after its write of a given number.
 
     Args:
-        write: Which write, counted from 0; what only reads leaves nothing behind.
-        others: Those who act meanwhile.
-        first: When they begin: just before that "write", "after the write", or before the call
-            "set_alias"; then they go on just before the write.
+        write: The number of the write, from 0.
+        others: The client that acts.
+        first: When its first actions come: before that "write", "after the write", or before the
+            call "set_alias"; the second ones then come before the write.
     """
 
-    def __init__(self, write: int, others: Acts, first: str) -> None:
+    def __init__(self, write: int, others: ClientActions, first: str) -> None:
         self._left = write
         self._others = others
         self._first = first
@@ -132,7 +135,7 @@ class Death:
         self._lock = threading.RLock()
 
     def __call__(self, call: str) -> None:
-        """A call is about to be made."""
+        """Handle the next call."""
         with self._lock:
             if self._left < 0:
                 self._begin_if(self._first == "after the write" and not self._is_over)
@@ -145,23 +148,23 @@ class Death:
                     self._others.second(0)
                 self._begin_if(self._first == "write")
 
-    def _begin_if(self, is_time: bool) -> None:  # the time, and nothing else
+    def _begin_if(self, is_time: bool) -> None:
         if is_time and not self._has_begun:
             self._has_begun = True
             self._others.first()
 
 
 def is_killed(death: Death, store: Store, change: Change) -> bool:
-    """Whether a change was killed before its end."""
+    """True if a change was killed before its end."""
     try:
-        change(watched(store, death))
+        change(hooked(store, death))
     except Killed:
         return True
     return False
 
 
 def is_changed(store: Store, encoder: HashingEncoder) -> bool:
-    """Whether nothing is left to do."""
+    """True if the change is complete."""
     metadata = store.metadata(NAME)
     return metadata.copied_from is None and metadata.encoder == encoder.info
 
@@ -170,27 +173,27 @@ def _model_after(change: Change) -> HashingEncoder:
     return OLD if change is back else NEW
 
 
-# ---- others that are in the middle of something ---------------------------------------------
+# ---- clients that pause ----------------------------------------------------------------------
 
 
-def straggling_write(others: Acts) -> None:
-    """A new text, what is as it was, and a new passage."""
+def straggling_write(others: ClientActions) -> None:
+    """Write a new text, an unchanged passage, and a new passage."""
     others.write(others.version("0", 1), others.version("p1", 0), others.version("late", 0))
 
 
-def straggling_delete(others: Acts) -> None:
-    """Two that are there, and one that is not."""
+def straggling_delete(others: ClientActions) -> None:
+    """Delete two passages, and one that does not exist."""
     others.delete("0", "p1", "late")
 
 
-def straggling_return(others: Acts) -> None:
-    """They are removed, and one of them is back with the text that it had."""
+def straggling_return(others: ClientActions) -> None:
+    """Delete two passages, and write one of them again."""
     others.delete("0", "p1")
     others.write(others.version("0", 0))
 
 
-def straggling_prune(others: Acts) -> None:
-    """An ingest of all but two, which are removed."""
+def straggling_prune(others: ClientActions) -> None:
+    """Prune two passages."""
     others.prune("0", "p1")
 
 
@@ -198,28 +201,27 @@ STRAGGLERS = [straggling_write, straggling_delete, straggling_return, straggling
 
 
 class Paused:
-    """Somebody who works, and pauses; their thread begins with the first `advance`.
+    """A client that works and pauses; its thread starts with the first `advance`."""
 
-    Args:
-        store: Where.
-        work: What they do.
-        ledger: Where it is noted.
-    """
-
-    def __init__(self, store: Store, work: Callable[[Acts], object], ledger: Ledger) -> None:
+    def __init__(
+        self, store: Store, work: Callable[[ClientActions], object], expected: ExpectedPassages
+    ) -> None:
         self._begin = partial(
-            Actor, store, lambda handle: work(Acts(handle, ledger)), counted=TELLING
+            SteppedThread,
+            store,
+            lambda handle: work(ClientActions(handle, expected)),
+            counted=COUNTED,
         )
-        self._actor: Actor | None = None
+        self._actor: SteppedThread | None = None
 
     def advance(self, calls: float) -> None:
-        """Let so many calls be made."""
+        """Allow some calls."""
         if self._actor is None:
             self._actor = self._begin()
         self._actor.advance(calls)
 
     def finish(self) -> int:
-        """Let all be made, if any was; their number. Once more does nothing."""
+        """Allow all calls, if it has started; returns their number."""
         if self._actor is None:
             return 0
         self._actor.finish()
@@ -228,7 +230,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """When somebody begins, pauses, and goes on: calls of the change, and one of their own."""
+    """The calls of the change at which a client begins and ends, and its own call it pauses at."""
 
     begins: int
     pauses_after: int
@@ -236,60 +238,64 @@ class Moments:
 
 
 def straggle(
-    place: Path, work: Callable[[Acts], None], when: Moments, changes: Sequence[Change]
+    place: Path, work: Callable[[ClientActions], None], when: Moments, changes: Sequence[Change]
 ) -> int:
-    """Somebody works in one of the changes and pauses for a while; the calls of their work."""
-    with small(place, changed=changes[0] is back) as (store, ledger):
-        others = Paused(store, work, ledger)
+    """Run changes while a client works and pauses; returns the number of its calls."""
+    with small(place, changed=changes[0] is back) as (store, expected):
+        others = Paused(store, work, expected)
         acts: dict[int, Act] = {when.begins: partial(others.advance, when.pauses_after)}
         acts[max(when.ends, when.begins + 1)] = others.finish
-        script = Script(acts, TELLING)
+        script = CallScript(acts, COUNTED)
         try:
             for change in changes:
-                change(watched(store, script))
+                change(hooked(store, script))
         finally:
             made = others.finish()
-        check_holds(store, NAME, ledger.expected, _model_after(changes[-1]))
+        check_holds(store, NAME, expected.passages, _model_after(changes[-1]))
         return made
 
 
+@every_place
 @pytest.mark.parametrize("work", STRAGGLERS)
 @pytest.mark.parametrize("changes", [[there], [there, back]], ids=["there", "there-and-back"])
-def test_somebody_may_pause_before_any_call_until_all_is_over(
-    tmp_path: Path, work: Callable[[Acts], None], changes: Sequence[Change]
+def test_a_client_pauses_before_any_call_until_all_is_over(
+    tmp_path: Path, work: Callable[[ClientActions], None], changes: Sequence[Change], stride: int
 ) -> None:
-    """A write or a removal that began before the change, and goes on after it, there or back."""
+    """A write or delete begins before the change and continues after it, there or back."""
     number = made = 0
     while number <= made:
         made = straggle(tmp_path, work, Moments(0, number, 1_000_000), changes)
-        number += 1
+        number += stride
     assert number > 5
 
 
+@every_place
 @pytest.mark.parametrize("change", [there, back])
-def test_a_removal_may_pause_between_the_swap_and_the_end(tmp_path: Path, change: Change) -> None:
-    """What came just before the swap is removed while it is copied, in whatever order."""
+def test_a_delete_pauses_between_the_swap_and_the_end(
+    tmp_path: Path, change: Change, stride: int
+) -> None:
+    """A passage written just before the swap is deleted while it is copied, in any order."""
     with small(tmp_path, changed=change is back) as (store, _):
         swap = changed_with({}, store, change).calls.index("set_alias")
     for pauses_after in (5, 6, 7):  # before each of its three deletes
-        for ends in range(swap + 4, swap + 13):
-            with small(tmp_path, changed=change is back) as (store, ledger):
-                removal = Paused(store, lambda others: others.delete("fresh0", "0"), ledger)
+        for ends in range(swap + 4, swap + 13, stride):
+            with small(tmp_path, changed=change is back) as (store, expected):
+                removal = Paused(store, lambda others: others.delete("fresh0", "0"), expected)
                 acts: dict[int, Act] = {
-                    swap: Acts(store, ledger).first,
+                    swap: ClientActions(store, expected).first,
                     swap + 1: partial(removal.advance, pauses_after),
                     ends: removal.finish,
                 }
                 changed_with(acts, store, change)
                 removal.finish()
-                check_holds(store, NAME, ledger.expected, _model_after(change))
+                check_holds(store, NAME, expected.passages, _model_after(change))
 
 
 @pytest.mark.parametrize("change", [there, back])
-def test_what_is_removed_while_it_is_copied_is_gone_at_once(tmp_path: Path, change: Change) -> None:
-    """Between the look at the source and the write: it is not there until the passes are over."""
-    with small(tmp_path, changed=change is back) as (store, ledger):
-        others, calls = Acts(store, ledger), list[str]()
+def test_a_passage_deleted_while_it_is_copied(tmp_path: Path, change: Change) -> None:
+    """It is deleted between the read of the source and the write; the next pass lacks it."""
+    with small(tmp_path, changed=change is back) as (store, expected):
+        others, calls = ClientActions(store, expected), list[str]()
         found: list[object] = []
 
         def act(call: str) -> None:
@@ -302,29 +308,30 @@ def test_what_is_removed_while_it_is_copied_is_gone_at_once(tmp_path: Path, chan
                 found.append(get_passages(store, ["fresh0", "0"], collection=NAME))
             calls.append(call)
 
-        change(watched(store, act))
+        change(hooked(store, act))
         assert {} == found[0]
-        check_holds(store, NAME, ledger.expected, _model_after(change))
+        check_holds(store, NAME, expected.passages, _model_after(change))
 
 
-def test_a_write_may_come_between_the_change_and_the_way_back(tmp_path: Path) -> None:
-    """It began before the one, and ends after the other, where the name leads where it led."""
+@every_place
+def test_a_write_between_the_change_and_the_rollback(tmp_path: Path, stride: int) -> None:
+    """It begins before the change and ends after the rollback, when the alias is as before."""
     number = made = 0
     while number <= made:
-        with small(tmp_path, changed=False) as (store, ledger):
-            writer = Paused(store, straggling_write, ledger)
+        with small(tmp_path, changed=False) as (store, expected):
+            writer = Paused(store, straggling_write, expected)
             writer.advance(number)
             there(store)
             writer.advance(2)
             back(store)
             made = writer.finish()
-            check_holds(store, NAME, ledger.expected, OLD)
-        number += 1
+            check_holds(store, NAME, expected.passages, OLD)
+        number += stride
     assert number > 5
 
 
 def at_random(place: Path, seed: int) -> None:
-    """Somebody begins at any call, pauses before any of their own, goes on at any later one."""
+    """A client begins at any call, pauses at any of its own, and ends at any later call."""
     rng = random.Random(seed)
     begins = rng.randrange(40)
     ends = begins + rng.randrange(1, rng.choice([4, 12, 60]))
@@ -336,15 +343,15 @@ def at_random(place: Path, seed: int) -> None:
     )
 
 
-def test_somebody_may_pause_at_any_time(tmp_path: Path) -> None:
-    """At random, but the same every time."""
-    for seed in SEEDS:
-        at_random(tmp_path, seed)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_client_pauses_at_random(tmp_path: Path, seed: int) -> None:
+    """Random places from a fixed seed."""
+    at_random(tmp_path, seed)
 
 
 @pytest.mark.soak
-def test_soak_of_somebody_who_pauses(tmp_path: Path) -> None:
-    """As often as it takes to have had nearly every pair of moments."""
+def test_soak_of_pausing_clients(tmp_path: Path) -> None:
+    """Often enough for nearly every pair of places."""
     first = random.SystemRandom().randrange(1 << 30)
     print(f"\nseeds from {first}")
     for seed in range(first, first + SOAK_SEEDS):

@@ -1,7 +1,7 @@
-"""`kill -9` of a change of model at any of its requests, under traffic, and the same again.
+"""`kill -9` of a re-embedding at any of its requests, under traffic, then the same command again.
 
-The migrator is a process of its own and has its own door to the server, so its requests can be
-counted: a seed says at which of them it is killed, and whether that one is applied or lost.
+The re-embedding runs in its own process and through its own proxy, so its requests are counted. A
+seed determines the request at which it is killed, and whether that one is applied or lost.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import pytest
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.names import LOCKS
 from tests.loopback import LoopbackServer
-from tests.reembed.concurrent.acts import Acts
-from tests.reembed.concurrent.doors import Door
-from tests.reembed.concurrent.ledger import check_holds
-from tests.reembed.concurrent.running import NAME, NEW, filled, reembed, traffic_at, unlock
+from tests.reembed.concurrent.client_actions import ClientActions
+from tests.reembed.concurrent.expected_passages import check_holds
+from tests.reembed.concurrent.proxy import ClientProxy
+from tests.reembed.concurrent.scenario import NAME, NEW, fill, reembed, start_traffic, unlock
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSAGES = 100
-SEEDS = range(10)
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
 SOAK_SEEDS = 100
 SWAP = "Collections.UpdateAliases"
 
 
 def kind_of(rpc: str, message: Any) -> str:
-    """What a request is, where its name does not say it."""
+    """Distinguish requests that share a name."""
     if rpc in ("Points.Upsert", "Points.Delete") and message.collection_name == LOCKS:
         return "Lock"
     if rpc == "Collections.Update" and message.metadata:
@@ -44,11 +44,11 @@ def kind_of(rpc: str, message: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a process is killed: at the first request at which this is so.
+    """The request at which a process is killed.
 
     Attributes:
-        is_now: Called with what was seen so far, that request included.
-        is_applied: Whether the server still does what the request asks for.
+        is_now: Called with the killer at each request; True kills the process.
+        is_applied: True if the server still applies that request.
     """
 
     is_now: Callable[[Killer], bool]
@@ -56,15 +56,15 @@ class Moment:
 
 
 class Killer:
-    """Sees a process's requests, and kills it at a moment; then nothing is applied any more.
+    """Observes a process's requests and kills it at a moment; later requests are dropped.
 
     Args:
-        moment: When; None for never.
-        act: Called before each request is applied: what others do just then.
+        moment: When to kill it; None for never.
+        act: Called before each request is applied.
 
     Attributes:
-        kinds: Of the requests so far.
-        is_over: Whether it was killed.
+        kinds: The kinds of the requests so far.
+        is_over: True if it was killed.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class Killer:
 
     @property
     def since_swap(self) -> int:
-        """Requests since the swap, which is the first of them; 0 before it."""
+        """Number of requests from the swap on; 0 before it."""
         return len(self.kinds) - self.kinds.index(SWAP) if SWAP in self.kinds else 0
 
     def watch(self, process: subprocess.Popen[str]) -> None:
-        """Say which process it is."""
+        """Set the process."""
         self._process = process
         self._started.set()
 
     def __call__(self, rpc: str, message: Any) -> bool:
-        """A request has arrived; whether it is applied."""
+        """Handle a request; returns True to apply it."""
         with self._lock:
             if self.is_over:
                 return False
@@ -107,7 +107,7 @@ class Killer:
 
 @contextmanager
 def program(place: str, *works: str) -> Iterator[subprocess.Popen[str]]:
-    """The program that changes the model, in a process of its own."""
+    """Start the program that changes the model."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.reembed.concurrent.reembed_program", place, *works],
         cwd=ROOT,
@@ -130,11 +130,11 @@ def run(
 ) -> Killer:
     """Run the program to its end, or until it is killed."""
     killer = Killer(moment, act)
-    with Door(server, killer) as door, program(door.url, work) as process:
+    with ClientProxy(server, killer) as proxy, program(proxy.url, work) as process:
         killer.watch(process)
-        told, _ = process.communicate()
-        assert killer.is_over or process.returncode == 0, told
-        door.settle()
+        output, _ = process.communicate()
+        assert killer.is_over or process.returncode == 0, output
+        proxy.settle()
     return killer
 
 
@@ -143,16 +143,16 @@ def run(
 
 @pytest.fixture(scope="module")
 def usual() -> Killer:
-    """What a run asks for that nobody kills, without traffic: the fewest requests."""
+    """The requests of a run that is not killed, without traffic: the minimum."""
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        filled(store, PASSAGES)
+        fill(store, PASSAGES)
         return run(server, "reembed", None)
 
 
 def moment_of(rng: random.Random, usual: Killer, *, is_late: bool) -> Moment:
-    """Anywhere in a run, or anywhere between its swap and its end; applied, or lost.
+    """Draw a request of the whole run, or of the part from the swap on.
 
-    Every first run comes there: traffic makes its requests more, never fewer.
+    Traffic adds requests and never removes any, so every first run reaches it.
     """
     is_applied = rng.random() < 0.5
     if is_late:
@@ -163,25 +163,25 @@ def moment_of(rng: random.Random, usual: Killer, *, is_late: bool) -> Moment:
 
 
 def one_history(seed: int, usual: Killer) -> Sequence[Killer]:
-    """A kill under traffic, perhaps one of the next run, then the same again; both runs."""
+    """Kill a run under traffic, perhaps the next one too, then run to the end."""
     rng = random.Random(seed)
     killers = []
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        ledger = filled(store, PASSAGES)
-        with traffic_at(store, ledger, seed, writers=1, pause_s=0.1) as traffic:
+        expected = fill(store, PASSAGES)
+        with start_traffic(store, expected, seed, writers=1, pause_s=0.1) as traffic:
             for number in range(rng.randint(1, 2)):
                 is_late = seed % 2 == 0 if number == 0 else rng.random() < 0.4
                 killers.append(run(server, "reembed", moment_of(rng, usual, is_late=is_late)))
                 unlock(store)
                 traffic.go_on(1)
             reembed(store)
-        check_holds(store, NAME, ledger.expected, NEW)
+        check_holds(store, NAME, expected.passages, NEW)
     return killers
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kill_and_run_again(usual: Killer, seed: int) -> None:
-    """Half of the histories begin with a kill between the swap and the end."""
+    """Every other seed first kills a run between the swap and the end."""
     first = one_history(seed, usual)[0]
     assert first.is_over
     assert first.since_swap > 0 or seed % 2
@@ -189,18 +189,17 @@ def test_kill_and_run_again(usual: Killer, seed: int) -> None:
 
 @pytest.mark.soak
 def test_soak_kills(usual: Killer) -> None:
-    """A hundred histories from a random seed on."""
+    """A hundred histories from a random seed."""
     first = random.SystemRandom().randrange(1 << 30)
     print(f"\nseeds from {first}")
-    told = [one_history(first + index, usual) for index in range(SOAK_SEEDS)]
-    kills = [killer for killers in told for killer in killers if killer.is_over]
-    late = sum(killer.since_swap > 0 for killer in kills)
-    print(f"{len(kills)} kills, {late} of them after the swap, in {SOAK_SEEDS} histories")
+    for seed in range(first, first + SOAK_SEEDS):
+        one_history(seed, usual)
 
 
 # ---- at each kind of write -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_applied", [True, False], ids=["applied", "lost"])
 @pytest.mark.parametrize(
     ("kind", "is_late"),
@@ -213,10 +212,10 @@ def test_soak_kills(usual: Killer) -> None:
     ],
 )
 def test_killed_at_each_kind_of_write(kind: str, *, is_late: bool, is_applied: bool) -> None:
-    """With passages that came just before the swap, one of which goes while it is copied."""
+    """With passages written just before the swap, one of which is deleted while it is copied."""
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        ledger = filled(store, PASSAGES)
-        others = Acts(store, ledger)
+        expected = fill(store, PASSAGES)
+        others = ClientActions(store, expected)
         moment = Moment(
             lambda seen: seen.kinds[-1] == kind and (seen.since_swap > 0) == is_late, is_applied
         )
@@ -231,4 +230,4 @@ def test_killed_at_each_kind_of_write(kind: str, *, is_late: bool, is_applied: b
         others.second(0)
         unlock(store)
         reembed(store)
-        check_holds(store, NAME, ledger.expected, NEW)
+        check_holds(store, NAME, expected.passages, NEW)

@@ -1,7 +1,7 @@
-"""A change of model under traffic: no search fails, and nothing that was acknowledged is lost.
+"""A re-embedding under traffic: no search fails, and no acknowledged write is lost.
 
-The migration is held where it matters until the traffic has gone on for a while: so whatever the
-timing, there are writes, removals and searches before it, in each of its phases, and after it.
+The re-embedding pauses at its critical calls until the traffic has made progress. So with any
+timing there are writes, deletes and searches before it, in each of its phases, and after it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,26 @@ from msmarco_qdrant.stores import Store, open_store
 from tests.engines import ENGINES, new_store
 from tests.faults.test_schedules import PATIENT, Schedule
 from tests.loopback import LoopbackServer
-from tests.reembed.concurrent.doors import Door
-from tests.reembed.concurrent.ledger import check_holds
-from tests.reembed.concurrent.running import NAME, NEW, OLD, filled, reembed, rollback, traffic_at
+from tests.reembed.concurrent.call_hooks import hooked
+from tests.reembed.concurrent.expected_passages import check_holds
+from tests.reembed.concurrent.proxy import ClientProxy
+from tests.reembed.concurrent.scenario import NAME, NEW, OLD, fill, reembed, rollback, start_traffic
 from tests.reembed.concurrent.traffic import Traffic
-from tests.reembed.concurrent.watching import watched
 
 PASSAGES = 100
 
 
-class Holds:
-    """Called before each of a migration's calls: waits for the traffic around what matters.
+SLOW_ENGINES = [
+    "memory",
+    *(pytest.param(engine, marks=pytest.mark.slow) for engine in ENGINES if engine != "memory"),
+]
+
+
+class Pauses:
+    """A hook that waits for traffic before the critical calls of a re-embedding.
 
     Attributes:
-        held: Before which calls it has waited.
+        held: The calls before which it has waited.
     """
 
     def __init__(self, traffic: Traffic) -> None:
@@ -39,7 +45,7 @@ class Holds:
         self.held: list[str] = []
 
     def __call__(self, call: str) -> None:
-        """Wait before the first write, before the swap, after it, and before a later write."""
+        """Wait before the first write, the swap, the call after it, and a later write."""
         is_after_swap = self._calls[-1:] == ["set_alias"]
         is_first = call == "upsert_if_seq" and "upsert_if_seq" not in self._calls
         is_late = call == "upsert_if_seq" and self.held[-1:] == ["after the swap"]
@@ -50,59 +56,60 @@ class Holds:
 
 
 def change_under(traffic: Traffic, store: Store, change: Callable[[Store], object]) -> None:
-    """Change the model, held where it matters, with traffic before and after."""
+    """Change the model with pauses, and with traffic before and after."""
     traffic.go_on()
-    holds = Holds(traffic)
-    change(watched(store, holds))
+    pauses = Pauses(traffic)
+    change(hooked(store, pauses))
     traffic.go_on()
-    assert ["upsert_if_seq", "set_alias", "after the swap"] == holds.held[:3]
+    assert ["upsert_if_seq", "set_alias", "after the swap"] == pauses.held[:3]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", SLOW_ENGINES)
 def test_a_new_model_under_traffic(engine: str, tmp_path: Path) -> None:
-    """Every passage that was written is there with the new vector, each removed one is gone."""
+    """Every written passage has its new vector, and no deleted one exists."""
     with new_store(engine, tmp_path) as store:
-        ledger = filled(store, PASSAGES)
-        with traffic_at(store, ledger, seed=1) as traffic:
+        expected = fill(store, PASSAGES)
+        with start_traffic(store, expected, seed=1) as traffic:
             change_under(traffic, store, reembed)
-        print(f"\n{engine}: {traffic}")
-        check_holds(store, NAME, ledger.expected, NEW)
+        check_holds(store, NAME, expected.passages, NEW)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_there_and_back_again_under_traffic(engine: str, tmp_path: Path) -> None:
-    """Rollback loses nothing either; then nothing is left of the new model, for searchers too."""
+    """A rollback loses nothing; after a prune nothing of the new model is left."""
     with new_store(engine, tmp_path) as store:
-        ledger = filled(store, PASSAGES)
-        with traffic_at(store, ledger, seed=2) as traffic:
+        expected = fill(store, PASSAGES)
+        with start_traffic(store, expected, seed=2) as traffic:
             change_under(traffic, store, reembed)
             change_under(traffic, store, rollback)
             assert ("msmarco__0002",) == prune_collection(store, NAME)
             traffic.go_on()
-        print(f"\n{engine}: {traffic}")
-        check_holds(store, NAME, ledger.expected, OLD)
+        check_holds(store, NAME, expected.passages, OLD)
 
 
+@pytest.mark.slow
 def test_there_and_back_and_there_again_under_traffic(tmp_path: Path) -> None:
-    """What was copied by an earlier change is not taken for a copy of a later one."""
+    """Copies of an earlier change are not mistaken for those of a later one."""
     with new_store("edge", tmp_path) as store:
-        ledger = filled(store, PASSAGES)
-        with traffic_at(store, ledger, seed=3) as traffic:
+        expected = fill(store, PASSAGES)
+        with start_traffic(store, expected, seed=3) as traffic:
             for change in (reembed, rollback, reembed):
                 change_under(traffic, store, change)
-        check_holds(store, NAME, ledger.expected, NEW)
+        check_holds(store, NAME, expected.passages, NEW)
 
 
+@pytest.mark.slow
 def test_a_new_model_under_traffic_and_faults() -> None:
-    """One of ten of the migration's calls is refused, cut, or answered to nobody, and repeated."""
+    """One of ten calls of the re-embedding fails or loses its answer, and is repeated."""
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        ledger = filled(store, PASSAGES)
+        expected = fill(store, PASSAGES)
         with (
-            traffic_at(store, ledger, seed=4) as traffic,
-            Door(server) as door,
-            closing(open_store(door.url, connection=PATIENT)) as handle,
+            start_traffic(store, expected, seed=4) as traffic,
+            ClientProxy(server) as proxy,
+            closing(open_store(proxy.url, connection=PATIENT)) as handle,
         ):
-            door.faults.use(Schedule(4, share=0.1))
+            proxy.faults.use(Schedule(4, share=0.1))
             change_under(traffic, handle, reembed)
-        assert door.faults.count() > 0
-        check_holds(store, NAME, ledger.expected, NEW)
+        assert proxy.faults.count() > 0
+        check_holds(store, NAME, expected.passages, NEW)

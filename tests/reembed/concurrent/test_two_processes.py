@@ -11,13 +11,12 @@ import pytest
 
 from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.stores import open_store
-from tests.engines import another_handle, new_store
+from tests.engines import new_store
 from tests.loopback import LoopbackServer
-from tests.reembed.concurrent.doors import Door
-from tests.reembed.concurrent.ledger import check_holds
-from tests.reembed.concurrent.running import NAME, NEW, filled, reembed
+from tests.reembed.concurrent.expected_passages import check_holds
+from tests.reembed.concurrent.proxy import ClientProxy
+from tests.reembed.concurrent.scenario import NAME, NEW, fill, reembed
 from tests.reembed.concurrent.test_kill import SWAP, Killer, program, run
-from tests.reembed.concurrent.watching import watched
 
 PASSAGES = 30
 
@@ -25,7 +24,7 @@ PASSAGES = 30
 def test_on_edge_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
     """Whatever it wants: to change the model, to search or to write; and it changes nothing."""
     with new_store("edge", tmp_path) as store:
-        ledger = filled(store, PASSAGES)
+        expected = fill(store, PASSAGES)
         with program(store.dsn, "reembed", "rollback", "search", "ingest") as process:
             told, _ = process.communicate()
         assert 4 == process.returncode
@@ -33,13 +32,14 @@ def test_on_edge_a_second_process_is_told_who_holds_the_directory(tmp_path: Path
         for work in ("reembed", "rollback", "search", "ingest"):
             assert re.search(f"^{work}: StoreInUseError: the store .* {holder}", told, re.MULTILINE)
         reembed(store)
-        check_holds(store, NAME, ledger.expected, NEW)
+        check_holds(store, NAME, expected.passages, NEW)
 
 
+@pytest.mark.slow
 def test_on_edge_this_process_is_told_who_changes_the_model(tmp_path: Path) -> None:
     """The other way round: while it works, and nothing of it is in the way afterwards."""
     with new_store("edge", tmp_path) as store:
-        ledger = filled(store, PASSAGES)
+        expected = fill(store, PASSAGES)
         dsn = store.dsn
     with program(dsn, "reembed-and-wait") as process:
         assert process.stdout is not None
@@ -49,36 +49,14 @@ def test_on_edge_this_process_is_told_who_changes_the_model(tmp_path: Path) -> N
         process.communicate("go on\n")
         assert 0 == process.returncode
     with closing(open_store(dsn)) as again:
-        check_holds(again, NAME, ledger.expected, NEW)
+        check_holds(again, NAME, expected.passages, NEW)
 
 
-@pytest.mark.parametrize("engine", ["edge", "memory", "loopback"])
-def test_a_second_one_in_the_process_is_told_who_changes_the_model(
-    engine: str, tmp_path: Path
-) -> None:
-    """While one stands before its swap; the one that stands ends as if alone."""
-    said: list[str] = []
-    with new_store(engine, tmp_path) as store:
-        ledger = filled(store, PASSAGES)
-
-        def second(call: str) -> None:
-            if call != "set_alias":
-                return
-            with another_handle(store) as handle, pytest.raises(StoreInUseError) as refused:
-                reembed(handle)
-            said.append(str(refused.value))
-
-        assert "msmarco__0002" == reembed(watched(store, second)).new
-        (message,) = said
-        assert f"'{NAME}' is being migrated by process {os.getpid()} on " in message
-        assert store.migration_locks.holder(NAME) is None
-        check_holds(store, NAME, ledger.expected, NEW)
-
-
+@pytest.mark.slow
 def test_on_a_server_a_second_process_is_told_who_changes_the_model() -> None:
     """While one stands before its swap the other one is refused; both end with one result."""
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        ledger = filled(store, PASSAGES)
+        expected = fill(store, PASSAGES)
         said: list[str] = []
 
         def second(seen: Killer) -> None:
@@ -89,13 +67,13 @@ def test_on_a_server_a_second_process_is_told_who_changes_the_model() -> None:
             said.append(str(refused.value))
 
         first = Killer(None, second)
-        with Door(server, first) as door, program(door.url, "reembed") as process:
+        with ClientProxy(server, first) as proxy, program(proxy.url, "reembed") as process:
             told, _ = process.communicate()
         assert 0 == process.returncode, told
         (message,) = said
         assert f"'{NAME}' is being migrated by process {process.pid} on " in message
         assert store.migration_locks.holder(NAME) is None
-        check_holds(store, NAME, ledger.expected, NEW)
+        check_holds(store, NAME, expected.passages, NEW)
         assert 0 == reembed(store).copied
         assert SWAP not in run(server, "reembed", None).kinds
-        check_holds(store, NAME, ledger.expected, NEW)
+        check_holds(store, NAME, expected.passages, NEW)

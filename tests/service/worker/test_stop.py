@@ -21,7 +21,7 @@ from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
-from tests.reembed.concurrent.watching import watched
+from tests.reembed.concurrent.call_hooks import hooked
 from tests.service.spool.helpers import (
     LONG_S,
     QUICK_RETRIES,
@@ -189,7 +189,7 @@ def test_deletes_are_given_back(spool: Watched, store: Store) -> None:
         if name == "delete":
             worker.interrupt()
 
-    worker = Worker(spool, watched(store, stop), HashingEncoder(), QUICK_RETRIES)
+    worker = Worker(spool, hooked(store, stop), HashingEncoder(), QUICK_RETRIES)
     worker.start()
     assert spool.is_stopped.wait(LONG_S)
     assert worker.stop(LONG_S)

@@ -14,7 +14,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
-from tests.reembed.concurrent.watching import watched
+from tests.reembed.concurrent.call_hooks import hooked
 from tests.service.spool.helpers import (
     RecordedEvents,
     delete,
@@ -45,7 +45,7 @@ class Broken:
         self.is_broken = True
         self.asked = 0
         self._error = error
-        self.store = watched(store, self._act)
+        self.store = hooked(store, self._act)
         self.encoder = _Sick(self)
 
     def _act(self, name: str) -> None:

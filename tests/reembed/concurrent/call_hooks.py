@@ -1,7 +1,7 @@
-"""A store's handle that tells of each call before it is made, whichever engine is behind it.
+"""A handle on a store that calls a hook with the name of each call before it is made.
 
-So a test can let others act between any two calls of a migration, or end it there as `kill -9`
-would: if `Killed` comes out of that call and of each one after it, the lock stays, too.
+A test can let other clients act between any two calls of a migration. If the hook raises `Killed`
+from one call on, the migration ends there as by `kill -9`; even the lock stays.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ OnCall = Callable[[str], None]
 
 
 class Killed(BaseException):
-    """Nothing of ours catches it."""
+    """A simulated kill; no code catches it."""
 
 
-class _Watched:
-    """An object each of whose methods tells its name first."""
+class _Hooked:
+    """An object that calls the hook before each method call."""
 
     def __init__(self, target: Any, on_call: OnCall) -> None:
         self._target = target
@@ -38,47 +38,43 @@ class _Watched:
         return call
 
 
-class _WatchedCollection(_Watched):
+class _HookedCollection(_Hooked):
     def scan(self, fields: Any) -> Iterator[Any]:
-        """Tell of it when the first page is read, which is when the engine is asked."""
+        """Call the hook when the first page is read."""
         self._on_call("scan")
         yield from self._target.scan(fields)
 
 
-class _WatchedStore(_Watched):
-    """The parts of a store are watched, too; they are named here for `isinstance` to find."""
+class _HookedStore(_Hooked):
+    """A store whose parts are hooked, too."""
 
     @property
     def migration_locks(self) -> Any:
-        return _Watched(self._target.migration_locks, self._on_call)
+        return _Hooked(self._target.migration_locks, self._on_call)
 
     def collection(self, name: str) -> Any:
         self._on_call("collection")
-        return _WatchedCollection(self._target.collection(name), self._on_call)
-
-    def physical_names(self) -> Any:
-        self._on_call("physical_names")
-        return self._target.physical_names()
+        return _HookedCollection(self._target.collection(name), self._on_call)
 
     def admin_collection(self, name: str) -> Any:
         self._on_call("admin_collection")
-        return _Watched(self._target.admin_collection(name), self._on_call)
+        return _Hooked(self._target.admin_collection(name), self._on_call)
 
 
-def watched(store: Store, on_call: OnCall) -> Store:
-    """A handle on the same store; `on_call` is called with each call's name before it is made."""
-    return cast(Store, _WatchedStore(store, on_call))
+def hooked(store: Store, on_call: OnCall) -> Store:
+    """Return a handle on the same store that calls `on_call` with each call's name first."""
+    return cast(Store, _HookedStore(store, on_call))
 
 
-class Script:
-    """What happens before which of a handle's calls, counted from 0. Thread-safe.
+class CallScript:
+    """A hook that runs actions before calls of given numbers, from 0. Thread-safe.
 
     Args:
-        acts: What is done before a call of that number, in the thread that makes it.
-        counted: The names of the calls that count.
+        acts: The action before the call of each number, run in the calling thread.
+        counted: The names of the calls that are counted.
 
     Attributes:
-        calls: The names of those so far.
+        calls: The names of the counted calls so far.
     """
 
     def __init__(self, acts: Mapping[int, Callable[[], object]], counted: Collection[str]) -> None:
@@ -88,7 +84,7 @@ class Script:
         self._lock = threading.Lock()
 
     def __call__(self, name: str) -> None:
-        """A call is about to be made."""
+        """Handle the next call."""
         if name not in self._counted:
             return
         with self._lock:
@@ -98,12 +94,12 @@ class Script:
             self._acts[number]()
 
 
-class Actor:
-    """Work in a thread of its own, on a handle that stops before each call until it is let on.
+class SteppedThread:
+    """A thread whose handle on a store stops before each counted call until it is advanced.
 
     Args:
-        store: Where it works.
-        work: What it does with the handle that it is given.
+        store: The store.
+        work: The function to run with the handle.
         counted: The names of the calls that it stops before.
     """
 
@@ -118,17 +114,17 @@ class Actor:
         self._error: BaseException | None = None
         self._thread = threading.Thread(
             target=self._run,
-            args=(work, watched(store, self._stop_before)),
+            args=(work, hooked(store, self._stop_before)),
             name="actor",
             daemon=True,
         )
         self._thread.start()
 
     def advance(self, calls: float, timeout_s: float = 60.0) -> None:
-        """Let so many calls be made; returns when it stands before the next, or has ended.
+        """Allow some calls; returns when the thread waits before the next one or has ended.
 
         Raises:
-            TimeoutError: If it is stuck in a call: somebody else holds what it needs.
+            TimeoutError: If it is blocked in a call.
         """
         with self._state:
             self._allowed += calls
@@ -138,7 +134,7 @@ class Actor:
                 raise TimeoutError(f"an actor is stuck after {self._made} calls")
 
     def finish(self) -> None:
-        """Let it come to its end, and raise what it raised."""
+        """Run it to its end, and raise its error."""
         self.advance(float("inf"))
         self._thread.join()
         if self._error is not None:
@@ -146,7 +142,7 @@ class Actor:
 
     @property
     def made(self) -> int:
-        """How many calls it has made."""
+        """Number of calls so far."""
         return self._made
 
     def _run(self, work: Callable[[Store], object], store: Store) -> None:

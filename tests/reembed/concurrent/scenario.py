@@ -13,7 +13,7 @@ from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import another_handle
-from tests.reembed.concurrent.ledger import Ledger, make_anchors, make_passages
+from tests.reembed.concurrent.expected_passages import ExpectedPassages, make_anchors, make_passages
 from tests.reembed.concurrent.traffic import Models, Traffic
 
 NAME = "msmarco"
@@ -22,33 +22,33 @@ NEW = HashingEncoder(320, salt="new")
 MODELS = Models(OLD, NEW)
 
 
-def filled(store: Store, passages: int, anchors: int = 5) -> Ledger:
+def fill(store: Store, passages: int, anchors: int = 5) -> ExpectedPassages:
     """Fill a new collection with vectors of the old model."""
-    ledger = Ledger(make_anchors(anchors), make_passages(passages))
+    expected = ExpectedPassages(make_anchors(anchors), make_passages(passages))
     ingest_passages(
-        [*ledger.expected.values()], store, collection=NAME, encoder=OLD, optimize=False
+        [*expected.passages.values()], store, collection=NAME, encoder=OLD, optimize=False
     )
-    return ledger
+    return expected
 
 
-def traffic_at(store: Store, ledger: Ledger, seed: int, **options: Any) -> Traffic:
-    """Traffic on handles of their own."""
+def start_traffic(store: Store, expected: ExpectedPassages, seed: int, **options: Any) -> Traffic:
+    """Start threads that each have their own handle."""
     handles: partial[AbstractContextManager[Store]] = partial(another_handle, store)
-    return Traffic(handles, NAME, ledger, MODELS, seed=seed, **options)
+    return Traffic(handles, NAME, expected, MODELS, seed=seed, **options)
 
 
 def reembed(store: Store) -> ReembedReport:
-    """Give the collection the new model."""
+    """Change to the new model."""
     return reembed_collection(store, NAME, encoder=NEW, load_old=MODELS)
 
 
 def rollback(store: Store) -> ReembedReport:
-    """Give it back the old one."""
+    """Change back to the old model."""
     return rollback_collection(store, NAME, encoder=OLD, load_old=MODELS)
 
 
 def unlock(store: Store) -> None:
-    """Take the lock away from a process that was killed."""
+    """Release the lock of a killed process."""
     holder = store.migration_locks.holder(NAME)
     if holder is not None:
         unlock_migrations(store, NAME, holder.token)

@@ -1,4 +1,4 @@
-"""Another way to a loopback server's data, for one client alone: its requests can be told apart."""
+"""Another endpoint to a loopback server's data, for the requests of one client."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.loopback import LoopbackServer, Mistake
 OnRequest = Callable[[str, Any], bool]
 
 
-class Door(LoopbackServer):
-    """A server of its own on the data of another, which must live longer.
+class ClientProxy(LoopbackServer):
+    """A server of its own on the data of another, which must outlive it.
 
     Args:
-        server: Whose data it is.
-        on_request: Called with each call's long name and message before it is applied; whether it
-            shall be.
+        server: The server that has the data.
+        on_request: Called with each call's long name and message before it is applied; returns
+            False to drop it.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class Door(LoopbackServer):
         gate = self._running[1]
         apply = gate._apply
 
-        def asked_first(handler: Any, rpc: str, message: Any, context: Any) -> Any:
+        def filtered(handler: Any, rpc: str, message: Any, context: Any) -> Any:
             if not self._on_request(rpc, message):
                 raise Mistake.CANCELLED.refusal()
             return apply(handler, rpc, message, context)
 
-        gate._apply = asked_first  # type: ignore[method-assign]
+        gate._apply = filtered  # type: ignore[method-assign]

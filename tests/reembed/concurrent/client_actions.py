@@ -1,4 +1,4 @@
-"""What others do to a collection while its model changes, in small steps that a test chooses."""
+"""Writes and deletes of another client while the model of a collection changes."""
 
 from __future__ import annotations
 
@@ -7,24 +7,19 @@ import random
 from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.errors import PruneRefusedError
 from msmarco_qdrant.stores import Store
-from tests.reembed.concurrent.ledger import Ledger, make_passage
-from tests.reembed.concurrent.running import MODELS, NAME
+from tests.reembed.concurrent.expected_passages import ExpectedPassages, make_passage
+from tests.reembed.concurrent.scenario import MODELS, NAME
 from tests.reembed.concurrent.traffic import Caller
 
 ROWS = 3
-"""How often `second` can be done after `first`, each time with other passages."""
+"""Number of `second` steps that can follow `first`, each with its own passages."""
 
 
-class Acts:
-    """What others do to a collection, noted in its ledger.
+class ClientActions:
+    """Another client; each acknowledged change is recorded in the expected passages."""
 
-    Args:
-        store: Where it is.
-        ledger: What it holds.
-    """
-
-    def __init__(self, store: Store, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, store: Store, expected: ExpectedPassages) -> None:
+        self._expected = expected
         self._caller = Caller(store, NAME, MODELS)
         self._rng = random.Random(0)
 
@@ -32,37 +27,33 @@ class Acts:
         """Write passages."""
         self._caller.write(passages)
         for passage in passages:
-            self._ledger.entry(passage.pid).become(passage)
+            self._expected.entry(passage.pid).record(passage)
 
     def delete(self, *pids: str) -> None:
-        """Remove passages."""
+        """Delete passages."""
         self._caller.delete(pids)
         for pid in pids:
-            self._ledger.entry(pid).become(None)
+            self._expected.entry(pid).record(None)
 
     def prune(self, *pids: str) -> None:
-        """Ingest all but some passages, and let those be removed.
-
-        A last pass refuses that, perhaps when a try before the swap has removed some: then they are
-        deleted.
-        """
-        kept = [one for pid, one in self._ledger.expected.items() if pid not in pids]
+        """Delete passages by an ingest that prunes them, or directly where a last pass forbids it."""
+        kept = [one for pid, one in self._expected.passages.items() if pid not in pids]
         try:
             self._caller.write(kept, prune=PrunePolicy())
         except PruneRefusedError:
             self._caller.delete(pids)
         for pid in pids:
-            self._ledger.entry(pid).become(None)
+            self._expected.entry(pid).record(None)
 
     def version(self, pid: str, version: int) -> Passage:
-        """A version of a passage; 0 is its first."""
-        versions = self._ledger.entry(pid).versions
+        """Return a version of a passage; 0 is the first."""
+        versions = self._expected.entry(pid).versions
         if version < len(versions):
             return versions[version]
         return make_passage(pid, version, self._rng)
 
     def first(self) -> None:
-        """New passages, new texts, another meta; some are removed, most are for `second`."""
+        """Write new passages, new texts and another meta; delete some, most of them for `second`."""
         moved = self.version("p1", 0)
         self.write(
             self.version("0", 1),
@@ -73,6 +64,6 @@ class Acts:
         self.delete("3", *(str(3 * row + 6) for row in range(ROWS)))
 
     def second(self, row: int) -> None:
-        """A text is what it was before, one that was removed is back, one that came is gone."""
+        """Write an older text, write a deleted passage again, delete a new one."""
         self.write(self.version(f"p{3 * row + 4}", 0), self.version(str(3 * row + 6), 0))
         self.delete(f"fresh{row}")

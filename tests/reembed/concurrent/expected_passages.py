@@ -1,7 +1,7 @@
-"""What a collection must hold, as those who wrote to it were told.
+"""The passages that a collection must contain, as acknowledged to its clients.
 
-A passage is with one thread at a time, which says in the end what became of it: so there is one
-right answer for each, whatever the threads do.
+Only one thread at a time changes a passage, and it records the result. So exactly one state of
+each passage is correct in any order of events.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _FIELDS = ("pid", "text", "meta", "text_digest", "meta_digest", "seq")
 
 
 def make_passage(pid: str, version: int, rng: random.Random) -> Passage:
-    """A passage whose text is no other's, nor that of another version."""
+    """Make a passage with a text unique to its pid and version."""
     words = " ".join(f"w{rng.randrange(WORDS)}" for _ in range(5))
     return Passage(pid, f"passage{pid} version{version} {words}", {"version": version})
 
 
 def make_passages(count: int, seed: int = 0) -> Sequence[Passage]:
-    """Passages in their first version, with pids of both kinds."""
+    """Make passages in their first version, with numeric and other pids."""
     rng = random.Random(seed)
     pids = [f"p{number}" if number % 3 else str(number) for number in range(count)]
     return [make_passage(pid, 0, rng) for pid in pids]
 
 
 def make_anchors(count: int) -> Sequence[Passage]:
-    """Passages that nobody ever changes; each has words of its own."""
+    """Make passages that are never changed; each has its own words."""
     return [
         Passage(f"anchor{number}", " ".join(f"anchor{number}of{part}" for part in range(6)))
         for number in range(count)
@@ -48,29 +48,21 @@ def make_anchors(count: int) -> Sequence[Passage]:
 
 @dataclass(slots=True)
 class Entry:
-    """A passage that somebody has taken: what it is now, and all that it ever was.
-
-    `now` is None when it was removed; whoever changed it says so here, once it is certain.
-    """
+    """A passage: its current state, None if deleted, and all its versions so far."""
 
     pid: str
-    now: Passage | None
+    current: Passage | None
     versions: list[Passage] = field(default_factory=list)
 
-    def become(self, passage: Passage | None) -> None:
-        """Note what was acknowledged."""
-        self.now = passage
+    def record(self, passage: Passage | None) -> None:
+        """Record an acknowledged change."""
+        self.current = passage
         if passage is not None:
             self.versions.append(passage)
 
 
-class Ledger:
-    """Every passage's last acknowledged state. Thread-safe.
-
-    Args:
-        anchors: Passages that nobody may take.
-        passages: Those that may be taken, and changed.
-    """
+class ExpectedPassages:
+    """Every passage's last acknowledged state. Thread-safe. Anchors are never changed."""
 
     def __init__(self, anchors: Sequence[Passage], passages: Sequence[Passage]) -> None:
         self.anchors = anchors
@@ -79,8 +71,8 @@ class Ledger:
         self._free = set(self._entries)
 
     @contextmanager
-    def taken(self, count: int, rng: random.Random) -> Iterator[Sequence[Entry]]:
-        """Up to so many passages that nobody else has; they are given back at the end."""
+    def borrow(self, count: int, rng: random.Random) -> Iterator[Sequence[Entry]]:
+        """Borrow up to `count` passages that no other thread has borrowed."""
         with self._lock:
             chosen = rng.sample(sorted(self._free), min(count, len(self._free)))
             self._free.difference_update(chosen)
@@ -91,21 +83,21 @@ class Ledger:
                 self._free.update(chosen)
 
     def entry(self, pid: str) -> Entry:
-        """A passage, for tests in which nobody else is at it."""
+        """Return a passage, for tests with one client."""
         return self._entries.setdefault(pid, Entry(pid, None))
 
     @property
-    def expected(self) -> Mapping[str, Passage]:
-        """What must be there, by pid. Only when all were given back."""
+    def passages(self) -> Mapping[str, Passage]:
+        """The passages that must exist, by pid; valid when none is borrowed."""
         entries = self._entries.values()
-        there = {entry.pid: entry.now for entry in entries if entry.now is not None}
+        there = {entry.pid: entry.current for entry in entries if entry.current is not None}
         return {**there, **{anchor.pid: anchor for anchor in self.anchors}}
 
 
 def check_holds(
     store: Store, collection: str, expected: Mapping[str, Passage], encoder: Encoder
 ) -> None:
-    """A collection is of this model, complete, and holds these passages, each as it must be."""
+    """Check that a collection has this model and exactly these passages with their vectors."""
     metadata = store.metadata(collection)
     assert encoder.info.fingerprint == metadata.encoder.fingerprint
     assert metadata.copied_from is None
@@ -115,7 +107,7 @@ def check_holds(
 
 
 def check_passages(store: Store, collection: str, expected: Mapping[str, Passage]) -> None:
-    """Every passage is there once, with its payload, and nothing else is."""
+    """Check that each passage exists once, with its payload, and no others exist."""
     found: dict[str, Passage] = {}
     for id_, payload in store.collection(collection).scan(_FIELDS):
         passage = passage_of(id_, payload)
@@ -137,7 +129,7 @@ def check_passages(store: Store, collection: str, expected: Mapping[str, Passage
 def check_dense(
     store: Store, collection: str, expected: Mapping[str, Passage], encoder: Encoder
 ) -> None:
-    """Every passage's vector is the one that the model makes of its text: their cosine is 1."""
+    """Check that every passage has its own text's vector: their cosine is 1."""
     passages = [*expected.values()]
     with SearchClient(store, collection, encoder) as client:
         for start in range(0, len(passages), _RANKED_AT_ONCE):
@@ -148,7 +140,7 @@ def check_dense(
 
 
 def check_sparse(store: Store, collection: str, expected: Mapping[str, Passage]) -> None:
-    """Every passage's sparse vector is the one that the collection's settings make of its text."""
+    """Check that every passage has the sparse vector of its text and the stored settings."""
     bm25 = Bm25Encoder(store.metadata(collection).bm25)
     vectors = store.admin_collection(collection).sparse_vectors([point_id(pid) for pid in expected])
     for pid, passage in expected.items():
