@@ -32,7 +32,6 @@ from msmarco_qdrant.migrate.runner import migration_status
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder, NullStore
-from tests.engines import ENGINES, new_store
 from tests.generations import physical
 
 OWN = ("0001_create_passages", "0002_payload_indexes")
@@ -98,46 +97,37 @@ def test_a_creation_that_broke_can_be_repeated(step: str) -> None:
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_creation_without_its_indexes_is_completed(
-    engine: str, tmp_path: Path, is_known: bool
-) -> None:
-    """As one that was killed between the migrations leaves it, before the ledger or after it."""
-    with new_store(engine, tmp_path) as store:
-        begin(store, "msmarco__0001", is_known=is_known)
-        info = store.collection("msmarco__0001").info()
-        assert ({}, 0) == (info.spec.payload_indexes, info.last_seq)
+def test_a_creation_without_its_indexes_is_completed(store: Store, is_known: bool) -> None:
+    """A kill between the migrations leaves it, before or after the ledger was written."""
+    begin(store, "msmarco__0001", is_known=is_known)
+    info = store.collection("msmarco__0001").info()
+    assert ({}, 0) == (info.spec.payload_indexes, info.last_seq)
 
-        ingest_passages([Passage("1", "one")], store, encoder=HashingEncoder())
+    ingest_passages([Passage("1", "one")], store, encoder=HashingEncoder())
 
-        assert OWN == store.metadata("msmarco").migrations
-        info = store.collection("msmarco").info()
-        assert ("msmarco__0001", 1) == (info.name, info.points)
-        indexes = {"seq": "integer"} if store.capabilities.payload_indexes else {}
-        assert indexes == info.spec.payload_indexes
+    assert OWN == store.metadata("msmarco").migrations
+    info = store.collection("msmarco").info()
+    assert ("msmarco__0001", 1) == (info.name, info.points)
+    indexes = {"seq": "integer"} if store.capabilities.payload_indexes else {}
+    assert indexes == info.spec.payload_indexes
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_shadow_without_its_indexes_is_completed(
-    engine: str, tmp_path: Path, is_known: bool
-) -> None:
-    """By the same re-embedding, as the live collection's are."""
-    with new_store(engine, tmp_path) as store:
-        fields: dict[str, PayloadIndex] = {"year": "integer"}
-        passages = [Passage("1", "one", {"year": 1895})]
-        ingest_passages(passages, store, encoder=HashingEncoder(), payload_indexes=fields)
-        begin(store, "msmarco__0002", HashingEncoder(32), is_known=is_known)
-        begun = "msmarco__0002" if is_known else None
-        copying = migration_status(store, "msmarco").copying
-        assert begun == (copying and copying.target)
+def test_a_target_without_its_indexes_is_completed(store: Store, is_known: bool) -> None:
+    """A repeated re-embedding completes it."""
+    fields: dict[str, PayloadIndex] = {"year": "integer"}
+    passages = [Passage("1", "one", {"year": 1895})]
+    ingest_passages(passages, store, encoder=HashingEncoder(), payload_indexes=fields)
+    begin(store, "msmarco__0002", HashingEncoder(32), is_known=is_known)
+    copying = migration_status(store, "msmarco").copying
+    assert ("msmarco__0002" if is_known else None) == (copying and copying.target)
 
-        report = reembed_collection(store, encoder=HashingEncoder(32), allow_worse=True)
+    report = reembed_collection(store, encoder=HashingEncoder(32), allow_worse=True)
 
-        assert ("msmarco__0002", 1) == (report.new, report.passages)
-        assert OWN == store.metadata("msmarco").migrations
-        specs = [store.collection(f"msmarco__000{number}").info().spec for number in (1, 2)]
-        assert specs[0].payload_indexes == specs[1].payload_indexes
+    assert ("msmarco__0002", 1) == (report.new, report.passages)
+    assert OWN == store.metadata("msmarco").migrations
+    specs = [store.collection(f"msmarco__000{number}").info().spec for number in (1, 2)]
+    assert specs[0].payload_indexes == specs[1].payload_indexes
 
 
 def begin(
@@ -188,49 +178,42 @@ def with_shadow(store: Store) -> None:
     ingest_passages([Passage("1", "one")], store, collection="films", encoder=HashingEncoder())
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_collection_is_dropped_with_its_shadow(engine: str, tmp_path: Path) -> None:
-    """The passages behind the name are counted; other collections stay."""
-    with new_store(engine, tmp_path) as store:
-        with_shadow(store)
+def test_all_physical_collections_are_dropped(store: Store) -> None:
+    """The passages of the live one are counted; other collections stay."""
+    with_shadow(store)
 
-        assert 2 == drop_collection(store, "msmarco")
+    assert 2 == drop_collection(store, "msmarco")
 
-        assert {"films": "films__0001"} == store.aliases()
-        assert [] == list(physical_collections(store, "msmarco"))
-        with pytest.raises(CollectionNotFoundError):
-            drop_collection(store, "msmarco")
+    assert {"films": "films__0001"} == store.aliases()
+    assert [] == list(physical_collections(store, "msmarco"))
+    with pytest.raises(CollectionNotFoundError):
+        drop_collection(store, "msmarco")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_what_no_name_leads_to_is_dropped(engine: str, tmp_path: Path) -> None:
-    """By the name that it belongs to; a physical collection's own name removes that alone."""
-    with new_store(engine, tmp_path) as store:
-        with_shadow(store)
-        assert 2 == drop_collection(store, "msmarco__0001")
-        assert ["msmarco__0002"] == list(physical_collections(store, "msmarco"))
+def test_a_collection_without_an_alias_is_dropped(store: Store) -> None:
+    """By its base name; a physical collection's name drops that one only."""
+    with_shadow(store)
+    assert 2 == drop_collection(store, "msmarco__0001")
+    assert ["msmarco__0002"] == list(physical_collections(store, "msmarco"))
 
-        assert 0 == drop_collection(store, "msmarco")
+    assert 0 == drop_collection(store, "msmarco")
 
-        assert [] == list(physical_collections(store, "msmarco"))
+    assert [] == list(physical_collections(store, "msmarco"))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_nothing_is_dropped_beside_another_applications(engine: str, tmp_path: Path) -> None:
-    """Its points, in a collection whose name looks like ours, are not ours to remove."""
-    with new_store(engine, tmp_path) as store:
-        with_shadow(store)
-        spec = store.collection("msmarco").info().spec
-        store.create_collection("msmarco__0003", spec)
-        vectors = np.full((1, spec.dimension), 0.125, np.float32)
-        sparse = [SparseVector([1], [1.0])]
-        batch = PointBatch(spec.dense, [1], vectors, sparse, [{"seq": 1}])
-        store.collection("msmarco__0003").upsert(batch)
+def test_nothing_is_dropped_if_one_belongs_to_another_application(store: Store) -> None:
+    """It has points, a name like ours, and no metadata."""
+    with_shadow(store)
+    spec = store.collection("msmarco").info().spec
+    store.create_collection("msmarco__0003", spec)
+    vectors = np.full((1, spec.dimension), 0.125, np.float32)
+    batch = PointBatch(spec.dense, [1], vectors, [SparseVector([1], [1.0])], [{"seq": 1}])
+    store.collection("msmarco__0003").upsert(batch)
 
-        with pytest.raises(StoreCorruptError, match="msmarco__0003"):
-            drop_collection(store, "msmarco")
+    with pytest.raises(StoreCorruptError, match="msmarco__0003"):
+        drop_collection(store, "msmarco")
 
-        assert 3 == len(physical_collections(store, "msmarco"))
+    assert 3 == len(physical_collections(store, "msmarco"))
 
 
 @pytest.mark.parametrize("step", ["films__0001", "films__0002"])

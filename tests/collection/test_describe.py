@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from qdrant_client import QdrantClient, models
@@ -16,15 +15,7 @@ from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
-from tests.engines import ENGINES, new_store
 from tests.loopback import LoopbackServer
-
-
-@pytest.fixture(params=ENGINES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store of each engine in turn."""
-    with new_store(request.param, tmp_path) as opened:
-        yield opened
 
 
 def test_a_store_is_described(

@@ -46,16 +46,9 @@ from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import payload_of, point_id
 from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
-from tests.engines import ENGINES, new_store
+from tests.engines import new_store
 
 FORMS = ("out.jsonl", "out.ndjson", "out.jsonl.gz", "OUT.JSONL.GZ", "out.parquet")
-
-
-@pytest.fixture(params=ENGINES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store of each engine in turn."""
-    with new_store(request.param, tmp_path) as opened:
-        yield opened
 
 
 def filled(store: Store, passages: Iterable[Passage], collection: str = "msmarco") -> None:

@@ -114,33 +114,30 @@ def test_the_graph_is_changed(store: Store) -> None:
     unchanged(store)
 
 
-@pytest.mark.parametrize(
-    ("operation", "expected", "said"),
-    [
-        (SetStorage(quantization="none"), StorageSettings(True, "none"), "int8 -> on disk, "),
-        (SetStorage(quantization="turbo4"), StorageSettings(True, "turbo4"), "turbo4: 40 vectors"),
-        (SetStorage(on_disk=False), StorageSettings(False, "int8"), "-> in memory"),
-        (SetStorage(True, "int8"), StorageSettings(True, "int8"), "nothing changes"),
-    ],
+STORAGE = (
+    (SetStorage(True, "int8"), StorageSettings(True, "int8"), "nothing changes"),
+    (SetStorage(quantization="none"), StorageSettings(True, "none"), "int8 -> on disk, "),
+    (SetStorage(quantization="turbo4"), StorageSettings(True, "turbo4"), "turbo4: 40 vectors"),
+    (SetStorage(on_disk=False), StorageSettings(False, "turbo4"), "-> in memory"),
 )
-def test_storage_is_changed(
-    store: Store, operation: SetStorage, expected: StorageSettings, said: str
-) -> None:
-    """Its cost says how much memory it takes before and after."""
-    if not store.capabilities.quantization:
-        if operation.quantization in ("int8", "turbo4"):
+
+
+def test_storage_is_changed(store: Store) -> None:
+    """One change after the other; a store in memory refuses quantization."""
+    for operation, expected, text in STORAGE:
+        if store.capabilities.quantization:
+            assert text in applied(store, operation)
+            assert expected == info(store).spec.storage
+        elif operation.quantization in ("int8", "turbo4"):
             assert "it will be refused: Memory" in operation.cost(target_of(store))
             with pytest.raises(UnsupportedError, match="cannot quantize"):
                 operation.apply(target_of(store))
         else:
             assert applied(store, operation).startswith("nothing: Memory has no")
-    else:
-        assert said in applied(store, operation)
-        assert expected == info(store).spec.storage
     unchanged(store)
 
 
-def test_memory_is_told_in_megabytes() -> None:
+def test_memory_in_megabytes() -> None:
     """Of a million vectors of 768: 3,072 MB of float32, 768 of int8, 384 of 4 bits."""
     target = _Pretended(points=1_000_000, dimension=768)
     told = SetStorage(on_disk=False, quantization="turbo4").cost(target)  # type: ignore[arg-type]
@@ -441,28 +438,24 @@ class LostAfter:
             raise StoreInUseError("taken away")
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [
-        SetHnsw(m=24),
-        SetStorage(quantization="turbo4"),
-        SetOptimizers(indexing_threshold_kb=1),
-        AddPayloadIndex("year", "integer"),
-        RemovePayloadIndex("lang"),
-        SetBm25(avg_len=5),
-    ],
-    ids=lambda operation: type(operation).__name__,
-)
-def test_who_lost_the_lock_changes_nothing(tmp_path: Path, operation: Operation) -> None:
-    """Whoever has it now works on the collection alone."""
+def test_who_lost_the_lock_changes_nothing(tmp_path: Path) -> None:
+    """No operation writes after its lock was taken away."""
     with new_store("edge", tmp_path) as store:
         ingest_passages(
             films(), store, collection="films", encoder=ENCODER, payload_indexes={"lang": "keyword"}
         )
         before = (info(store), store.metadata("films"), sparse(store, films()))
-        with pytest.raises(StoreInUseError, match="taken away"):
-            operation.apply(replace(target_of(store), check=LostAfter(0)))
-        assert before == (info(store), store.metadata("films"), sparse(store, films()))
+        for operation in (
+            SetHnsw(m=24),
+            SetStorage(quantization="turbo4"),
+            SetOptimizers(indexing_threshold_kb=1),
+            AddPayloadIndex("year", "integer"),
+            RemovePayloadIndex("lang"),
+            SetBm25(avg_len=5),
+        ):
+            with pytest.raises(StoreInUseError, match="taken away"):
+                operation.apply(replace(target_of(store), check=LostAfter(0)))
+            assert before == (info(store), store.metadata("films"), sparse(store, films()))
 
 
 def test_who_lost_the_lock_does_not_write_the_settings(store: Store) -> None:

@@ -22,8 +22,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def edge(tmp_path: Path) -> Iterator[Store]:
-    """The same on Edge alone, for what no engine has a part in."""
-    with new_store("edge", tmp_path) as opened:
+def memory(tmp_path: Path) -> Iterator[Store]:
+    """The same in memory, for tests that do not depend on the engine."""
+    with new_store("memory", tmp_path) as opened:
         ingest_passages(passages(), opened, collection="things", encoder=V2)
         yield opened

@@ -80,7 +80,7 @@ def test_doing_it_again_does_nothing(store: Store) -> None:
 
 def test_an_empty_collection_is_re_embedded_too(tmp_path: Path) -> None:
     """There is nothing to copy, to index or to ask."""
-    with new_store("edge", tmp_path) as store:
+    with new_store("memory", tmp_path) as store:
         create_collection(store, "things", V2.info, Bm25Settings())
         report = reembed(store)
         assert (0, 0) == (report.passages, report.copied)
@@ -246,14 +246,14 @@ def test_settings_are_kept(tmp_path: Path) -> None:
         )
 
 
-def test_other_bm25_settings_since_the_way_back(edge: Store) -> None:
+def test_other_bm25_settings_since_the_way_back(memory: Store) -> None:
     """What is beside it would keep words of the old ones."""
-    reembed(edge)
-    rollback(edge)
-    metadata = edge.metadata("things")
-    edge.put_metadata("things", replace(metadata, bm25=Bm25Settings(avg_len=5.0)))
+    reembed(memory)
+    rollback(memory)
+    metadata = memory.metadata("things")
+    memory.put_metadata("things", replace(metadata, bm25=Bm25Settings(avg_len=5.0)))
     with pytest.raises(UsageError, match="its BM25 settings differ from"):
-        reembed(edge)
+        reembed(memory)
 
 
 def test_texts_from_a_source(store: Store) -> None:
@@ -268,52 +268,52 @@ def test_texts_from_a_source(store: Store) -> None:
     check_holds(store, passages(), V3)
 
 
-def test_texts_from_files(edge: Store, tmp_path: Path) -> None:
+def test_texts_from_files(memory: Store, tmp_path: Path) -> None:
     """As the command has them."""
     path = tmp_path / "things.tsv"
     path.write_text("".join(f"{one.pid}\t{one.text}\n" for one in passages()))
-    assert 30 == reembed(edge, source=[path]).copied
-    check_holds(edge, passages(), V3)
+    assert 30 == reembed(memory, source=[path]).copied
+    check_holds(memory, passages(), V3)
 
 
-def test_a_deletion_reaches_what_is_being_filled(edge: Store) -> None:
+def test_a_deletion_reaches_what_is_being_filled(memory: Store) -> None:
     """So no pass has to look for it."""
     with pytest.raises(InterruptionError):
-        reembed(edge, on_progress=at("index", interrupt))
-    delete_points(edge, "things", [point_id("1")], up_to_seq=2**62)
-    assert {} == edge.collection("things__0002").retrieve([point_id("1")], ("pid",))
-    assert 0 == reembed(edge).removed
-    assert [] == [*get_passages(edge, ["1"], collection="things")]
+        reembed(memory, on_progress=at("index", interrupt))
+    delete_points(memory, "things", [point_id("1")], up_to_seq=2**62)
+    assert {} == memory.collection("things__0002").retrieve([point_id("1")], ("pid",))
+    assert 0 == reembed(memory).removed
+    assert [] == [*get_passages(memory, ["1"], collection="things")]
 
 
 def test_a_name_is_logged_when_it_is_led_elsewhere(
-    edge: Store, caplog: pytest.LogCaptureFixture
+    memory: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     """For whoever looks for the moment."""
     caplog.set_level(logging.INFO, "msmarco_qdrant")
-    reembed(edge)
+    reembed(memory)
     assert "'things' points to things__0002 now" in caplog.text
 
 
 def test_a_model_without_vectors_is_refused_early(
-    edge: Store, monkeypatch: pytest.MonkeyPatch
+    memory: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not tried on all passages."""
     for module, name in ((copy, "WINDOW"), (copy, "_PAGE"), (run, "_MAX_WITHOUT_VECTOR")):
         monkeypatch.setattr(module, name, 20)
     many = [Passage(f"a{number}", "alone") for number in range(200)]
-    ingest_passages(many, edge, collection="things", encoder=V2, optimize=False)
+    ingest_passages(many, memory, collection="things", encoder=V2, optimize=False)
     seen: list[int] = []
     with pytest.raises(MigrationError, match=r"returns no vector for [2-9]\d passages, such as 'a"):
         reembed(
-            edge,
+            memory,
             Wordless(256, salt="wordless"),
             on_progress=lambda progress: seen.append(progress.done),
         )
     assert 230 > max(seen)
 
 
-def test_a_pid_twice_in_a_source(edge: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pid_twice_in_a_source(memory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two files may overlap; also in different windows."""
     monkeypatch.setattr(copy, "WINDOW", 20)
-    assert 30 == reembed(edge, source=[*passages(), *passages()]).copied
+    assert 30 == reembed(memory, source=[*passages(), *passages()]).copied

@@ -42,14 +42,14 @@ from tests.reembed.steps import (
 )
 
 
-def test_a_model_that_finds_nothing_is_not_swapped_in(edge: Store) -> None:
+def test_a_model_that_finds_nothing_is_not_swapped_in(memory: Store) -> None:
     """Unless that is allowed; the old model's being away is no reason."""
     garbled = Garbled(256, salt="garbled")
     with pytest.raises(MigrationError, match=r"of 30 passages, .* the old model finds 30;"):
-        reembed(edge, garbled)
-    assert "things__0001" == edge.aliases()["things"]
-    reembed(edge, garbled, allow_worse=True)
-    assert "things__0002" == edge.aliases()["things"]
+        reembed(memory, garbled)
+    assert "things__0001" == memory.aliases()["things"]
+    reembed(memory, garbled, allow_worse=True)
+    assert "things__0002" == memory.aliases()["things"]
 
 
 def test_what_was_written_since_the_copy_is_not_held_against_the_model(store: Store) -> None:
@@ -82,59 +82,59 @@ def test_passages_without_a_vector_are_told(store: Store) -> None:
     check_holds(store, passages(), wordless)
 
 
-def test_another_model_than_was_begun_with_is_refused(edge: Store) -> None:
+def test_another_model_than_was_begun_with_is_refused(memory: Store) -> None:
     """Before the swap and after it; `prune` gives up what was not swapped."""
     with pytest.raises(InterruptionError):
-        reembed(edge, on_progress=at("index", interrupt))
+        reembed(memory, on_progress=at("index", interrupt))
     with pytest.raises(UsageError, match=r"model must be costless-256v3, .*or abandon it"):
-        reembed(edge, SMALL)
+        reembed(memory, SMALL)
     with pytest.raises(MigrationError, match="no collection to go back to: 'things' still"):
-        rollback(edge)
-    assert ("things__0002",) == prune_collection(edge, "things", dry_run=True)
-    assert ("things__0002",) == prune_collection(edge, "things")
-    assert () == prune_collection(edge, "things")
+        rollback(memory)
+    assert ("things__0002",) == prune_collection(memory, "things", dry_run=True)
+    assert ("things__0002",) == prune_collection(memory, "things")
+    assert () == prune_collection(memory, "things")
     with pytest.raises(InterruptionError):
-        reembed(edge, SMALL, on_progress=at("last pass", interrupt))
+        reembed(memory, SMALL, on_progress=at("last pass", interrupt))
     with pytest.raises(
         UsageError, match=r"--model costless-128small \(model='costless-128small'\)$"
     ):
-        reembed(edge, V3)
+        reembed(memory, V3)
     with pytest.raises(MigrationError, match="nothing was removed: the re-embedding of 'things'"):
-        prune_collection(edge, "things")
-    reembed(edge, SMALL)
-    check_holds(edge, passages(), SMALL)
+        prune_collection(memory, "things")
+    reembed(memory, SMALL)
+    check_holds(memory, passages(), SMALL)
 
 
-def test_arguments_that_cannot_mean_anything(edge: Store) -> None:
+def test_arguments_that_cannot_mean_anything(memory: Store) -> None:
     """Each is told, and nothing is begun."""
     with pytest.raises(UsageError, match="pass either model="):
-        reembed_collection(edge, "things")
+        reembed_collection(memory, "things")
     for change in (reembed_collection, rollback_collection):
         with pytest.raises(UsageError, match="pass either model="):
-            change(edge, "things", model="a", encoder=V3)
+            change(memory, "things", model="a", encoder=V3)
     with pytest.raises(CollectionNotFoundError, match="no collection 'thing' in"):
-        reembed_collection(edge, "thing", model="no-such-model")
+        reembed_collection(memory, "thing", model="no-such-model")
     with pytest.raises(ModelNotFoundError, match="no-such-model"):
-        reembed_collection(edge, "things", model="no-such-model")
+        reembed_collection(memory, "things", model="no-such-model")
     with pytest.raises(MigrationError, match="no collection to go back to"):
-        rollback(edge)
-    assert {"things": "things__0001"} == dict(edge.aliases())
+        rollback(memory)
+    assert {"things": "things__0001"} == dict(memory.aliases())
 
 
-def test_pending_migrations_come_first(edge: Store) -> None:
+def test_pending_migrations_come_first(memory: Store) -> None:
     """A new collection has had them all: the ledger could not tell the difference."""
-    metadata = edge.metadata("things")
-    edge.put_metadata("things", replace(metadata, migrations=()))
+    metadata = memory.metadata("things")
+    memory.put_metadata("things", replace(metadata, migrations=()))
     pending = r"has pending migrations \(0001_create_passages, 0002_payload_indexes\)"
     with pytest.raises(MigrationError, match=pending):
-        reembed(edge)
+        reembed(memory)
 
 
-def test_no_migration_while_it_is_unfinished(edge: Store, tmp_path: Path) -> None:
+def test_no_migration_while_it_is_unfinished(memory: Store, tmp_path: Path) -> None:
     """It would change one collection of the two; what is not pending is no matter."""
     with pytest.raises(InterruptionError):
-        reembed(edge, on_progress=at("index", interrupt))
-    assert [] == migrate_collection(edge, "things")
+        reembed(memory, on_progress=at("index", interrupt))
+    assert [] == migrate_collection(memory, "things")
     folder = tmp_path / "changes"
     folder.mkdir()
     (folder / "0001_graph.py").write_text(
@@ -142,8 +142,8 @@ def test_no_migration_while_it_is_unfinished(edge: Store, tmp_path: Path) -> Non
         "DESCRIPTION = 'denser'\nOPERATION = SetHnsw(m=24)\n"
     )
     with pytest.raises(MigrationError, match="with costless-256v3 is not finished"):
-        migrate_collection(edge, "things", directory=folder)
-    status = migration_status(edge, "things")
+        migrate_collection(memory, "things", directory=folder)
+    status = migration_status(memory, "things")
     assert ("costless-256v2", "things__0002") == (status.model, status.others[0].physical)
     assert status.copying is not None
     assert ("things__0001", "things__0002", False) == (
@@ -172,37 +172,37 @@ def test_one_at_a_time(store: Store) -> None:
 
 
 def test_what_something_else_removes_is_noticed(
-    edge: Store, monkeypatch: pytest.MonkeyPatch
+    memory: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whenever the new collection is compared, a passage of it is gone: it is never led to."""
     monkeypatch.setattr(run, "_VERIFY_PASSES", 2)
 
     def remove(progress: ReembedProgress) -> None:
         if progress.stage == "verify" and progress.done:
-            edge.collection("things__0002").delete([point_id("1")], up_to_seq=2**62)
+            memory.collection("things__0002").delete([point_id("1")], up_to_seq=2**62)
 
     with pytest.raises(MigrationError, match=r"still differs from things__0001 in 1 pass"):
-        reembed(edge, on_progress=remove)
-    assert "things__0001" == edge.aliases()["things"]
-    reembed(edge)
-    check_holds(edge, passages(), V3)
+        reembed(memory, on_progress=remove)
+    assert "things__0001" == memory.aliases()["things"]
+    reembed(memory)
+    check_holds(memory, passages(), V3)
 
 
 @pytest.mark.parametrize("name", ["things__0001", "things__0002"])
-def test_a_physical_name_is_refused(edge: Store, name: str) -> None:
+def test_a_physical_name_is_refused(memory: Store, name: str) -> None:
     """What is done to a name concerns all of its collections."""
-    reembed(edge)
+    reembed(memory)
     told = f"'{name}' is a physical collection of 'things': use the name 'things'"
     for refused in (
-        lambda: reembed_collection(edge, name, encoder=SMALL),
-        lambda: rollback_collection(edge, name, encoder=V2),
-        lambda: prune_collection(edge, name),
-        lambda: migrate_collection(edge, name),
-        lambda: migration_status(edge, name),
+        lambda: reembed_collection(memory, name, encoder=SMALL),
+        lambda: rollback_collection(memory, name, encoder=V2),
+        lambda: prune_collection(memory, name),
+        lambda: migrate_collection(memory, name),
+        lambda: migration_status(memory, name),
     ):
         with pytest.raises(UsageError, match=told):
             refused()
-    assert {"things": "things__0002"} == dict(edge.aliases())
+    assert {"things": "things__0002"} == dict(memory.aliases())
 
 
 @pytest.mark.parametrize(
@@ -210,50 +210,50 @@ def test_a_physical_name_is_refused(edge: Store, name: str) -> None:
     [ModelMismatchError("another one"), RuntimeError("no memory"), ModelNotFoundError("no")],
 )
 def test_an_old_model_that_cannot_be_loaded(
-    edge: Store, caplog: pytest.LogCaptureFixture, error: Exception
+    memory: Store, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     """Only the new model is compared, with a warning."""
 
     def fail(_info: EncoderInfo) -> HashingEncoder:
         raise error
 
-    report = reembed_collection(edge, "things", encoder=V3, load_old=fail)
+    report = reembed_collection(memory, "things", encoder=V3, load_old=fail)
     assert ModelComparison(30, None, 30, None) == report.comparison
     assert f"skipped the comparison with the old model: {error}" in caplog.text
-    check_holds(edge, passages(), V3)
+    check_holds(memory, passages(), V3)
 
 
 @pytest.mark.parametrize("stage", ["index", "verify"])
-def test_passages_that_lose_their_vector_meanwhile(edge: Store, stage: ReembedStage) -> None:
+def test_passages_that_lose_their_vector_meanwhile(memory: Store, stage: ReembedStage) -> None:
     """They are told then, too; left out, nothing older of them is left."""
     wordless = Wordless(256, salt="wordless")
 
     def write() -> None:
         changed = [replace(passages()[1], text="alone"), Passage("one", "alone")]
-        ingest_passages(changed, edge, collection="things", encoder=V2, optimize=False)
+        ingest_passages(changed, memory, collection="things", encoder=V2, optimize=False)
 
     with pytest.raises(
         MigrationError, match="returns no vector for 2 passages, such as '1', 'one'"
     ):
-        reembed(edge, wordless, on_progress=at(stage, write))
-    assert "things__0001" == edge.aliases()["things"]
-    report = reembed(edge, wordless, allow_rejects=True)
+        reembed(memory, wordless, on_progress=at(stage, write))
+    assert "things__0001" == memory.aliases()["things"]
+    report = reembed(memory, wordless, allow_rejects=True)
     assert ("1", "one") == report.without_vector
-    check_holds(edge, [one for one in passages() if one.pid != "1"], wordless)
+    check_holds(memory, [one for one in passages() if one.pid != "1"], wordless)
 
 
-def test_one_whose_lock_was_away_meanwhile_does_not_swap(edge: Store) -> None:
+def test_one_whose_lock_was_away_meanwhile_does_not_swap(memory: Store) -> None:
     """Somebody else has finished: what was filled is written to by now."""
-    locks = edge.migration_locks
+    locks = memory.migration_locks
 
     def somebody_else() -> None:
         ours = locks.holder("things")
         assert ours is not None
         locks.release("things", ours.token)
-        reembed(edge)
+        reembed(memory)
         locks.acquire("things", ours)
 
     with pytest.raises(StoreInUseError, match="another process has continued or abandoned"):
-        reembed(edge, on_progress=at("swap", somebody_else))
-    check_holds(edge, passages(), V3)
-    assert 1 == edge.metadata("things").swaps
+        reembed(memory, on_progress=at("swap", somebody_else))
+    check_holds(memory, passages(), V3)
+    assert 1 == memory.metadata("things").swaps

@@ -74,43 +74,43 @@ def test_an_interrupted_way_back_goes_on(store: Store, stage: ReembedStage) -> N
     )
 
 
-def test_the_way_back_of_an_unfinished_re_embedding_finishes_it_first(edge: Store) -> None:
+def test_the_way_back_of_an_unfinished_re_embedding_finishes_it_first(memory: Store) -> None:
     """After the swap the old collection alone may hold a passage; then it goes back."""
 
     def late() -> None:
-        ingest_passages([Passage("late", "late")], edge, collection="things", encoder=V2)
+        ingest_passages([Passage("late", "late")], memory, collection="things", encoder=V2)
         raise InterruptionError
 
     with pytest.raises(InterruptionError):
-        reembed(edge, on_progress=at("swap", late))
-    edge.set_alias("things", "things__0002")  # as if the interruption had come a moment later
-    report = rollback(edge)
+        reembed(memory, on_progress=at("swap", late))
+    memory.set_alias("things", "things__0002")  # as if the interruption had come a moment later
+    report = rollback(memory)
     assert ("things__0002", "things__0001", 2) == (
         report.old,
         report.new,
-        edge.metadata("things").swaps,
+        memory.metadata("things").swaps,
     )
-    check_holds(edge, [*passages(), Passage("late", "late")], V2)
+    check_holds(memory, [*passages(), Passage("late", "late")], V2)
 
 
-def test_the_way_back_wants_the_model_of_before(edge: Store) -> None:
+def test_the_way_back_wants_the_model_of_before(memory: Store) -> None:
     """Another one is refused, and nothing is begun."""
-    reembed(edge)
+    reembed(memory)
     with pytest.raises(ModelMismatchError, match="costless-128small"):
-        rollback(edge, SMALL)
-    assert edge.metadata("things__0001").copied_from is None
+        rollback(memory, SMALL)
+    assert memory.metadata("things__0001").copied_from is None
 
 
-def test_a_source_that_was_removed_by_hand(edge: Store) -> None:
+def test_a_source_that_was_removed_by_hand(memory: Store) -> None:
     """There is nothing to be copied any more: the same command again is done with it."""
     with pytest.raises(InterruptionError):
-        reembed(edge, on_progress=at("last pass", interrupt))
-    edge.drop_collection("things__0001")
-    assert migration_status(edge, "things").copying is None
-    assert 0 == reembed(edge).copied
-    assert edge.metadata("things").copied_from is None
-    reembed(edge, SMALL)
-    check_holds(edge, passages(), SMALL)
+        reembed(memory, on_progress=at("last pass", interrupt))
+    memory.drop_collection("things__0001")
+    assert migration_status(memory, "things").copying is None
+    assert 0 == reembed(memory).copied
+    assert memory.metadata("things").copied_from is None
+    reembed(memory, SMALL)
+    check_holds(memory, passages(), SMALL)
 
 
 def test_back_to_the_model_of_before_by_its_name(store: Store) -> None:
@@ -144,34 +144,34 @@ def test_what_was_left_out_is_there_again(store: Store) -> None:
 
 
 @pytest.mark.parametrize("unfinished", [False, True])
-def test_a_rollback_while_a_third_model_is_begun(edge: Store, *, unfinished: bool) -> None:
+def test_a_rollback_while_a_third_model_is_begun(memory: Store, *, unfinished: bool) -> None:
     """It works whether the unfinished re-embedding is abandoned before or pruned after."""
-    reembed(edge)
+    reembed(memory)
     with pytest.raises(InterruptionError):
-        reembed(edge, SMALL, on_progress=at("index", interrupt))
+        reembed(memory, SMALL, on_progress=at("index", interrupt))
     if unfinished:
         for dropped in (True, False):
             assert ("things__0003",) == prune_collection(
-                edge, "things", unfinished=True, dry_run=dropped
+                memory, "things", unfinished=True, dry_run=dropped
             )
-        assert () == prune_collection(edge, "things", unfinished=True)
-    rollback(edge)
+        assert () == prune_collection(memory, "things", unfinished=True)
+    rollback(memory)
     left = ("things__0002",) if unfinished else ("things__0002", "things__0003")
-    assert left == prune_collection(edge, "things")
-    check_holds(edge, passages(), V2)
+    assert left == prune_collection(memory, "things")
+    check_holds(memory, passages(), V2)
 
 
-def test_a_way_back_that_was_begun_is_given_up(edge: Store) -> None:
+def test_a_way_back_that_was_begun_is_given_up(memory: Store) -> None:
     """Nothing is removed; later it can be gone again, with what came meanwhile."""
-    reembed(edge)
+    reembed(memory)
     with pytest.raises(InterruptionError):
-        rollback(edge, on_progress=at("index", interrupt))
-    assert () == prune_collection(edge, "things", unfinished=True)
-    assert migration_status(edge, "things").copying is None
-    reembed(edge, SMALL)
-    check_holds(edge, passages(), SMALL)
-    rollback(edge, V3)
-    check_holds(edge, passages(), V3)
+        rollback(memory, on_progress=at("index", interrupt))
+    assert () == prune_collection(memory, "things", unfinished=True)
+    assert migration_status(memory, "things").copying is None
+    reembed(memory, SMALL)
+    check_holds(memory, passages(), SMALL)
+    rollback(memory, V3)
+    check_holds(memory, passages(), V3)
 
 
 def test_what_another_application_made_stays(tmp_path: Path) -> None:
