@@ -266,10 +266,10 @@ def kept(file: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def keep(file: Path, cell: Mapping[str, Any]) -> None:
     """Write a finished figure, whole or not at all."""
-    from msmarco_qdrant.runtime.atomic_file import replacing_text
+    from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_text(file) as out:
+    with atomic_write_text(file) as out:
         json.dump(cell, out, indent=1)
 
 

@@ -144,7 +144,7 @@ def check_field(field: object) -> None:
         raise UsageError(f"{field!r} cannot name a field of a filter or an index")
 
 
-def as_moment(given: date) -> datetime:
+def to_utc(given: date) -> datetime:
     """A date or datetime as an aware datetime in UTC, which is what one without an offset is.
 
     Raises:
@@ -159,7 +159,7 @@ def as_moment(given: date) -> datetime:
         raise UsageError(f"{given.isoformat()} in UTC is not in the years 1 to 9999") from exc
 
 
-def values_of(given: Scalar | Sequence[Scalar]) -> Sequence[Scalar]:
+def list_values(given: Scalar | Sequence[Scalar]) -> Sequence[Scalar]:
     """The values of a condition, any one of which may match."""
     one: Any = given  # bytes are a sequence, and no values; the check refuses them
     return [one] if isinstance(given, str | bytes) or not isinstance(given, Sequence) else given
@@ -169,7 +169,7 @@ def _check_condition(field: str, given: Condition) -> None:
     if isinstance(given, Not):
         _check_condition(field, given.condition)
     elif not isinstance(given, Range | Exists):
-        values = values_of(given)
+        values = list_values(given)
         if not values:
             raise UsageError(f"the filter on '{field}' has no value: leave it out, or give one")
         for value in values:
@@ -188,7 +188,7 @@ def _check_value(field: str, value: object) -> None:
 
 def _check_bound(name: str, bound: object) -> None:
     if isinstance(bound, date):
-        as_moment(bound)
+        to_utc(bound)
     elif isinstance(bound, bool | str) or not _comparable(bound):
         raise UsageError(
             f"{name}={bound!r} bounds no range: expected a finite number, an integer that fits 64 "

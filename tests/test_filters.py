@@ -14,7 +14,7 @@ import qdrant_edge
 from qdrant_client import models
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, as_moment, check_filter
+from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter, to_utc
 from msmarco_qdrant.search.options import SearchOptions
 
 NOON = datetime(2024, 5, 1, 12)
@@ -127,7 +127,7 @@ def test_ranges_that_cannot_be(bounds: dict[str, Any], reason: str) -> None:
 )
 def test_moments_are_in_utc(given: date, expected: datetime) -> None:
     """Of a date, the first; without an offset, it is UTC already."""
-    assert (expected, UTC) == (as_moment(given), as_moment(given).tzinfo)
+    assert (expected, UTC) == (to_utc(given), to_utc(given).tzinfo)
 
 
 def test_conditions_are_values() -> None:

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from msmarco_qdrant.errors import SourceError
-from msmarco_qdrant.sources.lines import open_maybe_gzip, peekable, read_lines
+from msmarco_qdrant.sources.lines import make_peekable, open_maybe_gzip, read_lines
 
 _MAX_LINE_BYTES = 1 << 16
 _COLUMN = re.compile(r"[^ \t\r\f\v]+")
@@ -23,7 +23,7 @@ def read_text_lines(source: str | PathLike[str]) -> Iterator[tuple[str, str]]:
     path = Path(source)
     try:
         with path.open("rb") as file:
-            for line in read_lines(open_maybe_gzip(peekable(file)), _MAX_LINE_BYTES):
+            for line in read_lines(open_maybe_gzip(make_peekable(file)), _MAX_LINE_BYTES):
                 place = f"{path}:{line.number}"
                 if line.problem:
                     raise SourceError(f"{place}: {line.problem}")

@@ -18,7 +18,7 @@ from msmarco_qdrant.ingest.prune import Pruner
 from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
 from msmarco_qdrant.ingest.windows import Rows, Window, source_size, split_into_windows
 from msmarco_qdrant.runtime.pipeline import Pipeline
-from msmarco_qdrant.sources.rejects import WITHOUT_VECTOR, late_reject
+from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, reject_passage
 from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.payload import SeqClock, payload_of, point_id
 
@@ -151,7 +151,7 @@ class IngestRun:
             seconds=seconds,
             mean_tokens=self._tokens / self._vectors if self._vectors else None,
             pruned=self.pruned,
-            stages=_shares({**self._stages.busy, **self._afterwards}, seconds),
+            stages=_shares({**self._stages.stage_seconds, **self._afterwards}, seconds),
         )
 
     def check_bm25(self) -> None:
@@ -191,7 +191,7 @@ class IngestRun:
         sparse = [vector for batch in taken for vector in batch.sparse]
         finite = np.isfinite(dense).all(axis=1)
         for index in np.flatnonzero(~finite):
-            self._reject(late_reject(passages[index], WITHOUT_VECTOR))
+            self._reject(reject_passage(passages[index], NO_VECTOR_REASON))
         kept = np.flatnonzero(finite)
         self._unflushed -= len(passages) - len(kept)
         self._collection.upsert(

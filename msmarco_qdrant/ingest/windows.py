@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.sources.corpus import Corpus
-from msmarco_qdrant.sources.rejects import checked_row, late_reject, repeated_pid
+from msmarco_qdrant.sources.rejects import check_row, duplicate_pid_reason, reject_passage
 from msmarco_qdrant.sources.vector_shards import VectorShards
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _ended(window: Window, position: int) -> Window:
 
 def _admitted(row: Row, seen: PidSet, *, is_checked: bool) -> Passage | Reject:
     """The passage, or a reject if it cannot go in; our own sources have checked theirs."""
-    passage = row if is_checked and isinstance(row, Passage) else checked_row(row)
+    passage = row if is_checked and isinstance(row, Passage) else check_row(row)
     if isinstance(passage, Reject) or seen.add(passage.pid):
         return passage
-    return late_reject(passage, repeated_pid(passage))
+    return reject_passage(passage, duplicate_pid_reason(passage))

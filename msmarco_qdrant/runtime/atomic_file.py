@@ -43,7 +43,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def replacing_text(path: Path) -> Iterator[TextIO]:
+def atomic_write_text(path: Path) -> Iterator[TextIO]:
     """The same for text in UTF-8."""
     with atomic_write(path) as file:
         text = io.TextIOWrapper(file, "utf-8")

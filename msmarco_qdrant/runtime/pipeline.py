@@ -1,12 +1,12 @@
-"""Iterators that run in threads of their own, a bounded number of items ahead.
+"""Iterators that run in their own threads and prefetch a bounded number of items.
 
 A pipeline is a chain of iterators; `Pipeline.run` puts a thread under one of them::
 
     with Stages() as stages:
-        lines = stages.run(read(file), ahead=2, name="read")
-        for result in stages.run(work(lines), ahead=2, name="work"):
+        lines = stages.run(read(file), prefetch=2, name="read")
+        for result in stages.run(work(lines), prefetch=2, name="work"):
             ...
-    print(stages.busy)
+    print(stages.stage_seconds)
 
 However the block is left, every thread is told to stop; an exception in one comes out where its
 items were awaited.
@@ -32,7 +32,7 @@ class Pipeline:
     """The threads of one pipeline, which end together.
 
     Args:
-        caller: What the thread that leaves the block does with the items, a name for `busy`.
+        caller: What the thread that leaves the block does with the items, a name for `stage_seconds`.
         clock: Seconds, from wherever they are counted.
     """
 
@@ -50,7 +50,7 @@ class Pipeline:
     def run(
         self,
         items: Iterable[T],
-        ahead: int,
+        prefetch: int,
         join_timeout_s: float = _JOIN_TIMEOUT_S,
         name: str | None = None,
     ) -> Iterator[T]:
@@ -58,23 +58,23 @@ class Pipeline:
 
         Args:
             items: What to iterate; from now on only that thread touches it.
-            ahead: Most items that wait to be taken.
+            prefetch: Most items that wait to be taken.
             join_timeout_s: How long to wait, at the end, for the item it is working on. A thread
                 that waits for input that never comes, such as a terminal's, is then left behind.
-            name: What `busy` shall call it; by default its number.
+            name: What `stage_seconds` shall call it; by default its number.
 
         Returns:
             The same items in the same order. An exception raised by `items` is raised here.
         """
         watch = self._new_watch(name or f"stage {len(self._threads)}")
-        channel: _Channel[T] = _Channel(self, ahead)
+        channel: _Channel[T] = _Channel(self, prefetch)
         thread = threading.Thread(target=channel.fill, args=(items, watch), daemon=True)
         self._threads.append((thread, join_timeout_s))
         thread.start()
         return channel
 
     @property
-    def busy(self) -> Mapping[str, float]:
+    def stage_seconds(self) -> Mapping[str, float]:
         """Seconds that each stage has worked, in the order they were made, the caller's last.
 
         What a stage works on at this moment is counted when it is done with it.
@@ -160,9 +160,9 @@ class _Watch:
 class _Channel(Generic[T]):
     """A bounded queue between two threads that also carries the end and an error."""
 
-    def __init__(self, stages: Pipeline, ahead: int) -> None:
+    def __init__(self, stages: Pipeline, prefetch: int) -> None:
         self._stages = stages
-        self._ahead = ahead
+        self._ahead = prefetch
         self._items: deque[T] = deque()
         self._ended = False
         self._error: BaseException | None = None

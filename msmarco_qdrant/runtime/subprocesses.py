@@ -22,8 +22,8 @@ from msmarco_qdrant.errors import WorkerError
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_CALL = "from msmarco_qdrant._workers import serve_calls; serve_calls()"
-_ITERATE = "from msmarco_qdrant._workers import serve_items; serve_items()"
+_CALL = f"from {__name__} import serve_calls; serve_calls()"
+_ITERATE = f"from {__name__} import serve_items; serve_items()"
 
 
 class SubprocessPool(Generic[_Item, _Result]):

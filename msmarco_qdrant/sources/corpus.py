@@ -25,14 +25,14 @@ from msmarco_qdrant.sources.lines import (
     RAW_BYTES_KEPT,
     Block,
     Line,
+    make_peekable,
     open_maybe_gzip,
     peek_content,
-    peekable,
     read_blocks,
     read_lines,
 )
 from msmarco_qdrant.sources.parquet import open_parquet, parquet_rows
-from msmarco_qdrant.sources.rows import RowError, decode, parse_json, parse_tsv
+from msmarco_qdrant.sources.rows import RowError, decode_utf8, parse_json, parse_tsv
 
 _T = TypeVar("_T")
 
@@ -255,7 +255,7 @@ def _pid(line: Line) -> str:
         raise RowError("it holds a tab; give one pid a line, without the text")
     if line.data.startswith(b"{"):
         raise RowError("it looks like a JSON object; give one pid a line, as `jq -r .pid` does")
-    return decode(line.data)
+    return decode_utf8(line.data)
 
 
 # ---- opening -------------------------------------------------------------------------------
@@ -288,14 +288,14 @@ def _opened(source: str) -> Iterator[io.BufferedReader]:
     if source == STDIN:
         # Not sys.stdin: Python aborts at exit if a thread still waits in that, as after Ctrl-C.
         with open(0, "rb", closefd=False) as stdin:  # a descriptor has no path
-            yield peekable(stdin)
+            yield make_peekable(stdin)
         return
     try:
         file = Path(source).open("rb")  # noqa: SIM115  # closed below, whatever happens
     except OSError as exc:
         raise SourceError(f"cannot read {source}: {exc.strerror}") from exc
     with file:
-        yield peekable(file)
+        yield make_peekable(file)
 
 
 def _format_of(source: str, raw: io.BufferedReader) -> Format:
@@ -322,7 +322,7 @@ def _row(source: str, line: Line, parse: _Parser) -> Passage | Reject:
     reason = line.problem
     if reason is None:
         try:
-            pid, text, meta = parse(decode(line.data))
+            pid, text, meta = parse(decode_utf8(line.data))
         except RowError as exc:
             reason = str(exc)
     if reason is not None:
@@ -330,7 +330,7 @@ def _row(source: str, line: Line, parse: _Parser) -> Passage | Reject:
     return Passage(pid, text, meta, source, line.number, line.data)
 
 
-def chunks_of(rows: Iterable[Passage | Reject]) -> Iterator[Chunk]:
+def to_chunks(rows: Iterable[Passage | Reject]) -> Iterator[Chunk]:
     """The rows of a source in chunks; the same rows give the same chunks."""
     return rows.chunks() if isinstance(rows, Corpus) else _row_chunks(rows)
 

@@ -201,7 +201,7 @@ class _Patient(io.RawIOBase):
         return self._stream.readinto1(buffer) if begun else self._stream.readinto(buffer)
 
 
-def peekable(stream: io.BufferedIOBase) -> io.BufferedReader:
+def make_peekable(stream: io.BufferedIOBase) -> io.BufferedReader:
     """Wrap a pipe so that peeking shows enough to tell gzip and formats apart."""
     if isinstance(stream, io.BufferedReader) and stream.seekable():
         return stream

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import MissingExtraError, OutputError, SourceError
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
-from msmarco_qdrant.sources.rows import RowError, json_object, not_utf8, parse_fields
+from msmarco_qdrant.sources.rows import RowError, describe_decode_error, json_object, parse_fields
 
 _BATCH_ROWS = 4096
 # A row group is held in memory; of real passages 16,384 are 6 million characters.
@@ -75,7 +75,9 @@ def _python_rows(batch: Any) -> list[dict[str, Any] | Exception]:
 def _row(source: str, number: int, fields: dict[str, Any] | Exception) -> Passage | Reject:
     if isinstance(fields, UnicodeDecodeError):
         found = fields.object
-        return Reject(source, number, not_utf8(fields), found[:RAW_BYTES_KEPT], len(found))
+        return Reject(
+            source, number, describe_decode_error(fields), found[:RAW_BYTES_KEPT], len(found)
+        )
     if isinstance(fields, Exception):
         return Reject(source, number, f"a value cannot be read: {fields}", b"", 0)
     present = {name: _plain(value) for name, value in fields.items() if value is not None}

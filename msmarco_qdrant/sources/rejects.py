@@ -11,9 +11,9 @@ from typing import IO, Any
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import OutputError, UsageError
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
-from msmarco_qdrant.sources.rows import RowError, checked
+from msmarco_qdrant.sources.rows import RowError, check_passage
 
-WITHOUT_VECTOR = "the model gives no finite, non-zero vector for it, in float32 neither"
+NO_VECTOR_REASON = "the model gives no finite, non-zero vector for it, in float32 neither"
 
 
 class RejectsFile:
@@ -99,7 +99,7 @@ def reject_to_json(reject: Reject) -> dict[str, Any]:
     return entry
 
 
-def checked_row(row: object) -> Passage | Reject:
+def check_row(row: object) -> Passage | Reject:
     """A row that was made in Python, looked at as a line of a file is.
 
     Raises:
@@ -110,17 +110,17 @@ def checked_row(row: object) -> Passage | Reject:
     if not isinstance(row, Passage):
         raise UsageError(f"a source of passages yielded a {type(row).__name__}, expected a Passage")
     try:
-        return checked(row)
+        return check_passage(row)
     except RowError as exc:
-        return late_reject(row, str(exc))
+        return reject_passage(row, str(exc))
 
 
-def repeated_pid(passage: Passage) -> str:
+def duplicate_pid_reason(passage: Passage) -> str:
     """Why a passage whose pid came before is rejected."""
     return f"pid {passage.pid!r} stood before in this run; the first wins"
 
 
-def late_reject(passage: Passage, reason: str) -> Reject:
+def reject_passage(passage: Passage, reason: str) -> Reject:
     """A reject of what had parsed: its row as it stood, or written anew if it never stood."""
     raw = passage.raw or _as_json(passage)
     return Reject(passage.source, passage.line, reason, raw[:RAW_BYTES_KEPT], len(raw))

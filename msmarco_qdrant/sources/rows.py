@@ -22,7 +22,7 @@ class RowError(ValueError):
     """Why a row cannot become a passage."""
 
 
-def checked(passage: Passage) -> Passage:
+def check_passage(passage: Passage) -> Passage:
     """A passage that was made in Python, looked at as a row of a file is.
 
     Returns:
@@ -42,15 +42,15 @@ def checked(passage: Passage) -> Passage:
     return passage if pid is passage.pid else replace(passage, pid=pid)
 
 
-def decode(data: bytes) -> str:
+def decode_utf8(data: bytes) -> str:
     """Decode UTF-8, or raise `ValueError` with the reason."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:
-        raise RowError(not_utf8(exc)) from exc
+        raise RowError(describe_decode_error(exc)) from exc
 
 
-def not_utf8(exc: UnicodeDecodeError) -> str:
+def describe_decode_error(exc: UnicodeDecodeError) -> str:
     """Return the reason of a reject that is not UTF-8."""
     return f"not UTF-8: byte 0x{exc.object[exc.start]:02x} at offset {exc.start}"
 

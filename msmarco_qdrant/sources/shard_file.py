@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msmarco_qdrant.core.records import EncoderInfo, Prompts
 from msmarco_qdrant.errors import OutputError, SourceError, UsageError
-from msmarco_qdrant.runtime.atomic_file import atomic_write, replacing_text
+from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text
 from msmarco_qdrant.sources.parquet import check_extra
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    with replacing_text(folder / MANIFEST) as file:
+    with atomic_write_text(folder / MANIFEST) as file:
         file.write(json.dumps(asdict(manifest), indent=2) + "\n")
 
 
@@ -382,7 +382,7 @@ def text_batch(columns: dict[str, list[str]]) -> Any:
     return pa.record_batch({name: pa.array(columns[name], pa.string()) for name in TEXT_COLUMNS})
 
 
-def joined_table(batches: list[Any]) -> Any:
+def join_batches(batches: list[Any]) -> Any:
     """Several of them, in order, as one `pyarrow.Table`."""
     import pyarrow as pa
 

@@ -20,7 +20,7 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.parquet import check_extra
-from msmarco_qdrant.sources.rows import RowError, checked, json_object
+from msmarco_qdrant.sources.rows import RowError, check_passage, json_object
 from msmarco_qdrant.sources.shard_file import (
     MANIFEST,
     Footer,
@@ -189,7 +189,7 @@ def _row(
     fields = {name: column[index] for name, column in rows.columns.items()}
     try:
         meta = json_object(fields["meta"])
-        passage = checked(Passage(fields["pid"], fields["text"], meta, str(path), line))
+        passage = check_passage(Passage(fields["pid"], fields["text"], meta, str(path), line))
         _check_digest("text", fields, text_digest(passage.text))
         _check_digest("meta", fields, meta_digest(passage.meta))
     except RowError as exc:

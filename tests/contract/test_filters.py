@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant.core.records import Meta, PayloadIndex
-from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, as_moment, check_filter
+from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter, to_utc
 from msmarco_qdrant.stores.edge.convert import payload_schema
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import meta_key, to_qdrant
@@ -248,7 +248,7 @@ def _between(stored: Any, bounds: Range) -> bool:
     if type(stored) not in ((int, float) if numeric else (str,)):
         return False
     try:
-        compared = stored if numeric else as_moment(datetime.fromisoformat(stored))
+        compared = stored if numeric else to_utc(datetime.fromisoformat(stored))
     except ValueError:
         return False
     ends: list[tuple[Any, Callable[[Any, Any], bool]]] = [
@@ -258,7 +258,7 @@ def _between(stored: Any, bounds: Range) -> bool:
         (bounds.lte, lambda value, end: value <= end),
     ]
     return all(
-        inside(compared, as_moment(end) if isinstance(end, date) else end)
+        inside(compared, to_utc(end) if isinstance(end, date) else end)
         for end, inside in ends
         if end is not None
     )

@@ -28,7 +28,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources import corpus as corpus_module
 from msmarco_qdrant.sources.corpus import Corpus
-from msmarco_qdrant.sources.rejects import WITHOUT_VECTOR
+from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON
 from msmarco_qdrant.sources.shard_file import (
     MANIFEST,
     Manifest,
@@ -295,7 +295,14 @@ def test_what_cannot_go_in_is_told(tmp_path: Path, folder: Path) -> None:
     assert bad == [by_line[line].raw for line in sorted(by_line)]
     assert {str(source)} == {reject.source for reject in rejects}
     reasons = [by_line[line].reason for line in sorted(by_line)]
-    words = ["no tab", "not UTF-8", "empty", "302 bytes; 256 are", WITHOUT_VECTOR, "pid '1' stood"]
+    words = [
+        "no tab",
+        "not UTF-8",
+        "empty",
+        "302 bytes; 256 are",
+        NO_VECTOR_REASON,
+        "pid '1' stood",
+    ]
     assert words == [word for word, reason in zip(words, reasons, strict=True) if word in reason]
     manifest = read_manifest(folder)
     assert manifest is not None

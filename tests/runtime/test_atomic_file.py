@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.errors import OutputError
-from msmarco_qdrant.runtime.atomic_file import atomic_write, replacing_text
+from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
     """Whatever the machine's own customs."""
     path = tmp_path / "answers"
 
-    with replacing_text(path) as file:
+    with atomic_write_text(path) as file:
         file.write("Mäuse\n\U0001f600\r\n")
 
     assert "Mäuse\n\U0001f600\r\n".encode() == path.read_bytes()
@@ -37,7 +37,7 @@ def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [ValueError("bad"), OSError(errno.EIO, "a broken store"), KeyboardInterrupt()]
 )
-@pytest.mark.parametrize("opened", [atomic_write, replacing_text])
+@pytest.mark.parametrize("opened", [atomic_write, atomic_write_text])
 def test_an_error_of_the_block_leaves_all_as_it_was(
     tmp_path: Path, opened: object, error: BaseException
 ) -> None:
@@ -47,7 +47,7 @@ def test_an_error_of_the_block_leaves_all_as_it_was(
 
     def write_half() -> None:
         with opened(path) as file:  # type: ignore[operator]
-            file.write("half" if opened is replacing_text else b"half")
+            file.write("half" if opened is atomic_write_text else b"half")
             raise error
 
     with pytest.raises(type(error)) as caught:

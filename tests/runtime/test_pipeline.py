@@ -13,13 +13,13 @@ from msmarco_qdrant.runtime.pipeline import Pipeline
 def test_items_arrive_in_order() -> None:
     """A chain of two stages yields what the plain chain would."""
     with Pipeline() as stages:
-        doubled = (2 * item for item in stages.run(range(1000), ahead=3))
-        result = list(stages.run(doubled, ahead=2))
+        doubled = (2 * item for item in stages.run(range(1000), prefetch=3))
+        result = list(stages.run(doubled, prefetch=2))
     assert result == [2 * item for item in range(1000)]
 
 
 def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
-    """With two items ahead allowed, the third waits until one is taken."""
+    """With two items prefetch allowed, the third waits until one is taken."""
     produced: list[int] = []
     blocked = threading.Event()
 
@@ -31,7 +31,7 @@ def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
             yield item
 
     with Pipeline() as stages:
-        items = stages.run(source(), ahead=2)
+        items = stages.run(source(), prefetch=2)
         assert blocked.wait(10)
         assert produced == [0, 1, 2]
         assert [next(items), next(items)] == [0, 1]
@@ -46,8 +46,8 @@ def test_an_error_comes_out_where_the_items_are_awaited() -> None:
         raise ValueError("broken")
 
     with Pipeline() as stages:
-        inner = stages.run(source(), ahead=4)
-        outer = stages.run((item for item in inner), ahead=4)
+        inner = stages.run(source(), prefetch=4)
+        outer = stages.run((item for item in inner), prefetch=4)
         assert next(outer) == 1
         with pytest.raises(ValueError, match="broken"):
             next(outer)
@@ -58,7 +58,7 @@ def test_leaving_early_ends_every_thread() -> None:
     before = threading.active_count()
     with Pipeline() as stages:
         endless = iter(int, 1)
-        for _ in stages.run((item for item in stages.run(endless, ahead=1)), ahead=1):
+        for _ in stages.run((item for item in stages.run(endless, prefetch=1)), prefetch=1):
             break
     assert threading.active_count() == before
 
@@ -72,7 +72,7 @@ def test_a_source_that_waits_for_ever_is_left_behind() -> None:
         never.wait()
 
     with Pipeline() as stages:
-        assert next(stages.run(source(), ahead=1, join_timeout_s=0.01)) == 1
+        assert next(stages.run(source(), prefetch=1, join_timeout_s=0.01)) == 1
     never.set()
 
 
@@ -80,7 +80,7 @@ def test_an_empty_source_ends_at_once() -> None:
     """No items, no waiting."""
     with Pipeline() as stages:
         empty: list[int] = []
-        assert list(stages.run(empty, ahead=1)) == []
+        assert list(stages.run(empty, prefetch=1)) == []
 
 
 def test_only_work_is_timed() -> None:
@@ -96,18 +96,18 @@ def test_only_work_is_timed() -> None:
             yield item
 
     with Pipeline("caller", clock) as stages:
-        first = stages.run(working(range(10), 1.0), ahead=1, name="first")
-        second = stages.run(working(first, 5.0), ahead=1)
+        first = stages.run(working(range(10), 1.0), prefetch=1, name="first")
+        second = stages.run(working(first, 5.0), prefetch=1)
         assert 45 == sum(working(second, 0.5))
-    assert {"first": 10.0, "stage 1": 50.0, "caller": 5.0} == stages.busy
-    assert ["first", "stage 1", "caller"] == list(stages.busy)
+    assert {"first": 10.0, "stage 1": 50.0, "caller": 5.0} == stages.stage_seconds
+    assert ["first", "stage 1", "caller"] == list(stages.stage_seconds)
 
 
 def test_a_thread_outside_may_take_items_too() -> None:
     """Whose time nobody counts."""
     stages = Pipeline()
-    assert [0, 1, 2] == list(stages.run(range(3), ahead=1))
-    assert ["stage 0"] == list(stages.busy)
+    assert [0, 1, 2] == list(stages.run(range(3), prefetch=1))
+    assert ["stage 0"] == list(stages.stage_seconds)
     stages.close()
 
 
@@ -122,6 +122,6 @@ def test_an_interrupt_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt), stages:
-            stages.run(map(taken.append, range(3)), ahead=1)
-    late = stages.run(map(taken.append, range(3)), ahead=1)
+            stages.run(map(taken.append, range(3)), prefetch=1)
+    late = stages.run(map(taken.append, range(3)), prefetch=1)
     assert ([], []) == ([*late], taken)

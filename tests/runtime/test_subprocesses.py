@@ -350,27 +350,27 @@ def test_elsewhere_that_was_killed_is_told() -> None:
 # No guard: the processes do not run it again, or it would start processes without end.
 _WAITING = """
 import sys
-from msmarco_qdrant._workers import Workers
-from tests.test_workers import square
-workers = Workers(square, 2)
+from msmarco_qdrant.runtime.subprocesses import SubprocessPool
+from tests.runtime.test_subprocesses import square
+workers = SubprocessPool(square, 2)
 workers.wait_until_ready()
 print(workers.submit(7).result(), flush=True)
 sys.stdin.read()
 """
 _ITERATING = """
 import sys
-from msmarco_qdrant._workers import Elsewhere
-from tests.test_workers import Counting
-items = iter(Elsewhere(Counting(None)))
+from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
+from tests.runtime.test_subprocesses import Counting
+items = iter(SubprocessIterator(Counting(None)))
 print(next(items) + next(items), flush=True)
 sys.stdin.read()
 """
 _INTERRUPTED = """
 import signal, sys
-from msmarco_qdrant._workers import Workers
-from tests.test_workers import square
+from msmarco_qdrant.runtime.subprocesses import SubprocessPool
+from tests.runtime.test_subprocesses import square
 signal.signal(signal.SIGINT, signal.default_int_handler)
-workers = Workers(square, 2)
+workers = SubprocessPool(square, 2)
 workers.wait_until_ready()
 try:
     print("ready", flush=True)

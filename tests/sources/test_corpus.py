@@ -31,7 +31,7 @@ from msmarco_qdrant.sources.corpus import (
     read_pids,
     read_queries,
 )
-from msmarco_qdrant.sources.lines import open_maybe_gzip, peek_content, peekable, read_lines
+from msmarco_qdrant.sources.lines import make_peekable, open_maybe_gzip, peek_content, read_lines
 
 BOM = b"\xef\xbb\xbf"
 
@@ -652,7 +652,7 @@ def test_slow_pipe_is_recognized(compress: bool) -> None:
     """Gzip and format are known by the content however little of it comes first."""
     content = b"\n" + json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two")
     pipe = io.BufferedReader(_Trickle(gzip.compress(content) if compress else content))
-    stream = peekable(pipe)
+    stream = make_peekable(pipe)
 
     assert peek_content(stream).startswith(b'\n{"pid"')
     lines = [line.data for line in read_lines(open_maybe_gzip(stream), 1000)]

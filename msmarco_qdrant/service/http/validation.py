@@ -17,7 +17,7 @@ from msmarco_qdrant.filters import Condition, Exists, MetaFilter, Not, Range
 from msmarco_qdrant.service.http.problems import invalid
 from msmarco_qdrant.service.http.schemas import ExistsIn, NotIn, PassageIn, RangeIn, SearchIn
 from msmarco_qdrant.service.interfaces import Limits, Operation, Write
-from msmarco_qdrant.sources.rows import RowError, checked
+from msmarco_qdrant.sources.rows import RowError, check_passage
 
 _ERRORS_TOLD: Final = 20
 _CONDITIONS: Final = (
@@ -133,7 +133,7 @@ def _checked(passage: Passage, limits: Limits) -> Passage:
     ):
         if size > most:
             raise RowError(f"the {what} has {size:,} characters: expected {most:,} at most")
-    found = checked(passage)
+    found = check_passage(passage)
     if found.meta and (size := len(to_json(found.meta))) > limits.meta_bytes:
         raise RowError(f"the meta has {size:,} bytes: expected {limits.meta_bytes:,} at most")
     return found

@@ -29,7 +29,7 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     StoreUnavailableError,
 )
-from msmarco_qdrant.runtime.atomic_file import replacing_text, sync_directory
+from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
 from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
 
 FORMAT = 1
@@ -148,7 +148,7 @@ class EdgeDirectory:
         """Replace the catalog so that a crash leaves the old one or the new one, whole."""
         path = self.path / _CATALOG_FILE
         try:
-            with replacing_text(path) as file:
+            with atomic_write_text(path) as file:
                 json.dump(catalog, file, indent=1, ensure_ascii=False)
         except OutputError as exc:
             raise StoreUnavailableError(f"{exc}: it is part of the store") from exc

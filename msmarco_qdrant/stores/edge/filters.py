@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, UnsupportedError, UsageError
-from msmarco_qdrant.filters import as_moment
+from msmarco_qdrant.filters import to_utc
 
 if TYPE_CHECKING:
     from datetime import date
@@ -142,7 +142,7 @@ def _range(
 
 
 def _moment(given: date | None) -> str | None:
-    return None if given is None else as_moment(given).isoformat()
+    return None if given is None else to_utc(given).isoformat()
 
 
 def _count(given: models.ValuesCount) -> qdrant_edge.ValuesCount:
