@@ -1,6 +1,6 @@
 """MS MARCO passage search in Qdrant.
 
-Give it passages, and it answers search queries::
+Ingest passages, then search them::
 
     from msmarco_qdrant import SearchClient, ingest_passages
 
@@ -9,8 +9,8 @@ Give it passages, and it answers search queries::
         for hit in client.search("how big is london", limit=5):
             print(hit.rank, hit.score, hit.pid, hit.text)
 
-The names below are the public ones; they are imported when first used, so that importing the
-package costs neither torch nor an engine.
+The names in `__all__` are public. Each is imported on first use, so that an import of the package
+loads neither torch nor an engine.
 """
 
 from __future__ import annotations
@@ -61,51 +61,34 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "AsyncSearchClient": "search.async_client",
-    "Bm25Settings": "core.records",
-    "Connection": "stores",
-    "Corpus": "sources.corpus",
-    "EncodeReport": "core.reports",
-    "Encoder": "encoding",
-    "EncoderOptions": "encoding",
-    "Exists": "filters",
-    "Fusion": "core.search_types",
-    "Hit": "core.search_types",
-    "IngestReport": "core.reports",
-    "MetaFilter": "filters",
-    "MsmarcoQdrantError": "errors",
-    "Not": "filters",
-    "PUBLISHED_MODELS": "encoding.catalog",
-    "Passage": "core.records",
-    "PrunePolicy": "core.records",
-    "PublishedModel": "encoding.catalog",
-    "Query": "core.records",
-    "Range": "filters",
-    "ReembedProgress": "core.reports",
-    "ReembedReport": "core.reports",
-    "Reject": "core.records",
-    "Reranker": "encoding",
-    "SearchClient": "search.client",
-    "SearchOptions": "search.options",
-    "StorageSettings": "core.records",
-    "Store": "stores",
-    "VectorShards": "sources.vector_shards",
-    "delete_passages": "collection.passages",
-    "describe_store": "collection.describe",
-    "drop_collection": "collection.create",
-    "encode_corpus": "encode.api",
-    "export_passages": "collection.passages",
-    "get_passages": "collection.passages",
-    "ingest_passages": "ingest.api",
-    "load_encoder": "encoding",
-    "load_reranker": "encoding",
-    "migrate_collection": "migrate.runner",
-    "migration_status": "migrate.runner",
-    "open_store": "stores",
-    "prune_collection": "reembed.api",
-    "reembed_collection": "reembed.api",
-    "rollback_collection": "reembed.api",
+_MODULES = {
+    "collection.create": ("drop_collection",),
+    "collection.describe": ("describe_store",),
+    "collection.passages": ("delete_passages", "export_passages", "get_passages"),
+    "core.records": (
+        "Bm25Settings",
+        "Passage",
+        "PrunePolicy",
+        "Query",
+        "Reject",
+        "StorageSettings",
+    ),
+    "core.reports": ("EncodeReport", "IngestReport", "ReembedProgress", "ReembedReport"),
+    "core.search_types": ("Fusion", "Hit"),
+    "encode.api": ("encode_corpus",),
+    "encoding": ("Encoder", "EncoderOptions", "Reranker", "load_encoder", "load_reranker"),
+    "encoding.catalog": ("PUBLISHED_MODELS", "PublishedModel"),
+    "errors": ("MsmarcoQdrantError",),
+    "filters": ("Exists", "MetaFilter", "Not", "Range"),
+    "ingest.api": ("ingest_passages",),
+    "migrate.runner": ("migrate_collection", "migration_status"),
+    "reembed.api": ("prune_collection", "reembed_collection", "rollback_collection"),
+    "search.async_client": ("AsyncSearchClient",),
+    "search.client": ("SearchClient",),
+    "search.options": ("SearchOptions",),
+    "sources.corpus": ("Corpus",),
+    "sources.vector_shards": ("VectorShards",),
+    "stores": ("Connection", "Store", "open_store"),
 }
 
 __all__ = [
@@ -157,7 +140,9 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_attributes(__name__, _HOME)
+__getattr__ = lazy_attributes(
+    __name__, {name: module for module, names in _MODULES.items() for name in names}
+)
 
 
 def __dir__() -> list[str]:

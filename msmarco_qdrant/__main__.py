@@ -1,4 +1,4 @@
-"""`python -m msmarco_qdrant` is the command `msmarco-qdrant`."""
+"""The command `msmarco-qdrant` as `python -m msmarco_qdrant`."""
 
 import sys
 

@@ -1,38 +1,38 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
 The tree::
 
     MsmarcoQdrantError
-    ├── UsageError                 the call cannot mean anything: a bad name, a bad option
+    ├── UsageError                 an argument or option is invalid
     │   └── MissingExtraError      an optional dependency is not installed
     ├── SourceError                a source of passages or queries cannot be read
-    ├── OutputError                a file of rejects or answers cannot be written
+    ├── OutputError                a file of rejects or results cannot be written
     ├── ModelError
-    │   ├── ModelNotFoundError     a model name or directory leads nowhere
+    │   ├── ModelNotFoundError     no model of that name or in that directory
     │   ├── ModelMismatchError     the model is not the one that filled the collection
     │   └── EncodingError          a query has no finite vector, or the forward pass failed
     ├── StoreError
-    │   ├── StoreNotFoundError     nothing is stored there
-    │   ├── StoreUnavailableError  the place cannot be written or reached
-    │   ├── StoreAccessError       the server wants another API key
+    │   ├── StoreNotFoundError     the path or URL holds no store
+    │   ├── StoreUnavailableError  the store cannot be reached or written
+    │   ├── StoreAccessError       the server refuses the API key
     │   ├── StoreInUseError        another process holds the directory, or migrates the collection
-    │   ├── StoreCorruptError      what is stored there cannot be understood
-    │   ├── UnsupportedError       this engine cannot do that
+    │   ├── StoreCorruptError      the store's content cannot be read
+    │   ├── UnsupportedError       this engine does not support the operation
     │   ├── CollectionNotFoundError
-    │   ├── CollectionReplacedError    another model's took its place during an ingest
-    │   ├── SchemaError            a vector of a wrong name or dimension, a second creation
-    │   └── PidCollisionError      a point holds another pid than its id stands for
+    │   ├── CollectionReplacedError    the alias was repointed during a write
+    │   ├── SchemaError            wrong vector name or dimension, or the collection exists already
+    │   └── PidCollisionError      the point of a pid holds another pid
     ├── SpoolError                 the sidecar's spool cannot be used
-    │   └── SpoolFullError         it holds as many batches as it may; later there is room
+    │   └── SpoolFullError         the spool's quota is used up; try again later
     ├── MigrationError             a migration cannot be applied, or failed
-    ├── WorkerError                a process that tokenized has ended
-    ├── EncodeStoppedError         an encode into a folder ended early; `report` says how far
-    └── IngestStoppedError         an ingest ended early; `report` says how far it got
-        └── PruneRefusedError      the source lacks too much of the collection to remove it
+    ├── WorkerError                a subprocess ended unexpectedly
+    ├── EncodeStoppedError         an encode into a folder ended early; `report` has the counts
+    └── IngestStoppedError         an ingest ended early; `report` has the counts
+        └── PruneRefusedError      the source lacks too much of the collection to prune it
 
-A message says what was found, what was expected, and the next step. Exceptions of third-party
-libraries are mapped into this tree in the one module that talks to that library, with the
-original as ``__cause__``.
+A message contains what was found, what was expected, and the next step. The one module that
+calls a third-party library maps its exceptions into this tree, with the original as
+``__cause__``.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ if TYPE_CHECKING:
 
 
 class MsmarcoQdrantError(Exception):
-    """The root: `except MsmarcoQdrantError` catches everything raised here on purpose."""
+    """Base class: `except MsmarcoQdrantError` catches every error raised on purpose."""
 
 
 class UsageError(MsmarcoQdrantError):
-    """The call cannot mean anything: a bad name or value, or two that exclude each other."""
+    """An argument or option is invalid, or two of them exclude each other."""
 
 
 class MissingExtraError(UsageError):
     """An optional dependency is needed and not installed.
 
     Args:
-        feature: What was asked for, as the subject of a sentence ("reading Parquet").
-        extra: The extra of this distribution that brings it ("parquet").
+        feature: The feature, as the subject of a sentence ("reading Parquet").
+        extra: The extra of this distribution that installs the dependency ("parquet").
     """
 
     def __init__(self, feature: str, extra: str) -> None:
@@ -67,59 +67,59 @@ class MissingExtraError(UsageError):
         self.extra = extra
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
-        return type(self), (self.feature, self.extra)  # so that it can come from another process
+        return type(self), (self.feature, self.extra)  # so that pickle can restore it
 
 
 class SourceError(MsmarcoQdrantError):
-    """A source of passages or queries is missing, unreadable, or of another form than said."""
+    """A source of passages or queries is missing, unreadable, or in another format."""
 
 
 class OutputError(MsmarcoQdrantError):
-    """A file of rejects or answers cannot be written."""
+    """A file of rejects or results cannot be written."""
 
 
 class ModelError(MsmarcoQdrantError):
-    """Something is wrong with a model."""
+    """Base class for errors of models."""
 
 
 class ModelNotFoundError(ModelError):
-    """A model name or directory leads nowhere."""
+    """No model has that name or lies in that directory."""
 
 
 class ModelMismatchError(ModelError):
-    """The model offered is not the one whose vectors the collection holds."""
+    """The model is not the one that made the collection's vectors."""
 
 
 class EncodingError(ModelError):
-    """A query has no finite, non-zero vector, not even in float32; or the forward pass failed."""
+    """A query has no finite, non-zero vector, even in float32; or the forward pass failed."""
 
 
 class StoreError(MsmarcoQdrantError):
-    """Something is wrong with the place where passages are kept."""
+    """Base class for errors of stores."""
 
 
 class StoreNotFoundError(StoreError):
-    """Nothing is stored at that path or URL."""
+    """The path or URL holds no store."""
 
 
 class StoreUnavailableError(StoreError):
-    """The place exists in principle, but cannot be written or reached."""
+    """The store cannot be reached or written."""
 
 
 class StoreAccessError(StoreError):
-    """The server does not let us do that: the API key is missing, wrong, or may only read."""
+    """The server refuses the request: the API key is missing, wrong, or read-only."""
 
 
 class StoreInUseError(StoreError):
-    """Another process holds the store's directory, or is migrating the collection."""
+    """Another process holds the store's directory, or migrates the collection."""
 
 
 class StoreCorruptError(StoreError):
-    """What lies in the store cannot be understood by this version."""
+    """This version cannot read what the store contains."""
 
 
 class UnsupportedError(StoreError):
-    """This engine cannot do what was asked; its `capabilities` say so beforehand."""
+    """This engine does not support the operation; see its `capabilities`."""
 
 
 class CollectionNotFoundError(StoreError):
@@ -127,35 +127,34 @@ class CollectionNotFoundError(StoreError):
 
 
 class CollectionReplacedError(StoreError):
-    """The name was led to another physical collection, or there and back, since a write began."""
+    """The alias was repointed to another physical collection during a write."""
 
 
 class SchemaError(StoreError):
-    """A vector of a name or dimension that the collection does not hold, or a second creation."""
+    """The vector name or dimension is not in the collection, or the collection exists already."""
 
 
 class PidCollisionError(StoreError):
-    """A stored point carries another pid than the one its point id was derived from."""
+    """A stored point carries another pid than the one that its id was derived from."""
 
 
 class SpoolError(MsmarcoQdrantError):
-    """The directory of the sidecar's spool cannot be written, or another process uses it."""
+    """The sidecar's spool directory cannot be written, or another process uses it."""
 
 
 class SpoolFullError(SpoolError):
-    """The spool holds as many batches or bytes as it may; there is room when some are done."""
+    """The spool's quota of batches or bytes is used up; finished batches free it."""
 
 
 class MigrationError(MsmarcoQdrantError):
-    """A migration cannot be applied to a collection, or failed; those before it are recorded."""
+    """A migration cannot be applied, or failed; the ledger has those before it."""
 
 
 class IngestStoppedError(MsmarcoQdrantError):
     """An ingest ended before its source did.
 
     Attributes:
-        report: What was read and durably written until then. Running the same ingest again goes
-            on from there.
+        report: Counts of what was read and durably written. Run the same ingest again to resume.
     """
 
     def __init__(self, message: str, report: IngestReport) -> None:
@@ -164,14 +163,14 @@ class IngestStoppedError(MsmarcoQdrantError):
 
 
 class WorkerError(MsmarcoQdrantError):
-    """A process that worked for this one has ended before its time."""
+    """A subprocess of this process ended unexpectedly."""
 
 
 class EncodeStoppedError(MsmarcoQdrantError):
     """An encode into a folder ended before its source did.
 
     Attributes:
-        report: What was encoded and is on disk. Running the same encode again goes on from there.
+        report: Counts of what was encoded and is on disk. Run the same encode again to resume.
     """
 
     def __init__(self, message: str, report: EncodeReport) -> None:
@@ -180,4 +179,4 @@ class EncodeStoppedError(MsmarcoQdrantError):
 
 
 class PruneRefusedError(IngestStoppedError):
-    """All of the source went in, but what it did not hold was left in the collection."""
+    """The whole source was ingested, but the passages that it lacks were not deleted."""

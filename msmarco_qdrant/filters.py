@@ -1,18 +1,18 @@
 """Conditions on the `meta` fields of passages, as values.
 
-A filter maps fields to conditions, and all of them hold::
+A filter maps fields to conditions; a passage must meet all of them::
 
     {
-        "lang": ["en", "de"],                       # any one of these
+        "lang": ["en", "de"],                       # any one of these values
         "year": Range(gte=2001, lt=2010),
         "published": Range(gt=date(2001, 1, 1)),    # over RFC 3339 strings in `meta`
-        "author.name": Exists(),                    # dots go into objects
-        "tags": Not("draft"),                       # of a list, none of its values
+        "author.name": Exists(),                    # a dot goes into an object
+        "tags": Not("draft"),                       # no value of a list is "draft"
     }
 
-Types are told apart: 1, "1" and True are three values. An integer is found by 1 and by 1.0, a
-fractional number by a float or a range alone. Of a list in `meta`, any one of its values may hold.
-Qdrant's own `Filter` is taken in place of a mapping.
+Types differ: 1, "1" and True are three values. Both 1 and 1.0 match an integer; only a float or
+a range matches a fractional number. A list in `meta` matches by any one of its values.
+Qdrant's own `Filter` is accepted instead of a mapping.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 Scalar: TypeAlias = str | int | float | bool
 
 Bound: TypeAlias = int | float | date
-"""The end of a range: a number, or a moment (a `datetime`, which is a `date` to Python, too)."""
+"""The end of a range: a number, or a moment (a `datetime` is a `date` in Python)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The field's number or moment lies between bounds.
+    """Condition that the field's number or moment lies between bounds.
 
     Numbers are compared as float64, exactly up to 2**53. Moments are compared with strings such as
-    "2024-05-01", "2024-05-01T12:30:00" and "2024-05-01T12:30:00.5+02:00"; without an offset it is
-    UTC, and a date is its first moment, there and here: `lte=date(2024, 12, 31)` leaves out that
-    day's noon, `lt=date(2025, 1, 1)` does not.
+    "2024-05-01", "2024-05-01T12:30:00" and "2024-05-01T12:30:00.5+02:00". Without an offset it is
+    UTC, and a date is its first moment, in `meta` and in bounds: `lte=date(2024, 12, 31)` excludes
+    that day's noon, `lt=date(2025, 1, 1)` includes it.
 
     Attributes:
-        gt: It is greater than this.
-        gte: It is this or greater.
-        lt: It is less than this.
-        lte: It is this or less.
+        gt: Greater than this.
+        gte: Greater than or equal to this.
+        lt: Less than this.
+        lte: Less than or equal to this.
 
     Raises:
-        UsageError: Without a bound, with both of `gt` and `gte` or of `lt` and `lte`, for numbers
-            beside moments, and for a bound that is no finite number or integer of 64 bits.
+        UsageError: Without a bound, for both `gt` and `gte` or both `lt` and `lte`, for numbers
+            mixed with moments, and for a bound that is not a finite number or 64-bit integer.
     """
 
     gt: Bound | None = None
@@ -63,14 +63,14 @@ class Range:
     def __post_init__(self) -> None:
         bounds = {name: bound for name, bound in self._bounds() if bound is not None}
         if not bounds:
-            raise UsageError("a Range without a bound holds everything: pass gt, gte, lt or lte")
+            raise UsageError("a Range must have a bound: pass gt, gte, lt or lte")
         for strict, other in (("gt", "gte"), ("lt", "lte")):
-            if strict in bounds and other in bounds:  # with an index, engines take one of them
-                raise UsageError(f"a Range takes {strict} or {other}, not both: leave one out")
+            if strict in bounds and other in bounds:  # indexes of the engines use one of them
+                raise UsageError(f"a Range takes {strict} or {other}, not both, got {self}")
         for name, bound in bounds.items():
             _check_bound(name, bound)
         if len({isinstance(bound, date) for bound in bounds.values()}) > 1:
-            raise UsageError(f"{self} mixes numbers and dates: a field is compared with one kind")
+            raise UsageError(f"the bounds of a Range must be all numbers or all dates, got {self}")
 
     def _bounds(self) -> Sequence[tuple[str, Bound | None]]:
         return ("gt", self.gt), ("gte", self.gte), ("lt", self.lt), ("lte", self.lte)
@@ -78,50 +78,49 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The field is there, and is neither null nor an empty list."""
+    """Condition that the field is present, and neither null nor an empty list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The condition does not hold: another value, none of several, outside a range, missing.
+    """Condition that another condition does not hold.
 
-    A passage without the field satisfies it, but for `Not(Exists())`, which is just these passages
-    (`Not(Not(x))` is `x`). Of a list in `meta`, none of its values may meet the condition.
+    A passage without the field matches, also for `Not(Exists())`; `Not(Not(x))` is `x`. A list in
+    `meta` matches if none of its values meets the inner condition.
     """
 
     condition: Condition
 
 
 Condition: TypeAlias = Scalar | Sequence[Scalar] | Range | Exists | Not
-"""A value, any one of several, or one of the forms above."""
+"""A value, several values of which any may match, or one of the classes above."""
 
 MetaFilter: TypeAlias = Mapping[str, Condition]
-"""Conditions on `meta` fields, all of which hold; dots in a field's name go into objects."""
+"""Conditions on `meta` fields, all of which must hold; a dot in a name goes into an object."""
 
 if TYPE_CHECKING:
     SearchFilter: TypeAlias = MetaFilter | models.Filter
-else:  # for those who read hints at run time, without an import of qdrant-client
+else:  # type hints can be evaluated at run time without an import of qdrant-client
     SearchFilter = MetaFilter | Any
-"""What a search takes: conditions on `meta` fields, or a filter as Qdrant itself has it, whose keys
-are those of the payload (`meta.year`)."""
+"""Conditions on `meta` fields, or a Qdrant filter, whose keys are payload keys (`meta.year`)."""
 
 
 # ---- checks --------------------------------------------------------------------------------
 
 
 def check_filter(given: SearchFilter | None) -> None:
-    """Refuse a filter that no engine can compare with; Qdrant's own passes as it is.
+    """Check a filter's fields and values; a Qdrant filter passes unchecked.
 
     Raises:
-        UsageError: For what is no filter, a field without a value, or a value that is no string,
-            boolean, finite number, or integer of 64 bits with a sign.
+        UsageError: If it is not a filter, a field has no value, or a value is not a string,
+            boolean, finite number or signed 64-bit integer.
     """
     if given is None or is_qdrant_filter(given):
         return
     if not isinstance(given, Mapping):
         raise UsageError(
-            "a filter is a mapping of fields to conditions, or a qdrant_client.models.Filter, "
-            f"not a {_type_name(given)}"
+            "a filter must be a mapping of fields to conditions or a qdrant_client.models.Filter, "
+            f"got a {_type_name(given)}"
         )
     for field, condition in given.items():
         check_field(field)
@@ -129,26 +128,29 @@ def check_filter(given: SearchFilter | None) -> None:
 
 
 def is_qdrant_filter(given: object) -> TypeGuard[models.Filter]:
-    """Whether it is a `qdrant_client.models.Filter`; imports nothing to find out."""
-    module = sys.modules.get("qdrant_client.http.models")  # there is none before its module
+    """True for a `qdrant_client.models.Filter`; imports nothing."""
+    module = sys.modules.get("qdrant_client.http.models")  # no import of it, no such filter
     return module is not None and isinstance(given, module.Filter)
 
 
 def check_field(field: object) -> None:
-    """Refuse what cannot name a field of `meta` in a filter or a payload index.
+    """Check the name of a `meta` field in a filter or a payload index.
 
     Raises:
-        UsageError: If it is no string, or holds a quotation mark, a NUL or a lone surrogate.
+        UsageError: If it is not a string, or holds a quotation mark, a NUL or a lone surrogate.
     """
     if not isinstance(field, str) or '"' in field or "\0" in field or not _is_text(field):
-        raise UsageError(f"{field!r} cannot name a field of a filter or an index")
+        raise UsageError(
+            "the field of a filter or an index must be a string without quotation marks, NUL and "
+            f"lone surrogates, got {field!r}"
+        )
 
 
 def to_utc(given: date) -> datetime:
-    """A date or datetime as an aware datetime in UTC, which is what one without an offset is.
+    """Convert a date or datetime to an aware datetime in UTC; without an offset it is UTC.
 
     Raises:
-        UsageError: If it lies outside the years 1 to 9999 there.
+        UsageError: If the year in UTC is not 1 to 9999.
     """
     moment = given if isinstance(given, datetime) else datetime(given.year, given.month, given.day)
     if moment.utcoffset() is None:
@@ -156,13 +158,13 @@ def to_utc(given: date) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError as exc:
-        raise UsageError(f"{given.isoformat()} in UTC is not in the years 1 to 9999") from exc
+        raise UsageError(f"the year in UTC must be 1 to 9999, got {given.isoformat()}") from exc
 
 
 def list_values(given: Scalar | Sequence[Scalar]) -> Sequence[Scalar]:
-    """The values of a condition, any one of which may match."""
-    one: Any = given  # bytes are a sequence, and no values; the check refuses them
-    return [one] if isinstance(given, str | bytes) or not isinstance(given, Sequence) else given
+    """List the values of a condition, any one of which may match."""
+    value: Any = given  # bytes are a sequence, too: as a single value, the check refuses them
+    return [value] if isinstance(given, str | bytes) or not isinstance(given, Sequence) else given
 
 
 def _check_condition(field: str, given: Condition) -> None:
@@ -171,7 +173,7 @@ def _check_condition(field: str, given: Condition) -> None:
     elif not isinstance(given, Range | Exists):
         values = list_values(given)
         if not values:
-            raise UsageError(f"the filter on '{field}' has no value: leave it out, or give one")
+            raise UsageError(f"the filter on '{field}' must have a value, got {given!r}")
         for value in values:
             _check_value(field, value)
 
@@ -179,10 +181,10 @@ def _check_condition(field: str, given: Condition) -> None:
 def _check_value(field: str, value: object) -> None:
     if _comparable(value):
         return
-    hint = "; a date goes into a Range" if isinstance(value, date) else ""
+    hint = "; pass a date as the bound of a Range" if isinstance(value, date) else ""
     raise UsageError(
-        f"the filter on '{field}' has the value {value!r}: expected a string, a boolean, a finite "
-        f"number, or an integer that fits 64 bits with a sign{hint}"
+        f"the filter on '{field}' must be a string, a boolean, a finite number or a signed 64-bit "
+        f"integer, got {value!r}{hint}"
     )
 
 
@@ -191,8 +193,8 @@ def _check_bound(name: str, bound: object) -> None:
         to_utc(bound)
     elif isinstance(bound, bool | str) or not _comparable(bound):
         raise UsageError(
-            f"{name}={bound!r} bounds no range: expected a finite number, an integer that fits 64 "
-            "bits with a sign, a date or a datetime"
+            f"{name} must be a finite number, a signed 64-bit integer, a date or a datetime, "
+            f"got {bound!r}"
         )
 
 

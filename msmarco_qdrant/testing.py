@@ -1,9 +1,8 @@
 """Fakes for tests of code that uses this package: real classes, without a model or an engine.
 
-`HashingEncoder` puts passages that share words near each other at next to no cost, so that tests
-can ingest and search in milliseconds; `WordOverlapReranker` scores pairs by the words they share.
-`NullStore` takes everything and keeps nothing, to measure or test what comes before the
-store.
+`HashingEncoder` gives passages with common words similar vectors, so that tests ingest and search
+in milliseconds. `WordOverlapReranker` scores pairs by their common words. `NullStore` accepts all
+writes and stores nothing, to test or measure the stages before the store.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ _WORD = re.compile(r"\w+")
 
 
 class HashingEncoder:
-    """An encoder that hashes words: shared words make a high cosine.
+    """An encoder that hashes words: common words give a high cosine.
 
-    Deterministic and without state but for a count. A text without a word has no vector, which is
-    how a test makes one be rejected.
+    It is deterministic; its only state is a count. A text without words has no vector, so a test
+    can produce a reject.
 
     Args:
-        dimension: Length of its vectors.
+        dimension: Length of the vectors.
         salt: Another salt is another model: other vectors and another fingerprint.
-        batch_size: Texts of a batch.
+        batch_size: Texts per batch.
 
     Attributes:
         encoded: Passages encoded so far.
@@ -58,6 +57,7 @@ class HashingEncoder:
         self._lock = threading.Lock()
         self._tokenizer = HashingTokenizer(zlib.crc32(salt.encode()))
         self._batch_size = batch_size
+        # Stored collections contain the name and fingerprint: do not change them.
         identity = f"costless {dimension} {salt}".encode()
         self._info = EncoderInfo(
             model=f"costless-{dimension}{salt}",
@@ -68,24 +68,24 @@ class HashingEncoder:
 
     @property
     def info(self) -> EncoderInfo:
-        """What a collection has to know about it."""
+        """The properties that a collection stores."""
         return self._info
 
     @property
     def tokenizer(self) -> HashingTokenizer:
-        """What makes passages into the hashes of their words."""
+        """The tokenizer: hashes of words."""
         return self._tokenizer
 
     def warm_up(self) -> None:
-        """Nothing happens once here."""
+        """Do nothing."""
 
     def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
-        """Encode passages, in their order."""
+        """Encode passages in order."""
         import numpy as np
 
         for start in range(0, len(passages), self._batch_size):
             positions = np.arange(start, min(start + self._batch_size, len(passages)))
-            with self._lock:  # an encode has two shards under way at once
+            with self._lock:  # an encode runs two shards at once
                 self.encoded += len(positions)
             yield EncodedBatch(positions, self._vectors(passages.take(positions)))
 
@@ -93,13 +93,13 @@ class HashingEncoder:
         """Encode queries: float32 `(len(queries), dimension)`.
 
         Raises:
-            EncodingError: For a query without a word.
+            EncodingError: If a query has no words.
         """
         import numpy as np
 
         vectors = self._vectors(self._tokenizer(queries))
         if not np.isfinite(vectors).all():
-            raise EncodingError("a query holds no word, so it has no vector")
+            raise EncodingError("a query must have a word to have a vector, got one without")
         return vectors
 
     def _vectors(self, texts: Tokenized) -> NDArray[np.float32]:
@@ -107,8 +107,8 @@ class HashingEncoder:
 
         dimension = self._info.dimension
         rows = np.repeat(np.arange(len(texts)), texts.lengths)
-        places = rows * dimension + texts.ids.view(np.uint32) % dimension
-        counts = np.bincount(places, minlength=len(texts) * dimension)
+        cells = rows * dimension + texts.ids.view(np.uint32) % dimension
+        counts = np.bincount(cells, minlength=len(texts) * dimension)
         vectors = counts.reshape(len(texts), dimension).astype(np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors /= np.where(norms > 0, norms, np.nan)
@@ -117,70 +117,72 @@ class HashingEncoder:
 
 @dataclass(frozen=True, slots=True)
 class HashingTokenizer:
-    """A tokenizer whose tokens are words, and whose ids are hashes of them.
+    """A tokenizer with words as tokens and their hashes as ids.
 
     Attributes:
-        salt: Another salt makes other ids.
+        salt: Another salt gives other ids.
     """
 
     salt: int = 0
 
     @property
     def portable(self) -> bool:
-        """It can be pickled."""
+        """True: it can be pickled."""
         return True
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
-        """The hashes of each text's words, in lower case."""
+        """Hash the words of each text, in lower case."""
         import numpy as np
 
         words = [_WORD.findall(text.lower()) for text in texts]
-        hashes = [zlib.crc32(word.encode(), self.salt) for found in words for word in found]
+        hashes = [zlib.crc32(word.encode(), self.salt) for row in words for word in row]
         ids = np.array(hashes, np.uint32).view(np.int32)
-        return Tokenized.from_lengths(ids, [len(found) for found in words])
+        return Tokenized.from_lengths(ids, [len(row) for row in words])
 
 
 class WordOverlapReranker:
-    """A reranker that counts words: what a query and a passage share, of all that they hold.
+    """A reranker that scores the share of common words of a query and a passage.
 
-    Deterministic and without state but for a count. Equal sets of words score 1, no shared word 0.
+    It is deterministic; its only state is a count. Equal sets of words score 1, disjoint ones 0.
 
     Attributes:
         scored: Pairs scored so far.
     """
 
-    model = "costless-reranker"
+    model = "word-overlap"
 
     def __init__(self) -> None:
         self.scored = 0
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """Nothing happens once here."""
+        """Do nothing."""
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """Score pairs of a query and a passage: float32 `(len(pairs),)`, 0 to 1.
 
         Raises:
-            UsageError: For one string, or one pair, instead of a list of pairs.
+            UsageError: For a string or a single pair instead of a list of pairs.
         """
         import numpy as np
 
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
-            raise UsageError("scores takes a list of pairs, each of a query and a passage")
+            raise UsageError(
+                "pairs must be a list of pairs of a query and a passage, got a string or one pair"
+            )
         with self._lock:
             self.scored += len(pairs)
         return np.array([_overlap(query, passage) for query, passage in pairs], np.float32)
 
 
 def _overlap(query: str, passage: str) -> float:
-    """Of two texts' different words, the share that both hold."""
-    one, other = (set(_WORD.findall(text.lower())) for text in (query, passage))
-    return len(one & other) / max(len(one | other), 1)
+    """Return the share of the distinct words that both texts have (Jaccard index)."""
+    left, right = (set(_WORD.findall(text.lower())) for text in (query, passage))
+    return len(left & right) / max(len(left | right), 1)
 
 
 class NullCollection:
-    """A collection that counts what is written and keeps none of it."""
+    """A collection that counts written points and stores none."""
 
     def __init__(self, name: str, spec: CollectionSpec) -> None:
         self._name = name
@@ -188,7 +190,7 @@ class NullCollection:
         self.points = 0
 
     def info(self) -> CollectionInfo:
-        """The number of points that were written; nothing is indexed."""
+        """Return the number of written points; none are indexed."""
         return CollectionInfo(
             name=self._name,
             points=self.points,
@@ -211,18 +213,18 @@ class NullCollection:
         ids: Sequence[PointId],  # noqa: ARG002
         fields: Sequence[str],  # noqa: ARG002
     ) -> Mapping[PointId, dict[str, Any]]:
-        """Nothing is ever there."""
+        """Return no points."""
         return {}
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
-        """No query finds anything."""
+        """Return an empty list per query."""
         return [[] for _ in queries]
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Do nothing."""
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:  # noqa: ARG002
-        """Nothing is ever there."""
+        """Return no points."""
         return iter(())
 
     def flush(self) -> None:
@@ -233,10 +235,10 @@ class NullCollection:
 
 
 class NullStore(Store):
-    """A store whose collections keep nothing; see `Store` for what its methods promise."""
+    """A store whose collections store nothing; see `Store`."""
 
-    dsn = "discarding"
-    capabilities = Capabilities(engine="Discarding")
+    dsn = "null"
+    capabilities = Capabilities(engine="Null")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -245,42 +247,42 @@ class NullStore(Store):
         self._aliases: dict[str, str] = {}
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
-        """Begin to count for a collection."""
+        """Create a collection."""
         self._collections[name] = NullCollection(name, spec)
 
     def drop_collection(self, name: str) -> None:
-        """Forget a collection and its aliases."""
+        """Delete a collection and its aliases."""
         if name not in self._collections:
-            raise CollectionNotFoundError(f"no collection '{name}' in the discarding store")
+            raise CollectionNotFoundError(f"no collection '{name}' in the null store")
         del self._collections[name]
         self._aliases = {a: n for a, n in self._aliases.items() if n != name}
 
     def collection(self, name: str) -> NullCollection:
-        """The collection behind a name."""
+        """Return a collection by name or alias."""
         return self._collections[self._resolve(name)]
 
     def metadata(self, name: str) -> CollectionMetadata:
-        """The metadata that were put, which is all that is kept."""
+        """Return the metadata of a collection."""
         return self._metadata[self._resolve(name)]
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
-        """Keep the metadata."""
+        """Store the metadata of a collection, in memory."""
         self._metadata[self._resolve(name)] = metadata
 
     def lock(self) -> AbstractContextManager[object]:
-        """Held while a collection is made."""
+        """Return the lock for creating collections."""
         return self._lock
 
     def aliases(self) -> Mapping[str, str]:
-        """Every alias and what it stands for."""
+        """Return the collection of each alias."""
         return dict(self._aliases)
 
     def physical_names(self) -> Sequence[str]:
-        """Every collection that counts."""
+        """List the collections."""
         return sorted(self._collections)
 
     def set_alias(self, alias: str, name: str) -> None:
-        """Let an alias stand for a collection."""
+        """Point an alias to a collection."""
         self._aliases[alias] = name
 
     def close(self) -> None:
@@ -289,5 +291,5 @@ class NullStore(Store):
     def _resolve(self, name: str) -> str:
         physical = self._aliases.get(name, name)
         if physical not in self._collections:
-            raise CollectionNotFoundError(f"no collection '{name}' in the discarding store")
+            raise CollectionNotFoundError(f"no collection '{name}' in the null store")
         return physical

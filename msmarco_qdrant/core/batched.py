@@ -1,4 +1,4 @@
-"""Cutting any stream into lists: the one place where it is done (Python 3.12 has it built in)."""
+"""Lists of items from any iterable (`itertools.batched` needs Python 3.12)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _T = TypeVar("_T")
 
 
 def in_batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """The items in their order, in lists of `size`; the last may be shorter."""
+    """Yield the items in order, in lists of `size`; the last may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for (PEP 562)."""
+"""Names of a package that are imported on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from importlib import import_module
 
 
 def lazy_attributes(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
-    """A package's `__getattr__`.
+    """Create the `__getattr__` of a package.
 
     Args:
-        package: Its name.
-        home: Of each public name, the module of the package that holds it.
+        package: The package's name.
+        home: The module inside the package, for each public name.
     """
 
     def import_name(name: str) -> object:

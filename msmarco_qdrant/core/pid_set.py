@@ -1,4 +1,4 @@
-"""Which pids a run has seen, in about 13 bytes each."""
+"""A set of the pids of a run, in about 13 bytes per pid."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ KEY_BYTES = 14
 
 
 class PidSet:
-    """A set of strings that can only grow, kept as 108 bits of a hash of each.
+    """A set of strings that only grows and stores 108 bits of each string's hash.
 
-    Sorted arrays in 4,096 buckets: 12 bytes a pid and the arrays' spare room, where a Python set
-    of strings takes over 100. Two different pids are taken for one with a probability of
+    Sorted arrays in 4,096 buckets: 12 bytes per pid plus the arrays' spare capacity, where a
+    Python set of strings takes over 100. Any two of n pids collide with a probability of
     n**2 / 2**109: 1e-19 for the 8.8 million passages of MS MARCO.
     """
 
     def __init__(self) -> None:
-        # Of the 108 bits, 12 choose the bucket, 64 sort it, and 32 stand beside those.
+        # 12 of the 108 bits choose the bucket, 64 sort it, and 32 complete them.
         self._high = [array("Q") for _ in range(1 << _BUCKET_BITS)]
         self._low = [array("I") for _ in range(1 << _BUCKET_BITS)]
         self._count = 0
@@ -28,11 +28,11 @@ class PidSet:
         return self._count
 
     def add(self, pid: str) -> bool:
-        """Add a pid; False if it was there."""
+        """Add a pid; False if it was a member."""
         return self.add_key(pid_key(pid))
 
     def add_key(self, key: bytes) -> bool:
-        """Add a pid by its `pid_key`; False if it was there."""
+        """Add a pid by its `pid_key`; False if it was a member."""
         bucket, high, low = _parts(key)
         place = self._place(bucket, high, low)
         if place is None:
@@ -46,7 +46,7 @@ class PidSet:
         return self._place(*_parts(pid_key(pid))) is None
 
     def _place(self, bucket: int, high: int, low: int) -> int | None:
-        """Where a pid belongs in its bucket, None if it is there."""
+        """Find the position to insert at in the bucket, None for a member."""
         highs, lows = self._high[bucket], self._low[bucket]
         place = bisect_left(highs, high)
         for index in range(place, len(highs)):
@@ -58,11 +58,11 @@ class PidSet:
 
 
 def pid_key(pid: str) -> bytes:
-    """The hash that stands for a pid: `KEY_BYTES` bytes."""
+    """Hash a pid to `KEY_BYTES` bytes."""
     return hashlib.blake2b(pid.encode(), digest_size=KEY_BYTES).digest()
 
 
 def _parts(key: bytes) -> tuple[int, int, int]:
-    """The bucket, and the 64 and 32 bits of the hash that stand in it."""
+    """Split a key into the bucket and the 64 and 32 bits stored in it."""
     bucket = int.from_bytes(key[:2], "little") >> (16 - _BUCKET_BITS)
     return bucket, int.from_bytes(key[2:10], "little"), int.from_bytes(key[10:], "little")

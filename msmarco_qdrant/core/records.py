@@ -1,6 +1,6 @@
-"""The values that travel between the parts: frozen, slotted, without logic of their own.
+"""Values that the packages exchange: frozen, slotted, without logic.
 
-Shapes are written as `(rows, columns)`; vectors are NumPy arrays of `float32` throughout.
+Shapes are `(rows, columns)`; vectors are NumPy arrays of `float32`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 PointId: TypeAlias = int | uuid.UUID
-"""What Qdrant accepts as a point id: an unsigned 64-bit integer or a UUID."""
+"""A point id of Qdrant: an unsigned 64-bit integer or a UUID."""
 
 Meta: TypeAlias = dict[str, Any]
-"""The user's own fields of a passage: JSON values, nested as they like."""
+"""The user's own fields of a passage: JSON values, possibly nested."""
 
 Similarity: TypeAlias = Literal["cosine", "dot"]
 
@@ -37,7 +37,7 @@ WINDOW = 8192
 IndexState: TypeAlias = Literal["ready", "building", "paused", "failed"]
 
 
-# ---- what people bring ---------------------------------------------------------------------
+# ---- sources -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class Passage:
 
     Attributes:
         pid: The passage's id, any non-empty string.
-        text: Exactly what is encoded, with a title joined in front where there was one.
+        text: Exactly the encoded text; a title is joined in front.
         meta: The user's own fields.
-        source: The file it came from ("" when it was made in Python).
-        line: The line or row in that file, counted from 1 (0 when it was made in Python).
-        raw: The row as it stood there, to be shown if it is rejected late (b"" if there is none).
+        source: The file it came from ("" for a passage made in Python).
+        line: The line or row in that file, counted from 1 (0 for a passage made in Python).
+        raw: The original row, for the rejects file (b"" if there is none).
     """
 
     pid: str
@@ -63,11 +63,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedPassage:
-    """A passage whose vector was made before.
+    """A passage with its vector.
 
     Attributes:
         passage: The passage.
-        vector: float32 `(dimension,)`, of unit length where the similarity is cosine.
+        vector: float32 `(dimension,)`, of unit length if the similarity is cosine.
     """
 
     passage: Passage
@@ -76,7 +76,7 @@ class EncodedPassage:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query of a file: its id and its query."""
+    """One query of a file: its id and its text."""
 
     qid: str
     text: str
@@ -87,11 +87,11 @@ class Reject:
     """A row that cannot become a passage.
 
     Attributes:
-        source: The file it stands in.
-        line: Its line or row, counted from 1.
-        reason: Why it was refused, as a sentence for people.
-        raw: The first bytes of the row, 4 KiB at most.
-        raw_bytes: The row's whole length in bytes.
+        source: The file.
+        line: The line or row in it, counted from 1.
+        reason: Reason of the rejection, for people.
+        raw: The first bytes of the row, at most 4 KiB.
+        raw_bytes: Length of the whole row in bytes.
     """
 
     source: str
@@ -106,7 +106,7 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What a model wants in front of a query and of a passage ("" for nothing)."""
+    """Texts that a model expects in front of a query and of a passage ("" for none)."""
 
     query: str = ""
     passage: str = ""
@@ -117,15 +117,15 @@ NO_PROMPTS = Prompts()
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What a collection has to know about the encoder that fills it.
+    """The properties of an encoder that a collection stores.
 
     Attributes:
-        model: The name or directory it was loaded by: a hint for people, never an identity.
-        fingerprint: 64 hexadecimal digits (sha256) over everything that decides a vector.
+        model: Name or directory that it was loaded from: a hint for people, not an identity.
+        fingerprint: 64 hexadecimal digits (sha256) over everything that determines a vector.
         dimension: Length of its vectors.
-        similarity: The measure the model was trained for.
-        prompts: What is put in front of queries and passages.
-        max_seq_length: Tokens after which a text is cut, special tokens included.
+        similarity: The similarity that the model was trained for.
+        prompts: Texts put in front of queries and passages.
+        max_seq_length: Tokens after which a text is truncated, special tokens included.
     """
 
     model: str
@@ -137,7 +137,7 @@ class EncoderInfo:
 
     @property
     def vector_name(self) -> str:
-        """Name of the dense vector: a query of another model cannot match it by accident."""
+        """Name of the dense vector, so that another model's queries cannot match it."""
         return f"dense-{self.fingerprint[:8]}"
 
     def has_same_vectors_as(self, other: EncoderInfo) -> bool:
@@ -147,12 +147,12 @@ class EncoderInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedBatch:
-    """Vectors of some of the texts that were handed to an encoder.
+    """Vectors of some of an encoder's input texts.
 
     Attributes:
-        positions: int64 `(n,)`, which texts these are, as indices into the input.
-        vectors: float32 `(n, dimension)`, of unit length where the similarity is cosine. A row of
-            NaN stands for a text without a finite, non-zero vector.
+        positions: int64 `(n,)`, indices of these texts in the input.
+        vectors: float32 `(n, dimension)`, of unit length if the similarity is cosine. A text
+            without a finite, non-zero vector has a row of NaN.
     """
 
     positions: NDArray[np.int64]
@@ -161,7 +161,7 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Bm25Settings:
-    """Parameters of the BM25 weights that a collection's sparse vectors were made with.
+    """Parameters of the BM25 weights in a collection's sparse vectors.
 
     The defaults of `k` and `b` are those of Anserini's MS MARCO passage baseline (k1=0.9, b=0.4,
     https://github.com/castorini/anserini); `avg_len` was measured on real MS MARCO passages.
@@ -181,7 +181,7 @@ class Bm25Settings:
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:
-    """A sparse vector: uint32 token ids in ascending order, and a float32 weight for each."""
+    """A sparse vector: uint32 token ids in ascending order, with a float32 weight each."""
 
     indices: list[int]
     values: list[float]
@@ -195,7 +195,7 @@ class HnswSettings:
     """Shape of the HNSW graph.
 
     Attributes:
-        m: Links a node.
+        m: Links per node.
         ef_construct: Candidates considered while a node is linked.
     """
 
@@ -205,14 +205,13 @@ class HnswSettings:
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """Where a new collection keeps its dense vectors, and in what form.
+    """Storage of the dense vectors of a new collection.
 
     Attributes:
-        on_disk: Read the float32 vectors from disk as they are needed, instead of keeping them in
-            memory.
-        quantization: Keep a copy in memory to search in, of a quarter of the size ("int8", a byte a
-            dimension) or an eighth ("turbo4", Qdrant's TurboQuant with 4 bits; servers from 1.18
-            on); the best are scored again by the float32 vectors. "none" for no such copy.
+        on_disk: Read the float32 vectors from disk on demand instead of keeping them in memory.
+        quantization: Search a smaller copy in memory and rescore the best by float32 vectors:
+            "int8" (a quarter of the size, one byte per dimension), "turbo4" (an eighth, Qdrant's
+            TurboQuant with 4 bits; servers from 1.18 on), or "none" for no copy.
     """
 
     on_disk: bool = True
@@ -221,16 +220,16 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a physical collection is made of; the package's own migrations make it.
+    """The schema of a physical collection; the package's own migrations create it.
 
     Attributes:
         dense: Name of the dense vector.
-        dimension: Its length.
-        similarity: Its measure.
+        dimension: Length of the dense vector.
+        similarity: Similarity of the dense vector.
         sparse: Name of the sparse vector, weighted by IDF in the engine.
         hnsw: Shape of the dense vector's graph.
-        payload_indexes: Payload fields to index before any data comes.
-        storage: Where and how the dense vectors are kept.
+        payload_indexes: Payload fields to index, with their types.
+        storage: Storage of the dense vectors.
     """
 
     dense: str
@@ -244,7 +243,7 @@ class CollectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChange:
-    """What shall be another way in a collection that holds points; None for what stays.
+    """Settings to change in a collection that holds points; None keeps a setting.
 
     Attributes:
         m: See `HnswSettings`.
@@ -265,13 +264,13 @@ class SettingsChange:
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """Who is migrating a collection.
+    """The process that is migrating a collection.
 
     Attributes:
-        token: What nobody else has.
-        host: The machine's name.
-        pid: The process.
-        since: When it began, in UTC as ISO 8601.
+        token: Unique token of the lock.
+        host: Name of its machine.
+        pid: Process id.
+        since: Start of the migration, in UTC as ISO 8601.
     """
 
     token: str
@@ -282,20 +281,20 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True)
 class CollectionMetadata:
-    """What is kept beside the points: enough to encode the same way again, or to refuse.
+    """Metadata of a collection: enough to encode the same way again, or to refuse.
 
     Attributes:
         schema_version: Version of the payload and vector layout.
-        package_version: The version of this package that created the collection.
-        encoder: The encoder whose vectors are inside.
-        bm25: The settings its sparse vectors were made with.
-        migrations: Names of the migrations that were applied, in order.
-        copied_from: The physical collection that this one is being filled from; None before that
-            begins and when all of it is there.
-        previous: The physical collection that its name led to before; None if there was none.
-        swaps: How often the name has been led to another physical collection, this one included:
-            whoever writes tells by it that a swap, or a swap there and back, has come between.
-        only_copies: Whether nothing was ever written to it but what a re-embedding has copied.
+        package_version: Version of this package that created the collection.
+        encoder: Encoder of the collection's vectors.
+        bm25: Settings of its sparse vectors.
+        migrations: Names of the applied migrations, in order.
+        copied_from: Physical collection that a re-embedding copies into this one; None before
+            the copy begins and after it is complete.
+        previous: Physical collection that the alias pointed to before; None if there was none.
+        swaps: Number of times that the alias was repointed, up to this collection. A writer
+            detects by it that the alias was repointed during the write, even there and back.
+        only_copies: True if only a re-embedding has ever written to it.
     """
 
     schema_version: int
@@ -311,7 +310,7 @@ class CollectionMetadata:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One physical collection and what was kept with it."""
+    """One physical collection and its metadata."""
 
     physical: str
     metadata: CollectionMetadata
@@ -319,13 +318,13 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Copying:
-    """A re-embedding that is not finished.
+    """An unfinished re-embedding.
 
     Attributes:
-        source: The physical collection that is copied.
-        target: The one that is being filled.
-        metadata: The target's.
-        is_swapped: Whether the name leads to the target already.
+        source: Physical collection to copy.
+        target: Physical collection being filled.
+        metadata: Metadata of the target.
+        is_swapped: True if the alias points to the target already.
     """
 
     source: str
@@ -339,14 +338,13 @@ class CollectionInfo:
     """The state of a collection.
 
     Attributes:
-        name: The physical collection's name.
+        name: Name of the physical collection.
         points: Passages stored.
-        indexed: Dense and sparse vectors that an index covers; the rest is found by exact scan.
-        segments: Segments they are stored in.
-        state: Whether the engine is done indexing ("ready"), at it ("building"), waiting to be
-            asked (`optimize()`; "paused"), or could not ("failed").
+        indexed: Dense and sparse vectors in an index; others are found by exact scan.
+        segments: Segments that hold the points.
+        state: State of the index: "ready", "building", "paused" (until `optimize()`), or "failed".
         last_seq: The highest `seq` of any payload: nanoseconds since 1970 of the last write, or 0.
-        spec: What it was made of, as the engine tells it.
+        spec: Schema as reported by the engine.
     """
 
     name: str
@@ -363,7 +361,7 @@ class PointBatch:
     """Points to write, by columns.
 
     Attributes:
-        using: Name of the dense vector, which tells whose vectors these are.
+        using: Name of the dense vector, which identifies the model.
         ids: `n` point ids.
         dense: float32 `(n, dimension)`.
         sparse: `n` sparse vectors.
@@ -377,21 +375,21 @@ class PointBatch:
     payloads: Sequence[dict[str, Any]]
 
 
-# ---- what people get -----------------------------------------------------------------------
+# ---- policies and digests ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PrunePolicy:
-    """When an ingest may remove the passages that its source did not hold.
+    """Limits for an ingest that deletes the passages that its source lacks.
 
     Attributes:
-        max_share: Largest share of the collection to remove, 0 to 1; beyond it nothing is removed,
-            as a source that is cut short looks the same.
-        allow_rejects: Go on when rows were rejected, although one of them may be a passage that
-            is there: it would be removed.
+        max_share: Largest share of the collection to delete, 0 to 1. Beyond it nothing is
+            deleted, as the source may be cut off.
+        allow_rejects: Prune even if rows were rejected. A rejected row of a stored passage
+            deletes that passage.
 
     Raises:
-        UsageError: For a share out of range.
+        UsageError: If `max_share` is out of range.
     """
 
     max_share: float = 0.2
@@ -399,15 +397,15 @@ class PrunePolicy:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_share <= 1:
-            raise UsageError(f"max_share={self.max_share} is no share: expected 0 to 1")
+            raise UsageError(f"max_share must be 0 to 1, got {self.max_share}")
 
 
 def text_digest(text: str) -> str:
-    """Digest of what was encoded: equal digests need no second encoding."""
+    """Digest of the encoded text: equal digests need no second encoding."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def meta_digest(meta: Meta) -> str:
-    """Digest of the user's fields, whatever their order."""
+    """Digest of the user's fields, independent of their order."""
     canonical = json.dumps(meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""What the long commands did, and how far they are: frozen and slotted."""
+"""Reports and progress of the long operations: frozen and slotted."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ ReembedStage: TypeAlias = Literal["copy", "index", "compare", "verify", "swap", 
 
 @dataclass(frozen=True, slots=True)
 class StageTiming:
-    """How long one stage of an ingest was at work.
+    """Working time of one stage of an ingest.
 
-    Stages work at the same time, each in a thread of its own, so the shares may add up to more
-    than 1. The one with the largest holds the others back.
+    Stages run at the same time in their own threads, so the shares may add up to more than 1.
+    The stage with the largest share is the bottleneck.
 
     Attributes:
-        name: "read" (take and parse rows), "skip" (ask the store what is there already),
-            "tokenize", "forward" (the model), "sparse" (BM25 weights), "write" (to the store,
-            with its flush); at the end "prune" and "index".
-        seconds: Time it worked, without its waits for the stages beside it.
-        share: The same as a share of the wall time so far, 0 to 1.
+        name: "read" (read and parse rows), "skip" (look up stored passages), "tokenize",
+            "forward" (the model), "sparse" (BM25 weights), "write" (write to the store and
+            flush); at the end "prune" and "index".
+        seconds: Working time, without waits for other stages.
+        share: Working time as a share of the wall time so far, 0 to 1.
     """
 
     name: str
@@ -30,20 +30,19 @@ class StageTiming:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did.
+    """Counts and times of an ingest.
 
     Attributes:
-        read: Rows read, of whatever outcome: `written + unchanged + rejected` at the end.
+        read: Rows read: `written + unchanged + rejected` at the end.
         written: Passages stored or rewritten, counted once they are durable.
-        unchanged: Passages that were there already, with the same text and meta.
+        unchanged: Passages stored before with the same text and meta.
         rejected: Rows that could not become a passage.
-        encoded: Passages whose text went through the model (a changed meta alone does not, nor
-            does a passage that came with its vector).
-        pruned: Passages removed because the source did not hold them.
+        encoded: Passages whose text went through the model: not those with only a changed meta,
+            nor those that came with a vector.
+        pruned: Passages deleted because the source lacks them.
         seconds: Wall time from the first row to the last flush, indexing included.
-        mean_tokens: Mean length in BM25 tokens of the passages that got new vectors, None if none
-            did.
-        stages: How long each stage was at work, in the order in which a passage meets them.
+        mean_tokens: Mean BM25 tokens of the passages with new vectors, None without any.
+        stages: Working time of each stage, in pipeline order.
     """
 
     read: int
@@ -58,20 +57,20 @@ class IngestReport:
 
     @property
     def passages_per_second(self) -> float:
-        """Rows handled a second."""
+        """Rows processed per second."""
         return self.read / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far an ingest is.
+    """Progress of an ingest.
 
     Attributes:
-        stage: "passages" while rows are read, encoded and written; "prune" while those that the
-            source did not hold are removed; "index" while it is built.
-        done: Rows that are through, whether written, unchanged or rejected.
-        fraction: Share of the source that is through, 0 to 1, None when its size is unknown.
-        report: The counts so far.
+        stage: "passages" (read, encode and write rows), "prune" (delete passages that the source
+            lacks), or "index" (build the index).
+        done: Rows processed: written, unchanged or rejected.
+        fraction: Processed share of the source, 0 to 1; None if its size is unknown.
+        report: Counts so far.
     """
 
     stage: Literal["passages", "prune", "index"]
@@ -82,18 +81,17 @@ class IngestProgress:
 
 @dataclass(frozen=True, slots=True)
 class EncodeReport:
-    """What an encode into a folder of vectors did.
+    """Counts and times of an encode into a folder of vectors.
 
     Attributes:
         read: Rows read: `encoded + found + rejected`.
         encoded: Passages whose vectors were written.
-        found: Passages whose vectors an earlier run had written.
-        rejected: Rows that could not become a passage with a vector, of earlier runs too.
-        shards: Files that are there at the end.
+        found: Passages whose vectors an earlier run wrote.
+        rejected: Rows that could not become a passage with a vector, also in earlier runs.
+        shards: Files in the folder at the end.
         tokens: Tokens that went through the model.
-        seconds: Wall time from when the first batch may begin to the last file's fsync; loading
-            the model and starting processes is not in it. Where processes tokenize, the first
-            files' passages may be tokenized before.
+        seconds: Wall time from the first batch to the last file's fsync, without startup.
+            Subprocesses may tokenize passages of the first files before that.
         startup_seconds: Wall time of loading, starting processes, and the first forward pass.
     """
 
@@ -108,18 +106,18 @@ class EncodeReport:
 
     @property
     def passages_per_second(self) -> float:
-        """Passages encoded a second."""
+        """Passages encoded per second."""
         return self.encoded / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeProgress:
-    """How far an encode is.
+    """Progress of an encode.
 
     Attributes:
-        done: Rows that are through.
-        fraction: Share of the source that is through, 0 to 1, None when its size is unknown.
-        report: The counts so far.
+        done: Rows processed.
+        fraction: Processed share of the source, 0 to 1; None if its size is unknown.
+        report: Counts so far.
     """
 
     done: int

@@ -1,4 +1,4 @@
-"""What a search asks of an engine, and what it answers: frozen and slotted.
+"""Queries to an engine and its results: frozen and slotted.
 
 Vectors are NumPy arrays of `float32`, or sparse.
 """
@@ -26,11 +26,11 @@ FusionMethod: TypeAlias = Literal["convex", "rrf", "dbsf"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
-    """What points are scored by: their similarity to a vector.
+    """A vector to score points by similarity.
 
     Attributes:
         vector: float32 `(dimension,)`, or a sparse vector.
-        using: Name of the vector to compare with.
+        using: Name of the points' vector to compare with.
     """
 
     vector: NDArray[np.float32] | SparseVector
@@ -39,17 +39,17 @@ class Nearest:
 
 @dataclass(frozen=True, slots=True)
 class SearchEffort:
-    """How carefully the engine looks for the nearest dense vectors.
+    """Accuracy settings of the search for the nearest dense vectors.
 
     Attributes:
-        ef: Candidates considered in the graph; at least as many as are wanted. With 128 no query
-            of TREC DL 2019 or MS MARCO dev lost half of its exact top 10 on 47,283 real passages.
-        exact: Compare with every float32 vector, and leave graph and quantization aside.
-        quantized: Follow the graph by quantized vectors, where there are any.
-        rescore: Where vectors are quantized, score the best again by the float32 vectors.
-        oversampling: How many times the points wanted are scored again, 1 or more. On 47,283 real
-            passages and 1,374 queries (m=16, ef=128) recall@10 of int8 is 0.979 without it, 0.998
-            with 2, and 0.998 without quantization (`evaluate --ann`).
+        ef: Candidates considered in the graph; at least the limit is used. With 128 no query of
+            TREC DL 2019 or MS MARCO dev lost half of its exact top 10 on 47,283 real passages.
+        exact: Compare with every float32 vector, without graph and quantization.
+        quantized: Search the graph by quantized vectors, if the collection has them.
+        rescore: Score the best quantized results again by the float32 vectors.
+        oversampling: Factor of the limit to rescore, 1 or more. On 47,283 real passages and 1,374
+            queries (m=16, ef=128) recall@10 of int8 is 0.979 without it, 0.998 with 2, and 0.998
+            without quantization (`evaluate --ann`).
     """
 
     ef: int = 128
@@ -64,18 +64,18 @@ DEFAULT_EFFORT = SearchEffort()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PointQuery:
-    """A query to the engine: the points that score best.
+    """A query to the engine for the points with the best scores.
 
     Attributes:
-        nearest: What they are scored by.
-        limit: Points wanted.
-        effort: How carefully to look for them.
+        nearest: The vector to score by.
+        limit: Number of points to return.
+        effort: Accuracy settings.
         meta_filter: Conditions on the points.
         ids: Only these points, None for all.
-        candidates: Score only the union of the best `depth` points by each of these; none for all
-            points. The scores are then of the vectors themselves, never of quantized ones.
+        candidates: Score only the union of the best `depth` points by each of these vectors; empty
+            for all points. Candidates are scored by the original, not quantized vectors.
         depth: See `candidates`.
-        fields: Payload fields wanted.
+        fields: Payload fields to return.
     """
 
     nearest: Nearest
@@ -90,7 +90,7 @@ class PointQuery:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPoint:
-    """A point that a query found, with its similarity and payload."""
+    """A point found by a query, with its similarity and payload."""
 
     id: PointId
     score: float
@@ -99,14 +99,13 @@ class ScoredPoint:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query.
+    """One result of a search.
 
     Attributes:
-        rank: Its place, counted from 1.
-        pid: The passage's id as it was ingested.
-        score: How well it answers, by the search's mode: "dense" gives a cosine in [-1, 1] or a
-            dot product, "bm25" a BM25 score, "hybrid" the fusion's, and after reranking it is the
-            cross-encoder's.
+        rank: Position in the ranking, counted from 1.
+        pid: The passage's id as ingested.
+        score: Relevance, by search mode: "dense" gives a cosine in [-1, 1] or a dot product,
+            "bm25" a BM25 score, "hybrid" the fused score; after reranking the cross-encoder's.
         text: The passage's text.
         meta: The passage's own fields.
     """
@@ -120,27 +119,26 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How "hybrid" makes one ranking of the dense one and the BM25 one.
+    """Fusion of the dense and the BM25 ranking in mode "hybrid".
 
     "convex" adds the scores: `w * dense + (1 - w) * bm25 / best`, where `best` is the query's best
-    BM25 score and `dense` the cosine (for dot products it is over the query's best, too). A
-    passage that only one of the rankings holds has its real score of the other. "rrf" is
-    reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009), with `2 w / (k + rank)` for
-    the dense rank, counted from 1, and `2 (1 - w) / (k + rank)` for the other. "dbsf" is Qdrant's
-    distribution-based score fusion: each ranking's scores are scaled by their mean and three
-    standard deviations, then added with the same two weights.
+    BM25 score and `dense` the cosine (a dot product is divided by the query's best, too). A
+    passage in only one of the rankings gets its real score of the other. "rrf" is reciprocal rank
+    fusion (Cormack, Clarke and Buettcher, SIGIR 2009): `2 w / (k + rank)` for the dense rank,
+    counted from 1, plus `2 (1 - w) / (k + rank)` for the BM25 rank. "dbsf" is Qdrant's
+    distribution-based score fusion: it scales each ranking's scores by their mean and three
+    standard deviations, and adds them with the same two weights.
 
     Attributes:
         method: "convex", "rrf" or "dbsf".
         dense_weight: `w`, 0 to 1. None for 0.8 with "convex", chosen on 1,331 queries of MS MARCO
-            dev, and for 0.5 with the others, which weighs both alike.
-        depth: How many of the best of each ranking are considered. Where more hits are wanted it
-            is as many, and then the first ones of "rrf" and "dbsf" may be others: only "convex"
-            does not depend on who else is considered.
-        k: Of "rrf": the larger, the less the first ranks stand out.
+            dev, and for 0.5 with the others.
+        depth: Number of best results of each ranking to fuse; a larger limit replaces it. Only
+            the scores of "convex" do not depend on it.
+        k: Constant of "rrf": a larger one reduces the weight of the first ranks.
 
     Raises:
-        UsageError: For a value out of range.
+        UsageError: If a value is out of range.
     """
 
     method: FusionMethod = "convex"
@@ -151,19 +149,19 @@ class Fusion:
     def __post_init__(self) -> None:
         if self.method not in get_args(FusionMethod):
             raise UsageError(
-                f"the fusion {self.method!r} is unknown: expected one of "
-                f"{', '.join(get_args(FusionMethod))}"
+                f"the fusion method must be one of {', '.join(get_args(FusionMethod))}, "
+                f"got {self.method!r}"
             )
         if self.dense_weight is not None and not 0 <= self.dense_weight <= 1:
-            raise UsageError(f"dense_weight={self.dense_weight}: expected 0 to 1")
+            raise UsageError(f"dense_weight must be 0 to 1, got {self.dense_weight}")
         if not 1 <= self.depth <= 10_000:
-            raise UsageError(f"a fusion's depth of {self.depth}: expected 1 to 10,000")
+            raise UsageError(f"the fusion depth must be 1 to 10,000, got {self.depth}")
         if self.k < 1:
-            raise UsageError(f"k={self.k}: expected 1 or more")
+            raise UsageError(f"k must be 1 or more, got {self.k}")
 
     @property
     def weight(self) -> float:
-        """The dense ranking's weight that is in force, 0 to 1."""
+        """The effective weight of the dense ranking, 0 to 1."""
         if self.dense_weight is not None:
             return self.dense_weight
         return 0.8 if self.method == "convex" else 0.5

@@ -1,4 +1,4 @@
-"""Files that appear under their name when they are complete, or not at all."""
+"""Files that appear under their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from msmarco_qdrant.errors import OutputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that is written beside `path`, and takes its place when the block ends well.
+    """Open a temporary file next to `path`, which replaces `path` if the block succeeds.
 
-    An `OSError` of anything else in the block comes through as it is.
+    An `OSError` of other work in the block is not changed.
 
     Raises:
         OutputError: If the file cannot be written.
     """
-    with _unwritable(path):
+    with _map_write_error(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a directory")
-    # A name of its own: two that write the same file must not write into one another.
+    # The name is random, as two processes may write the same file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     raw = _File(temporary, path)
     try:
         with io.BufferedWriter(raw) as file:
             yield file
-            with _unwritable(path):
+            with _map_write_error(path):
                 file.flush()
                 os.fsync(file.fileno())
-        with _unwritable(path):
+        with _map_write_error(path):
             temporary.replace(path)
             sync_directory(path.parent)
     finally:
@@ -44,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_write_text(path: Path) -> Iterator[TextIO]:
-    """The same for text in UTF-8."""
+    """Do the same as `atomic_write`, for UTF-8 text."""
     with atomic_write(path) as file:
         text = io.TextIOWrapper(file, "utf-8")
         yield text
@@ -52,20 +52,20 @@ def atomic_write_text(path: Path) -> Iterator[TextIO]:
 
 
 class _File(io.FileIO):
-    """A new file whose errors name the file that it will become."""
+    """A temporary file whose errors name the final path."""
 
-    def __init__(self, temporary: Path, becomes: Path) -> None:
-        self._becomes = becomes
-        with _unwritable(becomes):
+    def __init__(self, temporary: Path, final: Path) -> None:
+        self._final = final
+        with _map_write_error(final):
             super().__init__(temporary, "x")
 
     def write(self, data: Any, /) -> int:
-        with _unwritable(self._becomes):
+        with _map_write_error(self._final):
             return super().write(data)
 
 
 @contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
+def _map_write_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
@@ -73,8 +73,8 @@ def _unwritable(path: Path) -> Iterator[None]:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the new name survive a power cut."""
-    if os.name == "nt":  # Windows opens no directory, and has no call for it
+    """Flush a directory to disk, so that a new name in it survives a power failure."""
+    if os.name == "nt":  # Windows cannot open a directory
         return
     directory = os.open(path, os.O_RDONLY)
     try:

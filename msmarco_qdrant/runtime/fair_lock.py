@@ -1,8 +1,7 @@
-"""A lock that goes to whoever has waited longest.
+"""A lock that threads acquire in the order of their requests (FIFO).
 
-`threading.Lock` goes to whoever comes first when it is free, which is mostly the thread that has
-just let go of it: who encodes batch after batch, or asks an engine on and on, would keep others
-waiting for long.
+`threading.Lock` often goes back to the thread that released it, so a thread that encodes batch
+after batch would starve the others.
 """
 
 from __future__ import annotations
@@ -13,25 +12,25 @@ from types import TracebackType
 
 
 class FairLock:
-    """A lock, as a context manager, that is held in the order in which it was asked for."""
+    """A FIFO lock, as a context manager."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # of the two below, and never held for long
+        self._guard = threading.Lock()  # guards _held and _waiting; held only briefly
         self._held = False
         self._waiting: deque[threading.Lock] = deque()
 
     def __enter__(self) -> None:
-        with self._lock:
+        with self._guard:
             if not self._held:
                 self._held = True
                 return
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
+            ticket = threading.Lock()
+            ticket.acquire()
+            self._waiting.append(ticket)
         try:
-            turn.acquire()
-        except BaseException:  # an interrupt: the place in the queue is given up
-            self._give_up(turn)
+            ticket.acquire()
+        except BaseException:  # an interrupt: the thread leaves the queue
+            self._cancel(ticket)
             raise
 
     def __exit__(
@@ -40,17 +39,17 @@ class FairLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._lock:
-            self._next()
+        with self._guard:
+            self._wake_next()
 
-    def _give_up(self, turn: threading.Lock) -> None:
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            else:  # it was its turn by then
-                self._next()
+    def _cancel(self, ticket: threading.Lock) -> None:
+        with self._guard:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            else:  # the lock was handed to this ticket already
+                self._wake_next()
 
-    def _next(self) -> None:
+    def _wake_next(self) -> None:
         if self._waiting:
             self._waiting.popleft().release()
         else:

@@ -1,4 +1,4 @@
-"""Concurrent calls of an event loop, merged into few calls of a blocking function."""
+"""Concurrent calls in an event loop, merged into few calls of a blocking function."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _R = TypeVar("_R")
 
 @dataclass(slots=True, eq=False)
 class _Call(Generic[_T, _R]):
-    """What one caller asked, and where it waits for the answers."""
+    """The items of one caller, and the future of its results."""
 
     items: Sequence[_T]
-    answers: asyncio.Future[list[_R]]
+    results: asyncio.Future[list[_R]]
 
 
 class MicroBatcher(Generic[_T, _R]):
-    """Hands the items of concurrent callers to a function together, in one worker thread.
+    """Batches the items of concurrent callers for a function, in one worker thread.
 
-    While the function runs, callers queue up and go together next. When it is idle, the first
-    caller waits a moment for others.
+    Calls during a batch form the next batch. When the function is idle, the first call waits up
+    to `max_wait_s` for others.
 
     Args:
-        function: Gives an answer for each item, in their order. Called in the worker thread.
-        max_items: No more items go together, but for one caller that brings more.
-        max_wait_s: How long the first caller waits for others at most.
-        name: Of the thread.
+        function: Returns one result per item, in order. Called in the worker thread.
+        max_items: Most items of a batch, except for one call with more.
+        max_wait_s: Seconds that the first call waits for others.
+        name: Name of the thread.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class MicroBatcher(Generic[_T, _R]):
         self._runner: asyncio.Task[None] | None = None
 
     async def __call__(self, items: Sequence[_T]) -> list[_R]:
-        """The answers to some items; cancelling it takes them back, if they still wait.
+        """Return the results of some items; cancelling removes them while they wait.
 
         Raises:
-            BaseException: What the function raises for these items alone.
+            BaseException: The function's exception for these items alone.
         """
-        # A copy: the caller may change its list while it waits, and the answers are told apart by
-        # how many items each caller brought.
+        # The list is copied: the caller may change it while it waits, and the results of a batch
+        # are split by the number of items of each call.
         call = _Call[_T, _R]([*items], asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         self._items_waiting += len(call.items)
@@ -66,18 +66,18 @@ class MicroBatcher(Generic[_T, _R]):
             self._full.set()
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
-        return await call.answers
+        return await call.results
 
     async def close(self) -> None:
-        """Wait for what is under way, and end the thread."""
+        """Wait for the calls in progress, and end the thread."""
         try:
             if self._runner is not None:
-                await asyncio.wait([self._runner])  # which a cancelled close does not cancel
+                await asyncio.wait([self._runner])  # a cancelled close does not cancel it
         finally:
             await asyncio.to_thread(self._worker.shutdown)
 
     async def _run(self) -> None:
-        """Serve the callers until none waits."""
+        """Process calls until none waits."""
         calls: list[_Call[_T, _R]] = []
         try:
             await self._wait_for_others()
@@ -86,7 +86,7 @@ class MicroBatcher(Generic[_T, _R]):
         finally:
             self._runner = None
             for call in (*calls, *self._waiting):  # none, unless this task was cancelled
-                call.answers.cancel()
+                call.results.cancel()
 
     async def _wait_for_others(self) -> None:
         self._full.clear()
@@ -94,13 +94,13 @@ class MicroBatcher(Generic[_T, _R]):
             try:
                 await asyncio.wait_for(self._full.wait(), self._max_wait_s)
             except TimeoutError:
-                return  # the moment is over: those who came go
+                return  # the calls so far form the batch
 
     def _is_full(self) -> bool:
         return self._items_waiting >= self._max_items
 
     def _next_calls(self) -> list[_Call[_T, _R]]:
-        """The callers that go next; those who gave up are left out."""
+        """Take the calls of the next batch, without those cancelled."""
         calls: list[_Call[_T, _R]] = []
         size = 0
         while self._waiting:
@@ -109,50 +109,51 @@ class MicroBatcher(Generic[_T, _R]):
                 break
             self._waiting.popleft()
             self._items_waiting -= len(call.items)
-            if not call.answers.done():
+            if not call.results.done():
                 calls.append(call)
                 size += len(call.items)
         return calls
 
     async def _serve(self, calls: list[_Call[_T, _R]]) -> None:
-        """Give each caller its answers; if it fails for all, each learns what is due to itself."""
+        """Give each call its results; if a batch fails, run each of its calls alone."""
         items = [item for call in calls for item in call.items]
         loop = asyncio.get_running_loop()
-        told: list[_R] | BaseException
+        outcome: list[_R] | BaseException
         try:
-            told = await loop.run_in_executor(self._worker, self._answers_or_failure, items)
-        except Exception as exc:  # noqa: BLE001  # there is no thread: closed, or none can be started
-            told = exc
-        if isinstance(told, list):
-            start = 0
+            outcome = await loop.run_in_executor(self._worker, self._run_function, items)
+        except Exception as exc:  # noqa: BLE001  # no thread: closed, or it cannot be started
+            outcome = exc
+        if isinstance(outcome, BaseException) and len(calls) > 1:
             for call in calls:
-                stop = start + len(call.items)
-                if not call.answers.done():
-                    call.answers.set_result(told[start:stop])
-                start = stop
-        elif len(calls) == 1:
-            if not calls[0].answers.done():
-                calls[0].answers.set_exception(told)
-        else:
-            for call in calls:
-                if not call.answers.done():
+                if not call.results.done():
                     await self._serve([call])
+            return
+        start = 0
+        for call in calls:
+            stop = start + len(call.items)
+            if call.results.done():
+                pass
+            elif isinstance(outcome, BaseException):
+                call.results.set_exception(outcome)
+            else:
+                call.results.set_result(outcome[start:stop])
+            start = stop
 
-    def _answers_or_failure(self, items: Sequence[_T]) -> list[_R] | BaseException:
-        """In the worker: what the function gives, or raises.
+    def _run_function(self, items: Sequence[_T]) -> list[_R] | BaseException:
+        """Return, in the worker thread, the function's results or its exception.
 
-        Returned, not raised, so that nothing that it raises can end the runner and leave callers
-        waiting: not the `PanicException` of an engine in Rust, which is no `Exception`, nor a
-        `CancelledError` or `StopIteration`, which mean something else to an event loop.
+        An exception is returned, not raised: a raised one could end the runner and leave callers
+        waiting. The `PanicException` of an engine in Rust is not an `Exception`, and
+        `CancelledError` and `StopIteration` have their own meaning to an event loop.
         """
         try:
-            answers = [*self._function(items)]
+            results = [*self._function(items)]
         except StopIteration as exc:
             return RuntimeError(f"{self._function!r} raised {exc!r}")
-        except BaseException as exc:  # noqa: BLE001  # it is handed to the callers
+        except BaseException as exc:  # noqa: BLE001  # the callers raise it
             return exc
-        if len(answers) != len(items):
+        if len(results) != len(items):
             return RuntimeError(
-                f"{self._function!r} gave {len(answers)} answers for {len(items)} items"
+                f"{self._function!r} returned {len(results)} results for {len(items)} items"
             )
-        return answers
+        return results

@@ -1,18 +1,18 @@
 """Iterators that run in their own threads and prefetch a bounded number of items.
 
-A pipeline is a chain of iterators; `Pipeline.run` puts a thread under one of them::
+A pipeline is a chain of iterators; `Pipeline.run` runs one of them in a thread::
 
-    with Stages() as stages:
-        lines = stages.run(read(file), prefetch=2, name="read")
-        for result in stages.run(work(lines), prefetch=2, name="work"):
+    with Pipeline() as pipeline:
+        lines = pipeline.run(read(file), prefetch=2, name="read")
+        for result in pipeline.run(work(lines), prefetch=2, name="work"):
             ...
-    print(stages.stage_seconds)
+    print(pipeline.stage_seconds)
 
-However the block is left, every thread is told to stop; an exception in one comes out where its
-items were awaited.
+Leaving the block stops every thread. An exception in a stage is raised where its items are
+consumed.
 
-Each thread's time is counted while it works, not while it waits for the one before it or for room
-behind it. Threads that wait for the interpreter's lock or for a core count as working.
+`stage_seconds` counts the working time of a thread, not its waits for the stage before it or for
+space in its own queue. Waits for the interpreter's lock or for a core count as work.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Pipeline:
     """The threads of one pipeline, which end together.
 
     Args:
-        caller: What the thread that leaves the block does with the items, a name for `stage_seconds`.
-        clock: Seconds, from wherever they are counted.
+        caller: Name in `stage_seconds` of the work of the thread that runs the block.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(
         self, caller: str = "caller", clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._changed = threading.Condition()
-        self._closed = False
+        self.changed = threading.Condition()  # notified when a channel or `closed` changes
+        self.closed = False
         self._threads: list[tuple[threading.Thread, float]] = []
         self._clock = clock
         self._caller = caller
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[str, _Stopwatch] = {}
         self._current = threading.local()
 
     def run(
@@ -54,17 +54,17 @@ class Pipeline:
         join_timeout_s: float = _JOIN_TIMEOUT_S,
         name: str | None = None,
     ) -> Iterator[T]:
-        """Iterate `items` in a thread of its own.
+        """Iterate `items` in a thread.
 
         Args:
-            items: What to iterate; from now on only that thread touches it.
-            prefetch: Most items that wait to be taken.
-            join_timeout_s: How long to wait, at the end, for the item it is working on. A thread
-                that waits for input that never comes, such as a terminal's, is then left behind.
-            name: What `stage_seconds` shall call it; by default its number.
+            items: The items; from now on only that thread uses the iterable.
+            prefetch: Most items in the queue.
+            join_timeout_s: Seconds to wait, at the end, for the item in progress. A thread that
+                waits for input that never comes, such as a terminal's, is abandoned after it.
+            name: Name in `stage_seconds`; by default the number of the stage.
 
         Returns:
-            The same items in the same order. An exception raised by `items` is raised here.
+            The same items in the same order. It raises the exceptions of `items`.
         """
         watch = self._new_watch(name or f"stage {len(self._threads)}")
         channel: _Channel[T] = _Channel(self, prefetch)
@@ -75,9 +75,9 @@ class Pipeline:
 
     @property
     def stage_seconds(self) -> Mapping[str, float]:
-        """Seconds that each stage has worked, in the order they were made, the caller's last.
+        """Working seconds of each stage, in the order of creation, the caller's last.
 
-        What a stage works on at this moment is counted when it is done with it.
+        An item in progress is not included.
         """
         seconds = {name: watch.seconds for name, watch in self._watches.items()}
         if self._caller in seconds:
@@ -85,51 +85,41 @@ class Pipeline:
         return seconds
 
     @property
-    def changed(self) -> threading.Condition:
-        """Notified whenever a channel or `closed` changes."""
-        return self._changed
-
-    @property
-    def closed(self) -> bool:
-        """Whether the pipeline is being left."""
-        return self._closed
-
-    def watched(self, watch: _Watch) -> None:
-        """From now on, what the current thread does counts for `watch`."""
-        self._current.watch = watch
-
-    def watch(self) -> _Watch | None:
-        """Whose time the current thread's is, None in a thread that is no stage."""
+    def watch(self) -> _Stopwatch | None:
+        """The stopwatch of the current thread, None outside of the pipeline's threads."""
         return getattr(self._current, "watch", None)
 
+    @watch.setter
+    def watch(self, watch: _Stopwatch) -> None:
+        self._current.watch = watch
+
     def close(self) -> None:
-        """Tell every thread to stop, and wait for it."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        """Stop every thread, and wait for it."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
         for thread, timeout_s in reversed(self._threads):
             try:
                 thread.join(timeout_s)
-            except RuntimeError:  # an interrupt came while it was started: it ends as it begins
+            except RuntimeError:  # an interrupt came during its start: it ends at once
                 continue
 
     def __enter__(self) -> Pipeline:
-        watch = self._new_watch(self._caller)
-        self.watched(watch)
+        self.watch = watch = self._new_watch(self._caller)
         watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if (watch := self.watch()) is not None:
+        if (watch := self.watch) is not None:
             watch.stop()
         self.close()
 
-    def _new_watch(self, name: str) -> _Watch:
-        watch = self._watches[name] = _Watch(self._clock)
+    def _new_watch(self, name: str) -> _Stopwatch:
+        watch = self._watches[name] = _Stopwatch(self._clock)
         return watch
 
 
-class _Watch:
+class _Stopwatch:
     """A stopwatch of one thread."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -143,8 +133,8 @@ class _Watch:
     def stop(self) -> None:
         self.seconds += self._clock() - self._since
 
-    def timed(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; making them is what is timed."""
+    def time_items(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items; only the time to produce them counts."""
         iterator = iter(items)
         while True:
             self.start()
@@ -160,58 +150,58 @@ class _Watch:
 class _Channel(Generic[T]):
     """A bounded queue between two threads that also carries the end and an error."""
 
-    def __init__(self, stages: Pipeline, prefetch: int) -> None:
-        self._stages = stages
-        self._ahead = prefetch
+    def __init__(self, pipeline: Pipeline, prefetch: int) -> None:
+        self._pipeline = pipeline
+        self._prefetch = prefetch
         self._items: deque[T] = deque()
         self._ended = False
         self._error: BaseException | None = None
 
-    def fill(self, items: Iterable[T], watch: _Watch) -> None:
-        """The thread's work: take from `items` until they end or the pipeline closes."""
-        if self._stages.closed:
+    def fill(self, items: Iterable[T], watch: _Stopwatch) -> None:
+        """Queue `items`, in the stage's thread, until they end or the pipeline closes."""
+        if self._pipeline.closed:
             return
-        self._stages.watched(watch)
+        self._pipeline.watch = watch
         error: BaseException | None = None
         try:
-            for item in watch.timed(items):
+            for item in watch.time_items(items):
                 if not self._put(item):
                     return
-        except BaseException as exc:  # noqa: BLE001  # raised again where the items are awaited
+        except BaseException as exc:  # noqa: BLE001  # raised again in the consumer
             error = exc
-        with self._stages.changed:
+        with self._pipeline.changed:
             self._ended, self._error = True, error
-            self._stages.changed.notify_all()
+            self._pipeline.changed.notify_all()
 
     def _put(self, item: T) -> bool:
-        with self._stages.changed:
-            self._stages.changed.wait_for(
-                lambda: self._stages.closed or len(self._items) < self._ahead
-            )
-            if self._stages.closed:
+        pipeline = self._pipeline
+        with pipeline.changed:
+            pipeline.changed.wait_for(lambda: pipeline.closed or len(self._items) < self._prefetch)
+            if pipeline.closed:
                 return False
             self._items.append(item)
-            self._stages.changed.notify_all()
+            pipeline.changed.notify_all()
             return True
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        watch = self._stages.watch()
-        if watch is not None:  # to wait for the stage before is no work
+        watch = self._pipeline.watch
+        if watch is not None:  # a wait for the stage before does not count
             watch.stop()
         try:
-            return self._take()
+            return self._get()
         finally:
             if watch is not None:
                 watch.start()
 
-    def _take(self) -> T:
-        with self._stages.changed:
-            self._stages.changed.wait_for(lambda: self._items or self._ended or self._stages.closed)
-            if self._items and not self._stages.closed:
-                self._stages.changed.notify_all()
+    def _get(self) -> T:
+        pipeline = self._pipeline
+        with pipeline.changed:
+            pipeline.changed.wait_for(lambda: self._items or self._ended or pipeline.closed)
+            if self._items and not pipeline.closed:
+                pipeline.changed.notify_all()
                 return self._items.popleft()
         if self._error is not None:
             raise self._error

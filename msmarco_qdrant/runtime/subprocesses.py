@@ -1,8 +1,8 @@
-"""Work in processes of its own, through pipes: a function, or an iterable.
+"""Subprocesses that call a function or iterate an iterable, connected by pipes.
 
-Unlike those of `multiprocessing`, these processes do not read the caller's script again, so none
-needs a guard around its calls; and they end with this process however it ends: the end of their
-input, or an answer that nobody takes, tells them.
+Unlike with `multiprocessing`, they do not import the caller's script, so it needs no
+`if __name__ == "__main__"`. They end with this process, even if it is killed: their input ends, or
+nobody reads their output.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _ITERATE = f"from {__name__} import serve_items; serve_items()"
 
 
 class SubprocessPool(Generic[_Item, _Result]):
-    """Calls a function in other processes.
+    """Calls a function in subprocesses.
 
     Args:
-        function: What to call; it is pickled, with all it holds.
-        processes: How many, 1 or more.
+        function: The function; it is pickled with its data.
+        processes: Number of subprocesses, 1 or more.
     """
 
     def __init__(self, function: Callable[[_Item], _Result], processes: int) -> None:
@@ -43,24 +43,24 @@ class SubprocessPool(Generic[_Item, _Result]):
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="msmarco-qdrant-worker")
 
     def submit(self, item: _Item) -> Future[_Result]:
-        """Begin with an item as soon as a process is idle.
+        """Call the function with an item as soon as a subprocess is idle.
 
         Returns:
-            A future of the result; it raises what the function raised, or `WorkerError`.
+            A future of the result; it raises the function's exception, or `WorkerError`.
         """
         return self._threads.submit(self._call, item)
 
     def wait_until_ready(self) -> None:
-        """Wait until every process has loaded the function.
+        """Wait until every subprocess has loaded the function.
 
         Raises:
-            WorkerError: If one ended instead.
+            WorkerError: If a subprocess ended.
         """
         for worker in self._all:
             worker.wait_until_ready()
 
     def close(self) -> None:
-        """End the processes; what has not begun is dropped."""
+        """End the subprocesses and cancel the calls that have not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
             worker.end()
@@ -69,42 +69,42 @@ class SubprocessPool(Generic[_Item, _Result]):
     def _call(self, item: _Item) -> _Result:
         worker = self._idle.get()
         try:
-            worker.ask(item)
-            return cast("_Result", worker.answer())
+            worker.send(item)
+            return cast("_Result", worker.receive())
         finally:
             self._idle.put(worker)
 
 
 class SubprocessIterator(Generic[_Item]):
-    """An iterable, iterated in a process of its own, which is a bounded number of items ahead.
+    """Iterates an iterable in a subprocess, which prefetches as much as the pipe holds.
 
     Args:
-        items: What to iterate; it is pickled, and so is each item.
+        items: The iterable; it is pickled, and so is each item.
     """
 
     def __init__(self, items: Iterable[_Item]) -> None:
         self._worker = _Worker(pickle.dumps(items), _ITERATE)
 
     def wait_until_ready(self) -> None:
-        """Wait until the process has loaded the iterable.
+        """Wait until the subprocess has loaded the iterable.
 
         Raises:
-            WorkerError: If it ended instead.
+            WorkerError: If it ended.
         """
         self._worker.wait_until_ready()
 
     def __iter__(self) -> Iterator[_Item]:
-        """Yield the items; what their iterator raises is raised here, or `WorkerError`."""
-        while (item := self._worker.answer()) is not _END:
+        """Yield the items; raise the exception of their iterator, or `WorkerError`."""
+        while (item := self._worker.receive()) is not _END:
             yield cast("_Item", item)
 
     def close(self) -> None:
-        """End the process."""
+        """End the subprocess."""
         self._worker.end()
 
 
 class _End(Enum):
-    """Stands behind the last item, and stays itself when it is pickled."""
+    """Marker after the last item; an enum member keeps its identity when pickled."""
 
     END = 0
 
@@ -113,15 +113,15 @@ _END = _End.END
 
 
 class _Worker:
-    """A process that has one thing to do at a time."""
+    """A subprocess with one task at a time."""
 
     def __init__(self, pickled: bytes, program: str) -> None:
         self._process = subprocess.Popen(  # noqa: S603  # our own program
             [sys.executable, "-P", "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            process_group=0,  # Ctrl-C is for the one that asks
-            # It finds what this process finds; and `tokenizers` starts no threads beside others.
+            process_group=0,  # Ctrl-C interrupts only this process
+            # The subprocess imports from the same places, and `tokenizers` starts no threads.
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(sys.path),
@@ -129,25 +129,25 @@ class _Worker:
             },
         )
         self._ready = False
-        self._send(pickled)
+        self._write(pickled)
 
-    def ask(self, item: object) -> None:
-        self._send(pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
+    def send(self, item: object) -> None:
+        self._write(pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
 
     def wait_until_ready(self) -> None:
         if not self._ready:
             self._ready = True
-            self._load()
+            self._read()
 
-    def answer(self) -> object:
+    def receive(self) -> object:
         self.wait_until_ready()
-        return self._load()
+        return self._read()
 
-    def _load(self) -> object:
+    def _read(self) -> object:
         try:
-            pickled = pickle.load(_pipe(self._process.stdout))  # noqa: S301  # from our own
+            pickled = pickle.load(_pipe(self._process.stdout))  # noqa: S301  # from our own program
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as exc:
-            raise self._ended() from exc
+            raise self._worker_error() from exc
         result, error = pickle.loads(pickled)  # noqa: S301
         if error is not None:
             raise error
@@ -160,69 +160,69 @@ class _Worker:
             try:
                 _pipe(pipe).close()
             except BrokenPipeError:
-                continue  # what it was being sent when it ended
+                continue  # it ended while it was sent an item
 
-    def _send(self, pickled: bytes) -> None:
+    def _write(self, pickled: bytes) -> None:
         try:
             pipe = _pipe(self._process.stdin)
             pipe.write(pickled)
             pipe.flush()
         except (OSError, ValueError) as exc:
-            raise self._ended() from exc
+            raise self._worker_error() from exc
 
-    def _ended(self) -> WorkerError:
+    def _worker_error(self) -> WorkerError:
         return WorkerError(
-            f"a process that read or tokenized passages has ended with status "
-            f"{self._process.wait()}; if memory ran out, fewer workers take less"
+            "a subprocess that reads or tokenizes passages ended with status "
+            f"{self._process.wait()}; if memory ran out, use fewer workers"
         )
 
 
 def serve_calls() -> None:
-    """The program of a process: call a function with item after item, until the input ends."""
-    function, answers = _begun()
+    """Call a function with each item of the input (the program of a subprocess)."""
+    function, output = _load_task()
     while True:
         try:
-            item = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started it
+            item = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the parent process
         except EOFError:
             return
         try:
             result, error = function(item), None
-        except Exception as exc:  # noqa: BLE001  # raised again where it was asked
+        except Exception as exc:  # noqa: BLE001  # raised again in the parent process
             result, error = None, exc
         try:
-            _reply(answers, result, error)
+            _reply(output, result, error)
         except BrokenPipeError:
-            return  # the one that asked is gone
+            return  # the parent process has ended
 
 
 def serve_items() -> None:
-    """The program of a process: iterate, and send item after item."""
-    items, answers = _begun()
+    """Iterate, and send each item (the program of a subprocess)."""
+    items, output = _load_task()
     try:
         for item in items:
-            _reply(answers, item, None)
+            _reply(output, item, None)
     except BrokenPipeError:
-        return  # nobody wants more
-    except Exception as exc:  # noqa: BLE001  # raised again where it is awaited
-        _reply(answers, None, exc)
+        return  # the parent process reads no more
+    except Exception as exc:  # noqa: BLE001  # raised again in the parent process
+        _reply(output, None, exc)
     else:
-        _reply(answers, _END, None)
+        _reply(output, _END, None)
 
 
-def _begun() -> tuple[Any, IO[bytes]]:
-    """What was sent to this process, and the pipe for its answers."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what is printed by chance must not get between the answers
-    work = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the process that started this one
-    _reply(answers, None, None)
-    return work, answers
+def _load_task() -> tuple[Any, IO[bytes]]:
+    """Load the function or iterable, and open the pipe for results."""
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # other prints must not mix with the results
+    task = pickle.load(sys.stdin.buffer)  # noqa: S301  # from the parent process
+    _reply(output, None, None)
+    return task, output
 
 
-def _reply(answers: IO[bytes], result: object, error: Exception | None) -> None:
-    # Pickled twice, so that one that cannot be made again there is read to its end all the same.
+def _reply(output: IO[bytes], result: object, error: Exception | None) -> None:
+    # Pickled twice: the parent reads a whole reply, even one whose content it cannot unpickle.
     pickled = pickle.dumps((result, error), pickle.HIGHEST_PROTOCOL)
-    pickle.dump(pickled, answers, pickle.HIGHEST_PROTOCOL)
-    answers.flush()
+    pickle.dump(pickled, output, pickle.HIGHEST_PROTOCOL)
+    output.flush()
 
 
 def _pipe(pipe: IO[Any] | None) -> IO[bytes]:

@@ -1,9 +1,9 @@
 """Files and streams of passages and queries.
 
-Passages come as TSV (``pid<TAB>text``, MS MARCO's `collection.tsv`), as JSON lines
-(``{"pid" | "_id" | "id", "text", "title"?, ...}``, BEIR's `corpus.jsonl` included) or as Parquet
-with the same names for columns. The first two may be compressed with gzip. A row that cannot
-become a passage is yielded as a `Reject`; the others go on.
+Passages are TSV (``pid<TAB>text``, MS MARCO's `collection.tsv`), JSON lines
+(``{"pid" | "_id" | "id", "text", "title"?, ...}``, also BEIR's `corpus.jsonl`) or Parquet with
+columns of these names. TSV and JSON lines may be compressed with gzip. A row that cannot become a
+passage is yielded as a `Reject`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, cast, get_args
 
+from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Meta, Passage, Query, Reject
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.sources.lines import (
@@ -32,13 +32,14 @@ from msmarco_qdrant.sources.lines import (
     read_lines,
 )
 from msmarco_qdrant.sources.parquet import open_parquet, parquet_rows
-from msmarco_qdrant.sources.rows import RowError, decode_utf8, parse_json, parse_tsv
+from msmarco_qdrant.sources.rows import RowError, decode_utf8, hashed_reason, parse_json, parse_tsv
 
 _T = TypeVar("_T")
 
 Format: TypeAlias = Literal["auto", "tsv", "jsonl", "parquet"]
 
 STDIN = "-"
+_NO_PARQUET_STDIN = "Parquet cannot be read from standard input: pass the file's path"
 MAX_LINE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _CHUNK_ROWS = 1024
@@ -57,7 +58,7 @@ _PARSERS: Mapping[Format, _Parser] = {"tsv": parse_tsv, "jsonl": parse_json}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LineChunk:
-    """Neighboring lines of a file, not yet split or parsed: cheap to read and to send."""
+    """Neighboring lines of a file, not yet split or parsed: cheap to read and to pickle."""
 
     source: str
     form: Format
@@ -65,50 +66,53 @@ class LineChunk:
     max_line_bytes: int
 
     def rows(self) -> list[Passage | Reject]:
-        """Each line as a passage, or as a reject."""
+        """Parse each line to a passage or a reject."""
         parse = _PARSERS[self.form]
         lines = self.block.lines(self.max_line_bytes)
         return [_row(self.source, line, parse) for line in lines if line.data or line.problem]
 
     def digest(self) -> bytes:
-        """Sha256 over the lines and how they are parsed, 32 bytes."""
-        told = hashlib.sha256(self.block.data)
-        told.update(repr((self.block.last, self.form, self.max_line_bytes)).encode())
-        return told.digest()
+        """Sha256 over the lines and their format, 32 bytes."""
+        hashed = hashlib.sha256(self.block.data)
+        last = self.block.last
+        if last is not None and last.problem:
+            last = last._replace(problem=hashed_reason(last.problem))
+        hashed.update(repr((last, self.form, self.max_line_bytes)).encode())
+        return hashed.digest()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowChunk:
-    """Neighboring rows of a source that has no lines: Parquet, or passages made in Python."""
+    """Neighboring rows of a source without lines: Parquet, or passages made in Python."""
 
     passages: list[Passage | Reject]
 
     def rows(self) -> list[Passage | Reject]:
-        """The rows as they are."""
+        """Return the rows."""
         return self.passages
 
     def digest(self) -> bytes:
-        """Sha256 over the rows."""
-        told = [
-            (row.pid, row.text, row.meta) if isinstance(row, Passage) else row.reason
+        """Sha256 over the rows, 32 bytes."""
+        values = [
+            (row.pid, row.text, row.meta) if isinstance(row, Passage) else hashed_reason(row.reason)
             for row in self.passages
         ]
-        return hashlib.sha256(repr(told).encode("utf-8", "backslashreplace")).digest()
+        return hashlib.sha256(repr(values).encode("utf-8", "backslashreplace")).digest()
 
 
 Chunk: TypeAlias = LineChunk | RowChunk
 
 
 class Corpus:
-    """Passages of one or more files, to be iterated once or more.
+    """Passages of one or more files; can be iterated again, except for standard input.
 
     Args:
-        sources: Paths; "-" is standard input, which can be read only once.
-        format: "tsv", "jsonl", "parquet", or "auto" to go by each name, then by content.
+        sources: Paths; "-" is standard input.
+        format: "tsv", "jsonl", "parquet", or "auto" to detect it by name, then by content.
         max_line_bytes: A longer line becomes a reject.
 
     Raises:
-        SourceError: On construction, for a file that is missing or cannot be read.
+        SourceError: On construction, if a file is missing or cannot be read.
         MissingExtraError: For Parquet without the extra `parquet`.
     """
 
@@ -121,47 +125,47 @@ class Corpus:
     ) -> None:
         if format not in get_args(Format):
             known = ", ".join(get_args(Format))
-            raise UsageError(f"format {format!r} is unknown: expected one of {known}")
+            raise UsageError(f"format must be one of {known}, got {format!r}")
         if isinstance(sources, str | PathLike):
             sources = [sources]
         self._sources = [str(source) for source in sources]
         if not self._sources:
-            raise UsageError("no source was given: name a file, or '-' for standard input")
+            raise UsageError("sources must not be empty: pass a file, or '-' for standard input")
         self._format = format
         self._max_line_bytes = max_line_bytes
         self._position = 0
         if self._sources.count(STDIN) > 1:
-            raise UsageError("standard input was named twice; it can be read only once")
+            raise UsageError("sources must contain standard input ('-') at most once")
         if STDIN in self._sources and format == "parquet":
-            raise UsageError("Parquet cannot be read from standard input: name the file")
-        self._sizes = [_size_of(source) for source in self._sources]
+            raise UsageError(_NO_PARQUET_STDIN)
+        self._sizes = [_file_size(source) for source in self._sources]
         known_sizes = [size for size in self._sizes if size is not None]
         self.size: int | None = sum(known_sizes) if len(known_sizes) == len(self._sizes) else None
         for source, size in zip(self._sources, self._sizes, strict=True):
-            if size is not None:  # a pipe can be looked into only once, when its turn comes
-                self._check_form(source)
+            if size is not None:  # a pipe can be opened only once, to read it
+                self._check_format(source)
 
     @property
     def position(self) -> int:
-        """Bytes of the files consumed so far (compressed, where they are)."""
+        """Bytes of the files read so far, before decompression."""
         return self._position
 
     def __iter__(self) -> Iterator[Passage | Reject]:
         """Yield every row of every source in order, as a passage or as a reject."""
-        return self._each(self._rows)
+        return self._read_sources(self._rows)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The same rows in chunks, lines not yet split or parsed, to be sent elsewhere.
+        """Yield the rows in chunks for subprocesses, lines not yet split or parsed.
 
-        The same content gives the same chunks.
+        Equal content gives equal chunks.
         """
-        return self._each(self._chunks)
+        return self._read_sources(self._chunks)
 
-    def _each(self, read: Callable[[str, io.BufferedReader], Iterator[_T]]) -> Iterator[_T]:
-        """What `read` makes of every source in order, its place told by `position`."""
+    def _read_sources(self, read: Callable[[str, io.BufferedReader], Iterator[_T]]) -> Iterator[_T]:
+        """Yield the items that `read` makes of every source in order, and update `position`."""
         done = 0
         for source, size in zip(self._sources, self._sizes, strict=True):
-            with _opened(source) as raw:
+            with _open(source) as raw:
                 try:
                     for item in read(source, raw):
                         if self.size is not None:
@@ -173,33 +177,30 @@ class Corpus:
             self._position = done
 
     def _chunks(self, source: str, raw: io.BufferedReader) -> Iterator[Chunk]:
-        form = self._form_of(source, raw)
+        form = self._detect_format(source, raw)
         if form == "parquet":
-            return _row_chunks(parquet_rows(source, raw))
+            return _chunk_rows(parquet_rows(source, raw))
         limit = self._max_line_bytes
         blocks = read_blocks(open_maybe_gzip(raw), _CHUNK_BYTES, limit)
         return (LineChunk(source, form, block, limit) for block in blocks)
 
     def _rows(self, source: str, raw: io.BufferedReader) -> Iterator[Passage | Reject]:
-        form = self._form_of(source, raw)
+        form = self._detect_format(source, raw)
         if form == "parquet":
             return parquet_rows(source, raw)
-        return (_row(source, line, _PARSERS[form]) for line in self._lines(raw))
+        lines = _nonempty_lines(raw, self._max_line_bytes)
+        return (_row(source, line, _PARSERS[form]) for line in lines)
 
-    def _lines(self, raw: io.BufferedReader) -> Iterator[Line]:
-        lines = read_lines(open_maybe_gzip(raw), self._max_line_bytes)
-        return (line for line in lines if line.data or line.problem)
-
-    def _form_of(self, source: str, raw: io.BufferedReader) -> Format:
-        form = _format_of(source, raw) if self._format == "auto" else self._format
+    def _detect_format(self, source: str, raw: io.BufferedReader) -> Format:
+        form = _detect_format(source, raw) if self._format == "auto" else self._format
         if form == "parquet" and source == STDIN:
-            raise SourceError("Parquet cannot be read from standard input: name the file")
+            raise SourceError(_NO_PARQUET_STDIN)
         return form
 
-    def _check_form(self, source: str) -> None:
-        """Refuse now, before anything is created for it, what could not be read later."""
-        with _opened(source) as raw:
-            form = self._form_of(source, raw)
+    def _check_format(self, source: str) -> None:
+        """Refuse an unreadable file before the caller creates a collection for it."""
+        with _open(source) as raw:
+            form = self._detect_format(source, raw)
             if form == "parquet":
                 open_parquet(source, raw)
             elif form == "jsonl":
@@ -210,67 +211,62 @@ def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
     """Yield the queries of a file: TSV (``qid<TAB>text``) or JSON lines (``_id``, ``text``).
 
     Raises:
-        SourceError: For a file that cannot be read, or a line that is no query: a query that is
-            left out would change every mean without a word.
+        SourceError: If the file cannot be read, or a line is not a query: to skip it would
+            change every mean without notice.
     """
     name = str(source)
-    _size_of(name)
-    with _opened(name) as raw:
-        form = _format_of(name, raw)
+    _file_size(name)
+    with _open(name) as raw:
+        form = _detect_format(name, raw)
         if form == "parquet":
-            raise SourceError(f"{name} is Parquet; queries come as TSV or JSON lines")
-        parse = _PARSERS[form]
-        for line in read_lines(open_maybe_gzip(raw), MAX_LINE_BYTES):
-            if not line.data and not line.problem:
-                continue
-            row = _row(name, line, parse)
+            raise SourceError(f"queries must be TSV or JSON lines, got Parquet: {name}")
+        for line in _nonempty_lines(raw):
+            row = _row(name, line, _PARSERS[form])
             if isinstance(row, Reject):
                 reason = _PID.sub("qid", row.reason)
-                raise SourceError(f"{name}:{row.line}: no query stands there: {reason}")
+                raise SourceError(f"{name}:{row.line} is not a query: {reason}")
             yield Query(row.pid, row.text)
 
 
 def read_pids(source: str | PathLike[str]) -> Iterator[str]:
-    """Yield the pids of a file, one a line; "-" is standard input. Empty lines are skipped.
+    """Yield the pids of a file, one per line; "-" is standard input. Empty lines are skipped.
 
     Raises:
-        SourceError: For a file that cannot be read, or a line that is no pid.
+        SourceError: If the file cannot be read, or a line is not a pid.
     """
     name = str(source)
-    _size_of(name)
-    with _opened(name) as raw:
-        for line in read_lines(open_maybe_gzip(raw), MAX_LINE_BYTES):
-            if not line.data and not line.problem:
-                continue
+    _file_size(name)
+    with _open(name) as raw:
+        for line in _nonempty_lines(raw):
             try:
                 yield _pid(line)
             except RowError as exc:
-                raise SourceError(f"{name}:{line.number}: no pid stands there: {exc}") from exc
+                raise SourceError(f"{name}:{line.number} is not a pid: {exc}") from exc
 
 
 def _pid(line: Line) -> str:
     if line.problem:
         raise RowError(line.problem)
     if b"\t" in line.data:
-        raise RowError("it holds a tab; give one pid a line, without the text")
+        raise RowError("it holds a tab; write one pid per line, without the text")
     if line.data.startswith(b"{"):
-        raise RowError("it looks like a JSON object; give one pid a line, as `jq -r .pid` does")
+        raise RowError("it looks like a JSON object; write one pid per line, as `jq -r .pid` does")
     return decode_utf8(line.data)
 
 
 # ---- opening -------------------------------------------------------------------------------
 
 
-def _size_of(source: str) -> int | None:
-    """The file's size in bytes, None for what has none (standard input, a pipe)."""
+def _file_size(source: str) -> int | None:
+    """Return the file's size in bytes, None for standard input and pipes."""
     if source == STDIN:
         return None
     path = Path(source)
     if path.is_dir():
-        raise SourceError(f"{source} is a directory: name the files in it")
+        raise SourceError(f"{source} is a directory: pass the files in it")
     try:
         status = path.stat()
-        if path.is_file():  # to open and close a named pipe would end its writer
+        if path.is_file():  # opening and closing a named pipe would end its writer
             with path.open("rb"):
                 pass
     except FileNotFoundError as exc:
@@ -284,21 +280,21 @@ def _size_of(source: str) -> int | None:
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[io.BufferedReader]:
+def _open(source: str) -> Iterator[io.BufferedReader]:
     if source == STDIN:
-        # Not sys.stdin: Python aborts at exit if a thread still waits in that, as after Ctrl-C.
-        with open(0, "rb", closefd=False) as stdin:  # a descriptor has no path
+        # Not sys.stdin: Python aborts at exit if a thread still reads it, as after Ctrl-C.
+        with open(0, "rb", closefd=False) as stdin:  # a descriptor
             yield make_peekable(stdin)
         return
     try:
-        file = Path(source).open("rb")  # noqa: SIM115  # closed below, whatever happens
+        file = Path(source).open("rb")  # noqa: SIM115  # closed below
     except OSError as exc:
         raise SourceError(f"cannot read {source}: {exc.strerror}") from exc
     with file:
         yield make_peekable(file)
 
 
-def _format_of(source: str, raw: io.BufferedReader) -> Format:
+def _detect_format(source: str, raw: io.BufferedReader) -> Format:
     name = source.removesuffix(".gz")
     by_name = _SUFFIXES.get(Path(name).suffix.lower())
     if by_name is not None:
@@ -312,10 +308,17 @@ def _format_of(source: str, raw: io.BufferedReader) -> Format:
 
 def _refuse_array(source: str, raw: io.BufferedReader) -> None:
     if peek_content(raw).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        raise SourceError(f"{source} is a JSON array; expected one object a line (jq -c '.[]')")
+        raise SourceError(
+            f"{source} must have one JSON object per line, got an array (jq -c '.[]')"
+        )
 
 
 # ---- lines ---------------------------------------------------------------------------------
+
+
+def _nonempty_lines(raw: io.BufferedReader, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    lines = read_lines(open_maybe_gzip(raw), max_bytes)
+    return (line for line in lines if line.data or line.problem)
 
 
 def _row(source: str, line: Line, parse: _Parser) -> Passage | Reject:
@@ -331,29 +334,27 @@ def _row(source: str, line: Line, parse: _Parser) -> Passage | Reject:
 
 
 def to_chunks(rows: Iterable[Passage | Reject]) -> Iterator[Chunk]:
-    """The rows of a source in chunks; the same rows give the same chunks."""
-    return rows.chunks() if isinstance(rows, Corpus) else _row_chunks(rows)
+    """Split the rows of a source into chunks; equal rows give equal chunks."""
+    return rows.chunks() if isinstance(rows, Corpus) else _chunk_rows(rows)
 
 
-def _row_chunks(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
-    iterator = iter(rows)
-    while part := list(islice(iterator, _CHUNK_ROWS)):
-        yield RowChunk(part)
+def _chunk_rows(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
+    return map(RowChunk, in_batches(rows, _CHUNK_ROWS))
 
 
 def as_rows(
     source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
 ) -> Iterable[Passage | Reject]:
-    """A `Corpus` for a path or several, and an iterable of passages as it is.
+    """Return a `Corpus` for one or more paths, and an iterable of passages unchanged.
 
     Raises:
-        SourceError: For a path that cannot be read.
-        UsageError: For what is neither.
+        SourceError: If a path cannot be read.
+        UsageError: If the source is neither.
     """
     if isinstance(source, str | PathLike):
         return Corpus(source)
     if not isinstance(source, Iterable):
-        raise UsageError(f"a {type(source).__name__} is no source: pass paths, or passages")
+        raise UsageError(f"a source must be paths or passages, got a {type(source).__name__}")
     if isinstance(source, Sequence) and source and isinstance(source[0], str | PathLike):
         return Corpus(cast("Sequence[str | PathLike[str]]", source))
     return cast("Iterable[Passage | Reject]", source)

@@ -1,7 +1,7 @@
-r"""Lines of a byte stream in bounded memory, gzip or not, with whatever is wrong told, not raised.
+r"""Lines of a byte stream, gzip or not, in bounded memory. Bad lines are reported, not raised.
 
-A line ends at ``\n`` and at nothing else: real MS MARCO text holds form feeds, U+2028 and lone
-carriage returns. One ``\r`` before the ``\n`` and a leading byte order mark are dropped.
+Only ``\n`` ends a line: real MS MARCO text holds form feeds, U+2028 and lone carriage returns.
+One ``\r`` before the ``\n`` and a leading byte order mark are dropped.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class ByteStream(Protocol):
-    """What lines are read from: `io.BufferedReader` and `gzip.GzipFile` both fit."""
+    """A source of lines, such as `io.BufferedReader` or `gzip.GzipFile`."""
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes, with one read of what lies below at most; b"" at the end."""
+        """Return up to `size` bytes by at most one read of the raw stream; b"" at the end."""
         ...
 
 
 class Line(NamedTuple):
     """A line without its ending.
 
-    `problem` says why its bytes cannot be used; they are then the first 4 KiB of it at most,
-    and `length` is the whole length.
+    A bad line has a `problem`, its first 4 KiB at most as `data`, and its whole length in bytes as
+    `length`.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Line(NamedTuple):
     problem: str | None
 
 
-class _Reader:
+class _LineSplitter:
     """Splits chunks into lines; holds at most one line of `max_bytes` and one chunk."""
 
     def __init__(self, max_bytes: int, number: int = 0) -> None:
@@ -58,17 +58,17 @@ class _Reader:
             self._extend(piece)
 
     def end(self, problem: str | None = None) -> Iterator[Line]:
-        """The last line, if it has no ending; with a `problem`, whatever of it had arrived."""
+        """Yield the last line, if it has no ending, or with a `problem`."""
         if problem is not None or self._pending_length:
             yield self._take(ended=False, problem=problem)
 
     def _extend(self, piece: bytes) -> None:
         self._pending_length += len(piece)
         self._last_byte = piece[-1:] or self._last_byte
-        # Past the limit nothing more is kept: the line will be refused whatever follows.
-        room = max(self._max_bytes, RAW_BYTES_KEPT) + len(_BOM) + 1 - len(self._pending)
-        if room > 0:
-            self._pending += piece if len(piece) <= room else piece[:room]
+        # Bytes beyond the limit are dropped, as the line is rejected anyway.
+        space = max(self._max_bytes, RAW_BYTES_KEPT) + len(_BOM) + 1 - len(self._pending)
+        if space > 0:
+            self._pending += piece[:space]
 
     def _take(self, *, ended: bool, problem: str | None = None) -> Line:
         data, length = self._pending, self._pending_length
@@ -81,7 +81,7 @@ class _Reader:
             length -= 1
             data = data[:length]
         if problem is None and length > self._max_bytes:
-            problem = f"the line has {length:,} bytes; {self._max_bytes:,} are accepted"
+            problem = f"a line must have at most {self._max_bytes:,} bytes, got {length:,}"
         return Line(self._number, data[:RAW_BYTES_KEPT] if problem else data, length, problem)
 
 
@@ -89,25 +89,24 @@ def read_lines(stream: ByteStream, max_bytes: int) -> Iterator[Line]:
     """Yield the lines of `stream`.
 
     Args:
-        stream: What `open_maybe_gzip` returns, or any buffered binary stream.
-        max_bytes: A longer line is yielded with a problem and its first 4 KiB.
+        stream: The result of `open_maybe_gzip`, or any buffered binary stream.
+        max_bytes: A longer line has a problem and its first 4 KiB.
 
     Yields:
-        Every line. A compressed stream that ends early yields what came before, then one last
-        line whose `problem` says so; of one that is damaged, the last read before the damage
-        (256 KiB at most) may be lost with it.
+        Every line. A truncated gzip stream yields its complete lines, then a last line with a
+        `problem`. A damaged one may also lose the last read before the damage (256 KiB at most).
     """
-    reader, filling = _Reader(max_bytes), _Filling(stream)
-    while chunk := filling.read1(_CHUNK):
-        yield from reader.feed(chunk)
-    yield from reader.end(filling.problem)
+    splitter, reader = _LineSplitter(max_bytes), _StreamReader(stream)
+    while chunk := reader.read1(_CHUNK):
+        yield from splitter.feed(chunk)
+    yield from splitter.end(reader.problem)
 
 
 class Block(NamedTuple):
     """Neighboring lines of a stream, not yet split.
 
-    `first` is the number of the first, `data` are whole lines with their endings, and `last` is
-    the line behind them where that one is too long, has no ending, or is spoiled.
+    `first` is the number of the first line, and `data` holds whole lines with their endings.
+    `last` is the next line, if it is too long, has no ending, or has a problem.
     """
 
     first: int
@@ -115,8 +114,8 @@ class Block(NamedTuple):
     last: Line | None = None
 
     def lines(self, max_bytes: int) -> Iterator[Line]:
-        """Split it, as `read_lines` splits a stream."""
-        yield from _Reader(max_bytes, self.first - 1).feed(self.data)
+        """Split the block, as `read_lines` splits a stream."""
+        yield from _LineSplitter(max_bytes, self.first - 1).feed(self.data)
         if self.last is not None:
             yield self.last
 
@@ -124,40 +123,40 @@ class Block(NamedTuple):
 def read_blocks(stream: ByteStream, size: int, max_bytes: int) -> Iterator[Block]:
     """Yield the lines of `stream` in blocks, which is much faster than one by one.
 
-    Where a block ends depends on the content alone, not on how it arrives.
+    Equal content gives equal blocks, independent of the sizes of reads.
 
     Args:
-        stream: What `open_maybe_gzip` returns, or any buffered binary stream.
-        size: Most bytes of a block; not less than a line may have.
+        stream: The result of `open_maybe_gzip`, or any buffered binary stream.
+        size: Most bytes of a block, raised to the longest line allowed.
         max_bytes: See `read_lines`.
     """
-    filling = _Filling(stream)
+    reader = _StreamReader(stream)
     size = max(size, max_bytes + len(_BOM) + len(b"\r\n"))
     number, pending = 1, b""
     while True:
-        pending += filling.read(size - len(pending))
+        pending += reader.read(size - len(pending))
         if cut := pending.rfind(b"\n") + 1:
             yield Block(number, pending[:cut])
             number += pending.count(b"\n")
             pending = pending[cut:]
             continue
-        reader = _Reader(max_bytes, number - 1)
-        lines = [*reader.feed(pending)]
+        splitter = _LineSplitter(max_bytes, number - 1)
+        lines = [*splitter.feed(pending)]
         pending = b""
-        while not lines and not filling.ended:  # more than a line may have: the rest is counted
-            head, newline, pending = filling.read(size).partition(b"\n")
-            lines += reader.feed(head + newline)
+        while not lines and not reader.ended:  # the line is too long: only its length counts
+            head, newline, pending = reader.read(size).partition(b"\n")
+            lines += splitter.feed(head + newline)
         if lines:
             yield Block(number, b"", lines[0])
             number += 1
             continue
-        for line in reader.end(filling.problem):
+        for line in splitter.end(reader.problem):
             yield Block(number, b"", line)
         return
 
 
-class _Filling:
-    """Reads as much as is asked for, until the stream ends; `problem` tells of a spoiled one."""
+class _StreamReader:
+    """Reads full buffers until the stream ends; `problem` describes a damaged stream."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
@@ -173,10 +172,10 @@ class _Filling:
         return b"".join(parts)
 
     def read1(self, size: int) -> bytes:
-        """As much as has arrived, b"" at the end and where no more can be had."""
+        """Return the bytes available, b"" at the end of the stream or at damage."""
         part = b""
         try:
-            # read1 hands out what it has: read would gather, and lose it when the stream is cut
+            # read1 returns available bytes; read would lose them at the end of a cut stream.
             part = self._stream.read1(min(size, _CHUNK))
         except EOFError:
             self.problem = "the gzip stream ends early: the file was cut off"
@@ -186,39 +185,39 @@ class _Filling:
         return part
 
 
-class _Patient(io.RawIOBase):
-    """A stream whose first read waits for a whole buffer: a pipe may begin with a few bytes."""
+class _FullFirstRead(io.RawIOBase):
+    """A stream whose first read fills the whole buffer: a pipe may begin with a few bytes."""
 
     def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
-        self._begun = False
+        self._started = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        begun, self._begun = self._begun, True
-        return self._stream.readinto1(buffer) if begun else self._stream.readinto(buffer)
+        started, self._started = self._started, True
+        return self._stream.readinto1(buffer) if started else self._stream.readinto(buffer)
 
 
 def make_peekable(stream: io.BufferedIOBase) -> io.BufferedReader:
-    """Wrap a pipe so that peeking shows enough to tell gzip and formats apart."""
+    """Wrap a pipe so that `peek` returns enough bytes to detect gzip and the format."""
     if isinstance(stream, io.BufferedReader) and stream.seekable():
         return stream
-    return io.BufferedReader(_Patient(stream))
+    return io.BufferedReader(_FullFirstRead(stream))
 
 
 def open_maybe_gzip(raw: io.BufferedReader) -> ByteStream:
-    """Wrap `raw` in a decompressor if its first bytes say gzip, whatever its name says."""
+    """Wrap `raw` in a decompressor if its first bytes are those of gzip."""
     return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP_MAGIC else raw
 
 
 def peek_content(raw: io.BufferedReader) -> bytes:
-    """The first few bytes of the content, decompressed if need be, without consuming them."""
+    """Return the first bytes of the content, decompressed, without consuming them."""
     head = raw.peek(_PEEK)
     if head[:2] != _GZIP_MAGIC:
         return head[:_PEEK]
     try:
         return zlib.decompressobj(wbits=31).decompress(head, _PEEK)
     except zlib.error:
-        return b""  # damaged: reading it will say how
+        return b""  # damaged: a later read reports it

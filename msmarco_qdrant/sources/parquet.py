@@ -1,7 +1,7 @@
-"""Rows of a Parquet file, read and written. The one adapter to pyarrow, the extra `parquet`.
+"""Reading and writing rows of Parquet files, by pyarrow (the extra `parquet`).
 
-What is written has the columns `pid`, `text` and `meta`, all strings: the meta of different rows
-have fields of different types, which no struct of Parquet can hold, so each is JSON text.
+Written files have the string columns `pid`, `text` and `meta`. Meta is JSON text: a Parquet
+struct cannot hold fields whose types differ between rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.rows import RowError, describe_decode_error, json_object, parse_fields
 
 _BATCH_ROWS = 4096
-# A row group is held in memory; of real passages 16,384 are 6 million characters.
+# A row group is held in memory; 16,384 real passages are 6 million characters.
 _GROUP_ROWS = 16_384
 _GROUP_CHARACTERS = 16_000_000
 
@@ -39,9 +39,9 @@ def open_parquet(source: str, raw: io.BufferedReader) -> Any:
 
 
 def check_extra(feature: str) -> None:
-    """Raise `MissingExtraError` for a feature where pyarrow is not installed."""
+    """Raise `MissingExtraError` for a feature if pyarrow is not installed."""
     try:
-        import pyarrow.parquet  # noqa: F401  # only whether it is there
+        import pyarrow.parquet  # noqa: F401  # only checks that it is installed
     except ImportError as exc:
         raise MissingExtraError(feature, "parquet") from exc
 
@@ -62,7 +62,7 @@ def parquet_rows(source: str, raw: io.BufferedReader) -> Iterator[Passage | Reje
 
 
 def _python_rows(batch: Any) -> list[dict[str, Any] | Exception]:
-    """A batch's rows; for one with a value that Python cannot hold, what was raised."""
+    """Convert a batch to rows; the exception for a row that Python cannot represent."""
     try:
         rows: list[dict[str, Any] | Exception] = batch.to_pylist()
     except (ValueError, OverflowError) as exc:  # not UTF-8, nanoseconds, a year after 9999
@@ -95,11 +95,11 @@ def _meta(text: str) -> dict[str, Any]:
     try:
         return json_object(text)
     except RowError as exc:
-        raise RowError(f"'meta' is a string, expected a JSON object in it: {exc}") from exc
+        raise RowError(f"'meta' must be a JSON object as text: {exc}") from exc
 
 
 def _plain(value: object) -> object:
-    """Dates as ISO 8601, as a Qdrant datetime index wants them; anything else as it is."""
+    """Convert dates to ISO 8601, as a Qdrant datetime index requires; keep other values."""
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, dict):
@@ -113,7 +113,7 @@ def _plain(value: object) -> object:
 
 
 def write_parquet(passages: Iterable[Passage], file: BinaryIO) -> None:
-    """Write passages in bounded memory, a row group at a time."""
+    """Write passages, one row group in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -129,7 +129,7 @@ def write_parquet(passages: Iterable[Passage], file: BinaryIO) -> None:
 
 
 def _groups(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
-    """Cut by count and by characters of text."""
+    """Split by number of rows and by characters of text."""
     group: list[Passage] = []
     characters = 0
     for passage in passages:

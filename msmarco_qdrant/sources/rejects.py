@@ -1,4 +1,4 @@
-"""The rejects file: what did not go in, where it stood, and why."""
+"""The rejects file: rejected rows, their place and reason."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from msmarco_qdrant.errors import OutputError, UsageError
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.rows import RowError, check_passage
 
-NO_VECTOR_REASON = "the model gives no finite, non-zero vector for it, in float32 neither"
+NO_VECTOR_REASON = "the model gives no finite, non-zero vector, even in float32"
 
 
 class RejectsFile:
-    """Writes rejects as JSON lines; the file is made with the first of them.
+    """Writes rejects as JSON lines; the first reject creates the file.
 
     Args:
-        path: Where; an older file there is replaced when the first reject comes.
-        append: Write behind what an older file holds, instead.
+        path: The file; the first reject replaces an older one.
+        append: Append to an older file instead.
 
     Attributes:
-        path: The same path.
+        path: The file.
         count: Rejects written so far.
-        first: The place and reason of the first of them, "" before it.
+        first: Place and reason of the first reject, "" before it.
     """
 
     def __init__(self, path: Path, *, append: bool = False) -> None:
@@ -53,10 +53,10 @@ class RejectsFile:
         self.count += 1
 
     def close(self) -> None:
-        """Write out what is buffered. Closing twice is no error.
+        """Flush and close the file. Closing twice is allowed.
 
         Raises:
-            OutputError: If that cannot be written.
+            OutputError: If the file cannot be written.
         """
         if self._file is not None:
             try:
@@ -66,8 +66,8 @@ class RejectsFile:
 
     def _unwritable(self, exc: OSError) -> OutputError:
         return OutputError(
-            f"cannot write the rejects file {self.path}: {exc.strerror}; name another with "
-            "--rejects"
+            f"cannot write the rejects file {self.path}: {exc.strerror}; pass another one as "
+            "rejects=..."
         )
 
     def __enter__(self) -> RejectsFile:
@@ -78,11 +78,11 @@ class RejectsFile:
 
 
 def reject_to_json(reject: Reject) -> dict[str, Any]:
-    """A reject as a JSON object.
+    """Convert a reject to a JSON object.
 
     Returns:
-        `file`, `line`, `reason`, `raw_bytes` (the row's whole length), and the row's first 4 KiB
-        as `raw`, or as `raw_base64` where they are not UTF-8.
+        `file`, `line`, `reason`, `raw_bytes` (length of the whole row), and the row's first 4 KiB
+        as `raw`, or as `raw_base64` if they are not UTF-8.
     """
     entry: dict[str, Any] = {
         "file": reject.source,
@@ -92,7 +92,7 @@ def reject_to_json(reject: Reject) -> dict[str, Any]:
     }
     cut = len(reject.raw) < reject.raw_bytes
     try:
-        # Not final: where the row was cut, half a character at the end is no fault of the row.
+        # Of a cut row, an incomplete character at the end is not an error.
         entry["raw"] = codecs.getincrementaldecoder("utf-8")().decode(reject.raw, final=not cut)
     except UnicodeDecodeError:
         entry["raw_base64"] = base64.b64encode(reject.raw).decode("ascii")
@@ -100,15 +100,15 @@ def reject_to_json(reject: Reject) -> dict[str, Any]:
 
 
 def check_row(row: object) -> Passage | Reject:
-    """A row that was made in Python, looked at as a line of a file is.
+    """Validate a row made in Python like a line of a file.
 
     Raises:
-        UsageError: For what is neither a passage nor a reject.
+        UsageError: If it is neither a passage nor a reject.
     """
     if isinstance(row, Reject):
         return row
     if not isinstance(row, Passage):
-        raise UsageError(f"a source of passages yielded a {type(row).__name__}, expected a Passage")
+        raise UsageError(f"a source must yield Passage values, got a {type(row).__name__}")
     try:
         return check_passage(row)
     except RowError as exc:
@@ -116,12 +116,12 @@ def check_row(row: object) -> Passage | Reject:
 
 
 def duplicate_pid_reason(passage: Passage) -> str:
-    """Why a passage whose pid came before is rejected."""
-    return f"pid {passage.pid!r} stood before in this run; the first wins"
+    """Return the reason of a reject whose pid was read before."""
+    return f"pid {passage.pid!r} was read before in this run; the first one is used"
 
 
 def reject_passage(passage: Passage, reason: str) -> Reject:
-    """A reject of what had parsed: its row as it stood, or written anew if it never stood."""
+    """Reject a parsed passage, with its original row, or as JSON if it was made in Python."""
     raw = passage.raw or _as_json(passage)
     return Reject(passage.source, passage.line, reason, raw[:RAW_BYTES_KEPT], len(raw))
 
@@ -130,6 +130,6 @@ def _as_json(passage: Passage) -> bytes:
     row = {"pid": passage.pid, "text": passage.text, "meta": passage.meta}
     try:
         text = json.dumps(row, ensure_ascii=False, default=repr)
-    except (TypeError, ValueError, RecursionError):  # no JSON, which is why it is rejected
+    except (TypeError, ValueError, RecursionError):  # not JSON, which is the reason of the reject
         text = repr(row)
     return text.encode("utf-8", "backslashreplace")

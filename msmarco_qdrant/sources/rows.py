@@ -1,41 +1,42 @@
-"""What a row may hold: from a line or a record to pid, text and meta, or a reason why not.
+"""Parsing and validation of rows: pid, text and meta, or the reason of a reject.
 
-What is refused here is what a Qdrant payload, a digest or a model would lose, change or choke on.
+A row is rejected if a Qdrant payload, a digest or a model would lose, change or refuse its values.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
 from msmarco_qdrant.core.records import Meta, Passage
 
-# A message of gRPC may be nested 100 levels, of which an object of a payload takes three: what is
-# deeper cannot be read back from a server. Edge takes 125 levels, and cannot load more again.
+# gRPC limits a message to 100 levels, and an object in a payload takes three of them: a server
+# cannot return deeper ones. Edge cannot load more than 125 levels.
 _MAX_DEPTH = 24
 _PID_FIELDS = ("pid", "_id", "id")
 
 
 class RowError(ValueError):
-    """Why a row cannot become a passage."""
+    """The reason that a row cannot become a passage."""
 
 
 def check_passage(passage: Passage) -> Passage:
-    """A passage that was made in Python, looked at as a row of a file is.
+    """Validate a passage made in Python like a row of a file.
 
     Returns:
-        The same passage; an integer pid as its decimal form.
+        The same passage, with an integer pid in decimal form.
 
     Raises:
-        RowError: If it cannot go in.
+        RowError: If the passage is invalid.
     """
     text: object = passage.text
     if not isinstance(text, str):
-        raise RowError(f"the text is {_kind(text)}, expected a string")
+        raise _wrong_type("the text", "a string", text)
     if not isinstance(passage.meta, dict):
-        raise RowError(f"the meta is {_kind(passage.meta)}, expected an object")
+        raise _wrong_type("the meta", "an object", passage.meta)
     pid = _checked_pid(passage.pid)
     _checked_text(text)
     _check_value(passage.meta, "")
@@ -43,7 +44,7 @@ def check_passage(passage: Passage) -> Passage:
 
 
 def decode_utf8(data: bytes) -> str:
-    """Decode UTF-8, or raise `ValueError` with the reason."""
+    """Decode UTF-8, or raise `RowError`."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as exc:
@@ -51,7 +52,7 @@ def decode_utf8(data: bytes) -> str:
 
 
 def describe_decode_error(exc: UnicodeDecodeError) -> str:
-    """Return the reason of a reject that is not UTF-8."""
+    """Return the reason of a reject whose bytes are not UTF-8."""
     return f"not UTF-8: byte 0x{exc.object[exc.start]:02x} at offset {exc.start}"
 
 
@@ -69,7 +70,7 @@ def parse_json(line: str) -> tuple[str, str, Meta]:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """Parse a JSON object, or raise `ValueError` with the reason."""
+    """Parse a JSON object, or raise `RowError`."""
     try:
         fields = json.loads(text, parse_constant=_refuse_constant)
     except RowError:
@@ -81,7 +82,7 @@ def json_object(text: str) -> dict[str, Any]:
     except ValueError as exc:  # an integer of more digits than Python converts
         raise RowError(f"broken JSON: {exc}") from exc
     if not isinstance(fields, dict):
-        raise RowError(f"a JSON object was expected, found {_kind(fields)}")
+        raise _wrong_type("the JSON", "an object", fields)
     return fields
 
 
@@ -100,27 +101,27 @@ def parse_fields(fields: dict[str, Any]) -> tuple[str, str, Meta]:
 
 
 def _joined_text(fields: dict[str, Any]) -> str:
-    """Title and text as BEIR joins them (beir.datasets.data_loader: title, a space, the text)."""
+    """Join title and text like BEIR (beir.datasets.data_loader: title, a space, the text)."""
     if "text" not in fields:
         raise RowError("no text: expected a field 'text'")
     text, title = fields["text"], fields.get("title")
     if not isinstance(text, str):
-        raise RowError(f"'text' is {_kind(text)}, expected a string")
+        raise _wrong_type("'text'", "a string", text)
     if title is not None and not isinstance(title, str):
-        raise RowError(f"'title' is {_kind(title)}, expected a string")
+        raise _wrong_type("'title'", "a string", title)
     return _checked_text(f"{title} {text}".strip() if title else text)
 
 
 def _collect_meta(fields: dict[str, Any], pid_field: str) -> Meta:
-    """The user's own fields: those inside an object 'meta', and all that have no other role."""
+    """Collect the user's own fields: those inside 'meta', and all without another role."""
     inside = fields.get("meta")
     if inside is not None and not isinstance(inside, dict):
-        raise RowError(f"'meta' is {_kind(inside)}, expected an object")
-    taken = {pid_field, "text", "title", "meta"}
-    meta = {name: value for name, value in fields.items() if name not in taken}
+        raise _wrong_type("'meta'", "an object", inside)
+    others = {pid_field, "text", "title", "meta"}
+    meta = {name: value for name, value in fields.items() if name not in others}
     for name in inside or {}:
         if name in meta:
-            raise RowError(f"field {name!r} stands both inside and beside 'meta'")
+            raise RowError(f"field {name!r} must be inside or outside of 'meta', not both")
     meta.update(inside or {})
     _check_value(meta, "")
     return meta
@@ -130,7 +131,7 @@ def _checked_pid(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise RowError(f"the pid is {_kind(value)}, expected a string or an integer")
+        raise _wrong_type("the pid", "a string or an integer", value)
     if not value:
         raise RowError("no pid: it is empty")
     _check_string(value, "the pid")
@@ -155,7 +156,7 @@ def _check_string(value: str, where: str) -> None:
 
 
 def _check_value(value: object, where: str, depth: int = 0) -> None:  # noqa: C901  # a case a type
-    """Refuse what a Qdrant payload would lose or change."""
+    """Refuse values that a Qdrant payload would lose or change."""
     if depth > _MAX_DEPTH:
         raise RowError(f"nested too deeply: {_MAX_DEPTH} levels are accepted")
     match value:
@@ -166,11 +167,11 @@ def _check_value(value: object, where: str, depth: int = 0) -> None:  # noqa: C9
         case int():
             if not -(2**63) <= value < 2**63:
                 raise RowError(
-                    f"{where}: {value} does not fit 64 bits with a sign; write it as a string"
+                    f"{where} must be a signed 64-bit integer, got {value}; write it as a string"
                 )
         case float():
             if not math.isfinite(value):
-                raise RowError(f"{where}: a non-finite number: {value}")
+                raise RowError(f"{where} must be a finite number, got {value}")
         case dict():
             for name, inner in value.items():
                 _check_name(name, where)
@@ -179,16 +180,16 @@ def _check_value(value: object, where: str, depth: int = 0) -> None:  # noqa: C9
             for index, inner in enumerate(value):
                 _check_value(inner, f"{where}[{index}]", depth + 1)
         case _:
-            raise RowError(f"{where} is {_kind(value)}, which JSON does not have")
+            raise _wrong_type(where, "a JSON value", value)
 
 
 def _check_name(name: object, where: str) -> None:
     if not isinstance(name, str):
-        raise RowError(f"a field name is {_kind(name)}, expected a string")
+        raise _wrong_type("a field name", "a string", name)
     _check_string(name, f"a field name in {where or 'the row'}")
 
 
-def _kind(value: object) -> str:
+def _wrong_type(where: str, expected: str, value: object) -> RowError:
     names = {
         bool: "a boolean",
         int: "an integer",
@@ -198,4 +199,31 @@ def _kind(value: object) -> str:
         dict: "an object",
         type(None): "null",
     }
-    return names.get(type(value), f"a {type(value).__name__}")
+    found = names.get(type(value), f"a {type(value).__name__}")
+    return RowError(f"{where} must be {expected}, got {found}")
+
+
+# Version 0.1.0 hashed the reasons of rejected rows into shards, in these words.
+_HASHED_WORDS = (
+    (
+        r"^'meta' must be a JSON object as text: ",
+        "'meta' is a string, expected a JSON object in it: ",
+    ),
+    (r"^a line must have at most (.+) bytes, got (.+)$", r"the line has \2 bytes; \1 are accepted"),
+    (r"the JSON must be an object, got (.+)$", r"a JSON object was expected, found \1"),
+    (
+        r"^(.+) must be a signed 64-bit integer, got (.+);",
+        r"\1: \2 does not fit 64 bits with a sign;",
+    ),
+    (r"^(.+) must be a finite number, got (.+)$", r"\1: a non-finite number: \2"),
+    (r"^(.+) must be a JSON value, got (.+)$", r"\1 is \2, which JSON does not have"),
+    (r"^(.+) must be inside or outside of (.+), not both$", r"\1 stands both inside and beside \2"),
+    (r"^(.+) must be (.+), got (.+)$", r"\1 is \3, expected \2"),
+)
+
+
+def hashed_reason(reason: str) -> str:
+    """Return the reason of a reject in the words that shards hash."""
+    for pattern, words in _HASHED_WORDS:
+        reason = re.sub(pattern, words, reason, flags=re.DOTALL)
+    return reason

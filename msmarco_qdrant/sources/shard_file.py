@@ -1,20 +1,20 @@
-"""Vectors beside their passages in a folder of Parquet files: the second adapter to pyarrow.
+"""Parquet files with passages and their vectors, by pyarrow.
 
-``00000.parquet``, ``00001.parquet``, ... hold the passages in the order of their source, and
-``manifest.json``, which is written last, says that all of them are there. A file has the columns
+A folder holds ``00000.parquet``, ``00001.parquet``, ... in the order of the source, and
+``manifest.json``, which is written last and marks the folder as complete. A file has the columns
 `pid`, `text`, `meta` (JSON text), `text_digest`, `meta_digest` and `vector`.
 
 `vector` is a fixed-size list of float16 or float32 without nulls, which pandas, Polars and DuckDB
-read as lists. Measured on 65,536 rows of 768 on one thread of two shared cores (pyarrow 26), a
-file of float16 is written with 103,000 to 137,000 rows/s, its fsync included, and read with
-130,000 to 240,000. What decides it:
+read as lists. Measured on 65,536 rows of 768 on one thread of two shared cores (pyarrow 26),
+float16 is written at 103,000 to 137,000 rows/s, fsync included, and read at 130,000 to 240,000.
+The reasons for the format:
 
-* row groups of 8,192 rows: float16 in groups of 16,384 was written by about a third slower;
-* no compression, no dictionary and no statistics of vectors. The texts are compressed by zstd;
-* a checksum a page, which is all that would tell of a flipped bit: of float16 it costs less than
-  the noise, of float32 perhaps a fifth;
-* a fixed-size binary column would be written four times as fast or more, but pandas, Polars and
-  DuckDB would show bytes.
+* row groups of 8,192 rows: writing float16 in groups of 16,384 was about a third slower;
+* vectors have no compression, dictionary or statistics; zstd compresses the texts;
+* only a checksum per page detects a flipped bit. Its cost for float16 is below the noise, for
+  float32 about a fifth;
+* a fixed-size binary column is written at least four times as fast, but pandas, Polars and DuckDB
+  would show bytes.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ VECTOR_COLUMN = "vector"
 _KEY = b"msmarco-qdrant"
 _GROUP_ROWS = 8192
 _BATCH_ROWS = 2048
-_AGAIN = "delete it and run the same `msmarco-qdrant encode` again, which makes it anew"
+_RECREATE = "delete it and run the same `msmarco-qdrant encode` again to recreate it"
 
 
 @dataclass(frozen=True, slots=True)
 class ShardHeader:
-    """What a shard says of itself; JSON in the key-value metadata of its Parquet file.
+    """Header of a shard; JSON in the key-value metadata of its Parquet file.
 
     Attributes:
-        encoder: What made its vectors.
-        dtype: What they are kept in.
-        number: Its place among the shards, counted from 0.
-        rows: Rows of the source that it covers: its passages, and the rows that were rejected.
-        rejected: Those of them that could not become a passage with a vector.
+        encoder: Encoder of its vectors.
+        dtype: Type of its vectors.
+        number: Number of the shard, counted from 0.
+        rows: Rows of the source that it covers: passages and rejected rows.
+        rejected: Rows among them that could not become a passage with a vector.
         source_sha256: 64 hexadecimal digits over the rows that it covers.
-        chunks: Chunks of the source that these rows were read in, see `Corpus.chunks`.
-        full: Chunks that a shard of its folder covers, unless the source ends before.
+        chunks: Chunks of the source that it covers, see `Corpus.chunks`.
+        full: Chunks that every shard of the folder covers, except the last.
     """
 
     encoder: EncoderInfo
@@ -75,15 +75,15 @@ class ShardHeader:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a folder of shards holds, written when it is complete.
+    """Summary of a folder of shards, written when it is complete.
 
     Attributes:
-        shards: Its files.
-        passages: Passages in all of them.
+        shards: Number of shards.
+        passages: Passages in all shards.
         rejected: Rows of the source that could not become a passage with a vector.
-        fingerprint: The encoder's.
-        dtype: What the vectors are kept in.
-        version: Of the layout.
+        fingerprint: Fingerprint of the encoder.
+        dtype: Type of the vectors.
+        version: Version of the layout.
     """
 
     shards: int
@@ -96,7 +96,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What the end of a shard says: its header, its passages and its vectors' length."""
+    """Footer of a shard: its header, number of passages, and length of a vector."""
 
     header: ShardHeader
     passages: int
@@ -108,8 +108,8 @@ class ShardRows:
     """Some rows of a shard, by columns.
 
     Attributes:
-        columns: The strings of each of `TEXT_COLUMNS`; what is not UTF-8 has U+FFFD in its place.
-        vectors: float32 `(n, dimension)`, as they were kept.
+        columns: The strings of each of `TEXT_COLUMNS`; U+FFFD replaces bytes that are not UTF-8.
+        vectors: float32 `(n, dimension)`, as stored.
     """
 
     columns: dict[str, list[str]]
@@ -117,12 +117,12 @@ class ShardRows:
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where a shard lies, counted from 0."""
+    """Return the path of a shard, counted from 0."""
     return folder / f"{number:05d}.parquet"
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The Parquet files of a folder in order, whether they are shards or not."""
+    """List the Parquet files of a folder in order, shards or not."""
     return sorted(folder.glob("[!.]*.parquet"))
 
 
@@ -133,14 +133,14 @@ def write_shard(path: Path, header: ShardHeader, table: Any, vectors: NDArray[An
     """Write a shard, which appears under its name when it is complete and on disk.
 
     Args:
-        path: Where to, see `shard_path`.
-        header: What it says of itself.
+        path: Path of the shard, see `shard_path`.
+        header: Header of the shard.
         table: A `pyarrow.Table` or `RecordBatch` with the string columns of `TEXT_COLUMNS`.
-        vectors: `(n, dimension)` of the header's type, a row for each of the table's.
+        vectors: `(n, dimension)` of the header's type, a row for each row of the table.
 
     Raises:
-        OutputError: If it cannot be written; nothing then lies at `path` that did not before.
-        UsageError: If header, table and vectors do not fit one another.
+        OutputError: If it cannot be written; `path` is then unchanged.
+        UsageError: If header, table and vectors do not fit each other.
         MissingExtraError: Without the extra `parquet`.
     """
     check_extra("writing vectors")
@@ -163,8 +163,8 @@ def _check_fit(header: ShardHeader, table: Any, vectors: NDArray[Any]) -> None:
     expected = (header.rows - header.rejected, header.encoder.dimension)
     if table.num_rows != expected[0] or vectors.shape != expected or vectors.dtype != header.dtype:
         raise UsageError(
-            f"shard {header.number} got {table.num_rows} passages and vectors of {vectors.dtype} "
-            f"{vectors.shape}, its header promises {header.dtype} {expected}"
+            f"shard {header.number} must have vectors of {header.dtype} {expected}, got "
+            f"{table.num_rows} passages and vectors of {vectors.dtype} {vectors.shape}"
         )
 
 
@@ -173,7 +173,7 @@ def _with_vectors(header: ShardHeader, table: Any, vectors: NDArray[Any]) -> Any
     import pyarrow as pa
 
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    # Without nulls: a list and its numbers need no levels that say so.
+    # Without nulls, lists and their numbers need no definition levels.
     element = pa.field("element", flat.type, nullable=False)
     column = pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(element, vectors.shape[1]))
     fields = [pa.field(name, pa.string(), nullable=False) for name in TEXT_COLUMNS]
@@ -192,15 +192,15 @@ def _writer_options() -> dict[str, Any]:
         "use_dictionary": False,
         "write_statistics": False,
         "write_page_checksum": True,
-        "write_batch_size": 1 << 16,  # numbers at once: the default of 1,024 costs a tenth
+        "write_batch_size": 1 << 16,  # numbers; the default of 1,024 is a tenth slower
     }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Say that a folder is complete.
+    """Mark a folder as complete.
 
     Raises:
-        OutputError: If it cannot be written.
+        OutputError: If the manifest cannot be written.
     """
     with atomic_write_text(folder / MANIFEST) as file:
         file.write(json.dumps(asdict(manifest), indent=2) + "\n")
@@ -210,28 +210,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_header(path: Path) -> ShardHeader:
-    """What a shard says of itself.
-
-    Raises:
-        SourceError: If it is no shard, is cut off, or is of another version.
-        MissingExtraError: Without the extra `parquet`.
-    """
+    """Read the header of a shard; see `read_footer`."""
     return read_footer(path).header
 
 
 def read_footer(path: Path) -> Footer:
-    """The same with the number of its passages and the length of its vectors.
+    """Read the footer of a shard.
 
     Raises:
-        SourceError: As `read_header`, or if its columns are not those of a shard.
+        SourceError: If it is not a shard, is truncated, is of another version, or has other
+            columns.
         MissingExtraError: Without the extra `parquet`.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         content = (file.metadata.metadata or {}).get(_KEY)
         if content is None:
             raise SourceError(
-                f"{path} is Parquet, but no shard of vectors: expected is what `msmarco-qdrant "
-                "encode` writes; to encode its passages, name it as a SOURCE of `ingest`"
+                f"{path} must be a shard that `msmarco-qdrant encode` wrote, got another Parquet "
+                "file; to encode its passages, pass it as a SOURCE of `ingest`"
             )
         header = _header_of(path, content)
         dimension = _check_columns(path, header, file.schema_arrow)
@@ -239,28 +235,28 @@ def read_footer(path: Path) -> Footer:
 
 
 def read_column(path: Path, name: str) -> list[str]:
-    """One of `TEXT_COLUMNS`, as `pid`, of all of a shard's rows.
+    """Read a column of `TEXT_COLUMNS`, such as `pid`, of all rows of a shard.
 
     Raises:
         SourceError: If it cannot be read.
         MissingExtraError: Without the extra `parquet`.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         if name not in file.schema_arrow.names:
-            raise SourceError(f"{path} has no column '{name}'; it is no shard of vectors")
+            raise SourceError(f"{path} has no column '{name}': it is not a shard of vectors")
         return _strings(file.read(columns=[name]).column(name))
 
 
 def read_rows(path: Path) -> Iterator[ShardRows]:
-    """The rows of a shard, some at a time: one row group of it is in memory.
+    """Yield the rows of a shard in batches, with one row group in memory.
 
     Raises:
-        SourceError: If it cannot be read, or its checksums tell that it has changed.
+        SourceError: If it cannot be read, or a checksum is wrong.
         MissingExtraError: Without the extra `parquet`.
     """
     import numpy as np
 
-    with _opened(path) as file:
+    with _open(path) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             flat = batch.column(VECTOR_COLUMN).flatten().to_numpy(zero_copy_only=False)
             vectors = flat.reshape(batch.num_rows, -1).astype(np.float32)
@@ -268,8 +264,8 @@ def read_rows(path: Path) -> Iterator[ShardRows]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """An open Parquet file, and what goes wrong while it is read."""
+def _open(path: Path) -> Iterator[Any]:
+    """Open a Parquet file, and map errors of reading it."""
     check_extra(f"reading vectors ({path})")
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -281,37 +277,40 @@ def _opened(path: Path) -> Iterator[Any]:
         raise SourceError(f"no such file: {path}") from exc
     except (pa.ArrowException, OSError) as exc:
         raise SourceError(
-            f"{path} cannot be read as Parquet: {exc}. If it was cut off or damaged, {_AGAIN}"
+            f"{path} cannot be read as Parquet: {exc}. If it is truncated or damaged, {_RECREATE}"
         ) from exc
 
 
 def _header_of(path: Path, content: bytes) -> ShardHeader:
     try:
         fields = json.loads(content)
-        found = fields.pop("version")
-        if found != VERSION:
-            raise SourceError(
-                f"{path} is a shard of version {found}, this version of msmarco-qdrant reads "
-                f"{VERSION}: use the version that wrote it"
-            )
+        _check_version(path, fields.pop("version"))
         encoder = fields.pop("encoder")
         encoder_info = EncoderInfo(**{**encoder, "prompts": Prompts(**encoder["prompts"])})
         return ShardHeader(encoder=encoder_info, **fields)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        raise SourceError(f"{path} has a header that cannot be read ({exc!r}): {_AGAIN}") from exc
+        raise SourceError(f"the header of {path} cannot be read ({exc!r}): {_RECREATE}") from exc
+
+
+def _check_version(path: Path, found: object) -> None:
+    if found != VERSION:
+        raise SourceError(
+            f"{path} must be of version {VERSION}, got {found}: use the version of msmarco-qdrant "
+            "that wrote it"
+        )
 
 
 def _check_columns(path: Path, header: ShardHeader, schema: Any) -> int:
-    """Refuse columns that no shard has; else the length of its vectors."""
+    """Check the columns of a shard, and return the length of its vectors."""
     import pyarrow as pa
 
     if tuple(schema.names) != (*TEXT_COLUMNS, VECTOR_COLUMN):
         raise SourceError(
-            f"{path} has the columns {', '.join(schema.names)}, a shard has "
-            f"{', '.join(TEXT_COLUMNS)}, {VECTOR_COLUMN}: {_AGAIN}"
+            f"{path} must have the columns {', '.join(TEXT_COLUMNS)}, {VECTOR_COLUMN}, got "
+            f"{', '.join(schema.names)}: {_RECREATE}"
         )
     found = schema.field(VECTOR_COLUMN).type
-    # Arrow's name of float16 is halffloat; its equality of lists goes by the element's name too.
+    # Arrow's name of float16 is halffloat; equality of lists includes the element's name.
     element = pa.from_numpy_dtype(header.dtype)
     dimension = header.encoder.dimension
     if (
@@ -320,14 +319,14 @@ def _check_columns(path: Path, header: ShardHeader, schema: Any) -> int:
         or found.list_size != dimension
     ):
         raise SourceError(
-            f"{path} has vectors of {found}, its header promises {dimension} numbers of "
-            f"{header.dtype}: {_AGAIN}"
+            f"the vectors of {path} must be {dimension} numbers of {header.dtype}, as its header "
+            f"states, got {found}: {_RECREATE}"
         )
     return dimension
 
 
 def _strings(column: Any) -> list[str]:
-    """A column's strings; those that are not UTF-8 come mended, for their digests to tell."""
+    """Return a column's strings; U+FFFD replaces invalid UTF-8, so that its digest differs."""
     import pyarrow as pa
 
     try:
@@ -339,7 +338,7 @@ def _strings(column: Any) -> list[str]:
 
 
 def remove_manifest(folder: Path) -> None:
-    """Take back that a folder is complete. No error where nothing said so."""
+    """Mark a folder as incomplete. A missing manifest is not an error."""
     path = folder / MANIFEST
     try:
         path.unlink(missing_ok=True)
@@ -348,7 +347,7 @@ def remove_manifest(folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """What a folder holds, None as long as it is not complete.
+    """Read the manifest of a folder, None if the folder is not complete.
 
     Raises:
         SourceError: If the manifest cannot be read, or is of another version.
@@ -356,34 +355,28 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     try:
         fields = json.loads(path.read_bytes())
-        if fields["version"] != VERSION:
-            raise SourceError(
-                f"{path} is of version {fields['version']}, this version of msmarco-qdrant reads "
-                f"{VERSION}: use the version that wrote it"
-            )
+        _check_version(path, fields["version"])
         return Manifest(**fields)
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
     except (ValueError, TypeError, KeyError) as exc:
-        raise SourceError(
-            f"{path} is no manifest of a folder of vectors ({exc!r}): {_AGAIN}"
-        ) from exc
+        raise SourceError(f"the manifest {path} cannot be read ({exc!r}): {_RECREATE}") from exc
 
 
-# ---- texts on their way to a shard -----------------------------------------------------------
+# ---- texts from subprocesses -----------------------------------------------------------------
 
 
 def text_batch(columns: dict[str, list[str]]) -> Any:
-    """The `TEXT_COLUMNS` of some passages as a `pyarrow.RecordBatch`, which pickles cheaply."""
+    """Convert `TEXT_COLUMNS` of passages to a `pyarrow.RecordBatch`, which pickles cheaply."""
     import pyarrow as pa
 
     return pa.record_batch({name: pa.array(columns[name], pa.string()) for name in TEXT_COLUMNS})
 
 
 def join_batches(batches: list[Any]) -> Any:
-    """Several of them, in order, as one `pyarrow.Table`."""
+    """Join batches, in order, to one `pyarrow.Table`."""
     import pyarrow as pa
 
     schema = pa.schema([pa.field(name, pa.string()) for name in TEXT_COLUMNS])

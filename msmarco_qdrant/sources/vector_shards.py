@@ -1,4 +1,4 @@
-"""A folder of vectors that were made before, as a source of an ingest that loads no model."""
+"""A folder of encoded passages, as a source of an ingest without a model."""
 
 from __future__ import annotations
 
@@ -39,54 +39,53 @@ if TYPE_CHECKING:
 
 
 class VectorShards:
-    """The passages and vectors of a folder that `msmarco-qdrant encode` made.
+    """The passages and vectors of a folder that `msmarco-qdrant encode` wrote.
 
-    It can be iterated more than once. One row group of one file is in memory at a time.
+    It can be iterated more than once, with one row group of one file in memory.
 
     Args:
         folder: The folder.
 
     Attributes:
-        folder: The same.
-        encoder: What made the vectors.
+        folder: The folder.
+        encoder: Encoder of the vectors.
         paths: The files, in order.
-        size: Rows in all of them.
+        size: Rows in all files.
 
     Raises:
-        SourceError: On construction, for a folder that is no such folder, is not complete, or
-            whose files do not belong together.
+        SourceError: On construction, if the folder is missing or not complete, or its files do
+            not belong together.
         MissingExtraError: Without the extra `parquet`.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         self.folder = Path(folder)
         check_extra(f"reading vectors ({self.folder})")
-        manifest = _complete(self.folder)
-        self.paths: Sequence[Path] = _all_there(self.folder, manifest)
+        manifest = _require_manifest(self.folder)
+        self.paths: Sequence[Path] = _list_shards(self.folder, manifest)
         footers = [read_footer(path) for path in self.paths]
         self.encoder: EncoderInfo = footers[0].header.encoder
         self.size: int = manifest.passages
         self._position = 0
         for number, footer in enumerate(footers):
-            _check_belongs(self.paths[number], footer, number, manifest, self.encoder)
+            _check_shard(self.paths[number], footer, number, manifest, self.encoder)
         found = sum(footer.passages for footer in footers)
         if found != manifest.passages:
             raise SourceError(
-                f"{self.folder} holds {found:,} passages, its {MANIFEST} tells of "
-                f"{manifest.passages:,}: a shard of another encoding lies among them; encode again "
-                "into another folder"
+                f"{self.folder} must hold {manifest.passages:,} passages as its {MANIFEST} states, "
+                f"got {found:,}: a shard is of another encode; encode again into another folder"
             )
 
     @property
     def position(self) -> int:
-        """Rows consumed so far."""
+        """Rows read so far."""
         return self._position
 
     def __iter__(self) -> Iterator[EncodedPassage | Reject]:
         """Yield every row in order, as a passage with its vector or as a reject.
 
         Raises:
-            SourceError: If a file cannot be read, or its checksums tell that it has changed.
+            SourceError: If a file cannot be read, or a checksum is wrong.
         """
         self._position = 0
         for path in self.paths:
@@ -102,51 +101,46 @@ class VectorShards:
 # ---- the folder ----------------------------------------------------------------------------
 
 
-def _complete(folder: Path) -> Manifest:
-    """The folder's manifest, without which it is not complete."""
-    if not folder.is_dir():
-        raise SourceError(
-            f"{folder} is no directory; expected is the DIR that `msmarco-qdrant encode SOURCE "
-            "--out DIR` made"
-        )
-    manifest = read_manifest(folder)
+def _require_manifest(folder: Path) -> Manifest:
+    """Read the folder's manifest; without it the folder is not complete."""
+    manifest = read_manifest(folder) if folder.is_dir() else None
     if manifest is not None:
         return manifest
-    if begun := len(shard_paths(folder)):
+    if shards := len(shard_paths(folder)):
         raise SourceError(
-            f"{folder} is not complete: {begun} shards, but no {MANIFEST}; run the same "
+            f"{folder} is not complete: {shards} shards, but no {MANIFEST}; run the same "
             "`msmarco-qdrant encode` command again to finish it"
         )
+    found = "a folder without vectors" if folder.is_dir() else "no folder"
     raise SourceError(
-        f"{folder} holds no vectors; expected is the DIR that `msmarco-qdrant encode SOURCE "
-        "--out DIR` made"
+        f"{folder} must be a DIR that `msmarco-qdrant encode SOURCE --out DIR` wrote, got {found}"
     )
 
 
-def _all_there(folder: Path, manifest: Manifest) -> list[Path]:
-    """The shards that the manifest tells of, neither more nor fewer."""
+def _list_shards(folder: Path, manifest: Manifest) -> list[Path]:
+    """List the shards, which must be exactly those of the manifest."""
     expected = [shard_path(folder, number) for number in range(manifest.shards)]
     found = shard_paths(folder)
     if missing := sorted(set(expected) - set(found)):
         raise SourceError(
-            f"{missing[0]} is missing: {folder / MANIFEST} tells of {manifest.shards} shards, "
-            f"{len(missing)} of them are not there; run the same `msmarco-qdrant encode` command "
-            "again, which makes them anew"
+            f"{missing[0]} is missing: {folder / MANIFEST} lists {manifest.shards} shards, and "
+            f"{len(missing)} of them are missing; run the same `msmarco-qdrant encode` command "
+            "again to recreate them"
         )
     if more := sorted(set(found) - set(expected)):
         raise SourceError(
-            f"{more[0]} is one too many: {folder / MANIFEST} tells of {manifest.shards} shards, "
-            f"found are {len(found)} files; move away what does not belong to them"
+            f"{more[0]} is not in {folder / MANIFEST}, which lists {manifest.shards} shards, got "
+            f"{len(found)} files; move the others out of the folder"
         )
     if not expected:
-        raise SourceError(f"{folder} holds no shard: its source held no row")
+        raise SourceError(f"{folder} holds no shards: its source was empty")
     return expected
 
 
-def _check_belongs(
+def _check_shard(
     path: Path, footer: Footer, number: int, manifest: Manifest, encoder: EncoderInfo
 ) -> None:
-    """Refuse a shard of another encoding, naming what differs."""
+    """Refuse a shard of another encode, with the property that differs."""
     header = footer.header
     for what, found, expected in (
         ("number", header.number, number),
@@ -157,8 +151,8 @@ def _check_belongs(
     ):
         if found != expected:
             raise SourceError(
-                f"{path} does not belong to the others: its {what} is {found}, expected "
-                f"{expected}; put back the file that was there, or encode again into another folder"
+                f"{path} does not belong to the others: its {what} must be {expected}, got "
+                f"{found}; put back the original file, or encode again into another folder"
             )
 
 
@@ -168,10 +162,10 @@ def _check_belongs(
 def _usable(
     vectors: NDArray[np.float32], similarity: Similarity
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Vectors as the encoder gave them, and which of them are finite and not zero.
+    """Restore vectors after rounding, and mark those that are finite and not zero.
 
-    Rounding to float16 changes a length by up to 5e-4, so those of cosine get unit length again.
-    The lengths are computed in float64, where no square of a float32 overflows.
+    Rounding to float16 changes a length by up to 5e-4, so vectors for cosine are scaled to unit
+    length again. Lengths are computed in float64, where no square of a float32 overflows.
     """
     import numpy as np
 
@@ -200,15 +194,14 @@ def _row(
 
 
 def _check_digest(what: str, fields: dict[str, str], found: str) -> None:
-    kept = fields[f"{what}_digest"]
-    if found != kept:
+    stored = fields[f"{what}_digest"]
+    if found != stored:
         raise RowError(
-            f"its {what} has changed since it was encoded: its digest is {found}, beside it "
-            f"stands {kept}"
+            f"its {what} was changed after it was encoded: its digest must be {stored}, got {found}"
         )
 
 
 def _reject(path: Path, line: int, fields: dict[str, str], reason: str) -> Reject:
-    kept = {name: fields[name] for name in ("pid", "text", "meta")}
-    raw = json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace")
+    row = {name: fields[name] for name in ("pid", "text", "meta")}
+    raw = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")
     return Reject(str(path), line, reason, raw[:RAW_BYTES_KEPT], len(raw))

@@ -242,7 +242,7 @@ def test_an_empty_source_makes_a_folder_without_a_passage(
         assert manifest is not None
         assert (shards, 0) == (manifest.shards, manifest.passages)
     if not content:
-        with pytest.raises(SourceError, match="holds no shard: its source held no row"):
+        with pytest.raises(SourceError, match="holds no shards: its source was empty"):
             VectorShards(folder)
 
 
@@ -299,7 +299,7 @@ def test_what_cannot_go_in_is_told(tmp_path: Path, folder: Path) -> None:
         "no tab",
         "not UTF-8",
         "empty",
-        "302 bytes; 256 are",
+        "at most 256 bytes, got 302",
         NO_VECTOR_REASON,
         "pid '1' stood",
     ]
@@ -346,7 +346,9 @@ def test_the_first_of_a_repeated_pid_wins_across_shards(tmp_path: Path, folder: 
     encode(source, folder, rejects=rejects)
     assert whole == content_of(folder)
     assert [41, 41] == [reject.line for reject in rejects]
-    assert ["pid '0' stood before in this run; the first wins"] * 2 == [r.reason for r in rejects]
+    assert ["pid '0' was read before in this run; the first one is used"] * 2 == [
+        r.reason for r in rejects
+    ]
     assert [*(row.pid for row in ROWS), "last"] == pids_on_disk(folder)
 
 
@@ -609,7 +611,7 @@ def test_what_cannot_be_meant_is_refused(
 
 def test_a_source_of_something_else_is_refused(folder: Path) -> None:
     """It names what came instead of a passage."""
-    with pytest.raises(EncodeStoppedError, match="yielded a int, expected a Passage"):
+    with pytest.raises(EncodeStoppedError, match="must yield Passage values, got a int"):
         encode_corpus([1, 2], folder, encoder=HashingEncoder())  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="no such file"):
         encode_corpus(folder / "nowhere.tsv", folder, encoder=HashingEncoder())

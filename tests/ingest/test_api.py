@@ -143,7 +143,9 @@ def test_the_first_of_a_repeated_pid_wins(
             rows, store, encoder=encoder, window=window, on_reject=rejects.append
         )
         assert (expected_written, 1) == (report.written, report.rejected)
-        assert ["pid 'a' stood before in this run; the first wins"] == [r.reason for r in rejects]
+        assert ["pid 'a' was read before in this run; the first one is used"] == [
+            r.reason for r in rejects
+        ]
         assert stored(store, rows)["a"] == ("first text", {})
 
 
@@ -190,11 +192,11 @@ def deep(levels: int) -> object:
         (Passage("a", "text", {"x": float("nan")}), "non-finite"),
         (Passage("a", "text", {"x": 2**63}), "64 bits with a sign"),
         (Passage("a", "text", {"x": {1, 2}}), "JSON does not have"),
-        (Passage("a", "text", {1: "x"}), "field name is an integer"),  # type: ignore[dict-item]
-        (Passage("a", "text", ["x"]), "the meta is an array"),  # type: ignore[arg-type]
+        (Passage("a", "text", {1: "x"}), "field name must be a string, got an integer"),  # type: ignore[dict-item]
+        (Passage("a", "text", ["x"]), "the meta must be an object, got an array"),  # type: ignore[arg-type]
         (Passage("a", "text", None), "the meta is null"),  # type: ignore[arg-type]
         (Passage("a", None), "the text is null"),  # type: ignore[arg-type]
-        (Passage(1.5, "text"), "the pid is a float"),  # type: ignore[arg-type]
+        (Passage(1.5, "text"), "the pid must be a string or an integer, got a float"),  # type: ignore[arg-type]
         (Passage("a", "text", {"x": deep(24)}), "nested too deeply: 24 levels"),
     ],
 )
@@ -512,7 +514,7 @@ def test_an_integer_pid_is_its_decimal_form(store: Store, encoder: HashingEncode
 @pytest.mark.parametrize("row", [{"pid": "1"}, "1\ttext", None, ("1", "text")])
 def test_what_is_no_passage_is_told(store: Store, encoder: HashingEncoder, row: object) -> None:
     """By its type."""
-    with pytest.raises(IngestStoppedError, match=f"yielded a {type(row).__name__}"):
+    with pytest.raises(IngestStoppedError, match=f"got a {type(row).__name__}"):
         ingest_passages([Passage("0", "x"), row], store, encoder=encoder)  # type: ignore[arg-type]
 
 

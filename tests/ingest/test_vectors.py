@@ -130,7 +130,7 @@ def test_the_first_of_a_repeated_pid_wins(
     report = ingest_passages(VectorShards(folder), store, on_reject=rejects.append)
     assert (2, 1) == (report.written, report.rejected)
     (reject,) = rejects
-    assert "pid 'a' stood before in this run; the first wins" == reject.reason
+    assert "pid 'a' was read before in this run; the first one is used" == reject.reason
     assert (str(shard_path(folder, 1)), 1) == (reject.source, reject.line)
     with SearchClient.open(store, encoder=encoder) as client:
         assert pytest.approx(1.0, abs=1e-3) == client.search("first text", limit=1)[0].score
@@ -226,7 +226,7 @@ def test_a_model_beside_vectors_is_refused(tmp_path: Path, folder: Path) -> None
 
 def test_the_rows_alone_are_no_source(folder: Path, encoder: HashingEncoder) -> None:
     """What made them has to be known: their vectors are not dropped without a word."""
-    with pytest.raises(IngestStoppedError, match="yielded a EncodedPassage"):
+    with pytest.raises(IngestStoppedError, match="got a EncodedPassage"):
         ingest_passages(iter(VectorShards(folder)), NullStore(), encoder=encoder)  # type: ignore[arg-type]
 
 

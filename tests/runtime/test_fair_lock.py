@@ -68,11 +68,11 @@ def test_a_place_that_is_given_up() -> None:
         turn = threading.Lock()
         turn.acquire()
         turns._waiting.append(turn)
-        turns._give_up(turn)
+        turns._cancel(turn)
     with turns:
         turn = threading.Lock()
         turn.acquire()
         turns._waiting.append(turn)
-    turns._give_up(turn)
+    turns._cancel(turn)
     with turns:
         assert turns._held

@@ -272,17 +272,32 @@ BAD_JSON = {
         "nested too deeply: 24 levels",
     ),
     "endless integer": (b'{"pid": "2", "text": "t", "n": ' + b"1" * 5000 + b"}", "broken JSON"),
-    "array": (b'["2", "t"]', "a JSON object was expected, found an array"),
-    "string": (b'"2"', "a JSON object was expected, found a string"),
-    "null": (b"null", "a JSON object was expected, found null"),
+    "array": (b'["2", "t"]', "the JSON must be an object, got an array"),
+    "string": (b'"2"', "the JSON must be an object, got a string"),
+    "null": (b"null", "the JSON must be an object, got null"),
     "no pid": (b'{"text": "t"}', "no pid: expected a field"),
     "pid null": (b'{"pid": null, "text": "t"}', "no pid: expected a field"),
     "pid empty": (b'{"pid": "", "text": "t"}', "no pid: it is empty"),
-    "pid float": (b'{"pid": 2.0, "text": "t"}', "the pid is a float"),
-    "pid huge float": (b'{"pid": 1e999, "text": "t"}', "the pid is a float"),
-    "pid bool": (b'{"pid": true, "text": "t"}', "the pid is a boolean"),
-    "pid list": (b'{"pid": ["2"], "text": "t"}', "the pid is an array"),
-    "pid object": (b'{"pid": {}, "text": "t"}', "the pid is an object"),
+    "pid float": (
+        b'{"pid": 2.0, "text": "t"}',
+        "the pid must be a string or an integer, got a float",
+    ),
+    "pid huge float": (
+        b'{"pid": 1e999, "text": "t"}',
+        "the pid must be a string or an integer, got a float",
+    ),
+    "pid bool": (
+        b'{"pid": true, "text": "t"}',
+        "the pid must be a string or an integer, got a boolean",
+    ),
+    "pid list": (
+        b'{"pid": ["2"], "text": "t"}',
+        "the pid must be a string or an integer, got an array",
+    ),
+    "pid object": (
+        b'{"pid": {}, "text": "t"}',
+        "the pid must be a string or an integer, got an object",
+    ),
     "pid wrong though id is right": (b'{"pid": 2.5, "id": "2", "text": "t"}', "a float"),
     "pid with nul": (b'{"pid": "2\\u0000", "text": "t"}', "the pid holds a NUL byte"),
     "pid with surrogate": (b'{"pid": "\\udc80", "text": "t"}', "the pid holds a lone surrogate"),
@@ -290,22 +305,31 @@ BAD_JSON = {
     "text empty": (b'{"pid": "2", "text": ""}', "the text is empty"),
     "text blank": (b'{"pid": "2", "text": " \\n\\u2028"}', "the text is empty"),
     "title and text blank": (b'{"pid": "2", "title": " ", "text": " "}', "the text is empty"),
-    "text null": (b'{"pid": "2", "text": null}', "'text' is null"),
-    "text number": (b'{"pid": "2", "text": 3}', "'text' is an integer"),
-    "text list": (b'{"pid": "2", "text": ["t"]}', "'text' is an array"),
-    "title number": (b'{"pid": "2", "title": 0, "text": "t"}', "'title' is an integer"),
+    "text null": (b'{"pid": "2", "text": null}', "'text' must be a string, got null"),
+    "text number": (b'{"pid": "2", "text": 3}', "'text' must be a string, got an integer"),
+    "text list": (b'{"pid": "2", "text": ["t"]}', "'text' must be a string, got an array"),
+    "title number": (
+        b'{"pid": "2", "title": 0, "text": "t"}',
+        "'title' must be a string, got an integer",
+    ),
     "text with nul": (b'{"pid": "2", "text": "a\\u0000b"}', "the text holds a NUL byte"),
     "title with nul": (b'{"pid": "2", "title": "\\u0000", "text": "t"}', "holds a NUL byte"),
     "text with surrogate": (b'{"pid": "2", "text": "\\ud800"}', "lone surrogate, U+D800"),
     "nan": (b'{"pid": "2", "text": "t", "n": NaN}', "a non-finite number: NaN"),
     "infinity": (b'{"pid": "2", "text": "t", "n": -Infinity}', "non-finite number: -Infinity"),
-    "overflow": (b'{"pid": "2", "text": "t", "n": [1e999]}', "'n'[0]: a non-finite number: inf"),
+    "overflow": (
+        b'{"pid": "2", "text": "t", "n": [1e999]}',
+        "'n'[0] must be a finite number, got inf",
+    ),
     "integer too big": (b'{"pid": "2", "text": "t", "n": 9223372036854775808}', "64 bits"),
     "integer too small": (b'{"pid": "2", "text": "t", "n": -9223372036854775809}', "64 bits"),
-    "meta no object": (b'{"pid": "2", "text": "t", "meta": []}', "'meta' is an array"),
+    "meta no object": (
+        b'{"pid": "2", "text": "t", "meta": []}',
+        "'meta' must be an object, got an array",
+    ),
     "meta twice": (
         b'{"pid": "2", "text": "t", "a": 1, "meta": {"a": 1}}',
-        "field 'a' stands both inside and beside 'meta'",
+        "field 'a' must be inside or outside of 'meta', not both",
     ),
     "meta with nul": (b'{"pid": "2", "text": "t", "a": {"b": "\\u0000"}}', "'a'.b holds a NUL"),
     "field name with nul": (b'{"pid": "2", "text": "t", "\\u0000": 1}', "a field name in the row"),
@@ -315,7 +339,7 @@ BAD_JSON = {
     ),
     "surrogate twice": (
         b'{"pid": "2", "text": "t", "\\ud800": 1, "meta": {"\\ud800": 1}}',
-        "field '\\ud800' stands both inside and beside 'meta'",
+        "field '\\ud800' must be inside or outside of 'meta', not both",
     ),
 }
 
@@ -368,7 +392,7 @@ def test_line_over_the_limit_is_one_reject(tmp_path: Path, length: int) -> None:
     rows = read(path, max_line_bytes=5000)
 
     assert [Passage("1", "one"), Passage("3", "three")] == passages_of(rows)
-    reason = f"the line has {length:,} bytes; 5,000 are accepted"
+    reason = f"a line must have at most 5,000 bytes, got {length:,}"
     assert [Reject(str(path), 2, reason, long[:4096], length)] == rejects_of(rows)
 
 
@@ -520,7 +544,7 @@ def test_json_array_is_refused_at_once(tmp_path: Path, compress: bool) -> None:
     content = b'\n[{"pid": "1", "text": "one"}]'
     path = put(tmp_path / "x.json", gzip.compress(content) if compress else content)
 
-    with pytest.raises(SourceError, match=r"is a JSON array; expected one object a line .*jq"):
+    with pytest.raises(SourceError, match=r"must have one JSON object per line, got an array .*jq"):
         Corpus(path)
 
 
@@ -584,13 +608,13 @@ def test_missing_file_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_directory_is_refused(tmp_path: Path) -> None:
     """The message says what to name instead."""
-    with pytest.raises(SourceError, match="is a directory: name the files in it"):
+    with pytest.raises(SourceError, match="is a directory: pass the files in it"):
         Corpus(tmp_path)
 
 
 def test_no_source_is_refused() -> None:
     """An empty list is a mistake."""
-    with pytest.raises(UsageError, match="no source was given"):
+    with pytest.raises(UsageError, match="sources must not be empty"):
         Corpus([])
 
 
@@ -745,9 +769,9 @@ def test_parquet_meta_may_be_json_text(tmp_path: Path) -> None:
         ("", "broken JSON: Expecting value at column 1"),
         ("english", "broken JSON: Expecting value at column 1"),
         ('{"a": ', "broken JSON: "),
-        ('["a"]', "a JSON object was expected, found an array"),
-        ('"a"', "a JSON object was expected, found a string"),
-        ("null", "a JSON object was expected, found null"),
+        ('["a"]', "the JSON must be an object, got an array"),
+        ('"a"', "the JSON must be an object, got a string"),
+        ("null", "the JSON must be an object, got null"),
         ('{"a": NaN}', "a non-finite number: NaN"),
         ("[" * 100_000, "broken JSON: nested too deeply"),
     ],
@@ -769,7 +793,7 @@ def test_parquet_meta_that_is_no_json_object_is_one_reject(
     assert [Passage("1", "one"), Passage("3", "three", {"a": 1})] == passages_of(rows)
     (reject,) = rejects_of(rows)
     assert 2 == reject.line
-    assert reject.reason.startswith(f"'meta' is a string, expected a JSON object in it: {reason}")
+    assert reject.reason.startswith(f"'meta' must be a JSON object as text: {reason}")
 
 
 def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
@@ -783,8 +807,8 @@ def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
     )
 
     assert [
-        "field 'lang' stands both inside and beside 'meta'",
-        "field 'n': 9223372036854775808 does not fit 64 bits with a sign; write it as a string",
+        "field 'lang' must be inside or outside of 'meta', not both",
+        "field 'n' must be a signed 64-bit integer, got 9223372036854775808; write it as a string",
     ] == [row.reason for row in rejects_of(read(path))]
 
 
@@ -811,7 +835,7 @@ def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
         (2, "no pid: expected a field 'pid', '_id' or 'id'"),
         (3, "no text: expected a field 'text'"),
         (4, "the text is empty"),
-        (5, "field 'score': a non-finite number: nan"),
+        (5, "field 'score' must be a finite number, got nan"),
     ] == [(row.line, row.reason) for row in rejects_of(rows)]
     raw = {"pid": None, "text": "two", "score": 0.5}
     assert raw == json.loads(rejects_of(rows)[0].raw)
@@ -820,9 +844,9 @@ def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
-        (pa.array([1.5, 2.5]), "the pid is a float"),
-        (pa.array([True, False]), "the pid is a boolean"),
-        (pa.array([b"1", b"2"]), "the pid is a bytes"),
+        (pa.array([1.5, 2.5]), "the pid must be a string or an integer, got a float"),
+        (pa.array([True, False]), "the pid must be a string or an integer, got a boolean"),
+        (pa.array([b"1", b"2"]), "the pid must be a string or an integer, got a bytes"),
     ],
     ids=["float", "bool", "bytes"],
 )
@@ -914,7 +938,7 @@ def test_pids_are_read_line_by_line(tmp_path: Path, content: bytes, pids: list[s
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"2\ttext", "it holds a tab; give one pid a line"),
+        (b"2\ttext", "it holds a tab; write one pid per line"),
         (b"caf\xe9", "not UTF-8: byte 0xe9 at offset 3"),
         (b"x" * (MAX_LINE_BYTES + 1), "1,048,577 bytes"),
     ],
@@ -926,7 +950,7 @@ def test_a_line_that_is_no_pid_is_an_error(tmp_path: Path, line: bytes, reason: 
     pids = read_pids(path)
 
     assert "1" == next(pids)
-    with pytest.raises(SourceError, match=rf"pids\.txt:2: no pid stands there: .*{reason}"):
+    with pytest.raises(SourceError, match=rf"pids\.txt:2 is not a pid: .*{reason}"):
         next(pids)
 
 

@@ -88,7 +88,7 @@ def test_a_stream_cut_off_behind_a_long_line_is_told() -> None:
     """The line is one thing that is wrong, the end of the stream another."""
     stream = Dribbling(b"x" * 50 + b"\n", [100], EOFError())
     long, end = lines_of(list(read_blocks(stream, 16, 10)), 10)
-    assert (1, 50, "the line has 50 bytes; 10 are accepted") == (
+    assert (1, 50, "a line must have at most 10 bytes, got 50") == (
         long.number,
         long.length,
         long.problem,

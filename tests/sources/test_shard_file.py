@@ -106,7 +106,7 @@ def test_what_does_not_fit_its_header_is_not_written(
 ) -> None:
     """A vector too few, too short, or of another type."""
     vectors = spoil(vectors_of(passages, encoder).astype(np.float16))
-    with pytest.raises(UsageError, match=r"its header promises float16 \(5, 64\)"):
+    with pytest.raises(UsageError, match=r"must have vectors of float16 \(5, 64\)"):
         write_shard(
             tmp_path / "0.parquet", header_of(passages, encoder), table_of(passages), vectors
         )
@@ -145,14 +145,20 @@ def header_json(path: Path, **changed: object) -> bytes:
     [
         (lambda path: path.unlink(), "no such file|is missing"),
         (lambda path: path.write_bytes(b"1\ttext\n"), "cannot be read as Parquet"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cut off or damaged"),
-        (lambda path: with_header(path, None), "no shard of vectors.*as a SOURCE"),
-        (lambda path: with_header(path, b"nonsense"), "header that cannot be read"),
-        (lambda path: with_header(path, b"[]"), "header that cannot be read"),
-        (lambda path: with_header(path, header_json(path, more=1)), "header that cannot be read"),
-        (lambda path: with_header(path, header_json(path, encoder=1)), "that cannot be read"),
-        (lambda path: with_header(path, header_json(path, version=2)), "version 2.* reads 1"),
-        (lambda path: with_header(path, header_json(path, dtype="float32")), "64 numbers of fl"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated or damaged"),
+        (lambda path: with_header(path, None), "must be a shard .*as a SOURCE"),
+        (lambda path: with_header(path, b"nonsense"), "the header of .* cannot be read"),
+        (lambda path: with_header(path, b"[]"), "the header of .* cannot be read"),
+        (
+            lambda path: with_header(path, header_json(path, more=1)),
+            "the header of .* cannot be read",
+        ),
+        (lambda path: with_header(path, header_json(path, encoder=1)), "cannot be read"),
+        (lambda path: with_header(path, header_json(path, version=2)), "version 1, got 2"),
+        (
+            lambda path: with_header(path, header_json(path, dtype="float32")),
+            "64 numbers of float32",
+        ),
     ],
 )
 def test_what_is_no_shard_is_told(
@@ -172,7 +178,7 @@ def test_other_columns_are_told(folder: Path) -> None:
     path = shard_path(folder, 0)
     table = pq.read_table(path)
     pq.write_table(table.drop_columns(["meta"]), path)
-    with pytest.raises(SourceError, match="has the columns pid, text, text_digest"):
+    with pytest.raises(SourceError, match=r"must have the columns .* got pid, text, text_digest"):
         read_header(path)
     with pytest.raises(SourceError, match="no column 'meta'"):
         read_column(path, "meta")
@@ -269,12 +275,12 @@ def test_a_vector_that_cannot_be_searched_is_a_reject(
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("text", "another text", "its text has changed since it was encoded: its digest is"),
-        ("meta", '{"x": 1}', "its meta has changed since it was encoded: its digest is"),
-        ("text_digest", "0" * 32, "beside it stands 0000"),
+        ("text", "another text", "its text was changed after it was encoded: its digest must"),
+        ("meta", '{"x": 1}', "its meta was changed after it was encoded: its digest must"),
+        ("text_digest", "0" * 32, "its digest must be 0000"),
         ("text", " ", "the text is empty"),
         ("pid", "", "no pid"),
-        ("meta", "[1]", "a JSON object was expected"),
+        ("meta", "[1]", "the JSON must be an object"),
         ("meta", '{"x": NaN}', "non-finite"),
         ("meta", '{"x": "\\ud800"}', "lone surrogate"),
     ],
@@ -334,18 +340,24 @@ def mix_in(folder: Path, encoder: HashingEncoder, dtype: VectorType = "float16")
     ("spoil", "message"),
     [
         (lambda f: (f / MANIFEST).unlink(), "not complete: 3 shards.*again to finish it"),
-        (lambda f: [p.unlink() for p in f.iterdir()], "holds no vectors; expected is the DIR"),
-        (lambda f: (f / MANIFEST).write_text("{"), r"manifest\.json is no manifest"),
-        (lambda f: (f / MANIFEST).write_text("[]"), r"manifest\.json is no manifest"),
-        (lambda f: (f / MANIFEST).write_text('{"version": 9}'), "version 9.* reads 1"),
-        (lambda f: shard_path(f, 1).unlink(), r"00001\.parquet is missing: .* tells of 3 shards"),
-        (lambda f: (f / "x.parquet").touch(), r"x\.parquet is one too many: .*found are 4"),
-        (swap_shards, r"00000\.parquet does not belong .*number is 1, expected 0"),
-        (lambda f: mix_in(f, HashingEncoder(salt="x")), r"00001\.parquet .*fingerprint is"),
-        (lambda f: mix_in(f, HashingEncoder(), "float32"), "dtype is float32, expected float16"),
+        (
+            lambda f: [p.unlink() for p in f.iterdir()],
+            "must be a DIR .* got a folder without vectors",
+        ),
+        (lambda f: (f / MANIFEST).write_text("{"), r"the manifest .*manifest\.json cannot be read"),
+        (
+            lambda f: (f / MANIFEST).write_text("[]"),
+            r"the manifest .*manifest\.json cannot be read",
+        ),
+        (lambda f: (f / MANIFEST).write_text('{"version": 9}'), "version 1, got 9"),
+        (lambda f: shard_path(f, 1).unlink(), r"00001\.parquet is missing: .* lists 3 shards"),
+        (lambda f: (f / "x.parquet").touch(), r"x\.parquet is not in .*got 4 files"),
+        (swap_shards, r"00000\.parquet does not belong .*number must be 0, got 1"),
+        (lambda f: mix_in(f, HashingEncoder(salt="x")), r"00001\.parquet .*fingerprint must"),
+        (lambda f: mix_in(f, HashingEncoder(), "float32"), "dtype must be float16, got float32"),
         (
             lambda f: write_folder(f, [Passage("1", "x"), Passage("2", "y")], HashingEncoder()),
-            "one too many",
+            "is not in",
         ),
     ],
 )
@@ -363,7 +375,9 @@ def test_a_shard_of_another_source_is_told(folder: Path, encoder: HashingEncoder
     rows = [Passage("1", "london")]
     vectors = vectors_of(rows, encoder).astype(np.float16)
     write_shard(shard_path(folder, 1), header_of(rows, encoder, 1), table_of(rows), vectors)
-    with pytest.raises(SourceError, match=r"holds 4 passages, its manifest\.json tells of 5"):
+    with pytest.raises(
+        SourceError, match=r"must hold 5 passages as its manifest\.json states, got 4"
+    ):
         VectorShards(folder)
 
 
@@ -371,9 +385,9 @@ def test_what_is_no_folder_is_told(tmp_path: Path, encoder: HashingEncoder) -> N
     """A file, nothing at all, or the vectors of no row."""
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "nothing"):
-        with pytest.raises(SourceError, match="is no directory; expected is the DIR"):
+        with pytest.raises(SourceError, match=r"must be a DIR .* got no folder"):
             VectorShards(place)
-    with pytest.raises(SourceError, match="its source held no row"):
+    with pytest.raises(SourceError, match="its source was empty"):
         VectorShards(write_folder(tmp_path / "empty", [], encoder))
 
 
