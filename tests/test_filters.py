@@ -76,7 +76,7 @@ def test_a_date_is_no_value() -> None:
 @pytest.mark.parametrize("field", ['a"b', "a\0b", "\ud800", 1, None, b"lang"])
 def test_what_cannot_name_a_field(field: Any) -> None:
     """No engine has a path for it."""
-    with pytest.raises(UsageError, match="cannot name a field"):
+    with pytest.raises(UsageError, match="must be a string without"):
         check_filter({field: "x"})
 
 
@@ -102,8 +102,8 @@ def test_what_is_no_filter(given: Any, name: str) -> None:
         ({}, "without a bound"),
         ({"gt": 1, "gte": 1}, "gt or gte, not both"),
         ({"lt": 1, "lte": 2}, "lt or lte, not both"),
-        ({"gt": 1, "lt": date(2024, 1, 1)}, "mixes numbers and dates"),
-        ({"gt": math.nan}, "gt=nan bounds no range"),
+        ({"gt": 1, "lt": date(2024, 1, 1)}, "all numbers or all dates"),
+        ({"gt": math.nan}, "gt must be .*, got nan"),
         ({"lte": math.inf}, "lte=inf bounds no range"),
         ({"lt": 2**63}, "lt=9223372036854775808 bounds no range"),
         ({"gte": True}, "gte=True bounds no range"),

@@ -209,7 +209,7 @@ def _write_report(
     path: Path, client: SearchClient, files: EvaluateInput, results: _Results
 ) -> None:
     from msmarco_qdrant.evaluation import find_worst_queries, report_html
-    from msmarco_qdrant.runtime.atomic_file import replacing_text
+    from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 
     evaluation = worst = None
     if results.evaluated is not None:
@@ -219,7 +219,7 @@ def _write_report(
     page = report_html(
         title, _facts(client), evaluation=evaluation, worst=worst, sweep=results.sweep
     )
-    with replacing_text(path) as file:
+    with atomic_write_text(path) as file:
         file.write(page)
 
 

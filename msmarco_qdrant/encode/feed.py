@@ -21,12 +21,12 @@ from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.encoding.matching import require_same_vectors
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime.pipeline import Pipeline
-from msmarco_qdrant.sources.corpus import Chunk, Corpus, RowChunk, chunks_of
-from msmarco_qdrant.sources.rejects import checked_row
+from msmarco_qdrant.sources.corpus import Chunk, Corpus, RowChunk, to_chunks
+from msmarco_qdrant.sources.rejects import check_row
 from msmarco_qdrant.sources.shard_file import (
     ShardHeader,
     VectorType,
-    joined_table,
+    join_batches,
     read_column,
     read_header,
     shard_path,
@@ -95,7 +95,7 @@ class TokenizedShard:
 
     def texts(self) -> Any:
         """The passages' columns, a `pyarrow.Table`."""
-        return joined_table([part.texts for part in self.parts])
+        return join_batches([part.texts for part in self.parts])
 
     def row(self, index: int) -> Passage:
         """Return a passage as in the source."""
@@ -144,7 +144,7 @@ class Feed:
             WorkerError: If a process ended early.
         """
         with open_preparers(self.tokenizer, self.workers) as submit, Pipeline() as stages:
-            yield from self._gather(stages.run(self._submit(submit), ahead=_SHARDS_AHEAD))
+            yield from self._gather(stages.run(self._submit(submit), prefetch=_SHARDS_AHEAD))
 
     def _submit(
         self, submit: Callable[[Chunk], Future[PreparedChunk]]
@@ -196,9 +196,9 @@ class Feed:
 
     def _chunks(self) -> Iterator[Chunk]:
         """Yield chunks; rows made in Python are checked before another process gets them."""
-        for chunk in chunks_of(self.rows):
+        for chunk in to_chunks(self.rows):
             is_checked = isinstance(self.rows, Corpus)
-            yield chunk if is_checked else RowChunk([checked_row(row) for row in chunk.rows()])
+            yield chunk if is_checked else RowChunk([check_row(row) for row in chunk.rows()])
 
     def _read_matching_header(self, path: Path) -> ShardHeader:
         """Return the header of an existing shard; refuse one that cannot belong to this encode."""

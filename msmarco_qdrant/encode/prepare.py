@@ -21,7 +21,7 @@ from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.subprocesses import SubprocessPool
 from msmarco_qdrant.sources.corpus import Chunk
-from msmarco_qdrant.sources.rejects import late_reject, repeated_pid
+from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
 from msmarco_qdrant.sources.shard_file import TEXT_COLUMNS, text_batch
 
 
@@ -58,7 +58,11 @@ class PreparedChunk:
 
         rows = chunk.rows()
         repeats = [rows[self.indexes[place]] for place in repeated]
-        late = [late_reject(row, repeated_pid(row)) for row in repeats if isinstance(row, Passage)]
+        late = [
+            reject_passage(row, duplicate_pid_reason(row))
+            for row in repeats
+            if isinstance(row, Passage)
+        ]
         kept = np.setdiff1d(np.arange(len(self.indexes)), repeated)
         return replace(
             self,

@@ -16,7 +16,7 @@ from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
-from msmarco_qdrant.sources.rejects import WITHOUT_VECTOR, late_reject
+from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, reject_passage
 from msmarco_qdrant.sources.shard_file import (
     Manifest,
     ShardHeader,
@@ -72,7 +72,9 @@ class EncodeRun:
         forward = ThreadPoolExecutor(self._shards_at_once)
         with Pipeline() as stages:
             try:
-                for shard in self._forward_shards(stages.run(feed, ahead=_SHARDS_AHEAD), forward):
+                for shard in self._forward_shards(
+                    stages.run(feed, prefetch=_SHARDS_AHEAD), forward
+                ):
                     self._finish(shard)
             finally:
                 self._stopping.set()
@@ -152,8 +154,8 @@ class EncodeRun:
         for reject in ready.rejects:
             self._reject(reject)
         for index in np.flatnonzero(~usable):
-            reason = self._does_not_fit() if shard.is_finite[index] else WITHOUT_VECTOR
-            self._reject(late_reject(ready.row(int(index)), reason))
+            reason = self._does_not_fit() if shard.is_finite[index] else NO_VECTOR_REASON
+            self._reject(reject_passage(ready.row(int(index)), reason))
         texts, vectors = ready.texts(), shard.vectors
         if not usable.all():
             texts, vectors = texts.filter(usable), vectors[usable]

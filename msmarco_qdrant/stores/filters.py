@@ -22,8 +22,8 @@ from msmarco_qdrant.filters import (
     Range,
     Scalar,
     SearchFilter,
-    as_moment,
-    values_of,
+    list_values,
+    to_utc,
 )
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _clause(key: str, given: Condition) -> tuple[models.Condition, bool]:
         return models.IsEmptyCondition(is_empty=models.PayloadField(key=key)), True
     if isinstance(given, Range):
         return models.FieldCondition(key=key, range=_range(given)), False
-    alternatives = _alternatives(key, values_of(given))
+    alternatives = _alternatives(key, list_values(given))
     return alternatives[0] if len(alternatives) == 1 else models.Filter(should=alternatives), False
 
 
@@ -157,7 +157,7 @@ def _range(given: Range) -> models.Range | models.DatetimeRange:
 
 
 def _bound(given: Bound) -> float | date:
-    return float(given) if isinstance(given, int | float) else as_moment(given)
+    return float(given) if isinstance(given, int | float) else to_utc(given)
 
 
 # ---- advice on payload indexes -------------------------------------------------------------

@@ -242,8 +242,8 @@ def test_directory_of_something_else_is_no_store(capsys: Capture, tmp_path: Path
     ("source", "message"),
     [
         ("nowhere.tsv", "Error: no such file: nowhere.tsv (relative to /"),
-        (".", "Error: . is a directory: name the files in it"),
-        ("../array.json", "Error: ../array.json is a JSON array; expected one object a line"),
+        (".", "Error: . is a directory: pass the files in it"),
+        ("../array.json", "Error: ../array.json must have one JSON object per line, got an array"),
         ("../bad.parquet", "Error: ../bad.parquet cannot be read as Parquet"),
     ],
     ids=["missing", "directory", "json array", "damaged parquet"],

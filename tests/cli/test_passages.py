@@ -157,7 +157,7 @@ def test_a_line_with_a_tab_is_an_error(filled: str, passages: Sequence[Passage])
         done = command("delete", "--from", "pids.txt", "--store", filled)
 
         assert (1, "") == (done.status, done.out)
-        assert "no pid stands there: it holds a tab; give one pid a line" in done.err
+        assert "is not a pid: it holds a tab; write one pid per line" in done.err
         assert again == ("run the same command again" in done.err)
     assert 5 == len(pids_in(filled, passages))
 

@@ -84,8 +84,8 @@ def test_an_existing_collection_gets_no_more(
     ("asked", "reason"),
     [
         ({"year": "int"}, "index kind of 'year' must be one of keyword, integer"),
-        ({'a"b': "keyword"}, "cannot name a field"),
-        ({1: "keyword"}, "1 cannot name a field"),
+        ({'a"b': "keyword"}, "must be a string without"),
+        ({1: "keyword"}, "surrogates, got 1"),
         (["year"], "payload_indexes maps fields to kinds, it is no list"),
     ],
 )

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from msmarco_qdrant.errors import OutputError, SpoolError
-from msmarco_qdrant.runtime.atomic_file import replacing_text, sync_directory
+from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
 from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
 
 _log = logging.getLogger(__name__)
@@ -233,7 +233,7 @@ class SpoolDirectory:
 
     def _replace(self, path: Path, text: str) -> None:
         try:
-            with replacing_text(path) as file:
+            with atomic_write_text(path) as file:
                 file.write(text)
         except OutputError as exc:
             raise SpoolError(f"{exc.args[0].partition(';')[0]}: {self._advice()}") from exc

@@ -21,7 +21,13 @@ from msmarco_qdrant.service.spool.directory import OPERATIONS
 from msmarco_qdrant.service.spool.state import escape_surrogates
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus, Format
 from msmarco_qdrant.sources.lines import read_lines
-from msmarco_qdrant.sources.rows import RowError, checked, decode, json_object, parse_fields
+from msmarco_qdrant.sources.rows import (
+    RowError,
+    check_passage,
+    decode_utf8,
+    json_object,
+    parse_fields,
+)
 
 MAX_REJECTS = 100
 
@@ -136,7 +142,7 @@ def _operations(path: Path) -> Iterator[Parsed]:
                     continue
                 try:
                     if problem is None:
-                        yield _operation(json_object(decode(line.data)), line.number)
+                        yield _operation(json_object(decode_utf8(line.data)), line.number)
                 except RowError as exc:
                     problem = str(exc)
                 if problem is not None:
@@ -157,5 +163,5 @@ def _operation(fields: dict[str, Any], line: int) -> Passage | Deletion:
         if fields.get("pid") is None:
             raise RowError("no pid: expected a field 'pid'")
         # The pid is validated as that of a passage, so the passage needs a text.
-        return Deletion(checked(Passage(fields["pid"], "to be deleted")).pid, line)
+        return Deletion(check_passage(Passage(fields["pid"], "to be deleted")).pid, line)
     raise RowError(f"op must be 'write' or 'delete', got {repr(op)[:40]}")

@@ -88,7 +88,7 @@ def test_random_rows(tmp_path: Path, seed: int) -> None:
     ("line", "reason"),
     [
         ("{", "broken JSON"),
-        ("[]", "a JSON object was expected"),
+        ("[]", "the JSON must be an object"),
         ("{}", "op must be 'write' or 'delete', got None"),
         ('{"op": ["write"], "pid": "1", "text": "one"}', "got ['write']"),
         ('{"op": "write", "pid": "1"}', "text"),
@@ -106,7 +106,7 @@ def test_random_rows(tmp_path: Path, seed: int) -> None:
         ('{"op": "write", "pid": "1", "text": "one", "meta": 1}', "meta"),
         (
             '{"op": "write", "pid": "1", "text": "' + "x" * (1 << 20) + '"}',
-            "1,048,576 are accepted",
+            "at most 1,048,576 bytes",
         ),
     ],
 )
