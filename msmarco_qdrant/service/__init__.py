@@ -1,5 +1,5 @@
-"""The sidecar: passages in by HTTP or by file, searchable soon after, whatever crashes between.
+"""Sidecar: ingests passages by HTTP or from files, and searches them soon after.
 
-Whatever comes in, by whichever door, is a batch in the spool, a file that survives a crash; one
-worker takes the batches in their order and applies them to the store.
+Every batch becomes a file in the spool that survives a crash. One worker applies the batches to the
+store in order.
 """

@@ -136,7 +136,7 @@ def _check_store(running: Running) -> Sequence[Check]:
         status = migration_status(running.opened.searching, running.collection)
         running.count.refresh()
     except CollectionNotFoundError:
-        return [Check("store"), Check("migrations", "there is no collection")]
+        return [Check("store"), Check("migrations", "the collection is missing")]
     except MsmarcoQdrantError:  # its message may contain a path or URL
         return [Check("store", "does not answer")]
     return [Check("store"), Check("migrations", _migrations_problem(status))]

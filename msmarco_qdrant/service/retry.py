@@ -75,7 +75,7 @@ def retryability_of(error: BaseException) -> Retryability:
 
 
 def _is_system_error(error: MsmarcoQdrantError) -> bool:
-    """Return True if the system could not read a file, whatever its content."""
+    """Return True if the operating system failed to read a file."""
     cause = error.__cause__
     return isinstance(error, SourceError) and isinstance(cause, OSError) and bool(cause.errno)
 
