@@ -91,9 +91,6 @@ class BatchRetrier:
         on_failure: Called with the number and the error of an attempt that will be retried.
         classify: Classifies an error.
         clock: Seconds; failures of one call are logged at most once per minute.
-
-    Attributes:
-        last_error: Message of the last failure of the current call; "" without one.
     """
 
     def __init__(
@@ -115,7 +112,6 @@ class BatchRetrier:
         self._clock = clock
         self._next_warning = 0.0
         self._fields: Mapping[str, object] = {}
-        self.last_error = ""
 
     def __call__(
         self, function: Callable[[], _T], fields: Mapping[str, object] | None = None
@@ -140,10 +136,7 @@ class BatchRetrier:
             before_sleep=self._report,
             reraise=True,
         )
-        try:
-            result: _T = retrying(function)
-        finally:
-            self.last_error = ""
+        result: _T = retrying(function)
         return result
 
     def _wait(self, seconds: float) -> None:
@@ -154,7 +147,6 @@ class BatchRetrier:
         error = _error_of(state)
         if error is None or self._stopping.is_set():
             return
-        self.last_error = str(error) or repr(error)
         wait_s = state.next_action.sleep if state.next_action else 0.0
         self._warn(state.attempt_number, error, wait_s)
         self._on_failure(state.attempt_number, error)
@@ -170,7 +162,7 @@ class BatchRetrier:
             "attempt %d failed, retrying in %.1f s: %s",
             attempt,
             wait_s,
-            self.last_error,
+            str(error) or repr(error),
             exc_info=error if not isinstance(error, MsmarcoQdrantError) else None,
             extra={"fields": fields},
         )

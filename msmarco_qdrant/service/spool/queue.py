@@ -68,11 +68,6 @@ class Queue:
         return len(self._live)
 
     @property
-    def waiting(self) -> int:
-        """Batches that are not leased."""
-        return len(self._queue)
-
-    @property
     def oldest_age_s(self) -> float:
         """Seconds since the oldest batch was accepted, 0 without batches."""
         with self._changed:

@@ -249,11 +249,6 @@ class Spool:
         return self._queue.depth
 
     @property
-    def waiting(self) -> int:
-        """Batches that are not leased."""
-        return self._queue.waiting
-
-    @property
     def bytes(self) -> int:
         """Bytes of batches that have not ended or are being accepted."""
         return self._quota.bytes

@@ -139,16 +139,6 @@ class Worker:
         self._last_failed = False
 
     @property
-    def encoder(self) -> Encoder:
-        """The current encoder of the collection."""
-        return self._writer.encoder
-
-    @property
-    def last_error(self) -> str:
-        """Error of the last attempt at the current batch; "" without one."""
-        return self._retry.last_error
-
-    @property
     def alive(self) -> bool:
         """True if the thread runs."""
         return self._thread.is_alive()

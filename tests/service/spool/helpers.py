@@ -47,7 +47,7 @@ def delete(pid: str) -> Row:
 
 def lease_next(spool: Spool) -> Batch:
     """The next batch, which there has to be."""
-    assert spool.waiting
+    assert spool.depth
     batch = spool.lease()
     assert batch is not None
     return batch
@@ -62,7 +62,7 @@ def ack_next(spool: Spool) -> Batch:
 
 def ack_all(spool: Spool) -> list[BatchId]:
     """The ids of all that wait, in the order in which they are taken; they are done then."""
-    return [ack_next(spool).id for _ in range(spool.waiting)]
+    return [ack_next(spool).id for _ in range(spool.depth)]
 
 
 def state_of(spool: Spool, id_: str) -> BatchState:

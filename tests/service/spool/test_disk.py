@@ -103,7 +103,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path) -> None:
         with pytest.raises(SpoolError, match="No space"):
             spool.accept([delete("1")])
         size = spool.bytes
-        assert (1, 1, []) == (spool.depth, spool.waiting, names_in(tmp_path / "tmp"))
+        assert (1, []) == (spool.depth, names_in(tmp_path / "tmp"))
         again = spool.accept([delete("1")])
         assert 2 * size == spool.bytes
         batch = ack_next(spool)
@@ -132,7 +132,7 @@ def test_what_cannot_be_taken_stays_first(tmp_path: Path, folder: str) -> None:
         files.fails = [f"sync {folder}"]
         with pytest.raises(SpoolError):
             spool.lease()
-        assert ("queued", 2) == (state_of(spool, ids[0]).state, spool.waiting)
+        assert ("queued", 2) == (state_of(spool, ids[0]).state, spool.depth)
         assert ids == ack_all(spool)
 
 

@@ -47,7 +47,7 @@ def box(tmp_path: Path) -> Path:
 def _texts(spool: Spool, folder: Path) -> list[str]:
     """The batches that wait, each as its text, in their order."""
     places = sorted((folder / "incoming").iterdir())
-    assert spool.waiting == len(places)
+    assert spool.depth == len(places)
     return [place.read_text() for place in places]
 
 

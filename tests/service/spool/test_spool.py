@@ -31,7 +31,7 @@ def test_a_requeued_batch_is_first(tmp_path: Path) -> None:
     with Spool.open(tmp_path) as spool:
         ids = [spool.accept([delete(str(number))]) for number in range(3)]
         spool.requeue(lease_next(spool))
-        assert ("queued", 3) == (state_of(spool, ids[0]).state, spool.waiting)
+        assert ("queued", 3) == (state_of(spool, ids[0]).state, spool.depth)
     with Spool.open(tmp_path) as spool:
         assert ids[0] == lease_next(spool).id
     with Spool.open(tmp_path) as spool:
