@@ -20,7 +20,7 @@ from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState
-from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
+from msmarco_qdrant.service.spool.directory import BatchName, SpoolDirectory
 from msmarco_qdrant.service.spool.files import Row, claimed_id
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
@@ -33,6 +33,7 @@ QUICK_RETRIES = WorkerSettings(first_wait_s=0.001, max_wait_s=0.01)
 """Tries again at once."""
 LONG_S = 60.0
 """No test waits so long unless it is to fail."""
+_OPERATIONS = ("sync", "move_in", "reserve_sequence", "write_report", "remove", "remove_report")
 
 
 def write(pid: str, text: str) -> Row:
@@ -196,47 +197,27 @@ class TwoFileSystems(SpoolDirectory):
 
 
 class FailingDirectory(SpoolDirectory):
-    """Fails at some operations, as a disk does that is full or broken.
+    """Fails at some operations, as a full or broken disk does, and calls hooks before others.
 
     Attributes:
-        fails: The names of operations, each of which fails once.
+        fails: Operations ("remove", "sync incoming"), each of which fails once.
+        hooks: Functions that are called before each operation of a name.
     """
 
     def __init__(self, path: Path) -> None:
         self.fails: list[str] = []
+        self.hooks: dict[str, Callable[[], object]] = {}
+        for name in _OPERATIONS:
+            setattr(self, name, self._wrapped(name, getattr(self, name)))
         super().__init__(path)
 
-    def sync(self, folder: Folder) -> None:
-        """Fail, or do it."""
-        self._fail_at(f"sync {folder}")
-        super().sync(folder)
+    def _wrapped(self, name: str, operation: Callable[..., object]) -> Callable[..., object]:
+        def act(*arguments: object) -> object:
+            self.hooks.get(name, lambda: None)()
+            for key in (name, f"{name} {arguments[0]}"):
+                if key in self.fails:
+                    self.fails.remove(key)
+                    raise SpoolError("No space left on device")
+            return operation(*arguments)
 
-    def move_in(self, place: Path, name: BatchName) -> None:
-        """Fail, or do it."""
-        self._fail_at("move_in")
-        super().move_in(place, name)
-
-    def reserve_sequence(self, above: int) -> int:
-        """Fail, or do it."""
-        self._fail_at("reserve_sequence")
-        return super().reserve_sequence(above)
-
-    def write_report(self, name: BatchName, folder: Folder, report: dict[str, object]) -> None:
-        """Fail, or do it."""
-        self._fail_at("write_report")
-        super().write_report(name, folder, report)
-
-    def remove(self, name: BatchName, folder: Folder) -> None:
-        """Fail, or do it."""
-        self._fail_at("remove")
-        super().remove(name, folder)
-
-    def remove_report(self, name: BatchName, folder: Folder) -> None:
-        """Fail, or do it."""
-        self._fail_at("remove_report")
-        super().remove_report(name, folder)
-
-    def _fail_at(self, operation: str) -> None:
-        if operation in self.fails:
-            self.fails.remove(operation)
-            raise SpoolError("No space left on device")
+        return act

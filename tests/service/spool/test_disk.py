@@ -14,7 +14,7 @@ import pytest
 
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.interfaces import BatchReport
-from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
+from msmarco_qdrant.service.spool.directory import Folder, SpoolDirectory
 from msmarco_qdrant.service.spool.spool import Spool
 from tests.service.spool.helpers import (
     LONG_S,
@@ -171,59 +171,29 @@ def test_a_failure_that_cannot_be_written_down_is_repeated(tmp_path: Path, opera
         assert [str(batch.name), f"{batch.name}.json"] == names_in(tmp_path / "failed")
 
 
-class Stalled(SpoolDirectory):
-    """Waits in one of its operations until it is let go on.
-
-    Args:
-        path: The directory.
-        operation: Which one.
-
-    Attributes:
-        is_stalling: Whether it waits.
-        reached: Set when it does.
-        let: Lets it go on.
-    """
-
-    def __init__(self, path: Path, operation: str) -> None:
-        self._operation = operation
-        self.is_stalling = False
-        self.reached, self.let = threading.Event(), threading.Event()
-        super().__init__(path)
-
-    def reserve_sequence(self, above: int) -> int:
-        """Wait, if it is this one."""
-        self._wait("reserve_sequence")
-        return super().reserve_sequence(above)
-
-    def move_in(self, place: Path, name: BatchName) -> None:
-        """Wait, if it is this one."""
-        self._wait("move_in")
-        super().move_in(place, name)
-
-    def _wait(self, operation: str) -> None:
-        if self.is_stalling and operation == self._operation:
-            self.reached.set()
-            assert self.let.wait(LONG_S)
-
-
 @pytest.mark.parametrize("operation", ["reserve_sequence", "move_in"])
 def test_a_disk_that_stalls_while_a_batch_comes_in(tmp_path: Path, operation: str) -> None:
     """Whoever asks for what is in memory has an answer; whoever waits for a batch may leave."""
     with Spool.open(tmp_path) as spool:
         first = spool.accept([delete("1")])
-    files = Stalled(tmp_path, operation)
+    files, reached, let = FailingDirectory(tmp_path), threading.Event(), threading.Event()
+
+    def stall() -> None:
+        reached.set()
+        assert let.wait(LONG_S)
+
     with Spool(files) as spool, ThreadPoolExecutor() as threads:
         outcome = spool.outcome(first)
-        files.is_stalling = True
+        files.hooks[operation] = stall
         slow = threads.submit(spool.accept, [delete("2")])
-        assert files.reached.wait(LONG_S)
+        assert reached.wait(LONG_S)
         asked = threads.submit(lambda: (spool.oldest_age_s >= 0, spool.depth, spool.state(first)))
         left = threads.submit(outcome.cancel) if outcome else slow
         try:
             assert (True, 1, state_of(spool, first)) == asked.result(LONG_S)
             assert left.result(LONG_S)
         finally:
-            files.let.set()
+            let.set()
         assert [first, slow.result(LONG_S)] == ack_all(spool)
 
 
@@ -279,18 +249,6 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert "File too large; nothing was accepted" in told[0]
     assert "free disk space" in told[2]
     assert [1, 0, 1, 700] == left
-
-
-def test_a_batch_whose_file_was_removed_by_hand(tmp_path: Path) -> None:
-    """It can be taken, and fail; it does not stand in the way of others for ever."""
-    with Spool.open(tmp_path) as spool:
-        gone, other = spool.accept([delete("1")]), spool.accept([delete("1")])
-        next((tmp_path / "incoming").glob(f"*{gone}*")).unlink()
-        batch = lease_next(spool)
-        assert not batch.path.exists()
-        spool.fail(batch, "it has gone", BatchReport())
-        assert "failed" == state_of(spool, gone).state
-        assert [other] == ack_all(spool)
 
 
 def test_a_spool_that_cannot_be(tmp_path: Path) -> None:

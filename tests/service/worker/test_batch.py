@@ -199,14 +199,6 @@ def test_a_file_that_is_not_there(tmp_path: Path, form: str) -> None:
         BatchContent(tmp_path / f"batch.{form}", form)
 
 
-def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
-    """The error says so."""
-    pytest.importorskip("pyarrow")
-    (tmp_path / "a.parquet").write_text("1\tone\n")
-    with pytest.raises(SourceError, match="cannot be read as Parquet"):
-        BatchContent(tmp_path / "a.parquet", "parquet")
-
-
 def test_reading_can_be_ended(tmp_path: Path) -> None:
     """After any row that is counted, of either count."""
     rows = [write("1", "one"), write("1", "two"), delete("3"), delete("3"), delete("4")]

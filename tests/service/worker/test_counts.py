@@ -11,7 +11,6 @@ import pytest
 
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.errors import IngestStoppedError, StoreUnavailableError
-from msmarco_qdrant.service.interfaces import COUNTS, BatchReport, counts_of
 from msmarco_qdrant.service.spool.directory import BatchName
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter
@@ -107,17 +106,3 @@ def test_deletes(tmp_path: Path, deleted: list[list[int | None]], expected: int)
     """What one attempt has deleted, the next does not find: they are added up."""
     attempts = [(0, 20, False)] * len(deleted)
     assert (0, 20, expected) == _counted(tmp_path, attempts, deleted)
-
-
-def test_counts_by_their_names() -> None:
-    """All that a report counts, in their order."""
-    report = BatchReport(written=1, unchanged=2, rejected=3, deleted=4, superseded=5)
-    expected = [
-        ("written", 1),
-        ("unchanged", 2),
-        ("rejected", 3),
-        ("deleted", 4),
-        ("superseded", 5),
-    ]
-    assert expected == [*counts_of(report).items()]
-    assert COUNTS == tuple(counts_of(report))

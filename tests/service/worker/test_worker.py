@@ -24,7 +24,7 @@ from msmarco_qdrant.service.interfaces import BatchReport, BatchState
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
+from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder
@@ -188,15 +188,6 @@ def test_a_point_of_another(spool: Spool, store: Store) -> None:
     assert (1, 1, 1, 2000) == (report.written, report.unchanged, report.rejected, report.deleted)
 
 
-def test_a_tsv_that_is_none(tmp_path: Path, spool: Spool, store: Store) -> None:
-    """Its rows are rejected, each with its line: that is done, not failed."""
-    (tmp_path / "a.tsv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\n1\tone\n")
-    with running_worker(spool, store):
-        state = ended(spool, spool.accept_file(tmp_path / "a.tsv"))
-    assert ("done", 3, 1) == (state.state, state.report.rejected, state.report.written)
-    assert [1, 2, 3] == [row.line for row in state.report.rejects]
-
-
 # ---- what may pass -------------------------------------------------------------------------
 
 Error = Callable[[str], BaseException]
@@ -253,17 +244,6 @@ def test_a_fault_of_ours_is_told_with_its_trace(
     told = [record for record in caplog.records if record.exc_info]
     assert 2 == len(told)
     assert 2 == caplog.text.count("in encode_passages")
-
-
-def test_trouble_is_told_while_it_lasts(spool: Spool, store: Store) -> None:
-    """With the batch being worked on; it waits at the head of the queue."""
-    events, settings = RecordedEvents(), WorkerSettings(first_wait_s=1e6, max_wait_s=1e6)
-    batch, after = spool.accept([write("1", "one")]), spool.accept([delete("1")])
-    encoder = Faulty(StoreUnavailableError("the store is away"))
-    with running_worker(spool, store, encoder, settings, events=events):
-        assert (batch, 1) == events.next_failure()[:2]
-        assert ["working", "queued"] == [state_of(spool, id_).state for id_ in (batch, after)]
-    assert ["queued", "queued"] == [state_of(spool, id_).state for id_ in (batch, after)]
 
 
 # ---- the spool's own disk ------------------------------------------------------------------
