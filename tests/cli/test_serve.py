@@ -40,7 +40,7 @@ def test_without_the_extra_it_says_what_to_install(
         (["--port", "70000"], "MSMARCO_QDRANT_PORT: Input should be less than or equal to 65535"),
         (["--host", "192.0.2.1"], "set MSMARCO_QDRANT_READ_TOKEN and MSMARCO_QDRANT_WRITE_TOKEN"),
         (["--store", ":memory:"], "':memory:' ends with its handle"),
-        (["--store", "localhost:6333"], "expected http://host:port"),
+        (["--store", "localhost:6333"], "pass http://host:port"),
         (["--inbox", "qdrant_spool/inbox"], "must be separate directories"),
         (["--collection", "a b"], "'a b'"),
     ],

@@ -17,7 +17,7 @@ from msmarco_qdrant.service.sidecar import Sidecar
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from tests.service.sidecars import CountedModels
 
-OFTEN = IndexingSettings(every=100, latest=300, segment=1000, least=50)
+OFTEN = IndexingSettings(every=250, latest=750, segment=2500, least=100)
 """So often that a kill can come during an index build."""
 
 
