@@ -8,7 +8,6 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
@@ -49,26 +48,6 @@ def folder(tmp_path: Path) -> str:
     (made / "0001_index_year.py").write_text(INDEX)
     (made / "0002_short_texts.py").write_text(TEXTS)
     return str(made)
-
-
-def test_progress_of_nothing_is_no_error(filled: str, tmp_path: Path) -> None:
-    """An operation of one's own may tell that nothing of nothing is through."""
-    (tmp_path / "0001_own.py").write_text(
-        dedent("""
-        DESCRIPTION = "of one's own"
-
-        class Own:
-            def cost(self, target):
-                return "nothing"
-
-            def apply(self, target):
-                target.on_progress(0, 0)
-
-        OPERATION = Own()
-        """)
-    )
-    up = command("migrate", "up", "--store", filled, "--dir", str(tmp_path))
-    assert (0, "applied: 0001_own\n") == (up.status, up.out)
 
 
 def test_the_whole_way(filled: str, folder: str) -> None:
@@ -138,20 +117,6 @@ def test_check_is_for_scripts(filled: str, folder: str) -> None:
     assert (1, told, "") == command("migrate", "check", "--store", filled)
 
 
-def test_what_newer_code_applied_is_refused_by_name(filled: str) -> None:
-    """By `up`, with status 1; the status shows it."""
-    with closing(open_store(filled)) as store:
-        metadata = store.metadata("msmarco")
-        store.put_metadata(
-            "msmarco", replace(metadata, migrations=(*metadata.migrations, "0002_of_tomorrow"))
-        )
-    done = command("migrate", "up", "--store", filled)
-    assert (1, "") == (done.status, done.out)
-    assert "ledger of 'msmarco' contains unknown migrations: 0002_of_tomorrow" in done.err
-    told = command("migrate", "status", "--store", filled)
-    assert "unknown     0002_of_tomorrow: applied by newer code or with another --dir" in told.out
-
-
 def test_everything_is_there_as_json(filled: str, folder: str) -> None:
     """One document each."""
     place = ("--store", filled, "--dir", folder, "--json")
@@ -184,19 +149,6 @@ def test_everything_is_there_as_json(filled: str, folder: str) -> None:
     assert {"dry_run": False, "steps": []} == json.loads(command("migrate", "up", *place).out)
     unlocked = command("migrate", "unlock", "--store", filled, "--json")
     assert {"unlocked": None} == json.loads(unlocked.out)
-
-
-def test_a_failure_tells_what_failed(filled: str, folder: str) -> None:
-    """Status 1, its name and reason; what came before it is in the ledger."""
-    Path(folder, "0002_short_texts.py").write_text(
-        'DESCRIPTION = "fails"\ndef up(store, plan): raise ValueError("no such thing")\n'
-    )
-    done = command("migrate", "up", "--store", filled, "--dir", folder)
-    assert (1, "") == (done.status, done.out)
-    assert "Error: 0002_short_texts failed on 'msmarco': ValueError: no such thing" in done.err
-    told = command("migrate", "status", "--store", filled, "--dir", folder)
-    applied = "0001_create_passages, 0002_payload_indexes, 0001_index_year"
-    assert f"applied     {applied}\n" in told.out
 
 
 def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:

@@ -65,6 +65,7 @@ def test_a_file_gets_plain_lines() -> None:
     assert second.startswith("1,000 passages, ")
     quiet = io.StringIO()
     ProgressDisplay(quiet, line_every_s=1e9)(progress(1, 0.1))
+    ProgressDisplay(quiet, line_every_s=1e9).show_of(0, 0)
     assert quiet.getvalue() == ""
 
 
@@ -80,13 +81,3 @@ def test_other_stages_are_announced_beforehand(
         assert stream.getvalue().endswith(notice + "\n")
         assert display.last is not None
         assert stage == display.last.stage
-
-
-def test_an_export_is_shown_alike() -> None:
-    """By its two numbers."""
-    stream = io.StringIO()
-    display = ProgressDisplay(stream, line_every_s=0.0)
-    display.show(250, 0.25)
-    assert stream.getvalue().startswith("250 passages, ")
-    assert ", 25%, " in stream.getvalue()
-    assert display.last is None

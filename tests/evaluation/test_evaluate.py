@@ -119,11 +119,14 @@ def test_missing_candidates_are_told(
     ] == caplog.messages
 
 
-def test_candidates_of_another_collection_are_refused(client: SearchClient) -> None:
-    """Not measured as a system that finds nothing."""
-    given = Run("given", {"q1": [("x", 2.0), ("y", 1.0)]})
+def test_candidates_of_another_collection_are_refused(
+    client: SearchClient, listening: ListeningEncoder
+) -> None:
+    """After the first system; they are not measured as a system that finds nothing."""
+    given, systems = Run("given", {"q1": [("x", 2.0), ("y", 1.0)]}), [System("bm25"), System()]
     with pytest.raises(UsageError, match="none of the 2 candidates is in the collection 'msmarco'"):
-        evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", candidates=given)
+        evaluate_search(client, QUERIES, QRELS, systems, measures="RR@10", candidates=given)
+    assert [] == listening.asked  # the second system was not searched
 
 
 @pytest.mark.parametrize(
@@ -204,25 +207,6 @@ def test_a_run_is_given_when_it_is_complete(client: SearchClient) -> None:
     asked = [f"dense {count}" for count in range(3)]
     assert [*asked, "q1 a", "q2 c", "q3 g", "dense: 3"] == told[:7]
     assert "bm25: 3" == told[-1]
-
-
-def test_no_candidate_is_told_after_the_first_system(
-    client: SearchClient, listening: ListeningEncoder
-) -> None:
-    """The others would lack the same."""
-    given, asked = Run("given", {"q1": [("x", 2.0)]}), list[str]()
-    with pytest.raises(UsageError, match="none of the 1 candidates is in the collection"):
-        evaluate_search(
-            client,
-            QUERIES,
-            QRELS,
-            [System("bm25"), System()],
-            measures="RR@10",
-            candidates=given,
-            on_run=lambda run: asked.append(run.name),
-        )
-
-    assert ([], []) == (listening.asked, asked)
 
 
 def test_an_evaluation_is_checked_without_a_client() -> None:
