@@ -220,9 +220,10 @@ def test_directory_of_something_else_is_not_a_store(capsys: Capture, tmp_path: P
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("mine", "utf-8")
-    for words in (["info"], ["ingest", good_source(tmp_path / "x.tsv"), "--model", MODEL]):
-        assert 1 == main([*words, "--store", str(other)])
-        assert "precious.txt" in capsys.readouterr().err
+    source = good_source(tmp_path / "x.tsv")
+    assert 1 == main(["info", "--store", str(other)])
+    assert 1 == main(["ingest", source, "--store", str(other), "--model", MODEL])
+    assert "precious.txt" in capsys.readouterr().err
     assert ["precious.txt"] == [path.name for path in other.iterdir()]
 
 

@@ -212,12 +212,12 @@ def test_a_run_is_given_when_it_is_complete(client: SearchClient) -> None:
 def test_an_evaluation_is_checked_without_a_client() -> None:
     """The same, before there is one."""
     plan = plan_evaluation(QUERIES, QRELS, [System()], measures="RR@10 P@7")
-    assert (("RR@10", "P@7"), 7, QUERIES[:3]) == (plan.measures, plan.depth, plan.searched)
+    assert (("RR@10", "P@7"), 10, QUERIES[:3]) == (plan.measures, plan.depth, plan.searched)
     with pytest.raises(UsageError, match="each run needs its own name"):
         plan_evaluation(QUERIES, QRELS, [System(), System()], measures="RR@10")
 
 
-def test_the_find_worst_queries_have_texts(client: SearchClient) -> None:
+def test_the_worst_queries_have_texts(client: SearchClient) -> None:
     """Of each run, the lowest values first, with the passages from the collection."""
     gone = Run("gone", {"q2": [("x", 1.0)]})
     found = evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", others=[gone])
