@@ -1,4 +1,4 @@
-"""Are the vectors right, and are the answers?
+"""Quality of the vectors and of the answers.
 
 Encodes the real passages with `SentenceTransformer.encode` in float32 (kept in the work folder for
 the next time), ingests them with the command, and compares:
