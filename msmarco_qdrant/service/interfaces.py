@@ -6,6 +6,7 @@ The HTTP app depends on these alone, not on the spool, the worker or an engine.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal, Protocol, TypeAlias, Unpack
@@ -19,7 +20,7 @@ Scope: TypeAlias = Literal["read", "write"]
 
 SCOPES: Final[tuple[Scope, ...]] = ("read", "write")
 MIB: Final = 2**20
-_SHORTEST: Final = 16
+_VISIBLE_ASCII: Final = re.compile(r"[!-~]{16,}")
 
 BatchId: TypeAlias = str
 """32 hexadecimal digits."""
@@ -164,61 +165,36 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of requests; every one is more than zero.
+    """Bounds of requests and connections; `http.schemas` has those of passages and searches.
 
     Attributes:
         body_bytes: Bytes of a batch of passages, as sent and decompressed alike.
         query_bytes: Bytes of a search's body.
         answer_bytes: Bytes of the answer to a search.
-        passages: Passages of a batch.
-        brackets: `[` and `{` in a batch, in its texts too: a value that is a list or an object
-            takes far more time and memory than the three bytes that it may have.
-        query_brackets: The same, in a search.
-        text_chars: Characters of a passage's text.
-        meta_bytes: Bytes of a passage's meta, as JSON: with text and pid it has to fit into a line
-            of 1 MiB, which is what a batch's file holds at most.
-        pid_chars: Characters of a pid.
-        queries: Queries of a search.
-        query_chars: Characters of a query.
-        conditions: Values and bounds of a search's filter, of all its fields together.
-        field_chars: Characters of the name of a filter's field.
-        limit: Hits a query.
-        hits: Hits of all queries of a search together.
-        rerank_depth: Passages a query that a cross-encoder scores, unless more hits are wanted.
-        pairs: Of all queries of a search, pairs that a cross-encoder scores.
-        searches: Searches under way at once; more are answered 503.
-        bodies: Batches being received at once; more are answered 429.
-        writes: Batches being parsed and written to disk at once; others wait for their turn.
-        body_s: Seconds in which a body has to arrive.
-        search_s: Seconds in which a search has to be answered.
+        brackets: `[` and `{` in a batch, those in texts too: a list or an object takes far more
+            time and memory than its three bytes.
+        query_brackets: `[` and `{` in a search.
+        searches: Searches that run at once; more are answered 503.
+        bodies: Batches that are received at once; more are answered 429.
+        writes: Batches that are parsed and written to disk at once; others wait.
+        body_s: Seconds within which a body must arrive.
+        search_s: Seconds within which a search must be answered.
         wait_s: Seconds that `?wait=true` waits for a batch.
-        checks_s: Seconds in which the checks of `/readyz` have to be done.
-        request_s: Seconds in which any request has to be answered and its answer taken.
-        head_s: Seconds in which the head of a request has to arrive.
-        connections: Connections at once; for one more, the one that has been silent longest is
-            closed. A process has 1,024 files, unless it was given more.
+        checks_s: Seconds within which the checks of `/readyz` must end.
+        request_s: Seconds within which any request must be answered, and its answer taken.
+        head_s: Seconds within which the head of a request must arrive.
+        connections: Connections at once; one more closes the one that was silent longest. A process
+            has 1,024 files by default.
 
     Raises:
-        UsageError: For a bound that is not more than zero.
+        UsageError: For a bound that is not more than 0.
     """
 
     body_bytes: int = 16 * MIB
     query_bytes: int = MIB
     answer_bytes: int = 16 * MIB
-    passages: int = 10_000
     brackets: int = 500_000
     query_brackets: int = 50_000
-    text_chars: int = 100_000
-    meta_bytes: int = MIB // 4
-    pid_chars: int = 1_024
-    queries: int = 64
-    query_chars: int = 2_000
-    conditions: int = 1_000
-    field_chars: int = 256
-    limit: int = 1_000
-    hits: int = 10_000
-    rerank_depth: int = 100
-    pairs: int = 2_000
     searches: int = 256
     bodies: int = 16
     writes: int = 4
@@ -231,44 +207,42 @@ class Limits:
     connections: int = 800
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            if not getattr(self, one.name) > 0:
-                raise UsageError(
-                    f"the limit {one.name}={getattr(self, one.name)} lets nothing through: "
-                    "expected more than 0"
-                )
+        for bound in fields(self):
+            if not (value := getattr(self, bound.name)) > 0:
+                raise UsageError(f"{bound.name} must be more than 0, got {value}")
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The bearer tokens; without one, that scope is open to whoever reaches the port.
+    """The bearer tokens; a scope without one is open to every client of the port.
 
     Attributes:
-        read: Allows to search, and to read metrics and batches.
-        write: Allows to bring and delete passages, and to read batches.
+        read: The token to search, and to read metrics and batches.
+        write: The token to write and delete passages, and to read batches.
 
     Raises:
-        UsageError: For a token that is short, or holds more than visible ASCII.
+        UsageError: For a token that is short, or has more than visible ASCII.
     """
 
     read: str | None = field(default=None, repr=False)
     write: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for scope, token in (("read", self.read), ("write", self.write)):
-            if token is not None and not _usable(token):
+        for scope in SCOPES:
+            token = self.of(scope)
+            if token is not None and not _VISIBLE_ASCII.fullmatch(token):
                 raise UsageError(
-                    f"the token to {scope} cannot be used: expected {_SHORTEST} or more visible "
-                    "ASCII characters without spaces, such as `openssl rand -hex 32` gives"
+                    f"the {scope} token must be 16 or more visible ASCII characters without "
+                    "spaces, as `openssl rand -hex 32` makes them"
                 )
 
     def of(self, scope: Scope) -> str | None:
-        """The token of a scope, None if it is open."""
+        """Return the token of a scope, None if it is open."""
         return self.read if scope == "read" else self.write
 
 
 def check_binding(host: str, tokens: Tokens) -> None:
-    """Refuse to listen where others reach the port, unless both tokens are set.
+    """Refuse to listen where other machines reach the port, unless both tokens are set.
 
     Raises:
         UsageError: If `host` is not this machine's loopback and a token is missing.
@@ -276,11 +250,10 @@ def check_binding(host: str, tokens: Tokens) -> None:
     missing = [scope for scope in SCOPES if tokens.of(scope) is None]
     if not missing or is_loopback(host):
         return
+    variables = " and ".join(f"MSMARCO_QDRANT_{scope.upper()}_TOKEN" for scope in missing)
     raise UsageError(
-        f"without a token to {' and one to '.join(missing)} the sidecar listens on loopback only, "
-        f"and {host or 'an empty host'} is reached from elsewhere: set "
-        f"{' and '.join(f'MSMARCO_QDRANT_{scope.upper()}_TOKEN' for scope in missing)}, "
-        "or listen on 127.0.0.1"
+        f"host must be of this machine's loopback without both tokens, got {host or '(empty)'}: "
+        f"set {variables}, or listen on 127.0.0.1"
     )
 
 
@@ -292,10 +265,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _usable(token: str) -> bool:
-    return len(token) >= _SHORTEST and all("!" <= character <= "~" for character in token)
 
 
 class Ingester(Protocol):

@@ -1,7 +1,7 @@
-"""The log as one JSON object a line, for whatever collects it.
+"""The log as one JSON object per line, for log collectors.
 
-What libraries say goes the same way, and so do warnings and the ends of threads. Requests are told
-of by the app itself, so uvicorn's own lines about them are off.
+Messages of libraries, warnings and errors of threads go the same way. The app logs requests itself,
+so uvicorn's access log is off.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 _HIDDEN: Final = "***"
-_SHORTEST: Final = 8  # a shorter word is in too much that is no secret
-_CHATTY: Final = ("hpack", "httpcore", "httpx", "uvicorn.error")  # of each request or connection
+_SHORTEST: Final = 8  # shorter words are in too much other text
+_CHATTY: Final = ("hpack", "httpcore", "httpx", "uvicorn.error")  # a line per request or connection
 _log = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
-    """Makes a record one line of JSON: time, level, logger, message, and its `fields`.
+    """Formats a record as one line of JSON: time, level, logger, message, and its `fields`.
 
     Args:
-        secrets: Words that no value of a line shows, whoever logs it, if they have 8 characters
-            or more: words such as "info" are in every line.
+        secrets: Words to hide in every value, if they have 8 characters or more: words such as
+            "info" are in every line.
     """
 
     def __init__(self, secrets: Sequence[str] = ()) -> None:
@@ -33,8 +33,8 @@ class JsonFormatter(logging.Formatter):
         self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST]
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's line."""
-        told: dict[str, Any] = {
+        """Return the record's line."""
+        line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -42,31 +42,31 @@ class JsonFormatter(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
-            told["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(self._masked(told), ensure_ascii=True, default=str)
+            line["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(self._hide_secrets(line), ensure_ascii=True, default=str)
 
-    def _masked(self, told: Any) -> Any:
-        """The same without secrets; keys, which the code names, stay."""
-        if told is None or isinstance(told, bool | int | float):
-            return told
-        if isinstance(told, Mapping):
-            return {key: self._masked(value) for key, value in told.items()}
-        if isinstance(told, list | tuple):
-            return [self._masked(value) for value in told]
-        told = str(told)
+    def _hide_secrets(self, value: Any) -> Any:
+        """Return a value without secrets; keys, which the code defines, stay."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {key: self._hide_secrets(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._hide_secrets(inner) for inner in value]
+        text = str(value)
         for secret in self._secrets:
-            told = told.replace(secret, _HIDDEN)
-        return told
+            text = text.replace(secret, _HIDDEN)
+        return text
 
 
 def log_config(level: str, secrets: Sequence[str] = ()) -> Mapping[str, Any]:
-    """What `logging.config.dictConfig` takes: everything to stderr, as JSON.
+    """Return the settings for `logging.config.dictConfig`: all to stderr, as JSON.
 
     Args:
-        level: From which level on: "debug", "info", "warning" or "error".
-        secrets: Words that no line shows.
+        level: The lowest level shown: "debug", "info", "warning" or "error".
+        secrets: Words to hide.
     """
     louder = "DEBUG" if level.upper() == "DEBUG" else "WARNING"
     return {
@@ -90,22 +90,22 @@ def log_config(level: str, secrets: Sequence[str] = ()) -> Mapping[str, Any]:
 
 
 def configure_logs(level: str, secrets: Sequence[str] = ()) -> None:
-    """Let this process log JSON to stderr; for a command, once.
+    """Make this process log JSON to stderr; a command calls it once.
 
     Args:
-        level: From which level on.
-        secrets: Words that no line shows, such as tokens and API keys.
+        level: The lowest level shown.
+        secrets: Words to hide, such as tokens and API keys.
     """
     logging.config.dictConfig(dict(log_config(level, secrets)))
     logging.captureWarnings(True)
-    threading.excepthook = _log_end_of_thread
+    threading.excepthook = _log_thread_error
 
 
-def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+def _log_thread_error(ended: threading.ExceptHookArgs) -> None:
     name = ended.thread.name if ended.thread else "unknown"
     cause = ended.exc_value
     _log.error(
-        "the thread %s has ended with an error",
+        "the thread %s ended with an error",
         name,
         exc_info=(ended.exc_type, cause, ended.exc_traceback) if cause else None,
     )

@@ -1,11 +1,12 @@
-"""What the sidecar counts and times, in a registry of its own, for Prometheus to read.
+"""Counters and timings of the sidecar for Prometheus, in a registry of their own.
 
-Seconds are histograms, so that percentiles can be had over several sidecars.
+Seconds are histograms, so that percentiles can be computed over several sidecars.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -22,16 +23,16 @@ _PREFIX: Final = "msmarco_qdrant_"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 _WAITING: Final = (
-    ("spool_batches", "Batches that wait."),
+    ("spool_batches", "Batches that wait to be written."),
     ("spool_oldest_seconds", "Age of the oldest batch that waits."),
 )
 
 
 class Metrics:
-    """The counters, all of them there from the beginning. Thread-safe.
+    """The counters, which all exist from the start. Thread-safe.
 
     Args:
-        backlog: What waits in the spool, asked whenever the metrics are read.
+        backlog: Returns the batches that wait; called when the metrics are read.
     """
 
     media_type = CONTENT_TYPE_PLAIN_1_0_0
@@ -41,30 +42,38 @@ class Metrics:
         self._registry = made
         self._passages = made.counter("passages", "Passages of finished batches.", "outcome")
         self._batches = made.counter("batches", "Batches finished.", "state")
-        self._batch_s = made.seconds("batch_seconds", "Of the last attempt at a batch.", _SLOW)
-        self._stage_s = made.seconds("stage_seconds", "Of a batch, by stage.", _SLOW, "stage")
+        self._batch_s = made.seconds(
+            "batch_seconds", "Seconds of the last attempt at a batch.", _SLOW
+        )
+        self._stage_s = made.seconds(
+            "stage_seconds", "Seconds of a batch, by stage.", _SLOW, "stage"
+        )
         self._retries = made.counter(
-            "batch_retries", "Attempts at a batch that failed and are followed by another.", "error"
+            "batch_retries", "Failed attempts at a batch that are retried.", "error"
         )
-        self._optimize_s = made.seconds("optimize_seconds", "Of building the indexes.", _SLOW)
+        self._optimize_s = made.seconds("optimize_seconds", "Seconds to build the indexes.", _SLOW)
         self._search_s = made.seconds(
-            "search_seconds", "From a search's body to its answer.", _QUICK, "mode"
+            "search_seconds", "Seconds from the body of a search to its answer.", _QUICK, "mode"
         )
-        self._searches = made.gauge("searches_in_flight", "Searches under way.")
+        self._searches = made.gauge("searches_in_flight", "Searches that run now.")
         self._requests = made.counter("requests", "Requests answered.", "method", "route", "status")
         self._request_s = made.seconds(
-            "request_seconds", "From a request to the end of its answer.", _QUICK, "method", "route"
+            "request_seconds",
+            "Seconds from a request to the end of its answer.",
+            _QUICK,
+            "method",
+            "route",
         )
-        self._info = Info(_PREFIX + "sidecar", "Versions and model at work.", registry=made)
+        self._info = Info(_PREFIX + "sidecar", "Versions and model in use.", registry=made)
         made.register(_Spool(backlog))
         self._begin()
 
     def set_info(self, info: Mapping[str, str]) -> None:
-        """Say which versions, model and collection are at work."""
+        """Set the versions, model and collection in use."""
         self._info.info({"version": __version__, **info})
 
     def batch_ended(self, batch: BatchState, stages: Mapping[str, float] | None = None) -> None:
-        """Count a batch that is done or failed, with the seconds it took, in all and by stage."""
+        """Count a batch that is done or failed, with its seconds in total and by stage."""
         self._batches.labels(batch.state).inc()
         self._batch_s.observe(batch.report.seconds)
         for outcome, passages in counts_of(batch.report).items():
@@ -73,20 +82,20 @@ class Metrics:
             self._stage_s.labels(stage).observe(taken)
 
     def batch_failing(self, error: BaseException) -> None:
-        """Count an attempt at a batch that another will follow, by the kind of its error."""
+        """Count a failed attempt at a batch that will be retried, by its error."""
         self._retries.labels(type(error).__name__).inc()
 
     def optimized(self, seconds: float) -> None:
-        """Count a time that the indexes were built."""
+        """Count one build of the indexes."""
         self._optimize_s.observe(seconds)
 
     def searched(self, mode: str, seconds: float) -> None:
-        """Count a search that was answered."""
+        """Count an answered search."""
         self._search_s.labels(mode).observe(seconds)
 
-    def searching(self, searches: int) -> None:
-        """Say how many searches are under way."""
-        self._searches.set(searches)
+    def searching(self) -> AbstractContextManager[object]:
+        """Count a search as running while the block runs."""
+        return self._searches.track_inprogress()
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request, under the template of its path."""
@@ -94,11 +103,11 @@ class Metrics:
         self._request_s.labels(method, route).observe(seconds)
 
     def text(self) -> bytes:
-        """All of it in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def _begin(self) -> None:
-        """Let what has labels stand at zero, so that a rate can be had of the first one."""
+        """Start labeled metrics at zero, so that the first event gives a rate."""
         for outcome in COUNTS:
             self._passages.labels(outcome)
         for state in ("done", "failed"):
@@ -109,10 +118,10 @@ class Metrics:
 
 
 class MetricsEvents:
-    """Counts what a worker tells; see `WorkerEvents`.
+    """Counts the events of a worker; see `WorkerEvents`.
 
     Args:
-        metrics: Where.
+        metrics: The counters.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -132,39 +141,45 @@ class MetricsEvents:
 
 
 class _Registry(CollectorRegistry):
-    """Makes what it registers; of each time series it tells the values, and not when it began."""
+    """Makes and registers metrics; shows their values without their start times."""
 
-    def counter(self, name: str, told: str, *labels: str) -> Counter:
-        """A counter, by its labels."""
-        return Counter(_PREFIX + name, told, labels, registry=self)
+    def counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        """Make a counter by its labels."""
+        return Counter(_PREFIX + name, help_text, labels, registry=self)
 
-    def gauge(self, name: str, told: str) -> Gauge:
-        """A gauge."""
-        return Gauge(_PREFIX + name, told, registry=self)
+    def gauge(self, name: str, help_text: str) -> Gauge:
+        """Make a gauge."""
+        return Gauge(_PREFIX + name, help_text, registry=self)
 
-    def seconds(self, name: str, told: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        """A histogram, by its labels."""
-        return Histogram(_PREFIX + name, told, labels, buckets=buckets, registry=self)
+    def seconds(
+        self, name: str, help_text: str, buckets: Sequence[float], *labels: str
+    ) -> Histogram:
+        """Make a histogram by its labels."""
+        return Histogram(_PREFIX + name, help_text, labels, buckets=buckets, registry=self)
 
     def collect(self) -> Iterator[Metric]:
-        """What there is; `_created` would be a gauge beside each series, which nobody reads."""
+        """Return the metrics without `_created`, a gauge for each series that nobody reads."""
         for metric in super().collect():
-            metric.samples = [one for one in metric.samples if not one.name.endswith("_created")]
+            metric.samples = [
+                sample for sample in metric.samples if not sample.name.endswith("_created")
+            ]
             yield metric
 
 
 class _Spool(Collector):
-    """Asks the spool when it is asked."""
+    """Reads the spool when the metrics are read."""
 
     def __init__(self, backlog: Callable[[], Backlog]) -> None:
         self._backlog = backlog
 
     def collect(self) -> Iterator[Metric]:
         backlog = self._backlog()
-        for (name, told), value in zip(_WAITING, (backlog.batches, backlog.oldest_s), strict=True):
-            yield GaugeMetricFamily(_PREFIX + name, told, value=value)
+        for (name, help_text), value in zip(
+            _WAITING, (backlog.batches, backlog.oldest_s), strict=True
+        ):
+            yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)
 
     def describe(self) -> Iterator[Metric]:
-        """Names alone: the spool may not be there yet."""
-        for name, told in _WAITING:
-            yield GaugeMetricFamily(_PREFIX + name, told)
+        """Return names alone: the spool may not exist yet."""
+        for name, help_text in _WAITING:
+            yield GaugeMetricFamily(_PREFIX + name, help_text)

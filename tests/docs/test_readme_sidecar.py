@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from msmarco_qdrant.service.interfaces import Backlog, Limits
+from msmarco_qdrant.service.http import schemas
+from msmarco_qdrant.service.interfaces import Backlog
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.settings import Settings
@@ -125,7 +126,8 @@ def test_every_request_is_in_the_table() -> None:
 def test_every_bound_of_a_request_is_told() -> None:
     """What a batch and a search may have at most."""
     told = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", SECTION)}
-    limits = Limits()
-    batch = {limits.passages, limits.text_chars, limits.pid_chars, limits.meta_bytes}
-    search = {limits.queries, limits.query_chars, limits.limit, limits.hits, limits.pairs}
-    assert set() == (batch | search | {limits.conditions}) - told
+    batch = {schemas.MAX_PASSAGES, schemas.MAX_TEXT_CHARS, schemas.MAX_PID_CHARS}
+    batch |= {schemas.MAX_META_BYTES}
+    search = {schemas.MAX_QUERIES, schemas.MAX_QUERY_CHARS, schemas.MAX_LIMIT, schemas.MAX_HITS}
+    search |= {schemas.MAX_PAIRS, schemas.MAX_CONDITIONS}
+    assert set() == (batch | search) - told

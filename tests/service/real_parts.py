@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.http.openapi import DescribedApp
 from msmarco_qdrant.service.ingester import SpoolIngester
 from msmarco_qdrant.service.interfaces import Limits, Tokens
 from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
@@ -38,7 +39,7 @@ PASSAGES = (
 class Real:
     """What a test holds."""
 
-    app: DescribedApp
+    app: FastAPI
     spool: Spool
     store: Store
     metrics: Metrics
@@ -95,13 +96,17 @@ class OpenedApp:
     Args:
         folder: Where the spool is made.
         tokens: Who may do what.
-        limits: Bounds of requests.
+        describe: Changes the app's OpenAPI description.
     """
 
     def __init__(
-        self, folder: Path, *, tokens: Tokens | None = None, limits: Limits | None = None
+        self,
+        folder: Path,
+        *,
+        tokens: Tokens | None = None,
+        describe: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._folder, self._tokens, self._limits = folder, tokens, limits
+        self._folder, self._tokens, self._describe = folder, tokens, describe
         self.real: Real | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +116,8 @@ class OpenedApp:
             await self.real.app(scope, receive, send)
             return
         await receive()
-        async with real_parts(self._folder, tokens=self._tokens, limits=self._limits) as self.real:
+        async with real_parts(self._folder, tokens=self._tokens) as self.real:
+            self._describe(self.real.app.openapi())
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})

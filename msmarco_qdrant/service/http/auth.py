@@ -1,132 +1,81 @@
-"""Who may do what: bearer tokens, where to listen without them, and headers for browsers."""
+"""Bearer tokens of requests, and the host that a request names where no token is needed."""
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Final
 
-from fastapi import Request
+from fastapi import Depends, Request, params
+from fastapi.security import HTTPBearer
 
-from msmarco_qdrant.service.http.problems import (
-    MISDIRECTED,
-    NO_TOKEN,
-    WRONG_TOKEN,
-    Kind,
-    ProblemError,
-)
-from msmarco_qdrant.service.interfaces import Scope, Tokens, is_loopback
+from msmarco_qdrant.service.http import problems
+from msmarco_qdrant.service.http.problems import Kind, ProblemError
+from msmarco_qdrant.service.interfaces import SCOPES, Scope, Tokens, is_loopback
 
 _HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::[0-9]*)?")
-_SCOPES: Final[Mapping[Scope, str]] = {
+_DESCRIPTIONS: Final = {
     "read": "Search, and read metrics and batches.",
-    "write": "Bring and delete passages, and read batches.",
-}
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
-        "object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+    "write": "Write and delete passages, and read batches.",
 }
 
 
-def allowing(tokens: Tokens, *scopes: Scope) -> Callable[[Request], Awaitable[None]]:
-    """What lets a request through that has the token of any of some scopes, or needs none.
+def require(tokens: Tokens, *scopes: Scope) -> list[params.Depends]:
+    """Return a route's dependencies that require the token of one of some scopes.
 
-    The first scope decides whether one is needed. Where none is, the host asked for must be a name
-    of loopback: a page from elsewhere reaches this port under another name (DNS rebinding).
+    The first scope decides if a token is needed. Where none is, the request must name a host of
+    loopback: a page of another site reaches this port under another name (DNS rebinding).
+    Starlette's TrustedHostMiddleware cannot do that: it covers every route, the probes too, takes
+    no address range, and its refusal is not a problem of RFC 9457.
 
-    Args:
-        tokens: All of them.
-        scopes: Any of these will do.
-
-    Returns:
-        What a route depends on. It raises ProblemError: 401 without a token or with an unknown
-        one, 403 with one of another scope, 421 if another host was asked for.
+    The dependencies raise ProblemError: 401 without a token or with an unknown one, 403 with the
+    token of another scope, 421 for another host.
     """
-    digests = {scope: _digest(token) for scope in scopes if (token := tokens.of(scope))}
-    others = {
-        _digest(token) for scope in _SCOPES if (token := tokens.of(scope)) and scope not in digests
-    }
-
-    async def check(request: Request) -> None:  # not in a thread, of which there are few
-        if scopes[0] not in digests:
-            _check_host(request)
-            return
-        expected = f"Expected the token to {' or '.join(scopes)}."
-        given = _digest(_bearer(request))
-        matches = [hmac.compare_digest(given, digest) for digest in digests.values()]
-        known = [hmac.compare_digest(given, digest) for digest in others]
-        if any(matches):
-            return
-        if any(known):
-            raise _refused(WRONG_TOKEN, expected, "insufficient_scope")
-        raise _refused(NO_TOKEN, expected, "invalid_token")
-
-    return check
-
-
-def secure_headers() -> Mapping[str, str]:
-    """Headers of every response that has not its own of that name."""
-    return _HEADERS
-
-
-def schemes_of(tokens: Tokens) -> dict[str, dict[str, str]]:
-    """The ways to authenticate, as OpenAPI describes them; none for an open scope."""
-    return {
-        _scheme(scope): {"type": "http", "scheme": "bearer", "description": told}
-        for scope, told in _SCOPES.items()
-        if tokens.of(scope)
-    }
-
-
-def needed(tokens: Tokens, *scopes: Scope) -> list[dict[str, list[str]]]:
-    """What `allowing` asks for, as OpenAPI describes it."""
+    bearers = [_bearer(scope) for scope in scopes if tokens.of(scope)]
     if tokens.of(scopes[0]) is None:
-        return []
-    return [{_scheme(scope): []} for scope in scopes if tokens.of(scope)]
+        return [Depends(_check_host)]
+    expected = f"Expected the token to {' or '.join(scopes)}."
+
+    async def check(request: Request) -> None:  # a coroutine, to take none of the few threads
+        credentials = await bearers[0](request)
+        if credentials is None:
+            raise _refuse(problems.NO_TOKEN, "Expected the header 'Authorization: Bearer TOKEN'.")
+        given = _digest(credentials.credentials)
+        found = {
+            scope
+            for scope in SCOPES
+            if (token := tokens.of(scope)) and hmac.compare_digest(given, _digest(token))
+        }
+        if not found:
+            raise _refuse(problems.NO_TOKEN, expected, "invalid_token")
+        if found.isdisjoint(scopes):
+            raise _refuse(problems.WRONG_TOKEN, expected, "insufficient_scope")
+
+    return [*map(Depends, bearers), Depends(check)]
 
 
-def _scheme(scope: Scope) -> str:
-    return f"{scope}Token"
+def _bearer(scope: Scope) -> HTTPBearer:
+    """Return the scheme as OpenAPI describes it; it refuses nothing itself."""
+    description = _DESCRIPTIONS[scope]
+    return HTTPBearer(scheme_name=f"{scope}Token", description=description, auto_error=False)
 
 
 def _digest(token: str) -> bytes:
-    """As long for every token, so that comparing tells nothing of its length."""
+    """Return equally many bytes for every token: a comparison's time shows no length."""
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise _refused(NO_TOKEN, "Expected the header 'Authorization: Bearer TOKEN'.")
-    return token.strip()
-
-
-def _refused(kind: Kind, detail: str, error: str = "") -> ProblemError:
-    """A refusal with the challenge of RFC 6750."""
+def _refuse(kind: Kind, detail: str, error: str = "") -> ProblemError:
+    """Return a refusal with the challenge of RFC 6750."""
     challenge = 'Bearer realm="msmarco-qdrant"' + (f', error="{error}"' if error else "")
     return ProblemError(kind, detail, {"WWW-Authenticate": challenge})
 
 
-def _check_host(request: Request) -> None:
-    if not is_loopback(_host_alone(request.headers.get("host", ""))):
+async def _check_host(request: Request) -> None:
+    found = _HOST.fullmatch(request.headers.get("host", ""))
+    if not found or not is_loopback(found[1] or found[2] or ""):
         raise ProblemError(
-            MISDIRECTED,
-            "Without tokens only localhost is answered for: ask for localhost, or set tokens.",
+            problems.MISDIRECTED,
+            "Without tokens the host must be localhost: use localhost, or set tokens.",
         )
-
-
-def _host_alone(given: str) -> str:
-    """Without its port; an IPv6 address stands in brackets. "" for what is neither."""
-    found = _HOST.fullmatch(given)
-    return (found[1] or found[2] or "") if found else ""

@@ -1,8 +1,9 @@
 """Bodies of requests: read within bounds of size and time, decompressed, and parsed once.
 
-The parser is pydantic's (`pydantic_core.from_json`): it refuses more than 200 levels, integers of
-more than 4,300 digits, lone surrogates and NaN, whatever is in the body. While it parses, nothing
-else of this process goes on; so what could hold a million lists or objects is refused before.
+FastAPI would read a body of any size, for any time. The parser here is pydantic's
+(`pydantic_core.from_json`), which refuses more than 200 levels, integers of more than 4,300 digits,
+lone surrogates and NaN. While it parses, nothing else of this process runs; so a body that may hold
+a million lists or objects is refused before.
 """
 
 from __future__ import annotations
@@ -10,213 +11,156 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from email.message import Message
 from typing import Any, Final
 
 from fastapi import Request
 from pydantic_core import from_json
 from starlette.requests import ClientDisconnect
 
-from msmarco_qdrant.service.http.problems import (
-    MALFORMED,
-    MEDIA,
-    SLOW_BODY,
-    TOO_LARGE,
-    ProblemError,
-    invalid,
-)
+from msmarco_qdrant.service.http import problems
+from msmarco_qdrant.service.http.problems import ProblemError, invalid
 
 JSON: Final = "application/json"
 NDJSON: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _BOM: Final = b"\xef\xbb\xbf"
 _GZIP: Final = 16 + zlib.MAX_WBITS
-_MEMBERS: Final = 1_000  # of one body; block-wise packers make one of 64 KiB or more
+_CHUNK: Final = 2**16
+_MAX_MEMBERS: Final = 1_000  # of one body; block-wise packers make one of 64 KiB or more
 _LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
 
 
-async def read_body(request: Request, *, max_bytes: int, within_s: float) -> bytes:
-    """A body, decompressed if it is sent as gzip.
+async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    """Return a body, decompressed if it is sent as gzip.
 
     Raises:
-        ProblemError: If it is larger than `max_bytes`, as sent or decompressed, is no gzip although
-            it says so, is compressed in another way, or does not arrive in time.
+        ProblemError: If it is larger than `max_bytes`, as sent or decompressed, is not the gzip
+            that its header announces, has another encoding, or does not arrive in time.
     """
-    decoder = _decoder(request, max_bytes)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("gzip", "x-gzip", "identity", ""):
+        raise ProblemError(
+            problems.MEDIA,
+            "Content-Encoding must be gzip or missing.",
+            {"Accept-Encoding": "gzip, identity"},
+        )
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
+    body = bytearray()
     try:
-        async with asyncio.timeout(within_s):
-            return await _decoded(request.stream(), decoder, max_bytes)
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise _too_large(max_bytes)
     except TimeoutError:
-        raise ProblemError(
-            SLOW_BODY, f"Expected all of it within {within_s:g} seconds.", {"Connection": "close"}
-        ) from None
+        detail = f"The body must arrive within {timeout_s:g} seconds."
+        raise ProblemError(problems.SLOW_BODY, detail, {"Connection": "close"}) from None
     except ClientDisconnect:
-        raise ProblemError(MALFORMED, "The body ended early.") from None
+        raise ProblemError(problems.MALFORMED, "The body ended early.") from None
+    if encoding in ("identity", ""):
+        return bytes(body)
+    return await asyncio.to_thread(_decompress, bytes(body), max_bytes)
 
 
 def media_type(request: Request, accepted: Sequence[str]) -> str:
-    """The body's media type, which must be an accepted one, in UTF-8.
+    """Return the body's media type.
 
     Raises:
-        ProblemError: If it is not.
+        ProblemError: If it is not an accepted one, in UTF-8.
     """
-    given, *parameters = request.headers.get("content-type", "").split(";")
-    charsets = [
-        value.strip(' "').lower()
-        for name, _, value in (one.partition("=") for one in parameters)
-        if name.strip().lower() == "charset"
-    ]
-    kind = given.strip().lower()
-    if kind not in accepted or any(one not in ("utf-8", "utf8") for one in charsets):
+    header = Message()
+    header["content-type"] = request.headers.get("content-type", "")
+    found = header.get_content_type()
+    if found not in accepted or header.get_content_charset("utf-8") not in ("utf-8", "utf8"):
         raise ProblemError(
-            MEDIA,
-            f"Expected the header 'Content-Type: {accepted[0]}'"
-            + (f", or one of {', '.join(accepted[1:])}" if accepted[1:] else "")
-            + ", in UTF-8.",
+            problems.MEDIA,
+            f"Content-Type must be {' or '.join(accepted)}, in UTF-8.",
             {"Accept-Post": ", ".join(accepted)},
         )
-    return kind
+    return found
 
 
-def parse_json(body: bytes, *, brackets: int) -> Any:
-    """The value that a body is.
-
-    Args:
-        body: All of it.
-        brackets: How many `[` and `{` it may have, in strings too.
+def parse_json(body: bytes, *, max_brackets: int) -> Any:
+    """Return the value of a body in JSON.
 
     Raises:
-        ProblemError: If it is no JSON, or has more of them.
+        ProblemError: If it is not JSON, or has more than `max_brackets` of `[` and `{`, those in
+            strings counted.
     """
-    _check_brackets(body, brackets)
+    _check_brackets(body, max_brackets)
     try:
         return from_json(body.removeprefix(_BOM), allow_inf_nan=False)
     except ValueError as exc:
-        raise ProblemError(MALFORMED, f"No JSON in UTF-8: {exc}.") from None
+        raise ProblemError(problems.MALFORMED, f"The body must be JSON in UTF-8: {exc}.") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line's value, and its number, counted from 1."""
+def parse_lines(
+    body: bytes, *, max_lines: int, max_brackets: int
+) -> tuple[list[Any], Sequence[int]]:
+    """Return the values of a body with one per line, and the number of each line, from 1.
 
-    number: int
-    value: Any
-
-
-def parse_lines(body: bytes, *, most: int, brackets: int) -> list[Line]:
-    """The lines of a body, a value each; empty ones are left out.
-
-    Args:
-        body: All of them.
-        most: How many there may be.
-        brackets: How many `[` and `{` they may have, in strings too.
+    Empty lines are left out.
 
     Raises:
-        ProblemError: If a line is no JSON, or there is more than may be.
+        ProblemError: If a line is not JSON, or there are more lines or brackets than allowed.
     """
-    _check_brackets(body, brackets)
-    lines: list[Line] = []
+    _check_brackets(body, max_brackets)
+    values: list[Any] = []
+    numbers: list[int] = []
     body = body.removeprefix(_BOM)
     number, seen = 1, 0
-    for line in _LINE.finditer(body):  # empty ones cost nothing, however many
+    for line in _LINE.finditer(body):  # empty lines cost nothing, however many
         number += body.count(b"\n", seen, line.start())
         seen = line.start()
-        if len(lines) == most:
-            raise invalid(f"Expected at most {most:,} lines: send the others as another batch.")
+        if len(values) == max_lines:
+            raise invalid(f"A batch must have at most {max_lines:,} lines: send several batches.")
         try:
-            lines.append(Line(number, from_json(line[0], allow_inf_nan=False)))
+            values.append(from_json(line[0], allow_inf_nan=False))
         except ValueError as exc:
-            raise ProblemError(MALFORMED, f"Line {number} is no JSON in UTF-8: {exc}.") from None
-    return lines
+            detail = f"Line {number} must be JSON in UTF-8: {exc}."
+            raise ProblemError(problems.MALFORMED, detail) from None
+        numbers.append(number)
+    return values, numbers
 
 
-class IdentityDecoder:
-    """Takes a body as it comes."""
-
-    ended = True
-
-    def feed(self, chunk: bytes, room: int) -> bytes:  # noqa: ARG002  # of the other one
-        """The same bytes."""
-        return chunk
-
-
-class GzipDecoder:
-    """Decompresses gzip of one member or several, never making more than there is room for."""
-
-    def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(_GZIP)
-        self._members = 1
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last member was complete."""
-        return self._inflate.eof and not self._inflate.unused_data
-
-    def feed(self, chunk: bytes, room: int) -> bytes:
-        """What a piece makes: at most `room` bytes and one, which tells that there are more.
-
-        Raises:
-            zlib.error: If it is damaged, no gzip, or of very many members.
-        """
-        made = bytearray()
-        while chunk and len(made) <= room:
-            if self._inflate.eof:
-                self._next_member()
-            made += self._inflate.decompress(chunk, room + 1 - len(made))
-            chunk = self._inflate.unused_data or self._inflate.unconsumed_tail
-        return bytes(made)
-
-    def _next_member(self) -> None:
-        self._members += 1
-        if self._members > _MEMBERS:
-            raise zlib.error(f"more than {_MEMBERS:,} members")
-        self._inflate = zlib.decompressobj(_GZIP)
+def _decompress(packed: bytes, max_bytes: int) -> bytes:
+    """Return what gzip of one member or several holds, and never make more than allowed."""
+    member, members, made = zlib.decompressobj(_GZIP), 1, bytearray()
+    for start in range(0, len(packed), _CHUNK):
+        chunk = packed[start : start + _CHUNK]
+        while chunk:
+            if member.eof:
+                member, members = zlib.decompressobj(_GZIP), members + 1
+            if members > _MAX_MEMBERS:
+                raise ProblemError(
+                    problems.MALFORMED, f"gzip must have at most {_MAX_MEMBERS:,} members."
+                )
+            try:
+                made += member.decompress(chunk, max_bytes + 1 - len(made))
+            except zlib.error as exc:
+                raise ProblemError(problems.MALFORMED, f"The gzip is damaged: {exc}.") from None
+            if len(made) > max_bytes:
+                raise _too_large(max_bytes)
+            chunk = member.unused_data or member.unconsumed_tail
+    if not member.eof:
+        raise ProblemError(problems.MALFORMED, "The gzip ends early.")
+    return bytes(made)
 
 
 def _check_brackets(body: bytes, most: int) -> None:
     if (found := body.count(b"[") + body.count(b"{")) > most:
         raise invalid(
-            f"{found:,} brackets ('[' and '{{', in strings too): expected at most {most:,}, with "
-            "less in a body."
+            f"A body must have at most {most:,} brackets ('[' and '{{', in strings too), got "
+            f"{found:,}: send fewer passages, or meta with fewer lists."
         )
-
-
-def _decoder(request: Request, max_bytes: int) -> IdentityDecoder | GzipDecoder:
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding in ("identity", ""):
-        return IdentityDecoder()
-    if coding in ("gzip", "x-gzip"):
-        return GzipDecoder()
-    raise ProblemError(
-        MEDIA,
-        f"Expected no Content-Encoding, or gzip, of at most {max_bytes:,} bytes.",
-        {"Accept-Encoding": "gzip, identity"},
-    )
-
-
-async def _decoded(
-    chunks: AsyncIterator[bytes], decoder: IdentityDecoder | GzipDecoder, max_bytes: int
-) -> bytes:
-    body, sent = bytearray(), 0
-    try:
-        async for chunk in chunks:
-            sent += len(chunk)
-            body += decoder.feed(chunk, max_bytes - len(body))
-            if max(sent, len(body)) > max_bytes:
-                raise _too_large(max_bytes)
-    except zlib.error as exc:
-        raise ProblemError(MALFORMED, f"No gzip that is taken: {exc}.") from None
-    if not decoder.ended:
-        raise ProblemError(MALFORMED, "The gzip ends early.")
-    return bytes(body)
 
 
 def _too_large(max_bytes: int) -> ProblemError:
     return ProblemError(
-        TOO_LARGE,
-        f"Expected at most {max_bytes:,} bytes, as sent and decompressed: send several bodies.",
+        problems.TOO_LARGE,
+        f"A body must have at most {max_bytes:,} bytes, as sent and decompressed: send several.",
         {"Connection": "close"},
     )

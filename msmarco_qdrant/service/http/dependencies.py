@@ -1,4 +1,4 @@
-"""What the HTTP app is made of."""
+"""Dependencies of the HTTP app."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from msmarco_qdrant.service.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class AppDependencies:
-    """What the app works with; each stays its maker's to close.
+    """Parts that the app uses; their maker closes them.
 
     Attributes:
         ingester: The spool and its worker.
-        searcher: What gives the client of searches, None while there is none.
-        readiness: What knows whether everything is there.
-        metrics: What counts.
-        tokens: Who may do what.
-        limits: How much a request may bring and ask for.
+        searcher: Returns the search client, None before it exists.
+        readiness: The checks of `/readyz`.
+        metrics: The counters.
+        tokens: The bearer tokens.
+        limits: Bounds of requests.
         page: The folder of the search page.
-        about: What tells, from memory, what is searched; None while the model is being loaded.
+        about: Returns, from memory, what is searched; None while the model loads.
     """
 
     ingester: Ingester

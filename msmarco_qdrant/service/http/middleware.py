@@ -1,7 +1,7 @@
-"""What every request passes: an id, a bound of time, a line in the log, headers for browsers.
+"""Middleware of every request: an id, a timeout, a line in the log, headers for browsers.
 
-An error that nobody foresaw ends here, too: logged in full, and told as nothing but its id. HEAD is
-answered as GET is, without the body, so that any probe will do.
+It logs an unexpected error in full, and answers with its id alone. HEAD is answered as GET is,
+so that any probe works; uvicorn leaves its body out.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import MutableHeaders
 
-from msmarco_qdrant.service.http.auth import secure_headers
-from msmarco_qdrant.service.http.problems import TOO_SLOW, ProblemError, of_inside
-from msmarco_qdrant.service.http.problems import answer as refusal
+from msmarco_qdrant.service.http.problems import INTERNAL, TOO_SLOW, ProblemError, to_response
 from msmarco_qdrant.service.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -25,6 +23,19 @@ if TYPE_CHECKING:
 
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _POLLED: Final = frozenset({"/healthz", "/readyz", "/status", "/metrics"})
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        "object-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -32,74 +43,71 @@ class RequestMiddleware:
     """The outermost layer of the app (ASGI).
 
     Args:
-        app: What it is around.
-        metrics: What counts requests.
-        within_s: Seconds in which each has to be answered.
+        app: The app inside.
+        metrics: The counters of requests.
+        timeout_s: Seconds within which each request must be answered.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, within_s: float) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, timeout_s: float) -> None:
         self._app = app
         self._metrics = metrics
-        self._within_s = within_s
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass."""
+        """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = str(uuid.uuid4())
-        asked = scope["method"]
+        request_id, method = str(uuid.uuid4()), scope["method"]
         routed = {**scope, "state": {**scope.get("state", {}), "request_id": request_id}}
-        if asked == "HEAD":
+        if method == "HEAD":
             routed["method"] = "GET"
-        answer, begun = _Answer(send, request_id, with_body=asked != "HEAD"), time.monotonic()
+        sender = _Sender(send, request_id)
+        begun = time.monotonic()
         try:
-            await self._answered(routed, receive, answer)
+            await self._answer(routed, receive, sender)
         finally:
-            self._tell(asked, routed, answer, time.monotonic() - begun)
+            self._record(method, routed, sender, time.monotonic() - begun)
 
-    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        bound = asyncio.timeout(self._within_s)
+    async def _answer(self, scope: Scope, receive: Receive, sender: _Sender) -> None:
+        timeout = asyncio.timeout(self._timeout_s)
+        fields = {"fields": {"id": sender.request_id}}
         try:
-            async with bound:
-                await self._app(scope, receive, answer)
+            async with timeout:
+                await self._app(scope, receive, sender)
         except Exception:
-            instance = f"urn:uuid:{answer.request_id}"
-            if bound.expired():
-                _log.warning("a request took too long", extra={"fields": {"id": answer.request_id}})
-                detail = f"It was given up after {self._within_s:g} seconds."
-                response = refusal(ProblemError(TOO_SLOW, detail), instance)
+            if timeout.expired():
+                _log.warning("a request took too long", extra=fields)
+                detail = f"The answer must take at most {self._timeout_s:g} seconds."
+                problem = ProblemError(TOO_SLOW, detail)
             else:
-                _log.exception(
-                    "a request failed inside", extra={"fields": {"id": answer.request_id}}
-                )
-                response = of_inside(instance)
-            if answer.status is not None:  # too late for another one: the connection is closed
+                _log.exception("an internal error of a request", extra=fields)
+                problem = ProblemError(INTERNAL, "The log has the cause under this instance.")
+            if sender.status is not None:  # too late for another response: uvicorn disconnects
                 raise
-            await response(scope, receive, answer)
+            await to_response(problem, sender.request_id)(scope, receive, sender)
 
-    def _tell(self, asked: str, scope: Scope, answer: _Answer, seconds: float) -> None:
-        """Log and count what came of it; no body, token or path of the caller's."""
-        method = asked if asked in _METHODS else "other"
+    def _record(self, given: str, scope: Scope, sender: _Sender, seconds: float) -> None:
+        """Log and count a request, without its body, token or path."""
+        method = given if given in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "none")
         fields = {
-            "id": answer.request_id,
+            "id": sender.request_id,
             "method": method,
             "route": route,
-            "status": answer.status,
+            "status": sender.status,
             "ms": round(seconds * 1000, 1),
         }
-        usual = route in _POLLED and answer.status == HTTPStatus.OK
-        _log.log(logging.DEBUG if usual else logging.INFO, "request", extra={"fields": fields})
-        self._metrics.answered(method, route, answer.status or 0, seconds)
+        is_poll = route in _POLLED and sender.status == HTTPStatus.OK
+        _log.log(logging.DEBUG if is_poll else logging.INFO, "request", extra={"fields": fields})
+        self._metrics.answered(method, route, sender.status or 0, seconds)
 
 
-class _Answer:
-    """Sends a response on, with the headers that every one has; `status` once it has begun."""
+class _Sender:
+    """Sends a response with the headers of every response; `status` is set once it begins."""
 
-    def __init__(self, send: Send, request_id: str, *, with_body: bool) -> None:
+    def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._with_body = with_body
         self.request_id = request_id
         self.status: int | None = None
 
@@ -108,8 +116,6 @@ class _Answer:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
-            for name, value in secure_headers().items():
+            for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-        elif not self._with_body:
-            message = {**message, "body": b""}
         await self._send(message)

@@ -1,125 +1,61 @@
-"""The description of the HTTP interface: every response, problems and tokens included."""
+"""OpenAPI of what FastAPI cannot derive: problems, and bodies that the routes parse themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from msmarco_qdrant.service.http import schemas
-from msmarco_qdrant.service.http.problems import INSIDE, MEDIA_TYPE, TOO_SLOW, Kind
-from msmarco_qdrant.service.interfaces import Limits
+from msmarco_qdrant.service.http.problems import MEDIA_TYPE, Kind
+from msmarco_qdrant.service.http.schemas import PassageIn, ProblemOut, SearchIn
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
 _REF: Final = "#/components/schemas/{model}"
-_MODELS: Final[tuple[type[BaseModel], ...]] = (
-    schemas.PassageIn,
-    schemas.SearchIn,
-    schemas.Accepted,
-    schemas.BatchOut,
-    schemas.HitsOut,
-    schemas.HealthOut,
-    schemas.ReadyOut,
-    schemas.StatusOut,
-    schemas.ProblemOut,
-)
-_CHALLENGE: Final = ("WWW-Authenticate", "How to authenticate.", "string")
-_RETRY: Final = ("Retry-After", "Seconds after which to try again.", "integer")
+_CHALLENGE: Final = ("WWW-Authenticate", "The way to authenticate.", "string")
+_RETRY: Final = ("Retry-After", "Seconds until the next attempt.", "integer")
 _HEADERS: Final[Mapping[int, tuple[str, str, str]]] = {
-    202: ("Location", "Where to ask how far it is.", "string"),
     401: _CHALLENGE,
     403: _CHALLENGE,
     429: _RETRY,
     503: _RETRY,
 }
-_OF_ALL: Final = (INSIDE, TOO_SLOW)
 
 
 class DescribedApp(FastAPI):
-    """An app whose description holds the package's own types and ways to authenticate.
-
-    Args:
-        security_schemes: Those ways, by name; without any, whoever reaches the port may ask.
-        limits: How much a request may bring and ask for.
-        settings: FastAPI's own.
-    """
-
-    def __init__(
-        self,
-        *,
-        security_schemes: Mapping[str, Mapping[str, str]],
-        limits: Limits,
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        self._security_schemes = security_schemes
-        self._limits = limits
+    """An app whose description has the models of problems and of parsed bodies, too."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI description, made once."""
+        """Return the OpenAPI description, made once."""
         if self.openapi_schema is None:
-            made = get_openapi(
-                title=self.title,
-                version=self.version,
-                description=self.description,
-                routes=self.routes,
-            )
-            components = made.setdefault("components", {})
-            components["schemas"] = _schemas(self._limits)
-            if self._security_schemes:
-                components["securitySchemes"] = dict(self._security_schemes)
-            self.openapi_schema = made
-        return self.openapi_schema
+            models = [(model, "validation") for model in (PassageIn, SearchIn, ProblemOut)]
+            definitions = models_json_schema(models, ref_template=_REF)[1]["$defs"]  # type: ignore[arg-type]
+            super().openapi()["components"]["schemas"] |= definitions
+        return super().openapi()
 
 
 def ref(model: type[BaseModel]) -> dict[str, Any]:
-    """Where a type is described."""
+    """Return the reference to a model."""
     return {"$ref": _REF.format(model=model.__name__)}
 
 
-def json_content(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A response or a body in JSON."""
-    return {"application/json": {"schema": dict(schema)}}
+def header(name: str, description: str, form: str) -> dict[str, Any]:
+    """Return the description of a response's header."""
+    return {name: {"description": description, "required": True, "schema": {"type": form}}}
 
 
-def responses(
-    answers: Mapping[int, tuple[str, Mapping[str, Any]]], *kinds: Kind
-) -> dict[int | str, dict[str, Any]]:
-    """What a route answers.
-
-    Args:
-        answers: Of each status of success, what it means and its content.
-        kinds: The problems that it may tell, beside those that every route may.
-    """
-    kinds = tuple(dict.fromkeys((*kinds, *_OF_ALL)))
-    found: dict[int | str, dict[str, Any]] = {
-        status: {"description": told, "content": dict(content)}
-        for status, (told, content) in answers.items()
-    }
+def problem_responses(*kinds: Kind) -> Responses:
+    """Return the responses of some kinds of problems, by their status."""
+    found: Responses = {}
     for status in sorted({kind.status for kind in kinds}):
         titles = [kind.title for kind in kinds if kind.status == status]
         found[status] = {
             "description": "; or: ".join(titles) + ".",
-            "content": {MEDIA_TYPE: {"schema": ref(schemas.ProblemOut)}},
+            "content": {MEDIA_TYPE: {"schema": ref(ProblemOut)}},
         }
-    for status, (name, told, form) in _HEADERS.items():
-        if status in found:
-            header = {"description": told, "required": True, "schema": {"type": form}}
-            found[status]["headers"] = {name: header}
+        if status in _HEADERS:
+            found[status]["headers"] = header(*_HEADERS[status])
     return found
-
-
-def _schemas(limits: Limits) -> dict[str, Any]:
-    made = models_json_schema([(model, "validation") for model in _MODELS], ref_template=_REF)
-    definitions: dict[str, Any] = made[1]["$defs"]
-    passage, search = (definitions[name]["properties"] for name in ("PassageIn", "SearchIn"))
-    passage["pid"]["maxLength"] = limits.pid_chars
-    passage["text"]["maxLength"] = limits.text_chars
-    search["query"]["maxLength"] = limits.query_chars
-    search["queries"]["maxItems"] = limits.queries
-    search["queries"]["anyOf"][0]["items"]["maxLength"] = limits.query_chars
-    search["limit"]["maximum"] = limits.limit
-    return definitions

@@ -1,124 +1,130 @@
-"""Passages in and out by HTTP: what is answered with 202 is on disk for good."""
+"""Routes that write and delete passages: a batch that is answered with 202 is on disk."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.http import problems
-from msmarco_qdrant.service.http.auth import allowing, needed
-from msmarco_qdrant.service.http.body import JSON, NDJSON, media_type, parse_json, parse_lines
-from msmarco_qdrant.service.http.body import read_body as read
+from msmarco_qdrant.service.http.auth import require
+from msmarco_qdrant.service.http.body import (
+    JSON,
+    NDJSON,
+    media_type,
+    parse_json,
+    parse_lines,
+    read_body,
+)
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.http.limits import ConcurrencyLimit, LimitExceededError
-from msmarco_qdrant.service.http.openapi import json_content, ref, responses
+from msmarco_qdrant.service.http.openapi import Responses, header, problem_responses, ref
 from msmarco_qdrant.service.http.problems import ProblemError, later
-from msmarco_qdrant.service.http.schemas import Accepted, BatchOut, PassageIn
-from msmarco_qdrant.service.http.validation import checked_pid, passages_of
+from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, Accepted, BatchOut, PassageIn
+from msmarco_qdrant.service.http.validation import parse_passages, parse_pid
 from msmarco_qdrant.service.interfaces import (
     BatchState,
     Delete,
     Limits,
     Operation,
     ShuttingDownError,
-    Tokens,
     counts_of,
 )
 
-_BATCH: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
-_OF_TOKENS: Final = (problems.NO_TOKEN, problems.WRONG_TOKEN, problems.MISDIRECTED)
-_OF_SPOOL: Final = (
+_BATCH_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_REFUSALS: Final = (
+    *problems.OF_TOKENS,
+    problems.MALFORMED,
     problems.INVALID,
     problems.BATCH_FAILED,
     problems.FULL,
     problems.CLOSING,
     problems.NO_SPOOL,
 )
-_OF_BODIES: Final = (problems.MALFORMED, problems.SLOW_BODY, problems.TOO_LARGE, problems.MEDIA)
-_IN_TIME: Final = {
-    200: ("With `wait`: the batch is done, and searchable.", json_content(ref(BatchOut))),
-    202: ("The batch is on disk.", json_content(ref(Accepted))),
+_SUCCESS: Final[Responses] = {
+    200: {"model": BatchOut, "description": "With `wait`: the batch is done, and searchable."},
+    202: {"headers": header("Location", "The path of the batch's state.", "string")},
 }
-_PASSAGE: Final = ref(PassageIn)
 
 
 class IngestRoutes:
     """The handlers.
 
     Args:
-        parts: What they work with.
+        dependencies: The parts that they use.
     """
 
-    def __init__(self, parts: AppDependencies) -> None:
-        self._ingester = parts.ingester
-        self._limits = parts.limits
-        self._bodies = ConcurrencyLimit(parts.limits.bodies)
-        self._writes = asyncio.Semaphore(parts.limits.writes)
+    def __init__(self, dependencies: AppDependencies) -> None:
+        self._ingester = dependencies.ingester
+        self._limits = dependencies.limits
+        self._bodies = asyncio.Semaphore(dependencies.limits.bodies)
+        self._writes = asyncio.Semaphore(dependencies.limits.writes)
 
     async def post_passages(self, request: Request, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
-        """Put passages in, or in place of those of the same pid.
+        """Write passages; each replaces the one of the same pid.
 
-        The body is a JSON array, or one passage a line; `Content-Encoding: gzip` is taken. Either
-        all of it is accepted or nothing. With `wait` the answer comes when the batch is searchable;
-        if that takes too long it is the 202 that comes without, and if the batch fails for good it
-        is a problem of the type `batch-failed` that names the batch.
+        The body is a JSON array, or one passage per line; it may have `Content-Encoding: gzip`. All
+        of it is accepted, or nothing. With `wait` the answer comes when the batch is searchable; if
+        that takes too long the answer is 202 as without, and if the batch fails it is a problem of
+        the type `batch-failed` that names the batch.
         """
-        with self._received():
+        limits = self._limits
+        if self._bodies.locked():
+            detail = f"At most {limits.bodies} bodies are received at once: try again soon."
+            raise later(problems.FULL, detail, 1)
+        async with self._bodies:
             kind = media_type(request, (JSON, *NDJSON))
-            limits = self._limits
-            body = await read(request, max_bytes=limits.body_bytes, within_s=limits.body_s)
+            body = await read_body(request, max_bytes=limits.body_bytes, timeout_s=limits.body_s)
             async with self._writes:
-                operations = await asyncio.to_thread(self._operations, kind, body)
+                operations = await asyncio.to_thread(self._parse, kind, body)
                 batch = await asyncio.to_thread(self._ingester.accept, operations)
         return await self._answer(batch, len(operations), wait=wait)
 
     async def delete_passage(self, request: Request, pid: str, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
-        """Take a passage out, after everything that was accepted before."""
+        """Delete a passage, after all batches that were accepted before."""
         _check_utf8(request)
-        operation = Delete(checked_pid(pid, self._limits))
+        operation = Delete(parse_pid(pid))
         async with self._writes:
             batch = await asyncio.to_thread(self._ingester.accept, [operation])
         return await self._answer(batch, 1, wait=wait)
 
     async def get_batch(self, batch: str) -> Response:
-        """How far a batch is."""
-        known = _BATCH.fullmatch(batch) is not None
-        state = await asyncio.to_thread(self._ingester.state, batch) if known else None
+        """Return the state of a batch."""
+        is_id = _BATCH_ID.fullmatch(batch) is not None
+        state = await asyncio.to_thread(self._ingester.state, batch) if is_id else None
         if state is None:
             raise ProblemError(
                 problems.NO_BATCH, "Its id is wrong, or its report has been removed."
             )
-        return _json(_told(state))
+        return _batch_response(state)
 
-    def _operations(self, kind: str, body: bytes) -> Sequence[Operation]:
-        """In a thread: others are answered meanwhile."""
-        limits = self._limits
+    def _parse(self, kind: str, body: bytes) -> Sequence[Operation]:
+        """Parse a body; for a thread, so that other requests are answered."""
+        brackets = self._limits.brackets
         if kind == JSON:
-            return passages_of(parse_json(body, brackets=limits.brackets), limits)
-        lines = parse_lines(body, most=limits.passages, brackets=limits.brackets)
-        return passages_of([one.value for one in lines], limits, [one.number for one in lines])
+            return parse_passages(parse_json(body, max_brackets=brackets))
+        return parse_passages(*parse_lines(body, max_lines=MAX_PASSAGES, max_brackets=brackets))
 
     async def _answer(self, batch: str, accepted: int, *, wait: bool) -> Response:
-        ended = await self._ended(batch) if wait else None
-        place = {"Location": f"/batches/{batch}"}
-        if ended is None:
-            return _json({"batch": batch, "accepted": accepted}, 202, place)
-        if ended.state == "failed":
-            detail = f"It was accepted and is kept, but cannot be applied: {ended.reason}"
-            raise ProblemError(problems.BATCH_FAILED, detail, place, {"batch": batch})
-        return _json(_told(ended), 200, place)
+        location = {"Location": f"/batches/{batch}"}
+        state = await self._wait_for(batch) if wait else None
+        if state is None:
+            body = to_json({"batch": batch, "accepted": accepted})
+            return Response(body, 202, location, media_type=JSON)
+        if state.state == "failed":
+            detail = f"The batch was accepted and is kept, but cannot be applied: {state.reason}"
+            raise ProblemError(problems.BATCH_FAILED, detail, location, {"batch": batch})
+        return _batch_response(state, location)
 
-    async def _ended(self, batch: str) -> BatchState | None:
-        """How a batch has ended; None if that cannot be had, for it is on disk all the same."""
+    async def _wait_for(self, batch: str) -> BatchState | None:
+        """Return the final state of a batch, None if it is not known in time; it is on disk."""
         try:
             async with asyncio.timeout(self._limits.wait_s):
                 return await self._ingester.finished(batch)
@@ -126,92 +132,78 @@ class IngestRoutes:
             return None
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # and not what it waited for
+            if task is not None and task.cancelling():  # this request, not the batch
                 raise
             return None
 
-    @contextmanager
-    def _received(self) -> Iterator[None]:
-        try:
-            with self._bodies.entered():
-                yield
-        except LimitExceededError:
-            raise later(problems.FULL, "As many bodies as may be are being received.", 1) from None
 
-
-def ingest_router(parts: AppDependencies) -> APIRouter:
-    """The routes of passages and batches."""
-    routes, tokens = IngestRoutes(parts), parts.tokens
-    router = APIRouter(tags=["passages"], default_response_class=Response)
-    described = {"security": needed(tokens, "write")}
-    for path, handler, method, refused, more in (
-        ("/passages", routes.post_passages, "POST", _OF_BODIES, _body(parts.limits)),
-        ("/passages/{pid:path}", routes.delete_passage, "DELETE", (problems.MALFORMED,), {}),
-    ):
-        router.add_api_route(
-            path,
-            handler,
-            methods=[method],
-            status_code=202,
-            dependencies=[Depends(allowing(tokens, "write"))],
-            responses=responses(_IN_TIME, *_OF_TOKENS, *_OF_SPOOL, *refused),
-            openapi_extra={**more, **described},
-        )
-    _add_batches(router, routes, tokens)
-    return router
-
-
-def _add_batches(router: APIRouter, routes: IngestRoutes, tokens: Tokens) -> None:
+def ingest_router(dependencies: AppDependencies) -> APIRouter:
+    """Return the routes of passages and batches."""
+    routes, tokens = IngestRoutes(dependencies), dependencies.tokens
+    router = APIRouter(tags=["passages"])
+    add_write = partial(
+        router.add_api_route,
+        status_code=202,
+        response_model=Accepted,
+        response_description="The batch is on disk.",
+        dependencies=require(tokens, "write"),
+    )
+    add_write(
+        "/passages",
+        routes.post_passages,
+        methods=["POST"],
+        responses={**_SUCCESS, **problem_responses(*_REFUSALS, *problems.OF_BODIES)},
+        openapi_extra=_describe_body(dependencies.limits),
+    )
+    responses = {**_SUCCESS, **problem_responses(*_REFUSALS)}
+    path = "/passages/{pid:path}"
+    add_write(path, routes.delete_passage, methods=["DELETE"], responses=responses)
     router.add_api_route(
         "/batches/{batch}",
         routes.get_batch,
         methods=["GET"],
-        dependencies=[Depends(allowing(tokens, "read", "write"))],
-        responses=responses(
-            {200: ("How far it is.", json_content(ref(BatchOut)))},
-            *_OF_TOKENS,
-            problems.NO_BATCH,
-            problems.INVALID,
-            problems.NO_SPOOL,
+        response_model=BatchOut,
+        response_description="The state of the batch.",
+        dependencies=require(tokens, "read", "write"),
+        responses=problem_responses(
+            *problems.OF_TOKENS, problems.NO_BATCH, problems.INVALID, problems.NO_SPOOL
         ),
-        openapi_extra={"security": needed(tokens, "read", "write")},
     )
+    return router
 
 
-def _body(limits: Limits) -> dict[str, Any]:
-    """What is posted, as OpenAPI describes it."""
-    passages = {"type": "array", "minItems": 1, "maxItems": limits.passages, "items": _PASSAGE}
+def _describe_body(limits: Limits) -> dict[str, Any]:
+    """Return the body of `POST /passages` in OpenAPI; the route parses it itself."""
+    passage = ref(PassageIn)
+    passages = {"type": "array", "minItems": 1, "maxItems": MAX_PASSAGES, "items": passage}
     return {
         "requestBody": {
             "required": True,
             "description": (
-                f"At most {limits.passages:,} passages, and {limits.body_bytes:,} bytes as sent "
-                "and decompressed."
+                f"At most {MAX_PASSAGES:,} passages, and {limits.body_bytes:,} bytes as sent and "
+                "decompressed."
             ),
-            "content": {**json_content(passages), NDJSON[0]: {"schema": _PASSAGE}},
+            "content": {JSON: {"schema": passages}, NDJSON[0]: {"schema": passage}},
         }
     }
 
 
-def _told(state: BatchState) -> dict[str, object]:
-    """A batch as `BatchOut` describes it."""
+def _batch_response(state: BatchState, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a batch as `BatchOut` describes it."""
     report = state.report
-    return {
+    body = {
         "batch": state.batch,
         "state": state.state,
         **counts_of(report),
-        "rejects": [{"line": row.line, "reason": row.reason} for row in report.rejects],
+        "rejects": report.rejects,
         "reason": state.reason or None,
     }
+    return Response(to_json(body), headers=headers, media_type=JSON)
 
 
 def _check_utf8(request: Request) -> None:
-    """Refuse a path of which the server has made something else to be able to decode it."""
+    """Refuse a path whose bytes the server replaced to decode it."""
     try:
         unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
     except UnicodeDecodeError:
-        raise ProblemError(problems.MALFORMED, "The path is not UTF-8.") from None
-
-
-def _json(told: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(to_json(told), status, headers, media_type=JSON)
+        raise ProblemError(problems.MALFORMED, "The path must be UTF-8.") from None

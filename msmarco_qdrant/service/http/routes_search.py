@@ -1,95 +1,90 @@
-"""Queries to ranked passages by HTTP."""
+"""The route of searches: queries to ranked passages."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
 from msmarco_qdrant.core.search_types import Hit
-from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.service.http import problems
-from msmarco_qdrant.service.http.auth import allowing, needed
+from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
 from msmarco_qdrant.service.http.dependencies import AppDependencies
-from msmarco_qdrant.service.http.limits import ConcurrencyLimit, LimitExceededError
-from msmarco_qdrant.service.http.openapi import json_content, ref, responses
+from msmarco_qdrant.service.http.openapi import problem_responses, ref
 from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
 from msmarco_qdrant.service.http.schemas import HitsOut, SearchIn
-from msmarco_qdrant.service.http.validation import filter_of, queries_of, rerank_depth_of, search_of
-from msmarco_qdrant.service.interfaces import Searcher
+from msmarco_qdrant.service.http.validation import parse_search
 
-_ANSWERS: Final = {
-    "oneOf": [ref(HitsOut), {"type": "array", "items": ref(HitsOut)}],
-    "description": "For `queries`, a list of what one query gets, in their order.",
-}
-_REFUSED: Final = (
-    problems.MALFORMED,
-    problems.NO_TOKEN,
-    problems.WRONG_TOKEN,
-    problems.SLOW_BODY,
-    problems.TOO_LARGE,
-    problems.MEDIA,
-    problems.MISDIRECTED,
-    problems.INVALID,
+_REFUSALS: Final = (
+    *problems.OF_TOKENS,
+    *problems.OF_BODIES,
     problems.BUSY,
     problems.NOT_READY,
     problems.NO_STORE,
-    problems.TOO_SLOW,
 )
-_MANY: Final = 100  # hits of an answer, which take a while to become JSON
+_MANY_HITS: Final = 100  # to JSON in a thread, so that other requests are answered
 
 
 class SearchRoutes:
     """The handler.
 
     Args:
-        parts: What it works with.
+        dependencies: The parts that it uses.
     """
 
-    def __init__(self, parts: AppDependencies) -> None:
-        self._searcher = parts.searcher
-        self._limits = parts.limits
-        self._metrics = parts.metrics
-        self._about = parts.about
-        self._under_way = ConcurrencyLimit(parts.limits.searches)
+    def __init__(self, dependencies: AppDependencies) -> None:
+        self._searcher = dependencies.searcher
+        self._limits = dependencies.limits
+        self._metrics = dependencies.metrics
+        self._about = dependencies.about
+        self._searches = asyncio.Semaphore(dependencies.limits.searches)
 
     async def post_search(self, request: Request) -> Response:
-        """The passages that answer a query best, or each of several queries."""
+        """Return the passages that answer a query best, or each of several queries."""
         limits = self._limits
         begun = time.monotonic()
         media_type(request, (JSON,))
-        body = await read_body(request, max_bytes=limits.query_bytes, within_s=limits.body_s)
-        search = search_of(parse_json(body, brackets=limits.query_brackets), limits)
+        body = await read_body(request, max_bytes=limits.query_bytes, timeout_s=limits.body_s)
+        search = parse_search(parse_json(body, max_brackets=limits.query_brackets))
         self._check_reranker(search)
-        with self._counted():
-            told = await self._told(await self._found(search))
+        if self._searches.locked():
+            detail = f"At most {limits.searches} searches run at once: try again soon."
+            raise later(problems.BUSY, detail, 1)
+        async with self._searches:
+            with self._metrics.searching():
+                answers = await self._to_json(await self._search(search))
         self._metrics.searched(search.mode, time.monotonic() - begun)
-        answer = told[0] if search.query is not None else b"[" + b",".join(told) + b"]"
-        return Response(answer, media_type=JSON)
+        content = answers[0] if search.query is not None else b"[" + b",".join(answers) + b"]"
+        return Response(content, media_type=JSON)
 
-    async def _found(self, search: SearchIn) -> Sequence[Sequence[Hit]]:
-        searcher, options = self._client(), _options(search, rerank_depth_of(search, self._limits))
+    async def _search(self, search: SearchIn) -> Sequence[Sequence[Hit]]:
+        searcher = self._searcher()
+        if searcher is None:
+            raise later(problems.NOT_READY, "The model is loading: see /readyz.", 5)
         try:
             async with asyncio.timeout(self._limits.search_s):
-                return await searcher.search_many(queries_of(search), **options)
+                return await searcher.search_many(
+                    search.texts,
+                    limit=search.limit,
+                    mode=search.mode,
+                    meta_filter=search.meta_filter,
+                    rerank_depth=search.rerank_depth,
+                )
         except TimeoutError:
-            raise ProblemError(
-                problems.TOO_SLOW, f"It was given up after {self._limits.search_s:g} seconds."
-            ) from None
+            detail = f"A search must take at most {self._limits.search_s:g} seconds."
+            raise ProblemError(problems.TOO_SLOW, detail) from None
 
-    async def _told(self, found: Sequence[Sequence[Hit]]) -> Sequence[bytes]:
-        """What each query gets, as JSON; of many hits in a thread, so that others are answered."""
-        most = self._limits.answer_bytes
-        if sum(map(len, found)) <= _MANY:
-            return _told(found, most)
-        return await asyncio.to_thread(_told, found, most)
+    async def _to_json(self, found: Sequence[Sequence[Hit]]) -> Sequence[bytes]:
+        max_bytes = self._limits.answer_bytes
+        if sum(map(len, found)) <= _MANY_HITS:
+            return _answers_to_json(found, max_bytes)
+        return await asyncio.to_thread(_answers_to_json, found, max_bytes)
 
     def _check_reranker(self, search: SearchIn) -> None:
         about = self._about()
@@ -99,75 +94,38 @@ class SearchRoutes:
                 "--reranker ms-marco-MiniLM-L6-v2, or search without 'rerank'."
             )
 
-    def _client(self) -> Searcher:
-        searcher = self._searcher()
-        if searcher is None:
-            raise later(problems.NOT_READY, "Its model is being loaded: see /readyz.", 5)
-        return searcher
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        try:
-            with self._under_way.entered():
-                self._metrics.searching(self._under_way.inside)
-                yield
-        except LimitExceededError:
-            raise later(problems.BUSY, "As many as may be are under way.", 1) from None
-        finally:
-            self._metrics.searching(self._under_way.inside)
-
-
-def search_router(parts: AppDependencies) -> APIRouter:
-    """The route of searches."""
-    router = APIRouter(tags=["search"], default_response_class=Response)
+def search_router(dependencies: AppDependencies) -> APIRouter:
+    """Return the route of searches."""
+    router = APIRouter(tags=["search"])
     router.add_api_route(
         "/search",
-        SearchRoutes(parts).post_search,
+        SearchRoutes(dependencies).post_search,
         methods=["POST"],
-        dependencies=[Depends(allowing(parts.tokens, "read"))],
-        responses=responses({200: ("The answers.", json_content(_ANSWERS))}, *_REFUSED),
+        response_model=HitsOut | list[HitsOut],
+        response_description="The answers; for `queries` a list of them, in the queries' order.",
+        dependencies=require(dependencies.tokens, "read"),
+        responses=problem_responses(*_REFUSALS),
         openapi_extra={
-            "requestBody": {"required": True, "content": json_content(ref(SearchIn))},
-            "security": needed(parts.tokens, "read"),
+            "requestBody": {"required": True, "content": {JSON: {"schema": ref(SearchIn)}}}
         },
     )
     return router
 
 
-def _options(search: SearchIn, rerank_depth: int | None) -> SearchOptions:
-    return {
-        "limit": search.limit,
-        "mode": search.mode,
-        "meta_filter": filter_of(search.filter),
-        "rerank_depth": rerank_depth,
-    }
-
-
-def _told(found: Sequence[Sequence[Hit]], most: int) -> Sequence[bytes]:
-    """What each query gets, as JSON, hit by hit, so that a thread leaves others their turn.
+def _answers_to_json(found: Sequence[Sequence[Hit]], max_bytes: int) -> Sequence[bytes]:
+    """Return each query's answer as JSON, made hit by hit, so that other threads can run.
 
     Raises:
-        ProblemError: If the hits have more than `most` bytes.
+        ProblemError: If the hits have more than `max_bytes` bytes.
     """
-    answers, room = [], most
+    answers, size = [], 0
     for hits in found:
-        told = []
+        parts = []
         for hit in hits:
-            told.append(_hit(hit))
-            room -= len(told[-1])
-            if room < 0:
-                raise invalid(f"The hits have more than {most:,} bytes: ask for fewer at once.")
-        answers.append(b'{"hits":[' + b",".join(told) + b"]}")
+            parts.append(to_json(hit))
+            size += len(parts[-1])
+            if size > max_bytes:
+                raise invalid(f"The hits must have at most {max_bytes:,} bytes: ask for fewer.")
+        answers.append(b'{"hits":[' + b",".join(parts) + b"]}")
     return answers
-
-
-def _hit(hit: Hit) -> bytes:
-    return to_json(
-        {
-            "rank": hit.rank,
-            "pid": hit.pid,
-            "score": hit.score,
-            "text": hit.text,
-            "meta": hit.meta,
-        }
-    )

@@ -110,7 +110,7 @@ def test_one_more_than_requests_under_way_is_closed(
         writer.close()
 
     _use(tmp_path, Limits(connections=1), use)
-    assert 1 == sum("each with a request" in message for message in caplog.messages)
+    assert 1 == sum("have a running request" in message for message in caplog.messages)
 
 
 def test_answers_that_nobody_takes(tmp_path: Path) -> None:

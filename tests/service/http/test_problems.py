@@ -7,13 +7,7 @@ import json
 
 import pytest
 
-from msmarco_qdrant.errors import (
-    EncodingError,
-    SpoolError,
-    SpoolFullError,
-    StoreUnavailableError,
-    UsageError,
-)
+from msmarco_qdrant.errors import SpoolError, SpoolFullError
 from msmarco_qdrant.service.interfaces import BatchState, Check, ShuttingDownError
 from msmarco_qdrant.service.logs import JsonFormatter
 from tests.service.http.driver import Driver, RaisingSearcher, drive, told
@@ -31,27 +25,6 @@ def test_what_the_router_refuses_is_a_problem() -> None:
         assert (422, "invalid") == told(await driver.client.post("/passages?wait=perhaps"))
 
     drive(use)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (UsageError("no such mode"), (422, "invalid")),
-        (EncodingError("no vector"), (422, "invalid")),
-        (StoreUnavailableError("http://inside is away"), (503, "store-unavailable")),
-        (RuntimeError("a secret"), (500, "internal")),
-    ],
-)
-def test_an_error_of_a_search(error: Exception, expected: tuple[int, str]) -> None:
-    """What the caller can mend is told; of what is inside nothing is."""
-
-    async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/search", json={"query": "a"})
-        assert expected == told(answer)
-        assert answer.json()["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
-        assert not any(word in answer.text for word in ("secret", "inside is away"))
-
-    drive(use, searcher=lambda: RaisingSearcher(error))
 
 
 def test_an_error_inside_is_logged_under_its_instance(caplog: pytest.LogCaptureFixture) -> None:

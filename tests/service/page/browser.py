@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
-_WAIT_MS: Final = 30_000
+_WAIT_MS: Final = 120_000  # only a failure takes that long
 _LISTENING: Final = """addEventListener("securitypolicyviolation", (event) =>
     console.error(`violated: ${event.violatedDirective} ${event.blockedURI}`))"""
 # A status that is no success; what the page makes of it is what the tests look at.
@@ -191,7 +191,8 @@ def looking(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
 
 
 def ask(page: Page, query: str) -> None:
-    """Type a query, and wait for its results."""
+    """Type a query once the page has its status, and wait for the results."""
+    page.locator("#spool:not([data-state=unknown])").wait_for()
     page.get_by_label("Query").fill(query)
     page.get_by_role("button", name="Search").click()
     settle(page, query)

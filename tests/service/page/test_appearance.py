@@ -13,6 +13,8 @@ from tests.service.page.browser import Site, ask, looking, settle, shown
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
+pytestmark = pytest.mark.slow
+
 _TIDES = "why do the tides rise twice a day"
 _SHOTS = ROOT / "build" / "page"
 _WIDE = {"width": 1280, "height": 900}
@@ -22,7 +24,7 @@ _READ = (
     "#collection",
     "#about",
     "#spool",
-    "#told",
+    "#summary",
     "#query",
     "label[for=left]",
     "#left",

@@ -17,6 +17,8 @@ from tests.service.page.browser import Site, ask, looking, served, settle, shown
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.slow
+
 _TOKENS = Tokens("read-" + "r" * 16, "write-" + "w" * 16)
 _PASSAGES = (Passage("1", "london is a big city"), Passage("2", "paris is a city in france"))
 _KEPT = """async () => JSON.stringify([
@@ -42,17 +44,17 @@ def guarded(tmp_path: Path) -> Iterator[Site]:
 
 
 def _give(page: Page, token: str) -> None:
-    page.get_by_label("Token to read").fill(token)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_label("Read token").fill(token)
+    page.get_by_role("button", name="Continue").click()
 
 
 def test_a_token_is_asked_for_and_forgotten(browser: Browser, guarded: Site) -> None:
     """A wrong one, and the one to write, are asked for again; a reload asks for it once more."""
     with looking(browser, guarded.url) as page:
         dialog = page.get_by_role("dialog", name="A bearer token is needed")
-        dialog.get_by_text("The sidecar answers only those who bring it.").wait_for()
+        dialog.get_by_text("The sidecar answers only requests with this token.").wait_for()
         _give(page, "of-somebody-else")
-        dialog.get_by_text("That one was not accepted. Expected the token to read.").wait_for()
+        dialog.get_by_text("The token was not accepted. Expected the token to read.").wait_for()
         with page.expect_response(lambda response: response.status == 403):
             _give(page, str(_TOKENS.write))
         _give(page, str(_TOKENS.read))
@@ -105,12 +107,12 @@ def test_while_the_model_is_loaded_it_waits(browser: Browser, tmp_path: Path) ->
         site.loading = True
         page.clock.install()
         page.goto(site.url)
-        page.get_by_text("The model is being loaded…").wait_for()
+        page.get_by_text("The model is loading…").wait_for()
         page.get_by_label("Query").fill("a city")
         page.keyboard.press("Enter")
         problem = page.get_by_role("alert")
         problem.get_by_text("Trying again every 5 seconds.").wait_for()
-        told = ["The sidecar is not ready", "Its model is being loaded: see /readyz."]
+        told = ["The sidecar is not ready", "The model is loading: see /readyz."]
         assert told == problem.inner_text().split("\n\n")[:2]
         page.route("**/status", lambda _: None)  # without an answer: the search alone goes on
         site.loading = False
@@ -142,8 +144,8 @@ def test_a_refusal_is_shown_as_it_was_told(browser: Browser, tmp_path: Path) -> 
         page.get_by_label("Query").fill("a city")
         page.keyboard.press("Enter")
         problem = page.get_by_role("alert")
-        problem.get_by_text("The search cannot be served.").wait_for()
-        assert problem.inner_text().startswith("The request cannot be served as it is\n")
+        problem.get_by_text("The search is invalid: see errors.").wait_for()
+        assert problem.inner_text().startswith("The request is invalid\n")
         assert problem.get_by_role("listitem").first.inner_text().startswith("filter.year")
         assert "Trying again" not in problem.inner_text()
 

@@ -73,7 +73,7 @@ def test_the_state_is_described(site: Site) -> None:
     route = described["paths"]["/status"]["get"]
     assert [{"readToken": []}] == route["security"]
     assert {"200", "401", "403", "421", "500"} <= set(route["responses"])
-    assert {"StatusOut", "ModelOut", "SpoolOut"} <= set(described["components"]["schemas"])
+    assert {"StatusOut", "ModelOut", "Backlog"} <= set(described["components"]["schemas"])
 
 
 def test_every_file_is_in_the_package_and_served(site: Site) -> None:
@@ -134,4 +134,4 @@ def test_without_its_files_there_is_still_a_page(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("a secret")
     for folder in (tmp_path, tmp_path / "nothing"):
         assert [""] == list(page_files(folder))
-        assert b"openapi.json" in page_files(folder)[""].content
+        assert b"openapi.json" in page_files(folder)[""][0]

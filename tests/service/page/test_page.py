@@ -15,6 +15,8 @@ from tests.service.page.browser import Site, ask, looking, served, settle, shown
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
+pytestmark = pytest.mark.slow
+
 _TIDES = "why do the tides rise twice a day"
 
 
@@ -58,8 +60,7 @@ def test_two_rankings_are_compared(page: Page, site: Site, pair: tuple[str, str]
     """The second tells of each passage how it moved, in signs and in words."""
     ask(page, _TIDES)
     for label, value in zip(("Ranking", "Compared with"), pair, strict=True):
-        with page.expect_response("**/search"):
-            page.get_by_label(label, exact=True).select_option(value)
+        page.get_by_label(label, exact=True).select_option(value)  # marks the results as busy
         settle(page, _TIDES)
     first, second = ([hit["pid"] for hit in site.hits(_TIDES, **_asked(one))] for one in pair)
     assert (first, second) == (shown(page, "left", ".pid dd"), shown(page, "right", ".pid dd"))
@@ -171,7 +172,7 @@ def test_limit_and_filter(page: Page, site: Site) -> None:
     """They go with the search; what is no JSON is told at the field, and nothing is asked."""
     site.post([{"pid": "f-1", "text": "a kettle of old", "meta": {"year": 1901}}])
     page.get_by_text("Limit and filter").click()
-    page.get_by_label("Results a ranking").fill("3")
+    page.get_by_label("Results per ranking").fill("3")
     ask(page, "kettle")
     assert 3 == len(shown(page, "left", ".hit")) == len(shown(page, "right", ".hit"))
     page.get_by_label("Filter").fill('{"year": {"lt": 1950}}')
@@ -195,7 +196,7 @@ def test_a_long_text_is_cut_around_what_was_found(browser: Browser, tmp_path: Pa
         assert cut.startswith("… ")
         assert cut.endswith(" …")
         assert len(cut) < 1000
-        page.locator("#left-hits").get_by_role("button", name="Show all of it").click()
+        page.locator("#left-hits").get_by_role("button", name="Show all").click()
         assert [text] == shown(page, "left", ".text")
 
 
@@ -203,7 +204,7 @@ def test_the_spool_is_told_of(page: Page) -> None:
     """Nothing waits; or so many batches, the oldest for so long, as /status has it by and by."""
     page.clock.install()
     page.reload()
-    page.get_by_text("Nothing waits: all is searchable").wait_for()
+    page.get_by_text("Nothing waits: all passages are searchable").wait_for()
 
     def delay(route: Route) -> None:
         answer = route.fetch()
@@ -215,7 +216,7 @@ def test_the_spool_is_told_of(page: Page) -> None:
     page.get_by_text("3 batches wait, the oldest for 1 min").wait_for()
     page.unroute("**/status")
     page.clock.run_for(2_000)
-    page.get_by_text("Nothing waits: all is searchable").wait_for()
+    page.get_by_text("Nothing waits: all passages are searchable").wait_for()
 
 
 def test_nothing_is_asked_while_nobody_looks(page: Page) -> None:

@@ -1,19 +1,16 @@
-/**
- * Requests to the sidecar. The token is kept here, in memory, and nowhere else; what is refused is
- * thrown as a Problem.
- */
+/** Requests to the sidecar. The token stays here, in memory; a refusal is thrown as a Problem. */
 
 const UNREACHABLE_S = 5;
-const NEEDED = "The sidecar answers only those who bring it.";
+const NEEDED = "The sidecar answers only requests with this token.";
 
-/** A request was refused (RFC 9457), or had no answer at all. */
+/** A request was refused (RFC 9457), or got no answer. */
 export class Problem extends Error {
   /**
    * @param {string} title
-   * @param {string} detail What to do about it.
+   * @param {string} detail The rule, the value, and the next step.
    * @param {{status?: number, retryAfter?: number,
    *   errors?: {where: string, reason: string}[]}} more
-   *   `retryAfter` in seconds, 0 if trying again is of no use.
+   *   `retryAfter` in seconds, 0 if another attempt is useless.
    */
   constructor(title, detail, { status = 0, retryAfter = 0, errors = [] } = {}) {
     super(title);
@@ -21,14 +18,14 @@ export class Problem extends Error {
   }
 }
 
-/** The sidecar that the page came from. */
+/** The sidecar that served the page. */
 export class Sidecar {
   #token = "";
   #asking = null;
   #declined = false;
   #askToken;
 
-  /** @param {(why: string) => Promise<string | null>} askToken Asks a person; null if declined. */
+  /** @param {(why: string) => Promise<string | null>} askToken Asks the user; null if declined. */
   constructor(askToken) {
     this.#askToken = askToken;
   }
@@ -37,7 +34,7 @@ export class Sidecar {
     return this.#token !== "";
   }
 
-  /** Whether a token is needed that nobody wanted to give. */
+  /** True if a token is needed and the user declined to enter it. */
   get declined() {
     return this.#declined;
   }
@@ -47,12 +44,12 @@ export class Sidecar {
     this.#declined = true;
   }
 
-  /** What is searched, and what waits in the spool. Asks for no token that was declined. */
+  /** Return the status. Asks for no token that was declined. */
   status(signal) {
     return this.#send("status", { signal });
   }
 
-  /** The hits of a search. */
+  /** Return the hits of a search. */
   async search(search, signal) {
     this.#declined = false;
     const headers = { "Content-Type": "application/json" };
@@ -60,26 +57,26 @@ export class Sidecar {
     return (await this.#send("search", { method: "POST", headers, body, signal })).hits;
   }
 
-  /** Let a person give a token without waiting for a refusal. */
+  /** Ask for a token before a request was refused. */
   async enterToken() {
     this.#declined = false;
-    await this.#renew(NEEDED);
+    await this.#renewToken(NEEDED);
   }
 
   async #send(path, options) {
     for (;;) {
       const token = this.#token;
-      const response = await this.#fetched(path, options, token);
+      const response = await this.#fetch(path, options, token);
       if (response.ok) return response.json();
       const problem = await problemOf(response);
       if (problem.status !== 401 && problem.status !== 403) throw problem;
-      const why = token ? `That one was not accepted. ${problem.detail}` : NEEDED;
-      if (token === this.#token && !(await this.#renew(why))) throw problem;
+      const why = token ? `The token was not accepted. ${problem.detail}` : NEEDED;
+      if (token === this.#token && !(await this.#renewToken(why))) throw problem;
       options.signal?.throwIfAborted();
     }
   }
 
-  async #fetched(path, { headers = {}, ...options }, token) {
+  async #fetch(path, { headers = {}, ...options }, token) {
     const all = token ? { ...headers, Authorization: `Bearer ${token}` } : headers;
     try {
       return await fetch(new URL(path, document.baseURI), {
@@ -91,33 +88,33 @@ export class Sidecar {
       });
     } catch (error) {
       if (options.signal?.aborted) throw error;
-      throw new Problem("The sidecar does not answer", "It may be starting again.", {
+      throw new Problem("The sidecar does not answer", "It may be restarting.", {
         retryAfter: UNREACHABLE_S,
       });
     }
   }
 
-  /** Ask for a token, once for all requests that need one; whether there is a new one. */
-  async #renew(why) {
+  /** Ask for a token, once for all requests that need one; return true if there is a new one. */
+  async #renewToken(why) {
     if (this.#declined) return false;
     this.#asking ??= this.#askToken(why).finally(() => (this.#asking = null));
-    const given = await this.#asking;
-    this.#declined = given === null;
-    if (given !== null) this.#token = given;
-    return given !== null;
+    const token = await this.#asking;
+    this.#declined = token === null;
+    if (token !== null) this.#token = token;
+    return token !== null;
   }
 }
 
 async function problemOf(response) {
-  const told = await response.json().catch(() => ({}));
-  return new Problem(told.title ?? `Status ${response.status}`, told.detail ?? "", {
+  const body = await response.json().catch(() => ({}));
+  return new Problem(body.title ?? `Status ${response.status}`, body.detail ?? "", {
     status: response.status,
     retryAfter: response.status === 503 ? secondsOf(response.headers.get("Retry-After")) : 0,
-    errors: Array.isArray(told.errors) ? told.errors : [],
+    errors: Array.isArray(body.errors) ? body.errors : [],
   });
 }
 
-/** Of a Retry-After, which is a number of seconds or a date; 0 for none. */
+/** Return the seconds of a Retry-After, which is a number or a date; 0 for none. */
 function secondsOf(header) {
   if (header === null) return 0;
   const seconds = /^\d+$/.test(header) ? Number(header) : (Date.parse(header) - Date.now()) / 1000;

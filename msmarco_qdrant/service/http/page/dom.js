@@ -1,12 +1,12 @@
-/** Elements out of code; whatever comes from elsewhere becomes text, never markup. */
+/** Elements made by code; data becomes text, never markup. */
 
-/** The element of an id. */
+/** Return the element of an id. */
 export const byId = (id) => document.getElementById(id);
 
 /**
  * Make an element.
  * @param {string} name
- * @param {Record<string, string>} attributes Of the page's own making, never data.
+ * @param {Record<string, string>} attributes Constants of the page, never data.
  * @param {(Node | string | null)[]} children Strings become text.
  */
 export function element(name, attributes = {}, ...children) {
@@ -16,13 +16,13 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Words for those who do not see the page. */
+/** Make text for screen readers alone. */
 export const unseen = (words) => element("span", { class: "unseen" }, words);
 
-/** A sign for those who see it. */
+/** Make a sign that screen readers skip. */
 export const sign = (words) => element("span", { "aria-hidden": "true" }, words);
 
-/** Set a text, and leave the page alone if it is the same: what is live is read out again. */
+/** Set a text, unless it is the same: screen readers would read a live region again. */
 export function setText(place, text) {
   if (place.textContent !== text) place.textContent = text;
 }

@@ -1,10 +1,10 @@
-/** Which words of a passage are words of the query, in whatever form they stand there. */
+/** Words of a passage that are words of the query, in any form of them. */
 
 const WORDS = new Intl.Segmenter(undefined, { granularity: "word" });
 const SCANNED = 20_000;
 const SHOWN = 700;
 const BEFORE = 120;
-// They are in every passage: marked, they would hide what matters.
+// They are in every passage: their marks would hide the others.
 const COMMON = new Set(
   (
     "a an and are as at be by can did do does for from had has have how i in is it its of on or " +
@@ -12,28 +12,28 @@ const COMMON = new Set(
   ).split(" "),
 );
 
-/** The words of a query that are worth marking; all of them if there are no others. */
+/** Return the stems of a query without common words; of all words if all are common. */
 export function stemsOf(query) {
-  const words = [...WORDS.segment(query)].filter((one) => one.isWordLike);
-  const found = words.map((one) => plain(one.segment));
-  const telling = found.filter((word) => !COMMON.has(word));
-  return new Set((telling.length ? telling : found).map(stem));
+  const words = [...WORDS.segment(query)].filter((word) => word.isWordLike);
+  const found = words.map((word) => plain(word.segment));
+  const rare = found.filter((word) => !COMMON.has(word));
+  return new Set((rare.length ? rare : found).map(stem));
 }
 
 /**
- * A text in pieces, cut to what is best shown of it.
+ * Return a text in pieces, cut around the first marked word.
  * @param {string} text
  * @param {Set<string>} stems
- * @param {boolean} all Whether to show all of it.
+ * @param {boolean} all True for the whole text.
  * @returns {{pieces: {text: string, marked: boolean}[], cut: boolean}}
  */
 export function excerpt(text, stems, all = false) {
   if (all || text.length <= SHOWN) return { pieces: joined(piecesOf(text, stems)), cut: false };
   const pieces = piecesOf(text.slice(0, SCANNED), stems);
   let first = pieces.findIndex((piece) => piece.marked);
-  for (let room = BEFORE; first > 0 && room > 0; room -= pieces[first].text.length) first -= 1;
+  for (let left = BEFORE; first > 0 && left > 0; left -= pieces[first].text.length) first -= 1;
   let end = (first = Math.max(0, first));
-  for (let room = SHOWN; end < pieces.length && room > 0; end += 1) room -= pieces[end].text.length;
+  for (let left = SHOWN; end < pieces.length && left > 0; end += 1) left -= pieces[end].text.length;
   const shown = pieces.slice(first, end);
   if (first > 0) shown.unshift({ text: "… ", marked: false });
   shown.push({ text: " …", marked: false });
@@ -47,7 +47,7 @@ function piecesOf(text, stems) {
   }));
 }
 
-/** Neighbors of a kind as one piece: a passage has few nodes then. */
+/** Join unmarked neighbors, so that a passage has few nodes. */
 function joined(pieces) {
   const found = [];
   for (const { text, marked } of pieces) {
@@ -58,13 +58,13 @@ function joined(pieces) {
   return found;
 }
 
-/** In lower case, without accents and the genitive's end. */
+/** Return a word in lower case, without accents and the genitive's end. */
 function plain(word) {
   const bare = word.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
   return bare.replace(/['’]s$/, "");
 }
 
-/** Without the commonest endings of English: about what BM25 does. */
+/** Return a word without the commonest endings of English, about as BM25 does. */
 function stem(word) {
   if (word.length < 4) return word;
   return word

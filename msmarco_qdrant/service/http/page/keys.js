@@ -1,4 +1,4 @@
-/** Moving about with the keyboard; single letters count only within the results. */
+/** Keyboard navigation; single letters work only within the results. */
 
 const STEPS = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 };
 
@@ -18,7 +18,7 @@ export class Keys {
     document.addEventListener("focusin", (event) => this.#rove(event.target.closest(".hit")));
   }
 
-  /** Let the first result be the one that Tab reaches. */
+  /** Make the first result the one that Tab reaches. */
   reset() {
     this.#rove(this.#rankings[0].items[0] ?? this.#rankings[1].items[0] ?? null);
   }
@@ -29,7 +29,7 @@ export class Keys {
     if (this.#act(event.key, event.target)) event.preventDefault();
   }
 
-  /** Do what a key means where it was pressed; whether it means something. */
+  /** Act on a key; return true if it has a meaning where it was pressed. */
   #act(key, target) {
     const item = target.closest?.(".hit");
     if (item) return this.#within(key, item);

@@ -1,4 +1,4 @@
-/** The search page: a query, two rankings side by side, and how the one became the other. */
+/** The search page: a query, two rankings side by side, and the moves between them. */
 
 import { Problem, Sidecar } from "./api.js";
 import { byId, element, setText } from "./dom.js";
@@ -12,66 +12,68 @@ import { pause, visible } from "./timing.js";
 import { askToken } from "./token.js";
 import { count } from "./wording.js";
 
-/** The page's parts, and what happens between them. */
+/** The page's parts and their events. */
 class Page {
   #sidecar = new Sidecar(askToken);
   #left = new Ranking(byId("left-hits"));
   #right = new Ranking(byId("right-hits"));
   #keys = new Keys(byId("query"), [this.#left, this.#right]);
-  #rankings = new Rankings(byId("left"), byId("right"), () => this.#again());
-  #state = new State(this.#sidecar, (status) => this.#offered(status));
+  #rankings = new Rankings(byId("left"), byId("right"), () => this.#searchAgain());
+  #state = new State(this.#sidecar, (status) => this.#offer(status));
   #running = new AbortController();
-  #asked = "";
+  #query = "";
   #twins = [];
 
   async start() {
-    byId("search").addEventListener("submit", (event) => this.#submitted(event));
+    byId("search").addEventListener("submit", (event) => this.#submit(event));
     byId("filter").addEventListener("input", () => byId("filter").setCustomValidity(""));
     byId("token-button").addEventListener("click", () => this.#changeToken());
-    addEventListener("popstate", () => this.#fromAddress());
+    addEventListener("popstate", () => this.#searchAddress());
     for (const type of ["mouseover", "focusin"]) {
       byId("results").addEventListener(type, (event) => this.#showTwins(event.target));
     }
+    const query = addressQuery();
+    byId("query").value = query;
     await this.#state.refresh();
     this.#showToken();
-    this.#fromAddress();
+    if (query && !this.#query) this.#search(query); // the user may have searched by now
     await this.#state.watch();
   }
 
-  // ---- what is asked ------------------------------------------------------------------------
+  // ---- searches -----------------------------------------------------------------------------
 
-  #submitted(event) {
+  #submit(event) {
     event.preventDefault();
     const query = byId("query").value.trim();
     const address = new URL(location.href);
-    if (query !== (address.searchParams.get("q") ?? "")) {
+    if (query !== addressQuery()) {
       address.search = query ? new URLSearchParams({ q: query }) : "";
       history.pushState(null, "", address);
     }
     this.#search(query);
   }
 
-  /** Search for what the address asks for: a search can be shared, and gone back to. */
-  #fromAddress() {
-    const query = new URL(location.href).searchParams.get("q") ?? "";
+  /** Search for the query of the address, so that a search can be shared and returned to. */
+  #searchAddress() {
+    const query = addressQuery();
     byId("query").value = query;
     this.#search(query);
   }
 
-  #offered({ modes, rerank }) {
+  #offer({ modes, rerank }) {
     this.#rankings.offer(modes, rerank);
-    this.#again();
+    this.#searchAgain();
   }
 
-  #again() {
-    if (this.#asked) this.#search(this.#asked);
+  #searchAgain() {
+    if (this.#query) this.#search(this.#query);
   }
 
-  /** Search, and go on trying where that may help; an earlier search is given up. */
+  /** Search, and retry where that may help; cancel an earlier search. */
   async #search(query) {
     this.#running.abort();
     const { signal } = (this.#running = new AbortController());
-    this.#asked = query;
+    this.#query = query;
     const options = query ? optionsOf() : null;
     if (options === null) return this.#clear();
     document.title = `${query} · msmarco-qdrant`;
@@ -81,7 +83,7 @@ class Page {
         return;
       } catch (error) {
         if (signal.aborted) return;
-        await this.#failed(error, signal);
+        await this.#showFailure(error, signal);
         if (signal.aborted || !error.retryAfter) return;
       }
     }
@@ -98,8 +100,8 @@ class Page {
     this.#fill(found, stemsOf(query));
   }
 
-  /** Tell of a problem; ends when it is time to try again, if it ever is. */
-  async #failed(error, signal) {
+  /** Show a problem; return when it is time to try again, or at once if it never is. */
+  async #showFailure(error, signal) {
     this.#clearResults();
     showProblem(error);
     this.#showToken();
@@ -108,7 +110,7 @@ class Page {
     await visible();
   }
 
-  // ---- what is shown ------------------------------------------------------------------------
+  // ---- results ------------------------------------------------------------------------------
 
   #fill([left, right], stems) {
     const moves = right ? movesBetween(left, right) : new Map();
@@ -116,7 +118,7 @@ class Page {
     this.#right.show(right ?? [], stems, moves);
     byId("results").classList.toggle("alone", !right);
     byId("results").removeAttribute("aria-busy");
-    setText(byId("told"), toldOf(left, right, moves));
+    setText(byId("summary"), summaryOf(left, right, moves));
     this.#keys.reset();
     this.#showToken();
   }
@@ -124,26 +126,26 @@ class Page {
   #clear() {
     byId("problem").replaceChildren();
     this.#clearResults();
-    if (!this.#asked) document.title = "msmarco-qdrant";
+    if (!this.#query) document.title = "msmarco-qdrant";
   }
 
   #clearResults() {
     byId("results").removeAttribute("aria-busy");
-    setText(byId("told"), "");
+    setText(byId("summary"), "");
     this.#left.clear();
     this.#right.clear();
   }
 
-  /** Let the same passage stand out on the other side. */
+  /** Highlight the same passage on the other side. */
   #showTwins(target) {
     const item = target.closest(".hit");
     const twins = [this.#left, this.#right].flatMap((side) => {
       const other = side === this.#left ? this.#right : this.#left;
       return item && side.holds(item) ? [item, other.twinOf(side, item)] : [];
     });
-    for (const one of this.#twins) one.classList.remove("twin");
+    for (const twin of this.#twins) twin.classList.remove("twin");
     this.#twins = twins.includes(null) ? [] : twins;
-    for (const one of this.#twins) one.classList.add("twin");
+    for (const twin of this.#twins) twin.classList.add("twin");
   }
 
   // ---- the token ----------------------------------------------------------------------------
@@ -152,11 +154,11 @@ class Page {
     if (this.#sidecar.hasToken) {
       this.#sidecar.forgetToken();
       this.#running.abort();
-      this.#asked = "";
+      this.#query = "";
       this.#clear();
     } else {
       await this.#sidecar.enterToken();
-      this.#again();
+      this.#searchAgain();
     }
     this.#showToken();
     await this.#state.refresh();
@@ -169,7 +171,9 @@ class Page {
   }
 }
 
-/** Limit and filter as they are given; null, and the field says why, if the filter is no JSON. */
+const addressQuery = () => new URL(location.href).searchParams.get("q") ?? "";
+
+/** Return limit and filter; null, with a message at the field, if the filter is not JSON. */
 function optionsOf() {
   const filter = byId("filter");
   const limit = Number(byId("limit").value);
@@ -178,7 +182,7 @@ function optionsOf() {
     return { limit, filter: JSON.parse(filter.value) };
   } catch (error) {
     byId("options").open = true;
-    filter.setCustomValidity(`This is no JSON: ${error.message}`);
+    filter.setCustomValidity(`The filter must be JSON: ${error.message}`);
     filter.reportValidity();
     return null;
   }
@@ -187,10 +191,10 @@ function optionsOf() {
 function showProblem(error) {
   if (!(error instanceof Problem)) console.error(error);
   const { title, detail, retryAfter, errors } =
-    error instanceof Problem ? error : new Problem("The page has a fault", String(error));
+    error instanceof Problem ? error : new Problem("The page has an error", String(error));
   const wrong = errors.map(({ where, reason }) => element("li", {}, `${where}: ${reason}`));
   const again = `Trying again every ${count(retryAfter, "second", "seconds")}.`;
-  const told = element(
+  const shown = element(
     "div",
     {},
     element("p", { class: "title" }, title),
@@ -198,12 +202,12 @@ function showProblem(error) {
     wrong.length ? element("ul", {}, ...wrong) : null,
     retryAfter ? element("p", { class: "note" }, again) : null,
   );
-  // the same once more is not read out again
-  if (told.textContent !== byId("problem").textContent) byId("problem").replaceChildren(told);
+  // screen readers would read the same problem again
+  if (shown.textContent !== byId("problem").textContent) byId("problem").replaceChildren(shown);
 }
 
-function toldOf(left, right, moves) {
-  if (!left.length && !right?.length) return "No passage answers this.";
+function summaryOf(left, right, moves) {
+  if (!left.length && !right?.length) return "No passage found.";
   if (!right) return `${count(left.length, "passage", "passages")}.`;
   const fresh = [...moves.values()].filter((move) => move.kind === "new").length;
   const both = right.length - fresh;

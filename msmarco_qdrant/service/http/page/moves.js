@@ -1,4 +1,4 @@
-/** How two rankings of the same query differ. */
+/** Differences between two rankings of the same query. */
 
 /**
  * @typedef {{kind: "up" | "down" | "same", places: number, from: number}
@@ -6,17 +6,17 @@
  */
 
 /**
- * Where the passages of one ranking were in another.
+ * Return the move of each passage from one ranking to another.
  * @param {{pid: string, rank: number}[]} before
  * @param {{pid: string, rank: number}[]} after
- * @returns {Map<string, Move>} By the pid, of each of `after`.
+ * @returns {Map<string, Move>} By the pid, for each of `after`.
  */
 export function movesBetween(before, after) {
   const ranks = new Map(before.map((hit) => [hit.pid, hit.rank]));
   return new Map(after.map((hit) => [hit.pid, moveOf(ranks.get(hit.pid), hit.rank)]));
 }
 
-/** Of one ranking, what another one leaves out; by the pid. */
+/** Return, by the pid, the passages of one ranking that another leaves out. */
 export function leftOut(before, after) {
   const kept = new Set(after.map((hit) => hit.pid));
   const lost = before.filter((hit) => !kept.has(hit.pid));
@@ -29,7 +29,7 @@ function moveOf(from, to) {
   return { kind, places: Math.abs(to - from), from };
 }
 
-/** The signs of a move, and its words for those who do not see them. */
+/** Return the signs of a move, and its words for screen readers. */
 export function wordsOf(move) {
   if (move.kind === "new") return { shown: "new", words: "not in the first ranking" };
   if (move.kind === "out") return { shown: "out", words: "not in the second ranking" };

@@ -1,4 +1,4 @@
-/** Which rankings can be had, and which two are shown side by side. */
+/** The rankings that a search can make, and the two that are shown side by side. */
 
 import { element } from "./dom.js";
 
@@ -29,7 +29,7 @@ export class Rankings {
     this.offer(["dense", "bm25", "hybrid"], false);
   }
 
-  /** Offer what can be had; what somebody has chosen stays chosen as long as it can be. */
+  /** Offer rankings; the user's choice stays if it is among them. */
   offer(modes, rerank) {
     const values = modes.flatMap((mode) => (rerank ? [mode, mode + RERANKED] : [mode]));
     const [left, right] = suggested(values);
@@ -37,14 +37,14 @@ export class Rankings {
     fill(this.#right, [...values, NONE], this.#chosen ? this.#right.value : right, right);
   }
 
-  /** What to search with: `mode` and `rerank` of one ranking, or of two. */
+  /** Return `mode` and `rerank` of one ranking, or of two. */
   get wanted() {
     const values = [this.#left.value, this.#right.value];
     return values.filter((value) => value !== NONE).map(searchOf);
   }
 }
 
-/** The pair that tells most: what reranking does, or else what words find and vectors do not. */
+/** Return the pair that differs most: with and without reranking, or else words and vectors. */
 function suggested(values) {
   const pairs = [
     ["hybrid", "hybrid" + RERANKED],

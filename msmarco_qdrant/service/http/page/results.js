@@ -1,4 +1,4 @@
-/** One ranking on the page. */
+/** One ranking of the page. */
 
 import { element, sign, unseen } from "./dom.js";
 import { excerpt } from "./highlight.js";
@@ -22,7 +22,7 @@ export class Ranking {
     return [...this.#list.children];
   }
 
-  /** The item of the same passage as another ranking's item, if it is here. */
+  /** Return the item of the same passage as another ranking's item, or null. */
   twinOf(other, item) {
     return this.#items.get(other.#pids.get(item)) ?? null;
   }
@@ -34,7 +34,7 @@ export class Ranking {
   /**
    * Show hits.
    * @param {object[]} hits
-   * @param {Set<string>} stems What to mark.
+   * @param {Set<string>} stems Words to mark.
    * @param {Map<string, import("./moves.js").Move>} moves By the pid.
    */
   show(hits, stems, moves) {
@@ -70,12 +70,12 @@ function badge(move) {
   return element("span", { class: `move ${move.kind}` }, sign(shown), unseen(`, ${words}`));
 }
 
-/** The passage's text; a long one is cut, with a button for the rest. */
+/** Return the passage's text; a long one is cut, with a button for the rest. */
 function textOf(hit, stems) {
   const { pieces, cut } = excerpt(hit.text, stems);
   const text = element("p", { class: "text", dir: "auto" }, ...pieces.map(marked));
   if (!cut) return [text];
-  const more = element("button", { class: "plain more", type: "button" }, "Show all of it");
+  const more = element("button", { class: "plain more", type: "button" }, "Show all");
   more.addEventListener("click", () => {
     text.replaceChildren(...excerpt(hit.text, stems, true).pieces.map(marked));
     more.closest(".hit").focus();
@@ -100,6 +100,6 @@ function factsOf(hit) {
 }
 
 function fact(name, value, kind = "") {
-  const told = [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, value)];
-  return element("div", { class: `fact ${kind}`.trim() }, ...told);
+  const parts = [element("dt", { dir: "auto" }, name), element("dd", { dir: "auto" }, value)];
+  return element("div", { class: `fact ${kind}`.trim() }, ...parts);
 }

@@ -1,4 +1,4 @@
-/** What is searched and what waits in the spool, asked again and again while somebody looks. */
+/** The collection and the spool, requested repeatedly while the page is visible. */
 
 import { byId, setText } from "./dom.js";
 import { pause, visible } from "./timing.js";
@@ -15,14 +15,14 @@ export class State {
 
   /**
    * @param {import("./api.js").Sidecar} sidecar
-   * @param {(status: object) => void} onChange Called when other rankings can be had.
+   * @param {(status: object) => void} onChange Called when the search modes change.
    */
   constructor(sidecar, onChange) {
     this.#sidecar = sidecar;
     this.#onChange = onChange;
   }
 
-  /** Ask for ever. */
+  /** Refresh until the page closes. */
   async watch() {
     for (;;) {
       await visible();
@@ -30,12 +30,12 @@ export class State {
     }
   }
 
-  /** Ask once; the seconds after which to ask again. */
+  /** Request the status once; return the seconds until the next request. */
   async refresh() {
     try {
       return this.#show(await this.#sidecar.status());
     } catch (problem) {
-      this.#tell("unknown", problem.title ?? "The page has a fault");
+      this.#showSpool("unknown", problem.title ?? "The page has an error");
       return CALM_S;
     }
   }
@@ -44,14 +44,14 @@ export class State {
     const { batches, oldest_s: oldest } = status.spool;
     setText(byId("version"), status.version);
     showAbout(status);
-    if (status.model === null) this.#tell("busy", "The model is being loaded…");
-    else if (batches === 0) this.#tell("calm", "Nothing waits: all is searchable");
-    else this.#tell("busy", `${count(batches, "batch waits", "batches wait")}, ${agedOf(oldest)}`);
+    if (status.model === null) this.#showSpool("busy", "The model is loading…");
+    else if (batches === 0) this.#showSpool("calm", "Nothing waits: all passages are searchable");
+    else this.#showSpool("busy", `${count(batches, "batch waits", "batches wait")}, ${agedOf(oldest)}`);
     this.#offer(status);
     return status.model === null || batches > 0 ? BUSY_S : CALM_S;
   }
 
-  #tell(state, words) {
+  #showSpool(state, words) {
     byId("spool").dataset.state = state;
     setText(byId("spool-text"), words);
   }
@@ -69,7 +69,7 @@ const agedOf = (seconds) => `the oldest for ${age(seconds)}`;
 
 function showAbout({ collection, model, passages }) {
   setText(byId("collection"), collection ?? "passages");
-  const told = model ? [model.name, count(model.dimension, "dimension", "dimensions")] : [];
-  if (passages !== null) told.push(count(passages, "passage", "passages"));
-  setText(byId("about"), told.join(" · "));
+  const parts = model ? [model.name, count(model.dimension, "dimension", "dimensions")] : [];
+  if (passages !== null) parts.push(count(passages, "passage", "passages"));
+  setText(byId("about"), parts.join(" · "));
 }

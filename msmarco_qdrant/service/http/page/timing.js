@@ -1,4 +1,4 @@
-/** Waiting: for a while, and until somebody looks. */
+/** Waits: for some seconds, and until the page is visible. */
 
 /** Wait; rejects as soon as the signal is aborted. */
 export function pause(seconds, signal) {

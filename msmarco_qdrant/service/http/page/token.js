@@ -1,11 +1,11 @@
-/** Asks a person for the bearer token. */
+/** The dialog for the bearer token. */
 
 import { byId } from "./dom.js";
 
 /**
  * Show the dialog.
  * @param {string} why
- * @returns {Promise<string | null>} The token; null if it was not given.
+ * @returns {Promise<string | null>} The token; null if it was not entered.
  */
 export function askToken(why) {
   const dialog = byId("token-dialog");
