@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from msmarco_qdrant.service.interfaces import About, Ingester, Limits, Readiness, Searcher, Tokens
 from msmarco_qdrant.service.metrics import Metrics
@@ -21,7 +20,6 @@ class AppDependencies:
         metrics: The counters.
         tokens: The bearer tokens.
         limits: Bounds of requests.
-        page: The folder of the search page.
         about: Returns, from memory, what is searched; None while the model loads.
     """
 
@@ -31,5 +29,4 @@ class AppDependencies:
     metrics: Metrics
     tokens: Tokens = field(default_factory=Tokens)
     limits: Limits = field(default_factory=Limits)
-    page: Path = Path(__file__).parent / "page"
     about: Callable[[], About | None] = lambda: None

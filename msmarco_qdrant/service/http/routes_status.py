@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -22,28 +21,14 @@ from msmarco_qdrant.service.http.openapi import problem_responses
 from msmarco_qdrant.service.http.schemas import HealthOut, ModelOut, ReadyOut, StatusOut
 from msmarco_qdrant.service.interfaces import Readiness
 
+_PAGE: Final = Path(__file__).parent / "page"
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_NO_PAGE: Final = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>msmarco-qdrant</title>
-<p>The sidecar runs; <a href="/openapi.json">openapi.json</a> describes its interface.
-"""
 _log = logging.getLogger(__name__)
-
-
-def page_files(folder: Path) -> Mapping[str, tuple[bytes, str]]:
-    """Return content and type of the page's files by name, "" for its index; read once."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else ()
-    found = {
-        path.name: (path.read_bytes(), _TYPES[path.suffix])
-        for path in paths
-        if path.suffix in _TYPES
-    }
-    return {**found, "": found.get("index.html", (_NO_PAGE, _TYPES[".html"]))}
 
 
 class StatusRoutes:
@@ -59,7 +44,10 @@ class StatusRoutes:
         self._metrics = dependencies.metrics
         self._about = dependencies.about
         self._backlog = dependencies.ingester.backlog
-        self._files = page_files(dependencies.page)
+        # read once: no request reaches the file system
+        self._files = {
+            path.name: path.read_bytes() for path in _PAGE.iterdir() if path.suffix in _TYPES
+        }
 
     async def get_healthz(self) -> HealthOut:
         """Return 200 while the process runs."""
@@ -92,15 +80,14 @@ class StatusRoutes:
 
     async def get_page(self) -> Response:
         """Return the search page."""
-        return await self.get_page_file("")
+        return await self.get_page_file("index.html")
 
     async def get_page_file(self, name: str) -> Response:
         """Return a file of the search page."""
         if name not in self._files:
             raise HTTPException(404)
-        content, media_type = self._files[name]
-        headers = {"Content-Type": media_type, "Cache-Control": "no-cache"}
-        return Response(content, headers=headers)
+        headers = {"Content-Type": _TYPES[Path(name).suffix], "Cache-Control": "no-cache"}
+        return Response(self._files[name], headers=headers)
 
 
 def status_router(dependencies: AppDependencies) -> APIRouter:

@@ -13,7 +13,6 @@ import pytest
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.service.http.routes_status import page_files
 from msmarco_qdrant.service.interfaces import Tokens
 from tests.service.page.browser import Site, served
 
@@ -127,11 +126,3 @@ def test_nothing_is_inline(site: Site) -> None:
     for part in ("script-src 'self'", "style-src 'self'", "connect-src 'self'", "base-uri 'none'"):
         assert part in policy
     assert "unsafe" not in policy
-
-
-def test_without_its_files_there_is_still_a_page(tmp_path: Path) -> None:
-    """One that leads to the interface; files of other kinds are not served."""
-    (tmp_path / "notes.txt").write_text("a secret")
-    for folder in (tmp_path, tmp_path / "nothing"):
-        assert [""] == list(page_files(folder))
-        assert b"openapi.json" in page_files(folder)[""][0]
