@@ -32,14 +32,7 @@ def besiege(
     tokens: Tokens | None = None,
     limits: Limits | None = None,
 ) -> None:
-    """Attack the app, then see that it works as before and that nothing lies where it should not.
-
-    Args:
-        folder: Where the spool is made, beside files that must stay as they are.
-        use: The attack.
-        tokens: Who may do what.
-        limits: Bounds of requests.
-    """
+    """Attack the app, then see that it works as before and that nothing lies where it should not."""
     for name in ("passwd", "etc/passwd", "page/index.html"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("as it was")

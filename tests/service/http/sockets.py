@@ -45,12 +45,7 @@ class Served:
 
 @asynccontextmanager
 async def served(folder: Path, limits: Limits | None = None) -> AsyncIterator[Served]:
-    """Serve the app over real parts as the sidecar does.
-
-    Args:
-        folder: Where the spool is made.
-        limits: Bounds of requests and connections.
-    """
+    """Serve the app over real parts as the sidecar does."""
     async with real_parts(folder, limits=limits) as real:
         listening = listen("127.0.0.1", 0)
         server = HttpServer(real.app, grace_s=1, limits=real.parts.limits)

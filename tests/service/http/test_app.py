@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.service.interfaces import Delete, Write
-from tests.service.http.driver import Driver, drive, drive_search, told
+from tests.service.http.driver import Driver, KeepingIngester, drive, drive_search, told
+from tests.service.http.exchange import exchange
 
 _JSON = {"content-type": "application/json"}
 _NDJSON = {"content-type": "application/x-ndjson"}
@@ -91,14 +92,12 @@ def test_a_pid_of_any_form_is_deleted() -> None:
 )
 def test_a_wrong_passage_refuses_all(row: object) -> None:
     """Nothing of a batch is accepted if one of it cannot be."""
-
-    async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/passages", json=[{"pid": "1", "text": "a"}, row])
-        assert (422, "invalid") == told(answer)
-        assert answer.json()["errors"]
-        assert [] == driver.ingester.batches
-
-    drive(use)
+    ingester = KeepingIngester()
+    rows = [{"pid": "1", "text": "a"}, row]
+    answer = exchange("POST", "/passages", json=rows, app={"ingester": ingester})
+    assert (422, "invalid") == told(answer)
+    assert answer.json()["errors"]
+    assert [] == ingester.batches
 
 
 def test_search_answers_in_the_promised_shape(passages: Sequence[Passage]) -> None:

@@ -189,7 +189,7 @@ def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
     """Numbers, filters and queries beyond all bounds."""
     fields = ["a\0", '"', "a" * 257, "a[99999999999]", "\ud800"]
     searches: list[object] = [
-        *_each("limit", 0, -1, 2**64, 1.5, True, "1", [1]),
+        *_each("limit", 0, -1, 1_001, 2**64, 1.5, True, "1", [1]),
         *_each("query", "", " ", "\0\ud800", "a" * 2_001, None, 1, ["a"]),
         *_each("mode", "", "../x", None, 1, "DENSE"),
         *_each("filter", *({field: 1} for field in fields)),
@@ -199,8 +199,10 @@ def test_searches_that_nobody_can_answer(tmp_path: Path) -> None:
         *_each("filter", {str(number): 1 for number in range(5_000)}, {"a": [1] * 5_000}),
         {"query": "a", **{str(number): 1 for number in range(10_000)}},
         *({"queries": wrong} for wrong in _NO_QUERIES),
-        {"queries": ["a"] * 64, "rerank": True},
-        {"queries": ["a"] * 64, "limit": 1_000},
+        {"queries": ["a"] * 64, "limit": 157},
+        {"queries": ["a"] * 21, "rerank": True},
+        {"query": "a", "queries": ["a"]},
+        {},
     ]
     bodies = [json.dumps(one).encode() for one in searches]
     bodies += [b'{"query": "a", "limit": %s}' % number for number in _NUMBERS]

@@ -26,6 +26,7 @@ from tests.service.http.driver import (
     drive,
     told,
 )
+from tests.service.http.exchange import exchange
 from tests.service.real_parts import real_parts
 
 
@@ -114,50 +115,36 @@ def test_an_answer_of_too_many_bytes(hits: int) -> None:
     """It is refused as soon as it has them, with what to do."""
     searcher = GivenHits([Hit(n + 1, str(n), 0.5, "a" * 300, {}) for n in range(hits)])
 
-    async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/search", json={"query": "a"})
-        assert (422, "invalid") == told(answer)
-        assert "at most 500 bytes: ask for fewer" in answer.json()["detail"]
-        assert b"searches_in_flight 0.0" in driver.metrics.text()
-
-    drive(use, searcher=lambda: searcher, limits=Limits(answer_bytes=500))
+    parts = {"searcher": lambda: searcher, "limits": Limits(answer_bytes=500)}
+    answer = exchange("POST", "/search", json={"query": "a"}, app=parts)
+    assert (422, "invalid") == told(answer)
+    assert "at most 500 bytes: ask for fewer" in answer.json()["detail"]
 
 
 def test_reranking_without_a_reranker_says_how_to_start_with_one() -> None:
     """In the words of who started the sidecar, not of Python; with one it is done."""
-    searcher = GivenHits([])
-
-    async def use(driver: Driver, expected: int) -> None:
-        answer = await driver.client.post("/search", json={"query": "a", "rerank": True})
+    for rerank, expected in ((False, 422), (True, 200)):
+        about = About("msmarco", "m", 8, ["dense"], rerank=rerank)
+        parts = {"searcher": lambda: GivenHits([]), "about": partial(lambda one: one, about)}
+        answer = exchange("POST", "/search", json={"query": "a", "rerank": True}, app=parts)
         assert expected == answer.status_code
         assert (expected == 422) == ("--reranker ms-marco-MiniLM-L6-v2" in answer.text)
 
-    for rerank, expected in ((False, 422), (True, 200)):
-        about = About("msmarco", "m", 8, ["dense"], rerank=rerank)
-        drive(
-            partial(use, expected=expected),
-            searcher=lambda: searcher,
-            about=partial(lambda one: one, about),
-        )
 
-
-def test_an_unknown_field_is_told_with_those_that_there_are() -> None:
-    """Of a search, and of a passage, where it belongs into meta."""
-
-    async def use(driver: Driver) -> None:
-        answer = await driver.client.post("/search", json={"phrase": "a"})
-        (error,) = answer.json()["errors"]
-        assert "phrase" == error["where"]
-        assert "unknown field: must be one of query, queries, limit" in error["reason"]
-        row = {"pid": "1", "text": "a", "year": 2001}
-        (error,) = (await driver.client.post("/passages", json=[row])).json()["errors"]
-        assert ("0.year", "unknown field: put it into meta") == (error["where"], error["reason"])
-        (error,) = (await driver.client.post("/passages", json=[{**row, "meta": {}}])).json()[
-            "errors"
-        ]
-        assert "must have at most 3 fields (pid, text, meta), got 4" == error["reason"]
-
-    drive(use)
+@pytest.mark.parametrize(
+    ("path", "body", "where", "reason"),
+    [
+        ("/search", {"phrase": "a"}, "phrase", "unknown field: must be one of query, queries"),
+        ("/passages", [{"pid": "1", "text": "a", "year": 1}], "0.year", "unknown field: put it "),
+        ("/passages", [{"a": 1, "b": 2, "c": 3, "d": 4}], "0", "must have at most 3 fields (pid,"),
+        ("/search", {"query": "a", "limit": 0}, "limit", "must be greater than or equal to 1, got"),
+    ],
+)
+def test_an_error_names_field_and_rule(path: str, body: object, where: str, reason: str) -> None:
+    """Of a search the known fields, of a passage the place for others."""
+    (error,) = exchange("POST", path, json=body).json()["errors"]
+    assert where == error["where"]
+    assert error["reason"].startswith(reason)
 
 
 def test_a_caller_who_goes_leaves_no_search_counted() -> None:
@@ -181,14 +168,10 @@ def test_a_caller_who_goes_leaves_no_search_counted() -> None:
 
 def test_a_filter_of_no_form_is_told_once_a_field() -> None:
     """What it may be instead; what is wrong in one way alone is told so."""
-
-    async def use(driver: Driver) -> None:
-        filter_ = {"year": {"from": 2001}, "tags": [], "lang": {"exists": 1}}
-        answer = await driver.client.post("/search", json={"query": "a", "filter": filter_})
-        assert (422, "invalid") == told(answer)
-        errors = {one["where"]: one["reason"] for one in answer.json()["errors"]}
-        assert {"filter.year", "filter.tags", "filter.lang"} == set(errors)
-        assert 'a range such as {"gte": 2001}' in errors["filter.year"]
-        assert "function-before" not in answer.text
-
-    drive(use)
+    filter_ = {"year": {"from": 2001}, "tags": [], "lang": {"exists": 1}}
+    answer = exchange("POST", "/search", json={"query": "a", "filter": filter_})
+    assert (422, "invalid") == told(answer)
+    errors = {one["where"]: one["reason"] for one in answer.json()["errors"]}
+    assert {"filter.year", "filter.tags", "filter.lang"} == set(errors)
+    assert 'a range such as {"gte": 2001}' in errors["filter.year"]
+    assert "function-before" not in answer.text

@@ -99,13 +99,7 @@ def sample() -> Sequence[Passage]:
 def served(
     folder: Path, passages: Sequence[Passage], *, tokens: Tokens | None = None
 ) -> Iterator[Site]:
-    """Serve the page over passages in memory, in a thread with an event loop of its own.
-
-    Args:
-        folder: Where the spool is made.
-        passages: What is there to be found.
-        tokens: Who may do what.
-    """
+    """Serve the page over passages in memory, in a thread with an event loop of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         site = Site(f"http://127.0.0.1:{listening.getsockname()[1]}/", tokens or Tokens())
         started: Future[uvicorn.Server] = Future()
@@ -165,13 +159,7 @@ def browsing() -> Iterator[Browser]:
 
 @contextmanager
 def looking(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """A page in a fresh profile; at the end no error was told, and no policy violated.
-
-    Args:
-        browser: Where.
-        url: What to open.
-        options: Of the profile, such as its `color_scheme`.
-    """
+    """A page in a fresh profile; at the end no error was told, and no policy violated."""
     faults: list[str] = []
 
     def listen(message: ConsoleMessage) -> None:

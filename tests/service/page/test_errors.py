@@ -112,8 +112,9 @@ def test_while_the_model_is_loaded_it_waits(browser: Browser, tmp_path: Path) ->
         page.keyboard.press("Enter")
         problem = page.get_by_role("alert")
         problem.get_by_text("Trying again every 5 seconds.").wait_for()
-        told = ["The sidecar is not ready", "The model is loading: see /readyz."]
-        assert told == problem.inner_text().split("\n\n")[:2]
+        shown_texts = ["The sidecar is not ready", "The model is loading: see /readyz."]
+        assert shown_texts == problem.inner_text().split("\n\n")[:2]
+        assert "bm25" == page.get_by_label("Compared with").input_value()
         page.route("**/status", lambda _: None)  # without an answer: the search alone goes on
         site.loading = False
         page.clock.run_for(5_000)
@@ -123,15 +124,15 @@ def test_while_the_model_is_loaded_it_waits(browser: Browser, tmp_path: Path) ->
 
 
 def test_when_the_model_is_there_the_search_is_done(browser: Browser, tmp_path: Path) -> None:
-    """What it told of itself decides which rankings are compared."""
+    """The status decides which rankings are compared."""
     with served(tmp_path, _PASSAGES) as site, looking(browser, "about:blank") as page:
         site.loading = True
         page.clock.install()
         page.goto(f"{site.url}?q=a+city")
         page.get_by_role("alert").get_by_text("The sidecar is not ready").wait_for()
-        assert "bm25" == page.get_by_label("Compared with").input_value()
         site.loading = False
         page.clock.run_for(2_000)
+        page.locator("#spool[data-state=calm]").wait_for()
         settle(page, "a city")
         assert "hybrid+rerank" == page.get_by_label("Compared with").input_value()
 
@@ -148,23 +149,6 @@ def test_a_refusal_is_shown_as_it_was_told(browser: Browser, tmp_path: Path) -> 
         assert problem.inner_text().startswith("The request is invalid\n")
         assert problem.get_by_role("listitem").first.inner_text().startswith("filter.year")
         assert "Trying again" not in problem.inner_text()
-
-
-def test_a_server_that_is_away_is_told_of(browser: Browser, tmp_path: Path) -> None:
-    """And the search goes on when it is back."""
-    with served(tmp_path, _PASSAGES) as site, looking(browser, "about:blank") as page:
-        page.clock.install()
-        page.goto(site.url)
-        page.get_by_text("Nothing waits").wait_for()
-        away = json.dumps({"title": "Away", "detail": "It is away.", "status": 503})
-        headers = {"Retry-After": "7"}
-        page.route("**/search", lambda route: route.fulfill(status=503, body=away, headers=headers))
-        page.get_by_label("Query").fill("a city")
-        page.keyboard.press("Enter")
-        page.get_by_role("alert").get_by_text("Trying again every 7 seconds.").wait_for()
-        page.unroute("**/search")
-        page.clock.run_for(7_000)
-        settle(page, "a city")
 
 
 def test_whatever_comes_in_is_text(browser: Browser, tmp_path: Path) -> None:
