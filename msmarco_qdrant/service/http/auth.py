@@ -32,7 +32,11 @@ def require(tokens: Tokens, *scopes: Scope) -> list[params.Depends]:
     The dependencies raise ProblemError: 401 without a token or with an unknown one, 403 with the
     token of another scope, 421 for another host.
     """
-    bearers = [_bearer(scope) for scope in scopes if tokens.of(scope)]
+    bearers = [
+        HTTPBearer(scheme_name=f"{name}Token", description=_DESCRIPTIONS[name], auto_error=False)
+        for name in scopes
+        if tokens.of(name)
+    ]
     if tokens.of(scopes[0]) is None:
         return [Depends(_check_host)]
     expected = f"Expected the token to {' or '.join(scopes)}."
@@ -53,12 +57,6 @@ def require(tokens: Tokens, *scopes: Scope) -> list[params.Depends]:
             raise _refuse(problems.WRONG_TOKEN, expected, "insufficient_scope")
 
     return [*map(Depends, bearers), Depends(check)]
-
-
-def _bearer(scope: Scope) -> HTTPBearer:
-    """Return the scheme as OpenAPI describes it; it refuses nothing itself."""
-    description = _DESCRIPTIONS[scope]
-    return HTTPBearer(scheme_name=f"{scope}Token", description=description, auto_error=False)
 
 
 def _digest(token: str) -> bytes:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 import uuid
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import MutableHeaders
@@ -98,7 +97,7 @@ class RequestMiddleware:
             "status": sender.status,
             "ms": round(seconds * 1000, 1),
         }
-        is_poll = route in _POLLED and sender.status == HTTPStatus.OK
+        is_poll = route in _POLLED and sender.status == 200
         _log.log(logging.DEBUG if is_poll else logging.INFO, "request", extra={"fields": fields})
         self._metrics.answered(method, route, sender.status or 0, seconds)
 

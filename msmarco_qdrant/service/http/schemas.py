@@ -190,7 +190,7 @@ class SearchIn(RequestModel):
         """Refuse many conditions at once: each would be checked against every form."""
         if (count := _count_conditions(given)) > MAX_CONDITIONS:
             raise ValueError(
-                f"a filter must have at most {MAX_CONDITIONS:,} values and bounds, got {count:,}"
+                f"must have at most {MAX_CONDITIONS:,} values and bounds, got {count:,}"
             )
         return given
 

@@ -16,7 +16,7 @@ from asyncio import TimerHandle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,8 +25,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.interfaces import Limits
 
-_BACKLOG: Final = 1024
-_IDLE_S: Final = 30
 _log = logging.getLogger(__name__)
 
 
@@ -138,9 +136,7 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        return socket.create_server(
-            address, family=family, backlog=_BACKLOG, dualstack_ipv6=is_dual
-        )
+        return socket.create_server(address, family=family, backlog=1024, dualstack_ipv6=is_dual)
     except OSError as exc:
         raise UsageError(
             f"cannot listen on port {port} of {host}: {exc.strerror or exc}; pass another --port "
@@ -175,7 +171,7 @@ class HttpServer(uvicorn.Server):
                 access_log=False,  # the app logs requests itself
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=_IDLE_S,
+                timeout_keep_alive=30,
                 timeout_graceful_shutdown=max(1, round(grace_s)),
             )
         )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from msmarco_qdrant.service.http.problems import invalid
-from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, PassageIn, SearchIn
+from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, MAX_PID_CHARS, PassageIn, SearchIn
 from msmarco_qdrant.service.interfaces import Operation, Write
 
 _MAX_ERRORS: Final = 20
-_CONDITION_FORMS: Final = (
-    'must be a value, a list of values, a range such as {"gte": 2001}, {"exists": true}, or one of '
-    'them in {"not": ...}; integers have 64 bits, bounds are numbers, dates such as 2024-05-01 '
-    "or moments such as 2024-05-01T12:30:00+02:00"
-)
+_FORMS: Final = {
+    "pid": f"must be a string of 1 to {MAX_PID_CHARS:,} characters, or an integer of 64 bits",
+    "filter": (
+        'must be a value, a list of values, a range such as {"gte": 2001}, {"exists": true}, or '
+        'one of them in {"not": ...}; integers have 64 bits, bounds are numbers, dates such as '
+        "2024-05-01 or moments such as 2024-05-01T12:30:00+02:00"
+    ),
+}
 _UNKNOWN: Final = "unknown field"
 
 
@@ -78,23 +82,28 @@ def parse_search(given: object) -> SearchIn:
 def _list_errors(
     exc: ValidationError, unknown: str, *prefix: str
 ) -> Sequence[Mapping[str, object]]:
-    """Return one error per place; a filter's field, which may have many forms, is one place."""
-    reasons: dict[str, list[str]] = {}
+    """Return one error per place; a pid or a filter's field may have several forms."""
+    reasons: dict[str, str] = {}
     for error in exc.errors(include_url=False, include_context=False):
-        place = error["loc"][:2] if error["loc"][:1] == ("filter",) else error["loc"]
+        loc = error["loc"]
+        place = loc[: {"pid": 1, "filter": 2}.get(str(loc[0]), len(loc))] if loc else loc
         where = ".".join([*prefix, *(str(part)[:80] for part in place)]) or "body"
-        reasons.setdefault(where, []).append(_describe(error, unknown))
-    return [
-        {"where": where, "reason": found[0] if len(found) == 1 else _CONDITION_FORMS}
-        for where, found in [*reasons.items()][:_MAX_ERRORS]
-    ]
+        is_known = where in reasons and str(loc[0]) in _FORMS
+        reasons[where] = _FORMS[str(loc[0])] if is_known else _describe(error, unknown)
+    errors = [{"where": where, "reason": reason} for where, reason in reasons.items()]
+    return errors[:_MAX_ERRORS]
 
 
 def _describe(error: Mapping[str, Any], unknown: str) -> str:
     """Return the rule, then the value if it is short."""
-    if error["type"] == "extra_forbidden":
-        return unknown
-    rule = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    match error["type"]:
+        case "extra_forbidden":
+            return unknown
+        case "model_type":
+            return "must be an object"
+        case "value_error":
+            return str(error["msg"]).removeprefix("Value error, ")
+    rule = re.sub(r"^\w+ should\b", "must", str(error["msg"]))
     value = error["input"]
     is_short = isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) < 40)
-    return f"{rule}, got {value!r:.40}" if is_short and error["type"] != "value_error" else rule
+    return f"{rule}, got {value!r:.40}" if is_short else rule

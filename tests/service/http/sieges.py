@@ -32,7 +32,7 @@ def besiege(
     tokens: Tokens | None = None,
     limits: Limits | None = None,
 ) -> None:
-    """Attack the app, then see that it works as before and that nothing lies where it should not."""
+    """Attack the app, then check that it works and that it wrote into its spool alone."""
     for name in ("passwd", "etc/passwd", "page/index.html"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("as it was")

@@ -21,11 +21,11 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.server import HttpServer
 from msmarco_qdrant.service.interfaces import About, Tokens
 from tests.service.real_parts import Real, real_parts
 
 if TYPE_CHECKING:
-    import uvicorn
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -102,29 +102,22 @@ def served(
     """Serve the page over passages in memory, in a thread with an event loop of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         site = Site(f"http://127.0.0.1:{listening.getsockname()[1]}/", tokens or Tokens())
-        started: Future[uvicorn.Server] = Future()
+        started: Future[HttpServer] = Future()
 
         async def serve() -> None:
             async with real_parts(folder, tokens=site.tokens, passages=passages) as real:
-                server = _server(site.altered(real))
+                server = HttpServer(create_app(site.altered(real)), grace_s=1)
                 started.set_result(server)
-                await server.serve(sockets=[listening])
+                await server.serve([listening])
 
         thread = threading.Thread(target=_run, args=(serve, started), name="site")
         thread.start()
         try:
             server = started.result(60)
             yield site
-            server.should_exit = True
+            server.stop()
         finally:
             thread.join(60)
-
-
-def _server(parts: AppDependencies) -> uvicorn.Server:
-    import uvicorn
-
-    config = uvicorn.Config(create_app(parts), log_config=None, lifespan="off", ws="none")
-    return uvicorn.Server(config)
 
 
 def _run(serve: Callable[[], Any], started: Future[Any]) -> None:
