@@ -200,6 +200,17 @@ def drive_search(
     return asyncio.run(main())
 
 
+def exchange(
+    method: str, path: str, *, app: dict[str, Any] | None = None, **request: Any
+) -> httpx.Response:
+    """Return the answer to a request."""
+
+    async def use(driver: Driver) -> httpx.Response:
+        return await driver.client.request(method, path, **request)
+
+    return drive(use, **(app or {}))
+
+
 def told(response: httpx.Response) -> tuple[int, str]:
     """The status of a problem, and its kind."""
     assert "application/problem+json" == response.headers["content-type"]

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.service.interfaces import Delete, Write
-from tests.service.http.driver import Driver, KeepingIngester, drive, drive_search, told
-from tests.service.http.exchange import exchange
+from tests.service.http.driver import Driver, KeepingIngester, drive, drive_search, exchange, told
 
 _JSON = {"content-type": "application/json"}
 _NDJSON = {"content-type": "application/x-ndjson"}

@@ -6,8 +6,7 @@ import pytest
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.interfaces import Tokens, check_binding, is_loopback
-from tests.service.http.driver import Driver, drive, told
-from tests.service.http.exchange import exchange
+from tests.service.http.driver import Driver, drive, exchange, told
 
 _READ, _WRITE = "r" * 16, "w" * 16
 _BOTH = Tokens(_READ, _WRITE)

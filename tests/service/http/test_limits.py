@@ -12,8 +12,14 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.http.schemas import MAX_META_BYTES, MAX_PID_CHARS, MAX_TEXT_CHARS
 from msmarco_qdrant.service.interfaces import Limits, Operation
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
-from tests.service.http.driver import Driver, KeepingIngester, WaitingSearcher, drive, told
-from tests.service.http.exchange import exchange
+from tests.service.http.driver import (
+    Driver,
+    KeepingIngester,
+    WaitingSearcher,
+    drive,
+    exchange,
+    told,
+)
 
 _JSON = {"content-type": "application/json"}
 _SMALL = Limits(body_bytes=1000)

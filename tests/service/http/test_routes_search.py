@@ -24,9 +24,9 @@ from tests.service.http.driver import (
     RaisingSearcher,
     WaitingSearcher,
     drive,
+    exchange,
     told,
 )
-from tests.service.http.exchange import exchange
 from tests.service.real_parts import real_parts
 
 
