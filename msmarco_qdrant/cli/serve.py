@@ -41,7 +41,9 @@ class ServeCommand(click.Command):
         for name, metavar in _OPTIONS.items():
             field = SidecarSettings.model_fields[name]
             default = "none" if field.default is None else field.default
-            help_ = f"{field.description}  [default: MSMARCO_QDRANT_{name.upper()} or {default}]"
+            text = field.description or ""
+            help_ = f"{text[:1].upper()}{text[1:]}.  "
+            help_ += f"[default: MSMARCO_QDRANT_{name.upper()} or {default}]"
             kind = click.Path() if metavar == "DIR" else None
             options.append(click.Option([f"--{name}"], type=kind, metavar=metavar, help=help_))
         return options

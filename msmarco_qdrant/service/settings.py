@@ -25,51 +25,59 @@ class SidecarSettings(Settings):
 
     host: str = Field(
         default="127.0.0.1",
-        description="Name or address to listen on; other than loopback only with both tokens.",
+        description="address to listen on; other than loopback only with both tokens",
     )
-    port: int = Field(
-        default=8080, ge=0, le=65535, description="Port to listen on; 0 for any free port."
-    )
+    port: int = Field(default=8080, ge=0, le=65535, description="port; 0 for any free one")
     read_token: SecretStr | None = Field(
-        default=None, description="Bearer token to search and to read metrics."
+        default=None, description="bearer token for searches and metrics; not required if empty"
     )
     write_token: SecretStr | None = Field(
-        default=None, description="Bearer token to write and delete passages."
+        default=None, description="bearer token for writes and deletes; not required if empty"
     )
     spool: Path = Field(
-        default=Path("qdrant_spool"), description="Directory of accepted batches; made if missing."
+        default=Path("qdrant_spool"),
+        description="directory of accepted batches, on a persistent disk",
     )
     inbox: Path | None = Field(
         default=None,
-        description="Directory whose files are ingested: TSV, JSON lines or Parquet, written "
-        "under a name that ends in .tmp and then renamed.",
+        description="directory of files to ingest: `.tsv`, `.jsonl`, `.ndjson`, each also "
+        "as `.gz`, and `.parquet`",
     )
     reranker: str | None = Field(
         default=None,
-        description="Cross-encoder for searches with reranking, such as ms-marco-MiniLM-L6-v2.",
+        description='cross-encoder for searches with `"rerank": true`',
     )
     spool_bytes: int = Field(
-        default=MAX_BYTES, ge=1, description="Most bytes of batches that have not ended."
+        default=MAX_BYTES, ge=1, description="most bytes of unfinished batches; above it 429"
     )
     spool_batches: int = Field(
-        default=MAX_BATCHES, ge=1, description="Most batches that have not ended."
+        default=MAX_BATCHES, ge=1, description="most unfinished batches; above it 429"
     )
     body_bytes: int = Field(
-        default=_LIMITS.body_bytes, ge=1024, description="Most bytes of a batch of passages."
+        default=_LIMITS.body_bytes,
+        ge=1024,
+        description="most bytes of a batch, as sent and decompressed; above it 413",
     )
     searches: int = Field(
-        default=_LIMITS.searches, ge=1, description="Most searches under way at once."
+        default=_LIMITS.searches, ge=1, description="most concurrent searches; above it 503"
     )
     search_s: float = Field(
-        default=_LIMITS.search_s, gt=0, allow_inf_nan=False, description="Timeout of a search."
+        default=_LIMITS.search_s,
+        gt=0,
+        allow_inf_nan=False,
+        description="time limit of a search in seconds; after it 504",
     )
     grace_s: float = Field(
         default=15.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds that the current batch has to finish during the shutdown.",
+        description="seconds to finish the current batch after SIGTERM",
     )
-    log_level: LogLevel = Field(default="info", description="Lowest level that is logged.")
+    log_level: LogLevel = Field(
+        default="info",
+        description="`debug`, `info`, `warning` or `error`; the log is one JSON object per "
+        "line on standard error",
+    )
 
     @property
     def secrets(self) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from msmarco_qdrant.service.settings import SidecarSettings
 from tests.cli.runner import command
 from tests.service.sidecars import ended
 
@@ -93,6 +94,14 @@ def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
     assert "stopped" == messages[-1]
     assert 1 == len([one for one in messages if one.startswith("HTTP and inbox are closed")])
     assert TOKEN not in "".join(lines)
+
+
+def test_help_describes_an_option_as_its_setting() -> None:
+    """With the variable and the default."""
+    shown = "".join(command("serve", "--help").out.split())
+    for name in ("reranker", "host", "port", "spool", "inbox"):
+        description = "".join(str(SidecarSettings.model_fields[name].description).split())
+        assert f"{description[1:]}.[default:MSMARCO_QDRANT_{name.upper()}or" in shown
 
 
 def test_an_error_at_the_start_is_a_line_of_the_log() -> None:

@@ -91,16 +91,17 @@ def _comparable(output: str) -> list[str]:
 
 
 def test_every_setting_of_the_sidecar_is_in_the_table() -> None:
-    """With its default, and no other."""
-    told = {row[0]: row[1] for row in rows("setting of the sidecar | default | meaning")}
-    own = set(SidecarSettings.model_fields) - set(Settings.model_fields)
-    fields = {name: SidecarSettings.model_fields[name].default for name in own}
+    """With its default and its description, and no other."""
+    told = {row[0]: row[1:3] for row in rows("setting of the sidecar | default | meaning")}
     prefix = str(Settings.model_config["env_prefix"])
-    actual = {
-        prefix + name.upper(): "" if default is None else str(default)
-        for name, default in fields.items()
+    assert told == {
+        prefix + name.upper(): [
+            "" if field.default is None else str(field.default),
+            text.replace("`", ""),
+        ]
+        for name, field in SidecarSettings.model_fields.items()
+        if name not in Settings.model_fields and (text := field.description)
     }
-    assert actual == told
 
 
 def test_every_metric_is_in_the_table() -> None:
