@@ -145,8 +145,8 @@ def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:
             f"pass a SOURCE or --vectors, got both: --vectors {vectors} contains its passages, so "
             f"ingest {sources[0]!r} separately"
         )
-    needs_source = ["model", "form", *ENCODER]
-    refuse_unused("a SOURCE: --vectors is encoded", used=vectors is None, options=needs_source)
+    needed = "a SOURCE; --vectors DIR has vectors already"
+    refuse_unused(needed, used=vectors is None, options=["model", "form", *ENCODER])
 
 
 def _open_source(

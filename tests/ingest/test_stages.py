@@ -249,12 +249,12 @@ class ThreadClock:
 @pytest.mark.parametrize(
     ("slow", "told"),
     [
-        ("read", "the source holds it back"),
-        ("skip", "asking the store what is there holds it back"),
-        ("tokenize", "the tokenizer holds it back"),
-        ("forward", "the model holds it back"),
-        ("sparse", "computing the BM25 weights holds it back"),
-        ("write", "the store holds it back"),
+        ("read", "limited by the source"),
+        ("skip", "limited by the search for unchanged passages"),
+        ("tokenize", "limited by the tokenizer"),
+        ("forward", "limited by the model"),
+        ("sparse", "limited by the computation of BM25 weights"),
+        ("write", "limited by the store"),
     ],
 )
 def test_the_slow_stage_is_named(slow: str, told: str) -> None:
@@ -278,7 +278,7 @@ def test_a_share_is_of_the_wall_time() -> None:
     assert 100.0 == report.seconds
     shares = {stage.name: stage.share for stage in report.stages if stage.share}
     assert {"forward": 0.4, "write": 0.25} == shares
-    assert "time: forward 40%, write 25% (the model holds it back)" == stages_text(report)
+    assert "time: forward 40%, write 25% (limited by the model)" == stages_text(report)
 
 
 def test_stages_of_a_whole_ingest_add_up() -> None:
@@ -313,11 +313,11 @@ def reported(**shares: float) -> IngestReport:
 def test_the_line_names_the_longest_first_and_leaves_out_next_to_nothing() -> None:
     """Under half a percent; and says so where there is nothing to tell."""
     report = reported(read=0.012, skip=0.004, forward=0.97, write=0.02)
-    assert "time: forward 97%, write 2%, read 1% (the model holds it back)" == stages_text(report)
+    assert "time: forward 97%, write 2%, read 1% (limited by the model)" == stages_text(report)
     assert "index 60%" in stages_text(reported(forward=0.3, index=0.6))
-    assert "building the index holds it back" in stages_text(reported(forward=0.3, index=0.6))
-    assert "time: too short to tell" == stages_text(reported(read=0.0))
-    assert "time: too short to tell" == stages_text(reported())
+    assert "limited by the index build" in stages_text(reported(forward=0.3, index=0.6))
+    assert "time: too short to measure" == stages_text(reported(read=0.0))
+    assert "time: too short to measure" == stages_text(reported())
 
 
 def test_json_has_the_stages_in_their_order() -> None:

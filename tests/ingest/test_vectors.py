@@ -272,10 +272,16 @@ def test_the_command_loads_no_model(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("ingest", "nothing to ingest: name a SOURCE"),
-        ("ingest p.tsv --vectors {}", "leave out 'p.tsv'"),
-        ("ingest --vectors {} --model x", "--model goes with a SOURCE only"),
-        ("ingest --vectors {} --format tsv", "--format goes with a SOURCE only"),
+        ("ingest", "nothing to ingest: pass a SOURCE"),
+        ("ingest p.tsv --vectors {}", "pass a SOURCE or --vectors, got both"),
+        (
+            "ingest --vectors {} --model x",
+            "--model needs a SOURCE; --vectors DIR has vectors already",
+        ),
+        (
+            "ingest --vectors {} --format tsv",
+            "--format needs a SOURCE; --vectors DIR has vectors already",
+        ),
     ],
 )
 def test_what_cannot_go_together_is_status_2(
@@ -308,7 +314,7 @@ def test_rejects_do_not_go_over_what_is_read(
 
     assert 2 == main(["ingest", "--vectors", str(folder), "--rejects", str(path)])
 
-    assert "is what is read" in capsys.readouterr().err
+    assert "is also an input" in capsys.readouterr().err
 
 
 def test_vectors_stay_with_their_passages(tmp_path: Path) -> None:
