@@ -251,7 +251,7 @@ def test_trouble_does_not_show_the_key(
     server.faults.use(lambda _, number: faults[number // 3 % 3] if number % 3 == 0 else None)
     live(server.url, connection, encoder, watch, tmp_path)
     assert server.faults.count() > 10
-    assert any("trying again" in text for text in watch.kept)
+    assert any("retrying" in text for text in watch.kept)
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=str)
@@ -329,7 +329,7 @@ def test_a_warning_of_an_open_line_does_not_show_the_key(
     """It names the host."""
     connection = Connection(api_key=KEY, grpc_port=server.port)
     open_store("http://0.0.0.0", connection=connection).close()
-    assert any("the API key travels to 0.0.0.0" in text for text in watch.kept)
+    assert any("the API key is sent to 0.0.0.0" in text for text in watch.kept)
 
 
 def test_tls_does_not_show_the_key(watch: Watch, tmp_path: Path) -> None:

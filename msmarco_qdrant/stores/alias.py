@@ -28,7 +28,7 @@ class AliasedCollection:
     name points to itself.
 
     Raises:
-        CollectionNotFoundError: If there is no such collection; each call raises it, too.
+        CollectionNotFoundError: For an unknown name; each call raises it, too.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -79,7 +79,7 @@ def async_collection(store: Store, name: str) -> AsyncCollection:
     queries in one batch.
 
     Raises:
-        CollectionNotFoundError: If there is no such collection.
+        CollectionNotFoundError: For an unknown name.
     """
     if store.capabilities.async_search:
         return store.async_collection(name)

@@ -145,7 +145,7 @@ class AsyncCollection(Protocol):
 
 
 class AdminCollection(Protocol):
-    """A physical collection whose settings and points are changed beside other writers.
+    """A physical collection, to change settings and points while others write to it.
 
     Every call is idempotent.
     """
@@ -206,8 +206,8 @@ class AdminCollection(Protocol):
 
         Args:
             batch: `n` points, each id once.
-            seen: The `seq` that each point had, or None where there was no point. A point that
-                was deleted since is not written, except by a server before 1.17.
+            seen: The `seq` seen in each point, or None without a point. A point that was
+                deleted since is not written, except by a server before 1.17.
 
         Raises:
             ValueError: If `batch` and `seen` differ in length.
@@ -250,7 +250,7 @@ class Store(ABC):
         """Delete a physical collection with everything in it, and its aliases.
 
         Raises:
-            CollectionNotFoundError: If there is no such physical collection.
+            CollectionNotFoundError: For an unknown physical name.
         """
 
     @abstractmethod
@@ -258,7 +258,7 @@ class Store(ABC):
         """Return the physical collection that a name means now.
 
         Raises:
-            CollectionNotFoundError: If there is none; the message lists the existing ones.
+            CollectionNotFoundError: For an unknown name; the message lists the known ones.
         """
 
     @abstractmethod
@@ -266,7 +266,7 @@ class Store(ABC):
         """Return what `put_metadata` stored with a collection.
 
         Raises:
-            CollectionNotFoundError: If there is no such collection.
+            CollectionNotFoundError: For an unknown name.
             StoreCorruptError: If this version cannot read it.
         """
 
@@ -275,7 +275,7 @@ class Store(ABC):
         """Store metadata with a collection, replacing the former, durably and atomically.
 
         Raises:
-            CollectionNotFoundError: If there is no such collection.
+            CollectionNotFoundError: For an unknown name.
             StoreUnavailableError: If it cannot be written.
         """
 
@@ -292,7 +292,7 @@ class Store(ABC):
         """Point an alias to a physical collection, durably and atomically.
 
         Raises:
-            CollectionNotFoundError: If there is no such collection.
+            CollectionNotFoundError: For an unknown name.
             StoreUnavailableError: If it cannot be written.
         """
 
@@ -308,7 +308,7 @@ class Store(ABC):
         """Return the collection behind a name, to change it in place.
 
         Raises:
-            CollectionNotFoundError: If there is none.
+            CollectionNotFoundError: For an unknown name.
             UnsupportedError: Without the capability `admin`.
         """
         raise self._unsupported(f"change '{name}' in place: create another collection")
@@ -326,7 +326,7 @@ class Store(ABC):
         """Return a collection whose requests carry the alias itself; the server resolves it.
 
         Raises:
-            CollectionNotFoundError: If there is none.
+            CollectionNotFoundError: For an unknown name.
             UnsupportedError: Without the capability `resolves_aliases`.
         """
         raise self._unsupported(f"resolve '{name}' in requests: use AliasedCollection(store, name)")
@@ -335,7 +335,7 @@ class Store(ABC):
         """Return the collection behind a name, for the running event loop.
 
         Raises:
-            CollectionNotFoundError: If there is none.
+            CollectionNotFoundError: For an unknown name.
             UnsupportedError: Without the capability `async_search`.
         """
         raise self._unsupported(
@@ -355,19 +355,19 @@ class Store(ABC):
 def split_by_presence(
     batch: PointBatch, seen: Sequence[int | None]
 ) -> tuple[PointBatch, Sequence[int], PointBatch]:
-    """A batch for `upsert_if_seq` in two.
+    """Split a batch for `upsert_if_seq`.
 
     Returns:
-        The points that were there, the `seq` that each had, and the points that were not.
+        The points that existed, the `seq` of each, and the points that did not exist.
     """
     pairs = enumerate(zip(batch.ids, seen, strict=True))
-    there = {row: seq for row, (_, seq) in pairs if seq is not None}
-    absent = [row for row, _ in enumerate(batch.ids) if row not in there]
-    return select_rows(batch, list(there)), list(there.values()), select_rows(batch, absent)
+    existing = {row: seq for row, (_, seq) in pairs if seq is not None}
+    absent = [row for row, _ in enumerate(batch.ids) if row not in existing]
+    return select_rows(batch, list(existing)), list(existing.values()), select_rows(batch, absent)
 
 
 def select_rows(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
-    """Some of a batch's points, in ascending order of their rows."""
+    """Return some points of a batch; `rows` are in ascending order."""
     if len(rows) == len(batch.ids):
         return batch
     return PointBatch(
@@ -380,7 +380,7 @@ def select_rows(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
 
 
 def apply_change(spec: CollectionSpec, change: SettingsChange) -> CollectionSpec:
-    """What a collection is made of after a change; its thresholds are no part of it."""
+    """Return the spec of a collection after a change, except for its thresholds."""
     hnsw = {"m": change.m, "ef_construct": change.ef_construct}
     storage = {"on_disk": change.on_disk, "quantization": change.quantization}
     return replace(

@@ -1,4 +1,4 @@
-"""How a Qdrant server is reached: its address, and everything that is no part of the address."""
+"""The connection to a Qdrant server: its address and its settings."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What a server is spoken to with. An engine in the process needs none of it.
+    """The settings of a connection to a server. Engines in this process ignore them.
 
     Attributes:
-        api_key: The key to the server; never shown, not even by `repr`.
-        grpc_port: The server's gRPC port, where the URL does not tell it.
+        api_key: The server's API key; never shown, not even by `repr`.
+        grpc_port: The server's gRPC port, unless the URL has it.
         timeout_s: Seconds after which an unanswered request counts as failed.
-        retry_s: Seconds for which a request that failed for a passing reason is tried again.
+        retry_s: Seconds for which a request is retried after a transient failure.
         tls_ca: A file of PEM certificates to trust instead of the system's.
-        batch_points: Points a request holds at most.
-        batch_bytes: Bytes a request holds at most, if it holds more than one point.
-        in_flight: Requests under way at once, when many points are written.
+        batch_points: The maximum of points per request.
+        batch_bytes: The maximum of bytes per request with more than one point.
+        in_flight: The maximum of concurrent requests when many points are written.
 
     Raises:
-        UsageError: For a number that cannot be used.
+        UsageError: For a value out of range.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -45,17 +45,15 @@ class Connection:
 
     def __post_init__(self) -> None:
         if not 1 <= self.grpc_port <= 65535:
-            raise UsageError(f"grpc_port={self.grpc_port} is no port: expected 1 to 65535")
+            raise UsageError(f"grpc_port must be 1 to 65535, got {self.grpc_port}")
         for name in ("timeout_s", "batch_points", "batch_bytes", "in_flight"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
-                raise UsageError(f"{name}={value} cannot be: expected a finite number above 0")
+                raise UsageError(f"{name} must be a finite number above 0, got {value}")
         if not self.retry_s >= 0:
-            raise UsageError(f"retry_s={self.retry_s} cannot be: expected 0 or more")
+            raise UsageError(f"retry_s must be 0 or more, got {self.retry_s}")
         if self.api_key is not None and not _is_header(self.api_key):
-            raise UsageError(
-                "the API key is empty, or holds a character that no key can hold (a line end?)"
-            )
+            raise UsageError("the API key must be printable ASCII; it is empty or has a line end")
 
 
 DEFAULT_CONNECTION = Connection()
@@ -63,12 +61,12 @@ DEFAULT_CONNECTION = Connection()
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is.
+    """The address of a server.
 
     Attributes:
-        host: Name or IP address, an IPv6 address in brackets.
-        port: Its gRPC port.
-        tls: Whether to encrypt.
+        host: A name or IP address; an IPv6 address is in brackets.
+        port: The gRPC port.
+        tls: True to encrypt.
     """
 
     host: str
@@ -77,7 +75,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is this machine, so that nobody can listen on the way."""
+        """True for this machine, where nobody can listen on the network."""
         return self.host.strip("[]") in _LOOPBACK
 
     def __str__(self) -> str:
@@ -85,18 +83,18 @@ class Address:
 
 
 def is_url(dsn: str) -> bool:
-    """Whether a DSN is a server's."""
+    """True for the DSN of a server."""
     return "://" in dsn
 
 
 def hide_secret(dsn: str) -> str:
-    """A DSN as it may be shown: of a URL that was not checked the scheme alone."""
+    """Return a DSN without secrets: only the scheme of a URL, which may contain any."""
     scheme, separator, _ = dsn.partition("://")
     return f"{scheme}://..." if separator else dsn
 
 
 def redact_dsn(dsn: str) -> str:
-    """A DSN as it may be shown: a URL whole, if it holds nothing but a host and a port."""
+    """Return a DSN without secrets: a URL of only a host and a port stays whole."""
     if not is_url(dsn):
         return dsn
     try:
@@ -107,40 +105,40 @@ def redact_dsn(dsn: str) -> str:
 
 
 def parse_address(dsn: str, connection: Connection) -> Address:
-    """The address that a URL means.
+    """Parse the address in a URL.
 
-    The port of `http` and `https` is that of the REST interface, which is not used; the gRPC port
-    comes from the connection. The port of `grpc` and `grpcs` is the gRPC port itself.
+    The port of `http` and `https` is that of REST, which is not used; the gRPC port comes from
+    the connection. The port of `grpc` and `grpcs` is the gRPC port.
 
     Raises:
-        UsageError: For another scheme, or a URL with anything but a host and a port; the message
+        UsageError: For another scheme, or a URL with more than a host and a port; the message
             shows nothing that could be a secret.
     """
     shown = hide_secret(dsn)
     try:
         parts = urlsplit(dsn)
         port = parts.port
-    except ValueError:  # its message shows a part of the URL
+    except ValueError:  # whose message shows a part of the URL
         port = 0
     if port == 0:
         raise UsageError(
-            f"{shown} is no URL of a server: expected a host or host:port, the port from 1 to "
-            "65535, an IPv6 address in brackets"
+            f"the URL of a server must have a host or host:port, with a port from 1 to 65535 and "
+            f"an IPv6 address in brackets, got {shown}"
         )
     if parts.scheme not in _SCHEMES:
         raise UsageError(
-            f"{shown} is no store: expected http://host, https://host, grpc://host, grpcs://host, "
-            "a directory, or :memory:"
+            "a store must be http://host, https://host, grpc://host, grpcs://host, a directory or "
+            f":memory:, got {shown}"
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise UsageError(
-            f"the URL {shown} holds more than a host and a port: an API key is never part of it, "
-            "since URLs are shown; set MSMARCO_QDRANT_API_KEY, or pass Connection(api_key=...)"
+            f"the URL of a server must be only a host and a port, got {shown}: set "
+            "MSMARCO_QDRANT_API_KEY, or pass Connection(api_key=...), instead of a key in the URL"
         )
     if parts.path not in ("", "/") or not parts.hostname:
         raise UsageError(
-            f"the URL {shown} is not of the form {parts.scheme}://host or {parts.scheme}://host:"
-            "port: gRPC knows no path"
+            f"the URL of a server must be {parts.scheme}://host or {parts.scheme}://host:port "
+            f"without a path, got {shown}"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     is_grpc = parts.scheme.startswith("grpc")
@@ -149,5 +147,5 @@ def parse_address(dsn: str, connection: Connection) -> Address:
 
 
 def _is_header(value: str) -> bool:
-    """What HTTP/2 lets through as the value of a header."""
+    """True if HTTP/2 accepts it as the value of a header."""
     return bool(value) and all("\x20" <= character <= "\x7e" for character in value)

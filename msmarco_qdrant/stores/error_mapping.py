@@ -1,7 +1,7 @@
-"""What the engines say when something is wrong, and which of our errors that is.
+"""Mapping of the engines' exceptions to this package's errors.
 
-The same mistake in the words of each engine (Qdrant Edge 0.9, the local mode of qdrant-client
-1.20, Qdrant server 1.16 to 1.20 over gRPC):
+The same mistake on each engine (Qdrant Edge 0.9, the local mode of qdrant-client 1.20, Qdrant
+server 1.16 to 1.20 over gRPC):
 
 =================== ================================ ============================ ================
 mistake             Edge: `Exception`                local mode: `ValueError`     server: status
@@ -17,8 +17,8 @@ second creation     none: ours, `EdgeStore`          already exists             
                                                                                   INVALID_ARGUMENT
                                                                                   already exists
 in use              WouldBlock                       cannot be                    cannot be
-no room, no right   No space left, Permission denied cannot be                    see below
-out of something    in the words of `strerror`       cannot be                    see below
+disk full, no right No space left, Permission denied cannot be                    see below
+out of resources    as `strerror`                    cannot be                    see below
 closed              handle is closed: ours           is closed (`RuntimeError`)   ours
 API key             cannot be                        cannot be                    UNAUTHENTICATED,
                                                                                   PERMISSION_DENIED
@@ -29,9 +29,8 @@ not reached         cannot be                        cannot be                  
                                                                                   ABORTED
 =================== ================================ ============================ ================
 
-The last two rows pass by themselves, so they alone are tried again (`is_transient`). A connection
-that is cut is UNAVAILABLE ("Socket closed"), but for some moments in which gRPC calls it UNKNOWN
-("Stream removed") or INTERNAL ("RST_STREAM").
+Only the last two rows are transient and retried (`is_transient`). A lost connection is UNAVAILABLE
+("Socket closed"), or at some moments UNKNOWN ("Stream removed") or INTERNAL ("RST_STREAM").
 """
 
 from __future__ import annotations
@@ -48,14 +47,13 @@ from msmarco_qdrant.errors import (
     UnsupportedError,
 )
 
-_PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED"})
-_DISTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "security handshaker")
+_TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED"})
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "security handshaker")
 _NOT_TLS = ("WRONG_VERSION_NUMBER",)
 _NO_HOST = ("Domain name not found", "errors resolving", "DNS resolution failed")
-_CUT = ("Stream removed", "RST_STREAM", "Socket closed", "Connection reset", "GOAWAY")
+_DISCONNECTED = ("Stream removed", "RST_STREAM", "Socket closed", "Connection reset", "GOAWAY")
 
-# What a message looks like, of whichever engine, and the error it stands for; the first that
-# fits wins.
+# Patterns of messages, of any engine, and their errors; the first match wins.
 _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"No point with id", StoreError),
     (r"Vector dimension error|shapes .* not aligned", SchemaError),
@@ -68,7 +66,6 @@ _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"Too many open files|Cannot allocate memory", StoreUnavailableError),
     (r"Resource temporarily unavailable", StoreUnavailableError),
 )
-# What a status of the server stands for, whatever its message.
 _ACCESS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _STATUSES: dict[str, type[StoreError]] = {
     "UNAUTHENTICATED": StoreAccessError,
@@ -78,78 +75,82 @@ _STATUSES: dict[str, type[StoreError]] = {
     "ALREADY_EXISTS": SchemaError,
 }
 _NEXT_STEPS: dict[type[StoreError], str] = {
-    StoreAccessError: "set MSMARCO_QDRANT_API_KEY, or pass Connection(api_key=...), to a key that "
-    "may do this",
-    UnsupportedError: "is a Qdrant server of version 1.16 or later there?",
+    StoreAccessError: "set MSMARCO_QDRANT_API_KEY, or pass Connection(api_key=...), to a key with "
+    "the permission for it",
+    UnsupportedError: "check that the server is Qdrant 1.16 or later",
     StoreInUseError: "another process has this collection open",
 }
 
 _PORT = (
-    "is Qdrant running, with its gRPC port open? It is 6334 unless MSMARCO_QDRANT_GRPC_PORT, "
-    "Connection(grpc_port=...) or a grpc:// URL says otherwise; the port 6333 speaks HTTP only"
+    "check that Qdrant is running and its gRPC port is open. The port is 6334 unless "
+    "MSMARCO_QDRANT_GRPC_PORT, Connection(grpc_port=...) or a grpc:// URL sets another; "
+    "port 6333 is for HTTP only"
 )
 _CERTIFICATE = (
     "its certificate is not trusted: set MSMARCO_QDRANT_TLS_CA, or pass Connection(tls_ca=...), to "
-    "the file of the certificate that signed it, and spell the host as the certificate does"
+    "the file of the certificate that signed it, and use the host name of the certificate"
 )
-_BUSY = "the server is overloaded or cannot be reached: try again later"
-# Words of what gRPC says when it reached nobody, and the next step; the first that fits counts.
+_BUSY = "the server is overloaded or unreachable: try again later"
+# Parts of gRPC's messages for a failed connection, and the next step; the first match wins.
 _CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (_NOT_TLS, f"the port is not encrypted: use grpc:// or http://, if it is Qdrant's; {_PORT}"),
-    (_DISTRUSTED, _CERTIFICATE),
-    (_NO_HOST, "no host of that name is known: check how the URL is spelt"),
-    (("Connection refused",), f"nothing listens there: {_PORT}"),
-    (("failed to connect",), f"no Qdrant speaks gRPC there: {_PORT}"),
+    (
+        _NOT_TLS,
+        f"the port is not encrypted: use grpc:// or http:// for Qdrant without TLS; {_PORT}",
+    ),
+    (_UNTRUSTED, _CERTIFICATE),
+    (_NO_HOST, "the host name is unknown: check the URL"),
+    (("Connection refused",), f"nothing listens on the port: {_PORT}"),
+    (("failed to connect",), f"the port does not answer gRPC: {_PORT}"),
     (
         ("Socket closed",),
-        "it was cut off: try again later, or, if it expects TLS, use grpcs:// or https://",
+        "the connection was lost: try again later, or use grpcs:// or https:// if it expects TLS",
     ),
 )
 
 
 def is_transient(exc: BaseException) -> bool:
-    """Whether the same call may succeed a little later."""
-    status, message = _told(exc)
-    if _any_in((*_DISTRUSTED, *_NOT_TLS), message):
+    """True if the same call may succeed later."""
+    status, message = _status_and_message(exc)
+    if _any_in((*_UNTRUSTED, *_NOT_TLS), message):
         return False
-    return status in _PASSING or (
-        status in ("UNKNOWN", "INTERNAL", "CANCELLED") and _any_in(_CUT, message)
+    return status in _TRANSIENT or (
+        status in ("UNKNOWN", "INTERNAL", "CANCELLED") and _any_in(_DISCONNECTED, message)
     )
 
 
 def describe_error(exc: BaseException) -> str:
-    """An engine's exception in one line."""
-    status, message = _told(exc)
+    """Describe an engine's exception in one line."""
+    status, message = _status_and_message(exc)
     return f"{status}: {message}" if status else message
 
 
 def retry_after_s(exc: BaseException | None) -> float:
-    """The seconds that the server asked to be left alone for, 0 if it did not."""
+    """Return the seconds in the server's retry-after, 0 without one."""
     return float(getattr(exc, "retry_after_s", 0))
 
 
 def map_error(exc: BaseException, action: str, place: str) -> StoreError:
-    """Our error for one of an engine.
+    """Return this package's error for an engine's exception.
 
     Args:
-        exc: What the engine or its client raised.
-        action: What was being done ("writing points").
-        place: Where, without secrets.
+        exc: The exception of the engine or its client.
+        action: The failed action ("writing points").
+        place: The store or collection, without secrets.
     """
-    status, message = _told(exc)
+    status, message = _status_and_message(exc)
     text = f"{action} in {place} failed: {message}"
-    if is_transient(exc) or status in _PASSING:
-        return StoreUnavailableError(f"{text}; {_why_not_reached(exc, message)}")
-    told = None if status in _ACCESS else _kind_by_message(message)
-    kind = told or _STATUSES.get(status, StoreError)
+    if is_transient(exc) or status in _TRANSIENT:
+        return StoreUnavailableError(f"{text}; {_unavailable_advice(exc, message)}")
+    by_message = None if status in _ACCESS else _kind_by_message(message)
+    kind = by_message or _STATUSES.get(status, StoreError)
     step = _NEXT_STEPS.get(kind)
     return kind(f"{text}; {step}" if step else text)
 
 
-def _told(exc: BaseException) -> tuple[str, str]:
-    """The name of the gRPC status ("" for other engines), and the message.
+def _status_and_message(exc: BaseException) -> tuple[str, str]:
+    """Return the name of the gRPC status ("" for other engines) and the message.
 
-    Told by their methods, not their classes, so that Edge needs no import of gRPC for it.
+    Exceptions are recognized by their methods, so that Edge needs no import of gRPC.
     """
     if hasattr(exc, "retry_after_s"):  # qdrant-client's ResourceExhaustedResponse
         return "RESOURCE_EXHAUSTED", str(exc)
@@ -162,12 +163,12 @@ def _kind_by_message(message: str) -> type[StoreError] | None:
     return next((kind for form, kind in _MESSAGES if re.search(form, message)), None)
 
 
-def _why_not_reached(exc: BaseException, message: str) -> str:
-    """The likely cause, and the next step."""
-    if asked := retry_after_s(exc):
+def _unavailable_advice(exc: BaseException, message: str) -> str:
+    """Return the likely cause and the next step."""
+    if delay_s := retry_after_s(exc):
         return (
-            f"it asked to be left alone for {asked:.0f} s, longer than MSMARCO_QDRANT_RETRY_S "
-            "(Connection(retry_s=...)) allows: try again later, or allow more"
+            f"its retry-after is {delay_s:.0f} s, longer than MSMARCO_QDRANT_RETRY_S "
+            "(Connection(retry_s=...)): try again later, or increase that"
         )
     return next((step for words, step in _CAUSES if _any_in(words, message)), _BUSY)
 

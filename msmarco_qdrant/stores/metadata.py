@@ -1,4 +1,4 @@
-"""A collection's metadata as JSON, the form in which every engine keeps it."""
+"""Conversion of a collection's metadata to JSON, which every engine stores."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 
 
 def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
-    """The metadata as a JSON object."""
+    """Convert metadata to a JSON object."""
     return asdict(metadata)
 
 
 def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
-    """The metadata of a JSON object.
+    """Convert a JSON object to metadata.
 
     Args:
-        value: What `metadata_to_json` made.
+        value: The result of `metadata_to_json`.
         name: The collection's name, for messages.
 
     Raises:
-        StoreCorruptError: If it is of another version or was never written.
+        StoreCorruptError: If it has another version or was never written.
     """
     if value is None:
         raise StoreCorruptError(
-            f"collection '{name}' holds no metadata of msmarco-qdrant: something else made it, or "
-            "its creation was interrupted; choose another name, or, if it is yours, "
+            f"collection '{name}' has no metadata of msmarco-qdrant: another program created it, "
+            "or its creation was interrupted; choose another name, or delete it with "
             f"`msmarco-qdrant drop {name} --yes`"
         )
     try:
@@ -53,14 +53,14 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
         )
     except (TypeError, KeyError) as exc:
         raise StoreCorruptError(
-            f"collection '{name}' has no metadata that can be read ({exc!r}): "
-            "its creation was interrupted, or something else wrote it"
+            f"collection '{name}' has invalid metadata ({exc!r}): its creation was interrupted, or "
+            "another program wrote it"
         ) from exc
 
 
 def _name(value: Any, field: str) -> str | None:
-    """A physical collection's name; None, too, where an earlier version wrote no such field."""
+    """Return a physical name; None, too, where an earlier version wrote no such field."""
     found = value.get(field)
     if found is not None and not isinstance(found, str):
-        raise TypeError(f"{field} is {found!r}, not a name")
+        raise TypeError(f"{field} must be a name, got {found!r}")
     return found

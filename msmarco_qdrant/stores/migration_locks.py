@@ -1,8 +1,8 @@
-"""The lock of whoever migrates a collection.
+"""Locks that keep two migrations of one collection apart.
 
-On a server it is a point in a small collection of its own (`server_locks`). Edge's directory is
-held by one process, and a store in memory is one process's: there, a lock in the process keeps its
-threads apart. No lock ends by the clock: a slow migration looks like one whose process is gone.
+On a server a lock is a point in a small collection of its own (`server.locks`). An Edge directory
+or a store in memory belongs to one process, so a lock in this process is enough. Locks do not
+expire: a slow migration cannot be distinguished from one whose process ended.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _log = logging.getLogger(__name__)
 
 
 class MigrationLocks(Protocol):
-    """The locks of a store, by the name that users see."""
+    """The locks of a store, one for each name that users see."""
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
-        """Take a lock if it is free; whoever holds it then."""
+        """Acquire a lock if it is free; return its holder."""
         ...
 
     def holder(self, name: str) -> LockHolder | None:
-        """Who holds a lock, if anyone. Creates nothing."""
+        """Return the holder of a lock, None if it is free. Creates nothing."""
         ...
 
     def release(self, name: str, token: str) -> LockHolder | None:
-        """Give a lock back if its token is this one; whoever holds it then, None for nobody."""
+        """Release a lock if it has this token; return its holder, None if it is free."""
         ...
 
 
@@ -44,7 +44,7 @@ def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
     """Hold the lock of a collection.
 
     Raises:
-        StoreInUseError: If another holds it, saying who.
+        StoreInUseError: If another holds it; the message names the holder.
     """
     ours = LockHolder(
         token=uuid.uuid4().hex,
@@ -54,14 +54,15 @@ def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
     )
     try:
         found = locks.acquire(name, ours)
-    except BaseException:  # it may be ours all the same, and nobody would know
-        with suppress(StoreError):  # what is told is why it could not be taken
+    except BaseException:  # the lock may have been acquired in spite of the error
+        with suppress(StoreError):  # the first error is the one to raise
             locks.release(name, ours.token)
         raise
     if found.token != ours.token:
         raise StoreInUseError(
-            f"'{name}' is being migrated by {describe_holder(found)}: wait for it to end; if it is gone, "
-            f"`msmarco-qdrant migrate unlock --collection {name} --token {found.token}`"
+            f"'{name}' is being migrated by {describe_holder(found)}: wait for it to end; if that "
+            f"process has ended, run `msmarco-qdrant migrate unlock --collection {name} "
+            f"--token {found.token}`"
         )
     try:
         yield ours
@@ -69,48 +70,48 @@ def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
         try:
             locks.release(name, ours.token)
         except StoreError as exc:
-            _log.warning("the lock of '%s' could not be given back: %s", name, exc)
+            _log.warning("the lock of '%s' could not be released: %s", name, exc)
 
 
 def require_lock(locks: MigrationLocks, name: str, ours: LockHolder) -> None:
-    """Refuse to go on if the lock was taken away meanwhile.
+    """Check that the lock was not removed by `migrate unlock`.
 
     Raises:
         StoreInUseError: If it was.
     """
     found = locks.holder(name)
     if found is None or found.token != ours.token:
-        taken = f"{describe_holder(found)} holds it now" if found else "nobody holds it now"
+        holder = f"{describe_holder(found)} holds it" if found else "nobody holds it"
         raise StoreInUseError(
-            f"the lock of '{name}' was taken away from this process: {taken}; run the same again "
-            "when nobody does"
+            f"the lock of '{name}' was removed from this process, and {holder}: run the same "
+            "command again when the lock is free"
         )
 
 
 def describe_holder(holder: LockHolder) -> str:
-    """Who holds a lock, in words."""
+    """Describe the holder of a lock, for messages."""
     return f"process {holder.pid} on {holder.host} since {holder.since}"
 
 
 class ProcessLocks:
-    """Locks of one process, for its threads."""
+    """Locks in this process, for its threads."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._holders: dict[str, LockHolder] = {}
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
-        """Take a lock if it is free."""
+        """Acquire a lock if it is free."""
         with self._guard:
             return self._holders.setdefault(name, wanted)
 
     def holder(self, name: str) -> LockHolder | None:
-        """Who holds a lock."""
+        """Return the holder of a lock."""
         with self._guard:
             return self._holders.get(name)
 
     def release(self, name: str, token: str) -> LockHolder | None:
-        """Give a lock back."""
+        """Release a lock."""
         with self._guard:
             found = self._holders.get(name)
             if found is not None and found.token == token:

@@ -40,7 +40,7 @@ def open_store(
         connection: The API key, port, time limits and request sizes of a server.
 
     Raises:
-        StoreNotFoundError: If there is no store and `create` is off.
+        StoreNotFoundError: If the store is missing and `create` is off.
         StoreInUseError: If another process uses the directory.
         StoreUnavailableError: If the directory cannot be created or written, or no server answers.
         StoreAccessError: If the server does not accept the API key.

@@ -321,7 +321,7 @@ def test_a_key_and_a_password_are_not_shown(
 
     refused = by_words("http://me:SESAME@127.0.0.1:1")
     assert (2, "") == (refused.status, refused.out)
-    assert "holds more than a host and a port" in refused.err
+    assert "must be only a host and a port" in refused.err
     assert "SESAME" not in refused.err
 
 

@@ -235,7 +235,7 @@ def test_an_error_of_a_collection_that_is_there_comes_out(code: StatusCode) -> N
         ingest_passages(numbered(range(3)), store, encoder=OLD, optimize=False)
         server.faults.inject(Refused(code), "Points.Delete")
 
-        with pytest.raises(StoreError, match="removing points"):
+        with pytest.raises(StoreError, match="deleting points"):
             delete_passages(store, ["1"])
         assert 1 == delete_passages(store, ["1"])
 

@@ -172,9 +172,9 @@ def test_a_point_that_is_no_passage_is_an_error(tmp_path: Path, payload: dict[st
         filled(store, [Passage("1", "one")])
         write_raw(store, 2, {**payload, "seq": 1})
 
-        with pytest.raises(StoreCorruptError, match="'2' holds no text or no meta"):
+        with pytest.raises(StoreCorruptError, match="'2' has no text or no meta"):
             get_passages(store, ["2"])
-        with pytest.raises(StoreCorruptError, match="'2' holds no text or no meta"):
+        with pytest.raises(StoreCorruptError, match="'2' has no text or no meta"):
             export_passages(store, tmp_path / "out.jsonl")
         assert 1 == delete_passages(store, ["2"])
 

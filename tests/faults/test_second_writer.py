@@ -50,7 +50,7 @@ def test_a_drop_that_was_cut_leaves_nothing_to_be_found() -> None:
         ingest(server, some("1", "2"))
         with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
             server.faults.inject(LostAnswer(), "Collections.Delete")
-            with pytest.raises(Exception, match="removing the collection"):
+            with pytest.raises(Exception, match="deleting the collection"):
                 drop_collection(store, "msmarco")
         server.settle()
         ingest(server, some("7"))

@@ -461,7 +461,7 @@ def test_who_lost_the_lock_does_not_write_the_ledger(store: Store, folder: Path)
             assert holder is not None
             unlock_migrations(store, "films", holder.token)
 
-    with pytest.raises(StoreInUseError, match="taken away from this process: nobody holds it now"):
+    with pytest.raises(StoreInUseError, match="removed from this process, and nobody holds it"):
         migrate_collection(store, "films", directory=folder, on_step=steal)
     assert (*OWN, "0001_a") == ledger(store)
     assert ["0002_b"] == [
@@ -483,7 +483,7 @@ def test_who_lost_the_lock_stops_at_its_next_write(store: Store, folder: Path) -
         assert holder is not None
         unlock_migrations(store, "films", holder.token)
 
-    with pytest.raises(StoreInUseError, match="taken away from this process: nobody holds it now"):
+    with pytest.raises(StoreInUseError, match="removed from this process, and nobody holds it"):
         migrate_collection(store, "films", directory=folder, on_progress=steal)
     assert (Bm25Settings(), OWN) == (store.metadata("films").bm25, ledger(store))
     assert 1 == len(migrate_collection(store, "films", directory=folder))

@@ -164,7 +164,7 @@ def test_one_at_a_time(store: Store) -> None:
         assert holder is not None
         locks.release("things", holder.token)
 
-    with pytest.raises(StoreInUseError, match="the lock of 'things' was taken away"):
+    with pytest.raises(StoreInUseError, match="the lock of 'things' was removed"):
         reembed(store, on_progress=at("swap", steal))
     assert "things__0001" == store.aliases()["things"]
     reembed(store)

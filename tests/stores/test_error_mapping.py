@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
     "metadata that were never put": (
         lambda place: place.store.metadata("unnamed__0001"),
         StoreCorruptError,
-        "collection 'unnamed__0001' holds no metadata",
+        "collection 'unnamed__0001' has no metadata",
     ),
     "a second creation": (
         lambda place: place.store.create_collection("things__0001", make_spec(place.store)),
@@ -241,11 +241,11 @@ def test_a_status_becomes_an_error_of_ours(server: LoopbackServer, status: str) 
         (
             Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=7),
             StoreUnavailableError,
-            "Retry after 7s; it asked to be left alone for 7 s, longer than MSMARCO_QDRANT_RETRY_S",
+            "Retry after 7s; its retry-after is 7 s, longer than MSMARCO_QDRANT_RETRY_S",
         ),
         (Refused(grpc.StatusCode.RESOURCE_EXHAUSTED), StoreUnavailableError, "Rate limiting"),
         (Refused(grpc.StatusCode.DEADLINE_EXCEEDED), StoreUnavailableError, "timed out after 60s"),
-        (LostAnswer(), StoreUnavailableError, "it was cut off: try again later"),
+        (LostAnswer(), StoreUnavailableError, "the connection was lost: try again later"),
     ],
     ids=str,
 )
@@ -348,7 +348,7 @@ def not_reached(port: int) -> str:
 def test_a_closed_port_is_told(closed_port: int) -> None:
     """Which port it was, where it comes from, and the two that are mistaken for each other."""
     message = not_reached(closed_port)
-    assert "nothing listens there" in message
+    assert "nothing listens on the port" in message
     for word in (f"127.0.0.1:{closed_port}", "MSMARCO_QDRANT_GRPC_PORT", "6334", "6333"):
         assert word in message
 
@@ -356,7 +356,7 @@ def test_a_closed_port_is_told(closed_port: int) -> None:
 def test_a_port_of_http_is_told(http_port: int) -> None:
     """Something listens, but it is not gRPC."""
     message = not_reached(http_port)
-    assert "no Qdrant speaks gRPC there" in message
+    assert "the port does not answer gRPC" in message
     for word in (f"127.0.0.1:{http_port}", "MSMARCO_QDRANT_GRPC_PORT", "6334", "6333"):
         assert word in message
 

@@ -306,7 +306,7 @@ def test_a_match_that_edge_has_not_is_named() -> None:
 )
 def test_what_edge_refuses_is_wrong_usage(condition: models.Condition) -> None:
     """Its reason is told."""
-    with pytest.raises(UsageError, match=r"Qdrant Edge does not take the filter: .+"):
+    with pytest.raises(UsageError, match=r"Qdrant Edge refuses the filter: .+"):
         edge_filter(models.Filter(must=condition))
 
 

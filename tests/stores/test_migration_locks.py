@@ -153,7 +153,7 @@ def test_why_it_could_not_be_taken_is_told(server: LoopbackServer) -> None:
     with closing(open_store(server.url, connection=Connection(retry_s=0))) as store:
         for rpc in ("Upsert", "Points.Delete"):
             server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), rpc)
-        with pytest.raises(StoreUnavailableError, match="taking the lock"):
+        with pytest.raises(StoreUnavailableError, match="acquiring the lock"):
             hold_lock(store.migration_locks, "films").__enter__()
         assert 0 == server.faults.pending
 
@@ -166,7 +166,7 @@ def test_a_lock_that_cannot_be_given_back_is_told(
         with caplog.at_level(logging.WARNING), hold_lock(store.migration_locks, "films") as ours:
             require_lock(store.migration_locks, "films", ours)
             server.faults.inject(Refused(grpc.StatusCode.UNAVAILABLE), "Points.Delete")
-        assert ["the lock of 'films' could not be given back"] == [
+        assert ["the lock of 'films' could not be released"] == [
             record.getMessage().split(":")[0] for record in caplog.records
         ]
         with pytest.raises(StoreInUseError, match=ours.token):

@@ -129,7 +129,7 @@ def test_a_server_that_is_not_there_is_told() -> None:
     """With what to look at."""
     with LoopbackServer() as server:
         url = server.url
-    with pytest.raises(StoreUnavailableError, match="nothing listens there"):
+    with pytest.raises(StoreUnavailableError, match="nothing listens on the port"):
         open_store(url, connection=Connection(retry_s=0))
 
 

@@ -1,8 +1,8 @@
-"""Changing a collection of Qdrant Edge that holds points.
+"""Changes to a collection with points on Qdrant Edge.
 
-Edge 0.9 has no call for it, but `EdgeShard.load(path, config)` keeps other settings than the shard
-had, and the next `optimize()` builds anew what was built by the old ones: graph shape,
-quantization, memory placement and thresholds alike. So nothing has to be copied to a new directory.
+Edge 0.9 has no call for it, but `EdgeShard.load(path, config)` stores other settings, and the next
+`optimize()` rebuilds what depends on them: graph, quantization, memory placement and thresholds.
+So no shard is copied.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 
 class EdgeAdminCollection:
-    """A shard to be changed; see `AdminCollection` for what its methods promise."""
+    """A shard to be changed; see `AdminCollection` for its methods."""
 
     def __init__(self, collection: EdgeCollection) -> None:
         self._collection = collection
 
     def alter(self, change: SettingsChange) -> None:
-        """Keep other settings."""
+        """Store other settings."""
         self._collection.reload(change_config(self._collection.config(), change))
 
     def optimizers(self) -> SettingsChange:
-        """The thresholds in force."""
-        told = self._collection.config().get("optimizers") or {}
+        """Return the thresholds in force."""
+        optimizers = self._collection.config().get("optimizers") or {}
         return SettingsChange(
-            indexing_threshold_kb=told.get("indexing_threshold"),
-            max_segment_size_kb=told.get("max_segment_size"),
+            indexing_threshold_kb=optimizers.get("indexing_threshold"),
+            max_segment_size_kb=optimizers.get("max_segment_size"),
         )
 
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
@@ -62,7 +62,7 @@ class EdgeAdminCollection:
             shard.flush()
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
-        """Sparse vectors of those ids that exist."""
+        """Return the sparse vectors of those ids that exist."""
         with self._collection.use_shard("reading sparse vectors") as shard:
             records = shard.retrieve(list(ids), with_payload=False, with_vector=[SPARSE_VECTOR])
         found: dict[PointId, SparseVector] = {}
@@ -90,24 +90,24 @@ class EdgeAdminCollection:
             shard.update(qdrant_edge.UpdateOperation.update_vectors(rows, condition))
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
-        """Write points where what is there is as it was seen."""
+        """Write points whose stored `seq` is still the one seen."""
         import qdrant_edge
 
-        there, seqs, absent = split_by_presence(batch, seen)
+        existing, seqs, absent = split_by_presence(batch, seen)
         with self._collection.change_shard("writing points") as shard:
             if absent.ids:
                 condition = qdrant_edge.Filter(must_not=[qdrant_edge.HasIdCondition({*absent.ids})])
                 points = to_points(absent)
                 shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition))
-            if there.ids:
-                condition = qdrant_edge.Filter(should=list(map(_as_seen, there.ids, seqs)))
-                mode = qdrant_edge.UpdateMode.UpdateOnly  # what is gone is not written
-                points = to_points(there)
+            if existing.ids:
+                condition = qdrant_edge.Filter(should=list(map(_has_seq, existing.ids, seqs)))
+                mode = qdrant_edge.UpdateMode.UpdateOnly  # deleted points are not written
+                points = to_points(existing)
                 shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition, mode))
 
 
-def _as_seen(point: PointId, seq: int) -> qdrant_edge.Filter:
-    """Whether a point still has a `seq`; ranges would compare it as float64."""
+def _has_seq(point: PointId, seq: int) -> qdrant_edge.Filter:
+    """Match a point with this `seq`, exactly: a range would compare float64."""
     import qdrant_edge
 
     same = qdrant_edge.FieldCondition(key="seq", match=qdrant_edge.MatchValue(seq))

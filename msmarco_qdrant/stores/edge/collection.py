@@ -1,11 +1,10 @@
 """One physical collection of Qdrant Edge: a shard in this process. The adapter to the engine.
 
-Edge raises bare `Exception`s, or panics; `faults` tells what their messages mean. Its calls hold
-Python's lock and its handle must not be closed under a running query, so each collection has one
-lock; two threads that queried side by side took as long as one after the other. It goes to who
-waits longest, or a thread that queries on and on would keep others waiting for seconds. Who writes
-holds another one before it, so that while an index is built the writers wait, and those who read do
-not.
+Edge raises bare `Exception`s, or panics; `error_mapping` maps their messages. Its calls hold the
+GIL and its handle must not be closed during a query, so each collection has one lock: two
+concurrent queries took as long as two in sequence. The lock is FIFO, or a thread that queries in a
+loop would keep others waiting for seconds. Writers acquire a second lock first, so that an index
+build makes writers wait, but not readers.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ _PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported f
 
 
 class EdgeCollection:
-    """One shard of Edge; see `Collection` for what its methods promise."""
+    """One shard of Edge; see `Collection` for its methods."""
 
     def __init__(self, path: Path, lock_fd: int) -> None:
         self._path = path
         self._lock_fd = lock_fd
         self._writing, self._lock = threading.RLock(), FairLock()  # always in this order
-        self._left_to_parent = self._closed = False
+        self._forked = self._closed = False
         self._shard: qdrant_edge.EdgeShard | None = self._load()
 
     def info(self) -> CollectionInfo:
-        """Counts and index state."""
+        """Return counts and index state."""
         with self.use_shard("reading its state") as shard:
             info = shard.info()
-            # Without its index the creation was interrupted: nothing was written.
+            # Without that index the creation was interrupted, and no points exist.
             last_seq = _last_seq(shard) if "seq" in info.payload_schema else 0
             config = self.config()
         indexes = {
@@ -65,7 +64,7 @@ class EdgeCollection:
             points=info.points_count,
             indexed=info.indexed_vectors_count,
             segments=info.segments_count,
-            state="ready",  # it indexes when it is asked to, and answers when it is done
+            state="ready",  # it builds indexes only in `optimize`
             last_seq=last_seq,
             spec=spec_of(config, indexes),
         )
@@ -78,7 +77,7 @@ class EdgeCollection:
             shard.update(qdrant_edge.UpdateOperation.upsert_points(to_points(batch)))
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
-        """Replace payloads and leave vectors."""
+        """Replace payloads; vectors stay."""
         import qdrant_edge
 
         with self.change_shard("writing payloads") as shard:
@@ -88,7 +87,7 @@ class EdgeCollection:
     def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
-        """Payload fields of those ids that exist."""
+        """Return payload fields of those ids that exist."""
         with self.use_shard("reading points") as shard:
             records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
         return {to_id(record.id): record.payload or {} for record in records}
@@ -106,7 +105,7 @@ class EdgeCollection:
         ]
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
-        """Remove points, if they are not newer."""
+        """Delete points with no higher `seq`."""
         import qdrant_edge
 
         old = qdrant_edge.RangeFloat(lte=seq_bound(up_to_seq))
@@ -116,11 +115,11 @@ class EdgeCollection:
                 qdrant_edge.FieldCondition(key="seq", range=old),
             ]
         )
-        with self.change_shard("removing points") as shard:
+        with self.change_shard("deleting points") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
-        """Every point's id and payload fields."""
+        """Yield every point's id and payload fields."""
         import qdrant_edge
 
         offset: Any = None
@@ -141,22 +140,21 @@ class EdgeCollection:
             shard.flush()
 
     def optimize(self) -> None:
-        """Build the indexes beside what is searched, in a child process, and exchange them for it.
+        """Build the indexes in a child process, then replace the live segments.
 
-        Other threads may read meanwhile, and wait only while the new segments are loaded; those
-        that write wait until the end.
+        Readers wait only while the new segments are loaded; writers wait until the end.
         """
         with self._writing:
             with self.use_shard("flushing") as shard:
                 shard.flush()
             try:
                 index_build.build(self._path, self._lock_fd)
-                self._exchange()
+                self._swap()
             finally:
                 index_build.remove_leftovers(self._path)
 
     def close(self) -> None:
-        """Close the shard; the store calls this."""
+        """Close the shard; only the store calls this."""
         with self._writing, self._lock, _edge_errors(self._path, "closing"):
             self._closed = True
             if self._shard is not None:
@@ -164,9 +162,9 @@ class EdgeCollection:
 
     def invalidate_after_fork(self) -> None:
         """In a forked child: refuse every use from now on."""
-        # Another thread of the parent may have held them.
+        # A thread of the parent may hold the locks.
         self._writing, self._lock = threading.RLock(), FairLock()
-        self._left_to_parent = True
+        self._forked = True
 
     @property
     def path(self) -> Path:
@@ -174,12 +172,12 @@ class EdgeCollection:
         return self._path
 
     def config(self) -> dict[str, Any]:
-        """What Edge 0.9 keeps in `edge_config.json`; it has no call that tells it."""
+        """Return `edge_config.json` of Edge 0.9, which has no call for it."""
         config: dict[str, Any] = json.loads((self._path / _CONFIG_FILE).read_text("utf-8"))
         return config
 
     def reload(self, config: qdrant_edge.EdgeConfig) -> None:
-        """Load the shard with other settings, which it then keeps; nothing is built anew yet."""
+        """Load the shard with other settings, which it stores; `optimize` rebuilds the indexes."""
         import qdrant_edge
 
         with self.change_shard("changing its settings") as shard:
@@ -190,8 +188,8 @@ class EdgeCollection:
 
     @contextmanager
     def use_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
-        """The shard, for one call at a time, with its errors as ours."""
-        if self._left_to_parent:
+        """Lock the shard for one call, and map its errors."""
+        if self._forked:
             raise fork_error(str(self._path))
         with self._lock, _edge_errors(self._path, action):
             if self._closed:
@@ -199,28 +197,25 @@ class EdgeCollection:
                     f"{action} in {self._path} failed: the collection was dropped, or its store "
                     "was closed; open it again"
                 )
-            if self._shard is None:  # it could not be loaded when it was to be
+            if self._shard is None:  # the last attempt to load it failed
                 self._shard = self._load()
             yield self._shard
 
     @contextmanager
     def change_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
-        """The same for a call that writes: it waits while an index is built, and needs room."""
-        if self._left_to_parent:
+        """Do the same for a write: it waits for an index build, and needs free disk space."""
+        if self._forked:
             raise fork_error(str(self._path))
         with self._writing, self.use_shard(action) as shard:
             require_free_space(self._path, action)
             yield shard
 
-    def _exchange(self) -> None:
-        """Load what was built in place of what is loaded.
-
-        If anything fails, who comes next loads again what was there.
-        """
-        with self.use_shard("putting the index in place") as replaced:
+    def _swap(self) -> None:
+        """Load the new segments; after a failure, the next call reloads the former ones."""
+        with self.use_shard("loading the new index") as replaced:
             self._unload(replaced)
             index_build.swap_in(self._path)
-            shard = self._opened()
+            shard = self._open()
             try:
                 index_build.commit_swap(self._path)
             except BaseException:
@@ -229,19 +224,19 @@ class EdgeCollection:
             self._shard = shard
 
     def _unload(self, shard: qdrant_edge.EdgeShard) -> None:
-        """Close the shard; whatever happens then, who comes next loads what is there."""
+        """Close the shard, so that the next call loads it."""
         self._shard = None
         try:
             shard.close()
         finally:
-            shard.close()  # twice is no error; what is left open could not be loaded again
+            shard.close()  # closing twice is harmless; an open shard could not be loaded
 
     def _load(self) -> qdrant_edge.EdgeShard:
         with _edge_errors(self._path, "loading"):
-            index_build.recover(self._path)  # nobody else holds the store's lock
-            return self._opened()
+            index_build.recover(self._path)  # the directory's lock excludes other processes
+            return self._open()
 
-    def _opened(self) -> qdrant_edge.EdgeShard:
+    def _open(self) -> qdrant_edge.EdgeShard:
         import qdrant_edge
 
         with _edge_errors(self._path, "loading"):
@@ -249,7 +244,7 @@ class EdgeCollection:
 
 
 def create_shard(path: Path, spec: CollectionSpec) -> None:
-    """Make an empty shard with its payload indexes in an empty directory."""
+    """Create an empty shard with its payload indexes in an empty directory."""
     import qdrant_edge
 
     with _edge_errors(path, "creating the collection"):
@@ -263,7 +258,7 @@ def create_shard(path: Path, spec: CollectionSpec) -> None:
 
 
 def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
-    """The highest `seq` in use, from its index."""
+    """Return the highest `seq` in use, from its index."""
     import qdrant_edge
 
     order = qdrant_edge.OrderBy("seq", qdrant_edge.Direction.Desc)
@@ -274,7 +269,7 @@ def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
 
 
 def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
-    """A batch as Edge takes it."""
+    """Convert a batch for Edge."""
     import qdrant_edge
 
     return [
@@ -293,7 +288,7 @@ def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
 
 
 def to_id(point: Any) -> PointId:
-    """A point id as Edge gives it: an int or a UUID, where its stubs also allow a string."""
+    """Return a point id of Edge: an int or a UUID; its stubs also allow a string."""
     native: PointId = point
     return native
 
@@ -311,8 +306,8 @@ def _edge_errors(path: Path, action: str) -> Iterator[None]:
 
 
 def fork_error(place: str) -> StoreError:
-    """The error for using in a forked child what its parent opened."""
+    """Return the error for using a parent's store in a forked child."""
     return StoreError(
-        f"{place} was opened before this process was forked and stays the parent's: open it in "
-        "one process only, after forking"
+        f"{place} was opened before this process was forked: open it after forking, in one "
+        "process only"
     )

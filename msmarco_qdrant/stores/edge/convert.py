@@ -1,4 +1,4 @@
-"""Our plans and queries in the words of Qdrant Edge."""
+"""Conversion of specs and queries to Qdrant Edge's types."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from msmarco_qdrant.stores.filters import point_filter
 if TYPE_CHECKING:
     import qdrant_edge
 
-# Edge's own default: below so many kilobytes of vectors a filtered search scans.
+# Edge's default: with fewer kilobytes of vectors, a filtered search scans.
 _FULL_SCAN_THRESHOLD_KB = 10_000
 
 
 def shard_config(
     spec: CollectionSpec, optimizers: Mapping[str, Any] | None = None
 ) -> qdrant_edge.EdgeConfig:
-    """The engine's configuration of a physical collection.
+    """Return the engine's configuration of a physical collection.
 
     Args:
-        spec: What it is made of.
-        optimizers: Of its optimizers, what differs from the engine's defaults.
+        spec: The spec of the collection.
+        optimizers: The optimizer settings that differ from the engine's defaults.
     """
     import qdrant_edge
 
@@ -59,11 +59,11 @@ def shard_config(
 
 
 def change_config(config: Mapping[str, Any], change: SettingsChange) -> qdrant_edge.EdgeConfig:
-    """A shard's configuration with other settings.
+    """Return a shard's configuration with other settings.
 
     Args:
-        config: What it has in `edge_config.json`.
-        change: What shall differ.
+        config: The content of `edge_config.json`.
+        change: The settings to change.
     """
     spec = apply_change(spec_of(config, {}), change)
     thresholds = {
@@ -75,10 +75,10 @@ def change_config(config: Mapping[str, Any], change: SettingsChange) -> qdrant_e
 
 
 def spec_of(config: Mapping[str, Any], indexes: Mapping[str, PayloadIndex]) -> CollectionSpec:
-    """What a shard was made of.
+    """Return the spec of a shard.
 
     Args:
-        config: What Edge 0.9 keeps in `edge_config.json`; it has no call that tells it.
+        config: The content of `edge_config.json`.
         indexes: The payload fields that are indexed.
     """
     (dense, vector), (sparse,) = next(iter(config["vectors"].items())), config["sparse_vectors"]
@@ -105,7 +105,7 @@ def _quantization(
 
     if storage.quantization == "none":
         return None
-    pinned = qdrant_edge.Memory.Pinned  # or the vectors on disk would be slow to search in
+    pinned = qdrant_edge.Memory.Pinned  # on disk, searches would be slow
     if storage.quantization == "turbo4":
         bits = qdrant_edge.TurboQuantBitSize.Bits4
         return qdrant_edge.TurboQuantQuantizationConfig(bits=bits, memory=pinned)
@@ -125,13 +125,13 @@ def _distance(similarity: Similarity) -> qdrant_edge.Distance:
 
 
 def payload_index(schema: qdrant_edge.PayloadSchemaType) -> PayloadIndex:
-    """Our name for a kind of payload index."""
+    """Convert the engine's type of a payload index."""
     kinds: tuple[PayloadIndex, ...] = ("keyword", "integer", "float", "bool", "datetime")
     return next(kind for kind in kinds if payload_schema(kind) == schema)
 
 
 def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
-    """The engine's name for a kind of payload index."""
+    """Return the engine's type for a kind of payload index."""
     from qdrant_edge import PayloadSchemaType
 
     return {
@@ -144,18 +144,21 @@ def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
 
 
 def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
-    """A query as the engine takes it."""
+    """Convert a query."""
     import qdrant_edge
 
-    chosen = edge_filter(asked) if (asked := point_filter(query)) is not None else None
+    chosen = edge_filter(given) if (given := point_filter(query)) is not None else None
     return qdrant_edge.QueryRequest(
         limit=query.limit,
         query=_nearest(query.nearest),
         prefetches=[
             qdrant_edge.Prefetch(
-                limit=query.depth, query=_nearest(one), filter=chosen, params=_params(query.effort)
+                limit=query.depth,
+                query=_nearest(candidate),
+                filter=chosen,
+                params=_params(query.effort),
             )
-            for one in query.candidates
+            for candidate in query.candidates
         ],
         with_payload=list(query.fields),
         filter=chosen,

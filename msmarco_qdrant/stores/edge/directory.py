@@ -1,14 +1,14 @@
-"""The directory of an Edge store: what Qdrant Edge itself does not have.
+"""The directory of an Edge store: lock, aliases and metadata, which Qdrant Edge does not have.
 
 ::
 
     qdrant_data/
-      .lock                     held by the process that uses the directory
+      .lock                     locked by the process that uses the directory
       store.json                format, aliases, and each collection's metadata; replaced atomically
       collections/NAME/         one shard of Qdrant Edge for each physical collection
 
-`store.json` names what exists: a directory under `collections/` that it does not name is what a
-crash left of a creation, and goes when that name is created again.
+`store.json` lists what exists. Another directory under `collections/` is left from an interrupted
+creation, and is removed when that name is created again.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ _COLLECTIONS = "collections"
 
 
 class EdgeDirectory:
-    """A locked store directory and its catalog. Not thread-safe: the engine above locks.
+    """A locked store directory and its catalog. Not thread-safe: `Engine` has the lock.
 
     Args:
         path: The directory.
-        create: Make it if it is missing or empty.
+        create: Create the store if the directory is missing or empty.
 
     Raises:
-        StoreNotFoundError: If no store is there and `create` is off; nothing is made.
-        StoreInUseError: If another process holds it.
-        StoreUnavailableError: If it cannot be made or written.
-        StoreCorruptError: If something else is in it, or a store of another format.
+        StoreNotFoundError: If it is missing and `create` is off; nothing is created.
+        StoreInUseError: If another process uses it.
+        StoreUnavailableError: If it cannot be created or written.
+        StoreCorruptError: If it has other files, or a store of another format.
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
         self.path = path
         if not create and not (path / _CATALOG_FILE).is_file():
             raise StoreNotFoundError(
-                f"no store at {path}: ingest into it first, or pass the path of one with --store"
+                f"no store at {path}: ingest into it first, or pass the path of another store"
             )
         check_directory(path)
         try:
@@ -72,20 +72,20 @@ class EdgeDirectory:
 
     @property
     def aliases(self) -> Mapping[str, str]:
-        """Every alias and the physical collection it stands for."""
+        """Every alias and its physical collection."""
         return dict(self._catalog["aliases"])
 
     @property
     def collections(self) -> Mapping[str, Any]:
-        """Every physical collection and the metadata kept with it (None before it has any)."""
+        """Every physical collection and its metadata (None before `put_collection` sets any)."""
         return dict(self._catalog["collections"])
 
     def shard_path(self, name: str) -> Path:
-        """Where a physical collection's shard lies."""
+        """Return the directory of a physical collection's shard."""
         return self.path / _COLLECTIONS / name
 
     def fresh_shard_path(self, name: str) -> Path:
-        """An empty place for a new shard; what a crash left there is removed."""
+        """Return an empty directory for a new shard; remains of a crash are removed."""
         shard = self.shard_path(name)
         if shard.exists():
             shutil.rmtree(shard)
@@ -99,11 +99,11 @@ class EdgeDirectory:
         self._replace({**self._catalog, "collections": collections})
 
     def put_alias(self, alias: str, name: str) -> None:
-        """Record what an alias stands for."""
+        """Record the physical collection of an alias."""
         self._replace({**self._catalog, "aliases": {**self._catalog["aliases"], alias: name}})
 
     def drop_collection(self, name: str) -> None:
-        """Forget a physical collection and its aliases, then remove its shard."""
+        """Remove a physical collection and its aliases from the catalog, then its shard."""
         aliases = {a: n for a, n in self._catalog["aliases"].items() if n != name}
         collections = {n: m for n, m in self._catalog["collections"].items() if n != name}
         self._replace({**self._catalog, "aliases": aliases, "collections": collections})
@@ -113,7 +113,7 @@ class EdgeDirectory:
             raise StoreUnavailableError(_unavailable(self.path, exc)) from exc
 
     def close(self) -> None:
-        """Give the directory back. Closing twice is no error."""
+        """Release the directory. Closing twice is harmless."""
         self._lock.release()
 
     def invalidate_after_fork(self) -> None:
@@ -145,33 +145,33 @@ class EdgeDirectory:
         )
 
     def _replace(self, catalog: dict[str, Any]) -> None:
-        """Replace the catalog so that a crash leaves the old one or the new one, whole."""
+        """Replace the catalog atomically."""
         path = self.path / _CATALOG_FILE
         try:
             with atomic_write_text(path) as file:
                 json.dump(catalog, file, indent=1, ensure_ascii=False)
         except OutputError as exc:
-            raise StoreUnavailableError(f"{exc}: it is part of the store") from exc
+            raise StoreUnavailableError(f"{exc}: the store needs it") from exc
         self._catalog = catalog
 
 
 def check_directory(path: Path) -> None:
-    """Refuse a place where a store cannot be, without touching it.
+    """Check that a directory can be a store, without changing it.
 
     Raises:
-        StoreUnavailableError: If it cannot be made or written.
-        StoreCorruptError: If it is a directory of something else.
+        StoreUnavailableError: If it cannot be created or written.
+        StoreCorruptError: If it has other files.
     """
     try:
         names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
     except OSError as exc:
         raise StoreUnavailableError(_unavailable(path, exc)) from exc
-    # What a crash between making the directory and its catalog can have left is no stranger.
-    strangers = [name for name in names if not _is_ours(name)]
-    if strangers and _CATALOG_FILE not in names:
+    # A crash during the creation may have left only the files of a store.
+    others = [name for name in names if not _is_own_file(name)]
+    if others and _CATALOG_FILE not in names:
         raise StoreCorruptError(
-            f"{path} is no store of msmarco-qdrant and not empty (it holds {strangers[0]}): "
-            "pass an empty or a new directory"
+            f"{path} must be a store of msmarco-qdrant, an empty or a new directory; it contains "
+            f"{others[0]}"
         )
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not nearest.is_dir():
@@ -180,7 +180,7 @@ def check_directory(path: Path) -> None:
         raise StoreUnavailableError(_unavailable(path, PermissionError(f"{nearest} is read-only")))
 
 
-def _is_ours(name: str) -> bool:
+def _is_own_file(name: str) -> bool:
     unfinished = name.startswith(f".{_CATALOG_FILE}.") and name.endswith(".tmp")
     return unfinished or name in (_LOCK_FILE, _CATALOG_FILE)
 

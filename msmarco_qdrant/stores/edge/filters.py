@@ -1,4 +1,4 @@
-"""Qdrant's own filters, as qdrant-client writes them, in the words of Qdrant Edge."""
+"""Conversion of qdrant-client's filters to Qdrant Edge's types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
     from qdrant_edge import ConditionType
 
-# Matches have the same names in both libraries; here is what each compares with.
+# The classes of matches in both libraries, and the attribute with the value of each.
 _MATCHES: Mapping[str, str] = {
     "MatchValue": "value",
     "MatchText": "text",
@@ -29,22 +29,21 @@ _MATCHES: Mapping[str, str] = {
 
 
 def edge_filter(given: models.Filter) -> qdrant_edge.Filter:
-    """A filter as Edge takes it.
+    """Convert a filter.
 
-    Of a `FieldCondition` with several conditions, Edge 0.9 finds what meets any of them, and with a
-    payload index what meets one; the local mode looks at one. Write a `FieldCondition` for each.
+    For a `FieldCondition` with several conditions, Edge 0.9 matches any of them, or one of them
+    with a payload index; the local mode evaluates one. Use a `FieldCondition` for each.
 
     Raises:
-        UnsupportedError: For a condition that Edge has not.
-        UsageError: For one that Edge has, with a value it refuses (a key that is no JSON path, an
-            id that is no UUID, a place that is not on the globe).
+        UnsupportedError: For a condition that Edge does not have.
+        UsageError: For a value that Edge refuses (an invalid JSON path, UUID or coordinate).
     """
     try:
         return _filter(given)
     except MsmarcoQdrantError:
         raise
     except (TypeError, ValueError, OverflowError) as exc:
-        raise UsageError(f"Qdrant Edge does not take the filter: {exc}") from exc
+        raise UsageError(f"Qdrant Edge refuses the filter: {exc}") from exc
 
 
 def _filter(given: models.Filter) -> qdrant_edge.Filter:
@@ -66,10 +65,10 @@ def _filter(given: models.Filter) -> qdrant_edge.Filter:
 def _conditions(
     given: list[models.Condition] | models.Condition | None,
 ) -> list[ConditionType] | None:
-    """A list, of which qdrant-client also takes the only condition as it is."""
+    """Convert conditions; qdrant-client also takes a single one without a list."""
     if given is None:
         return None
-    return [_condition(one) for one in (given if isinstance(given, list) else [given])]
+    return [_condition(each) for each in (given if isinstance(given, list) else [given])]
 
 
 def _condition(given: models.Condition) -> ConditionType:
@@ -121,7 +120,7 @@ def _match(given: models.Match) -> Any:
     if name not in _MATCHES:
         raise _unsupported(given)
     value = getattr(given, _MATCHES[name])
-    # Edge 0.9 takes Python's True for the integer 1, but NumPy's for a boolean.
+    # Edge 0.9 converts Python's True to the integer 1, but NumPy's to a boolean.
     return getattr(qdrant_edge, name)(np.bool_(value) if isinstance(value, bool) else value)
 
 
@@ -133,15 +132,15 @@ def _range(
 
     if isinstance(given, models.DatetimeRange):
         return qdrant_edge.RangeDateTime(
-            gte=_moment(given.gte),
-            gt=_moment(given.gt),
-            lte=_moment(given.lte),
-            lt=_moment(given.lt),
+            gte=_datetime(given.gte),
+            gt=_datetime(given.gt),
+            lte=_datetime(given.lte),
+            lt=_datetime(given.lt),
         )
     return qdrant_edge.RangeFloat(gte=given.gte, gt=given.gt, lte=given.lte, lt=given.lt)
 
 
-def _moment(given: date | None) -> str | None:
+def _datetime(given: date | None) -> str | None:
     return None if given is None else to_utc(given).isoformat()
 
 

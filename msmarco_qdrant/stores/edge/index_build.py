@@ -1,20 +1,17 @@
-"""The indexes of a shard are built in a directory beside its segments, then exchanged for them.
+"""Index builds of a shard: new segments in another directory, then an atomic swap.
 
 ::
 
-    NAME/segments/            what is loaded
-    NAME/building/segments/   what a child process makes of it meanwhile; see `edge_optimize`
-    NAME/replaced/            what was loaded before, until the new is
+    NAME/segments/            the live segments
+    NAME/building/segments/   the new segments, built by a child process; see `optimize_child`
+    NAME/replaced/            the former live segments, until the new ones are loaded
 
-Where there is a `replaced/`, it is what counts, and nothing has been written since: `segments/` is
-then missing, or was never loaded whole. So whatever happens between `swap_in` and `commit_swap`, an
-error, a panic of the engine or the end of the process, `recover` puts back what was there before,
-and what was built is built again. Each step is one rename, so a crash leaves no half of it.
+If `replaced/` exists, it has the valid segments, without later writes: `segments/` is missing or
+was never loaded. So after an error, a panic or a crash between `swap_in` and `commit_swap`,
+`recover` restores it. Each step is one rename.
 
-Whether there is room on the disk for what Edge is about to write.
-
-Edge writes through memory maps of files that take their room only when a page is first written: on
-a full disk that is no error but a signal (SIGBUS), which ends the process. So it is asked before.
+Edge writes through memory maps of sparse files: on a full disk that is not an error but a signal
+(SIGBUS), which ends the process. `require_free_space` is called before every write.
 """
 
 from __future__ import annotations
@@ -31,21 +28,21 @@ from msmarco_qdrant.runtime.atomic_file import sync_directory
 from msmarco_qdrant.stores.error_mapping import map_error
 
 _SEGMENTS, _BUILDING, _REPLACED = "segments", "building", "replaced"
-_TEMPORARY = "temp_segments"  # Edge's own; it never removes what a killed process left there
+_TEMPORARY = "temp_segments"  # Edge's own; it does not remove those of a killed process
 _ACTION = "building the index"
 _PROGRAM = Path(__file__).with_name("optimize_child.py")
 
 
 def build(shard: Path, lock_fd: int) -> None:
-    """Build beside a shard's segments, which stay as they are; nobody may write to them meanwhile.
+    """Build new segments; the live ones stay, and must not be written to.
 
     Args:
-        shard: Its directory; all that was written is flushed.
-        lock_fd: The store directory's lock, which is held until the child process is gone, too.
+        shard: The shard's directory, flushed.
+        lock_fd: The store directory's lock, which the child process holds, too.
 
     Raises:
-        StoreUnavailableError: If there is no room for it, or the system is out of something else.
-        StoreError: If it could not be built.
+        StoreUnavailableError: If disk space or another resource is missing.
+        StoreError: If the build failed.
     """
     remove_leftovers(shard)
     try:
@@ -53,16 +50,16 @@ def build(shard: Path, lock_fd: int) -> None:
         (shard / _BUILDING).mkdir()
         with tempfile.TemporaryFile() as errors:
             if status := _run(shard, lock_fd, errors):
-                raise StoreError(_why(shard, status, errors))
+                raise StoreError(_describe_failure(shard, status, errors))
     except OSError as exc:
         raise map_error(exc, _ACTION, str(shard)) from exc
 
 
 def _run(shard: Path, lock_fd: int, errors: IO[bytes]) -> int:
-    """Run the child process to its end; its exit status."""
-    process = subprocess.Popen(  # noqa: S603  # our own program, a path we made
+    """Run the child process to its end; return its exit status."""
+    process = subprocess.Popen(  # noqa: S603  # a fixed program
         [sys.executable, "-P", str(_PROGRAM), str(shard), str(shard / _BUILDING)],
-        stdin=subprocess.PIPE,  # its end tells the child that we are gone
+        stdin=subprocess.PIPE,  # its end notifies the child of the end of this process
         stdout=errors,
         stderr=errors,
         pass_fds=(lock_fd,),
@@ -76,18 +73,18 @@ def _run(shard: Path, lock_fd: int, errors: IO[bytes]) -> int:
             process.stdin.close()
 
 
-def _why(shard: Path, status: int, errors: IO[bytes]) -> str:
-    """What the child process said last."""
+def _describe_failure(shard: Path, status: int, errors: IO[bytes]) -> str:
+    """Return a message with the last line of the child process."""
     errors.seek(0)
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
     return (
         f"{_ACTION} of {shard.name} ended with status {status}: "
-        f"{lines[-1] if lines else 'killed'}; every passage is there, run optimize again"
+        f"{lines[-1] if lines else 'killed'}; no passage is lost, run optimize again"
     )
 
 
 def swap_in(shard: Path) -> None:
-    """Put what was built in place; what was there is kept, and counts, until `commit_swap`.
+    """Move the new segments to `segments/`; the former stay valid until `commit_swap`.
 
     The shard must be closed.
 
@@ -99,10 +96,10 @@ def swap_in(shard: Path) -> None:
 
 
 def commit_swap(shard: Path) -> None:
-    """Let what was put in place count, as it could be loaded; nobody may have written to it yet.
+    """Make the new segments valid, after they were loaded and before any write to them.
 
     Raises:
-        OSError: If that could be undone by a power cut.
+        OSError: If a power cut could undo it.
     """
     sync_directory(shard)
     (shard / _REPLACED).rename(shard / _BUILDING / _REPLACED)
@@ -110,13 +107,13 @@ def commit_swap(shard: Path) -> None:
 
 
 def recover(shard: Path) -> None:
-    """Leave the segments that count in place; what a build left over goes.
+    """Restore the valid segments, and remove the remains of a build.
 
     The shard must be closed.
 
     Raises:
-        OSError: If that cannot be done; nothing is lost.
-        StoreCorruptError: If there are no segments: Edge would begin an empty shard.
+        OSError: If it failed; no passage is lost.
+        StoreCorruptError: If `segments/` is missing: Edge would create an empty shard.
     """
     segments, building, replaced = shard / _SEGMENTS, shard / _BUILDING, shard / _REPLACED
     if replaced.exists():
@@ -126,56 +123,56 @@ def recover(shard: Path) -> None:
         replaced.rename(segments)
     if not segments.exists():
         raise StoreCorruptError(f"{segments} is missing: restore it from a backup")
-    sync_directory(shard)  # before anybody writes: what counts now has to count after a power cut
+    sync_directory(shard)  # before any write: a power cut must not undo it
     remove_leftovers(shard)
 
 
 def remove_leftovers(shard: Path) -> None:
-    """Remove what a build leaves; never what counts."""
+    """Remove the remains of a build, never valid segments."""
     for name in (_BUILDING, _TEMPORARY):
-        shutil.rmtree(shard / name, ignore_errors=True)  # what stays takes room, and is not read
+        shutil.rmtree(shard / name, ignore_errors=True)  # remains only take disk space
 
 
 SPARE_BYTES = 256 * 2**20
-"""A write of 1,024 passages takes twice what they hold, for the log and for the segment: some
-10 MiB as a rule, and 210 MiB if each has 100,000 characters of ASCII (both reckoned)."""
+"""Free bytes for a write of 1,024 passages, which go to the log and to the segment: about 10 MiB
+usually, and 210 MiB if each has 100,000 characters of ASCII (both calculated)."""
 
 _GRAPHS = "links*.bin"
-_BLOCK_BYTES = 512  # the unit of `st_blocks`, on whatever file system
+_BLOCK_BYTES = 512  # the unit of `st_blocks` on every file system
 _MIB = 2**20
 
 
 def require_free_space(place: Path, action: str, size: int = 0) -> None:
-    """Refuse what may not fit on the disk.
+    """Check the free disk space for a write.
 
     Args:
-        place: A directory on it.
-        action: What is to be done ("writing points").
-        size: How many bytes it takes, if more than a batch's.
+        place: A directory on the disk.
+        action: The action for messages ("writing points").
+        size: The bytes beyond `SPARE_BYTES`, which a batch needs.
 
     Raises:
-        StoreUnavailableError: If there is less room than that and `SPARE_BYTES`.
-        OSError: If the system does not tell.
+        StoreUnavailableError: If there is less free space.
+        OSError: If the system does not report it.
     """
     needed, free = SPARE_BYTES + size, shutil.disk_usage(place).free
     if free < needed:
         raise StoreUnavailableError(
-            f"{action} in {place} needs {_mib(needed)} MiB of free room on its disk, and there are "
-            f"{free // _MIB}: free {_mib(needed - free)} MiB"
+            f"{action} in {place} needs {_mib(needed)} MiB of free disk space, got {free // _MIB} "
+            f"MiB: free {_mib(needed - free)} MiB more"
         )
 
 
 def unindexed_bytes(segments: Path) -> int:
-    """About what a build of indexes writes: the size of the segments that have no graph yet.
+    """Estimate the bytes of an index build: the size of the segments without a graph.
 
     Raises:
         OSError: If they cannot be read.
     """
-    return sum(_taken(one) for one in segments.iterdir() if not any(one.rglob(_GRAPHS)))
+    return sum(_disk_usage(path) for path in segments.iterdir() if not any(path.rglob(_GRAPHS)))
 
 
-def _taken(place: Path) -> int:
-    """The bytes that files take on the disk, which for sparse files are fewer than their size."""
+def _disk_usage(place: Path) -> int:
+    """Return the allocated bytes of files; sparse files allocate less than their size."""
     return sum(file.lstat().st_blocks * _BLOCK_BYTES for file in place.rglob("*"))
 
 

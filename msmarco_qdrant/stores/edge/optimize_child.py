@@ -1,14 +1,14 @@
-"""Build a shard's indexes beside it: a program of its own, started by `EdgeCollection.optimize`.
+"""A program that builds a copy of a shard's indexes, started by `EdgeCollection.optimize`.
 
-`EdgeShard.optimize()` holds Python's lock until it is done, for minutes on a large collection: no
-thread of its process runs, and no signal is handled. In a process of its own it can be waited for
-and killed. It works on other segments than those that are searched meanwhile: what holds vectors,
-payloads and graphs has one more hard link, as only a write of points changes it and nobody writes
-now; the rest, the bookkeeping, is copied, as loading alone changes some of it.
+`EdgeShard.optimize()` holds the GIL until it is done, for minutes on a large collection: no thread
+of its process runs, and no signal is handled. A separate process can be waited for and killed. It
+works on other segments than those that are searched. Files of vectors, payloads and graphs get a
+hard link, since only a write of points changes them; other files are copied, since loading a shard
+changes some of them.
 
-It must not outlive its parent, or the next one would find the shard in use; as no Python code runs
-meanwhile, the kernel is asked to end it: the parent holds the other end of standard input, and when
-that closes, SIGIO is sent, whose default is to end the process.
+It must not outlive its parent, or the next process would find the shard in use. No Python code
+runs during the build, so the kernel ends it: the parent holds the other end of standard input, and
+when that closes, SIGIO is sent, which ends a process by default.
 
 Imports nothing of the package, so that it starts fast and needs no import path.
 """
@@ -25,8 +25,8 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-# Of Edge 0.9: vectors, payloads and sparse vectors, quantized vectors, graphs, sparse indexes. What
-# has another name is copied, so that a file of a later version is at worst copied for nothing.
+# Files of Edge 0.9: vectors, payloads and sparse vectors, quantized vectors, graphs, sparse
+# indexes. Other files are copied, so that an unknown file of a later version is safe.
 LINKED = (
     "matrix.dat",
     "chunk_*.mmap",
@@ -36,22 +36,22 @@ LINKED = (
     "inverted_index.dat",
 )
 _NICENESS = 10
-# Of file systems that have no hard links, or no more for this file.
+# The file system has no hard links, or no more for this file.
 _NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS)
 
 
 def end_with_parent() -> None:
-    """Let the end of standard input end this process, whatever it is doing."""
+    """Let the end of standard input end this process, also inside a call of the engine."""
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([0], [], [], 0)[0]:  # it had ended before anyone was told
-        sys.exit("the parent process is gone")
+    if select.select([0], [], [], 0)[0]:  # it ended before the handler was set
+        sys.exit("the parent process has ended")
 
 
 def copy_or_link(source: str, target: str) -> None:
-    """Give a file of a segment a second place, in which changing it does no harm."""
+    """Link a file of a segment, or copy it if the engine changes it."""
     if any(fnmatch(Path(source).name, pattern) for pattern in LINKED):
         try:
             os.link(source, target)
@@ -64,7 +64,7 @@ def copy_or_link(source: str, target: str) -> None:
 
 
 def sync_tree(place: Path) -> None:
-    """Bring directories and what is in them to the disk."""
+    """Sync directories and their files to the disk."""
     for path in (*place.rglob("*"), place):
         fd = os.open(path, os.O_RDONLY)
         try:
@@ -74,12 +74,12 @@ def sync_tree(place: Path) -> None:
 
 
 def main(shard: str, place: str) -> None:
-    """Build what a shard's settings ask for.
+    """Build the indexes of a shard's settings.
 
     Args:
-        shard: The shard, which may be searched meanwhile, but not written to.
-        place: An empty directory on the same file system; its `segments` are to take the place of
-            the shard's when this has ended well, and are on the disk by then.
+        shard: The shard, which may be searched during the build, but not written to.
+        place: An empty directory on the same file system; after success its `segments` are synced
+            and can replace the shard's.
     """
     end_with_parent()
     os.nice(_NICENESS)  # searches come first

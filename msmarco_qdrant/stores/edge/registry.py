@@ -1,4 +1,4 @@
-"""The engines that this process has open: one a directory, shared by the handles on it."""
+"""The open engines of this process: one per directory, shared by its handles."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from msmarco_qdrant.stores.migration_locks import ProcessLocks
 
 
 class Engine:
-    """What the handles on one directory share; its `lock` guards all of it."""
+    """The state that the handles on one directory share, guarded by `lock`."""
 
     def __init__(self, directory: EdgeDirectory) -> None:
         self.directory = directory
         self.lock = threading.RLock()
-        self.locks = ProcessLocks()  # of whoever migrates: the directory keeps other processes out
+        self.locks = ProcessLocks()  # the directory's lock excludes other processes
         self.handles = 0
         self.usable = True
         self._collections: dict[str, EdgeCollection] = {}
 
     def collection(self, physical: str) -> EdgeCollection:
-        """The open collection of a name, opened if need be."""
+        """Return the collection of a name; open it at first."""
         if physical not in self._collections:
             path = self.directory.shard_path(physical)
             self._collections[physical] = EdgeCollection(path, self.directory.lock_fd)
         return self._collections[physical]
 
-    def forget(self, physical: str) -> None:
+    def close_collection(self, physical: str) -> None:
         """Close a collection, if it is open."""
         if (collection := self._collections.pop(physical, None)) is not None:
             collection.close()
@@ -42,19 +42,19 @@ class Engine:
         self.directory.invalidate_after_fork()
 
     def close(self) -> None:
-        """Close the collections and give the directory back."""
+        """Close the collections and release the directory."""
         if not self.usable:
             return
         with self.lock:
             try:
                 for physical in list(self._collections):
-                    self.forget(physical)
+                    self.close_collection(physical)
             finally:
                 self.directory.close()
 
 
 class EngineRegistry:
-    """The directories that this process has open: Edge refuses to open one twice."""
+    """The open directories of this process: Edge refuses to open one twice."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,8 +62,8 @@ class EngineRegistry:
         self._of_parent: list[Engine] = []
 
     def acquire(self, path: Path, *, create: bool) -> Engine:
-        """The engine of a directory, opened if need be; `release` gives it back."""
-        # Resolved once: the working directory or a link may change while it is open.
+        """Return the engine of a directory; open it at first. Call `release` afterwards."""
+        # The working directory or a link may change later.
         path = path.expanduser().resolve()
         with self._lock:
             engine = self._engines.get(path)
@@ -74,20 +74,20 @@ class EngineRegistry:
             return engine
 
     def release(self, engine: Engine) -> None:
-        """Give an engine back; the last to do so closes it."""
+        """Release an engine; the last handle closes it."""
         with self._lock:
             engine.handles -= 1
             if engine.handles == 0:
-                # In a forked child the path may be another engine's by now.
+                # In a forked child the path may belong to another engine.
                 if self._engines.get(engine.directory.path) is engine:
                     del self._engines[engine.directory.path]
                 engine.close()
 
     def invalidate_after_fork(self) -> None:
-        """In a forked child: what is open stays the parent's.
+        """In a forked child: leave the open engines to the parent.
 
-        Its engines are kept, unused: their threads do not exist here, and to take them down
-        without those could wait for ever.
+        They stay referenced: their threads do not exist here, and a destructor could wait for
+        those for ever.
         """
         self._lock = threading.Lock()
         self._of_parent = [*self._of_parent, *self._engines.values()]

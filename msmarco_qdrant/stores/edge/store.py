@@ -28,7 +28,7 @@ _CAPABILITIES = Capabilities(
 
 
 class EdgeStore(Store):
-    """A handle on a store directory; `EdgeStore.open` gives it, `close` gives it back.
+    """A handle on a store directory; `EdgeStore.open` creates it, `close` releases it.
 
     Handles on one directory share one engine, which closes with the last of them.
     """
@@ -40,7 +40,7 @@ class EdgeStore(Store):
 
     @classmethod
     def open(cls, dsn: str, *, create: bool) -> EdgeStore:
-        """Open a directory; see `open_store` for what is raised."""
+        """Open a directory; see `open_store` for the errors."""
         return cls(ENGINES.acquire(Path(dsn), create=create), dsn)
 
     @property
@@ -50,12 +50,12 @@ class EdgeStore(Store):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What Edge can do."""
+        """The features of Edge."""
         return _CAPABILITIES
 
     @property
     def migration_locks(self) -> MigrationLocks:
-        """The locks of whoever migrates, among the threads of this process."""
+        """The locks that keep migrations of two threads of this process apart."""
         return self._engine.locks
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
@@ -63,62 +63,62 @@ class EdgeStore(Store):
         with self._directory() as directory:
             if name in directory.aliases.values():
                 raise SchemaError(f"a collection '{name}' exists already in {self._dsn}")
-            self._engine.forget(name)
+            self._engine.close_collection(name)
             create_shard(directory.fresh_shard_path(name), spec)
             directory.put_collection(name, None)
 
     def drop_collection(self, name: str) -> None:
-        """Remove a physical collection and its aliases; see `Store`."""
+        """Delete a physical collection and its aliases; see `Store`."""
         with self._directory() as directory:
             if name not in directory.collections:
                 raise unknown_collection(name, directory.aliases, self._dsn)
-            self._engine.forget(name)
+            self._engine.close_collection(name)
             directory.drop_collection(name)
 
     def collection(self, name: str) -> EdgeCollection:
-        """The collection behind a name; see `Store`."""
+        """Return the physical collection that a name means now; see `Store`."""
         with self._directory() as directory:
             physical = self._resolve(directory, name)
             return self._engine.collection(physical)
 
     def admin_collection(self, name: str) -> EdgeAdminCollection:
-        """The collection behind a name, to be changed; see `AdminCollection`."""
+        """Return the same, to change it in place; see `AdminCollection`."""
         return EdgeAdminCollection(self.collection(name))
 
     def metadata(self, name: str) -> CollectionMetadata:
-        """What was kept with a collection; see `Store`."""
+        """Return the metadata of a collection; see `Store`."""
         with self._directory() as directory:
             physical = self._resolve(directory, name)
             return metadata_from_json(directory.collections[physical], physical)
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
-        """Keep metadata with a collection; see `Store`."""
+        """Store metadata with a collection; see `Store`."""
         with self._directory() as directory:
             directory.put_collection(self._resolve(directory, name), metadata_to_json(metadata))
 
     def lock(self) -> AbstractContextManager[object]:
-        """Held while a collection is looked for and made; see `Store`."""
+        """Return the lock for "look, then create"; see `Store`."""
         return self._engine.lock
 
     def aliases(self) -> Mapping[str, str]:
-        """Every alias and its physical collection."""
+        """Return every alias and its physical collection."""
         with self._directory() as directory:
             return directory.aliases
 
     def physical_names(self) -> Sequence[str]:
-        """Every physical collection."""
+        """Return every physical collection."""
         with self._directory() as directory:
             return sorted(directory.collections)
 
     def set_alias(self, alias: str, name: str) -> None:
-        """Let an alias stand for a physical collection; see `Store`."""
+        """Point an alias to a physical collection; see `Store`."""
         with self._directory() as directory:
             if name not in directory.collections:
                 raise unknown_collection(name, directory.aliases, self._dsn)
             directory.put_alias(alias, name)
 
     def close(self) -> None:
-        """Give the handle back. Closing twice is no error."""
+        """Release the handle. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
             ENGINES.release(self._engine)

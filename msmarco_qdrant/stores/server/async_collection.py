@@ -1,4 +1,4 @@
-"""Searching a Qdrant server from an event loop."""
+"""Search in a Qdrant server from an event loop."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class AsyncServerCollection:
     """A collection on a server; see `AsyncCollection`.
 
     Args:
-        name: What each request names: a physical collection, or an alias, which it follows.
+        name: The name in each request: a physical collection, or an alias.
         place: The store's DSN, for messages.
-        address: Where the server is.
-        connection: How it is spoken to.
+        address: The server's address.
+        connection: The connection's settings.
     """
 
     def __init__(self, name: str, place: str, address: Address, connection: Connection) -> None:
@@ -43,15 +43,15 @@ class AsyncServerCollection:
 
     async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
-        asked = [convert.query_request(query, ann=True) for query in queries]
-        search = partial(self._client.query_batch_points, self._name, asked)
+        requests = [convert.query_request(query, ann=True) for query in queries]
+        search = partial(self._client.query_batch_points, self._name, requests)
         answers = await self._call("searching", search)
         return [convert.to_scored(answer.points) for answer in answers]
 
     async def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
-        """Payload fields of those ids that exist."""
+        """Return payload fields of those ids that exist."""
         found: dict[PointId, dict[str, Any]] = {}
         for page in in_batches(map(from_id, ids), page_size(fields)):
             read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))

@@ -1,4 +1,4 @@
-"""The way to a Qdrant server, or to qdrant-client's local mode: one client and how to call it."""
+"""The client of a Qdrant server or the local mode, with retries and mapped errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.connection import Address, Connection
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 _log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 OLDEST_SERVER = (1, 16)
-"""The first that keeps metadata with a collection."""
+"""The first version that stores metadata with a collection."""
 
-# Whoever passes a wrong address should not wait for as long as a running job does.
-_OPENING_PATIENCE_S = 5.0
+# A wrong address fails sooner than a server that becomes unavailable later.
+_CONNECT_RETRY_S = 5.0
 
 
 class ServerClient:
@@ -35,8 +37,8 @@ class ServerClient:
     Args:
         client: qdrant-client's own.
         place: The DSN, for messages.
-        retries: When to try again.
-        single_threaded: Whether the client breaks when it is used by two threads at once.
+        retries: The retry policy.
+        single_threaded: True for the local mode, which breaks when two threads use it at once.
     """
 
     def __init__(
@@ -45,31 +47,38 @@ class ServerClient:
         self.client = client
         self.place = place
         self.retries = retries
-        self._one_at_a_time = single_threaded
+        self._single_threaded = single_threaded
         self._guard: Any = threading.RLock() if single_threaded else nullcontext()
         self._process = os.getpid()
         self._closed = False
 
     @property
     def is_remote(self) -> bool:
-        """Whether there is a server behind it, and not the local mode."""
-        return not self._one_at_a_time
+        """True for a server, False for the local mode."""
+        return not self._single_threaded
 
-    def call(self, action: str, function: Callable[[], _T], *, total_s: float | None = None) -> _T:
-        """Call the client, trying again where that can help.
+    def call(
+        self, action: str, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs
+    ) -> _T:
+        """Call the client, with retries.
 
         Args:
-            action: What is being done ("writing points").
-            function: The call; doing it twice must do no more than doing it once.
-            total_s: Another deadline for trying again than the settings'.
+            action: The action for messages ("writing points").
+            function: An idempotent call.
+            *args: Its arguments.
+            **options: Its keyword arguments.
 
         Raises:
-            StoreError: The client's error, as one of ours.
+            StoreError: The mapped error of the client.
         """
+        return self.call_within(None, action, partial(function, *args, **options))
+
+    def call_within(self, total_s: float | None, action: str, function: Callable[[], _T]) -> _T:
+        """Call with another deadline for retries than the connection's; see `call`."""
         self.check_open()
 
         def guarded() -> _T:
-            self.check_open()  # another thread may have closed it while this one waited
+            self.check_open()  # another thread may have closed it during the wait
             with self._guard:
                 return function()
 
@@ -78,19 +87,19 @@ class ServerClient:
         except MsmarcoQdrantError:
             raise
         except Exception as exc:
-            self.check_open()  # what `close` cut short failed because of it
+            self.check_open()  # `close` makes running calls fail
             raise map_error(exc, action, self.place) from exc
 
     def version(self) -> tuple[int, int]:
-        """The server's major and minor version; (0, 0) if it tells none."""
-        told = self.call("reading the server's version", self.client.info)
-        return _parsed(told.version) or (0, 0)
+        """Return the server's major and minor version; (0, 0) if it reports none."""
+        info = self.call("reading the server's version", self.client.info)
+        return _parse_version(info.version) or (0, 0)
 
     def check_open(self) -> None:
-        """Refuse to be used after `close`, or in a forked child.
+        """Check that the client is usable.
 
         Raises:
-            StoreError: Saying which.
+            StoreError: After `close`, or in a forked child.
         """
         if self._closed:
             raise StoreError(f"this handle on the store {self.place} was closed: open it again")
@@ -101,7 +110,7 @@ class ServerClient:
             )
 
     def close(self) -> None:
-        """Close the client. Closing twice is no error."""
+        """Close the client. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
             self.retries.stop()
@@ -110,25 +119,25 @@ class ServerClient:
 
 
 def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
-    """Reach a server and make sure that it is one that this package can work with.
+    """Connect to a server and check its version and the API key.
 
     Raises:
-        StoreUnavailableError: If nothing answers there.
+        StoreUnavailableError: If no server answers.
         StoreAccessError: If the API key is not accepted.
         StoreError: If the server is too old.
     """
     from qdrant_client import QdrantClient
 
     if connection.api_key and not address.tls and not address.is_loopback:
-        _log.warning("the API key travels to %s unencrypted: use https:// or grpcs://", address)
+        _log.warning("the API key is sent to %s unencrypted: use https:// or grpcs://", address)
     client = QdrantClient(**client_arguments(address, connection))
     server = ServerClient(client, dsn, RetryPolicy(connection.retry_s), single_threaded=False)
     try:
         _make_channels(client)
-        patience = min(_OPENING_PATIENCE_S, connection.retry_s)
-        version = server.call("reaching the server", client.info, total_s=patience).version
+        total_s = min(_CONNECT_RETRY_S, connection.retry_s)
+        version = server.call_within(total_s, "connecting", client.info).version
         _check_version(version, dsn)
-        server.call("reading the aliases", client.get_aliases, total_s=patience)  # needs the key
+        server.call_within(total_s, "reading the aliases", client.get_aliases)  # needs the key
     except BaseException:
         server.close()
         raise
@@ -136,9 +145,9 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
 
 
 def client_arguments(address: Address, connection: Connection) -> dict[str, Any]:
-    """What `QdrantClient` and `AsyncQdrantClient` are made with."""
+    """Return the arguments of `QdrantClient` and `AsyncQdrantClient`."""
     options: dict[str, Any] = {
-        # or a channel that lost its server looks for it again after up to two minutes only
+        # by default, a channel that lost its server reconnects after up to two minutes
         "grpc.initial_reconnect_backoff_ms": 100,
         "grpc.max_reconnect_backoff_ms": 2000,
     }
@@ -148,12 +157,12 @@ def client_arguments(address: Address, connection: Connection) -> dict[str, Any]
         "url": f"{'https' if address.tls else 'http'}://{address.host}",
         "grpc_port": address.port,
         "prefer_grpc": True,
-        # not as `api_key`, which warns of the same as we do, but each time and to standard error
+        # not as `api_key`, which prints the warning above each time to standard error
         "headers": {"api-key": connection.api_key} if connection.api_key else None,
         "timeout": math.ceil(connection.timeout_s),
         "grpc_options": options,
         "pool_size": connection.in_flight,
-        "check_compatibility": False,  # it asks the REST port; the version is read by gRPC instead
+        "check_compatibility": False,  # it needs the REST port; `connect` reads the version by gRPC
     }
 
 
@@ -167,22 +176,22 @@ def _certificates(connection: Connection) -> bytes:
 
 
 def _make_channels(client: QdrantClient) -> None:
-    """Make the client's pools of channels, which it would make at first use, without a lock.
+    """Create the client's pools of channels, which it would create at first use without a lock.
 
-    That of its root service is made by the first question for the version, before any thread.
+    The first call for the version creates that of the root service before any thread starts.
     """
     _ = client.grpc_points, client.grpc_collections
 
 
 def _check_version(version: str, dsn: str) -> None:
-    found = _parsed(version)
+    found = _parse_version(version)
     if found is None or found < OLDEST_SERVER:
         raise StoreError(
-            f"the server at {dsn} is Qdrant {version or 'of no version'}: msmarco-qdrant needs "
-            f"{'.'.join(map(str, OLDEST_SERVER))} or later, which keeps metadata with a collection"
+            f"the server must be Qdrant {'.'.join(map(str, OLDEST_SERVER))} or later, which stores "
+            f"metadata with a collection, got {version or 'no version'} from {dsn}"
         )
 
 
-def _parsed(version: str) -> tuple[int, int] | None:
+def _parse_version(version: str) -> tuple[int, int] | None:
     found = re.match(r"(\d+)\.(\d+)", version, re.ASCII)
     return (int(found[1]), int(found[2])) if found else None

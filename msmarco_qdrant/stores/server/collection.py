@@ -1,14 +1,13 @@
 """One physical collection of a Qdrant server, or of qdrant-client's local mode.
 
-Writes go through the public gRPC stub with messages of our own (`wire`); everything else is
-qdrant-client's own methods. The local mode is the same code but for writing and waiting.
+Points are written through the public gRPC stub with messages made in `wire`; other calls are
+methods of qdrant-client. The local mode differs only in writing and waiting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.batched import in_batches
@@ -29,9 +28,9 @@ _INDEX_POLL_S = (0.05, 2.0)
 
 
 class ServerCollection:
-    """A physical collection; see `Collection` for what its methods promise.
+    """A physical collection; see `Collection` for its methods.
 
-    Every write waits until the server has synced it, so `flush` has nothing left to do.
+    Every write waits until the server has synced it, so `flush` does nothing.
     """
 
     def __init__(
@@ -43,42 +42,31 @@ class ServerCollection:
         self._senders = senders
         self._connection = connection
 
-    @property
-    def name(self) -> str:
-        """The physical name."""
-        return self._name
-
     def info(self) -> CollectionInfo:
-        """Counts, index state and settings."""
-        told = self._told()
+        """Return counts, index state and settings."""
+        info = self._read_info()
         try:
-            spec = convert.to_spec(told)
+            spec = convert.to_spec(info)
         except ValueError as exc:
             raise StoreCorruptError(
-                f"collection '{self._name}' was not made by msmarco-qdrant: {exc}"
+                f"collection '{self._name}' was not created by msmarco-qdrant: {exc}"
             ) from exc
-        count = partial(self._client.count, self._name, exact=True)
-        return convert.to_info(
-            self._name,
-            told,
-            spec,
-            points=self._server.call("counting points", count).count,
-            last_seq=self._last_seq(told),
-        )
+        count = self._server.call("counting points", self._client.count, self._name, exact=True)
+        last_seq = self._last_seq(info)
+        return convert.to_info(self._name, info, spec, points=count.count, last_seq=last_seq)
 
     def upsert(self, batch: PointBatch) -> None:
-        """Write points: several requests at once, each durable when it is answered."""
+        """Write points in several concurrent requests; each is durable when it is answered."""
         if not batch.ids:
             return
         if self._server.is_remote:
-            count, size = self._connection.batch_points, self._connection.batch_bytes
-            self.send(upsert_requests(self._name, batch, max_points=count, max_bytes=size))
-            return
-        points = convert.point_structs(batch)
-        self._server.call("writing points", partial(self._client.upsert, self._name, points))
+            self._send(self._requests(batch))
+        else:
+            points = convert.point_structs(batch)
+            self._server.call("writing points", self._client.upsert, self._name, points)
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
-        """Replace payloads and leave vectors."""
+        """Replace payloads; vectors stay."""
         from qdrant_client import models
 
         operations: list[models.UpdateOperation] = [
@@ -87,43 +75,42 @@ class ServerCollection:
             )
             for id_, payload in zip(ids, payloads, strict=True)
         ]
-        sizes = map(payload_bytes, payloads)
-        for start, stop in split_sizes(
-            sizes, self._connection.batch_points, self._connection.batch_bytes
-        ):
+        update = self._client.batch_update_points
+        for start, stop in self._split(map(payload_bytes, payloads)):
             part = operations[start:stop]
-            update = partial(self._client.batch_update_points, self._name, part, wait=True)
-            self._server.call("writing payloads", update)
+            self._server.call("writing payloads", update, self._name, part, wait=True)
 
     def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
-        """Payload fields of those ids that exist."""
+        """Return payload fields of those ids that exist."""
         found: dict[PointId, dict[str, Any]] = {}
         for page in in_batches(map(from_id, ids), page_size(fields)):
-            read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))
-            found.update(convert.to_payloads(self._server.call("reading points", read)))
+            read, names = self._client.retrieve, list(fields)
+            records = self._server.call(
+                "reading points", read, self._name, page, with_payload=names
+            )
+            found.update(convert.to_payloads(records))
         return found
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
-        """Remove points, if they are not newer."""
+        """Delete points with no higher `seq`."""
         for page in in_batches(ids, page_size(())):
-            chosen = convert.select_old_points(page, up_to_seq)
-            remove = partial(self._client.delete, self._name, chosen, wait=True)
-            self._server.call("removing points", remove)
+            old = convert.select_old_points(page, up_to_seq)
+            self._server.call("deleting points", self._client.delete, self._name, old, wait=True)
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
-        """Every point's id and payload fields."""
+        """Yield every point's id and payload fields."""
         offset: models.ExtendedPointId | None = None
         while True:
-            scroll = partial(
+            records, offset = self._server.call(
+                "reading points",
                 self._client.scroll,
                 self._name,
                 limit=page_size(fields),
                 offset=offset,
                 with_payload=list(fields),
             )
-            records, offset = self._server.call("reading points", scroll)
             for record in records:
                 yield convert.to_id(record.id), record.payload or {}
             if offset is None:
@@ -131,36 +118,45 @@ class ServerCollection:
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
-        asked = [convert.query_request(query, ann=self._server.is_remote) for query in queries]
-        search = partial(self._client.query_batch_points, self._name, asked)
-        answers = self._server.call("searching", search)
+        requests = [convert.query_request(query, ann=self._server.is_remote) for query in queries]
+        search = self._client.query_batch_points
+        answers = self._server.call("searching", search, self._name, requests)
         return [convert.to_scored(answer.points) for answer in answers]
 
     def flush(self) -> None:
-        """Nothing is left to sync: every write has waited for it."""
+        """Do nothing: every write has waited for the sync."""
         self._server.check_open()
 
     def optimize(self) -> None:
         """Wait until the server has built the indexes."""
         if not self._server.is_remote:
             return
-        if self._told().status == "grey":  # it waits for a change of settings, even an empty one
-            self._wake_optimizer()
+        if self._read_info().status == "grey":  # it waits for an update, which may be empty
+            self._start_optimizers()
         self._wait_for_indexes()
 
-    def send(self, to_send: Iterable[grpc.UpsertPoints]) -> None:
-        """Send a server writes, some at once; all are answered or failed when this returns."""
-        self._server.check_open()  # the senders would wait for ever in a forked child
-        under_way: list[Future[None]] = []
+    def _requests(
+        self, batch: PointBatch, seen: Sequence[int | None] | None = None
+    ) -> Iterator[grpc.UpsertPoints]:
+        size, count = self._connection.batch_bytes, self._connection.batch_points
+        return upsert_requests(self._name, batch, max_points=count, max_bytes=size, seen=seen)
+
+    def _split(self, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+        return split_sizes(sizes, self._connection.batch_points, self._connection.batch_bytes)
+
+    def _send(self, requests: Iterable[grpc.UpsertPoints]) -> None:
+        """Send writes concurrently; return when all have been answered or have failed."""
+        self._server.check_open()  # in a forked child, the senders would wait for ever
+        in_flight: list[Future[None]] = []
         errors: list[BaseException | None] = []
         try:
-            for request in to_send:
-                if len(under_way) >= self._connection.in_flight:
-                    under_way.pop(0).result()
-                under_way.append(self._submit(request))
-        except Exception as exc:  # noqa: BLE001  # raised below, when nothing is under way any more
+            for request in requests:
+                if len(in_flight) >= self._connection.in_flight:
+                    in_flight.pop(0).result()
+                in_flight.append(self._submit(request))
+        except Exception as exc:  # noqa: BLE001  # raised below, when no request is in flight
             errors.append(exc)
-        errors += [future.exception() for future in under_way]
+        errors += [future.exception() for future in in_flight]
         for error in errors:
             if error is not None:
                 raise error
@@ -168,55 +164,54 @@ class ServerCollection:
     def _submit(self, request: grpc.UpsertPoints) -> Future[None]:
         try:
             return self._senders.submit(self._send_one, request)
-        except RuntimeError:  # the store was closed meanwhile
+        except RuntimeError:  # another thread has closed the store
             self._server.check_open()
             raise
 
     def _send_one(self, request: grpc.UpsertPoints) -> None:
-        write = partial(
-            self._client.grpc_points.Upsert, request, timeout=self._connection.timeout_s
-        )
-        self._server.call("writing points", write)
+        write, timeout_s = self._client.grpc_points.Upsert, self._connection.timeout_s
+        self._server.call("writing points", write, request, timeout=timeout_s)
 
-    def _last_seq(self, told: models.CollectionInfo) -> int:
+    def _last_seq(self, info: models.CollectionInfo) -> int:
         from qdrant_client import models
 
-        if self._server.is_remote and "seq" not in told.payload_schema:
-            return 0  # its creation was interrupted before the index: nothing was written
+        if self._server.is_remote and "seq" not in info.payload_schema:
+            return 0  # its creation was interrupted before the index: it has no points
         newest_first = models.OrderBy(key="seq", direction=models.Direction.DESC)
-        scroll = partial(
-            self._client.scroll, self._name, limit=1, order_by=newest_first, with_payload=["seq"]
+        records, _ = self._server.call(
+            "reading the last seq",
+            self._client.scroll,
+            self._name,
+            limit=1,
+            order_by=newest_first,
+            with_payload=["seq"],
         )
-        records, _ = self._server.call("reading the last seq", scroll)
         return int(records[0].payload["seq"]) if records and records[0].payload else 0
 
-    def _told(self) -> models.CollectionInfo:
-        read = partial(self._client.get_collection, self._name)
-        return self._server.call("reading its state", read)
+    def _read_info(self) -> models.CollectionInfo:
+        return self._server.call(
+            "reading the collection's state", self._client.get_collection, self._name
+        )
 
-    def _wake_optimizer(self) -> None:
+    def _start_optimizers(self) -> None:
         from qdrant_client import models
 
-        wake = partial(
-            self._client.update_collection,
-            self._name,
-            optimizers_config=models.OptimizersConfigDiff(),
-        )
-        self._server.call("starting the optimizers", wake)
+        update, empty = self._client.update_collection, models.OptimizersConfigDiff()
+        self._server.call("starting the optimizers", update, self._name, optimizers_config=empty)
 
     def _wait_for_indexes(self) -> None:
-        """Ask until the server says that it is done: it has no call that waits for it."""
+        """Poll the state until the server is done; it has no call that waits."""
         from tenacity import Retrying, retry_if_result, wait_exponential
 
         first, longest = _INDEX_POLL_S
         tries = Retrying(
-            retry=retry_if_result(lambda told: told.status in ("yellow", "grey")),
+            retry=retry_if_result(lambda info: info.status in ("yellow", "grey")),
             wait=wait_exponential(multiplier=first, max=longest),
             sleep=self._server.retries.sleep,
         )
-        told = tries(self._told)
-        if told.status == "red":
+        info = tries(self._read_info)
+        if info.status == "red":
             raise StoreError(
-                f"building the index of {self._name} failed: {told.optimizer_status}; every "
-                "passage is there, run optimize again"
+                f"building the index of {self._name} failed: {info.optimizer_status}; no passage "
+                "is lost, run optimize again"
             )

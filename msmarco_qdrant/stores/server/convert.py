@@ -1,4 +1,4 @@
-"""Our plans, queries and points in the words of qdrant-client, and its answers in ours."""
+"""Conversion of specs, queries and points to qdrant-client's models, and of its answers back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SIMILARITIES: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot"}
 
 
 def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
-    """The arguments of `create_collection` for a plan, but for the name."""
+    """Return the arguments of `create_collection` for a spec, without the name."""
     from qdrant_client import models
 
     dense = models.VectorParams(
@@ -59,11 +59,11 @@ def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
 
 
 def update_arguments(dense: str, change: SettingsChange) -> dict[str, Any]:
-    """The arguments of `update_collection` for a change, but for the name.
+    """Return the arguments of `update_collection` for a change, without the name.
 
     Args:
-        dense: Name of the dense vector.
-        change: What shall differ.
+        dense: The name of the dense vector.
+        change: The settings to change.
     """
     from qdrant_client import models
 
@@ -80,40 +80,40 @@ def update_arguments(dense: str, change: SettingsChange) -> dict[str, Any]:
 
 
 def field_schema(kind: PayloadIndex) -> models.PayloadSchemaType:
-    """The client's name for a kind of payload index."""
+    """Return the client's type for a kind of payload index."""
     from qdrant_client import models
 
     return models.PayloadSchemaType(kind)
 
 
 def to_info(
-    name: str, told: models.CollectionInfo, spec: CollectionSpec, *, points: int, last_seq: int
+    name: str, info: models.CollectionInfo, spec: CollectionSpec, *, points: int, last_seq: int
 ) -> CollectionInfo:
-    """A collection's state from the server's answer."""
+    """Convert the server's answer to a collection's state."""
     return CollectionInfo(
         name=name,
         points=points,
-        indexed=told.indexed_vectors_count or 0,
-        segments=told.segments_count,
-        state=_STATES[told.status.value],
+        indexed=info.indexed_vectors_count or 0,
+        segments=info.segments_count,
+        state=_STATES[info.status.value],
         last_seq=last_seq,
         spec=spec,
     )
 
 
-def to_spec(told: models.CollectionInfo) -> CollectionSpec:
-    """What a collection was made of, from the server's answer.
+def to_spec(info: models.CollectionInfo) -> CollectionSpec:
+    """Convert the server's answer to the spec of a collection.
 
     Raises:
-        ValueError: If it is no collection of ours: not one named dense and one sparse vector.
+        ValueError: If it does not have one named dense and one sparse vector.
     """
-    params = told.config.params
+    params = info.config.params
     vectors, sparse = params.vectors, params.sparse_vectors or {}
     if not isinstance(vectors, dict) or len(vectors) != 1 or len(sparse) != 1:
-        raise ValueError("it holds other vectors than one named dense and one sparse one")
-    (name, dense), hnsw = next(iter(vectors.items())), told.config.hnsw_config
+        raise ValueError("it must have one named dense and one sparse vector")
+    (name, dense), hnsw = next(iter(vectors.items())), info.config.hnsw_config
     own = dense.hnsw_config
-    quantized = dense.quantization_config or told.config.quantization_config
+    quantized = dense.quantization_config or info.config.quantization_config
     return CollectionSpec(
         dense=name,
         dimension=dense.size,
@@ -124,7 +124,7 @@ def to_spec(told: models.CollectionInfo) -> CollectionSpec:
             ef_construct=(own.ef_construct if own else None) or hnsw.ef_construct,
         ),
         payload_indexes={
-            field: _payload_index(index) for field, index in told.payload_schema.items()
+            field: _payload_index(index) for field, index in info.payload_schema.items()
         },
         storage=StorageSettings(bool(dense.on_disk), _quantized(quantized)),
     )
@@ -138,7 +138,7 @@ def _payload_index(index: models.PayloadIndexInfo) -> PayloadIndex:
 def _quantization(
     wanted: Quantization,
 ) -> models.ScalarQuantization | models.TurboQuantization | None:
-    """How vectors are quantized: in memory, or those on disk would be slow to search in."""
+    """Return the quantization, in memory: on disk, searches would be slow."""
     from qdrant_client import models
 
     if wanted == "none":
@@ -161,23 +161,23 @@ def _quantization_diff(
     return _quantization(wanted) or models.Disabled.DISABLED
 
 
-def _quantized(told: object) -> Quantization:
+def _quantized(config: object) -> Quantization:
     from qdrant_client import models
 
-    if told is None:
+    if config is None:
         return "none"
-    return "turbo4" if isinstance(told, models.TurboQuantization) else "int8"
+    return "turbo4" if isinstance(config, models.TurboQuantization) else "int8"
 
 
 # ---- queries -------------------------------------------------------------------------------
 
 
 def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
-    """A query as the client takes it.
+    """Convert a query.
 
     Args:
-        query: What is asked.
-        ann: Whether there is a graph to search; the local mode warns of parameters for one.
+        query: The query.
+        ann: False for the local mode, which warns of parameters for a graph.
     """
     from qdrant_client import models
 
@@ -187,13 +187,13 @@ def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
         using=query.nearest.using,
         prefetch=[
             models.Prefetch(
-                query=_nearest(one),
-                using=one.using,
+                query=_nearest(candidate),
+                using=candidate.using,
                 limit=query.depth,
                 filter=chosen,
                 params=_params(query.effort) if ann else None,
             )
-            for one in query.candidates
+            for candidate in query.candidates
         ],
         limit=query.limit,
         with_payload=list(query.fields),
@@ -205,11 +205,10 @@ def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
 
 
 def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
-    from qdrant_client import models
 
     vector = nearest.vector
     if isinstance(vector, SparseVector):
-        return models.SparseVector(indices=vector.indices, values=vector.values)
+        return from_sparse(vector)
     listed: list[float] = vector.tolist()
     return listed
 
@@ -229,7 +228,7 @@ def _params(effort: SearchEffort) -> models.SearchParams:
 
 
 def to_scored(points: list[models.ScoredPoint]) -> list[ScoredPoint]:
-    """The answer to one query."""
+    """Convert the answer to one query."""
     return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
 
 
@@ -237,7 +236,7 @@ def to_scored(points: list[models.ScoredPoint]) -> list[ScoredPoint]:
 
 
 def point_structs(batch: PointBatch) -> list[models.PointStruct]:
-    """A batch as the local mode takes it."""
+    """Convert a batch for the local mode."""
     from qdrant_client import models
 
     return [
@@ -245,7 +244,7 @@ def point_structs(batch: PointBatch) -> list[models.PointStruct]:
             id=from_id(id_),
             vector={
                 batch.using: row.tolist(),
-                SPARSE_VECTOR: models.SparseVector(indices=sparse.indices, values=sparse.values),
+                SPARSE_VECTOR: from_sparse(sparse),
             },
             payload=payload,
         )
@@ -255,8 +254,15 @@ def point_structs(batch: PointBatch) -> list[models.PointStruct]:
     ]
 
 
+def from_sparse(vector: SparseVector) -> models.SparseVector:
+    """Convert a sparse vector."""
+    from qdrant_client import models
+
+    return models.SparseVector(indices=vector.indices, values=vector.values)
+
+
 def select_old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSelector:
-    """The points of those ids that are not newer than a `seq`."""
+    """Select the points of those ids with a `seq` that is not higher."""
     from qdrant_client import models
 
     known = models.HasIdCondition(has_id=[from_id(id_) for id_ in ids])
@@ -264,11 +270,11 @@ def select_old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSe
     return models.FilterSelector(filter=models.Filter(must=[known, old]))
 
 
-def to_id(told: models.ExtendedPointId) -> PointId:
-    """A point id as the client gave it."""
-    return told if isinstance(told, int) else uuid.UUID(str(told))
+def to_id(point: models.ExtendedPointId) -> PointId:
+    """Convert a point id of the client."""
+    return point if isinstance(point, int) else uuid.UUID(str(point))
 
 
 def to_payloads(records: Sequence[models.Record]) -> dict[PointId, dict[str, Any]]:
-    """The payloads of points that were read."""
+    """Return the payloads of records by point id."""
     return {to_id(record.id): record.payload or {} for record in records}

@@ -1,16 +1,14 @@
-"""Locks on a Qdrant server: points without vectors in a small collection.
+"""Migration locks on a Qdrant server: points without vectors in a small collection.
 
-A lock is taken by an upsert that only inserts: of two at once, one finds the other's point and
-changes nothing, and both read back whose token is there. Servers before 1.17 do not know
-`insert_only`, and overlook it; so it is said as a condition too, which they know: the points to be
-replaced are those of another id, and there are none. Both calls may be repeated.
+A lock is acquired by an upsert that only inserts. Of two concurrent ones, the second changes
+nothing, and both read back the token of the first. Servers before 1.17 ignore `insert_only`, so a
+filter has the same effect: it allows only points of another id to be replaced, and there are none.
 """
 
 from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.records import LockHolder
@@ -31,44 +29,45 @@ class ServerLocks:
         self._client = server.client
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
-        """Insert our point, and read whose is there."""
+        """Insert a point, then read the stored one."""
         from qdrant_client import models
 
-        self._make_collection()
+        self._create_collection()
         point = models.PointStruct(id=_point_id(name), vector={}, payload=_payload(name, wanted))
-        insert = partial(
-            self._client.upsert,
-            LOCKS,
-            [point],
-            update_mode=models.UpdateMode.INSERT_ONLY,
-            update_filter=models.Filter(must_not=[models.HasIdCondition(has_id=[point.id])]),
-            wait=True,
-            ordering=models.WriteOrdering.STRONG,
-        )
+        others = models.Filter(must_not=[models.HasIdCondition(has_id=[point.id])])
         while True:
-            self._server.call("taking the lock", insert)
-            if (found := self.holder(name)) is not None:  # else it was given back between the two
+            self._server.call(
+                "acquiring the lock",
+                self._client.upsert,
+                LOCKS,
+                [point],
+                update_mode=models.UpdateMode.INSERT_ONLY,
+                update_filter=others,
+                wait=True,
+                ordering=models.WriteOrdering.STRONG,
+            )
+            if (found := self.holder(name)) is not None:  # else it was released between the calls
                 return found
 
     def holder(self, name: str) -> LockHolder | None:
-        """Read a lock."""
+        """Return the holder of a lock."""
         from qdrant_client import models
 
-        read = partial(
-            self._client.retrieve,
-            LOCKS,
-            [_point_id(name)],
-            with_payload=True,
-            consistency=models.ReadConsistencyType.MAJORITY,
-        )
         try:
-            records = self._server.call("reading the lock", read)
+            records = self._server.call(
+                "reading the lock",
+                self._client.retrieve,
+                LOCKS,
+                [_point_id(name)],
+                with_payload=True,
+                consistency=models.ReadConsistencyType.MAJORITY,
+            )
         except CollectionNotFoundError:
             return None
         return _holder(name, records[0]) if records else None
 
     def release(self, name: str, token: str) -> LockHolder | None:
-        """Remove the point, if its token is this one."""
+        """Delete the point, if it has this token."""
         from qdrant_client import models
 
         chosen = models.Filter(
@@ -77,42 +76,36 @@ class ServerLocks:
                 models.FieldCondition(key="token", match=models.MatchValue(value=token)),
             ]
         )
-        remove = partial(
-            self._client.delete,
-            LOCKS,
-            models.FilterSelector(filter=chosen),
-            wait=True,
-            ordering=models.WriteOrdering.STRONG,
-        )
         try:
-            self._server.call("giving the lock back", remove)
+            self._server.call(
+                "releasing the lock",
+                self._client.delete,
+                LOCKS,
+                models.FilterSelector(filter=chosen),
+                wait=True,
+                ordering=models.WriteOrdering.STRONG,
+            )
         except CollectionNotFoundError:
             return None
         return self.holder(name)
 
-    def _make_collection(self) -> None:
-        """Make the collection of locks, if there is none; another process may be at it too.
+    def _create_collection(self) -> None:
+        """Create the collection of locks if it is missing; another process may do the same.
 
-        The token has an index, as a server in strict mode removes by an indexed field only.
+        The token has an index: a server in strict mode deletes only by an indexed field.
         """
         from qdrant_client import models
 
-        there = partial(self._client.collection_exists, LOCKS)
-        if not self._server.call("looking for the locks", there):
-            create = partial(self._client.create_collection, LOCKS, vectors_config={})
+        exists, action = self._client.collection_exists, "creating the collection of locks"
+        if not self._server.call(action, exists, LOCKS):
             try:
-                self._server.call("making the collection of locks", create)
+                create = self._client.create_collection
+                self._server.call(action, create, LOCKS, vectors_config={})
             except SchemaError:
-                if not self._server.call("looking for the locks", there):
+                if not self._server.call(action, exists, LOCKS):
                     raise
-        index = partial(
-            self._client.create_payload_index,
-            LOCKS,
-            "token",
-            models.PayloadSchemaType.KEYWORD,
-            wait=True,
-        )
-        self._server.call("making the collection of locks", index)
+        index, keyword = self._client.create_payload_index, models.PayloadSchemaType.KEYWORD
+        self._server.call(action, index, LOCKS, "token", keyword, wait=True)
 
 
 def _point_id(name: str) -> str:
@@ -129,6 +122,6 @@ def _holder(name: str, record: models.Record) -> LockHolder:
         return LockHolder(**{key: payload[key] for key in ("token", "host", "pid", "since")})
     except KeyError as exc:
         raise StoreCorruptError(
-            f"the lock of '{name}' in the collection {LOCKS} holds no {exc}: something else wrote "
-            "it; remove that point"
+            f"the lock of '{name}' in the collection {LOCKS} has no {exc}: another program wrote "
+            "it; delete that point"
         ) from exc

@@ -1,4 +1,4 @@
-"""Trying again what fails for a passing reason."""
+"""Retries of calls that fail transiently."""
 
 from __future__ import annotations
 
@@ -20,71 +20,70 @@ _T = TypeVar("_T")
 
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 10.0
-_WORTH_A_WARNING_S, _WARNING_EVERY_S = 2.0, 10.0
+_WARN_AFTER_S, _WARN_INTERVAL_S = 2.0, 10.0
 
 
 class RetryPolicy:
-    """The one policy of trying again: exponential back-off with jitter, and a total deadline.
+    """The retry policy of a store: exponential back-off with jitter, and a total deadline.
 
-    A server that asks to be left alone for some seconds is left alone by every thread that shares
-    this policy: that is its back-pressure.
+    A server's retry-after pauses every thread that shares the policy.
 
     Args:
-        total_s: Seconds after which nothing is tried again.
+        total_s: Seconds after which no call is retried.
     """
 
     def __init__(self, total_s: float) -> None:
         self._total_s = total_s
         self._stopped = threading.Event()
-        self._quiet_until = 0.0  # in seconds of the monotonic clock
+        self._paused_until = 0.0  # in seconds of the monotonic clock
         self._next_warning = 0.0
 
     def call(self, function: Callable[[], _T], *, total_s: float | None = None) -> _T:
-        """Call a function until it answers, fails for good, or the time is up.
+        """Call a function until it succeeds, fails permanently, or the deadline has passed.
 
         Args:
-            function: What to call; calling it twice must do no more than calling it once.
+            function: An idempotent call.
             total_s: Another deadline than the policy's.
 
         Raises:
-            Exception: What the function raised last.
+            Exception: The last exception of the function.
         """
         from tenacity import Retrying
 
-        patience = self._total_s if total_s is None else total_s
-        ends = time.monotonic() + patience
+        deadline_s = self._total_s if total_s is None else total_s
+        ends = time.monotonic() + deadline_s
 
-        def when_wanted() -> _T:
-            while quiet := self._quiet_for_s(ends):
-                self.sleep(quiet)
+        def attempt() -> _T:
+            while pause := self._pause_s(ends):
+                self.sleep(pause)
             return function()
 
-        answer: _T = Retrying(sleep=self.sleep, **self._rules(patience))(when_wanted)
+        answer: _T = Retrying(sleep=self.sleep, **self._rules(deadline_s))(attempt)
         return answer
 
     async def call_async(self, function: Callable[[], Awaitable[_T]]) -> _T:
-        """`call` for coroutines; cancelling it ends its wait."""
+        """Do the same for a coroutine function; cancelling ends the wait."""
         from tenacity import AsyncRetrying
 
         ends = time.monotonic() + self._total_s
 
-        async def when_wanted() -> _T:
-            while quiet := self._quiet_for_s(ends):
-                await asyncio.sleep(quiet)
+        async def attempt() -> _T:
+            while pause := self._pause_s(ends):
+                await asyncio.sleep(pause)
             return await function()
 
-        answer: _T = await AsyncRetrying(**self._rules(self._total_s))(when_wanted)
+        answer: _T = await AsyncRetrying(**self._rules(self._total_s))(attempt)
         return answer
 
     def stop(self) -> None:
-        """End every wait now: what waited is tried once more, and then no more."""
+        """End every wait: waiting calls are tried once more."""
         self._stopped.set()
 
-    def _quiet_for_s(self, ends: float) -> float:
-        """Seconds for which the server still asked to be left alone, not beyond a deadline."""
+    def _pause_s(self, ends: float) -> float:
+        """Return the seconds left of the server's retry-after, up to a deadline."""
         if self._stopped.is_set():
             return 0.0
-        return max(0.0, min(self._quiet_until, ends) - time.monotonic())
+        return max(0.0, min(self._paused_until, ends) - time.monotonic())
 
     def _rules(self, total_s: float) -> dict[str, Any]:
         from tenacity import retry_if_exception, stop_before_delay, stop_when_event_set
@@ -93,34 +92,36 @@ class RetryPolicy:
             "retry": retry_if_exception(is_transient),
             "wait": partial(self._wait, total_s),
             "stop": stop_before_delay(total_s) | stop_when_event_set(self._stopped),
-            "before_sleep": partial(self._tell, total_s),
+            "before_sleep": partial(self._log_retry, total_s),
             "reraise": True,
         }
 
     def _wait(self, total_s: float, state: RetryCallState) -> float:
-        """Seconds to the next attempt, by the server's wish or by the number of attempts."""
+        """Return the seconds to the next attempt: the retry-after plus the back-off."""
         from tenacity import wait_random_exponential
 
-        asked = retry_after_s(state.outcome.exception()) if state.outcome else 0.0
-        if 0 < asked < total_s:
-            self._quiet_until = max(self._quiet_until, time.monotonic() + asked)
-        return asked + wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)(state)
+        delay_s = retry_after_s(state.outcome.exception()) if state.outcome else 0.0
+        if 0 < delay_s < total_s:
+            self._paused_until = max(self._paused_until, time.monotonic() + delay_s)
+        return delay_s + wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S)(
+            state
+        )
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but not beyond `stop`."""
+        """Wait until the time has passed or `stop` is called."""
         self._stopped.wait(seconds)
 
-    def _tell(self, total_s: float, state: RetryCallState) -> None:
-        """Warn of a fault that lasts, now and then; a short one is a matter for a closer look."""
+    def _log_retry(self, total_s: float, state: RetryCallState) -> None:
+        """Log a retry: a warning at most every ten seconds, and only after the first two."""
         exc = state.outcome.exception() if state.outcome else None
         lasted = state.seconds_since_start or 0.0
         level = logging.INFO
-        if lasted >= _WORTH_A_WARNING_S and time.monotonic() >= self._next_warning:
+        if lasted >= _WARN_AFTER_S and time.monotonic() >= self._next_warning:
             level = logging.WARNING
-            self._next_warning = time.monotonic() + _WARNING_EVERY_S
+            self._next_warning = time.monotonic() + _WARN_INTERVAL_S
         _log.log(
             level,
-            "attempt %d failed (%s); trying again for up to %.0f s",
+            "attempt %d failed (%s); retrying for up to %.0f s",
             state.attempt_number,
             describe_error(exc) if exc else "",
             max(0.0, total_s - lasted),

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
@@ -17,7 +16,11 @@ from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
 from msmarco_qdrant.stores.names import is_own_alias, unknown_collection
 from msmarco_qdrant.stores.server import convert
-from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
+from msmarco_qdrant.stores.server.admin import (
+    ServerAdminCollection,
+    check_quantization,
+    create_payload_index,
+)
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
@@ -44,12 +47,13 @@ _METADATA_KEY = "msmarco_qdrant"
 
 
 class ServerStore(Store):
-    """A Qdrant server, or qdrant-client's local mode; `connect` and `in_memory` make it."""
+    """A Qdrant server, or qdrant-client's local mode; create it by `connect` or `in_memory`."""
 
     def __init__(
         self, server: ServerClient, capabilities: Capabilities, connection: Connection
     ) -> None:
         self._server = server
+        self._client = server.client
         self._capabilities = capabilities
         self._connection = connection
         self._lock = threading.RLock()
@@ -60,13 +64,13 @@ class ServerStore(Store):
 
     @classmethod
     def connect(cls, dsn: str, connection: Connection) -> ServerStore:
-        """Reach a server; see `open_store` for what is raised."""
+        """Connect to a server; see `open_store` for the errors."""
         server = connect(dsn, parse_address(dsn, connection), connection)
         return cls(server, SERVER, connection)
 
     @classmethod
     def in_memory(cls) -> ServerStore:
-        """A new, empty store in this process's memory, which ends with it."""
+        """Return a new, empty store in this process's memory."""
         from qdrant_client import QdrantClient
 
         client, connection = QdrantClient(":memory:"), Connection(retry_s=0)
@@ -80,12 +84,12 @@ class ServerStore(Store):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do."""
+        """The features of a server, or of the local mode."""
         return self._capabilities
 
     @property
     def migration_locks(self) -> MigrationLocks:
-        """The locks of whoever migrates."""
+        """The locks that keep two migrations of one collection apart."""
         return self._locks
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
@@ -95,58 +99,60 @@ class ServerStore(Store):
             raise SchemaError(f"a collection '{name}' exists already in {self.dsn}")
         if not self._capabilities.multi_process:
             self._delete_collection(name)
-        self._create_or_complete(name, spec)
+        self._create_or_adopt(name, spec)
         if self._capabilities.payload_indexes:
-            self._index_fields(name, spec)
+            for field, kind in spec.payload_indexes.items():
+                create_payload_index(self._server, name, field, kind)
 
     def drop_collection(self, name: str) -> None:
-        """Remove a physical collection and its aliases; see `Store`."""
-        if name not in self._physical():
+        """Delete a physical collection and its aliases; see `Store`."""
+        if name not in self.physical_names():
             raise unknown_collection(name, self.aliases(), self.dsn)
-        # It takes its aliases along. In the other order, a crash between would leave passages that
-        # a later creation would find.
+        # The server deletes its aliases, too. In the other order, a crash in between would leave
+        # passages for a later collection of that name.
         self._delete_collection(name)
         aliases = [alias for alias, physical in self.aliases().items() if physical == name]
-        self._change_aliases([_delete_alias(alias) for alias in aliases])
+        if aliases:
+            self._change_aliases([_delete_alias(alias) for alias in aliases])
 
     def collection(self, name: str) -> ServerCollection:
-        """The collection behind a name; see `Store`."""
-        return ServerCollection(self._server, self._resolve(name), self._senders, self._connection)
+        """Return the physical collection that a name means now; see `Store`."""
+        return self._open(self._resolve(name))
 
     def admin_collection(self, name: str) -> ServerAdminCollection:
-        """The collection behind a name, to be changed; see `AdminCollection`."""
-        collection = self.collection(name)
-        return ServerAdminCollection(self._server, collection.name, self._connection, collection)
+        """Return the same, to change it in place; see `AdminCollection`."""
+        physical = self._resolve(name)
+        return ServerAdminCollection(self._server, physical, self._senders, self._connection)
 
     def unresolved_collection(self, name: str) -> ServerCollection:
-        """What a name leads to at the moment of each call; see `live_collection`."""
+        """Return a collection whose requests carry the alias itself; see `AliasedCollection`."""
         self._resolve(name)
-        return ServerCollection(self._server, name, self._senders, self._connection)
+        return self._open(name)
 
     def async_collection(self, name: str) -> AsyncServerCollection:
-        """The same on a server, for the running event loop."""
+        """Return the same for the running event loop."""
         self._resolve(name)
         address = parse_address(self.dsn, self._connection)
         return AsyncServerCollection(name, self.dsn, address, self._connection)
 
     def metadata(self, name: str) -> CollectionMetadata:
-        """What was kept with a collection; see `Store`."""
+        """Return the metadata of a collection; see `Store`."""
         physical = self._resolve(name)
-        told = self._told(name)  # by the name: what it led to just now may be gone
-        return metadata_from_json((told.config.metadata or {}).get(_METADATA_KEY), physical)
+        info = self._read_info(name)  # not `physical`, which may have been dropped since
+        return metadata_from_json((info.config.metadata or {}).get(_METADATA_KEY), physical)
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
-        """Keep metadata with a collection; see `Store`."""
-        kept = {_METADATA_KEY: metadata_to_json(metadata)}
-        update = partial(self._server.client.update_collection, self._resolve(name), metadata=kept)
-        self._server.call("keeping metadata", update)
+        """Store metadata with a collection; see `Store`."""
+        stored = {_METADATA_KEY: metadata_to_json(metadata)}
+        update, physical = self._client.update_collection, self._resolve(name)
+        self._server.call("writing metadata", update, physical, metadata=stored)
 
     def lock(self) -> AbstractContextManager[object]:
-        """Held while a collection is looked for and made; other processes do not wait for it."""
+        """Return the lock for "look, then create"; it does not exclude other processes."""
         return self._lock
 
     def aliases(self) -> Mapping[str, str]:
-        """Every alias of ours and its physical collection; a server may have others."""
+        """Return this package's aliases and their collections; a server may have others."""
         return {
             alias: physical
             for alias, physical in self._all_aliases().items()
@@ -154,94 +160,77 @@ class ServerStore(Store):
         }
 
     def physical_names(self) -> Sequence[str]:
-        """Every physical collection; a server may have others' among them."""
-        return sorted(self._physical())
+        """Return every physical collection; a server may have others'."""
+        found = self._server.call("listing collections", self._client.get_collections)
+        return sorted(entry.name for entry in found.collections)
 
     def set_alias(self, alias: str, name: str) -> None:
-        """Let an alias stand for a physical collection; see `Store`."""
-        if name not in self._physical():
+        """Point an alias to a physical collection; see `Store`."""
+        if name not in self.physical_names():
             raise unknown_collection(name, self.aliases(), self.dsn)
         found = self._all_aliases().get(alias)
         if found is not None and not is_own_alias(alias, found):
             raise SchemaError(
-                f"'{alias}' is an alias of {found} in {self.dsn}, which is not ours: choose "
-                "another name"
+                f"'{alias}' is an alias of {found} in {self.dsn}, which another program created: "
+                "choose another name"
             )
-        # One step, which replaces: after a removal, a crash could leave the name leading nowhere.
+        # One operation, which replaces: a crash after a deletion would leave no alias.
         self._change_aliases([_create_alias(alias, name)])
 
     def close(self) -> None:
-        """Give the handle back. Closing twice is no error."""
+        """Release the handle. Closing twice is harmless."""
         self._server.close()
         self._senders.shutdown()
 
-    def _create_or_complete(self, name: str, spec: CollectionSpec) -> None:
-        """Create a physical collection, or take over one of the same plan.
+    def _open(self, name: str) -> ServerCollection:
+        return ServerCollection(self._server, name, self._senders, self._connection)
 
-        Two processes may be at it, and the answer to a creation may be lost: so one that exists
-        is compared instead of refused.
+    def _create_or_adopt(self, name: str, spec: CollectionSpec) -> None:
+        """Create a physical collection, or adopt an empty one of the same spec.
+
+        It exists if another process creates it, too, or if the answer to its creation was lost.
         """
-        create = partial(
-            self._server.client.create_collection, name, **convert.create_arguments(spec)
-        )
+        create, arguments = self._client.create_collection, convert.create_arguments(spec)
         try:
-            self._server.call("creating the collection", create)
+            self._server.call("creating the collection", create, name, **arguments)
         except SchemaError:
             if name in self.aliases().values():
                 raise
-            found = self._told(name)
-            if found.points_count or not _is_of_plan(found, spec):
+            found = self._read_info(name)
+            if found.points_count or not _has_spec(found, spec):
                 raise SchemaError(
-                    f"a collection '{name}' exists in {self.dsn}, of another model or with points "
-                    "in it, and no name stands for it: another process is creating it just now, or "
-                    f"was interrupted; `msmarco-qdrant drop {name} --yes` removes it"
+                    f"a collection '{name}' without an alias exists in {self.dsn}, with another "
+                    "model or with points: another process is creating it, or was interrupted; "
+                    f"`msmarco-qdrant drop {name} --yes` deletes it"
                 ) from None
 
-    def _index_fields(self, name: str, spec: CollectionSpec) -> None:
-        for field, kind in spec.payload_indexes.items():
-            create = partial(
-                self._server.client.create_payload_index,
-                name,
-                field,
-                convert.field_schema(kind),
-                wait=True,
-            )
-            self._server.call("creating a payload index", create)
-
     def _delete_collection(self, name: str) -> None:
-        self._server.call(
-            "removing the collection", partial(self._server.client.delete_collection, name)
-        )
+        self._server.call("deleting the collection", self._client.delete_collection, name)
 
     def _change_aliases(self, changes: Sequence[models.AliasOperations]) -> None:
-        if changes:
-            change = partial(self._server.client.update_collection_aliases, list(changes))
-            self._server.call("changing aliases", change)
+        update = self._client.update_collection_aliases
+        self._server.call("changing aliases", update, changes)
 
     def _all_aliases(self) -> Mapping[str, str]:
-        told = self._server.call("reading the aliases", self._server.client.get_aliases)
-        return {entry.alias_name: entry.collection_name for entry in told.aliases}
+        found = self._server.call("reading the aliases", self._client.get_aliases)
+        return {entry.alias_name: entry.collection_name for entry in found.aliases}
 
-    def _physical(self) -> set[str]:
-        told = self._server.call("listing collections", self._server.client.get_collections)
-        return {entry.name for entry in told.collections}
-
-    def _told(self, physical: str) -> models.CollectionInfo:
+    def _read_info(self, name: str) -> models.CollectionInfo:
         return self._server.call(
-            "reading a collection's state", partial(self._server.client.get_collection, physical)
+            "reading the collection's state", self._client.get_collection, name
         )
 
     def _resolve(self, name: str) -> str:
         aliases = self.aliases()
         physical = aliases.get(name, name)
-        if physical not in self._physical():
+        if physical not in self.physical_names():
             raise unknown_collection(name, aliases, self.dsn)
         return physical
 
 
-def _is_of_plan(told: models.CollectionInfo, spec: CollectionSpec) -> bool:
+def _has_spec(info: models.CollectionInfo, spec: CollectionSpec) -> bool:
     try:
-        found = convert.to_spec(told)
+        found = convert.to_spec(info)
     except ValueError:
         return False
     return (found.dense, found.dimension, found.similarity, found.sparse) == (

@@ -1,10 +1,9 @@
-"""Points as gRPC messages, made from arrays.
+"""Points as gRPC messages, created from arrays.
 
-`grpc.DenseVector(data=row)` turns every float into a Python object and back. Here the message is
-parsed from the row's own bytes instead: a packed repeated field is its little-endian values one
-after the other (https://protobuf.dev/programming-guides/encoding/#packed), so a dense vector is
-a field's key, the number of bytes, and those bytes. A test compares the outcome with the message
-that qdrant-client itself makes.
+`grpc.DenseVector(data=row)` converts every float to a Python object and back. Here the message is
+parsed from the row's bytes instead: a packed repeated field is a sequence of little-endian values
+(https://protobuf.dev/programming-guides/encoding/#packed), so a dense vector is a field's key, the
+number of bytes, and those bytes. A test compares the result with qdrant-client's message.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ def upsert_requests(
     max_bytes: int,
     seen: Sequence[int | None] | None = None,
 ) -> Iterator[grpc.UpsertPoints]:
-    """Requests that together write a batch, each answered when its points are durable.
+    """Yield the requests that write a batch; each is answered when its points are durable.
 
     Args:
         collection: The physical collection's name.
         batch: Any number of points.
-        max_points: Points a request holds at most.
-        max_bytes: Bytes a request holds at most, if it holds more than one point.
-        seen: The `seq` that each point must have to be replaced, or a None for each: none of them
-            may be there. Without it any point is replaced.
+        max_points: The maximum of points per request.
+        max_bytes: The maximum of bytes per request with more than one point.
+        seen: The `seq` that each point must have to be replaced, or None for each if no such point
+            may exist. Without it, any point is replaced.
 
     Yields:
-        Requests with `wait` set: the server answers when it has applied the points and synced
+        Requests with `wait` set: the server answers after it has applied the points and synced
         its log.
     """
     import numpy as np
@@ -62,12 +61,12 @@ def upsert_requests(
 
 
 def split_sizes(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterator[tuple[int, int]]:
-    """Where to cut a batch, by count and by bytes, as pairs of start and end.
+    """Split a batch by count and by bytes; yield pairs of start and end.
 
     Args:
-        sizes: Each point's bytes.
-        max_points: Points between two split_sizes at most.
-        max_bytes: Bytes between two split_sizes at most, if it is more than one point.
+        sizes: The bytes of each point.
+        max_points: The maximum of points per part.
+        max_bytes: The maximum of bytes per part with more than one point.
     """
     start = stop = total = 0
     for stop, size in enumerate(sizes):
@@ -80,7 +79,7 @@ def split_sizes(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterat
 
 
 def payload_bytes(payload: dict[str, Any]) -> int:
-    """Bytes that a point takes without its vectors, at most; serializing it would cost more."""
+    """Return an upper bound of a point's bytes without vectors, faster than serializing it."""
     pid, text, meta = payload.get("pid", ""), payload.get("text", ""), payload.get("meta")
     return (
         (len(text) if text.isascii() else len(text.encode()))
@@ -91,12 +90,12 @@ def payload_bytes(payload: dict[str, Any]) -> int:
 
 
 def sparse_bytes(vector: SparseVector) -> int:
-    """Bytes that a point's id and sparse vector take, at most."""
+    """Return an upper bound of the bytes of a point's id and sparse vector."""
     return _OTHER_BYTES + _SPARSE_ENTRY_BYTES * len(vector.indices)
 
 
 def grpc_id(point: PointId) -> grpc.PointId:
-    """A point id as a message."""
+    """Return a point id as a message."""
     from qdrant_client import grpc
 
     return grpc.PointId(num=point) if isinstance(point, int) else grpc.PointId(uuid=str(point))
@@ -105,7 +104,7 @@ def grpc_id(point: PointId) -> grpc.PointId:
 def _request(
     collection: str, batch: PointBatch, rows: NDArray[np.float32], start: int, stop: int
 ) -> grpc.UpsertPoints:
-    """One request with the points from `start` to `stop`, built in place: copying costs."""
+    """Return a request with the points from `start` to `stop`, built without copies."""
     from qdrant_client import grpc
     from qdrant_client.conversions.conversion import payload_to_grpc
 
@@ -126,14 +125,14 @@ def _request(
 def _restrict(
     request: grpc.UpsertPoints, ids: Sequence[PointId], seen: Sequence[int | None]
 ) -> None:
-    """Let a request write only where what is there is as it was seen."""
+    """Restrict a request to points whose stored `seq` is still the one seen."""
     from qdrant_client import grpc
 
     if seen[0] is None:
         known = request.update_filter.must_not.add().has_id
         known.has_id.extend(map(grpc_id, ids))
         return
-    request.update_mode = grpc.UpdateMode.UpdateOnly  # what is gone is not written
+    request.update_mode = grpc.UpdateMode.UpdateOnly  # deleted points are not written
     for id_, seq in zip(ids, seen, strict=True):
         as_seen = request.update_filter.should.add().filter
         as_seen.must.add().has_id.has_id.append(grpc_id(id_))
@@ -148,7 +147,7 @@ def _sizes(batch: PointBatch) -> Iterator[int]:
 
 
 def _dense_prefix(dimension: int) -> bytes:
-    """What stands before the floats of a `DenseVector`: its field's key, and their bytes."""
+    """Return the bytes of a `DenseVector` before its floats: the field's key and length."""
     from qdrant_client import grpc
 
     zeros: bytes = grpc.DenseVector(data=[0.0] * dimension).SerializeToString()

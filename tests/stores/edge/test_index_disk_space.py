@@ -37,7 +37,7 @@ def leave(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 WRITES: dict[str, Callable[[EdgeCollection], object]] = {
     "writing points": lambda one: put(one, range(1)),
     "writing payloads": lambda one: one.replace_payloads([1], [{"seq": 1}]),
-    "removing points": lambda one: one.delete([1], up_to_seq=2),
+    "deleting points": lambda one: one.delete([1], up_to_seq=2),
 }
 
 
@@ -48,7 +48,7 @@ def test_a_write_needs_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act
         put(collection, range(500))
         before = answers(collection)
         leave(monkeypatch, SPARE_BYTES - 5 * MIB - 1)
-        told = f"{action} in .* needs 256 MiB of free room on its disk, .* 250: free 6 MiB"
+        told = f"{action} in .* needs 256 MiB of free disk space, got 250 MiB: free 6 MiB more"
         with pytest.raises(StoreUnavailableError, match=told):
             WRITES[action](collection)
         collection.flush()

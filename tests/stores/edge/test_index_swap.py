@@ -25,11 +25,11 @@ POINTS = 500
 LEFT = {"edge_config.json", "segments", "wal"}
 STEPS = [
     *("flush", "rmtree", "rmtree", "disk_usage", "mkdir", "TemporaryFile", "_run"),
-    *("close", "close", "rename", "rename", "_opened"),
+    *("close", "close", "rename", "rename", "_open"),
     *("sync_directory", "rename", "sync_directory", "rmtree", "rmtree"),
 ]
 """What a build does that can fail, in this order."""
-RECOVERY = ["mkdir", "rename", "rename", "sync_directory", "rmtree", "rmtree", "_opened"]
+RECOVERY = ["mkdir", "rename", "rename", "sync_directory", "rmtree", "rmtree", "_open"]
 """The same for loading what was exchanged and has not settled."""
 
 Before = Callable[..., None]
@@ -57,7 +57,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, before: Before) -> None:
     for place, name in (
         *((Path, "rename"), (Path, "mkdir"), (shutil, "disk_usage"), (shutil, "rmtree")),
         *((tempfile, "TemporaryFile"), (index_build, "_run")),
-        *((index_build, "sync_directory"), (EdgeCollection, "_opened")),
+        *((index_build, "sync_directory"), (EdgeCollection, "_open")),
     ):
         monkeypatch.setattr(place, name, watched(getattr(place, name), name, before))
 

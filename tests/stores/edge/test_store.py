@@ -292,8 +292,8 @@ def test_a_forked_child_leaves_the_store_to_its_parent(tmp_path: Path) -> None:
         """
     output, _ = start_python(program, str(tmp_path)).communicate()
     handle, collection, again, dot, last = output.splitlines()
-    assert "stays the parent's" in handle
-    assert "stays the parent's" in collection
+    assert "before this process was forked" in handle
+    assert "before this process was forked" in collection
     assert "is in use by process" in again
     assert (dot, last) == (".", "opened again")
 

@@ -21,7 +21,7 @@ def test_an_old_server_has_no_turboquant(version: str) -> None:
     with LoopbackServer(version=version) as server, closing(open_store(server.url)) as store:
         make_things(store)
         server.requests.clear()
-        told = f"is Qdrant {version[:4]}, which has no TurboQuant: .* needs 1.18 or later"
+        told = f"'turbo4' needs Qdrant 1.18 or later, got {version[:4]}"
         with pytest.raises(UnsupportedError, match=told):
             store.admin_collection("things").alter(SettingsChange(quantization="turbo4"))
         spec = replace(make_spec(store), storage=StorageSettings(quantization="turbo4"))

@@ -275,7 +275,7 @@ def test_a_wish_that_is_renewed_meanwhile_is_kept(clock: Clock) -> None:
         def sleep(self, seconds: float) -> None:
             super().sleep(seconds)
             if len(self.waits) == 1:  # meanwhile, another thread was asked to wait for longer
-                self._quiet_until = self.clock.now + 30
+                self._paused_until = self.clock.now + 30
 
     policy, script = Renewed(60, clock), Script([asked_to_wait(7)], clock)
     assert "answer" == policy.call(script)
@@ -288,7 +288,7 @@ def test_the_quiet_time_of_others_ends_with_the_own_deadline(clock: Clock) -> No
     class Endless(Policy):
         def sleep(self, seconds: float) -> None:
             super().sleep(seconds)
-            self._quiet_until = self.clock.now + 30
+            self._paused_until = self.clock.now + 30
 
     policy, script = Endless(60, clock), Script([asked_to_wait(7)], clock)
     assert "answer" == policy.call(script)
@@ -362,7 +362,7 @@ def test_stop_ends_a_wait() -> None:
 def test_after_stop_nothing_waits(clock: Clock) -> None:
     """Neither for another attempt nor for the server's wish."""
     policy = Policy(7200, clock)
-    policy._quiet_until = clock.now + 3600
+    policy._paused_until = clock.now + 3600
     policy.stop()
     script = Script([asked_to_wait(7)], clock)
     with pytest.raises(ResourceExhaustedResponse):
@@ -385,7 +385,7 @@ def test_each_failure_that_passes_is_logged(clock: Clock, caplog: pytest.LogCapt
         "attempt 2 failed (RESOURCE_EXHAUSTED: too many requests)",
         "attempt 3 failed (ABORTED: ABORTED)",
     ] == [first for first, _, _ in told]
-    assert {"trying again for up to"} == {rest.rpartition(" to ")[0] + " to" for _, _, rest in told}
+    assert {"retrying for up to"} == {rest.rpartition(" to ")[0] + " to" for _, _, rest in told}
     assert ["INFO", "INFO", "WARNING"] == [record.levelname for record in caplog.records]
 
 

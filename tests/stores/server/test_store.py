@@ -165,10 +165,10 @@ def test_a_server_that_is_too_old_is_refused(version: str) -> None:
     """With what was found and what was expected; what tells no version is no such server."""
     with (
         LoopbackServer(version=version) as server,
-        pytest.raises(StoreError, match=r"needs 1\.16 or later") as caught,
+        pytest.raises(StoreError, match=r"must be Qdrant 1\.16 or later") as caught,
     ):
         open_store(server.url)
-    assert f"is Qdrant {version or 'of no version'}:" in str(caught.value)
+    assert f"got {version or 'no version'} from" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_key_for_reading_searches_and_writes_nothing() -> None:
             lambda: reader.drop_collection(NAME),
         ]
         for write in writes:
-            with pytest.raises(StoreAccessError, match="to a key that may do this"):
+            with pytest.raises(StoreAccessError, match="to a key with the permission for it"):
                 write()
         assert (3, {"things": NAME}) == (stored(server), owner.aliases())
 
@@ -231,7 +231,7 @@ def test_a_key_over_plain_http_to_another_host_is_warned_of_once(
             make_things(store).upsert(points(1))
     (warning,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert (
-        f"the API key travels to 0.0.0.0:{server.port} unencrypted: use https:// or grpcs://"
+        f"the API key is sent to 0.0.0.0:{server.port} unencrypted: use https:// or grpcs://"
     ) == warning.getMessage()
     assert API_KEY not in caplog.text
 
@@ -334,7 +334,7 @@ def test_certificates_that_cannot_be_read_are_told(name: str, reason: str, tmp_p
 
 @pytest.mark.parametrize(
     ("speaks_tls", "scheme", "step"),
-    [(True, "grpc", "no Qdrant speaks gRPC there|expects TLS"), (False, "grpcs", "use grpc://")],
+    [(True, "grpc", "the port does not answer gRPC|expects TLS"), (False, "grpcs", "use grpc://")],
 )
 def test_tls_on_one_side_only_is_told(
     certificate: Certificate, speaks_tls: bool, scheme: str, step: str
@@ -389,7 +389,7 @@ def test_a_foreign_collection_of_that_name_is_refused(store: Store, neighbor: Qd
     for name in ("things", NAME):
         with pytest.raises(StoreCorruptError, match="something else made it"):
             store.metadata(name)
-        with pytest.raises(StoreCorruptError, match="was not made by msmarco-qdrant"):
+        with pytest.raises(StoreCorruptError, match="was not created by msmarco-qdrant"):
             store.collection(name).info()
         with pytest.raises(SchemaError, match="Not existing vector name"):
             store.collection(name).upsert(points(1))
@@ -416,10 +416,10 @@ def before_call(store: Store, number: int, other: Callable[[], object]) -> None:
     assert isinstance(store, ServerStore)
     call, numbers = store._server.call, itertools.count()
 
-    def interrupted(action: str, function: Callable[[], Any], **rest: Any) -> Any:
+    def interrupted(*args: Any, **options: Any) -> Any:
         if next(numbers) == number:
             other()
-        return call(action, function, **rest)
+        return call(*args, **options)
 
     store._server.call = interrupted  # type: ignore[method-assign]
 
@@ -1038,7 +1038,12 @@ def test_a_server_that_stays_down_is_told(
             with pytest.raises(StoreUnavailableError) as caught:
                 things.upsert(points(3))
             told = str(caught.value)
-    for word in ("nothing listens there: is Qdrant running", server.url, "6334", "6333"):
+    for word in (
+        "nothing listens on the port: check that Qdrant is running",
+        server.url,
+        "6334",
+        "6333",
+    ):
         assert word in told
     server.start()
     collection.upsert(points(3))
