@@ -18,10 +18,7 @@ _BATCHED: Mapping[str, tuple[str, Any]] = MappingProxyType(
     {
         "upsert": ("Upsert", grpc.UpsertPoints),
         "delete_points": ("Delete", grpc.DeletePoints),
-        "set_payload": ("SetPayload", grpc.SetPayloadPoints),
         "overwrite_payload": ("OverwritePayload", grpc.SetPayloadPoints),
-        "delete_payload": ("DeletePayload", grpc.DeletePayloadPoints),
-        "clear_payload": ("ClearPayload", grpc.ClearPayloadPoints),
         "update_vectors": ("UpdateVectors", grpc.UpdatePointVectors),
     }
 )
@@ -78,18 +75,6 @@ class PointsService(grpc.PointsServicer):
 
         return self._write(name, request, apply)
 
-    def SetPayload(
-        self, request: grpc.SetPayloadPoints, context: Any
-    ) -> grpc.PointsOperationResponse:
-        """Merge fields into payloads."""
-        name = self._engine.resolve(request.collection_name)
-        chosen = _selector(request.points_selector)
-        payload = GrpcToRest.convert_payload(request.payload)
-        key = request.key if request.HasField("key") else None
-        return self._write(
-            name, request, lambda: self._client.set_payload(name, payload, chosen, key=key)
-        )
-
     def OverwritePayload(
         self, request: grpc.SetPayloadPoints, context: Any
     ) -> grpc.PointsOperationResponse:
@@ -100,23 +85,6 @@ class PointsService(grpc.PointsServicer):
         return self._write(
             name, request, lambda: self._client.overwrite_payload(name, payload, chosen)
         )
-
-    def DeletePayload(
-        self, request: grpc.DeletePayloadPoints, context: Any
-    ) -> grpc.PointsOperationResponse:
-        """Take fields out of payloads."""
-        name = self._engine.resolve(request.collection_name)
-        chosen = _selector(request.points_selector)
-        keys = list(request.keys)
-        return self._write(name, request, lambda: self._client.delete_payload(name, keys, chosen))
-
-    def ClearPayload(
-        self, request: grpc.ClearPayloadPoints, context: Any
-    ) -> grpc.PointsOperationResponse:
-        """Empty payloads."""
-        name = self._engine.resolve(request.collection_name)
-        chosen = _selector(request.points, Mistake.NO_SELECTOR)
-        return self._write(name, request, lambda: self._client.clear_payload(name, chosen))
 
     def UpdateBatch(
         self, request: grpc.UpdateBatchPoints, context: Any
@@ -210,11 +178,6 @@ class PointsService(grpc.PointsServicer):
                 for one in request.query_points
             ]
         )
-
-    def QueryGroups(self, request: grpc.QueryPointGroups, context: Any) -> grpc.QueryGroupsResponse:
-        """Answer one query, grouped by a payload field."""
-        name = self._engine.resolve(request.collection_name)
-        return grpc.QueryGroupsResponse(result=queries.groups(self._engine, name, request))
 
     def _write(
         self, name: str, request: Any, apply: Callable[[], object]

@@ -47,28 +47,6 @@ def hits(engine: Engine, name: str, request: grpc.QueryPoints) -> list[grpc.Scor
     return [RestToGrpc.convert_scored_point(one) for one in answer.points]
 
 
-def groups(engine: Engine, name: str, request: grpc.QueryPointGroups) -> grpc.GroupsResult:
-    """The groups of one query."""
-    checks.limit(request, "group_size")
-    checks.query(engine, name, request)
-    prefetch = [GrpcToRest.convert_prefetch_query(one) for one in request.prefetch] or None
-    _strip(prefetch)
-    answer = engine.client.query_points_groups(
-        name,
-        group_by=request.group_by,
-        query=GrpcToRest.convert_query(request.query) if request.HasField("query") else None,
-        using=request.using if request.HasField("using") else None,
-        prefetch=prefetch,
-        query_filter=filter_of(request),
-        limit=request.limit if request.HasField("limit") else 3,
-        group_size=request.group_size if request.HasField("group_size") else 10,
-        with_payload=with_payload(request),
-        with_vectors=with_vectors(request),
-        score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
-    )
-    return RestToGrpc.convert_groups_result(answer)
-
-
 def _known(params: models.SearchParams | None) -> models.SearchParams | None:
     """The one parameter that local mode reads; it warns about the others."""
     if params is None or params.idf is None:

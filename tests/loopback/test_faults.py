@@ -7,7 +7,6 @@ after a cut on the connection that is just ending, and that call is then UNAVAIL
 from __future__ import annotations
 
 import asyncio
-import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +17,8 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, grpc
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
-from tests.loopback import Cut, CuttingProxy, Fault, LoopbackServer, LostAnswer, Refused, Slow
-from tests.loopback.conftest import NAME, make_collection, point
+from tests.loopback import Cut, CuttingProxy, LoopbackServer, LostAnswer, Refused, Slow
+from tests.loopback.conftest import NAME, point
 
 _UNAVAILABLE = grpcio.StatusCode.UNAVAILABLE
 
@@ -69,13 +68,6 @@ def test_refused(server: LoopbackServer, client: QdrantClient, code: str, messag
     assert (6, 2) == (stored(server), server.requests.count("Upsert"))
 
 
-def test_refused_with_a_message_of_its_own(server: LoopbackServer, client: QdrantClient) -> None:
-    """For a text that a test is about."""
-    server.faults.inject(Refused(_UNAVAILABLE, "no route"), "Count")
-    with pytest.raises(grpcio.RpcError, match="no route"):
-        client.count(NAME)
-
-
 def test_rate_limits_tell_when_to_come_again(
     server: LoopbackServer, client: QdrantClient, stub: Any
 ) -> None:
@@ -88,13 +80,6 @@ def test_rate_limits_tell_when_to_come_again(
     with pytest.raises(grpcio.RpcError) as raw:
         stub.Upsert(_request(6))
     assert ("retry-after", "7") in [tuple(one) for one in raw.value.trailing_metadata()]
-
-
-def test_slow_calls_are_applied(server: LoopbackServer, client: QdrantClient) -> None:
-    """When the time is over."""
-    server.faults.inject(Slow(0.001), "Upsert")
-    client.upsert(NAME, [point(6)])
-    assert 6 == stored(server)
 
 
 def test_slow_holds_no_lock(server: LoopbackServer, client: QdrantClient, stub: Any) -> None:
@@ -132,17 +117,6 @@ def test_stop_ends_a_slow_call_at_once(server: LoopbackServer, stub: Any) -> Non
     assert 5 == stored(server)
 
 
-@pytest.mark.usefixtures("client")
-def test_stop_with_grace_lets_calls_finish(server: LoopbackServer, stub: Any) -> None:
-    """What is under way is answered, if it does not take too long."""
-    server.faults.inject(Slow(0.05), "Upsert")
-    waiting = stub.Upsert.future(_request(6))
-    server.requests.wait_for("Upsert")
-    server.stop(grace=60)
-    assert 6 == stored(server)
-    waiting.cancel()
-
-
 @pytest.mark.parametrize("code", [None, _UNAVAILABLE, grpcio.StatusCode.DEADLINE_EXCEEDED])
 def test_a_lost_answer_is_of_a_write_that_was_done(
     server: LoopbackServer, client: QdrantClient, code: grpcio.StatusCode | None
@@ -151,15 +125,6 @@ def test_a_lost_answer_is_of_a_write_that_was_done(
     server.faults.inject(LostAnswer(code), "Upsert")
     seen = status_of(lambda: client.upsert(NAME, [point(6)]))
     assert (code or _UNAVAILABLE, 6) == (seen, stored(server))
-
-
-def test_a_lost_creation_is_a_second_one_next_time(
-    server: LoopbackServer, client: QdrantClient
-) -> None:
-    """What a retry finds: the collection is there."""
-    server.faults.inject(LostAnswer(_UNAVAILABLE), "Create")
-    assert _UNAVAILABLE == status_of(lambda: make_collection(client, "new"))
-    assert grpcio.StatusCode.ALREADY_EXISTS == status_of(lambda: make_collection(client, "new"))
 
 
 @pytest.mark.parametrize("after_bytes", [0, 1, 10_000, 10**9])
@@ -183,15 +148,6 @@ def test_a_cut_spares_other_connections(
     assert 5 == stub.Count(grpc.CountPoints(collection_name=NAME)).result.count
 
 
-def test_faults_reach_every_call(server: LoopbackServer, client: QdrantClient) -> None:
-    """The health check too; None is the next call, whichever it is."""
-    server.faults.inject(Refused(_UNAVAILABLE), "HealthCheck")
-    server.faults.inject(Refused(grpcio.StatusCode.INTERNAL))
-    assert grpcio.StatusCode.INTERNAL == status_of(lambda: client.count(NAME))
-    assert _UNAVAILABLE == status_of(client.info)
-    assert 5 == client.count(NAME).count
-
-
 def test_queued_faults_come_in_order_and_run_out(
     server: LoopbackServer, client: QdrantClient
 ) -> None:
@@ -207,48 +163,6 @@ def test_queued_faults_come_in_order_and_run_out(
         server.faults.count(),
         server.faults.count(Slow),
     )
-
-
-def test_a_fault_for_ever_ends_with_clear(server: LoopbackServer, client: QdrantClient) -> None:
-    """Until then every call has it."""
-    server.faults.inject(Refused(_UNAVAILABLE), "Count", times=None)
-    assert {_UNAVAILABLE} == {status_of(lambda: client.count(NAME)) for _ in range(5)}
-    server.faults.clear()
-    assert 5 == client.count(NAME).count
-
-
-def test_a_schedule_decides_by_name_and_number(
-    server: LoopbackServer, client: QdrantClient
-) -> None:
-    """A seed and the number of the call give the same faults each time."""
-    server.faults.inject(Refused(grpcio.StatusCode.ABORTED), "Count")
-
-    def schedule(rpc: str, number: int) -> Fault | None:
-        chance = random.Random(f"seed:{rpc}:{number}").random()
-        return Refused(_UNAVAILABLE) if rpc == "Points.Count" and chance < 0.5 else None
-
-    server.faults.use(schedule)
-    expected = [
-        None if schedule("Points.Count", number) is None else "UNAVAILABLE"
-        for number in range(2, 12)
-    ]
-    seen: list[str | None] = []
-    assert grpcio.StatusCode.ABORTED == status_of(lambda: client.count(NAME))
-    for _ in range(10):
-        try:
-            client.count(NAME)
-        except grpcio.RpcError as error:
-            seen.append(error.code().name)
-        else:
-            seen.append(None)
-    assert expected == seen
-    assert {None, "UNAVAILABLE"} == set(seen)
-
-
-def test_a_fault_for_no_call_is_a_mistake_of_the_test(server: LoopbackServer) -> None:
-    """A misspelt name would never come."""
-    with pytest.raises(ValueError, match="no call is named 'Upserts'"):
-        server.faults.inject(Slow(1), "Upserts")
 
 
 def test_the_async_client_sees_the_same_faults(
@@ -323,16 +237,6 @@ def test_the_proxy_cuts_after_so_many_bytes() -> None:
                 client.sendall(b"defghi")
                 received = b"".join(iter(lambda: server.recv(100), b""))
                 assert (b"defg", b"") == (received, client.recv(100))
-
-
-def test_the_proxy_of_a_server_that_is_gone_hangs_up() -> None:
-    """A client sees its connection end."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        gone = listener.getsockname()[1]
-    with CuttingProxy() as proxy:
-        proxy.start(gone)
-        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
-            assert b"" == client.recv(1)
 
 
 @pytest.mark.usefixtures("client")

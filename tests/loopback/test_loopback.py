@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import threading
 from pathlib import Path
@@ -10,20 +9,10 @@ from shutil import which
 
 import grpc as grpcio  # type: ignore[import-untyped]
 import pytest
-from qdrant_client import AsyncQdrantClient, QdrantClient, grpc
+from qdrant_client import QdrantClient, grpc
 
 from tests.loopback import LoopbackServer, Received
 from tests.loopback.conftest import NAME, client_of, point
-from tests.loopback.names import rpc_name, rpc_names
-
-
-def test_health_check_answers_title_and_version() -> None:
-    """The version is the one asked for."""
-    with LoopbackServer(version="1.16.3") as server:
-        client = client_of(server)
-        info = client.info()
-        client.close()
-    assert ("qdrant - vector search engine", "1.16.3") == (info.title, info.version)
 
 
 def test_requests_are_kept_with_their_wait(server: LoopbackServer, client: QdrantClient) -> None:
@@ -49,39 +38,6 @@ def test_only_the_last_requests_are_kept(client: QdrantClient, server: LoopbackS
     assert (2, 3) == (len(server.requests), server.requests.count("Count"))
 
 
-def test_the_async_client_works(server: LoopbackServer, client: QdrantClient) -> None:
-    """The same calls over gRPC's own asyncio channel."""
-
-    async def use() -> tuple[int, list[object]]:
-        made = AsyncQdrantClient(
-            url=f"http://127.0.0.1:{server.port}",
-            grpc_port=server.port,
-            prefer_grpc=True,
-            check_compatibility=False,
-        )
-        await made.upsert(NAME, [point(6)])
-        found = await made.query_points(NAME, query=[1.0, 0, 0, 0], using="dense", limit=1)
-        count = (await made.count(NAME)).count
-        await made.close()
-        return count, [one.id for one in found.points]
-
-    assert (6, [6]) == asyncio.run(use())
-    assert 6 == client.count(NAME).count
-
-
-def test_raw_stubs_work(server: LoopbackServer, client: QdrantClient) -> None:
-    """Points made as messages, written through the public stub, as our own store does."""
-    made = grpc.PointStruct(id=grpc.PointId(uuid="b6c0e8a2-0d7e-4f43-b4d2-7d2f1a8f1d2c"))
-    made.vectors.vectors.vectors["dense"].dense.data.extend([1.0, 2.0, 3.0, 4.0])
-    answer = client.grpc_points.Upsert(
-        grpc.UpsertPoints(collection_name=NAME, wait=True, points=[made])
-    )
-    assert grpc.UpdateStatus.Completed == answer.result.status
-    assert [made] == list(server.requests.of("Upsert")[0].points)
-    (record,) = client.grpc_points.Get(grpc.GetPoints(collection_name=NAME, ids=[made.id])).result
-    assert (made.id, 0, False) == (record.id, len(record.payload), record.HasField("vectors"))
-
-
 def test_calls_from_many_threads_are_one_after_the_other(
     server: LoopbackServer, client: QdrantClient
 ) -> None:
@@ -102,18 +58,6 @@ def test_calls_from_many_threads_are_one_after_the_other(
     assert 80 == server.requests.count("Upsert")
 
 
-def test_two_servers_know_nothing_of_each_other(
-    server: LoopbackServer, client: QdrantClient
-) -> None:
-    """Each has its own port, data, faults and record."""
-    with LoopbackServer() as other:
-        second = client_of(other)
-        assert ([], 1) == (second.get_collections().collections, other.requests.count())
-        second.close()
-        assert server.port != other.port
-    assert 5 == client.count(NAME).count
-
-
 def test_a_restart_keeps_data_port_and_record(server: LoopbackServer, client: QdrantClient) -> None:
     """As a server that was down for a while."""
     port = server.port
@@ -126,15 +70,6 @@ def test_a_restart_keeps_data_port_and_record(server: LoopbackServer, client: Qd
     assert 5 == fresh.count(NAME).count
     assert 1 == server.requests.count()
     fresh.close()
-    client.close()
-
-
-def test_inspect_looks_without_a_call(server: LoopbackServer, client: QdrantClient) -> None:
-    """What is stored, whatever the connection or the faults are."""
-    server.stop()
-    with server.inspect() as stored:
-        assert 5 == stored.count(NAME).count
-    assert 0 == server.requests.count()
     client.close()
 
 
@@ -176,18 +111,3 @@ def test_what_is_not_served_says_so(server: LoopbackServer, client: QdrantClient
     ):
         channel.unary_unary("/qdrant.Snapshots/List")(b"")
     assert grpcio.StatusCode.UNIMPLEMENTED == caught.value.code()
-
-
-def test_names_of_calls() -> None:
-    """A short name is enough where one service alone has it."""
-    assert "Points.Upsert" == rpc_name("Upsert") == rpc_name("Points.Upsert")
-    assert "Qdrant.HealthCheck" in rpc_names()
-    with pytest.raises(ValueError, match=r"say Collections\.Get or Points\.Get"):
-        rpc_name("Get")
-    with pytest.raises(ValueError, match="no call is named 'Upsrt'"):
-        rpc_name("Upsrt")
-
-
-def test_url_is_of_the_proxy(server: LoopbackServer) -> None:
-    """Clients connect to the port that can be cut."""
-    assert f"grpc://127.0.0.1:{server.proxy.port}" == server.url

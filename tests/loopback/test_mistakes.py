@@ -40,15 +40,6 @@ def test_a_mistake_is_refused_as_the_server_does(
     assert 5 == client.count(NAME).count
 
 
-def test_the_unnamed_vector_has_no_name_to_tell(client: QdrantClient) -> None:
-    """An upsert's wrong dimension names the vector only if it has a name."""
-    client.create_collection("unnamed", models.VectorParams(size=2, distance=models.Distance.DOT))
-    short = models.PointStruct(id=1, vector=[1.0])
-    assert said(Mistake.WRONG_DIMENSION, expected=2, got=1) == refused(
-        lambda: client.upsert("unnamed", [short])
-    )
-
-
 def test_a_refused_upsert_writes_nothing(client: QdrantClient) -> None:
     """Not even the points before the wrong one."""
     refused(lambda: client.upsert(NAME, [point(6), point(7, size=3)]))
@@ -118,9 +109,3 @@ def test_a_call_with_a_wrong_key_takes_no_fault() -> None:
         assert said(Mistake.WRONG_KEY) == refused(wrong.get_collections)
         assert (1, 0) == (server.faults.pending, server.faults.count())
         wrong.close()
-
-
-@pytest.mark.parametrize("mistake", list(Mistake), ids=lambda one: one.name)
-def test_every_row_has_a_source(mistake: Mistake) -> None:
-    """A repository path, or the reason that there is none."""
-    assert ".rs" in mistake.row.source or mistake.row.source.startswith("none: ")

@@ -1,4 +1,4 @@
-"""Collections and aliases, with the real client."""
+"""Calls whose answer the local mode does not give by itself, with the real client."""
 
 from __future__ import annotations
 
@@ -6,45 +6,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from tests.loopback import LoopbackServer
-from tests.loopback.conftest import NAME, make_collection, point, point_alias
-
-
-def test_collection_info_has_what_was_created(client: QdrantClient) -> None:
-    """Params of both kinds of vectors, metadata, counts, and the server's defaults."""
-    info = client.get_collection(NAME)
-    vectors = info.config.params.vectors
-    sparse = info.config.params.sparse_vectors
-    assert isinstance(vectors, dict)
-    assert sparse is not None
-    assert models.VectorParams(size=4, distance=models.Distance.DOT) == vectors["dense"]
-    assert models.Modifier.IDF == sparse["bm25"].modifier
-    assert {"schema": 1, "model": {"name": "costless"}} == info.config.metadata
-    assert (5, 0, 1) == (info.points_count, info.indexed_vectors_count, info.segments_count)
-    assert models.CollectionStatus.GREEN == info.status
-    assert (16, 100) == (info.config.hnsw_config.m, info.config.hnsw_config.ef_construct)
-    assert 10000 == info.config.optimizer_config.indexing_threshold
-
-
-def test_settings_of_a_new_collection_are_kept(client: QdrantClient) -> None:
-    """Diffs are merged into the defaults; quantization and the unnamed vector are kept."""
-    client.create_collection(
-        "other",
-        vectors_config=models.VectorParams(size=8, distance=models.Distance.COSINE),
-        hnsw_config=models.HnswConfigDiff(m=32),
-        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
-        quantization_config=models.ScalarQuantization(
-            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8)
-        ),
-    )
-    config = client.get_collection("other").config
-    assert isinstance(config.params.vectors, models.VectorParams)
-    assert (8, 32, 100) == (
-        config.params.vectors.size,
-        config.hnsw_config.m,
-        config.hnsw_config.ef_construct,
-    )
-    assert 0 == config.optimizer_config.indexing_threshold
-    assert isinstance(config.quantization_config, models.ScalarQuantization)
+from tests.loopback.conftest import NAME, point, point_alias
 
 
 def test_update_merges_settings_and_metadata(client: QdrantClient) -> None:
@@ -108,58 +70,11 @@ def test_grey_ends_when_the_optimizers_start(server: LoopbackServer, client: Qdr
     assert "green" == client.get_collection(NAME).status.value
 
 
-def test_collections_are_listed_and_deleted(client: QdrantClient) -> None:
-    """By physical name; deleting takes the aliases along, and a second time says false."""
-    make_collection(client, "passages__0002")
-    point_alias(client, "passages", "passages__0002")
-    assert [NAME, "passages__0002"] == [one.name for one in client.get_collections().collections]
-    assert client.delete_collection("passages__0002")
-    assert not client.delete_collection("passages__0002")
-    assert [] == client.get_aliases().aliases
-
-
 def test_an_alias_is_not_deleted_as_a_collection(client: QdrantClient) -> None:
     """Delete takes a physical name; an alias is no collection to it."""
     point_alias(client, "passages", NAME)
     assert not client.delete_collection("passages")
     assert 5 == client.count("passages").count
-
-
-def test_reads_and_writes_go_by_alias(client: QdrantClient) -> None:
-    """Info, update, upsert, delete, count, scroll and queries resolve it."""
-    point_alias(client, "passages", NAME)
-    client.upsert("passages", [point(6)])
-    client.delete("passages", [1])
-    client.update_collection("passages", metadata={"schema": 9})
-    metadata = client.get_collection("passages").config.metadata
-    assert metadata is not None
-    assert 9 == metadata["schema"]
-    assert 5 == client.count("passages").count
-    assert [2, 3] == [one.id for one in client.scroll("passages", limit=2)[0]]
-    assert client.query_points("passages", query=[1.0, 0, 0, 0], using="dense", limit=1).points
-    assert client.collection_exists("passages")
-    assert not client.collection_exists("nothing")
-
-
-def test_an_alias_is_pointed_elsewhere_without_a_word(client: QdrantClient) -> None:
-    """Creating one that exists replaces it; lists tell; renaming and deleting work."""
-    make_collection(client, "passages__0002")
-    point_alias(client, "passages", NAME)
-    point_alias(client, "passages", "passages__0002")
-    assert [] == client.get_collection_aliases(NAME).aliases
-    (one,) = client.get_collection_aliases("passages__0002").aliases
-    assert ("passages", "passages__0002") == (one.alias_name, one.collection_name)
-    client.update_collection_aliases(
-        [
-            models.RenameAliasOperation(
-                rename_alias=models.RenameAlias(old_alias_name="passages", new_alias_name="new")
-            )
-        ]
-    )
-    assert ["new"] == [one.alias_name for one in client.get_aliases().aliases]
-    gone = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="new"))
-    client.update_collection_aliases([gone, gone])
-    assert [] == client.get_aliases().aliases
 
 
 def test_payload_indexes_are_kept(client: QdrantClient) -> None:
@@ -176,3 +91,31 @@ def test_payload_indexes_are_kept(client: QdrantClient) -> None:
     client.delete_payload_index(NAME, "seq")
     client.delete_payload_index(NAME, "never")
     assert {"meta.lang"} == set(client.get_collection(NAME).payload_schema)
+
+
+def test_upserts_can_be_conditional(client: QdrantClient) -> None:
+    """A filter on what is there, insert only, update only."""
+    older = models.Filter(must=[models.FieldCondition(key="seq", range=models.Range(lt=3))])
+    client.upsert(NAME, [point(2, by="filter"), point(4, by="filter")], update_filter=older)
+    client.upsert(NAME, [point(3, by="insert")], update_mode=models.UpdateMode.INSERT_ONLY)
+    client.upsert(NAME, [point(77, by="update")], update_mode=models.UpdateMode.UPDATE_ONLY)
+    by = {one.id: (one.payload or {}).get("by") for one in client.scroll(NAME, limit=100)[0]}
+    assert {1: None, 2: "filter", 3: None, 4: None, 5: None} == by
+
+
+def test_points_without_vectors_are_written(client: QdrantClient) -> None:
+    """The server takes a point of payload alone."""
+    client.upsert(NAME, [models.PointStruct(id=9, vector={}, payload={"pid": "9"})])
+    assert 6 == client.count(NAME).count
+
+
+def test_scroll_pages_by_id_and_by_an_indexed_field(client: QdrantClient) -> None:
+    """The next page's offset is the first id of it; order_by needs an index."""
+    first, offset = client.scroll(NAME, limit=3)
+    second, end = client.scroll(NAME, limit=3, offset=offset)
+    assert ([1, 2, 3], [4, 5], None) == ([one.id for one in first], [one.id for one in second], end)
+    client.create_payload_index(NAME, "seq", models.PayloadSchemaType.INTEGER)
+    latest, _ = client.scroll(
+        NAME, limit=2, order_by=models.OrderBy(key="seq", direction=models.Direction.DESC)
+    )
+    assert [5, 4] == [one.id for one in latest]
