@@ -43,7 +43,8 @@ def unknown_collection(name: str, aliases: Mapping[str, str], dsn: str) -> Colle
         return CollectionNotFoundError(
             f"no collection '{name}' in {dsn}, which is empty: ingest into it first"
         )
+    known = sorted(aliases)
     return CollectionNotFoundError(
-        f"no collection '{name}' in {dsn}; there: {', '.join(sorted(aliases))}. Pass one of them "
-        "with --collection, or ingest into a new one"
+        f"no collection '{name}' in {dsn}; there: {', '.join(known)}. Pass one of them, such as "
+        f"collection={known[0]}, or ingest into a new one"
     )

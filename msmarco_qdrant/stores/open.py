@@ -1,4 +1,4 @@
-"""Opening a store by its DSN; only a directory needs Qdrant Edge, so only that imports it."""
+"""Opening a store by its DSN; the adapter of its engine is imported only then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from msmarco_qdrant.stores.connection import (
     is_url,
     parse_address,
 )
-from msmarco_qdrant.stores.server.store import ServerStore
 
 IN_MEMORY = ":memory:"
 
@@ -51,6 +50,8 @@ def open_store(
     """
     name = _check_dsn(dsn)
     if is_url(name):
+        from msmarco_qdrant.stores.server.store import ServerStore
+
         return ServerStore.connect(name, connection)
     if name == IN_MEMORY:
         if not create:
@@ -58,6 +59,8 @@ def open_store(
                 "':memory:' is a new, empty store each time: create it with "
                 "open_store(':memory:', create=True), and pass the store instead of its name"
             )
+        from msmarco_qdrant.stores.server.store import ServerStore
+
         return ServerStore.in_memory()
     from msmarco_qdrant.stores.edge.store import EdgeStore
 

@@ -8,7 +8,9 @@ So no shard is copied.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import qdrant_edge
 
 from msmarco_qdrant.core.records import (
     PayloadIndex,
@@ -21,9 +23,6 @@ from msmarco_qdrant.stores.base import split_by_presence
 from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_id, to_points
 from msmarco_qdrant.stores.edge.convert import change_config, payload_schema
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound, sort_tokens
-
-if TYPE_CHECKING:
-    import qdrant_edge
 
 
 class EdgeAdminCollection:
@@ -46,8 +45,6 @@ class EdgeAdminCollection:
 
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
         """Index a payload field."""
-        import qdrant_edge
-
         operation = qdrant_edge.UpdateOperation.create_field_index(field, payload_schema(kind))
         with self._collection.change_shard("creating a payload index") as shard:
             shard.update(operation)
@@ -55,8 +52,6 @@ class EdgeAdminCollection:
 
     def drop_payload_index(self, field: str) -> None:
         """Remove the index of a payload field."""
-        import qdrant_edge
-
         with self._collection.change_shard("removing a payload index") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_field_index(field))
             shard.flush()
@@ -76,8 +71,6 @@ class EdgeAdminCollection:
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
     ) -> None:
         """Replace sparse vectors."""
-        import qdrant_edge
-
         old = qdrant_edge.RangeFloat(lte=seq_bound(up_to_seq))
         condition = qdrant_edge.Filter(must=[qdrant_edge.FieldCondition(key="seq", range=old)])
         rows = [
@@ -91,8 +84,6 @@ class EdgeAdminCollection:
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points whose stored `seq` is still the one seen."""
-        import qdrant_edge
-
         existing, seqs, absent = split_by_presence(batch, seen)
         with self._collection.change_shard("writing points") as shard:
             if absent.ids:
@@ -108,7 +99,5 @@ class EdgeAdminCollection:
 
 def _has_seq(point: PointId, seq: int) -> qdrant_edge.Filter:
     """Match a point with this `seq`, exactly: a range would compare float64."""
-    import qdrant_edge
-
     same = qdrant_edge.FieldCondition(key="seq", match=qdrant_edge.MatchValue(seq))
     return qdrant_edge.Filter(must=[qdrant_edge.HasIdCondition({point}), same])

@@ -14,7 +14,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import qdrant_edge
 
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
@@ -31,9 +33,6 @@ from msmarco_qdrant.stores.edge.convert import (
 from msmarco_qdrant.stores.edge.index_build import require_free_space
 from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, page_size, seq_bound
-
-if TYPE_CHECKING:
-    import qdrant_edge
 
 _CONFIG_FILE = "edge_config.json"
 _PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported from nowhere
@@ -71,15 +70,11 @@ class EdgeCollection:
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points."""
-        import qdrant_edge
-
         with self.change_shard("writing points") as shard:
             shard.update(qdrant_edge.UpdateOperation.upsert_points(to_points(batch)))
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads; vectors stay."""
-        import qdrant_edge
-
         with self.change_shard("writing payloads") as shard:
             for point, payload in zip(ids, payloads, strict=True):
                 shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point], payload))
@@ -94,8 +89,6 @@ class EdgeCollection:
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
-        import qdrant_edge
-
         with self.use_shard("searching") as shard:
             requests = [query_request(query) for query in queries]
             answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
@@ -106,8 +99,6 @@ class EdgeCollection:
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Delete points with no higher `seq`."""
-        import qdrant_edge
-
         old = qdrant_edge.RangeFloat(lte=seq_bound(up_to_seq))
         chosen = qdrant_edge.Filter(
             must=[
@@ -120,8 +111,6 @@ class EdgeCollection:
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields."""
-        import qdrant_edge
-
         offset: Any = None
         while True:
             request = qdrant_edge.ScrollRequest(
@@ -178,8 +167,6 @@ class EdgeCollection:
 
     def reload(self, config: qdrant_edge.EdgeConfig) -> None:
         """Load the shard with other settings, which it stores; `optimize` rebuilds the indexes."""
-        import qdrant_edge
-
         with self.change_shard("changing its settings") as shard:
             shard.flush()
             self._unload(shard)
@@ -237,16 +224,12 @@ class EdgeCollection:
             return self._open()
 
     def _open(self) -> qdrant_edge.EdgeShard:
-        import qdrant_edge
-
         with _edge_errors(self._path, "loading"):
             return qdrant_edge.EdgeShard.load(str(self._path))
 
 
 def create_shard(path: Path, spec: CollectionSpec) -> None:
     """Create an empty shard with its payload indexes in an empty directory."""
-    import qdrant_edge
-
     with _edge_errors(path, "creating the collection"):
         require_free_space(path, "creating the collection")
         shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec))
@@ -259,8 +242,6 @@ def create_shard(path: Path, spec: CollectionSpec) -> None:
 
 def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
     """Return the highest `seq` in use, from its index."""
-    import qdrant_edge
-
     order = qdrant_edge.OrderBy("seq", qdrant_edge.Direction.Desc)
     records, _ = shard.scroll(
         qdrant_edge.ScrollRequest(limit=1, order_by=order, with_payload=["seq"])
@@ -270,8 +251,6 @@ def _last_seq(shard: qdrant_edge.EdgeShard) -> int:
 
 def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
     """Convert a batch for Edge."""
-    import qdrant_edge
-
     return [
         qdrant_edge.Point(
             id=point,

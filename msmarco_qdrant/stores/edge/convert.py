@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import qdrant_edge
+from qdrant_edge import PayloadSchemaType
 
 from msmarco_qdrant.core.records import (
     CollectionSpec,
@@ -20,9 +23,6 @@ from msmarco_qdrant.stores.base import apply_change
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import point_filter
 
-if TYPE_CHECKING:
-    import qdrant_edge
-
 # Edge's default: with fewer kilobytes of vectors, a filtered search scans.
 _FULL_SCAN_THRESHOLD_KB = 10_000
 
@@ -36,8 +36,6 @@ def shard_config(
         spec: The spec of the collection.
         optimizers: The optimizer settings that differ from the engine's defaults.
     """
-    import qdrant_edge
-
     dense = qdrant_edge.EdgeVectorParams(
         size=spec.dimension,
         distance=_distance(spec.similarity),
@@ -101,8 +99,6 @@ def spec_of(config: Mapping[str, Any], indexes: Mapping[str, PayloadIndex]) -> C
 def _quantization(
     storage: StorageSettings,
 ) -> qdrant_edge.ScalarQuantizationConfig | qdrant_edge.TurboQuantQuantizationConfig | None:
-    import qdrant_edge
-
     if storage.quantization == "none":
         return None
     pinned = qdrant_edge.Memory.Pinned  # on disk, searches would be slow
@@ -119,8 +115,6 @@ def _quantized(config: Mapping[str, Any] | None) -> Quantization:
 
 
 def _distance(similarity: Similarity) -> qdrant_edge.Distance:
-    import qdrant_edge
-
     return {"cosine": qdrant_edge.Distance.Cosine, "dot": qdrant_edge.Distance.Dot}[similarity]
 
 
@@ -132,8 +126,6 @@ def payload_index(schema: qdrant_edge.PayloadSchemaType) -> PayloadIndex:
 
 def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
     """Return the engine's type for a kind of payload index."""
-    from qdrant_edge import PayloadSchemaType
-
     return {
         "keyword": PayloadSchemaType.Keyword,
         "integer": PayloadSchemaType.Integer,
@@ -145,8 +137,6 @@ def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
 
 def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
     """Convert a query."""
-    import qdrant_edge
-
     chosen = edge_filter(given) if (given := point_filter(query)) is not None else None
     return qdrant_edge.QueryRequest(
         limit=query.limit,
@@ -167,8 +157,6 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
 
 
 def _nearest(nearest: Nearest) -> qdrant_edge.Query:
-    import qdrant_edge
-
     vector: Any = nearest.vector  # NumPy rows are accepted
     if isinstance(vector, SparseVector):
         vector = qdrant_edge.SparseVector(vector.indices, vector.values)
@@ -176,8 +164,6 @@ def _nearest(nearest: Nearest) -> qdrant_edge.Query:
 
 
 def _params(effort: SearchEffort) -> qdrant_edge.SearchParams:
-    import qdrant_edge
-
     return qdrant_edge.SearchParams(
         hnsw_ef=effort.ef,
         exact=effort.exact,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import qdrant_edge
+
 from msmarco_qdrant.errors import MsmarcoQdrantError, UnsupportedError, UsageError
 from msmarco_qdrant.filters import to_utc
 
 if TYPE_CHECKING:
     from datetime import date
 
-    import qdrant_edge
     from qdrant_client import models
-    from qdrant_edge import ConditionType
+    from qdrant_edge import ConditionType  # only in its stubs
 
 # The classes of matches in both libraries, and the attribute with the value of each.
 _MATCHES: Mapping[str, str] = {
@@ -47,8 +48,6 @@ def edge_filter(given: models.Filter) -> qdrant_edge.Filter:
 
 
 def _filter(given: models.Filter) -> qdrant_edge.Filter:
-    import qdrant_edge
-
     counted = given.min_should
     return qdrant_edge.Filter(
         must=_conditions(given.must),
@@ -72,7 +71,6 @@ def _conditions(
 
 
 def _condition(given: models.Condition) -> ConditionType:
-    import qdrant_edge
     from qdrant_client import models
 
     edge: ConditionType
@@ -97,8 +95,6 @@ def _condition(given: models.Condition) -> ConditionType:
 
 
 def _field(given: models.FieldCondition) -> qdrant_edge.FieldCondition:
-    import qdrant_edge
-
     return qdrant_edge.FieldCondition(
         key=given.key,
         match=None if given.match is None else _match(given.match),
@@ -114,7 +110,6 @@ def _field(given: models.FieldCondition) -> qdrant_edge.FieldCondition:
 
 def _match(given: models.Match) -> Any:
     import numpy as np
-    import qdrant_edge
 
     name = type(given).__name__
     if name not in _MATCHES:
@@ -127,7 +122,6 @@ def _match(given: models.Match) -> Any:
 def _range(
     given: models.RangeInterface,
 ) -> qdrant_edge.RangeFloat | qdrant_edge.RangeDateTime:
-    import qdrant_edge
     from qdrant_client import models
 
     if isinstance(given, models.DatetimeRange):
@@ -145,26 +139,18 @@ def _datetime(given: date | None) -> str | None:
 
 
 def _count(given: models.ValuesCount) -> qdrant_edge.ValuesCount:
-    import qdrant_edge
-
     return qdrant_edge.ValuesCount(lt=given.lt, gt=given.gt, lte=given.lte, gte=given.gte)
 
 
 def _box(given: models.GeoBoundingBox) -> qdrant_edge.GeoBoundingBox:
-    import qdrant_edge
-
     return qdrant_edge.GeoBoundingBox(_point(given.top_left), _point(given.bottom_right))
 
 
 def _radius(given: models.GeoRadius) -> qdrant_edge.GeoRadius:
-    import qdrant_edge
-
     return qdrant_edge.GeoRadius(_point(given.center), given.radius)
 
 
 def _polygon(given: models.GeoPolygon) -> qdrant_edge.GeoPolygon:
-    import qdrant_edge
-
     holes = [_line(hole) for hole in given.interiors or []]
     return qdrant_edge.GeoPolygon(_line(given.exterior), holes)
 
@@ -174,8 +160,6 @@ def _line(given: models.GeoLineString) -> list[qdrant_edge.GeoPoint]:
 
 
 def _point(given: models.GeoPoint) -> qdrant_edge.GeoPoint:
-    import qdrant_edge
-
     return qdrant_edge.GeoPoint(given.lon, given.lat)
 
 

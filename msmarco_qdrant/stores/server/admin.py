@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from qdrant_client import models
+
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import (
     PayloadIndex,
@@ -87,8 +89,6 @@ class ServerAdminCollection(ServerCollection):
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
     ) -> None:
         """Replace sparse vectors."""
-        from qdrant_client import models
-
         old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
         rows: list[models.PointVectors] = [
             models.PointVectors(

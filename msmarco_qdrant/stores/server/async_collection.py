@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from qdrant_client import AsyncQdrantClient
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId
@@ -16,9 +18,6 @@ from msmarco_qdrant.stores.payload import page_size
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import client_arguments
 from msmarco_qdrant.stores.server.retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from qdrant_client import AsyncQdrantClient
 
 _T = TypeVar("_T")
 
@@ -34,8 +33,6 @@ class AsyncServerCollection:
     """
 
     def __init__(self, name: str, place: str, address: Address, connection: Connection) -> None:
-        from qdrant_client import AsyncQdrantClient
-
         self._name = name
         self._place = place
         self._client: AsyncQdrantClient = AsyncQdrantClient(**client_arguments(address, connection))

@@ -10,15 +10,14 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+from qdrant_client import QdrantClient
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.server.retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -126,8 +125,6 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
         StoreAccessError: If the API key is not accepted.
         StoreError: If the server is too old.
     """
-    from qdrant_client import QdrantClient
-
     if connection.api_key and not address.tls and not address.is_loopback:
         _log.warning("the API key is sent to %s unencrypted: use https:// or grpcs://", address)
     client = QdrantClient(**client_arguments(address, connection))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from qdrant_client import grpc, models
+from tenacity import Retrying, retry_if_result, wait_exponential
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import CollectionInfo, PointBatch, PointId
@@ -20,9 +23,6 @@ from msmarco_qdrant.stores.payload import page_size
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
-
-if TYPE_CHECKING:
-    from qdrant_client import grpc, models
 
 _INDEX_POLL_S = (0.05, 2.0)
 
@@ -67,8 +67,6 @@ class ServerCollection:
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads; vectors stay."""
-        from qdrant_client import models
-
         operations: list[models.UpdateOperation] = [
             models.OverwritePayloadOperation(
                 overwrite_payload=models.SetPayload(payload=payload, points=[from_id(id_)])
@@ -173,8 +171,6 @@ class ServerCollection:
         self._server.call("writing points", write, request, timeout=timeout_s)
 
     def _last_seq(self, info: models.CollectionInfo) -> int:
-        from qdrant_client import models
-
         if self._server.is_remote and "seq" not in info.payload_schema:
             return 0  # its creation was interrupted before the index: it has no points
         newest_first = models.OrderBy(key="seq", direction=models.Direction.DESC)
@@ -194,15 +190,11 @@ class ServerCollection:
         )
 
     def _start_optimizers(self) -> None:
-        from qdrant_client import models
-
         update, empty = self._client.update_collection, models.OptimizersConfigDiff()
         self._server.call("starting the optimizers", update, self._name, optimizers_config=empty)
 
     def _wait_for_indexes(self) -> None:
         """Poll the state until the server is done; it has no call that waits."""
-        from tenacity import Retrying, retry_if_result, wait_exponential
-
         first, longest = _INDEX_POLL_S
         tries = Retrying(
             retry=retry_if_result(lambda info: info.status in ("yellow", "grey")),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from qdrant_client import models
 
 from msmarco_qdrant.core.records import (
     CollectionInfo,
@@ -24,9 +26,6 @@ from msmarco_qdrant.core.search_types import Nearest, PointQuery, ScoredPoint, S
 from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound
 
-if TYPE_CHECKING:
-    from qdrant_client import models
-
 _STATES: Mapping[str, IndexState] = {
     "green": "ready",
     "yellow": "building",
@@ -41,8 +40,6 @@ _SIMILARITIES: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot"}
 
 def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
     """Return the arguments of `create_collection` for a spec, without the name."""
-    from qdrant_client import models
-
     dense = models.VectorParams(
         size=spec.dimension,
         distance={"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}[spec.similarity],
@@ -65,8 +62,6 @@ def update_arguments(dense: str, change: SettingsChange) -> dict[str, Any]:
         dense: The name of the dense vector.
         change: The settings to change.
     """
-    from qdrant_client import models
-
     diff = models.VectorParamsDiff(
         hnsw_config=models.HnswConfigDiff(m=change.m, ef_construct=change.ef_construct),
         quantization_config=_quantization_diff(change.quantization),
@@ -81,8 +76,6 @@ def update_arguments(dense: str, change: SettingsChange) -> dict[str, Any]:
 
 def field_schema(kind: PayloadIndex) -> models.PayloadSchemaType:
     """Return the client's type for a kind of payload index."""
-    from qdrant_client import models
-
     return models.PayloadSchemaType(kind)
 
 
@@ -139,8 +132,6 @@ def _quantization(
     wanted: Quantization,
 ) -> models.ScalarQuantization | models.TurboQuantization | None:
     """Return the quantization, in memory: on disk, searches would be slow."""
-    from qdrant_client import models
-
     if wanted == "none":
         return None
     if wanted == "turbo4":
@@ -154,16 +145,12 @@ def _quantization(
 def _quantization_diff(
     wanted: Quantization | None,
 ) -> models.ScalarQuantization | models.TurboQuantization | models.Disabled | None:
-    from qdrant_client import models
-
     if wanted is None:
         return None
     return _quantization(wanted) or models.Disabled.DISABLED
 
 
 def _quantized(config: object) -> Quantization:
-    from qdrant_client import models
-
     if config is None:
         return "none"
     return "turbo4" if isinstance(config, models.TurboQuantization) else "int8"
@@ -179,8 +166,6 @@ def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
         query: The query.
         ann: False for the local mode, which warns of parameters for a graph.
     """
-    from qdrant_client import models
-
     chosen = point_filter(query)
     return models.QueryRequest(
         query=_nearest(query.nearest),
@@ -214,8 +199,6 @@ def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
 
 
 def _params(effort: SearchEffort) -> models.SearchParams:
-    from qdrant_client import models
-
     return models.SearchParams(
         hnsw_ef=effort.ef,
         exact=effort.exact,
@@ -237,8 +220,6 @@ def to_scored(points: list[models.ScoredPoint]) -> list[ScoredPoint]:
 
 def point_structs(batch: PointBatch) -> list[models.PointStruct]:
     """Convert a batch for the local mode."""
-    from qdrant_client import models
-
     return [
         models.PointStruct(
             id=from_id(id_),
@@ -256,15 +237,11 @@ def point_structs(batch: PointBatch) -> list[models.PointStruct]:
 
 def from_sparse(vector: SparseVector) -> models.SparseVector:
     """Convert a sparse vector."""
-    from qdrant_client import models
-
     return models.SparseVector(indices=vector.indices, values=vector.values)
 
 
 def select_old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSelector:
     """Select the points of those ids with a `seq` that is not higher."""
-    from qdrant_client import models
-
     known = models.HasIdCondition(has_id=[from_id(id_) for id_ in ids])
     old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
     return models.FilterSelector(filter=models.Filter(must=[known, old]))

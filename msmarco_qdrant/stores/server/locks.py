@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+
+from qdrant_client import models
 
 from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, StoreCorruptError
 from msmarco_qdrant.stores.names import LOCKS
 from msmarco_qdrant.stores.payload import NAMESPACE
 from msmarco_qdrant.stores.server.client import ServerClient
-
-if TYPE_CHECKING:
-    from qdrant_client import models
 
 
 class ServerLocks:
@@ -30,8 +28,6 @@ class ServerLocks:
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Insert a point, then read the stored one."""
-        from qdrant_client import models
-
         self._create_collection()
         point = models.PointStruct(id=_point_id(name), vector={}, payload=_payload(name, wanted))
         others = models.Filter(must_not=[models.HasIdCondition(has_id=[point.id])])
@@ -51,8 +47,6 @@ class ServerLocks:
 
     def holder(self, name: str) -> LockHolder | None:
         """Return the holder of a lock."""
-        from qdrant_client import models
-
         try:
             records = self._server.call(
                 "reading the lock",
@@ -68,8 +62,6 @@ class ServerLocks:
 
     def release(self, name: str, token: str) -> LockHolder | None:
         """Delete the point, if it has this token."""
-        from qdrant_client import models
-
         chosen = models.Filter(
             must=[
                 models.HasIdCondition(has_id=[_point_id(name)]),
@@ -94,8 +86,6 @@ class ServerLocks:
 
         The token has an index: a server in strict mode deletes only by an indexed field.
         """
-        from qdrant_client import models
-
         exists, action = self._client.collection_exists, "creating the collection of locks"
         if not self._server.call(action, exists, LOCKS):
             try:

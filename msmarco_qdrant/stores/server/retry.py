@@ -8,12 +8,19 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_before_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from msmarco_qdrant.stores.error_mapping import describe_error, is_transient, retry_after_s
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -48,8 +55,6 @@ class RetryPolicy:
         Raises:
             Exception: The last exception of the function.
         """
-        from tenacity import Retrying
-
         deadline_s = self._total_s if total_s is None else total_s
         ends = time.monotonic() + deadline_s
 
@@ -63,8 +68,6 @@ class RetryPolicy:
 
     async def call_async(self, function: Callable[[], Awaitable[_T]]) -> _T:
         """Do the same for a coroutine function; cancelling ends the wait."""
-        from tenacity import AsyncRetrying
-
         ends = time.monotonic() + self._total_s
 
         async def attempt() -> _T:
@@ -86,8 +89,6 @@ class RetryPolicy:
         return max(0.0, min(self._paused_until, ends) - time.monotonic())
 
     def _rules(self, total_s: float) -> dict[str, Any]:
-        from tenacity import retry_if_exception, stop_before_delay, stop_when_event_set
-
         return {
             "retry": retry_if_exception(is_transient),
             "wait": partial(self._wait, total_s),
@@ -98,8 +99,6 @@ class RetryPolicy:
 
     def _wait(self, total_s: float, state: RetryCallState) -> float:
         """Return the seconds to the next attempt: the retry-after plus the back-off."""
-        from tenacity import wait_random_exponential
-
         delay_s = retry_after_s(state.outcome.exception()) if state.outcome else 0.0
         if 0 < delay_s < total_s:
             self._paused_until = max(self._paused_until, time.monotonic() + delay_s)

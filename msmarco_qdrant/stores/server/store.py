@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+
+from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
 from msmarco_qdrant.errors import SchemaError
@@ -26,9 +27,6 @@ from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.locks import ServerLocks
 from msmarco_qdrant.stores.server.retry import RetryPolicy
-
-if TYPE_CHECKING:
-    from qdrant_client import models
 
 SERVER = Capabilities(
     engine="Server",
@@ -71,8 +69,6 @@ class ServerStore(Store):
     @classmethod
     def in_memory(cls) -> ServerStore:
         """Return a new, empty store in this process's memory."""
-        from qdrant_client import QdrantClient
-
         client, connection = QdrantClient(":memory:"), Connection(retry_s=0)
         server = ServerClient(client, ":memory:", RetryPolicy(0), single_threaded=True)
         return cls(server, IN_MEMORY, connection)
@@ -242,14 +238,10 @@ def _has_spec(info: models.CollectionInfo, spec: CollectionSpec) -> bool:
 
 
 def _delete_alias(alias: str) -> models.DeleteAliasOperation:
-    from qdrant_client import models
-
     return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
 
 
 def _create_alias(alias: str, name: str) -> models.CreateAliasOperation:
-    from qdrant_client import models
-
     return models.CreateAliasOperation(
         create_alias=models.CreateAlias(collection_name=name, alias_name=alias)
     )

@@ -9,15 +9,15 @@ number of bytes, and those bytes. A test compares the result with qdrant-client'
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import grpc
+from qdrant_client.conversions.conversion import payload_to_grpc
 
 from msmarco_qdrant.core.records import PointBatch, PointId, SparseVector
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from qdrant_client import grpc
 
 _FLOAT32_BYTES = 4
 _SPARSE_ENTRY_BYTES = 9  # a float32, and an index of up to 32 bits as a varint
@@ -48,8 +48,6 @@ def upsert_requests(
         Requests with `wait` set: the server answers after it has applied the points and synced
         its log.
     """
-    import numpy as np
-
     rows = np.ascontiguousarray(batch.dense, dtype="<f4")
     condition = 0 if seen is None else _CONDITION_BYTES
     sizes = (size + condition for size in _sizes(batch))
@@ -96,8 +94,6 @@ def sparse_bytes(vector: SparseVector) -> int:
 
 def grpc_id(point: PointId) -> grpc.PointId:
     """Return a point id as a message."""
-    from qdrant_client import grpc
-
     return grpc.PointId(num=point) if isinstance(point, int) else grpc.PointId(uuid=str(point))
 
 
@@ -105,9 +101,6 @@ def _request(
     collection: str, batch: PointBatch, rows: NDArray[np.float32], start: int, stop: int
 ) -> grpc.UpsertPoints:
     """Return a request with the points from `start` to `stop`, built without copies."""
-    from qdrant_client import grpc
-    from qdrant_client.conversions.conversion import payload_to_grpc
-
     prefix = _dense_prefix(rows.shape[1])
     request = grpc.UpsertPoints(collection_name=collection, wait=True)
     for index in range(start, stop):
@@ -126,8 +119,6 @@ def _restrict(
     request: grpc.UpsertPoints, ids: Sequence[PointId], seen: Sequence[int | None]
 ) -> None:
     """Restrict a request to points whose stored `seq` is still the one seen."""
-    from qdrant_client import grpc
-
     if seen[0] is None:
         known = request.update_filter.must_not.add().has_id
         known.has_id.extend(map(grpc_id, ids))
@@ -148,7 +139,5 @@ def _sizes(batch: PointBatch) -> Iterator[int]:
 
 def _dense_prefix(dimension: int) -> bytes:
     """Return the bytes of a `DenseVector` before its floats: the field's key and length."""
-    from qdrant_client import grpc
-
     zeros: bytes = grpc.DenseVector(data=[0.0] * dimension).SerializeToString()
     return zeros[: len(zeros) - _FLOAT32_BYTES * dimension]
