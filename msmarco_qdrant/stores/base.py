@@ -62,7 +62,6 @@ class Collection(Protocol):
 
     def info(self) -> CollectionInfo:
         """Return counts, index state and settings, as the engine reports them."""
-        ...
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points, replacing those of the same ids.
@@ -72,17 +71,14 @@ class Collection(Protocol):
         Raises:
             SchemaError: For vectors of a wrong dimension.
         """
-        ...
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace the whole payload of existing points; their vectors stay."""
-        ...
 
     def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
         """Return the named payload fields of those ids that exist."""
-        ...
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Delete the points of those ids whose `seq` is not higher than `up_to_seq`.
@@ -91,7 +87,6 @@ class Collection(Protocol):
         `seq` is compared as a float64, exact to some hundred nanoseconds. Durable after the next
         `flush()`.
         """
-        ...
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield the id and the named payload fields of every point, in the order of ids.
@@ -99,7 +94,6 @@ class Collection(Protocol):
         Points are read page by page. One that is written or deleted during the scan may be
         missing; every other is yielded once.
         """
-        ...
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch: for each, points by descending similarity.
@@ -107,7 +101,6 @@ class Collection(Protocol):
         Raises:
             SchemaError: For a vector of a name or dimension that the collection does not have.
         """
-        ...
 
     def flush(self) -> None:
         """Make all writes so far durable.
@@ -115,7 +108,6 @@ class Collection(Protocol):
         Raises:
             StoreError: If the engine fails to; earlier flushes stay durable.
         """
-        ...
 
     def optimize(self) -> None:
         """Build or rebuild the indexes; return when done. May take minutes.
@@ -123,7 +115,6 @@ class Collection(Protocol):
         Raises:
             StoreError: If it failed; no point is lost, and it can be called again.
         """
-        ...
 
 
 class AsyncCollection(Protocol):
@@ -131,17 +122,14 @@ class AsyncCollection(Protocol):
 
     async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch; see `Collection.query`. May be cancelled."""
-        ...
 
     async def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
     ) -> Mapping[PointId, dict[str, Any]]:
         """Return payload fields of those ids that exist; see `Collection.retrieve`."""
-        ...
 
     async def close(self) -> None:
         """Wait for running calls, and release what was opened for them."""
-        ...
 
 
 class AdminCollection(Protocol):
@@ -156,7 +144,6 @@ class AdminCollection(Protocol):
         Raises:
             UnsupportedError: If the engine has no such setting.
         """
-        ...
 
     def optimizers(self) -> SettingsChange:
         """Return the thresholds in force, so that a copy can have the same.
@@ -165,7 +152,6 @@ class AdminCollection(Protocol):
             `indexing_threshold_kb` and `max_segment_size_kb`, None for a default that the engine
             does not report; the rest is None.
         """
-        ...
 
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
         """Index a payload field, or change the kind of its index; return when it is done.
@@ -173,7 +159,6 @@ class AdminCollection(Protocol):
         Raises:
             UnsupportedError: If the engine has no payload indexes.
         """
-        ...
 
     def drop_payload_index(self, field: str) -> None:
         """Remove the index of a payload field, if it has one.
@@ -181,11 +166,9 @@ class AdminCollection(Protocol):
         Raises:
             UnsupportedError: If the engine has no payload indexes.
         """
-        ...
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
         """Return the sparse vectors of those ids that exist, tokens in ascending order."""
-        ...
 
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
@@ -197,7 +180,6 @@ class AdminCollection(Protocol):
         Raises:
             StoreError: If one of the points does not exist; others may have their new vectors.
         """
-        ...
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points whose stored `seq` is still the one seen; others stay as they are.
@@ -212,7 +194,6 @@ class AdminCollection(Protocol):
         Raises:
             ValueError: If `batch` and `seen` differ in length.
         """
-        ...
 
 
 class Store(ABC):

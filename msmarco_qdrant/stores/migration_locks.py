@@ -28,15 +28,12 @@ class MigrationLocks(Protocol):
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Acquire a lock if it is free; return its holder."""
-        ...
 
     def holder(self, name: str) -> LockHolder | None:
         """Return the holder of a lock, None if it is free. Creates nothing."""
-        ...
 
     def release(self, name: str, token: str) -> LockHolder | None:
         """Release a lock if it has this token; return its holder, None if it is free."""
-        ...
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import qdrant_edge
-from qdrant_edge import PayloadSchemaType
 
 from msmarco_qdrant.core.records import (
     CollectionSpec,
@@ -38,7 +37,7 @@ def shard_config(
     """
     dense = qdrant_edge.EdgeVectorParams(
         size=spec.dimension,
-        distance=_distance(spec.similarity),
+        distance=getattr(qdrant_edge.Distance, spec.similarity.capitalize()),
         memory=qdrant_edge.Memory.Cold if spec.storage.on_disk else qdrant_edge.Memory.Cached,
         quantization_config=_quantization(spec.storage),
     )
@@ -114,10 +113,6 @@ def _quantized(config: Mapping[str, Any] | None) -> Quantization:
     return "turbo4" if "turbo" in config else "int8"
 
 
-def _distance(similarity: Similarity) -> qdrant_edge.Distance:
-    return {"cosine": qdrant_edge.Distance.Cosine, "dot": qdrant_edge.Distance.Dot}[similarity]
-
-
 def payload_index(schema: qdrant_edge.PayloadSchemaType) -> PayloadIndex:
     """Convert the engine's type of a payload index."""
     kinds: tuple[PayloadIndex, ...] = ("keyword", "integer", "float", "bool", "datetime")
@@ -126,13 +121,10 @@ def payload_index(schema: qdrant_edge.PayloadSchemaType) -> PayloadIndex:
 
 def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
     """Return the engine's type for a kind of payload index."""
-    return {
-        "keyword": PayloadSchemaType.Keyword,
-        "integer": PayloadSchemaType.Integer,
-        "float": PayloadSchemaType.Float,
-        "bool": PayloadSchemaType.Bool,
-        "datetime": PayloadSchemaType.Datetime,
-    }[kind]
+    schema: qdrant_edge.PayloadSchemaType = getattr(
+        qdrant_edge.PayloadSchemaType, kind.capitalize()
+    )
+    return schema
 
 
 def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:

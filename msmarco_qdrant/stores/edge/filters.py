@@ -95,17 +95,22 @@ def _condition(given: models.Condition) -> ConditionType:
 
 
 def _field(given: models.FieldCondition) -> qdrant_edge.FieldCondition:
-    return qdrant_edge.FieldCondition(
-        key=given.key,
-        match=None if given.match is None else _match(given.match),
-        range=None if given.range is None else _range(given.range),
-        geo_bounding_box=None if given.geo_bounding_box is None else _box(given.geo_bounding_box),
-        geo_radius=None if given.geo_radius is None else _radius(given.geo_radius),
-        geo_polygon=None if given.geo_polygon is None else _polygon(given.geo_polygon),
-        values_count=None if given.values_count is None else _count(given.values_count),
-        is_empty=given.is_empty,
-        is_null=given.is_null,
-    )
+    fields: dict[str, Any] = {"key": given.key}
+    if given.match is not None:
+        fields["match"] = _match(given.match)
+    if given.range is not None:
+        fields["range"] = _range(given.range)
+    if (box := given.geo_bounding_box) is not None:
+        corners = _point(box.top_left), _point(box.bottom_right)
+        fields["geo_bounding_box"] = qdrant_edge.GeoBoundingBox(*corners)
+    if (circle := given.geo_radius) is not None:
+        fields["geo_radius"] = qdrant_edge.GeoRadius(_point(circle.center), circle.radius)
+    if (polygon := given.geo_polygon) is not None:
+        holes = [_line(hole) for hole in polygon.interiors or []]
+        fields["geo_polygon"] = qdrant_edge.GeoPolygon(_line(polygon.exterior), holes)
+    if (count := given.values_count) is not None:
+        fields["values_count"] = qdrant_edge.ValuesCount(**count.model_dump())
+    return qdrant_edge.FieldCondition(**fields, is_empty=given.is_empty, is_null=given.is_null)
 
 
 def _match(given: models.Match) -> Any:
@@ -136,23 +141,6 @@ def _range(
 
 def _datetime(given: date | None) -> str | None:
     return None if given is None else to_utc(given).isoformat()
-
-
-def _count(given: models.ValuesCount) -> qdrant_edge.ValuesCount:
-    return qdrant_edge.ValuesCount(lt=given.lt, gt=given.gt, lte=given.lte, gte=given.gte)
-
-
-def _box(given: models.GeoBoundingBox) -> qdrant_edge.GeoBoundingBox:
-    return qdrant_edge.GeoBoundingBox(_point(given.top_left), _point(given.bottom_right))
-
-
-def _radius(given: models.GeoRadius) -> qdrant_edge.GeoRadius:
-    return qdrant_edge.GeoRadius(_point(given.center), given.radius)
-
-
-def _polygon(given: models.GeoPolygon) -> qdrant_edge.GeoPolygon:
-    holes = [_line(hole) for hole in given.interiors or []]
-    return qdrant_edge.GeoPolygon(_line(given.exterior), holes)
 
 
 def _line(given: models.GeoLineString) -> list[qdrant_edge.GeoPoint]:
