@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 
-from msmarco_qdrant.stores import Store, open_store
+import pytest
+
+from msmarco_qdrant.stores import Connection, Store, open_store
 from tests.loopback import LoopbackServer
 
 ENGINES = ("edge", "memory", "loopback")
+ENGINES_AND_SERVER = (*ENGINES, "server")
+
+
+@contextmanager
+def opener(engine: str, place: Path) -> Iterator[Callable[[], Store]]:
+    """A function that opens an engine's store; a real server only where `QDRANT_URL` is set."""
+    if engine == "loopback":
+        with LoopbackServer() as server:
+            yield lambda: open_store(server.url)
+    elif engine == "server":
+        if "QDRANT_URL" not in os.environ:
+            pytest.skip("no Qdrant server: set QDRANT_URL (and QDRANT_API_KEY)")
+        connection = Connection(api_key=os.environ.get("QDRANT_API_KEY"))
+        yield lambda: open_store(os.environ["QDRANT_URL"], connection=connection)
+    else:
+        dsn = ":memory:" if engine == "memory" else place / "store"
+        yield lambda: open_store(dsn, create=True)
 
 
 @contextmanager
 def new_store(engine: str, place: Path) -> Iterator[Store]:
     """An empty store of an engine; Edge's lies in `place`."""
-    if engine == "loopback":
-        with LoopbackServer() as server, closing(open_store(server.url)) as store:
-            yield store
-    else:
-        dsn = ":memory:" if engine == "memory" else place / "store"
-        with closing(open_store(dsn, create=True)) as store:
-            yield store
+    with opener(engine, place) as open_again, closing(open_again()) as store:
+        yield store
 
 
 def another_handle(store: Store) -> AbstractContextManager[Store]:

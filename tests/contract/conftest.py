@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from msmarco_qdrant.errors import CollectionNotFoundError
-from msmarco_qdrant.stores import Connection, Store, open_store
-from tests.loopback import LoopbackServer
+from msmarco_qdrant.stores import Store
+from tests.engines import ENGINES_AND_SERVER, opener
 
 OpenStore = Callable[[], Store]
-ENGINES = ("edge", "memory", "loopback", "server")
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> str:
-    """Each engine in turn; a real server only where `QDRANT_URL` says one."""
-    name: str = request.param
-    if name == "server" and "QDRANT_URL" not in os.environ:
-        pytest.skip("no Qdrant server: set QDRANT_URL (and QDRANT_API_KEY)")
-    return name
-
-
-@pytest.fixture
-def open_again(engine: str, tmp_path: Path) -> Iterator[OpenStore]:
-    """Opens another handle on the store under test."""
-    with ExitStack() as stack:
-        if engine == "edge":
-            yield lambda: open_store(tmp_path / "store", create=True)
-        elif engine == "memory":
-            yield lambda: open_store(":memory:", create=True)
-        elif engine == "loopback":
-            server = stack.enter_context(LoopbackServer())
-            yield lambda: open_store(server.url, create=True)
-        else:
-            connection = Connection(api_key=os.environ.get("QDRANT_API_KEY"))
-            url = os.environ["QDRANT_URL"]
-            yield lambda: open_store(url, create=True, connection=connection)
+@pytest.fixture(params=ENGINES_AND_SERVER)
+def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    """A function that opens a handle on the store under test, of each engine in turn."""
+    with opener(request.param, tmp_path) as open_store:
+        yield open_store
 
 
 @pytest.fixture

@@ -103,7 +103,16 @@ class Trouble:
             raise self._kind("[Errno 5] Input/output error")
 
 
-@pytest.mark.parametrize("kind", [StoreError, OSError, PanicException, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        OSError,
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in (StoreError, PanicException, KeyboardInterrupt)
+        ),
+    ],
+)
 def test_whatever_fails_at_any_step(tmp_path: Path, kind: type[BaseException]) -> None:
     """As soon as it is over all is found, written to, built, and there after a restart."""
     with opened(tmp_path) as collection:
@@ -210,7 +219,7 @@ class Kills:
         self.left.append(left)
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("spoilt", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_kill_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool) -> None:
     """The next start has every point, whatever the worth of what was built."""
     kills = Kills(tmp_path / "store", tmp_path)
@@ -238,7 +247,7 @@ def answers_after_start(store: Path) -> list[list[object]]:
         return answers(collection)
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("spoilt", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_kill_at_any_step_of_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool
 ) -> None:

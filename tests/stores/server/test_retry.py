@@ -184,12 +184,6 @@ def test_waits_double_up_to_ten_seconds(clock: Clock) -> None:
     assert [0.0] * 9 == waits_of(clock, min)
 
 
-def test_waits_are_drawn_anew_each_time(clock: Clock) -> None:
-    """Two callers that failed together do not come back together."""
-    drawn = [waits_of(clock, random.Random(seed).uniform) for seed in (1, 2)]
-    assert all(one != other for one, other in zip(*drawn, strict=True))
-
-
 def test_the_server_is_left_alone_for_as_long_as_it_asks(clock: Clock) -> None:
     """The next attempt is not before, and not much later."""
     script = Script([asked_to_wait(7), asked_to_wait(2)], clock)
@@ -224,14 +218,6 @@ def test_nothing_is_tried_after_the_deadline(clock: Clock) -> None:
     assert max(script.attempts) - min(script.attempts) < 60
 
 
-def test_attempts_that_take_long_use_up_the_time(clock: Clock) -> None:
-    """The deadline is of all of it, not of the waits alone."""
-    script = Script([Failure("DEADLINE_EXCEEDED")], clock, takes_s=30, for_ever=True)
-    with pytest.raises(Failure):
-        Policy(59, clock).call(script)
-    assert 2 == len(script.attempts)
-
-
 def test_without_patience_nothing_is_tried_again(clock: Clock) -> None:
     """One attempt, no wait."""
     policy, script = Policy(0, clock), Script([Failure("UNAVAILABLE")], clock)
@@ -249,12 +235,6 @@ def test_a_call_may_have_a_deadline_of_its_own(clock: Clock) -> None:
     assert (1, 2) == (len(hurried.attempts), len(patient.attempts))
 
 
-def test_a_deadline_may_never_come(clock: Clock) -> None:
-    """An infinite patience is one."""
-    script = Script([Failure("UNAVAILABLE")] * 500, clock)
-    assert "answer" == Policy(float("inf"), clock).call(script)
-
-
 # ---- what callers share ----------------------------------------------------------------------
 
 
@@ -266,20 +246,6 @@ def test_a_new_call_waits_for_as_long_as_another_was_asked_to(clock: Clock) -> N
     clock.now = 1003.0
     assert "answer" == policy.call(late)
     assert [1007.0] == late.attempts
-
-
-def test_a_wish_that_is_renewed_meanwhile_is_kept(clock: Clock) -> None:
-    """A call that waits for another one's quiet time sees that it became longer."""
-
-    class Renewed(Policy):
-        def sleep(self, seconds: float) -> None:
-            super().sleep(seconds)
-            if len(self.waits) == 1:  # meanwhile, another thread was asked to wait for longer
-                self._paused_until = self.clock.now + 30
-
-    policy, script = Renewed(60, clock), Script([asked_to_wait(7)], clock)
-    assert "answer" == policy.call(script)
-    assert 37 <= script.attempts[1] - script.attempts[0] <= 37 + 0.1
 
 
 def test_the_quiet_time_of_others_ends_with_the_own_deadline(clock: Clock) -> None:

@@ -23,10 +23,8 @@ from typing import Any, NamedTuple
 import grpc  # type: ignore[import-untyped]
 import pytest
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from msmarco_qdrant.core.records import PointBatch
-from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     SchemaError,
@@ -36,8 +34,6 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
 )
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
-from msmarco_qdrant.stores.server.client import ServerClient
-from msmarco_qdrant.stores.server.retry import RetryPolicy
 from msmarco_qdrant.stores.server.store import ServerStore
 from tests.conftest import ROOT
 from tests.contract.test_store import UUID_ID, ask, make_batch, make_metadata, make_spec
@@ -181,16 +177,6 @@ def test_a_missing_or_wrong_key_is_told_when_it_is_opened(key: str | None, words
         open_store(server.url, connection=Connection(api_key=key))
     assert "set MSMARCO_QDRANT_API_KEY" in str(caught.value)
     assert str(key) not in str(caught.value)
-
-
-def test_the_right_key_opens_everything() -> None:
-    """Reading and writing."""
-    with (
-        LoopbackServer(API_KEY) as server,
-        closing(open_store(server.url, connection=Connection(api_key=API_KEY))) as store,
-    ):
-        make_things(store).upsert(points(1))
-        assert 1 == stored(server)
 
 
 def test_a_key_for_reading_searches_and_writes_nothing() -> None:
@@ -669,16 +655,6 @@ def test_a_write_that_takes_too_long_is_repeated(server: LoopbackServer) -> None
         assert (10, 2) == (stored(server), server.requests.count("Upsert"))
 
 
-def test_a_write_that_always_takes_too_long_fails(server: LoopbackServer) -> None:
-    """As what passes, so that trying later is the advice."""
-    connection = Connection(timeout_s=0.1, retry_s=0)
-    with closing(open_store(server.url, connection=connection)) as store:
-        things = make_things(store)
-        server.faults.inject(Slow(600), "Upsert", times=None)
-        with pytest.raises(StoreUnavailableError, match="try again later"):
-            things.upsert(points(1))
-
-
 # ---- reading ---------------------------------------------------------------------------------
 
 
@@ -710,14 +686,6 @@ def test_a_scan_reads_pages(collection: Collection, server: LoopbackServer) -> N
     assert list(range(1, 2500)) == [id_ for id_, _ in seen]
     assert [1000, 1000, 1000] == [one.limit for one in server.requests.of("Scroll")]
     assert not any(one.with_vectors.enable for one in server.requests.of("Scroll"))
-
-
-def test_a_scan_goes_on_where_a_page_failed(collection: Collection, server: LoopbackServer) -> None:
-    """No point twice, none left out."""
-    collection.upsert(points(2500))
-    server.faults.use(lambda _, number: LostAnswer() if number == 2 else None)
-    assert list(range(2500)) == [id_ for id_, _ in collection.scan([])]
-    assert 1 == server.faults.count(LostAnswer, "Scroll")
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -778,16 +746,6 @@ def test_optimize_tells_why_it_failed(
         collection.optimize()
     server.set_status(NAME, "green")
     collection.optimize()
-
-
-def test_optimize_waits_for_a_server_that_is_away(
-    collection: Collection, server: LoopbackServer
-) -> None:
-    """Each question is asked again when it fails for a moment."""
-    server.set_status(NAME, "yellow", calls=2)
-    server.faults.inject(LostAnswer(), "Collections.Get", times=2)
-    collection.optimize()
-    assert "ready" == collection.info().state
 
 
 def test_close_ends_a_wait_for_the_index(
@@ -898,39 +856,6 @@ class Client:
         """Nothing is open."""
 
 
-def test_what_waits_is_not_done_when_it_is_closed_meanwhile(failures: Failures) -> None:
-    """Not even once more, as the policy by itself would."""
-    attempts: list[None] = []
-
-    def ask() -> None:
-        attempts.append(None)
-        raise ResourceExhaustedResponse("later", 3600)
-
-    client: Any = Client()
-    link = ServerClient(client, "a place", RetryPolicy(7200), single_threaded=False)
-    failures.react = link.close
-    with pytest.raises(StoreError, match="a place was closed"):
-        link.call("asking", ask)
-    assert [None] == attempts
-
-
-def test_close_while_requests_are_made(server: LoopbackServer) -> None:
-    """A batch of which a part was sent ends as any other use of a closed store."""
-    opened = open_store(server.url, connection=Connection(batch_points=1))
-    things = make_things(opened)
-
-    class Closing(list[Any]):
-        def __getitem__(self, index: Any) -> Any:
-            if index == 7:
-                opened.close()
-            return super().__getitem__(index)
-
-    batch = points(20)
-    with pytest.raises(StoreError, match="was closed"):
-        things.upsert(replace(batch, payloads=Closing(batch.payloads)))
-    assert stored(server) <= 7
-
-
 def test_close_ends_what_is_under_way(
     server: LoopbackServer, senders_left: Callable[[], set[threading.Thread]]
 ) -> None:
@@ -948,14 +873,6 @@ def test_close_ends_what_is_under_way(
     assert all("was closed" in str(error) for error in errors)
     server.settle()
     assert (0, set()) == (stored(server), senders_left())
-
-
-def test_a_store_is_a_context_manager(server: LoopbackServer) -> None:
-    """That closes it."""
-    with ServerStore.connect(server.url, PATIENT) as store:
-        assert "Server" == store.capabilities.engine
-    with pytest.raises(StoreError, match="was closed"):
-        store.aliases()
 
 
 FORKING = """
@@ -1004,18 +921,6 @@ def test_a_forked_child_is_refused(collection: Collection, server: LoopbackServe
 # ---- a server that comes and goes --------------------------------------------------------------
 
 
-def test_a_restart_between_two_calls_goes_unnoticed(
-    collection: Collection, server: LoopbackServer
-) -> None:
-    """The same store goes on: what was written is there, and more can be."""
-    collection.upsert(points(3))
-    server.stop()
-    server.start()
-    assert 3 == collection.info().points
-    collection.upsert(points(300))
-    assert 300 == stored(server)
-
-
 @pytest.mark.parametrize("use", ["upsert", "query", "scan", "info", "delete"])
 def test_a_server_that_is_down_for_a_while_is_waited_for(
     collection: Collection, store: Store, server: LoopbackServer, failures: Failures, use: str
@@ -1048,25 +953,3 @@ def test_a_server_that_stays_down_is_told(
     server.start()
     collection.upsert(points(3))
     assert (3, NAME) == (stored(server), store.aliases()["things"])
-
-
-def test_a_network_that_is_down_for_a_moment_is_waited_for(
-    collection: Collection, server: LoopbackServer
-) -> None:
-    """The server itself goes on; every connection is cut."""
-    for _ in range(3):
-        server.proxy.cut()
-        collection.upsert(points(3))
-    assert 3 == stored(server)
-
-
-def test_reopening_finds_what_was_written(server: LoopbackServer) -> None:
-    """By another form of the same URL, too."""
-    with closing(open_store(server.url)) as store:
-        make_things(store).upsert(points(3))
-    connection = Connection(grpc_port=server.port)
-    with closing(open_store("http://localhost:6333/", connection=connection)) as store:
-        things = store.collection("things")
-        assert ("http://localhost:6333/", 3) == (store.dsn, things.info().points)
-        query: PointQuery = ask([1, 0, 0, 0], limit=1)
-        assert [[0]] == [[point.id for point in found] for found in things.query([query])]
