@@ -31,7 +31,7 @@ UUID_ID = uuid.UUID("6ba7b810-9dad-51d1-80b4-00c04fd430c8")
 class Shelf(Protocol):
     """Points with nothing but `meta`, on one engine."""
 
-    def put(self, metas: Sequence[Meta]) -> None:
+    def put(self, metas: Sequence[Meta], ids: Sequence[Any] = ()) -> None:
         """Make the points 0, 1, 2, ... what is given."""
 
     def found(self, wanted: models.Filter) -> set[Any]:
@@ -88,10 +88,39 @@ class LocalShelf:
         return {r.id if isinstance(r.id, int) else uuid.UUID(str(r.id)) for r in records}
 
 
-@pytest.fixture(params=["edge", "memory"])
-def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> EdgeShelf | LocalShelf:
-    """An empty shelf on each engine."""
-    return EdgeShelf(tmp_path / "shard") if request.param == "edge" else LocalShelf()
+@pytest.fixture(scope="module", params=["edge", "memory"])
+def new_shelf(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Shelf]:
+    """A function that makes an empty shelf, on each engine."""
+
+    def make() -> Shelf:
+        is_edge = request.param == "edge"
+        return EdgeShelf(tmp_path_factory.mktemp("shard")) if is_edge else LocalShelf()
+
+    return make
+
+
+@pytest.fixture
+def shelf(new_shelf: Callable[[], Shelf]) -> Shelf:
+    """An empty shelf."""
+    return new_shelf()
+
+
+@pytest.fixture(scope="module")
+def metas_shelf(new_shelf: Callable[[], Shelf]) -> Shelf:
+    """A shelf with METAS."""
+    made = new_shelf()
+    made.put(METAS)
+    return made
+
+
+@pytest.fixture(scope="module")
+def own_shelf(new_shelf: Callable[[], Shelf]) -> Shelf:
+    """A shelf with OWN_METAS and a UUID."""
+    made = new_shelf()
+    made.put([*OWN_METAS, {}], [*range(len(OWN_METAS)), UUID_ID])
+    return made
 
 
 # ---- our own conditions --------------------------------------------------------------------
@@ -153,22 +182,20 @@ IN_BERLIN = datetime(2024, 5, 1, 14, 30, tzinfo=timezone(timedelta(hours=2)))
         (Not(Exists()), [None, [], "missing", "missing"]),
     ],
 )
-def test_conditions(shelf: Shelf, condition: Any, expected: list[Any]) -> None:
+def test_conditions(metas_shelf: Shelf, condition: Any, expected: list[Any]) -> None:
     """Types are told apart but for 1 and 1.0 in a range, and a `Not` finds all the others."""
-    shelf.put(METAS)
-    found = shelf.found(to_qdrant({"x": condition}))
+    found = metas_shelf.found(to_qdrant({"x": condition}))
     told = [METAS[point].get("x", "missing") for point in sorted(found)]
     assert sorted(map(repr, expected)) == sorted(map(repr, told))
-    others = shelf.found(to_qdrant({"x": Not(condition)}))
+    others = metas_shelf.found(to_qdrant({"x": Not(condition)}))
     assert ({*range(len(METAS))}, set()) == (found | others, found & others)
-    assert found == shelf.found(to_qdrant({"x": Not(Not(condition))}))
+    assert found == metas_shelf.found(to_qdrant({"x": Not(Not(condition))}))
 
 
-def test_being_there(shelf: Shelf) -> None:
+def test_being_there(metas_shelf: Shelf) -> None:
     """An empty string and an empty object are something; null and an empty list are not."""
-    shelf.put(METAS)
     there = {point for point, meta in enumerate(METAS) if meta not in NOTHING}
-    assert there == shelf.found(to_qdrant({"x": Exists()}))
+    assert there == metas_shelf.found(to_qdrant({"x": Exists()}))
 
 
 def test_all_fields_hold(shelf: Shelf) -> None:
@@ -449,14 +476,12 @@ OWN_METAS: Sequence[Meta] = [
     ids=repr,
 )
 def test_qdrants_own_conditions(
-    shelf: EdgeShelf | LocalShelf, wanted: dict[str, Any], expected: set[Any] | None
+    own_shelf: Shelf, wanted: dict[str, Any], expected: set[Any] | None
 ) -> None:
     """Every kind of condition that both engines have, a single one in place of a list, too."""
-    ids = [*range(len(OWN_METAS)), UUID_ID]
-    shelf.put([*OWN_METAS, {}], ids)
     if expected is None:
-        expected = {*ids} - {2}
-    assert expected == shelf.found(models.Filter(**wanted))
+        expected = {*range(len(OWN_METAS)), UUID_ID} - {2}
+    assert expected == own_shelf.found(models.Filter(**wanted))
 
 
 def test_a_bound_beyond_float64_is_rounded(shelf: Shelf) -> None:

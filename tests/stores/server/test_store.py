@@ -481,8 +481,12 @@ def test_another_may_finish_it_at_any_moment(server: LoopbackServer, number: int
 
 @pytest.mark.parametrize(
     "fault",
-    [LostAnswer(), LostAnswer(UNAVAILABLE), Refused(UNAVAILABLE), Cut()],
-    ids=["cut answer", "lost answer", "refused", "cut request"],
+    [
+        pytest.param(LostAnswer(), id="cut answer"),
+        pytest.param(LostAnswer(UNAVAILABLE), id="lost answer", marks=pytest.mark.slow),
+        pytest.param(Refused(UNAVAILABLE), id="refused", marks=pytest.mark.slow),
+        pytest.param(Cut(), id="cut request", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     "rpc",
@@ -816,18 +820,18 @@ USES: dict[str, Callable[[Store, Collection], object]] = {
 }
 
 
-@pytest.mark.parametrize("use", USES)
 def test_a_closed_handle_refuses_every_use(
-    store: Store, collection: Collection, server: LoopbackServer, use: str
+    store: Store, collection: Collection, server: LoopbackServer
 ) -> None:
     """With what to do, and without asking the server."""
     collection.upsert(points(1))
     store.close()
     store.close()
-    asked = server.requests.count()
-    with pytest.raises(StoreError, match=r"this handle on the store .* was closed"):
-        USES[use](store, collection)
-    assert asked == server.requests.count()
+    requests = server.requests.count()
+    for use in USES.values():
+        with pytest.raises(StoreError, match=r"this handle on the store .* was closed"):
+            use(store, collection)
+    assert requests == server.requests.count()
 
 
 def test_close_ends_a_retry_that_waits(
