@@ -15,7 +15,13 @@ from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
 from msmarco_qdrant.stores.edge.filters import edge_filter
-from msmarco_qdrant.stores.filters import canonical_key, index_advice, meta_key, to_qdrant
+from msmarco_qdrant.stores.filters import (
+    canonical_key,
+    index_advice,
+    index_kind,
+    meta_key,
+    to_qdrant,
+)
 
 KEY = "meta.x"
 EMPTY = models.IsEmptyCondition(is_empty=models.PayloadField(key=KEY))
@@ -119,6 +125,13 @@ def test_keys_as_engines_tell_them(key: str, expected: str) -> None:
     """Without the quotation marks that they can do without."""
     assert expected == canonical_key(key)
     assert 'meta."a b".c' == meta_key("a b.c")
+
+
+def test_the_kind_of_an_index_is_found_however_the_key_is_quoted() -> None:
+    """Engines report keys without needless quotation marks."""
+    assert "integer" == index_kind({"meta.größe": "integer"}, 'meta."größe"')
+    assert "float" == index_kind({'meta."größe"': "float"}, "meta.größe")
+    assert index_kind({"seq": "integer"}, "meta.seq") is None
 
 
 # ---- which index serves them ---------------------------------------------------------------
