@@ -92,7 +92,7 @@ def place(
         yield Place(store, store.collection("things"))
     if request.param == "loopback":
         with closing(open_store(dsn, connection=AT_ONCE)) as store:
-            for name in store._physical():  # type: ignore[attr-defined]
+            for name in store.physical_names():
                 store.drop_collection(name)
 
 

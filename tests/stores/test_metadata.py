@@ -43,5 +43,5 @@ def test_an_older_document_names_no_other_collection() -> None:
 def test_a_collection_that_is_no_name_is_refused(field: str, value: Any) -> None:
     """The error says what was found."""
     document = {**metadata_to_json(make_metadata()), field: value}
-    with pytest.raises(StoreCorruptError, match=rf"'things'.*{field} is .*not a name"):
+    with pytest.raises(StoreCorruptError, match=rf"'things'.*{field} must be a name, got "):
         metadata_from_json(document, "things")

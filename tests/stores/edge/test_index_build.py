@@ -87,7 +87,7 @@ class _Held:
 def test_what_is_linked_is_not_changed(tmp_path: Path) -> None:
     """After updates and deletes in every segment, a build leaves the shared files byte by byte."""
     with opened(tmp_path) as collection:
-        for start in range(0, 3000, 600):
+        for start in range(0, 1800, 600):
             put(collection, range(start, start + 600))
             put(collection, range(0, start, 7), seed=1)
             collection.delete(list(range(3, start, 11)), up_to_seq=2)

@@ -295,7 +295,7 @@ def test_a_certificate_of_another_host_is_refused(
 ) -> None:
     """Trusted or not: it says 127.0.0.1."""
     connection = replace(AT_ONCE, grpc_port=secure.port, tls_ca=certificate.chain)
-    with pytest.raises(StoreUnavailableError, match="spell the host as the certificate does"):
+    with pytest.raises(StoreUnavailableError, match="use the host name of the certificate"):
         open_store("https://localhost", connection=connection)
 
 
@@ -368,7 +368,7 @@ def foreign_collection(neighbor: QdrantClient, name: str) -> models.CollectionIn
 def test_a_foreign_collection_of_that_name_is_refused(store: Store, neighbor: QdrantClient) -> None:
     """Whatever is tried, it is as it was."""
     before = [foreign_collection(neighbor, name) for name in ("things", NAME)]
-    with pytest.raises(SchemaError, match=f"a collection '{NAME}' exists"):
+    with pytest.raises(SchemaError, match=f"a collection '{NAME}' without an alias exists"):
         store.create_collection(NAME, make_spec(store))
     with pytest.raises(SchemaError, match="already exists"):  # an alias cannot have its name
         store.set_alias("things", NAME)
@@ -883,7 +883,7 @@ FORKING = """
 import os, sys
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores import open_store
-from tests.stores.test_server import USES, points
+from tests.stores.server.test_store import USES, points
 
 store = open_store(sys.argv[1])
 things = store.collection("things")

@@ -106,7 +106,7 @@ def in_one(batch: PointBatch) -> grpc.UpsertPoints:
     return request
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(batches())
 def test_points_are_those_of_the_library(batch: PointBatch) -> None:
     """Bit by bit, whatever is in them; with `wait`, so that an answer means that they are safe."""
