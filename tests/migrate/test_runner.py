@@ -258,7 +258,7 @@ def test_a_store_without_locks_is_told() -> None:
     """One of the user's own, say."""
     store = NullStore()
     create_collection(store, "films", HashingEncoder().info, Bm25Settings())
-    with pytest.raises(UnsupportedError, match="no migration locks"):
+    with pytest.raises(UnsupportedError, match="cannot lock a collection"):
         migrate_collection(store, "films")
 
 

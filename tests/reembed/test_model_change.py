@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,28 +50,36 @@ def texts() -> Mapping[str, str]:
     return dict(line.split("\t") for line in lines)
 
 
+class Lazy(dict[str, Any]):
+    """Values that are computed when they are first used."""
+
+    def __init__(self, compute: Callable[[str], Any]) -> None:
+        self._compute = compute
+
+    def __missing__(self, name: str) -> Any:
+        return self.setdefault(name, self._compute(name))
+
+
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, texts: Mapping[str, str]) -> Path:
-    """A folder with a directory for each stand-in, under its published name."""
+def models(tmp_path_factory: pytest.TempPathFactory, texts: Mapping[str, str]) -> Lazy:
+    """The directory of each stand-in, by its published name."""
     folder = tmp_path_factory.mktemp("models")
-    for name in SHAPES:
-        save_stand_in(folder, name, [QUERY, *texts.values()])
-    return folder
+    return Lazy(lambda name: save_stand_in(folder, name, [QUERY, *texts.values()]))
 
 
 @pytest.fixture(scope="module")
-def own(models: Path, texts: Mapping[str, str]) -> Mapping[str, Answer]:
-    """What the library's own `encode` finds, by model."""
+def own(models: Lazy, texts: Mapping[str, str]) -> Lazy:
+    """The answers of the library's own `encode`, by model."""
     from sentence_transformers import SentenceTransformer, util
 
-    found = {}
-    for name in SHAPES:
-        model = SentenceTransformer(str(models / name), device="cpu")
+    def search(name: str) -> Answer:
+        model = SentenceTransformer(str(models[name]), device="cpu")
         compare = util.dot_score if name == DOT else util.cos_sim
         scores = compare(model.encode([QUERY]), model.encode([*texts.values()]))[0].tolist()
         best = sorted(zip(texts, scores, strict=True), key=lambda one: -one[1])[:LIMIT]
-        found[name] = [(pid, pytest.approx(score, rel=1e-4)) for pid, score in best]
-    return found
+        return [(pid, pytest.approx(score, rel=1e-4)) for pid, score in best]
+
+    return Lazy(search)
 
 
 def fill(store: Store, texts: Mapping[str, str], model: Path) -> None:
@@ -97,8 +105,8 @@ def test_a_client_searches_through_the_change_and_back(
     old: str,
     new: str,
     texts: Mapping[str, str],
-    models: Path,
-    own: Mapping[str, Answer],
+    models: Lazy,
+    own: Lazy,
     tmp_path: Path,
 ) -> None:
     """At every stage it answers as the library does with the model of that stage."""
@@ -106,14 +114,14 @@ def test_a_client_searches_through_the_change_and_back(
 
     with (
         new_store(engine, tmp_path) as store,
-        filled_client(store, texts, models / old) as client,
+        filled_client(store, texts, models[old]) as client,
     ):
 
         def search(progress: ReembedProgress) -> None:
             answers[progress.stage] = answer(client.search(QUERY, limit=LIMIT))
 
         report = reembed_collection(
-            store, model=models / new, encoder_options=EXACT, on_progress=search
+            store, model=models[new], encoder_options=EXACT, on_progress=search
         )
         before = dict.fromkeys(("copy", "index", "compare", "verify", "swap"), own[old])
         assert {**before, "last pass": own[new]} == answers
@@ -144,8 +152,9 @@ def check_follows(store: Store, name: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_event_loop_searches_through_the_change(
-    texts: Mapping[str, str], models: Path, own: Mapping[str, Answer], tmp_path: Path
+    texts: Mapping[str, str], models: Lazy, own: Lazy, tmp_path: Path
 ) -> None:
     """Each answer is of one model; no answer of the old one follows one of the new."""
     old, new = V3, DOT
@@ -155,7 +164,7 @@ def test_an_event_loop_searches_through_the_change(
             answers = [answer(await client.search(QUERY, limit=LIMIT))]
             changing = asyncio.create_task(
                 asyncio.to_thread(
-                    reembed_collection, edge, model=models / new, encoder_options=EXACT
+                    reembed_collection, edge, model=models[new], encoder_options=EXACT
                 )
             )
             while not changing.done():
@@ -164,7 +173,7 @@ def test_an_event_loop_searches_through_the_change(
             return [*answers, answer(await client.search(QUERY, limit=LIMIT))]
 
     with new_store("edge", tmp_path) as store:
-        fill(store, texts, models / old)
+        fill(store, texts, models[old])
         answers = asyncio.run(searched(store))
 
     of_old = sum(own[old] == one for one in answers)
@@ -173,14 +182,15 @@ def test_an_event_loop_searches_through_the_change(
     assert own[new] == answers[-1]
 
 
+@pytest.mark.slow
 def test_a_model_in_another_directory(
-    texts: Mapping[str, str], models: Path, own: Mapping[str, Answer], tmp_path: Path
+    texts: Mapping[str, str], models: Lazy, own: Lazy, tmp_path: Path
 ) -> None:
     """A client loads it by its own function; another one fails until the model is back."""
     here, there = tmp_path / "here" / V3, tmp_path / "there" / V3
-    shutil.copytree(models / V3, here)
+    shutil.copytree(models[V3], here)
     with new_store("edge", tmp_path) as store:
-        plain = filled_client(store, texts, models / V2)
+        plain = filled_client(store, texts, models[V2])
         custom = SearchClient.open(
             store,
             encoder_options=EXACT,

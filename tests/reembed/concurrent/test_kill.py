@@ -28,7 +28,7 @@ from tests.reembed.concurrent.scenario import NAME, NEW, fill, reembed, start_tr
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSAGES = 100
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
+SEEDS = range(10)
 SOAK_SEEDS = 100
 SWAP = "Collections.UpdateAliases"
 
@@ -179,6 +179,7 @@ def one_history(seed: int, usual: Killer) -> Sequence[Killer]:
     return killers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kill_and_run_again(usual: Killer, seed: int) -> None:
     """Every other seed first kills a run between the swap and the end."""
@@ -199,16 +200,24 @@ def test_soak_kills(usual: Killer) -> None:
 # ---- at each kind of write -----------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("is_applied", [True, False], ids=["applied", "lost"])
+WRITES = [
+    ("Points.Upsert", False),
+    (SWAP, True),
+    ("Points.Upsert", True),
+    ("Points.Delete", True),
+    ("Metadata", True),
+]
+
+
 @pytest.mark.parametrize(
-    ("kind", "is_late"),
+    ("kind", "is_late", "is_applied"),
     [
-        ("Points.Upsert", False),
-        (SWAP, True),
-        ("Points.Upsert", True),
-        ("Points.Delete", True),
-        ("Metadata", True),
+        ("Points.Upsert", True, True),
+        *(
+            pytest.param(*write, is_applied, marks=pytest.mark.slow)
+            for write in WRITES
+            for is_applied in (True, False)
+        ),
     ],
 )
 def test_killed_at_each_kind_of_write(kind: str, *, is_late: bool, is_applied: bool) -> None:

@@ -21,6 +21,7 @@ from tests.reembed.concurrent.test_kill import SWAP, Killer, program, run
 PASSAGES = 30
 
 
+@pytest.mark.slow
 def test_on_edge_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
     """Whatever it wants: to change the model, to search or to write; and it changes nothing."""
     with new_store("edge", tmp_path) as store:
