@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.interfaces import Limits, Tokens, check_binding
-from msmarco_qdrant.service.spool.spool import MAX_BATCHES, MAX_BYTES
+from msmarco_qdrant.service.spool.quota import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.settings import Settings, load_as
 from msmarco_qdrant.stores import check_creatable
 

@@ -6,6 +6,9 @@ import threading
 
 from msmarco_qdrant.errors import SpoolFullError, UsageError
 
+MAX_BYTES = 1 << 30
+MAX_BATCHES = 10_000
+
 
 class Reservation:
     """Quota of a batch that is being accepted; the block's end releases it unless committed.

@@ -39,11 +39,9 @@ from msmarco_qdrant.service.spool.files import (
     write_rows,
 )
 from msmarco_qdrant.service.spool.queue import Batch, Queue
-from msmarco_qdrant.service.spool.quota import Reservation, SpoolQuota
+from msmarco_qdrant.service.spool.quota import MAX_BATCHES, MAX_BYTES, Reservation, SpoolQuota
 from msmarco_qdrant.service.spool.state import state_to_json
 
-MAX_BYTES = 1 << 30
-MAX_BATCHES = 10_000
 KEEP_DONE = 1000
 
 
