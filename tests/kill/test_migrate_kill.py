@@ -6,9 +6,10 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -22,6 +23,7 @@ from msmarco_qdrant.testing import HashingEncoder
 from tests.kill.test_ingest_kill import run_killed, run_whole
 from tests.loopback import LoopbackServer, Slow
 
+Stalled: TypeAlias = tuple[LoopbackServer, "subprocess.Popen[bytes]"]
 ENCODER = HashingEncoder(256)
 COUNT = 4000  # with 256 floats each, enough for a graph that takes a moment
 OPERATIONS = {
@@ -85,27 +87,35 @@ def test_every_setting_survives_being_killed(tmp_path: Path, seed: int) -> None:
         check_sparse(store, COUNT, metadata.bm25)
 
 
-def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
-    """On a server, in the middle of BM25: its lock is taken away, and nothing is written twice."""
-    folder = write_migrations(tmp_path / "changes", {"0001_texts": "SetBm25(avg_len=4)"})
+@contextmanager
+def stalled_rewrite(folder: Path, request: int) -> Iterator[tuple[Stalled, Store, Path]]:
+    """A migration of BM25 whose process waits for the answer to a request, counted from 1."""
+    changes = write_migrations(folder / "changes", {"0001_texts": "SetBm25(avg_len=4)"})
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
         ingest_passages(passages(50), store, encoder=ENCODER, optimize=False)
         server.faults.use(
             lambda rpc, number: (
                 Slow(600, drop_if_cancelled=True)
-                if rpc == "Points.UpdateVectors" and number == 3
+                if (rpc, number) == ("Points.UpdateVectors", request)
                 else None
             )
         )
         command = [sys.executable, "-m", "msmarco_qdrant", "migrate", "up"]
         with subprocess.Popen(
-            [*command, "--store", server.url, "--dir", str(folder)],
+            [*command, "--store", server.url, "--dir", str(changes)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "MSMARCO_QDRANT_BATCH_POINTS": "10"},
         ) as process:
-            server.requests.wait_for("UpdateVectors", 3, timeout_s=60)
-            process.kill()
+            server.requests.wait_for("UpdateVectors", request, timeout_s=60)
+            yield (server, process), store, changes
+
+
+def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    """On a server, during BM25: its lock is removed by hand, and nothing is written twice."""
+    with stalled_rewrite(tmp_path, 3) as ((server, process), store, changes):
+        process.kill()
+        process.wait()
         server.faults.use(None)
         server.settle()
         server.requests.clear()
@@ -114,33 +124,19 @@ def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
         assert holder is not None
         assert process.pid == holder.pid
         unlock_migrations(store, "msmarco", holder.token)
-        assert 1 == len(migrate_collection(store, "msmarco", directory=folder))
+        assert 1 == len(migrate_collection(store, "msmarco", directory=changes))
         written = [len(request.points) for request in server.requests.of("UpdateVectors")]
         assert 30 == sum(written)
         check_sparse(store, 50, Bm25Settings(avg_len=4.0))
 
 
-def test_sigterm_gives_the_lock_back(tmp_path: Path) -> None:
-    """A container that is stopped in the middle leaves nothing to unlock."""
-    folder = write_migrations(tmp_path / "changes", {"0001_texts": "SetBm25(avg_len=4)"})
-    with LoopbackServer() as server, closing(open_store(server.url)) as store:
-        ingest_passages(passages(50), store, encoder=ENCODER, optimize=False)
-        server.faults.use(
-            lambda rpc, _number: (
-                Slow(600, drop_if_cancelled=True) if rpc == "Points.UpdateVectors" else None
-            )
-        )
-        command = [sys.executable, "-m", "msmarco_qdrant", "migrate", "up"]
-        with subprocess.Popen(
-            [*command, "--store", server.url, "--dir", str(folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            server.requests.wait_for("UpdateVectors", 1, timeout_s=60)
-            assert store.migration_locks.holder("msmarco") is not None
-            process.terminate()
-            assert 143 == process.wait(60)
+def test_sigterm_releases_the_lock(tmp_path: Path) -> None:
+    """A container that is stopped during a migration leaves nothing to unlock."""
+    with stalled_rewrite(tmp_path, 1) as ((server, process), store, changes):
+        assert store.migration_locks.holder("msmarco") is not None
+        process.terminate()
+        assert 143 == process.wait(60)
         server.faults.use(None)
         assert store.migration_locks.holder("msmarco") is None
-        assert 1 == len(migrate_collection(store, "msmarco", directory=folder))
+        assert 1 == len(migrate_collection(store, "msmarco", directory=changes))
         check_sparse(store, 50, Bm25Settings(avg_len=4.0))

@@ -233,30 +233,23 @@ class Announcing(TwoFileSystems):
             self.arrived.release()
 
 
-def test_its_thread_looks_at_once(tmp_path: Path, box: Path) -> None:
-    """And ends when it is told to, however long it would wait; not to be started is no error."""
-    _drop(box, "a.tsv")
+@pytest.mark.parametrize(
+    ("interval_s", "names"), [(_FOREVER_S, ["a.tsv"]), (1e-3, ["a.tsv", "b.tsv"])]
+)
+def test_its_thread_sweeps(tmp_path: Path, box: Path, interval_s: float, names: list[str]) -> None:
+    """At once and then periodically, until it is stopped, which may also precede its start."""
     files = Announcing(tmp_path / "spool")
     with Spool(files) as spool:
         Inbox(box, spool).stop()
-        inbox = Inbox(box, spool, interval_s=_FOREVER_S)
-        inbox.start()
-        assert files.arrived.acquire(timeout=LONG_S)
-        inbox.stop()
-        _drop(box, "b.tsv")
-        assert (0, ["b.tsv"], 1) == (inbox.sweep(), names_in(box), spool.depth)
-
-
-def test_its_thread_looks_now_and_then(tmp_path: Path, box: Path) -> None:
-    """A file that comes later comes in, too."""
-    files = Announcing(tmp_path / "spool")
-    with Spool(files) as spool:
-        inbox = Inbox(box, spool, interval_s=0.001)
-        inbox.start()
-        for name in ("a.tsv", "b.tsv"):
+        inbox = Inbox(box, spool, interval_s=interval_s)
+        for number, name in enumerate(names):
             _drop(box, name)
+            if number == 0:
+                inbox.start()
             assert files.arrived.acquire(timeout=LONG_S)
         inbox.stop()
+        _drop(box, "z.tsv")
+        assert (0, ["z.tsv"], len(names)) == (inbox.sweep(), names_in(box), spool.depth)
 
 
 def test_stop_waits_for_the_file_in_hand_alone(tmp_path: Path, box: Path) -> None:
