@@ -62,34 +62,28 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "collection.create": ("drop_collection",),
-    "collection.describe": ("describe_store",),
-    "collection.passages": ("delete_passages", "export_passages", "get_passages"),
-    "core.records": (
-        "Bm25Settings",
-        "Passage",
-        "PrunePolicy",
-        "Query",
-        "Reject",
-        "StorageSettings",
-    ),
-    "core.reports": ("EncodeReport", "IngestReport", "ReembedProgress", "ReembedReport"),
-    "core.search_types": ("Fusion", "Hit"),
-    "encode.api": ("encode_corpus",),
-    "encoding": ("Encoder", "EncoderOptions", "Reranker", "load_encoder", "load_reranker"),
-    "encoding.catalog": ("PUBLISHED_MODELS", "PublishedModel"),
-    "errors": ("MsmarcoQdrantError",),
-    "filters": ("Exists", "MetaFilter", "Not", "Range"),
-    "ingest.api": ("ingest_passages",),
-    "migrate.runner": ("migrate_collection", "migration_status"),
-    "reembed.api": ("prune_collection", "reembed_collection", "rollback_collection"),
-    "search.async_client": ("AsyncSearchClient",),
-    "search.client": ("SearchClient",),
-    "search.options": ("SearchOptions",),
-    "sources.corpus": ("Corpus",),
-    "sources.vector_shards": ("VectorShards",),
-    "stores": ("Connection", "Store", "open_store"),
+    "collection.create": "drop_collection",
+    "collection.describe": "describe_store",
+    "collection.passages": "delete_passages export_passages get_passages",
+    "core.records": "Bm25Settings Passage PrunePolicy Query Reject StorageSettings",
+    "core.reports": "EncodeReport IngestReport ReembedProgress ReembedReport",
+    "core.search_types": "Fusion Hit",
+    "encode.api": "encode_corpus",
+    "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
+    "encoding.catalog": "PUBLISHED_MODELS PublishedModel",
+    "errors": "MsmarcoQdrantError",
+    "filters": "Exists MetaFilter Not Range",
+    "ingest.api": "ingest_passages",
+    "migrate.runner": "migrate_collection migration_status",
+    "reembed.api": "prune_collection reembed_collection rollback_collection",
+    "search.async_client": "AsyncSearchClient",
+    "search.client": "SearchClient",
+    "search.options": "SearchOptions",
+    "sources.corpus": "Corpus",
+    "sources.vector_shards": "VectorShards",
+    "stores": "Connection Store open_store",
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "PUBLISHED_MODELS",
@@ -140,9 +134,7 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_attributes(
-    __name__, {name: module for module, names in _MODULES.items() for name in names}
-)
+__getattr__ = lazy_attributes(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -60,14 +60,15 @@ class MissingExtraError(UsageError):
     """
 
     def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(
-            f"{feature} needs the extra '{extra}': pip install 'msmarco-qdrant[{extra}]'"
-        )
+        super().__init__(feature, extra)  # pickle passes the same arguments
         self.feature = feature
         self.extra = extra
 
-    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
-        return type(self), (self.feature, self.extra)  # so that pickle can restore it
+    def __str__(self) -> str:
+        return (
+            f"{self.feature} needs the extra '{self.extra}': "
+            f"pip install 'msmarco-qdrant[{self.extra}]'"
+        )
 
 
 class SourceError(MsmarcoQdrantError):

@@ -61,7 +61,8 @@ class Range:
     lte: Bound | None = None
 
     def __post_init__(self) -> None:
-        bounds = {name: bound for name, bound in self._bounds() if bound is not None}
+        names = ("gt", "gte", "lt", "lte")
+        bounds = {name: bound for name in names if (bound := getattr(self, name)) is not None}
         if not bounds:
             raise UsageError("a Range must have a bound: pass gt, gte, lt or lte")
         for strict, other in (("gt", "gte"), ("lt", "lte")):
@@ -71,9 +72,6 @@ class Range:
             _check_bound(name, bound)
         if len({isinstance(bound, date) for bound in bounds.values()}) > 1:
             raise UsageError(f"the bounds of a Range must be all numbers or all dates, got {self}")
-
-    def _bounds(self) -> Sequence[tuple[str, Bound | None]]:
-        return ("gt", self.gt), ("gte", self.gte), ("lt", self.lt), ("lte", self.lte)
 
 
 @dataclass(frozen=True, slots=True)

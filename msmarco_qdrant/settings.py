@@ -1,4 +1,4 @@
-"""What the environment decides. Only the command line and the service build these."""
+"""Settings from environment variables and `.env`, for the command line and the service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 
 _PREFIX = "MSMARCO_QDRANT_"
 _RENAMED = {"MSMARCO_QDRANT_QUANTISATION": "MSMARCO_QDRANT_QUANTIZATION"}
-"""Removed variables, which are refused, and their new names."""
+"""Renamed variables, which are refused, with their new names."""
 
 
 class Settings(BaseSettings):
@@ -34,31 +34,31 @@ class Settings(BaseSettings):
         collection: The collection's name.
         model: The model of a new collection.
         max_line_bytes: A longer line of a source becomes a reject.
-        window: Passages that are sorted by length, and flushed, together.
-        api_key: The API key of a server; never part of the URL, and never shown.
-        grpc_port: The server's gRPC port.
-        timeout_s: Seconds after which an unanswered request to a server counts as failed.
-        retry_s: Seconds for which a request that failed for a passing reason is tried again.
-        tls_ca: A file of PEM certificates to trust instead of the system's.
-        batch_points: Points that one request to a server holds at most.
-        batch_bytes: Bytes that one request to a server holds at most.
-        in_flight: Requests to a server under way at once.
-        on_disk: Read the vectors of a new collection from disk as they are needed.
-        quantization: What a new collection searches in: "int8", "turbo4" or "none".
-        backend: What runs the model: "torch", "openvino", or "auto".
-        device: Where it runs, such as "cpu" or "cuda:1"; None for the best device.
-        precision: What it computes in; None for what the device is fast in.
-        cached_queries: How many queries' vectors a client remembers, 0 for none.
-        data: Where the tests and benchmarks find real MS MARCO data.
+        window: Passages to sort by length and flush together.
+        api_key: API key of a server; never in the URL, and never printed.
+        grpc_port: gRPC port of the server.
+        timeout_s: Seconds until a request to a server times out.
+        retry_s: Seconds during which a request with a transient error is retried.
+        tls_ca: PEM file of certificates to trust instead of the system's.
+        batch_points: Most points of one request to a server.
+        batch_bytes: Most bytes of one request to a server.
+        in_flight: Most concurrent requests to a server.
+        on_disk: Read the vectors of a new collection from disk on demand.
+        quantization: Quantization of a new collection: "int8", "turbo4" or "none".
+        backend: Runtime of the model: "torch", "openvino", or "auto".
+        device: Device of the model, such as "cpu" or "cuda:1"; None for the best device.
+        precision: Precision of the model; None for a fast one on the device.
+        cached_queries: Number of query vectors that a client caches, 0 for none.
+        data: Folder of real MS MARCO data, for tests and benchmarks.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
         env_file=".env",
-        env_ignore_empty=True,  # as .env.example leaves what everyone sets for themselves
+        env_ignore_empty=True,  # .env.example has empty variables
         extra="ignore",
         frozen=True,
-        hide_input_in_errors=True,  # which may be the key
+        hide_input_in_errors=True,  # the input may be the API key
     )
 
     store: str = "./qdrant_data"
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
 
     @property
     def connection(self) -> Connection:
-        """How a server is spoken to."""
+        """Connection to a server."""
         return Connection(
             api_key=self.api_key.get_secret_value() if self.api_key else None,
             grpc_port=self.grpc_port,
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
 
     @property
     def encoder_options(self) -> EncoderOptions:
-        """Where and how a model runs."""
+        """Options of the encoder."""
         return EncoderOptions(
             backend=self.backend,
             device=self.device,
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
 
     @property
     def storage(self) -> StorageSettings:
-        """How a new collection keeps its vectors."""
+        """Storage of a new collection."""
         return StorageSettings(self.on_disk, self.quantization)
 
 
@@ -136,16 +136,16 @@ _S = TypeVar("_S", bound=Settings)
 
 
 def load_settings(given: Mapping[str, str]) -> Settings:
-    """The environment's settings with the given values on top.
+    """Load settings from the environment, overridden by the given values.
 
     Raises:
-        UsageError: Naming each variable whose value cannot be used.
+        UsageError: If a value is invalid; the message names each variable.
     """
     return load_as(Settings, given)
 
 
 def load_as(kind: type[_S], given: Mapping[str, str]) -> _S:
-    """The same with more settings than these; see `load_settings`."""
+    """Load a subclass of `Settings`; see `load_settings`."""
     try:
         return kind.model_validate(kind().model_dump() | dict(given))
     except UnicodeDecodeError as exc:
@@ -154,4 +154,4 @@ def load_as(kind: type[_S], given: Mapping[str, str]) -> _S:
         problems = "; ".join(
             f"{_PREFIX}{str(error['loc'][0]).upper()}: {error['msg']}" for error in exc.errors()
         )
-        raise UsageError(f"a setting is wrong: {problems}") from exc
+        raise UsageError(f"invalid setting: {problems}") from exc

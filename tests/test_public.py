@@ -1,4 +1,4 @@
-"""The public face: names, docstrings, what importing costs, the wheel."""
+"""Public names, their docstrings, the layout of the package, and the wheel."""
 
 from __future__ import annotations
 
@@ -28,8 +28,36 @@ def modules() -> Iterator[ModuleType]:
             yield importlib.import_module(found.name)
 
 
+PUBLIC = {
+    "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
+    "errors": "MsmarcoQdrantError UsageError SourceError StoreError IngestStoppedError",
+    "evaluation": "read_qrels read_run save_run",
+    "filters": "Exists MetaFilter Not Range",
+    "migration": "CollectionPlan CollectionSpec HnswSettings PayloadIndex SPARSE_VECTOR",
+    "operations": "AddPayloadIndex RemovePayloadIndex SetBm25 SetHnsw SetOptimizers SetStorage",
+    "settings": "Settings load_settings",
+    "stores": "Capabilities Connection Store open_store",
+    "testing": "HashingEncoder NullStore WordOverlapReranker",
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_modules_export_their_names(module: str) -> None:
+    """These imports work in user code, such as migration files, in every version."""
+    imported = importlib.import_module(f"msmarco_qdrant.{module}")
+    assert [] == [name for name in PUBLIC[module].split() if not hasattr(imported, name)]
+
+
+def test_layout_of_the_package() -> None:
+    """At most eight modules are in the root, and only dunder modules begin with an underscore."""
+    root = Path(msmarco_qdrant.__file__).parent
+    assert len(list(root.glob("*.py"))) <= 8
+    private = {path.name for path in root.rglob("_*.py")} - {"__init__.py", "__main__.py"}
+    assert set() == private
+
+
 def test_every_public_name_is_there() -> None:
-    """What `__all__` promises can be imported, in sorted order, and `dir` shows it."""
+    """Every name of `__all__` can be imported, and `dir` lists it."""
     assert sorted(msmarco_qdrant.__all__) == sorted(dir(msmarco_qdrant))
     for name in msmarco_qdrant.__all__:
         assert getattr(msmarco_qdrant, name) is not None
@@ -38,7 +66,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_every_public_name_is_known_to_type_checkers() -> None:
-    """They read what is imported under `if TYPE_CHECKING`, where nothing is looked up lazily."""
+    """The imports under `if TYPE_CHECKING` have the same names as `__all__`."""
     source = ast.parse(Path(msmarco_qdrant.__file__).read_text("utf-8"))
     (checked,) = (node for node in source.body if isinstance(node, ast.If))
     imports = [node for node in checked.body if isinstance(node, ast.ImportFrom)]
@@ -72,12 +100,13 @@ def test_everything_public_is_documented(module: ModuleType) -> None:
 
 
 def test_everything_public_is_typed() -> None:
-    """The package tells type checkers that it is typed."""
+    """The package contains the marker of typed packages."""
     assert (Path(msmarco_qdrant.__file__).parent / "py.typed").is_file()
 
 
+@pytest.mark.slow
 def test_the_wheel_works_without_the_sources(tmp_path: Path) -> None:
-    """The wheel carries the migrations and the sample, and ingests and searches by itself."""
+    """The wheel contains the migrations, the page and the sample, and works alone."""
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
         check=True,
@@ -89,7 +118,8 @@ def test_the_wheel_works_without_the_sources(tmp_path: Path) -> None:
         archive.extractall(site)
     migrations = sorted(path.name for path in (site / "msmarco_qdrant" / "_migrations").iterdir())
     assert ["0001_create_passages.py", "0002_payload_indexes.py"] == migrations
-    pages = [root / "msmarco_qdrant" / "service" / "page" for root in (ROOT, site)]
+    pages = [root / "msmarco_qdrant" / "service" / "http" / "page" for root in (ROOT, site)]
+    assert (site / "msmarco_qdrant" / "service" / "http" / "page" / "main.js").is_file()
     assert 1 == len({tuple(sorted(path.name for path in page.iterdir())) for page in pages})
     program = """
 import sys
@@ -99,7 +129,7 @@ import msmarco_qdrant
 from msmarco_qdrant import (
     SearchClient, ingest_passages, migrate_collection, migration_status, open_store
 )
-from msmarco_qdrant.quickstart import sample_passages
+from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.testing import HashingEncoder
 
 assert msmarco_qdrant.__file__.startswith(sys.argv[1]), msmarco_qdrant.__file__

@@ -1,6 +1,6 @@
-"""Real MS MARCO passages with the real model: skipped, visibly, where the data is absent.
+"""Real MS MARCO passages with the real model; skipped without the data.
 
-A part of the collection, so that `make test` stays short; `benchmarks/quality.py` does the whole.
+`benchmarks/quality.py` covers the whole collection.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from msmarco_qdrant.encoding import Bm25Encoder, load_encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import Corpus, read_queries
+
+pytestmark = pytest.mark.slow
 
 MODEL = "all-MiniLM-L6-v2"
 PART = 400

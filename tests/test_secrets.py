@@ -121,7 +121,7 @@ def server() -> Iterator[LoopbackServer]:
 
 @pytest.fixture
 def connection() -> Connection:
-    """The right key, and patience."""
+    """The right key, and long retries."""
     return Connection(api_key=KEY, retry_s=60)
 
 
@@ -239,6 +239,7 @@ def test_a_whole_life_does_not_show_the_key(
     assert {"asyncio", "grpc._cython.cygrpc"} & watch.loggers
 
 
+@pytest.mark.slow
 def test_trouble_does_not_show_the_key(
     watch: Watch,
     server: LoopbackServer,
@@ -254,7 +255,15 @@ def test_trouble_does_not_show_the_key(
     assert any("retrying" in text for text in watch.kept)
 
 
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"], ids=str)
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, marks=() if code.name == "PERMISSION_DENIED" else pytest.mark.slow)
+        for code in grpc.StatusCode
+        if code.name != "OK"
+    ],
+    ids=str,
+)
 def test_no_refusal_shows_the_key(
     watch: Watch, server: LoopbackServer, connection: Connection, code: grpc.StatusCode
 ) -> None:
@@ -425,7 +434,7 @@ def run_all(model: Path, watch: Watch) -> dict[str, int]:
     return statuses
 
 
-@pytest.mark.parametrize("source", ["environment", "file"])
+@pytest.mark.parametrize("source", ["environment", pytest.param("file", marks=pytest.mark.slow)])
 def test_no_command_shows_the_key(
     watch: Watch,
     server: LoopbackServer,
@@ -458,10 +467,15 @@ def test_no_command_shows_a_wrong_key(
     ("key", "arguments", "expected"),
     [
         (KEY, ["collections"], 0),
-        (KEY, ["search", "london"], 1),
-        (WRONG, ["collections"], 1),
-        (WRONG, ["search", "london"], 1),
-        (WRONG, ["search"], 2),
+        *(
+            pytest.param(key, arguments, expected, marks=pytest.mark.slow)
+            for key, arguments, expected in (
+                (KEY, ["search", "london"], 1),
+                (WRONG, ["collections"], 1),
+                (WRONG, ["search", "london"], 1),
+                (WRONG, ["search"], 2),
+            )
+        ),
     ],
 )
 def test_a_program_that_tells_all_it_can_does_not_show_the_key(

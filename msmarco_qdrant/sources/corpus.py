@@ -111,6 +111,10 @@ class Corpus:
         format: "tsv", "jsonl", "parquet", or "auto" to detect it by name, then by content.
         max_line_bytes: A longer line becomes a reject.
 
+    Attributes:
+        size: Bytes of all files, None with standard input or a pipe.
+        position: Bytes of the files read so far, before decompression.
+
     Raises:
         SourceError: On construction, if a file is missing or cannot be read.
         MissingExtraError: For Parquet without the extra `parquet`.
@@ -133,22 +137,16 @@ class Corpus:
             raise UsageError("sources must not be empty: pass a file, or '-' for standard input")
         self._format = format
         self._max_line_bytes = max_line_bytes
-        self._position = 0
+        self.position = 0
         if self._sources.count(STDIN) > 1:
             raise UsageError("sources must contain standard input ('-') at most once")
         if STDIN in self._sources and format == "parquet":
             raise UsageError(_NO_PARQUET_STDIN)
         self._sizes = [_file_size(source) for source in self._sources]
-        known_sizes = [size for size in self._sizes if size is not None]
-        self.size: int | None = sum(known_sizes) if len(known_sizes) == len(self._sizes) else None
+        self.size = None if None in self._sizes else sum(size or 0 for size in self._sizes)
         for source, size in zip(self._sources, self._sizes, strict=True):
             if size is not None:  # a pipe can be opened only once, to read it
                 self._check_format(source)
-
-    @property
-    def position(self) -> int:
-        """Bytes of the files read so far, before decompression."""
-        return self._position
 
     def __iter__(self) -> Iterator[Passage | Reject]:
         """Yield every row of every source in order, as a passage or as a reject."""
@@ -169,12 +167,12 @@ class Corpus:
                 try:
                     for item in read(source, raw):
                         if self.size is not None:
-                            self._position = done + raw.tell()
+                            self.position = done + raw.tell()
                         yield item
                 except OSError as exc:
                     raise SourceError(f"reading {source} failed: {exc}") from exc
             done += size or 0
-            self._position = done
+            self.position = done
 
     def _chunks(self, source: str, raw: io.BufferedReader) -> Iterator[Chunk]:
         form = self._detect_format(source, raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +17,7 @@ from msmarco_qdrant.sources.rows import RowError, check_passage
 NO_VECTOR_REASON = "the model gives no finite, non-zero vector, even in float32"
 
 
-class RejectsFile:
+class RejectsFile(AbstractContextManager["RejectsFile"]):
     """Writes rejects as JSON lines; the first reject creates the file.
 
     Args:
@@ -69,9 +70,6 @@ class RejectsFile:
             f"cannot write the rejects file {self.path}: {exc.strerror}; pass another one as "
             "rejects=..."
         )
-
-    def __enter__(self) -> RejectsFile:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

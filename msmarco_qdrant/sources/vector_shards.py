@@ -51,6 +51,7 @@ class VectorShards:
         encoder: Encoder of the vectors.
         paths: The files, in order.
         size: Rows in all files.
+        position: Rows read so far.
 
     Raises:
         SourceError: On construction, if the folder is missing or not complete, or its files do
@@ -66,7 +67,7 @@ class VectorShards:
         footers = [read_footer(path) for path in self.paths]
         self.encoder: EncoderInfo = footers[0].header.encoder
         self.size: int = manifest.passages
-        self._position = 0
+        self.position = 0
         for number, footer in enumerate(footers):
             _check_shard(self.paths[number], footer, number, manifest, self.encoder)
         found = sum(footer.passages for footer in footers)
@@ -76,25 +77,20 @@ class VectorShards:
                 f"got {found:,}: a shard is of another encode; encode again into another folder"
             )
 
-    @property
-    def position(self) -> int:
-        """Rows read so far."""
-        return self._position
-
     def __iter__(self) -> Iterator[EncodedPassage | Reject]:
         """Yield every row in order, as a passage with its vector or as a reject.
 
         Raises:
             SourceError: If a file cannot be read, or a checksum is wrong.
         """
-        self._position = 0
+        self.position = 0
         for path in self.paths:
             line = 0
             for rows in read_rows(path):
                 vectors, usable = _usable(rows.vectors, self.encoder.similarity)
                 for index in range(len(vectors)):
                     line += 1
-                    self._position += 1
+                    self.position += 1
                     yield _row(path, line, rows, index, vectors[index] if usable[index] else None)
 
 

@@ -142,7 +142,7 @@ def test_wrong_setting_is_status_2(monkeypatch: pytest.MonkeyPatch, capsys: Capt
     assert 2 == main(["info"])
 
     err = capsys.readouterr().err
-    assert err.startswith("Error: a setting is wrong: MSMARCO_QDRANT_WINDOW: ")
+    assert err.startswith("Error: invalid setting: MSMARCO_QDRANT_WINDOW: ")
     assert 1 == len(err.splitlines())
 
 

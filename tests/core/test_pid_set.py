@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msmarco_qdrant.core.pid_set import PidSet
 
 
 @given(st.lists(st.text(max_size=3)))
+@settings(max_examples=30)
 def test_it_is_a_set(pids: list[str]) -> None:
-    """Adding tells what a Python set would tell."""
+    """`add` returns the same as for a Python set."""
     ours, reference = PidSet(), set[str]()
     for pid in pids:
         assert ours.add(pid) == (pid not in reference)
@@ -19,7 +20,7 @@ def test_it_is_a_set(pids: list[str]) -> None:
 
 
 def test_a_pid_takes_less_than_sixteen_bytes() -> None:
-    """The arrays of 200,000 pids, spare room included, stay under 16 bytes a pid."""
+    """The arrays of 200,000 pids, spare capacity included, take less than 16 bytes per pid."""
     pids = PidSet()
     count = 200_000
     for number in range(count):

@@ -15,11 +15,9 @@ def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     """Until then the name leads to what was there before; nothing else is left beside it."""
     path = tmp_path / "answers"
     path.write_bytes(b"older")
-
     with atomic_write(path) as file:
         file.write(b"new" * 100_000)
         assert b"older" == path.read_bytes()
-
     assert b"new" * 100_000 == path.read_bytes()
     assert [path] == list(tmp_path.iterdir())
 
@@ -27,10 +25,8 @@ def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
     """Whatever the machine's own customs."""
     path = tmp_path / "answers"
-
     with atomic_write_text(path) as file:
         file.write("Mäuse\n\U0001f600\r\n")
-
     assert "Mäuse\n\U0001f600\r\n".encode() == path.read_bytes()
 
 
@@ -52,7 +48,6 @@ def test_an_error_of_the_block_leaves_all_as_it_was(
 
     with pytest.raises(type(error)) as caught:
         write_half()
-
     assert error is caught.value
     assert b"older" == path.read_bytes()
     assert [path] == list(tmp_path.iterdir())
@@ -73,25 +68,21 @@ def test_a_place_that_cannot_be_written_is_told_at_once(
     """By its own name, and before anything is read for it."""
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "directory").mkdir()
-
     with (
         pytest.raises(OutputError, match=f"cannot write .*{name}: {reason}"),
         atomic_write(tmp_path / name),
     ):
         pytest.fail("it was opened")
-
     assert {"file", "directory"} == {path.name for path in tmp_path.iterdir()}
 
 
 def test_two_that_write_the_same_do_not_mix(tmp_path: Path) -> None:
     """The last to end wins whole."""
     path = tmp_path / "answers"
-
     with atomic_write(path) as first:
         first.write(b"first")
         with atomic_write(path) as second:
             second.write(b"second")
         assert b"second" == path.read_bytes()
-
     assert b"first" == path.read_bytes()
     assert [path] == list(tmp_path.iterdir())

@@ -74,30 +74,25 @@ def put_parquet(path: Path, **columns: Any) -> Path:
 def test_tsv_gives_pid_and_text(tmp_path: Path) -> None:
     """A line of MS MARCO's collection is a pid, a tab and the text."""
     path = put(tmp_path / "collection.tsv", b"0\tThe Manhattan Project\n7\tLondon is big\n")
-
     assert [Passage("0", "The Manhattan Project"), Passage("7", "London is big")] == read(path)
 
 
 def test_rows_know_where_they_stood(tmp_path: Path) -> None:
     """A passage carries its file and its line, which equality leaves out."""
     path = put(tmp_path / "collection.tsv", b"0\tone\n\n1\ttwo\n")
-
     found = [(row.source, row.line) for row in read(path)]
-
     assert [(str(path), 1), (str(path), 3)] == found
 
 
 def test_tsv_text_may_hold_tabs(tmp_path: Path) -> None:
     """Only the first tab ends the pid."""
     path = put(tmp_path / "x.tsv", b"1\ta\tb\t\n")
-
     assert [Passage("1", "a\tb\t")] == read(path)
 
 
 def test_pid_of_tsv_is_kept_as_written(tmp_path: Path) -> None:
     """Leading zeros, signs and spaces belong to the pid."""
     path = put(tmp_path / "x.tsv", b"007\ta\n-7\tb\n 7\tc\n")
-
     assert ["007", "-7", " 7"] == [row.pid for row in passages_of(read(path))]
 
 
@@ -130,7 +125,6 @@ def test_pid_of_tsv_is_kept_as_written(tmp_path: Path) -> None:
 def test_lines_end_at_newline(tmp_path: Path, content: bytes, texts: list[str]) -> None:
     """One carriage return before it and a leading byte order mark are dropped, nothing else."""
     rows = read(put(tmp_path / "x.tsv", content))
-
     assert texts == [row.text for row in passages_of(rows)]
     assert [] == rejects_of(rows)
 
@@ -146,7 +140,6 @@ def test_other_line_separators_do_not_end_a_line(
     escaped = text if separator >= "\x20" else json.dumps(text)[1:-1]
     line = f"1\t{text}" if form == "tsv" else f'{{"pid": "1", "text": "{escaped}"}}'
     path = put(tmp_path / "x", line.encode() + b"\n")
-
     assert [Passage("1", text)] == read(path, form)
 
 
@@ -160,7 +153,6 @@ def test_lines_longer_than_a_chunk_are_whole(tmp_path: Path) -> None:
     """A line that comes in several reads is one line."""
     text = "ab " * 250_000 + "end"
     path = put(tmp_path / "x.tsv", f"1\t{text}\n2\tnext\n".encode())
-
     assert [Passage("1", text), Passage("2", "next")] == read(path)
 
 
@@ -187,7 +179,6 @@ def test_pid_field_of_json(
 ) -> None:
     """The first of pid, _id and id names the passage; the others are the user's."""
     path = put(tmp_path / "x.jsonl", json_line(**fields, text="t"))
-
     assert [Passage(pid, "t", meta)] == read(path)
 
 
@@ -205,7 +196,6 @@ def test_pid_field_of_json(
 def test_title_is_joined_as_beir_does(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
     """Title, a space, the text, stripped; without a title the text as it is."""
     path = put(tmp_path / "corpus.jsonl", json_line(_id="1", **fields))
-
     assert [Passage("1", text)] == read(path)
 
 
@@ -215,16 +205,13 @@ def test_other_fields_become_meta(tmp_path: Path) -> None:
         tmp_path / "x.jsonl",
         json_line(pid="1", text="t", lang="en", tags=["a", {"b": None}], meta={"year": 2024}),
     )
-
     expected = {"lang": "en", "tags": ["a", {"b": None}], "year": 2024}
-
     assert [Passage("1", "t", expected)] == read(path)
 
 
 def test_null_meta_is_no_meta(tmp_path: Path) -> None:
     """A 'meta' of null is as good as none."""
     path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", meta=None))
-
     assert [Passage("1", "t", {})] == read(path)
 
 
@@ -232,7 +219,6 @@ def test_extreme_numbers_in_meta_are_kept(tmp_path: Path) -> None:
     """Everything that 64 bits with a sign hold goes in."""
     meta = {"low": -(2**63), "high": 2**63 - 1, "small": 5e-324, "large": 1.7e308}
     path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", **meta))
-
     assert [Passage("1", "t", meta)] == read(path)
 
 
@@ -242,7 +228,6 @@ def test_nesting_that_the_engine_can_load_is_kept(tmp_path: Path) -> None:
     for _ in range(23):
         nested = {"a": nested}
     path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", x=nested))
-
     assert [Passage("1", "t", {"x": nested})] == read(path)
 
 
@@ -349,9 +334,7 @@ BAD_JSON = {
 def test_bad_tsv_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str, end: bytes) -> None:
     """It tells its file, line, reason and row; the lines around it go in."""
     path = put(tmp_path / "x.tsv", b"1\tone" + end + bad + end + b"3\tthree" + end)
-
     before, reject, after = read(path)
-
     assert [Passage("1", "one"), Passage("3", "three")] == [before, after]
     assert isinstance(reject, Reject)
     assert (str(path), 2, bad, len(bad)) == (
@@ -368,9 +351,7 @@ def test_bad_json_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str) ->
     """It tells its file, line, reason and row; the lines around it go in."""
     good = json_line(pid="1", text="one"), json_line(pid="3", text="three")
     path = put(tmp_path / "x.jsonl", b"\n".join([good[0], bad, good[1], b""]))
-
     before, reject, after = read(path)
-
     assert [Passage("1", "one"), Passage("3", "three")] == [before, after]
     assert isinstance(reject, Reject)
     assert (str(path), 2, bad[:4096], len(bad)) == (
@@ -388,9 +369,7 @@ def test_line_over_the_limit_is_one_reject(tmp_path: Path, length: int) -> None:
     """Its first 4 KiB are kept and its whole length told, however many chunks it came in."""
     long = b"2\t" + b"x" * (length - 2)
     path = put(tmp_path / "x.tsv", b"1\tone\n" + long + b"\n3\tthree\n")
-
     rows = read(path, max_line_bytes=5000)
-
     assert [Passage("1", "one"), Passage("3", "three")] == passages_of(rows)
     reason = f"a line must have at most 5,000 bytes, got {length:,}"
     assert [Reject(str(path), 2, reason, long[:4096], length)] == rejects_of(rows)
@@ -400,9 +379,7 @@ def test_limit_is_a_mebibyte_unless_told_otherwise(tmp_path: Path) -> None:
     """A line of 1 MiB goes in, one byte more does not; the line's end does not count."""
     fits = b"1\t" + b"x" * (MAX_LINE_BYTES - 2)
     path = put(tmp_path / "x.tsv", BOM + fits + b"\r\n" + fits + b"x\r\n3\tthree\n")
-
     rows = read(path)
-
     assert 1 << 20 == MAX_LINE_BYTES
     assert ["1", "3"] == [row.pid for row in passages_of(rows)]
     assert [(2, 4096, MAX_LINE_BYTES + 1)] == [
@@ -414,7 +391,6 @@ def test_long_bad_row_is_cut(tmp_path: Path) -> None:
     """Of a row within the limit, too, 4 KiB are kept."""
     bad = b"x" * 10_000
     path = put(tmp_path / "x.tsv", bad)
-
     assert [(bad[:4096], 10_000)] == [(r.raw, r.raw_bytes) for r in rejects_of(read(path))]
 
 
@@ -430,23 +406,19 @@ def collection(count: int = 300) -> bytes:
 def test_gzip_is_known_by_its_content(tmp_path: Path, name: str) -> None:
     """Whatever the name says."""
     path = put(tmp_path / name, gzip.compress(b"1\tone\n2\ttwo\n"))
-
     assert [Passage("1", "one"), Passage("2", "two")] == read(path)
 
 
 def test_plain_text_may_be_called_gz(tmp_path: Path) -> None:
     """A download that was decompressed on the way is no error."""
     path = put(tmp_path / "x.jsonl.gz", json_line(pid="1", text="one"))
-
     assert [Passage("1", "one")] == read(path)
 
 
 def test_gzip_of_several_members_is_one_stream(tmp_path: Path) -> None:
     """Files that were appended to each other; a line may cross the seam."""
     parts = gzip.compress(b"1\tone\n2\tt") + gzip.compress(b"wo\n3\tthree\n")
-
     rows = read(put(tmp_path / "x.tsv.gz", parts))
-
     assert [Passage("1", "one"), Passage("2", "two"), Passage("3", "three")] == rows
 
 
@@ -458,9 +430,7 @@ def test_truncated_gzip_gives_every_complete_line(tmp_path: Path) -> None:
         path = put(tmp_path / "x.tsv.gz", whole[:cut])
         recovered = zlib.decompressobj(wbits=31).decompress(whole[:cut])
         *complete, begun = recovered.split(b"\n")
-
         rows = read(path)
-
         expected = [tuple(line.decode().split("\t")) for line in complete]
         assert expected == [(row.pid, row.text) for row in passages_of(rows)], cut
         reason = "the gzip stream ends early: the file was cut off"
@@ -472,9 +442,7 @@ def test_gzip_of_a_wrong_checksum_is_told(tmp_path: Path) -> None:
     """All lines go in; that they may be wrong is one reject."""
     whole = bytearray(gzip.compress(collection(), mtime=0))
     whole[-8] ^= 0xFF
-
     *rows, last = read(put(tmp_path / "x.tsv.gz", bytes(whole)))
-
     assert 300 == len(passages_of(rows))
     assert isinstance(last, Reject)
     assert (301, b"", 0) == (last.line, last.raw, last.raw_bytes)
@@ -485,9 +453,7 @@ def test_damage_inside_gzip_is_told(tmp_path: Path) -> None:
     """An impossible block ends the file with one reject."""
     compressor = zlib.compressobj(wbits=31)
     start = compressor.compress(collection()) + compressor.flush(zlib.Z_FULL_FLUSH)
-
     rows = read(put(tmp_path / "x.tsv.gz", start + b"\xff" * 100))
-
     assert ["the gzip stream is damaged"] == [r.reason[:26] for r in rejects_of(rows)]
     assert isinstance(rows[-1], Reject)
 
@@ -495,9 +461,7 @@ def test_damage_inside_gzip_is_told(tmp_path: Path) -> None:
 def test_garbage_behind_gzip_is_told(tmp_path: Path) -> None:
     """Every line before it goes in."""
     path = put(tmp_path / "x.tsv.gz", gzip.compress(b"1\tone\n") + b"garbage")
-
     passage, reject = read(path)
-
     assert Passage("1", "one") == passage
     assert isinstance(reject, Reject)
     assert "the gzip stream is damaged" in reject.reason
@@ -510,7 +474,6 @@ def test_garbage_behind_gzip_is_told(tmp_path: Path) -> None:
 def test_format_goes_by_the_name(tmp_path: Path, name: str) -> None:
     """A known ending decides, even against the content."""
     path = put(tmp_path / name, b"1\tone\n")
-
     assert [True] == ["broken JSON" in row.reason for row in rejects_of(read(path))]
 
 
@@ -527,14 +490,12 @@ def test_format_goes_by_the_name(tmp_path: Path, name: str) -> None:
 def test_format_goes_by_the_content(tmp_path: Path, content: bytes) -> None:
     """Without a known ending a brace means JSON lines."""
     path = put(tmp_path / "passages.txt", content)
-
     assert [Passage("1", "one")] == passages_of(read(path))
 
 
 def test_format_can_be_told(tmp_path: Path) -> None:
     """What is told wins over name and content."""
     path = put(tmp_path / "x.jsonl", b'{"a"\tone\n')
-
     assert [Passage('{"a"', "one")] == read(path, "tsv")
 
 
@@ -543,7 +504,6 @@ def test_json_array_is_refused_at_once(tmp_path: Path, compress: bool) -> None:
     """It would have to be held in memory; the message says how to make lines of it."""
     content = b'\n[{"pid": "1", "text": "one"}]'
     path = put(tmp_path / "x.json", gzip.compress(content) if compress else content)
-
     with pytest.raises(SourceError, match=r"must have one JSON object per line, got an array .*jq"):
         Corpus(path)
 
@@ -551,7 +511,6 @@ def test_json_array_is_refused_at_once(tmp_path: Path, compress: bool) -> None:
 def test_unknown_format_is_refused(tmp_path: Path) -> None:
     """The message lists those there are."""
     path = put(tmp_path / "x.csv", b"")
-
     with pytest.raises(UsageError, match="'csv' is unknown: expected one of auto, tsv, jsonl"):
         Corpus(path, format="csv")  # type: ignore[arg-type]
 
@@ -568,9 +527,7 @@ def test_several_files_come_one_after_the_other(tmp_path: Path) -> None:
             put(tmp_path / "c.tsv.gz", gzip.compress(b"no tab\n4\tfour\n")),
         ]
     )
-
     rows = list(corpus)
-
     assert [("a.tsv", 1), ("a.tsv", 2), ("b.jsonl", 1), ("c.tsv.gz", 1), ("c.tsv.gz", 2)] == [
         (Path(row.source).name, row.line) for row in rows
     ]
@@ -580,7 +537,6 @@ def test_several_files_come_one_after_the_other(tmp_path: Path) -> None:
 def test_corpus_can_be_read_again(tmp_path: Path) -> None:
     """Each iteration begins at the beginning."""
     corpus = Corpus(put(tmp_path / "a.tsv", b"1\tone\n2\ttwo\n"))
-
     assert list(corpus) == list(corpus)
 
 
@@ -593,7 +549,6 @@ def test_position_ends_at_the_size(tmp_path: Path) -> None:
     ]
     corpus = Corpus(paths)
     positions = [corpus.position for _ in corpus]
-
     assert sum(path.stat().st_size for path in paths) == corpus.size == corpus.position
     assert sorted(positions) == positions
 
@@ -601,7 +556,6 @@ def test_position_ends_at_the_size(tmp_path: Path) -> None:
 def test_missing_file_is_refused_at_once(tmp_path: Path) -> None:
     """Before any other file is read."""
     good = put(tmp_path / "a.tsv", b"1\tone\n")
-
     with pytest.raises(SourceError, match=r"no such file: .*nowhere\.tsv \(seen from "):
         Corpus([good, tmp_path / "nowhere.tsv"])
 
@@ -625,10 +579,8 @@ def test_named_pipe_is_read(tmp_path: Path) -> None:
     corpus = Corpus(path)
     writer = threading.Thread(target=path.write_bytes, args=(b"1\tone\n2\ttwo\n",))
     writer.start()
-
     rows = list(corpus)
     writer.join()
-
     assert [Passage("1", "one"), Passage("2", "two")] == rows
     assert corpus.size is None
 
@@ -652,7 +604,6 @@ def test_standard_input_is_read(content: bytes) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], input=content, capture_output=True, check=True
     )
-
     assert "[('-', 1, '1', 'one'), ('-', 2, '2', 'two')] None" == done.stdout.decode().strip()
 
 
@@ -677,7 +628,6 @@ def test_slow_pipe_is_recognized(compress: bool) -> None:
     content = b"\n" + json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two")
     pipe = io.BufferedReader(_Trickle(gzip.compress(content) if compress else content))
     stream = make_peekable(pipe)
-
     assert peek_content(stream).startswith(b'\n{"pid"')
     lines = [line.data for line in read_lines(open_maybe_gzip(stream), 1000)]
     assert content.split(b"\n") == lines
@@ -704,7 +654,6 @@ def test_as_rows_opens_paths_only(tmp_path: Path) -> None:
     """A path becomes a corpus, an iterable stays what it is."""
     path = put(tmp_path / "a.tsv", b"1\tone\n")
     passages = [Passage("1", "one")]
-
     assert passages == list(as_rows(path)) == list(as_rows(str(path)))
     assert as_rows(passages) is passages
     with_other_pids = put(tmp_path / "b.tsv", b"2\ttwo\n")
@@ -730,7 +679,6 @@ def test_parquet_columns_are_fields(tmp_path: Path) -> None:
         tags=[["a", "b"], None],
         meta=[{"lang": "en", "seen": dt.date(2020, 1, 2)}, None],
     )
-
     first = {
         "day": "2024-05-06",
         "at": "2024-05-06T12:30:00+00:00",
@@ -738,7 +686,6 @@ def test_parquet_columns_are_fields(tmp_path: Path) -> None:
         "lang": "en",
         "seen": "2020-01-02",
     }
-
     assert [Passage("1", "London is big", first), Passage("2", "two", {})] == read(path)
 
 
@@ -753,7 +700,6 @@ def test_parquet_meta_may_be_json_text(tmp_path: Path) -> None:
             meta=pa.array(texts).cast(kind),
             lang=["en", None, None, None],
         )
-
         first = {"lang": "en", "year": 2024, "deep": {"a": [1, 2.0, None]}}
         assert [
             Passage("1", "t", first),
@@ -787,9 +733,7 @@ def test_parquet_meta_that_is_no_json_object_is_one_reject(
         text=["one", "two", "three"],
         meta=["{}", text, '{"a": 1}'],
     )
-
     rows = read(path)
-
     assert [Passage("1", "one"), Passage("3", "three", {"a": 1})] == passages_of(rows)
     (reject,) = rejects_of(rows)
     assert 2 == reject.line
@@ -805,7 +749,6 @@ def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
         lang=["en", None],
         meta=['{"lang": "de"}', '{"n": 9223372036854775808}'],
     )
-
     assert [
         "field 'lang' must be inside or outside of 'meta', not both",
         "field 'n' must be a signed 64-bit integer, got 9223372036854775808; write it as a string",
@@ -815,7 +758,6 @@ def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
 def test_parquet_is_known_by_its_content(tmp_path: Path) -> None:
     """Its first four bytes say what it is."""
     path = put_parquet(tmp_path / "x", _id=["a"], text=["one"])
-
     assert [Passage("a", "one")] == read(path)
 
 
@@ -827,9 +769,7 @@ def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
         text=["one", "two", None, " ", "five"],
         score=[0.5, 0.5, 0.5, 0.5, float("nan")],
     )
-
     rows = read(path)
-
     assert [Passage("1", "one", {"score": 0.5})] == passages_of(rows)
     assert [
         (2, "no pid: expected a field 'pid', '_id' or 'id'"),
@@ -853,7 +793,6 @@ def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
 def test_parquet_pid_of_a_wrong_type_is_rejected(tmp_path: Path, column: Any, reason: str) -> None:
     """Only strings and integers name passages."""
     rows = read(put_parquet(tmp_path / "x.parquet", pid=column, text=["one", "two"]))
-
     assert [True, True] == [reason in row.reason for row in rejects_of(rows)]
 
 
@@ -862,9 +801,7 @@ def test_parquet_text_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
     buffers = pa.array([b"one", b"caf\xe9", b"three"]).buffers()
     text = pa.Array.from_buffers(pa.string(), 3, buffers)
     path = put_parquet(tmp_path / "x.parquet", pid=["1", "2", "3"], text=text)
-
     rows = read(path)
-
     assert [Passage("1", "one"), Passage("3", "three")] == passages_of(rows)
     reason = "not UTF-8: byte 0xe9 at offset 3"
     assert [Reject(str(path), 2, reason, b"caf\xe9", 4)] == rejects_of(rows)
@@ -874,9 +811,7 @@ def test_parquet_value_that_python_cannot_hold_is_rejected(tmp_path: Path) -> No
     """A day after the year 9999 costs its own row only."""
     day = pa.array([0, 2**31 - 1], pa.date32())
     path = put_parquet(tmp_path / "x.parquet", pid=["1", "2"], text=["one", "two"], day=day)
-
     rows = read(path)
-
     assert [Passage("1", "one", {"day": "1970-01-01"})] == passages_of(rows)
     assert [(2, True)] == [
         (row.line, row.reason.startswith("a value cannot be read")) for row in rejects_of(rows)
@@ -891,7 +826,6 @@ def test_parquet_of_many_rows_is_numbered_throughout(tmp_path: Path) -> None:
         pid=pa.array(range(count), pa.int64()),
         text=["text"] * count,
     )
-
     assert list(range(1, count + 1)) == [row.line for row in read(path)]
 
 
@@ -899,7 +833,6 @@ def test_parquet_of_many_rows_is_numbered_throughout(tmp_path: Path) -> None:
 def test_damaged_parquet_is_refused_at_once(tmp_path: Path, content: bytes) -> None:
     """Its index stands at the end: without it no row can be read."""
     path = put(tmp_path / "x.parquet", content)
-
     with pytest.raises(SourceError, match=r"x\.parquet cannot be read as Parquet"):
         Corpus(path)
 
@@ -910,7 +843,6 @@ def test_parquet_without_its_extra_is_refused_at_once(
     """The message says what to install."""
     path = put_parquet(tmp_path / "x.parquet", pid=["1"], text=["one"])
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # the import system's own "not installed"
-
     with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[parquet\]'"):
         Corpus(path)
 
@@ -948,7 +880,6 @@ def test_a_line_that_is_no_pid_is_an_error(tmp_path: Path, line: bytes, reason: 
     """With its place; what stands before it was yielded already."""
     path = put(tmp_path / "pids.txt", b"1\n" + line + b"\n3\n")
     pids = read_pids(path)
-
     assert "1" == next(pids)
     with pytest.raises(SourceError, match=rf"pids\.txt:2 is not a pid: .*{reason}"):
         next(pids)
@@ -980,16 +911,13 @@ def test_pids_of_a_file_that_is_not_there_are_an_error(tmp_path: Path) -> None:
 def test_queries_are_read(tmp_path: Path, name: str, content: bytes) -> None:
     """As TSV or as BEIR's JSON lines."""
     path = put(tmp_path / name, content)
-
     expected = [Query("1", "how big is london"), Query("2", "why is the sky blue")]
-
     assert expected == list(read_queries(path))
 
 
 def test_line_that_is_no_query_stops(tmp_path: Path) -> None:
     """A query that is left out would change every mean without a word."""
     path = put(tmp_path / "queries.tsv", b"1\thow big is london\nno tab\n")
-
     with pytest.raises(SourceError, match=r"queries\.tsv:2: no query .*expected qid<TAB>text"):
         list(read_queries(path))
 
@@ -1003,7 +931,6 @@ def test_missing_queries_are_refused(tmp_path: Path) -> None:
 def test_queries_in_parquet_are_refused(tmp_path: Path) -> None:
     """The message says how they come."""
     path = put_parquet(tmp_path / "queries.parquet", pid=["1"], text=["how big is london"])
-
     with pytest.raises(SourceError, match="queries come as TSV or JSON lines"):
         list(read_queries(path))
 
@@ -1066,7 +993,6 @@ def test_any_passages_come_back_from_tsv(
 ) -> None:
     """Whatever a pid and a text hold, but for what TSV cannot express."""
     scratch.write_bytes("".join(f"{pid}\t{text}{end}" for pid, text in rows).encode())
-
     assert [Passage(pid, text) for pid, text in rows] == read(scratch, "tsv")
 
 
@@ -1091,7 +1017,6 @@ def test_any_passages_come_back_from_json(
         for pid, text, meta in rows
     ]
     scratch.write_bytes("\n".join(lines).encode())
-
     assert [Passage(*row) for row in rows] == read(scratch, "jsonl")
 
 
@@ -1109,9 +1034,7 @@ def test_any_bytes_give_a_row_for_each_line(
     *ended, last = content.removeprefix(BOM).split(b"\n")
     lines = [*(line.removesuffix(b"\r") for line in ended), last]
     expected = [(number, line) for number, line in enumerate(lines, start=1) if line]
-
     rows = read(scratch, form, max_line_bytes=limit)
-
     assert [number for number, _ in expected] == [row.line for row in rows]
     for row, (_, line) in zip(rows, expected, strict=True):
         if isinstance(row, Reject):
@@ -1125,8 +1048,6 @@ def test_any_bytes_give_a_row_for_each_line(
 def test_any_bytes_that_pose_as_gzip_do_not_raise(scratch: Path, content: bytes) -> None:
     """They end with one reject that says so."""
     scratch.write_bytes(content)
-
     rows = read(scratch, "tsv")
-
     assert isinstance(rows[-1], Reject)
     assert rows[-1].reason.startswith("the gzip stream")

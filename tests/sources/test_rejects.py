@@ -27,21 +27,17 @@ def lines_of(path: Path) -> list[Any]:
 def test_file_is_made_only_when_needed(tmp_path: Path) -> None:
     """A run without rejects leaves nothing behind."""
     path = tmp_path / "rejects.jsonl"
-
     with RejectsFile(path) as rejects:
         assert 0 == rejects.count
-
     assert not path.exists()
 
 
 def test_every_reject_is_a_line(tmp_path: Path) -> None:
     """With its file, line, reason, row and the row's length."""
     path = tmp_path / "rejects.jsonl"
-
     with RejectsFile(path) as rejects:
         rejects.write(reject(b"one"))
         rejects.write(reject(b"two", reason="the text is empty"))
-
     assert 2 == rejects.count
     entry = {"file": "x.tsv", "line": 7, "reason": "no tab", "raw_bytes": 3, "raw": "one"}
     assert [entry, {**entry, "reason": "the text is empty", "raw": "two"}] == lines_of(path)
@@ -51,12 +47,10 @@ def test_older_file_is_replaced(tmp_path: Path) -> None:
     """It would be a mixture of two runs otherwise; without a reject it stays."""
     path = tmp_path / "rejects.jsonl"
     path.write_text("older\n", "utf-8")
-
     with RejectsFile(path):
         assert "older\n" == path.read_text("utf-8")
     with RejectsFile(path) as rejects:
         rejects.write(reject(b"one"))
-
     assert ["one"] == [entry["raw"] for entry in lines_of(path)]
 
 
@@ -66,10 +60,8 @@ def test_older_file_is_replaced(tmp_path: Path) -> None:
 def test_text_is_kept_as_text(tmp_path: Path, text: str) -> None:
     """And comes back from the file as it was, on one line."""
     path = tmp_path / "rejects.jsonl"
-
     with RejectsFile(path) as rejects:
         rejects.write(reject(text.encode()))
-
     assert [text] == [entry["raw"] for entry in lines_of(path)]
 
 
@@ -77,7 +69,6 @@ def test_text_is_kept_as_text(tmp_path: Path, text: str) -> None:
 def test_bytes_that_are_not_utf8_are_base64(raw: bytes) -> None:
     """Then there is no `raw`."""
     entry = reject_to_json(reject(raw))
-
     assert {"file", "line", "reason", "raw_bytes", "raw_base64"} == entry.keys()
     assert raw == base64.b64decode(entry["raw_base64"])
 
@@ -87,9 +78,7 @@ def test_cut_inside_a_character_stays_text(cut: int) -> None:
     """Half a character at the end is no fault of the row when it was cut there."""
     whole = "kept \U0001f600".encode()
     raw = whole[: len(whole) - 4 + cut]
-
     entry = reject_to_json(reject(raw, raw_bytes=10_000))
-
     assert ("kept \U0001f600" if cut == 4 else "kept ") == entry["raw"]
     assert 10_000 == entry["raw_bytes"]
     assert "raw_base64" not in entry
@@ -98,20 +87,17 @@ def test_cut_inside_a_character_stays_text(cut: int) -> None:
 def test_cut_row_that_is_not_utf8_is_base64() -> None:
     """A wrong byte before the cut is a fault of the row."""
     entry = reject_to_json(reject(b"caf\xe9 au lait", raw_bytes=10_000))
-
     assert b"caf\xe9 au lait" == base64.b64decode(entry["raw_base64"])
 
 
 def test_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """The message names the file and what to do."""
     path = tmp_path / "missing" / "rejects.jsonl"
-
     with (
         RejectsFile(path) as rejects,
         pytest.raises(OutputError, match=r"rejects\.jsonl: No such file.*--rejects"),
     ):
         rejects.write(reject(b"one"))
-
     assert 0 == rejects.count
 
 
@@ -119,7 +105,6 @@ def test_full_disk_is_told() -> None:
     """What is buffered is written at the latest when the file is closed."""
     rejects = RejectsFile(Path("/dev/full"))
     rejects.write(reject(b"one"))
-
     with pytest.raises(OutputError, match=r"No space left on device.*--rejects"):
         rejects.close()
 
@@ -131,5 +116,4 @@ def test_closing_twice_is_no_error(tmp_path: Path) -> None:
     rejects.write(reject(b"one"))
     rejects.close()
     rejects.close()
-
     assert 1 == len(lines_of(rejects.path))

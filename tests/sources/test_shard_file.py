@@ -60,7 +60,6 @@ def test_a_shard_comes_back_as_it_was_written(
     )
     table = table_of(passages)
     write_shard(path, header, table, vectors)
-
     assert header == read_header(path)
     assert (5, 64) == (read_footer(path).passages, read_footer(path).dimension)
     assert [passage.pid for passage in passages] == read_column(path, "pid")
@@ -230,7 +229,7 @@ def test_vectors_of_a_dot_product_keep_their_length(
     class Dot(HashingEncoder):
         """An encoder for the dot product."""
 
-        encoder_info = property(lambda self: replace(self._info, similarity="dot"))
+        info = property(lambda self: replace(self._info, similarity="dot"))
 
     folder = write_folder(tmp_path / "vectors", passages, Dot(), dtype="float32")
     put = np.full((2, 64), 3.0, np.float32)
