@@ -147,7 +147,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
 
 @pytest.mark.parametrize("source", ["environment", "file", "given"])
 @pytest.mark.parametrize(("name", "text", "message"), BAD)
-def test_a_bad_value_is_told_with_its_variable(
+def test_a_bad_value_is_reported_with_its_variable(
     name: str, text: str, message: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it stands, and what it should be; never as an error of pydantic's."""
@@ -175,7 +175,7 @@ def test_a_renamed_variable_is_refused(source: str, monkeypatch: pytest.MonkeyPa
         load_settings({})
 
 
-def test_every_bad_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bad_value_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nobody has to come back for the next."""
     monkeypatch.setenv(variable("window"), "0")
     monkeypatch.setenv(variable("retry_s"), "-1")
@@ -224,7 +224,7 @@ def test_the_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("key", [f"{HIDDEN}\udcff", f"\udcff{HIDDEN}", f"{HIDDEN}\u00fc"])
-def test_a_key_that_is_no_text_is_refused_without_it(
+def test_a_key_that_is_not_a_text_is_refused_without_it(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes that are no UTF-8, and characters that no header can hold."""
@@ -235,7 +235,7 @@ def test_a_key_that_is_no_text_is_refused_without_it(
     assert HIDDEN not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_file_that_is_no_text_is_told_without_what_is_in_it() -> None:
+def test_a_file_that_is_not_a_text_is_reported_without_what_is_in_it() -> None:
     """Which file it is, and where it stops being text."""
     Path(".env").write_bytes(f"{variable('api_key')}={HIDDEN}\n".encode() + b"X=\xff\n")
     with pytest.raises(

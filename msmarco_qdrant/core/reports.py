@@ -172,7 +172,7 @@ class ReembedReport:
     Attributes:
         collection: The name that users see.
         old: The physical collection that it pointed to before.
-        new: The physical collection that it points to now; the same if it had these vectors.
+        new: The physical collection that it points to now; `old` if its vectors are of this model.
         model: The model of the new collection.
         passages: Passages in the new collection.
         copied: Passages that this run encoded and wrote.

@@ -67,8 +67,7 @@ class RejectsFile(AbstractContextManager["RejectsFile"]):
 
     def _unwritable(self, exc: OSError) -> OutputError:
         return OutputError(
-            f"cannot write the rejects file {self.path}: {exc.strerror}; pass another one as "
-            "rejects=..."
+            f"cannot write the rejects file {self.path}: {exc.strerror}; choose another path"
         )
 
     def __exit__(self, *_: object) -> None:

@@ -62,7 +62,7 @@ def test_an_error_of_the_block_leaves_all_as_it_was(
         ("a" * 300, "File name too long"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_told_at_once(
+def test_a_place_that_cannot_be_written_is_reported_at_once(
     tmp_path: Path, name: str, reason: str
 ) -> None:
     """By its own name, and before anything is read for it."""

@@ -77,7 +77,7 @@ def test_tsv_gives_pid_and_text(tmp_path: Path) -> None:
     assert [Passage("0", "The Manhattan Project"), Passage("7", "London is big")] == read(path)
 
 
-def test_rows_know_where_they_stood(tmp_path: Path) -> None:
+def test_rows_know_where_they_are(tmp_path: Path) -> None:
     """A passage carries its file and its line, which equality leaves out."""
     path = put(tmp_path / "collection.tsv", b"0\tone\n\n1\ttwo\n")
     found = [(row.source, row.line) for row in read(path)]
@@ -306,8 +306,14 @@ BAD_JSON = {
         b'{"pid": "2", "text": "t", "n": [1e999]}',
         "'n'[0] must be a finite number, got inf",
     ),
-    "integer too big": (b'{"pid": "2", "text": "t", "n": 9223372036854775808}', "64 bits"),
-    "integer too small": (b'{"pid": "2", "text": "t", "n": -9223372036854775809}', "64 bits"),
+    "integer too big": (
+        b'{"pid": "2", "text": "t", "n": 9223372036854775808}',
+        "64-bit integer, got",
+    ),
+    "integer too small": (
+        b'{"pid": "2", "text": "t", "n": -9223372036854775809}',
+        "64-bit integer, got",
+    ),
     "meta no object": (
         b'{"pid": "2", "text": "t", "meta": []}',
         "'meta' must be an object, got an array",
@@ -332,7 +338,7 @@ BAD_JSON = {
 @pytest.mark.parametrize(("bad", "reason"), BAD_TSV.values(), ids=BAD_TSV)
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_bad_tsv_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str, end: bytes) -> None:
-    """It tells its file, line, reason and row; the lines around it go in."""
+    """It has the file, line, reason and row; the lines around it are read."""
     path = put(tmp_path / "x.tsv", b"1\tone" + end + bad + end + b"3\tthree" + end)
     before, reject, after = read(path)
     assert [Passage("1", "one"), Passage("3", "three")] == [before, after]
@@ -348,7 +354,7 @@ def test_bad_tsv_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str, end
 
 @pytest.mark.parametrize(("bad", "reason"), BAD_JSON.values(), ids=BAD_JSON)
 def test_bad_json_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str) -> None:
-    """It tells its file, line, reason and row; the lines around it go in."""
+    """It has the file, line, reason and row; the lines around it are read."""
     good = json_line(pid="1", text="one"), json_line(pid="3", text="three")
     path = put(tmp_path / "x.jsonl", b"\n".join([good[0], bad, good[1], b""]))
     before, reject, after = read(path)
@@ -375,7 +381,7 @@ def test_line_over_the_limit_is_one_reject(tmp_path: Path, length: int) -> None:
     assert [Reject(str(path), 2, reason, long[:4096], length)] == rejects_of(rows)
 
 
-def test_limit_is_a_mebibyte_unless_told_otherwise(tmp_path: Path) -> None:
+def test_limit_is_a_mebibyte_by_default(tmp_path: Path) -> None:
     """A line of 1 MiB goes in, one byte more does not; the line's end does not count."""
     fits = b"1\t" + b"x" * (MAX_LINE_BYTES - 2)
     path = put(tmp_path / "x.tsv", BOM + fits + b"\r\n" + fits + b"x\r\n3\tthree\n")
@@ -438,7 +444,7 @@ def test_truncated_gzip_gives_every_complete_line(tmp_path: Path) -> None:
         assert [reject] == rejects_of(rows), cut
 
 
-def test_gzip_of_a_wrong_checksum_is_told(tmp_path: Path) -> None:
+def test_gzip_of_a_wrong_checksum_is_reported(tmp_path: Path) -> None:
     """All lines go in; that they may be wrong is one reject."""
     whole = bytearray(gzip.compress(collection(), mtime=0))
     whole[-8] ^= 0xFF
@@ -449,7 +455,7 @@ def test_gzip_of_a_wrong_checksum_is_told(tmp_path: Path) -> None:
     assert "the gzip stream is damaged: CRC check failed" in last.reason
 
 
-def test_damage_inside_gzip_is_told(tmp_path: Path) -> None:
+def test_damage_inside_gzip_is_reported(tmp_path: Path) -> None:
     """An impossible block ends the file with one reject."""
     compressor = zlib.compressobj(wbits=31)
     start = compressor.compress(collection()) + compressor.flush(zlib.Z_FULL_FLUSH)
@@ -458,7 +464,7 @@ def test_damage_inside_gzip_is_told(tmp_path: Path) -> None:
     assert isinstance(rows[-1], Reject)
 
 
-def test_garbage_behind_gzip_is_told(tmp_path: Path) -> None:
+def test_garbage_behind_gzip_is_reported(tmp_path: Path) -> None:
     """Every line before it goes in."""
     path = put(tmp_path / "x.tsv.gz", gzip.compress(b"1\tone\n") + b"garbage")
     passage, reject = read(path)
@@ -493,7 +499,7 @@ def test_format_goes_by_the_content(tmp_path: Path, content: bytes) -> None:
     assert [Passage("1", "one")] == passages_of(read(path))
 
 
-def test_format_can_be_told(tmp_path: Path) -> None:
+def test_format_can_be_given(tmp_path: Path) -> None:
     """What is told wins over name and content."""
     path = put(tmp_path / "x.jsonl", b'{"a"\tone\n')
     assert [Passage('{"a"', "one")] == read(path, "tsv")
@@ -511,7 +517,7 @@ def test_json_array_is_refused_at_once(tmp_path: Path, compress: bool) -> None:
 def test_unknown_format_is_refused(tmp_path: Path) -> None:
     """The message lists those there are."""
     path = put(tmp_path / "x.csv", b"")
-    with pytest.raises(UsageError, match="'csv' is unknown: expected one of auto, tsv, jsonl"):
+    with pytest.raises(UsageError, match="must be one of auto, tsv, jsonl, parquet, got 'csv'"):
         Corpus(path, format="csv")  # type: ignore[arg-type]
 
 
@@ -635,7 +641,7 @@ def test_slow_pipe_is_recognized(compress: bool) -> None:
 
 def test_parquet_from_standard_input_is_refused() -> None:
     """It cannot be read from the front to the back, whether it was said or is found to be."""
-    with pytest.raises(UsageError, match="name the file"):
+    with pytest.raises(UsageError, match="pass the file's path"):
         Corpus("-", format="parquet")
     program = "from msmarco_qdrant.sources.corpus import Corpus; list(Corpus('-'))"
     run = subprocess.run(
@@ -646,7 +652,7 @@ def test_parquet_from_standard_input_is_refused() -> None:
 
 def test_standard_input_cannot_be_named_twice() -> None:
     """The second time there would be nothing left."""
-    with pytest.raises(UsageError, match="twice"):
+    with pytest.raises(UsageError, match="at most once"):
         Corpus(["-", "-"])
 
 
@@ -659,7 +665,7 @@ def test_as_rows_opens_paths_only(tmp_path: Path) -> None:
     with_other_pids = put(tmp_path / "b.tsv", b"2\ttwo\n")
     assert [*passages, Passage("2", "two")] == list(as_rows((str(path), str(with_other_pids))))
     for nothing in (5, None, passages[0]):
-        with pytest.raises(UsageError, match="no source"):
+        with pytest.raises(UsageError, match="must be paths or passages, got a"):
             as_rows(nothing)  # type: ignore[arg-type]
 
 
@@ -723,10 +729,10 @@ def test_parquet_meta_may_be_json_text(tmp_path: Path) -> None:
     ],
     ids=["empty", "word", "cut off", "array", "string", "null", "nan", "too deep"],
 )
-def test_parquet_meta_that_is_no_json_object_is_one_reject(
+def test_parquet_meta_that_is_not_a_json_object_is_one_reject(
     tmp_path: Path, text: str, reason: str
 ) -> None:
-    """The reason says where it stands and what was expected; the rows around it go in."""
+    """The reason says where it stands and what was expected; the rows around it are read."""
     path = put_parquet(
         tmp_path / "x.parquet",
         pid=["1", "2", "3"],
@@ -741,7 +747,7 @@ def test_parquet_meta_that_is_no_json_object_is_one_reject(
 
 
 def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
-    """A field that stands beside it, too, or one that Qdrant cannot keep."""
+    """A field that is outside, too, or one that Qdrant cannot keep."""
     path = put_parquet(
         tmp_path / "x.parquet",
         pid=["1", "2"],
@@ -762,7 +768,7 @@ def test_parquet_is_known_by_its_content(tmp_path: Path) -> None:
 
 
 def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
-    """It tells its row's number and its fields; the rows around it go in."""
+    """It has the row number and the fields; the rows around it are read."""
     path = put_parquet(
         tmp_path / "x.parquet",
         pid=["1", None, "3", "4", "5"],
@@ -872,11 +878,11 @@ def test_pids_are_read_line_by_line(tmp_path: Path, content: bytes, pids: list[s
     [
         (b"2\ttext", "it holds a tab; write one pid per line"),
         (b"caf\xe9", "not UTF-8: byte 0xe9 at offset 3"),
-        (b"x" * (MAX_LINE_BYTES + 1), "1,048,577 bytes"),
+        (b"x" * (MAX_LINE_BYTES + 1), "at most 1,048,576 bytes, got 1,048,577"),
     ],
     ids=["tab", "not utf-8", "too long"],
 )
-def test_a_line_that_is_no_pid_is_an_error(tmp_path: Path, line: bytes, reason: str) -> None:
+def test_a_line_that_is_not_a_pid_is_an_error(tmp_path: Path, line: bytes, reason: str) -> None:
     """With its place; what stands before it was yielded already."""
     path = put(tmp_path / "pids.txt", b"1\n" + line + b"\n3\n")
     pids = read_pids(path)
@@ -915,10 +921,12 @@ def test_queries_are_read(tmp_path: Path, name: str, content: bytes) -> None:
     assert expected == list(read_queries(path))
 
 
-def test_line_that_is_no_query_stops(tmp_path: Path) -> None:
+def test_line_that_is_not_a_query_stops(tmp_path: Path) -> None:
     """A query that is left out would change every mean without a word."""
     path = put(tmp_path / "queries.tsv", b"1\thow big is london\nno tab\n")
-    with pytest.raises(SourceError, match=r"queries\.tsv:2: no query .*expected qid<TAB>text"):
+    with pytest.raises(
+        SourceError, match=r"queries\.tsv:2 is not a query: .*expected qid<TAB>text"
+    ):
         list(read_queries(path))
 
 
@@ -931,7 +939,7 @@ def test_missing_queries_are_refused(tmp_path: Path) -> None:
 def test_queries_in_parquet_are_refused(tmp_path: Path) -> None:
     """The message says how they come."""
     path = put_parquet(tmp_path / "queries.parquet", pid=["1"], text=["how big is london"])
-    with pytest.raises(SourceError, match="queries come as TSV or JSON lines"):
+    with pytest.raises(SourceError, match="queries must be TSV or JSON lines, got Parquet"):
         list(read_queries(path))
 
 
@@ -1008,7 +1016,7 @@ def test_any_passages_come_back_from_tsv(
 def test_any_passages_come_back_from_json(
     scratch: Path, rows: list[tuple[str, str, dict[str, Any]]], ascii_only: bool, inside: bool
 ) -> None:
-    """Whatever pid, text and meta hold, escaped or not, beside the text or inside 'meta'."""
+    """Whatever pid, text and meta hold, escaped or not, next to the text or inside "meta"."""
     lines = [
         json.dumps(
             {"pid": pid, "text": text, **({"meta": meta} if inside else meta)},

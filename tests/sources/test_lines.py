@@ -84,7 +84,7 @@ def test_blocks_are_bounded(content: bytes, size: int, limit: int) -> None:
     assert [] == [block for block in blocks if len(block.data) > max(size, limit + 5)]
 
 
-def test_a_stream_cut_off_behind_a_long_line_is_told() -> None:
+def test_a_stream_cut_off_behind_a_long_line_is_reported() -> None:
     """The line is one thing that is wrong, the end of the stream another."""
     stream = Dribbling(b"x" * 50 + b"\n", [100], EOFError())
     long, end = lines_of(list(read_blocks(stream, 16, 10)), 10)

@@ -90,22 +90,22 @@ def test_cut_row_that_is_not_utf8_is_base64() -> None:
     assert b"caf\xe9 au lait" == base64.b64decode(entry["raw_base64"])
 
 
-def test_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     """The message names the file and what to do."""
     path = tmp_path / "missing" / "rejects.jsonl"
     with (
         RejectsFile(path) as rejects,
-        pytest.raises(OutputError, match=r"rejects\.jsonl: No such file.*--rejects"),
+        pytest.raises(OutputError, match=r"rejects\.jsonl: No such file.*choose another path"),
     ):
         rejects.write(reject(b"one"))
     assert 0 == rejects.count
 
 
-def test_full_disk_is_told() -> None:
+def test_full_disk_is_reported() -> None:
     """What is buffered is written at the latest when the file is closed."""
     rejects = RejectsFile(Path("/dev/full"))
     rejects.write(reject(b"one"))
-    with pytest.raises(OutputError, match=r"No space left on device.*--rejects"):
+    with pytest.raises(OutputError, match=r"No space left on device.*choose another path"):
         rejects.close()
 
 

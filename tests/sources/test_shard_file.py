@@ -160,7 +160,7 @@ def header_json(path: Path, **changed: object) -> bytes:
         ),
     ],
 )
-def test_what_is_no_shard_is_told(
+def test_not_a_shard_is_reported(
     folder: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     """By what was found, what was expected, and what to do."""
@@ -172,7 +172,7 @@ def test_what_is_no_shard_is_told(
         VectorShards(folder)
 
 
-def test_other_columns_are_told(folder: Path) -> None:
+def test_other_columns_are_reported(folder: Path) -> None:
     """As of a file that another tool has written back."""
     path = shard_path(folder, 0)
     table = pq.read_table(path)
@@ -183,7 +183,7 @@ def test_other_columns_are_told(folder: Path) -> None:
         read_column(path, "meta")
 
 
-def test_a_flipped_bit_is_told(folder: Path) -> None:
+def test_a_flipped_bit_is_reported(folder: Path) -> None:
     """Nothing but a checksum can tell it in a vector."""
     path = shard_path(folder, 0)
     column = pq.read_metadata(path).row_group(0).column(5)
@@ -315,7 +315,7 @@ def test_a_text_that_is_not_utf8_is_a_reject(
     first = shard_path(folder, 0)
     write_shard(first, read_header(first), table.set_column(1, "text", broken), vectors)
     rejects = [row for row in VectorShards(folder) if isinstance(row, Reject)]
-    assert [True, True] == ["text has changed" in reject.reason for reject in rejects]
+    assert [True, True] == ["text was changed" in reject.reason for reject in rejects]
 
 
 def swap_shards(folder: Path) -> None:
@@ -360,7 +360,7 @@ def mix_in(folder: Path, encoder: HashingEncoder, dtype: VectorType = "float16")
         ),
     ],
 )
-def test_a_folder_that_is_not_whole_is_told(
+def test_a_folder_that_is_not_whole_is_reported(
     folder: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
     """Before anything is read: which file, what was found, what was expected."""
@@ -369,7 +369,7 @@ def test_a_folder_that_is_not_whole_is_told(
         VectorShards(folder)
 
 
-def test_a_shard_of_another_source_is_told(folder: Path, encoder: HashingEncoder) -> None:
+def test_a_shard_of_another_source_is_reported(folder: Path, encoder: HashingEncoder) -> None:
     """It has another number of passages."""
     rows = [Passage("1", "london")]
     vectors = vectors_of(rows, encoder).astype(np.float16)
@@ -380,7 +380,7 @@ def test_a_shard_of_another_source_is_told(folder: Path, encoder: HashingEncoder
         VectorShards(folder)
 
 
-def test_what_is_no_folder_is_told(tmp_path: Path, encoder: HashingEncoder) -> None:
+def test_not_a_folder_is_reported(tmp_path: Path, encoder: HashingEncoder) -> None:
     """A file, nothing at all, or the vectors of no row."""
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "nothing"):

@@ -89,7 +89,7 @@ def test_fixtures_are_those_that_were_written() -> None:
 
 
 def unpacked(name: str, folder: Path) -> str:
-    """The path of an Edge store of the fixtures, in a folder of the test."""
+    """Unpack an Edge store and return its path."""
     with tarfile.open(FIXTURES / f"{name}.tar.gz") as packed:
         packed.extractall(folder, filter="data")
     return str(folder / "store")
@@ -97,7 +97,7 @@ def unpacked(name: str, folder: Path) -> str:
 
 @contextmanager
 def served() -> Iterator[str]:
-    """The URL of a server that holds what the fixtures' server did."""
+    """The URL of a server with the content of the fixtures' server."""
     kept = json.loads((FIXTURES / "server.json").read_text())
     with LoopbackServer() as server:
         client = QdrantClient(
@@ -121,16 +121,16 @@ def served() -> Iterator[str]:
 
 
 def restore(client: QdrantClient, name: str, held: Mapping[str, Any]) -> None:
-    """Make a collection on a server as it was."""
+    """Create a collection of the fixtures on a server."""
     config, params = held["config"], held["config"]["params"]
     client.create_collection(
         name,
         vectors_config={
-            vector: models.VectorParams(**told) for vector, told in params["vectors"].items()
+            vector: models.VectorParams(**fields) for vector, fields in params["vectors"].items()
         },
         sparse_vectors_config={
-            vector: models.SparseVectorParams(**told)
-            for vector, told in params.get("sparse_vectors", {}).items()
+            vector: models.SparseVectorParams(**answered)
+            for vector, answered in params.get("sparse_vectors", {}).items()
         },
         hnsw_config=models.HnswConfigDiff(**config["hnsw_config"]),
         optimizers_config=models.OptimizersConfigDiff(**config["optimizer_config"]),
@@ -141,9 +141,21 @@ def restore(client: QdrantClient, name: str, held: Mapping[str, Any]) -> None:
     client.upsert(name, [models.PointStruct(**point) for point in held["points"]])
 
 
+@pytest.fixture(scope="module", params=["edge", pytest.param("server", marks=pytest.mark.slow)])
+def stored(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A store of each engine, for tests that only read: a directory, then a URL."""
+    if request.param == "edge":
+        yield unpacked("edge-settings", tmp_path_factory.mktemp("stored"))
+    else:
+        with served() as url:
+            yield url
+
+
 @pytest.fixture(params=["edge", "server"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A store of an earlier version on each engine: a directory, then a URL."""
+    """A store of each engine, for tests that write: a directory, then a URL."""
     if request.param == "edge":
         yield unpacked("edge-settings", tmp_path)
     else:
@@ -175,7 +187,7 @@ def own(tmp_path: Path) -> Path:
 def check_found(
     place: str, collection: str, passages: Sequence[Passage], encoder: HashingEncoder = ENCODER
 ) -> None:
-    """Each passage is the first hit of its own text, by vectors, by words and by both."""
+    """Check that each passage is the first hit of its text in all modes."""
     with SearchClient.open(place, collection=collection, encoder=encoder) as client:
         for mode in ("dense", "bm25", "hybrid"):
             hits = client.search_many([one.text for one in passages], limit=1, mode=mode)
@@ -183,9 +195,9 @@ def check_found(
             assert [(one.pid, one.text, one.meta) for one in passages] == found
 
 
-def test_settings_are_the_same(place: str) -> None:
+def test_settings_are_the_same(stored: str) -> None:
     """Storage, graph, indexes, BM25 settings, ledger and encoder are read as they were written."""
-    with closing(open_store(place)) as store:
+    with closing(open_store(stored)) as store:
         (guide,) = describe_store(store, "guide").collections
         (plain,) = describe_store(store, "plain").collections
     year, lang, seq = ("meta.year", "integer"), ("meta.lang", "keyword"), ("seq", "integer")
@@ -212,29 +224,29 @@ def test_settings_are_the_same(place: str) -> None:
         assert HnswSettings(16, 256) == one.info.spec.hnsw
         assert (1, "0.1.0") == (one.metadata.schema_version, one.metadata.package_version)
         assert (None, None) == (one.metadata.copied_from, one.metadata.previous)
-        assert max(map(seq_of, kept_points(one.info.name, place))) == one.info.last_seq
+        assert max(map(seq_of, kept_points(one.info.name, stored))) == one.info.last_seq
 
 
 def kept_points(name: str, place: str) -> Sequence[Mapping[str, Any]]:
-    """The points of a collection, read below the metadata."""
+    """The points of a physical collection."""
     with closing(open_store(place)) as store:
         return [payload for _, payload in store.collection(name).scan(("pid", "seq"))]
 
 
 def seq_of(payload: Mapping[str, Any]) -> int:
-    """The number of a point's last write."""
+    """The `seq` of a point."""
     return int(payload["seq"])
 
 
 def test_turbo4_is_the_same(edge: str) -> None:
-    """What was stored as `turbo4` is told and searched as such."""
+    """A collection with `turbo4` is reported and searched as such."""
     with closing(open_store(edge)) as store:
         assert StorageSettings(True, "turbo4") == store.collection("turbo").info().spec.storage
     check_found(edge, "turbo", PASSAGES[:3])
 
 
 def test_graph_and_int8_copy_are_still_there(edge: str) -> None:
-    """Edge does not build its index again: what was indexed is."""
+    """Edge does not build its index again."""
     with closing(open_store(edge)) as store:
         assert (16, "ready") == (
             store.collection("guide").info().indexed,
@@ -242,15 +254,17 @@ def test_graph_and_int8_copy_are_still_there(edge: str) -> None:
         )
 
 
-def test_search_finds_what_was_stored(place: str) -> None:
-    """By vectors, by words and by both, in both collections."""
-    check_found(place, "guide", PASSAGES)
-    check_found(place, "plain", PASSAGES[:5])
+def test_search_finds_what_was_stored(stored: str) -> None:
+    """Dense, BM25 and hybrid searches find passages of both collections; pids find points."""
+    check_found(stored, "guide", PASSAGES)
+    check_found(stored, "plain", PASSAGES[:5])
+    expected = {one.pid: one for one in PASSAGES}
+    assert expected == get_passages(stored, list(expected), collection="guide")
 
 
-def test_filters_find_what_was_stored(place: str) -> None:
-    """Fields of `meta` are where filters look for them."""
-    with SearchClient.open(place, collection="guide", encoder=ENCODER) as client:
+def test_filters_find_what_was_stored(stored: str) -> None:
+    """Filters on `meta` fields work."""
+    with SearchClient.open(stored, collection="guide", encoder=ENCODER) as client:
         wanted: Sequence[tuple[MetaFilter, set[str]]] = (
             ({"year": 2004}, {"2", "18446744073709551616"}),
             ({"year": Range(gte=2005)}, {"3"}),
@@ -262,20 +276,15 @@ def test_filters_find_what_was_stored(place: str) -> None:
             assert expected == {hit.pid for hit in hits}
 
 
-def test_passages_are_read_by_pid(place: str) -> None:
-    """Every kind of pid leads to the point that an earlier version made of it."""
-    expected = {one.pid: one for one in PASSAGES}
-    assert expected == get_passages(place, list(expected), collection="guide")
-
-
-def test_ingest_of_the_same_changes_nothing(place: str) -> None:
-    """Ids and digests are the same: nothing is encoded or written again."""
-    report = ingest_passages(PASSAGES, place, collection="guide", encoder=ENCODER)
+def test_ingest_of_the_same_changes_nothing(stored: str) -> None:
+    """Ids and digests are equal: nothing is encoded or written again."""
+    report = ingest_passages(PASSAGES, stored, collection="guide", encoder=ENCODER)
     assert (0, 8, 0, 0) == (report.written, report.unchanged, report.encoded, report.rejected)
 
 
+@pytest.mark.slow
 def test_ingest_writes_on(place: str) -> None:
-    """A new text of an old passage replaces it, a new one comes beside it; neither comes twice."""
+    """A new text replaces an old one, and a new passage is added; none is stored twice."""
     new = [Passage("007", "A heron stands in the reeds."), Passage("9", "Lighthouses blink.")]
     report = ingest_passages(new, place, collection="plain", encoder=ENCODER, optimize=False)
     assert (2, 0) == (report.written, report.unchanged)
@@ -286,7 +295,7 @@ def test_ingest_writes_on(place: str) -> None:
 
 @pytest.mark.parametrize("name", ["exported.jsonl", "exported.jsonl.gz", "exported.parquet"])
 def test_exported_passages_are_the_same(edge: str, name: str) -> None:
-    """A file that an earlier version exported holds what the store holds."""
+    """A file that an earlier version exported equals the content of the store."""
     report = ingest_passages(
         FIXTURES / name, edge, collection="guide", encoder=ENCODER, optimize=False
     )
@@ -294,7 +303,7 @@ def test_exported_passages_are_the_same(edge: str, name: str) -> None:
 
 
 def test_lock_file_of_a_killed_process(edge: str) -> None:
-    """Its note is read while another holds the directory, and hinders nobody afterwards."""
+    """The error contains its note while a process holds the lock; later the store opens."""
     with (Path(edge) / ".lock").open("r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(MsmarcoQdrantError) as caught:
@@ -305,15 +314,16 @@ def test_lock_file_of_a_killed_process(edge: str) -> None:
 
 @pytest.mark.parametrize("name", ["cut", "gone"])
 def test_interrupted_creation_is_done_again(edge: str, name: str) -> None:
-    """Of one there is a shard without metadata, of the other a directory that nothing names."""
+    """One left a shard without metadata, the other an unlisted directory."""
     assert 2 == ingest_passages(PASSAGES[:2], edge, collection=name, encoder=ENCODER).written
     check_found(edge, name, PASSAGES[:2])
     with closing(open_store(edge)) as store:
         assert f"{name}__0001" == store.aliases()[name]
 
 
+@pytest.mark.slow
 def test_interrupted_exchange_of_segments_is_undone(tmp_path: Path) -> None:
-    """What was searched before the crash counts; what was built is built again."""
+    """The segments before the crash count, and the index is built again."""
     place = unpacked("edge-crashed", tmp_path)
     check_found(place, "guide", PASSAGES)
     shard = Path(place) / "collections" / "guide__0001"
@@ -326,7 +336,7 @@ def test_interrupted_exchange_of_segments_is_undone(tmp_path: Path) -> None:
 
 
 def test_ledger_is_continued(edge: str, own: Path) -> None:
-    """A user's own migrations of before are known as applied, and the others are applied."""
+    """A user's applied migrations stay applied, and the pending ones are applied."""
     with closing(open_store(edge)) as store:
         status = migration_status(store, "guide", directory=own)
         assert ((*APPLIED, *OWN_APPLIED), OWN_PENDING, ()) == (
@@ -346,8 +356,9 @@ def test_ledger_is_continued(edge: str, own: Path) -> None:
     check_found(edge, "guide", PASSAGES)
 
 
+@pytest.mark.slow
 def test_all_own_migrations_apply_to_a_collection_of_before(place: str, own: Path) -> None:
-    """Files of migrations that were written for an earlier version still load and work."""
+    """Migration files of an earlier version, with the renames, still work."""
     with closing(open_store(place)) as store:
         steps = migrate_collection(store, "plain", directory=own)
         assert [*OWN_APPLIED, *OWN_PENDING] == [step.name for step in steps]
@@ -355,8 +366,9 @@ def test_all_own_migrations_apply_to_a_collection_of_before(place: str, own: Pat
     check_found(place, "plain", PASSAGES[:5])
 
 
-def test_lock_of_a_process_that_is_gone(own: Path) -> None:
-    """A server's lock is told of, keeps others out, and is taken away by its token."""
+@pytest.mark.slow
+def test_lock_of_a_process_that_has_ended(own: Path) -> None:
+    """The lock on a server is reported, refuses migrations, and can be removed by its token."""
     with served() as url:
         here = ("--store", url, "--collection", "guide")
         status = json.loads(command("migrate", "status", *here, "--json").out)
@@ -390,12 +402,13 @@ def test_renamed_names_of_a_migration_are_named(tmp_path: Path, name: str, renam
 
 @pytest.fixture
 def generations(tmp_path: Path) -> str:
-    """A store with re-embeddings that an earlier version has done, or begun."""
+    """A store with finished and unfinished re-embeddings."""
     return unpacked("edge-generations", tmp_path)
 
 
+@pytest.mark.slow
 def test_finished_reembedding_can_be_undone(generations: str) -> None:
-    """The collection of before is known, the name goes back to it, and the rest is removed."""
+    """The alias points to the old collection again, and prune removes the other."""
     check_found(generations, "moved", PASSAGES[:4], OTHER)
     with closing(open_store(generations)) as store:
         status = migration_status(store, "moved")
@@ -407,15 +420,8 @@ def test_finished_reembedding_can_be_undone(generations: str) -> None:
     check_found(generations, "moved", PASSAGES[:4])
 
 
-def test_finished_reembedding_is_pruned(generations: str) -> None:
-    """The collection of before can be removed, too."""
-    with closing(open_store(generations)) as store:
-        assert ("moved__0001",) == prune_collection(store, "moved")
-    check_found(generations, "moved", PASSAGES[:4], OTHER)
-
-
 def test_interrupted_reembedding_goes_on(generations: str) -> None:
-    """What was copied before the swap is not copied again; what was written since is."""
+    """Only passages written since are copied."""
     check_found(generations, "half", PASSAGES[:5])
     with closing(open_store(generations)) as store:
         copying = migration_status(store, "half").copying
@@ -430,8 +436,9 @@ def test_interrupted_reembedding_goes_on(generations: str) -> None:
     check_found(generations, "half", PASSAGES[:5], OTHER)
 
 
+@pytest.mark.slow
 def test_interrupted_reembedding_is_given_up(generations: str) -> None:
-    """One that was begun by an earlier version can be given up."""
+    """An unfinished re-embedding can be pruned."""
     with closing(open_store(generations)) as store:
         assert ("half__0002",) == prune_collection(store, "half", unfinished=True)
         assert None is migration_status(store, "half").copying
@@ -439,7 +446,7 @@ def test_interrupted_reembedding_is_given_up(generations: str) -> None:
 
 
 def test_last_pass_of_a_reembedding_is_done(generations: str) -> None:
-    """One that ended between the swap and its last pass is known to be swapped, and finished."""
+    """One that ended between the swap and its last pass is completed."""
     check_found(generations, "late", PASSAGES[:5], OTHER)
     with closing(open_store(generations)) as store:
         copying = migration_status(store, "late").copying
@@ -460,21 +467,21 @@ def test_last_pass_of_a_reembedding_is_done(generations: str) -> None:
 
 @pytest.fixture
 def sidecar_folder(tmp_path: Path) -> Path:
-    """A folder with a spool and an inbox that a sidecar of before left when it was killed."""
+    """A folder with the spool and inbox of a sidecar that was killed."""
     for name in ("spool", "inbox"):
         shutil.copytree(FIXTURES / name, tmp_path / name)
     return tmp_path
 
 
 def reported(state: str) -> dict[str, dict[str, Any]]:
-    """The reports of the fixtures' batches that have ended, by id."""
+    """The reports of ended batches, by id."""
     paths = (FIXTURES / "spool" / state).glob("0*.json")
     found = [json.loads(path.read_text()) for path in paths]
     return {fields["batch"]: fields for fields in found}
 
 
 def waiting_ids() -> list[str]:
-    """The ids of the fixtures' batches that have not ended, in their order."""
+    """The ids of batches that have not ended, in order."""
     ended_ids = {*reported("done"), *reported("failed")}
     paths = [*FIXTURES.glob("spool/working/*"), *FIXTURES.glob("spool/incoming/*")]
     ids = [path.name.partition("-")[2].partition(".")[0] for path in sorted(paths, key=by_name)]
@@ -482,12 +489,12 @@ def waiting_ids() -> list[str]:
 
 
 def by_name(path: Path) -> str:
-    """What orders batches, wherever they lie."""
+    """The sort key of batches in all folders."""
     return path.name
 
 
 def test_batches_of_before_are_applied_in_order(sidecar_folder: Path) -> None:
-    """The one in hand comes first, then those that waited; what had ended is not done again."""
+    """The leased batch comes first, then the queued ones; ended ones are not applied again."""
     with (
         Spool.open(sidecar_folder / "spool") as spool,
         closing(open_store(":memory:", create=True)) as store,
@@ -503,8 +510,8 @@ def test_batches_of_before_are_applied_in_order(sidecar_folder: Path) -> None:
     assert dict(WAITING_TEXTS) == texts
 
 
-def test_outcomes_of_before_are_told(sidecar_folder: Path) -> None:
-    """Counts, rejected rows, reasons and times of batches that were done or had failed."""
+def test_states_of_ended_batches_are_reported(sidecar_folder: Path) -> None:
+    """Counts, rejected rows, reasons and times are those of the report."""
     with Spool.open(sidecar_folder / "spool") as spool:
         for id_, fields in {**reported("done"), **reported("failed")}.items():
             state = spool.state(id_)
@@ -528,7 +535,7 @@ def test_outcomes_of_before_are_told(sidecar_folder: Path) -> None:
 
 
 def test_crash_after_a_report_is_completed(sidecar_folder: Path) -> None:
-    """A batch in hand whose report lies there has ended: its file goes where it belongs."""
+    """A leased batch with a report has ended: its file is moved."""
     Spool.open(sidecar_folder / "spool").close()
     done, failed = (f"{number:016}-{number:032x}.ops.jsonl" for number in (8001, 8002))
     found = {
@@ -547,7 +554,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def test_new_batches_come_behind_those_of_before(sidecar_folder: Path) -> None:
-    """No number is given twice, though batches that had it are gone."""
+    """No number is used twice."""
     with Spool.open(sidecar_folder / "spool") as spool:
         id_ = spool.accept([{"op": "delete", "pid": "1"}])
         names = sorted(path.name for path in (sidecar_folder / "spool" / "incoming").iterdir())
@@ -557,7 +564,7 @@ def test_new_batches_come_behind_those_of_before(sidecar_folder: Path) -> None:
 
 
 def test_inbox_of_before_is_taken_in(sidecar_folder: Path) -> None:
-    """A file that was being copied in keeps its id, or goes if it is in; one not whole stays."""
+    """A claimed file keeps its id, or is deleted if it is queued; an incomplete one stays."""
     inbox = sidecar_folder / "inbox"
     with Spool.open(sidecar_folder / "spool") as spool:
         assert 3 == Inbox(inbox, spool).sweep()
@@ -566,8 +573,9 @@ def test_inbox_of_before_is_taken_in(sidecar_folder: Path) -> None:
     assert ["unfinished.tsv.part"] == [path.name for path in inbox.iterdir()]
 
 
+@pytest.mark.slow
 def test_sidecar_goes_on_where_one_of_before_was_killed(sidecar_folder: Path) -> None:
-    """Over the spool, the inbox and the store: all is applied, found, and told over HTTP."""
+    """Spool, inbox and store: all batches are applied, found, and reported over HTTP."""
     store = unpacked("edge-settings", sidecar_folder)
     settings = settings_in(
         sidecar_folder, store, inbox=sidecar_folder / "inbox", collection="guide"
@@ -577,10 +585,12 @@ def test_sidecar_goes_on_where_one_of_before_was_killed(sidecar_folder: Path) ->
             answer = client.get(f"/batches/{id_}")
             assert "done" == ended_over_http(client, answer)["state"]
         for id_, fields in {**reported("done"), **reported("failed")}.items():
-            told = client.get(f"/batches/{id_}").json()
-            shared = fields.keys() & told.keys() - {"reason"}
-            assert {name: fields[name] for name in shared} == {name: told[name] for name in shared}
-            assert fields["reason"] == (told["reason"] or "")
+            answered = client.get(f"/batches/{id_}").json()
+            shared = fields.keys() & answered.keys() - {"reason"}
+            assert {name: fields[name] for name in shared} == {
+                name: answered[name] for name in shared
+            }
+            assert fields["reason"] == (answered["reason"] or "")
         for pid, text in WAITING_TEXTS.items():
             assert [pid] == pids_of(client, text, limit=1)
         assert "2" not in pids_of(client, QUERIES["2"])
@@ -594,13 +604,13 @@ PARQUET = [FIXTURES / "sources" / name for name in ("four.parquet", "five.parque
 
 @pytest.fixture
 def vectors(tmp_path: Path) -> Path:
-    """Folders of vectors that an earlier version made."""
+    """Folders of vectors of an earlier version."""
     shutil.copytree(FIXTURES / "vectors", tmp_path / "vectors")
     return tmp_path / "vectors"
 
 
 def test_folder_of_vectors_is_loaded(vectors: Path, tmp_path: Path) -> None:
-    """Without a model, on each row's own vector."""
+    """No model is needed; each vector belongs to its row."""
     shards = VectorShards(vectors / "complete")
     assert (ENCODER.info, 8, 3) == (shards.encoder, shards.size, len(shards.paths))
     report = ingest_passages(shards, tmp_path / "store")
@@ -613,7 +623,7 @@ def test_folder_of_vectors_is_loaded(vectors: Path, tmp_path: Path) -> None:
 
 
 def test_complete_folder_is_not_encoded_again(vectors: Path) -> None:
-    """The same files give the same digests: nothing is encoded, nothing is written."""
+    """Equal files give equal digests: nothing is encoded or written."""
     before = {path: path.read_bytes() for path in (vectors / "complete").iterdir()}
     encoder = HashingEncoder(64)
     report = encode_corpus(LINES, vectors / "complete", encoder=encoder)
@@ -622,7 +632,7 @@ def test_complete_folder_is_not_encoded_again(vectors: Path) -> None:
 
 
 def test_interrupted_folder_is_completed(vectors: Path) -> None:
-    """It is no source of an ingest before; only the file that is missing is encoded."""
+    """It cannot be ingested before; only the missing file is encoded."""
     folder = vectors / "interrupted"
     with pytest.raises(MsmarcoQdrantError):
         VectorShards(folder)
@@ -637,7 +647,7 @@ def test_interrupted_folder_is_completed(vectors: Path) -> None:
 
 
 def test_interrupted_folder_with_rejected_rows_is_completed(vectors: Path) -> None:
-    """Of Parquet the reasons of rejected rows are in the digest: other words would refuse it."""
+    """The digest contains the reasons of rejected Parquet rows, in the old words."""
     encoder = HashingEncoder(64)
     report = encode_corpus(PARQUET, vectors / "rejected", encoder=encoder)
     assert (2, 2, 1, 2) == (encoder.encoded, report.encoded, report.found, report.rejected)
@@ -672,6 +682,6 @@ def test_file_of_settings_still_counts() -> None:
 
 
 def test_fingerprint_of_a_model_is_the_same() -> None:
-    """Else no collection would be of the model that made it."""
+    """A collection accepts the model that filled it."""
     expected = json.loads((FIXTURES / "fingerprint.json").read_text())["fingerprint"]
     assert expected == compute_fingerprint(FIXTURES / "model", Prompts("query: ", "passage: "), 128)
