@@ -346,7 +346,7 @@ def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
     [
         ("--qrels none.txt", 1, "no such file: none.txt"),
         ("--queries none.tsv", 1, "no such file: none.tsv"),
-        ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1: no query"),
+        ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1 is not a query"),
         ("--qrels others.txt", 2, "pass the qrels of these queries"),
         ("--measures mrr", 2, "measure 'mrr' is unknown; examples: nDCG@10, RR@10"),
         ("--measures mrr --depth 5", 2, "measure 'mrr' is unknown"),
