@@ -67,7 +67,7 @@ def encoder() -> HashingEncoder:
     return HashingEncoder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def passages() -> Sequence[Passage]:
     """Five passages with meta of several types."""
     return [

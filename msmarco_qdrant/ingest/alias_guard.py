@@ -1,9 +1,9 @@
-"""What an ingest holds on to: one physical collection, for as long as its name leads there.
+"""Guard of an ingest against a change of its collection's alias.
 
-A re-embedding leads the name to another collection, with the vectors of another model, and copies
-there what was written to the first one before. So whoever writes looks after each write whether the
-name has stayed: if it has, the write came before, and will be copied; if not, it counts for nothing
-and is done again with the other model.
+A re-embedding points the alias to another physical collection, with the vectors of another model,
+after it copied what was written to the first. An ingest therefore checks the alias after each
+write. If it is unchanged, the write came before the swap and is copied. If it changed, the write
+does not count and is repeated with the other model.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AliasGuard:
-    """A name and the physical collection that it led to when a run began; `resolve_alias` makes it.
+    """A name and the physical collection it pointed to when a run began; see `resolve_alias`.
 
     Attributes:
-        store: Where.
+        store: The store of both.
         name: The name that users see.
         physical: The physical collection behind it.
-        metadata: What was kept with that.
+        metadata: The metadata of the physical collection when the run began.
     """
 
     store: Store
@@ -50,95 +50,93 @@ class AliasGuard:
 
     @property
     def is_being_filled(self) -> bool:
-        """Whether older writes are still copied into it, behind a name that leads there already.
+        """True while a re-embedding still copies older writes into the collection.
 
-        Asked again each time, if it was so when the run began: it ends within a run.
+        A copy that began before the run may end during it, so each call reads the metadata.
         """
         if self.metadata.copied_from is None:
             return False
         return self.store.metadata(self.physical).copied_from is not None
 
     def last_seq(self, own: int) -> int:
-        """The highest `seq` that a write of this run must be above.
+        """Return the `seq` that each write of this run must exceed.
 
         Args:
-            own: The highest of the collection itself; what is being copied into it may have others.
+            own: The highest of the collection itself; the collection copied from may have higher.
         """
         source = self.metadata.copied_from
         if source is None:
             return own
         try:
             return max(own, self.store.collection(source).info().last_seq)
-        except CollectionNotFoundError:  # the copying ended, and it was pruned
+        except CollectionNotFoundError:  # the copy ended, and its source was pruned
             return own
 
     def check(self) -> None:
-        """Refuse to count what was written if the name has led elsewhere meanwhile.
+        """Raise if the alias changed since the run began.
 
         Raises:
-            CollectionReplacedError: If it does, or did and leads back again.
-            CollectionNotFoundError: If it leads nowhere.
+            CollectionReplacedError: If it points to another collection, or did in between.
+            CollectionNotFoundError: If the alias does not exist.
         """
         found = self.store.aliases().get(self.name, self.name)
         if found not in (self.physical, self.name):
-            raise CollectionReplacedError(self._replaced(found))
+            raise CollectionReplacedError(self._replaced_by(found))
         if found != self.physical:
             raise CollectionNotFoundError(
-                f"collection '{self.name}' was dropped while this ingest wrote to "
-                f"{self.physical}: run the same ingest again to make it anew"
+                f"another client dropped collection '{self.name}' while this ingest wrote to "
+                f"{self.physical}: run the same ingest again to create it"
             )
         if self.store.metadata(self.physical).swaps != self.metadata.swaps:
             raise CollectionReplacedError(
-                f"collection '{self.name}' was re-embedded, and led back to {self.physical}, while "
-                "this ingest wrote to it: run the same ingest again"
+                f"collection '{self.name}' was re-embedded and rolled back to {self.physical} "
+                "while this ingest wrote to it: run the same ingest again"
             )
 
     def root_cause(self, error: MsmarcoQdrantError) -> MsmarcoQdrantError:
-        """What an error means: a write may have failed because its collection was replaced."""
-        if isinstance(error, StoreUnavailableError | StoreAccessError | CollectionReplacedError):
+        """Return the change of the alias that explains a failed write, else the error itself."""
+        if not isinstance(error, StoreError) or isinstance(
+            error, StoreUnavailableError | StoreAccessError | CollectionReplacedError
+        ):
             return error
-        if isinstance(error, StoreError):
-            try:
-                self.check()
-            except (CollectionReplacedError, CollectionNotFoundError) as reason:
-                return reason
-            except StoreError:
-                return error  # which came first
+        try:
+            self.check()
+        except (CollectionReplacedError, CollectionNotFoundError) as reason:
+            return reason
+        except StoreError:
+            pass  # the first error is the one to report
         return error
 
     def warn_if_unfinished(self) -> None:
-        """Warn when a re-embedding was interrupted, and nobody goes on with it."""
+        """Warn about an interrupted re-embedding that no process continues."""
         if self.metadata.copied_from is None or not self.store.capabilities.migration_locks:
             return
-        if self.store.migration_locks.holder(self.name) is not None:
-            return
-        if not self.is_being_filled:  # it has ended since
-            return
-        _log.warning(
-            "the re-embedding of '%s' is not finished: run %s again",
-            self.name,
-            reembed_command(self.name, self.metadata.encoder.model),
-        )
+        if self.store.migration_locks.holder(self.name) is None and self.is_being_filled:
+            _log.warning(
+                "the re-embedding of '%s' is not finished: run %s again",
+                self.name,
+                reembed_command(self.name, self.metadata.encoder.model),
+            )
 
-    def _replaced(self, found: str) -> str:
-        model, option = "another model", "no --model"
-        with suppress(StoreError):  # it may be gone again; the next run tells
+    def _replaced_by(self, found: str) -> str:
+        model, advice = "another model", "without a model"
+        with suppress(StoreError):  # dropped again: the next run reports the model
             model = self.store.metadata(found).encoder.model
-            option = f"--model {model}, or none"
+            advice = f"with model={model}, or without a model"
         return (
             f"collection '{self.name}' was re-embedded with {model} ({found}) while this ingest "
-            f"wrote to {self.physical}: run the same ingest again; it goes on with the new model "
-            f"(pass {option})"
+            f"wrote to {self.physical}: run the same ingest again {advice}, to continue with the "
+            "new model"
         )
 
 
 def resolve_alias(store: Store, name: str) -> AliasGuard:
-    """Look where a name leads.
+    """Look up the physical collection behind a name.
 
     Raises:
-        CollectionNotFoundError: If it leads nowhere.
-        StoreCorruptError: If that is no collection of ours.
+        CollectionNotFoundError: If the collection does not exist.
+        StoreCorruptError: If this package did not make that collection.
     """
-    store.metadata(name)  # which may be made just now, by another: its alias comes with it
+    store.metadata(name)  # raises before the alias of a collection being created is read
     physical = store.aliases().get(name, name)
     return AliasGuard(store, name, physical, store.metadata(physical))

@@ -1,12 +1,12 @@
-"""Passages into a collection.
+"""Ingest of passages into a collection.
 
-``read → skip what is there → tokenize → forward → sparse → write and flush → report``, each stage
-an iterator over the one before; all run in threads of their own, a bounded number of items ahead,
-but for writing, which runs in the caller's. The report tells how long each was at work.
+``read → skip unchanged → tokenize → forward → sparse → write and flush → report``: each stage is
+an iterator over the one before. Each runs in a thread of its own and prefetches a bounded number
+of items; writing runs in the caller's thread. The report contains the time of each stage.
 
-The collection is the checkpoint: there is no state file. A passage whose point already carries the
-same `text_digest` is not encoded again, and one of which only the meta changed gets a new payload.
-That one rule gives resumption after a crash, repetition without effect, and incremental updates.
+The collection is the checkpoint; no state file exists. A passage whose point has the same
+`text_digest` is not encoded again, and one whose meta alone changed gets a new payload. This
+gives resumption after a crash, idempotent repetition and incremental updates.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from os import PathLike
-from typing import Protocol
 
 from msmarco_qdrant.collection.create import check_collection_name, check_index, create_if_missing
 from msmarco_qdrant.core.records import (
@@ -75,66 +74,64 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     on_reject: Callable[[Reject], None] | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
-    """Bring passages into a collection, creating it if need be.
+    """Ingest passages into a collection, and create the collection if it does not exist.
 
-    Running it again with the same source writes and encodes nothing; running it again after a
-    crash or an interruption goes on where it stood.
+    Run it again to resume after a crash or an interruption. With the same source, a second run
+    encodes and writes nothing.
 
     Args:
-        source: A path or several, a `Corpus`, or any iterable of passages; or `VectorShards`, whose
-            vectors are taken as they are, without loading a model. It is iterated in a thread of
-            its own; one that waits for input is left behind when the ingest is.
-        store: An open store, or where one is or shall be.
+        source: One or several paths, a `Corpus`, an iterable of passages, or `VectorShards`, whose
+            vectors are written without loading a model. A thread of its own iterates over it; if
+            it waits for input when the ingest ends, that thread is left behind.
+        store: An open store, or the path or URL of one.
         collection: The name of the collection.
-        model: The model to encode with: a directory, a name of the catalog, or a hub id. By
-            default the collection's own, or `default_model` for a new collection.
+        model: The model to encode with: a directory, a name of the catalog, or a hub id. The
+            default is the collection's own, or `default_model` for a new collection.
         default_model: See `model`.
-        encoder: A ready encoder instead of `model`.
-        encoder_options: Where and how the model runs; None for what is fastest here.
+        encoder: A loaded encoder instead of `model`.
+        encoder_options: Backend, device and precision of the model; None for the fastest here.
         bm25: Settings of the sparse vectors of a new collection; an existing one keeps its own.
-        storage: How a new collection keeps its vectors; an existing one keeps its own.
-        payload_indexes: The `meta` fields that a new collection indexes, so that filters on them
-            are fast, such as `{"lang": "keyword", "year": "integer"}`; an existing one has to have
-            them. An index holds values of its kind alone.
-        connection: The API key, port, time limits and request sizes of a server, where `store` is
-            a URL.
-        max_passages: Stop after so many passages.
-        prune: At the end, remove the passages that were in the collection before and that the
-            source did not hold. By default nothing is removed.
-        window: Passages that are sorted by length together, and flushed together.
+        storage: Storage settings of a new collection; an existing one keeps its own.
+        payload_indexes: The `meta` fields that a new collection indexes, for fast filters, such as
+            `{"lang": "keyword", "year": "integer"}`. An existing collection must have them. An
+            index covers values of its kind only.
+        connection: API key, port, timeouts and request sizes, if `store` is a URL.
+        max_passages: Stop after this number of passages.
+        prune: At the end, remove the passages that were in the collection before the run and are
+            not in the source. By default nothing is removed.
+        window: Passages that are sorted by length, and flushed, together.
         optimize: Build the index at the end. Without it, new passages are found by exact scan.
-        on_reject: Called for each row that cannot become a passage.
-        on_progress: Called after each batch and each stage.
+        on_reject: Called for each row that cannot become a passage, in the caller's thread.
+        on_progress: Called after each batch and each stage, in the caller's thread.
 
     Returns:
-        What was done. Both callbacks are called in the caller's thread.
+        The counts and timings of the run.
 
     Raises:
-        IngestStoppedError: If it ended early; what was written until then is in its `report`.
-        PruneRefusedError: If everything went in, but the policy forbade to prune.
+        IngestStoppedError: If it ended early; its `report` contains what was written.
+        PruneRefusedError: If everything was written, but the policy forbids to prune.
         SourceError: If the source cannot be read; nothing was created.
-        ModelError: If the model cannot be loaded, or it or the vectors' is not the collection's;
-            nothing was created.
-        StoreError: If the store cannot be opened or created, or holds something else.
-        UsageError: If the arguments cannot mean anything.
+        ModelError: If the model cannot be loaded, or is not the collection's; nothing was created.
+        StoreError: If the store cannot be opened or created, or holds other data.
+        UsageError: If an argument is invalid.
     """
-    load = _loader(source, model, default_model, encoder, encoder_options)
+    encoders = _Encoders(source, model, default_model, encoder, encoder_options or EncoderOptions())
     if window < 1:
-        raise UsageError(f"a window of {window} passages holds none: pass 1 or more")
+        raise UsageError(f"window must be 1 or more, got {window}")
     if max_passages is not None and max_passages < 1:
-        raise UsageError(f"max_passages={max_passages} takes none: pass 1 or more, or None for all")
+        raise UsageError(f"max_passages must be 1 or more, or None for all, got {max_passages}")
     if max_passages is not None and prune is not None:
-        raise UsageError("max_passages takes a part of the source: prune would remove the rest")
+        raise UsageError("prune needs the whole source: omit max_passages")
     check_collection_name(collection)
-    indexes = _indexed_keys(payload_indexes or {})
+    indexes = _to_payload_keys(payload_indexes or {})
     rows = source if isinstance(source, VectorShards) else as_rows(source)
     with ExitStack() as stack:
-        place = _Place(store, collection, connection, storage, indexes)
-        target, guard = _open_target(stack, place, load, bm25)
+        destination = _Destination(store, collection, connection, storage, indexes)
+        target, guard = _open_target(stack, destination, encoders, bm25)
         guard.warn_if_unfinished()
         run = IngestRun(target, guard, on_reject, on_progress)
         try:
-            run.passages(rows, window, max_passages)
+            run.ingest(rows, window, max_passages)
             run.check_count()
             if optimize:
                 run.index()
@@ -146,19 +143,15 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         except MsmarcoQdrantError as exc:
             reason = guard.root_cause(exc)
             raise IngestStoppedError(
-                f"{reason} ({run.written:,} passages had been written; the same ingest goes on "
-                "from there)",
+                f"{reason} ({run.written:,} passages were written; the same ingest resumes there)",
                 run.report(),
             ) from reason
         return run.report()
 
 
-# ---- the target ----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the caller wants the passages, and how a collection would be made there."""
+class _Destination:
+    """Store and collection to write to, and the settings to create the collection with."""
 
     store: Store | str | PathLike[str]
     collection: str
@@ -166,152 +159,133 @@ class _Place:
     storage: StorageSettings | None
     indexes: Mapping[str, PayloadIndex]
 
-    def opened(self, stack: ExitStack, *, create: bool) -> Store:
-        """A store of ours, closed with the stack, or the caller's own as it is."""
+    def open(self, stack: ExitStack, *, create: bool) -> Store:
+        """Open the store, to be closed with the stack; the caller's own stays open."""
         if isinstance(self.store, str | PathLike):
             store = open_store(self.store, create=create, connection=self.connection)
             return stack.enter_context(closing(store))
         return self.store
 
     def check_creatable(self) -> None:
-        """Before a model is loaded, or even downloaded, for nothing."""
+        """Raise if the store cannot be created, before a model is loaded or downloaded."""
         if isinstance(self.store, str | PathLike):
             check_creatable(self.store, self.connection)
 
 
-class _Loader(Protocol):
-    """What the vectors come from: the encoder info for the collection, and what encodes, if anything."""
-
-    def for_new(self) -> tuple[EncoderInfo, Encoder | None]: ...
-
-    def for_existing(
-        self, collection: str, encoder_info: EncoderInfo
-    ) -> tuple[EncoderInfo, Encoder | None]: ...
-
-
 @dataclass(frozen=True, slots=True)
-class _ByModel:
-    """Vectors of the encoder that the caller asked for."""
+class _Encoders:
+    """The encoder of an ingest, or none for vector shards; it is loaded when it is needed."""
 
+    source: object
     model: str | PathLike[str] | None
     default_model: str
     encoder: Encoder | None
     options: EncoderOptions
 
-    def for_new(self) -> tuple[EncoderInfo, Encoder]:
+    def __post_init__(self) -> None:
+        if self.encoder is not None and self.model is not None:
+            raise UsageError("pass either model or encoder, not both")
+        if isinstance(self.source, VectorShards) and (
+            self.encoder is not None or self.model is not None
+        ):
+            raise UsageError(
+                f"{self.source.folder} already holds vectors: omit model and encoder, or pass the "
+                "passages themselves to encode them again"
+            )
+
+    def for_new(self) -> tuple[EncoderInfo, Encoder | None]:
+        """Load the encoder of a new collection."""
+        if isinstance(self.source, VectorShards):
+            return self.source.encoder, None
         encoder = self.encoder
         if encoder is None:
             encoder = load_encoder(self.model or self.default_model, **asdict(self.options))
         return encoder.info, encoder
 
     def for_existing(
-        self, collection: str, encoder_info: EncoderInfo
-    ) -> tuple[EncoderInfo, Encoder]:
+        self, collection: str, stored: EncoderInfo
+    ) -> tuple[EncoderInfo, Encoder | None]:
+        """Load the encoder of a collection, or raise `ModelMismatchError`."""
+        if isinstance(self.source, VectorShards):
+            _require_model_of_shards(self.source, collection, stored)
+            return self.source.encoder, None
         if self.encoder is None:
-            encoder = load_collection_encoder(collection, encoder_info, self.model, self.options)
+            encoder = load_collection_encoder(collection, stored, self.model, self.options)
             return encoder.info, encoder
-        require_same_model(collection, encoder_info, self.encoder.info)
+        require_same_model(collection, stored, self.encoder.info)
         return self.encoder.info, self.encoder
 
 
-@dataclass(frozen=True, slots=True)
-class _FromShards:
-    """Vectors that are there already."""
+def _require_model_of_shards(shards: VectorShards, collection: str, stored: EncoderInfo) -> None:
+    def describe(info: EncoderInfo) -> str:
+        short = info.fingerprint[:8]
+        return f"{info.model} ({info.dimension}, fingerprint {short}, {info.similarity})"
 
-    shards: VectorShards
-
-    def for_new(self) -> tuple[EncoderInfo, None]:
-        return self.shards.encoder, None
-
-    def for_existing(self, collection: str, encoder_info: EncoderInfo) -> tuple[EncoderInfo, None]:
-        try:
-            require_same_model(collection, encoder_info, self.shards.encoder)
-        except ModelMismatchError as exc:
-            found = self.shards.encoder
-            raise ModelMismatchError(
-                f"{self.shards.folder} holds vectors of {found.model} ({found.dimension}, "
-                f"fingerprint {found.fingerprint[:8]}, {found.similarity}), collection "
-                f"'{collection}' those of {encoder_info.model} ({encoder_info.dimension}, fingerprint "
-                f"{encoder_info.fingerprint[:8]}, {encoder_info.similarity}): encode with the collection's model, "
-                "or ingest into another collection"
-            ) from exc
-        return self.shards.encoder, None
-
-
-def _loader(
-    source: object,
-    model: str | PathLike[str] | None,
-    default_model: str,
-    encoder: Encoder | None,
-    options: EncoderOptions | None,
-) -> _Loader:
-    if encoder is not None and model is not None:
-        raise UsageError("pass a model or an encoder, not both")
-    if not isinstance(source, VectorShards):
-        return _ByModel(model, default_model, encoder, options or EncoderOptions())
-    if encoder is not None or model is not None:
-        raise UsageError(
-            f"{source.folder} holds vectors already: pass no model and no encoder with it, or the "
-            "passages themselves to encode them again"
-        )
-    return _FromShards(source)
+    try:
+        require_same_model(collection, stored, shards.encoder)
+    except ModelMismatchError as exc:
+        raise ModelMismatchError(
+            f"{shards.folder} holds vectors of {describe(shards.encoder)}, collection "
+            f"'{collection}' those of {describe(stored)}: encode with the collection's model, or "
+            "ingest into another collection"
+        ) from exc
 
 
 def _open_target(
-    stack: ExitStack, place: _Place, load: _Loader, bm25: Bm25Settings | None
+    stack: ExitStack, destination: _Destination, encoders: _Encoders, bm25: Bm25Settings | None
 ) -> tuple[IngestTarget, AliasGuard]:
-    """Open the collection, or create it once everything it needs is known to be there."""
-    name = place.collection
+    """Open the collection, or create it after everything it needs was found."""
+    name, indexes = destination.collection, destination.indexes
     try:
-        opened = place.opened(stack, create=False)
-        guard = resolve_alias(opened, name)
+        store = destination.open(stack, create=False)
+        guard = resolve_alias(store, name)
     except (StoreNotFoundError, CollectionNotFoundError):
-        place.check_creatable()
+        destination.check_creatable()
         sparse = Bm25Encoder(bm25 or Bm25Settings())
-        encoder_info, encoder = load.for_new()
-        opened = place.opened(stack, create=True)
-        create_if_missing(opened, name, encoder_info, sparse.settings, place.storage, place.indexes)
-        # Another may have made it meanwhile, for another model or without these indexes.
-        guard = resolve_alias(opened, name)
-        require_same_model(name, guard.metadata.encoder, encoder_info)
-        _check_indexes_kept(opened, name, place.indexes)
+        info, encoder = encoders.for_new()
+        store = destination.open(stack, create=True)
+        create_if_missing(store, name, info, sparse.settings, destination.storage, indexes)
+        # Another client may have created it first, for another model or without these indexes.
+        guard = resolve_alias(store, name)
+        require_same_model(name, guard.metadata.encoder, info)
+        _require_same_indexes(store, name, indexes)
     else:
-        _check_bm25_kept(name, guard.metadata.bm25, bm25)
-        _check_indexes_kept(opened, name, place.indexes)
+        _require_same_bm25(name, guard.metadata.bm25, bm25)
+        _require_same_indexes(store, name, indexes)
         sparse = Bm25Encoder(guard.metadata.bm25)
-        encoder_info, encoder = load.for_existing(name, guard.metadata.encoder)
-    return IngestTarget(guard.collection, encoder_info, sparse, encoder), guard
+        info, encoder = encoders.for_existing(name, guard.metadata.encoder)
+    return IngestTarget(guard.collection, info, sparse, encoder), guard
 
 
-def _check_bm25_kept(name: str, kept: Bm25Settings, asked: Bm25Settings | None) -> None:
-    if asked is not None and asked != kept:
+def _require_same_bm25(name: str, stored: Bm25Settings, given: Bm25Settings | None) -> None:
+    if given is not None and given != stored:
         raise UsageError(
-            f"collection '{name}' has {kept}, you asked for {asked}: leave it out, ingest into "
-            "another collection, or change those of this one with a migration (SetBm25, "
+            f"bm25 must be the {stored} of collection '{name}', got {given}: omit it, ingest into "
+            "another collection, or change the settings of this one with a migration (SetBm25, "
             "`msmarco-qdrant migrate up`)"
         )
 
 
-def _check_indexes_kept(store: Store, name: str, asked: Mapping[str, PayloadIndex]) -> None:
-    """An ingest makes payload indexes with a collection, and leaves those of an existing one."""
-    if not asked or not store.capabilities.payload_indexes:
+def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIndex]) -> None:
+    """Raise if an existing collection lacks one of the payload indexes: an ingest adds none."""
+    if not given or not store.capabilities.payload_indexes:
         return
-    told = store.collection(name).info().spec.payload_indexes
-    for key, kind in asked.items():
-        found = index_kind(told, key)
+    indexes = store.collection(name).info().spec.payload_indexes
+    for key, kind in given.items():
+        found = index_kind(indexes, key)
         if found != kind:
-            has = f"a payload index of kind {found}" if found else "no payload index"
+            index = f"a payload index of kind {found}" if found else "no payload index"
             raise UsageError(
-                f"collection '{name}' has {has} on '{key}', you asked for {kind}: leave it out, "
-                "and add or change the index of an existing collection with a migration "
+                f"collection '{name}' has {index} on '{key}', you asked for {kind}: omit it, and "
+                "add or change the index of an existing collection with a migration "
                 "(AddPayloadIndex, `msmarco-qdrant migrate up`)"
             )
 
 
-def _indexed_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadIndex]:
-    """The payload keys of `meta` fields that shall be indexed, each with a kind that there is."""
+def _to_payload_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadIndex]:
+    """Check the kind of index of each `meta` field, and return them by payload key."""
     if not isinstance(fields, Mapping):
-        raise UsageError(f"payload_indexes maps fields to kinds, it is no {type(fields).__name__}")
+        raise UsageError(f"payload_indexes must map fields to kinds, got {fields!r}")
     for name, kind in fields.items():
         check_index(name, kind)
     return {meta_key(name): kind for name, kind in fields.items()}

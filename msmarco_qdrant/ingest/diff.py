@@ -1,4 +1,4 @@
-"""What an ingest does with a window's passages, by what its collection holds of them already."""
+"""Comparison of a window's passages with what the collection holds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from msmarco_qdrant.stores.payload import DIGEST_FIELDS, check_pid, point_id
 
 
 class SkipUnchanged:
-    """Encodes what is new or has another text, and leaves what is there as it would be written.
+    """Encode passages that are new or have another text, and skip those that did not change.
 
     Args:
-        collection: Where the passages go.
-        was_empty: Whether nothing is there, so that nothing has to be asked: within a run every
-            pid is new.
+        collection: The collection of the passages.
+        was_empty: True to skip the lookups: within a run every pid is new.
     """
 
     def __init__(self, collection: Collection, *, was_empty: bool) -> None:
@@ -25,9 +24,9 @@ class SkipUnchanged:
         self._was_empty = was_empty
 
     def __call__(self, window: Window) -> WindowDiff:
-        """Ask the collection which passages it has already."""
+        """Compare digests with those of the collection."""
         if self._was_empty or not window.passages:
-            return WindowDiff(window, window.passages, [], 0, 0)
+            return WindowDiff(window, window.passages)
         ids = [point_id(passage.pid) for passage in window.passages]
         stored = self._collection.retrieve(ids, DIGEST_FIELDS)
         encode, new_meta = [], []
@@ -49,28 +48,28 @@ class SkipUnchanged:
 
 
 class RewriteAll:
-    """Encodes every passage, whatever is there of it.
+    """Encode every passage, including unchanged ones.
 
-    For a collection that a re-embedding still copies into: what looks unchanged gets its new `seq`
-    this way, so that no older write of the source wins over it. Its payload is not replaced alone:
-    the copy may bring another text's vector between the question and the write.
+    Needed while a re-embedding copies into the collection. Each passage gets a new `seq`, so that
+    no older write of the source replaces it. Payloads are not replaced alone: the copy may bring
+    the vector of another text between lookup and write.
 
     Args:
-        collection: Where the passages go.
-        is_being_filled: Whether it still does; asked for each window.
+        collection: The collection of the passages.
+        is_being_filled: Returns True while the copy runs; called for each window.
     """
 
     def __init__(self, collection: Collection, is_being_filled: Callable[[], bool]) -> None:
         self._collection = collection
         self._is_being_filled = is_being_filled
-        self._skipping = SkipUnchanged(collection, was_empty=False)
+        self._skip_unchanged = SkipUnchanged(collection, was_empty=False)
 
     def __call__(self, window: Window) -> WindowDiff:
-        """Ask the collection which passages it has already, to count them and check their pids."""
+        """Count the passages that the collection holds, and check their pids."""
         if not self._is_being_filled():
-            return self._skipping(window)
+            return self._skip_unchanged(window)
         ids = {point_id(passage.pid): passage.pid for passage in window.passages}
         stored = self._collection.retrieve([*ids], ("pid",)) if ids else {}
         for id_, payload in stored.items():
             check_pid(ids[id_], payload)
-        return WindowDiff(window, window.passages, [], unchanged=0, rewritten=len(stored))
+        return WindowDiff(window, window.passages, rewritten=len(stored))

@@ -1,4 +1,4 @@
-"""What an ingest's source did not hold: told, and removed if a policy allows it."""
+"""Removal of the passages that an ingest's source does not contain, if a policy allows it."""
 
 from __future__ import annotations
 
@@ -7,63 +7,65 @@ from collections.abc import Iterator
 from msmarco_qdrant.collection.delete import delete_points
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import PointId, PrunePolicy
-from msmarco_qdrant.stores import Collection, Store
+from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.stores.payload import payload_pid
 
 
 class Pruner:
-    """The passages that were in a collection before a run, and not in its source.
+    """Finds and removes passages written before a run and missing from its source.
 
-    What others have written since the run began stays. On a server their clocks decide what that
-    is: a writer whose clock is behind by more than the run has lasted is not seen to be newer.
+    Passages that others wrote since the run began stay. On a server the writers' clocks decide
+    that: a writer whose clock is behind by more than the run's duration does not count as newer.
 
     Args:
-        store: Where.
-        name: The name of the collection.
-        collection: The physical collection behind it, which the run wrote to.
+        guard: The collection that the run wrote to.
         seen: The pids of the source.
         up_to_seq: The highest `seq` before the run.
     """
 
-    def __init__(
-        self, store: Store, name: str, collection: Collection, seen: PidSet, up_to_seq: int
-    ) -> None:
-        self._store = store
-        self._name = name
-        self._collection = collection
+    def __init__(self, guard: AliasGuard, seen: PidSet, up_to_seq: int) -> None:
+        self._guard = guard
+        self._collection = guard.collection
         self._seen = seen
         self._up_to_seq = up_to_seq
 
     def refusal(self, policy: PrunePolicy, rejected: int) -> str | None:
-        """Why nothing may be removed, or None.
+        """Return the reason why the policy forbids to remove them, or None.
 
         Args:
-            policy: What is allowed.
+            policy: The limits to observe.
             rejected: Rows of the source that could not become a passage.
         """
+        if self._guard.is_being_filled:
+            return (
+                f"nothing was pruned: the re-embedding of '{self._guard.name}' is not finished "
+                "and still copies passages; run the same ingest again when it is finished"
+            )
         if not self._seen:
             return (
-                "nothing was pruned: the source holds no passage, which would empty the "
-                "collection; drop does that"
+                "nothing was pruned: the source contains no passage, so pruning would empty the "
+                "collection. To remove all passages, drop the collection"
             )
         if rejected and not policy.allow_rejects:
             return (
-                f"nothing was pruned: rows were rejected ({rejected:,}), and their passages may be "
-                "in the collection. Mend the rows, or pass --allow-rejects "
-                "(PrunePolicy(allow_rejects=True)) to remove what they stand for as well"
+                f"nothing was pruned: rows were rejected ({rejected:,}), and the collection may "
+                "hold their passages. Fix the rows, or set allow_rejects=True to remove these "
+                "passages too"
             )
         stale, points = sum(1 for _ in self._stale()), self._collection.info().points
         if stale > policy.max_share * points:
             return (
                 f"nothing was pruned: the source lacks {stale:,} of {points:,} passages "
-                f"({stale / max(points, 1):.0%}, allowed are {policy.max_share:.0%}). If it is "
-                "complete, pass --yes (PrunePolicy(max_share=1))"
+                f"({stale / max(points, 1):.0%}, at most {policy.max_share:.0%} may be removed). "
+                "If the source is complete, pass PrunePolicy(max_share=1), or --yes on the command "
+                "line"
             )
         return None
 
     def remove(self) -> int:
-        """Remove them, durably, and return how many they were."""
-        return delete_points(self._store, self._name, self._stale(), up_to_seq=self._up_to_seq)
+        """Remove them durably, and return their number."""
+        guard = self._guard
+        return delete_points(guard.store, guard.name, self._stale(), up_to_seq=self._up_to_seq)
 
     def _stale(self) -> Iterator[PointId]:
         for id_, payload in self._collection.scan(("pid", "seq")):

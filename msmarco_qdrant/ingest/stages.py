@@ -1,17 +1,17 @@
-"""The stages of an ingest between reading and writing, each in a thread of its own.
+"""Stages of an ingest between reading and writing, each in a thread of its own.
 
-``read → skip (what is there already?) → tokenize → forward → sparse →`` the caller, who writes.
+``read → skip (unchanged passages) → tokenize → forward → sparse →`` the caller, who writes.
 Passages that came with their vectors go from skip to sparse.
 
-They touch no count: what they find travels to the caller's thread, which alone counts and calls
-back. Between two stages one window waits at most, and behind the model a few batches.
+The stages change no counts: their results go to the caller's thread, which alone counts and calls
+back. At most one window waits between two stages, and a few batches after the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo, Passage, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_WINDOWS_AHEAD = 1
+_WINDOW_PREFETCH = 1
+_BATCH_PREFETCH = 4
 _SOURCE_JOIN_TIMEOUT_S = 1.0
-_BATCHES_AHEAD = 4
-_ROWS_TOGETHER = 1024
+_VECTORS_PER_BATCH = 1024  # of passages that came with their vectors
 
 
 @dataclass(frozen=True, slots=True)
 class IngestTarget:
-    """Where passages go, and what encodes them: no encoder for those that come with vectors."""
+    """Collection and encoders of an ingest; no encoder for passages with vectors."""
 
     collection: Collection
     info: EncoderInfo
@@ -42,130 +42,135 @@ class IngestTarget:
 
 @dataclass(frozen=True, slots=True)
 class WindowDiff:
-    """What a window's passages need."""
+    """Difference between a window and the collection.
+
+    Attributes:
+        window: The window.
+        encode: Passages to encode and write.
+        new_meta: Passages of which only the payload changed.
+        unchanged: Passages that need no write.
+        rewritten: Passages of `encode` whose pid the collection holds.
+    """
 
     window: Window
     encode: list[Passage]
-    new_meta: list[Passage]
-    unchanged: int
-    rewritten: int
+    new_meta: list[Passage] = field(default_factory=list)
+    unchanged: int = 0
+    rewritten: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class WriteBatch:
-    """Passages of a window with their vectors, ready to be written."""
+class _DenseBatch:
+    """Passages of a window with their dense vectors, float32 `(n, dimension)`."""
 
     window: Window
     passages: list[Passage]
     dense: NDArray[np.float32]
-    sparse: list[SparseVector]
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Dense:
-    """The same before the sparse vectors."""
+class WriteBatch(_DenseBatch):
+    """Passages of a window with all their vectors, and their number of BM25 tokens."""
 
-    window: Window
-    passages: list[Passage]
-    vectors: NDArray[np.float32]
-
-
-Step: TypeAlias = WriteBatch | WindowDiff
-_DenseStep: TypeAlias = _Dense | WindowDiff
+    sparse: list[SparseVector]
+    tokens: int
 
 
 class IngestStages:
     """The stages of one ingest.
 
     Args:
-        target: Where its passages go.
-        plan: What a window's passages need; called for one after the other, in a thread.
+        target: The collection and its encoders.
+        compare: Returns the difference between a window and the collection; called in a thread,
+            for one window after the other.
     """
 
-    def __init__(self, target: IngestTarget, plan: Callable[[Window], WindowDiff]) -> None:
+    def __init__(self, target: IngestTarget, compare: Callable[[Window], WindowDiff]) -> None:
         self._target = target
-        self._plan = plan
+        self._compare = compare
 
-    def run(self, stages: Pipeline, windows: Iterable[Window]) -> Iterator[Step]:
-        """For each window its encoded batches, then its plan as the sign of its end."""
-        windows = stages.run(
-            windows, _WINDOWS_AHEAD, join_timeout_s=_SOURCE_JOIN_TIMEOUT_S, name="read"
+    def run(
+        self, pipeline: Pipeline, windows: Iterable[Window]
+    ) -> Iterator[WriteBatch | WindowDiff]:
+        """Yield for each window its batches, then its difference, which marks its end."""
+        windows = pipeline.run(
+            windows, _WINDOW_PREFETCH, join_timeout_s=_SOURCE_JOIN_TIMEOUT_S, name="read"
         )
-        plans = stages.run(map(self._plan, windows), _WINDOWS_AHEAD, name="skip")
+        diffs = pipeline.run(map(self._compare, windows), _WINDOW_PREFETCH, name="skip")
         encoder = self._target.encoder
         if encoder is None:
-            dense = _with_vectors(plans)
+            dense = _take_vectors(diffs)
         else:
-            tokenized = _tokenized(plans, encoder)
-            tokenized = stages.run(tokenized, _WINDOWS_AHEAD, name="tokenize")
-            dense = stages.run(_encoded(tokenized, encoder), _BATCHES_AHEAD, name="forward")
-        return stages.run(map(self._weighed, dense), _BATCHES_AHEAD, name="sparse")
+            tokenized = pipeline.run(_tokenize(diffs, encoder), _WINDOW_PREFETCH, name="tokenize")
+            dense = pipeline.run(_encode(tokenized, encoder), _BATCH_PREFETCH, name="forward")
+        return pipeline.run(map(self._add_sparse, dense), _BATCH_PREFETCH, name="sparse")
 
-    def _weighed(self, step: _DenseStep) -> Step:
-        """Add the sparse vectors."""
-        if isinstance(step, WindowDiff):
-            return step
-        texts, bm25 = [passage.text for passage in step.passages], self._target.bm25
+    def _add_sparse(self, item: _DenseBatch | WindowDiff) -> WriteBatch | WindowDiff:
+        if isinstance(item, WindowDiff):
+            return item
+        texts, bm25 = [passage.text for passage in item.passages], self._target.bm25
         return WriteBatch(
-            window=step.window,
-            passages=step.passages,
-            dense=step.vectors,
+            item.window,
+            item.passages,
+            item.dense,
             sparse=[bm25.encode_passage(text) for text in texts],
             tokens=sum(bm25.count_tokens(text) for text in texts),
         )
 
 
-def _tokenized(
-    plans: Iterable[WindowDiff], encoder: Encoder
+def _tokenize(
+    diffs: Iterable[WindowDiff], encoder: Encoder
 ) -> Iterator[tuple[WindowDiff, Tokenized | None]]:
-    for plan in plans:
-        texts = [passage.text for passage in plan.encode]
-        yield plan, encoder.tokenizer(texts) if texts else None
+    for diff in diffs:
+        texts = [passage.text for passage in diff.encode]
+        yield diff, encoder.tokenizer(texts) if texts else None
 
 
-def _encoded(
+def _encode(
     tokenized: Iterable[tuple[WindowDiff, Tokenized | None]], encoder: Encoder
-) -> Iterator[_DenseStep]:
-    for plan, tokens in tokenized:
+) -> Iterator[_DenseBatch | WindowDiff]:
+    for diff, tokens in tokenized:
         if tokens is not None:
-            yield from _batches(plan, tokens, encoder)
-        yield plan
+            yield from _encode_window(diff, tokens, encoder)
+        yield diff
 
 
-def _batches(plan: WindowDiff, tokens: Tokenized, encoder: Encoder) -> Iterator[_Dense]:
-    missing = set(range(len(plan.encode)))
+def _encode_window(diff: WindowDiff, tokens: Tokenized, encoder: Encoder) -> Iterator[_DenseBatch]:
+    missing = set(range(len(diff.encode)))
     for batch in encoder.encode_passages(tokens):
         _check_batch(batch, missing, encoder.info.dimension)
-        chosen = [plan.encode[position] for position in batch.positions]
-        yield _Dense(plan.window, chosen, batch.vectors)
+        passages = [diff.encode[position] for position in batch.positions]
+        yield _DenseBatch(diff.window, passages, batch.vectors)
     if missing:
         raise EncodingError(
-            f"the encoder gave no vector for {len(missing)} of {len(plan.encode)} passages"
+            f"the encoder returned no vector for {len(missing)} of {len(diff.encode)} passages"
         )
 
 
 def _check_batch(batch: EncodedBatch, missing: set[int], dimension: int) -> None:
-    """Refuse what would lose or double a passage, and take the batch's positions off `missing`."""
+    """Remove the batch's positions from `missing`; raise if one would be lost or repeated."""
     expected = (len(batch.positions), dimension)
     if batch.vectors.shape != expected or batch.vectors.dtype != "float32":
         raise EncodingError(
-            f"the encoder gave {batch.vectors.dtype} {batch.vectors.shape} for a batch, expected "
-            f"float32 {expected}"
+            f"the encoder must return float32 {expected} for this batch, got "
+            f"{batch.vectors.dtype} {batch.vectors.shape}"
         )
     for position in batch.positions.tolist():
         if position not in missing:
-            raise EncodingError(f"the encoder gave position {position} twice, or out of range")
+            raise EncodingError(
+                f"the encoder must return each position once, got position {position} twice or "
+                "out of range"
+            )
         missing.remove(position)
 
 
-def _with_vectors(plans: Iterable[WindowDiff]) -> Iterator[_DenseStep]:
-    """The vectors that came with the passages, in place of the encoder's."""
+def _take_vectors(diffs: Iterable[WindowDiff]) -> Iterator[_DenseBatch | WindowDiff]:
+    """Batch the vectors that came with the passages."""
     import numpy as np
 
-    for plan in plans:
-        for start in range(0, len(plan.encode), _ROWS_TOGETHER):
-            chosen = plan.encode[start : start + _ROWS_TOGETHER]
-            vectors = np.stack([plan.window.vectors[passage.pid] for passage in chosen])
-            yield _Dense(plan.window, chosen, vectors)
-        yield plan
+    for diff in diffs:
+        for start in range(0, len(diff.encode), _VECTORS_PER_BATCH):
+            passages = diff.encode[start : start + _VECTORS_PER_BATCH]
+            vectors = np.stack([diff.window.vectors[passage.pid] for passage in passages])
+            yield _DenseBatch(diff.window, passages, vectors)
+        yield diff

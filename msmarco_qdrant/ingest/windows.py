@@ -1,4 +1,4 @@
-"""The first stage of an ingest: rows of a source to windows of passages that may go in."""
+"""Windows of passages: the first stage of an ingest."""
 
 from __future__ import annotations
 
@@ -16,83 +16,73 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# A window's weight is its characters of text and, where they came with it, its vectors' numbers.
-# Twelve windows are alive at most, in the stages and between them; of real passages 8,192 are
-# 3 million characters, and their vectors of 768 are 6 million numbers.
-_WINDOW_WEIGHT = 10_000_000
+# A window's weight is its characters of text plus, for passages with vectors, their numbers.
+# At most twelve windows are in memory. 8,192 real passages weigh 3 million characters, and their
+# vectors of dimension 768 weigh 6 million.
+_MAX_WINDOW_WEIGHT = 10_000_000
 
 Row: TypeAlias = Passage | EncodedPassage | Reject
 Rows: TypeAlias = Iterable[Passage | Reject] | VectorShards
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Window:
-    """Rows that are handled together, and the source's position before and behind them.
+    """Rows that are handled together.
 
     Attributes:
-        passages: Those that may go in.
+        passages: The valid ones.
         rejects: The others.
-        start: The source's position before the first.
-        end: Its position behind the last.
+        start: Position of the source before the first row.
+        end: Position of the source after the last row.
         vectors: Of passages that came with one, float32 `(dimension,)` by pid.
     """
 
-    passages: list[Passage]
-    rejects: list[Reject]
-    start: int
-    end: int
+    passages: list[Passage] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    start: int = 0
+    end: int = 0
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def source_size(rows: Rows) -> int | None:
-    """The size of a source in whatever it counts its position, None if that is unknown."""
+    """Return the size of a source in the unit of its position, None if it is unknown."""
     return rows.size if isinstance(rows, Corpus | VectorShards) else None
 
 
 def split_into_windows(
     rows: Rows, seen: PidSet, size: int, max_passages: int | None
 ) -> Iterator[Window]:
-    """Cut rows into windows, by count and by weight, and note the pids in `seen`."""
+    """Split rows by count and by weight, and add their pids to `seen`."""
     is_checked = isinstance(rows, Corpus | VectorShards)
-    window, weight = Window([], [], 0, 0), 0
-    position = 0
+    window, weight = Window(), 0
     for row in rows:
         weight += _add(window, row, seen, is_checked=is_checked)
         if isinstance(rows, Corpus | VectorShards):
-            position = rows.position
-        if len(window.passages) + len(window.rejects) >= size or weight >= _WINDOW_WEIGHT:
-            yield _ended(window, position)
-            window, weight = Window([], [], position, position), 0
+            window.end = rows.position
+        if len(window.passages) + len(window.rejects) >= size or weight >= _MAX_WINDOW_WEIGHT:
+            yield window
+            window, weight = Window(start=window.end, end=window.end), 0
         if max_passages is not None and len(seen) >= max_passages:
-            break  # before another row is taken: a pipe may have no more to give
+            break  # before the next row is read: a pipe may have none
     if window.passages or window.rejects:
-        yield _ended(window, position)
+        yield window
 
 
 def _add(window: Window, row: Row, seen: PidSet, *, is_checked: bool) -> int:
-    """Put a row where it belongs; the weight of what is kept."""
+    """Add a row to a window, and return its weight; own sources have checked their rows."""
     vector = None
     if is_checked and isinstance(row, EncodedPassage):
         vector = row.vector
         row = row.passage
-    admitted = _admitted(row, seen, is_checked=is_checked)
-    if isinstance(admitted, Reject):
-        window.rejects.append(admitted)
-        return 0
-    window.passages.append(admitted)
-    if vector is None:
-        return len(admitted.text)
-    window.vectors[admitted.pid] = vector
-    return len(admitted.text) + len(vector)
-
-
-def _ended(window: Window, position: int) -> Window:
-    return Window(window.passages, window.rejects, window.start, position, window.vectors)
-
-
-def _admitted(row: Row, seen: PidSet, *, is_checked: bool) -> Passage | Reject:
-    """The passage, or a reject if it cannot go in; our own sources have checked theirs."""
+    passage: Passage | Reject
     passage = row if is_checked and isinstance(row, Passage) else check_row(row)
-    if isinstance(passage, Reject) or seen.add(passage.pid):
-        return passage
-    return reject_passage(passage, duplicate_pid_reason(passage))
+    if isinstance(passage, Passage) and not seen.add(passage.pid):
+        passage = reject_passage(passage, duplicate_pid_reason(passage))
+    if isinstance(passage, Reject):
+        window.rejects.append(passage)
+        return 0
+    window.passages.append(passage)
+    if vector is None:
+        return len(passage.text)
+    window.vectors[passage.pid] = vector
+    return len(passage.text) + len(vector)

@@ -1,4 +1,4 @@
-"""Queries to ranked passages, from an event loop."""
+"""Search client for asyncio."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 from msmarco_qdrant.core.records import CollectionMetadata
-from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
-from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
-from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.options import CONVEX, SearchOptions
-from msmarco_qdrant.search.session import LoadEncoder
+from msmarco_qdrant.search.client import ClientOptions, SearchClient
+from msmarco_qdrant.search.options import RankOptions, SearchOptions
 from msmarco_qdrant.search.steps import (
     Encode,
     GetPayloadIndexes,
@@ -30,9 +28,7 @@ from msmarco_qdrant.search.steps import (
     Steps,
 )
 from msmarco_qdrant.stores import (
-    DEFAULT_CONNECTION,
     AsyncCollection,
-    Connection,
     Store,
     async_collection,
 )
@@ -42,32 +38,31 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_QUERIES_AT_ONCE = 64
-_PAIRS_AT_ONCE = 256
+_QUERIES_PER_BATCH = 64
+_PAIRS_PER_BATCH = 256
 MAX_WAIT_S = 0.003
 
 _T = TypeVar("_T")
-_Query: TypeAlias = tuple[Encoder, str]
+_EncoderQuery: TypeAlias = tuple[Encoder, str]
 _Opened: TypeAlias = tuple[SearchClient, AsyncCollection]
 
 
 class AsyncSearchClient:
-    """Answers queries from one collection, without blocking the event loop.
+    """Client that searches one collection without blocking the event loop.
 
-    Queries that are searched for at the same time are encoded in one forward pass, in a thread of
-    its own. If the collection is re-embedded meanwhile, the searches that notice it wait until the
-    new model has been loaded, in a thread too. A search may be cancelled, or given a time-out by
-    `asyncio.timeout`::
+    Concurrent queries are encoded in one forward pass, in a thread. If the collection is
+    re-embedded, its searches wait until a thread has loaded the new model. A search can be
+    cancelled, or have a timeout of `asyncio.timeout`::
 
         async with await AsyncSearchClient.open("./qdrant_data", collection="msmarco") as client:
             hits = await client.search("how big is london", limit=5)
 
-    It belongs to the event loop that it was opened in.
+    It belongs to the event loop that opened it.
 
     Args:
-        client: The client whose encoder and store it uses; it is closed with this one.
-        collection: That client's collection; it is closed with this one, too.
-        max_wait_s: How long a query waits for others to be encoded with, at most, in seconds.
+        client: The client with the encoder and the store; it is closed with this one.
+        collection: The collection of that client; it is closed with this one.
+        max_wait_s: Maximum time a query waits for others to be encoded with, 0 to 1 second.
     """
 
     def __init__(
@@ -82,140 +77,105 @@ class AsyncSearchClient:
         self._session = client.session
         self._loop = asyncio.get_running_loop()
         self._collection = collection
-        self._encode: MicroBatcher[_Query, NDArray[np.float32]] = MicroBatcher(
-            _encoded,
-            max_items=_QUERIES_AT_ONCE,
+        self._encode: MicroBatcher[_EncoderQuery, NDArray[np.float32]] = MicroBatcher(
+            _encode_queries,
+            max_items=_QUERIES_PER_BATCH,
             max_wait_s=max_wait_s,
             name="msmarco-qdrant-encode",
         )
         self._score: MicroBatcher[tuple[str, str], float] = MicroBatcher(
             lambda pairs: client.reranker.scores(pairs).tolist(),
-            max_items=_PAIRS_AT_ONCE,
-            max_wait_s=0.0,  # one search brings many
+            max_items=_PAIRS_PER_BATCH,
+            max_wait_s=0.0,  # one search has many pairs
             name="msmarco-qdrant-rerank",
         )
-        self._renewals: dict[Searcher, asyncio.Task[Searcher]] = {}
-        self._under_way = 0
+        self._refreshes: dict[Searcher, asyncio.Task[Searcher]] = {}
+        self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(  # noqa: PLR0913  # all but one have defaults
+    async def open(
         cls,
         store: Store | str | PathLike[str],
         *,
-        collection: str = "msmarco",
-        model: str | PathLike[str] | None = None,
-        encoder: Encoder | None = None,
-        encoder_options: EncoderOptions | None = None,
-        reranker: str | PathLike[str] | Reranker | None = None,
-        bm25_only: bool = False,
-        connection: Connection = DEFAULT_CONNECTION,
-        load_encoder: LoadEncoder | None = None,
         max_wait_s: float = MAX_WAIT_S,
+        **options: Unpack[ClientOptions],
     ) -> AsyncSearchClient:
-        """Open a client on a collection; store and model are opened in a thread.
+        """Open a client on a collection; a thread opens the store and loads the model.
 
-        Arguments and errors are those of `SearchClient.open`.
+        Errors are those of `SearchClient.open`.
 
         Args:
-            store: Where the collection is, or an open store, which stays the caller's.
-            collection: Its name.
-            model: Where to load its model from, if not by the name that the collection remembers.
-            encoder: A ready encoder, instead.
-            encoder_options: Where and how the model runs; see `SearchClient.open`.
-            reranker: A cross-encoder, or what to load one from; see `SearchClient.open`.
-            bm25_only: Load no model: only "bm25" searches can be served.
-            connection: The API key, port and time limits of a server, where `store` is a URL.
-            load_encoder: What loads the model of a collection that was re-embedded meanwhile, in
-                a thread; see `SearchClient.open`.
-            max_wait_s: How long a query waits for others to be encoded with, at most, in seconds.
+            store: The path or URL of a store, or an open store, which stays open.
+            max_wait_s: Maximum time a query waits for others to be encoded with, 0 to 1 second.
+            **options: See `SearchClient.open`.
         """
-        _check_wait(max_wait_s)  # before anything is opened
+        _check_wait(max_wait_s)  # before a store is opened
 
-        def opened() -> _Opened:
-            client = SearchClient.open(
-                store,
-                collection=collection,
-                model=model,
-                encoder=encoder,
-                encoder_options=encoder_options,
-                reranker=reranker,
-                bm25_only=bm25_only,
-                connection=connection,
-                load_encoder=load_encoder,
-            )
+        def open_blocking() -> _Opened:
+            client = SearchClient.open(store, **options)
             try:
                 return client, async_collection(client.store, client.collection)
             except BaseException:
                 client.close()
                 raise
 
-        opening = _in_thread(opened)
+        opening = _run_in_thread(open_blocking)
         try:
-            client, searched = await asyncio.wrap_future(opening)
+            client, collection = await asyncio.wrap_future(opening)
         except BaseException:
-            opening.add_done_callback(_give_back)  # nobody waits for it any more
+            opening.add_done_callback(_close_opened)  # cancelled: no caller receives the client
             raise
-        return cls(client, searched, max_wait_s=max_wait_s)
+        return cls(client, collection, max_wait_s=max_wait_s)
 
     @property
     def metadata(self) -> CollectionMetadata:
-        """What the collection says of itself; see `SearchClient.metadata`."""
+        """The collection's metadata; see `SearchClient.metadata`."""
         return self._client.metadata
 
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """The passages that answer a query best; see `SearchClient.search`."""
+        """Search for the passages that answer a query best; see `SearchClient.search`."""
         (hits,) = await self.search_many([query], **options)
         return hits
 
     async def search_many(
         self, queries: Sequence[str], **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """The passages that answer each of several queries; see `SearchClient.search_many`."""
-        with self._counted():
-            return await self._done(self._session.search(queries, options))
+        """Search for several queries; see `SearchClient.search_many`."""
+        with self._track():
+            return await self._run(self._session.search(queries, options))
 
     async def rank(
-        self,
-        query: str,
-        pids: Sequence[str],
-        *,
-        mode: SearchMode = "dense",
-        fusion: Fusion = CONVEX,
-        rerank: bool = False,
+        self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]
     ) -> list[Hit]:
-        """Given passages by how well they answer a query; see `SearchClient.rank`."""
-        (hits,) = await self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)
+        """Rank given passages for a query; see `SearchClient.rank`."""
+        (hits,) = await self.rank_many([query], [pids], **options)
         return hits
 
     async def rank_many(
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
-        *,
-        mode: SearchMode = "dense",
-        fusion: Fusion = CONVEX,
-        rerank: bool = False,
+        **options: Unpack[RankOptions],
     ) -> list[list[Hit]]:
-        """Given passages for each of several queries; see `SearchClient.rank`."""
-        with self._counted():
-            steps = self._session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
-            return await self._done(steps)
+        """Rank given passages for each of several queries; see `SearchClient.rank`."""
+        with self._track():
+            return await self._run(self._session.rank(queries, pids, **options))
 
     async def warm_up(self) -> None:
-        """Do now what happens once in the model, so that the first search does not wait for it."""
-        with self._counted():
+        """Run the first call of each model now, so that the first search is fast."""
+        with self._track():
             await asyncio.to_thread(self._client.warm_up)
 
     async def close(self) -> None:
-        """Take no more searches, wait for those under way, and give back what was opened.
+        """Refuse new searches, wait for the active ones, and close the client.
 
-        Closing twice is no error. A close that is cancelled goes on in the background.
+        Further calls have no effect. A cancelled close continues in the background.
 
         Raises:
-            UsageError: In another event loop than its own, unless that one has been closed.
+            UsageError: In another event loop than its own, unless that one is closed.
         """
         if not self._loop.is_closed():
             self._check_loop()
@@ -229,23 +189,23 @@ class AsyncSearchClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _done(self, steps: Steps[_T]) -> _T:
-        """Do every step of a search, one after the other."""
+    async def _run(self, steps: Steps[_T]) -> _T:
+        """Execute the steps of a search one after the other."""
         try:
             step = next(steps)
             while True:
                 try:
-                    told = await self._do(step)
-                except SchemaError as exc:  # which the search may get over
+                    result = await self._execute(step)
+                except SchemaError as exc:  # of another model: the search starts over
                     step = steps.throw(exc)
                 else:
-                    step = steps.send(told)
+                    step = steps.send(result)
         except StopIteration as end:
             found: _T = end.value
             return found
 
-    async def _do(self, step: Step) -> Any:
-        """Do one step, without blocking the loop, and together with others where that pays."""
+    async def _execute(self, step: Step) -> Any:
+        """Execute a step without blocking the loop; encode and score in batches with others."""
         import numpy as np
 
         match step:
@@ -259,47 +219,47 @@ class AsyncSearchClient:
             case Score(pairs):
                 return np.asarray(await self._score(pairs), np.float32)
             case GetPayloadIndexes():
-                return await asyncio.to_thread(self._session.do, step)
+                return await asyncio.to_thread(self._session.execute, step)
             case Refresh(used):
-                return await self._renewed(used)
+                return await self._refresh(used)
 
-    async def _renewed(self, used: Searcher) -> Searcher:
-        """What to go by instead; one thread finds out for all searches that went by the same."""
-        renewal = self._renewals.get(used)
-        if renewal is None:
-            renewal = asyncio.create_task(asyncio.to_thread(self._session.do, Refresh(used)))
-            self._renewals[used] = renewal
-            renewal.add_done_callback(lambda done: self._end_renewal(used, done))
-        return await asyncio.shield(renewal)  # the others wait on when one is cancelled
+    async def _refresh(self, used: Searcher) -> Searcher:
+        """Refresh in one thread for all searches that used the same searcher."""
+        refresh = self._refreshes.get(used)
+        if refresh is None:
+            refresh = asyncio.create_task(asyncio.to_thread(self._session.execute, Refresh(used)))
+            self._refreshes[used] = refresh
+            refresh.add_done_callback(lambda done: self._end_refresh(used, done))
+        return await asyncio.shield(refresh)  # the others wait on when one is cancelled
 
-    def _end_renewal(self, used: Searcher, done: asyncio.Task[Searcher]) -> None:
-        del self._renewals[used]
+    def _end_refresh(self, used: Searcher, done: asyncio.Task[Searcher]) -> None:
+        del self._refreshes[used]
         if not done.cancelled():
-            done.exception()  # which every search that waited has; there may be none left
+            done.exception()  # marks it as retrieved: all searches may have been cancelled
 
     async def _drain(self) -> None:
-        async with AsyncExitStack() as stack:  # each is closed, whatever becomes of the others
+        async with AsyncExitStack() as stack:  # closes each, also if another fails to close
             stack.push_async_callback(asyncio.to_thread, self._client.close)
             stack.push_async_callback(self._collection.close)
             stack.push_async_callback(self._encode.close)
             stack.push_async_callback(self._score.close)
             await self._idle.wait()
-            if self._renewals:  # of searches that were cancelled
-                await asyncio.wait(self._renewals.values())
+            if self._refreshes:  # of cancelled searches
+                await asyncio.wait(self._refreshes.values())
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """A search is under way: `close` waits for it."""
+    def _track(self) -> Iterator[None]:
+        """Count an active search: `close` waits for it."""
         self._check_loop()
         if self._closing is not None:
             raise StoreError(f"this client of '{self._client.collection}' was closed: open another")
-        self._under_way += 1
+        self._active += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self._under_way -= 1
-            if self._under_way == 0:
+            self._active -= 1
+            if self._active == 0:
                 self._idle.set()
 
     def _check_loop(self) -> None:
@@ -307,23 +267,23 @@ class AsyncSearchClient:
             raise UsageError("this client belongs to another event loop: open one in each loop")
 
 
-def _encoded(queries: Sequence[_Query]) -> list[NDArray[np.float32]]:
-    """The vectors of queries, each by its own encoder: during a swap there are two."""
+def _encode_queries(queries: Sequence[_EncoderQuery]) -> list[NDArray[np.float32]]:
+    """Encode each query with its encoder; during a model swap there are two."""
     vectors: dict[int, NDArray[np.float32]] = {}
     for encoder in {id(encoder): encoder for encoder, _ in queries}.values():
-        places = [place for place, (its, _) in enumerate(queries) if its is encoder]
-        rows = encoder.encode_queries([queries[place][1] for place in places])
-        vectors.update(zip(places, rows, strict=True))
-    return [vectors[place] for place in range(len(queries))]
+        indices = [index for index, (its, _) in enumerate(queries) if its is encoder]
+        rows = encoder.encode_queries([queries[index][1] for index in indices])
+        vectors.update(zip(indices, rows, strict=True))
+    return [vectors[index] for index in range(len(queries))]
 
 
 def _check_wait(max_wait_s: float) -> None:
     if not 0 <= max_wait_s <= 1:
-        raise UsageError(f"max_wait_s={max_wait_s} cannot be: expected 0 to 1 second")
+        raise UsageError(f"max_wait_s must be 0 to 1 second, got {max_wait_s}")
 
 
-def _in_thread(function: Callable[[], _Opened]) -> Future[_Opened]:
-    """Call a function in a thread of its own, which ends with it."""
+def _run_in_thread(function: Callable[[], _Opened]) -> Future[_Opened]:
+    """Call a function in a thread that ends with it."""
     worker = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-open")
     try:
         return worker.submit(function)
@@ -331,7 +291,7 @@ def _in_thread(function: Callable[[], _Opened]) -> Future[_Opened]:
         worker.shutdown(wait=False)
 
 
-def _give_back(opening: Future[_Opened]) -> None:
-    """Close what was opened, in the thread that opened it, if it was."""
+def _close_opened(opening: Future[_Opened]) -> None:
+    """Close a client that was opened, in the thread that opened it."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result()[0].close()

@@ -1,19 +1,20 @@
-"""Queries to ranked passages."""
+"""Blocking search client."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from os import PathLike
-from typing import TypeVar, Unpack
+from typing import TypedDict, TypeVar, Unpack
 
 from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
-from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
+from msmarco_qdrant.core.search_types import Hit
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import SchemaError, UsageError
-from msmarco_qdrant.search.options import CONVEX, SearchOptions
+from msmarco_qdrant.search.options import RankOptions, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.steps import Steps
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_store
@@ -21,26 +22,43 @@ from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_st
 _T = TypeVar("_T")
 
 
-class SearchClient:
-    """Answers queries from one collection.
+class ClientOptions(TypedDict, total=False):
+    """Keyword arguments of `SearchClient.open`, which describes them."""
 
-    If the collection is re-embedded meanwhile, the search that notices it loads the new model.
-    Thread-safe. Use it as a context manager, or call `close`::
+    collection: str
+    model: str | PathLike[str] | None
+    encoder: Encoder | None
+    encoder_options: EncoderOptions | None
+    reranker: str | PathLike[str] | Reranker | None
+    bm25_only: bool
+    connection: Connection
+    load_encoder: LoadEncoder | None
+
+
+class SearchClient:
+    """Client that searches one collection.
+
+    If the collection is re-embedded, the next search loads the new model. Thread-safe. Use it as a
+    context manager, or call `close`::
 
         with SearchClient.open("./qdrant_data", collection="msmarco") as client:
             hits = client.search("how big is london", limit=5)
 
     Args:
-        store: An open store; the client closes it only if `owns_store`.
+        store: An open store.
         collection: The collection's name.
         encoder: The encoder of that collection; None to search by "bm25" only.
-        reranker: What `rerank_depth` scores the best again with.
-        owns_store: Whether `close` closes the store.
-        load_encoder: What loads the model of a collection that was re-embedded meanwhile, from
-            what its metadata say of it; by default by the name that they remember.
+        reranker: The cross-encoder for `rerank_depth`.
+        owns_store: True to close the store with the client.
+        load_encoder: See `open`.
+
+    Attributes:
+        store: The store.
+        collection: The collection's name.
+        session: The session, for drivers that execute the steps of a search themselves.
 
     Raises:
-        CollectionNotFoundError: If the store holds no collection of that name.
+        CollectionNotFoundError: If the store has no collection of that name.
         ModelMismatchError: If the encoder is not the collection's.
     """
 
@@ -54,11 +72,11 @@ class SearchClient:
         owns_store: bool = False,
         load_encoder: LoadEncoder | None = None,
     ) -> None:
-        self._store = store
+        self.store = store
+        self.collection = collection
         self._owns_store = owns_store
-        self._name = collection
         load_encoder = load_encoder or partial(load_collection_encoder, collection)
-        self._session = SearchSession(store, collection, encoder, reranker, load_encoder)
+        self.session = SearchSession(store, collection, encoder, reranker, load_encoder)
 
     @classmethod
     def open(  # noqa: PLR0913  # all but one have defaults
@@ -77,41 +95,39 @@ class SearchClient:
         """Open a client on a collection.
 
         Args:
-            store: Where the collection is, or an open store, which stays the caller's.
-            collection: Its name.
-            model: Where to load its model from, if not by the name that the collection remembers.
-            encoder: A ready encoder, instead.
-            encoder_options: Where and how the model runs, and how many queries' vectors it
-                remembers; None for what is fastest here, and 1,024.
-            reranker: A cross-encoder, or what to load one from: a name of the catalog, a hub id or
-                a directory. It runs where the encoder does, on the first of several devices.
-            bm25_only: Load no model: only "bm25" searches can be served.
-            connection: The API key, port and time limits of a server, where `store` is a URL.
-            load_encoder: What loads the model of a collection that was re-embedded meanwhile, from
-                what its metadata say of it; by default by the name that they remember, with
-                `encoder_options`.
+            store: The path or URL of a store, or an open store, which stays open.
+            collection: Name of the collection.
+            model: Location of the collection's model; by default the name in its metadata.
+            encoder: A loaded encoder, instead of `model`.
+            encoder_options: Backend, device and precision of the model, and how many query
+                vectors to cache; None for the fastest here, and 1,024.
+            reranker: A cross-encoder, or the location of one: a name of the catalog, a hub id or
+                a directory. It runs on the encoder's device, the first if there are several.
+            bm25_only: True to load no model: only "bm25" searches are possible.
+            connection: API key, port and timeouts, if `store` is a URL.
+            load_encoder: Loads the model of a collection that was re-embedded, given the encoder
+                info of its new metadata. The default loads it by name, with `encoder_options`.
 
         Raises:
-            StoreNotFoundError: If nothing is stored there.
-            StoreInUseError: If another process holds the directory.
-            CollectionNotFoundError: If the store holds no collection of that name.
+            StoreNotFoundError: If there is nothing at that path.
+            StoreInUseError: If another process uses the directory.
+            CollectionNotFoundError: If the store has no collection of that name.
             ModelNotFoundError: If the model cannot be loaded.
-            ModelMismatchError: If it is not the one whose vectors the collection holds.
+            ModelMismatchError: If it is not the model of the collection's vectors.
         """
         if encoder is not None and model is not None:
-            raise UsageError("pass a model or an encoder, not both")
+            raise UsageError("pass either model or encoder, not both")
         if bm25_only and (encoder is not None or model is not None):
-            raise UsageError("with bm25_only no model is loaded: leave model and encoder out")
+            raise UsageError("bm25_only loads no model: omit model and encoder")
         owns_store = isinstance(store, str | PathLike)
-        opened = (
-            open_store(store, connection=connection) if isinstance(store, str | PathLike) else store
-        )
-        try:
-            encoder_info = opened.metadata(collection).encoder
+        with ExitStack() as stack:
+            if isinstance(store, str | PathLike):
+                store = stack.enter_context(closing(open_store(store, connection=connection)))
+            info = store.metadata(collection).encoder
             if encoder is None and not bm25_only:
-                encoder = _encoder_by_now(opened, collection, encoder_info, model, encoder_options)
-            return cls(
-                opened,
+                encoder = _load_current_encoder(store, collection, info, model, encoder_options)
+            client = cls(
+                store,
                 collection,
                 encoder,
                 reranker=load_reranker_for(reranker, encoder_options),
@@ -121,64 +137,47 @@ class SearchClient:
                     load_collection_encoder, collection, model=None, options=encoder_options
                 ),
             )
-        except BaseException:
-            if owns_store:
-                opened.close()
-            raise
-
-    @property
-    def store(self) -> Store:
-        """The store that it searches in."""
-        return self._store
-
-    @property
-    def collection(self) -> str:
-        """The collection's name."""
-        return self._name
+            stack.pop_all()
+        return client
 
     @property
     def encoder(self) -> Encoder:
-        """What encodes its queries now; a re-embed of the collection brings another.
+        """The encoder of queries; a re-embedding of the collection replaces it.
 
         Raises:
-            UsageError: If it was opened without one.
+            UsageError: If the client was opened without one.
         """
-        return self._session.current.encoder
+        return self.session.current.encoder
 
     @property
     def reranker(self) -> Reranker:
-        """What scores the best again.
+        """The cross-encoder.
 
         Raises:
-            UsageError: If it was opened without one.
+            UsageError: If the client was opened without one.
         """
-        return self._session.reranker
+        return self.session.reranker
 
     @property
     def metadata(self) -> CollectionMetadata:
-        """What the collection says of itself: its encoder, BM25 settings and migrations.
+        """The collection's encoder, BM25 settings and migrations.
 
-        After a re-embed, what it says since a search has noticed it.
+        After a re-embedding, the new ones once a search noticed it.
         """
-        return self._session.current.metadata
-
-    @property
-    def session(self) -> SearchSession:
-        """What it searches with, for who does the steps of a search in another way."""
-        return self._session
+        return self.session.current.metadata
 
     def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """The passages that answer a query best.
+        """Search for the passages that answer a query best.
 
         Args:
-            query: A search query, keywords, or a question.
+            query: Keywords, a sentence or a question.
             **options: See `SearchOptions`: `limit`, `mode`, `rerank_depth`, `meta_filter`, ...
 
         Returns:
-            Hits by descending score; fewer than `limit` when the collection holds fewer.
+            Hits by descending score; fewer than `limit` if the collection holds fewer.
 
         Raises:
-            UsageError: For an empty query, or an option that cannot be served.
+            UsageError: For an empty query, or an invalid option.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
@@ -187,61 +186,45 @@ class SearchClient:
     def search_many(
         self, queries: Sequence[str], **options: Unpack[SearchOptions]
     ) -> list[list[Hit]]:
-        """The passages that answer each of several queries: one batch to encoder and engine.
+        """Search for several queries, in one batch for encoder and engine.
 
-        Options and errors are those of `search`; the answers come in the order of the queries.
+        Options and errors are those of `search`; the results have the order of the queries.
         """
-        return self._done(self._session.search(queries, options))
+        return self._run(self.session.search(queries, options))
 
-    def rank(
-        self,
-        query: str,
-        pids: Sequence[str],
-        *,
-        mode: SearchMode = "dense",
-        fusion: Fusion = CONVEX,
-        rerank: bool = False,
-    ) -> list[Hit]:
-        """Given passages by how well they answer a query; those that are not there are left out.
+    def rank(self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]) -> list[Hit]:
+        """Rank given passages for a query; those that the collection lacks are omitted.
 
         Args:
-            query: A search query, keywords, or a question.
-            pids: The passages.
-            mode: What they are scored by, as in `search`; every score is exact.
-            fusion: How "hybrid" makes one ranking of two. Ranks, and the query's best BM25 score,
-                are those among the given passages.
-            rerank: Score them all by the client's cross-encoder.
+            query: Keywords, a sentence or a question.
+            pids: The passages, at most 10,000.
+            **options: See `RankOptions`: `mode`, `fusion`, `rerank`.
 
         Raises:
-            UsageError: For an empty query, or more passages than 10,000.
+            UsageError: For an empty query, too many passages, or an invalid option.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        return self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)[0]
+        return self.rank_many([query], [pids], **options)[0]
 
     def rank_many(
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
-        *,
-        mode: SearchMode = "dense",
-        fusion: Fusion = CONVEX,
-        rerank: bool = False,
+        **options: Unpack[RankOptions],
     ) -> list[list[Hit]]:
-        """Given passages for each of several queries; see `rank`."""
-        return self._done(
-            self._session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
-        )
+        """Rank given passages for each of several queries; see `rank`."""
+        return self._run(self.session.rank(queries, pids, **options))
 
     def warm_up(self) -> None:
-        """Do now what happens once in the model, so that the first search does not wait for it."""
-        self._session.warm_up()
+        """Run the first call of each model now, so that the first search is fast."""
+        self.session.warm_up()
 
     def close(self) -> None:
-        """Give the store back, if this client opened it. Closing twice is no error."""
-        self._session.close()
+        """Close the store, if this client opened it. Further calls have no effect."""
+        self.session.close()
         if self._owns_store:
-            self._store.close()
+            self.store.close()
 
     def __enter__(self) -> SearchClient:
         return self
@@ -249,47 +232,47 @@ class SearchClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _done(self, steps: Steps[_T]) -> _T:
-        """Do every step of a search, one after the other."""
+    def _run(self, steps: Steps[_T]) -> _T:
+        """Execute the steps of a search one after the other."""
         try:
             step = next(steps)
             while True:
                 try:
-                    told = self._session.do(step)
-                except SchemaError as exc:  # which the search may get over
+                    result = self.session.execute(step)
+                except SchemaError as exc:  # of another model: the search starts over
                     step = steps.throw(exc)
                 else:
-                    step = steps.send(told)
+                    step = steps.send(result)
         except StopIteration as end:
             found: _T = end.value
             return found
 
 
-def _encoder_by_now(
+def _load_current_encoder(
     store: Store,
     collection: str,
-    encoder_info: EncoderInfo,
+    info: EncoderInfo,
     model: str | PathLike[str] | None,
     options: EncoderOptions | None,
 ) -> Encoder:
-    """The encoder of a collection, which may be re-embedded while its model is being loaded."""
+    """Load a collection's encoder, and again if the collection is re-embedded while it loads."""
     while True:
-        encoder = load_collection_encoder(collection, encoder_info, model, options)
-        loaded, encoder_info = encoder_info, store.metadata(collection).encoder
-        if encoder_info.fingerprint == loaded.fingerprint:
+        encoder = load_collection_encoder(collection, info, model, options)
+        loaded, info = info, store.metadata(collection).encoder
+        if info.fingerprint == loaded.fingerprint:
             return encoder
 
 
 def load_reranker_for(
     reranker: str | PathLike[str] | Reranker | None, options: EncoderOptions | None
 ) -> Reranker | None:
-    """A cross-encoder, loaded if it is given by name, to run as the encoder does."""
+    """Load a cross-encoder given by name, to run on the encoder's device and precision."""
     if not isinstance(reranker, str | PathLike):
         return reranker
     options = options or EncoderOptions()
     return load_reranker(
         reranker,
         device=resolve_devices(options.device)[0],
-        # int8 is of a backend that cross-encoders have not
+        # the backend that offers int8 runs no cross-encoders
         precision=None if options.precision == "int8" else options.precision,
     )

@@ -1,4 +1,4 @@
-"""What can be asked of a search, beside its queries."""
+"""Options of searches and their checks."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ class SearchOptions(TypedDict, total=False):
     """Keyword arguments of `search` and `search_many`.
 
     Attributes:
-        limit: Most hits wanted, 1 to 10,000; 10 by default.
-        mode: "dense" compares vectors (the default), "bm25" words, "hybrid" makes one ranking of
-            both.
-        fusion: How "hybrid" does that.
-        rerank_depth: Score the best so many again with the client's cross-encoder, which reads
-            query and passage together; at least `limit`. None (the default) for no reranking.
+        limit: Maximum number of hits, 1 to 10,000; 10 by default.
+        mode: "dense" (the default) compares vectors, "bm25" words; "hybrid" fuses both rankings.
+        fusion: How "hybrid" fuses them.
+        rerank_depth: Number of best hits to score again with the client's cross-encoder, which
+            reads query and passage together; at least `limit`. None (the default) disables it.
         meta_filter: Conditions on `meta` fields, such as `{"lang": "en", "year": Range(gte=2020)}`
-            (see `msmarco_qdrant.filters`; dots in a field's name go into objects), or Qdrant's own
-            `Filter`, whose keys are those of the payload ("meta.lang").
-        group_by: A `meta` field: only the best passage of each of its values. A list counts as
-            each of its values; a passage without the field is left out. What is reranked is
-            grouped afterwards, so there may be fewer than `limit`.
-        exact: Compare with every vector, instead of following the graph.
+            (see `msmarco_qdrant.filters`; dots in a field's name select nested fields), or a
+            `Filter` of Qdrant, whose keys are those of the payload ("meta.lang").
+        group_by: A `meta` field: return only the best passage for each of its values. A list
+            counts as each of its values; a passage without the field is omitted. Reranked hits are
+            grouped afterwards, so the result may have fewer than `limit`.
+        exact: Compare with every vector, instead of searching the graph.
         ef: Candidates considered in the graph; 128 by default.
-        oversampling: Where vectors are quantized, how many times the passages wanted are scored
-            again by the vectors themselves, 1 or more; 2 by default.
-        rescore: False for not doing that.
+        oversampling: For quantized vectors, the multiple of the wanted passages that is scored
+            again by the original vectors, 1 or more; 2 by default.
+        rescore: False to disable that.
     """
 
     limit: int
@@ -51,12 +50,27 @@ class SearchOptions(TypedDict, total=False):
     rescore: bool
 
 
+class RankOptions(TypedDict, total=False):
+    """Keyword arguments of `rank` and `rank_many`.
+
+    Attributes:
+        mode: What to score by, as in `SearchOptions`, "dense" by default; every score is exact.
+        fusion: How "hybrid" fuses both rankings. Ranks, and the query's best BM25 score, are those
+            among the given passages.
+        rerank: True to score all of them with the client's cross-encoder.
+    """
+
+    mode: SearchMode
+    fusion: Fusion
+    rerank: bool
+
+
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """The options of a search, checked; see `SearchOptions`.
+    """Checked options of a search; see `SearchOptions`.
 
     Raises:
-        UsageError: For what cannot be asked.
+        UsageError: For an invalid option.
     """
 
     limit: int = 10
@@ -71,45 +85,33 @@ class SearchRequest:
     rescore: bool = True
 
     def __post_init__(self) -> None:
-        _check_count("a limit", self.limit)
-        _check_count("an ef", self.ef)
-        if self.mode not in get_args(SearchMode):
-            raise UsageError(
-                f"the mode {self.mode!r} is unknown: expected one of "
-                f"{', '.join(get_args(SearchMode))}"
-            )
-        if not isinstance(self.fusion, Fusion):
-            raise UsageError(f"a fusion is a Fusion, such as Fusion('rrf'), not {self.fusion!r}")
-        if not _is_number(self.oversampling) or not 1 <= self.oversampling < math.inf:
-            raise UsageError(f"oversampling={self.oversampling!r}: expected a number, 1 or more")
-        for name, value in (("exact", self.exact), ("rescore", self.rescore)):
-            if not isinstance(value, bool):
-                raise UsageError(f"{name}={value!r}: expected True or False")
-        if self.group_by is not None and not (isinstance(self.group_by, str) and self.group_by):
-            raise UsageError(f"group_by={self.group_by!r}: expected a field's name")
+        modes = ", ".join(get_args(SearchMode))
+        _check_count("limit", self.limit)
+        _check_count("ef", self.ef)
+        _require(self.mode in get_args(SearchMode), f"mode must be one of {modes}", self.mode)
+        is_fusion = isinstance(self.fusion, Fusion)
+        _require(is_fusion, "fusion must be a Fusion, such as Fusion('rrf')", self.fusion)
+        is_factor = _is_number(self.oversampling) and 1 <= self.oversampling < math.inf
+        _require(is_factor, "oversampling must be a number, 1 or more", self.oversampling)
+        _require(isinstance(self.exact, bool), "exact must be True or False", self.exact)
+        _require(isinstance(self.rescore, bool), "rescore must be True or False", self.rescore)
+        is_field = self.group_by is None or (isinstance(self.group_by, str) and self.group_by != "")
+        _require(is_field, "group_by must be the name of a field", self.group_by)
         check_filter(self.meta_filter)
-        self._check_rerank_depth()
-
-    def _check_rerank_depth(self) -> None:
-        if self.rerank_depth is None:
-            return
-        _check_count("a rerank_depth", self.rerank_depth)
-        if self.rerank_depth < self.limit:
-            raise UsageError(
-                f"rerank_depth={self.rerank_depth} is under the limit of {self.limit}: hits beyond "
-                f"it would have no score of the cross-encoder. Make the rerank depth {self.limit}, "
-                "or the limit smaller"
-            )
+        if self.rerank_depth is not None:
+            _check_count("rerank_depth", self.rerank_depth)
+            rule = f"rerank_depth must be limit ({self.limit}) or more, to score every hit"
+            _require(self.rerank_depth >= self.limit, rule, self.rerank_depth)
 
     @property
-    def wanted(self) -> int:
-        """How many passages the first stage has to give."""
+    def first_stage_limit(self) -> int:
+        """The number of passages to retrieve before reranking."""
         return max(self.limit, self.rerank_depth or 0)
 
-    def effort(self, wanted: int) -> SearchEffort:
-        """How carefully the engine is to look for so many."""
+    def effort(self, limit: int) -> SearchEffort:
+        """Return the engine's parameters for retrieving so many passages."""
         return SearchEffort(
-            ef=max(self.ef, wanted),
+            ef=max(self.ef, limit),
             exact=self.exact,
             rescore=self.rescore,
             oversampling=self.oversampling,
@@ -117,44 +119,51 @@ class SearchRequest:
 
 
 def check_queries(queries: Sequence[str]) -> None:
-    """Refuse what cannot be searched for.
+    """Check that queries can be searched for.
 
     Raises:
-        UsageError: For one string where several were expected, or an empty query.
+        UsageError: For one string instead of a list of queries, or an empty query.
     """
     if isinstance(queries, str) or not isinstance(queries, Sequence):
         raise UsageError("search_many takes a list of queries; for one query call search")
     for query in queries:
-        if not isinstance(query, str):
-            raise UsageError(f"a query is a string, not a {type(query).__name__}")
-        if any("\ud800" <= character <= "\udfff" for character in query):
-            raise UsageError(f"the query {query!r} holds a lone surrogate: expected text")
-        if not query.strip():
-            raise UsageError("the query is empty: expected some words to search for")
+        _require(isinstance(query, str), "query must be a string", query)
+        is_text = not any("\ud800" <= character <= "\udfff" for character in query)
+        _require(is_text, "query must be text without lone surrogates", query)
+        _require(query.strip() != "", "query must not be empty", query)
 
 
 def check_pids(queries: Sequence[str], pids: Sequence[Sequence[str]]) -> None:
-    """Refuse passages that cannot be ranked.
+    """Check that there is one list of pids for each query, and that none is too long.
 
     Raises:
-        UsageError: If there is not one list of pids for each query, or one is too long.
+        UsageError: If not.
     """
     if len(pids) != len(queries):
-        raise UsageError(f"{len(queries)} queries and {len(pids)} lists of pids: expected as many")
+        raise UsageError(
+            f"pids must be one list for each query, got {len(pids)} for {len(queries)} queries"
+        )
     for given in pids:
         if isinstance(given, str) or not isinstance(given, Sequence):
-            raise UsageError("the passages to rank are lists of pids: one list for each query")
-        if not all(isinstance(pid, str) for pid in given):
-            raise UsageError("the passages to rank are lists of pids, which are strings")
+            raise UsageError(f"pids must be one list for each query, got {type(given).__name__}")
+        for pid in given:
+            _require(isinstance(pid, str), "pid must be a string", pid)
         if len(given) > MAX_LIMIT:
-            raise UsageError(f"{len(given):,} passages to rank: expected at most {MAX_LIMIT:,}")
+            raise UsageError(
+                f"pids must be at most {MAX_LIMIT:,} for each query, got {len(given):,}"
+            )
 
 
-def _check_count(what: str, count: int) -> None:
-    if not _is_number(count) or not isinstance(count, Integral) or not 1 <= count <= MAX_LIMIT:
-        raise UsageError(f"{what} of {count!r} cannot be served: expected 1 to {MAX_LIMIT:,}")
+def _check_count(name: str, count: int) -> None:
+    is_count = _is_number(count) and isinstance(count, Integral) and 1 <= count <= MAX_LIMIT
+    _require(is_count, f"{name} must be 1 to {MAX_LIMIT:,}", count)
+
+
+def _require(is_valid: bool, rule: str, value: object) -> None:
+    if not is_valid:
+        raise UsageError(f"{rule}, got {value!r}")
 
 
 def _is_number(value: object) -> bool:
-    """Python's numbers and NumPy's, but no booleans, which are numbers to Python."""
+    """True for numbers of Python and NumPy, except booleans."""
     return isinstance(value, Real) and not isinstance(value, bool)

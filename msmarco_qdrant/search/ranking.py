@@ -1,22 +1,20 @@
-"""One ranking out of a dense one and a BM25 one.
+"""Rankings: fusion of a dense and a BM25 ranking, and the best passage of each group.
 
-The engines fuse, too, but not as we need it: their convex combination does not know a query's best
-BM25 score, a passage that one ranking lacks counts as 0 there, and the weights of their reciprocal
-rank fusion divide the ranks: `1 / (rank / w + k - 1)`, so that at k=60 a larger weight makes a
+The fusion of the engines does not fit. Their convex combination lacks the query's best BM25 score,
+and counts a passage missing from one ranking as 0 there. The weights of their reciprocal rank
+fusion divide the ranks: `1 / (rank / w + k - 1)`. At k=60 a larger weight therefore makes a
 ranking's scores more alike instead of heavier (qdrant-client 1.20 and Edge 0.9).
-
-One best passage of each group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import fmean, stdev
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from msmarco_qdrant.core.records import Meta, PointId, Similarity
-from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, ScoredPoint
+from msmarco_qdrant.core.search_types import Fusion, Hit, ScoredPoint
 
 _Ranking: TypeAlias = Sequence[ScoredPoint]
 _Scores: TypeAlias = dict[PointId, float]
@@ -25,50 +23,46 @@ _Scores: TypeAlias = dict[PointId, float]
 def fuse(
     dense: _Ranking, bm25: _Ranking, fusion: Fusion, *, depth: int, similarity: Similarity
 ) -> list[ScoredPoint]:
-    """Fuse the rankings of the same candidates.
+    """Fuse two rankings of the same candidates.
 
     Args:
-        dense: Every candidate by its dense score, the best first, with its payload.
-        bm25: Those that share a token with the query by their BM25 score, the best first.
-        fusion: How.
-        depth: How many of the best of each ranking count, where only ranks and spread do.
-        similarity: What the dense score is.
+        dense: Every candidate with its dense score and payload, the best first.
+        bm25: Candidates that share a token with the query, with their BM25 score, the best first.
+        fusion: Method and weights.
+        depth: Number of best points of each ranking that count for "rrf" and "dbsf".
+        similarity: Kind of the dense score.
 
     Returns:
-        The candidates by their fused score, the best first; ties as `dense` has them. One that is
-        missing from `dense` was written or removed between the two queries, and is left out.
+        The candidates by their fused score, the best first; ties keep the order of `dense`. A
+        point missing from `dense` was written or deleted between the two queries, and is omitted.
     """
     if fusion.method == "convex":
-        scores = _convex(dense, bm25, fusion.weight, similarity)
+        scores = _convex_scores(dense, bm25, fusion.weight, similarity)
     else:
-        scores = _ADDED[fusion.method](dense[:depth], bm25[:depth], fusion)
+        scale = partial(_reciprocal_ranks, k=fusion.k) if fusion.method == "rrf" else _scale
+        scores = _weighted_sum(scale(dense[:depth]), scale(bm25[:depth]), fusion.weight)
     fused = [ScoredPoint(p.id, scores[p.id], p.payload) for p in dense if p.id in scores]
     return sorted(fused, key=lambda point: -point.score)
 
 
-def _convex(dense: _Ranking, bm25: _Ranking, weight: float, similarity: Similarity) -> _Scores:
+def _convex_scores(
+    dense: _Ranking, bm25: _Ranking, weight: float, similarity: Similarity
+) -> _Scores:
     best_dense = dense[0].score if dense and similarity == "dot" and dense[0].score > 0 else 1.0
     best_bm25 = bm25[0].score if bm25 else 1.0
-    other = {point.id: point.score / best_bm25 for point in bm25}
+    scaled_bm25 = {point.id: point.score / best_bm25 for point in bm25}
     return {
-        point.id: weight * point.score / best_dense + (1 - weight) * other.get(point.id, 0.0)
+        point.id: weight * point.score / best_dense + (1 - weight) * scaled_bm25.get(point.id, 0.0)
         for point in dense
     }
 
 
-def _reciprocal_ranks(dense: _Ranking, bm25: _Ranking, fusion: Fusion) -> _Scores:
-    def terms(ranking: _Ranking) -> _Scores:
-        return {point.id: 1 / (fusion.k + rank) for rank, point in enumerate(ranking, start=1)}
-
-    return _weighted_sum(terms(dense), terms(bm25), fusion.weight)
+def _reciprocal_ranks(ranking: _Ranking, k: int) -> _Scores:
+    return {point.id: 1 / (k + rank) for rank, point in enumerate(ranking, start=1)}
 
 
-def _spread(dense: _Ranking, bm25: _Ranking, fusion: Fusion) -> _Scores:
-    return _weighted_sum(_by_spread(dense), _by_spread(bm25), fusion.weight)
-
-
-def _by_spread(ranking: _Ranking) -> _Scores:
-    """0 at three standard deviations under the mean, 1 at three above it."""
+def _scale(ranking: _Ranking) -> _Scores:
+    """Scale scores to 0 at three standard deviations below the mean, and 1 at three above it."""
     values = [point.score for point in ranking]
     width = 6 * stdev(values) if len(values) > 1 else 0.0
     if width == 0.0:
@@ -78,28 +72,23 @@ def _by_spread(ranking: _Ranking) -> _Scores:
 
 
 def _weighted_sum(dense: _Scores, bm25: _Scores, weight: float) -> _Scores:
-    """With equal weights the plain sum."""
+    """Add weighted scores; equal weights give the plain sum."""
     return {
         id_: 2 * weight * dense.get(id_, 0.0) + 2 * (1 - weight) * bm25.get(id_, 0.0)
         for id_ in {**dense, **bm25}
     }
 
 
-_ADDED: Mapping[FusionMethod, Callable[[_Ranking, _Ranking, Fusion], _Scores]] = MappingProxyType(
-    {"rrf": _reciprocal_ranks, "dbsf": _spread}
-)
-
-
-def best_of_each(hits: Iterable[Hit], field: str) -> list[Hit]:
-    """Leave out every hit all of whose groups a better one has shown.
+def best_per_group(hits: Iterable[Hit], field: str) -> list[Hit]:
+    """Omit each hit whose groups all have a better hit.
 
     Args:
         hits: The best first.
-        field: The field of `meta` whose values are the groups; dots go into objects. A list counts
-            as each of its values.
+        field: The field of `meta` whose values are the groups; dots select nested fields. A list
+            counts as each of its values.
 
     Returns:
-        The hits that stay, in their order; a hit without the field does not.
+        The remaining hits in their order; hits without the field are omitted.
     """
     seen: set[tuple[str, Any]] = set()
     best = []
@@ -112,10 +101,10 @@ def best_of_each(hits: Iterable[Hit], field: str) -> list[Hit]:
 
 
 def _groups(meta: Meta, field: str) -> set[tuple[str, Any]]:
-    """The values of a field with their kind, as 1 and True are equal to Python."""
+    """Return the values of a field, marking booleans, as 1 equals True in Python."""
     value: Any = meta
     for name in field.split("."):
         value = value.get(name) if isinstance(value, dict) else None
     values = value if isinstance(value, list) else [value]
-    kept = (one for one in values if isinstance(one, str | int | float))
-    return {("bool" if isinstance(one, bool) else "", one) for one in kept}
+    scalars = (item for item in values if isinstance(item, str | int | float))
+    return {("bool" if isinstance(item, bool) else "", item) for item in scalars}

@@ -1,9 +1,9 @@
-"""Searching one collection by the model whose vectors it holds, also when that changes meanwhile.
+"""Search session of one collection, which follows a change of its model.
 
-The name that users see may lead to a collection of another model at any time. What a search goes
-by (the metadata, the encoder, the steps) is therefore one value, replaced as a whole: a search
-that finds its vectors gone has the metadata read again and the new model loaded, once for all
-that wait for it, and begins anew.
+The alias may point to a collection of another model at any time. Metadata, encoder and steps are
+therefore one value, a `Searcher`, that is replaced as a whole. A search that does not find its
+vectors has the metadata read and the new model loaded, once for all waiting searches, and starts
+over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
-from msmarco_qdrant.search.options import SearchOptions, SearchRequest, check_pids, check_queries
+from msmarco_qdrant.search.options import (
+    CONVEX,
+    SearchOptions,
+    SearchRequest,
+    check_pids,
+    check_queries,
+)
 from msmarco_qdrant.search.steps import (
     Encode,
     GetPayloadIndexes,
@@ -40,45 +46,38 @@ LoadEncoder: TypeAlias = Callable[[EncoderInfo], Encoder]
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
-# A name may lead to another collection while it is asked and back again when its metadata are
-# read: an error is believed when they were the same so often in a row.
-_UNCHANGED_AT_MOST = 5
+# The alias may point to another collection during a query, and back when its metadata are read. An
+# error is raised after the metadata were unchanged this many times in a row.
+_MAX_UNCHANGED = 5
 
 
-def retry_after_model_swap(steps: Searcher, search: Callable[[Searcher], Steps[_T]]) -> Steps[_T]:
-    """A search, done again as a whole as often as the collection holds another model's vectors.
+def retry_after_model_swap(
+    searcher: Searcher, search: Callable[[Searcher], Steps[_T]]
+) -> Steps[_T]:
+    """Start a search over while the collection holds another model's vectors.
 
-    Whoever does its steps throws a `SchemaError` into it.
+    The driver of the steps throws a `SchemaError` into it.
 
     Args:
-        steps: What it goes by at first.
-        search: Begins it.
+        searcher: The first to search with.
+        search: Starts the search.
     """
     unchanged = 0
     while True:
         try:
-            return (yield from search(steps))
+            return (yield from search(searcher))
         except SchemaError:
-            newer: Searcher = yield Refresh(steps)
-            unchanged = unchanged + 1 if newer is steps else 0
-            if unchanged > _UNCHANGED_AT_MOST:
+            newer: Searcher = yield Refresh(searcher)
+            unchanged = unchanged + 1 if newer is searcher else 0
+            if unchanged > _MAX_UNCHANGED:
                 raise
-            steps = newer
+            searcher = newer
 
 
 class SearchSession:
-    """What the blocking client and the one of an event loop have in common. Thread-safe.
+    """Shared part of the blocking and the asyncio client. Thread-safe.
 
-    Args:
-        store: An open store, which stays the caller's.
-        collection: The collection's name.
-        encoder: The encoder of that collection; None to search by "bm25" only.
-        reranker: What scores the best again, if anything does.
-        load_encoder: What loads the model of a collection that was re-embedded meanwhile.
-
-    Raises:
-        CollectionNotFoundError: If the store holds no collection of that name.
-        ModelMismatchError: If the encoder is not the collection's.
+    Arguments and errors are those of `SearchClient`.
     """
 
     def __init__(
@@ -95,131 +94,132 @@ class SearchSession:
         metadata = store.metadata(collection)
         if encoder is not None:
             require_same_model(collection, metadata.encoder, encoder.info)
-        self._current = self._steps(metadata, encoder)
-        self._renewing = threading.Lock()
-        self._live = AliasedCollection(store, collection)
+        self._current = self._new_searcher(metadata, encoder)
+        self._refresh_lock = threading.Lock()
+        self._collection = AliasedCollection(store, collection)
         self._reranker = reranker
         self._closed = False
 
     @property
     def current(self) -> Searcher:
-        """What searches that begin now go by."""
+        """The searcher of new searches."""
         return self._current
 
     @property
     def reranker(self) -> Reranker:
-        """What scores the best again.
+        """The cross-encoder.
 
         Raises:
-            UsageError: If there is none.
+            UsageError: If the client was opened without one.
         """
         if self._reranker is None:
-            raise UsageError("this client was opened without a reranker")
+            raise UsageError(
+                "this client was opened without a reranker: pass reranker='ms-marco-MiniLM-L6-v2', "
+                "or another cross-encoder, to open()"
+            )
         return self._reranker
 
     def search(self, queries: Sequence[str], options: SearchOptions) -> Steps[list[list[Hit]]]:
-        """The steps of a search, checked and not begun."""
+        """Check a search, and return its steps."""
         self._check_open()
         check_queries(queries)
         request = SearchRequest(**options)
-        self._check_has(request.mode, reranking=request.rerank_depth is not None)
-        return retry_after_model_swap(self._current, lambda steps: steps.search(queries, request))
+        self._check_models(request.mode, rerank=request.rerank_depth is not None)
+        return retry_after_model_swap(
+            self._current, lambda searcher: searcher.search(queries, request)
+        )
 
     def rank(
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
         *,
-        mode: SearchMode,
-        fusion: Fusion,
-        rerank: bool,
+        mode: SearchMode = "dense",
+        fusion: Fusion = CONVEX,
+        rerank: bool = False,
     ) -> Steps[list[list[Hit]]]:
-        """The steps of ranking given passages, checked and not begun."""
+        """Check a ranking of given passages, and return its steps."""
         self._check_open()
         check_queries(queries)
         check_pids(queries, pids)
         request = SearchRequest(mode=mode, fusion=fusion)
-        self._check_has(mode, reranking=rerank)
+        self._check_models(mode, rerank=rerank)
         return retry_after_model_swap(
             self._current,
-            lambda steps: steps.rank(queries, pids, request.mode, request.fusion, rerank=rerank),
+            lambda searcher: searcher.rank(queries, pids, mode, request.fusion, rerank=rerank),
         )
 
-    def do(self, step: Step) -> Any:
-        """Do one step of a search, and give what it wants."""
+    def execute(self, step: Step) -> Any:
+        """Execute one step of a search, and return its result."""
         match step:
             case Encode(encoder, queries):
                 return encoder.encode_queries(queries)
             case Query(point_queries):
-                return self._live.query(point_queries)
+                return self._collection.query(point_queries)
             case Retrieve(ids):
-                return self._live.retrieve(ids, HIT_FIELDS)
+                return self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
                 return self.reranker.scores(pairs)
             case GetPayloadIndexes():
-                return self._live.info().spec.payload_indexes
+                return self._collection.info().spec.payload_indexes
             case Refresh(used):
-                return self._renewed(used)
+                return self._refresh(used)
 
     def warm_up(self) -> None:
-        """Do now what happens once: in the models, and in the code that filters need."""
-        to_qdrant({"any": "value"})  # which imports much, the first time
+        """Run the first call of each model, and import what filters need."""
+        to_qdrant({"any": "value"})
         if not self._current.bm25_only:
             self._current.encoder.warm_up()
         if self._reranker is not None:
             self._reranker.warm_up()
 
     def close(self) -> None:
-        """Begin no search any more."""
+        """Refuse new searches."""
         self._closed = True
 
-    def _renewed(self, used: Searcher) -> Searcher:
-        """What to go by instead; one thread finds out, the others wait for it."""
-        with self._renewing:
+    def _refresh(self, used: Searcher) -> Searcher:
+        """Return the current searcher; one thread makes it, the others wait."""
+        with self._refresh_lock:
             if self._current is used:
-                self._current = self._read_again(used)
+                self._current = self._read_searcher(used)
             return self._current
 
-    def _read_again(self, used: Searcher) -> Searcher:
+    def _read_searcher(self, used: Searcher) -> Searcher:
         metadata = self._store.metadata(self._name)
         old, new = used.metadata.encoder, metadata.encoder
         if old.fingerprint == new.fingerprint:
             return used
-        if used.bm25_only:
-            return self._steps(metadata, None)
-        return self._steps(metadata, self._loaded(new, old.model))
+        encoder = None if used.bm25_only else self._load(new, old.model)
+        return self._new_searcher(metadata, encoder)
 
-    def _loaded(self, encoder_info: EncoderInfo, old: str) -> Encoder:
-        """The encoder that the collection was re-embedded with."""
-        begun = time.monotonic()
+    def _load(self, new: EncoderInfo, old: str) -> Encoder:
+        """Load the encoder that the collection was re-embedded with."""
+        started = time.monotonic()
         try:
-            encoder = self._load_encoder(encoder_info)
-            require_same_model(self._name, encoder_info, encoder.info)
+            encoder = self._load_encoder(new)
+            require_same_model(self._name, new, encoder.info)
         except Exception as exc:
             raise ModelNotFoundError(
-                f"collection '{self._name}' was re-embedded with {encoder_info.model} meanwhile (it was "
-                f"{old}), and that cannot be loaded: {exc}. The next search tries again; or open "
-                "another client, with where the model is"
+                f"collection '{self._name}' was re-embedded with {new.model} (before: {old}), and "
+                f"this model cannot be loaded: {exc}. The next search tries again; or open "
+                "another client with the location of the model"
             ) from exc
         _log.info(
-            "collection '%s' now holds vectors of %s (was %s), loaded in %.1f s",
-            *(self._name, encoder_info.model, old, time.monotonic() - begun),
+            "collection '%s' now holds vectors of %s (before: %s), loaded in %.1f s",
+            *(self._name, new.model, old, time.monotonic() - started),
         )
         return encoder
 
-    def _steps(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
+    def _new_searcher(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
         return Searcher(metadata, encoder, indexed=self._store.capabilities.payload_indexes)
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"this client of '{self._name}' was closed: open another")
 
-    def _check_has(self, mode: SearchMode, *, reranking: bool) -> None:
-        """Refuse what the client was opened without."""
+    def _check_models(self, mode: SearchMode, *, rerank: bool) -> None:
+        """Raise if the client was opened without a model that the search needs."""
         if mode != "bm25" and self._current.bm25_only:
             raise UsageError(f"this client was opened with bm25_only: it cannot search by {mode}")
-        if reranking and self._reranker is None:
-            raise UsageError(
-                "this client was opened without a reranker: pass reranker='ms-marco-MiniLM-L6-v2', "
-                "or another cross-encoder, to open()"
-            )
+        if rerank:
+            _ = self.reranker

@@ -74,7 +74,7 @@ def test_an_empty_source_is_refused_all_the_same(place: str) -> None:
     done = ingest(place, 0, "--prune", "--yes")
 
     assert 1 == done.status
-    assert "the source has no passages" in done.err
+    assert "the source contains no passage" in done.err
     assert 10 == held(place)
 
 
@@ -98,7 +98,7 @@ def test_rejects_forbid_to_prune(place: str) -> None:
     ("arguments", "message"),
     [
         (["--yes"], "--yes needs --prune"),
-        (["--prune", "--max-passages", "5"], "max_passages takes a part of the source"),
+        (["--prune", "--max-passages", "5"], "prune needs the whole source: omit"),
     ],
 )
 def test_options_that_do_not_fit_are_wrong_usage(

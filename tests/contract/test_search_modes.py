@@ -160,7 +160,7 @@ def test_without_a_model_words_can_be_searched_for(client: SearchClient) -> None
         for mode in ("dense", "hybrid"):
             with pytest.raises(UsageError, match=f"bm25_only: it cannot search by {mode}"):
                 words.search("castle", mode=mode)
-    with pytest.raises(UsageError, match="leave model and encoder out"):
+    with pytest.raises(UsageError, match="omit model and encoder"):
         SearchClient.open(client.store, bm25_only=True, encoder=HashingEncoder())
 
 
@@ -296,11 +296,11 @@ def test_rankings_of_several_queries(client: SearchClient) -> None:
 @pytest.mark.parametrize(
     ("queries", "candidates", "message"),
     [
-        (["castle"], [], "1 queries and 0 lists"),
-        (["castle"], ["12"], "lists of pids"),
-        (["castle"], [[12]], "which are strings"),
+        (["castle"], [], "got 0 for 1 queries"),
+        (["castle"], ["12"], "one list for each query, got str"),
+        (["castle"], [[12]], "pid must be a string, got 12"),
         (["castle"], [iter(["1"])], "one list for each query"),
-        (["castle"], [["1"] * 10_001], "10,001 passages to rank"),
+        (["castle"], [["1"] * 10_001], "at most 10,000 for each query, got 10,001"),
         ([""], [["1"]], "empty"),
     ],
 )
@@ -318,20 +318,20 @@ def test_candidates_that_cannot_be_ranked(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "sparse"}, "mode 'sparse' is unknown: expected one of dense, bm25, hybrid"),
+        ({"mode": "sparse"}, "mode must be one of dense, bm25, hybrid, got 'sparse'"),
         ({"fusion": "rrf"}, r"such as Fusion\('rrf'\)"),
-        ({"rerank_depth": 5}, "under the limit of 10"),
-        ({"rerank_depth": 0}, "rerank_depth of 0"),
-        ({"oversampling": 0.5}, "oversampling=0.5"),
-        ({"oversampling": float("nan")}, "oversampling=nan"),
-        ({"ef": 0}, "ef of 0"),
-        ({"group_by": ""}, "group_by=''"),
-        ({"group_by": 3}, "group_by=3"),
-        ({"limit": True}, "limit of True"),
-        ({"limit": 2.0}, "limit of 2.0"),
-        ({"exact": "no"}, "exact='no'"),
-        ({"rescore": 1}, "rescore=1"),
-        ({"oversampling": "2"}, "oversampling='2'"),
+        ({"rerank_depth": 5}, r"limit \(10\) or more, .*, got 5"),
+        ({"rerank_depth": 0}, "rerank_depth must be 1 to 10,000, got 0"),
+        ({"oversampling": 0.5}, "oversampling must be .*, got 0.5"),
+        ({"oversampling": float("nan")}, "oversampling must be .*, got nan"),
+        ({"ef": 0}, "ef must be 1 to 10,000, got 0"),
+        ({"group_by": ""}, "group_by must be .*, got ''"),
+        ({"group_by": 3}, "group_by must be .*, got 3"),
+        ({"limit": True}, "limit must be .*, got True"),
+        ({"limit": 2.0}, "limit must be .*, got 2.0"),
+        ({"exact": "no"}, "exact must be True or False, got 'no'"),
+        ({"rescore": 1}, "rescore must be True or False, got 1"),
+        ({"oversampling": "2"}, "oversampling must be .*, got '2'"),
     ],
 )
 def test_what_cannot_be_asked(client: SearchClient, options: Any, message: str) -> None:

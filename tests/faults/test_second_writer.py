@@ -84,7 +84,7 @@ def test_passages_that_vanish_from_a_full_collection_are_noticed() -> None:
             if progress.report.written:
                 store.collection("msmarco").delete([900001], up_to_seq=2**62)
 
-        with pytest.raises(IngestStoppedError, match="removed passages meanwhile"):
+        with pytest.raises(IngestStoppedError, match="deleted passages during"):
             ingest(server, some("900001", "900002"), on_progress=take_one_away)
 
 

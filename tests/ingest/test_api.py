@@ -1,7 +1,8 @@
-"""Passages into a collection: once, again, changed, refused, interrupted."""
+"""Ingests: first, repeated, changed, refused and interrupted ones."""
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionSpec,
@@ -31,19 +33,21 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.ingest.windows import split_into_windows
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import Corpus
+from msmarco_qdrant.sources.rejects import check_row
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
+from tests.engines import ENGINES, new_store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty store."""
-    opened = open_store(tmp_path / "store", create=True)
-    yield opened
-    opened.close()
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store, in memory unless a test names the engine."""
+    with new_store(getattr(request, "param", "memory"), tmp_path) as opened:
+        yield opened
 
 
 def stored(store: Store, passages: Sequence[Passage]) -> dict[str, tuple[str, object]]:
@@ -53,24 +57,19 @@ def stored(store: Store, passages: Sequence[Passage]) -> dict[str, tuple[str, ob
     return {p["pid"]: (p["text"], p["meta"]) for p in found.values()}
 
 
-def counts(report: IngestReport) -> dict[str, int]:
-    """The counts of a report, without its times."""
-    names = ("read", "written", "unchanged", "rejected", "encoded")
-    return {name: getattr(report, name) for name in names}
+def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
+    """Rows read, written, unchanged, rejected and encoded."""
+    r = report
+    return (r.read, r.written, r.unchanged, r.rejected, r.encoded)
 
 
+@pytest.mark.parametrize("store", ENGINES, indirect=True)
 def test_passages_go_in_and_are_found(
     store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """All of them, with text and meta, under whatever pid."""
     report = ingest_passages(passages, store, encoder=encoder)
-    assert counts(report) == {
-        "read": 5,
-        "written": 5,
-        "unchanged": 0,
-        "rejected": 0,
-        "encoded": 5,
-    }
+    assert (5, 5, 0, 0, 5) == counts(report)
     assert stored(store, passages) == {p.pid: (p.text, p.meta) for p in passages}
     with SearchClient.open(store, encoder=encoder) as client:
         for passage in passages:
@@ -90,31 +89,24 @@ def test_the_same_again_writes_and_encodes_nothing(
     assert store.collection("msmarco").info().last_seq == seq
 
 
-def test_a_changed_text_is_encoded_again_alone(
+@pytest.mark.parametrize("store", ENGINES, indirect=True)
+def test_only_changed_texts_are_encoded_again(
     store: Store, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
-    """One new text: one encoding, and the old words find it no more."""
+    """A new text costs one encoding; a new meta costs none and keeps the vector."""
     ingest_passages(passages, store, encoder=encoder)
-    changed = [*passages[:4], Passage(passages[4].pid, "zebras graze on grass")]
+    changed = [
+        Passage(passages[0].pid, passages[0].text, {"new": 1}),
+        *passages[1:4],
+        Passage(passages[4].pid, "zebras graze on grass"),
+    ]
     report = ingest_passages(changed, store, encoder=encoder)
-    assert (1, 4, 1) == (report.written, report.unchanged, report.encoded)
-    assert stored(store, changed)[changed[4].pid] == ("zebras graze on grass", {})
+    assert (2, 3, 1) == (report.written, report.unchanged, report.encoded)
+    assert stored(store, changed) == {p.pid: (p.text, p.meta) for p in changed}
     with SearchClient.open(store, encoder=encoder) as client:
         assert client.search("zebras graze", limit=1)[0].pid == changed[4].pid
+        assert client.search(passages[0].text, limit=1)[0].meta == {"new": 1}
     assert store.collection("msmarco").info().points == 5
-
-
-def test_a_changed_meta_is_rewritten_not_encoded(
-    store: Store, passages: Sequence[Passage], encoder: HashingEncoder
-) -> None:
-    """The payload changes, the vector stays, the model rests."""
-    ingest_passages(passages, store, encoder=encoder)
-    changed = [Passage(p.pid, p.text, {"new": p.pid}) for p in passages]
-    report = ingest_passages(changed, store, encoder=encoder)
-    assert (5, 0, 0) == (report.written, report.unchanged, report.encoded)
-    assert stored(store, changed) == {p.pid: (p.text, {"new": p.pid}) for p in passages}
-    with SearchClient.open(store, encoder=encoder) as client:
-        assert client.search(passages[0].text, limit=1)[0].meta == {"new": "1"}
 
 
 def test_seq_rises_with_every_write(
@@ -167,19 +159,12 @@ def test_rejects_of_the_source_are_counted_and_passed_on(
 ) -> None:
     """A file with bad rows: the good ones go in, the others are told with their lines."""
     file = tmp_path / "p.tsv"
-    file.write_text("1\tone\nno tab here\n2\ttwo\n")
+    file.write_text("1\tone\nno tab here\n2\ttwo\n1\ttwo  words\n")
     rejects: list[Reject] = []
     report = ingest_passages(file, store, encoder=encoder, on_reject=rejects.append)
-    assert (3, 2, 1) == (report.read, report.written, report.rejected)
-    assert [(str(file), 2)] == [(reject.source, reject.line) for reject in rejects]
-
-
-def deep(levels: int) -> object:
-    """A list in a list in a list."""
-    value: object = 1
-    for _ in range(levels):
-        value = [value]
-    return value
+    assert (4, 2, 2) == (report.read, report.written, report.rejected)
+    assert [(str(file), 2), (str(file), 4)] == [(r.source, r.line) for r in rejects]
+    assert (b"1\ttwo  words", 12) == (rejects[1].raw, rejects[1].raw_bytes)
 
 
 @pytest.mark.parametrize(
@@ -192,31 +177,19 @@ def deep(levels: int) -> object:
         (Passage("a", "text", {"x": float("nan")}), "non-finite"),
         (Passage("a", "text", {"x": 2**63}), "64 bits with a sign"),
         (Passage("a", "text", {"x": {1, 2}}), "JSON does not have"),
+        (Passage("a", "text", {"x": json.loads("[" * 24 + "]" * 24)}), "24 levels"),
         (Passage("a", "text", {1: "x"}), "field name must be a string, got an integer"),  # type: ignore[dict-item]
         (Passage("a", "text", ["x"]), "the meta must be an object, got an array"),  # type: ignore[arg-type]
         (Passage("a", "text", None), "the meta is null"),  # type: ignore[arg-type]
         (Passage("a", None), "the text is null"),  # type: ignore[arg-type]
         (Passage(1.5, "text"), "the pid must be a string or an integer, got a float"),  # type: ignore[arg-type]
-        (Passage("a", "text", {"x": deep(24)}), "nested too deeply: 24 levels"),
     ],
 )
-def test_what_a_file_may_not_hold_python_may_not_either(
-    store: Store, encoder: HashingEncoder, passage: Passage, reason: str
-) -> None:
-    """A passage made in Python is looked at as a row is; its neighbor goes in."""
-    rejects: list[Reject] = []
-    rows = [passage, Passage("b", "text")]
-    report = ingest_passages(rows, store, encoder=encoder, on_reject=rejects.append)
-    assert (1, 1) == (report.written, report.rejected)
-    assert reason in rejects[0].reason
-
-
-def test_max_passages(store: Store, passages: Sequence[Passage], encoder: HashingEncoder) -> None:
-    """So many and no more; the next run goes on with the rest."""
-    report = ingest_passages(passages, store, encoder=encoder, max_passages=2)
-    assert (2, 2) == (report.read, report.written)
-    report = ingest_passages(passages, store, encoder=encoder)
-    assert (3, 2) == (report.written, report.unchanged)
+def test_a_passage_made_in_python_is_checked_like_a_row(passage: Passage, reason: str) -> None:
+    """A file could not hold it."""
+    reject = check_row(passage)
+    assert isinstance(reject, Reject)
+    assert reason in reject.reason
 
 
 def test_an_empty_source_makes_an_empty_collection(store: Store, encoder: HashingEncoder) -> None:
@@ -255,11 +228,7 @@ def test_other_bm25_settings_are_refused(
 
 def test_impossible_bm25_settings_make_nothing(tmp_path: Path, encoder: HashingEncoder) -> None:
     """An unknown language, a weight out of range: told before anything is created."""
-    for bad in (
-        Bm25Settings(language="klingon"),
-        Bm25Settings(b=2.0),
-        Bm25Settings(avg_len=0),
-    ):
+    for bad in (Bm25Settings(language="klingon"), Bm25Settings(b=2.0), Bm25Settings(avg_len=0)):
         with pytest.raises(UsageError, match="BM25 settings"):
             ingest_passages([], tmp_path / "store", encoder=encoder, bm25=bad)
     assert not (tmp_path / "store").exists()
@@ -334,7 +303,7 @@ def test_a_failing_store_tells_how_far_it_got() -> None:
     """The error has a report; only what was flushed counts as written."""
     rows = [Passage(str(number), f"text {number}") for number in range(40)]
     encoder = HashingEncoder(batch_size=10)
-    with pytest.raises(IngestStoppedError, match=r"disk is full \(20 passages had") as caught:
+    with pytest.raises(IngestStoppedError, match=r"disk is full \(20 passages were") as caught:
         ingest_passages(rows, FailingStore(), encoder=encoder, window=20)
     assert (20, 20) == (caught.value.report.written, caught.value.report.read)
 
@@ -407,19 +376,14 @@ metas = st.sampled_from([{}, {"a": 1}, {"a": "1"}])
 rows = st.lists(st.builds(Passage, st.sampled_from("abcde"), texts, metas), max_size=8)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(runs=st.lists(rows, min_size=1, max_size=4), window=st.integers(1, 9))
 def test_any_sequence_of_runs_ends_in_what_was_given_last(
-    tmp_path_factory: pytest.TempPathFactory, runs: list[list[Passage]], window: int
+    runs: list[list[Passage]], window: int
 ) -> None:
     """A model of ingest as a dictionary: the first of a pid in a run, the last run of a pid."""
     expected: dict[str, tuple[str, object]] = {}
-    store = open_store(tmp_path_factory.mktemp("runs") / "store", create=True)
+    store = open_store(":memory:", create=True)
     encoder = HashingEncoder()
     for run in runs:
         first: dict[str, Passage] = {}
@@ -436,7 +400,7 @@ def test_any_sequence_of_runs_ends_in_what_was_given_last(
 
 
 class FaultyEncoder(HashingEncoder):
-    """An encoder that does to its batches what it is told."""
+    """An encoder that changes its batches with a function."""
 
     def __init__(self, fault: Callable[[EncodedBatch], list[EncodedBatch]]) -> None:
         super().__init__()
@@ -474,7 +438,7 @@ def test_an_encoder_cannot_lose_or_double_a_passage(
 
 def test_threads_may_create_the_same_collection(tmp_path: Path) -> None:
     """One makes it, the others use it; one with another model is refused, and none is mixed."""
-    for turn in range(5):
+    for turn in range(2):
         results: list[object] = []
 
         def run(number: int, turn: int = turn, results: list[object] = results) -> None:
@@ -512,7 +476,9 @@ def test_an_integer_pid_is_its_decimal_form(store: Store, encoder: HashingEncode
 
 
 @pytest.mark.parametrize("row", [{"pid": "1"}, "1\ttext", None, ("1", "text")])
-def test_what_is_no_passage_is_told(store: Store, encoder: HashingEncoder, row: object) -> None:
+def test_a_row_of_another_type_is_refused(
+    store: Store, encoder: HashingEncoder, row: object
+) -> None:
     """By its type."""
     with pytest.raises(IngestStoppedError, match=f"got a {type(row).__name__}"):
         ingest_passages([Passage("0", "x"), row], store, encoder=encoder)  # type: ignore[arg-type]
@@ -527,37 +493,22 @@ def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: HashingEncod
             taken.append(number)
             yield Passage(str(number), f"text {number}")
 
-    ingest_passages(source(), store, encoder=encoder, max_passages=3)
-    assert taken == [0, 1, 2]
-    with pytest.raises(UsageError, match="max_passages=0"):
+    report = ingest_passages(source(), store, encoder=encoder, max_passages=3)
+    assert (3, 3, [0, 1, 2]) == (report.read, report.written, taken)
+    report = ingest_passages(source(), store, encoder=encoder)
+    assert (7, 3) == (report.written, report.unchanged)
+    with pytest.raises(UsageError, match="max_passages must be 1 or more, or None for all, got 0"):
         ingest_passages([], store, encoder=encoder, max_passages=0)
 
 
-def test_a_window_is_bounded_by_its_text_too(encoder: HashingEncoder) -> None:
-    """Passages of a megabyte are flushed long before there are 8,192 of them."""
-    seen: list[int] = []
-    rows = (Passage(str(number), f"{number} " + "x" * 1_000_000) for number in range(100))
-    ingest_passages(
-        rows,
-        NullStore(),
-        encoder=encoder,
-        on_progress=lambda progress: seen.append(progress.report.written),
-    )
-    assert set(range(0, 101, 10)) == set(seen)
+def test_a_window_is_bounded_by_its_text() -> None:
+    """A window ends after 10 million characters, long before it has 8,192 passages."""
+    rows = (Passage(str(number), "x" * 1_000_000) for number in range(25))
+    windows = split_into_windows(rows, PidSet(), 8192, None)
+    assert [10, 10, 5] == [len(window.passages) for window in windows]
 
 
-def test_a_late_reject_shows_the_row_as_it_stood(
-    tmp_path: Path, store: Store, encoder: HashingEncoder
-) -> None:
-    """A repeated pid of a TSV file: its own bytes and their length."""
-    file = tmp_path / "p.tsv"
-    file.write_bytes(b"1\tone\n1\ttwo  words\n")
-    rejects: list[Reject] = []
-    ingest_passages(file, store, encoder=encoder, on_reject=rejects.append)
-    assert [(b"1\ttwo  words", 12)] == [(reject.raw, reject.raw_bytes) for reject in rejects]
-
-
-class LyingEncoder(HashingEncoder):
+class ReversingEncoder(HashingEncoder):
     """An encoder that gives back its batches in another order, as real ones do."""
 
     def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
@@ -570,7 +521,7 @@ class LyingEncoder(HashingEncoder):
 def test_the_encoder_may_choose_the_order(store: Store) -> None:
     """Vectors, texts and sparse vectors stay together whatever order the encoder likes."""
     rows = [Passage(str(number), f"word{number} alone{number}") for number in range(50)]
-    encoder = LyingEncoder(batch_size=7, dimension=512)
+    encoder = ReversingEncoder(batch_size=7, dimension=512)
     ingest_passages(rows, store, encoder=encoder)
     with SearchClient.open(store, encoder=encoder) as client:
         answers = client.search_many([row.text for row in rows], limit=1)

@@ -1,4 +1,4 @@
-"""An ingest is a pipeline: its stages overlap, are bounded, end together, and tell their time."""
+"""Stages of an ingest: they overlap, are bounded, end together, and report their time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import pytest
@@ -37,7 +36,7 @@ from msmarco_qdrant.testing import (
     NullStore,
 )
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 STAGES = ("read", "skip", "tokenize", "forward", "sparse", "write")
 
 Hook: TypeAlias = Callable[[str, int], None]
@@ -123,50 +122,34 @@ def source(count: int, hook: Hook) -> Iterator[Passage]:
         yield Passage(str(number), f"text {number}")
 
 
-def bound(encoder: HashingEncoder, spec: CollectionSpec) -> AliasGuard:
-    """The name "fake", which leads where it always does."""
+def guard_of(encoder: HashingEncoder, spec: CollectionSpec) -> AliasGuard:
+    """A guard of the collection "fake"."""
     store = NullStore()
     store.create_collection("fake", spec)
     store.put_metadata("fake", CollectionMetadata(1, "0", encoder.info, Bm25Settings(), ()))
     return resolve_alias(store, "fake")
 
 
-def ran(count: int, hook: Hook, clock: Callable[[], float] | None = None) -> IngestRun:
+def run_windows(count: int, hook: Hook, clock: Callable[[], float] | None = None) -> IngestRun:
     """A run over so many windows, whose stages all call the hook."""
     encoder = HookedEncoder(hook)
     target = IngestTarget(HookedCollection(hook), encoder.info, HookedBm25(hook), encoder)
-    guard = bound(encoder, target.collection.info().spec)
+    guard = guard_of(encoder, target.collection.info().spec)
     run = IngestRun(target, guard, None, None, clock or time.perf_counter)
-    run.passages(source(count, hook), window=1, max_passages=None)
+    run.ingest(source(count, hook), window=1, max_passages=None)
     return run
-
-
-@pytest.mark.parametrize(("earlier", "later"), list(pairwise(STAGES)))
-def test_a_stage_works_on_the_next_window_meanwhile(earlier: str, later: str) -> None:
-    """Each waits, in its first window, until the one before it is at work on the second."""
-    begun = threading.Event()
-    overlapped: list[bool] = []
-
-    def hook(stage: str, number: int) -> None:
-        if (stage, number) == (earlier, 1):
-            begun.set()
-        if (stage, number) == (later, 0):
-            overlapped.append(begun.wait(PATIENCE_S))
-
-    assert 3 == ran(3, hook).written
-    assert [True] == overlapped
 
 
 def test_all_stages_are_at_work_at_once() -> None:
     """None goes on before every one has a window of its own."""
-    meeting = threading.Barrier(len(STAGES), timeout=PATIENCE_S)
+    meeting = threading.Barrier(len(STAGES), timeout=TIMEOUT_S)
     first_in = {name: len(STAGES) - 1 - place for place, name in enumerate(STAGES)}
 
     def hook(stage: str, number: int) -> None:
         if number == first_in[stage]:
             meeting.wait()
 
-    assert 8 == ran(8, hook).written
+    assert 8 == run_windows(8, hook).written
     assert not meeting.broken
 
 
@@ -182,10 +165,10 @@ def test_a_source_is_read_no_further_ahead_than_twelve_windows() -> None:
             if number == 11:
                 full.set()  # it cannot be handed on
         if (stage, number) == ("write", 0):
-            assert full.wait(PATIENCE_S)
+            assert full.wait(TIMEOUT_S)
             seen.extend(read)
 
-    assert 30 == ran(30, hook).written
+    assert 30 == run_windows(30, hook).written
     assert list(range(12)) == seen
 
 
@@ -202,7 +185,7 @@ def test_an_error_of_any_stage_comes_out_and_ends_them_all(broken: str) -> None:
             raise StoreError(f"{broken} is broken")
 
     with pytest.raises(StoreError, match=f"{broken} is broken"):
-        ran(50, hook)
+        run_windows(50, hook)
     assert [0, 1] == [number for number in written if number < 2]
     assert max(written) <= 2
     assert before == threading.active_count()
@@ -216,15 +199,15 @@ def test_an_interrupt_ends_them_all(broken: str) -> None:
 
     def hook(stage: str, number: int) -> None:
         if stage == "write" and number == 1:
-            assert broken == "write" or reached.wait(PATIENCE_S)
+            assert broken == "write" or reached.wait(TIMEOUT_S)
             interrupted.set()
             raise KeyboardInterrupt
         if (stage, number) == (broken, 3):
             reached.set()
-            interrupted.wait(PATIENCE_S)
+            interrupted.wait(TIMEOUT_S)
 
     with pytest.raises(KeyboardInterrupt):
-        ran(50, hook)
+        run_windows(50, hook)
     assert before == threading.active_count()
 
 
@@ -247,7 +230,7 @@ class ThreadClock:
 
 
 @pytest.mark.parametrize(
-    ("slow", "told"),
+    ("slow", "text"),
     [
         ("read", "limited by the source"),
         ("skip", "limited by the search for unchanged passages"),
@@ -257,22 +240,22 @@ class ThreadClock:
         ("write", "limited by the store"),
     ],
 )
-def test_the_slow_stage_is_named(slow: str, told: str) -> None:
+def test_the_slow_stage_is_named(slow: str, text: str) -> None:
     """Each has its own time to the second, and waiting for a slow one is nobody's work."""
     clock = ThreadClock()
-    run = ran(3, lambda stage, _: clock.work(30.0 if stage == slow else 1.0), clock)
+    run = run_windows(3, lambda stage, _: clock.work(30.0 if stage == slow else 1.0), clock)
     report = run.report()
     found = {stage.name: stage.seconds for stage in report.stages}
     assert {name: 90.0 if name == slow else 3.0 for name in STAGES} == found
     assert list(STAGES) == [stage.name for stage in report.stages]
-    assert told in stages_text(report)
+    assert text in stages_text(report)
 
 
 def test_a_share_is_of_the_wall_time() -> None:
     """Here that of the caller's thread, which works a hundred seconds."""
     clock = ThreadClock()
     seconds = {"forward": 40.0, "write": 25.0}
-    run = ran(4, lambda stage, _: clock.work(seconds.get(stage, 0.0) / 4), clock)
+    run = run_windows(4, lambda stage, _: clock.work(seconds.get(stage, 0.0) / 4), clock)
     clock.work(75.0)
     report = run.report()
     assert 100.0 == report.seconds

@@ -1,9 +1,8 @@
-"""Vectors that were made before into a collection: what an ingest does, without a model."""
+"""Ingests of vector shards, without a model."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from msmarco_qdrant.cli.app import main
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import EncodedPassage, Passage, PrunePolicy, Reject
-from msmarco_qdrant.core.reports import IngestProgress
 from msmarco_qdrant.errors import IngestStoppedError, ModelMismatchError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.windows import split_into_windows
@@ -37,7 +35,7 @@ def folder(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store."""
-    with new_store("edge", tmp_path) as opened:
+    with new_store("memory", tmp_path) as opened:
         yield opened
 
 
@@ -73,9 +71,10 @@ def test_every_engine_takes_them(
                 hit = client.search(passage.text, limit=1)[0]
                 assert passage.pid == hit.pid
                 assert pytest.approx(1.0, abs=1e-3) == hit.score
+            assert "2" == client.search("paris", mode="bm25")[0].pid
 
 
-def test_it_is_the_same_collection_as_of_the_passages(
+def test_vectors_and_passages_make_the_same_collection(
     tmp_path: Path, folder: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """What was ingested from text is unchanged from vectors, and the other way round."""
@@ -109,7 +108,7 @@ def test_what_changed_alone_is_written(
 
 
 @pytest.mark.parametrize("window", [1, 3, 8192])
-def test_it_goes_on_where_it_stood(
+def test_a_second_run_resumes(
     store: Store, folder: Path, passages: Sequence[Passage], window: int
 ) -> None:
     """After so many passages, in windows of any size."""
@@ -118,22 +117,6 @@ def test_it_goes_on_where_it_stood(
     report = ingest_passages(VectorShards(folder), store, window=window)
     assert (5, 2, 3) == (report.read, report.written, report.unchanged)
     assert {p.pid: (p.text, p.meta) for p in passages} == stored(store, passages)
-
-
-def test_the_first_of_a_repeated_pid_wins(
-    tmp_path: Path, store: Store, encoder: HashingEncoder
-) -> None:
-    """With its vector; the second is a reject that tells its file and line."""
-    rows = [Passage("a", "first text"), Passage("b", "other"), Passage("a", "second words")]
-    folder = write_folder(tmp_path / "vectors", rows, encoder)
-    rejects: list[Reject] = []
-    report = ingest_passages(VectorShards(folder), store, on_reject=rejects.append)
-    assert (2, 1) == (report.written, report.rejected)
-    (reject,) = rejects
-    assert "pid 'a' was read before in this run; the first one is used" == reject.reason
-    assert (str(shard_path(folder, 1)), 1) == (reject.source, reject.line)
-    with SearchClient.open(store, encoder=encoder) as client:
-        assert pytest.approx(1.0, abs=1e-3) == client.search("first text", limit=1)[0].score
 
 
 def test_rejects_of_the_folder_are_counted(
@@ -160,15 +143,6 @@ def test_what_the_folder_does_not_hold_is_pruned(
     assert {p.pid for p in passages[:4]} == set(stored(store, passages))
 
 
-def test_progress_reaches_the_end(folder: Path) -> None:
-    """By rows, and the index is announced."""
-    seen: list[IngestProgress] = []
-    ingest_passages(VectorShards(folder), NullStore(), window=2, on_progress=seen.append)
-    ends = [progress.fraction for progress in seen if progress.stage == "passages"]
-    assert sorted(fraction or 0.0 for fraction in ends) == ends
-    assert (0.4, 1.0, "index") == (ends[0], ends[-1], seen[-1].stage)
-
-
 class Wide(VectorShards):
     """A folder that gives 300 passages with one vector of 65,536 numbers."""
 
@@ -183,18 +157,6 @@ def test_a_window_is_bounded_by_its_vectors_too(folder: Path) -> None:
     """At 10 million numbers it ends, long before there are 8,192 passages."""
     cut = split_into_windows(Wide(folder), PidSet(), 8192, None)
     assert [153, 147] == [len(window.passages) for window in cut]
-
-
-def test_bm25_is_weighed_and_its_mean_watched(
-    tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Sparse vectors do not come from the folder."""
-    rows = [Passage(str(number), "zebra grass plains") for number in range(100)]
-    folder = write_folder(tmp_path / "vectors", rows, HashingEncoder(), rows=50)
-    with caplog.at_level(logging.WARNING):
-        report = ingest_passages(VectorShards(folder), store)
-    assert (3.0, 0) == (report.mean_tokens, report.encoded)
-    assert "3.0 BM25 tokens on average" in caplog.text
 
 
 # ---- what is refused -------------------------------------------------------------------------
@@ -217,9 +179,9 @@ def test_vectors_of_another_model_are_refused(
 def test_a_model_beside_vectors_is_refused(tmp_path: Path, folder: Path) -> None:
     """They are encoded already; nothing is created."""
     shards = VectorShards(folder)
-    with pytest.raises(UsageError, match="holds vectors already: pass no model"):
+    with pytest.raises(UsageError, match="already holds vectors: omit model"):
         ingest_passages(shards, tmp_path / "store", model="all-MiniLM-L6-v2")
-    with pytest.raises(UsageError, match="holds vectors already: pass no model"):
+    with pytest.raises(UsageError, match="already holds vectors: omit model"):
         ingest_passages(shards, tmp_path / "store", encoder=HashingEncoder())
     assert not (tmp_path / "store").exists()
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
-import inspect
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -21,7 +19,6 @@ from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.core.search_types import Fusion, Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import (
     EncodingError,
-    MsmarcoQdrantError,
     StoreAccessError,
     StoreError,
     StoreUnavailableError,
@@ -35,6 +32,7 @@ from msmarco_qdrant.stores.connection import Address
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
+from tests.search.support import Gate, in_loop, near, refused, run, threads, turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,90 +64,7 @@ _QUERIES = (
 )
 
 
-# ---- event loops ---------------------------------------------------------------------------
-
-
-def in_loop(test: Callable[_P, Awaitable[None]]) -> Callable[_P, None]:
-    """Run a test in an event loop; see `run`."""
-
-    @wraps(test)
-    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        run(lambda: test(*args, **kwargs))
-
-    return wrapped
-
-
-def run(main: Callable[[], Awaitable[_T]]) -> _T:
-    """The answer of a coroutine; what asyncio would only log, or is left over, is a failure."""
-    logged: list[dict[str, Any]] = []
-
-    async def watched() -> _T:
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: logged.append(told))
-        return await main()
-
-    answer = asyncio.run(watched())
-    gc.collect()  # an exception that nobody retrieved is told when its future goes
-    assert [] == logged
-    assert [] == threads("encode", "query", "open", "rerank")
-    return answer
-
-
-def threads(*purposes: str) -> list[threading.Thread]:
-    """This package's threads that are alive, for some purposes."""
-    names = tuple(f"msmarco-qdrant-{purpose}" for purpose in purposes)
-    return [one for one in threading.enumerate() if one.name.startswith(names)]
-
-
-async def turn(times: int = 10) -> None:
-    """Let the loop turn, so that everything that can go on does."""
-    for _ in range(times):
-        await asyncio.sleep(0)
-
-
-async def refused(call: Callable[[], object]) -> tuple[type[MsmarcoQdrantError], str]:
-    """The error that a call ends in, of the sync client or the async one."""
-    try:
-        answer = call()
-        if inspect.isawaitable(answer):
-            await answer
-    except MsmarcoQdrantError as exc:
-        return type(exc), str(exc)
-    return pytest.fail("it was not refused")
-
-
-def near(hits: Sequence[Hit]) -> list[Hit]:
-    """Hits that equal those whose scores differ in the last bits."""
-    return [replace(hit, score=cast(float, pytest.approx(hit.score, abs=1e-5))) for hit in hits]
-
-
 # ---- encoders and stores that can be held --------------------------------------------------
-
-
-class Gate:
-    """Lets threads through, or holds them until it is opened."""
-
-    def __init__(self) -> None:
-        self._open = threading.Event()
-        self._open.set()
-        self._waiting = threading.Semaphore(0)
-
-    def shut(self) -> None:
-        """Hold who comes from now on."""
-        self._open.clear()
-
-    def open(self) -> None:
-        """Let everybody through."""
-        self._open.set()
-
-    def pass_through(self) -> None:
-        """Go through when it is open."""
-        if not self._open.is_set():
-            self._waiting.release()
-            self._open.wait()
-
-    async def reached(self) -> None:
-        """Wait until one more thread is held."""
-        await asyncio.to_thread(self._waiting.acquire)
 
 
 class GatedEncoder(HashingEncoder):
@@ -248,7 +163,7 @@ class Place:
         """The sync client over the open store."""
         return SearchClient.open(self.store, encoder=GatedEncoder(), reranker=WordOverlapReranker())
 
-    def expected(self, query: str) -> list[Hit]:
+    def expected(self, query: str) -> Any:
         """What the sync client answers."""
         return near(self.sync().search(query))
 
@@ -274,27 +189,34 @@ class Place:
             await asyncio.to_thread(self.server.requests.wait_for, "QueryBatch")
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the tests over Edge have their store, which is filled once: making one syncs a lot."""
-    return tmp_path_factory.mktemp("async") / "store"
+@pytest.fixture(scope="module", params=["edge", "memory", "loopback"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """A filled store of each engine in turn, for all tests of this module."""
+    with open_place(request.param, tmp_path_factory.mktemp("async")) as made:
+        yield made
 
 
-@pytest.fixture(params=["edge", "memory", "loopback"])
-def place(request: pytest.FixtureRequest, directory: Path) -> Iterator[Place]:
-    """A filled store of each engine in turn."""
+@pytest.fixture(params=["edge", "loopback"])
+def own_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A filled store for a test that closes it."""
+    with open_place(request.param, tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def open_place(engine: str, folder: Path) -> Iterator[Place]:
+    """A filled store of an engine."""
     with ExitStack() as stack:
-        if request.param == "edge":
-            if not directory.exists():
-                ingest_passages(_PASSAGES, directory, encoder=HashingEncoder())
-            made = Place(open_store(directory), directory)
-        elif request.param == "memory":
+        if engine == "edge":
+            made = Place(open_store(folder / "store", create=True), folder / "store")
+        elif engine == "memory":
             made = Place(open_store(":memory:", create=True))
         else:
             made = served(stack.enter_context(LoopbackServer()))
         stack.callback(made.store.close)
-        if request.param != "edge":
-            fill(made)
+        fill(made)
         yield made
 
 
@@ -327,19 +249,10 @@ def fill(place: Place) -> None:
     "options",
     [
         {},
-        {"limit": 2},
-        {"limit": 10_000},
-        {"exact": True},
         {"meta_filter": {"lang": ["fr", "de"]}},
-        {"meta_filter": {"lang": "en", "year": 2001}},
         {"meta_filter": {"live": True}, "limit": 1, "exact": True},
-        {"meta_filter": {"lang": "xx"}},
         {"mode": "bm25"},
-        {"mode": "hybrid"},
-        {"mode": "hybrid", "fusion": Fusion("rrf"), "limit": 3},
         {"mode": "hybrid", "fusion": Fusion("dbsf"), "group_by": "lang"},
-        {"group_by": "lang", "limit": 1},
-        {"rerank_depth": 10},
         {"mode": "bm25", "rerank_depth": 4, "limit": 2},
     ],
     ids=str,
@@ -352,58 +265,32 @@ async def test_answers_are_those_of_the_sync_client(place: Place, options: Any) 
         for query in _QUERIES:
             expected = near(sync.search(query, **options))
             assert expected == await client.search(query, **options)
-        expected_of_each = [near(hits) for hits in sync.search_many(_QUERIES, **options)]
+        expected_of_each = near(sync.search_many(_QUERIES, **options))
         assert expected_of_each == await client.search_many([*_QUERIES], **options)
         assert [] == await client.search_many([], **options)
         assert sync.metadata == client.metadata
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda client: client.search(""),
-        lambda client: client.search(" \n"),
-        lambda client: client.search(None),
-        lambda client: client.search("\ud800"),
-        lambda client: client.search("x", limit=0),
-        lambda client: client.search("x", limit=10_001),
-        lambda client: client.search("x", limit="5"),
-        lambda client: client.search_many(_CITY),
-        lambda client: client.search_many(iter(["x"])),
-        lambda client: client.search_many(["x", ""]),
-        lambda client: client.search_many([], limit=0),
-        lambda client: client.search_many([], meta_filter={"lang": []}),
-        lambda client: client.search("x", meta_filter=["lang"]),
-        lambda client: client.search("x", meta_filter={"lang": None}),
-        lambda client: client.search("x", meta_filter={'a"b': 1}),
-        lambda client: client.search("x", meta_filter={"a": float("nan")}),
-    ],
-)
-def test_a_call_that_means_nothing_is_refused(call: Callable[[Any], object]) -> None:
-    """With the sync client's words, and before anything is encoded."""
+def test_an_invalid_call_is_refused(place: Place) -> None:
+    """With the message of the sync client, and before anything is encoded."""
     encoder = GatedEncoder()
+    calls: list[Callable[[Any], object]] = [
+        lambda client: client.search(""),
+        lambda client: client.search("x", limit=0),
+        lambda client: client.search_many(_CITY),
+        lambda client: client.search_many([], meta_filter={"lang": []}),
+        lambda client: client.rank("x", "1"),
+        lambda client: client.rank("x", ["1"], mode="sparse"),
+    ]
 
-    async def main(store: Store) -> None:
-        sync = SearchClient.open(store, encoder=encoder)
-        async with await AsyncSearchClient.open(store, encoder=encoder) as client:
-            assert await refused(lambda: call(sync)) == await refused(lambda: call(client))
+    async def main() -> None:
+        sync = place.sync()
+        async with await place.open(encoder) as client:
+            for call in calls:
+                assert await refused(partial(call, sync)) == await refused(partial(call, client))
 
-    with closing(open_store(":memory:", create=True)) as store:
-        ingest_passages([Passage("1", "x")], store, encoder=encoder)
-        run(lambda: main(store))
+    run(main)
     assert [] == encoder.passes
-
-
-@in_loop
-async def test_a_query_without_a_vector_is_refused(place: Place) -> None:
-    """With the encoder's own words, alone and among others."""
-    sync = place.sync()
-    async with await place.open(GatedEncoder()) as client:
-        for queries in (["..."], ["is a london", "...", "is a paris"]):
-            expected = await refused(partial(sync.search_many, queries))
-            actual = await refused(partial(client.search_many, queries))
-            assert expected == actual
-            assert EncodingError is actual[0]
 
 
 @pytest.mark.parametrize(
@@ -421,38 +308,6 @@ async def test_what_cannot_be_opened(place: Place, arguments: dict[str, Any]) ->
     expected = await refused(lambda: SearchClient.open(place.store, **arguments))
     assert expected == await refused(lambda: AsyncSearchClient.open(place.store, **arguments))
     assert {"msmarco": "msmarco__0001"} == place.store.aliases()
-
-
-@pytest.mark.parametrize("dsn", [":memory:", "ftp://x", "", "missing"])
-def test_a_place_where_no_store_is(dsn: str, tmp_path: Path) -> None:
-    """As the sync client says it, and nothing is made there."""
-    where = str(tmp_path / dsn) if dsn == "missing" else dsn
-
-    async def main() -> None:
-        expected = await refused(lambda: SearchClient.open(where))
-        assert expected == await refused(lambda: AsyncSearchClient.open(where))
-
-    run(main)
-    assert [] == [*tmp_path.iterdir()]
-
-
-@in_loop
-async def test_a_foreign_point_is_no_hit(place: Place) -> None:
-    """A payload that something else wrote is an error, and the next search is answered."""
-    encoder = HashingEncoder()
-    passages = [Passage("1", "is a london"), Passage("2", "is a paris", {"lang": "fr"})]
-    ingest_passages(passages, place.store, collection="more", encoder=encoder, optimize=False)
-    place.store.collection("more").replace_payloads([1], [{"text": "who?", "meta": {}}])
-    sync = SearchClient.open(place.store, collection="more", encoder=encoder)
-    search = partial(sync.search, "is a london")
-    async with await AsyncSearchClient.open(
-        place.store, collection="more", encoder=encoder
-    ) as client:
-        search_async = partial(client.search, "is a london")
-        assert await refused(search) == await refused(search_async)
-        only = {"lang": "fr"}
-        assert near(search(meta_filter=only)) == await search_async(meta_filter=only)
-    place.store.drop_collection("more__0001")
 
 
 @in_loop
@@ -479,22 +334,22 @@ async def test_an_open_store_stays_the_callers(place: Place) -> None:
     assert {"msmarco": "msmarco__0001"} == place.store.aliases()
 
 
-@pytest.mark.parametrize("place", ["edge", "loopback"], indirect=True)
-def test_a_store_opened_by_name_is_closed(place: Place) -> None:
+def test_a_store_opened_by_name_is_closed(own_place: Place) -> None:
     """With the client, and with it go all threads of this package."""
-    expected = place.expected(_CITY)
-    place.store.close()
+    expected = own_place.expected(_CITY)
+    own_place.store.close()
+    before = threads("")
 
     async def main() -> Store:
-        assert place.dsn is not None
-        async with await AsyncSearchClient.open(place.dsn, encoder=HashingEncoder()) as client:
+        assert own_place.dsn is not None
+        async with await AsyncSearchClient.open(own_place.dsn, encoder=HashingEncoder()) as client:
             assert expected == await client.search(_CITY)
         return client._client.store
 
     store = run(main)
     with pytest.raises(StoreError, match="was closed"):
         store.aliases()
-    assert [] == threads("")
+    assert before == threads("")
 
 
 @in_loop
@@ -513,22 +368,11 @@ async def test_a_closed_client_answers_no_more(place: Place) -> None:
 
 
 @in_loop
-async def test_concurrent_queries_share_a_forward_pass(place: Place) -> None:
-    """In the order in which they came; each has its own answer."""
-    encoder = GatedEncoder()
-    queries = [f"{query} {number}" for number in range(6) for query in _QUERIES]
-    expected = [near(hits) for hits in place.sync().search_many(queries)]
-    async with await place.open(encoder) as client:
-        assert expected == await asyncio.gather(*map(client.search, queries))
-    assert [queries] == encoder.passes
-
-
-@in_loop
-async def test_more_queries_than_the_maximum_take_several_passes(place: Place) -> None:
-    """Of sixty-four each, and the rest."""
+async def test_concurrent_queries_share_forward_passes(place: Place) -> None:
+    """Of at most 64 queries, in the order of the calls; each gets its own answer."""
     encoder = GatedEncoder()
     queries = [f"is a city {number}" for number in range(150)]
-    expected = [near(hits) for hits in place.sync().search_many(queries)]
+    expected = near(place.sync().search_many(queries))
     async with await place.open(encoder) as client:
         assert expected == await asyncio.gather(*map(client.search, queries))
     assert [queries[:64], queries[64:128], queries[128:]] == encoder.passes
@@ -557,47 +401,22 @@ async def test_a_query_without_a_vector_fails_alone(place: Place) -> None:
     """Those that were encoded with it are answered."""
     expected = [place.expected(query) for query in ("is a london", "is a paris")]
     async with await place.open(GatedEncoder()) as client:
-        told = await asyncio.gather(
+        found = await asyncio.gather(
             *map(client.search, ("is a london", "...", "is a paris")), return_exceptions=True
         )
-    assert expected == [told[0], told[2]]
-    assert isinstance(told[1], EncodingError)
+    assert expected == [found[0], found[2]]
+    assert isinstance(found[1], EncodingError)
 
 
 @pytest.mark.parametrize("max_wait_s", [-0.001, 1.001, float("nan"), float("inf")])
 @in_loop
 async def test_a_wait_out_of_range_is_refused(max_wait_s: float) -> None:
     """Before anything is opened."""
-    with pytest.raises(UsageError, match=r"max_wait_s=.*expected 0 to 1 second"):
+    with pytest.raises(UsageError, match=r"max_wait_s must be 0 to 1 second"):
         await AsyncSearchClient.open("missing", max_wait_s=max_wait_s)
 
 
-@pytest.mark.parametrize("max_wait_s", [0, 0.0005, 1])
-@in_loop
-async def test_a_wait_in_range_is_taken(place: Place, max_wait_s: float) -> None:
-    """Also none, and with the longest a full pass goes at once."""
-    expected = place.expected(_CITY)
-    async with await AsyncSearchClient.open(
-        place.store, encoder=HashingEncoder(), max_wait_s=max_wait_s
-    ) as client:
-        assert [expected] * 64 == await asyncio.gather(*[client.search(_CITY) for _ in range(64)])
-
-
 # ---- the loop goes on ----------------------------------------------------------------------
-
-
-@in_loop
-async def test_the_loop_goes_on_while_queries_are_encoded(place: Place) -> None:
-    """Else this would never end: the loop that searches is the one that lets the encoder go."""
-    encoder = GatedEncoder()
-    async with await place.open(encoder) as client:
-        encoder.gate.shut()
-        search = asyncio.create_task(client.search(_CITY))
-        await encoder.gate.reached()
-        await turn(100)
-        assert not search.done()
-        encoder.gate.open()
-        assert place.expected(_CITY) == await search
 
 
 @in_loop
@@ -654,28 +473,6 @@ async def test_the_loop_asks_the_server_nothing_itself(
 
 
 @in_loop
-async def test_cancelling_a_query_that_waits_to_be_encoded(place: Place) -> None:
-    """It is never encoded; the others are answered."""
-    encoder = GatedEncoder()
-    async with await place.open(encoder) as client:
-        encoder.gate.shut()
-        first = asyncio.create_task(client.search(_CITY))
-        await encoder.gate.reached()
-        gone = asyncio.create_task(client.search("gone"))
-        other = asyncio.create_task(client.search(_SPY))
-        await turn()
-        gone.cancel()
-        await turn()
-        assert gone.cancelled()
-        encoder.gate.open()
-        assert [place.expected(_CITY), place.expected(_SPY)] == [
-            await first,
-            await other,
-        ]
-    assert [[_CITY], [_SPY]] == encoder.passes
-
-
-@in_loop
 async def test_cancelling_a_query_that_is_being_encoded(place: Place) -> None:
     """At once; the one that is encoded with it is answered, and the next."""
     encoder = GatedEncoder()
@@ -724,23 +521,6 @@ async def test_cancelling_ends_the_call_to_the_server(
 
 
 @in_loop
-async def test_cancelling_while_a_call_waits_to_be_tried_again(
-    on_server: Place, server: LoopbackServer
-) -> None:
-    """It is not tried again, and the server that answers again answers the next."""
-    limited = Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=60)
-    async with await on_server.open() as client:
-        server.faults.inject(limited, "QueryBatch")
-        gone = asyncio.create_task(client.search("gone"))
-        await asyncio.to_thread(server.requests.wait_for, "QueryBatch")
-        await asyncio.to_thread(server.settle)
-        gone.cancel()
-        await asyncio.wait([gone])
-        assert gone.cancelled()
-    assert 1 == server.requests.count("QueryBatch")
-
-
-@in_loop
 async def test_a_time_out_around_a_search(place: Place) -> None:
     """TimeoutError while it is encoded, and while the store is asked; then the client works."""
     encoder = GatedEncoder()
@@ -767,40 +547,6 @@ async def test_a_time_out_around_a_search(place: Place) -> None:
 
 
 @in_loop
-async def test_a_time_out_that_is_over_before_it_begins(place: Place) -> None:
-    """Nothing is encoded, and nothing hangs."""
-    encoder = GatedEncoder()
-    async with await place.open(encoder) as client:
-        for _ in range(3):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
-                    await client.search("gone")
-        assert place.expected(_CITY) == await client.search(_CITY)
-    assert _CITY in encoder.passes[-1]
-
-
-@in_loop
-async def test_a_task_group_in_which_one_fails(place: Place) -> None:
-    """The others are cancelled, the group tells the one failure, and the client works."""
-    encoder = GatedEncoder()
-    others: list[asyncio.Task[list[Hit]]] = []
-
-    async def in_one_group(client: AsyncSearchClient) -> None:
-        async with asyncio.TaskGroup() as group:
-            others.append(group.create_task(client.search(_SPY)))
-            await place.query_held()
-            others.append(group.create_task(client.search("is a paris")))
-            group.create_task(client.search("..."))
-
-    async with await place.open(encoder) as client:
-        with place.queries_held(), pytest.raises(ExceptionGroup) as caught:
-            await in_one_group(client)
-        assert [True, True] == [other.cancelled() for other in others]
-        assert [EncodingError] == [type(one) for one in caught.value.exceptions]
-        assert place.expected(_CITY) == await client.search(_CITY)
-
-
-@in_loop
 async def test_nobody_is_harmed_by_many_cancellations(place: Place) -> None:
     """Every other one of two hundred is cancelled, each some turns later than the one before."""
     expected = place.expected(_CITY)
@@ -809,15 +555,16 @@ async def test_nobody_is_harmed_by_many_cancellations(place: Place) -> None:
         for search in searches[::2]:
             search.cancel()
             await asyncio.sleep(0)
-        told = await asyncio.gather(*searches, return_exceptions=True)
-    assert [expected] * 100 == told[1::2]
-    assert all(isinstance(one, asyncio.CancelledError) or one == expected for one in told[::2])
+        found = await asyncio.gather(*searches, return_exceptions=True)
+    assert [expected] * 100 == found[1::2]
+    assert all(isinstance(one, asyncio.CancelledError) or one == expected for one in found[::2])
 
 
-@pytest.mark.parametrize("place", ["edge"], indirect=True)
+@pytest.mark.parametrize("own_place", ["edge"], indirect=True)
 @in_loop
-async def test_cancelling_while_a_client_is_opened(place: Place) -> None:
+async def test_cancelling_while_a_client_is_opened(own_place: Place) -> None:
     """What the thread opens for nobody is closed again: the directory is free."""
+    place = own_place
     place.store.close()
     encoder = SlowToDescribe()
     encoder.gate.shut()
@@ -841,13 +588,9 @@ async def test_cancelling_while_a_client_is_opened(place: Place) -> None:
     "fault",
     [
         Refused(_UNAVAILABLE),
-        Refused(grpc.StatusCode.ABORTED),
         Refused(grpc.StatusCode.RESOURCE_EXHAUSTED),
-        Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=1),
-        Cut(),
         Cut(after_bytes=10),
         LostAnswer(),
-        LostAnswer(grpc.StatusCode.DEADLINE_EXCEEDED),
     ],
     ids=str,
 )
@@ -946,11 +689,11 @@ async def test_a_fault_of_one_is_not_told_to_others(
     expected = on_server.expected(_CITY)
     async with await on_server.open() as client:
         server.faults.inject(Refused(grpc.StatusCode.INTERNAL), "QueryBatch", times=2)
-        told = await asyncio.gather(
+        found = await asyncio.gather(
             *(client.search(_CITY) for _ in range(8)), return_exceptions=True
         )
-    assert 2 == sum(isinstance(one, StoreError) for one in told)
-    assert 6 == told.count(expected)
+    assert 2 == sum(isinstance(one, StoreError) for one in found)
+    assert 6 == found.count(expected)
 
 
 # ---- closing -------------------------------------------------------------------------------
@@ -997,23 +740,6 @@ async def test_close_waits_for_the_store(place: Place) -> None:
 
 
 @in_loop
-async def test_close_twice_and_from_two_tasks(place: Place) -> None:
-    """All wait for the same end."""
-    encoder = GatedEncoder()
-    client = await place.open(encoder)
-    encoder.gate.shut()
-    search = asyncio.create_task(client.search(_CITY))
-    await encoder.gate.reached()
-    closes = [asyncio.create_task(client.close()) for _ in range(2)]
-    await turn()
-    assert [False, False] == [close.done() for close in closes]
-    encoder.gate.open()
-    await asyncio.gather(*closes)
-    await client.close()
-    assert place.expected(_CITY) == search.result()
-
-
-@in_loop
 async def test_a_cancelled_close_still_finishes(place: Place) -> None:
     """In the background: what is under way is answered, and a second close waits for the end."""
     encoder = GatedEncoder()
@@ -1029,6 +755,7 @@ async def test_a_cancelled_close_still_finishes(place: Place) -> None:
     with pytest.raises(StoreError, match="'msmarco' was closed"):
         await client.search("late")
     encoder.gate.open()
+    await asyncio.gather(client.close(), client.close())
     await client.close()
     assert place.expected(_CITY) == search.result()
 
@@ -1051,28 +778,6 @@ async def test_close_does_not_wait_for_who_gave_up(place: Place) -> None:
     await close
     assert [True] * 4 == [search.cancelled() for search in gone]
     assert [["a", "b"]] == encoder.passes
-
-
-@in_loop
-async def test_leaving_the_block_on_an_exception_closes(place: Place) -> None:
-    """What is under way is answered, and the exception goes on."""
-    encoder = GatedEncoder()
-    client = await place.open(encoder)
-    searches: list[asyncio.Task[list[Hit]]] = []
-
-    async def leave_on_an_exception() -> None:
-        async with client:
-            encoder.gate.shut()
-            searches.append(asyncio.create_task(client.search(_CITY)))
-            await encoder.gate.reached()
-            asyncio.get_running_loop().call_soon(encoder.gate.open)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await leave_on_an_exception()
-    with pytest.raises(StoreError, match="'msmarco' was closed"):
-        await client.search("late")
-    assert place.expected(_CITY) == searches[0].result()
 
 
 @in_loop

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import inspect
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,18 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import Store, open_store
+from msmarco_qdrant.search.client import ClientOptions, SearchClient
+from msmarco_qdrant.search.options import RankOptions
+from msmarco_qdrant.search.session import SearchSession
+from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
 
 
-@pytest.fixture
-def filled(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder) -> Path:
-    """A store with the five passages."""
-    path = tmp_path / "store"
-    ingest_passages(passages, path, encoder=encoder)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, passages: Sequence[Passage]) -> Path:
+    """A store with the five passages, for tests that change nothing."""
+    path = tmp_path_factory.mktemp("filled") / "store"
+    ingest_passages(passages, path, encoder=HashingEncoder())
     return path
 
 
@@ -66,46 +69,11 @@ def test_limit_and_exact(client: SearchClient) -> None:
     assert len(client.search("city", limit=10_000)) == 5
 
 
-def test_filter(client: SearchClient) -> None:
-    """Only passages whose meta fits."""
-    hits = client.search("city", meta_filter={"lang": ["fr", "de"]})
-    assert [hit.pid for hit in hits] == ["2"]
-
-
-@pytest.mark.parametrize(
-    "value", [None, [], float("nan"), float("inf"), 2**63, {"a": 1}, ["en", None], b"en"]
-)
-def test_a_filter_that_cannot_match_is_refused(client: SearchClient, value: Any) -> None:
-    """Naming the field and the value."""
-    with pytest.raises(UsageError, match="filter on 'lang'"):
-        client.search("city", meta_filter={"lang": value})
-
-
 def test_many_queries_in_one_batch(client: SearchClient) -> None:
     """Each query's answer is what it would be alone; no queries, no answers."""
     queries = ["a city in france", "spy", "numbers"]
     assert client.search_many(queries) == [client.search(query) for query in queries]
     assert client.search_many([]) == []
-
-
-@pytest.mark.parametrize("limit", [0, -1, 10_001])
-def test_a_limit_out_of_range_is_refused(client: SearchClient, limit: int) -> None:
-    """Before anything is encoded."""
-    with pytest.raises(UsageError, match="limit"):
-        client.search("city", limit=limit)
-
-
-@pytest.mark.parametrize("query", ["", "  \n"])
-def test_an_empty_query_is_refused(client: SearchClient, query: str) -> None:
-    """There is nothing to search for."""
-    with pytest.raises(UsageError, match="empty"):
-        client.search(query)
-
-
-def test_one_string_for_many_queries_is_refused(client: SearchClient) -> None:
-    """Else every letter would be searched for."""
-    with pytest.raises(UsageError, match="call search"):
-        client.search_many("city")
 
 
 def test_a_store_or_collection_that_is_not_there(filled: Path, encoder: HashingEncoder) -> None:
@@ -116,14 +84,10 @@ def test_a_store_or_collection_that_is_not_there(filled: Path, encoder: HashingE
     assert not missing.exists()
     with pytest.raises(CollectionNotFoundError, match=r"'films'.*msmarco"):
         SearchClient.open(filled, collection="films", encoder=encoder)
-    with pytest.raises(StoreError, match="closed"):
-        _closed_store(filled).aliases()
-
-
-def _closed_store(path: Path) -> Store:
-    store = open_store(path)
+    store = open_store(filled)
     store.close()
-    return store
+    with pytest.raises(StoreError, match="closed"):
+        store.aliases()
 
 
 def test_another_model_is_refused(filled: Path) -> None:
@@ -156,10 +120,15 @@ def test_a_closed_client_answers_no_more(filled: Path, encoder: HashingEncoder) 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda client: client.search(None), "a query is a string"),
+        (lambda client: client.search("  \n"), "query must not be empty"),
+        (lambda client: client.search_many("city"), "for one query call search"),
+        (lambda client: client.search("x", limit=0), "limit must be 1 to 10,000, got 0"),
+        (lambda client: client.search("x", limit=10_001), "limit must be 1 to 10,000, got 10001"),
+        (lambda client: client.search("x", meta_filter={"lang": ["en", None]}), "filter on 'lang'"),
+        (lambda client: client.search(None), "query must be a string, got None"),
         (lambda client: client.search("\ud800"), "lone surrogate"),
-        (lambda client: client.search("x", limit="5"), "limit of '5'"),
-        (lambda client: client.search("x", limit=2.0), "limit of 2.0"),
+        (lambda client: client.search("x", limit="5"), "limit must be 1 to 10,000, got '5'"),
+        (lambda client: client.search("x", limit=2.0), "limit must be 1 to 10,000, got 2.0"),
         (lambda client: client.search_many(iter(["x"])), "list of queries"),
         (lambda client: client.search("x", meta_filter=["lang"]), "mapping"),
         (lambda client: client.search("x", meta_filter={'a"b': 1}), "must be a string without"),
@@ -174,18 +143,27 @@ def test_a_call_that_means_nothing_is_refused(
         call(client)
 
 
-def test_a_foreign_point_is_no_hit(filled: Path, encoder: HashingEncoder) -> None:
-    """A payload that something else wrote is an error, not an answer."""
-    with open_store_closing(filled) as store:
+def test_options_of_both_clients_are_the_same() -> None:
+    """The typed keywords are those of the functions that receive them."""
+    for options, function in (
+        (ClientOptions, SearchClient.open),
+        (RankOptions, SearchSession.rank),
+    ):
+        parameters = inspect.signature(function).parameters.values()
+        names = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        assert names == {*options.__annotations__}
+
+
+def test_a_foreign_point_is_no_hit(
+    tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
+) -> None:
+    """A payload that another program wrote is an error, not an answer."""
+    with closing(open_store(tmp_path / "store", create=True)) as store:
+        ingest_passages(passages, store, encoder=encoder, optimize=False)
         store.collection("msmarco").replace_payloads([1], [{"text": "who?", "meta": {}}])
         client = SearchClient.open(store, encoder=encoder)
         with pytest.raises(PidCollisionError, match="point 1"):
             client.search("london is a big city")
-
-
-def open_store_closing(path: Path) -> closing[Store]:
-    """An open store that is closed behind the block."""
-    return closing(open_store(path))
 
 
 def test_two_clients_on_one_directory(filled: Path, encoder: HashingEncoder) -> None:
@@ -200,23 +178,17 @@ def test_two_clients_on_one_directory(filled: Path, encoder: HashingEncoder) -> 
 def test_threads_share_a_client(client: SearchClient) -> None:
     """Eight threads get the answers that one gets."""
     expected = client.search("a city in france")
-    answers: list[list[Hit]] = []
-    threads = [
-        threading.Thread(
-            target=lambda: answers.extend(client.search("a city in france") for _ in range(20))
-        )
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        answers = [*threads.map(client.search, ["a city in france"] * 160)]
     assert answers == [expected] * 160
 
 
 def test_new_passages_are_found_while_a_client_is_open(
-    filled: Path, client: SearchClient, encoder: HashingEncoder
+    tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
     """Ingesting through the same process: searchable at once, before any index is built."""
-    ingest_passages([Passage("new", "zebras graze")], filled, encoder=encoder, optimize=False)
-    assert client.search("zebras", limit=1)[0].pid == "new"
+    path = tmp_path / "store"
+    ingest_passages(passages, path, encoder=encoder)
+    with SearchClient.open(path, encoder=encoder) as client:
+        ingest_passages([Passage("new", "zebras graze")], path, encoder=encoder, optimize=False)
+        assert client.search("zebras", limit=1)[0].pid == "new"

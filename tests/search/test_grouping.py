@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.core.search_types import Hit
-from msmarco_qdrant.search.ranking import best_of_each
+from msmarco_qdrant.search.ranking import best_per_group
 
 
 def hits(*metas: dict[str, Any]) -> list[Hit]:
@@ -24,9 +24,9 @@ def hits(*metas: dict[str, Any]) -> list[Hit]:
         ([{"doc": ["a", "b"]}, {"doc": "b"}, {"doc": ["b", "c"]}, {"doc": "c"}], ["1", "3"]),
     ],
 )
-def test_the_best_of_each(metas: list[dict[str, Any]], expected: list[str]) -> None:
+def test_the_best_per_group(metas: list[dict[str, Any]], expected: list[str]) -> None:
     """The first that shows a value; what has none is left out; kinds are told apart."""
-    assert expected == [hit.pid for hit in best_of_each(hits(*metas), "doc")]
+    assert expected == [hit.pid for hit in best_per_group(hits(*metas), "doc")]
 
 
 def test_a_field_in_an_object() -> None:
@@ -37,4 +37,4 @@ def test_a_field_in_an_object() -> None:
         {"doc": 7},
         {"doc": {"id": 2}},
     ]
-    assert ["1", "4"] == [hit.pid for hit in best_of_each(hits(*metas), "doc.id")]
+    assert ["1", "4"] == [hit.pid for hit in best_per_group(hits(*metas), "doc.id")]
