@@ -149,7 +149,10 @@ def test_candidates_of_another_collection_are_refused(
         ),
         ({"depth": 10_001}, "depth must be 1 to 10,000, got 10001"),
         ({"depth": 0}, "depth must be 1 to 10,000, got 0"),
-        ({"systems": [System(), System(rerank_depth=0)]}, "rerank_depth must be 1 to 10,000, got 0"),
+        (
+            {"systems": [System(), System(rerank_depth=0)]},
+            "rerank_depth must be 1 to 10,000, got 0",
+        ),
         ({"systems": [System(), System("sparse")]}, "sparse"),  # type: ignore[arg-type]
         ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "cannot search for query 'q3': "),
         ({"queries": [*QUERIES[:2], Query("q3", "a\udcff")]}, "query 'q3': .* lone surrogate"),

@@ -24,7 +24,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.reports import IngestReport, StageTiming
 from msmarco_qdrant.encoding import Bm25Encoder, Tokenized
-from msmarco_qdrant.errors import IngestStoppedError, StoreError
+from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import IngestRun
@@ -273,18 +273,6 @@ def test_stages_of_a_whole_ingest_add_up() -> None:
     for stage in report.stages:
         assert 0 <= stage.seconds <= report.seconds
         assert pytest.approx(stage.seconds / report.seconds) == stage.share
-
-
-def test_a_run_that_stops_tells_its_stages_too() -> None:
-    """As its counts."""
-
-    def torn() -> Iterator[Passage]:
-        yield Passage("1", "one")
-        raise StoreError("torn")
-
-    with pytest.raises(IngestStoppedError) as caught:
-        ingest_passages(torn(), NullStore(), encoder=HashingEncoder())
-    assert list(STAGES) == [stage.name for stage in caught.value.report.stages]
 
 
 def reported(**shares: float) -> IngestReport:

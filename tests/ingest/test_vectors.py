@@ -107,18 +107,6 @@ def test_what_changed_alone_is_written(
     assert 0 == ingest_passages(other, store).written
 
 
-@pytest.mark.parametrize("window", [1, 3, 8192])
-def test_a_second_run_resumes(
-    store: Store, folder: Path, passages: Sequence[Passage], window: int
-) -> None:
-    """After so many passages, in windows of any size."""
-    report = ingest_passages(VectorShards(folder), store, max_passages=3, window=window)
-    assert (3, 3) == (report.read, report.written)
-    report = ingest_passages(VectorShards(folder), store, window=window)
-    assert (5, 2, 3) == (report.read, report.written, report.unchanged)
-    assert {p.pid: (p.text, p.meta) for p in passages} == stored(store, passages)
-
-
 def test_rejects_of_the_folder_are_counted(
     store: Store, folder: Path, passages: Sequence[Passage]
 ) -> None:

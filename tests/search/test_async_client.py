@@ -324,16 +324,6 @@ async def test_a_collection_that_was_dropped_meanwhile(place: Place) -> None:
         assert expected == await refused(lambda: client.search(_CITY))
 
 
-@in_loop
-async def test_an_open_store_stays_the_callers(place: Place) -> None:
-    """Closing the client leaves it open, and another client can be made on it."""
-    expected = place.expected(_CITY)
-    for _ in range(2):
-        async with await AsyncSearchClient.open(place.store, encoder=HashingEncoder()) as client:
-            assert expected == await client.search(_CITY)
-    assert {"msmarco": "msmarco__0001"} == place.store.aliases()
-
-
 def test_a_store_opened_by_name_is_closed(own_place: Place) -> None:
     """With the client, and with it go all threads of this package."""
     expected = own_place.expected(_CITY)
@@ -350,18 +340,6 @@ def test_a_store_opened_by_name_is_closed(own_place: Place) -> None:
     with pytest.raises(StoreError, match="was closed"):
         store.aliases()
     assert before == threads("")
-
-
-@in_loop
-async def test_a_closed_client_answers_no_more(place: Place) -> None:
-    """As the sync client says it."""
-    sync, client = place.sync(), await place.open()
-    sync.close()
-    await client.close()
-    several: tuple[list[str], ...] = ([], [_CITY])
-    for queries in several:
-        expected = await refused(partial(sync.search_many, queries))
-        assert expected == await refused(partial(client.search_many, queries))
 
 
 # ---- merging -------------------------------------------------------------------------------
