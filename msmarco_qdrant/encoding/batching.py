@@ -38,15 +38,15 @@ def split_by_tokens(
     import numpy as np
 
     order = np.argsort(-lengths, kind="stable")
-    find_edges = _padded_cuts if padded else _varlen_cuts
-    edges = find_edges(lengths[order], budget, max_rows)
+    split = _split_padded if padded else _split_varlen
+    edges = split(lengths[order], budget, max_rows)
     batches = [order[start:stop] for start, stop in pairwise(edges)]
     shuffled = batches[1:]
     random.Random(0).shuffle(shuffled)  # noqa: S311  # not a secret
     yield from (*batches[:1], *shuffled)
 
 
-def _padded_cuts(lengths: NDArray[np.int64], budget: int, max_rows: int) -> list[int]:
+def _split_padded(lengths: NDArray[np.int64], budget: int, max_rows: int) -> list[int]:
     """Split descending lengths; a batch costs its rows times its first length."""
     edges = [0]
     while edges[-1] < len(lengths):
@@ -56,7 +56,7 @@ def _padded_cuts(lengths: NDArray[np.int64], budget: int, max_rows: int) -> list
     return edges
 
 
-def _varlen_cuts(lengths: NDArray[np.int64], budget: int, _max_rows: int) -> list[int]:
+def _split_varlen(lengths: NDArray[np.int64], budget: int, _max_rows: int) -> list[int]:
     """Split descending lengths; a batch costs the tokens of its texts."""
     import numpy as np
 
