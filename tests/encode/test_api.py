@@ -301,7 +301,7 @@ def test_what_cannot_go_in_is_told(tmp_path: Path, folder: Path) -> None:
         "empty",
         "at most 256 bytes, got 302",
         NO_VECTOR_REASON,
-        "pid '1' stood",
+        "pid '1' was read before",
     ]
     assert words == [word for word, reason in zip(words, reasons, strict=True) if word in reason]
     manifest = read_manifest(folder)
