@@ -230,7 +230,7 @@ def test_a_drop_that_broke_can_be_repeated(step: str) -> None:
     assert [] == list(physical_collections(store, "films"))
 
 
-def test_the_live_collection_is_dropped_last_whatever_its_number() -> None:
+def test_the_live_collection_is_dropped_last() -> None:
     """As after a swap."""
     store = CrashingStore("films__0001")
     create_collection(store, "films", HashingEncoder().info, Bm25Settings())

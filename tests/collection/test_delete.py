@@ -157,8 +157,8 @@ def test_the_source_of_any_copy_is_emptied_before_its_target() -> None:
 
         delete_passages(store, ["1"])
 
-        told = [one.collection_name for one in server.requests.of("Points.Delete")]
-        assert [LIVE, SHADOW, THIRD, LIVE, SHADOW] == told
+        names = [one.collection_name for one in server.requests.of("Points.Delete")]
+        assert [LIVE, SHADOW, THIRD, LIVE, SHADOW] == names
 
 
 def test_a_point_of_another_pid_in_the_shadow_is_an_error(store: Store) -> None:
@@ -177,7 +177,7 @@ def test_a_point_of_another_pid_in_the_shadow_is_an_error(store: Store) -> None:
 
 
 @pytest.mark.parametrize("listing", [1, 2])
-def test_a_shadow_that_appears_meanwhile_is_reached(store: Store, listing: int) -> None:
+def test_a_target_that_appears_is_reached(store: Store, listing: int) -> None:
     """It is copied after the listing, before anything is removed."""
     place = meddled(store, {listing: lambda: copy(store)})
 
@@ -198,7 +198,7 @@ def test_shadows_that_keep_appearing_are_all_reached(store: Store) -> None:
 
 
 @pytest.mark.parametrize("listing", [1, 2, 3])
-def test_a_collection_that_is_pruned_meanwhile_is_no_error(store: Store, listing: int) -> None:
+def test_a_collection_pruned_during_the_delete(store: Store, listing: int) -> None:
     """What is gone with everything in it holds nothing to be removed."""
     copy(store)
     place = meddled(store, {listing: lambda: store.drop_collection(SHADOW)})
@@ -209,7 +209,7 @@ def test_a_collection_that_is_pruned_meanwhile_is_no_error(store: Store, listing
 
 
 @pytest.mark.parametrize("name", [LIVE, SHADOW])
-def test_what_is_written_meanwhile_stays(store: Store, name: str) -> None:
+def test_a_concurrent_write_stays(store: Store, name: str) -> None:
     """A passage that was brought back after it was looked for, wherever."""
     copy(store)
 

@@ -133,7 +133,7 @@ def test_two_files_of_one_number_are_refused(tmp_path: Path) -> None:
         load_migrations(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     """It is not taken for an empty one."""
     with pytest.raises(UsageError, match="nowhere is not a directory of migrations"):
         load_migrations(tmp_path / "nowhere")

@@ -126,7 +126,7 @@ def test_one_string_is_not_several_pids(tmp_path: Path) -> None:
                 function(store, "12")
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_store_or_collection(tmp_path: Path) -> None:
     """A store or a collection; neither is made, nor a file."""
     place, file = tmp_path / "store", tmp_path / "out.jsonl"
     for call in (
@@ -302,16 +302,18 @@ def test_parquet_without_its_extra_is_refused_at_once(
         export_passages(tmp_path / "nowhere", tmp_path / "out.parquet")
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     """Every thousand passages, and at the end all of all."""
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     with new_store("memory", tmp_path) as store:
         filled(store, [Passage(str(number), f"text {number}") for number in range(2500)])
         export_passages(
-            store, tmp_path / "x.jsonl", on_progress=lambda done, total: told.append((done, total))
+            store,
+            tmp_path / "x.jsonl",
+            on_progress=lambda done, total: reports.append((done, total)),
         )
 
-    assert [(1000, 2500), (2000, 2500), (2500, 2500)] == told
+    assert [(1000, 2500), (2000, 2500), (2500, 2500)] == reports
 
 
 def test_a_line_too_long_to_be_read_back_is_warned_of(

@@ -140,8 +140,8 @@ def test_storage_is_changed(store: Store) -> None:
 def test_memory_in_megabytes() -> None:
     """Of a million vectors of 768: 3,072 MB of float32, 768 of int8, 384 of 4 bits."""
     target = _Pretended(points=1_000_000, dimension=768)
-    told = SetStorage(on_disk=False, quantization="turbo4").cost(target)  # type: ignore[arg-type]
-    assert "use about 3,456 MB of memory instead of 768 MB" in told
+    message = SetStorage(on_disk=False, quantization="turbo4").cost(target)  # type: ignore[arg-type]
+    assert "use about 3,456 MB of memory instead of 768 MB" in message
 
 
 class _Pretended:
@@ -174,7 +174,7 @@ def test_thresholds_are_changed(store: Store) -> None:
     unchanged(store)
 
 
-def test_edge_builds_its_segments_anew(tmp_path: Path) -> None:
+def test_edge_rebuilds_its_segments(tmp_path: Path) -> None:
     """Those that the new settings concern: what lies on disk is of the new graph and copy."""
     with new_store("edge", tmp_path) as store:
         ingest_passages(films(), store, collection="films", encoder=ENCODER)
@@ -197,7 +197,7 @@ def _is_turbo(segment: Mapping[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (SetHnsw, "at least one value must be given"),
         (lambda: SetHnsw(m=1), "m must be at least 2, got 1"),
@@ -229,9 +229,9 @@ def _is_turbo(segment: Mapping[str, Any]) -> bool:
         (lambda: RemovePayloadIndex('a"b'), "must be a string without"),
     ],
 )
-def test_an_operation_that_cannot_mean_anything(make: Callable[[], object], told: str) -> None:
+def test_an_invalid_operation_is_refused(make: Callable[[], object], message: str) -> None:
     """Is refused when it is written, not when it runs."""
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         make()
 
 
@@ -301,8 +301,8 @@ def test_the_graph_is_there_after_the_sparse_vectors(tmp_path: Path) -> None:
         ingest_passages(films(), store, collection="films", encoder=ENCODER)
         SetOptimizers(indexing_threshold_kb=1).apply(target_of(store))
         assert 2 * 40 == info(store).indexed
-        told = SetBm25(avg_len=5).cost(target_of(store))
-        assert "then the graph of 40 vectors is rebuilt: searches of this process wait" in told
+        message = SetBm25(avg_len=5).cost(target_of(store))
+        assert "then the graph of 40 vectors is rebuilt: searches of this process wait" in message
         SetBm25(avg_len=5).apply(target_of(store))
         assert 2 * 40 == info(store).indexed
         rewrite_sparse(target_of(store), Bm25Encoder(Bm25Settings(avg_len=7)))
@@ -389,7 +389,7 @@ class Meddled(Counting):
         super().replace_sparse(ids, vectors, up_to_seq=up_to_seq)
 
 
-def test_what_another_writes_or_removes_meanwhile_is_kept(store: Store) -> None:
+def test_concurrent_writes_and_deletes_are_kept(store: Store) -> None:
     """A passage that is gone stays gone; a newer text has its own weights, not the old one's."""
     changed = [Passage("3", "planet of another text", {"year": 2000}), Passage("99", "a new one")]
 
@@ -470,7 +470,7 @@ def test_who_lost_the_lock_does_not_write_the_settings(store: Store) -> None:
     assert (0, Bm25Settings(avg_len=5)) == (enough.left, store.metadata("films").bm25)
 
 
-def test_what_was_written_into_the_ledger_meanwhile_is_kept(store: Store) -> None:
+def test_a_concurrent_write_of_the_ledger_is_kept(store: Store) -> None:
     """Of the metadata, the BM25 settings alone are changed."""
     metadata = store.metadata("films")
     later = replace(metadata, migrations=(*metadata.migrations, "0001_meanwhile"))
@@ -479,13 +479,13 @@ def test_what_was_written_into_the_ledger_meanwhile_is_kept(store: Store) -> Non
     assert replace(later, bm25=Bm25Settings(avg_len=5)) == store.metadata("films")
 
 
-def test_progress_is_told(store: Store) -> None:
+def test_progress_is_reported(store: Store) -> None:
     """The passages that are through, of how many."""
-    told: list[tuple[int, int]] = []
-    target = target_of(store, lambda done, total: told.append((done, total)))
+    reports: list[tuple[int, int]] = []
+    target = target_of(store, lambda done, total: reports.append((done, total)))
     assert 40 == rewrite_sparse(target, Bm25Encoder(Bm25Settings(avg_len=5)))
     assert 0 == rewrite_sparse(target, Bm25Encoder(Bm25Settings(avg_len=5)))
-    assert [(40, 40)] * 2 == told
+    assert [(40, 40)] * 2 == reports
 
 
 def test_an_empty_collection_costs_nothing(tmp_path: Path) -> None:

@@ -86,22 +86,22 @@ def ledger(store: Store) -> Sequence[str]:
 
 
 def test_what_is_pending_is_applied_in_order(store: Store, folder: Path) -> None:
-    """Each is told of before it runs, recorded when it has, and nothing is left for later."""
+    """Each is reported before it runs and recorded afterwards."""
     for name in ("0002_b", "0010_c", "0001_a"):
         write(folder, name)
-    told: list[tuple[MigrationStep, list[str], Sequence[str]]] = []
+    reported: list[tuple[MigrationStep, list[str], Sequence[str]]] = []
     steps = migrate_collection(
         store,
         "films",
         directory=folder,
-        on_step=lambda step: told.append((step, ran(folder), ledger(store))),
+        on_step=lambda step: reported.append((step, ran(folder), ledger(store))),
     )
     names = ["0001_a", "0002_b", "0010_c"]
     assert [MigrationStep(name, f"writes {name}", "a line") for name in names] == steps
-    assert steps == [step for step, _, _ in told]
-    assert [names[:0], names[:1], names[:2]] == [before for _, before, _ in told]
+    assert steps == [step for step, _, _ in reported]
+    assert [names[:0], names[:1], names[:2]] == [before for _, before, _ in reported]
     assert [(*OWN, *names[:0]), (*OWN, *names[:1]), (*OWN, *names[:2])] == [
-        kept for *_, kept in told
+        kept for *_, kept in reported
     ]
     assert (*OWN, *names) == ledger(store)
     assert names == ran(folder)
@@ -155,7 +155,7 @@ def test_to_names_the_last_one(store: Store, folder: Path, to: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("to", "told"),
+    ("to", "message"),
     [
         (
             "0009",
@@ -165,11 +165,11 @@ def test_to_names_the_last_one(store: Store, folder: Path, to: str) -> None:
         ("1", "1 is the number of 0001_create_passages and of 0001_a: give the name"),
     ],
 )
-def test_to_must_be_one_of_them(folder: Path, to: str, told: str) -> None:
+def test_to_must_be_one_of_them(folder: Path, to: str, message: str) -> None:
     """A name or number that leads nowhere, or to two, is told, and nothing runs."""
     for name in ("0001_a", "0002_b"):
         write(folder, name)
-    with new_store("memory", folder) as store, pytest.raises(UsageError, match=told):
+    with new_store("memory", folder) as store, pytest.raises(UsageError, match=message):
         migrate_collection(store, "films", directory=folder, to=to)
     assert [] == ran(folder)
 
@@ -178,13 +178,13 @@ def test_a_dry_run_changes_nothing(store: Store, folder: Path) -> None:
     """It tells the same steps, runs none, and neither takes nor needs the lock."""
     write(folder, "0001_a")
     write(folder, "0002_b")
-    before, told = store.metadata("films"), list[MigrationStep]()
+    before, reported = store.metadata("films"), list[MigrationStep]()
     with hold_lock(store.migration_locks, "films"):
         steps = migrate_collection(
-            store, "films", directory=folder, dry_run=True, on_step=told.append
+            store, "films", directory=folder, dry_run=True, on_step=reported.append
         )
     assert ["0001_a", "0002_b"] == [step.name for step in steps]
-    assert told == steps
+    assert reported == steps
     assert ([], before) == (ran(folder), store.metadata("films"))
     assert migrate_collection(store, "films", directory=folder) == steps
 
@@ -254,7 +254,7 @@ def test_a_collection_that_is_not_there(store: Store) -> None:
     assert store.migration_locks.holder("nope") is None
 
 
-def test_a_store_without_locks_is_told() -> None:
+def test_a_store_without_locks_is_refused() -> None:
     """One of the user's own, say."""
     store = NullStore()
     create_collection(store, "films", HashingEncoder().info, Bm25Settings())
@@ -279,8 +279,8 @@ def test_a_failing_migration_is_not_recorded_and_runs_again(
         f"    if not Path({str(switch)!r}).exists(): raise {error}",
     )
     write(folder, "0003_c")
-    told = "ValueError: no such year" if error.startswith("V") else "no such year"
-    with pytest.raises(MigrationError, match=f"0002_b failed on 'films': {told}") as caught:
+    message = "ValueError: no such year" if error.startswith("V") else "no such year"
+    with pytest.raises(MigrationError, match=f"0002_b failed on 'films': {message}") as caught:
         migrate_collection(store, "films", directory=folder)
     assert isinstance(caught.value.__cause__, ValueError | StoreError)
     assert (*OWN, "0001_a") == ledger(store)
@@ -302,14 +302,14 @@ def test_an_interrupted_migration_is_not_recorded(store: Store, folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ("raise KeyError('year')", "failed on 'films': KeyError: 'year'"),
         ("return 7", "must return a line of text, got 7"),
         ("pass", "must return a line of text, got None"),
     ],
 )
-def test_a_cost_that_cannot_be_told_is_a_failure(folder: Path, body: str, told: str) -> None:
+def test_an_invalid_cost_is_a_failure(folder: Path, body: str, message: str) -> None:
     """Before anything is done."""
     (folder / "0001_a.py").write_text(
         dedent(f"""
@@ -327,11 +327,11 @@ def test_a_cost_that_cannot_be_told_is_a_failure(folder: Path, body: str, told: 
     )
     with new_store("memory", folder) as store:
         create_collection(store, "films", HashingEncoder().info, Bm25Settings())
-        with pytest.raises(MigrationError, match=rf"the cost\(\) of 0001_a {told}"):
+        with pytest.raises(MigrationError, match=rf"the cost\(\) of 0001_a {message}"):
             migrate_collection(store, "films", directory=folder)
 
 
-def test_a_function_is_told_what_the_collection_is(store: Store, folder: Path) -> None:
+def test_a_function_gets_the_plan(store: Store, folder: Path) -> None:
     """The plan of one that is there is what it is now."""
     write(
         folder,
@@ -366,7 +366,7 @@ def test_an_index_that_a_server_could_not_build(folder: Path) -> None:
 # ---- two at once ---------------------------------------------------------------------------
 
 
-def test_who_comes_second_is_told_who_is_at_it(store: Store, folder: Path) -> None:
+def test_a_second_process_is_refused(store: Store, folder: Path) -> None:
     """By process, host and start; nothing runs twice, and afterwards there is nothing to do."""
     write(folder, "0001_a")
 
@@ -374,8 +374,8 @@ def test_who_comes_second_is_told_who_is_at_it(store: Store, folder: Path) -> No
         with another_handle(store) as other:
             found = migration_status(other, "films", directory=folder).locked_by
             assert found is not None
-            told = f"process {found.pid} on {found.host} since {found.since}.*{found.token}"
-            with pytest.raises(StoreInUseError, match=told):
+            message = f"process {found.pid} on {found.host} since {found.since}.*{found.token}"
+            with pytest.raises(StoreInUseError, match=message):
                 migrate_collection(other, "films", directory=folder)
 
     migrate_collection(store, "films", directory=folder, on_step=second)

@@ -199,7 +199,7 @@ def reembed_until_copied(store: Store, on_progress: Callable[[ReembedProgress], 
         reembed(store, on_progress=watch)
 
 
-def test_who_began_before_the_swap_is_told(store: Store) -> None:
+def test_an_ingest_across_the_swap_stops(store: Store) -> None:
     """A row, then the name is led elsewhere, and another row: what came after it does not count."""
 
     def source() -> Iterator[Passage]:

@@ -70,7 +70,7 @@ def test_what_was_written_since_the_copy_is_not_held_against_the_model(store: St
     check_holds(store, passages(), V3)
 
 
-def test_passages_without_a_vector_are_told(store: Store) -> None:
+def test_passages_without_a_vector_are_refused(store: Store) -> None:
     """And left out only if that is allowed."""
     ingest_passages([Passage("one", "alone")], store, collection="things", encoder=V2)
     wordless = Wordless(256, salt="wordless")
@@ -105,7 +105,7 @@ def test_another_model_than_was_begun_with_is_refused(memory: Store) -> None:
     check_holds(memory, passages(), SMALL)
 
 
-def test_arguments_that_cannot_mean_anything(memory: Store) -> None:
+def test_invalid_arguments_are_refused(memory: Store) -> None:
     """Each is told, and nothing is begun."""
     with pytest.raises(UsageError, match="pass either model="):
         reembed_collection(memory, "things")
@@ -192,7 +192,7 @@ def test_what_something_else_removes_is_noticed(
 def test_a_physical_name_is_refused(memory: Store, name: str) -> None:
     """What is done to a name concerns all of its collections."""
     reembed(memory)
-    told = f"'{name}' is a physical collection of 'things': use the name 'things'"
+    message = f"'{name}' is a physical collection of 'things': use the name 'things'"
     for refused in (
         lambda: reembed_collection(memory, name, encoder=SMALL),
         lambda: rollback_collection(memory, name, encoder=V2),
@@ -200,7 +200,7 @@ def test_a_physical_name_is_refused(memory: Store, name: str) -> None:
         lambda: migrate_collection(memory, name),
         lambda: migration_status(memory, name),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             refused()
     assert {"things": "things__0002"} == dict(memory.aliases())
 
@@ -224,7 +224,7 @@ def test_an_old_model_that_cannot_be_loaded(
 
 
 @pytest.mark.parametrize("stage", ["index", "verify"])
-def test_passages_that_lose_their_vector_meanwhile(memory: Store, stage: ReembedStage) -> None:
+def test_passages_that_lose_their_vector(memory: Store, stage: ReembedStage) -> None:
     """They are told then, too; left out, nothing older of them is left."""
     wordless = Wordless(256, salt="wordless")
 
@@ -242,7 +242,7 @@ def test_passages_that_lose_their_vector_meanwhile(memory: Store, stage: Reembed
     check_holds(memory, [one for one in passages() if one.pid != "1"], wordless)
 
 
-def test_one_whose_lock_was_away_meanwhile_does_not_swap(memory: Store) -> None:
+def test_a_run_that_lost_its_lock_does_not_swap(memory: Store) -> None:
     """Somebody else has finished: what was filled is written to by now."""
     locks = memory.migration_locks
 

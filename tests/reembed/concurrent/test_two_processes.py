@@ -1,4 +1,4 @@
-"""Two processes at one collection: who may be there at once, and what the other one is told."""
+"""Two processes at one collection: who may be there at once, and what the other one is output."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ PASSAGES = 30
 
 
 @pytest.mark.slow
-def test_on_edge_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
+def test_edge_refuses_a_second_process(tmp_path: Path) -> None:
     """Whatever it wants: to change the model, to search or to write; and it changes nothing."""
     with new_store("edge", tmp_path) as store:
         expected = fill(store, PASSAGES)
         with program(store.dsn, "reembed", "rollback", "search", "ingest") as process:
-            told, _ = process.communicate()
+            output, _ = process.communicate()
         assert 4 == process.returncode
         holder = f"is in use by process {os.getpid()} on "
         for work in ("reembed", "rollback", "search", "ingest"):
-            assert re.search(f"^{work}: StoreInUseError: the store .* {holder}", told, re.MULTILINE)
+            assert re.search(
+                f"^{work}: StoreInUseError: the store .* {holder}", output, re.MULTILINE
+            )
         reembed(store)
         check_holds(store, NAME, expected.passages, NEW)
 
 
 @pytest.mark.slow
-def test_on_edge_this_process_is_told_who_changes_the_model(tmp_path: Path) -> None:
+def test_edge_names_the_other_process(tmp_path: Path) -> None:
     """The other way round: while it works, and nothing of it is in the way afterwards."""
     with new_store("edge", tmp_path) as store:
         expected = fill(store, PASSAGES)
@@ -54,7 +56,7 @@ def test_on_edge_this_process_is_told_who_changes_the_model(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_on_a_server_a_second_process_is_told_who_changes_the_model() -> None:
+def test_a_server_refuses_a_second_process() -> None:
     """While one stands before its swap the other one is refused; both end with one result."""
     with LoopbackServer() as server, closing(open_store(server.url)) as store:
         expected = fill(store, PASSAGES)
@@ -69,8 +71,8 @@ def test_on_a_server_a_second_process_is_told_who_changes_the_model() -> None:
 
         first = Killer(None, second)
         with ClientProxy(server, first) as proxy, program(proxy.url, "reembed") as process:
-            told, _ = process.communicate()
-        assert 0 == process.returncode, told
+            output, _ = process.communicate()
+        assert 0 == process.returncode, output
         (message,) = said
         assert f"'{NAME}' is being migrated by process {process.pid} on " in message
         assert store.migration_locks.holder(NAME) is None
