@@ -62,20 +62,6 @@ def test_hits_are_ranked(client: SearchClient, encoder: HashingEncoder) -> None:
     assert hits[0].score == pytest.approx(float(query @ passage), abs=1e-6)
 
 
-def test_limit_and_exact(client: SearchClient) -> None:
-    """At most so many, and the same answers without the index."""
-    assert client.search("city", limit=2) == client.search("city", limit=2, exact=True)
-    assert len(client.search("city", limit=2)) == 2
-    assert len(client.search("city", limit=10_000)) == 5
-
-
-def test_many_queries_in_one_batch(client: SearchClient) -> None:
-    """Each query's answer is what it would be alone; no queries, no answers."""
-    queries = ["a city in france", "spy", "numbers"]
-    assert client.search_many(queries) == [client.search(query) for query in queries]
-    assert client.search_many([]) == []
-
-
 def test_a_store_or_collection_that_is_not_there(filled: Path, encoder: HashingEncoder) -> None:
     """Told, nothing created, and the store is free again."""
     missing = filled.parent / "missing"
