@@ -225,20 +225,6 @@ async def test_enough_callers_do_not_wait() -> None:
 
 
 @in_loop
-async def test_an_idle_merger_waits_for_a_moment_again() -> None:
-    """Each time that it was idle, not the first time only."""
-    function = Upper()
-    batcher = batcher_of(function, max_wait_s=_MOMENT_S)
-    for count in (1, 2):
-        caller = asked(batcher, "a")
-        await turn()
-        assert count - 1 == len(function.passes)
-        elapse(_MOMENT_S)
-        assert ["A"] == await caller
-    await batcher.close()
-
-
-@in_loop
 async def test_a_caller_may_change_its_list_while_it_waits() -> None:
     """It gets answers for what it asked, and so do those that go with it."""
     function = Upper(held=True)
@@ -276,33 +262,6 @@ async def test_each_caller_learns_its_own_failure() -> None:
     together, *alone = function.passes[:-1]
     assert ["a", "b", "bad 1", "c", "bad 2", "d"] == together
     assert [["a"], ["b", "bad 1"], ["c"], ["bad 2"], ["d"]] == alone
-
-
-@in_loop
-async def test_a_lone_failure_is_not_tried_again() -> None:
-    """One call, one failure, results to its caller."""
-    function = Upper()
-    batcher = batcher_of(function)
-    with pytest.raises(Refusal, match="bad"):
-        await batcher(["bad"])
-    await batcher.close()
-    assert [["bad"]] == function.passes
-
-
-@in_loop
-async def test_who_gives_up_after_a_failure_is_not_tried_alone() -> None:
-    """Nobody waits for the answer."""
-    function = Upper(held=True)
-    batcher = batcher_of(function)
-    bad, cancelled, other = asked(batcher, "bad"), asked(batcher, "cancelled"), asked(batcher, "a")
-    await function.under_way()
-    cancelled.cancel()
-    await turn()
-    function.free()
-    assert ["A"] == await other
-    assert isinstance(bad.exception(), Refusal)
-    await batcher.close()
-    assert [["bad", "cancelled", "a"], ["bad"], ["a"]] == function.passes
 
 
 def _panics(_: Sequence[str]) -> list[str]:
@@ -387,26 +346,6 @@ async def test_who_gives_up_while_it_is_served_takes_nobody_with_it() -> None:
     assert ["B"] == await stays
     await batcher.close()
     assert [["a", "b"]] == function.passes
-
-
-@in_loop
-async def test_nothing_is_called_when_all_have_given_up() -> None:
-    """Nor is the next caller any the worse for it."""
-    function = Upper()
-    batcher = batcher_of(function, max_wait_s=_MOMENT_S)
-    callers = [asked(batcher, "a"), asked(batcher, "b")]
-    await turn()
-    for caller in callers:
-        caller.cancel()
-    await turn()
-    elapse(_MOMENT_S)
-    await turn()
-    later = asked(batcher, "c")
-    await turn()
-    elapse(_MOMENT_S)
-    assert ["C"] == await later
-    await batcher.close()
-    assert [["c"]] == function.passes
 
 
 @in_loop

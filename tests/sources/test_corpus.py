@@ -68,32 +68,73 @@ def put_parquet(path: Path, **columns: Any) -> Path:
     return path
 
 
-# ---- TSV -----------------------------------------------------------------------------------
+# ---- valid rows ----------------------------------------------------------------------------
+
+_NESTED: Any = {"a": {"a": "core"}}
+for _ in range(21):
+    _NESTED = {"a": _NESTED}
+_NUMBERS = {"low": -(2**63), "high": 2**63 - 1, "small": 5e-324, "large": 1.7e308}
+
+JSON_ROWS: dict[str, tuple[dict[str, Any], Passage]] = {
+    "pid": ({"pid": "007", "text": "t"}, Passage("007", "t")),
+    "_id": ({"_id": "a", "text": "t"}, Passage("a", "t")),
+    "id": ({"id": "a", "text": "t"}, Passage("a", "t")),
+    "first pid": (
+        {"id": "c", "_id": "b", "pid": "a", "text": "t"},
+        Passage("a", "t", {"id": "c", "_id": "b"}),
+    ),
+    "null pid": ({"pid": None, "id": "c", "text": "t"}, Passage("c", "t", {"pid": None})),
+    "negative pid": ({"pid": -7, "text": "t"}, Passage("-7", "t")),
+    "large pid": ({"pid": 2**70, "text": "t"}, Passage(str(2**70), "t")),
+    "title": ({"_id": "1", "title": "London", "text": "is big"}, Passage("1", "London is big")),
+    "empty title": ({"_id": "1", "title": "", "text": " is big"}, Passage("1", " is big")),
+    "null title": ({"_id": "1", "title": None, "text": "is big"}, Passage("1", "is big")),
+    "title only": ({"_id": "1", "title": "London", "text": ""}, Passage("1", "London")),
+    "meta": (
+        {"pid": "1", "text": "t", "tags": ["a", {"b": None}], "meta": {"year": 2024}},
+        Passage("1", "t", {"tags": ["a", {"b": None}], "year": 2024}),
+    ),
+    "null meta": ({"pid": "1", "text": "t", "meta": None}, Passage("1", "t")),
+    "numbers": ({"pid": "1", "text": "t", **_NUMBERS}, Passage("1", "t", _NUMBERS)),
+    "nested": ({"pid": "1", "text": "t", "x": _NESTED}, Passage("1", "t", {"x": _NESTED})),
+}
 
 
-def test_tsv_gives_pid_and_text(tmp_path: Path) -> None:
-    """A line of MS MARCO's collection is a pid, a tab and the text."""
-    path = put(tmp_path / "collection.tsv", b"0\tThe Manhattan Project\n7\tLondon is big\n")
-    assert [Passage("0", "The Manhattan Project"), Passage("7", "London is big")] == read(path)
+@pytest.mark.parametrize(("fields", "expected"), JSON_ROWS.values(), ids=JSON_ROWS)
+def test_json_line_becomes_a_passage(
+    tmp_path: Path, fields: dict[str, Any], expected: Passage
+) -> None:
+    """The first of pid, _id and id is the pid; BEIR's title is joined; other fields are meta."""
+    path = put(tmp_path / "corpus.jsonl.gz", json_line(**fields))  # not gzip, despite its name
+    assert [expected] == read(path)
 
 
-def test_rows_know_where_they_are(tmp_path: Path) -> None:
-    """A passage carries its file and its line, which equality leaves out."""
-    path = put(tmp_path / "collection.tsv", b"0\tone\n\n1\ttwo\n")
-    found = [(row.source, row.line) for row in read(path)]
-    assert [(str(path), 1), (str(path), 3)] == found
+_LONG = "ab " * 250_000 + "end"
 
 
-def test_tsv_text_may_hold_tabs(tmp_path: Path) -> None:
-    """Only the first tab ends the pid."""
-    path = put(tmp_path / "x.tsv", b"1\ta\tb\t\n")
-    assert [Passage("1", "a\tb\t")] == read(path)
-
-
-def test_pid_of_tsv_is_kept_as_written(tmp_path: Path) -> None:
-    """Leading zeros, signs and spaces belong to the pid."""
-    path = put(tmp_path / "x.tsv", b"007\ta\n-7\tb\n 7\tc\n")
-    assert ["007", "-7", " 7"] == [row.pid for row in passages_of(read(path))]
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"007\tone\ttab\t\n 7\ttwo\n", [("007", "one\ttab\t", 1), (" 7", "two", 2)]),
+        (b"0\tone\n\n1\ttwo\n", [("0", "one", 1), ("1", "two", 3)]),
+        (f"1\t{_LONG}\n2\tnext\n".encode(), [("1", _LONG, 1), ("2", "next", 2)]),
+        (
+            gzip.compress(b"1\tone\n2\tt") + gzip.compress(b"wo\n3\tthree\n"),
+            [("1", "one", 1), ("2", "two", 2), ("3", "three", 3)],
+        ),
+        *((content, []) for content in (b"", b"\n", b"\r\n\n", BOM, BOM + b"\r\n")),
+    ],
+)
+def test_tsv_lines_become_passages(
+    tmp_path: Path, content: bytes, expected: list[tuple[str, str, int]]
+) -> None:
+    """The first tab ends the pid; source and line number are known; the content reveals gzip."""
+    for name in ("x.tsv", "x.gz"):
+        corpus = Corpus(put(tmp_path / name, content))
+        rows = passages_of(list(corpus))
+        assert expected == [(row.pid, row.text, row.line) for row in rows]
+        assert {str(tmp_path / name)} >= {row.source for row in rows}
+        assert rows == list(corpus)  # it can be read again
 
 
 # ---- line ends -----------------------------------------------------------------------------
@@ -143,94 +184,6 @@ def test_other_line_separators_do_not_end_a_line(
     assert [Passage("1", text)] == read(path, form)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n\n", BOM, BOM + b"\r\n"])
-def test_empty_file_has_no_rows(tmp_path: Path, content: bytes) -> None:
-    """A file of nothing but line ends is no error."""
-    assert [] == read(put(tmp_path / "x.tsv", content))
-
-
-def test_lines_longer_than_a_chunk_are_whole(tmp_path: Path) -> None:
-    """A line that comes in several reads is one line."""
-    text = "ab " * 250_000 + "end"
-    path = put(tmp_path / "x.tsv", f"1\t{text}\n2\tnext\n".encode())
-    assert [Passage("1", text), Passage("2", "next")] == read(path)
-
-
-# ---- JSON lines ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "pid", "meta"),
-    [
-        ({"pid": "a"}, "a", {}),
-        ({"_id": "a"}, "a", {}),
-        ({"id": "a"}, "a", {}),
-        ({"id": "c", "_id": "b", "pid": "a"}, "a", {"id": "c", "_id": "b"}),
-        ({"id": "c", "_id": "b"}, "b", {"id": "c"}),
-        ({"pid": None, "id": "c"}, "c", {"pid": None}),
-        ({"pid": 7}, "7", {}),
-        ({"pid": -7}, "-7", {}),
-        ({"pid": 2**70}, str(2**70), {}),
-        ({"pid": "007"}, "007", {}),
-    ],
-)
-def test_pid_field_of_json(
-    tmp_path: Path, fields: dict[str, Any], pid: str, meta: dict[str, Any]
-) -> None:
-    """The first of pid, _id and id names the passage; the others are the user's."""
-    path = put(tmp_path / "x.jsonl", json_line(**fields, text="t"))
-    assert [Passage(pid, "t", meta)] == read(path)
-
-
-@pytest.mark.parametrize(
-    ("fields", "text"),
-    [
-        ({"title": "London", "text": "is big"}, "London is big"),
-        ({"title": "", "text": " is big"}, " is big"),
-        ({"title": None, "text": "is big"}, "is big"),
-        ({"title": "London", "text": ""}, "London"),
-        ({"title": " ", "text": "is big"}, "is big"),
-        ({"text": "is big"}, "is big"),
-    ],
-)
-def test_title_is_joined_as_beir_does(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
-    """Title, a space, the text, stripped; without a title the text as it is."""
-    path = put(tmp_path / "corpus.jsonl", json_line(_id="1", **fields))
-    assert [Passage("1", text)] == read(path)
-
-
-def test_other_fields_become_meta(tmp_path: Path) -> None:
-    """Fields beside and inside an object 'meta' are one."""
-    path = put(
-        tmp_path / "x.jsonl",
-        json_line(pid="1", text="t", lang="en", tags=["a", {"b": None}], meta={"year": 2024}),
-    )
-    expected = {"lang": "en", "tags": ["a", {"b": None}], "year": 2024}
-    assert [Passage("1", "t", expected)] == read(path)
-
-
-def test_null_meta_is_no_meta(tmp_path: Path) -> None:
-    """A 'meta' of null is as good as none."""
-    path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", meta=None))
-    assert [Passage("1", "t", {})] == read(path)
-
-
-def test_extreme_numbers_in_meta_are_kept(tmp_path: Path) -> None:
-    """Everything that 64 bits with a sign hold goes in."""
-    meta = {"low": -(2**63), "high": 2**63 - 1, "small": 5e-324, "large": 1.7e308}
-    path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", **meta))
-    assert [Passage("1", "t", meta)] == read(path)
-
-
-def test_nesting_that_the_engine_can_load_is_kept(tmp_path: Path) -> None:
-    """Twenty-four levels are accepted."""
-    nested: object = "core"
-    for _ in range(23):
-        nested = {"a": nested}
-    path = put(tmp_path / "x.jsonl", json_line(pid="1", text="t", x=nested))
-    assert [Passage("1", "t", {"x": nested})] == read(path)
-
-
 # ---- bad rows ------------------------------------------------------------------------------
 
 BAD_TSV = {
@@ -250,7 +203,6 @@ BAD_JSON = {
     "broken": (b'{"pid": "2", "text": "t"', "broken JSON: "),
     "two objects": (b'{"pid": "2", "text": "t"}{}', "broken JSON: Extra data"),
     "raw nul": (b'{"pid": "2", "text": "a\x00b"}', "broken JSON: "),
-    "raw tab": (b'{"pid": "2", "text": "a\tb"}', "broken JSON: "),
     "too deep to parse": (b'{"pid": "2", "text": "t", "x": ' + b"[" * 200_000, "nested too deeply"),
     "too deep to store": (
         b'{"pid": "2", "text": "t", "x": ' + b"[" * 25 + b"]" * 25 + b"}",
@@ -258,60 +210,32 @@ BAD_JSON = {
     ),
     "endless integer": (b'{"pid": "2", "text": "t", "n": ' + b"1" * 5000 + b"}", "broken JSON"),
     "array": (b'["2", "t"]', "the JSON must be an object, got an array"),
-    "string": (b'"2"', "the JSON must be an object, got a string"),
-    "null": (b"null", "the JSON must be an object, got null"),
     "no pid": (b'{"text": "t"}', "no pid: expected a field"),
-    "pid null": (b'{"pid": null, "text": "t"}', "no pid: expected a field"),
     "pid empty": (b'{"pid": "", "text": "t"}', "no pid: it is empty"),
     "pid float": (
         b'{"pid": 2.0, "text": "t"}',
         "the pid must be a string or an integer, got a float",
-    ),
-    "pid huge float": (
-        b'{"pid": 1e999, "text": "t"}',
-        "the pid must be a string or an integer, got a float",
-    ),
-    "pid bool": (
-        b'{"pid": true, "text": "t"}',
-        "the pid must be a string or an integer, got a boolean",
-    ),
-    "pid list": (
-        b'{"pid": ["2"], "text": "t"}',
-        "the pid must be a string or an integer, got an array",
-    ),
-    "pid object": (
-        b'{"pid": {}, "text": "t"}',
-        "the pid must be a string or an integer, got an object",
     ),
     "pid wrong though id is right": (b'{"pid": 2.5, "id": "2", "text": "t"}', "a float"),
     "pid with nul": (b'{"pid": "2\\u0000", "text": "t"}', "the pid holds a NUL byte"),
     "pid with surrogate": (b'{"pid": "\\udc80", "text": "t"}', "the pid holds a lone surrogate"),
     "no text": (b'{"pid": "2"}', "no text: expected a field 'text'"),
     "text empty": (b'{"pid": "2", "text": ""}', "the text is empty"),
-    "text blank": (b'{"pid": "2", "text": " \\n\\u2028"}', "the text is empty"),
     "title and text blank": (b'{"pid": "2", "title": " ", "text": " "}', "the text is empty"),
     "text null": (b'{"pid": "2", "text": null}', "'text' must be a string, got null"),
-    "text number": (b'{"pid": "2", "text": 3}', "'text' must be a string, got an integer"),
-    "text list": (b'{"pid": "2", "text": ["t"]}', "'text' must be a string, got an array"),
     "title number": (
         b'{"pid": "2", "title": 0, "text": "t"}',
         "'title' must be a string, got an integer",
     ),
     "text with nul": (b'{"pid": "2", "text": "a\\u0000b"}', "the text holds a NUL byte"),
-    "title with nul": (b'{"pid": "2", "title": "\\u0000", "text": "t"}', "holds a NUL byte"),
     "text with surrogate": (b'{"pid": "2", "text": "\\ud800"}', "lone surrogate, U+D800"),
     "nan": (b'{"pid": "2", "text": "t", "n": NaN}', "a non-finite number: NaN"),
-    "infinity": (b'{"pid": "2", "text": "t", "n": -Infinity}', "non-finite number: -Infinity"),
     "overflow": (
         b'{"pid": "2", "text": "t", "n": [1e999]}',
         "'n'[0] must be a finite number, got inf",
     ),
     "integer too big": (
         b'{"pid": "2", "text": "t", "n": 9223372036854775808}',
-        "64-bit integer, got",
-    ),
-    "integer too small": (
-        b'{"pid": "2", "text": "t", "n": -9223372036854775809}',
         "64-bit integer, got",
     ),
     "meta no object": (
@@ -335,39 +259,26 @@ BAD_JSON = {
 }
 
 
-@pytest.mark.parametrize(("bad", "reason"), BAD_TSV.values(), ids=BAD_TSV)
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_bad_tsv_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str, end: bytes) -> None:
-    """It has the file, line, reason and row; the lines around it are read."""
-    path = put(tmp_path / "x.tsv", b"1\tone" + end + bad + end + b"3\tthree" + end)
-    before, reject, after = read(path)
-    assert [Passage("1", "one"), Passage("3", "three")] == [before, after]
-    assert isinstance(reject, Reject)
-    assert (str(path), 2, bad, len(bad)) == (
-        reject.source,
-        reject.line,
-        reject.raw,
-        reject.raw_bytes,
-    )
-    assert reason in reject.reason
+BAD = [("tsv", *case) for case in BAD_TSV.values()] + [
+    ("jsonl", *case) for case in BAD_JSON.values()
+]
 
 
-@pytest.mark.parametrize(("bad", "reason"), BAD_JSON.values(), ids=BAD_JSON)
-def test_bad_json_line_is_one_reject(tmp_path: Path, bad: bytes, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "bad", "reason"), BAD, ids=[f"tsv {name}" for name in BAD_TSV] + list(BAD_JSON)
+)
+def test_bad_line_is_one_reject(tmp_path: Path, form: Format, bad: bytes, reason: str) -> None:
     """It has the file, line, reason and row; the lines around it are read."""
-    good = json_line(pid="1", text="one"), json_line(pid="3", text="three")
-    path = put(tmp_path / "x.jsonl", b"\n".join([good[0], bad, good[1], b""]))
-    before, reject, after = read(path)
+    good = [b"1\tone", b"3\tthree"]
+    if form == "jsonl":
+        good = [json_line(pid="1", text="one"), json_line(pid="3", text="three")]
+    path = put(tmp_path / "x", b"\r\n".join([good[0], bad, good[1], b""]))
+    before, reject, after = read(path, form)
     assert [Passage("1", "one"), Passage("3", "three")] == [before, after]
     assert isinstance(reject, Reject)
-    assert (str(path), 2, bad[:4096], len(bad)) == (
-        reject.source,
-        reject.line,
-        reject.raw,
-        reject.raw_bytes,
-    )
-    assert reason in reject.reason
-    assert reject.reason == reject.reason.encode("utf-8").decode("utf-8")
+    found = (reject.source, reject.line, reject.raw, reject.raw_bytes)
+    assert (str(path), 2, bad[:4096], len(bad)) == found
+    assert reason in reject.reason.encode("utf-8").decode("utf-8")
 
 
 @pytest.mark.parametrize("length", [5001, 9000, 600_000])
@@ -393,39 +304,12 @@ def test_limit_is_a_mebibyte_by_default(tmp_path: Path) -> None:
     ]
 
 
-def test_long_bad_row_is_cut(tmp_path: Path) -> None:
-    """Of a row within the limit, too, 4 KiB are kept."""
-    bad = b"x" * 10_000
-    path = put(tmp_path / "x.tsv", bad)
-    assert [(bad[:4096], 10_000)] == [(r.raw, r.raw_bytes) for r in rejects_of(read(path))]
-
-
 # ---- gzip ----------------------------------------------------------------------------------
 
 
 def collection(count: int = 300) -> bytes:
     """TSV lines that do not compress to nothing."""
     return b"".join(b"%d\t%x is text %d\n" % (n, zlib.crc32(b"%d" % n), n) for n in range(count))
-
-
-@pytest.mark.parametrize("name", ["x.tsv.gz", "x.tsv", "x.gz", "x"])
-def test_gzip_is_known_by_its_content(tmp_path: Path, name: str) -> None:
-    """Whatever the name says."""
-    path = put(tmp_path / name, gzip.compress(b"1\tone\n2\ttwo\n"))
-    assert [Passage("1", "one"), Passage("2", "two")] == read(path)
-
-
-def test_plain_text_may_be_called_gz(tmp_path: Path) -> None:
-    """A download that was decompressed on the way is no error."""
-    path = put(tmp_path / "x.jsonl.gz", json_line(pid="1", text="one"))
-    assert [Passage("1", "one")] == read(path)
-
-
-def test_gzip_of_several_members_is_one_stream(tmp_path: Path) -> None:
-    """Files that were appended to each other; a line may cross the seam."""
-    parts = gzip.compress(b"1\tone\n2\tt") + gzip.compress(b"wo\n3\tthree\n")
-    rows = read(put(tmp_path / "x.tsv.gz", parts))
-    assert [Passage("1", "one"), Passage("2", "two"), Passage("3", "three")] == rows
 
 
 def test_truncated_gzip_gives_every_complete_line(tmp_path: Path) -> None:
@@ -444,65 +328,39 @@ def test_truncated_gzip_gives_every_complete_line(tmp_path: Path) -> None:
         assert [reject] == rejects_of(rows), cut
 
 
-def test_gzip_of_a_wrong_checksum_is_reported(tmp_path: Path) -> None:
-    """All lines go in; that they may be wrong is one reject."""
-    whole = bytearray(gzip.compress(collection(), mtime=0))
-    whole[-8] ^= 0xFF
-    *rows, last = read(put(tmp_path / "x.tsv.gz", bytes(whole)))
-    assert 300 == len(passages_of(rows))
-    assert isinstance(last, Reject)
-    assert (301, b"", 0) == (last.line, last.raw, last.raw_bytes)
-    assert "the gzip stream is damaged: CRC check failed" in last.reason
-
-
-def test_damage_inside_gzip_is_reported(tmp_path: Path) -> None:
-    """An impossible block ends the file with one reject."""
+def test_damaged_gzip_is_reported(tmp_path: Path) -> None:
+    """A wrong checksum, a bad block or garbage at the end is one reject after the good lines."""
     compressor = zlib.compressobj(wbits=31)
     start = compressor.compress(collection()) + compressor.flush(zlib.Z_FULL_FLUSH)
-    rows = read(put(tmp_path / "x.tsv.gz", start + b"\xff" * 100))
-    assert ["the gzip stream is damaged"] == [r.reason[:26] for r in rejects_of(rows)]
-    assert isinstance(rows[-1], Reject)
-
-
-def test_garbage_behind_gzip_is_reported(tmp_path: Path) -> None:
-    """Every line before it goes in."""
-    path = put(tmp_path / "x.tsv.gz", gzip.compress(b"1\tone\n") + b"garbage")
-    passage, reject = read(path)
-    assert Passage("1", "one") == passage
-    assert isinstance(reject, Reject)
-    assert "the gzip stream is damaged" in reject.reason
+    wrong = bytearray(gzip.compress(collection(), mtime=0))
+    wrong[-8] ^= 0xFF
+    garbage = gzip.compress(b"1\tone\n") + b"garbage"
+    for content, count in ((bytes(wrong), 300), (start + b"\xff" * 100, None), (garbage, 1)):
+        *rows, last = read(put(tmp_path / "x.tsv.gz", content))
+        assert isinstance(last, Reject)
+        assert "the gzip stream is damaged" in last.reason
+        assert count in (None, len(rows))
+        assert rows == passages_of(rows)
 
 
 # ---- formats -------------------------------------------------------------------------------
 
+ONE = json_line(pid="1", text="one")
+
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.JSONL", "x.ndjson", "x.jsonl.gz"])
-def test_format_goes_by_the_name(tmp_path: Path, name: str) -> None:
-    """A known ending decides, even against the content."""
+def test_name_decides_the_format(tmp_path: Path, name: str) -> None:
+    """A known extension wins over the content, and `format` over both."""
     path = put(tmp_path / name, b"1\tone\n")
     assert [True] == ["broken JSON" in row.reason for row in rejects_of(read(path))]
+    assert [Passage("1", "one")] == read(path, "tsv")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        json_line(pid="1", text="one"),
-        b"\n \n" + json_line(pid="1", text="one"),
-        BOM + json_line(pid="1", text="one"),
-        gzip.compress(json_line(pid="1", text="one")),
-    ],
-    ids=["plain", "after space", "after a byte order mark", "in gzip"],
-)
-def test_format_goes_by_the_content(tmp_path: Path, content: bytes) -> None:
-    """Without a known ending a brace means JSON lines."""
-    path = put(tmp_path / "passages.txt", content)
-    assert [Passage("1", "one")] == passages_of(read(path))
-
-
-def test_format_can_be_given(tmp_path: Path) -> None:
-    """What is told wins over name and content."""
-    path = put(tmp_path / "x.jsonl", b'{"a"\tone\n')
-    assert [Passage('{"a"', "one")] == read(path, "tsv")
+@pytest.mark.parametrize("content", [ONE, b"\n \n" + ONE, BOM + ONE, gzip.compress(ONE)])
+def test_content_decides_the_format(tmp_path: Path, content: bytes) -> None:
+    """Without a known extension a brace means JSON lines, and PAR1 means Parquet."""
+    assert [Passage("1", "one")] == passages_of(read(put(tmp_path / "passages.txt", content)))
+    assert [Passage("a", "one")] == read(put_parquet(tmp_path / "x", _id=["a"], text=["one"]))
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -512,13 +370,6 @@ def test_json_array_is_refused_at_once(tmp_path: Path, compress: bool) -> None:
     path = put(tmp_path / "x.json", gzip.compress(content) if compress else content)
     with pytest.raises(SourceError, match=r"must have one JSON object per line, got an array .*jq"):
         Corpus(path)
-
-
-def test_unknown_format_is_refused(tmp_path: Path) -> None:
-    """The message lists those there are."""
-    path = put(tmp_path / "x.csv", b"")
-    with pytest.raises(UsageError, match="must be one of auto, tsv, jsonl, parquet, got 'csv'"):
-        Corpus(path, format="csv")  # type: ignore[arg-type]
 
 
 # ---- sources -------------------------------------------------------------------------------
@@ -540,12 +391,6 @@ def test_several_files_come_one_after_the_other(tmp_path: Path) -> None:
     assert ["1", "2", "3", "4"] == [row.pid for row in passages_of(rows)]
 
 
-def test_corpus_can_be_read_again(tmp_path: Path) -> None:
-    """Each iteration begins at the beginning."""
-    corpus = Corpus(put(tmp_path / "a.tsv", b"1\tone\n2\ttwo\n"))
-    assert list(corpus) == list(corpus)
-
-
 def test_position_ends_at_the_size(tmp_path: Path) -> None:
     """Progress counts bytes of the files as they lie there, over all of them."""
     paths = [
@@ -559,23 +404,22 @@ def test_position_ends_at_the_size(tmp_path: Path) -> None:
     assert sorted(positions) == positions
 
 
-def test_missing_file_is_refused_at_once(tmp_path: Path) -> None:
-    """Before any other file is read."""
-    good = put(tmp_path / "a.tsv", b"1\tone\n")
-    with pytest.raises(SourceError, match=r"no such file: .*nowhere\.tsv \(seen from "):
-        Corpus([good, tmp_path / "nowhere.tsv"])
-
-
-def test_directory_is_refused(tmp_path: Path) -> None:
-    """The message says what to name instead."""
-    with pytest.raises(SourceError, match="is a directory: pass the files in it"):
-        Corpus(tmp_path)
-
-
-def test_no_source_is_refused() -> None:
-    """An empty list is a mistake."""
-    with pytest.raises(UsageError, match="sources must not be empty"):
-        Corpus([])
+@pytest.mark.parametrize(
+    ("sources", "form", "message"),
+    [
+        (["good.tsv", "nowhere.tsv"], "auto", r"no such file: nowhere\.tsv \(seen from "),
+        (["."], "auto", r"\. is a directory: pass the files in it"),
+        ([], "auto", "sources must not be empty"),
+        (["-", "-"], "auto", "at most once"),
+        (["-"], "parquet", "pass the file's path"),
+        (["good.tsv"], "csv", "must be one of auto, tsv, jsonl, parquet, got 'csv'"),
+    ],
+)
+def test_invalid_sources_are_refused_at_once(sources: list[str], form: Any, message: str) -> None:
+    """On construction, before a row is read."""
+    put(Path("good.tsv"), b"1\tone\n")
+    with pytest.raises((SourceError, UsageError), match=message):
+        Corpus(sources, format=form)
 
 
 def test_named_pipe_is_read(tmp_path: Path) -> None:
@@ -597,19 +441,23 @@ def test_named_pipe_is_read(tmp_path: Path) -> None:
         b"1\tone\n2\ttwo",
         json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two"),
         gzip.compress(b"1\tone\n2\ttwo\n"),
+        b"PAR1....",
     ],
-    ids=["tsv", "jsonl", "gzip"],
+    ids=["tsv", "jsonl", "gzip", "parquet"],
 )
 def test_standard_input_is_read(content: bytes) -> None:
-    """A dash names it; its format goes by its content."""
+    """The source "-" detects the format by content; Parquet is refused."""
     program = (
         "from msmarco_qdrant.sources.corpus import Corpus\n"
         "corpus = Corpus('-')\n"
         "print([(row.source, row.line, row.pid, row.text) for row in corpus], corpus.size)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], input=content, capture_output=True, check=True
+        [sys.executable, "-c", program], input=content, capture_output=True, check=False
     )
+    if content.startswith(b"PAR1"):
+        assert b"SourceError: Parquet cannot be read from standard input" in done.stderr
+        return
     assert "[('-', 1, '1', 'one'), ('-', 2, '2', 'two')] None" == done.stdout.decode().strip()
 
 
@@ -637,23 +485,6 @@ def test_slow_pipe_is_recognized(compress: bool) -> None:
     assert peek_content(stream).startswith(b'\n{"pid"')
     lines = [line.data for line in read_lines(open_maybe_gzip(stream), 1000)]
     assert content.split(b"\n") == lines
-
-
-def test_parquet_from_standard_input_is_refused() -> None:
-    """It cannot be read from the front to the back, whether it was said or is found to be."""
-    with pytest.raises(UsageError, match="pass the file's path"):
-        Corpus("-", format="parquet")
-    program = "from msmarco_qdrant.sources.corpus import Corpus; list(Corpus('-'))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], input=b"PAR1....", capture_output=True, check=False
-    )
-    assert b"SourceError: Parquet cannot be read from standard input" in run.stderr
-
-
-def test_standard_input_cannot_be_named_twice() -> None:
-    """The second time there would be nothing left."""
-    with pytest.raises(UsageError, match="at most once"):
-        Corpus(["-", "-"])
 
 
 def test_as_rows_opens_paths_only(tmp_path: Path) -> None:
@@ -718,16 +549,12 @@ def test_parquet_meta_may_be_json_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "broken JSON: Expecting value at column 1"),
         ("english", "broken JSON: Expecting value at column 1"),
-        ('{"a": ', "broken JSON: "),
         ('["a"]', "the JSON must be an object, got an array"),
-        ('"a"', "the JSON must be an object, got a string"),
-        ("null", "the JSON must be an object, got null"),
         ('{"a": NaN}', "a non-finite number: NaN"),
         ("[" * 100_000, "broken JSON: nested too deeply"),
     ],
-    ids=["empty", "word", "cut off", "array", "string", "null", "nan", "too deep"],
+    ids=["word", "array", "nan", "too deep"],
 )
 def test_parquet_meta_that_is_not_a_json_object_is_one_reject(
     tmp_path: Path, text: str, reason: str
@@ -746,34 +573,14 @@ def test_parquet_meta_that_is_not_a_json_object_is_one_reject(
     assert reject.reason.startswith(f"'meta' must be a JSON object as text: {reason}")
 
 
-def test_parquet_meta_of_json_is_checked_like_any_other(tmp_path: Path) -> None:
-    """A field that is outside, too, or one that Qdrant cannot keep."""
-    path = put_parquet(
-        tmp_path / "x.parquet",
-        pid=["1", "2"],
-        text=["one", "two"],
-        lang=["en", None],
-        meta=['{"lang": "de"}', '{"n": 9223372036854775808}'],
-    )
-    assert [
-        "field 'lang' must be inside or outside of 'meta', not both",
-        "field 'n' must be a signed 64-bit integer, got 9223372036854775808; write it as a string",
-    ] == [row.reason for row in rejects_of(read(path))]
-
-
-def test_parquet_is_known_by_its_content(tmp_path: Path) -> None:
-    """Its first four bytes say what it is."""
-    path = put_parquet(tmp_path / "x", _id=["a"], text=["one"])
-    assert [Passage("a", "one")] == read(path)
-
-
 def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
     """It has the row number and the fields; the rows around it are read."""
     path = put_parquet(
         tmp_path / "x.parquet",
-        pid=["1", None, "3", "4", "5"],
-        text=["one", "two", None, " ", "five"],
-        score=[0.5, 0.5, 0.5, 0.5, float("nan")],
+        pid=["1", None, "3", "4", "5", "6"],
+        text=["one", "two", None, " ", "five", "six"],
+        score=[0.5, 0.5, 0.5, 0.5, float("nan"), 0.5],
+        meta=[None, None, None, None, None, '{"score": 1}'],
     )
     rows = read(path)
     assert [Passage("1", "one", {"score": 0.5})] == passages_of(rows)
@@ -782,24 +589,13 @@ def test_bad_parquet_row_is_one_reject(tmp_path: Path) -> None:
         (3, "no text: expected a field 'text'"),
         (4, "the text is empty"),
         (5, "field 'score' must be a finite number, got nan"),
+        (6, "field 'score' must be inside or outside of 'meta', not both"),
     ] == [(row.line, row.reason) for row in rejects_of(rows)]
-    raw = {"pid": None, "text": "two", "score": 0.5}
+    raw = {"pid": None, "text": "two", "score": 0.5, "meta": None}
     assert raw == json.loads(rejects_of(rows)[0].raw)
-
-
-@pytest.mark.parametrize(
-    ("column", "reason"),
-    [
-        (pa.array([1.5, 2.5]), "the pid must be a string or an integer, got a float"),
-        (pa.array([True, False]), "the pid must be a string or an integer, got a boolean"),
-        (pa.array([b"1", b"2"]), "the pid must be a string or an integer, got a bytes"),
-    ],
-    ids=["float", "bool", "bytes"],
-)
-def test_parquet_pid_of_a_wrong_type_is_rejected(tmp_path: Path, column: Any, reason: str) -> None:
-    """Only strings and integers name passages."""
-    rows = read(put_parquet(tmp_path / "x.parquet", pid=column, text=["one", "two"]))
-    assert [True, True] == [reason in row.reason for row in rejects_of(rows)]
+    path = put_parquet(tmp_path / "y.parquet", pid=[1.5, 2.5], text=["one", "two"])
+    reason = "the pid must be a string or an integer, got a float"
+    assert [reason] * 2 == [row.reason for row in rejects_of(read(path))]
 
 
 def test_parquet_text_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:
@@ -891,11 +687,12 @@ def test_a_line_that_is_not_a_pid_is_an_error(tmp_path: Path, line: bytes, reaso
         next(pids)
 
 
-def test_pids_of_a_file_that_is_not_there_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", [read_pids, read_queries])
+def test_missing_files_are_refused(tmp_path: Path, reader: Any) -> None:
     """As for every other source."""
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(SourceError, match=r"no such file|is a directory"):
-            list(read_pids(path))
+            list(reader(path))
 
 
 # ---- queries -------------------------------------------------------------------------------
@@ -922,30 +719,20 @@ def test_queries_are_read(tmp_path: Path, name: str, content: bytes) -> None:
 
 
 def test_line_that_is_not_a_query_stops(tmp_path: Path) -> None:
-    """A query that is left out would change every mean without a word."""
+    """A skipped query would change every mean without notice; Parquet is refused."""
     path = put(tmp_path / "queries.tsv", b"1\thow big is london\nno tab\n")
     with pytest.raises(
         SourceError, match=r"queries\.tsv:2 is not a query: .*expected qid<TAB>text"
     ):
         list(read_queries(path))
-
-
-def test_missing_queries_are_refused(tmp_path: Path) -> None:
-    """With the path in the message."""
-    with pytest.raises(SourceError, match=r"no such file: .*queries\.tsv"):
-        list(read_queries(tmp_path / "queries.tsv"))
-
-
-def test_queries_in_parquet_are_refused(tmp_path: Path) -> None:
-    """The message says how they come."""
     path = put_parquet(tmp_path / "queries.parquet", pid=["1"], text=["how big is london"])
     with pytest.raises(SourceError, match="queries must be TSV or JSON lines, got Parquet"):
         list(read_queries(path))
 
 
-# ---- whatever comes ------------------------------------------------------------------------
+# ---- random rows ---------------------------------------------------------------------------
 
-fixed = settings(derandomize=True, deadline=None, max_examples=50)
+fixed = settings(derandomize=True, deadline=None, max_examples=25)
 
 characters = st.characters(codec="utf-8", exclude_characters="\x00")
 texts = st.text(characters, min_size=1).filter(lambda text: bool(text.strip()))

@@ -12,6 +12,7 @@ import pytest
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.sources.rejects import RejectsFile, reject_to_json
+from msmarco_qdrant.sources.rows import hashed_reason
 
 
 def reject(raw: bytes, raw_bytes: int | None = None, reason: str = "no tab") -> Reject:
@@ -117,3 +118,34 @@ def test_closing_twice_is_no_error(tmp_path: Path) -> None:
     rejects.close()
     rejects.close()
     assert 1 == len(lines_of(rejects.path))
+
+
+@pytest.mark.parametrize(
+    ("reason", "hashed"),
+    [
+        ("the pid must be a string, got a float", "the pid is a float, expected a string"),
+        (
+            "'meta' must be a JSON object as text: the JSON must be an object, got an array",
+            "'meta' is a string, expected a JSON object in it: "
+            "a JSON object was expected, found an array",
+        ),
+        (
+            "field 'n' must be a signed 64-bit integer, got 2; write it as a string",
+            "field 'n': 2 does not fit 64 bits with a sign; write it as a string",
+        ),
+        ("'n' must be a finite number, got nan", "'n': a non-finite number: nan"),
+        ("'n' must be a JSON value, got a set", "'n' is a set, which JSON does not have"),
+        (
+            "field 'a' must be inside or outside of 'meta', not both",
+            "field 'a' stands both inside and beside 'meta'",
+        ),
+        (
+            "a line must have at most 5,000 bytes, got 5,001",
+            "the line has 5,001 bytes; 5,000 are accepted",
+        ),
+        ("the text is empty", "the text is empty"),
+    ],
+)
+def test_shards_hash_the_old_words(reason: str, hashed: str) -> None:
+    """An encode that version 0.1.0 began can be resumed."""
+    assert hashed == hashed_reason(reason)

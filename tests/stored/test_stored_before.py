@@ -238,20 +238,13 @@ def seq_of(payload: Mapping[str, Any]) -> int:
     return int(payload["seq"])
 
 
-def test_turbo4_is_the_same(edge: str) -> None:
-    """A collection with `turbo4` is reported and searched as such."""
+def test_quantized_copies_and_graph_are_kept(edge: str) -> None:
+    """Edge reports and searches `turbo4`, and does not build an index again."""
     with closing(open_store(edge)) as store:
         assert StorageSettings(True, "turbo4") == store.collection("turbo").info().spec.storage
+        info = store.collection("guide").info()
+    assert (16, "ready") == (info.indexed, info.state)
     check_found(edge, "turbo", PASSAGES[:3])
-
-
-def test_graph_and_int8_copy_are_still_there(edge: str) -> None:
-    """Edge does not build its index again."""
-    with closing(open_store(edge)) as store:
-        assert (16, "ready") == (
-            store.collection("guide").info().indexed,
-            store.collection("guide").info().state,
-        )
 
 
 def test_search_finds_what_was_stored(stored: str) -> None:
@@ -434,15 +427,6 @@ def test_interrupted_reembedding_goes_on(generations: str) -> None:
         report = reembed_collection(store, "half", encoder=OTHER, load_old=lambda _info: ENCODER)
         assert ("half__0002", 5, 1) == (report.new, report.passages, report.copied)
     check_found(generations, "half", PASSAGES[:5], OTHER)
-
-
-@pytest.mark.slow
-def test_interrupted_reembedding_is_given_up(generations: str) -> None:
-    """An unfinished re-embedding can be pruned."""
-    with closing(open_store(generations)) as store:
-        assert ("half__0002",) == prune_collection(store, "half", unfinished=True)
-        assert None is migration_status(store, "half").copying
-    check_found(generations, "half", PASSAGES[:5])
 
 
 def test_last_pass_of_a_reembedding_is_done(generations: str) -> None:
