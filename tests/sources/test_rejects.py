@@ -126,8 +126,10 @@ def test_closing_twice_is_no_error(tmp_path: Path) -> None:
         ("the pid must be a string, got a float", "the pid is a float, expected a string"),
         (
             "'meta' must be a JSON object as text: the JSON must be an object, got an array",
-            "'meta' is a string, expected a JSON object in it: "
-            "a JSON object was expected, found an array",
+            (
+                "'meta' is a string, expected a JSON object in it: "
+                "a JSON object was expected, found an array"
+            ),
         ),
         (
             "field 'n' must be a signed 64-bit integer, got 2; write it as a string",
