@@ -1,4 +1,4 @@
-"""A lock that is held in the order in which it was asked for."""
+"""A lock that threads acquire in the order of their requests."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from msmarco_qdrant.runtime.fair_lock import FairLock
 WAIT_S = 60.0
 
 
-def waiting_for(turns: FairLock, count: int) -> None:
-    """Return when so many wait."""
-    while len(turns._waiting) < count:
+def waiting_for(lock: FairLock, count: int) -> None:
+    """Return when so many threads wait."""
+    while len(lock._waiting) < count:
         threading.Event().wait(0.001)
 
 
 def test_who_waits_longest_is_next() -> None:
-    """Not who lets go of it and asks again at once."""
-    turns, order = FairLock(), list[str]()
+    """The thread that releases the lock and requests it again comes last."""
+    lock, order = FairLock(), list[str]()
 
     def take(name: str) -> None:
-        with turns:
+        with lock:
             order.append(name)
 
     with ThreadPoolExecutor(3) as pool:
         asked: list[Future[None]] = []
-        with turns:
+        with lock:
             for number in range(3):
                 asked.append(pool.submit(take, str(number)))
-                waiting_for(turns, number + 1)
+                waiting_for(lock, number + 1)
         take("again")
         for future in asked:
             future.result(WAIT_S)
@@ -38,14 +38,14 @@ def test_who_waits_longest_is_next() -> None:
 
 
 def test_one_at_a_time() -> None:
-    """Whoever holds it is alone, and it is free after an error."""
-    turns, inside = FairLock(), list[int]()
+    """One thread holds the lock, and an error releases it."""
+    lock, inside = FairLock(), list[int]()
     most = 0
 
     def count() -> None:
         nonlocal most
         for _ in range(200):
-            with turns:
+            with lock:
                 inside.append(1)
                 most = max(most, len(inside))
                 inside.pop()
@@ -54,25 +54,25 @@ def test_one_at_a_time() -> None:
         for future in [pool.submit(count) for _ in range(4)]:
             future.result(WAIT_S)
     assert 1 == most
-    with suppress(ZeroDivisionError), turns:
+    with suppress(ZeroDivisionError), lock:
         inside.append(1 // 0)
-    with turns:
+    with lock:
         inside.append(1)
     assert [1] == inside
 
 
 def test_a_place_that_is_given_up() -> None:
-    """What was interrupted while it waited, or just then, holds nobody up."""
-    turns = FairLock()
-    with turns:
-        turn = threading.Lock()
-        turn.acquire()
-        turns._waiting.append(turn)
-        turns._cancel(turn)
-    with turns:
-        turn = threading.Lock()
-        turn.acquire()
-        turns._waiting.append(turn)
-    turns._cancel(turn)
-    with turns:
-        assert turns._held
+    """An interrupt while a thread waits, or as it gets the lock, blocks no other thread."""
+    lock = FairLock()
+    with lock:
+        ticket = threading.Lock()
+        ticket.acquire()
+        lock._waiting.append(ticket)
+        lock._cancel(ticket)
+    with lock:
+        ticket = threading.Lock()
+        ticket.acquire()
+        lock._waiting.append(ticket)
+    lock._cancel(ticket)
+    with lock:
+        assert lock._held

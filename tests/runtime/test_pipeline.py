@@ -12,14 +12,14 @@ from msmarco_qdrant.runtime.pipeline import Pipeline
 
 def test_items_arrive_in_order() -> None:
     """A chain of two stages yields what the plain chain would."""
-    with Pipeline() as stages:
-        doubled = (2 * item for item in stages.run(range(1000), prefetch=3))
-        result = list(stages.run(doubled, prefetch=2))
+    with Pipeline() as pipeline:
+        doubled = (2 * item for item in pipeline.run(range(1000), prefetch=3))
+        result = list(pipeline.run(doubled, prefetch=2))
     assert result == [2 * item for item in range(1000)]
 
 
 def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
-    """With two items prefetch allowed, the third waits until one is taken."""
+    """With a prefetch of two, the third waits until one is taken."""
     produced: list[int] = []
     blocked = threading.Event()
 
@@ -30,8 +30,8 @@ def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
                 blocked.set()  # the put after this one cannot go on
             yield item
 
-    with Pipeline() as stages:
-        items = stages.run(source(), prefetch=2)
+    with Pipeline() as pipeline:
+        items = pipeline.run(source(), prefetch=2)
         assert blocked.wait(10)
         assert produced == [0, 1, 2]
         assert [next(items), next(items)] == [0, 1]
@@ -45,9 +45,9 @@ def test_an_error_comes_out_where_the_items_are_awaited() -> None:
         yield 1
         raise ValueError("broken")
 
-    with Pipeline() as stages:
-        inner = stages.run(source(), prefetch=4)
-        outer = stages.run((item for item in inner), prefetch=4)
+    with Pipeline() as pipeline:
+        inner = pipeline.run(source(), prefetch=4)
+        outer = pipeline.run((item for item in inner), prefetch=4)
         assert next(outer) == 1
         with pytest.raises(ValueError, match="broken"):
             next(outer)
@@ -56,9 +56,9 @@ def test_an_error_comes_out_where_the_items_are_awaited() -> None:
 def test_leaving_early_ends_every_thread() -> None:
     """When the block is left in the middle, no thread of it goes on."""
     before = threading.active_count()
-    with Pipeline() as stages:
+    with Pipeline() as pipeline:
         endless = iter(int, 1)
-        for _ in stages.run((item for item in stages.run(endless, prefetch=1)), prefetch=1):
+        for _ in pipeline.run((item for item in pipeline.run(endless, prefetch=1)), prefetch=1):
             break
     assert threading.active_count() == before
 
@@ -71,16 +71,16 @@ def test_a_source_that_waits_for_ever_is_left_behind() -> None:
         yield 1
         never.wait()
 
-    with Pipeline() as stages:
-        assert next(stages.run(source(), prefetch=1, join_timeout_s=0.01)) == 1
+    with Pipeline() as pipeline:
+        assert next(pipeline.run(source(), prefetch=1, join_timeout_s=0.01)) == 1
     never.set()
 
 
 def test_an_empty_source_ends_at_once() -> None:
     """No items, no waiting."""
-    with Pipeline() as stages:
+    with Pipeline() as pipeline:
         empty: list[int] = []
-        assert list(stages.run(empty, prefetch=1)) == []
+        assert list(pipeline.run(empty, prefetch=1)) == []
 
 
 def test_only_work_is_timed() -> None:
@@ -95,20 +95,20 @@ def test_only_work_is_timed() -> None:
             now.seconds = clock() + seconds
             yield item
 
-    with Pipeline("caller", clock) as stages:
-        first = stages.run(working(range(10), 1.0), prefetch=1, name="first")
-        second = stages.run(working(first, 5.0), prefetch=1)
+    with Pipeline("caller", clock) as pipeline:
+        first = pipeline.run(working(range(10), 1.0), prefetch=1, name="first")
+        second = pipeline.run(working(first, 5.0), prefetch=1)
         assert 45 == sum(working(second, 0.5))
-    assert {"first": 10.0, "stage 1": 50.0, "caller": 5.0} == stages.stage_seconds
-    assert ["first", "stage 1", "caller"] == list(stages.stage_seconds)
+    assert {"first": 10.0, "stage 1": 50.0, "caller": 5.0} == pipeline.stage_seconds
+    assert ["first", "stage 1", "caller"] == list(pipeline.stage_seconds)
 
 
 def test_a_thread_outside_may_take_items_too() -> None:
     """Whose time nobody counts."""
-    stages = Pipeline()
-    assert [0, 1, 2] == list(stages.run(range(3), prefetch=1))
-    assert ["stage 0"] == list(stages.stage_seconds)
-    stages.close()
+    pipeline = Pipeline()
+    assert [0, 1, 2] == list(pipeline.run(range(3), prefetch=1))
+    assert ["stage 0"] == list(pipeline.stage_seconds)
+    pipeline.close()
 
 
 def test_an_interrupt_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +118,10 @@ def test_an_interrupt_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     taken: list[int] = []
-    stages = Pipeline()
+    pipeline = Pipeline()
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", interrupted)
-        with pytest.raises(KeyboardInterrupt), stages:
-            stages.run(map(taken.append, range(3)), prefetch=1)
-    late = stages.run(map(taken.append, range(3)), prefetch=1)
+        with pytest.raises(KeyboardInterrupt), pipeline:
+            pipeline.run(map(taken.append, range(3)), prefetch=1)
+    late = pipeline.run(map(taken.append, range(3)), prefetch=1)
     assert ([], []) == ([*late], taken)
