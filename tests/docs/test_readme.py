@@ -1,4 +1,4 @@
-"""README tells the truth: its Python runs, its tables are the program's."""
+"""README is true: its Python and its commands run, its tables match the program."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def rows(head: str) -> list[list[str]]:
     return [[cell.strip().replace("`", "") for cell in line.split("|")[1:-1]] for line in lines]
 
 
-def said_after(block: str) -> str:
+def output_after(block: str) -> str:
     """The block without a language that follows a block, "" if there is none."""
     follows = README.split(f"```python\n{block}```\n\n", 1)[-1]
     return follows.removeprefix("```\n").split("```")[0] if follows.startswith("```\n") else ""
 
 
 def without_last_digits(output: str) -> list[str]:
-    """Its lines with scores of two digits: the last one may differ between processors."""
+    """Return the lines with scores cut to two digits, as processors differ in the last one."""
     return re.sub(r"(0\.\d\d)\d+", r"\1", output).splitlines()
 
 
-def test_the_python_runs_and_prints_what_it_says(
+def test_python_blocks_print_the_shown_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the films of the text and the real model, in a directory that holds another model."""
@@ -63,16 +63,17 @@ def test_the_python_runs_and_prints_what_it_says(
         model="all-MiniLM-L6-v2",
         payload_indexes={"lang": "keyword", "year": "integer"},
     )
-    unsaid = iter(["m2\nm3\n", "1\n"])  # what no block of the text tells
+    not_shown = iter(["m2\nm3\n", "1\n"])  # blocks without an output in README
     for block in blocks("python"):
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(block, {})  # noqa: S102  # README's own code
-        said = said_after(block) or next(unsaid)
-        assert without_last_digits(said) == without_last_digits(output.getvalue())
-    assert [] == list(unsaid)
+        shown = output_after(block) or next(not_shown)
+        assert without_last_digits(shown) == without_last_digits(output.getvalue())
+    assert [] == list(not_shown)
 
 
-def test_the_change_of_a_model_goes_as_it_says(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
     """Each command in a process of its own, with stand-ins that are loaded by name from a cache."""
     sample = ROOT / "msmarco_qdrant" / "cli" / "sample" / "passages.tsv"
     for name in (V2, V3, SMALL):
@@ -83,26 +84,26 @@ def test_the_change_of_a_model_goes_as_it_says(tmp_path: Path) -> None:
     shutil.copy(sample, place)
 
     (ingest,) = re.findall(r"`(msmarco-qdrant ingest .+)`", CHANGE)
-    assert "300 read: 300 written" in said_by(ingest, place, tmp_path / "home")
-    for command, told in sessions(CHANGE):
-        said = said_by(command, place, tmp_path / "home")
-        assert without_times(told) == without_times(said), command
+    assert "300 read: 300 written" in output_of(ingest, place, tmp_path / "home")
+    for command, shown in sessions(CHANGE):
+        output = output_of(command, place, tmp_path / "home")
+        assert without_times(shown) == without_times(output), command
 
 
 def sessions(text: str) -> list[tuple[str, str]]:
-    """The commands of a text and what each says, as it tells it."""
+    """Return the commands of a text, each with its shown output."""
     shown = "".join(re.findall(r"^```\n(\$ .*?)```", text, flags=re.DOTALL | re.MULTILINE))
     parts = re.split(r"^\$ (.+)\n", shown, flags=re.MULTILINE)[1:]
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def said_by(command: str, place: Path, home: Path) -> str:
-    """What a shell shows of a command, in a directory and with the models of a cache."""
+def output_of(command: str, place: Path, home: Path) -> str:
+    """Run a command in a shell and return its output."""
     cache = environment_of_cache(home)
     environment = {
         **cache,
         "COLUMNS": "80",
-        "HF_HUB_VERBOSITY": "error",  # or it tells each time that it is offline
+        "HF_HUB_VERBOSITY": "error",  # else it prints a warning each time that it is offline
         "MSMARCO_QDRANT_PRECISION": "float32",  # the same counts on every processor
         "PATH": f"{Path(sys.executable).parent}:{cache['PATH']}",
     }
@@ -119,13 +120,14 @@ def said_by(command: str, place: Path, home: Path) -> str:
 
 
 def without_times(output: str) -> list[str]:
-    """Its lines without seconds, and without those that tell every ten seconds how far it is."""
+    """Return the lines without durations and without progress lines."""
     lines = re.sub(r"\d+\.\d s$", "s", output.strip(), flags=re.MULTILINE)
     return [line for line in without_last_digits(lines) if " passages/s" not in line]
 
 
-def test_the_python_is_typed(tmp_path: Path) -> None:
-    """As mypy has it with the project's settings, which are strict; it remembers the package."""
+@pytest.mark.slow
+def test_python_blocks_are_typed(tmp_path: Path) -> None:
+    """Every block passes mypy with the project's strict settings."""
     files = [tmp_path / f"block_{number}.py" for number, _ in enumerate(blocks("python"))]
     for file, block in zip(files, blocks("python"), strict=True):
         file.write_text(block)
@@ -142,35 +144,35 @@ def test_every_command_is_in_the_table() -> None:
 
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     """And the table names no other."""
-    told = {row[0]: row[1] for row in rows("variable | default | meaning")}
+    shown = {row[0]: row[1] for row in rows("variable | default | meaning")}
     prefix = str(Settings.model_config["env_prefix"])
     actual = {
         prefix + name.upper(): "" if field.default is None else str(field.default)
         for name, field in Settings.model_fields.items()
     }
-    assert told == actual
+    assert shown == actual
 
 
 def test_every_extra_is_in_the_table_with_what_it_brings() -> None:
     """And the table names no other; those for work on the project are left out."""
-    told = {row[0]: row[1] for row in rows("`pip install 'msmarco-qdrant[...]'` | brings | for")}
+    shown = {row[0]: row[1] for row in rows("`pip install 'msmarco-qdrant[...]'` | brings | for")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert set(extras) - {"bench", "dev"} == set(told)
-    for name in set(told) - {"offline"}:  # which is told by its model
+    assert set(extras) - {"bench", "dev"} == set(shown)
+    for name in set(shown) - {"offline"}:  # README names its model instead
         brought = {re.split("[><=]", requirement)[0] for requirement in extras[name]}
-        assert brought == set(told[name].split(", "))
+        assert brought == set(shown[name].split(", "))
 
 
-def test_the_files_it_names_are_there() -> None:
-    """Every link to a file of the project leads somewhere."""
+def test_linked_files_exist() -> None:
+    """Every link to a file of the project has a target."""
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert links
     for link in links:
         assert (ROOT / link).stat().st_size > 0, link
 
 
-def test_the_sections_it_points_to_are_there() -> None:
+def test_linked_sections_exist() -> None:
     """Every link to a section has a heading."""
     headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
     links = re.findall(r"\]\(#([^)]+)\)", README)

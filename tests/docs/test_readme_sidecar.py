@@ -1,4 +1,4 @@
-"""README's section "As a sidecar" tells the truth: its commands are run, its tables are whole."""
+"""README's section "As a sidecar" is true: its commands run, its tables are complete."""
 
 from __future__ import annotations
 
@@ -50,24 +50,25 @@ def sidecar(tmp_path: Path) -> Iterator[tuple[str, Path]]:
             process.kill()
 
 
-def test_the_sidecar_does_as_it_says(sidecar: tuple[str, Path]) -> None:
+@pytest.mark.slow
+def test_sidecar_commands_print_the_shown_output(sidecar: tuple[str, Path]) -> None:
     """Each command in a shell, with the ids that the answers before it had."""
     if shutil.which("curl") is None:
         pytest.skip("README's commands need curl")
     address, place = sidecar
     ids: dict[str, str] = {}
-    for command, told in sessions(SECTION):
+    for command, shown in sessions(SECTION):
         for known, actual in ids.items():
             command = command.replace(known, actual)  # noqa: PLW2901
         command = command.replace("localhost:8080", address)  # noqa: PLW2901
         if "games" in command:  # which finds what a file of the inbox brings in its time
             asked_until(partial(_found, "m3", command, place))
-        said = _said(command, place)
-        ids |= dict(zip(ID.findall(told), ID.findall(said), strict=True))
-        assert _comparable(told) == _comparable(said), command
+        output = _output_of(command, place)
+        ids |= dict(zip(ID.findall(shown), ID.findall(output), strict=True))
+        assert _comparable(shown) == _comparable(output), command
 
 
-def _said(command: str, place: Path) -> str:
+def _output_of(command: str, place: Path) -> str:
     done = subprocess.run(
         ["/bin/sh", "-c", command], cwd=place, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -75,7 +76,7 @@ def _said(command: str, place: Path) -> str:
 
 
 def _found(pid: str, command: str, place: Path) -> bool | None:
-    return f'"{pid}"' in _said(command, place) or None
+    return f'"{pid}"' in _output_of(command, place) or None
 
 
 def _url_in(log: str, process: subprocess.Popen[bytes]) -> str | None:
@@ -92,9 +93,9 @@ def _comparable(output: str) -> list[str]:
 
 def test_every_setting_of_the_sidecar_is_in_the_table() -> None:
     """With its default and its description, and no other."""
-    told = {row[0]: row[1:3] for row in rows("setting of the sidecar | default | meaning")}
+    shown = {row[0]: row[1:3] for row in rows("setting of the sidecar | default | meaning")}
     prefix = str(Settings.model_config["env_prefix"])
-    assert told == {
+    assert shown == {
         prefix + name.upper(): [
             "" if field.default is None else str(field.default),
             text.replace("`", ""),
@@ -108,8 +109,8 @@ def test_every_metric_is_in_the_table() -> None:
     """And the table names no other."""
     metrics = Metrics(lambda: Backlog(0, 0.0))
     types = re.findall(r"^# TYPE (\S+) ", metrics.text().decode(), flags=re.MULTILINE)
-    told = {row[0] for row in rows("metric | value")}
-    assert {name for name in types if not name.endswith("_created")} == told
+    shown = {row[0] for row in rows("metric | value")}
+    assert {name for name in types if not name.endswith("_created")} == shown
 
 
 def test_every_request_is_in_the_table() -> None:
@@ -119,16 +120,16 @@ def test_every_request_is_in_the_table() -> None:
         paths = (await driver.client.get("/openapi.json")).json()["paths"]
         return {f"{method.upper()} {path}" for path in paths for method in paths[path]}
 
-    told = {row[0].split("?")[0] for row in rows("request | answers")}
+    shown = {row[0].split("?")[0] for row in rows("request | answers")}
     actual = {re.sub(r"\{batch\}", "{id}", one) for one in drive(use)}
-    assert actual | {"GET /openapi.json"} == told
+    assert actual | {"GET /openapi.json"} == shown
 
 
-def test_every_bound_of_a_request_is_told() -> None:
-    """What a batch and a search may have at most."""
-    told = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", SECTION)}
+def test_every_bound_of_a_request_is_stated() -> None:
+    """The section contains each limit of a batch and of a search."""
+    shown = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", SECTION)}
     batch = {schemas.MAX_PASSAGES, schemas.MAX_TEXT_CHARS, schemas.MAX_PID_CHARS}
     batch |= {schemas.MAX_META_BYTES}
     search = {schemas.MAX_QUERIES, schemas.MAX_QUERY_CHARS, schemas.MAX_LIMIT, schemas.MAX_HITS}
     search |= {schemas.MAX_PAIRS, schemas.MAX_CONDITIONS}
-    assert set() == (batch | search) - told
+    assert set() == (batch | search) - shown
