@@ -36,7 +36,7 @@ class Page {
     byId("query").value = query;
     await this.#state.refresh();
     this.#showToken();
-    if (query && !this.#query) this.#search(query); // the user may have searched by now
+    if (query && !this.#query) this.#search(query); // the user may have searched already
     await this.#state.watch();
   }
 
