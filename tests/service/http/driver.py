@@ -211,7 +211,7 @@ def exchange(
     return drive(use, **(app or {}))
 
 
-def told(response: httpx.Response) -> tuple[int, str]:
+def problem_of(response: httpx.Response) -> tuple[int, str]:
     """The status of a problem, and its kind."""
     assert "application/problem+json" == response.headers["content-type"]
     problem = response.json()

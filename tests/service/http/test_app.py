@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.service.interfaces import Delete, Write
-from tests.service.http.driver import Driver, KeepingIngester, drive, drive_search, exchange, told
+from tests.service.http.driver import (
+    Driver,
+    KeepingIngester,
+    drive,
+    drive_search,
+    exchange,
+    problem_of,
+)
 
 _JSON = {"content-type": "application/json"}
 _NDJSON = {"content-type": "application/x-ndjson"}
@@ -67,8 +74,8 @@ def test_waiting_answers_with_the_state() -> None:
             waited.json()["written"],
         )
         assert set(waited.json()) == set(state.json())
-        assert (404, "no-such-batch") == told(await driver.client.get("/batches/b-2"))
-        assert (404, "no-such-batch") == told(await driver.client.get("/batches/..%5Cetc"))
+        assert (404, "no-such-batch") == problem_of(await driver.client.get("/batches/b-2"))
+        assert (404, "no-such-batch") == problem_of(await driver.client.get("/batches/..%5Cetc"))
 
     drive(use)
 
@@ -80,8 +87,8 @@ def test_a_pid_of_any_form_is_deleted() -> None:
         answer = await driver.client.delete("/passages/a%2F..%2Fb")
         assert (202, {"batch": "b-1", "accepted": 1}) == (answer.status_code, answer.json())
         assert [[Delete("a/../b")]] == driver.ingester.batches
-        assert (400, "malformed") == told(await driver.client.delete("/passages/%ff"))
-        assert (422, "invalid") == told(await driver.client.delete("/passages/%00"))
+        assert (400, "malformed") == problem_of(await driver.client.delete("/passages/%ff"))
+        assert (422, "invalid") == problem_of(await driver.client.delete("/passages/%00"))
 
     drive(use)
 
@@ -94,7 +101,7 @@ def test_a_wrong_passage_refuses_all(row: object) -> None:
     ingester = KeepingIngester()
     rows = [{"pid": "1", "text": "a"}, row]
     answer = exchange("POST", "/passages", json=rows, app={"ingester": ingester})
-    assert (422, "invalid") == told(answer)
+    assert (422, "invalid") == problem_of(answer)
     assert answer.json()["errors"]
     assert [] == ingester.batches
 
@@ -113,8 +120,8 @@ def test_search_answers_in_the_promised_shape(passages: Sequence[Passage]) -> No
         for more in ({}, {"rerank": True}, {"mode": "bm25"}, {"mode": "hybrid"}):
             found = await post("/search", json={"query": "city", "filter": conditions, **more})
             assert ["2"] == [hit["pid"] for hit in found.json()["hits"]]
-        assert (422, "invalid") == told(await post("/search", json={"query": " "}))
-        assert (422, "invalid") == told(await post("/search", json={"query": "..."}))
+        assert (422, "invalid") == problem_of(await post("/search", json={"query": " "}))
+        assert (422, "invalid") == problem_of(await post("/search", json={"query": "..."}))
 
     drive_search(use, passages)
 

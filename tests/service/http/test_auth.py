@@ -6,7 +6,7 @@ import pytest
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.interfaces import Tokens, check_binding, is_loopback
-from tests.service.http.driver import Driver, drive, exchange, told
+from tests.service.http.driver import Driver, drive, exchange, problem_of
 
 _READ, _WRITE = "r" * 16, "w" * 16
 _BOTH = Tokens(_READ, _WRITE)
@@ -22,12 +22,12 @@ def test_each_scope_has_its_token() -> None:
     async def use(driver: Driver) -> None:
         delete = driver.client.delete
         bare = await delete("/passages/1")
-        assert (401, "no-token") == told(bare)
+        assert (401, "no-token") == problem_of(bare)
         assert bare.headers["www-authenticate"].startswith("Bearer ")
         wrong = await delete("/passages/1", headers=_bearer(_READ))
-        assert (403, "wrong-token") == told(wrong)
+        assert (403, "wrong-token") == problem_of(wrong)
         assert 'error="insufficient_scope"' in wrong.headers["www-authenticate"]
-        assert (401, "no-token") == told(await delete("/passages/1", headers=_bearer("x")))
+        assert (401, "no-token") == problem_of(await delete("/passages/1", headers=_bearer("x")))
         assert 202 == (await delete("/passages/1", headers=_bearer(_WRITE))).status_code
         for token in (_READ, _WRITE):
             found = await driver.client.get("/batches/b-1", headers=_bearer(token))
@@ -42,9 +42,11 @@ def test_without_a_token_nothing_else_is_told() -> None:
     """Not whether the parameters would do, nor whether there is such a batch."""
 
     async def use(driver: Driver) -> None:
-        assert (401, "no-token") == told(await driver.client.delete("/passages/1?wait=perhaps"))
-        assert (401, "no-token") == told(await driver.client.post("/search", content=b"{"))
-        assert (401, "no-token") == told(await driver.client.get("/batches/b-1"))
+        assert (401, "no-token") == problem_of(
+            await driver.client.delete("/passages/1?wait=perhaps")
+        )
+        assert (401, "no-token") == problem_of(await driver.client.post("/search", content=b"{"))
+        assert (401, "no-token") == problem_of(await driver.client.get("/batches/b-1"))
 
     drive(use, tokens=_BOTH)
 
@@ -55,7 +57,7 @@ def test_without_a_token_nothing_else_is_told() -> None:
 def test_without_tokens_another_host_is_refused(host: str) -> None:
     """A page of another site reaches the port under its own name; only the whole name counts."""
     answer = exchange("GET", "/batches/b-1", headers={"host": host})
-    assert (421, "misdirected") == told(answer)
+    assert (421, "misdirected") == problem_of(answer)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.0.1", "example.org"])  # noqa: S104

@@ -18,7 +18,7 @@ from tests.service.http.driver import (
     WaitingSearcher,
     drive,
     exchange,
-    told,
+    problem_of,
 )
 
 _JSON = {"content-type": "application/json"}
@@ -36,7 +36,7 @@ def test_a_body_is_not_read_beyond_its_bound() -> None:
 
     async def use(driver: Driver) -> None:
         answer = await driver.client.post("/passages", content=endless(), headers=_JSON)
-        assert (413, "body-too-large") == told(answer)
+        assert (413, "body-too-large") == problem_of(answer)
 
     drive(use, limits=_SMALL)
     assert len(sent) < 100
@@ -50,7 +50,7 @@ def test_forms_that_are_not_taken() -> None:
         {**_JSON, "content-encoding": "br"},
     ):
         answer = exchange("POST", "/passages", content=b"[]", headers=headers)
-        assert (415, "unsupported-media") == told(answer)
+        assert (415, "unsupported-media") == problem_of(answer)
 
 
 @pytest.mark.parametrize("unit", [b"[],", b"{},", b'"[{",'])
@@ -61,7 +61,7 @@ def test_a_body_of_nothing_but_brackets(unit: bytes) -> None:
         for path, form in (("/passages", "json"), ("/passages", "x-ndjson"), ("/search", "json")):
             headers = {"content-type": f"application/{form}"}
             answer = await driver.client.post(path, content=unit * 5, headers=headers)
-            assert (422, "invalid") == told(answer)
+            assert (422, "invalid") == problem_of(answer)
             assert "brackets ('[' and '{', in strings too)" in answer.json()["detail"]
         row = b'[{"pid": "1", "text": "[["}]'
         assert (
@@ -80,7 +80,10 @@ def test_too_many_searches_are_turned_away() -> None:
         await searcher[0].asked.wait()
         assert b"searches_in_flight 1.0" in driver.metrics.text()
         second = await driver.client.post("/search", json={"query": "b"})
-        assert (503, "too-many-searches", "1") == (*told(second), second.headers["retry-after"])
+        assert (503, "too-many-searches", "1") == (
+            *problem_of(second),
+            second.headers["retry-after"],
+        )
         searcher[0].let.set()
         assert {"hits": []} == (await first).json()
         assert b"searches_in_flight 0.0" in driver.metrics.text()
@@ -93,7 +96,9 @@ def test_waits_end() -> None:
     """A search that takes too long is 504, a batch 202; any request has a bound, too: 504."""
 
     async def use(driver: Driver) -> None:
-        assert (504, "too-slow") == told(await driver.client.post("/search", json={"query": "a"}))
+        assert (504, "too-slow") == problem_of(
+            await driver.client.post("/search", json={"query": "a"})
+        )
         driver.ingester.ends = False
         answer = await driver.client.delete("/passages/1?wait=true")
         assert (202, {"batch": "b-1", "accepted": 1}) == (answer.status_code, answer.json())
@@ -102,7 +107,7 @@ def test_waits_end() -> None:
     drive(use, searcher=WaitingSearcher, limits=waiting)
     parts = {"ingester": KeepingIngester(ends=False), "limits": Limits(request_s=0.05)}
     answer = exchange("DELETE", "/passages/1?wait=true", app=parts)
-    assert (504, "too-slow") == told(answer)
+    assert (504, "too-slow") == problem_of(answer)
     assert "x-request-id" in answer.headers
 
 
@@ -148,7 +153,7 @@ def test_a_filter_of_too_many_conditions() -> None:
         for conditions in ({"a": values, "b": 2, "c": 3, "d": bounds}, {"a": [*values, *range(4)]}):
             search = {"query": "a", "filter": conditions}
             answer = await driver.client.post("/search", json=search)
-            assert (422, "invalid") == told(answer)
+            assert (422, "invalid") == problem_of(answer)
             (error,) = answer.json()["errors"]
             assert "filter" == error["where"]
             assert error["reason"].endswith("at most 1,000 values and bounds, got 1,001")

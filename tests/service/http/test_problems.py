@@ -10,19 +10,19 @@ import pytest
 from msmarco_qdrant.errors import SpoolError, SpoolFullError
 from msmarco_qdrant.service.interfaces import BatchState, Check, ShuttingDownError
 from msmarco_qdrant.service.logs import JsonFormatter
-from tests.service.http.driver import Driver, RaisingSearcher, drive, told
+from tests.service.http.driver import Driver, RaisingSearcher, drive, problem_of
 
 
 def test_what_the_router_refuses_is_a_problem() -> None:
     """A path that is not there, a method that is not, a parameter that is wrong."""
 
     async def use(driver: Driver) -> None:
-        assert 404 == told(await driver.client.get("/nothing"))[0]
+        assert 404 == problem_of(await driver.client.get("/nothing"))[0]
         wrong = await driver.client.put("/search")
-        assert (405, "POST") == (told(wrong)[0], wrong.headers["allow"])
+        assert (405, "POST") == (problem_of(wrong)[0], wrong.headers["allow"])
         wrong = await driver.client.post("/healthz")
-        assert (405, "GET, HEAD") == (told(wrong)[0], wrong.headers["allow"])
-        assert (422, "invalid") == told(await driver.client.post("/passages?wait=perhaps"))
+        assert (405, "GET, HEAD") == (problem_of(wrong)[0], wrong.headers["allow"])
+        assert (422, "invalid") == problem_of(await driver.client.post("/passages?wait=perhaps"))
 
     drive(use)
 
@@ -52,7 +52,7 @@ def test_a_full_closed_or_broken_spool_says_when_to_come_back() -> None:
         ):
             driver.ingester.error = error
             answer = await driver.client.delete("/passages/1")
-            assert expected == (*told(answer), answer.headers["retry-after"])
+            assert expected == (*problem_of(answer), answer.headers["retry-after"])
             assert not any(word in answer.text for word in ("inside", "nothing was accepted"))
 
     drive(use)
@@ -64,7 +64,7 @@ def test_waiting_for_a_batch_that_fails() -> None:
     async def use(driver: Driver) -> None:
         driver.ingester.waited = BatchState("b-1", "failed", 0.0, 1.0, reason="no room")
         answer = await driver.client.delete("/passages/1?wait=true")
-        assert (422, "batch-failed") == told(answer)
+        assert (422, "batch-failed") == problem_of(answer)
         assert ("b-1", "/batches/b-1") == (answer.json()["batch"], answer.headers["location"])
         assert "no room" in answer.json()["detail"]
 
@@ -92,7 +92,7 @@ def test_not_ready_names_the_check() -> None:
         assert 200 == (await driver.client.get("/readyz")).status_code
         driver.checks.given = (Check("model"), Check("store", "unreachable"))
         answer = await driver.client.get("/readyz")
-        assert (503, "not-ready") == told(answer)
+        assert (503, "not-ready") == problem_of(answer)
         assert {"model": "ok", "store": "unreachable"} == answer.json()["checks"]
 
     drive(use)

@@ -25,7 +25,7 @@ from tests.service.http.driver import (
     WaitingSearcher,
     drive,
     exchange,
-    told,
+    problem_of,
 )
 from tests.service.real_parts import real_parts
 
@@ -43,7 +43,7 @@ def test_a_collection_that_was_dropped_comes_back(tmp_path: Path) -> None:
             real.store.drop_collection(real.store.aliases()["msmarco"])
             answer = await client.post("/search", json={"query": "city"})
             assert (503, "store-unavailable", "5") == (
-                *told(answer),
+                *problem_of(answer),
                 answer.headers["retry-after"],
             )
             assert "the next passages create it" in answer.json()["detail"]
@@ -73,7 +73,7 @@ def test_an_error_of_a_search_shows_nothing_internal(
 
     async def use(driver: Driver) -> None:
         answer = await driver.client.post("/search", json={"query": "a"})
-        assert expected == told(answer)
+        assert expected == problem_of(answer)
         assert (expected[0] == 503) == ("retry-after" in answer.headers)
         assert not any(word in answer.text for word in ("inside", "sesame"))
         assert answer.json()["instance"] == f"urn:uuid:{answer.headers['x-request-id']}"
@@ -89,8 +89,8 @@ def test_before_the_model_is_there() -> None:
 
     async def use(driver: Driver) -> None:
         answer = await driver.client.post("/search", json={"query": "a"})
-        assert (503, "not-ready", "5") == (*told(answer), answer.headers["retry-after"])
-        assert (422, "invalid") == told(await driver.client.post("/search", json={}))
+        assert (503, "not-ready", "5") == (*problem_of(answer), answer.headers["retry-after"])
+        assert (422, "invalid") == problem_of(await driver.client.post("/search", json={}))
 
     drive(use)
 
@@ -117,7 +117,7 @@ def test_an_answer_of_too_many_bytes(hits: int) -> None:
 
     parts = {"searcher": lambda: searcher, "limits": Limits(answer_bytes=500)}
     answer = exchange("POST", "/search", json={"query": "a"}, app=parts)
-    assert (422, "invalid") == told(answer)
+    assert (422, "invalid") == problem_of(answer)
     assert "at most 500 bytes: ask for fewer" in answer.json()["detail"]
 
 
@@ -170,7 +170,7 @@ def test_a_filter_of_no_form_is_told_once_a_field() -> None:
     """What it may be instead; what is wrong in one way alone is told so."""
     filter_ = {"year": {"from": 2001}, "tags": [], "lang": {"exists": 1}}
     answer = exchange("POST", "/search", json={"query": "a", "filter": filter_})
-    assert (422, "invalid") == told(answer)
+    assert (422, "invalid") == problem_of(answer)
     errors = {one["where"]: one["reason"] for one in answer.json()["errors"]}
     assert {"filter.year", "filter.tags", "filter.lang"} == set(errors)
     assert 'a range such as {"gte": 2001}' in errors["filter.year"]
