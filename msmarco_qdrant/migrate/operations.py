@@ -185,9 +185,6 @@ class SetOptimizers(_SettingsOperation):
         return f"segments of {info.points:,} vectors affected by the new thresholds are rebuilt"
 
 
-# ---- payload indexes -----------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class AddPayloadIndex:
     """Add an index of a `meta` field for fast filters, or change its kind.
@@ -255,9 +252,6 @@ class RemovePayloadIndex:
             admin = target.store.admin_collection(target.plan.physical)
             target.check()
             admin.drop_payload_index(meta_key(self.field))
-
-
-# ---- sparse vectors ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
