@@ -30,7 +30,7 @@ def read_text_lines(source: str | PathLike[str]) -> Iterator[tuple[str, str]]:
                 if line.data.strip():
                     yield place, _decode(line.data, place)
     except FileNotFoundError as exc:
-        raise SourceError(f"no such file: {path} (seen from {Path.cwd()})") from exc
+        raise SourceError(f"no such file: {path} (relative to {Path.cwd()})") from exc
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror or exc}") from exc
 

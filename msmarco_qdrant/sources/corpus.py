@@ -269,7 +269,7 @@ def _file_size(source: str) -> int | None:
                 pass
     except FileNotFoundError as exc:
         raise SourceError(
-            f"no such file: {source} (seen from {Path.cwd()}); check the path, or pass '-' for "
+            f"no such file: {source} (relative to {Path.cwd()}); check the path, or pass '-' for "
             "standard input"
         ) from exc
     except OSError as exc:

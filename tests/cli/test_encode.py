@@ -143,7 +143,7 @@ def test_a_changed_source_is_status_1(few: Path, model: str) -> None:
     assert (
         "Error: vectors/00000.parquet was encoded from other rows than this source has" in done.err
     )
-    assert "Name another directory, or delete this file" in done.err
+    assert "Pass another directory, or delete this file" in done.err
 
 
 # ---- without a model -------------------------------------------------------------------------

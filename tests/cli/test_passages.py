@@ -98,7 +98,7 @@ def test_what_is_no_pid_is_wrong_usage(filled: str, name: str, pid: str) -> None
     done = command(name, pid, "--store", filled)
 
     assert (2, "") == (done.status, done.out)
-    assert f"{pid!r} is n" in done.err
+    assert repr(pid) in done.err
 
 
 # ---- delete --------------------------------------------------------------------------------

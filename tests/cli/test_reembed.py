@@ -318,7 +318,7 @@ def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
     [
         ("reembed", 2, "Missing option '--model'"),
         ("reembed --model no-such-model", 1, "cannot load the model no-such-model: it is no dir"),
-        ("reembed --model NEW --source gone.tsv", 1, "no such file: gone.tsv (seen from "),
+        ("reembed --model NEW --source gone.tsv", 1, "no such file: gone.tsv (relative to "),
         ("reembed --model NEW --collection films", 1, "no collection 'films' in "),
         ("rollback", 1, "no collection to go back to: 'msmarco' points to msmarco__0001\n"),
         ("rollback --collection films", 1, "no collection 'films' in "),

@@ -407,7 +407,7 @@ def test_position_ends_at_the_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "form", "message"),
     [
-        (["good.tsv", "nowhere.tsv"], "auto", r"no such file: nowhere\.tsv \(seen from "),
+        (["good.tsv", "nowhere.tsv"], "auto", r"no such file: nowhere\.tsv \(relative to "),
         (["."], "auto", r"\. is a directory: pass the files in it"),
         ([], "auto", "sources must not be empty"),
         (["-", "-"], "auto", "at most once"),
