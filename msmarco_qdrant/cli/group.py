@@ -15,6 +15,7 @@ _OPTIONS = {
     "reranker": "--rerank",
     "others": "--compare",
 }
+_BOTH = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")
 _KEYWORD = re.compile(r"(?<![\w.&?/-])([a-z_]+)=(True\b|(?=\S))")
 
 
@@ -38,6 +39,8 @@ class CommandGroup(click.Group):
 def name_options(message: str, command: click.Command | None) -> str:
     """Write a library's advice for the command line: `model=x` becomes `--model x`.
 
+    Of an option with its keyword, such as `--yes (yes=True)`, only the option stays.
+
     Args:
         message: An error's text, which names keyword arguments as `name=value`.
         command: The command that failed; keywords that it has no option for stay as they are.
@@ -53,4 +56,4 @@ def name_options(message: str, command: click.Command | None) -> str:
             return found[0]
         return flag if value == "True" else f"{flag} "
 
-    return _KEYWORD.sub(option, message)
+    return _KEYWORD.sub(option, _BOTH.sub(r"\1", message))

@@ -16,6 +16,7 @@ from msmarco_qdrant.cli.group import name_options
         ("search", "pass reranker=tiny", "pass --rerank tiny"),
         ("serve", "pass reranker=tiny", "pass --reranker tiny"),
         ("ingest", "or pass allow_rejects=True", "or pass --allow-rejects"),
+        ("search", "pass --model x (model='x') or", "pass --model x or"),
         ("evaluate", "others=[x.trec]", "--compare [x.trec]"),
         ("get", "pass model='x'", "pass model='x'"),
         ("search", "a.model=x, https://host/?model=x", "a.model=x, https://host/?model=x"),
