@@ -64,9 +64,8 @@ def test_a_token_that_is_too_short_is_refused_and_not_shown(
     assert "hunter2" not in outcome.err
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
     """Answers, logs JSON alone, and exits with 0 on SIGTERM and Control-C."""
     with (

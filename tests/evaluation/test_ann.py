@@ -159,6 +159,7 @@ def test_a_collection_without_a_graph_is_told(
     assert "each of its 300 vectors: run `msmarco-qdrant optimize` first" in message
 
 
+@pytest.mark.slow
 def test_an_index_of_older_vectors_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,7 +50,7 @@ def test_a_run_is_read(tmp_path: Path, content: bytes) -> None:
         (b"q1 Q0 a 1 2 t\n\nq1 Q0 a 2 1 t\n", r"run\.trec:3: query 'q1' has pid 'a' twice"),
         (b"\n", r"run\.trec has no hits; expected a line per hit"),
         (b"q1 Q0 \xff 1 2 t\n", r"run\.trec:1: not UTF-8 at byte 7"),
-        (b"x" * 70_000, r"run\.trec:1: the line has 70,000 bytes"),
+        (b"x" * 70_000, r"run\.trec:1: a line must have at most 65,536 bytes"),
         (gzip.compress(LINES, mtime=0)[:-12], r"run\.trec:\d: the gzip stream ends early"),
     ],
 )
