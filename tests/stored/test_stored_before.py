@@ -275,7 +275,6 @@ def test_ingest_of_the_same_changes_nothing(stored: str) -> None:
     assert (0, 8, 0, 0) == (report.written, report.unchanged, report.encoded, report.rejected)
 
 
-@pytest.mark.slow
 def test_ingest_writes_on(place: str) -> None:
     """A new text replaces an old one, and a new passage is added; none is stored twice."""
     new = [Passage("007", "A heron stands in the reeds."), Passage("9", "Lighthouses blink.")]
@@ -314,7 +313,6 @@ def test_interrupted_creation_is_done_again(edge: str, name: str) -> None:
         assert f"{name}__0001" == store.aliases()[name]
 
 
-@pytest.mark.slow
 def test_interrupted_exchange_of_segments_is_undone(tmp_path: Path) -> None:
     """The segments before the crash count, and the index is built again."""
     place = unpacked("edge-crashed", tmp_path)
@@ -399,7 +397,6 @@ def generations(tmp_path: Path) -> str:
     return unpacked("edge-generations", tmp_path)
 
 
-@pytest.mark.slow
 def test_finished_reembedding_can_be_undone(generations: str) -> None:
     """The alias points to the old collection again, and prune removes the other."""
     check_found(generations, "moved", PASSAGES[:4], OTHER)
@@ -557,7 +554,6 @@ def test_inbox_of_before_is_taken_in(sidecar_folder: Path) -> None:
     assert ["unfinished.tsv.part"] == [path.name for path in inbox.iterdir()]
 
 
-@pytest.mark.slow
 def test_sidecar_goes_on_where_one_of_before_was_killed(sidecar_folder: Path) -> None:
     """Spool, inbox and store: all batches are applied, found, and reported over HTTP."""
     store = unpacked("edge-settings", sidecar_folder)
