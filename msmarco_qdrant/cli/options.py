@@ -63,6 +63,7 @@ def _chain(*decorators: Callable[[_F], _F]) -> Callable[[_F], _F]:
     """Combine decorators; the first is the first in the help."""
 
     def decorate(command: _F) -> _F:
+        """Add the options to a command."""
         for decorator in reversed(decorators):
             command = decorator(command)
         return command
