@@ -52,8 +52,8 @@ class CountingStore:
         return self
 
     def info(self) -> Any:
-        """Its passages and indexed vectors."""
-        return SimpleNamespace(points=self._passages, indexed=2 * self._indexed)
+        """Its passages and indexed vectors, as Edge counts them: sparse ones always."""
+        return SimpleNamespace(points=self._passages, indexed=self._passages + self._indexed)
 
     def admin_collection(self, _name: str) -> Any:
         """A collection whose segments are bounded."""
