@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# The same examples every time: a failure can be had again. `--hypothesis-profile=explore` looks for
-# new ones.
+# The examples are the same in every run, so a failure repeats. `--hypothesis-profile=explore`
+# searches for new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
 settings.load_profile("repeatable")
@@ -31,7 +31,7 @@ _DATA_BESIDE = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """Whoever is started in the background of a shell ignores SIGINT, and all that it starts."""
+    """Restore SIGINT, which processes in the background of a shell ignore."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -53,9 +53,11 @@ def injected_processor() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test depends on the settings of whoever runs it, nor on a `.env` in the checkout."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+def isolated_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No test depends on the environment variables of a user or a `.env` in the checkout."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("current"))
     for name in list(os.environ):
         if name.startswith("MSMARCO_QDRANT_") and name != "MSMARCO_QDRANT_DATA":
             monkeypatch.delenv(name)
@@ -63,7 +65,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def encoder() -> HashingEncoder:
-    """An encoder that costs nothing and finds shared words."""
+    """An encoder without a model; common words give similar vectors."""
     return HashingEncoder()
 
 
