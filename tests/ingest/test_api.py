@@ -174,14 +174,14 @@ def test_rejects_of_the_source_are_counted_and_passed_on(
         (Passage("a\x00", "text"), "NUL"),
         (Passage("a", " "), "empty"),
         (Passage("a", "lone \ud800"), "lone surrogate"),
-        (Passage("a", "text", {"x": float("nan")}), "non-finite"),
-        (Passage("a", "text", {"x": 2**63}), "64 bits with a sign"),
-        (Passage("a", "text", {"x": {1, 2}}), "JSON does not have"),
-        (Passage("a", "text", {"x": json.loads("[" * 24 + "]" * 24)}), "24 levels"),
+        (Passage("a", "text", {"x": float("nan")}), "finite number, got nan"),
+        (Passage("a", "text", {"x": 2**63}), "signed 64-bit integer"),
+        (Passage("a", "text", {"x": {1, 2}}), "must be a JSON value, got a set"),
+        (Passage("a", "text", {"x": json.loads("[" * 24 + "1" + "]" * 24)}), "nested too deeply"),
         (Passage("a", "text", {1: "x"}), "field name must be a string, got an integer"),  # type: ignore[dict-item]
         (Passage("a", "text", ["x"]), "the meta must be an object, got an array"),  # type: ignore[arg-type]
-        (Passage("a", "text", None), "the meta is null"),  # type: ignore[arg-type]
-        (Passage("a", None), "the text is null"),  # type: ignore[arg-type]
+        (Passage("a", "text", None), "the meta must be an object, got null"),  # type: ignore[arg-type]
+        (Passage("a", None), "the text must be a string, got null"),  # type: ignore[arg-type]
         (Passage(1.5, "text"), "the pid must be a string or an integer, got a float"),  # type: ignore[arg-type]
     ],
 )

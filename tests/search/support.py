@@ -44,6 +44,8 @@ def run(main: Callable[[], Awaitable[_T]]) -> _T:
         gc.collect()  # asyncio logs an exception that nobody retrieved when it frees the future
     finally:
         gc.unfreeze()
+    for thread in threads("open"):  # ends by itself after its client was opened or not
+        thread.join(60)
     assert [] == logged
     assert [] == threads("encode", "query", "open", "rerank")
     return answer

@@ -138,7 +138,7 @@ class Two:
 
 @pytest.fixture(
     scope="module",
-    params=[("edge", 64), ("edge", 32), ("memory", 64), ("loopback", 32)],
+    params=[("edge", 64), ("memory", 32), ("loopback", 32)],
     ids=str,
 )
 def shared(
@@ -216,6 +216,10 @@ class _Watched:
     def collection(self, name: str) -> _WatchedCollection:
         """The collection behind a name."""
         return _WatchedCollection(self._store.collection(name), self)
+
+    def unresolved_collection(self, name: str) -> _WatchedCollection:
+        """A collection whose alias the server resolves in each request."""
+        return _WatchedCollection(self._store.unresolved_collection(name), self)
 
 
 class _WatchedCollection:
