@@ -54,13 +54,6 @@ def test_without_wait_a_late_mistake_is_not_heard_of(client: QdrantClient) -> No
     assert 5 == client.count(NAME).count
 
 
-def test_what_came_before_a_missing_point_is_done(client: QdrantClient) -> None:
-    """The server changes the points that it finds, and then names the first that it does not."""
-    refused(lambda: client.set_payload(NAME, {"lang": "en"}, points=[99, 1]))
-    (record,) = client.retrieve(NAME, [1])
-    assert "en" == (record.payload or {})["lang"]
-
-
 def test_alias_actions_before_a_refused_one_stay(client: QdrantClient) -> None:
     """The list is applied under one lock, but not undone."""
 

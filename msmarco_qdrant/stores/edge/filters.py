@@ -21,7 +21,7 @@ _MATCHES: Mapping[str, str] = {
     "MatchValue": "value",
     "MatchText": "text",
     "MatchTextAny": "text_any",
-    "MatchPhrase": "query",
+    "MatchPhrase": "phrase",
     "MatchPrefix": "prefix",
     "MatchSubstring": "substring",
     "MatchAny": "any",

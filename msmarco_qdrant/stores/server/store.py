@@ -122,11 +122,15 @@ class ServerStore(Store):
 
     def unresolved_collection(self, name: str) -> ServerCollection:
         """Return a collection whose requests carry the alias itself; see `AliasedCollection`."""
+        if not self._capabilities.resolves_aliases:
+            super().unresolved_collection(name)
         self._resolve(name)
         return self._open(name)
 
     def async_collection(self, name: str) -> AsyncServerCollection:
         """Return the same for the running event loop."""
+        if not self._capabilities.async_search:
+            super().async_collection(name)
         self._resolve(name)
         address = parse_address(self.dsn, self._connection)
         return AsyncServerCollection(name, self.dsn, address, self._connection)

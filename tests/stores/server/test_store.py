@@ -373,7 +373,7 @@ def test_a_foreign_collection_of_that_name_is_refused(store: Store, neighbor: Qd
     with pytest.raises(SchemaError, match="already exists"):  # an alias cannot have its name
         store.set_alias("things", NAME)
     for name in ("things", NAME):
-        with pytest.raises(StoreCorruptError, match="something else made it"):
+        with pytest.raises(StoreCorruptError, match="another program created it"):
             store.metadata(name)
         with pytest.raises(StoreCorruptError, match="was not created by msmarco-qdrant"):
             store.collection(name).info()
