@@ -152,15 +152,6 @@ def test_a_foreign_point_is_no_hit(
             client.search("london is a big city")
 
 
-def test_two_clients_on_one_directory(filled: Path, encoder: HashingEncoder) -> None:
-    """They share the engine, in one process."""
-    with (
-        SearchClient.open(filled, encoder=encoder) as first,
-        SearchClient.open(str(filled), encoder=encoder) as second,
-    ):
-        assert first.search("city") == second.search("city")
-
-
 def test_threads_share_a_client(client: SearchClient) -> None:
     """Eight threads get the answers that one gets."""
     expected = client.search("a city in france")
