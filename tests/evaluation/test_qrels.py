@@ -16,7 +16,13 @@ BEIR = b"query-id\tcorpus-id\tscore\r\nq1\ta\t3\nq1\tb\t0\nq2\ta\t-1\n"
 
 @pytest.mark.parametrize(
     "content",
-    [TREC, BEIR, gzip.compress(TREC), gzip.compress(BEIR), b"\xef\xbb\xbf" + BEIR],
+    [
+        TREC,
+        BEIR,
+        gzip.compress(TREC, mtime=0),
+        gzip.compress(BEIR, mtime=0),
+        b"\xef\xbb\xbf" + BEIR,
+    ],
     ids=["trec", "beir", "trec.gz", "beir.gz", "bom"],
 )
 def test_judgments_are_read(tmp_path: Path, content: bytes) -> None:
