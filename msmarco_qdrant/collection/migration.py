@@ -28,8 +28,8 @@ from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, PayloadIndex,
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Collection, Store
 
-_RENAMED = {"quantisation": "quantization", "alterable": "Store.admin_collection"}
-"""Names of version 0.1.0 in migration files, for the error of a file that still uses them."""
+_RENAMED = {r"'(quanti[s]ation)'": "quantization", r"'(alterable)'": "Store.admin_collection"}
+"""Patterns of removed names in errors of migration files, and the new names."""
 _FILE_NAME = re.compile(r"\d{4}_[a-z0-9_]+\.py")
 
 
@@ -188,7 +188,11 @@ def _execute(path: Path) -> ModuleType:
         sys.modules.pop(name, None)
         if not isinstance(exc, Exception):
             raise
-        renamed = (f"; '{o}' is now '{n}'" for o, n in _RENAMED.items() if f"'{o}'" in str(exc))
+        renamed = (
+            f"; '{found[1]}' is now '{new}'"
+            for old, new in _RENAMED.items()
+            if (found := re.search(old, str(exc)))
+        )
         raise UsageError(
             f"{path} cannot be loaded: {type(exc).__name__}: {exc}{''.join(renamed)}"
         ) from exc
