@@ -8,10 +8,10 @@ nDCG@10 and another for RR@10.
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import subprocess
-import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -37,6 +37,7 @@ _REFUSALS = (
     NameError,
     OSError,
     RuntimeError,
+    SyntaxError,
     TypeError,
     ValueError,
     subprocess.SubprocessError,
@@ -113,16 +114,34 @@ def _ranks(ranking: Ranking) -> dict[str, float]:
 
 def _parse(library: ModuleType, name: str) -> Any:
     try:
-        with warnings.catch_warnings():
-            # The parser uses names of `ast` that Python 3.12 deprecates.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            measure = library.parse_measure(name)
+        measure = _build_measure(library, name)
     except _REFUSALS as exc:
         raise UsageError(f"measure {name!r} is unknown; examples: {_EXAMPLES}") from exc
     cutoff = measure.params.get("cutoff", 1)
     if type(cutoff) is not int or cutoff < 1:  # trec_eval ends the process for 0
         raise UsageError(f"the cutoff of a measure must be 1 or more, got {cutoff!r} in {name!r}")
     return measure
+
+
+def _build_measure(library: ModuleType, name: str) -> Any:
+    """Build the measure of a name such as `RR(rel=2)@10`.
+
+    Not `ir_measures.parse_measure`: it needs names of `ast` that Python 3.14 does not have.
+    """
+    expression = ast.parse(name, mode="eval").body
+    parameters: dict[str, Any] = {}
+    cutoff = None
+    if isinstance(expression, ast.BinOp) and isinstance(expression.op, ast.MatMult):
+        cutoff, expression = ast.literal_eval(expression.right), expression.left
+    if isinstance(expression, ast.Call) and not expression.args:
+        parameters = {str(one.arg): ast.literal_eval(one.value) for one in expression.keywords}
+        expression = expression.func
+    if not isinstance(expression, ast.Name):
+        raise ValueError(name)  # noqa: TRY004  # like every other refusal of a name
+    measure = library.measures.registry[expression.id]
+    if cutoff is not None:
+        parameters[measure.AT_PARAM] = cutoff
+    return measure(**parameters)
 
 
 def _calculate(
