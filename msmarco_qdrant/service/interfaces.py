@@ -8,10 +8,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal, Protocol, TypeAlias, Unpack
 
 from msmarco_qdrant.core.records import Meta
+from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 from msmarco_qdrant.search.options import SearchOptions
@@ -112,10 +113,6 @@ class BatchState:
     ended_at: float | None = None
     report: BatchReport = BatchReport()
     reason: str = ""
-
-    def ended(self, state: Phase, report: BatchReport, reason: str, at: float) -> BatchState:
-        """Return the same batch at its end."""
-        return replace(self, state=state, report=report, reason=reason, ended_at=at)
 
 
 def counts_of(report: BatchReport) -> dict[str, int]:
@@ -293,6 +290,19 @@ class Ingester(Protocol):
 
     def backlog(self) -> Backlog:
         """Return the backlog from memory, without blocking or reading the disk."""
+
+
+class WorkerEvents:
+    """Receives events of a worker in its thread, and ignores them. No method may raise."""
+
+    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
+        """Receive the end of a batch: done or failed."""
+
+    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
+        """Receive a failed attempt that will be retried."""
+
+    def optimized(self, seconds: float) -> None:
+        """Receive the seconds of an index build."""
 
 
 class Searcher(Protocol):

@@ -61,15 +61,15 @@ class JsonFormatter(logging.Formatter):
         return text
 
 
-def log_config(level: str, secrets: Sequence[str] = ()) -> Mapping[str, Any]:
-    """Return the settings for `logging.config.dictConfig`: all to stderr, as JSON.
+def configure_logs(level: str, secrets: Sequence[str] = ()) -> None:
+    """Make this process log JSON to stderr; a command calls it once.
 
     Args:
         level: The lowest level shown: "debug", "info", "warning" or "error".
-        secrets: Words to hide.
+        secrets: Words to hide, such as tokens and API keys.
     """
     louder = "DEBUG" if level.upper() == "DEBUG" else "WARNING"
-    return {
+    config = {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter, "secrets": list(secrets)}},
@@ -87,16 +87,7 @@ def log_config(level: str, secrets: Sequence[str] = ()) -> Mapping[str, Any]:
             "uvicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
         },
     }
-
-
-def configure_logs(level: str, secrets: Sequence[str] = ()) -> None:
-    """Make this process log JSON to stderr; a command calls it once.
-
-    Args:
-        level: The lowest level shown.
-        secrets: Words to hide, such as tokens and API keys.
-    """
-    logging.config.dictConfig(dict(log_config(level, secrets)))
+    logging.config.dictConfig(config)
     logging.captureWarnings(True)
     threading.excepthook = _log_thread_error
 

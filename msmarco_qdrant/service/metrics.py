@@ -17,7 +17,14 @@ from prometheus_client.registry import Collector
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import SearchMode
-from msmarco_qdrant.service.interfaces import COUNTS, Backlog, BatchId, BatchState, counts_of
+from msmarco_qdrant.service.interfaces import (
+    COUNTS,
+    Backlog,
+    BatchId,
+    BatchState,
+    WorkerEvents,
+    counts_of,
+)
 
 _PREFIX: Final = "msmarco_qdrant_"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -28,7 +35,7 @@ _WAITING: Final = (
 )
 
 
-class Metrics:
+class Metrics(WorkerEvents):
     """The counters, which all exist from the start. Thread-safe.
 
     Args:
@@ -55,7 +62,9 @@ class Metrics:
         self._search_s = made.seconds(
             "search_seconds", "Seconds from the body of a search to its answer.", _QUICK, "mode"
         )
-        self._searches = made.gauge("searches_in_flight", "Searches that run now.")
+        self._searches = Gauge(
+            _PREFIX + "searches_in_flight", "Searches that run now.", registry=made
+        )
         self._requests = made.counter("requests", "Requests answered.", "method", "route", "status")
         self._request_s = made.seconds(
             "request_seconds",
@@ -72,16 +81,16 @@ class Metrics:
         """Set the versions, model and collection in use."""
         self._info.info({"version": __version__, **info})
 
-    def batch_ended(self, batch: BatchState, stages: Mapping[str, float] | None = None) -> None:
+    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
         """Count a batch that is done or failed, with its seconds in total and by stage."""
-        self._batches.labels(batch.state).inc()
-        self._batch_s.observe(batch.report.seconds)
-        for outcome, passages in counts_of(batch.report).items():
+        self._batches.labels(state.state).inc()
+        self._batch_s.observe(state.report.seconds)
+        for outcome, passages in counts_of(state.report).items():
             self._passages.labels(outcome).inc(passages)
-        for stage, taken in (stages or {}).items():
-            self._stage_s.labels(stage).observe(taken)
+        for stage in stages:
+            self._stage_s.labels(stage.name).observe(stage.seconds)
 
-    def batch_failing(self, error: BaseException) -> None:
+    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:  # noqa: ARG002
         """Count a failed attempt at a batch that will be retried, by its error."""
         self._retries.labels(type(error).__name__).inc()
 
@@ -117,39 +126,12 @@ class Metrics:
         self.set_info({})
 
 
-class MetricsEvents:
-    """Counts the events of a worker; see `WorkerEvents`.
-
-    Args:
-        metrics: The counters.
-    """
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
-        """A batch is done or has failed."""
-        self._metrics.batch_ended(state, {stage.name: stage.seconds for stage in stages})
-
-    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:  # noqa: ARG002
-        """An attempt has failed, and another will follow."""
-        self._metrics.batch_failing(error)
-
-    def optimized(self, seconds: float) -> None:
-        """The indexes were built."""
-        self._metrics.optimized(seconds)
-
-
 class _Registry(CollectorRegistry):
     """Makes and registers metrics; shows their values without their start times."""
 
     def counter(self, name: str, help_text: str, *labels: str) -> Counter:
         """Make a counter by its labels."""
         return Counter(_PREFIX + name, help_text, labels, registry=self)
-
-    def gauge(self, name: str, help_text: str) -> Gauge:
-        """Make a gauge."""
-        return Gauge(_PREFIX + name, help_text, registry=self)
 
     def seconds(
         self, name: str, help_text: str, buckets: Sequence[float], *labels: str

@@ -22,29 +22,17 @@ from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store
 
 
+@dataclass(slots=True)
 class PassageCount:
-    """Cached number of passages in a collection.
+    """Cached number of passages in a collection; None before the first count."""
 
-    Args:
-        store: The store.
-        collection: Name of the collection.
-
-    Attributes:
-        passages: The last count, None before the first.
-    """
-
-    def __init__(self, store: Store, collection: str) -> None:
-        self._store = store
-        self._collection = collection
-        self.passages: int | None = None
+    store: Store
+    collection: str
+    passages: int | None = None
 
     def refresh(self) -> None:
-        """Ask the store for the count.
-
-        Raises:
-            StoreError: If the store does not answer.
-        """
-        self.passages = self._store.collection(self._collection).info().points
+        """Count again; raise a StoreError if the store does not answer."""
+        self.passages = self.store.collection(self.collection).info().points
 
 
 @dataclass(frozen=True, slots=True)

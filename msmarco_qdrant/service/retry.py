@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from enum import Enum
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from msmarco_qdrant.errors import (
@@ -126,11 +127,20 @@ class BatchRetrier:
             StoppingError: If a call that could be retried failed and the process stops.
             BaseException: The error of the last attempt.
         """
-        from tenacity import Retrying, wait_random_exponential
+        from tenacity import Retrying, retry_if_exception, wait_random_exponential
+
+        uncertain = count(1)
+
+        def should_retry(error: BaseException) -> bool:
+            # Transient errors do not count: a store that was down may answer oddly once.
+            retryability = self._classify(error)
+            if retryability is Retryability.UNCERTAIN:
+                return next(uncertain) < self._max_uncertain
+            return retryability is Retryability.TRANSIENT
 
         self._next_warning, self._fields = 0.0, fields or {}
         retrying = Retrying(
-            retry=_RetryCondition(self._max_uncertain, self._classify),
+            retry=retry_if_exception(should_retry),
             wait=wait_random_exponential(self._first_wait_s, self._max_wait_s),
             sleep=self._wait,
             before_sleep=self._report,
@@ -144,7 +154,7 @@ class BatchRetrier:
             raise StoppingError
 
     def _report(self, state: RetryCallState) -> None:
-        error = _error_of(state)
+        error = state.outcome.exception() if state.outcome else None
         if error is None or self._stopping.is_set():
             return
         wait_s = state.next_action.sleep if state.next_action else 0.0
@@ -166,29 +176,3 @@ class BatchRetrier:
             exc_info=error if not isinstance(error, MsmarcoQdrantError) else None,
             extra={"fields": fields},
         )
-
-
-class _RetryCondition:
-    """Decides on a retry; counts the uncertain errors of one call.
-
-    Transient errors do not count: a store that was down for hours may answer oddly once.
-    """
-
-    def __init__(self, most: int, classify: Callable[[BaseException], Retryability]) -> None:
-        self._most = most
-        self._classify = classify
-        self._count = 0
-
-    def __call__(self, state: RetryCallState) -> bool:
-        error = _error_of(state)
-        if error is None:
-            return False
-        retryability = self._classify(error)
-        if retryability is not Retryability.UNCERTAIN:
-            return retryability is Retryability.TRANSIENT
-        self._count += 1
-        return self._count < self._most
-
-
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None

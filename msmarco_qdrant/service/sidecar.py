@@ -26,15 +26,15 @@ from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.server import HttpServer, listen, url_of
 from msmarco_qdrant.service.ingester import SpoolIngester
-from msmarco_qdrant.service.interfaces import BatchState, is_loopback
-from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
+from msmarco_qdrant.service.interfaces import BatchId, BatchState, WorkerEvents, is_loopback
+from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.readiness import PassageCount, Running, SidecarReadiness
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.startup import ModelSource, NamedModels, Opened, SharedModels, Startup
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
-from msmarco_qdrant.service.worker.worker import Worker, WorkerEvents, WorkerSettings
+from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 
 _T = TypeVar("_T")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -222,20 +222,27 @@ class Sidecar:
         self._on_listening(url)
 
 
-class _Events(MetricsEvents):
+class _Events(WorkerEvents):
     """Counts events of a worker, and after each batch the passages of the collection."""
 
     def __init__(self, metrics: Metrics, count: PassageCount) -> None:
-        super().__init__(metrics)
-        self._count = count
+        self._metrics, self._count = metrics, count
 
     def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
         """Count a batch that is done or failed."""
-        super().ended(state, stages)
+        self._metrics.ended(state, stages)
         try:
             self._count.refresh()
         except StoreError as exc:
             _log.debug("the passages could not be counted: %s", exc)
+
+    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
+        """Count a failed attempt."""
+        self._metrics.failing(batch, attempt, error)
+
+    def optimized(self, seconds: float) -> None:
+        """Count an index build."""
+        self._metrics.optimized(seconds)
 
 
 async def _warm_up(client: AsyncSearchClient) -> None:

@@ -108,7 +108,7 @@ class Startup:
         self.stage = "store"
         with ExitStack() as stack:
             stores = []
-            for connection in (for_searches(settings.connection), settings.connection):
+            for connection in (_for_searches(settings.connection), settings.connection):
                 stores.append(open_store(settings.store, create=True, connection=connection))
                 stack.callback(stores[-1].close)
             searching, writing = stores
@@ -149,7 +149,7 @@ def _retryability_of(error: BaseException) -> Retryability:
     return Retryability.TRANSIENT if is_away else Retryability.PERMANENT
 
 
-def for_searches(connection: Connection) -> Connection:
+def _for_searches(connection: Connection) -> Connection:
     """Return the connection with short timeouts, so that searches soon fail without a server."""
     return replace(
         connection,
@@ -158,41 +158,36 @@ def for_searches(connection: Connection) -> Connection:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class NamedModels:
-    """Loads models by their names.
+    """Loads models by the names in the settings; `cross_encoder` is a name or a directory."""
 
-    Args:
-        settings: Model, collection, and the options of the encoder.
-        reranker: Name or directory of the cross-encoder, None for none.
-    """
-
-    def __init__(self, settings: Settings, reranker: str | None = None) -> None:
-        self._settings = settings
-        self._reranker = reranker
+    settings: Settings
+    cross_encoder: str | None = None
 
     def new(self) -> Encoder:
         """Load the encoder of a new collection."""
         from msmarco_qdrant.encoding import load_encoder
 
-        return load_encoder(self._settings.model, **asdict(self._encoder_options()))
+        return load_encoder(self.settings.model, **asdict(self._encoder_options()))
 
     def of(self, encoder_info: EncoderInfo) -> Encoder:
         """Load the encoder of a collection with that info in its metadata."""
         from msmarco_qdrant.encoding.matching import load_collection_encoder
 
         return load_collection_encoder(
-            self._settings.collection, encoder_info, options=self._encoder_options()
+            self.settings.collection, encoder_info, options=self._encoder_options()
         )
 
     def reranker(self) -> Reranker | None:
         """Load the cross-encoder, None without one."""
         from msmarco_qdrant.search.client import load_reranker_for
 
-        return load_reranker_for(self._reranker, self._settings.encoder_options)
+        return load_reranker_for(self.cross_encoder, self.settings.encoder_options)
 
     def _encoder_options(self) -> EncoderOptions:
         """Return the options, with small batches on a CPU: queries wait for the current batch."""
-        options = self._settings.encoder_options
+        options = self.settings.encoder_options
         on_cpu = resolve_devices(options.device or ALL_GPUS) == ["cpu"]
         if not on_cpu or options.tokens_per_batch is not None:
             return options

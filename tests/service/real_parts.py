@@ -19,7 +19,7 @@ from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.ingester import SpoolIngester
 from msmarco_qdrant.service.interfaces import Limits, Tokens
-from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
+from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store, open_store
@@ -81,7 +81,7 @@ async def real_parts(
                 tokens or Tokens(),
                 limits or Limits(),
             )
-            worker = Worker(spool, store, encoder, events=MetricsEvents(metrics))
+            worker = Worker(spool, store, encoder, events=metrics)
             worker.start()
             try:
                 yield Real(create_app(parts), spool, store, metrics, parts)

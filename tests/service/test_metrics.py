@@ -12,18 +12,17 @@ from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.service.interfaces import Backlog, BatchReport, BatchState
 from msmarco_qdrant.service.logs import JsonFormatter
-from msmarco_qdrant.service.metrics import Metrics, MetricsEvents
+from msmarco_qdrant.service.metrics import Metrics
 from tests.service.http.driver import Driver, drive
 
 
 def test_a_batch_is_counted_by_outcome() -> None:
     """Passages, seconds, stages, the spool, and the versions at work."""
     metrics = Metrics(lambda: Backlog(3, 4.5))
-    events = MetricsEvents(metrics)
     report = BatchReport(written=2, unchanged=1, superseded=3, seconds=0.5)
-    events.failing("b", 1, StoreUnavailableError("away"))
-    events.ended(BatchState("b", "done", 0.0, 1.0, report), [StageTiming("forward", 0.25, 0.5)])
-    events.optimized(0.75)
+    metrics.failing("b", 1, StoreUnavailableError("away"))
+    metrics.ended(BatchState("b", "done", 0.0, 1.0, report), [StageTiming("forward", 0.25, 0.5)])
+    metrics.optimized(0.75)
     metrics.set_info({"model": "m"})
     lines = metrics.text().decode().splitlines()
     for expected in (

@@ -6,8 +6,8 @@ Everything is in memory: no method waits for a disk, so an event loop may call t
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -44,14 +44,9 @@ class Batch:
 
 
 class Queue:
-    """FIFO queue of batches, of which one may be leased. Thread-safe.
+    """FIFO queue of batches, of which one may be leased. Thread-safe."""
 
-    Args:
-        clock: Seconds since 1970.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._stopped = self._closed = False
         self._outcomes: dict[BatchId, list[Future[BatchState]]] = {}
@@ -72,7 +67,7 @@ class Queue:
         """Seconds since the oldest batch was accepted, 0 without batches."""
         with self._changed:
             oldest = self._leased or (self._queue[0] if self._queue else None)
-        return max(0.0, self._clock() - oldest.accepted_at) if oldest else 0.0
+        return max(0.0, time.time() - oldest.accepted_at) if oldest else 0.0
 
     def add(self, batch: Batch) -> None:
         """Append a batch."""

@@ -11,12 +11,12 @@ import errno
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
 from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState
@@ -25,7 +25,6 @@ from msmarco_qdrant.service.spool.directory import (
     FORMS,
     OPERATIONS,
     BatchName,
-    Folder,
     SpoolDirectory,
     form_of,
 )
@@ -55,7 +54,6 @@ class Spool:
         max_bytes: Most bytes of batches that have not ended.
         max_batches: Most batches that have not ended.
         keep_done: Most reports of batches that are done.
-        clock: Seconds since 1970.
     """
 
     def __init__(
@@ -65,13 +63,11 @@ class Spool:
         max_bytes: int = MAX_BYTES,
         max_batches: int = MAX_BATCHES,
         keep_done: int = KEEP_DONE,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._files = files
         self._quota = SpoolQuota(max_bytes, max_batches)
         self._archive = Archive(files, keep_done)
-        self._clock = clock
-        self._queue = Queue(clock)
+        self._queue = Queue()
         self._commit_lock = threading.Lock()  # held during disk writes, unlike the queue's lock
         self._closed = False
         self._next = self._reserved = files.first_sequence()
@@ -81,15 +77,8 @@ class Spool:
             self._queue.add(self._batch(name, size, queued_at))
 
     @classmethod
-    def open(
-        cls,
-        directory: str | PathLike[str],
-        *,
-        max_bytes: int = MAX_BYTES,
-        max_batches: int = MAX_BATCHES,
-        keep_done: int = KEEP_DONE,
-    ) -> Self:
-        """Open a directory, made if missing, and recover it from a crash.
+    def open(cls, directory: str | PathLike[str], **limits: int) -> Self:
+        """Open a directory, made if missing, and recover it from a crash; limits as above.
 
         Raises:
             SpoolError: If it cannot be written, or another process uses it.
@@ -97,7 +86,7 @@ class Spool:
         """
         files = SpoolDirectory(Path(directory).expanduser())
         try:
-            return cls(files, max_bytes=max_bytes, max_batches=max_batches, keep_done=keep_done)
+            return cls(files, **limits)
         except BaseException:
             files.close()
             raise
@@ -183,14 +172,7 @@ class Spool:
         Raises:
             SpoolError: If the disk fails.
         """
-        state = batch.state("working").ended("done", report, "", self._clock())
-        self._files.write_report(batch.name, "done", state_to_json(state))
-        if report.rejected:
-            self._files.move(batch.name, "working", "done")
-        else:
-            self._files.remove(batch.name, "working")
-        self._end(batch, "done", state)
-        return state
+        return self._end(batch, "done", report, "")
 
     def fail(self, batch: Batch, reason: str, report: BatchReport) -> BatchState:
         """Record that a batch failed; its file is kept. May be repeated after an error.
@@ -198,11 +180,7 @@ class Spool:
         Raises:
             SpoolError: If the disk fails.
         """
-        state = batch.state("working").ended("failed", report, reason, self._clock())
-        self._files.write_report(batch.name, "failed", state_to_json(state))
-        self._files.move(batch.name, "working", "failed")
-        self._end(batch, "failed", state)
-        return state
+        return self._end(batch, "failed", report, reason)
 
     def requeue(self, batch: Batch) -> None:
         """Put a leased batch back before all others.
@@ -232,13 +210,9 @@ class Spool:
             SpoolError: If the report of an ended batch cannot be read.
         """
         future = self._queue.outcome(id_)
-        if future is not None:
-            return future
-        state = self.state(id_)
-        if state is None:
-            return None
-        future = Future()
-        future.set_result(state)
+        if future is None and (state := self.state(id_)) is not None:
+            future = Future()
+            future.set_result(state)
         return future
 
     @property
@@ -289,7 +263,7 @@ class Spool:
             self._files.move_in(path, name)
             self._next += 1
             reservation.commit()
-            self._queue.add(self._batch(name, reservation.size, self._clock()))
+            self._queue.add(self._batch(name, reservation.size, time.time()))
         self._files.sync("incoming")
 
     def _batch(self, name: BatchName, size: int, accepted_at: float) -> Batch:
@@ -316,9 +290,18 @@ class Spool:
         finally:
             self._files.discard(path)
 
-    def _end(self, batch: Batch, folder: Folder, state: BatchState) -> None:
-        """Archive an ended batch, release its quota, and resolve its futures."""
-        self._archive.add(batch.name, folder)
+    def _end(
+        self, batch: Batch, phase: Literal["done", "failed"], report: BatchReport, reason: str
+    ) -> BatchState:
+        """Report and archive a batch, release its quota, and resolve its futures."""
+        state = BatchState(batch.id, phase, batch.accepted_at, time.time(), report, reason)
+        self._files.write_report(batch.name, phase, state_to_json(state))
+        if report.rejected or phase == "failed":
+            self._files.move(batch.name, "working", phase)
+        else:
+            self._files.remove(batch.name, "working")
+        self._archive.add(batch.name, phase)
         if batch.id in self._queue:
             self._quota.release(batch.size)
         self._queue.end(batch, state)
+        return state

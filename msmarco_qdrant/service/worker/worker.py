@@ -17,20 +17,13 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from msmarco_qdrant.core.records import StorageSettings
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError
-from msmarco_qdrant.service.interfaces import (
-    BatchId,
-    BatchReport,
-    BatchState,
-    Phase,
-    counts_of,
-)
+from msmarco_qdrant.service.interfaces import BatchReport, Phase, WorkerEvents, counts_of
 from msmarco_qdrant.service.retry import (
     BatchRetrier,
     Retryability,
@@ -45,32 +38,6 @@ from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
-
-
-class WorkerEvents(Protocol):
-    """Receives events of a worker in its thread, for metrics. No method may raise."""
-
-    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
-        """Receive the end of a batch: done or failed."""
-
-    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
-        """Receive a failed attempt that will be retried."""
-
-    def optimized(self, seconds: float) -> None:
-        """Receive the seconds of an index build."""
-
-
-class NoEvents:
-    """Ignores events."""
-
-    def ended(self, state: BatchState, stages: Sequence[StageTiming]) -> None:
-        """Do nothing."""
-
-    def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
-        """Do nothing."""
-
-    def optimized(self, seconds: float) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +88,7 @@ class Worker:
         self._spool = spool
         self._settings = settings
         self._writer = BatchWriter(store, settings.collection, encoder, reload, storage=storage)
-        self._events = events or NoEvents()
+        self._events = events or WorkerEvents()
         self._indexing = Indexing(
             store, settings.collection, settings.indexing, self._events.optimized
         )

@@ -19,7 +19,7 @@ from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import SpoolError
-from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState
+from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState, WorkerEvents
 from msmarco_qdrant.service.spool.directory import BatchName, SpoolDirectory
 from msmarco_qdrant.service.spool.files import Row, claimed_id
 from msmarco_qdrant.service.spool.queue import Batch
@@ -112,7 +112,7 @@ class HookedEncoder(HashingEncoder):
         yield from super().encode_passages(passages)
 
 
-class RecordedEvents:
+class RecordedEvents(WorkerEvents):
     """Keeps what a worker tells, and lets a test wait for it."""
 
     def __init__(self) -> None:
@@ -126,9 +126,6 @@ class RecordedEvents:
     def failing(self, batch: BatchId, attempt: int, error: BaseException) -> None:
         """Keep it."""
         self.failures.put((batch, attempt, error))
-
-    def optimized(self, seconds: float) -> None:
-        """Do nothing."""
 
     def next_failure(self) -> tuple[BatchId, int, BaseException]:
         """Wait for an attempt that fails."""
@@ -144,7 +141,7 @@ def running_worker(
     *,
     reload: Reload = load_collection_encoder,
     storage: StorageSettings | None = None,
-    events: RecordedEvents | None = None,
+    events: WorkerEvents | None = None,
 ) -> Iterator[Worker]:
     """A worker that works; it is stopped at the end, and has to end."""
     worker = Worker(
