@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,26 +106,15 @@ class Settings(BaseSettings):
     @property
     def connection(self) -> Connection:
         """Connection to a server."""
-        return Connection(
-            api_key=self.api_key.get_secret_value() if self.api_key else None,
-            grpc_port=self.grpc_port,
-            timeout_s=self.timeout_s,
-            retry_s=self.retry_s,
-            tls_ca=self.tls_ca,
-            batch_points=self.batch_points,
-            batch_bytes=self.batch_bytes,
-            in_flight=self.in_flight,
-        )
+        given = {field.name: getattr(self, field.name) for field in fields(Connection)}
+        api_key = self.api_key.get_secret_value() if self.api_key else None
+        return Connection(**given | {"api_key": api_key})
 
     @property
     def encoder_options(self) -> EncoderOptions:
         """Options of the encoder."""
-        return EncoderOptions(
-            backend=self.backend,
-            device=self.device,
-            precision=self.precision,
-            cached_queries=self.cached_queries,
-        )
+        names = ("backend", "device", "precision", "cached_queries")
+        return EncoderOptions(**{name: getattr(self, name) for name in names})
 
     @property
     def storage(self) -> StorageSettings:

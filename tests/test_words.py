@@ -55,7 +55,8 @@ def words_of_python(source: str) -> Iterator[tuple[int, str]]:
     tree = ast.parse(source)
     lines = source.splitlines()
     for number, text in _texts(source, tree):
-        yield from ((number, found) for found in _found(text))
+        if '"MatchPhrase": ' not in lines[number - 1]:
+            yield from ((number, found) for found in _found(text))
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.NAME:
             snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", token.string)

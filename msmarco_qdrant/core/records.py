@@ -243,13 +243,9 @@ class CollectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChange:
-    """Settings to change in a collection that holds points; None keeps a setting.
+    """Settings of `HnswSettings`, `StorageSettings` and the optimizer; None keeps a setting.
 
     Attributes:
-        m: See `HnswSettings`.
-        ef_construct: See `HnswSettings`.
-        on_disk: See `StorageSettings`.
-        quantization: See `StorageSettings`.
         indexing_threshold_kb: Kilobytes of vectors from which a segment gets a graph.
         max_segment_size_kb: Kilobytes of vectors beyond which segments are not merged.
     """

@@ -28,7 +28,7 @@ from msmarco_qdrant.sources.shard_file import (
     VectorType,
     join_batches,
     read_column,
-    read_header,
+    read_footer,
     shard_path,
     shard_paths,
 )
@@ -202,7 +202,7 @@ class Feed:
 
     def _read_matching_header(self, path: Path) -> ShardHeader:
         """Return the header of an existing shard; refuse one that cannot belong to this encode."""
-        header = read_header(path)
+        header = read_footer(path).header
         require_same_vectors(str(path), header.encoder, self.info)
         if header.dtype != self.layout.dtype:
             raise OutputError(
@@ -218,7 +218,7 @@ class Feed:
 def _keep_shard_size(layout: Layout) -> Layout:
     """Return the layout with the size of existing shards, so that missing ones fit between."""
     found = shard_paths(layout.folder)
-    return replace(layout, chunks=read_header(found[0]).full) if found else layout
+    return replace(layout, chunks=read_footer(found[0]).header.full) if found else layout
 
 
 def _shard_pids(path: Path, header: ShardHeader, chunks: list[Chunk]) -> list[str]:

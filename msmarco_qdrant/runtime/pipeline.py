@@ -45,7 +45,7 @@ class Pipeline:
         self._clock = clock
         self._caller = caller
         self._watches: dict[str, _Stopwatch] = {}
-        self._current = threading.local()
+        self.current = _CurrentThread()
 
     def run(
         self,
@@ -84,15 +84,6 @@ class Pipeline:
             seconds[self._caller] = seconds.pop(self._caller)
         return seconds
 
-    @property
-    def watch(self) -> _Stopwatch | None:
-        """The stopwatch of the current thread, None outside of the pipeline's threads."""
-        return getattr(self._current, "watch", None)
-
-    @watch.setter
-    def watch(self, watch: _Stopwatch) -> None:
-        self._current.watch = watch
-
     def close(self) -> None:
         """Stop every thread, and wait for it."""
         with self.changed:
@@ -105,12 +96,12 @@ class Pipeline:
                 continue
 
     def __enter__(self) -> Pipeline:
-        self.watch = watch = self._new_watch(self._caller)
+        self.current.watch = watch = self._new_watch(self._caller)
         watch.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if (watch := self.watch) is not None:
+        if (watch := self.current.watch) is not None:
             watch.stop()
         self.close()
 
@@ -147,6 +138,12 @@ class _Stopwatch:
             yield item
 
 
+class _CurrentThread(threading.local):
+    """The stopwatch of the current thread, None outside of the pipeline's threads."""
+
+    watch: _Stopwatch | None = None
+
+
 class _Channel(Generic[T]):
     """A bounded queue between two threads that also carries the end and an error."""
 
@@ -161,7 +158,7 @@ class _Channel(Generic[T]):
         """Queue `items`, in the stage's thread, until they end or the pipeline closes."""
         if self._pipeline.closed:
             return
-        self._pipeline.watch = watch
+        self._pipeline.current.watch = watch
         error: BaseException | None = None
         try:
             for item in watch.time_items(items):
@@ -187,7 +184,7 @@ class _Channel(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        watch = self._pipeline.watch
+        watch = self._pipeline.current.watch
         if watch is not None:  # a wait for the stage before does not count
             watch.stop()
         try:

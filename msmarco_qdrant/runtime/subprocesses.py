@@ -26,6 +26,86 @@ _CALL = f"from {__name__} import serve_calls; serve_calls()"
 _ITERATE = f"from {__name__} import serve_items; serve_items()"
 
 
+class _End(Enum):
+    """Marker after the last item; an enum member keeps its identity when pickled."""
+
+    END = 0
+
+
+_END = _End.END
+
+
+class _Worker:
+    """A subprocess with one task at a time."""
+
+    def __init__(self, pickled: bytes, program: str) -> None:
+        self._process = subprocess.Popen(  # noqa: S603  # our own program
+            [sys.executable, "-P", "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,  # Ctrl-C interrupts only this process
+            # The subprocess imports from the same places, and `tokenizers` starts no threads.
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+                "TOKENIZERS_PARALLELISM": "false",
+            },
+        )
+        self._ready = False
+        self._write(pickled)
+
+    def send(self, item: object) -> None:
+        self._write(pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
+
+    def wait_until_ready(self) -> None:
+        """Wait until the subprocess has loaded its function or iterable.
+
+        Raises:
+            WorkerError: If it ended.
+        """
+        if not self._ready:
+            self._ready = True
+            self._read()
+
+    def receive(self) -> object:
+        self.wait_until_ready()
+        return self._read()
+
+    def _read(self) -> object:
+        try:
+            pickled = pickle.load(_pipe(self._process.stdout))  # noqa: S301  # from our own program
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as exc:
+            raise self._worker_error() from exc
+        result, error = pickle.loads(pickled)  # noqa: S301
+        if error is not None:
+            raise error
+        return result
+
+    def close(self) -> None:
+        """End the subprocess."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            try:
+                _pipe(pipe).close()
+            except BrokenPipeError:
+                continue  # it ended while it was sent an item
+
+    def _write(self, pickled: bytes) -> None:
+        try:
+            pipe = _pipe(self._process.stdin)
+            pipe.write(pickled)
+            pipe.flush()
+        except (OSError, ValueError) as exc:
+            raise self._worker_error() from exc
+
+    def _worker_error(self) -> WorkerError:
+        return WorkerError(
+            "a subprocess that reads or tokenizes passages ended with status "
+            f"{self._process.wait()}; if memory ran out, use fewer workers"
+        )
+
+
 class SubprocessPool(Generic[_Item, _Result]):
     """Calls a function in subprocesses.
 
@@ -63,7 +143,7 @@ class SubprocessPool(Generic[_Item, _Result]):
         """End the subprocesses and cancel the calls that have not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
-            worker.end()
+            worker.close()
         self._threads.shutdown()
 
     def _call(self, item: _Item) -> _Result:
@@ -75,7 +155,7 @@ class SubprocessPool(Generic[_Item, _Result]):
             self._idle.put(worker)
 
 
-class SubprocessIterator(Generic[_Item]):
+class SubprocessIterator(_Worker, Generic[_Item]):
     """Iterates an iterable in a subprocess, which prefetches as much as the pipe holds.
 
     Args:
@@ -83,98 +163,12 @@ class SubprocessIterator(Generic[_Item]):
     """
 
     def __init__(self, items: Iterable[_Item]) -> None:
-        self._worker = _Worker(pickle.dumps(items), _ITERATE)
-
-    def wait_until_ready(self) -> None:
-        """Wait until the subprocess has loaded the iterable.
-
-        Raises:
-            WorkerError: If it ended.
-        """
-        self._worker.wait_until_ready()
+        super().__init__(pickle.dumps(items), _ITERATE)
 
     def __iter__(self) -> Iterator[_Item]:
         """Yield the items; raise the exception of their iterator, or `WorkerError`."""
-        while (item := self._worker.receive()) is not _END:
+        while (item := self.receive()) is not _END:
             yield cast("_Item", item)
-
-    def close(self) -> None:
-        """End the subprocess."""
-        self._worker.end()
-
-
-class _End(Enum):
-    """Marker after the last item; an enum member keeps its identity when pickled."""
-
-    END = 0
-
-
-_END = _End.END
-
-
-class _Worker:
-    """A subprocess with one task at a time."""
-
-    def __init__(self, pickled: bytes, program: str) -> None:
-        self._process = subprocess.Popen(  # noqa: S603  # our own program
-            [sys.executable, "-P", "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=0,  # Ctrl-C interrupts only this process
-            # The subprocess imports from the same places, and `tokenizers` starts no threads.
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(sys.path),
-                "TOKENIZERS_PARALLELISM": "false",
-            },
-        )
-        self._ready = False
-        self._write(pickled)
-
-    def send(self, item: object) -> None:
-        self._write(pickle.dumps(item, pickle.HIGHEST_PROTOCOL))
-
-    def wait_until_ready(self) -> None:
-        if not self._ready:
-            self._ready = True
-            self._read()
-
-    def receive(self) -> object:
-        self.wait_until_ready()
-        return self._read()
-
-    def _read(self) -> object:
-        try:
-            pickled = pickle.load(_pipe(self._process.stdout))  # noqa: S301  # from our own program
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as exc:
-            raise self._worker_error() from exc
-        result, error = pickle.loads(pickled)  # noqa: S301
-        if error is not None:
-            raise error
-        return result
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            try:
-                _pipe(pipe).close()
-            except BrokenPipeError:
-                continue  # it ended while it was sent an item
-
-    def _write(self, pickled: bytes) -> None:
-        try:
-            pipe = _pipe(self._process.stdin)
-            pipe.write(pickled)
-            pipe.flush()
-        except (OSError, ValueError) as exc:
-            raise self._worker_error() from exc
-
-    def _worker_error(self) -> WorkerError:
-        return WorkerError(
-            "a subprocess that reads or tokenizes passages ended with status "
-            f"{self._process.wait()}; if memory ran out, use fewer workers"
-        )
 
 
 def serve_calls() -> None:

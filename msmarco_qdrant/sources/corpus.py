@@ -264,9 +264,6 @@ def _file_size(source: str) -> int | None:
         raise SourceError(f"{source} is a directory: pass the files in it")
     try:
         status = path.stat()
-        if path.is_file():  # opening and closing a named pipe would end its writer
-            with path.open("rb"):
-                pass
     except FileNotFoundError as exc:
         raise SourceError(
             f"no such file: {source} (relative to {Path.cwd()}); check the path, or pass '-' for "
@@ -297,7 +294,7 @@ def _detect_format(source: str, raw: io.BufferedReader) -> Format:
     by_name = _SUFFIXES.get(Path(name).suffix.lower())
     if by_name is not None:
         return by_name
-    head = peek_content(raw).removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = peek_content(raw)
     if head.startswith(b"PAR1"):
         return "parquet"
     _refuse_array(source, raw)
@@ -305,7 +302,7 @@ def _detect_format(source: str, raw: io.BufferedReader) -> Format:
 
 
 def _refuse_array(source: str, raw: io.BufferedReader) -> None:
-    if peek_content(raw).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+    if peek_content(raw).startswith(b"["):
         raise SourceError(
             f"{source} must have one JSON object per line, got an array (jq -c '.[]')"
         )

@@ -10,21 +10,13 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 RAW_BYTES_KEPT = 4096
 _CHUNK = 1 << 18
 _PEEK = 64
 _BOM = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-class ByteStream(Protocol):
-    """A source of lines, such as `io.BufferedReader` or `gzip.GzipFile`."""
-
-    def read1(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes by at most one read of the raw stream; b"" at the end."""
-        ...
 
 
 class Line(NamedTuple):
@@ -85,7 +77,7 @@ class _LineSplitter:
         return Line(self._number, data[:RAW_BYTES_KEPT] if problem else data, length, problem)
 
 
-def read_lines(stream: ByteStream, max_bytes: int) -> Iterator[Line]:
+def read_lines(stream: io.BufferedIOBase, max_bytes: int) -> Iterator[Line]:
     """Yield the lines of `stream`.
 
     Args:
@@ -120,7 +112,7 @@ class Block(NamedTuple):
             yield self.last
 
 
-def read_blocks(stream: ByteStream, size: int, max_bytes: int) -> Iterator[Block]:
+def read_blocks(stream: io.BufferedIOBase, size: int, max_bytes: int) -> Iterator[Block]:
     """Yield the lines of `stream` in blocks, which is much faster than one by one.
 
     Equal content gives equal blocks, independent of the sizes of reads.
@@ -158,7 +150,7 @@ def read_blocks(stream: ByteStream, size: int, max_bytes: int) -> Iterator[Block
 class _StreamReader:
     """Reads full buffers until the stream ends; `problem` describes a damaged stream."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
         self.ended = False
         self.problem: str | None = None
@@ -207,17 +199,20 @@ def make_peekable(stream: io.BufferedIOBase) -> io.BufferedReader:
     return io.BufferedReader(_FullFirstRead(stream))
 
 
-def open_maybe_gzip(raw: io.BufferedReader) -> ByteStream:
+def open_maybe_gzip(raw: io.BufferedReader) -> io.BufferedIOBase:
     """Wrap `raw` in a decompressor if its first bytes are those of gzip."""
     return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP_MAGIC else raw
 
 
 def peek_content(raw: io.BufferedReader) -> bytes:
-    """Return the first bytes of the content, decompressed, without consuming them."""
-    head = raw.peek(_PEEK)
-    if head[:2] != _GZIP_MAGIC:
-        return head[:_PEEK]
-    try:
-        return zlib.decompressobj(wbits=31).decompress(head, _PEEK)
-    except zlib.error:
-        return b""  # damaged: a later read reports it
+    """Return the first bytes of the content, decompressed, without consuming them.
+
+    A byte order mark and white space before them are dropped.
+    """
+    head = raw.peek(_PEEK)[:_PEEK]
+    if head.startswith(_GZIP_MAGIC):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(raw.peek(_PEEK), _PEEK)
+        except zlib.error:
+            return b""  # damaged: a later read reports it
+    return head.removeprefix(_BOM).lstrip()

@@ -209,11 +209,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 # ---- reading -------------------------------------------------------------------------------
 
 
-def read_header(path: Path) -> ShardHeader:
-    """Read the header of a shard; see `read_footer`."""
-    return read_footer(path).header
-
-
 def read_footer(path: Path) -> Footer:
     """Read the footer of a shard.
 

@@ -33,7 +33,7 @@ from msmarco_qdrant.sources.shard_file import (
     MANIFEST,
     Manifest,
     VectorType,
-    read_header,
+    read_footer,
     read_manifest,
     shard_path,
     shard_paths,
@@ -166,7 +166,7 @@ def test_shards_cover_the_source_in_order(source: Path, folder: Path) -> None:
     encoder = HashingEncoder()
     report = encode(source, folder, encoder, shard_chunks=2)
     assert [row.pid for row in ROWS] == pids_on_disk(folder)
-    headers = [read_header(path) for path in shard_paths(folder)]
+    headers = [read_footer(path).header for path in shard_paths(folder)]
     assert len(headers) > 3
     assert list(range(len(headers))) == [header.number for header in headers]
     assert {(2, 0, "float16")} == {(head.full, head.rejected, head.dtype) for head in headers}

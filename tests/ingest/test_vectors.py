@@ -17,7 +17,7 @@ from msmarco_qdrant.errors import IngestStoppedError, ModelMismatchError, UsageE
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.windows import split_into_windows
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.sources.shard_file import MANIFEST, read_header, shard_path, write_shard
+from msmarco_qdrant.sources.shard_file import MANIFEST, read_footer, shard_path, write_shard
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.payload import point_id
@@ -113,7 +113,7 @@ def test_rejects_of_the_folder_are_counted(
     """The others go in."""
     first = shard_path(folder, 0)
     vectors = np.zeros((2, 64), np.float16)
-    write_shard(first, read_header(first), table_of(passages[:2]), vectors)
+    write_shard(first, read_footer(first).header, table_of(passages[:2]), vectors)
     rejects: list[Reject] = []
     report = ingest_passages(VectorShards(folder), store, on_reject=rejects.append)
     assert (5, 3, 2) == (report.read, report.written, report.rejected)

@@ -482,7 +482,7 @@ def test_slow_pipe_is_recognized(compress: bool) -> None:
     content = b"\n" + json_line(pid="1", text="one") + b"\n" + json_line(pid="2", text="two")
     pipe = io.BufferedReader(_Trickle(gzip.compress(content) if compress else content))
     stream = make_peekable(pipe)
-    assert peek_content(stream).startswith(b'\n{"pid"')
+    assert peek_content(stream).startswith(b'{"pid"')
     lines = [line.data for line in read_lines(open_maybe_gzip(stream), 1000)]
     assert content.split(b"\n") == lines
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from msmarco_qdrant.sources.lines import (
     Block,
-    ByteStream,
     Line,
     open_maybe_gzip,
     read_blocks,
@@ -27,7 +26,7 @@ LIMITS = st.integers(1, 60)
 SIZES = st.integers(0, 200)
 
 
-class Dribbling:
+class Dribbling(io.BufferedIOBase):
     """A stream that hands out a few bytes at a time, and at its end what a spoiled one raises."""
 
     def __init__(
@@ -106,7 +105,7 @@ CONTENT = b"".join(b"%d\tpassage %d\n" % (number, number * 7919) for number in r
 PACKED = gzip.compress(CONTENT, mtime=0)
 
 
-def stream_of(packed: bytes) -> ByteStream:
+def stream_of(packed: bytes) -> io.BufferedIOBase:
     """What is read of a file."""
     return open_maybe_gzip(io.BufferedReader(io.BytesIO(packed)))
 

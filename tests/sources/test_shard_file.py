@@ -20,7 +20,6 @@ from msmarco_qdrant.sources.shard_file import (
     VectorType,
     read_column,
     read_footer,
-    read_header,
     read_manifest,
     read_rows,
     shard_path,
@@ -42,7 +41,9 @@ def folder(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder)
 def put_vectors(folder: Path, vectors: np.ndarray, passages: Sequence[Passage]) -> None:
     """Write the first shard anew with other vectors."""
     first = shard_path(folder, 0)
-    write_shard(first, read_header(first), table_of(passages[:2]), vectors.astype(np.float16))
+    write_shard(
+        first, read_footer(first).header, table_of(passages[:2]), vectors.astype(np.float16)
+    )
 
 
 # ---- one shard -------------------------------------------------------------------------------
@@ -60,7 +61,7 @@ def test_a_shard_comes_back_as_it_was_written(
     )
     table = table_of(passages)
     write_shard(path, header, table, vectors)
-    assert header == read_header(path)
+    assert header == read_footer(path).header
     assert (5, 64) == (read_footer(path).passages, read_footer(path).dimension)
     assert [passage.pid for passage in passages] == read_column(path, "pid")
     (rows,) = read_rows(path)
@@ -167,7 +168,7 @@ def test_not_a_shard_is_reported(
     path = shard_path(folder, 1)
     spoil(path)
     with pytest.raises(SourceError, match=message):
-        read_header(path)
+        read_footer(path)
     with pytest.raises(SourceError, match=message):
         VectorShards(folder)
 
@@ -178,7 +179,7 @@ def test_other_columns_are_reported(folder: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table.drop_columns(["meta"]), path)
     with pytest.raises(SourceError, match=r"must have the columns .* got pid, text, text_digest"):
-        read_header(path)
+        read_footer(path)
     with pytest.raises(SourceError, match="no column 'meta'"):
         read_column(path, "meta")
 
@@ -234,7 +235,7 @@ def test_vectors_of_a_dot_product_keep_their_length(
     folder = write_folder(tmp_path / "vectors", passages, Dot(), dtype="float32")
     put = np.full((2, 64), 3.0, np.float32)
     first = shard_path(folder, 0)
-    write_shard(first, read_header(first), table_of(passages[:2]), put)
+    write_shard(first, read_footer(first).header, table_of(passages[:2]), put)
     row = next(iter(VectorShards(folder)))
     assert isinstance(row, EncodedPassage)
     np.testing.assert_array_equal(put[0], row.vector)
@@ -247,7 +248,7 @@ def test_lengths_that_float32_cannot_square_are_none_too_many(
     folder = write_folder(tmp_path / "vectors", passages[:2], encoder, dtype="float32")
     first = shard_path(folder, 0)
     put = np.full((2, 64), 1e30, np.float32)
-    write_shard(first, read_header(first), table_of(passages[:2]), put)
+    write_shard(first, read_footer(first).header, table_of(passages[:2]), put)
     row = next(iter(VectorShards(folder)))
     assert isinstance(row, EncodedPassage)
     np.testing.assert_allclose(np.full(64, 1 / 8), row.vector)
@@ -298,7 +299,7 @@ def test_a_row_that_is_not_what_was_encoded_is_a_reject(
     changed = pa.array([table[column][0].as_py(), value])
     vectors = vectors_of(passages[:2], encoder).astype(np.float16)
     first = shard_path(folder, 0)
-    write_shard(first, read_header(first), table.set_column(index, column, changed), vectors)
+    write_shard(first, read_footer(first).header, table.set_column(index, column, changed), vectors)
     rows = list(VectorShards(folder))
     rejects = [row for row in rows if isinstance(row, Reject)]
     assert [True] == [reason in reject.reason for reject in rejects]
@@ -313,7 +314,7 @@ def test_a_text_that_is_not_utf8_is_a_reject(
     broken = pa.array([b"london", b"\xff\xfe"]).view(pa.string())
     vectors = vectors_of(passages[:2], encoder).astype(np.float16)
     first = shard_path(folder, 0)
-    write_shard(first, read_header(first), table.set_column(1, "text", broken), vectors)
+    write_shard(first, read_footer(first).header, table.set_column(1, "text", broken), vectors)
     rejects = [row for row in VectorShards(folder) if isinstance(row, Reject)]
     assert [True, True] == ["text was changed" in reject.reason for reject in rejects]
 
