@@ -13,6 +13,8 @@ from msmarco_qdrant.stores import Connection, Store, open_store
 from tests.loopback import LoopbackServer
 
 ENGINES = ("edge", "memory", "loopback")
+ENGINES_EDGE_SLOW = ("memory", "loopback", pytest.param("edge", marks=pytest.mark.slow))
+"""For tests of what hardly depends on the engine: Edge takes the most time by far."""
 ENGINES_AND_SERVER = (*ENGINES, "server")
 
 

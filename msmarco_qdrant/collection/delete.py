@@ -10,7 +10,7 @@ the collections are listed again; if a new one has appeared, the delete starts o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.core.batched import in_batches
@@ -21,6 +21,7 @@ from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import SeqClock, check_pid, point_id
 
 _BATCH = 1000
+_T = TypeVar("_T")
 
 
 def delete_pids(store: Store, name: str, pids: Iterable[str]) -> int:
@@ -68,28 +69,19 @@ def _delete_batch(store: Store, name: str, pids: Sequence[str]) -> int:
     live, name = store.aliases().get(name, name), base_name(name)
     pid_of = {point_id(pid): pid for pid in pids}
     newest = in_live = 0
+
+    def retrieve(collection: Collection) -> Mapping[PointId, Mapping[str, Any]]:
+        return collection.retrieve([*pid_of], ("pid", "seq"))
+
     for physical in physical_collections(store, name):
-        payloads = _retrieve_checked(store, name, physical, pid_of)
-        newest = max([newest, *(payload["seq"] for payload in payloads.values())])
+        payloads = _call_unless_dropped(store, name, physical, retrieve) or {}
+        for id_, payload in payloads.items():
+            check_pid(pid_of[id_], payload)
+            newest = max(newest, payload["seq"])
         if physical == live:
             in_live = len(payloads)
     delete_points(store, name, [*pid_of], up_to_seq=SeqClock(newest).next())
     return in_live
-
-
-def _retrieve_checked(
-    store: Store, name: str, physical: str, pid_of: Mapping[PointId, str]
-) -> Mapping[PointId, Mapping[str, Any]]:
-    """Read pid and `seq` of the points that exist, and check each pid."""
-    found: dict[PointId, Mapping[str, Any]] = {}
-
-    def retrieve(collection: Collection) -> None:
-        found.update(collection.retrieve([*pid_of], ("pid", "seq")))
-
-    _call_unless_dropped(store, name, physical, retrieve)
-    for id_, payload in found.items():
-        check_pid(pid_of[id_], payload)
-    return found
 
 
 def _delete_in_all(store: Store, name: str, ids: Sequence[PointId], up_to_seq: int) -> None:
@@ -104,13 +96,14 @@ def _delete_in_all(store: Store, name: str, ids: Sequence[PointId], up_to_seq: i
 
 
 def _call_unless_dropped(
-    store: Store, name: str, physical: str, function: Callable[[Collection], object]
-) -> None:
-    """Call a function with a collection; ignore its error if another client has dropped it."""
+    store: Store, name: str, physical: str, function: Callable[[Collection], _T]
+) -> _T | None:
+    """Call a function with a collection; None instead of its error if it has been dropped."""
     try:
-        function(store.collection(physical))
+        return function(store.collection(physical))
     except (StoreUnavailableError, StoreAccessError):
         raise
     except StoreError:
         if physical in physical_collections(store, name):
             raise
+        return None

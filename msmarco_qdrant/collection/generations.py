@@ -87,6 +87,11 @@ def abandon_command(name: str) -> str:
     return f"`msmarco-qdrant migrate prune --collection {name} --unfinished --yes`"
 
 
+def abandon_hint(name: str, copying: Copying) -> str:
+    """The end of a message about an unfinished re-embedding; "" after its swap."""
+    return "" if copying.is_swapped else f", or abandon it with {abandon_command(name)}"
+
+
 def read_generations(store: Store, collection: str) -> Generations:
     """Read the physical collections of a name with their metadata.
 

@@ -28,8 +28,8 @@ from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, PayloadIndex,
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Collection, Store
 
-_RENAMED = {r"'(quanti[s]ation)'": "quantization", r"'(alterable)'": "Store.admin_collection"}
-"""Patterns of removed names in errors of migration files, and the new names."""
+_RENAMED = {"'quantisation'": "'quantization'", "'alterable'": "'Store.admin_collection'"}
+"""Removed names, as errors of migration files quote them, and the new names."""
 _FILE_NAME = re.compile(r"\d{4}_[a-z0-9_]+\.py")
 
 
@@ -188,14 +188,9 @@ def _execute(path: Path) -> ModuleType:
         sys.modules.pop(name, None)
         if not isinstance(exc, Exception):
             raise
-        renamed = (
-            f"; '{found[1]}' is now '{new}'"
-            for old, new in _RENAMED.items()
-            if (found := re.search(old, str(exc)))
-        )
-        raise UsageError(
-            f"{path} cannot be loaded: {type(exc).__name__}: {exc}{''.join(renamed)}"
-        ) from exc
+        error = f"{type(exc).__name__}: {exc}"
+        hints = [f"; {old} is now {new}" for old, new in _RENAMED.items() if old in error]
+        raise UsageError(f"{path} cannot be loaded: {error}{''.join(hints)}") from exc
     return module
 
 

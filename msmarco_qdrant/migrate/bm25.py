@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from msmarco_qdrant.collection.migration import Target
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores import AdminCollection, Collection
 from msmarco_qdrant.stores.payload import passage_of, sort_tokens
-
-if TYPE_CHECKING:
-    from msmarco_qdrant.collection.migration import Target
 
 _BATCH = 256
 _FIELDS = ("pid", "text", "meta", "seq")

@@ -13,6 +13,7 @@ nothing there, and its cost reports that. Only quantization is refused, as on cr
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, get_args
 
@@ -89,9 +90,8 @@ class SetHnsw(_SettingsOperation):
 
     def __post_init__(self) -> None:
         _require_change(self, "SetHnsw(m=..., ef_construct=...)")
-        _check_numbers(int, m=self.m, ef_construct=self.ef_construct)
-        _check_minimum(2, m=self.m)
-        _check_minimum(4, ef_construct=self.ef_construct)
+        _check_numbers(int, 2, m=self.m)
+        _check_numbers(int, 4, ef_construct=self.ef_construct)
 
     def _describe(self, info: CollectionInfo) -> str:
         old, new = info.spec.hnsw, apply_change(info.spec, self._change).hnsw
@@ -178,8 +178,7 @@ class SetOptimizers(_SettingsOperation):
 
     def __post_init__(self) -> None:
         _require_change(self, "SetOptimizers(indexing_threshold_kb=..., max_segment_size_kb=...)")
-        _check_numbers(int, **asdict(self))
-        _check_minimum(1, **asdict(self))
+        _check_numbers(int, 1, **asdict(self))
 
     def _describe(self, info: CollectionInfo) -> str:
         return f"segments of {info.points:,} vectors affected by the new thresholds are rebuilt"
@@ -309,7 +308,9 @@ class SetBm25:
         new = self._merge(_bm25(target))
         rewrite_sparse(target, Bm25Encoder(new))
         if _bm25(target) != new:
-            _put_bm25(target, new)
+            metadata = target.store.metadata(target.plan.physical)
+            target.check()  # after the read: the ledger and all other metadata stay
+            target.store.put_metadata(target.plan.physical, replace(metadata, bm25=new))
             rewrite_sparse(target, Bm25Encoder(new))
         _index(target)
 
@@ -325,13 +326,6 @@ class SetBm25:
 def _index(target: Target) -> None:
     if target.collection.info().points:
         target.collection.optimize()
-
-
-def _put_bm25(target: Target, settings: Bm25Settings) -> None:
-    """Store the BM25 settings; all other metadata, such as the ledger, is read just before."""
-    metadata = target.store.metadata(target.plan.physical)
-    target.check()
-    target.store.put_metadata(target.plan.physical, replace(metadata, bm25=settings))
 
 
 def _missing(target: Target, feature: str) -> str:
@@ -372,15 +366,15 @@ def _require_change(operation: DataclassInstance, example: str) -> None:
         raise UsageError(f"at least one value must be given, such as {example}")
 
 
-def _check_numbers(kind: type[int] | type[float], **values: object) -> None:
-    """Refuse values that are neither None nor a number; bool is not a number here."""
+def _check_numbers(
+    kind: type[int] | type[float], minimum: float = -math.inf, **values: object
+) -> None:
+    """Refuse values that are neither None nor such a number; bool is not a number here."""
     accepted, noun = (int, "an integer") if kind is int else ((int, float), "a number")
     for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, accepted)):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, accepted):
             raise UsageError(f"{name} must be {noun}, got {value!r}")
-
-
-def _check_minimum(minimum: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < minimum:
+        if value < minimum:
             raise UsageError(f"{name} must be at least {minimum}, got {value}")

@@ -14,11 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msmarco_qdrant.collection.generations import (
-    abandon_command,
-    read_generations,
-    reembed_command,
-)
+from msmarco_qdrant.collection.generations import abandon_hint, read_generations, reembed_command
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.core.records import Copying, Generation, LockHolder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError, UsageError
@@ -218,10 +214,9 @@ class _MigrationRun:
         copying = read_generations(self._store, self._collection).copying
         if copying is not None and self.pending():
             name, model = self._collection, copying.metadata.encoder.model
-            abandon = "" if copying.is_swapped else f", or abandon it with {abandon_command(name)}"
             raise MigrationError(
                 f"the re-embedding of '{name}' with {model} is not finished: finish it with "
-                f"{reembed_command(name, model)}{abandon}, then run this again"
+                f"{reembed_command(name, model)}{abandon_hint(name, copying)}, then run this again"
             )
 
     def step(self, migration: Migration) -> MigrationStep:

@@ -219,7 +219,10 @@ def prune_collection(
         begun = [other for other in found.others if other.metadata.copied_from is not None]
         created = [other for other in begun if other.metadata.only_copies]
         dropped = [other.physical for other in (created if unfinished else found.others)]
-        dropped += _find_interrupted_creations(store, found)
+        for physical in found.unreadable:
+            if store.collection(physical).info().points:
+                store.metadata(physical)  # raises: it is not from this version of the package
+        dropped += found.unreadable
         if not dry_run:
             for physical in dropped:
                 check()
@@ -231,18 +234,6 @@ def prune_collection(
             alone = replace(found.metadata, copied_from=None, previous=previous)
             _put_changed(store, Generation(found.live, found.metadata), alone, check)
     return tuple(dropped)
-
-
-def _find_interrupted_creations(store: Store, found: Generations) -> list[str]:
-    """List the empty collections without metadata.
-
-    Raises:
-        StoreCorruptError: If a collection without readable metadata is not empty.
-    """
-    for physical in found.unreadable:
-        if store.collection(physical).info().points:
-            store.metadata(physical)  # raises: it is not from this version of the package
-    return [*found.unreadable]
 
 
 def _put_changed(

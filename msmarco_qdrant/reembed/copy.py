@@ -38,7 +38,6 @@ _MARK = "copy_of"
 Other clients' writes lack it, so after a crash only copies are deleted as strays.
 """
 
-
 _Points: TypeAlias = Mapping[PointId, Mapping[str, Any]]
 
 

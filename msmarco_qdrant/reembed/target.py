@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from msmarco_qdrant.collection.create import create_physical
-from msmarco_qdrant.collection.generations import Generations, abandon_command
+from msmarco_qdrant.collection.generations import Generations, abandon_hint
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Generation
 from msmarco_qdrant.errors import MigrationError, UsageError
@@ -40,14 +40,11 @@ def prepare_target(
         check()
         store.put_metadata(copying.target, copying.metadata)
     elif copying.metadata.encoder.fingerprint != encoder_info.fingerprint:
-        abandon = (
-            "" if copying.is_swapped else f", or abandon it with {abandon_command(found.name)}"
-        )
         begun = copying.metadata.encoder.model
         raise UsageError(
             f"model must be {begun}, because the re-embedding of '{found.name}' into "
             f"{copying.target} is not finished, got {encoder_info.model}: finish it with --model "
-            f"{begun} (model={begun!r}){abandon}"
+            f"{begun} (model={begun!r}){abandon_hint(found.name, copying)}"
         )
     if not copying.is_swapped and copying.target != found.metadata.previous:
         _copy_settings(store, found, copying, check)

@@ -1,4 +1,4 @@
-"""Passages by their pids: read, removed, exported and brought back."""
+"""Tests of reading, deleting and exporting passages."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msmarco_qdrant.collection import passages as passages_module
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
 from msmarco_qdrant.core.records import (
@@ -48,18 +49,16 @@ from msmarco_qdrant.stores.payload import payload_of, point_id
 from msmarco_qdrant.testing import HashingEncoder, NullCollection, NullStore
 from tests.engines import new_store
 
-FORMS = ("out.jsonl", "out.ndjson", "out.jsonl.gz", "OUT.JSONL.GZ", "out.parquet")
-
 
 def filled(store: Store, passages: Iterable[Passage], collection: str = "msmarco") -> None:
-    """Bring passages into a collection."""
+    """Ingest passages into a collection."""
     ingest_passages(
         passages, store, collection=collection, encoder=HashingEncoder(), optimize=False
     )
 
 
 def write_raw(store: Store, id_: PointId, payload: dict[str, Any]) -> None:
-    """Write a point as something else would."""
+    """Write a point as another program would."""
     collection = store.collection("msmarco")
     spec = collection.info().spec
     vector = np.full((1, spec.dimension), 0.125, np.float32)
@@ -71,7 +70,7 @@ def write_raw(store: Store, id_: PointId, payload: dict[str, Any]) -> None:
 
 
 def test_passages_are_found_by_their_pids(store: Store, passages: Sequence[Passage]) -> None:
-    """Those that exist, once each, in the order asked, with text and meta as they went in."""
+    """Existing ones, once each, in the order of the pids, with text and meta."""
     filled(store, passages)
     pids = [passage.pid for passage in passages]
 
@@ -79,12 +78,6 @@ def test_passages_are_found_by_their_pids(store: Store, passages: Sequence[Passa
 
     assert list(reversed(passages)) == list(found.values())
     assert list(reversed(pids)) == list(found)
-
-
-def test_no_pid_finds_nothing(store: Store, passages: Sequence[Passage]) -> None:
-    """An empty question is no error."""
-    filled(store, passages)
-
     assert {} == get_passages(store, [])
 
 
@@ -105,8 +98,8 @@ def test_a_path_or_url_is_opened(engine: str, tmp_path: Path, passages: Sequence
 
 
 @pytest.mark.parametrize("pid", ["", None, 7, b"7", "lone \ud800"])
-def test_what_is_no_pid_is_refused(tmp_path: Path, pid: object) -> None:
-    """The message shows it; nothing is removed for it."""
+def test_an_invalid_pid_is_refused(tmp_path: Path, pid: object) -> None:
+    """Nothing is read or deleted."""
     with new_store("memory", tmp_path) as store:
         filled(store, [Passage("1", "one")])
 
@@ -118,7 +111,7 @@ def test_what_is_no_pid_is_refused(tmp_path: Path, pid: object) -> None:
 
 
 def test_one_string_is_not_several_pids(tmp_path: Path) -> None:
-    """Else "12" would mean the passages 1 and 2."""
+    """Otherwise "12" would mean the passages 1 and 2."""
     for function in (get_passages, delete_passages):
         with new_store("memory", tmp_path) as store:
             filled(store, [Passage("1", "one"), Passage("2", "two")])
@@ -127,7 +120,7 @@ def test_one_string_is_not_several_pids(tmp_path: Path) -> None:
 
 
 def test_a_missing_store_or_collection(tmp_path: Path) -> None:
-    """A store or a collection; neither is made, nor a file."""
+    """Neither is created, nor a file."""
     place, file = tmp_path / "store", tmp_path / "out.jsonl"
     for call in (
         lambda: get_passages(place, ["1"]),
@@ -147,11 +140,11 @@ def test_a_missing_store_or_collection(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-# ---- what something else wrote -------------------------------------------------------------
+# ---- points of other programs --------------------------------------------------------------
 
 
 def test_a_point_of_another_pid_is_an_error(store: Store, tmp_path: Path) -> None:
-    """It is neither read nor removed nor exported, and no half of a file is left."""
+    """It is neither read nor deleted nor exported, and no part of a file is left."""
     filled(store, [Passage("1", "one")])
     write_raw(store, 2, payload_of(Passage("3", "three"), 1))
 
@@ -159,15 +152,15 @@ def test_a_point_of_another_pid_is_an_error(store: Store, tmp_path: Path) -> Non
         get_passages(store, ["1", "2"])
     with pytest.raises(PidCollisionError, match="'2'"):
         delete_passages(store, ["1", "2"])
-    with pytest.raises(PidCollisionError, match="something else wrote"):
+    with pytest.raises(PidCollisionError, match="the point 2 has pid '3'"):
         export_passages(store, tmp_path / "out.jsonl")
     assert 2 == store.collection("msmarco").info().points
     assert [] == list(tmp_path.glob("*out.jsonl*"))
 
 
 @pytest.mark.parametrize("payload", [{"pid": "2", "meta": {}}, {"pid": "2", "text": "two"}])
-def test_a_point_that_is_no_passage_is_an_error(tmp_path: Path, payload: dict[str, object]) -> None:
-    """Of the right pid, but without text or meta."""
+def test_a_point_without_text_or_meta(tmp_path: Path, payload: dict[str, object]) -> None:
+    """It cannot be read or exported, but deleted."""
     with new_store("memory", tmp_path) as store:
         filled(store, [Passage("1", "one")])
         write_raw(store, 2, {**payload, "seq": 1})
@@ -179,11 +172,11 @@ def test_a_point_that_is_no_passage_is_an_error(tmp_path: Path, payload: dict[st
         assert 1 == delete_passages(store, ["2"])
 
 
-# ---- removing ------------------------------------------------------------------------------
+# ---- deleting ------------------------------------------------------------------------------
 
 
-def test_passages_are_removed(store: Store, passages: Sequence[Passage]) -> None:
-    """Those that were there are counted and gone; the others stay and are found."""
+def test_passages_are_deleted(store: Store, passages: Sequence[Passage]) -> None:
+    """Existing ones are counted; the others stay, are found, and can be written again."""
     filled(store, passages)
 
     assert 2 == delete_passages(store, iter(["2", "nowhere", "007", "2"]))
@@ -193,24 +186,29 @@ def test_passages_are_removed(store: Store, passages: Sequence[Passage]) -> None
     assert 3 == store.collection("msmarco").info().points
     with SearchClient.open(store, encoder=HashingEncoder()) as client:
         assert {passage.pid for passage in rest} == {hit.pid for hit in client.search("city")}
-
-
-def test_a_deleted_passage_can_be_written_again(store: Store, passages: Sequence[Passage]) -> None:
-    """A repeated delete finds nothing."""
+    assert 0 == delete_passages(store, ["007"])
     filled(store, passages)
-    assert [1, 0] == [delete_passages(store, ["1"]) for _ in range(2)]
-    filled(store, passages)
-    assert [passages[0]] == list(get_passages(store, ["1"]).values())
+    assert [passages[2]] == list(get_passages(store, ["007"]).values())
 
 
 # ---- exporting -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    ("store", "name"),
+    [
+        ("edge", "out.jsonl"),
+        ("memory", "out.ndjson"),
+        ("memory", "OUT.JSONL.GZ"),
+        ("memory", "out.parquet"),
+        ("loopback", "out.jsonl.gz"),
+    ],
+    indirect=["store"],
+)
 def test_an_export_comes_back_unchanged(
     store: Store, tmp_path: Path, passages: Sequence[Passage], name: str
 ) -> None:
-    """Into a new collection every passage as it was; into the same one nothing to do."""
+    """An ingest of the file finds all unchanged; into a new collection it writes them all."""
     filled(store, passages)
     file = tmp_path / name
 
@@ -224,7 +222,7 @@ def test_an_export_comes_back_unchanged(
 
 
 def test_lines_are_as_documented(tmp_path: Path) -> None:
-    """One object a line, in the order of ids, characters as they are, integers and floats apart."""
+    """One object per line, in the order of ids; integers and floats stay distinct."""
     meta = {"lang": "de", "year": 2.0, "n": 2, "no": None, "deep": [{"a": {}}]}
     with new_store("edge", tmp_path) as store:
         filled(store, [Passage("2", "Mäuse\nund \u2028 mehr"), Passage("1", "one", meta)])
@@ -259,7 +257,7 @@ def test_parquet_is_as_documented(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
 def test_an_empty_collection_is_an_empty_file(tmp_path: Path, name: str) -> None:
-    """That can be read, and holds no passage."""
+    """It can be read, and contains no passage."""
     with new_store("memory", tmp_path) as store:
         filled(store, [Passage("1", "one")])
         delete_passages(store, ["1"])
@@ -270,7 +268,7 @@ def test_an_empty_collection_is_an_empty_file(tmp_path: Path, name: str) -> None
 
 
 def test_an_older_file_is_replaced(tmp_path: Path) -> None:
-    """And nothing else is left beside it."""
+    """No other file is left in its folder."""
     place = tmp_path / "out"
     place.mkdir()
     (place / "x.jsonl").write_text("older\n" * 1000)
@@ -284,7 +282,7 @@ def test_an_older_file_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out", "out.tsv", "out.parquet.gz", "out.gz", "-", "jsonl"])
 def test_an_unknown_form_is_refused(tmp_path: Path, name: str) -> None:
-    """The message lists the accepted ones; the store need not even be there."""
+    """The message lists the accepted ones; the store is not opened."""
     with pytest.raises(UsageError, match=r"\.jsonl, \.ndjson, .*\.gz or \.parquet"):
         export_passages(tmp_path / "nowhere", name)
 
@@ -294,7 +292,7 @@ def test_an_unknown_form_is_refused(tmp_path: Path, name: str) -> None:
 def test_parquet_without_its_extra_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message says what to install."""
+    """The message shows the command that installs it."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # the import system's own "not installed"
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
 
@@ -302,24 +300,25 @@ def test_parquet_without_its_extra_is_refused_at_once(
         export_passages(tmp_path / "nowhere", tmp_path / "out.parquet")
 
 
-def test_progress_is_reported(tmp_path: Path) -> None:
-    """Every thousand passages, and at the end all of all."""
+def test_progress_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each batch, and at the end."""
+    monkeypatch.setattr(passages_module, "_BATCH", 10)
     reports: list[tuple[int, int]] = []
     with new_store("memory", tmp_path) as store:
-        filled(store, [Passage(str(number), f"text {number}") for number in range(2500)])
+        filled(store, [Passage(str(number), f"text {number}") for number in range(25)])
         export_passages(
             store,
             tmp_path / "x.jsonl",
             on_progress=lambda done, total: reports.append((done, total)),
         )
 
-    assert [(1000, 2500), (2000, 2500), (2500, 2500)] == reports
+    assert [(10, 25), (20, 25), (25, 25)] == reports
 
 
-def test_a_line_too_long_to_be_read_back_is_warned_of(
+def test_a_line_too_long_to_be_read_back_causes_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the setting that reads it; it is written all the same."""
+    """The warning names the setting that reads it; the line is written."""
     long = Passage("1", "long " + "x" * MAX_LINE_BYTES)
     with new_store("memory", tmp_path) as store:
         filled(store, [long, Passage("2", "short")])
@@ -333,18 +332,18 @@ def test_a_line_too_long_to_be_read_back_is_warned_of(
     assert long in list(Corpus(tmp_path / "x.parquet"))
 
 
-# ---- what breaks in the middle -------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------------------
 
 
 class ScannedCollection(NullCollection):
-    """A collection that holds what a test makes up as it is scanned."""
+    """A collection whose scan yields passages from an iterable."""
 
     def __init__(self, name: str, spec: CollectionSpec, source: Iterable[Passage]) -> None:
         super().__init__(name, spec)
         self._source = source
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
-        """Point by point."""
+        """Yield the points."""
         for passage in self._source:
             payload = payload_of(passage, 1)
             yield point_id(passage.pid), {field: payload[field] for field in fields}
@@ -358,7 +357,7 @@ class ScannedStore(NullStore):
         self._source = source
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
-        """Make one."""
+        """Create one."""
         self._collections[name] = ScannedCollection(name, spec, self._source)
 
 
@@ -370,9 +369,7 @@ class ScannedStore(NullStore):
         ("out.parquet", KeyboardInterrupt()),
     ],
 )
-def test_a_store_that_breaks_leaves_no_file(
-    tmp_path: Path, name: str, error: BaseException
-) -> None:
+def test_a_store_that_fails_leaves_no_file(tmp_path: Path, name: str, error: BaseException) -> None:
     """Its error is raised as it is, and an older file stays."""
 
     def breaking() -> Iterator[Passage]:
@@ -395,7 +392,7 @@ def test_a_store_that_breaks_leaves_no_file(
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 def test_a_file_that_cannot_be_written(tmp_path: Path, name: str) -> None:
-    """Its folder is missing, or it is a directory; nothing is read from the store."""
+    """Its folder is missing, or it is a directory. Nothing is read from the store."""
 
     def unread() -> Iterator[Passage]:
         pytest.fail("it was read")
@@ -430,11 +427,10 @@ except OutputError as exc:
 """
 
 
-@pytest.mark.parametrize(
-    "name", ["out.jsonl.gz", pytest.param("out.parquet", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.parquet"])
 def test_a_full_disk_leaves_no_file(tmp_path: Path, name: str) -> None:
-    """The error names the file; a limit on the size of files stands in for a full disk."""
+    """The error names the file; a limit on the size of files simulates a full disk."""
     root = Path(__file__).parent.parent.parent
 
     done = subprocess.run(
@@ -450,9 +446,15 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, name: str) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "out.jsonl",
+        *(pytest.param(f"out.{end}", marks=pytest.mark.slow) for end in ("jsonl.gz", "parquet")),
+    ],
+)
 def test_memory_does_not_grow_with_the_collection(tmp_path: Path, name: str) -> None:
-    """Eighty million characters pass through a fraction of that."""
+    """Eighty million characters need less than 40 MB."""
     source = (Passage(str(n), f"{n} " + "x" * 500_000) for n in range(160))
     store = ScannedStore(source)
     filled(store, [Passage("1", "one")])
@@ -466,7 +468,7 @@ def test_memory_does_not_grow_with_the_collection(tmp_path: Path, name: str) -> 
     assert peak < 40_000_000
 
 
-# ---- anything ------------------------------------------------------------------------------
+# ---- random passages -----------------------------------------------------------------------
 
 characters = st.characters(codec="utf-8", exclude_characters="\x00")
 pids = st.text(characters, min_size=1) | st.sampled_from(
@@ -510,7 +512,7 @@ def test_any_passages_come_back_from_an_export(
     name: str,
     passages: list[Passage],
 ) -> None:
-    """Whatever pid, text and meta hold: the same type for type, and to the digest."""
+    """With the same types and digests."""
     file = tmp_path_factory.mktemp("export") / name
     filled(lasting_store, passages, "original")
     try:
@@ -535,5 +537,5 @@ def test_any_passages_come_back_from_an_export(
 
 
 def digests(passages: Iterable[Passage]) -> dict[str, tuple[str, str]]:
-    """What decides whether a passage is unchanged; 2 and 2.0 differ."""
+    """The digests that identify an unchanged passage; 2 and 2.0 differ."""
     return {p.pid: (text_digest(p.text), meta_digest(p.meta)) for p in passages}

@@ -1,4 +1,4 @@
-"""Thirty passages on each engine; most tests use Edge in the slow run only."""
+"""Thirty passages on each engine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
-from tests.engines import new_store
+from tests.engines import ENGINES_EDGE_SLOW, new_store
 from tests.reembed.steps import V2, passages
 
 
-@pytest.fixture(params=["memory", "loopback", pytest.param("edge", marks=pytest.mark.slow)])
+@pytest.fixture(params=ENGINES_EDGE_SLOW)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine with thirty passages in 'things'."""
     with new_store(request.param, tmp_path) as opened:
