@@ -83,7 +83,6 @@ _MODULES = {
     "sources.vector_shards": "VectorShards",
     "stores": "Connection Store open_store",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "PUBLISHED_MODELS",
@@ -134,7 +133,7 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_attributes(__name__, _HOME)
+__getattr__ = lazy_attributes(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -103,9 +103,6 @@ else:  # type hints can be evaluated at run time without an import of qdrant-cli
 """Conditions on `meta` fields, or a Qdrant filter, whose keys are payload keys (`meta.year`)."""
 
 
-# ---- checks --------------------------------------------------------------------------------
-
-
 def check_filter(given: SearchFilter | None) -> None:
     """Check a filter's fields and values; a Qdrant filter passes unchecked.
 
@@ -173,17 +170,12 @@ def _check_condition(field: str, given: Condition) -> None:
         if not values:
             raise UsageError(f"the filter on '{field}' must have a value, got {given!r}")
         for value in values:
-            _check_value(field, value)
-
-
-def _check_value(field: str, value: object) -> None:
-    if _comparable(value):
-        return
-    hint = "; pass a date as the bound of a Range" if isinstance(value, date) else ""
-    raise UsageError(
-        f"the filter on '{field}' must be a string, a boolean, a finite number or a signed 64-bit "
-        f"integer, got {value!r}{hint}"
-    )
+            if not _comparable(value):
+                hint = "; pass a date as the bound of a Range" if isinstance(value, date) else ""
+                raise UsageError(
+                    f"the filter on '{field}' must be a string, a boolean, a finite number or a "
+                    f"signed 64-bit integer, got {value!r}{hint}"
+                )
 
 
 def _check_bound(name: str, bound: object) -> None:

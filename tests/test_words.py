@@ -11,6 +11,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,9 +26,9 @@ _DIALECT = (
     r"phrases?|elsewhere|patience|patient|doors?|room|turns|meanwhile|anew|whatever|whoever|whichever"
     r"|tells?|told|telling|knows?|says?|said|shall|mends?|mended|mending|gone|stands|had|beside"
 )
-_IN_TEXT = re.compile(
-    rf"\b(?:{_BRITISH}|{_DIALECT})\b"
-    r"|\bby now\b|\ball the same\b|\bif need be\b|\basked to wait\b|\b(?:is|are) no\b(?! longer)"
+_WORD = re.compile(rf"(?:{_BRITISH}|{_DIALECT})\Z", re.IGNORECASE)
+_SEVERAL_WORDS = re.compile(
+    r"\bby now\b|\ball the same\b|\bif need be\b|\basked to wait\b|\b(?:is|are) no\b(?! longer)"
     r"|\b(?:passages|points|rows|queries|requests|texts|tokens|batches|times|bytes) a second\b"
     r"|\bleads? (?:\w+ ){0,3}to\b|\bled to\b",
     re.IGNORECASE,
@@ -62,7 +63,7 @@ def words_of_python(source: str) -> Iterator[tuple[int, str]]:
         if token.type == tokenize.NAME:
             snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", token.string)
             allowed = any(one in lines[token.start[0] - 1] for one in _ALLOWED)
-            if _IN_NAMES.search(snake) and not allowed:
+            if not allowed and _is_forbidden_name(snake):
                 yield token.start[0], token.string
 
 
@@ -91,7 +92,18 @@ def _found(text: str) -> Iterator[str]:
         return
     for allowed in _ALLOWED:
         text = text.replace(allowed, "")
-    yield from (found[0] for found in _IN_TEXT.finditer(text))
+    yield from (word for word in re.findall(r"\w+", text) if _is_forbidden(word))
+    yield from (found[0] for found in _SEVERAL_WORDS.finditer(text))
+
+
+@cache
+def _is_forbidden(word: str) -> bool:
+    return _WORD.match(word) is not None
+
+
+@cache
+def _is_forbidden_name(name: str) -> bool:
+    return _IN_NAMES.search(name) is not None
 
 
 def _report(paths: list[Path]) -> list[str]:

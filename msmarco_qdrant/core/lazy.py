@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 
-def lazy_attributes(package: str, home: Mapping[str, str]) -> Callable[[str], object]:
+def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
     """Create the `__getattr__` of a package.
 
     Args:
         package: The package's name.
-        home: The module inside the package, for each public name.
+        modules: The public names, separated by spaces, of each module inside the package.
     """
+    home = {name: module for module, names in modules.items() for name in names.split()}
 
     def import_name(name: str) -> object:
         if name not in home:

@@ -371,9 +371,6 @@ class PointBatch:
     payloads: Sequence[dict[str, Any]]
 
 
-# ---- policies and digests ------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class PrunePolicy:
     """Limits for an ingest that deletes the passages that its source lacks.

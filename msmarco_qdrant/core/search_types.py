@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SearchMode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 
-
 FusionMethod: TypeAlias = Literal["convex", "rrf", "dbsf"]
 
 

@@ -49,7 +49,6 @@ _MODULES = {
     "systems": "System rank_run run_queries search_run",
     "tables": "evaluation_json evaluation_text sweep_json sweep_text",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "DEFAULT_MEASURES",
@@ -89,4 +88,4 @@ __all__ = [
 ]
 
 
-__getattr__ = lazy_attributes(__name__, _HOME)
+__getattr__ = lazy_attributes(__name__, _MODULES)

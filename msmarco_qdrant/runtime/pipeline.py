@@ -21,6 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -90,10 +91,8 @@ class Pipeline:
             self.closed = True
             self.changed.notify_all()
         for thread, timeout_s in reversed(self._threads):
-            try:
+            with suppress(RuntimeError):  # an interrupt came during its start: it ends at once
                 thread.join(timeout_s)
-            except RuntimeError:  # an interrupt came during its start: it ends at once
-                continue
 
     def __enter__(self) -> Pipeline:
         self.current.watch = watch = self._new_watch(self._caller)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from enum import Enum
 from queue import SimpleQueue
 from typing import IO, Any, Generic, TypeVar, cast
@@ -51,6 +52,8 @@ class _Worker:
                 "TOKENIZERS_PARALLELISM": "false",
             },
         )
+        self._input = cast("IO[bytes]", self._process.stdin)
+        self._output = cast("IO[bytes]", self._process.stdout)
         self._ready = False
         self._write(pickled)
 
@@ -73,7 +76,7 @@ class _Worker:
 
     def _read(self) -> object:
         try:
-            pickled = pickle.load(_pipe(self._process.stdout))  # noqa: S301  # from our own program
+            pickled = pickle.load(self._output)  # noqa: S301  # from our own program
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as exc:
             raise self._worker_error() from exc
         result, error = pickle.loads(pickled)  # noqa: S301
@@ -85,17 +88,14 @@ class _Worker:
         """End the subprocess."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            try:
-                _pipe(pipe).close()
-            except BrokenPipeError:
-                continue  # it ended while it was sent an item
+        for pipe in (self._input, self._output):
+            with suppress(BrokenPipeError):  # it ended while it was sent an item
+                pipe.close()
 
     def _write(self, pickled: bytes) -> None:
         try:
-            pipe = _pipe(self._process.stdin)
-            pipe.write(pickled)
-            pipe.flush()
+            self._input.write(pickled)
+            self._input.flush()
         except (OSError, ValueError) as exc:
             raise self._worker_error() from exc
 
@@ -217,7 +217,3 @@ def _reply(output: IO[bytes], result: object, error: Exception | None) -> None:
     pickled = pickle.dumps((result, error), pickle.HIGHEST_PROTOCOL)
     pickle.dump(pickled, output, pickle.HIGHEST_PROTOCOL)
     output.flush()
-
-
-def _pipe(pipe: IO[Any] | None) -> IO[bytes]:
-    return cast("IO[bytes]", pipe)

@@ -308,9 +308,6 @@ def _refuse_array(source: str, raw: io.BufferedReader) -> None:
         )
 
 
-# ---- lines ---------------------------------------------------------------------------------
-
-
 def _nonempty_lines(raw: io.BufferedReader, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
     lines = read_lines(open_maybe_gzip(raw), max_bytes)
     return (line for line in lines if line.data or line.problem)

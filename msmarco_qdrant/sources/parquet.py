@@ -23,9 +23,6 @@ _GROUP_ROWS = 16_384
 _GROUP_CHARACTERS = 16_000_000
 
 
-# ---- reading -------------------------------------------------------------------------------
-
-
 def open_parquet(source: str, raw: io.BufferedReader) -> Any:
     """Open a Parquet file and check its columns."""
     check_extra(f"reading Parquet ({source})")
@@ -107,9 +104,6 @@ def _plain(value: object) -> object:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value
-
-
-# ---- writing -------------------------------------------------------------------------------
 
 
 def write_parquet(passages: Iterable[Passage], file: BinaryIO) -> None:

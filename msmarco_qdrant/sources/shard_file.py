@@ -360,9 +360,6 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise SourceError(f"the manifest {path} cannot be read ({exc!r}): {_RECREATE}") from exc
 
 
-# ---- texts from subprocesses -----------------------------------------------------------------
-
-
 def text_batch(columns: dict[str, list[str]]) -> Any:
     """Convert `TEXT_COLUMNS` of passages to a `pyarrow.RecordBatch`, which pickles cheaply."""
     import pyarrow as pa

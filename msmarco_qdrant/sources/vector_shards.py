@@ -94,9 +94,6 @@ class VectorShards:
                     yield _row(path, line, rows, index, vectors[index] if usable[index] else None)
 
 
-# ---- the folder ----------------------------------------------------------------------------
-
-
 def _require_manifest(folder: Path) -> Manifest:
     """Read the folder's manifest; without it the folder is not complete."""
     manifest = read_manifest(folder) if folder.is_dir() else None
@@ -150,9 +147,6 @@ def _check_shard(
                 f"{path} does not belong to the others: its {what} must be {expected}, got "
                 f"{found}; put back the original file, or encode again into another folder"
             )
-
-
-# ---- rows ----------------------------------------------------------------------------------
 
 
 def _usable(
