@@ -19,7 +19,6 @@ from typing import get_args
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import Feed, Layout
-from msmarco_qdrant.encode.prepare import require_portable
 from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
@@ -97,8 +96,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         _make_folder(Path(folder)), shard_chunks or (_CHUNKS_ON_GPU if gpus else _CHUNKS), dtype
     )
     count = _default_workers(encoder, gpus) if workers is None else workers
-    if count:
-        require_portable(encoder.tokenizer)
+    if count and not encoder.tokenizer.portable:
+        raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
     feed = Feed(rows, layout, encoder.info, encoder.tokenizer, count)
     # The feed runs in its own process, because Python work here would leave the GPU idle.
     feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
@@ -110,12 +109,15 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
             feeder.wait_until_ready()
         startup = time.perf_counter() - started
         shards_at_once = 2 if gpus else 1
-        run = EncodeRun(encoder, layout, _source_size(rows), shards_at_once, on_reject, on_progress)
+        size = rows.size if isinstance(rows, Corpus) else None
+        run = EncodeRun(encoder, layout, size, shards_at_once, on_reject, on_progress)
         try:
             run.run(feed if feeder is None else feeder)
         except MsmarcoQdrantError as exc:
             report = replace(run.report(), startup_seconds=startup)
-            raise EncodeStoppedError(f"{exc}{_describe_progress(report)}", report) from exc
+            done = f"{report.encoded:,} passages were written; run the same encode again to resume"
+            message = f"{exc} ({done})" if report.encoded else str(exc)
+            raise EncodeStoppedError(message, report) from exc
         return replace(run.report(), startup_seconds=startup)
 
 
@@ -126,16 +128,6 @@ def _check_options(dtype: str, shard_chunks: int | None, workers: int | None) ->
         raise UsageError(f"shard_chunks must be 1 or more, got {shard_chunks}")
     if workers is not None and workers < 0:
         raise UsageError(f"workers must be 0 or more, got {workers}")
-
-
-def _describe_progress(report: EncodeReport) -> str:
-    if not report.encoded:
-        return ""
-    return f" ({report.encoded:,} passages were written; run the same encode again to resume)"
-
-
-def _source_size(rows: Iterable[Passage | Reject]) -> int | None:
-    return rows.size if isinstance(rows, Corpus) else None
 
 
 def _make_folder(folder: Path) -> Path:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import EncoderInfo, Passage, Reject
-from msmarco_qdrant.encode.prepare import PreparedChunk, open_preparers, read_pids
+from msmarco_qdrant.encode.prepare import PreparedChunk, open_preparers
 from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.encoding.matching import require_same_vectors
 from msmarco_qdrant.errors import OutputError
@@ -150,25 +150,26 @@ class Feed:
         self, submit: Callable[[Chunk], Future[PreparedChunk]]
     ) -> Iterator[_Submitted | tuple[ExistingShard, list[str]]]:
         """Read the source: yield existing shards with their pids, submit chunks of missing ones."""
-        layout = _keep_shard_size(self.layout)
-        chunks = self._chunks()
+        folder, chunks = self.layout.folder, self._chunks()
+        # With the size of existing shards, missing ones fit between them.
+        found = shard_paths(folder)
+        full = read_footer(found[0]).header.full if found else self.layout.chunks
         for number in count():
-            path = shard_path(layout.folder, number)
+            path = shard_path(folder, number)
             if path.exists():
                 header = self._read_matching_header(path)
                 covered = list(islice(chunks, header.chunks))
                 if not covered:
                     break
                 _require_same_rows(path, header, covered)
-                found = ExistingShard(header, self._position())
-                yield found, _shard_pids(path, header, covered)
+                existing = ExistingShard(header, self._position())
+                yield existing, _shard_pids(path, header, covered)
                 continue
-            new = islice(chunks, layout.chunks)
-            submitted = [(chunk, submit(chunk)) for chunk in new]
+            submitted = [(chunk, submit(chunk)) for chunk in islice(chunks, full)]
             if not submitted:
                 break
-            yield _Submitted(number, layout.chunks, submitted, self._position())
-        _require_no_shards_beyond(layout.folder, number)
+            yield _Submitted(number, full, submitted, self._position())
+        _require_no_shards_beyond(folder, number)
 
     def _gather(
         self, shards: Iterable[_Submitted | tuple[ExistingShard, list[str]]]
@@ -177,10 +178,10 @@ class Feed:
         seen = PidSet()
         for shard in shards:
             if isinstance(shard, tuple):
-                found, pids = shard
+                existing, pids = shard
                 for pid in pids:
                     seen.add(pid)
-                yield found
+                yield existing
                 continue
             parts = [
                 future.result().without_repeated(chunk, seen) for chunk, future in shard.chunks
@@ -215,16 +216,11 @@ class Feed:
         return self.rows.position if isinstance(self.rows, Corpus) else 0
 
 
-def _keep_shard_size(layout: Layout) -> Layout:
-    """Return the layout with the size of existing shards, so that missing ones fit between."""
-    found = shard_paths(layout.folder)
-    return replace(layout, chunks=read_footer(found[0]).header.full) if found else layout
-
-
 def _shard_pids(path: Path, header: ShardHeader, chunks: list[Chunk]) -> list[str]:
     """Return all pids, also of passages without a vector: repeating one is rejected in any run."""
     if header.rejected:
-        return [pid for chunk in chunks for pid in read_pids(chunk)]
+        rows = (row for chunk in chunks for row in chunk.rows())
+        return [row.pid for row in rows if isinstance(row, Passage)]
     return read_column(path, "pid")
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from msmarco_qdrant.core.pid_set import KEY_BYTES, PidSet, pid_key
 from msmarco_qdrant.core.records import Passage, Reject, meta_digest, text_digest
 from msmarco_qdrant.encoding import Tokenized, Tokenizer
-from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.subprocesses import SubprocessPool
 from msmarco_qdrant.sources.corpus import Chunk
 from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
@@ -47,27 +46,24 @@ class PreparedChunk:
 
     def without_repeated(self, chunk: Chunk, seen: PidSet) -> PreparedChunk:
         """Return the chunk without passages whose pid is in `seen`, and add the others to it."""
-        keys = [self.keys[at : at + KEY_BYTES] for at in range(0, len(self.keys), KEY_BYTES)]
-        is_new = [seen.add_key(key) for key in keys]
-        if all(is_new):
-            return self
-        return self._without([index for index, new in enumerate(is_new) if not new], chunk)
-
-    def _without(self, repeated: list[int], chunk: Chunk) -> PreparedChunk:
         import numpy as np
 
+        keys = [self.keys[at : at + KEY_BYTES] for at in range(0, len(self.keys), KEY_BYTES)]
+        is_new = np.array([seen.add_key(key) for key in keys], bool)
+        if is_new.all():
+            return self
         rows = chunk.rows()
-        repeats = [rows[self.indexes[place]] for place in repeated]
+        repeats = [rows[self.indexes[place]] for place in np.flatnonzero(~is_new)]
         late = [
             reject_passage(row, duplicate_pid_reason(row))
             for row in repeats
             if isinstance(row, Passage)
         ]
-        kept = np.setdiff1d(np.arange(len(self.indexes)), repeated)
+        kept = np.flatnonzero(is_new)
         return replace(
             self,
             indexes=[self.indexes[index] for index in kept],
-            keys=b"".join(self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES] for at in kept),
+            keys=b"".join(keys[index] for index in kept),
             texts=self.texts.take(kept),
             tokens=self.tokens.take(kept),
             rejects=[*self.rejects, *late],
@@ -97,18 +93,7 @@ def prepare(chunk: Chunk, tokenizer: Tokenizer) -> PreparedChunk:
     )
 
 
-def read_pids(chunk: Chunk) -> list[str]:
-    """Return the pids of a chunk's passages, with or without a vector."""
-    return [row.pid for row in chunk.rows() if isinstance(row, Passage)]
-
-
 # ---- in other processes ----------------------------------------------------------------------
-
-
-def require_portable(tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer that cannot be sent to other processes."""
-    if not tokenizer.portable:
-        raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class EncodeRun:
         self._size = size
         self._shards_at_once = shards_at_once
         self._stopping = threading.Event()
-        self._on_reject = on_reject
+        self._on_reject = on_reject or (lambda _: None)
         self._on_progress = on_progress
         self._started = time.perf_counter()
         self._encoded = self._found = self._rejected = self._tokens = self._shards = 0
@@ -72,16 +73,22 @@ class EncodeRun:
         forward = ThreadPoolExecutor(self._shards_at_once)
         with Pipeline() as stages:
             try:
-                for shard in self._forward_shards(
-                    stages.run(feed, prefetch=_SHARDS_AHEAD), forward
-                ):
+                shards = stages.run(feed, prefetch=_SHARDS_AHEAD)
+                for shard in self._forward_shards(shards, forward):
                     self._finish(shard)
             finally:
                 self._stopping.set()
                 forward.shutdown(cancel_futures=True)
                 if isinstance(feed, SubprocessIterator):
                     feed.close()  # otherwise a stage waits for it
-        write_manifest(self._layout.folder, self._manifest())
+        manifest = Manifest(
+            shards=self._shards,
+            passages=self._encoded + self._found,
+            rejected=self._rejected,
+            fingerprint=self._encoder.info.fingerprint,
+            dtype=self._layout.dtype,
+        )
+        write_manifest(self._layout.folder, manifest)
 
     def report(self) -> EncodeReport:
         """Return the counts so far; a shard counts once it is on disk."""
@@ -101,19 +108,19 @@ class EncodeRun:
         self, shards: Iterable[TokenizedShard | ExistingShard], forward: ThreadPoolExecutor
     ) -> Iterator[_Encoded | ExistingShard]:
         """Encode shards; two at once on a GPU, so that it always has batches."""
-        in_flight: list[Future[_Encoded] | ExistingShard] = []
+        in_flight: deque[Future[_Encoded | ExistingShard]] = deque()
         for shard in shards:
-            in_flight.append(
-                shard if isinstance(shard, ExistingShard) else forward.submit(self._forward, shard)
-            )
+            in_flight.append(forward.submit(self._forward, shard))
             while len(in_flight) > self._shards_at_once:
-                yield _wait_for(in_flight.pop(0))
+                yield in_flight.popleft().result()
         while in_flight:
-            yield _wait_for(in_flight.pop(0))
+            yield in_flight.popleft().result()
 
-    def _forward(self, ready: TokenizedShard) -> _Encoded:
+    def _forward(self, ready: TokenizedShard | ExistingShard) -> _Encoded | ExistingShard:
         import numpy as np
 
+        if isinstance(ready, ExistingShard):
+            return ready
         count = len(ready.tokens)
         vectors = np.empty((count, self._encoder.info.dimension), self._layout.dtype)
         is_finite, missing = np.zeros(count, bool), np.ones(count, bool)
@@ -152,10 +159,11 @@ class EncodeRun:
         ready = shard.ready
         usable = np.isfinite(shard.vectors).all(axis=1) & shard.vectors.any(axis=1)
         for reject in ready.rejects:
-            self._reject(reject)
+            self._on_reject(reject)
         for index in np.flatnonzero(~usable):
-            reason = self._does_not_fit() if shard.is_finite[index] else NO_VECTOR_REASON
-            self._reject(reject_passage(ready.row(int(index)), reason))
+            too_large = f"its vector does not fit {self._layout.dtype}: encode it as float32"
+            reason = too_large if shard.is_finite[index] else NO_VECTOR_REASON
+            self._on_reject(reject_passage(ready.row(int(index)), reason))
         texts, vectors = ready.texts(), shard.vectors
         if not usable.all():
             texts, vectors = texts.filter(usable), vectors[usable]
@@ -174,23 +182,3 @@ class EncodeRun:
         self._encoded += len(vectors)
         self._rejected += header.rejected
         self._tokens += len(ready.tokens.ids)
-
-    def _does_not_fit(self) -> str:
-        return f"its vector does not fit {self._layout.dtype}: encode it as float32"
-
-    def _reject(self, reject: Reject) -> None:
-        if self._on_reject is not None:
-            self._on_reject(reject)
-
-    def _manifest(self) -> Manifest:
-        return Manifest(
-            shards=self._shards,
-            passages=self._encoded + self._found,
-            rejected=self._rejected,
-            fingerprint=self._encoder.info.fingerprint,
-            dtype=self._layout.dtype,
-        )
-
-
-def _wait_for(shard: Future[_Encoded] | ExistingShard) -> _Encoded | ExistingShard:
-    return shard if isinstance(shard, ExistingShard) else shard.result()

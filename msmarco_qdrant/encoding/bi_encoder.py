@@ -262,12 +262,10 @@ class BiEncoder:
             raise ModelNotFoundError(
                 f"the configuration of {hint} does not contain the dimension of its vectors"
             )
-        max_seq_length = model.max_seq_length
+        max_seq_length, directory = model.max_seq_length, find_model_directory(self.location)
         return EncoderInfo(
             model=hint,
-            fingerprint=compute_fingerprint(
-                find_model_directory(self.location), self._prompts, max_seq_length
-            ),
+            fingerprint=compute_fingerprint(directory, self._prompts, max_seq_length),
             dimension=dimension,
             similarity=similarity,
             prompts=self._prompts,

@@ -112,7 +112,6 @@ def _bi_encoder(
     name: str,
     source: str,
     similarity: Similarity,
-    dimension: int,
     quality: tuple[float | None, float | None, float | None],
     speeds: _Speeds = _UNPUBLISHED,
     **more: Any,
@@ -125,7 +124,7 @@ def _bi_encoder(
         kind="bi-encoder",
         hub_id=f"sentence-transformers/{name}",
         similarity=similarity,
-        dimension=dimension,
+        dimension=384 if "MiniLM" in name else 768,
         **more,
     )
 
@@ -146,16 +145,13 @@ def _cross_encoder(
 
 
 PUBLISHED_MODELS: tuple[PublishedModel, ...] = (
-    _bi_encoder(
-        DEFAULT_MODEL, "v3", "cosine", 768, (69.02, None, 33.13), _DISTIL, max_seq_length=510
-    ),
-    _bi_encoder("msmarco-distilroberta-base-v3", "v3", "cosine", 768, (None, None, None)),
-    _bi_encoder("msmarco-roberta-base-v3", "v3", "cosine", 768, (69.08, None, 33.01), _BASE),
+    _bi_encoder(DEFAULT_MODEL, "v3", "cosine", (69.02, None, 33.13), _DISTIL, max_seq_length=510),
+    _bi_encoder("msmarco-distilroberta-base-v3", "v3", "cosine", (None, None, None)),
+    _bi_encoder("msmarco-roberta-base-v3", "v3", "cosine", (69.08, None, 33.01), _BASE),
     _bi_encoder(
         "msmarco-MiniLM-L6-v3",
         "v3",
         "cosine",
-        384,
         (67.46, None, 32.27),
         _MINILM_L6,
         aliases=("msmarco-MiniLM-L-6-v3",),
@@ -164,38 +160,35 @@ PUBLISHED_MODELS: tuple[PublishedModel, ...] = (
         "msmarco-MiniLM-L12-v3",
         "v3",
         "cosine",
-        384,
         (65.14, None, 32.75),
         _MINILM_L12,
         aliases=("msmarco-MiniLM-L-12-v3",),
     ),
-    _bi_encoder("msmarco-distilbert-base-v4", "v5", "cosine", 768, (70.24, None, 33.79), _DISTIL),
+    _bi_encoder("msmarco-distilbert-base-v4", "v5", "cosine", (70.24, None, 33.79), _DISTIL),
     _bi_encoder(
         "msmarco-distilbert-base-dot-prod-v3",
         "v3",
         "dot",
-        768,
         (68.42, None, 33.04),
         _DISTIL,
         max_seq_length=512,
     ),
-    _bi_encoder("msmarco-roberta-base-ance-firstp", "v3", "dot", 768, (67.84, None, 33.01), _BASE),
-    _bi_encoder("msmarco-distilbert-base-tas-b", "v3", "dot", 768, (71.04, 69.78, 34.43), _DISTIL),
-    _bi_encoder("msmarco-MiniLM-L6-cos-v5", "v5", "cosine", 384, (67.46, 64.73, 32.27)),
-    _bi_encoder("msmarco-MiniLM-L12-cos-v5", "v5", "cosine", 384, (65.14, 67.48, 32.75)),
-    _bi_encoder("msmarco-distilbert-cos-v5", "v5", "cosine", 768, (70.24, 66.24, 33.79)),
-    _bi_encoder("msmarco-distilbert-dot-v5", "v5", "dot", 768, (70.14, 71.08, 37.25), _DISTIL),
-    _bi_encoder("msmarco-bert-base-dot-v5", "v5", "dot", 768, (70.51, 73.45, 38.08), _BASE),
-    _bi_encoder("msmarco-distilroberta-base-v2", "v2", "cosine", 768, (65.65, None, 28.55)),
-    _bi_encoder("msmarco-roberta-base-v2", "v2", "cosine", 768, (67.18, None, 29.17)),
+    _bi_encoder("msmarco-roberta-base-ance-firstp", "v3", "dot", (67.84, None, 33.01), _BASE),
+    _bi_encoder("msmarco-distilbert-base-tas-b", "v3", "dot", (71.04, 69.78, 34.43), _DISTIL),
+    _bi_encoder("msmarco-MiniLM-L6-cos-v5", "v5", "cosine", (67.46, 64.73, 32.27)),
+    _bi_encoder("msmarco-MiniLM-L12-cos-v5", "v5", "cosine", (65.14, 67.48, 32.75)),
+    _bi_encoder("msmarco-distilbert-cos-v5", "v5", "cosine", (70.24, 66.24, 33.79)),
+    _bi_encoder("msmarco-distilbert-dot-v5", "v5", "dot", (70.14, 71.08, 37.25), _DISTIL),
+    _bi_encoder("msmarco-bert-base-dot-v5", "v5", "dot", (70.51, 73.45, 38.08), _BASE),
+    _bi_encoder("msmarco-distilroberta-base-v2", "v2", "cosine", (65.65, None, 28.55)),
+    _bi_encoder("msmarco-roberta-base-v2", "v2", "cosine", (67.18, None, 29.17)),
     _bi_encoder(
-        "msmarco-distilbert-base-v2", "v2", "cosine", 768, (68.35, None, 30.77), max_seq_length=350
+        "msmarco-distilbert-base-v2", "v2", "cosine", (68.35, None, 30.77), max_seq_length=350
     ),
     _bi_encoder(
         "distilroberta-base-msmarco-v1",
         "v1",
         "cosine",
-        768,
         (None, None, 23.28),
         max_seq_length=350,
         prompts=Prompts(query="[QRY] ", passage="[DOC] "),
@@ -204,7 +197,6 @@ PUBLISHED_MODELS: tuple[PublishedModel, ...] = (
         "all-MiniLM-L6-v2",
         "v5",
         "cosine",
-        384,
         (None, None, None),
         max_seq_length=256,
         packaged=PackagedModel(

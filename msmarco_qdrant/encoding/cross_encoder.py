@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 # At the top: this module is imported when a model is loaded.
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,7 +31,6 @@ from msmarco_qdrant.encoding.pretrained import load_cross_encoder
 from msmarco_qdrant.errors import EncodingError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import CrossEncoder
 
@@ -96,8 +96,6 @@ class CrossEncoderReranker:
             EncodingError: If the forward pass fails, or a score is not finite in float32 either.
             UsageError: For a string or a single pair instead of a list of pairs.
         """
-        import numpy as np
-
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
             raise UsageError(
                 "pairs must be a list of pairs (query, passage), got a string or a single pair"
@@ -106,8 +104,6 @@ class CrossEncoderReranker:
         return np.concatenate(windows) if windows else np.empty(0, np.float32)
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        import numpy as np
-
         tokenized = self._tokenize(pairs)
         with self._lock:
             logits = self._forward.logits(tokenized)
@@ -174,8 +170,6 @@ class _Forward:
         Raises:
             EncodingError: If the forward pass fails, for example without enough memory.
         """
-        import numpy as np
-
         batches = split_by_tokens(pairs.tokens.lengths, self.tokens_per_batch, padded=True)
         positions = list(batches)
         try:

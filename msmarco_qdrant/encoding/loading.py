@@ -14,12 +14,7 @@ from pathlib import Path
 
 from msmarco_qdrant.core.records import NO_PROMPTS, Prompts, Similarity
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
-from msmarco_qdrant.encoding.catalog import (
-    ModelKind,
-    PackagedModel,
-    PublishedModel,
-    find_published,
-)
+from msmarco_qdrant.encoding.catalog import ModelKind, PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.fingerprint import file_sha256
 from msmarco_qdrant.encoding.options import (
     CACHED_QUERIES,
@@ -54,8 +49,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
             configuration, else cosine.
         backend: As in `EncoderOptions`, like all that follow.
         device: By default the best one.
-        precision: By default the fastest of the device whose vectors stay within cosine 0.999 of
-            float32.
+        precision: By default the fastest of the device, within cosine 0.999 of float32.
         tokens_per_batch: By default chosen for the device.
         cached_queries: Number of queries whose vectors to cache.
         compiled: Compile the model with torch for a GPU.

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from msmarco_qdrant.encoding.tokenizers import copy_tokenizer
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Pair: TypeAlias = tuple[str, str]
-
-# A tokenizer without a configured length returns a number larger than this.
-_NO_LENGTH = 1_000_000
 
 # Longer than most models take, alone or together. `tokenizers` also keeps the truncated parts, in
 # every combination of the two texts, so two very long texts would take seconds.
@@ -115,24 +113,11 @@ def build_pair_tokenizer(model: CrossEncoder) -> FastPairTokenizer | LibraryPair
     """
     library = LibraryPairTokenizer(model)
     expected = library(_PROBES)
-    fast = _make_fast(model, segmented=expected.segments is not None)
-    if fast is not None and _equal(fast(_PROBES), expected):
-        return fast
-    return library
-
-
-def _make_fast(model: CrossEncoder, *, segmented: bool) -> FastPairTokenizer | None:
-    """Return a fast tokenizer, if the model's has one and the model has no prompt."""
-    backend: Tokenizer | None = getattr(model.tokenizer, "backend_tokenizer", None)
-    if backend is None or not hasattr(backend, "encode_batch_fast") or _default_prompt(model):
-        return None
-    copy = type(backend).from_str(backend.to_str())
-    copy.no_padding()
-    copy.no_truncation()
-    length, side = model.max_seq_length, getattr(model.tokenizer, "truncation_side", "right")
-    if length is not None and length < _NO_LENGTH:
-        copy.enable_truncation(length, strategy="longest_first", direction=side)
-    return FastPairTokenizer(copy, segmented=segmented)
+    copy = copy_tokenizer(model)
+    if copy is None or _default_prompt(model):
+        return library
+    fast = FastPairTokenizer(copy, segmented=expected.segments is not None)
+    return fast if _equal(fast(_PROBES), expected) else library
 
 
 def _default_prompt(model: CrossEncoder) -> str | None:
@@ -157,8 +142,6 @@ def _from_rows(ids: list[list[int]], segments: list[list[int]] | None) -> Tokeni
 
 
 def _equal(left: TokenizedPairs, right: TokenizedPairs) -> bool:
-    if not left.tokens.equals(right.tokens):
-        return False
     if left.segments is None or right.segments is None:
-        return left.segments is right.segments
-    return left.segments.equals(right.segments)
+        return left.segments is right.segments and left.tokens.equals(right.tokens)
+    return left.segments.equals(right.segments) and left.tokens.equals(right.tokens)

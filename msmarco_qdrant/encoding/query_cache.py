@@ -52,25 +52,26 @@ class QueryVectorCache:
         if not self._capacity:
             return encode(queries)
         found = self._get(queries)
-        if missing := [query for query in found if found[query] is None]:
-            found.update(zip(missing, encode(missing), strict=True))
-            self._put({query: found[query] for query in missing})
+        if missing := [query for query in dict.fromkeys(queries) if query not in found]:
+            new = dict(zip(missing, encode(missing), strict=True))
+            self._put(new)
+            found |= new
         vectors = np.empty((len(queries), dimension), np.float32)
         for row, query in enumerate(queries):
             vectors[row] = found[query]
         return vectors
 
-    def _get(self, queries: Sequence[str]) -> dict[str, NDArray[np.float32] | None]:
+    def _get(self, queries: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         with self._lock:
-            for query in queries:
-                if query in self._vectors:
-                    self._vectors.move_to_end(query)
-            return {query: self._vectors.get(query) for query in queries}
+            cached = [query for query in queries if query in self._vectors]
+            for query in cached:
+                self._vectors.move_to_end(query)
+            return {query: self._vectors[query] for query in cached}
 
-    def _put(self, new: dict[str, NDArray[np.float32] | None]) -> None:
+    def _put(self, new: dict[str, NDArray[np.float32]]) -> None:
         with self._lock:
             for query, vector in new.items():
-                if vector is not None and len(query) <= _LONGEST_QUERY:
+                if len(query) <= _LONGEST_QUERY:
                     self._vectors[query] = vector.copy()  # a view would keep its batch in memory
             while len(self._vectors) > self._capacity:
                 self._vectors.popitem(last=False)

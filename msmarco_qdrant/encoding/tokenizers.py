@@ -20,7 +20,7 @@ from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
     from tokenizers import Tokenizer
 
 # BERT splits ASCII text at white space, which it drops, and makes each punctuation mark a piece.
@@ -29,6 +29,8 @@ _PIECE = re.compile(r"[!-/:-@\[-`{-~]|[^ \t\n\r!-/:-@\[-`{-~]+")
 # In real passages, 99 of 100 pieces are among the first hundred thousand different ones.
 _MAX_CACHED_PIECES = 200_000
 _MAX_CACHED_PIECE_CHARS = 40
+# A tokenizer without a configured length returns a number larger than this.
+_NO_LENGTH = 1_000_000
 _ID_BYTES = array("i").itemsize
 
 # Case, accents, scripts, white space, unknown characters, special tokens, an empty text, and a text
@@ -63,20 +65,14 @@ class FastTokenizer:
     def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Return token ids of each text, with prompt and special tokens."""
         prompted = [self._prompt + text for text in texts]
-        return Tokenized.from_rows(
-            [found.ids for found in self.tokenizer.encode_batch_fast(prompted)]
-        )
-
-    def row(self, text: str) -> list[int]:
-        """Return token ids of one text that already has its prompt."""
-        ids: list[int] = self.tokenizer.encode(text).ids
-        return ids
+        encodings = self.tokenizer.encode_batch_fast(prompted)
+        return Tokenized.from_rows([encoding.ids for encoding in encodings])
 
     def __reduce__(self) -> tuple[type[FastTokenizer], tuple[str, str]]:
-        return FastTokenizer, (self._definition, self._prompt)
+        return type(self), (self._definition, self._prompt)
 
 
-class WordPieceTokenizer:
+class WordPieceTokenizer(FastTokenizer):
     """BERT's tokenizer with a cache of words. Thread-safe; can be pickled.
 
     BERT first splits a text at white space and at every punctuation mark. The ids of a piece
@@ -89,15 +85,10 @@ class WordPieceTokenizer:
         prompt: Prefix of each text.
     """
 
-    portable = True
-
     def __init__(self, definition: str, prompt: str) -> None:
-        self._whole = FastTokenizer(definition, prompt)
-        self._definition = definition
-        self._prompt = prompt
-        tokenizer = self._whole.tokenizer
-        truncation = tokenizer.truncation
-        untruncated = _copy(tokenizer)
+        super().__init__(definition, prompt)
+        truncation = self.tokenizer.truncation
+        untruncated = type(self.tokenizer).from_str(definition)
         untruncated.no_truncation()
         self._pieces = _PieceCache(untruncated)
         marks = untruncated.encode("").ids
@@ -108,7 +99,7 @@ class WordPieceTokenizer:
         self._max_bytes = (
             (truncation["max_length"] - len(marks)) * _ID_BYTES if truncation else None
         )
-        names = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+        names = (token.content for token in self.tokenizer.get_added_tokens_decoder().values())
         self._special = re.compile("|".join(map(re.escape, names)) or "(?!)")
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
@@ -121,12 +112,9 @@ class WordPieceTokenizer:
 
     def _row(self, text: str) -> bytes:
         if self._special.search(text):
-            return _pack(self._whole.row(text))
+            return _pack(self.tokenizer.encode(text).ids)
         pieces = b"".join(map(self._pieces.__getitem__, _PIECE.findall(text)))
         return self._prefix + pieces[: self._max_bytes] + self._suffix
-
-    def __reduce__(self) -> tuple[type[WordPieceTokenizer], tuple[str, str]]:
-        return WordPieceTokenizer, (self._definition, self._prompt)
 
 
 class _PieceCache(dict[str, bytes]):
@@ -196,7 +184,7 @@ class LibraryTokenizer:
 
 def build_tokenizer(
     model: SentenceTransformer, task: Task, prompt: str
-) -> WordPieceTokenizer | FastTokenizer | LibraryTokenizer:
+) -> FastTokenizer | LibraryTokenizer:
     """Return the fastest tokenizer that gives the same ids as the library.
 
     Raises:
@@ -212,42 +200,41 @@ def build_tokenizer(
 
 def count_prompt_tokens(model: SentenceTransformer, prompts: Prompts) -> dict[Task, int | None]:
     """Count the tokens of each task's prompt as the library's pooling does; None without one."""
-    return {
-        "query": _count_prompt(model, "query", prompts.query),
-        "document": _count_prompt(model, "document", prompts.passage),
-    }
+    tasks: tuple[tuple[Task, str], ...] = (("query", prompts.query), ("document", prompts.passage))
+    lengths: dict[Task, int | None] = {"query": None, "document": None}
+    for task, prompt in tasks:
+        if prompt:
+            features: dict[str, Any] = model.preprocess(["a"], prompt=prompt, task=task)
+            lengths[task] = features.get("prompt_length")
+    return lengths
 
 
-def _count_prompt(model: SentenceTransformer, task: Task, prompt: str) -> int | None:
-    if not prompt:
-        return None
-    features: dict[str, Any] = model.preprocess(["a"], prompt=prompt, task=task)
-    return features.get("prompt_length")
-
-
-def _fast_candidates(
-    model: SentenceTransformer, prompt: str
-) -> Iterator[WordPieceTokenizer | FastTokenizer]:
+def _fast_candidates(model: SentenceTransformer, prompt: str) -> Iterator[FastTokenizer]:
     """Yield tokenizers that may give the library's ids, the fastest first."""
-    from tokenizers import Tokenizer
-
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
+    if (copy := copy_tokenizer(model)) is None:
         return
-    copy = _copy(backend)
-    copy.no_padding()
-    copy.no_truncation()
-    if model.max_seq_length is not None:
-        copy.enable_truncation(
-            model.max_seq_length, direction=getattr(model.tokenizer, "truncation_side", "right")
-        )
     if is_word_piece(copy) and getattr(model.tokenizer, "truncation_side", "right") == "right":
         yield WordPieceTokenizer(copy.to_str(), prompt)
     yield FastTokenizer(copy.to_str(), prompt)
 
 
-def _copy(tokenizer: Tokenizer) -> Tokenizer:
-    return type(tokenizer).from_str(tokenizer.to_str())
+def copy_tokenizer(model: SentenceTransformer | CrossEncoder) -> Tokenizer | None:
+    """Copy a model's tokenizer of `tokenizers`, with truncation and without padding.
+
+    None if the model's tokenizer is not of `tokenizers`.
+    """
+    from tokenizers import Tokenizer
+
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    copy = Tokenizer.from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    length, side = model.max_seq_length, getattr(model.tokenizer, "truncation_side", "right")
+    if length is not None and length < _NO_LENGTH:
+        copy.enable_truncation(length, direction=side)
+    return copy
 
 
 def _check_features(features: dict[str, Any]) -> None:

@@ -44,13 +44,9 @@ def pack_linears_if_faster(module: nn.Module, device: torch.device, dtype: torch
 
     Otherwise plain layers stay; they compute bfloat16 on any processor.
     """
-    if device.type == "cpu" and dtype == torch.bfloat16 and can_pack():
+    on_cpu_in_bfloat16 = device.type == "cpu" and dtype == torch.bfloat16
+    if on_cpu_in_bfloat16 and processor.detect().packs_bfloat16 and has_operators():
         pack_linears(module)
-
-
-def can_pack() -> bool:
-    """True if the processor takes packed bfloat16 weights and torch has packed and used some."""
-    return processor.detect().packs_bfloat16 and has_operators()
 
 
 @cache

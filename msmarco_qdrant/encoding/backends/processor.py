@@ -37,11 +37,6 @@ class Processor:
         """True if oneDNN can lay out bfloat16 weights for it."""
         return "avx_ne_convert" in self.features or self.features >= _AVX512_OF_ONEDNN
 
-    @property
-    def has_amx(self) -> bool:
-        """True if it multiplies tiles of bfloat16."""
-        return "amx_bf16" in self.features
-
 
 @cache
 def detect() -> Processor:

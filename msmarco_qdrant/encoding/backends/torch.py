@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 # At the top: this module is imported when a model is loaded.
+import numpy as np
 import torch
 
 from msmarco_qdrant.encoding.backends.base import FinishedPass, ForwardPass, Task
@@ -32,11 +33,8 @@ from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
-
-_GPU_MAX_IN_FLIGHT = 3
 
 
 class TorchBackend:
@@ -71,7 +69,7 @@ class TorchBackend:
         self.precision = str(dtype).removeprefix("torch.")
         self.tokens_per_batch = default_tokens_per_batch(self._device)
         # A GPU works while the next batches are prepared; a CPU runs one at a time.
-        self.max_in_flight = _GPU_MAX_IN_FLIGHT if self._on_gpu else 1
+        self.max_in_flight = 3 if self._on_gpu else 1
         model.to(dtype)
         self.needs_padding = not (
             _has_varlen_attention(self._device, dtype) and supports_varlen(model)
@@ -114,8 +112,6 @@ class TorchBackend:
 
     def _varlen_features(self, batch: Tokenized) -> dict[str, Any]:
         """Input of `varlen_attention` and of the pooling of sentence-transformers."""
-        import numpy as np
-
         lengths = batch.lengths
         tokens = np.empty((3, len(batch.ids)), np.int32)
         ids, positions, rows = tokens  # id of each token, position in its text, number of its text

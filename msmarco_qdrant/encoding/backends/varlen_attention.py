@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 # At the top: this module is imported when a model is loaded.
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -47,6 +48,8 @@ def supports_varlen(model: SentenceTransformer) -> bool:
         getattr(config, "model_type", None) in _MODEL_TYPES
         and not getattr(config, "is_decoder", False)
         and {type(module).__name__ for module in model} <= _VARLEN_MODULES
+        # Without padding, sentence-transformers before 6.2 pools the prompt's first token ("cls").
+        and all(getattr(module, "include_prompt", True) for module in model)
     )
 
 
@@ -58,11 +61,9 @@ def use_varlen_attention(model: SentenceTransformer) -> None:
     transformer: Any = model[0]
     transformer.model.set_attn_implementation(NAME)
     for index, module in enumerate(model):
-        pooling: Any = module
-        if type(module).__name__ == "Pooling" and pooling.include_prompt:
-            mode = pooling.pooling_mode
-            if mode in ("mean", "cls"):  # as a name, or as a list of one
-                model[index] = VarlenPooling(mode)
+        mode = getattr(module, "pooling_mode", None)
+        if type(module).__name__ == "Pooling" and mode in ("mean", "cls"):
+            model[index] = VarlenPooling(mode)
 
 
 def compile_layers(model: SentenceTransformer) -> None:
@@ -84,8 +85,6 @@ def position_offset(model: SentenceTransformer) -> int:
 
 def group_runs(batch: Tokenized) -> list[VarlenRun]:
     """Group neighboring texts of a batch into runs of equal length."""
-    import numpy as np
-
     lengths = batch.lengths
     edges = np.flatnonzero(np.diff(lengths)) + 1
     starts, stops = [0, *edges.tolist()], [*edges.tolist(), len(lengths)]
@@ -112,15 +111,9 @@ class VarlenPooling(torch.nn.Module):
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Add `sentence_embedding`, `(texts, size)`, to the transformer's output."""
         tokens: torch.Tensor = features["token_embeddings"].squeeze(0)
-        pooled = (
-            _pool_first(tokens, features) if self._mode == "cls" else _pool_mean(tokens, features)
-        )
+        first = features["cu_seq_lens_q"][:-1]
+        pooled = tokens[first] if self._mode == "cls" else _pool_mean(tokens, features)
         return {**features, "sentence_embedding": pooled}
-
-
-def _pool_first(tokens: torch.Tensor, features: dict[str, Any]) -> torch.Tensor:
-    edges: torch.Tensor = features["cu_seq_lens_q"]
-    return tokens[edges[:-1]]
 
 
 def _pool_mean(tokens: torch.Tensor, features: dict[str, Any]) -> torch.Tensor:
