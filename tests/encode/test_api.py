@@ -1,4 +1,4 @@
-"""Passages into vectors on disk: what is written, what is rejected, and how it goes on."""
+"""Passages into vectors on disk: files, rejects, and resuming."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def pids_on_disk(folder: Path) -> list[str]:
 
 
 class Stopping(HashingEncoder):
-    """An encoder that fails at the nth time it is asked."""
+    """An encoder that fails at the nth call."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Stopping(HashingEncoder):
         """Encode, or fail."""
         self._left -= 1
         if self._left <= 0:
-            raise EncodingError("the device is gone")
+            raise EncodingError("out of memory")
         yield from super().encode_passages(passages)
 
 
@@ -180,16 +180,18 @@ def test_shards_cover_the_source_in_order(source: Path, folder: Path) -> None:
     assert (40, 40, 0, 0, len(headers)) == counts(report)
 
 
-def test_progress_is_told_after_each_shard(source: Path, folder: Path) -> None:
-    """It grows to the whole of the source."""
-    told: list[EncodeProgress] = []
-    report = encode(source, folder, on_progress=told.append)
-    assert report.shards == len(told)
-    assert list(range(1, report.shards + 1)) == [progress.report.shards for progress in told]
-    assert sorted(progress.done for progress in told) == [progress.done for progress in told]
-    fractions = [progress.fraction or 0.0 for progress in told]
+def test_progress_after_each_shard(source: Path, folder: Path, tmp_path: Path) -> None:
+    """It grows to the whole of the source; an iterable has no fraction."""
+    seen: list[EncodeProgress] = []
+    report = encode(source, folder, on_progress=seen.append)
+    assert list(range(1, report.shards + 1)) == [progress.report.shards for progress in seen]
+    assert sorted(progress.done for progress in seen) == [progress.done for progress in seen]
+    fractions = [progress.fraction or 0.0 for progress in seen]
     assert sorted(fractions) == fractions
-    assert (40, 1.0) == (told[-1].done, fractions[-1])
+    assert (40, 1.0) == (seen[-1].done, fractions[-1])
+    seen.clear()
+    encode_corpus(ROWS, tmp_path / "rows", encoder=HashingEncoder(), on_progress=seen.append)
+    assert [(18, None), (36, None), (40, None)] == [(item.done, item.fraction) for item in seen]
 
 
 def test_the_form_of_a_source_does_not_matter(tmp_path: Path, source: Path) -> None:
@@ -221,13 +223,6 @@ def test_the_form_of_a_source_does_not_matter(tmp_path: Path, source: Path) -> N
     assert expected == table_on_disk(tmp_path / "rows").to_pydict()
 
 
-def test_an_iterable_has_no_known_size(folder: Path) -> None:
-    """Its progress tells no share."""
-    told: list[EncodeProgress] = []
-    encode_corpus(ROWS, folder, encoder=HashingEncoder(), on_progress=told.append)
-    assert [(18, None), (36, None), (40, None)] == [(told.done, told.fraction) for told in told]
-
-
 @pytest.mark.parametrize("content", ["", "\n\n\n"])
 def test_an_empty_source_makes_a_folder_without_a_passage(
     tmp_path: Path, folder: Path, content: str
@@ -257,19 +252,18 @@ def test_processes_write_the_same_files(
     path = tmp_path / "many.tsv"
     path.write_text(tsv_of(rows) + "no tab\n")
     source = rows if as_iterable else path
-    told: dict[int, list[Reject]] = {}
-    for workers in (0, 2):
-        told[workers] = []
+    rejects: dict[int, list[Reject]] = {0: [], 2: []}
+    for workers, found in rejects.items():
         encode_corpus(
             source,
             tmp_path / str(workers),
             encoder=HashingEncoder(),
             shard_chunks=1,
             workers=workers,
-            on_reject=told[workers].append,
+            on_reject=found.append,
         )
-    assert 1001 + (not as_iterable) == len(told[0])
-    assert told[0] == told[2]
+    assert 1001 + (not as_iterable) == len(rejects[0])
+    assert rejects[0] == rejects[2]
     expected = content_of(tmp_path / "0")
     assert len(expected) > 3
     assert expected == content_of(tmp_path / "2")
@@ -281,8 +275,8 @@ def test_processes_write_the_same_files(
 # ---- rejects ---------------------------------------------------------------------------------
 
 
-def test_what_cannot_go_in_is_told(tmp_path: Path, folder: Path) -> None:
-    """File, line and row of each; the others go in."""
+def test_rejects_have_file_line_and_row(tmp_path: Path, folder: Path) -> None:
+    """The other rows are written; a second run does not report them again."""
     source = tmp_path / "mixed.tsv"
     bad = [b"no tab", b"2\t\xff\xfe", b"3\t ", b"4\t" + b"x" * 300, b"5\t???", b"1\tagain"]
     source.write_bytes(b"\n".join([b"1\tlondon", *bad, b"6\tparis"]))
@@ -309,11 +303,11 @@ def test_what_cannot_go_in_is_told(tmp_path: Path, folder: Path) -> None:
     assert (2, 6) == (manifest.passages, manifest.rejected)
     again = encode(source, folder, rejects=rejects)
     assert (8, 0, 2, 6) == counts(again)[:4]
-    assert 6 == len(rejects)  # they were told
+    assert 6 == len(rejects)
 
 
-def test_rows_made_in_python_are_looked_at(folder: Path) -> None:
-    """As lines are; a pid that is an integer is its digits."""
+def test_rows_made_in_python_are_checked(folder: Path) -> None:
+    """As lines are; an integer as pid becomes its digits."""
     rows: list[Passage | Reject] = [
         Passage(1, "one"),  # type: ignore[arg-type]
         Passage("2", ""),
@@ -330,38 +324,26 @@ def test_rows_made_in_python_are_looked_at(folder: Path) -> None:
     assert b'{"pid": "1", "text": "again", "meta": {"n": 1}}' in [row.raw for row in rejects]
 
 
-def with_repeats(tmp_path: Path) -> Path:
-    """A source whose first pid stands again in its last chunk."""
-    path = tmp_path / "repeats.tsv"
-    path.write_text(tsv_of([*ROWS, Passage("0", "another text"), Passage("last", "the end")]))
-    return path
-
-
-def test_the_first_of_a_repeated_pid_wins_across_shards(tmp_path: Path, folder: Path) -> None:
-    """Also where its shard was written by an earlier run."""
-    source, rejects = with_repeats(tmp_path), list[Reject]()
-    encode(source, folder, rejects=rejects)
+@pytest.mark.parametrize(
+    ("first", "repeated"),
+    [(ROWS[0], Passage("0", "another text")), (Passage("a", "???"), Passage("a", "has words"))],
+    ids=["written", "without a vector"],
+)
+def test_the_first_of_a_repeated_pid_wins_across_shards(
+    tmp_path: Path, folder: Path, first: Passage, repeated: Passage
+) -> None:
+    """Also if its text has no vector, or its shard was written by an earlier run."""
+    source, rejects = tmp_path / "repeats.tsv", list[Reject]()
+    source.write_text(tsv_of([first, *ROWS[1:], repeated, Passage("last", "the end")]))
+    encode(source, folder)
     whole = content_of(folder)
     shard_paths(folder)[-1].unlink()
     encode(source, folder, rejects=rejects)
     assert whole == content_of(folder)
-    assert [41, 41] == [reject.line for reject in rejects]
-    assert ["pid '0' was read before in this run; the first one is used"] * 2 == [
-        r.reason for r in rejects
-    ]
-    assert [*(row.pid for row in ROWS), "last"] == pids_on_disk(folder)
-
-
-def test_a_pid_whose_first_text_has_no_vector_stays_taken(tmp_path: Path, folder: Path) -> None:
-    """In a run that goes on as in one that was not interrupted."""
-    source = tmp_path / "repeats.tsv"
-    source.write_text(tsv_of([Passage("a", "???"), *ROWS, Passage("a", "a text with words")]))
-    encode(source, folder)
-    whole = content_of(folder)
-    assert [row.pid for row in ROWS] == pids_on_disk(folder)
-    shard_paths(folder)[-1].unlink()
-    encode(source, folder)
-    assert whole == content_of(folder)
+    reason = f"pid '{first.pid}' was read before in this run; the first one is used"
+    assert [(41, reason)] == [(reject.line, reject.reason) for reject in rejects]
+    written = [row.pid for row in (first, *ROWS[1:]) if row.text != "???"]
+    assert [*written, "last"] == pids_on_disk(folder)
 
 
 def test_a_shard_may_hold_no_passage(tmp_path: Path, folder: Path) -> None:
@@ -377,12 +359,14 @@ def test_a_shard_may_hold_no_passage(tmp_path: Path, folder: Path) -> None:
 # ---- going on --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gone", [[0], [3], [-1], [1, 4], [0, 1, 2], [-2, -1]])
-def test_only_what_is_missing_is_encoded(source: Path, folder: Path, gone: list[int]) -> None:
-    """Any shards; the folder ends as it was."""
+@pytest.mark.parametrize("missing_shards", [[0], [3], [-1], [1, 4], [-2, -1]])
+def test_only_missing_shards_are_encoded(
+    source: Path, folder: Path, missing_shards: list[int]
+) -> None:
+    """The folder ends as it was."""
     encode(source, folder)
     whole = content_of(folder)
-    paths = [shard_paths(folder)[index] for index in gone]
+    paths = [shard_paths(folder)[index] for index in missing_shards]
     missing = sum(pq.read_metadata(path).num_rows for path in paths)
     for path in paths:
         path.unlink()
@@ -412,7 +396,7 @@ def test_an_encoder_that_fails_stops_the_run(
     source: Path, folder: Path, tmp_path: Path, at: int
 ) -> None:
     """What came before it is there, and the report tells; the same again goes on."""
-    with pytest.raises(EncodeStoppedError, match="the device is gone") as caught:
+    with pytest.raises(EncodeStoppedError, match="out of memory") as caught:
         encode(source, folder, Stopping(at))
     assert not (folder / MANIFEST).exists()
     kept = shard_paths(folder)
@@ -448,27 +432,6 @@ def test_an_interruption_leaves_what_is_written(source: Path, folder: Path, tmp_
     assert content_of(tmp_path / "whole") == content_of(folder)
 
 
-def test_more_files_go_behind(source: Path, folder: Path, tmp_path: Path) -> None:
-    """A further file of passages is encoded behind those that are there."""
-    encode(source, folder)
-    more = tmp_path / "more.tsv"
-    more.write_text("more\ta passage more\n")
-    encoder = HashingEncoder()
-    report = encode([source, more], folder, encoder)
-    assert (41, 1, 40, 0) == counts(report)[:4]
-    assert 1 == encoder.encoded
-    assert 41 == len(list(VectorShards(folder)))
-
-
-class HereOnly(HashingTokenizer):
-    """A tokenizer that works in this process only."""
-
-    @property
-    def portable(self) -> bool:
-        """It cannot be sent."""
-        return False
-
-
 # ---- what is refused -------------------------------------------------------------------------
 
 
@@ -496,36 +459,43 @@ def test_a_changed_source_is_refused(source: Path, folder: Path) -> None:
     assert "now it is another" in table_on_disk(folder)["text"].to_pylist()
 
 
-def test_another_model_is_refused(source: Path, folder: Path) -> None:
-    """By a message that names the file and both models."""
-    encode(source, folder)
-    message = refused(source, folder, encoder=HashingEncoder(salt="v2"))
-    assert f"{shard_path(folder, 0)} holds vectors of costless-64 (64" in message
-    assert "you asked for costless-64v2" in message
-    assert "pass model=costless-64, or another directory" in message
-
-
-def test_another_dtype_is_refused(source: Path, folder: Path) -> None:
-    """By a message that names the file and both."""
-    encode(source, folder)
-    message = refused(source, folder, dtype="float32")
-    assert (
-        f"{shard_path(folder, 0)} holds vectors of float16, this encode writes float32" in message
-    )
-    assert "pass dtype=float16, or another directory" in message
-
-
-@pytest.mark.parametrize("gone", [[], [0], [0, 1]])
-def test_a_shard_of_a_longer_source_is_refused(
-    tmp_path: Path, source: Path, folder: Path, gone: list[int]
+@pytest.mark.parametrize(
+    ("options", "found", "advice"),
+    [
+        (
+            {"encoder": HashingEncoder(salt="v2")},
+            "holds vectors of costless-64 (64, fingerprint",
+            "you asked for costless-64v2 (64, 4f57a6c8): pass model=costless-64, or another directory",
+        ),
+        (
+            {"dtype": "float32"},
+            "holds vectors of float16, this encode writes float32",
+            "pass dtype=float16, or another directory",
+        ),
+    ],
+    ids=["model", "dtype"],
+)
+def test_other_vectors_are_refused(
+    source: Path, folder: Path, options: dict[str, object], found: str, advice: str
 ) -> None:
-    """Whether those before it are there or not."""
+    """The error names the file, both models or types, and the next step."""
+    encode(source, folder)
+    message = refused(source, folder, **options)
+    assert f"{shard_path(folder, 0)} {found}" in message
+    assert advice in message
+
+
+@pytest.mark.parametrize("missing", [[], [0], [0, 1]])
+def test_a_shard_of_a_longer_source_is_refused(
+    tmp_path: Path, source: Path, folder: Path, missing: list[int]
+) -> None:
+    """With or without the shards before it; the longer source itself needs only its last shard."""
     more = tmp_path / "more.tsv"
     more.write_text("more\ta passage more\n")
     encode(source, folder)
     shards = len(shard_paths(folder))
     encode([source, more], folder)
-    for number in gone:
+    for number in missing:
         shard_path(folder, number).unlink()
     with pytest.raises(EncodeStoppedError) as caught:
         encode(source, folder)
@@ -535,6 +505,9 @@ def test_a_shard_of_a_longer_source_is_refused(
     beyond.unlink()
     encode(source, folder)
     assert 40 == len(list(VectorShards(folder)))
+    encoder = HashingEncoder()
+    assert (41, 1, 40, 0) == counts(encode([source, more], folder, encoder))[:4]
+    assert 1 == encoder.encoded
 
 
 def test_a_shard_beyond_a_gap_is_refused(tmp_path: Path, source: Path, folder: Path) -> None:
@@ -600,7 +573,7 @@ def test_a_source_that_breaks_off_stops_the_run(folder: Path) -> None:
         ({"workers": -1}, "workers must be 0 or more, got -1"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_invalid_options_are_refused(
     source: Path, folder: Path, options: dict[str, object], message: str
 ) -> None:
     """Before a folder is made."""
@@ -618,23 +591,25 @@ def test_a_source_of_something_else_is_refused(folder: Path) -> None:
     assert [] == list(folder.iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_told(source: Path) -> None:
-    """By its name."""
+def test_a_folder_that_cannot_be_made_is_an_error(source: Path) -> None:
+    """The error names it."""
     with pytest.raises(OutputError, match=r"cannot write in the directory .*passages\.tsv"):
         encode_corpus(source, source, encoder=HashingEncoder())
 
 
-def test_a_tokenizer_that_cannot_be_sent_keeps_to_this_process(source: Path, folder: Path) -> None:
-    """With the way out."""
+class OneProcessTokenizer(HashingTokenizer):
+    """A tokenizer that cannot be pickled."""
 
-    class Staying(HashingEncoder):
-        """An encoder whose tokenizer no other process can have."""
+    portable = property(lambda _: False)
 
-        tokenizer = property(lambda self: HereOnly(self._tokenizer.salt))
 
+def test_a_tokenizer_that_cannot_be_sent_stays_in_this_process(source: Path, folder: Path) -> None:
+    """Worker processes are refused with the way out; by default there are none."""
+    encoder = HashingEncoder()
+    encoder._tokenizer = OneProcessTokenizer(encoder._tokenizer.salt)
     with pytest.raises(UsageError, match="pass workers=0"):
-        encode_corpus(source, folder, encoder=Staying(), workers=2)
-    assert 40 == encode_corpus(source, folder, encoder=Staying()).encoded
+        encode_corpus(source, folder, encoder=encoder, workers=2)
+    assert 40 == encode_corpus(source, folder, encoder=encoder).encoded
 
 
 # ---- and into a store ------------------------------------------------------------------------

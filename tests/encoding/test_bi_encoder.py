@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -190,21 +190,6 @@ def test_v1_prompts_are_applied(tiny: Tiny, library: Library) -> None:
     assert encoder.info.prompts == V1
 
 
-@pytest.mark.usefixtures("in_float32")
-def test_a_directory_of_the_v1_name_gets_its_prompts(
-    tiny: Tiny, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A copy called distilroberta-base-msmarco-v1 needs nobody to remember the prefixes."""
-    directory = tmp_path / "distilroberta-base-msmarco-v1"
-    shutil.copytree(tiny(Recipe("roberta")), directory)
-    encoder = load_encoder(directory, device="cpu")
-    assert encoder.info.prompts == V1
-    expected = _with_prompt(library(directory), TEXTS[:3], "[QRY] ")
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS[:3]), expected, atol=1e-5)
-    monkeypatch.chdir(directory)
-    assert load_encoder(".", device="cpu").info.prompts == V1
-
-
 @pytest.mark.parametrize(
     ("configured", "expected"),
     [
@@ -226,38 +211,28 @@ def test_prompts_of_the_configuration(
     assert _worst_cosine(theirs.encode_document(TEXTS), _passages(encoder, TEXTS)) > 0.999
 
 
-# ---- the card --------------------------------------------------------------------------------
+# ---- info ------------------------------------------------------------------------------------
 
 
-def test_the_card_of_a_dot_model(tiny: Tiny) -> None:
-    """Its vectors keep their length, and the collection is told to compare by dot."""
-    directory = tiny(Recipe(pooling="cls", similarity="dot", max_seq_length=40))
+@pytest.mark.parametrize("similarity", ["cosine", "dot", None])
+def test_info_of_a_model(similarity: Any, tiny: Tiny) -> None:
+    """By default cosine, with vectors of unit length; vectors for dot keep their length."""
+    directory = tiny(Recipe("bert", similarity=similarity, max_seq_length=40))
     encoder = _encoder(directory)
-    encoder_info = encoder.info
-    assert (encoder_info.similarity, encoder_info.dimension, encoder_info.max_seq_length) == (
-        "dot",
-        HIDDEN,
-        40,
+    info = encoder.info
+    assert (similarity or "cosine", HIDDEN, 40, Prompts(), str(directory.resolve())) == (
+        info.similarity,
+        info.dimension,
+        info.max_seq_length,
+        info.prompts,
+        info.model,
     )
-    assert str(directory.resolve()) == encoder_info.model
-    assert not np.isclose(np.linalg.norm(_passages(encoder, TEXTS), axis=1), 1, atol=1e-2).any()
+    has_unit_length = np.isclose(np.linalg.norm(_passages(encoder, TEXTS), axis=1), 1, atol=1e-5)
+    assert {similarity != "dot"} == set(has_unit_length.tolist())
 
 
-@pytest.mark.parametrize("similarity", ["cosine", None])
-def test_the_card_of_a_cosine_model(similarity: str | None, tiny: Tiny) -> None:
-    """Without a normalize layer, ours makes the vectors of unit length."""
-    recipe = Recipe("bert", similarity="cosine" if similarity else None)
-    encoder = _encoder(tiny(recipe))
-    assert ("cosine", Prompts(), 48) == (
-        encoder.info.similarity,
-        encoder.info.prompts,
-        encoder.info.max_seq_length,
-    )
-    np.testing.assert_allclose(np.linalg.norm(_passages(encoder, TEXTS), axis=1), 1, atol=1e-6)
-
-
-def test_the_catalog_knows_a_dot_model_by_its_name(tiny: Tiny, tmp_path: Path) -> None:
-    """Older dot models do not say so in their configuration; a directory of the name is enough."""
+def test_a_directory_with_a_published_name(tiny: Tiny, tmp_path: Path) -> None:
+    """Its similarity is that of the catalog; configurations of older dot models lack it."""
     directory = tmp_path / "msmarco-distilbert-base-tas-b"
     shutil.copytree(tiny(Recipe(pooling="cls")), directory)
     assert load_encoder(directory, device="cpu").info.similarity == "dot"

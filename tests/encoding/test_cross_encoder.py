@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 
-from msmarco_qdrant.encoding import load_encoder, load_reranker
+from msmarco_qdrant.encoding import load_reranker
 from msmarco_qdrant.encoding.cross_encoder import CrossEncoderReranker
 from msmarco_qdrant.encoding.pair_tokenizers import (
     FastPairTokenizer,
@@ -196,35 +196,27 @@ def test_a_score_does_not_depend_on_its_batch(
 
 
 @pytest.mark.usefixtures("in_float32")
-def test_scores_come_in_the_order_of_the_pairs(tiny_pairs: TinyPairs) -> None:
-    """However pairs are shuffled, each keeps its score; a pair that comes twice has it twice."""
+def test_scores_come_in_the_order_of_the_pairs(
+    tiny_pairs: TinyPairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of shuffled pairs, of pairs that come twice, and of several windows."""
     reranker = _reranker(tiny_pairs(PairRecipe()))
     expected = reranker.scores(PAIRS)
     order = np.random.default_rng(5).permutation(np.repeat(np.arange(len(PAIRS)), 2))
-    scores = reranker.scores([PAIRS[row] for row in order])
-    np.testing.assert_allclose(scores, expected[order], rtol=0, atol=1e-5)
+    for window in (4096, 4):
+        monkeypatch.setattr("msmarco_qdrant.encoding.cross_encoder._WINDOW", window)
+        scores = reranker.scores([PAIRS[row] for row in order])
+        np.testing.assert_allclose(scores, expected[order], rtol=0, atol=1e-5)
 
 
-@pytest.mark.usefixtures("in_float32")
-def test_more_pairs_than_a_window(tiny_pairs: TinyPairs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows are joined in order, and the last may be short."""
+def test_empty_texts_and_no_pairs(tiny_pairs: TinyPairs) -> None:
+    """An empty passage or query has a score; no pairs, an empty array of float32."""
     reranker = _reranker(tiny_pairs(PairRecipe()))
-    expected = reranker.scores(PAIRS)
-    monkeypatch.setattr("msmarco_qdrant.encoding.cross_encoder._WINDOW", 4)
-    np.testing.assert_allclose(reranker.scores(PAIRS), expected, rtol=0, atol=1e-5)
-
-
-def test_no_pairs(tiny_pairs: TinyPairs) -> None:
-    """No score, float32."""
-    scores = _reranker(tiny_pairs(PairRecipe())).scores([])
-    assert ("float32", (0,)) == (scores.dtype.name, scores.shape)
-
-
-def test_an_empty_passage_has_a_score(tiny_pairs: TinyPairs) -> None:
-    """And so has an empty query."""
-    scores = _reranker(tiny_pairs(PairRecipe())).scores([("big", ""), ("", "big"), ("", "")])
+    scores = reranker.scores([("big", ""), ("", "big"), ("", "")])
     assert np.isfinite(scores).all()
     assert 3 == len(set(scores.tolist()))
+    scores = reranker.scores([])
+    assert ("float32", (0,)) == (scores.dtype.name, scores.shape)
 
 
 @pytest.mark.parametrize("prompt", [None, "what is "])
@@ -374,9 +366,3 @@ def test_the_name_of_a_directory(
     reranker = load_reranker("ms-marco-MiniLM-L6-v2", device="cpu")
     assert str(directory.resolve()) == reranker.model
     reranker.warm_up()
-
-
-def test_an_encoder_refuses_a_cross_encoder_s_name() -> None:
-    """The other way round, as before."""
-    with pytest.raises(UsageError, match="is a cross-encoder"):
-        load_encoder("ms-marco-electra-base")

