@@ -21,7 +21,6 @@ from tests.encoding.conftest import Library, Tiny
 from tests.encoding.tiny_models import (
     ARCHITECTURES,
     HIDDEN,
-    Architecture,
     Recipe,
     save_tiny,
     texts_of_lengths,
@@ -113,15 +112,6 @@ def test_texts_of_the_tiny_models_differ(tiny: Tiny, library: Library) -> None:
     for recipe in RECIPES:
         vectors = _unit(library(tiny(recipe)).encode_document(TEXTS[:4]))
         assert (vectors @ vectors.T)[np.triu_indices(4, 1)].max() < 0.99, recipe
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.usefixtures("in_float32")
-def test_a_vector_does_not_depend_on_its_batch(architecture: Architecture, tiny: Tiny) -> None:
-    """Padding leaves no trace: one batch of all and a batch for each text give the same."""
-    directory = tiny(Recipe(architecture))
-    together, alone = _encoder(directory, 100_000), _encoder(directory, 1)
-    np.testing.assert_allclose(_passages(together, TEXTS), _passages(alone, TEXTS), atol=1e-5)
 
 
 def test_a_text_is_cut_at_the_maximum_length(tiny: Tiny) -> None:

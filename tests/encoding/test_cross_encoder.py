@@ -162,11 +162,10 @@ def test_tokens_are_the_library_s(architecture: Architecture, tiny_pairs: TinyPa
     fast, library = build_pair_tokenizer(model), LibraryPairTokenizer(model)
     assert isinstance(fast, FastPairTokenizer)
     mine, theirs = fast(PAIRS), library(PAIRS)
-    np.testing.assert_array_equal(theirs.tokens.ids, mine.tokens.ids)
-    np.testing.assert_array_equal(theirs.tokens.offsets, mine.tokens.offsets)
+    assert theirs.tokens.equals(mine.tokens)
     assert (architecture in ("bert", "electra")) == (mine.segments is not None)
     if mine.segments is not None and theirs.segments is not None:
-        np.testing.assert_array_equal(theirs.segments.ids, mine.segments.ids)
+        assert theirs.segments.equals(mine.segments)
         assert {0, 1} == set(mine.segments.ids.tolist())
 
 
@@ -182,17 +181,6 @@ def test_pairs_are_cut_from_the_longer_text(tiny_pairs: TinyPairs) -> None:
 
 
 # ---- batches ---------------------------------------------------------------------------------
-
-
-@every_architecture
-@pytest.mark.usefixtures("in_float32")
-def test_a_score_does_not_depend_on_its_batch(
-    architecture: Architecture, tiny_pairs: TinyPairs
-) -> None:
-    """Padding leaves no trace: one batch of all and a batch for each pair give the same."""
-    directory = tiny_pairs(PairRecipe(architecture))
-    together, alone = _reranker(directory, 100_000), _reranker(directory, 1)
-    np.testing.assert_allclose(together.scores(PAIRS), alone.scores(PAIRS), rtol=0, atol=1e-5)
 
 
 @pytest.mark.usefixtures("in_float32")
@@ -291,8 +279,8 @@ def test_a_forward_pass_that_fails(tiny_pairs: TinyPairs) -> None:
 
 
 @pytest.mark.parametrize("pairs", ["how big is london", ("how big", "london"), ["how", "big"]])
-def test_what_is_no_list_of_pairs(pairs: Any, tiny_pairs: TinyPairs) -> None:
-    """One string or one pair is a wrong call."""
+def test_invalid_pairs_are_refused(pairs: Any, tiny_pairs: TinyPairs) -> None:
+    """A single string or pair is a wrong call."""
     rerankers: list[Reranker] = [_reranker(tiny_pairs(PairRecipe())), WordOverlapReranker()]
     for reranker in rerankers:
         with pytest.raises(UsageError, match="a list of pairs"):
@@ -321,11 +309,10 @@ def test_a_classifier_of_two_labels(tiny_pairs: TinyPairs) -> None:
         load_reranker(tiny_pairs(PairRecipe(labels=2)), device="cpu")
 
 
-def test_names_that_lead_nowhere(tmp_path: Path) -> None:
-    """As an encoder's do."""
-    for name in ("./nowhere", tmp_path / "nowhere"):
-        with pytest.raises(ModelNotFoundError, match="no model directory at"):
-            load_reranker(name)
+def test_unknown_models_are_refused(tmp_path: Path) -> None:
+    """As for an encoder."""
+    with pytest.raises(ModelNotFoundError, match="no model directory at"):
+        load_reranker(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelNotFoundError, match="does not hold a usable model"):
         load_reranker(tmp_path / "empty", device="cpu")
@@ -342,10 +329,9 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         ({"precision": "float8"}, "precision must be .*, got 'float8'"),
         ({"tokens_per_batch": 0}, "must be 1 or more"),
         ({"device": "cuda:99"}, "does not exist"),
-        ({"device": "toaster"}, "device must be cpu"),
     ],
 )
-def test_options_that_cannot_be_met(
+def test_invalid_options_are_refused(
     options: dict[str, Any], message: str, tiny_pairs: TinyPairs
 ) -> None:
     """A wrong call, before anything is loaded."""

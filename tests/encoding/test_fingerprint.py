@@ -16,7 +16,7 @@ from msmarco_qdrant.core.records import NO_PROMPTS, Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint, file_sha256
 from msmarco_qdrant.errors import ModelNotFoundError
-from tests.encoding.conftest import Library, Tiny
+from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe
 
 PARTS = Recipe("bert", dense=True, layer_norm=True, normalize=True)
@@ -178,15 +178,6 @@ def test_sharded_weights_all_count(model: Path) -> None:
     before = _print(model)
     _flip_last_byte(model / "model-00002-of-00002.safetensors")
     assert before != _print(model)
-
-
-def test_a_transformer_without_modules(tiny: Tiny, library: Library) -> None:
-    """A plain transformers directory has a fingerprint too, that of an equal copy."""
-    directory = tiny(Recipe("bert"))
-    plain = directory.with_name(f"{directory.name}-plain")
-    assert library(plain).max_seq_length == 96
-    assert _print(plain) == _print(plain)
-    assert _print(plain) != _print(tiny(PARTS))
 
 
 def test_no_weights(model: Path) -> None:

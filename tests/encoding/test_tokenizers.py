@@ -223,16 +223,6 @@ def test_tokens_that_were_added(expected: bool, properties: dict[str, bool]) -> 
         assert _rows(FastTokenizer(definition, "")(texts)) == _rows(fast(texts))
 
 
-def test_an_added_token_of_a_model_is_found_in_any_case(tiny: Tiny) -> None:
-    """Added to a model as transformers does by default, it is one token, however it is written."""
-    model = load_model(str(tiny(Recipe("bert"))), "cpu")
-    model.tokenizer.add_tokens(["big-city"])
-    texts = ["BIG-CITY", "a big-city", "Big-City."]
-    tokenizer = build_tokenizer(model, "document", "")
-    assert type(tokenizer) is FastTokenizer
-    assert _rows(LibraryTokenizer(model, "document", "")(texts)) == _rows(tokenizer(texts))
-
-
 def test_other_parts_are_not_independent() -> None:
     """Another normalizer, cut or model is not taken for BERT's."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers

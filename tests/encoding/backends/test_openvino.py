@@ -27,13 +27,11 @@ from tests.processors import use_processor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
-    from torch.nn import Embedding
 
 NO_PROMPTS: dict[Task, int | None] = {"query": None, "document": None}
 
-needs_openvino = pytest.mark.skipif(
-    not is_installed(), reason="OpenVINO is not installed: pip install 'msmarco-qdrant[openvino]'"
-)
+NEEDS_OPENVINO = "OpenVINO is not installed: pip install 'msmarco-qdrant[openvino]'"
+needs_openvino = pytest.mark.skipif(not is_installed(), reason=NEEDS_OPENVINO)
 Backends: TypeAlias = Callable[..., OpenVinoBackend]
 
 
@@ -46,6 +44,8 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def backend(tiny: Tiny, library: Library, shared_cache: Path) -> Backends:
     """A function from a recipe to its model, run by OpenVINO."""
+    if not is_installed():
+        pytest.skip(NEEDS_OPENVINO)
 
     def made(
         recipe: Recipe, precision: str | None = None, *, cache: Path = shared_cache
@@ -93,7 +93,6 @@ every_recipe = pytest.mark.parametrize(
 )
 
 
-@needs_openvino
 @every_recipe
 def test_vectors_stay_within_cosine(
     recipe: Recipe, backend: Backends, library: Library, tiny: Tiny
@@ -107,7 +106,6 @@ def test_vectors_stay_within_cosine(
     assert _worst_cosine(expected, vectors) >= 0.999
 
 
-@needs_openvino
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_vectors_in_float32_are_the_library_s(
     architecture: Architecture, backend: Backends, library: Library, tiny: Tiny
@@ -122,7 +120,6 @@ def test_vectors_in_float32_are_the_library_s(
     assert ("openvino", "cpu", "float32") == (exact.name, exact.device, exact.precision)
 
 
-@needs_openvino
 @pytest.mark.parametrize(
     "architecture",
     [
@@ -141,7 +138,6 @@ def test_int8_stays_within_its_bound(
     assert "int8" == rounded.precision
 
 
-@needs_openvino
 def test_a_result_outlives_the_next_pass(backend: Backends, tokens: Tokenized) -> None:
     """Vectors are the caller's own: later passes do not write into them."""
     runner = backend(Recipe())
@@ -188,7 +184,6 @@ def saved(
     return _only_file(folder), _vectors(backend, _tokenized(model, TEXTS))
 
 
-@needs_openvino
 def test_a_second_start_loads_the_file(
     backend: Backends, tokens: Tokenized, saved: tuple[Path, NDArray[np.float32]]
 ) -> None:
@@ -225,7 +220,6 @@ def _foreign(_content: bytes) -> bytes:
     return hashlib.sha256(b"no model").hexdigest().encode() + b"\nno model"
 
 
-@needs_openvino
 @pytest.mark.parametrize(
     "damage",
     [
@@ -255,7 +249,6 @@ def test_a_damaged_file_is_replaced(
     assert not caplog.records
 
 
-@needs_openvino
 def test_a_file_of_another_model_is_not_believed(
     backend: Backends,
     tokens: Tokenized,
@@ -272,7 +265,6 @@ def test_a_file_of_another_model_is_not_believed(
     assert "wrong vectors" in caplog.text
 
 
-@needs_openvino
 def test_a_folder_that_cannot_be_written(
     backend: Backends,
     tokens: Tokenized,
@@ -300,43 +292,24 @@ def test_the_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 # ---- what cannot be --------------------------------------------------------------------------
 
 
-@needs_openvino
-def test_a_precision_that_openvino_has_not(backend: Backends) -> None:
-    """float16 is refused in a sentence that names those there are."""
+def test_an_invalid_precision_is_refused(backend: Backends) -> None:
+    """The error names the supported ones."""
     with pytest.raises(
         UsageError, match="precision must be float32, bfloat16, int8 with OpenVINO, got 'float16'"
     ):
         backend(Recipe(), "float16")
 
 
-@needs_openvino
-def test_a_token_that_the_model_does_not_know(backend: Backends) -> None:
-    """OpenVINO's own error becomes ours, and the next batch is encoded all the same."""
+def test_a_forward_pass_that_fails(backend: Backends) -> None:
+    """OpenVINO's own error becomes ours, and the next batch is encoded."""
     runner = backend(Recipe())
     with pytest.raises(EncodingError, match="1 texts of 500 tokens, the longest of 500, failed"):
         _vectors(runner, Tokenized.from_lengths(np.full(500, 7, np.int32), [500]))
     assert np.isfinite(_vectors(runner, Tokenized.from_lengths(np.full(9, 7, np.int32), [9]))).all()
 
 
-@needs_openvino
-def test_a_poisoned_text_keeps_to_itself(tmp_path: Path, library: Library) -> None:
-    """A vector that is not finite is given as it is, and its neighbors are sound."""
-
-    def poison(model: SentenceTransformer) -> None:
-        import torch
-
-        embeddings = cast("Embedding", cast("Any", model[0]).model.embeddings.word_embeddings)
-        with torch.no_grad():
-            embeddings.weight[model.tokenizer.convert_tokens_to_ids("poison")] = float("nan")
-
-    model = library(save_tiny(tmp_path / "model", Recipe(), poison))
-    runner = OpenVinoBackend(model, NO_PROMPTS, "poison", cache=tmp_path / "cache")
-    vectors = _vectors(runner, _tokenized(model, ["london", "poison river", "paris bridge"]))
-    assert [True, False, True] == np.isfinite(vectors).all(axis=1).tolist()
-
-
 def test_without_the_extra(tiny: Tiny, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What to install is told."""
+    """The error names what to install."""
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[openvino\]'"):
         OpenVinoBackend(library(tiny(Recipe())), NO_PROMPTS, "none")

@@ -19,7 +19,6 @@ from msmarco_qdrant.encoding.backends.torch import TorchBackend
 from msmarco_qdrant.encoding.backends.varlen_attention import (
     VarlenPooling,
     group_runs,
-    position_offset,
     supports_varlen,
 )
 from msmarco_qdrant.encoding.pretrained import load_model
@@ -203,16 +202,6 @@ def test_runs_are_neighbors_of_equal_length(lengths: list[int]) -> None:
     assert groups == [(run.length, run.texts) for run in runs]
     places = [place for run in runs for place in range(sum(lengths))[run.tokens]]
     assert list(range(sum(lengths))) == places
-
-
-@pytest.mark.parametrize(
-    ("architecture", "expected"), [("distilbert", 0), ("bert", 0), ("electra", 0), ("roberta", 2)]
-)
-def test_the_position_of_the_first_token(
-    architecture: Architecture, expected: int, tiny: Tiny
-) -> None:
-    """RoBERTa counts from behind its padding token, whose id is 1 here; others from 0."""
-    assert expected == position_offset(load_model(str(tiny(Recipe(architecture))), "cpu"))
 
 
 # ---- other models ----------------------------------------------------------------------------
