@@ -439,29 +439,27 @@ def test_a_changed_source_is_refused(source: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "found", "advice"),
+    ("options", "parts"),
     [
         (
             {"encoder": HashingEncoder(salt="v2")},
-            "holds vectors of costless-64 (64, fingerprint",
-            "): pass model=costless-64, or another directory",
+            ["holds vectors of costless-64 (64", "costless-64v2 (64", "pass model=costless-64, or"],
         ),
         (
             {"dtype": "float32"},
-            "holds vectors of float16, this encode writes float32",
-            "pass dtype=float16, or another directory",
+            ["holds vectors of float16, this encode writes float32", "pass dtype=float16, or"],
         ),
     ],
     ids=["model", "dtype"],
 )
 def test_other_vectors_are_refused(
-    source: Path, folder: Path, options: dict[str, object], found: str, advice: str
+    source: Path, folder: Path, options: dict[str, object], parts: list[str]
 ) -> None:
     """The error names the file, both models or types, and the next step."""
     encode(source, folder)
     message = refused(source, folder, **options)
-    assert f"{shard_path(folder, 0)} {found}" in message
-    assert advice in message
+    for part in (f"{shard_path(folder, 0)} holds", *parts):
+        assert part in message
 
 
 @pytest.mark.parametrize("missing", [[], [0], [0, 1]])
