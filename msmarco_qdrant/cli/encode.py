@@ -17,7 +17,6 @@ from msmarco_qdrant.cli.options import (
     source_options,
 )
 from msmarco_qdrant.cli.output import (
-    check_output,
     encode_json,
     encode_text,
     print_rejects,
@@ -94,8 +93,7 @@ def encode(  # noqa: PLR0913  # one for each option
     from msmarco_qdrant.sources.rejects import RejectsFile
 
     corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
-    path = rejects or rejects_path()
-    check_output(path, "--rejects", sources)
+    path = rejects_path(rejects, sources)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     click.echo(f"encoding into {out}", err=True)
     with RejectsFile(path, append=True) as rejected, closing(ProgressDisplay()) as display:

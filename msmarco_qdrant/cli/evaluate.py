@@ -16,9 +16,12 @@ from click.core import ParameterSource
 from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.evaluate_options import EvaluateInput, EvaluateOptions, read_input
 from msmarco_qdrant.cli.options import (
+    FILE,
+    LIMIT,
+    exact_option,
     json_option,
     model_option,
-    open_configured_store,
+    open_search_client,
     ranking_options,
     settings_options,
 )
@@ -32,14 +35,13 @@ if TYPE_CHECKING:
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.settings import Settings
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _LINE_EVERY_S = 10.0
 
 
 @click.command()
 @settings_options("store", "collection")
-@click.option("--queries", type=_FILE, metavar="FILE", help="Queries: qid<TAB>text or JSON lines.")
-@click.option("--qrels", type=_FILE, metavar="FILE", help="Judgments in TREC's or BEIR's format.")
+@click.option("--queries", type=FILE, metavar="FILE", help="Queries: qid<TAB>text or JSON lines.")
+@click.option("--qrels", type=FILE, metavar="FILE", help="Judgments in TREC's or BEIR's format.")
 @click.option(
     "--dataset",
     metavar="NAME",
@@ -64,35 +66,35 @@ _LINE_EVERY_S = 10.0
 )
 @click.option(
     "--depth",
-    type=click.IntRange(1, 10_000),
+    type=LIMIT,
     metavar="N",
     help="Hits per query.  [default: the largest cutoff of the measures, else 1000]",
 )
 @click.option(
     "--candidates",
-    type=_FILE,
+    type=FILE,
     metavar="RUN",
     help="Rank only the passages of this TREC run, as in the reranking task of TREC DL.",
 )
 @click.option(
     "--compare",
-    type=_FILE,
+    type=FILE,
     multiple=True,
     metavar="RUN",
     help="Also measure this TREC run. The first run of all (candidates, then these, then modes) is "
     "the baseline.",
 )
-@click.option("--exact", is_flag=True, help="Compare with every passage, without the index.")
+@exact_option
 @click.option("--ann", is_flag=True, help="Compare the index with exact search, for several ef.")
 @model_option("Load the collection's model from here.")
 @click.option(
     "--run",
-    type=_FILE,
+    type=FILE,
     metavar="FILE",
     help="Save the TREC run, as gzip if FILE ends in .gz. For several modes NAME.trec becomes "
     "NAME.dense.trec and so on.",
 )
-@click.option("--report", type=_FILE, metavar="FILE", help="Write an HTML report with plots.")
+@click.option("--report", type=FILE, metavar="FILE", help="Write an HTML report with plots.")
 @json_option
 def evaluate(*, settings: Settings, **options: Any) -> None:
     """Measure the search quality of a collection.
@@ -103,17 +105,8 @@ def evaluate(*, settings: Settings, **options: Any) -> None:
     given = EvaluateOptions(**options)
     given.check()
     files = read_input(given)
-    from msmarco_qdrant.search.client import SearchClient
-
-    with open_configured_store(settings) as store:
-        client = SearchClient.open(
-            store,
-            collection=settings.collection,
-            model=given.model,
-            encoder_options=settings.encoder_options,
-            reranker=given.rerank,
-            bm25_only={*given.modes} == {"bm25"} and given.model is None and not given.ann,
-        )
+    bm25 = {*given.modes} == {"bm25"} and not given.ann
+    with open_search_client(settings, given.model, given.rerank, bm25=bm25) as client:
         results = _Results()
         try:
             _measure(client, given, files, results)
@@ -131,9 +124,6 @@ class _Results:
     runs: list[Path] = field(default_factory=list)
     evaluated: SearchEvaluation | None = None
     sweep: AnnSweep | None = None
-
-
-# ---- search and write ------------------------------------------------------------------------
 
 
 def _measure(
@@ -247,9 +237,6 @@ def _command_line(context: click.Context, store: str) -> Iterator[str]:
                 yield option.opts[0]
                 if value is not True:
                     yield str(value)
-
-
-# ---- print -----------------------------------------------------------------------------------
 
 
 def _print(results: _Results, given: EvaluateOptions) -> None:

@@ -102,6 +102,7 @@ class EvaluateInput:
 def read_input(given: EvaluateOptions) -> EvaluateInput:
     """Read and check everything, also the files to write and the libraries of a report."""
     from msmarco_qdrant.evaluation import plan_evaluation
+    from msmarco_qdrant.evaluation.runs import check_id
 
     systems = given.systems()
     outputs = run_outputs(given.run, systems)
@@ -121,8 +122,9 @@ def read_input(given: EvaluateOptions) -> EvaluateInput:
             others=runs,
             unjudged=bool(outputs),
         )
-        if outputs:
-            _check_qids(queries)
+        if outputs:  # refuse qids that a run cannot contain; pids are checked with each answer
+            for query in queries:
+                check_id(query.qid)
     if given.report is not None:
         _check_report_libraries()
     return EvaluateInput(queries, qrels, plan, outputs)
@@ -175,14 +177,6 @@ def _check_outputs(given: EvaluateOptions, outputs: Sequence[Path]) -> None:
         check_output(given.report, "--report", inputs)
         if given.report in outputs:
             raise UsageError(f"--report {given.report} is also a file of --run; pass another file")
-
-
-def _check_qids(queries: Sequence[Query]) -> None:
-    """Refuse qids that a run cannot contain; pids are checked with each answer."""
-    from msmarco_qdrant.evaluation.runs import check_id
-
-    for query in queries:
-        check_id(query.qid)
 
 
 def _check_report_libraries() -> None:

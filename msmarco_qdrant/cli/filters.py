@@ -48,13 +48,8 @@ def parse_filters(
 
     A value of `=` and `!=` matches as a string, and as a number or boolean if it can be parsed as
     one. If the field has a payload index, the value matches only as the types of the index.
-
-    Args:
-        texts: The given values.
-        indexes: The kind of the index of each payload key, such as `{"meta.year": "integer"}`.
-
-    Returns:
-        A condition for each field, None without any.
+    `indexes` has the kind of the index of each payload key, such as `{"meta.year": "integer"}`.
+    The result has a condition for each field; it is None without any.
 
     Raises:
         click.UsageError: For an invalid condition, or conditions on one field that exclude each

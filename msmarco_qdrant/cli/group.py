@@ -39,11 +39,8 @@ class CommandGroup(click.Group):
 def name_options(message: str, command: click.Command | None) -> str:
     """Write a library's advice for the command line: `model=x` becomes `--model x`.
 
-    Of an option with its keyword, such as `--yes (yes=True)`, only the option stays.
-
-    Args:
-        message: An error's text, which names keyword arguments as `name=value`.
-        command: The command that failed; keywords that it has no option for stay as they are.
+    Of an option with its keyword, such as `--yes (yes=True)`, only the option stays. Keywords
+    that the command has no option for stay as they are.
     """
     params = command.get_params(click.Context(command)) if command else []
     flags = {option for param in params for option in param.opts}

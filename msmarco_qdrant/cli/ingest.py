@@ -15,13 +15,13 @@ from msmarco_qdrant.cli.options import (
     json_option,
     load_command_settings,
     model_option,
+    open_search_client,
     refuse_unused,
     settings_options,
     source_options,
     store_option,
 )
 from msmarco_qdrant.cli.output import (
-    check_output,
     print_hits,
     print_rejects,
     print_result,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.reports import IngestReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.sources.corpus import Corpus, Format
-    from msmarco_qdrant.sources.rejects import RejectsFile
     from msmarco_qdrant.sources.vector_shards import VectorShards
 
 _REJECTS = 3
@@ -108,18 +107,16 @@ def ingest(  # noqa: PLR0913  # one for each option
     refuse_unused("--prune", used=prune, options=["yes"])
     payload_indexes = parse_indexes(indexes)
     source, inputs = _open_source(sources, vectors, form, settings)
-    path = rejects or rejects_path()
-    check_output(path, "--rejects", inputs)
     refused = None
-    with RejectsFile(path) as rejected:
+    with RejectsFile(rejects_path(rejects, inputs)) as rejected:
         try:
             report = _ingest(
                 settings,
                 source,
-                model,
+                model=model,
                 max_passages=max_passages,
                 prune=_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
-                rejected=rejected,
+                on_reject=rejected.write,
                 payload_indexes=payload_indexes,
             )
         except PruneRefusedError as exc:  # everything before the prune is done
@@ -193,16 +190,8 @@ def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:
     return parsed
 
 
-def _ingest(  # four have defaults
-    settings: Settings,
-    source: Corpus | VectorShards,
-    model: str | None,
-    *,
-    max_passages: int | None = None,
-    prune: PrunePolicy | None = None,
-    rejected: RejectsFile | None = None,
-    payload_indexes: Mapping[str, PayloadIndex] | None = None,
-) -> IngestReport:
+def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -> IngestReport:
+    """Ingest as the settings and the options of `ingest_passages` say, and show the progress."""
     from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.create import check_collection_name
     from msmarco_qdrant.ingest.api import ingest_passages
@@ -217,17 +206,13 @@ def _ingest(  # four have defaults
                 source,
                 settings.store,
                 collection=settings.collection,
-                model=model,
                 default_model=settings.model,
                 encoder_options=settings.encoder_options,
                 storage=settings.storage,
-                payload_indexes=payload_indexes,
                 connection=settings.connection,
-                max_passages=max_passages,
-                prune=prune,
                 window=settings.window,
-                on_reject=rejected.write if rejected else None,
                 on_progress=display,
+                **options,
             )
         except KeyboardInterrupt:
             written = display.last.report.written if display.last else 0
@@ -244,19 +229,13 @@ def _ingest(  # four have defaults
 def quickstart(*, store: str | None, model: str | None) -> None:
     """Ingest a sample of 300 passages and search it."""
     from msmarco_qdrant.cli.quickstart import COLLECTION, QUESTIONS, default_model, sample_passages
-    from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.sources.corpus import Corpus
 
     settings = load_command_settings(store=store, collection=COLLECTION)
     with sample_passages() as path:
-        report = _ingest(settings, Corpus(path), model or default_model())
+        report = _ingest(settings, Corpus(path), model=model or default_model())
     click.echo(f"{report_text(report)}\n{stages_text(report)}")
-    with SearchClient.open(
-        settings.store,
-        collection=COLLECTION,
-        encoder_options=settings.encoder_options,
-        connection=settings.connection,
-    ) as client:
+    with open_search_client(settings) as client:
         for question in QUESTIONS:
             click.echo(f"\n$ msmarco-qdrant search {question!r} --limit 2")
             print_hits(client.search(question, limit=2), as_json=False)

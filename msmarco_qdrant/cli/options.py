@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -15,10 +15,14 @@ from msmarco_qdrant.core.search_types import FusionMethod
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.stores import Store
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+LIMIT = click.IntRange(1, 10_000)
 
 store_option = click.option(
     "--store",
@@ -33,6 +37,9 @@ collection_option = click.option(
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+)
+exact_option = click.option(
+    "--exact", is_flag=True, help="Compare with every passage, without the index."
 )
 _ENCODER_OPTIONS = {
     "backend": click.option(
@@ -104,7 +111,7 @@ source_options = _chain(
     ),
     click.option(
         "--rejects",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=FILE,
         metavar="FILE",
         help="Write rejected rows to this file.  [default: rejects-<time>.jsonl]",
     ),
@@ -131,7 +138,7 @@ ranking_options = _chain(
     ),
     click.option(
         "--rerank-depth",
-        type=click.IntRange(1, 10_000),
+        type=LIMIT,
         default=100,
         show_default=True,
         metavar="N",
@@ -166,3 +173,21 @@ def open_configured_store(settings: Settings) -> AbstractContextManager[Store]:
     from msmarco_qdrant.stores import open_store
 
     return closing(open_store(settings.store, connection=settings.connection))
+
+
+@contextmanager
+def open_search_client(
+    settings: Settings, model: str | None = None, reranker: str | None = None, *, bm25: bool = False
+) -> Iterator[SearchClient]:
+    """Open a client on the collection of the settings; for `bm25` without a model, load none."""
+    from msmarco_qdrant.search.client import SearchClient
+
+    with open_configured_store(settings) as store:
+        yield SearchClient.open(
+            store,
+            collection=settings.collection,
+            model=model,
+            encoder_options=settings.encoder_options,
+            reranker=reranker,
+            bm25_only=bm25 and model is None,
+        )

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msmarco_qdrant.core.json_value import to_json_value
-from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, PublishedModel
 from msmarco_qdrant.errors import OutputError, UsageError
 from msmarco_qdrant.evaluation.tables import format_table
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.describe import CollectionDescription, StoreDescription
-    from msmarco_qdrant.core.records import CollectionSpec, Meta, Passage
+    from msmarco_qdrant.core.records import CollectionSpec, Meta
     from msmarco_qdrant.core.reports import EncodeReport, IngestReport
     from msmarco_qdrant.core.search_types import Hit
     from msmarco_qdrant.sources.rejects import RejectsFile
@@ -116,57 +115,17 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
         return
     for hit in hits:
         click.echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
-        _print_content(hit.text, hit.meta)
+        print_content(hit.text, hit.meta)
     if not hits:
         click.echo("no passage found")
 
 
-def print_passage(passage: Passage) -> None:
-    """Print a passage as text."""
-    click.echo(passage.pid)
-    _print_content(passage.text, passage.meta)
-
-
-def _print_content(text: str, meta: Meta) -> None:
+def print_content(text: str, meta: Meta) -> None:
+    """Print a passage, without its pid, as indented text."""
     width = min(shutil.get_terminal_size().columns, 100)
     click.echo(textwrap.fill(text, width, initial_indent="     ", subsequent_indent="     "))
     if meta:
         click.echo(f"     {json.dumps(meta, ensure_ascii=False)}")
-
-
-def print_models() -> None:
-    """Print the catalog as a table."""
-    head = ("model", "kind", "similarity", "dim", "DL19", "DL20", "dev", "passages/s GPU")
-    click.echo(format_table([head, *map(_model_row, PUBLISHED_MODELS)]))
-    click.echo(
-        "\nDL19, DL20: NDCG@10 on TREC DL 2019 and 2020; dev: MRR@10 on MS MARCO dev; in percent"
-    )
-
-
-def model_json(model: PublishedModel) -> dict[str, Any]:
-    """Return a published model as JSON values."""
-    values: dict[str, Any] = to_json_value(model)
-    for name in values:
-        value = getattr(model, name)
-        if hasattr(value, "_asdict"):  # a figure with its source, or a package
-            values[name] = value._asdict()
-    return values
-
-
-def _model_row(model: PublishedModel) -> tuple[str, ...]:
-    figures = (
-        model.ndcg10_dl19,
-        model.ndcg10_dl20,
-        model.mrr10_dev,
-        model.passages_per_second_gpu,
-    )
-    return (
-        model.name,
-        model.kind,
-        model.similarity or "-",
-        str(model.dimension or "-"),
-        *("-" if figure is None else f"{figure.value:g}" for figure in figures),
-    )
 
 
 def print_description(description: StoreDescription) -> None:
@@ -240,9 +199,11 @@ def _time(moment: datetime | None) -> str | None:
     return moment.isoformat(timespec="seconds") if moment else None
 
 
-def rejects_path() -> Path:
-    """Return the default file for rejected rows, with the time in its name."""
-    return Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
+def rejects_path(given: Path | None, inputs: Sequence[str]) -> Path:
+    """Return the file for rejected rows, by default with the time in its name, once checked."""
+    path = given or Path(time.strftime("rejects-%Y%m%d-%H%M%S.jsonl"))
+    check_output(path, "--rejects", inputs)
+    return path
 
 
 def check_output(path: Path, option: str, inputs: Sequence[str]) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from msmarco_qdrant.cli.options import json_option, open_configured_store, settings_options
-from msmarco_qdrant.cli.output import print_json, print_passage, print_result
+from msmarco_qdrant.cli.options import FILE, json_option, open_configured_store, settings_options
+from msmarco_qdrant.cli.output import print_content, print_json, print_result
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.errors import SourceError
 
@@ -40,11 +40,12 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
         place = f"'{settings.collection}' in {store.dsn}"
     if pid not in found:
         raise click.ClickException(f"no passage {pid!r} in the collection {place}")
+    passage = found[pid]
     if as_json:
-        passage = found[pid]
         print_json({"pid": pid, "text": passage.text, "meta": passage.meta})
     else:
-        print_passage(found[pid])
+        click.echo(pid)
+        print_content(passage.text, passage.meta)
 
 
 @click.command()
@@ -101,7 +102,7 @@ class _DistinctPids:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@click.argument("file", type=FILE, metavar="FILE")
 @settings_options("store", "collection")
 @json_option
 def export(*, file: Path, settings: Settings, as_json: bool) -> None:

@@ -10,11 +10,7 @@ from pathlib import Path
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL, find_published
 
 COLLECTION = "quickstart"
-QUESTIONS = (
-    "how big is london",
-    "symptoms of dehydration",
-    "what does a modem do",
-)
+QUESTIONS = ("how big is london", "symptoms of dehydration", "what does a modem do")
 _SMALL_MODEL = "all-MiniLM-L6-v2"
 
 

@@ -69,15 +69,14 @@ def _common_options(command: _F) -> Callable[..., Any]:
     "--old-model",
 )
 @_common_options
-def reembed(  # one for each option
+def reembed(
     *,
     settings: Settings,
     model: str,
     sources: tuple[Path, ...],
     old_model: str | None,
-    allow_rejects: bool,
-    allow_worse: bool,
     as_json: bool,
+    **allowed: Any,
 ) -> None:
     """Change the model of a collection without downtime.
 
@@ -94,8 +93,7 @@ def reembed(  # one for each option
         load_old=lambda encoder_info: load_collection_encoder(
             settings.collection, encoder_info, old_model, settings.encoder_options
         ),
-        allow_rejects=allow_rejects,
-        allow_worse=allow_worse,
+        **allowed,
     )
     _change_model(change, settings, "new", as_json=as_json)
 
@@ -103,32 +101,21 @@ def reembed(  # one for each option
 @click.command()
 @model_option("Load the older model from here.  [default: its name in the collection]")
 @_common_options
-def rollback(
-    *,
-    settings: Settings,
-    model: str | None,
-    allow_rejects: bool,
-    allow_worse: bool,
-    as_json: bool,
-) -> None:
+def rollback(*, settings: Settings, model: str | None, as_json: bool, **allowed: Any) -> None:
     """Return to the physical collection before the last re-embedding.
 
     It first copies later writes and deletions, so nothing is lost.
     """
     from msmarco_qdrant.reembed.api import rollback_collection
 
-    change = partial(
-        rollback_collection, model=model, allow_rejects=allow_rejects, allow_worse=allow_worse
-    )
+    change = partial(rollback_collection, model=model, **allowed)
     _change_model(change, settings, "older", as_json=as_json)
 
 
 @click.command()
 @settings_options("store", "collection")
 @click.option(
-    "--unfinished",
-    is_flag=True,
-    help="Remove only the target of an interrupted re-embedding.",
+    "--unfinished", is_flag=True, help="Remove only the target of an interrupted re-embedding."
 )
 @click.option("--yes", is_flag=True, help="Confirm: a removed collection cannot be restored.")
 @json_option

@@ -9,9 +9,12 @@ import click
 
 from msmarco_qdrant.cli.filters import parse_filters
 from msmarco_qdrant.cli.options import (
+    FILE,
+    LIMIT,
+    exact_option,
     json_option,
     model_option,
-    open_configured_store,
+    open_search_client,
     ranking_options,
     refuse_unused,
     settings_options,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 @settings_options("store", "collection")
 @click.option(
     "--limit",
-    type=click.IntRange(1, 10_000),
+    type=LIMIT,
     default=10,
     show_default=True,
     metavar="N",
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--ef",
-    type=click.IntRange(1, 10_000),
+    type=LIMIT,
     default=DEFAULT_EFFORT.ef,
     show_default=True,
     metavar="N",
@@ -72,23 +75,20 @@ if TYPE_CHECKING:
     metavar="X",
     help="With quantized vectors: rescore so many times the hits with the original vectors.",
 )
-@click.option("--exact", is_flag=True, help="Compare with every passage, without the index.")
+@exact_option
 @model_option("Load the collection's model from here.")
 @click.option(
     "--queries",
-    type=click.Path(exists=False, dir_okay=False, path_type=Path),
+    type=FILE,
     metavar="FILE",
     help="Search for every query of a file (qid<TAB>text, or JSON lines) instead of QUERY.",
 )
 @click.option(
-    "--run",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="With --queries: write the hits as a TREC run.",
+    "--run", type=FILE, metavar="FILE", help="With --queries: write the hits as a TREC run."
 )
 @click.option(
     "--depth",
-    type=click.IntRange(1, 10_000),
+    type=LIMIT,
     metavar="N",
     help="With --queries: hits per query.  [default: 1000, or the --rerank-depth of --rerank]",
 )
@@ -122,7 +122,6 @@ def search(  # noqa: PLR0913  # one for each option
     refuse_unused("--rerank", used=rerank is not None, options=["rerank_depth"])
     refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
     refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
-    from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.search.options import SearchRequest, check_queries
 
     options: SearchOptions = {
@@ -140,17 +139,9 @@ def search(  # noqa: PLR0913  # one for each option
     check_queries([query] if query is not None else [])
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
-    with open_configured_store(settings) as store:
-        client = SearchClient.open(
-            store,
-            collection=settings.collection,
-            model=model,
-            encoder_options=settings.encoder_options,
-            reranker=rerank,
-            bm25_only=mode == "bm25" and model is None,
-        )
+    with open_search_client(settings, model, rerank, bm25=mode == "bm25") as client:
         if filters:  # values get the type of the field's index, so that the search can use it
-            indexes = store.collection(settings.collection).info().spec.payload_indexes
+            indexes = client.store.collection(client.collection).info().spec.payload_indexes
             options["meta_filter"] = parse_filters(filters, indexes)
         if query is not None:
             print_hits(client.search(query, **options), as_json=as_json)

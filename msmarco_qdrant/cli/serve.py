@@ -18,13 +18,7 @@ from msmarco_qdrant.cli.options import (
 from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
 
 _FAILED, _USAGE = 1, 2
-_OPTIONS = {
-    "reranker": "NAME_OR_DIR",
-    "host": "NAME",
-    "port": "N",
-    "spool": "DIR",
-    "inbox": "DIR",
-}
+_OPTIONS = {"reranker": "NAME_OR_DIR", "host": "NAME", "port": "N", "spool": "DIR", "inbox": "DIR"}
 _PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
 _log = logging.getLogger(__name__)
 

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, median, quantiles
-from typing import TypeAlias
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import CollectionInfo, PointId, Quantization, Query
+from msmarco_qdrant.core.records import CollectionInfo, PointId, Query
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
@@ -26,9 +25,6 @@ _QUANTIZED: Mapping[str, SearchEffort] = {
     "rescored, oversampling 2": SearchEffort(oversampling=2.0),
     "rescored, oversampling 4": SearchEffort(oversampling=4.0),
 }
-_UNQUANTIZED: Mapping[str, SearchEffort] = {"float32": SearchEffort(quantized=False)}
-
-OnSetting: TypeAlias = Callable[[str, int], None]
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +35,7 @@ def sweep_ann(
     *,
     k: int = 10,
     efs: Sequence[int] = EFS,
-    on_setting: OnSetting | None = None,
+    on_setting: Callable[[str, int], None] | None = None,
 ) -> AnnSweep:
     """Measure recall and time of approximate search for each `ef` and rescoring.
 
@@ -62,7 +58,9 @@ def sweep_ann(
     _warn_without_graph(client.collection, info)
     point_queries = _point_queries(client, queries, k)
     exact_ms, exact = _time_queries(collection, point_queries, SearchEffort(exact=True))
-    settings = {**_quantized_settings(info.spec.storage.quantization), **_UNQUANTIZED}
+    kind = info.spec.storage.quantization
+    settings = {f"{kind}, {name}": effort for name, effort in _QUANTIZED.items() if kind != "none"}
+    settings["float32"] = SearchEffort(quantized=False)
     points = []
     for setting, effort in settings.items():
         for ef in efs:
@@ -74,13 +72,6 @@ def sweep_ann(
                 )
             )
     return AnnSweep(k, len(queries), median(exact_ms), tuple(points))
-
-
-def _quantized_settings(kind: Quantization) -> Mapping[str, SearchEffort]:
-    """Return the settings of a search in quantized vectors, by name; none without quantization."""
-    if kind == "none":
-        return {}
-    return {f"{kind}, {name}": effort for name, effort in _QUANTIZED.items()}
 
 
 def check_sweep(

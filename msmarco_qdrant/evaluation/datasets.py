@@ -22,10 +22,7 @@ _FAILURES = (OSError, RuntimeError, ValueError, EOFError, KeyError)
 
 
 def load_queries(name: str) -> list[Query]:
-    """Load the queries of a dataset; the first time, download them.
-
-    Args:
-        name: Its name in `ir_datasets`, such as "msmarco-passage/trec-dl-2019/judged".
+    """Load the queries of a dataset such as "msmarco-passage/trec-dl-2019/judged".
 
     Raises:
         UsageError: For an unknown name, or a dataset without queries.

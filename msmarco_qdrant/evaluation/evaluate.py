@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.search.client import SearchClient
 
 _DEFAULT_DEPTH = 1000
-_WORST = 10
 
 OnQuery: TypeAlias = "Callable[[System, int, int], None]"
 OnRun: TypeAlias = "Callable[[Run], None]"
@@ -100,17 +99,8 @@ def evaluate_search(
     """Search for every query with every system, and measure the runs.
 
     Invalid input is refused before the first search. A warning counts the candidates that the
-    collection lacks, another names the measures that look deeper than `depth`.
-
-    Args:
-        client: A client on the collection.
-        queries: The queries.
-        qrels: The judgments; means are over the queries that have some.
-        systems: Ways of searching.
-        on_query: See `run_evaluation`, as for the other callbacks.
-        on_answer: Called with each query and its hits.
-        on_run: Called with each complete run.
-        **options: See `EvaluationOptions`.
+    collection lacks, another names the measures that look deeper than `depth`. Means are over the
+    queries with judgments. The callbacks are those of `run_evaluation`.
 
     Raises:
         UsageError: For invalid input, or if the collection has none of the candidates.
@@ -119,9 +109,6 @@ def evaluate_search(
     """
     plan = plan_evaluation(queries, qrels, systems, **options)
     return run_evaluation(client, plan, on_query=on_query, on_answer=on_answer, on_run=on_run)
-
-
-# ---- check -----------------------------------------------------------------------------------
 
 
 def plan_evaluation(
@@ -147,8 +134,11 @@ def plan_evaluation(
     names = parse_measures(measures)
     runs = (*([] if candidates is None else [candidates]), *others)
     check_names([*(run.name for run in runs), *(system.name for system in systems)])
-    _check_qids(queries)
-    judged = select_judged({query.qid for query in queries}, qrels)
+    qids = Counter(query.qid for query in queries)
+    for qid, count in qids.items():
+        if count > 1:
+            raise UsageError(f"each query needs its own qid, got {qid!r} {count} times")
+    judged = select_judged(qids, qrels)
     measure_run(names, judged, Run("", {}))  # some measures do not accept every grade
     searched = [query for query in queries if unjudged or query.qid in qrels]
     _check_texts(searched)
@@ -159,12 +149,6 @@ def plan_evaluation(
     for system in systems:
         SearchRequest(**system.options(limit))
     return EvaluationPlan(queries, searched, qrels, systems, names, limit, candidates, runs)
-
-
-def _check_qids(queries: Collection[Query]) -> None:
-    for qid, count in Counter(query.qid for query in queries).items():
-        if count > 1:
-            raise UsageError(f"each query needs its own qid, got {qid!r} {count} times")
 
 
 def _check_texts(queries: Iterable[Query]) -> None:
@@ -206,9 +190,6 @@ def _check_depth(depth: int | None, measures: Sequence[str]) -> int:
     return limit
 
 
-# ---- search and measure ----------------------------------------------------------------------
-
-
 def run_evaluation(
     client: SearchClient,
     plan: EvaluationPlan,
@@ -219,14 +200,9 @@ def run_evaluation(
 ) -> SearchEvaluation:
     """Search and measure as planned; see `evaluate_search`.
 
-    Args:
-        client: A client on the collection.
-        plan: The checked input.
-        on_query: Called before each query with the system, the number of queries done and their
-            total.
-        on_answer: Called with each query and its hits.
-        on_run: Called with each complete run, before the next system starts. A run that it saves
-            survives any later failure.
+    `on_query` is called before each query with the system, the number of queries done and their
+    total; `on_answer` with each query and its hits; `on_run` with each complete run, before the
+    next system starts. A run that it saves survives any later failure.
     """
     if plan.candidates is None and plan.systems:
         _warn_shallow(plan.depth, plan.measures)
@@ -283,9 +259,6 @@ def _check_missing(collection: str, ranked: Run, candidates: Run) -> None:
         )
 
 
-# ---- worst queries ---------------------------------------------------------------------------
-
-
 def find_worst_queries(
     client: SearchClient, result: SearchEvaluation, queries: Collection[Query], qrels: Qrels
 ) -> dict[str, tuple[WorstQuery, ...]]:
@@ -293,7 +266,7 @@ def find_worst_queries(
 
     def worst(texts: dict[str, str]) -> dict[str, tuple[WorstQuery, ...]]:
         return {
-            run.name: worst_queries(result.evaluation, run, queries, qrels, texts, count=_WORST)
+            run.name: worst_queries(result.evaluation, run, queries, qrels, texts)
             for run in result.runs
         }
 

@@ -47,10 +47,8 @@ _REFUSALS = (
 def parse_measures(text: str) -> tuple[str, ...]:
     """Parse a list of measures; return each once, in the form of `ir_measures`.
 
-    Each is computed for one made-up query, so that none fails after an hour of searching.
-
-    Args:
-        text: Names separated by white space or commas, such as "nDCG@10 RR(rel=2)@10".
+    Names are separated by white space or commas, such as "nDCG@10 RR(rel=2)@10". Each is computed
+    for one made-up query, so that none fails after an hour of searching.
 
     Raises:
         UsageError: For an unknown name, or a measure that no installed program computes.

@@ -19,7 +19,6 @@ from msmarco_qdrant.evaluation.records import (
     AnnPoint,
     AnnSweep,
     Evaluation,
-    Interval,
     MeasuredRun,
     RunComparison,
 )
@@ -84,14 +83,10 @@ def _draw_measure(panel: Axes, runs: Sequence[MeasuredRun], measure: str) -> Non
             panel.plot(value.interval, (place, place), color=_TEXT, linewidth=1.6)
     panel.set_yticks(places, [run.name for run in runs])
     panel.set_ylim(len(runs) - 0.5, -0.5)
-    panel.set_xlim(0, max(1.0, *(_end(value.mean, value.interval) for value in values)))
+    panel.set_xlim(0, max(1.0, *(max((value.mean, *(value.interval or ()))) for value in values)))
     panel.set_title(measure)
     panel.grid(axis="x")
     panel.set_axisbelow(True)
-
-
-def _end(mean: float, interval: Interval | None) -> float:
-    return mean if interval is None else max(mean, interval.high)
 
 
 def plot_differences(comparison: RunComparison) -> str:
@@ -153,9 +148,6 @@ def _draw_setting(panel: Axes, points: Sequence[AnnPoint], index: int) -> Any:
         place = (point.median_ms, point.recall)
         panel.annotate(f"{point.ef}", place, (4, -12), textcoords="offset points", fontsize=8)
     return line
-
-
-# ---- SVG -----------------------------------------------------------------------------------
 
 
 def _svg(name: str, label: str, size: tuple[float, float], draw: Callable[[Figure], None]) -> str:

@@ -14,14 +14,10 @@ COLUMNS = (DL19, DL20, DEV)
 
 
 def published_figures(model: str) -> tuple[Published, ...]:
-    """Return the catalog's quality figures of a model or baseline.
+    """Return the catalog's quality figures of a model or baseline, between 0 and 1.
 
-    Args:
-        model: A name of the catalog.
-
-    Returns:
-        Values between 0 and 1 (the catalog has the percents of the publication). Compare them with
-        a measured value only if candidates and queries are the same.
+    The catalog has the percents of the publication. Compare them with a measured value only if
+    candidates and queries are the same.
 
     Raises:
         UsageError: For a name that is not in the catalog.

@@ -7,9 +7,9 @@ BEIR's tab-separated table with the header ``query-id corpus-id score``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.evaluation.records import Qrels
@@ -27,9 +27,6 @@ class Judgment(NamedTuple):
     qid: str
     pid: str
     grade: int
-
-
-_Parser: TypeAlias = Callable[[str, str], Judgment]
 
 
 def read_qrels(source: str | PathLike[str]) -> Qrels:
@@ -64,14 +61,12 @@ def collect_qrels(judgments: Iterable[Judgment]) -> Qrels:
 
 
 def _judgments(source: str | PathLike[str]) -> Iterator[Judgment]:
-    parse: _Parser | None = None
-    for place, line in read_text_lines(source):
-        if parse is None:
-            is_beir = line.rstrip().split("\t") == _BEIR_HEADER
-            parse = _parse_beir if is_beir else _parse_trec
-            if is_beir:
-                continue
-        yield parse(place, line)
+    parse = _parse_trec
+    for number, (place, line) in enumerate(read_text_lines(source)):
+        if number == 0 and line.rstrip().split("\t") == _BEIR_HEADER:
+            parse = _parse_beir
+        else:
+            yield parse(place, line)
 
 
 def _parse_trec(place: str, line: str) -> Judgment:

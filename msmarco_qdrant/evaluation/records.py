@@ -22,7 +22,6 @@ class Run:
     """A TREC run: the rankings of one system for a set of queries.
 
     Attributes:
-        name: Its name in tables.
         rankings: A ranking by qid, in the order of `runs.rank_scores`.
         model: A name of the catalog; tables also show its published figures.
     """
@@ -76,7 +75,6 @@ class MeasuredRun:
     """The measures of one run.
 
     Attributes:
-        name: The name of the run.
         values: By measure, in the order of the evaluation's measures.
         unanswered: Judged queries without a passage in the run; they count 0.
         published: Published figures of its model.
@@ -104,16 +102,12 @@ class RunComparison:
     """One measure of two runs, query by query.
 
     Attributes:
-        baseline: Name of the baseline run.
-        run: Name of the run compared with it.
-        measure: The measure.
         mean_difference: `run` minus `baseline`: positive if `run` is better.
         interval: Of that mean; None for a single query.
         test: Of the null hypothesis that the runs do not differ.
-        wins: Queries on which `run` is better.
-        ties: Queries on which both are equal.
-        losses: Queries on which `baseline` is better.
-        differences: The difference of each judged query, by qid.
+        wins: Number of queries on which `run` is better; `losses` counts those on which it is
+            worse, `ties` those on which both are equal.
+        differences: Of each judged query, by qid.
     """
 
     baseline: str
@@ -149,18 +143,13 @@ class Evaluation:
     comparisons: tuple[RunComparison, ...]
 
 
-# ---- single queries -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class JudgedPassage:
     """A passage of a ranking, or a relevant one that a ranking lacks.
 
     Attributes:
-        pid: Its id.
         grade: Its judgment; None if it has none.
-        rank: Its rank in the run, counted from 1; None if the run does not contain it.
-        score: Its score in the run; None if the run does not contain it.
+        rank: Its rank in the run, counted from 1; None, as `score`, if the run lacks it.
         text: None if it is not available.
     """
 
@@ -176,8 +165,6 @@ class WorstQuery:
     """A query with one of the lowest values of a run.
 
     Attributes:
-        qid: Its id.
-        text: The query.
         value: Of the evaluation's first measure.
         top: The first passages of the ranking.
         missed: The first relevant passages (grade 1 or more) that are not among the first of the
@@ -193,9 +180,6 @@ class WorstQuery:
     missed_count: int
 
 
-# ---- approximate search --------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class AnnPoint:
     """HNSW with one setting, compared with exact search over the same collection.
@@ -204,10 +188,8 @@ class AnnPoint:
         setting: Quantization and rescoring, in words; the name of a line in the plot.
         ef: Number of candidates of the graph search.
         recall: Mean share of the exact first k that was found.
-        worst: The lowest recall of a query.
-        worst_qid: The query with that recall.
-        median_ms: Median time of a query, in milliseconds.
-        p95_ms: 95th percentile of the time of a query, in milliseconds.
+        worst: The lowest recall of a query, which is `worst_qid`.
+        median_ms: Median time of a query, in milliseconds; `p95_ms` is the 95th percentile.
     """
 
     setting: str
@@ -225,7 +207,6 @@ class AnnSweep:
 
     Attributes:
         k: Hits compared per query.
-        queries: Number of queries.
         exact_ms: Median time of an exact search, in milliseconds.
         points: In the order of measurement.
     """

@@ -34,7 +34,7 @@ def report_html(
     worst: Mapping[str, Sequence[WorstQuery]] | None = None,
     sweep: AnnSweep | None = None,
 ) -> str:
-    """Make the report.
+    """Make the report; the same values give the same page.
 
     Args:
         title: The heading.
@@ -43,9 +43,6 @@ def report_html(
         evaluation: Shown as tables, plots and comparisons.
         worst: The worst queries of each run, by its name.
         sweep: Shown as a table and a plot.
-
-    Returns:
-        The page; the same values give the same page.
 
     Raises:
         MissingExtraError: Without the extra `eval`.

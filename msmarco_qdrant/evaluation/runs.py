@@ -37,10 +37,6 @@ class PackedRanking(Sequence[tuple[str, float]]):
 
     A run of 6,980 queries has 7 million passages. Rankings share each pid (`sys.intern`): a pid
     that another ranking has too takes 16 bytes.
-
-    Args:
-        pids: Best first.
-        scores: One for each pid.
     """
 
     __slots__ = ("_pids", "_scores")
@@ -77,11 +73,8 @@ class PackedRanking(Sequence[tuple[str, float]]):
 def rank_scores(scores: Mapping[str, float]) -> Ranking:
     """Rank the passages of one query in the order of measures.
 
-    Args:
-        scores: The score of each pid.
-
-    Returns:
-        By score rounded to float32, then by pid, both descending (trec_eval 9, `form_res_rels.c`).
+    The order is by score rounded to float32, then by pid, both descending (trec_eval 9,
+    `form_res_rels.c`).
     """
     keys = zip(array("f", scores.values()), scores, strict=True)
     pids = [pid for _, pid in sorted(keys, reverse=True)]
@@ -91,12 +84,7 @@ def rank_scores(scores: Mapping[str, float]) -> Ranking:
 def collect_run(
     name: str, answers: Iterable[tuple[Query, Sequence[Hit]]], model: str | None = None
 ) -> Run:
-    """Collect answers as a run.
-
-    Args:
-        name: Its name in tables.
-        answers: Queries with their hits, as from `run_queries`.
-        model: See `Run`.
+    """Collect answers, as from `run_queries`, as a run.
 
     Raises:
         UsageError: For a repeated qid.
@@ -146,24 +134,14 @@ def _parse_score(text: str, place: str) -> float:
 
 
 def _stem(source: str | PathLike[str]) -> str:
-    return Path(printable_path(source).removesuffix(".gz")).stem
-
-
-def printable_path(path: str | PathLike[str]) -> str:
-    """Return a path as valid Unicode: bytes that are not UTF-8 become U+FFFD."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """Return a file's name without extension; bytes that are not UTF-8 become U+FFFD."""
+    return Path(os.fsencode(source).decode("utf-8", "replace").removesuffix(".gz")).stem
 
 
 def write_run(rankings: Iterable[tuple[str, Ranking]], file: TextIO, tag: str = RUN_TAG) -> int:
     """Write rankings as a TREC run, with a line per hit: ``qid Q0 pid rank score tag``.
 
-    Args:
-        rankings: Qids, each with its ranking.
-        file: A text file.
-        tag: The last column.
-
-    Returns:
-        The number of queries.
+    It returns the number of queries.
 
     Raises:
         UsageError: For an empty qid or pid, or one with white space.

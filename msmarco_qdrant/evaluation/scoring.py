@@ -134,9 +134,6 @@ def _compare(base: MeasuredRun, run: MeasuredRun, measure: str) -> RunComparison
     )
 
 
-# ---- single queries --------------------------------------------------------------------------
-
-
 def worst_queries(
     evaluation: Evaluation,
     run: Run,

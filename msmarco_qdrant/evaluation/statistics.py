@@ -32,13 +32,8 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     """Compute a 95 % confidence interval of the mean by the percentile bootstrap.
 
     It resamples the queries 9,999 times (Efron and Tibshirani 1993, chapter 13). Unlike the mean
-    plus or minus two standard errors, it stays within the range of the values.
-
-    Args:
-        values: One per query.
-
-    Returns:
-        None for fewer than two values.
+    plus or minus two standard errors, it stays within the range of the values. It is None for
+    fewer than two values.
 
     Raises:
         MissingExtraError: Without the extra `eval`.
@@ -47,32 +42,22 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
         return None
     import numpy as np
 
-    found = (
-        _stats()
-        .bootstrap(
-            (np.asarray(values, np.float64),),
-            np.mean,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            batch=_BATCH_RESAMPLES,
-            rng=np.random.default_rng(_SEED),
-        )
-        .confidence_interval
+    found = _stats().bootstrap(
+        (np.asarray(values, np.float64),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        batch=_BATCH_RESAMPLES,
+        rng=np.random.default_rng(_SEED),
     )
-    return Interval(float(found.low), float(found.high))
+    return Interval(*map(float, found.confidence_interval))
 
 
 def paired_test(differences: Sequence[float]) -> PairedTest:
     """Compute two-sided p-values of the hypothesis that two runs do not differ.
 
-    The values are not corrected for the number of comparisons.
-
-    Args:
-        differences: One per query, of the same measure of two runs.
-
-    Returns:
-        1 for both tests if all differences are zero.
+    They are not corrected for the number of comparisons, and 1 if all differences are zero.
 
     Raises:
         MissingExtraError: Without the extra `eval`.

@@ -79,14 +79,9 @@ def search_run(
     *,
     on_answer: OnAnswer | None = None,
 ) -> Run:
-    """Search for each query and return the run.
+    """Search for each query, for `depth` hits at most, and return the run.
 
-    Args:
-        client: A client on the collection.
-        queries: The queries.
-        system: The way of searching.
-        depth: Most hits per query.
-        on_answer: Called with each query and its hits.
+    `on_answer` is called with each query and its hits.
 
     Raises:
         UsageError: For an invalid option, an empty query, or a repeated qid.
@@ -153,11 +148,7 @@ def run_queries(
 
 
 def count_missing_candidates(run: Run, candidates: Run) -> tuple[int, int]:
-    """Count the candidates that a run of `rank_run` lacks.
-
-    Returns:
-        The number of missing candidates, and of all candidates of the run's queries.
-    """
+    """Count the candidates that a run of `rank_run` lacks, and all of the run's queries."""
     given = sum(len(candidates.rankings[qid]) for qid in run.rankings)
     return given - sum(map(len, run.rankings.values())), given
 

@@ -33,34 +33,25 @@ def evaluation_text(evaluation: Evaluation) -> str:
     for baseline in dict.fromkeys(one.baseline for one in evaluation.comparisons):
         compared = [one for one in evaluation.comparisons if one.baseline == baseline]
         parts.append(f"compared with {baseline}:\n\n{format_table(_comparison_rows(compared))}")
-    parts.append(_legend(evaluation))
-    return "\n\n".join(parts)
-
-
-def _legend(evaluation: Evaluation) -> str:
-    """Explain the figures in brackets and the p-values."""
     legend = "[ ] 95 % confidence interval of the mean (bootstrap over the queries)"
     if evaluation.comparisons:
         legend += "\np   of a paired t test and a permutation test, not corrected for their number"
-    return legend
+    return "\n\n".join([*parts, legend])
 
 
 def queries_text(evaluation: Evaluation) -> str:
     """Return the number of judged queries, and of those left out or not answered."""
-    left_out = [
-        f"{count:,} {reason}"
-        for count, reason in (
-            (evaluation.unjudged, "without judgments left out"),
-            (evaluation.unasked, "with judgments not among the queries"),
-        )
-        if count
-    ]
-    unanswered = [
+    parts = [f"judged queries: {evaluation.judged:,}"]
+    if evaluation.unjudged:
+        parts.append(f"{evaluation.unjudged:,} without judgments left out")
+    if evaluation.unasked:
+        parts.append(f"{evaluation.unasked:,} with judgments not among the queries")
+    parts += [
         f"{run.name} has no answer for {run.unanswered:,}, which count 0"
         for run in evaluation.runs
         if run.unanswered
     ]
-    return "; ".join([f"judged queries: {evaluation.judged:,}", *left_out, *unanswered])
+    return "; ".join(parts)
 
 
 def published_columns(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -157,9 +148,6 @@ def format_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-# ---- JSON ----------------------------------------------------------------------------------
-
-
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return the whole evaluation, including the values of each query."""
     value = to_json_value(evaluation)
@@ -171,5 +159,4 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 
 def sweep_json(sweep: AnnSweep) -> dict[str, Any]:
     """Return the sweep with all points."""
-    value: dict[str, Any] = to_json_value(sweep)
-    return value
+    return dict(to_json_value(sweep))
