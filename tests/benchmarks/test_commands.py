@@ -16,16 +16,8 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
-    "answers",
-    "encode",
-    "ingest",
-    "memory",
-    "msmarco_table",
-    "quality",
-    "reembed",
-    "search",
-    "serve",
-    "write",
+    *("answers", "encode", "ingest", "memory", "msmarco_table"),
+    *("quality", "reembed", "search", "serve", "write"),
 )
 
 

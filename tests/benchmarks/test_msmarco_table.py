@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msmarco_qdrant.core.records import EncodedBatch, Passage, Query
+from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.encoding import load_encoder, load_reranker
-from msmarco_qdrant.errors import EncodingError, MsmarcoQdrantError
 from msmarco_qdrant.evaluation import Run, System, evaluate_runs, rank_run
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
@@ -304,28 +303,3 @@ def test_going_on(
     write(ours / "qrels.dl19.txt", ["1 0 100 1"])
     assert ["BM25", "tiny-pairs"] == measured("BM25", pairs)
     assert ["1"] == list(cell(work, "BM25.dl19")["per_query"])
-
-
-class FailsHalfway(HashingEncoder):
-    """An encoder that breaks down after its first batch."""
-
-    def encode_passages(self, passages: Any) -> Iterator[EncodedBatch]:
-        """One batch, then an error."""
-        yield next(super().encode_passages(passages))
-        raise EncodingError("the power went")
-
-
-def test_interrupted_within_a_figure(table: Any, official: Path, tmp_path: Path) -> None:
-    """No figure is kept of an ingest that broke off; the next run fills its store and has one."""
-    cells, files = import_module("msmarco_cells"), import_module("msmarco_files")
-    folder = files.Folder(official)
-    bench = cells.Bench(folder, tmp_path / "work", exact=False)
-    data, model = files.Data(folder, "dl19"), cells.Model(cells.contender("BM25"))
-    model.encoder = FailsHalfway(8, batch_size=10)
-    with pytest.raises(MsmarcoQdrantError, match="the power went"):
-        table.cell_of(bench, data, model)
-    assert not bench.file(model.of, data).exists()
-    found = table.cell_of(bench, data, cells.Model(model.of))
-    assert len(PASSAGES) == found["passages"]
-    assert found["value"] == cell(bench.work, "BM25.dl19")["value"]
-    assert bm25_by_hand(tmp_path / "hand") == pytest.approx(found["per_query"])

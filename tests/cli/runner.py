@@ -1,4 +1,4 @@
-"""Running a command in the test's own process."""
+"""Commands in the process of a test, and a store filled by one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,49 @@ from msmarco_qdrant.cli.app import main
 
 
 class Outcome(NamedTuple):
-    """What a command left: its status and both of its streams."""
+    """The status of a command and both of its streams."""
 
     status: int
     out: str
     err: str
+
+
+EXTRA = [
+    {
+        "_id": "kestrel",
+        "title": "Kestrel",
+        "text": "The kestrel is a small falcon that hovers in the wind to hunt voles.",
+        "lang": "en",
+        "year": 2023,
+        "checked": True,
+        "rating": 4.5,
+    },
+    {
+        "_id": "owl",
+        "text": "The barn owl is a bird that hunts voles by night, in silence.",
+        "lang": "en",
+        "year": 2024,
+        "checked": False,
+        "rating": 4,
+    },
+    {
+        "_id": "bussard",
+        "text": "Der Bussard ist ein Vogel, der am Tag M\u00e4use jagt.",
+        "lang": "de",
+        "year": 2024,
+        "checked": False,
+        "meta": {"place": {"country": "DE"}},
+    },
+]
+
+
+class Place(NamedTuple):
+    """A filled store, the sources it was filled from, and the outcome of the command."""
+
+    store: str
+    sample: str
+    extra: str
+    first: Outcome
 
 
 def command(*arguments: str) -> Outcome:

@@ -1,4 +1,4 @@
-"""`collections`, `drop` and `info`, as a person or a script meets them."""
+"""`collections`, `drop` and `info`, as a person or a script uses them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.generations import physical
 
 
 def is_now(moment: str) -> bool:
-    """Whether an ISO time lies in the last two minutes, and tells its offset."""
+    """Return True for an ISO time with offset in the last two minutes."""
     age = datetime.now(UTC) - datetime.fromisoformat(moment)
     return timedelta(seconds=-2) < age < timedelta(minutes=2)
 
@@ -30,7 +30,11 @@ def is_now(moment: str) -> bool:
 
 
 def test_collections_are_listed(filled: str) -> None:
-    """A head and a line each, by name."""
+    """As JSON, and as a table by name."""
+    (entry,) = json.loads(command("collections", "--store", filled, "--json").out)
+    assert is_now(entry.pop("last_write"))
+    names = {"name": "msmarco", "model": "costless-64", "physical": "msmarco__0001"}
+    assert {**names, "passages": 5} == entry
     other = HashingEncoder(dimension=32)
     ingest_passages([Passage("1", "one")], filled, collection="films", encoder=other)
 
@@ -44,45 +48,24 @@ def test_collections_are_listed(filled: str) -> None:
     assert is_now(films.split()[4])
 
 
-def test_collections_are_listed_as_json(filled: str) -> None:
-    """The same as objects."""
-    done = command("collections", "--store", filled, "--json")
+def test_store_without_collections_and_passages(tmp_path: Path) -> None:
+    """No collection, and one that was never written to: not in the year 1970."""
+    given = ("collections", "--store", str(tmp_path / "store"))
+    open_store(given[-1], create=True).close()
+    assert (0, "no collections yet\n", "") == command(*given)
+    assert [] == json.loads(command(*given, "--json").out)
 
-    (entry,) = json.loads(done.out)
-    assert is_now(entry.pop("last_write"))
-    assert {
-        "name": "msmarco",
-        "passages": 5,
-        "model": "costless-64",
-        "physical": "msmarco__0001",
-    } == entry
-
-
-def test_a_store_without_collections_says_so(tmp_path: Path) -> None:
-    """As text; as JSON it is an empty list."""
-    open_store(tmp_path / "store", create=True).close()
-
-    assert (0, "no collections yet\n", "") == command("collections", "--store", f"{tmp_path}/store")
-    assert [] == json.loads(command("collections", "--store", f"{tmp_path}/store", "--json").out)
-
-
-def test_a_collection_that_was_never_written_to_says_so(tmp_path: Path) -> None:
-    """Instead of the year 1970."""
-    place = str(tmp_path / "store")
-    ingest_passages([], place, encoder=HashingEncoder())
-
-    assert command("collections", "--store", place).out.endswith("  never\n")
-    assert (
-        json.loads(command("collections", "--store", place, "--json").out)[0]["last_write"] is None
-    )
-    assert "\nlast write  never\n" in command("info", "--store", place).out
+    ingest_passages([], given[-1], encoder=HashingEncoder(), optimize=False)
+    assert command(*given).out.endswith("  never\n")
+    assert json.loads(command(*given, "--json").out)[0]["last_write"] is None
+    assert "\nlast write  never\n" in command("info", "--store", given[-1]).out
 
 
 # ---- drop ----------------------------------------------------------------------------------
 
 
-def test_drop_wants_to_be_sure(filled: str, passages: Sequence[Passage]) -> None:
-    """Without --yes it tells what would go, and nothing does."""
+def test_drop_needs_yes(filled: str, passages: Sequence[Passage]) -> None:
+    """Without it, the message has the number of passages, and nothing is dropped."""
     done = command("drop", "msmarco", "--store", filled)
 
     expected = f"Error: nothing was dropped: 'msmarco' in {filled} has 5 passages; pass --yes"
@@ -92,7 +75,7 @@ def test_drop_wants_to_be_sure(filled: str, passages: Sequence[Passage]) -> None
 
 
 def test_drop_removes_a_collection(filled: str) -> None:
-    """With all that is in it, and no other; it tells what went."""
+    """With all passages, and no other collection."""
     ingest_passages([Passage("1", "one")], filled, collection="films", encoder=HashingEncoder())
 
     done = command("drop", "msmarco", "--store", filled, "--yes")
@@ -104,7 +87,7 @@ def test_drop_removes_a_collection(filled: str) -> None:
 
 
 def test_drop_removes_what_an_interrupted_creation_left(filled: str) -> None:
-    """By its physical name, which no name stands for."""
+    """By its physical name."""
     with closing(open_store(filled)) as store:
         store.create_collection("films__0001", store.collection("msmarco").info().spec)
 
@@ -115,7 +98,7 @@ def test_drop_removes_what_an_interrupted_creation_left(filled: str) -> None:
 
 
 def test_drop_removes_what_re_embeddings_left(filled: str) -> None:
-    """All of the name, even when the name itself is gone; what it would remove is told first."""
+    """All physical collections, even if the live one is missing."""
     with closing(open_store(filled)) as store:
         physical(store, HashingEncoder(32))
         store.drop_collection("msmarco__0001")
@@ -128,20 +111,20 @@ def test_drop_removes_what_re_embeddings_left(filled: str) -> None:
     assert 1 == command("drop", "msmarco", "--store", filled, "--yes").status
 
 
-@pytest.mark.parametrize("yes", [[], ["--yes"]])
-def test_drop_of_what_is_not_there_is_an_error(filled: str, yes: list[str]) -> None:
-    """The message tells those there are."""
-    done = command("drop", "other", "--store", filled, *yes)
+def test_drop_of_a_missing_collection_is_an_error(filled: str) -> None:
+    """The message lists the existing ones."""
+    for yes in ([], ["--yes"]):
+        done = command("drop", "other", "--store", filled, *yes)
 
-    assert (1, "") == (done.status, done.out)
-    assert f"Error: no collection 'other' in {filled}; there: msmarco." in done.err
+        assert (1, "") == (done.status, done.out)
+        assert f"Error: no collection 'other' in {filled}; there: msmarco." in done.err
 
 
 # ---- info ----------------------------------------------------------------------------------
 
 
-def test_info_tells_state_and_settings(filled: str) -> None:
-    """As text: whether the index is built, how vectors are kept, when it was written to."""
+def test_info_shows_state_and_settings(filled: str) -> None:
+    """As text and as JSON."""
     done = command("info", "--store", filled)
 
     assert (0, "") == (done.status, done.err)
@@ -162,20 +145,12 @@ def test_info_tells_state_and_settings(filled: str) -> None:
         entry.split()[0] for entry in lines["versions"].split(", ")
     }
 
-
-def test_info_tells_state_and_settings_as_json(filled: str) -> None:
-    """The same as one document."""
-    done = command("info", "--store", filled, "--json")
-
-    store = json.loads(done.out)
+    store = json.loads(command("info", "--store", filled, "--json").out)
     (entry,) = store["collections"]
     assert filled == store["store"]
     encoder = entry["metadata"]["encoder"]
-    assert ("costless-64", 64, 64) == (
-        encoder["model"],
-        encoder["dimension"],
-        len(encoder["fingerprint"]),
-    )
+    assert ("costless-64", 64) == (encoder["model"], encoder["dimension"])
+    assert 64 == len(encoder["fingerprint"])
     assert is_now(entry["last_write"])
     assert ("ready", 5) == (entry["info"]["state"], entry["info"]["points"])
     spec = entry["info"]["spec"]

@@ -1,18 +1,15 @@
-"""`encode`, as a person or a script meets it, with the packaged model on the sample."""
+"""`encode`, as a person or a script uses it: once with the packaged model, else a tiny one."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from msmarco_qdrant.cli.quickstart import sample_passages
-from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.sources.shard_file import read_manifest, shard_paths
 from tests.cli.runner import Outcome, command
 
@@ -20,133 +17,96 @@ MODEL = "all-MiniLM-L6-v2"
 PASSAGES = 12
 
 
-@pytest.fixture(scope="module")
-def model() -> str:
-    """The packaged model, or a visible skip."""
-    try:
-        load_encoder(MODEL, device="cpu")
-    except ModelNotFoundError as exc:
-        pytest.skip(f"no packaged model: {exc}")
-    return MODEL
-
-
 @pytest.fixture
-def sample() -> Iterator[str]:
-    """All passages of the sample."""
-    with sample_passages() as path:
-        yield str(path)
-
-
-@pytest.fixture
-def few(tmp_path: Path, sample: str) -> Path:
+def few(tmp_path: Path) -> Path:
     """Some passages of the sample."""
     path = tmp_path / "few.tsv"
-    lines = Path(sample).read_text("utf-8").splitlines(keepends=True)
+    with sample_passages() as sample:
+        lines = sample.read_text("utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:PASSAGES]), "utf-8")
     return path
 
 
-def encode(*arguments: str | Path, out: str = "vectors") -> Outcome:
+def encode(model: str, *arguments: str | Path, out: str = "vectors") -> Outcome:
     """Run the command on the CPU."""
-    options = ["--out", out, "--model", MODEL, "--device", "cpu"]
+    options = ["--out", out, "--model", model, "--device", "cpu"]
     return command("encode", *map(str, arguments), *options)
 
 
-def test_the_sample_is_encoded_loaded_and_searched(
-    sample: str, model: str, caplog: pytest.LogCaptureFixture
+def test_passages_are_encoded_ingested_and_searched(
+    few: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line of what was done; the second run finds all of it; then `ingest` and `search`."""
-    done = encode(sample)
+    """The second run encodes nothing; `ingest` and `search` take the vectors."""
+    done = encode(MODEL, few, "--dtype", "float32", "--workers", "0")
 
     numbers = r"[\d.,]+"
     assert 0 == done.status
     assert re.fullmatch(
-        rf"300 read: 300 encoded, 0 rejected; 1 files; {numbers} s, {numbers} passages/s, after "
+        rf"12 read: 12 encoded, 0 rejected; 1 files; {numbers} s, {numbers} passages/s, after "
         rf"{numbers} s of startup\n",
         done.out,
     )
     assert "encoding into vectors\n" in done.err
-    assert f"{model} runs by " in caplog.text
+    assert f"{MODEL} runs by " in caplog.text
     assert {"vectors"} == {path.name for path in Path().iterdir()}
-    assert 300 == sum(pq.read_metadata(path).num_rows for path in shard_paths(Path("vectors")))
+    assert 12 == sum(pq.read_metadata(path).num_rows for path in shard_paths(Path("vectors")))
+    manifest = read_manifest(Path("vectors"))
+    assert manifest is not None
+    assert "float32" == manifest.dtype
 
-    again = encode(sample)
-    assert 0 == again.status
-    assert again.out.startswith("300 read: 0 encoded (300 already encoded), 0 rejected; 1 files; ")
+    again = encode(MODEL, few, "--dtype", "float32")
+    assert again.out.startswith("12 read: 0 encoded (12 already encoded), 0 rejected; 1 files; ")
+    report = json.loads(encode(MODEL, few, "--dtype", "float32", "--json").out)
+    expected = {"read": 12, "encoded": 0, "found": 12, "rejected": 0, "shards": 1}
+    assert expected == {name: report[name] for name in expected}
 
-    loaded = command("ingest", "--vectors", "vectors", "--store", "store")
-    assert 0 == loaded.status
-    assert loaded.out.startswith("300 read: 300 written, 0 unchanged, 0 rejected; ")
-
-    unchanged = command("ingest", sample, "--store", "store", "--json")
-    assert 300 == json.loads(unchanged.out)["unchanged"]
-
+    ingested = command("ingest", "--vectors", "vectors", "--store", "store")
+    assert ingested.out.startswith("12 read: 12 written, 0 unchanged, 0 rejected; ")
+    unchanged = command("ingest", str(few), "--store", "store", "--json")
+    assert 12 == json.loads(unchanged.out)["unchanged"]
     question = "who sank the unsinkable ship that hit an iceberg"
     found = command("search", question, "--store", "store", "--limit", "1", "--json")
     assert ["3"] == [hit["pid"] for hit in json.loads(found.out)]
 
 
-def test_the_report_comes_as_json(few: Path, model: str) -> None:
-    """One document with the counts."""
-    assert model == MODEL
-    done = command(
-        *("encode", str(few), "--out", "vectors", "--model", model, "--device", "cpu"),
-        *("--dtype", "float32", "--workers", "1", "--json"),
-    )
-
-    assert 0 == done.status
-    report = json.loads(done.out)
-    expected = {"read": PASSAGES, "encoded": PASSAGES, "found": 0, "rejected": 0, "shards": 1}
-    assert expected == {name: report[name] for name in expected}
-    assert report["tokens"] > PASSAGES
-    manifest = read_manifest(Path("vectors"))
-    assert manifest is not None
-    assert "float32" == manifest.dtype
-
-
-def test_rejects_are_status_3(few: Path, model: str) -> None:
-    """They stand in a file, which the message names; --allow-rejects makes it 0."""
-    assert model == MODEL
+def test_rejects_are_status_3(few: Path, tiny: str) -> None:
+    """The message names their file; with --allow-rejects the status is 0."""
     with few.open("a", encoding="utf-8") as file:
-        file.write("no tab\n1\ta pid that was there\n")
+        file.write("no tab\n1\ta repeated pid\n")
 
-    done = encode(few, "--rejects", "rejects.jsonl")
+    done = encode(tiny, few, "--rejects", "rejects.jsonl")
 
     assert 3 == done.status
     assert done.out.startswith(f"{PASSAGES + 2} read: {PASSAGES} encoded, 2 rejected; 1 files; ")
     assert "rejected rows: 2, written to rejects.jsonl\n" in done.err
     assert f"the first: {few}, line {PASSAGES + 1}: no tab" in done.err
-    told = [json.loads(line) for line in Path("rejects.jsonl").read_text("utf-8").splitlines()]
-    assert [(PASSAGES + 1, "no tab"), (PASSAGES + 2, "1\ta pid that was there")] == [
-        (entry["line"], entry["raw"]) for entry in told
+    rejects = [json.loads(line) for line in Path("rejects.jsonl").read_text("utf-8").splitlines()]
+    assert [(PASSAGES + 1, "no tab"), (PASSAGES + 2, "1\ta repeated pid")] == [
+        (entry["line"], entry["raw"]) for entry in rejects
     ]
 
-    allowed = encode(few, "--allow-rejects", out="other")
+    allowed = encode(tiny, few, "--allow-rejects", out="other")
     assert 0 == allowed.status
     assert "rejected rows: 2" in allowed.err
 
-    again = encode(few, "--rejects", "again.jsonl")
+    again = encode(tiny, few, "--rejects", "again.jsonl")
     assert 3 == again.status
     assert "rejected rows of earlier runs: 2\n" in again.err
     assert not Path("again.jsonl").exists()
 
 
-def test_a_changed_source_is_status_1(few: Path, model: str) -> None:
+def test_a_changed_source_is_status_1(few: Path, tiny: str) -> None:
     """One line that names the file and says what to do."""
-    assert model == MODEL
-    encode(few)
+    encode(tiny, few)
     few.write_text("1\tanother text\n", "utf-8")
 
-    done = encode(few)
+    done = encode(tiny, few)
 
     assert (1, "") == (done.status, done.out)
     assert (
         "Error: vectors/00000.parquet was encoded from other rows than this source has" in done.err
     )
     assert "Pass another directory, or delete this file" in done.err
-
-
-# ---- without a model -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,8 +121,8 @@ def test_a_changed_source_is_status_1(few: Path, model: str) -> None:
         (["few.tsv", "--out", "vectors", "--rejects", "few.tsv"], "is also an input"),
     ],
 )
-def test_what_cannot_be_meant_is_status_2(arguments: list[str], message: str) -> None:
-    """With the way out, and nothing created."""
+def test_wrong_usage_is_status_2(arguments: list[str], message: str) -> None:
+    """The message names the option, and nothing is created."""
     Path("few.tsv").write_text("1\ttext\n")
 
     done = command("encode", *arguments)
@@ -180,18 +140,16 @@ def test_what_cannot_be_meant_is_status_2(arguments: list[str], message: str) ->
         ("cpu,cpu", "each device must be named once, got 'cpu,cpu'"),
     ],
 )
-def test_a_device_that_is_not_there_is_told(
-    few: Path, model: str, device: str, message: str
-) -> None:
+def test_invalid_device_is_refused(few: Path, device: str, message: str) -> None:
     """Before anything is created."""
-    done = command("encode", str(few), "--out", "v", "--model", model, "--device", device)
+    done = command("encode", str(few), "--out", "v", "--model", MODEL, "--device", device)
 
     assert (2, "") == (done.status, done.out)
     assert message in done.err
     assert [] == list(Path().iterdir())
 
 
-def test_a_source_that_is_not_there_is_status_1() -> None:
+def test_missing_source_is_status_1() -> None:
     """Before a model is loaded."""
     done = command("encode", "nowhere.tsv", "--out", "vectors")
 

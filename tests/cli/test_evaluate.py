@@ -1,13 +1,12 @@
-"""`evaluate`, and `search` as far as modes and reranking go, as a person or a script meets them."""
+"""`evaluate`, and the modes and reranking of `search`, as a person or a script uses them."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,17 @@ import pytest
 
 from msmarco_qdrant.cli.evaluate import Progress
 from msmarco_qdrant.cli.evaluate_options import run_outputs
-from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.evaluation import System, read_run
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection
 from msmarco_qdrant.testing import HashingEncoder
-from tests.cli.runner import Outcome, command
+from tests.cli.runner import Outcome, Place, command
 from tests.encoding.tiny_cross_encoders import PairRecipe, save_tiny_pairs
 from tests.evaluation.collection import PASSAGES
+from tests.evaluation.dataset import register
 from tests.loopback import LoopbackServer
 
-MODEL = "all-MiniLM-L6-v2"
 MODES = ("dense", "bm25", "hybrid")
 QUERIES = "q1\tcastle\nq2\triver\nq3\tbridge\nq4\tstreet\n"
 # BM25 has q1: a b, q2: c d, q3: g d
@@ -44,22 +40,9 @@ SAMPLE_QRELS = "q1 0 3 2\nq2 0 1 1\nq3 0 2 1\n"
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of a few passages whose model cannot be loaded: words alone can be searched for."""
+    """A store of a few passages whose model cannot be loaded: only BM25 can search it."""
     place = tmp_path_factory.mktemp("words") / "store"
     ingest_passages(PASSAGES, place, encoder=HashingEncoder(), optimize=False)
-    return str(place)
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A store of the sample, of the packaged model."""
-    try:
-        encoder = load_encoder(MODEL, device="cpu")
-    except ModelNotFoundError as exc:
-        pytest.skip(f"no packaged model: {exc}")
-    place = tmp_path_factory.mktemp("sample") / "store"
-    with sample_passages() as path:
-        ingest_passages(path, place, encoder=encoder, optimize=False)
     return str(place)
 
 
@@ -132,8 +115,8 @@ def check_reranked(plain: str, reranked: str, depth: int) -> None:
 
 
 @pytest.mark.usefixtures("_files")
-def test_words_are_measured_without_a_model(words: str) -> None:
-    """A table with figures known by hand, on standard output; progress elsewhere; no file."""
+def test_bm25_is_measured_without_a_model(words: str) -> None:
+    """A table with figures known by hand; progress on standard error; no file."""
     done = by_words(words)
 
     assert 0 == done.status
@@ -149,17 +132,17 @@ def test_json_is_one_document(words: str) -> None:
     """With everything that the table has, and what was written."""
     done = by_words(words, "--json", "--run", "a.trec", "--report", "r.html")
 
-    told = json.loads(done.out)
-    assert ["evaluation", "ann", "runs", "report"] == [*told]
-    assert (None, ["a.trec"], "r.html") == (told["ann"], told["runs"], told["report"])
-    assert {"judged": 3, "unjudged": 1, "unasked": 0} == told["evaluation"]["queries"]
+    found = json.loads(done.out)
+    assert ["evaluation", "ann", "runs", "report"] == [*found]
+    assert (None, ["a.trec"], "r.html") == (found["ann"], found["runs"], found["report"])
+    assert {"judged": 3, "unjudged": 1, "unasked": 0} == found["evaluation"]["queries"]
     assert {"bm25": {"RR@10": pytest.approx(2 / 3), "P@1": pytest.approx(1 / 3)}} == figures(done)
     assert "written" not in done.err
 
 
 @pytest.mark.usefixtures("_files")
-def test_a_kept_run_has_the_same_figures(words: str) -> None:
-    """It holds the queries without judgments, too; a name that is taken becomes the path."""
+def test_saved_run_has_the_same_figures(words: str) -> None:
+    """It also has the queries without judgments; a repeated name becomes the path."""
     kept = by_words(words, "--run", "bm25.trec")
 
     assert 0 == kept.status
@@ -174,8 +157,8 @@ def test_a_kept_run_has_the_same_figures(words: str) -> None:
 
 
 @pytest.mark.usefixtures("_files")
-def test_a_packed_run_is_packed(words: str) -> None:
-    """As its name says, for one system and for several, whose names stand before the ending."""
+def test_run_is_saved_as_gzip(words: str) -> None:
+    """If its name ends in .gz, for one system and for several."""
     by_words(words, "--run", "plain.trec")
     assert 0 == by_words(words, "--run", "kept.trec.gz").status
 
@@ -188,8 +171,8 @@ def test_a_packed_run_is_packed(words: str) -> None:
 
 
 @pytest.mark.usefixtures("_files")
-def test_a_run_is_kept_whatever_comes_after_it(words: str) -> None:
-    """The report cannot be written: the run is, and the table was told."""
+def test_run_survives_a_later_failure(words: str) -> None:
+    """The report cannot be written; the run is written and the table printed."""
     done = by_words(words, "--run", "kept.trec", "--report", "r" * 250)
 
     assert 1 == done.status
@@ -199,8 +182,8 @@ def test_a_run_is_kept_whatever_comes_after_it(words: str) -> None:
 
 
 @pytest.mark.usefixtures("_files")
-def test_a_pid_that_a_run_cannot_hold_is_told_as_it_comes(tmp_path: Path) -> None:
-    """By the first system, in words; without a run it may be what it likes."""
+def test_invalid_pid_of_a_run_is_refused_early(tmp_path: Path) -> None:
+    """With the first answer that has one; without a run it is accepted."""
     passages = [*PASSAGES, Passage("a b", "castle castle")]
     place = str(tmp_path / "store")
     ingest_passages(passages, place, encoder=HashingEncoder(), optimize=False)
@@ -213,38 +196,29 @@ def test_a_pid_that_a_run_cannot_hold_is_told_as_it_comes(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("_files")
-def test_a_file_may_have_any_name(words: str) -> None:
-    """One whose bytes are no text is told with what can be told, everywhere."""
+def test_file_may_have_any_name(words: str) -> None:
+    """Bytes that are not UTF-8 are replaced in each output."""
     name = os.fsdecode(b"a\xff.trec")
     write_run(name, q1="ab")
     arguments = ("--compare", name, "--run", os.fsdecode(b"b\xff.trec"), "--report", "r.html")
-    told = by_words(words, *arguments)
+    as_text = by_words(words, *arguments)
     as_json = by_words(words, *arguments, "--json")
 
-    assert "a\ufffd  " in told.out
-    assert "written: b\ufffd.trec\n" in told.err
+    assert "a\ufffd  " in as_text.out
+    assert "written: b\ufffd.trec\n" in as_text.err
     assert ["a\ufffd", "bm25"] == [*figures(as_json)]
     assert ["b\ufffd.trec"] == json.loads(as_json.out)["runs"]
     assert "--compare &#39;a\ufffd.trec&#39;" in Path("r.html").read_text()
 
 
 @pytest.mark.usefixtures("_files")
-def test_the_report_is_one_file(words: str) -> None:
-    """It asks for nothing else, and shows figures, plots, queries, passages and the command."""
+def test_report_is_one_file(words: str) -> None:
+    """It has figures, plots, queries, passages and the command."""
     done = by_words(words, "--report", "r.html")
 
     assert (0, True) == (done.status, done.err.endswith("written: r.html\n"))
     page = Path("r.html").read_text()
-    assert [] == re.findall(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:)?//""", page)
-    assert "<script" not in page
-    for shown in (
-        "<svg",
-        "castle garden",
-        "bridge",
-        "0.6667",
-        "costless-64",
-        f"msmarco in {words}",
-    ):
+    for shown in ("<svg", "castle garden", "0.6667", "costless-64", f"msmarco in {words}"):
         assert shown in page
     assert (
         f"<dd>msmarco-qdrant evaluate --store {words} --queries q.tsv --qrels qrels.txt --mode bm25"
@@ -254,7 +228,7 @@ def test_the_report_is_one_file(words: str) -> None:
 
 @pytest.mark.usefixtures("_files")
 def test_candidates_are_ranked(words: str, caplog: pytest.LogCaptureFixture) -> None:
-    """They are the baseline under their file's name; what the collection lacks is told."""
+    """They are the baseline under their file's name; a warning counts missing ones."""
     write_run("first.trec", q1="cab", q3="dgx")
     done = by_words(words, "--candidates", "first.trec", "--json", "--run", "out.trec")
 
@@ -269,49 +243,25 @@ def test_candidates_are_ranked(words: str, caplog: pytest.LogCaptureFixture) -> 
     assert "1 of 6 candidates are not in the collection 'msmarco' and are left out" == warning
 
 
-@pytest.fixture
-def _dataset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """The same queries and judgments as a dataset of `ir_datasets`."""
-    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
-    import ir_datasets
-
-    (tmp_path / "queries").write_text(QUERIES)
-    (tmp_path / "qrels").write_text(QRELS)
-    paths = {"queries_tsv": str(tmp_path / "queries"), "qrels_trec": str(tmp_path / "qrels")}
-    before = dict(ir_datasets.registry._registered)
-    ir_datasets.registry.register("local/words", ir_datasets.create_dataset(**paths))
-    yield
-    ir_datasets.registry._registered = before
-
-
-@pytest.mark.usefixtures("_dataset")
-def test_a_dataset_brings_both(words: str) -> None:
-    """Queries and judgments; an unknown one is refused."""
-    ask = ("evaluate", "--store", words, "--mode", "bm25", "--measures", "RR@10", "--json")
-    done = command(*ask, "--dataset", "local/words")
+def test_dataset_has_queries_and_judgments(words: str, library: Any, tmp_path: Path) -> None:
+    """One by a name of `ir_datasets`; an unknown one is refused."""
+    register(library, tmp_path, "local/words", queries_tsv=QUERIES, qrels_trec=QRELS)
+    given = ("evaluate", "--store", words, "--mode", "bm25", "--measures", "RR@10", "--json")
+    done = command(*given, "--dataset", "local/words")
 
     assert {"bm25": {"RR@10": pytest.approx(2 / 3)}} == figures(done)
-    unknown = command(*ask, "--dataset", "local/word")
+    unknown = command(*given, "--dataset", "local/word")
     assert (2, "") == (unknown.status, unknown.out)
     assert "did you mean 'local/words'?" in unknown.err
 
 
-def test_a_key_and_a_password_are_not_shown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Neither in a report nor in a refusal; the server's address is."""
+@pytest.mark.usefixtures("_files")
+def test_key_and_password_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither in a report nor in an error; the server's address is."""
     monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", "SESAME")
-    Path("q.tsv").write_text(QUERIES)
-    Path("qrels.txt").write_text(QRELS)
+    key = Connection(api_key="SESAME")
     with LoopbackServer(api_key="SESAME") as server:
-        connection = Connection(api_key="SESAME")
-        ingest_passages(
-            PASSAGES,
-            server.url,
-            encoder=HashingEncoder(),
-            optimize=False,
-            connection=connection,
-        )
+        ingest_passages(PASSAGES, server.url, encoder=HashingEncoder(), connection=key)
         done = by_words(server.url, "--report", str(tmp_path / "r.html"))
 
     page = (tmp_path / "r.html").read_text()
@@ -325,11 +275,11 @@ def test_a_key_and_a_password_are_not_shown(
     assert "SESAME" not in refused.err
 
 
-def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line a system, and more where it takes long."""
+def test_progress_is_printed_at_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line per system, and more if it takes long."""
     for progress in (Progress(line_every_s=0), Progress(line_every_s=3600)):
-        for asked in range(2):
-            progress(System(), asked, 2)
+        for count in range(2):
+            progress(System(), count, 2)
         progress(System("bm25"), 0, 1)
 
     dense, bm25 = "searching with dense: 2 queries", "searching with bm25: 1 query"
@@ -349,15 +299,10 @@ def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
         ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1 is not a query"),
         ("--qrels others.txt", 2, "pass the qrels of these queries"),
         ("--measures mrr", 2, "measure 'mrr' is unknown; examples: nDCG@10, RR@10"),
-        ("--measures mrr --depth 5", 2, "measure 'mrr' is unknown"),
-        ("--measures Accuracy", 2, "measure 'Accuracy' cannot be computed here: float division"),
         ("--measures R@20000", 2, "measure 'R@20000' needs 20,000 hits per query"),
-        ("--candidates many.trec", 2, "got 10,001 for query 'q1' in 'many'"),
         ("--queries spaces.tsv --run a.trec", 2, "without white space, got 'q 1'"),
         ("--compare bad.trec", 1, "bad.trec:1: expected 6 columns, qid Q0 pid rank score tag"),
-        ("--candidates bad.trec", 1, "bad.trec:1: expected 6 columns"),
         ("--candidates none.trec", 1, "no such file: none.trec"),
-        ("--candidates q9.trec", 2, "'q9' has candidates for none of the 3 judged queries"),
         ("--candidates xy.trec", 2, "none of the 2 candidates is in the collection 'msmarco'"),
         ("--report .", 2, "Invalid value for '--report'"),
         ("--report q.tsv", 2, "--report q.tsv is also an input; pass another file"),
@@ -365,40 +310,32 @@ def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
         ("--compare xy.trec --run xy.trec", 2, "--run xy.trec is also an input"),
         ("--run a.trec --report a.trec", 2, "--report a.trec is also a file of --run"),
         ("--compare xy.trec --compare xy.trec", 2, "each run needs its own name, got xy.trec, xy"),
-        (
-            "--report nowhere/r.html",
-            1,
-            "cannot write nowhere/r.html: pass --report with a writable",
-        ),
+        ("--report nowhere/r.html", 1, "cannot write nowhere/r.html: pass --report with a"),
         ("--store nowhere", 1, "nowhere"),
         ("--store :memory:", 2, "a store in memory ends with the command"),
         ("--collection other", 1, "other"),
     ],
 )
 @pytest.mark.usefixtures("_files")
-def test_a_mistake_is_one_line(words: str, arguments: str, status: int, message: str) -> None:
-    """It says what to do; nothing is answered and nothing written."""
+def test_error_is_one_line(words: str, arguments: str, status: int, message: str) -> None:
+    """Nothing is printed as a result and nothing written."""
     Path("others.txt").write_text("x1 0 a 1\n")
     Path("bad.trec").write_text("q1 Q0 a 1 0.5\n")
-    write_run("q9.trec", q9="ab")
     write_run("xy.trec", q1="xy")
-    pids = "".join(f"q1 Q0 {pid} 1 1 x\n" for pid in range(10_001))
-    Path("many.trec").write_text(pids)
     Path("spaces.tsv").write_text(QUERIES + "q 1\tcastle\n")
     before = sorted(Path().iterdir())
 
     done = by_words(words, *arguments.split())
 
     assert (status, "") == (done.status, done.out)
-    (told,) = (line for line in done.err.splitlines() if line.startswith("Error: "))
-    assert message in told
+    (error,) = (line for line in done.err.splitlines() if line.startswith("Error: "))
+    assert message in error
     assert before == sorted(Path().iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "pass --queries FILE (and --qrels FILE), or --dataset NAME"),
         ("--qrels qrels.txt", "pass --queries FILE (and --qrels FILE), or --dataset NAME"),
         ("--queries q.tsv --dataset x", "pass --queries FILE (and --qrels FILE), or --dataset"),
         ("--dataset x --qrels qrels.txt", "--dataset has its own judgments"),
@@ -411,16 +348,13 @@ def test_a_mistake_is_one_line(words: str, arguments: str, status: int, message:
         ("JUDGED --mode bm25 --dense-weight 0.5", "--dense-weight needs --mode hybrid"),
         ("JUDGED --candidates c --exact", "--exact needs searches without --candidates"),
         ("JUDGED --candidates c --depth 5", "--depth needs searches without --candidates"),
-        (
-            "JUDGED --candidates c --rerank x --rerank-depth 5",
-            "--rerank-depth needs searches without --candidates",
-        ),
+        ("JUDGED --candidates c --rerank x --rerank-depth 5", "--rerank-depth needs searches with"),
         ("JUDGED --mode sparse", "Invalid value for '--mode'"),
         ("JUDGED --depth 0", "Invalid value for '--depth'"),
     ],
 )
 def test_options_without_effect_are_refused(arguments: str, message: str) -> None:
-    """With what they go with; nothing is read."""
+    """The message names what they need; nothing is read."""
     judged = "--queries q.tsv --qrels qrels.txt"
     done = command("evaluate", *arguments.replace("JUDGED", judged).split())
 
@@ -429,11 +363,11 @@ def test_options_without_effect_are_refused(arguments: str, message: str) -> Non
     assert [] == [*Path().iterdir()]
 
 
-@pytest.mark.parametrize("library", ["ir_measures", "scipy", "jinja2", "matplotlib"])
+@pytest.mark.parametrize("name", ["ir_measures", "scipy", "jinja2", "matplotlib"])
 @pytest.mark.usefixtures("_files")
-def test_a_missing_extra_is_told(words: str, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
-    """What to install; no report."""
-    monkeypatch.setitem(sys.modules, library, None)  # the import system's own "not installed"
+def test_missing_extra_is_named(words: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With the command that installs it; there is no report."""
+    monkeypatch.setitem(sys.modules, name, None)  # the import system's own "not installed"
     done = by_words(words, "--report", "r.html")
 
     assert (2, "") == (done.status, done.out)
@@ -443,7 +377,7 @@ def test_a_missing_extra_is_told(words: str, monkeypatch: pytest.MonkeyPatch, li
 
 @pytest.mark.usefixtures("_files")
 def test_vectors_need_the_model(words: str) -> None:
-    """Words do not; the index has vectors."""
+    """So does the index."""
     for arguments in (("--mode", "bm25", "--mode", "dense"), ("--mode", "bm25", "--ann")):
         done = evaluate(words, *arguments)
 
@@ -455,11 +389,11 @@ def test_vectors_need_the_model(words: str) -> None:
 
 
 @pytest.mark.usefixtures("_sample_files")
-def test_every_mode_is_measured_with_and_without_reranking(sample: str, reranker: str) -> None:
+def test_every_mode_is_measured_with_and_without_reranking(place: Place, reranker: str) -> None:
     """Kept runs measure the same when read again; a cross-encoder alone ranks candidates."""
     modes = options("--mode", MODES)
     rerank = ("--rerank", reranker, "--rerank-depth", "7")
-    done = evaluate(sample, *modes, *rerank, "--run", "kept.trec", "--json")
+    done = evaluate(place.store, *modes, *rerank, "--run", "kept.trec", "--json")
 
     found = figures(done)
     systems = [*MODES, *(f"{mode} reranked" for mode in MODES)]
@@ -470,31 +404,31 @@ def test_every_mode_is_measured_with_and_without_reranking(sample: str, reranker
     assert (1.0, 1.0) == (found["dense"]["RR@10"], found["hybrid"]["RR@10"])
     for mode in MODES:
         check_reranked(f"kept.{mode}.trec", f"kept.{mode}-reranked.trec", 7)
-    compared = evaluate(sample, "--mode", "bm25", *options("--compare", names), "--json")
+    compared = evaluate(place.store, "--mode", "bm25", *options("--compare", names), "--json")
     assert [*found.values()] == [*figures(compared).values()][:-1]
     lines = [f"q1 Q0 {pid} {pid} {-pid} x\n" for pid in range(1, 31)]
     Path("thirty.trec").write_text("".join(lines))
     arguments = ("--candidates", "thirty.trec", "--rerank", reranker, "--run", "out.trec")
-    found = figures(evaluate(sample, *modes, *arguments, "--json"))
+    found = figures(evaluate(place.store, *modes, *arguments, "--json"))
     assert ["thirty", *systems] == [*found]
     assert {30} == {len(read_run(f"out.{mode}-reranked.trec").rankings["q1"]) for mode in MODES}
     assert found["dense reranked"] == found["bm25 reranked"] == found["hybrid reranked"]
 
 
 @pytest.mark.usefixtures("_sample_files")
-def test_the_index_is_compared(sample: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Beside judgments, and without them; a collection without a graph is told."""
-    both = evaluate(sample, "--ann", "--json")
-    alone = command("evaluate", "--store", sample, "--queries", "q.tsv", "--ann", "--report", "r")
+def test_the_index_is_compared(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """With judgments, and without; a warning names a collection without a graph."""
+    both = evaluate(place.store, "--ann", "--json")
+    given = ("--queries", "q.tsv", "--ann", "--report", "r")
+    alone = command("evaluate", "--store", place.store, *given)
 
-    told = json.loads(both.out)
-    assert ["dense"] == [run["name"] for run in told["evaluation"]["runs"]]
-    assert (10, 4) == (told["ann"]["k"], told["ann"]["queries"])
-    assert 1.0 == told["ann"]["points"][-1]["recall"]
+    found = json.loads(both.out)
+    points = found["ann"]["points"]
+    assert ["dense"] == [run["name"] for run in found["evaluation"]["runs"]]
+    assert (10, 4) == (found["ann"]["k"], found["ann"]["queries"])
+    assert 1.0 == points[-1]["recall"]
     assert alone.out.startswith("queries: 4; exact search: ")
-    settings = [
-        f"searching with {p['setting']}, ef {p['ef']}: 4 queries" for p in told["ann"]["points"]
-    ]
+    settings = [f"searching with {p['setting']}, ef {p['ef']}: 4 queries" for p in points]
     expected = ["comparing the index with exact search: 4 queries", *settings, "written: r"]
     assert expected == alone.err.splitlines()[-len(expected) :]
     assert "<h2>Approximate search</h2>" in Path("r").read_text()
@@ -513,14 +447,14 @@ def searched(*arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("_sample_files")
-def test_search_reranks(sample: str, reranker: str) -> None:
+def test_search_reranks(place: Place, reranker: str) -> None:
     """Hits and runs, as deep as the reranking goes."""
-    one = ("how to plan a budget", "--store", sample, "--mode", "hybrid", "--limit", "9")
+    one = ("how to plan a budget", "--store", place.store, "--mode", "hybrid", "--limit", "9")
     plain_hits, hits = searched(*one), searched(*one, "--rerank", reranker, "--rerank-depth", "9")
     assert {hit["pid"] for hit in plain_hits} == {hit["pid"] for hit in hits}
     assert sorted((hit["score"] for hit in hits), reverse=True) == [hit["score"] for hit in hits]
     assert [*range(1, len(hits) + 1)] == [hit["rank"] for hit in hits]
-    ask = ("search", "--store", sample, "--queries", "q.tsv", "--mode", "hybrid")
+    ask = ("search", "--store", place.store, "--queries", "q.tsv", "--mode", "hybrid")
     plain = command(*ask, "--run", "plain.trec", "--depth", "12")
     again = command(*ask, "--run", "again.trec", "--rerank", reranker, "--rerank-depth", "6")
 
@@ -529,28 +463,9 @@ def test_search_reranks(sample: str, reranker: str) -> None:
     check_reranked("plain.trec", "again.trec", 6)
 
 
-def test_one_passage_of_each_value(filled: str) -> None:
-    """By words alone no model is loaded; what has no such field is left out."""
+def test_group_by_returns_one_passage_per_value(filled: str) -> None:
+    """Passages without the field are left out; BM25 loads no model."""
     ask = ("city france", "--store", filled, "--mode", "bm25")
 
     assert 3 == len(searched(*ask))
     assert ["fr", "en"] == [hit["meta"]["lang"] for hit in searched(*ask, "--group-by", "lang")]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("query --depth 5", "--depth needs --queries"),
-        ("query --rerank-depth 5", "--rerank-depth needs --rerank"),
-        ("query --fusion rrf", "--fusion needs --mode hybrid"),
-        ("query --mode bm25 --dense-weight 1", "--dense-weight needs --mode hybrid"),
-        ("--queries q --run r --limit 5", "--limit needs a QUERY"),
-    ],
-)
-def test_search_refuses_options_without_effect(arguments: str, message: str) -> None:
-    """With what they go with; nothing is made."""
-    done = command("search", *arguments.split())
-
-    assert (2, "") == (done.status, done.out)
-    assert f"Error: {message}" in done.err
-    assert [] == [*Path().iterdir()]

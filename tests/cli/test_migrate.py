@@ -1,11 +1,12 @@
-"""`migrate`, as a person or a script meets it."""
+"""`migrate`, as a person or a script uses it."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def up(store, plan):
 """
 
 
+@contextmanager
+def waiting_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process, in the middle of a migration that waits for standard input."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "msmarco_qdrant", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "begun\n" == process.stdout.readline()
+        yield process
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
     """A user's own migrations: two."""
@@ -50,12 +66,12 @@ def folder(tmp_path: Path) -> str:
     return str(made)
 
 
-def test_the_whole_way(filled: str, folder: str) -> None:
-    """Told, tried dry, applied, and done: the second time does nothing."""
+def test_migrations_are_applied(filled: str, folder: str) -> None:
+    """Status, a dry run, and `up`, which does nothing the second time."""
     place = ("--store", filled, "--dir", folder)
-    told = command("migrate", "status", *place)
-    assert (0, "") == (told.status, told.err)
-    assert told.out == (
+    status = command("migrate", "status", *place)
+    assert (0, "") == (status.status, status.err)
+    assert status.out == (
         f"collection  msmarco -> msmarco__0001 ({HashingEncoder().info.model})\n"
         "applied     0001_create_passages, 0002_payload_indexes\n"
         "pending     0001_index_year, 0002_short_texts\n"
@@ -66,7 +82,7 @@ def test_the_whole_way(filled: str, folder: str) -> None:
     assert "0001_index_year: filters on the year by an index" == lines[0]
     assert lines[1].startswith("  no index -> integer: 5 payloads are read")
     assert "0002_short_texts: BM25 for short texts" in lines[2:]
-    assert told == command("migrate", "status", *place)
+    assert status == command("migrate", "status", *place)
 
     done = command("migrate", "up", *place)
     assert (0, "applied: 0001_index_year, 0002_short_texts\n") == (done.status, done.out)
@@ -80,8 +96,8 @@ def test_the_whole_way(filled: str, folder: str) -> None:
     assert f"migrations  {names}" in info
 
 
-def test_a_collection_of_older_code_has_one_pending(filled: str) -> None:
-    """It has what that makes: `check` tells so until `up` has entered it in the ledger."""
+def test_collection_of_older_code_has_one_pending(filled: str) -> None:
+    """`check` reports it until `up` has recorded it."""
     with closing(open_store(filled)) as store:
         metadata = store.metadata("msmarco")
         store.put_metadata("msmarco", replace(metadata, migrations=("0001_create_passages",)))
@@ -94,7 +110,7 @@ def test_a_collection_of_older_code_has_one_pending(filled: str) -> None:
 
 
 def test_to_stops_in_between(filled: str, folder: str) -> None:
-    """What comes after it stays pending."""
+    """Later migrations stay pending."""
     done = command("migrate", "up", "--store", filled, "--dir", folder, "--to", "0001_index_year")
     assert (0, "applied: 0001_index_year\n") == (done.status, done.out)
     wrong = command("migrate", "up", "--store", filled, "--dir", folder, "--to", "1")
@@ -117,7 +133,7 @@ def test_check_is_for_scripts(filled: str, folder: str) -> None:
     assert (1, told, "") == command("migrate", "check", "--store", filled)
 
 
-def test_everything_is_there_as_json(filled: str, folder: str) -> None:
+def test_every_command_prints_json(filled: str, folder: str) -> None:
     """One document each."""
     place = ("--store", filled, "--dir", folder, "--json")
     pending = [
@@ -137,10 +153,8 @@ def test_everything_is_there_as_json(filled: str, folder: str) -> None:
     } == json.loads(command("migrate", "status", *place).out)
     check = command("migrate", "check", *place)
     names = [entry["name"] for entry in pending]
-    assert (1, {"current": False, "pending": names, "unknown": []}) == (
-        check.status,
-        json.loads(check.out),
-    )
+    assert 1 == check.status
+    assert {"current": False, "pending": names, "unknown": []} == json.loads(check.out)
     dry = json.loads(command("migrate", "up", *place, "--dry-run").out)
     done = json.loads(command("migrate", "up", *place).out)
     assert (True, False) == (dry["dry_run"], done["dry_run"])
@@ -151,15 +165,15 @@ def test_everything_is_there_as_json(filled: str, folder: str) -> None:
     assert {"unlocked": None} == json.loads(unlocked.out)
 
 
-def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
-    """On a server, where it outlives its process: first it is told, then taken, never another's."""
+def test_lock_is_released_with_its_token(filled: str) -> None:
+    """On a server, where it outlives its process."""
     if not filled.startswith("grpc://"):
         done = command("migrate", "unlock", "--store", filled)
         assert (0, "'msmarco' is not locked\n", "") == done
         return
     with closing(open_store(filled)) as store, hold_lock(store.migration_locks, "msmarco") as ours:
-        told = command("migrate", "status", "--store", filled).out
-        assert f"locked by   process {ours.pid} on {ours.host} since {ours.since}" in told
+        status = command("migrate", "status", "--store", filled).out
+        assert f"locked by   process {ours.pid} on {ours.host} since {ours.since}" in status
         refused = command("migrate", "up", "--store", filled)
         assert (1, "") == (refused.status, refused.out)
         assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in refused.err
@@ -175,19 +189,14 @@ def test_a_lock_is_taken_away_with_its_token(filled: str) -> None:
         assert store.migration_locks.holder("msmarco") is None
 
 
-def test_a_second_process_is_told_who_is_at_it(filled: str, folder: str) -> None:
-    """While one migrates: on Edge who holds the directory, on a server who holds the lock."""
+@pytest.mark.parametrize(
+    "filled", ["edge", pytest.param("loopback", marks=pytest.mark.slow)], indirect=True
+)
+def test_second_process_is_refused(filled: str, folder: str) -> None:
+    """The error names the holder: on Edge of the directory, on a server of the lock."""
     Path(folder, "0001_index_year.py").write_text(WAITS)
     arguments = ["migrate", "up", "--store", filled, "--dir", folder]
-    with subprocess.Popen(
-        [sys.executable, "-m", "msmarco_qdrant", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as first:
-        assert first.stdout is not None
-        assert "begun\n" == first.stdout.readline()
+    with waiting_command(*arguments) as first:
         second = command(*arguments)
         assert (1, "") == (second.status, second.out)
         assert f"process {first.pid} on " in second.err
@@ -197,19 +206,11 @@ def test_a_second_process_is_told_who_is_at_it(filled: str, folder: str) -> None
 
 
 @pytest.mark.slow
-def test_a_migration_that_was_killed_runs_again(filled: str, folder: str) -> None:
-    """On a server after its lock was taken away; the ledger is that of an undisturbed run."""
+def test_killed_migration_runs_again(filled: str, folder: str) -> None:
+    """On a server after its lock is released."""
     Path(folder, "0002_short_texts.py").write_text(WAITS)
     arguments = ["migrate", "up", "--store", filled, "--dir", folder]
-    with subprocess.Popen(
-        [sys.executable, "-m", "msmarco_qdrant", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as killed:
-        assert killed.stdout is not None
-        assert "begun\n" == killed.stdout.readline()
+    with waiting_command(*arguments) as killed:
         killed.kill()
     Path(folder, "0002_short_texts.py").write_text(TEXTS)
     if filled.startswith("grpc://"):

@@ -1,4 +1,4 @@
-"""`get`, `delete` and `export`, as a person or a script meets them."""
+"""`get`, `delete` and `export`, as a person or a script uses them."""
 
 from __future__ import annotations
 
@@ -17,95 +17,73 @@ from msmarco_qdrant.sources.corpus import Corpus
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command, standard_input
 
-COMMANDS = (
-    ["get", "1"],
-    ["delete", "1"],
-    ["export", "out.jsonl"],
-    ["search", "x"],
-    ["info"],
-    ["optimize"],
-)
+COMMANDS = ("get 1", "delete 1", "export out.jsonl", "search x", "info", "optimize")
 
 
 def pids_in(place: str, passages: Sequence[Passage]) -> list[str]:
-    """Which of the passages are there."""
+    """The pids of the passages that the store has."""
     return list(get_passages(place, [passage.pid for passage in passages]))
 
 
-@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
-def test_a_collection_that_is_not_there_is_one_line(filled: str, arguments: list[str]) -> None:
-    """The message tells those there are."""
-    done = command(*arguments, "--store", filled, "--collection", "other")
+def test_missing_collection_is_one_line(filled: str) -> None:
+    """The message lists the existing ones."""
+    for arguments in COMMANDS:
+        done = command(*arguments.split(), "--store", filled, "--collection", "other")
 
-    assert (1, "") == (done.status, done.out)
-    assert done.err.startswith(f"Error: no collection 'other' in {filled}; there: msmarco.")
-    assert 1 == len(done.err.splitlines())
+        assert (1, "") == (done.status, done.out)
+        assert done.err.startswith(f"Error: no collection 'other' in {filled}; there: msmarco.")
+        assert 1 == len(done.err.splitlines())
     assert [] == list(Path().iterdir())
 
 
 # ---- get -----------------------------------------------------------------------------------
 
 
-def test_a_passage_is_shown_as_text(filled: str) -> None:
-    """The pid, then text and meta as a search shows them."""
+def test_get_shows_a_passage(filled: str, passages: Sequence[Passage]) -> None:
+    """As text, without a line for missing meta, and as JSON."""
     done = command("get", "1", "--store", filled)
-
     assert (0, "") == (done.status, done.err)
     pid, text, meta = done.out.splitlines()
     assert ("1", "     london is a big city", "     {") == (pid, text, meta[:6])
     assert {"lang": "en", "year": 2001, "score": 1.5} == json.loads(meta)
 
-
-def test_a_passage_without_meta_is_shown_without(filled: str) -> None:
-    """No line for what is not there; a pid beyond 64 bits is as good as any."""
     done = command("get", "18446744073709551616", "--store", filled)
-
     expected = "18446744073709551616\n     numbers beyond 64 bits are strings\n"
     assert (0, expected, "") == done
 
-
-def test_a_passage_is_shown_as_json(filled: str, passages: Sequence[Passage]) -> None:
-    """One object with all there is."""
     done = command("get", "007", "--store", filled, "--json")
-
     spy = passages[2]
     assert (0, "") == (done.status, done.err)
     assert {"pid": "007", "text": spy.text, "meta": spy.meta} == json.loads(done.out)
 
 
-@pytest.mark.parametrize("as_json", [[], ["--json"]])
-def test_a_passage_that_is_not_there_is_an_error(filled: str, as_json: list[str]) -> None:
-    """It names the pid, the collection and the store."""
-    done = command("get", "7", "--store", filled, *as_json)
-
+def test_missing_and_invalid_pids_are_errors(filled: str) -> None:
+    """The shell passes bytes that are not UTF-8 as lone surrogates."""
     expected = f"Error: no passage '7' in the collection 'msmarco' in {filled}\n"
-    assert (1, "", expected) == done
+    for as_json in ([], ["--json"]):
+        assert (1, "", expected) == command("get", "7", "--store", filled, *as_json)
+    for name in ("get", "delete"):
+        for pid in ("", "caf\udce9"):
+            done = command(name, pid, "--store", filled)
+
+            assert (2, "") == (done.status, done.out)
+            assert repr(pid) in done.err
 
 
-def test_a_pid_may_begin_with_a_dash(tmp_path: Path) -> None:
-    """Behind '--', as in every command line."""
+def test_pid_may_begin_with_a_dash(tmp_path: Path) -> None:
+    """After '--'."""
     place = str(tmp_path / "store")
-    ingest_passages([Passage("-7", "minus")], place, encoder=HashingEncoder())
+    ingest_passages([Passage("-7", "minus")], place, encoder=HashingEncoder(), optimize=False)
 
     assert "-7\n     minus\n" == command("get", "--store", place, "--", "-7").out
     assert "1 deleted, 0 missing\n" == command("delete", "--store", place, "--", "-7").out
-
-
-@pytest.mark.parametrize("pid", ["", "caf\udce9"], ids=["empty", "not utf-8"])
-@pytest.mark.parametrize("name", ["get", "delete"])
-def test_what_is_no_pid_is_wrong_usage(filled: str, name: str, pid: str) -> None:
-    """The shell gives bytes that are no UTF-8 as lone surrogates."""
-    done = command(name, pid, "--store", filled)
-
-    assert (2, "") == (done.status, done.out)
-    assert repr(pid) in done.err
 
 
 # ---- delete --------------------------------------------------------------------------------
 
 
 def test_passages_are_deleted(filled: str, passages: Sequence[Passage]) -> None:
-    """It tells how many were there; one that is named twice is one."""
+    """It counts each pid once."""
     done = command("delete", "1", "nowhere", "007", "1", "--store", filled)
 
     assert (0, "2 deleted, 1 missing\n", "") == done
@@ -139,18 +117,11 @@ def test_pids_come_from_a_file(
     assert [passages[index].pid for index in (1, 3, 4)] == pids_in(filled, passages)
 
 
-def test_an_empty_file_deletes_nothing(filled: str, passages: Sequence[Passage]) -> None:
-    """And is no error: there may be nothing to delete today."""
+def test_file_without_pids_deletes_nothing(filled: str, passages: Sequence[Passage]) -> None:
+    """An empty file is valid; a file of passages is not a file of pids."""
     Path("pids.txt").write_text("\n")
-
     done = command("delete", "--from", "pids.txt", "--store", filled)
-
     assert (0, "0 deleted, 0 missing\n", "") == done
-    assert 5 == len(pids_in(filled, passages))
-
-
-def test_a_line_with_a_tab_is_an_error(filled: str, passages: Sequence[Passage]) -> None:
-    """A file of passages is not a file of pids; the message says where and what to do."""
     for before, again in (("", False), ("nobody\n", True)):
         Path("pids.txt").write_text(f"{before}1\tlondon is a big city\n")
 
@@ -166,7 +137,7 @@ def test_a_line_with_a_tab_is_an_error(filled: str, passages: Sequence[Passage])
 
 
 def test_passages_are_exported(filled: str, passages: Sequence[Passage]) -> None:
-    """Under the name that was given, whatever its form; it tells how many they were."""
+    """In the format of the file's name."""
     for name in ("out.jsonl", "out.jsonl.gz", "out.parquet"):
         done = command("export", name, "--store", filled)
 
@@ -178,21 +149,15 @@ def test_passages_are_exported(filled: str, passages: Sequence[Passage]) -> None
     assert {"exported": 5, "file": "out.jsonl"} == json.loads(done.out)
 
 
-@pytest.mark.parametrize("name", ["out", "out.tsv", "-"])
-def test_an_export_of_unknown_form_is_wrong_usage(filled: str, name: str) -> None:
-    """The message lists the names that can be."""
-    done = command("export", name, "--store", filled)
+def test_invalid_export_is_refused(filled: str) -> None:
+    """A file of another format, and one that cannot be written; no file is left."""
+    for name in ("out", "out.tsv", "-"):
+        done = command("export", name, "--store", filled)
 
-    assert (2, "") == (done.status, done.out)
-    assert (
-        "Error: output file must end in .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet, got "
-        f"{name}\n"
-    ) == done.err
+        assert (2, "") == (done.status, done.out)
+        formats = ".jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet"
+        assert f"Error: output file must end in {formats}, got {name}\n" == done.err
     assert [] == list(Path().iterdir())
-
-
-def test_an_export_that_cannot_be_written_is_told(filled: str) -> None:
-    """One line, and nothing of it is left."""
     done = command("export", "missing/out.jsonl", "--store", filled)
 
     expected = "Error: cannot write missing/out.jsonl: No such file or directory; name another file"

@@ -6,6 +6,7 @@ Judgments: q1 has a=3, b=1, c=0; q2 has d=1; q3 has e=2. Ideal gains of q1: 3 + 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.evaluation import Evaluation, Qrels, Run, evaluate_runs
@@ -39,4 +40,9 @@ SWEEP = AnnSweep(
 
 def evaluated(*runs: Run, measures: str = "nDCG@10 RR@10 R@2") -> Evaluation:
     """The evaluation of these runs, or of both."""
-    return evaluate_runs(QUERIES, QRELS, runs or (PLAIN, BETTER), measures)
+    return evaluate_runs(QUERIES, QRELS, runs, measures) if runs else _evaluate_both(measures)
+
+
+@cache
+def _evaluate_both(measures: str) -> Evaluation:
+    return evaluate_runs(QUERIES, QRELS, (PLAIN, BETTER), measures)

@@ -11,11 +11,14 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import WordOverlapReranker
 from tests.evaluation.collection import PASSAGES, ListeningEncoder
+from tests.evaluation.dataset import library
+
+__all__ = ["library"]
 
 
 @pytest.fixture
 def listening() -> ListeningEncoder:
-    """What the client encodes queries with."""
+    """The encoder of the client's queries."""
     return ListeningEncoder()
 
 

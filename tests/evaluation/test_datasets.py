@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,10 @@ import pytest
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import MissingExtraError, SourceError, UsageError
 from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
+from tests.evaluation.dataset import register
 
 
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """`ir_datasets` with its folder in a temporary place, and its registry as it was afterwards."""
-    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
-    import ir_datasets
-
-    before = dict(ir_datasets.registry._registered)
-    yield ir_datasets
-    ir_datasets.registry._registered = before
-
-
-def register(library: Any, folder: Path, name: str, **files: str) -> None:
-    """Register a dataset of these files."""
-    paths = {}
-    for kind, content in files.items():
-        path = folder / f"{name.replace('/', '-')}.{kind}"
-        path.write_text(content, "utf-8")
-        paths[kind] = str(path)
-    library.registry.register(name, library.create_dataset(**paths))
-
-
-def test_a_registered_dataset_is_loaded(library: Any, tmp_path: Path) -> None:
+def test_registered_dataset_is_loaded(library: Any, tmp_path: Path) -> None:
     """Its queries and judgments."""
     register(
         library,
@@ -53,24 +32,24 @@ def test_a_registered_dataset_is_loaded(library: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("library")
-def test_an_unknown_name_is_refused() -> None:
-    """With the nearest that there is."""
+def test_unknown_name_is_refused() -> None:
+    """With the nearest name."""
     with pytest.raises(UsageError, match=r"did you mean 'msmarco-passage/dev/small'\?"):
         load_queries("msmarco-passage/dev/smal")
     with pytest.raises(UsageError, match=r"no dataset '\?': see https://ir-datasets\.com"):
         load_qrels("?")
 
 
-def test_a_dataset_without_the_part_is_refused(library: Any, tmp_path: Path) -> None:
-    """And says what it has."""
+def test_dataset_without_the_part_is_refused(library: Any, tmp_path: Path) -> None:
+    """The message lists its parts."""
     register(library, tmp_path, "local/queries", queries_tsv="q1\tone\n")
 
     with pytest.raises(UsageError, match="'local/queries' has no qrels, only queries"):
         load_qrels("local/queries")
 
 
-def test_what_cannot_be_read_is_told(library: Any, tmp_path: Path) -> None:
-    """The library's own words are in the message: a download that fails looks the same."""
+def test_unreadable_dataset_is_refused(library: Any, tmp_path: Path) -> None:
+    """The message contains the library's; a failed download looks the same."""
     register(library, tmp_path, "local/broken", queries_tsv="q1 one\n", qrels_trec="q1 0 a high\n")
 
     with pytest.raises(SourceError, match=r"cannot load the queries of dataset 'local/broken'"):
@@ -87,7 +66,7 @@ def test_two_grades_of_one_passage_are_refused(library: Any, tmp_path: Path) -> 
         load_qrels("local/two")
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
     """The library makes it when it is imported, by default in the home folder."""
     (tmp_path / "file").touch()
     program = (
@@ -105,8 +84,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert "set IR_DATASETS_HOME to a writable one" in done.stdout
 
 
-def test_datasets_without_their_extra_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says what to install."""
+def test_missing_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the package to install."""
     monkeypatch.setitem(sys.modules, "ir_datasets", None)  # the import system's "not installed"
 
     with pytest.raises(MissingExtraError, match=r"pip install 'msmarco-qdrant\[datasets\]'"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,26 +24,30 @@ from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
 CANDIDATES = Run("given", {"q1": [("c", 3.0), ("a", 2.0), ("b", 1.0)], "q3": [("d", 1.0)]})
 
 
+def evaluate(client: SearchClient, systems: Sequence[System], **options: Any) -> SearchEvaluation:
+    """Evaluate systems on the small collection, by RR@10 unless the options differ."""
+    return evaluate_search(client, QUERIES, QRELS, systems, **{"measures": "RR@10", **options})
+
+
 def means(evaluated: SearchEvaluation, measure: str) -> dict[str, float]:
     """The mean of each run."""
     return {run.name: run.values[measure].mean for run in evaluated.evaluation.runs}
 
 
 def depths(evaluated: SearchEvaluation) -> set[int]:
-    """How many hits the queries got."""
+    """The numbers of hits per query."""
     return {len(ranking) for run in evaluated.runs for ranking in run.rankings.values()}
 
 
 def test_systems_are_measured(client: SearchClient) -> None:
     """The relevant passage stands at ranks 2, 1 and 2; after reranking at 2, 1 and 1."""
     systems = [System(), System("bm25"), System(rerank_depth=5)]
-    found = evaluate_search(client, QUERIES, QRELS, systems, measures="RR@10 P@1")
+    found = evaluate(client, systems, measures="RR@10 P@1")
 
     expected = {"dense": 2 / 3, "bm25": 2 / 3, "dense reranked": 5 / 6}
     assert pytest.approx(expected) == means(found, "RR@10")
-    assert pytest.approx({"dense": 1 / 3, "bm25": 1 / 3, "dense reranked": 2 / 3}) == means(
-        found, "P@1"
-    )
+    expected = {"dense": 1 / 3, "bm25": 1 / 3, "dense reranked": 2 / 3}
+    assert pytest.approx(expected) == means(found, "P@1")
     assert (3, 1) == (found.evaluation.judged, found.evaluation.unjudged)
     assert {"dense"} == {one.baseline for one in found.evaluation.comparisons}
     assert ["dense", "bm25", "dense reranked"] == [run.name for run in found.runs]
@@ -55,8 +60,8 @@ def test_systems_are_measured(client: SearchClient) -> None:
 def test_depth_follows_the_measures(
     client: SearchClient, measures: str, depth: int | None, expected: int
 ) -> None:
-    """As deep as they look; to the end where one has none; or what is asked for."""
-    found = evaluate_search(client, QUERIES, QRELS, [System()], measures=measures, depth=depth)
+    """The largest cutoff, 1,000 if one has none, or the given depth."""
+    found = evaluate(client, [System()], measures=measures, depth=depth)
 
     assert {expected} == depths(found)
 
@@ -64,15 +69,8 @@ def test_depth_follows_the_measures(
 def test_candidates_come_first(client: SearchClient, caplog: pytest.LogCaptureFixture) -> None:
     """They are the baseline; then other runs, then the systems, which rank nothing else."""
     other = Run("other", {"q1": [("b", 1.0)]})
-    found = evaluate_search(
-        client,
-        QUERIES,
-        QRELS,
-        [System(), System("bm25")],
-        measures="RR@10",
-        candidates=CANDIDATES,
-        others=[other],
-    )
+    systems = [System(), System("bm25")]
+    found = evaluate(client, systems, candidates=CANDIDATES, others=[other])
 
     assert ["given", "other", "dense", "bm25"] == [run.name for run in found.runs]
     assert {"given"} == {one.baseline for one in found.evaluation.comparisons}
@@ -86,11 +84,11 @@ def test_candidates_come_first(client: SearchClient, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("unjudged", [False, True])
-def test_unjudged_queries_are_asked_for_a_run_only(
+def test_unjudged_queries_are_searched_for_a_run_only(
     client: SearchClient, listening: ListeningEncoder, unjudged: bool
 ) -> None:
-    """They count nothing, so they cost nothing, unless their answers are wanted."""
-    found = evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", unjudged=unjudged)
+    """They do not count."""
+    found = evaluate(client, [System()], unjudged=unjudged)
 
     asked = ["castle", "river", "bridge", *(["street"] if unjudged else [])]
     assert [asked] == listening.asked
@@ -99,24 +97,16 @@ def test_unjudged_queries_are_asked_for_a_run_only(
     assert (3, 1) == (found.evaluation.judged, found.evaluation.unjudged)
 
 
-def test_missing_candidates_are_told(
+def test_missing_candidates_give_a_warning(
     client: SearchClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once for all systems, with both counts; unasked queries do not count."""
     given = Run("given", {"q1": [("a", 2.0), ("x", 1.0)], "q3": [("y", 1.0)], "q9": [("z", 1.0)]})
     with caplog.at_level(logging.WARNING, "msmarco_qdrant"):
-        evaluate_search(
-            client,
-            QUERIES,
-            QRELS,
-            [System(), System("bm25")],
-            measures="RR@10",
-            candidates=given,
-        )
+        evaluate(client, [System(), System("bm25")], candidates=given)
 
-    assert [
-        "2 of 3 candidates are not in the collection 'msmarco' and are left out"
-    ] == caplog.messages
+    (message,) = caplog.messages
+    assert "2 of 3 candidates are not in the collection 'msmarco' and are left out" == message
 
 
 def test_candidates_of_another_collection_are_refused(
@@ -125,7 +115,7 @@ def test_candidates_of_another_collection_are_refused(
     """After the first system; they are not measured as a system that finds nothing."""
     given, systems = Run("given", {"q1": [("x", 2.0), ("y", 1.0)]}), [System("bm25"), System()]
     with pytest.raises(UsageError, match="none of the 2 candidates is in the collection 'msmarco'"):
-        evaluate_search(client, QUERIES, QRELS, systems, measures="RR@10", candidates=given)
+        evaluate(client, systems, candidates=given)
     assert [] == listening.asked  # the second system was not searched
 
 
@@ -149,20 +139,17 @@ def test_candidates_of_another_collection_are_refused(
         ),
         ({"depth": 10_001}, "depth must be 1 to 10,000, got 10001"),
         ({"depth": 0}, "depth must be 1 to 10,000, got 0"),
-        (
-            {"systems": [System(), System(rerank_depth=0)]},
-            "rerank_depth must be 1 to 10,000, got 0",
-        ),
+        ({"systems": [System(rerank_depth=0)]}, "rerank_depth must be 1 to 10,000, got 0"),
         ({"systems": [System(), System("sparse")]}, "sparse"),  # type: ignore[arg-type]
         ({"queries": [*QUERIES[:2], Query("q3", " ")]}, "cannot search for query 'q3': "),
         ({"queries": [*QUERIES[:2], Query("q3", "a\udcff")]}, "query 'q3': .* lone surrogate"),
         ({"measures": "ERR@10", "qrels": {"q1": {"b": 5}}}, "accepts grades up to 4, got 5"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_once(
+def test_invalid_input_is_refused_early(
     client: SearchClient, listening: ListeningEncoder, changed: dict[str, Any], message: str
 ) -> None:
-    """Before the first query is asked."""
+    """Before the first search."""
     given = {"queries": QUERIES, "qrels": QRELS, "systems": [System()], **changed}
     with pytest.raises(UsageError, match=message):
         evaluate_search(client, **given)
@@ -170,8 +157,8 @@ def test_what_cannot_be_meant_is_refused_at_once(
     assert [] == listening.asked
 
 
-def test_what_is_not_asked_is_not_refused(client: SearchClient) -> None:
-    """A query without judgments, unless it is wanted; a deep measure of a run that is shallow."""
+def test_unsearched_query_is_not_refused(client: SearchClient) -> None:
+    """One without judgments, unless `unjudged`; nor a deep measure with a given depth."""
     queries = [*QUERIES[:3], Query("q4", " ")]
     for options in ({"depth": 5}, {"candidates": CANDIDATES}):
         evaluate_search(client, queries, QRELS, [System()], measures="R@20000", **options)
@@ -179,12 +166,12 @@ def test_what_is_not_asked_is_not_refused(client: SearchClient) -> None:
         evaluate_search(client, queries, QRELS, [System()], measures="RR@10", unjudged=True)
 
 
-def test_a_shallow_run_is_told(client: SearchClient, caplog: pytest.LogCaptureFixture) -> None:
-    """Once, with the measures whose columns are not what their heads say."""
+def test_shallow_run_is_warned_of(client: SearchClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with the deeper measures."""
     systems = [System(), System("bm25")]
-    evaluate_search(client, QUERIES, QRELS, systems, measures="nDCG@10 R@100 P@3 AP", depth=3)
-    evaluate_search(client, QUERIES, QRELS, systems, measures="RR@5 P@3", depth=3)
-    evaluate_search(client, QUERIES, QRELS, systems, measures="RR@3", depth=3)
+    evaluate(client, systems, measures="nDCG@10 R@100 P@3 AP", depth=3)
+    evaluate(client, systems, measures="RR@5 P@3", depth=3)
+    evaluate(client, systems, measures="RR@3", depth=3)
 
     assert [
         f"depth 3 is less than the cutoff of {names}: passages below it count as not found"
@@ -192,28 +179,25 @@ def test_a_shallow_run_is_told(client: SearchClient, caplog: pytest.LogCaptureFi
     ] == caplog.messages
 
 
-def test_a_run_is_given_when_it_is_complete(client: SearchClient) -> None:
-    """Before the next system is asked: what fails later takes nothing away."""
-    told: list[str] = []
+def test_run_is_passed_on_when_complete(client: SearchClient) -> None:
+    """Before the next system is searched, so a later failure loses nothing."""
+    events: list[str] = []
     with pytest.raises(UsageError, match="without a reranker"):
-        evaluate_search(
+        evaluate(
             SearchClient(client.store, "msmarco", client.encoder),
-            QUERIES,
-            QRELS,
             [System(), System("bm25"), System(rerank_depth=5)],
-            measures="RR@10",
-            on_query=lambda system, asked, _: told.append(f"{system.name} {asked}"),
-            on_answer=lambda query, hits: told.append(f"{query.qid} {hits[0].pid}"),
-            on_run=lambda run: told.append(f"{run.name}: {len(run.rankings)}"),
+            on_query=lambda system, count, _: events.append(f"{system.name} {count}"),
+            on_answer=lambda query, hits: events.append(f"{query.qid} {hits[0].pid}"),
+            on_run=lambda run: events.append(f"{run.name}: {len(run.rankings)}"),
         )
 
     asked = [f"dense {count}" for count in range(3)]
-    assert [*asked, "q1 a", "q2 c", "q3 g", "dense: 3"] == told[:7]
-    assert "bm25: 3" == told[-1]
+    assert [*asked, "q1 a", "q2 c", "q3 g", "dense: 3"] == events[:7]
+    assert "bm25: 3" == events[-1]
 
 
 def test_an_evaluation_is_checked_without_a_client() -> None:
-    """The same, before there is one."""
+    """Before a model is loaded."""
     plan = plan_evaluation(QUERIES, QRELS, [System()], measures="RR@10 P@7")
     assert (("RR@10", "P@7"), 10, QUERIES[:3]) == (plan.measures, plan.depth, plan.searched)
     with pytest.raises(UsageError, match="each run needs its own name"):
@@ -222,15 +206,15 @@ def test_an_evaluation_is_checked_without_a_client() -> None:
 
 def test_the_worst_queries_have_texts(client: SearchClient) -> None:
     """Of each run, the lowest values first, with the passages from the collection."""
-    gone = Run("gone", {"q2": [("x", 1.0)]})
-    found = evaluate_search(client, QUERIES, QRELS, [System()], measures="RR@10", others=[gone])
+    lost = Run("lost", {"q2": [("x", 1.0)]})
+    found = evaluate(client, [System()], others=[lost])
     worst = find_worst_queries(client, found, QUERIES, QRELS)
 
-    assert {"gone": ["q1", "q2", "q3"], "dense": ["q1", "q3", "q2"]} == {
+    assert {"lost": ["q1", "q2", "q3"], "dense": ["q1", "q3", "q2"]} == {
         name: [query.qid for query in queries] for name, queries in worst.items()
     }
     first = worst["dense"][0]
     assert ("castle", 0.5) == (first.text, first.value)
     assert ["castle", "castle garden"] == [passage.text for passage in first.top[:2]]
-    assert ["castle garden"] == [passage.text for passage in worst["gone"][0].missed]
-    assert [None] == [passage.text for passage in worst["gone"][1].top]
+    assert ["castle garden"] == [passage.text for passage in worst["lost"][0].missed]
+    assert [None] == [passage.text for passage in worst["lost"][1].top]

@@ -60,7 +60,7 @@ def test_measures_are_parsed(text: str, expected: tuple[str, ...]) -> None:
         (" , ", "measures must name one or more, such as nDCG@10"),
     ],
 )
-def test_what_is_no_measure_is_refused(text: str, message: str) -> None:
+def test_invalid_measure_is_refused(text: str, message: str) -> None:
     """Before anything is searched, and before trec_eval ends the process."""
     with pytest.raises(UsageError, match=message):
         parse_measures(text)
@@ -95,10 +95,10 @@ def test_a_program_of_its_own_gets_numbers(capfd: pytest.CaptureFixture[str]) ->
     assert ("", "") == tuple(capfd.readouterr())
 
 
-def test_a_program_that_is_missing_is_told(
+def test_missing_program_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In a process of its own: which programs there are is looked up once."""
+    """In its own process: the library looks for programs once."""
     program = (
         "from msmarco_qdrant.cli.app import main; import sys; from pathlib import Path;"
         "Path('q').write_text('1\\ta\\n'); Path('r').write_text('1 0 a 1\\n');"
@@ -124,15 +124,6 @@ def test_many_queries_are_measured() -> None:
     assert [0.5, 0.0] * 300 == [*values.values()]
 
 
-def test_all_measures_see_one_order() -> None:
-    """The ranking's own, tied scores or not: nDCG@1 and RR@1 have the same first passage."""
-    run = Run("x", {"q": [("b", 1.0), ("a", 1.0), ("c", 1.0)]})
-
-    for pid, expected in (("b", 1.0), ("a", 0.0), ("c", 0.0)):
-        values = measure_run(["nDCG@1", "RR@1", "P@1", "AP@1"], {"q": {pid: 1}}, run)
-        assert {expected} == {value["q"] for value in values.values()}
-
-
 @given(
     st.dictionaries(
         st.sampled_from("abcdefgh"), st.sampled_from([-1.0, 0.5, 1.0, 1.0 + 1e-9, 1.0 + 1e-6])
@@ -140,7 +131,7 @@ def test_all_measures_see_one_order() -> None:
     st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), min_size=1),
 )
 def test_the_order_is_that_of_trec_eval(scores: dict[str, float], grades: dict[str, int]) -> None:
-    """Whatever is tied: the same values as from the scores themselves."""
+    """The values are the same as from the scores, also for ties."""
     measures = [ir_measures.nDCG @ 3, ir_measures.nDCG, ir_measures.P @ 2, ir_measures.AP]
     names = [str(measure) for measure in measures]
     expected = ir_measures.iter_calc(measures, {"q": grades}, {"q": scores})
@@ -152,14 +143,14 @@ def test_the_order_is_that_of_trec_eval(scores: dict[str, float], grades: dict[s
     )
 
 
-def test_depth_is_the_largest_cut_off() -> None:
-    """None where a measure looks at the whole ranking."""
+def test_depth_is_the_largest_cutoff() -> None:
+    """None if a measure uses the whole ranking."""
     assert 100 == depth_of(["nDCG@10", "R@100", "RR(rel=2)@20"])
     assert depth_of(["nDCG@10", "AP"]) is None
 
 
 def test_the_given_run_has_its_known_figure(real_data: Path) -> None:
-    """nDCG@10 of Anserini's BM25 on TREC DL 2019 is 0.5058; what `ir_measures` says by itself."""
+    """nDCG@10 of Anserini's BM25 on TREC DL 2019 is 0.5058; others as from `ir_measures`."""
     qrels_path, run_path = real_data / "qrels.dl19.txt", real_data / "bm25-top100.dl19.trec"
     rr, recall = ir_measures.RR, ir_measures.R
     measures = [ir_measures.nDCG @ 10, rr @ 10, rr(rel=2) @ 10, recall @ 100]

@@ -44,10 +44,7 @@ def test_a_pid_of_beir_may_hold_spaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            b"q1 0 a 1\nq1 0 b\n",
-            r"qrels:2: expected 4 columns, qid 0 pid grade, got 3; BEIR's format",
-        ),
+        (b"q1 0 a 1\nq1 0 b\n", r"qrels:2: expected 4 columns, .*, got 3; BEIR's format"),
         (b"q1\ta\t1\n", r"qrels:1: expected 4 columns, .*query-id<TAB>corpus-id<TAB>score"),
         (BEIR + b"q2 a 1\n", r"qrels:5: expected 3 columns, query-id<TAB>corpus-id<TAB>score"),
         (BEIR + b"q2\t\t1\n", r"qrels:5: expected 3 columns"),
@@ -58,16 +55,10 @@ def test_a_pid_of_beir_may_hold_spaces(tmp_path: Path) -> None:
         (BEIR[:26], r"qrels has no judgments"),
     ],
 )
-def test_what_is_no_judgment_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """With the file and the line."""
+def test_invalid_judgment_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """The message has the file and the line."""
     path = tmp_path / "qrels"
     path.write_bytes(content)
 
     with pytest.raises(SourceError, match=message):
         read_qrels(path)
-
-
-def test_missing_judgments_are_refused(tmp_path: Path) -> None:
-    """With the path in the message."""
-    with pytest.raises(SourceError, match=r"no such file: .*qrels\.txt"):
-        read_qrels(tmp_path / "qrels.txt")

@@ -20,12 +20,7 @@ def test_runs_are_measured_over_the_judged_queries() -> None:
 
     assert (3, 1, 0) == (evaluation.judged, evaluation.unjudged, evaluation.unasked)
     assert ("nDCG@10", "RR@10", "R@2") == evaluation.measures == tuple(plain.values)
-    assert ("plain", 1, "better", 0) == (
-        plain.name,
-        plain.unanswered,
-        better.name,
-        better.unanswered,
-    )
+    assert {"plain": 1, "better": 0} == {run.name: run.unanswered for run in evaluation.runs}
     assert pytest.approx((NDCG_OF_PLAIN + 1) / 3) == plain.values["nDCG@10"].mean
     assert pytest.approx((1 + 1 / math.log2(3) + 1) / 3) == better.values["nDCG@10"].mean
     interval = plain.values["RR@10"].interval
@@ -33,8 +28,8 @@ def test_runs_are_measured_over_the_judged_queries() -> None:
     assert 0 <= interval.low < 0.5 < interval.high <= 1
 
 
-def test_judgments_of_other_queries_are_left_aside() -> None:
-    """Who asks two of three queries wants their mean, and is told."""
+def test_judgments_of_other_queries_are_ignored() -> None:
+    """Their number is in the evaluation."""
     evaluation = evaluate_runs(QUERIES[:2], QRELS, [PLAIN], "RR@10")
 
     assert (2, 0, 1) == (evaluation.judged, evaluation.unjudged, evaluation.unasked)
@@ -56,11 +51,8 @@ def test_runs_are_compared_query_by_query() -> None:
 
 def test_every_other_run_is_compared_with_the_baseline() -> None:
     """Measure by measure; against itself nothing is compared."""
-    third = Run("third", {})
-
-    evaluation = evaluate_runs(
-        QUERIES, QRELS, [PLAIN, BETTER, third], "RR@10 R@2", baseline="better"
-    )
+    runs = [PLAIN, BETTER, Run("third", {})]
+    evaluation = evaluate_runs(QUERIES, QRELS, runs, "RR@10 R@2", baseline="better")
 
     assert [
         ("better", "plain", "RR@10"),
@@ -103,27 +95,17 @@ def test_the_models_published_figures_come_along() -> None:
         ([Run("x", {}, "gpt")], None, "model 'gpt' is not in the catalog"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused(
-    runs: list[Run], baseline: str | None, message: str
-) -> None:
-    """With their names in the message."""
+def test_invalid_runs_are_refused(runs: list[Run], baseline: str | None, message: str) -> None:
+    """The message has their names; for judgments of other queries it has qids of both."""
     with pytest.raises(UsageError, match=message):
         evaluate_runs(QUERIES, QRELS, runs, baseline=baseline)
-
-
-def test_foreign_judgments_are_refused() -> None:
-    """With some qids of both sides, so that one sees which file is the wrong one."""
-    with pytest.raises(
-        UsageError, match=r"none of the 1 queries .*'19335', the judgments 'q1', 'q2'"
-    ):
+    foreign = r"none of the 1 queries .*'19335', the judgments 'q1', 'q2'"
+    with pytest.raises(UsageError, match=foreign):
         evaluate_runs([Query("19335", "x")], QRELS, [PLAIN])
 
 
-# ---- queries looked at one by one ----------------------------------------------------------
-
-
-def test_the_worst_queries_are_told() -> None:
-    """The lowest first, with what was answered and what was missed."""
+def test_worst_queries() -> None:
+    """The lowest first, with the first passages and the missed ones."""
     texts = {"c": "text of c", "b": "text of b"}
 
     found = worst_queries(evaluated(), PLAIN, QUERIES, QRELS, texts, count=2, depth=3)
@@ -149,7 +131,7 @@ def test_the_worst_queries_are_told() -> None:
     assert () == deeper[1].missed  # the passage at rank 4 is among the first 4
 
 
-def test_a_run_that_was_not_evaluated_has_no_worst_queries() -> None:
+def test_run_outside_the_evaluation_has_no_worst_queries() -> None:
     """Its name is in the message."""
     with pytest.raises(UsageError, match="run 'better' is not in the evaluation"):
         worst_queries(evaluated(PLAIN), BETTER, QUERIES, QRELS, {})
