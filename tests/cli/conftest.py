@@ -13,7 +13,7 @@ from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.testing import HashingEncoder
-from tests.cli.runner import EXTRA, Place, command
+from tests.cli.runner import EXTRA, SAMPLE, Place, command
 from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.evaluation.dataset import library
 from tests.loopback import LoopbackServer
@@ -29,11 +29,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """The sample and three passages with meta, ingested by the command with a real model."""
+    """A part of the sample and three passages with meta, ingested with a real model."""
     directory = tmp_path_factory.mktemp("cli")
     sample, extra = directory / "sample.tsv", directory / "extra.jsonl"
     with sample_passages() as path:
-        sample.write_bytes(path.read_bytes())
+        lines = path.read_bytes().splitlines(keepends=True)
+    sample.write_bytes(b"".join(lines[:SAMPLE]))
     extra.write_text("".join(f"{json.dumps(row)}\n" for row in EXTRA), "utf-8")
     store, rejects = str(directory / "store"), directory / "rejects.jsonl"
     first = command(

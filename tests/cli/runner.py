@@ -20,6 +20,7 @@ class Outcome(NamedTuple):
     err: str
 
 
+SAMPLE = 40  # passages of the sample in a `Place`
 EXTRA = [
     {
         "_id": "kestrel",

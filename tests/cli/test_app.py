@@ -366,7 +366,7 @@ def test_ingest_reports_as_json(place: Place) -> None:
 
     assert 0 == place.first.status
     assert {*COUNTS, "pruned", "seconds", "passages_per_second", "stages"} == report.keys()
-    assert [303, 303, 0, 0] == [report[name] for name in COUNTS]
+    assert [43, 43, 0, 0] == [report[name] for name in COUNTS]
     assert report["seconds"] > 0
     assert report["passages_per_second"] > 0
     lines = place.first.err.splitlines()
@@ -379,7 +379,7 @@ def test_second_ingest_writes_nothing(place: Place) -> None:
     done = command("ingest", place.sample, place.extra, "--store", place.store)
 
     assert 0 == done.status
-    assert done.out.startswith("303 read: 0 written, 303 unchanged, 0 rejected; ")
+    assert done.out.startswith("43 read: 0 written, 43 unchanged, 0 rejected; ")
     assert ["time"] == [line.partition(":")[0] for line in done.out.splitlines()[1:]]
     assert nothing_created()
 
@@ -470,7 +470,7 @@ def test_run_is_as_deep_as_the_collection_at_most(place: Place, tmp_path: Path) 
     )
 
     assert {"queries": 1, "run": "run.txt"} == json.loads(done.out)
-    assert 303 == len(Path("run.txt").read_text("utf-8").splitlines())
+    assert 43 == len(Path("run.txt").read_text("utf-8").splitlines())
 
 
 @pytest.mark.parametrize("content", [None, "1\thow big is london\nno tab\n"])
@@ -493,9 +493,9 @@ def test_optimize_reports_indexed_vectors(place: Place) -> None:
     text = command("optimize", "--store", place.store)
     document = command("optimize", "--store", place.store, "--json")
 
-    assert text.out.startswith("303 passages, ")
+    assert text.out.startswith("43 passages, ")
     assert INDEX_NOTICE in text.err
-    assert 303 == json.loads(document.out)["points"]
+    assert 43 == json.loads(document.out)["points"]
 
 
 def test_rejects_are_status_3(place: Place, tmp_path: Path) -> None:

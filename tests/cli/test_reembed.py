@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -361,6 +362,7 @@ def found(place: str) -> str:
     return str(hit["pid"])
 
 
+@cache
 def best_by(model: str) -> str:
     """The same by a model, without a store."""
     encoder = load_encoder(model, device="cpu", precision="float32")
