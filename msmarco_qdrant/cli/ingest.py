@@ -191,7 +191,7 @@ def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:
 
 
 def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -> IngestReport:
-    """Ingest as the settings and the options of `ingest_passages` say, and show the progress."""
+    """Ingest with the settings and options of `ingest_passages`, and show the progress."""
     from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.create import check_collection_name
     from msmarco_qdrant.ingest.api import ingest_passages
