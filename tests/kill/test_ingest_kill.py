@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import Corpus
@@ -29,8 +28,7 @@ from tests.kill.ingest_program import DIMENSION
 
 PROGRAM = Path(__file__).with_name("ingest_program.py")
 PASSAGES = 3000
-SOAK_KILLS = 180
-SOAK_KILLS_OF_THE_COMMAND = 20
+SOAK_KILLS = 200
 
 
 def write_source(path: Path, seed: int, *, changed: bool) -> Path:
@@ -145,7 +143,7 @@ def test_kill_and_run_again(tmp_path: Path, usual: tuple[float, int], seed: int)
 
 @pytest.mark.soak
 def test_soak_kills(tmp_path_factory: pytest.TempPathFactory, usual: tuple[float, int]) -> None:
-    """As many histories as it takes until 180 kills have hit a running ingest."""
+    """As many histories as it takes until 200 kills have hit a running ingest."""
     first = random.SystemRandom().randrange(1 << 30)
     print(f"\nseeds from {first}")
     kills = seed = 0
@@ -153,55 +151,3 @@ def test_soak_kills(tmp_path_factory: pytest.TempPathFactory, usual: tuple[float
         kills += one_history(tmp_path_factory.mktemp("soak"), first + seed, usual)
         seed += 1
     print(f"{kills} kills in {seed} histories, seeds {first} to {first + seed - 1}")
-
-
-@pytest.mark.soak
-def test_soak_kills_of_the_command(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The command itself with a real model, 20 times killed after it had opened the store."""
-    first = random.SystemRandom().randrange(1 << 30)
-    print(f"\nseeds from {first}")
-    with sample_passages() as source:
-        command = _command(source, tmp_path_factory.mktemp("usual") / "store")
-        usual_s = run_to_end_of_store_use(command)
-        kills, seed = 0, first
-        while kills < SOAK_KILLS_OF_THE_COMMAND:
-            command = _command(source, tmp_path_factory.mktemp("soak") / "store")
-            kills += kill_while_store_is_used(command, random.Random(seed).random() * usual_s)
-            run_whole(command)
-            assert_exactly(source, Path(command[-1]), "msmarco")
-            seed += 1
-    print(f"{kills} kills in {seed - first} runs, seeds {first} to {seed - 1}")
-
-
-def start_until_store_is_there(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start the command and return when its store appears: the model is loaded by then."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment()
-    )
-    catalog = Path(command[-1]) / "store.json"
-    while not catalog.exists() and process.poll() is None:
-        time.sleep(0.002)
-    return process
-
-
-def run_to_end_of_store_use(command: Sequence[str]) -> float:
-    """Seconds from the store's appearance to the command's end."""
-    process = start_until_store_is_there(command)
-    started = time.monotonic()
-    assert process.wait() == 0
-    return time.monotonic() - started
-
-
-def kill_while_store_is_used(command: Sequence[str], after_s: float) -> bool:
-    """Kill the command so many seconds after its store appeared; whether it was running."""
-    process = start_until_store_is_there(command)
-    try:
-        process.wait(after_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    return process.wait() == -signal.SIGKILL
-
-
-def _command(source: Path, store: Path) -> list[str]:
-    program = [sys.executable, "-m", "msmarco_qdrant", "ingest", str(source)]
-    return [*program, "--model", "all-MiniLM-L6-v2", "--store", str(store)]

@@ -156,21 +156,6 @@ def test_an_end_that_cannot_be_written_down_is_repeated(tmp_path: Path, operatio
         assert (0, 0, []) == (spool.depth, spool.bytes, names_in(tmp_path / "working"))
 
 
-@pytest.mark.parametrize("operation", ["write_report", "sync failed", "sync working"])
-def test_a_failure_that_cannot_be_written_down_is_repeated(tmp_path: Path, operation: str) -> None:
-    """The batch and its report are in `failed` then."""
-    files = FailingDirectory(tmp_path)
-    with Spool(files) as spool:
-        id_ = spool.accept([delete("1")])
-        batch = lease_next(spool)
-        files.fails = [operation]
-        with pytest.raises(SpoolError):
-            spool.fail(batch, "bad", BatchReport())
-        spool.fail(batch, "bad", BatchReport())
-        assert "failed" == state_of(spool, id_).state
-        assert [str(batch.name), f"{batch.name}.json"] == names_in(tmp_path / "failed")
-
-
 @pytest.mark.parametrize("operation", ["reserve_sequence", "move_in"])
 def test_a_disk_that_stalls_while_a_batch_comes_in(tmp_path: Path, operation: str) -> None:
     """Whoever asks for what is in memory has an answer; whoever waits for a batch may leave."""

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from msmarco_qdrant.errors import SourceError, SpoolError
+from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.service.spool.directory import BatchName, Folder
 from msmarco_qdrant.service.spool.spool import Spool
 from tests.service.spool.helpers import TwoFileSystems, ack_all, lease_next, names_in, state_of
@@ -88,21 +88,6 @@ def test_a_copy_whose_original_is_still_there(tmp_path: Path, is_done: bool) -> 
         assert [id_] == [*ids, *ack_all(spool)]
 
 
-def test_another_file_in_the_place_of_such_an_original(tmp_path: Path) -> None:
-    """It is a batch of its own, though it has the same name and size."""
-    far = tmp_path / "far.tsv"
-    far.write_text(_ROWS)
-    files = Meddled(tmp_path / "spool")
-    files.durable = _crash
-    with Spool(files) as spool, pytest.raises(CrashError):
-        spool.accept_file(far)
-    (tmp_path / "new.tmp").write_text(_ROWS)
-    (tmp_path / "new.tmp").rename(far)
-    with Spool.open(tmp_path / "spool") as spool:
-        spool.accept_file(far)
-        assert (2, False) == (spool.depth, far.exists())
-
-
 @pytest.mark.parametrize("name", _NAMES)
 @pytest.mark.parametrize("moment", ["after", "durable"])
 def test_a_file_that_comes_under_the_same_name_meanwhile(
@@ -160,22 +145,6 @@ def test_a_file_that_may_not_be_moved(tmp_path: Path, number: int) -> None:
         with pytest.raises(SourceError, match=r"cannot move .*near.tsv into the spool"):
             spool.accept_file(path)
         assert (True, 0, 0) == (path.exists(), spool.depth, spool.bytes)
-
-
-def test_a_copy_that_was_not_made(tmp_path: Path) -> None:
-    """The file has its new name, by which it is taken at the next try; its batch is one."""
-    far = tmp_path / "far.tsv"
-    far.write_text(_ROWS)
-    files = Meddled(tmp_path / "spool")
-    with Spool(files) as spool:
-        (tmp_path / "spool" / "tmp").rmdir()
-        with pytest.raises(SpoolError, match="nothing was accepted"):
-            spool.accept_file(far)
-        (tmp_path / "spool" / "tmp").mkdir()
-        (left,) = tmp_path.glob(".*.taken")
-        assert (_ROWS, 0, 0) == (left.read_text(), spool.depth, spool.bytes)
-        id_ = spool.accept_file(left)
-        assert ([id_], ["spool"]) == (ack_all(spool), names_in(tmp_path))
 
 
 _NOBODY = 65534

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.errors import SourceError, SpoolError
+from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.service.interfaces import BatchId
 from msmarco_qdrant.service.spool.directory import Folder
 from msmarco_qdrant.service.spool.inbox import Inbox
@@ -83,20 +83,6 @@ def test_what_is_not_whole_or_not_ours_stays(
     told = sorted(record.getMessage().split()[0] for record in caplog.records)
     expected = ["a.csv", "tsv", "b.tsv.zip", "link.tsv", "nowhere.tsv", "folder.tsv", "pipe.tsv"]
     assert sorted(expected) == told
-
-
-def test_what_is_told_is_told_again_when_it_comes_again(
-    tmp_path: Path, box: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A name that went away is forgotten."""
-    with Spool.open(tmp_path / "spool") as spool:
-        inbox = Inbox(box, spool)
-        for _ in range(2):
-            _drop(box, "a.csv")
-            inbox.sweep()
-            (box / "a.csv").unlink()
-            inbox.sweep()
-    assert 2 == len(caplog.records)
 
 
 def test_a_full_spool(tmp_path: Path, box: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,29 +180,6 @@ def test_a_file_that_cannot_be_read(
         assert ["cannot read b.tsv" in record.getMessage() for record in told] == [True]
         spool.errors.clear()
         assert (1, []) == (inbox.sweep(), names_in(box))
-
-
-def test_a_file_that_vanishes(tmp_path: Path, box: Path) -> None:
-    """It is no file for us any more; the others come in."""
-    _drop(box, "a.tsv", "b.tsv", "c.tsv")
-    with _odd(tmp_path / "spool") as spool:
-        spool.woken = lambda _name: (box / "b.tsv").unlink(missing_ok=True)
-        assert 2 == Inbox(box, spool).sweep()
-        assert ["a.tsv", "c.tsv"] == spool.seen
-        assert ([], 2) == (names_in(box), spool.depth)
-
-
-def test_a_disk_that_is_full(tmp_path: Path, box: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing overtakes the file that does not come in; it is told once."""
-    _drop(box, "a.tsv", "b.tsv")
-    with _odd(tmp_path / "spool", a=SpoolError("No space left on device")) as spool:
-        inbox = Inbox(box, spool)
-        assert (0, 0, []) == (inbox.sweep(), inbox.sweep(), spool.seen)
-        assert ["the inbox waits: No space left on device"] == [
-            record.getMessage() for record in caplog.records
-        ]
-        spool.errors.clear()
-        assert 2 == inbox.sweep()
 
 
 class Announcing(TwoFileSystems):

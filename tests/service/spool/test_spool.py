@@ -229,14 +229,6 @@ def test_a_report_that_is_no_json(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert f"the report of batch {id_} is written without its rejects" in caplog.text
 
 
-def test_half_a_character_in_a_report(tmp_path: Path) -> None:
-    """It is written all the same."""
-    with Spool.open(tmp_path) as spool:
-        id_ = spool.accept([])
-        spool.fail(lease_next(spool), "\ud800", BatchReport())
-        assert "\ud800" == state_of(spool, id_).reason
-
-
 def test_with_no_reports_kept_who_waits_is_told_all_the_same(tmp_path: Path) -> None:
     """What `?wait=true` needs is not read from the disk."""
     with Spool.open(tmp_path, keep_done=0) as spool:

@@ -15,7 +15,6 @@ from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.core.records import Passage, SettingsChange
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
@@ -223,17 +222,6 @@ def test_large_segments_of_an_ingest_stay(tmp_path: Path) -> None:
         )
         assert 1 == len(large & segments(tmp_path))
         assert 2200 == built.store.collection("msmarco").info().points
-
-
-def test_a_collection_that_was_reembedded(tmp_path: Path) -> None:
-    """Its new physical collection is bounded, and built."""
-    new = HashingEncoder(128)
-    with edge(tmp_path, passages=100) as built:
-        built.indexing.pause(idle=True)
-        reembed_collection(built.store, "msmarco", encoder=new, load_old=lambda _info: ENCODER)
-        assert built.bounds.max_segment_size_kb is not None
-        built.indexing.wrote(200)
-        assert 2 == len(built.seconds)
 
 
 def test_a_failed_build_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -75,24 +75,6 @@ def test_a_server_that_goes_away_in_the_middle_of_a_batch(
     assert ids == [state.batch for state in events.states]
 
 
-def test_a_server_that_goes_away_in_the_middle_of_deletes(
-    server: LoopbackServer, store: Store, spool: Spool
-) -> None:
-    """Those after it wait, and are not undone by it."""
-    first = spool.accept([write("1", "one"), write("2", "two")])
-    events = RecordedEvents()
-    with running_worker(spool, store, events=events):
-        ended(spool, first)
-        server.faults.inject(Refused(UNAVAILABLE), "Points.Delete", times=None)
-        ids = [spool.accept([delete("1")]), spool.accept([write("1", "again")])]
-        assert ids[0] == events.next_failure()[0]
-        assert ids[0] == events.next_failure()[0]
-        assert "queued" == state_of(spool, ids[1]).state
-        server.faults.clear()
-        assert [1, 0] == [ended(spool, id_).report.deleted for id_ in ids]
-        assert {"1": "again", "2": "two"} == texts_in(store)
-
-
 def test_a_server_that_is_away_from_the_first_batch_on(spool: Spool) -> None:
     """The collection is made when it comes."""
     with LoopbackServer() as server, closing(open_store(server.url, connection=HURRIED)) as store:

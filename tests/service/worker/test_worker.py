@@ -121,13 +121,6 @@ def test_counts_and_what_is_told(spool: Spool, store: Store) -> None:
     assert [3] == [row.line for row in reports[1].rejects]
 
 
-def test_deletes_where_there_is_no_collection(spool: Spool, store: Store) -> None:
-    """There is nothing to delete, which is no fault."""
-    with running_worker(spool, store):
-        state = ended(spool, spool.accept([delete("1")]))
-        assert ("done", 0) == (state.state, state.report.deleted)
-
-
 # ---- bad for good --------------------------------------------------------------------------
 
 
