@@ -14,8 +14,8 @@ from msmarco_qdrant.core.records import StorageSettings
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.settings import SidecarSettings, load_sidecar_settings
-from msmarco_qdrant.settings import load_settings
+from msmarco_qdrant.service.settings import SidecarSettings
+from msmarco_qdrant.settings import load_as, load_settings
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 
 HIDDEN = "hunter2"
@@ -111,10 +111,10 @@ def test_a_variable_is_read(
 ) -> None:
     """From the environment, in upper or lower case."""
     monkeypatch.setenv(variable(name), text)
-    assert expected == getattr(load_sidecar_settings({}), name)
+    assert expected == getattr(load_as(SidecarSettings, {}), name)
     monkeypatch.delenv(variable(name))
     monkeypatch.setenv(variable(name).lower(), text)
-    assert expected == getattr(load_sidecar_settings({}), name)
+    assert expected == getattr(load_as(SidecarSettings, {}), name)
 
 
 def test_a_file_is_read() -> None:
@@ -122,7 +122,7 @@ def test_a_file_is_read() -> None:
     rows = {name: (text, expected) for name, text, expected in GOOD}
     lines = [f"{variable(name)}={text}\n" for name, (text, _) in rows.items()]
     Path(".env").write_text("# mine\nOTHER=1\n" + "".join(lines), "utf-8")
-    settings = load_sidecar_settings({})
+    settings = load_as(SidecarSettings, {})
     assert {name: expected for name, (_, expected) in rows.items()} == {
         name: getattr(settings, name) for name in rows
     }
@@ -160,7 +160,7 @@ def test_a_bad_value_is_reported_with_its_variable(
         given = {name: text}
     pattern = rf"invalid setting: {variable(name)}: .*{re.escape(message)}"
     with pytest.raises(UsageError, match=pattern):
-        load_sidecar_settings(given)
+        load_as(SidecarSettings, given)
 
 
 @pytest.mark.parametrize("source", ["environment", "file"])
@@ -217,7 +217,7 @@ def test_the_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by repr, str, a dump or JSON."""
     monkeypatch.setenv(variable("read_token"), HIDDEN)
     monkeypatch.setenv(variable("write_token"), HIDDEN)
-    settings = load_sidecar_settings({})
+    settings = load_as(SidecarSettings, {})
     assert [HIDDEN, HIDDEN] == settings.secrets
     shown = [f"{settings} {settings!r} {settings.model_dump()}", settings.model_dump_json()]
     assert [] == [text for text in shown if HIDDEN in text]

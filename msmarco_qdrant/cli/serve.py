@@ -69,12 +69,12 @@ def serve(**given: str | None) -> int:
     import asyncio
 
     from msmarco_qdrant.service.logs import configure_logs
-    from msmarco_qdrant.service.settings import load_sidecar_settings
+    from msmarco_qdrant.service.settings import SidecarSettings
     from msmarco_qdrant.service.sidecar import Sidecar
+    from msmarco_qdrant.settings import load_as
 
-    settings = load_sidecar_settings(
-        {name: text for name, text in given.items() if text is not None}
-    )
+    values = {name: text for name, text in given.items() if text is not None}
+    settings = load_as(SidecarSettings, values)
     sidecar = Sidecar(settings)
     configure_logs(settings.log_level, settings.secrets)
     try:

@@ -29,13 +29,7 @@ class SpoolIngester:
         self._closed = asyncio.Event()
 
     def accept(self, operations: Sequence[Operation]) -> str:
-        """Store operations durably as one batch; see `Spool.accept`.
-
-        Raises:
-            ShuttingDownError: After `close`.
-            SpoolFullError: If the spool's quota is exceeded.
-            SpoolError: If the disk fails.
-        """
+        """Store operations durably as one batch; see `Ingester` and `Spool.accept`."""
         if self._closed.is_set():
             raise ShuttingDownError("the sidecar is shutting down; nothing was accepted")
         return self._spool.accept(_rows(operations))
@@ -49,10 +43,9 @@ class SpoolIngester:
         return self._spool.state(batch)
 
     async def finished(self, batch: str) -> BatchState:
-        """Wait until a batch is done or failed.
+        """Wait until a batch is done or failed; see `Ingester`.
 
         Raises:
-            ShuttingDownError: If the sidecar shuts down first; the batch is kept.
             SpoolError: If the batch is unknown, or its report cannot be read.
             CancelledError: If the spool is closed first.
         """

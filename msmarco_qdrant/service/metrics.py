@@ -29,10 +29,6 @@ from msmarco_qdrant.service.interfaces import (
 _PREFIX: Final = "msmarco_qdrant_"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-_WAITING: Final = (
-    ("spool_batches", "Batches that wait to be written."),
-    ("spool_oldest_seconds", "Age of the oldest batch that waits."),
-)
 
 
 class Metrics(WorkerEvents):
@@ -156,12 +152,16 @@ class _Spool(Collector):
 
     def collect(self) -> Iterator[Metric]:
         backlog = self._backlog()
-        for (name, help_text), value in zip(
-            _WAITING, (backlog.batches, backlog.oldest_s), strict=True
-        ):
-            yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)
+        return _waiting(backlog.batches, backlog.oldest_s)
 
     def describe(self) -> Iterator[Metric]:
         """Return names alone: the spool may not exist yet."""
-        for name, help_text in _WAITING:
-            yield GaugeMetricFamily(_PREFIX + name, help_text)
+        return _waiting(None, None)
+
+
+def _waiting(batches: int | None, oldest_s: float | None) -> Iterator[Metric]:
+    for name, help_text, value in (
+        ("spool_batches", "Batches that wait to be written.", batches),
+        ("spool_oldest_seconds", "Age of the oldest batch that waits.", oldest_s),
+    ):
+        yield GaugeMetricFamily(_PREFIX + name, help_text, value=value)

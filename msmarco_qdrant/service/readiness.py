@@ -85,14 +85,11 @@ class SidecarReadiness:
         """Check the model, the store, the migrations and the worker."""
         running = self._running()
         if running is None:
-            return self._startup_checks()
+            if self._startup.stage == "store":
+                return [Check("model", "waits for the store"), Check("store", "is not reached yet")]
+            return [Check("model", "is being loaded"), Check("store")]
         worker = Check("worker", "" if running.worker.alive else "has ended: see the log")
         return [*await self._store_checks(running), worker]
-
-    def _startup_checks(self) -> Sequence[Check]:
-        if self._startup.stage == "store":
-            return [Check("model", "waits for the store"), Check("store", "is not reached yet")]
-        return [Check("model", "is being loaded"), Check("store")]
 
     async def _store_checks(self, running: Running) -> Sequence[Check]:
         """Check the store once at a time; concurrent callers share the result."""

@@ -9,6 +9,7 @@ passes, and none blocks the others forever.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -138,7 +139,7 @@ class BatchRetrier:
                 return next(uncertain) < self._max_uncertain
             return retryability is Retryability.TRANSIENT
 
-        self._next_warning, self._fields = 0.0, fields or {}
+        self._next_warning, self._fields = -math.inf, fields or {}
         retrying = Retrying(
             retry=retry_if_exception(should_retry),
             wait=wait_random_exponential(self._first_wait_s, self._max_wait_s),
@@ -154,25 +155,19 @@ class BatchRetrier:
             raise StoppingError
 
     def _report(self, state: RetryCallState) -> None:
+        """Report a failure; log the first one of a call, and then at most one per minute."""
         error = state.outcome.exception() if state.outcome else None
         if error is None or self._stopping.is_set():
             return
-        wait_s = state.next_action.sleep if state.next_action else 0.0
-        self._warn(state.attempt_number, error, wait_s)
-        self._on_failure(state.attempt_number, error)
-
-    def _warn(self, attempt: int, error: BaseException, wait_s: float) -> None:
-        """Log the first failure, and then at most one per minute."""
-        now = self._clock()
-        if attempt > 1 and now < self._next_warning:
-            return
-        self._next_warning = now + _WARNING_EVERY_S
-        fields = {**self._fields, "attempt": attempt, "again_in_s": wait_s}
-        _log.warning(
-            "attempt %d failed, retrying in %.1f s: %s",
-            attempt,
-            wait_s,
-            str(error) or repr(error),
-            exc_info=error if not isinstance(error, MsmarcoQdrantError) else None,
-            extra={"fields": fields},
-        )
+        attempt, now = state.attempt_number, self._clock()
+        if now >= self._next_warning:
+            self._next_warning = now + _WARNING_EVERY_S
+            wait_s = state.next_action.sleep if state.next_action else 0.0
+            fields = {**self._fields, "attempt": attempt, "again_in_s": wait_s}
+            _log.warning(
+                "attempt %d failed, retrying in %.1f s: %s",
+                *(attempt, wait_s, str(error) or repr(error)),
+                exc_info=error if not isinstance(error, MsmarcoQdrantError) else None,
+                extra={"fields": fields},
+            )
+        self._on_failure(attempt, error)

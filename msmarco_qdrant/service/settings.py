@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,7 +11,7 @@ from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.interfaces import Limits, Tokens, check_binding
 from msmarco_qdrant.service.spool.quota import MAX_BATCHES, MAX_BYTES
-from msmarco_qdrant.settings import Settings, load_as
+from msmarco_qdrant.settings import Settings
 from msmarco_qdrant.stores import check_creatable
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -44,8 +43,7 @@ class SidecarSettings(Settings):
         "as `.gz`, and `.parquet`",
     )
     reranker: str | None = Field(
-        default=None,
-        description='cross-encoder for searches with `"rerank": true`',
+        default=None, description='cross-encoder for searches with `"rerank": true`'
     )
     spool_bytes: int = Field(
         default=MAX_BYTES, ge=1, description="most bytes of unfinished batches; above it 429"
@@ -116,15 +114,6 @@ class SidecarSettings(Settings):
                 f"inbox and spool must be separate directories, neither within the other, "
                 f"got inbox {self.inbox} and spool {self.spool}"
             )
-
-
-def load_sidecar_settings(given: Mapping[str, str]) -> SidecarSettings:
-    """Load the settings of the environment and `.env`, and override them with the given values.
-
-    Raises:
-        UsageError: For an invalid value; it names the variable.
-    """
-    return load_as(SidecarSettings, given)
 
 
 def _overlap(first: Path, second: Path) -> bool:

@@ -17,8 +17,9 @@ import pytest
 from msmarco_qdrant import __version__
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.interfaces import Tokens, check_binding
-from msmarco_qdrant.service.settings import SidecarSettings, load_sidecar_settings
+from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
+from msmarco_qdrant.settings import load_as
 from tests.conftest import ROOT
 from tests.deploy.files import FINAL_STAGE, PREFIX, SECRETS
 from tests.service.http.driver import Driver, drive
@@ -130,7 +131,7 @@ def test_the_settings_are_taken_as_they_stand(monkeypatch: pytest.MonkeyPatch) -
     given = {**config(), **SECRETS}
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    settings = load_sidecar_settings({})
+    settings = load_as(SidecarSettings, {})
     for name in ("collection", "model", "host", "port", "spool", "inbox"):
         assert given[PREFIX + name.upper()] == str(getattr(settings, name))
     check_binding(settings.host, Tokens(read="r" * 16, write="w" * 16))

@@ -55,11 +55,7 @@ _SUCCESS: Final[Responses] = {
 
 
 class IngestRoutes:
-    """The handlers.
-
-    Args:
-        dependencies: The parts that they use.
-    """
+    """The handlers, over the parts that they use."""
 
     def __init__(self, dependencies: AppDependencies) -> None:
         self._ingester = dependencies.ingester

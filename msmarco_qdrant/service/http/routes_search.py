@@ -32,11 +32,7 @@ _MANY_HITS: Final = 100  # to JSON in a thread, so that other requests are answe
 
 
 class SearchRoutes:
-    """The handler.
-
-    Args:
-        dependencies: The parts that it uses.
-    """
+    """The handler, over the parts that it uses."""
 
     def __init__(self, dependencies: AppDependencies) -> None:
         self._searcher = dependencies.searcher

@@ -32,11 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class StatusRoutes:
-    """The handlers.
-
-    Args:
-        dependencies: The parts whose state they show.
-    """
+    """The handlers, over the parts whose state they show."""
 
     def __init__(self, dependencies: AppDependencies) -> None:
         self._readiness = dependencies.readiness

@@ -28,12 +28,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 def write_rows(path: Path, rows: Iterable[Row], reserve: Callable[[int], None]) -> None:
-    """Write rows as JSON lines to a new file, durably.
-
-    Args:
-        path: The file.
-        rows: The rows.
-        reserve: Called with the bytes of each line before it is written.
+    """Write rows as JSON lines to a new file, durably; reserve each line's bytes before.
 
     Raises:
         SpoolError: If the disk fails.

@@ -71,7 +71,8 @@ class Inbox:
             Number of files moved. Any other file is logged once, and retried by the next sweep.
         """
         try:
-            names = sorted((entry.name for entry in self._directory.iterdir()), key=_order)
+            names = sorted(entry.name for entry in self._directory.iterdir())
+            names.sort(key=lambda name: not claimed_id(name))  # claimed files come first
         except OSError as exc:
             self._warn_once("", f"the inbox {self._directory} cannot be read: {exc.strerror}")
             return 0
@@ -135,11 +136,6 @@ class Inbox:
         if _warning_key(name) not in self._warned:
             self._warned.add(_warning_key(name))
             _log.warning("%s", message, extra={"fields": {"file": name}} if name else None)
-
-
-def _order(name: str) -> tuple[bool, str]:
-    """Return a sort key that puts claimed files first."""
-    return not claimed_id(name), name
 
 
 def _warning_key(name: str) -> str:

@@ -38,10 +38,6 @@ class Batch:
         """The batch's id."""
         return self.name.id
 
-    def state(self, phase: Phase) -> BatchState:
-        """Return the batch's state in a phase."""
-        return BatchState(self.id, phase, self.accepted_at)
-
 
 class Queue:
     """FIFO queue of batches, of which one may be leased. Thread-safe."""
@@ -121,8 +117,8 @@ class Queue:
         """Return the state of a batch, None if the queue does not contain it."""
         with self._changed:
             batch = self._live.get(id_)
-            is_leased = batch is self._leased
-        return batch.state("working" if is_leased else "queued") if batch else None
+            phase: Phase = "working" if batch is self._leased else "queued"
+        return BatchState(batch.id, phase, batch.accepted_at) if batch else None
 
     def outcome(self, id_: BatchId) -> Future[BatchState] | None:
         """Return a future of a batch's final state, None if the queue does not contain it."""

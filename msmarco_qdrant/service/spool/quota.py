@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from msmarco_qdrant.errors import SpoolFullError, UsageError
 
@@ -10,17 +11,19 @@ MAX_BYTES = 1 << 30
 MAX_BATCHES = 10_000
 
 
+@dataclass(slots=True)
 class Reservation:
     """Quota of a batch that is being accepted; the block's end releases it unless committed.
 
     Attributes:
+        quota: The quota.
         size: Bytes reserved so far.
+        is_committed: True once the batch is accepted.
     """
 
-    def __init__(self, quota: SpoolQuota) -> None:
-        self._quota = quota
-        self._is_committed = False
-        self.size = 0
+    quota: SpoolQuota
+    size: int = 0
+    is_committed: bool = False
 
     def reserve(self, size: int, *, force: bool = False) -> None:
         """Reserve more bytes; with `force` also beyond the quota.
@@ -28,19 +31,19 @@ class Reservation:
         Raises:
             SpoolFullError: If the quota is exceeded.
         """
-        self._quota.reserve(size, force=force)
+        self.quota.reserve(size, force=force)
         self.size += size
 
     def commit(self) -> None:
         """Keep the reservation until `SpoolQuota.release`: the batch is accepted."""
-        self._is_committed = True
+        self.is_committed = True
 
     def __enter__(self) -> Reservation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._is_committed:
-            self._quota.release(self.size)
+        if not self.is_committed:
+            self.quota.release(self.size)
 
 
 class SpoolQuota:

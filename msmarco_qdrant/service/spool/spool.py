@@ -278,17 +278,14 @@ class Spool:
                 raise SourceError(f"cannot move {path} into the spool: {exc.strerror}") from exc
             name = replace(name, id=uuid.uuid4().hex)
             path = claim(path, name.id, name.form)
-            self._copy_in(path, name, reservation)
+            copy = self._files.temporary_path(name.id)
+            try:
+                copy_durably(path, copy)
+                self._commit(copy, name, reservation)
+            finally:
+                self._files.discard(copy)
         remove_original(path, name.id)
         return name.id
-
-    def _copy_in(self, source: Path, name: BatchName, reservation: Reservation) -> None:
-        path = self._files.temporary_path(name.id)
-        try:
-            copy_durably(source, path)
-            self._commit(path, name, reservation)
-        finally:
-            self._files.discard(path)
 
     def _end(
         self, batch: Batch, phase: Literal["done", "failed"], report: BatchReport, reason: str

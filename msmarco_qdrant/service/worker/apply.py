@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from msmarco_qdrant.collection.delete import delete_pids
@@ -38,34 +39,23 @@ Reload: TypeAlias = Callable[[str, EncoderInfo], Encoder]
 """Loads the encoder of a collection, by its name and the info in its metadata."""
 
 
+@dataclass(slots=True)
 class BatchWriter:
     """Writes batches to one collection, with the encoder that fits it.
 
-    Args:
+    Attributes:
         store: The store.
         collection: Name of the collection; made by the first write if missing.
         encoder: Encoder of the collection, or for a new one.
         reload: Loads the encoder of a collection that was re-embedded or made again.
         storage: Vector storage of a new collection; None for the engine's default.
-
-    Attributes:
-        encoder: The current encoder.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        collection: str,
-        encoder: Encoder,
-        reload: Reload = load_collection_encoder,
-        *,
-        storage: StorageSettings | None = None,
-    ) -> None:
-        self._store = store
-        self._collection = collection
-        self._reload = reload
-        self._storage = storage
-        self.encoder = encoder
+    store: Store
+    collection: str
+    encoder: Encoder
+    reload: Reload = load_collection_encoder
+    storage: StorageSettings | None = None
 
     def write(
         self, content: BatchContent, rejects: Rejects, go_on: Callable[[IngestProgress], None]
@@ -84,10 +74,10 @@ class BatchWriter:
         self._update_encoder()
         return ingest_passages(
             content.writes(),
-            self._store,
-            collection=self._collection,
+            self.store,
+            collection=self.collection,
             encoder=self.encoder,
-            storage=self._storage,
+            storage=self.storage,
             optimize=False,
             on_reject=rejects.add,
             on_progress=go_on,
@@ -101,7 +91,7 @@ class BatchWriter:
         """
         for pids in in_batches(content.deletes(), _DELETE_BATCH):
             try:
-                yield delete_pids(self._store, self._collection, pids)
+                yield delete_pids(self.store, self.collection, pids)
             except CollectionNotFoundError:
                 yield 0
 
@@ -112,19 +102,19 @@ class BatchWriter:
             StoreError: If it does not.
         """
         try:
-            self._store.collection(self._collection).info()
+            self.store.collection(self.collection).info()
         except CollectionNotFoundError:
             return
 
     def _update_encoder(self) -> None:
         try:
-            info = self._store.metadata(self._collection).encoder
+            info = self.store.metadata(self.collection).encoder
         except CollectionNotFoundError:
             return
         if not self.encoder.info.has_same_vectors_as(info):
-            fields = (self._collection, info.model, info.similarity)
+            fields = (self.collection, info.model, info.similarity)
             _log.info("collection '%s' now has the model %s (%s)", *fields)
-            self.encoder = self._reload(self._collection, info)
+            self.encoder = self.reload(self.collection, info)
 
 
 class BatchAttempt:

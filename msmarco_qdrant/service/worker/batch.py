@@ -8,7 +8,7 @@ bytes per repeated pid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,6 +30,7 @@ from msmarco_qdrant.sources.rows import (
 )
 
 MAX_REJECTS = 100
+_FORMATS: Mapping[str, Format] = {"tsv": "tsv", "parquet": "parquet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +126,8 @@ class BatchContent:
     def _rows(self) -> Iterator[Parsed]:
         if self._form == OPERATIONS:
             return _operations(self._path)
-        return iter(Corpus(self._path, format=_format(self._form)))
-
-
-def _format(form: str) -> Format:
-    formats: dict[str, Format] = {"tsv": "tsv", "parquet": "parquet"}
-    return formats.get(form.removesuffix(".gz"), "jsonl")
+        format_ = _FORMATS.get(self._form.removesuffix(".gz"), "jsonl")
+        return iter(Corpus(self._path, format=format_))
 
 
 def _operations(path: Path) -> Iterator[Parsed]:

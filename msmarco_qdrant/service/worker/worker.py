@@ -87,7 +87,7 @@ class Worker:
     ) -> None:
         self._spool = spool
         self._settings = settings
-        self._writer = BatchWriter(store, settings.collection, encoder, reload, storage=storage)
+        self._writer = BatchWriter(store, settings.collection, encoder, reload, storage)
         self._events = events or WorkerEvents()
         self._indexing = Indexing(
             store, settings.collection, settings.indexing, self._events.optimized

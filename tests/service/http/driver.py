@@ -150,26 +150,22 @@ def drive(
     about: Callable[[], About | None] = lambda: None,
 ) -> _T:
     """Use the app in an event loop."""
-    ingester = ingester or KeepingIngester()
+    given = (tokens or Tokens(), limits or Limits())
+    return asyncio.run(_use(use, searcher, ingester or KeepingIngester(), *given, about=about))
 
-    async def main() -> _T:
-        checks = GivenChecks()
-        metrics = Metrics(ingester.backlog)
-        parts = AppDependencies(
-            ingester,
-            searcher,
-            checks,
-            metrics,
-            tokens or Tokens(),
-            limits or Limits(),
-            about=about,
-        )
-        app = create_app(parts)
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await use(Driver(client, ingester, metrics, checks))
 
-    return asyncio.run(main())
+async def _use(
+    use: Callable[[Driver], Coroutine[Any, Any, _T]],
+    searcher: Callable[[], Searcher | None],
+    ingester: KeepingIngester,
+    *given: Any,
+    **more: Any,
+) -> _T:
+    checks, metrics = GivenChecks(), Metrics(ingester.backlog)
+    app = create_app(AppDependencies(ingester, searcher, checks, metrics, *given, **more))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        return await use(Driver(client, ingester, metrics, checks))
 
 
 def drive_search(
@@ -187,13 +183,7 @@ def drive_search(
             async with await AsyncSearchClient.open(
                 store, encoder=encoder, reranker=WordOverlapReranker()
             ) as searcher:
-                ingester, checks = KeepingIngester(), GivenChecks()
-                metrics = Metrics(ingester.backlog)
-                app = create_app(AppDependencies(ingester, lambda: searcher, checks, metrics))
-                async with httpx.AsyncClient(
-                    transport=httpx.ASGITransport(app), base_url="http://localhost"
-                ) as client:
-                    return await use(Driver(client, ingester, metrics, checks))
+                return await _use(use, lambda: searcher, KeepingIngester())
         finally:
             store.close()
 

@@ -126,7 +126,10 @@ def test_search_answers_in_the_promised_shape(passages: Sequence[Passage]) -> No
     drive_search(use, passages)
 
 
-def _check_hostile_bodies(passages: Sequence[Passage], examples: int) -> None:
+@pytest.mark.parametrize("examples", [2, pytest.param(40, marks=pytest.mark.slow)])
+def test_hostile_bodies_are_no_internal_error(passages: Sequence[Passage], examples: int) -> None:
+    """Each body gets a status under 500, from every route that takes one."""
+
     async def use(driver: Driver, bodies: Sequence[bytes]) -> None:
         for body in bodies:
             for path, headers in (
@@ -144,14 +147,3 @@ def _check_hostile_bodies(passages: Sequence[Passage], examples: int) -> None:
         drive_search(lambda driver: use(driver, bodies), passages)
 
     check()
-
-
-def test_hostile_bodies_are_no_internal_error(passages: Sequence[Passage]) -> None:
-    """Each body gets a status under 500, from every route that takes one."""
-    _check_hostile_bodies(passages, 2)
-
-
-@pytest.mark.slow
-def test_many_hostile_bodies_are_no_internal_error(passages: Sequence[Passage]) -> None:
-    """The same with many more bodies."""
-    _check_hostile_bodies(passages, 40)

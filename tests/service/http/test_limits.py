@@ -75,21 +75,20 @@ def test_too_many_searches_are_turned_away() -> None:
     """503 with Retry-After while as many as may be are under way; none is left counted."""
 
     async def use(driver: Driver) -> None:
-        searcher.append(WaitingSearcher())
         first = asyncio.create_task(driver.client.post("/search", json={"query": "a"}))
-        await searcher[0].asked.wait()
+        await searcher.asked.wait()
         assert b"searches_in_flight 1.0" in driver.metrics.text()
         second = await driver.client.post("/search", json={"query": "b"})
         assert (503, "too-many-searches", "1") == (
             *problem_of(second),
             second.headers["retry-after"],
         )
-        searcher[0].let.set()
+        searcher.let.set()
         assert {"hits": []} == (await first).json()
         assert b"searches_in_flight 0.0" in driver.metrics.text()
 
-    searcher: list[WaitingSearcher] = []
-    drive(use, searcher=lambda: searcher[0], limits=Limits(searches=1))
+    searcher = WaitingSearcher()
+    drive(use, searcher=lambda: searcher, limits=Limits(searches=1))
 
 
 def test_waits_end() -> None:

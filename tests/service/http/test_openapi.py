@@ -82,15 +82,17 @@ def _answers(recorder: Any) -> Iterator[str]:
             yield f"{operation} {interaction.response.status_code}"
 
 
-def _shorten_texts(description: dict[str, Any]) -> None:
-    """Drop a bound that schemathesis cannot try: it takes minutes for 100,000 characters."""
+def _describe(description: dict[str, Any]) -> None:
+    """Drop a bound that takes minutes to try (100,000 characters); add an example to try."""
     text = description["components"]["schemas"]["PassageIn"]["properties"]["text"]
     assert 100_000 == text.pop("maxLength")
+    (batch,) = description["paths"]["/batches/{batch}"]["get"]["parameters"]
+    batch["example"] = "0" * 32
 
 
 def test_the_quick_answers_are_as_described(tmp_path: Path) -> None:
     """The bounds of every schema over real parts: no 5xx; status, type, schema as described."""
-    app = OpenedApp(tmp_path, describe=_shorten_texts)
+    app = OpenedApp(tmp_path, describe=_describe)
     objections, answers = _found(
         app, phases={"fuzzing": {"enabled": False}, "stateful": {"enabled": False}}
     )
@@ -102,7 +104,7 @@ def test_the_quick_answers_are_as_described(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_every_answer_is_as_described(tmp_path: Path, seed: int) -> None:
     """All routes over real parts: no 5xx; status, type, schema, headers, methods as described."""
-    objections, answers = _found(OpenedApp(tmp_path, describe=_shorten_texts), seed=seed)
+    objections, answers = _found(OpenedApp(tmp_path, describe=_describe), seed=seed)
     assert [] == objections
     expected = {
         "POST /passages 202",
@@ -128,7 +130,7 @@ def test_with_tokens_nothing_is_answered_without(tmp_path: Path) -> None:
     """The same with both tokens: each operation takes its own, and refuses none and a wrong one."""
     bearers = {"readToken": {"bearer": _READ}, "writeToken": {"bearer": _WRITE}}
     objections, answers = _found(
-        OpenedApp(tmp_path, tokens=Tokens(_READ, _WRITE), describe=_shorten_texts),
+        OpenedApp(tmp_path, tokens=Tokens(_READ, _WRITE), describe=_describe),
         auth={"openapi": bearers},
         phases={"fuzzing": {"enabled": False}, "stateful": {"enabled": False}},
     )

@@ -152,18 +152,13 @@ def test_a_caller_who_goes_leaves_no_search_counted() -> None:
 
     async def use(driver: Driver) -> None:
         asked = asyncio.create_task(driver.client.post("/search", json={"query": "a"}))
-        await searcher[0].asked.wait()
+        await searcher.asked.wait()
         asked.cancel()
         await asyncio.wait([asked])
         assert b"searches_in_flight 0.0" in driver.metrics.text()
 
-    searcher: list[WaitingSearcher] = []
-
-    async def made(driver: Driver) -> None:
-        searcher.append(WaitingSearcher())
-        await use(driver)
-
-    drive(made, searcher=lambda: searcher[0])
+    searcher = WaitingSearcher()
+    drive(use, searcher=lambda: searcher)
 
 
 def test_a_filter_of_no_form_is_told_once_a_field() -> None:

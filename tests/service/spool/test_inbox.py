@@ -12,7 +12,6 @@ import pytest
 
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.service.interfaces import BatchId
-from msmarco_qdrant.service.spool.directory import Folder
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.spool import Spool
 from tests.service.spool.helpers import (
@@ -141,13 +140,13 @@ class Odd(Spool):
         errors: What, by their names.
         seen: The names of those it took.
         woken: Called with the name of each that it is to take.
-        has_taken: Set when it has taken one.
+        has_taken: Released after each file.
     """
 
     errors: dict[str, Exception]
     seen: list[str]
     woken: Callable[[str], object]
-    has_taken: threading.Event
+    has_taken: threading.Semaphore
 
     def accept_file(self, path: str | PathLike[str]) -> BatchId:
         """Take it, or raise."""
@@ -157,14 +156,14 @@ class Odd(Spool):
             raise self.errors[name]
         self.seen.append(name)
         batch = super().accept_file(path)
-        self.has_taken.set()
+        self.has_taken.release()
         return batch
 
 
 def _odd(folder: Path, **errors: Exception) -> Odd:
     spool = Odd(TwoFileSystems(folder))
     spool.errors = {f"{name}.tsv": error for name, error in errors.items()}
-    spool.seen, spool.woken, spool.has_taken = [], str, threading.Event()
+    spool.seen, spool.woken, spool.has_taken = [], str, threading.Semaphore(0)
     return spool
 
 
@@ -182,34 +181,19 @@ def test_a_file_that_cannot_be_read(
         assert (1, []) == (inbox.sweep(), names_in(box))
 
 
-class Announcing(TwoFileSystems):
-    """Tells when a batch is durable."""
-
-    def __init__(self, path: Path) -> None:
-        self.arrived = threading.Semaphore(0)
-        super().__init__(path)
-
-    def sync(self, folder: Folder) -> None:
-        """Tell of it."""
-        super().sync(folder)
-        if folder == "incoming":
-            self.arrived.release()
-
-
 @pytest.mark.parametrize(
     ("interval_s", "names"), [(_FOREVER_S, ["a.tsv"]), (1e-3, ["a.tsv", "b.tsv"])]
 )
 def test_its_thread_sweeps(tmp_path: Path, box: Path, interval_s: float, names: list[str]) -> None:
     """At once and then periodically, until it is stopped, which may also precede its start."""
-    files = Announcing(tmp_path / "spool")
-    with Spool(files) as spool:
+    with _odd(tmp_path / "spool") as spool:
         Inbox(box, spool).stop()
         inbox = Inbox(box, spool, interval_s=interval_s)
         for number, name in enumerate(names):
             _drop(box, name)
             if number == 0:
                 inbox.start()
-            assert files.arrived.acquire(timeout=LONG_S)
+            assert spool.has_taken.acquire(timeout=LONG_S)
         inbox.stop()
         _drop(box, "z.tsv")
         assert (0, ["z.tsv"], len(names)) == (inbox.sweep(), names_in(box), spool.depth)
@@ -245,7 +229,7 @@ def test_a_fault_of_ours_does_not_end_it(
             inbox.start()
             assert told.wait(LONG_S)
         spool.errors = {}
-        assert spool.has_taken.wait(LONG_S)
+        assert spool.has_taken.acquire(timeout=LONG_S)
         inbox.stop()
         assert ["a.tsv"] == spool.seen
     assert "failed unexpectedly" in caplog.text

@@ -139,13 +139,6 @@ def test_the_first_hundred_rejects_are_kept(tmp_path: Path) -> None:
     assert MAX_REJECTS == len(content.rejects.first)
 
 
-def test_an_empty_batch(tmp_path: Path) -> None:
-    """It says nothing, which is no fault."""
-    content = content_of(tmp_path, [])
-    assert ({}, []) == said(content)
-    assert (0, 0) == (content.superseded, content.rejects.count)
-
-
 def _tsv() -> bytes:
     return "".join(f"{pid}\t{text}\n" for pid, text in _PASSAGES).encode()
 

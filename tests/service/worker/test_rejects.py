@@ -63,15 +63,6 @@ def test_a_file_of_which_nothing_can_be_used(
     assert {"next": "the next"} == texts_in(store)
 
 
-@pytest.mark.parametrize("rows", [[_NO_OP], [_NO_VECTOR], [_NO_OP, _NO_VECTOR]])
-def test_a_batch_of_which_nothing_can_be_used(spool: Spool, store: Store, rows: list[Row]) -> None:
-    """By whichever door it came; its rejects are told."""
-    with running_worker(spool, store):
-        state = ended(spool, spool.accept(rows))
-    assert ("failed", len(rows)) == (state.state, state.report.rejected)
-    assert state.reason.endswith(state.report.rejects[0].reason)
-
-
 @pytest.mark.parametrize(
     "rows",
     [
