@@ -25,6 +25,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UnsupportedError
+from msmarco_qdrant.stores.names import unknown_collection
 
 if TYPE_CHECKING:
     from msmarco_qdrant.stores.migration_locks import MigrationLocks
@@ -328,6 +329,16 @@ class Store(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _resolve(self, name: str) -> str:
+        """Return the physical collection that a name means now."""
+        physical = self.aliases().get(name, name)
+        self._check_physical(physical, name)
+        return physical
+
+    def _check_physical(self, physical: str, name: str = "") -> None:
+        if physical not in self.physical_names():
+            raise unknown_collection(name or physical, self.aliases(), self.dsn)
 
     def _unsupported(self, action: str) -> UnsupportedError:
         return UnsupportedError(f"{self.dsn} ({self.capabilities.engine}) cannot {action}")

@@ -228,7 +228,7 @@ def _needs(given: models.Filter, prefix: str) -> Iterator[_Need]:
     """Yield the needs of each condition; `prefix` is the path of a nested object."""
     counted = given.min_should.conditions if given.min_should else []
     for clause in (given.must, given.must_not, given.should, counted):
-        for condition in _listed(clause):
+        for condition in list_conditions(clause):
             yield from _needs_of(condition, prefix)
 
 
@@ -280,7 +280,9 @@ def _match_need(match: models.Match) -> tuple[str, tuple[str, ...]]:
     return "a match of strings", ("keyword",)
 
 
-def _listed(given: list[models.Condition] | models.Condition | None) -> list[models.Condition]:
+def list_conditions(
+    given: list[models.Condition] | models.Condition | None,
+) -> list[models.Condition]:
     """Return conditions as a list; qdrant-client also takes a single one without a list."""
     if given is None:
         return []

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.errors import StoreError, StoreInUseError
@@ -43,12 +43,7 @@ def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
     Raises:
         StoreInUseError: If another holds it; the message names the holder.
     """
-    ours = LockHolder(
-        token=uuid.uuid4().hex,
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
+    ours = LockHolder(token=uuid.uuid4().hex, **this_process())
     try:
         found = locks.acquire(name, ours)
     except BaseException:  # the lock may have been acquired in spite of the error
@@ -83,6 +78,12 @@ def require_lock(locks: MigrationLocks, name: str, ours: LockHolder) -> None:
             f"the lock of '{name}' was removed from this process, and {holder}: run the same "
             "command again when the lock is free"
         )
+
+
+def this_process() -> dict[str, Any]:
+    """Return the fields of a `LockHolder` for this process, without a token."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
 
 
 def describe_holder(holder: LockHolder) -> str:

@@ -33,8 +33,7 @@ def physical_number(physical: str) -> int:
 
 def is_own_alias(alias: str, physical: str) -> bool:
     """True for an alias that this package made: `name` for `name__0001`."""
-    match = PHYSICAL.fullmatch(physical)
-    return match is not None and match["name"] == alias
+    return alias != physical and base_name(physical) == alias
 
 
 def unknown_collection(name: str, aliases: Mapping[str, str], dsn: str) -> CollectionNotFoundError:

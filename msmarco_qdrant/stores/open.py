@@ -16,7 +16,11 @@ from msmarco_qdrant.stores.connection import (
     parse_address,
 )
 
-IN_MEMORY = ":memory:"
+_IN_MEMORY = ":memory:"
+_CREATE = (
+    "create the store with open_store(':memory:', create=True), and pass the store instead of "
+    "its name"
+)
 
 # host:port, or a scheme with too few slashes: a mistyped URL, not the name of a directory.
 _NEARLY_URL = re.compile(r"[A-Za-z0-9.-]+:[0-9]+/?|(https?|grpcs?):(?!//).*")
@@ -53,12 +57,9 @@ def open_store(
         from msmarco_qdrant.stores.server.store import ServerStore
 
         return ServerStore.connect(name, connection)
-    if name == IN_MEMORY:
+    if name == _IN_MEMORY:
         if not create:
-            raise StoreNotFoundError(
-                "':memory:' is a new, empty store each time: create it with "
-                "open_store(':memory:', create=True), and pass the store instead of its name"
-            )
+            raise StoreNotFoundError(f"':memory:' is a new, empty store each time: {_CREATE}")
         from msmarco_qdrant.stores.server.store import ServerStore
 
         return ServerStore.in_memory()
@@ -79,11 +80,8 @@ def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_C
     name = _check_dsn(dsn)
     if is_url(name):
         parse_address(name, connection)
-    elif name == IN_MEMORY:
-        raise UsageError(
-            "':memory:' ends with its handle: create the store with "
-            "open_store(':memory:', create=True), and pass the store instead of its name"
-        )
+    elif name == _IN_MEMORY:
+        raise UsageError(f"':memory:' ends with its handle: {_CREATE}")
     else:
         from msmarco_qdrant.stores.edge.directory import check_directory
 

@@ -42,7 +42,7 @@ class EdgeCollection:
     """One shard of Edge; see `Collection` for its methods."""
 
     def __init__(self, path: Path, lock_fd: int) -> None:
-        self._path = path
+        self.path = path
         self._lock_fd = lock_fd
         self._writing, self._lock = threading.RLock(), FairLock()  # always in this order
         self._forked = self._closed = False
@@ -59,7 +59,7 @@ class EdgeCollection:
             field: payload_index(index.data_type) for field, index in info.payload_schema.items()
         }
         return CollectionInfo(
-            name=self._path.name,
+            name=self.path.name,
             points=info.points_count,
             indexed=info.indexed_vectors_count,
             segments=info.segments_count,
@@ -137,14 +137,14 @@ class EdgeCollection:
             with self.use_shard("flushing") as shard:
                 shard.flush()
             try:
-                index_build.build(self._path, self._lock_fd)
+                index_build.build(self.path, self._lock_fd)
                 self._swap()
             finally:
-                index_build.remove_leftovers(self._path)
+                index_build.remove_leftovers(self.path)
 
     def close(self) -> None:
         """Close the shard; only the store calls this."""
-        with self._writing, self._lock, _edge_errors(self._path, "closing"):
+        with self._writing, self._lock, _edge_errors(self.path, "closing"):
             self._closed = True
             if self._shard is not None:
                 self._shard.close()
@@ -155,14 +155,9 @@ class EdgeCollection:
         self._writing, self._lock = threading.RLock(), FairLock()
         self._forked = True
 
-    @property
-    def path(self) -> Path:
-        """The shard's directory."""
-        return self._path
-
     def config(self) -> dict[str, Any]:
         """Return `edge_config.json` of Edge 0.9, which has no call for it."""
-        config: dict[str, Any] = json.loads((self._path / _CONFIG_FILE).read_text("utf-8"))
+        config: dict[str, Any] = json.loads((self.path / _CONFIG_FILE).read_text("utf-8"))
         return config
 
     def reload(self, config: qdrant_edge.EdgeConfig) -> None:
@@ -170,18 +165,18 @@ class EdgeCollection:
         with self.change_shard("changing its settings") as shard:
             shard.flush()
             self._unload(shard)
-            qdrant_edge.EdgeShard.load(str(self._path), config).close()
+            qdrant_edge.EdgeShard.load(str(self.path), config).close()
             self._shard = self._load()
 
     @contextmanager
     def use_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
         """Lock the shard for one call, and map its errors."""
         if self._forked:
-            raise fork_error(str(self._path))
-        with self._lock, _edge_errors(self._path, action):
+            raise fork_error(str(self.path))
+        with self._lock, _edge_errors(self.path, action):
             if self._closed:
                 raise StoreError(
-                    f"{action} in {self._path} failed: the collection was dropped, or its store "
+                    f"{action} in {self.path} failed: the collection was dropped, or its store "
                     "was closed; open it again"
                 )
             if self._shard is None:  # the last attempt to load it failed
@@ -192,19 +187,19 @@ class EdgeCollection:
     def change_shard(self, action: str) -> Iterator[qdrant_edge.EdgeShard]:
         """Do the same for a write: it waits for an index build, and needs free disk space."""
         if self._forked:
-            raise fork_error(str(self._path))
+            raise fork_error(str(self.path))
         with self._writing, self.use_shard(action) as shard:
-            require_free_space(self._path, action)
+            require_free_space(self.path, action)
             yield shard
 
     def _swap(self) -> None:
         """Load the new segments; after a failure, the next call reloads the former ones."""
         with self.use_shard("loading the new index") as replaced:
             self._unload(replaced)
-            index_build.swap_in(self._path)
+            index_build.swap_in(self.path)
             shard = self._open()
             try:
-                index_build.commit_swap(self._path)
+                index_build.commit_swap(self.path)
             except BaseException:
                 shard.close()
                 raise
@@ -219,13 +214,12 @@ class EdgeCollection:
             shard.close()  # closing twice is harmless; an open shard could not be loaded
 
     def _load(self) -> qdrant_edge.EdgeShard:
-        with _edge_errors(self._path, "loading"):
-            index_build.recover(self._path)  # the directory's lock excludes other processes
+        with _edge_errors(self.path, "loading"):
+            index_build.recover(self.path)  # the directory's lock excludes other processes
             return self._open()
 
     def _open(self) -> qdrant_edge.EdgeShard:
-        with _edge_errors(self._path, "loading"):
-            return qdrant_edge.EdgeShard.load(str(self._path))
+        return qdrant_edge.EdgeShard.load(str(self.path))
 
 
 def create_shard(path: Path, spec: CollectionSpec) -> None:

@@ -16,12 +16,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.errors import (
     OutputError,
     StoreCorruptError,
@@ -31,6 +30,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
 from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
+from msmarco_qdrant.stores.migration_locks import describe_holder, this_process
 
 FORMAT = 1
 _LOCK_FILE = ".lock"
@@ -186,9 +186,8 @@ def _is_own_file(name: str) -> bool:
 
 
 def _lock(path: Path) -> FileLock:
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
     try:
-        return FileLock(path / _LOCK_FILE, json.dumps(holder).encode())
+        return FileLock(path / _LOCK_FILE, json.dumps(this_process()).encode())
     except FileLockedError as exc:
         raise StoreInUseError(
             f"the store {path} is in use by {_holder(exc.note)}: wait for it to end, or use a "
@@ -199,14 +198,9 @@ def _lock(path: Path) -> FileLock:
 def _holder(note: bytes) -> str:
     """Describe the holder of the lock, for a message."""
     try:
-        holder = json.loads(note)
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):  # the holder has not written it yet
+        return describe_holder(LockHolder(token="", **json.loads(note)))
+    except (ValueError, TypeError):  # the holder has not written it yet
         return "another process"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _unavailable(path: Path, exc: OSError) -> str:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge
 
 from msmarco_qdrant.errors import MsmarcoQdrantError, UnsupportedError, UsageError
 from msmarco_qdrant.filters import to_utc
+from msmarco_qdrant.stores.filters import list_conditions
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from qdrant_client import models
     from qdrant_edge import ConditionType  # only in its stubs
-
-# The classes of matches in both libraries, and the attribute with the value of each.
-_MATCHES: Mapping[str, str] = {
-    "MatchValue": "value",
-    "MatchText": "text",
-    "MatchTextAny": "text_any",
-    "MatchPhrase": "phrase",
-    "MatchPrefix": "prefix",
-    "MatchSubstring": "substring",
-    "MatchAny": "any",
-    "MatchExcept": "except_",
-}
 
 
 def edge_filter(given: models.Filter) -> qdrant_edge.Filter:
@@ -64,10 +50,7 @@ def _filter(given: models.Filter) -> qdrant_edge.Filter:
 def _conditions(
     given: list[models.Condition] | models.Condition | None,
 ) -> list[ConditionType] | None:
-    """Convert conditions; qdrant-client also takes a single one without a list."""
-    if given is None:
-        return None
-    return [_condition(each) for each in (given if isinstance(given, list) else [given])]
+    return None if given is None else [_condition(each) for each in list_conditions(given)]
 
 
 def _condition(given: models.Condition) -> ConditionType:
@@ -116,12 +99,12 @@ def _field(given: models.FieldCondition) -> qdrant_edge.FieldCondition:
 def _match(given: models.Match) -> Any:
     import numpy as np
 
-    name = type(given).__name__
-    if name not in _MATCHES:
+    match = getattr(qdrant_edge, type(given).__name__, None)
+    if match is None:
         raise _unsupported(given)
-    value = getattr(given, _MATCHES[name])
+    ((_, value),) = given  # each match has one field
     # Edge 0.9 converts Python's True to the integer 1, but NumPy's to a boolean.
-    return getattr(qdrant_edge, name)(np.bool_(value) if isinstance(value, bool) else value)
+    return match(np.bool_(value) if isinstance(value, bool) else value)
 
 
 def _range(
@@ -130,17 +113,9 @@ def _range(
     from qdrant_client import models
 
     if isinstance(given, models.DatetimeRange):
-        return qdrant_edge.RangeDateTime(
-            gte=_datetime(given.gte),
-            gt=_datetime(given.gt),
-            lte=_datetime(given.lte),
-            lt=_datetime(given.lt),
-        )
+        moments = {name: to_utc(moment).isoformat() for name, moment in given if moment}
+        return qdrant_edge.RangeDateTime(**moments)
     return qdrant_edge.RangeFloat(gte=given.gte, gt=given.gt, lte=given.lte, lt=given.lt)
-
-
-def _datetime(given: date | None) -> str | None:
-    return None if given is None else to_utc(given).isoformat()
 
 
 def _line(given: models.GeoLineString) -> list[qdrant_edge.GeoPoint]:

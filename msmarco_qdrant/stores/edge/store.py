@@ -15,7 +15,6 @@ from msmarco_qdrant.stores.edge.directory import EdgeDirectory
 from msmarco_qdrant.stores.edge.registry import ENGINES, Engine
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks
-from msmarco_qdrant.stores.names import unknown_collection
 
 _CAPABILITIES = Capabilities(
     engine="Edge",
@@ -70,16 +69,14 @@ class EdgeStore(Store):
     def drop_collection(self, name: str) -> None:
         """Delete a physical collection and its aliases; see `Store`."""
         with self._directory() as directory:
-            if name not in directory.collections:
-                raise unknown_collection(name, directory.aliases, self._dsn)
+            self._check_physical(name)
             self._engine.close_collection(name)
             directory.drop_collection(name)
 
     def collection(self, name: str) -> EdgeCollection:
         """Return the physical collection that a name means now; see `Store`."""
-        with self._directory() as directory:
-            physical = self._resolve(directory, name)
-            return self._engine.collection(physical)
+        with self._directory():
+            return self._engine.collection(self._resolve(name))
 
     def admin_collection(self, name: str) -> EdgeAdminCollection:
         """Return the same, to change it in place; see `AdminCollection`."""
@@ -88,13 +85,13 @@ class EdgeStore(Store):
     def metadata(self, name: str) -> CollectionMetadata:
         """Return the metadata of a collection; see `Store`."""
         with self._directory() as directory:
-            physical = self._resolve(directory, name)
+            physical = self._resolve(name)
             return metadata_from_json(directory.collections[physical], physical)
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Store metadata with a collection; see `Store`."""
         with self._directory() as directory:
-            directory.put_collection(self._resolve(directory, name), metadata_to_json(metadata))
+            directory.put_collection(self._resolve(name), metadata_to_json(metadata))
 
     def lock(self) -> AbstractContextManager[object]:
         """Return the lock for "look, then create"; see `Store`."""
@@ -113,8 +110,7 @@ class EdgeStore(Store):
     def set_alias(self, alias: str, name: str) -> None:
         """Point an alias to a physical collection; see `Store`."""
         with self._directory() as directory:
-            if name not in directory.collections:
-                raise unknown_collection(name, directory.aliases, self._dsn)
+            self._check_physical(name)
             directory.put_alias(alias, name)
 
     def close(self) -> None:
@@ -131,9 +127,3 @@ class EdgeStore(Store):
             raise fork_error(self._dsn)
         with self._engine.lock:
             yield self._engine.directory
-
-    def _resolve(self, directory: EdgeDirectory, name: str) -> str:
-        physical = directory.aliases.get(name, name)
-        if physical not in directory.collections:
-            raise unknown_collection(name, directory.aliases, self._dsn)
-        return physical

@@ -41,16 +41,14 @@ class ServerAdminCollection(ServerCollection):
         """Change settings; the server starts to rebuild what they concern."""
         check_quantization(self._server, change.quantization)
         self._require_server("settings of an index")
-        arguments = convert.update_arguments(convert.to_spec(self._read_info()).dense, change)
-        self._server.call(
-            "changing its settings", self._client.update_collection, self._name, **arguments
-        )
+        arguments = convert.update_arguments(convert.to_spec(self.read_info()).dense, change)
+        self._call("changing its settings", self._client.update_collection, **arguments)
 
     def optimizers(self) -> SettingsChange:
         """Return the thresholds in force; a server reports its defaults, too."""
         if not self._server.is_remote:
             return SettingsChange()
-        config = self._read_info().config.optimizer_config
+        config = self.read_info().config.optimizer_config
         return SettingsChange(
             indexing_threshold_kb=config.indexing_threshold,
             max_segment_size_kb=config.max_segment_size,
@@ -65,19 +63,15 @@ class ServerAdminCollection(ServerCollection):
         """Remove the index of a payload field."""
         self._require_server("payload indexes")
         drop = self._client.delete_payload_index
-        self._server.call("removing a payload index", drop, self._name, field, wait=True)
+        self._call("removing a payload index", drop, field, wait=True)
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
         """Return the sparse vectors of those ids that exist."""
         found: dict[PointId, SparseVector] = {}
         for page in in_batches(map(from_id, ids), page_size(())):
-            records = self._server.call(
-                "reading sparse vectors",
-                self._client.retrieve,
-                self._name,
-                page,
-                with_payload=False,
-                with_vectors=[SPARSE_VECTOR],
+            read, names = self._client.retrieve, [SPARSE_VECTOR]
+            records = self._call(
+                "reading sparse vectors", read, page, with_payload=False, with_vectors=names
             )
             for record in records:
                 vectors: Any = record.vector or {}
@@ -91,20 +85,13 @@ class ServerAdminCollection(ServerCollection):
         """Replace sparse vectors."""
         old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
         rows: list[models.PointVectors] = [
-            models.PointVectors(
-                id=from_id(id_), vector={SPARSE_VECTOR: convert.from_sparse(sparse)}
-            )
-            for id_, sparse in zip(ids, vectors, strict=True)
+            models.PointVectors(id=from_id(id_), vector={SPARSE_VECTOR: convert.from_sparse(row)})
+            for id_, row in zip(ids, vectors, strict=True)
         ]
+        update, condition = self._client.update_vectors, models.Filter(must=[old])
         for start, stop in self._split(map(sparse_bytes, vectors)):
-            self._server.call(
-                "writing sparse vectors",
-                self._client.update_vectors,
-                self._name,
-                rows[start:stop],
-                wait=True,
-                update_filter=models.Filter(must=[old]),
-            )
+            part = rows[start:stop]
+            self._call("writing sparse vectors", update, part, wait=True, update_filter=condition)
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points whose stored `seq` is still the one seen."""
@@ -113,9 +100,8 @@ class ServerAdminCollection(ServerCollection):
             self._server.call("writing points", self._upsert_locally, batch, expected)
             return
         existing, seqs, absent = split_by_presence(batch, seen)
-        self._send(
-            chain(self._requests(absent, [None] * len(absent.ids)), self._requests(existing, seqs))
-        )
+        inserts = self._requests(absent, [None] * len(absent.ids))
+        self._send(chain(inserts, self._requests(existing, seqs)))
 
     def _upsert_locally(self, batch: PointBatch, expected: Mapping[PointId, int | None]) -> None:
         """Read, compare and write: the local mode has no such write, and one caller at a time."""
@@ -138,7 +124,7 @@ class ServerAdminCollection(ServerCollection):
 
 def create_payload_index(server: ServerClient, name: str, field: str, kind: PayloadIndex) -> None:
     """Index a payload field of a physical collection; return when it is done."""
-    create, schema = server.client.create_payload_index, convert.field_schema(kind)
+    create, schema = server.client.create_payload_index, models.PayloadSchemaType(kind)
     server.call("creating a payload index", create, name, field, schema, wait=True)
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient
@@ -38,6 +39,9 @@ class ServerClient:
         place: The DSN, for messages.
         retries: The retry policy.
         single_threaded: True for the local mode, which breaks when two threads use it at once.
+
+    Attributes:
+        is_remote: True for a server, False for the local mode.
     """
 
     def __init__(
@@ -46,15 +50,10 @@ class ServerClient:
         self.client = client
         self.place = place
         self.retries = retries
-        self._single_threaded = single_threaded
+        self.is_remote = not single_threaded
         self._guard: Any = threading.RLock() if single_threaded else nullcontext()
         self._process = os.getpid()
         self._closed = False
-
-    @property
-    def is_remote(self) -> bool:
-        """True for a server, False for the local mode."""
-        return not self._single_threaded
 
     def call(
         self, action: str, function: Callable[_P, _T], *args: _P.args, **options: _P.kwargs
@@ -130,7 +129,8 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
     client = QdrantClient(**client_arguments(address, connection))
     server = ServerClient(client, dsn, RetryPolicy(connection.retry_s), single_threaded=False)
     try:
-        _make_channels(client)
+        # The first use creates these pools of channels, without a lock: before any thread starts.
+        _ = client.grpc_points, client.grpc_collections
         total_s = min(_CONNECT_RETRY_S, connection.retry_s)
         version = server.call_within(total_s, "connecting", client.info).version
         _check_version(version, dsn)
@@ -149,7 +149,7 @@ def client_arguments(address: Address, connection: Connection) -> dict[str, Any]
         "grpc.max_reconnect_backoff_ms": 2000,
     }
     if connection.tls_ca is not None:
-        options["root_certificates"] = _certificates(connection)
+        options["root_certificates"] = _read_certificates(connection.tls_ca)
     return {
         "url": f"{'https' if address.tls else 'http'}://{address.host}",
         "grpc_port": address.port,
@@ -163,21 +163,13 @@ def client_arguments(address: Address, connection: Connection) -> dict[str, Any]
     }
 
 
-def _certificates(connection: Connection) -> bytes:
+def _read_certificates(path: Path) -> bytes:
     try:
-        return connection.tls_ca.read_bytes() if connection.tls_ca else b""
+        return path.read_bytes()
     except OSError as exc:
         raise StoreUnavailableError(
-            f"the certificates {connection.tls_ca} cannot be read: {exc.strerror}"
+            f"the certificates {path} cannot be read: {exc.strerror}"
         ) from exc
-
-
-def _make_channels(client: QdrantClient) -> None:
-    """Create the client's pools of channels, which it would create at first use without a lock.
-
-    The first call for the version creates that of the root service before any thread starts.
-    """
-    _ = client.grpc_points, client.grpc_collections
 
 
 def _check_version(version: str, dsn: str) -> None:

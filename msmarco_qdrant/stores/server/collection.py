@@ -6,9 +6,9 @@ methods of qdrant-client. The local mode differs only in writing and waiting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from qdrant_client import grpc, models
 from tenacity import Retrying, retry_if_result, wait_exponential
@@ -25,6 +25,7 @@ from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
 _INDEX_POLL_S = (0.05, 2.0)
+_T = TypeVar("_T")
 
 
 class ServerCollection:
@@ -44,16 +45,22 @@ class ServerCollection:
 
     def info(self) -> CollectionInfo:
         """Return counts, index state and settings."""
-        info = self._read_info()
+        info = self.read_info()
         try:
             spec = convert.to_spec(info)
         except ValueError as exc:
             raise StoreCorruptError(
                 f"collection '{self._name}' was not created by msmarco-qdrant: {exc}"
             ) from exc
-        count = self._server.call("counting points", self._client.count, self._name, exact=True)
-        last_seq = self._last_seq(info)
-        return convert.to_info(self._name, info, spec, points=count.count, last_seq=last_seq)
+        return CollectionInfo(
+            name=self._name,
+            points=self._call("counting points", self._client.count, exact=True).count,
+            indexed=info.indexed_vectors_count or 0,
+            segments=info.segments_count,
+            state=convert.STATES[info.status.value],
+            last_seq=self._last_seq(info),
+            spec=spec,
+        )
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points in several concurrent requests; each is durable when it is answered."""
@@ -62,8 +69,7 @@ class ServerCollection:
         if self._server.is_remote:
             self._send(self._requests(batch))
         else:
-            points = convert.point_structs(batch)
-            self._server.call("writing points", self._client.upsert, self._name, points)
+            self._call("writing points", self._client.upsert, convert.point_structs(batch))
 
     def replace_payloads(self, ids: Sequence[PointId], payloads: Sequence[dict[str, Any]]) -> None:
         """Replace payloads; vectors stay."""
@@ -75,8 +81,7 @@ class ServerCollection:
         ]
         update = self._client.batch_update_points
         for start, stop in self._split(map(payload_bytes, payloads)):
-            part = operations[start:stop]
-            self._server.call("writing payloads", update, self._name, part, wait=True)
+            self._call("writing payloads", update, operations[start:stop], wait=True)
 
     def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
@@ -85,9 +90,7 @@ class ServerCollection:
         found: dict[PointId, dict[str, Any]] = {}
         for page in in_batches(map(from_id, ids), page_size(fields)):
             read, names = self._client.retrieve, list(fields)
-            records = self._server.call(
-                "reading points", read, self._name, page, with_payload=names
-            )
+            records = self._call("reading points", read, page, with_payload=names)
             found.update(convert.to_payloads(records))
         return found
 
@@ -95,30 +98,24 @@ class ServerCollection:
         """Delete points with no higher `seq`."""
         for page in in_batches(ids, page_size(())):
             old = convert.select_old_points(page, up_to_seq)
-            self._server.call("deleting points", self._client.delete, self._name, old, wait=True)
+            self._call("deleting points", self._client.delete, old, wait=True)
 
     def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields."""
         offset: models.ExtendedPointId | None = None
         while True:
-            records, offset = self._server.call(
-                "reading points",
-                self._client.scroll,
-                self._name,
-                limit=page_size(fields),
-                offset=offset,
-                with_payload=list(fields),
+            limit, read, names = page_size(fields), self._client.scroll, list(fields)
+            records, offset = self._call(
+                "reading points", read, limit=limit, offset=offset, with_payload=names
             )
-            for record in records:
-                yield convert.to_id(record.id), record.payload or {}
+            yield from convert.to_payloads(records).items()
             if offset is None:
                 return
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         requests = [convert.query_request(query, ann=self._server.is_remote) for query in queries]
-        search = self._client.query_batch_points
-        answers = self._server.call("searching", search, self._name, requests)
+        answers = self._call("searching", self._client.query_batch_points, requests)
         return [convert.to_scored(answer.points) for answer in answers]
 
     def flush(self) -> None:
@@ -129,9 +126,18 @@ class ServerCollection:
         """Wait until the server has built the indexes."""
         if not self._server.is_remote:
             return
-        if self._read_info().status == "grey":  # it waits for an update, which may be empty
-            self._start_optimizers()
+        if self.read_info().status == "grey":  # it waits for an update, which may be empty
+            update, empty = self._client.update_collection, models.OptimizersConfigDiff()
+            self._call("starting the optimizers", update, optimizers_config=empty)
         self._wait_for_indexes()
+
+    def read_info(self) -> models.CollectionInfo:
+        """Return the state as the engine reports it."""
+        return self._call("reading the collection's state", self._client.get_collection)
+
+    def _call(self, action: str, method: Callable[..., _T], *args: Any, **options: Any) -> _T:
+        """Call a method of the client with the collection's name; see `ServerClient.call`."""
+        return self._server.call(action, method, self._name, *args, **options)
 
     def _requests(
         self, batch: PointBatch, seen: Sequence[int | None] | None = None
@@ -174,24 +180,11 @@ class ServerCollection:
         if self._server.is_remote and "seq" not in info.payload_schema:
             return 0  # its creation was interrupted before the index: it has no points
         newest_first = models.OrderBy(key="seq", direction=models.Direction.DESC)
-        records, _ = self._server.call(
-            "reading the last seq",
-            self._client.scroll,
-            self._name,
-            limit=1,
-            order_by=newest_first,
-            with_payload=["seq"],
+        read, names = self._client.scroll, ["seq"]
+        records, _ = self._call(
+            "reading the last seq", read, limit=1, order_by=newest_first, with_payload=names
         )
         return int(records[0].payload["seq"]) if records and records[0].payload else 0
-
-    def _read_info(self) -> models.CollectionInfo:
-        return self._server.call(
-            "reading the collection's state", self._client.get_collection, self._name
-        )
-
-    def _start_optimizers(self) -> None:
-        update, empty = self._client.update_collection, models.OptimizersConfigDiff()
-        self._server.call("starting the optimizers", update, self._name, optimizers_config=empty)
 
     def _wait_for_indexes(self) -> None:
         """Poll the state until the server is done; it has no call that waits."""
@@ -201,7 +194,7 @@ class ServerCollection:
             wait=wait_exponential(multiplier=first, max=longest),
             sleep=self._server.retries.sleep,
         )
-        info = tries(self._read_info)
+        info = tries(self.read_info)
         if info.status == "red":
             raise StoreError(
                 f"building the index of {self._name} failed: {info.optimizer_status}; no passage "

@@ -9,11 +9,9 @@ from typing import Any
 from qdrant_client import models
 
 from msmarco_qdrant.core.records import (
-    CollectionInfo,
     CollectionSpec,
     HnswSettings,
     IndexState,
-    PayloadIndex,
     PointBatch,
     PointId,
     Quantization,
@@ -26,7 +24,7 @@ from msmarco_qdrant.core.search_types import Nearest, PointQuery, ScoredPoint, S
 from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound
 
-_STATES: Mapping[str, IndexState] = {
+STATES: Mapping[str, IndexState] = {
     "green": "ready",
     "yellow": "building",
     "grey": "paused",
@@ -62,9 +60,10 @@ def update_arguments(dense: str, change: SettingsChange) -> dict[str, Any]:
         dense: The name of the dense vector.
         change: The settings to change.
     """
+    wanted = change.quantization
     diff = models.VectorParamsDiff(
         hnsw_config=models.HnswConfigDiff(m=change.m, ef_construct=change.ef_construct),
-        quantization_config=_quantization_diff(change.quantization),
+        quantization_config=wanted and (_quantization(wanted) or models.Disabled.DISABLED),
         on_disk=change.on_disk,
     )
     optimizers = models.OptimizersConfigDiff(
@@ -72,26 +71,6 @@ def update_arguments(dense: str, change: SettingsChange) -> dict[str, Any]:
         max_segment_size=change.max_segment_size_kb,
     )
     return {"vectors_config": {dense: diff}, "optimizers_config": optimizers}
-
-
-def field_schema(kind: PayloadIndex) -> models.PayloadSchemaType:
-    """Return the client's type for a kind of payload index."""
-    return models.PayloadSchemaType(kind)
-
-
-def to_info(
-    name: str, info: models.CollectionInfo, spec: CollectionSpec, *, points: int, last_seq: int
-) -> CollectionInfo:
-    """Convert the server's answer to a collection's state."""
-    return CollectionInfo(
-        name=name,
-        points=points,
-        indexed=info.indexed_vectors_count or 0,
-        segments=info.segments_count,
-        state=_STATES[info.status.value],
-        last_seq=last_seq,
-        spec=spec,
-    )
 
 
 def to_spec(info: models.CollectionInfo) -> CollectionSpec:
@@ -107,6 +86,7 @@ def to_spec(info: models.CollectionInfo) -> CollectionSpec:
     (name, dense), hnsw = next(iter(vectors.items())), info.config.hnsw_config
     own = dense.hnsw_config
     quantized = dense.quantization_config or info.config.quantization_config
+    indexes: Any = {field: index.data_type.value for field, index in info.payload_schema.items()}
     return CollectionSpec(
         dense=name,
         dimension=dense.size,
@@ -116,16 +96,9 @@ def to_spec(info: models.CollectionInfo) -> CollectionSpec:
             m=(own.m if own else None) or hnsw.m,
             ef_construct=(own.ef_construct if own else None) or hnsw.ef_construct,
         ),
-        payload_indexes={
-            field: _payload_index(index) for field, index in info.payload_schema.items()
-        },
+        payload_indexes=indexes,
         storage=StorageSettings(bool(dense.on_disk), _quantized(quantized)),
     )
-
-
-def _payload_index(index: models.PayloadIndexInfo) -> PayloadIndex:
-    kind: Any = index.data_type.value
-    return kind  # type: ignore[no-any-return]
 
 
 def _quantization(
@@ -140,14 +113,6 @@ def _quantization(
         return models.TurboQuantization(turbo=turbo)
     int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
     return models.ScalarQuantization(scalar=int8)
-
-
-def _quantization_diff(
-    wanted: Quantization | None,
-) -> models.ScalarQuantization | models.TurboQuantization | models.Disabled | None:
-    if wanted is None:
-        return None
-    return _quantization(wanted) or models.Disabled.DISABLED
 
 
 def _quantized(config: object) -> Quantization:
@@ -190,12 +155,8 @@ def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
 
 
 def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
-
-    vector = nearest.vector
-    if isinstance(vector, SparseVector):
-        return from_sparse(vector)
-    listed: list[float] = vector.tolist()
-    return listed
+    vector: Any = nearest.vector
+    return from_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
 
 
 def _params(effort: SearchEffort) -> models.SearchParams:
@@ -223,10 +184,7 @@ def point_structs(batch: PointBatch) -> list[models.PointStruct]:
     return [
         models.PointStruct(
             id=from_id(id_),
-            vector={
-                batch.using: row.tolist(),
-                SPARSE_VECTOR: from_sparse(sparse),
-            },
+            vector={batch.using: row.tolist(), SPARSE_VECTOR: from_sparse(sparse)},
             payload=payload,
         )
         for id_, row, sparse, payload in zip(

@@ -29,7 +29,8 @@ class ServerLocks:
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Insert a point, then read the stored one."""
         self._create_collection()
-        point = models.PointStruct(id=_point_id(name), vector={}, payload=_payload(name, wanted))
+        payload = {"collection": name, **asdict(wanted)}
+        point = models.PointStruct(id=_point_id(name), vector={}, payload=payload)
         others = models.Filter(must_not=[models.HasIdCondition(has_id=[point.id])])
         while True:
             self._server.call(
@@ -100,10 +101,6 @@ class ServerLocks:
 
 def _point_id(name: str) -> str:
     return str(uuid.uuid5(NAMESPACE, f"lock:{name}"))
-
-
-def _payload(name: str, holder: LockHolder) -> dict[str, object]:
-    return {"collection": name, **asdict(holder)}
 
 
 def _holder(name: str, record: models.Record) -> LockHolder:

@@ -15,7 +15,7 @@ from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
-from msmarco_qdrant.stores.names import is_own_alias, unknown_collection
+from msmarco_qdrant.stores.names import is_own_alias
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import (
     ServerAdminCollection,
@@ -102,14 +102,14 @@ class ServerStore(Store):
 
     def drop_collection(self, name: str) -> None:
         """Delete a physical collection and its aliases; see `Store`."""
-        if name not in self.physical_names():
-            raise unknown_collection(name, self.aliases(), self.dsn)
+        self._check_physical(name)
         # The server deletes its aliases, too. In the other order, a crash in between would leave
         # passages for a later collection of that name.
         self._delete_collection(name)
         aliases = [alias for alias, physical in self.aliases().items() if physical == name]
         if aliases:
-            self._change_aliases([_delete_alias(alias) for alias in aliases])
+            deletions = [models.DeleteAlias(alias_name=alias) for alias in aliases]
+            self._change_aliases([models.DeleteAliasOperation(delete_alias=d) for d in deletions])
 
     def collection(self, name: str) -> ServerCollection:
         """Return the physical collection that a name means now; see `Store`."""
@@ -138,7 +138,7 @@ class ServerStore(Store):
     def metadata(self, name: str) -> CollectionMetadata:
         """Return the metadata of a collection; see `Store`."""
         physical = self._resolve(name)
-        info = self._read_info(name)  # not `physical`, which may have been dropped since
+        info = self._open(name).read_info()  # not `physical`, which may have been dropped since
         return metadata_from_json((info.config.metadata or {}).get(_METADATA_KEY), physical)
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
@@ -166,8 +166,7 @@ class ServerStore(Store):
 
     def set_alias(self, alias: str, name: str) -> None:
         """Point an alias to a physical collection; see `Store`."""
-        if name not in self.physical_names():
-            raise unknown_collection(name, self.aliases(), self.dsn)
+        self._check_physical(name)
         found = self._all_aliases().get(alias)
         if found is not None and not is_own_alias(alias, found):
             raise SchemaError(
@@ -175,7 +174,8 @@ class ServerStore(Store):
                 "choose another name"
             )
         # One operation, which replaces: a crash after a deletion would leave no alias.
-        self._change_aliases([_create_alias(alias, name)])
+        creation = models.CreateAlias(collection_name=name, alias_name=alias)
+        self._change_aliases([models.CreateAliasOperation(create_alias=creation)])
 
     def close(self) -> None:
         """Release the handle. Closing twice is harmless."""
@@ -196,7 +196,7 @@ class ServerStore(Store):
         except SchemaError:
             if name in self.aliases().values():
                 raise
-            found = self._read_info(name)
+            found = self._open(name).read_info()
             if found.points_count or not _has_spec(found, spec):
                 raise SchemaError(
                     f"a collection '{name}' without an alias exists in {self.dsn}, with another "
@@ -215,18 +215,6 @@ class ServerStore(Store):
         found = self._server.call("reading the aliases", self._client.get_aliases)
         return {entry.alias_name: entry.collection_name for entry in found.aliases}
 
-    def _read_info(self, name: str) -> models.CollectionInfo:
-        return self._server.call(
-            "reading the collection's state", self._client.get_collection, name
-        )
-
-    def _resolve(self, name: str) -> str:
-        aliases = self.aliases()
-        physical = aliases.get(name, name)
-        if physical not in self.physical_names():
-            raise unknown_collection(name, aliases, self.dsn)
-        return physical
-
 
 def _has_spec(info: models.CollectionInfo, spec: CollectionSpec) -> bool:
     try:
@@ -238,14 +226,4 @@ def _has_spec(info: models.CollectionInfo, spec: CollectionSpec) -> bool:
         spec.dimension,
         spec.similarity,
         spec.sparse,
-    )
-
-
-def _delete_alias(alias: str) -> models.DeleteAliasOperation:
-    return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias))
-
-
-def _create_alias(alias: str, name: str) -> models.CreateAliasOperation:
-    return models.CreateAliasOperation(
-        create_alias=models.CreateAlias(collection_name=name, alias_name=alias)
     )
