@@ -5,23 +5,17 @@ server refuses with the status and message of a real server (`statuses`), and do
 in production when a test asks for it (`faults`).
 """
 
-from tests.loopback.faults import Cut, Fault, FaultPlan, GivenFault, LostAnswer, Refused, Slow
-from tests.loopback.gate import Received, RequestLog
-from tests.loopback.proxy import CuttingProxy
+from tests.loopback.faults import Cut, Fault, LostAnswer, Refused, Slow
+from tests.loopback.gate import RequestLog
 from tests.loopback.server import LoopbackServer
-from tests.loopback.statuses import Mistake, RefusalError
+from tests.loopback.statuses import Mistake
 
 __all__ = [
     "Cut",
-    "CuttingProxy",
     "Fault",
-    "FaultPlan",
-    "GivenFault",
     "LoopbackServer",
     "LostAnswer",
     "Mistake",
-    "Received",
-    "RefusalError",
     "Refused",
     "RequestLog",
     "Slow",

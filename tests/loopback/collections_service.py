@@ -97,7 +97,7 @@ class CollectionsService(grpc.CollectionsServicer):
     def UpdateAliases(
         self, request: grpc.ChangeAliases, context: Any
     ) -> grpc.CollectionOperationResponse:
-        """Create, rename and delete aliases in order; no reader sees a part of it.
+        """Create and delete aliases in order; no reader sees a part of it.
 
         As on the real server, what came before a refused action stays.
         """
@@ -118,26 +118,19 @@ class CollectionsService(grpc.CollectionsServicer):
             if alias in engine.shelves:
                 raise Mistake.COLLECTION_EXISTS.refusal(name=alias)
             aliases[alias] = name
-        elif kind == "rename_alias":
-            old = action.rename_alias.old_alias_name
-            if old not in aliases:
-                raise Mistake.NO_ALIAS.refusal(name=old)
-            aliases[action.rename_alias.new_alias_name] = aliases.pop(old)
         else:
             aliases.pop(action.delete_alias.alias_name, None)
-
-    def ListCollectionAliases(
-        self, request: grpc.ListCollectionAliasesRequest, context: Any
-    ) -> grpc.ListAliasesResponse:
-        """Answer the aliases of one collection by its physical name; none if there is no such."""
-        name = request.collection_name
-        return _listed({one: of for one, of in self._engine.aliases.items() if of == name})
 
     def ListAliases(
         self, request: grpc.ListAliasesRequest, context: Any
     ) -> grpc.ListAliasesResponse:
         """Answer every alias."""
-        return _listed(self._engine.aliases)
+        return grpc.ListAliasesResponse(
+            aliases=[
+                grpc.AliasDescription(alias_name=alias, collection_name=name)
+                for alias, name in sorted(self._engine.aliases.items())
+            ]
+        )
 
     def CollectionExists(
         self, request: grpc.CollectionExistsRequest, context: Any
@@ -145,13 +138,3 @@ class CollectionsService(grpc.CollectionsServicer):
         """Answer whether there is a collection or an alias of that name."""
         exists = request.collection_name in {*self._engine.shelves, *self._engine.aliases}
         return grpc.CollectionExistsResponse(result=grpc.CollectionExists(exists=exists))
-
-
-def _listed(aliases: dict[str, str]) -> grpc.ListAliasesResponse:
-    """Aliases as gRPC answers them, in the order of their names."""
-    return grpc.ListAliasesResponse(
-        aliases=[
-            grpc.AliasDescription(alias_name=alias, collection_name=name)
-            for alias, name in sorted(aliases.items())
-        ]
-    )

@@ -51,17 +51,6 @@ def point(number: int, *, size: int = 4, **payload: object) -> models.PointStruc
     )
 
 
-def point_alias(client: QdrantClient, alias: str, name: str) -> None:
-    """Point an alias at a collection."""
-    client.update_collection_aliases(
-        [
-            models.CreateAliasOperation(
-                create_alias=models.CreateAlias(alias_name=alias, collection_name=name)
-            )
-        ]
-    )
-
-
 @pytest.fixture
 def client(server: LoopbackServer) -> Iterator[QdrantClient]:
     """A client of it, with a collection of five points."""

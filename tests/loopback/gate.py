@@ -20,7 +20,7 @@ from tests.loopback.statuses import Mistake, RefusalError, refusal_in_trouble
 _OPEN_TO_ALL = frozenset({"Qdrant.HealthCheck"})
 _READS = frozenset(
     {
-        *(f"Collections.{one}" for one in ("Get", "List", "ListCollectionAliases", "ListAliases")),
+        *(f"Collections.{one}" for one in ("Get", "List", "ListAliases")),
         "Collections.CollectionExists",
         *(f"Points.{one}" for one in ("Get", "Scroll", "Count")),
         *(f"Points.Query{one}" for one in ("", "Batch", "Groups")),
@@ -39,7 +39,7 @@ class Received(NamedTuple):
 class RequestLog:
     """The calls that reached the server whole, refused ones too. Thread-safe.
 
-    The last 1000 messages are kept unless `keep` says otherwise; `count` knows of all.
+    The last 1000 messages are kept; `count` counts all.
     """
 
     def __init__(self) -> None:
@@ -48,21 +48,13 @@ class RequestLog:
         self._counts: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Received]:
-        return iter(self.all())
-
-    def __len__(self) -> int:
         with self._lock:
-            return len(self._kept)
-
-    def all(self) -> list[Received]:
-        """A copy of what is kept, oldest first."""
-        with self._lock:
-            return list(self._kept)
+            return iter(list(self._kept))
 
     def of(self, rpc: str) -> list[Any]:
         """The messages of one call, oldest first; `rpc` as in `FaultPlan.inject`."""
         wanted = rpc_name(rpc)
-        return [message for name, message in self.all() if name == wanted]
+        return [message for name, message in self if name == wanted]
 
     def count(self, rpc: str | None = None) -> int:
         """How many calls came since the last `clear`, also those no longer kept."""
@@ -81,11 +73,6 @@ class RequestLog:
                 raise TimeoutError(
                     f"{self._counts[wanted]} of {count} calls of {wanted} in {timeout_s} s"
                 )
-
-    def keep(self, count: int) -> None:
-        """Keep the last `count` calls from now on: their messages may be large."""
-        with self._lock:
-            self._kept = deque(self._kept, maxlen=count)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -10,7 +10,6 @@ import contextlib
 import selectors
 import socket
 import threading
-from types import TracebackType
 
 _LOOPBACK = "127.0.0.1"
 _CHUNK = 1 << 16
@@ -103,26 +102,9 @@ class CuttingProxy:
         self._accepting: threading.Thread | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
 
-    def __enter__(self) -> CuttingProxy:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
     def start(self, target_port: int) -> None:
         """Listen, and forward to 127.0.0.1:`target_port`."""
         self._target = target_port
-        self.accept()
-
-    def accept(self) -> None:
-        """Listen (again); nothing happens if it does already."""
-        if self._listener is not None:
-            return
         self._listener = socket.create_server((_LOOPBACK, self.port))
         self._listener.setblocking(False)
         self.port = self._listener.getsockname()[1]
@@ -135,8 +117,8 @@ class CuttingProxy:
         )
         self._accepting.start()
 
-    def refuse(self) -> None:
-        """Cut every connection and refuse new ones until `accept`: the server is down."""
+    def stop(self) -> None:
+        """End every thread and free every socket; the port is kept for the next `start`."""
         if self._listener is None or self._accepting is None or self._wake is None:
             return
         self._wake[1].close()  # the accepting thread sees the end of its stream and ends
@@ -148,10 +130,6 @@ class CuttingProxy:
         for link in self._take_links():
             link.close()
 
-    def stop(self) -> None:
-        """End every thread and free every socket; the port is kept for the next `start`."""
-        self.refuse()
-
     def cut(self, server_sees_port: int | None = None) -> None:
         """Cut every connection now, or the one that the server sees from that port."""
         for link in self._find(server_sees_port):
@@ -161,11 +139,6 @@ class CuttingProxy:
         """Cut once `count` more bytes came from the client, on each connection or on that one."""
         for link in self._find(server_sees_port):
             link.cut_after(count)
-
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._find(None))
 
     def _find(self, server_sees_port: int | None) -> list[_Link]:
         with self._lock:

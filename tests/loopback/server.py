@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 import grpc as grpcio  # type: ignore[import-untyped]
@@ -84,12 +83,7 @@ class LoopbackServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property
@@ -136,18 +130,12 @@ class LoopbackServer:
         credentials = grpcio.ssl_server_credentials([self._tls])
         return int(server.add_secure_port("127.0.0.1:0", credentials))
 
-    def stop(self, grace: float | None = None) -> None:
-        """End every connection and call; what waits is not applied. The data stays.
-
-        Args:
-            grace: seconds that calls under way have to finish; None ends them now.
-        """
+    def stop(self) -> None:
+        """End every connection and call; what waits is not applied. The data stays."""
         if self._running is None:
             return
         server, gate, pool = self._running
         self._running = None
-        if grace is not None:
-            gate.settle(grace)
         gate.stop()
         self.proxy.stop()
         server.stop(None).wait()

@@ -75,11 +75,6 @@ class Mistake(Enum):
         "Alias with the same name already exists",
         f"lib/storage/src/content_manager/toc/create_collection.rs, {_ERRORS}",
     )
-    NO_ALIAS = Row(
-        grpc.StatusCode.NOT_FOUND,
-        "Not found: Alias {name} does not exists!",
-        "lib/storage/src/content_manager/alias_mapping.rs",
-    )
     MALFORMED_ALIAS = Row(
         grpc.StatusCode.INVALID_ARGUMENT,
         "Malformed AliasOperation type",
