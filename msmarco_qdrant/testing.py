@@ -27,7 +27,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.encoding.tokens import Tokenized
-from msmarco_qdrant.errors import CollectionNotFoundError, EncodingError, UsageError
+from msmarco_qdrant.errors import EncodingError, UsageError
 from msmarco_qdrant.stores import Capabilities, Store
 
 if TYPE_CHECKING:
@@ -252,8 +252,7 @@ class NullStore(Store):
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection and its aliases."""
-        if name not in self._collections:
-            raise CollectionNotFoundError(f"no collection '{name}' in the null store")
+        self._check_physical(name)
         del self._collections[name]
         self._aliases = {a: n for a, n in self._aliases.items() if n != name}
 
@@ -287,9 +286,3 @@ class NullStore(Store):
 
     def close(self) -> None:
         """Do nothing."""
-
-    def _resolve(self, name: str) -> str:
-        physical = self._aliases.get(name, name)
-        if physical not in self._collections:
-            raise CollectionNotFoundError(f"no collection '{name}' in the null store")
-        return physical

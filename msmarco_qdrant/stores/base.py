@@ -23,7 +23,7 @@ from msmarco_qdrant.core.records import (
     SettingsChange,
     SparseVector,
 )
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint, SearchEffort
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores.names import unknown_collection
 
@@ -377,10 +377,29 @@ def apply_change(spec: CollectionSpec, change: SettingsChange) -> CollectionSpec
     storage = {"on_disk": change.on_disk, "quantization": change.quantization}
     return replace(
         spec,
-        hnsw=replace(spec.hnsw, **_given(hnsw)),
-        storage=replace(spec.storage, **_given(storage)),
+        hnsw=replace(spec.hnsw, **only_given(hnsw)),
+        storage=replace(spec.storage, **only_given(storage)),
     )
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def search_params(library: Any, effort: SearchEffort) -> Any:
+    """Return the `SearchParams` of qdrant-client or Qdrant Edge, which have the same fields."""
+    return library.SearchParams(
+        hnsw_ef=effort.ef,
+        exact=effort.exact,
+        quantization=library.QuantizationSearchParams(
+            ignore=effort.exact or not effort.quantized,
+            rescore=effort.rescore,
+            oversampling=effort.oversampling,
+        ),
+    )
+
+
+def final_effort(query: PointQuery) -> SearchEffort:
+    """Return the effort of a query after its candidates, which are few: they are all scored."""
+    return SearchEffort(exact=True) if query.candidates else query.effort
+
+
+def only_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

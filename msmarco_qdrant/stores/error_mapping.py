@@ -141,8 +141,9 @@ def map_error(exc: BaseException, action: str, place: str) -> StoreError:
     text = f"{action} in {place} failed: {message}"
     if is_transient(exc) or status in _TRANSIENT:
         return StoreUnavailableError(f"{text}; {_unavailable_advice(exc, message)}")
-    by_message = None if status in _ACCESS else _kind_by_message(message)
-    kind = by_message or _STATUSES.get(status, StoreError)
+    kind = _STATUSES.get(status, StoreError)
+    if status not in _ACCESS:
+        kind = next((error for form, error in _MESSAGES if re.search(form, message)), kind)
     step = _NEXT_STEPS.get(kind)
     return kind(f"{text}; {step}" if step else text)
 
@@ -157,10 +158,6 @@ def _status_and_message(exc: BaseException) -> tuple[str, str]:
     if hasattr(exc, "code") and hasattr(exc, "details"):  # an RpcError of grpc or grpc.aio
         return exc.code().name, exc.details() or exc.code().name
     return "", str(exc) or type(exc).__name__
-
-
-def _kind_by_message(message: str) -> type[StoreError] | None:
-    return next((kind for form, kind in _MESSAGES if re.search(form, message)), None)
 
 
 def _unavailable_advice(exc: BaseException, message: str) -> str:

@@ -16,10 +16,11 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msmarco_qdrant.core.records import Passage, PointId, SparseVector, meta_digest, text_digest
+from msmarco_qdrant.core.search_types import ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError, StoreCorruptError
 
 SCHEMA_VERSION = 1
@@ -113,6 +114,30 @@ def seq_bound(seq: int) -> float:
 def page_size(fields: Sequence[str]) -> int:
     """Return the number of points to read at once: a text may have a megabyte."""
     return _PAGE_OF_TEXTS if "text" in fields else _PAGE
+
+
+def to_id(point: Any) -> PointId:
+    """Convert a point id of an engine: an int, a UUID or the text of a UUID."""
+    return point if isinstance(point, int | uuid.UUID) else uuid.UUID(point)
+
+
+def to_payloads(records: Iterable[Any]) -> dict[PointId, dict[str, Any]]:
+    """Return the payloads of an engine's records by point id."""
+    return {to_id(record.id): record.payload or {} for record in records}
+
+
+def to_scored(points: Iterable[Any]) -> list[ScoredPoint]:
+    """Convert an engine's answer to one query."""
+    return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
+
+
+def to_sparse_vectors(records: Iterable[Any]) -> dict[PointId, SparseVector]:
+    """Return the sparse vectors of an engine's records, tokens in ascending order."""
+    found = {}
+    for record in records:
+        if (sparse := (record.vector or {}).get(SPARSE_VECTOR)) is not None:
+            found[to_id(record.id)] = sort_tokens(sparse.indices, sparse.values)
+    return found
 
 
 def sort_tokens(indices: Sequence[int], values: Sequence[float]) -> SparseVector:

@@ -138,12 +138,17 @@ def test_hybrid_is_the_fusion_of_both(client: SearchClient, fusion: Fusion) -> N
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
 def test_many_queries_are_answered_as_alone(client: SearchClient, mode: SearchMode) -> None:
-    """Whatever else is in the batch; equal scores may come in any order."""
+    """A query has the same hits and scores in a batch, best first; the order of ties is open."""
     queries = ["castle", "the", "river bridge stop3"]
-    together = client.search_many(queries, mode=mode, limit=60)
+    together = client.search_many(queries, mode=mode, limit=len(PASSAGES))
     for query, hits in zip(queries, together, strict=True):
-        alone = {hit.pid: hit.score for hit in client.search(query, mode=mode, limit=60)}
-        assert alone == pytest.approx({hit.pid: hit.score for hit in hits}, abs=1e-5)
+        alone = client.search(query, mode=mode, limit=len(PASSAGES))
+        scores = {hit.pid: hit.score for hit in alone}
+        assert scores == pytest.approx({hit.pid: hit.score for hit in hits}, abs=1e-5)
+        for ranked in (alone, hits):
+            assert [*range(1, len(ranked) + 1)] == [hit.rank for hit in ranked]
+            assert sorted((hit.score for hit in ranked), reverse=True) == [h.score for h in ranked]
+    assert together[0]
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])

@@ -8,7 +8,6 @@ So no shard is copied.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import qdrant_edge
 
@@ -20,9 +19,9 @@ from msmarco_qdrant.core.records import (
     SparseVector,
 )
 from msmarco_qdrant.stores.base import split_by_presence
-from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_id, to_points
+from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_points
 from msmarco_qdrant.stores.edge.convert import change_config, payload_schema
-from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound, sort_tokens
+from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound, to_sparse_vectors
 
 
 class EdgeAdminCollection:
@@ -60,12 +59,7 @@ class EdgeAdminCollection:
         """Return the sparse vectors of those ids that exist."""
         with self._collection.use_shard("reading sparse vectors") as shard:
             records = shard.retrieve(list(ids), with_payload=False, with_vector=[SPARSE_VECTOR])
-        found: dict[PointId, SparseVector] = {}
-        for record in records:
-            vectors: Any = record.vector or {}
-            if (sparse := vectors.get(SPARSE_VECTOR)) is not None:
-                found[to_id(record.id)] = sort_tokens(sparse.indices, sparse.values)
-        return found
+        return to_sparse_vectors(records)
 
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int

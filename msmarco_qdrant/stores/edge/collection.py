@@ -32,7 +32,13 @@ from msmarco_qdrant.stores.edge.convert import (
 )
 from msmarco_qdrant.stores.edge.index_build import require_free_space
 from msmarco_qdrant.stores.error_mapping import map_error
-from msmarco_qdrant.stores.payload import SPARSE_VECTOR, page_size, seq_bound
+from msmarco_qdrant.stores.payload import (
+    SPARSE_VECTOR,
+    page_size,
+    seq_bound,
+    to_payloads,
+    to_scored,
+)
 
 _CONFIG_FILE = "edge_config.json"
 _PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported from nowhere
@@ -85,17 +91,14 @@ class EdgeCollection:
         """Return payload fields of those ids that exist."""
         with self.use_shard("reading points") as shard:
             records = shard.retrieve(list(ids), with_payload=list(fields), with_vector=False)
-        return {to_id(record.id): record.payload or {} for record in records}
+        return to_payloads(records)
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         with self.use_shard("searching") as shard:
             requests = [query_request(query) for query in queries]
             answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
-        return [
-            [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
-            for points in answers
-        ]
+        return list(map(to_scored, answers))
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Delete points with no higher `seq`."""
@@ -118,8 +121,7 @@ class EdgeCollection:
             )
             with self.use_shard("reading points") as shard:
                 records, offset = shard.scroll(request)
-            for record in records:
-                yield to_id(record.id), record.payload or {}
+            yield from to_payloads(records).items()
             if offset is None:
                 return
 
@@ -258,12 +260,6 @@ def to_points(batch: PointBatch) -> list[qdrant_edge.Point]:
             batch.ids, batch.dense, batch.sparse, batch.payloads, strict=True
         )
     ]
-
-
-def to_id(point: Any) -> PointId:
-    """Return a point id of Edge: an int or a UUID; its stubs also allow a string."""
-    native: PointId = point
-    return native
 
 
 @contextmanager

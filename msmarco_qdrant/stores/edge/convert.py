@@ -17,8 +17,8 @@ from msmarco_qdrant.core.records import (
     SparseVector,
     StorageSettings,
 )
-from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
-from msmarco_qdrant.stores.base import apply_change
+from msmarco_qdrant.core.search_types import Nearest, PointQuery
+from msmarco_qdrant.stores.base import apply_change, final_effort, only_given, search_params
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import point_filter
 
@@ -67,8 +67,7 @@ def change_config(config: Mapping[str, Any], change: SettingsChange) -> qdrant_e
         "indexing_threshold": change.indexing_threshold_kb,
         "max_segment_size": change.max_segment_size_kb,
     }
-    given = {name: value for name, value in thresholds.items() if value is not None}
-    return shard_config(spec, {**(config.get("optimizers") or {}), **given})
+    return shard_config(spec, {**(config.get("optimizers") or {}), **only_given(thresholds)})
 
 
 def spec_of(config: Mapping[str, Any], indexes: Mapping[str, PayloadIndex]) -> CollectionSpec:
@@ -138,13 +137,13 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
                 limit=query.depth,
                 query=_nearest(candidate),
                 filter=chosen,
-                params=_params(query.effort),
+                params=search_params(qdrant_edge, query.effort),
             )
             for candidate in query.candidates
         ],
         with_payload=list(query.fields),
         filter=chosen,
-        params=_params(SearchEffort(exact=True) if query.candidates else query.effort),
+        params=search_params(qdrant_edge, final_effort(query)),
     )
 
 
@@ -153,15 +152,3 @@ def _nearest(nearest: Nearest) -> qdrant_edge.Query:
     if isinstance(vector, SparseVector):
         vector = qdrant_edge.SparseVector(vector.indices, vector.values)
     return qdrant_edge.Query.Nearest(vector, using=nearest.using)
-
-
-def _params(effort: SearchEffort) -> qdrant_edge.SearchParams:
-    return qdrant_edge.SearchParams(
-        hnsw_ef=effort.ef,
-        exact=effort.exact,
-        quantization=qdrant_edge.QuantizationSearchParams(
-            ignore=effort.exact or not effort.quantized,
-            rescore=effort.rescore,
-            oversampling=effort.oversampling,
-        ),
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 from qdrant_client import models
 
@@ -24,7 +23,13 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores.base import select_rows, split_by_presence
 from msmarco_qdrant.stores.filters import from_id
-from msmarco_qdrant.stores.payload import SPARSE_VECTOR, page_size, seq_bound, sort_tokens
+from msmarco_qdrant.stores.payload import (
+    SPARSE_VECTOR,
+    page_size,
+    seq_bound,
+    to_payloads,
+    to_sparse_vectors,
+)
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.collection import ServerCollection
@@ -57,7 +62,8 @@ class ServerAdminCollection(ServerCollection):
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
         """Index a payload field."""
         self._require_server("payload indexes")
-        create_payload_index(self._server, self._name, field, kind)
+        create, schema = self._client.create_payload_index, models.PayloadSchemaType(kind)
+        self._call("creating a payload index", create, field, schema, wait=True)
 
     def drop_payload_index(self, field: str) -> None:
         """Remove the index of a payload field."""
@@ -73,10 +79,7 @@ class ServerAdminCollection(ServerCollection):
             records = self._call(
                 "reading sparse vectors", read, page, with_payload=False, with_vectors=names
             )
-            for record in records:
-                vectors: Any = record.vector or {}
-                if (sparse := vectors.get(SPARSE_VECTOR)) is not None:
-                    found[convert.to_id(record.id)] = sort_tokens(sparse.indices, sparse.values)
+            found.update(to_sparse_vectors(records))
         return found
 
     def replace_sparse(
@@ -109,7 +112,7 @@ class ServerAdminCollection(ServerCollection):
         records = self._client.retrieve(self._name, ids, with_payload=["seq"])
         found = {
             id_: payload.get("seq", -1)  # a point of another program never has a seen `seq`
-            for id_, payload in convert.to_payloads(records).items()
+            for id_, payload in to_payloads(records).items()
         }
         rows = [row for row, id_ in enumerate(batch.ids) if found.get(id_) == expected[id_]]
         if rows:
@@ -120,12 +123,6 @@ class ServerAdminCollection(ServerCollection):
             raise UnsupportedError(
                 f"{self._server.place} has no {feature}: it compares every vector"
             )
-
-
-def create_payload_index(server: ServerClient, name: str, field: str, kind: PayloadIndex) -> None:
-    """Index a payload field of a physical collection; return when it is done."""
-    create, schema = server.client.create_payload_index, models.PayloadSchemaType(kind)
-    server.call("creating a payload index", create, name, field, schema, wait=True)
 
 
 def check_quantization(server: ServerClient, wanted: Quantization | None) -> None:

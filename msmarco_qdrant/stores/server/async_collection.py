@@ -14,7 +14,7 @@ from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.filters import from_id
-from msmarco_qdrant.stores.payload import page_size
+from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import client_arguments
 from msmarco_qdrant.stores.server.retry import RetryPolicy
@@ -43,7 +43,7 @@ class AsyncServerCollection:
         requests = [convert.query_request(query, ann=True) for query in queries]
         search = partial(self._client.query_batch_points, self._name, requests)
         answers = await self._call("searching", search)
-        return [convert.to_scored(answer.points) for answer in answers]
+        return [to_scored(answer.points) for answer in answers]
 
     async def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
@@ -52,7 +52,7 @@ class AsyncServerCollection:
         found: dict[PointId, dict[str, Any]] = {}
         for page in in_batches(map(from_id, ids), page_size(fields)):
             read = partial(self._client.retrieve, self._name, page, with_payload=list(fields))
-            found.update(convert.to_payloads(await self._call("reading points", read)))
+            found.update(to_payloads(await self._call("reading points", read)))
         return found
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreCorruptError, StoreError
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.filters import from_id
-from msmarco_qdrant.stores.payload import page_size
+from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
@@ -91,7 +91,7 @@ class ServerCollection:
         for page in in_batches(map(from_id, ids), page_size(fields)):
             read, names = self._client.retrieve, list(fields)
             records = self._call("reading points", read, page, with_payload=names)
-            found.update(convert.to_payloads(records))
+            found.update(to_payloads(records))
         return found
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
@@ -108,7 +108,7 @@ class ServerCollection:
             records, offset = self._call(
                 "reading points", read, limit=limit, offset=offset, with_payload=names
             )
-            yield from convert.to_payloads(records).items()
+            yield from to_payloads(records).items()
             if offset is None:
                 return
 
@@ -116,7 +116,7 @@ class ServerCollection:
         """Answer queries in one batch."""
         requests = [convert.query_request(query, ann=self._server.is_remote) for query in queries]
         answers = self._call("searching", self._client.query_batch_points, requests)
-        return [convert.to_scored(answer.points) for answer in answers]
+        return [to_scored(answer.points) for answer in answers]
 
     def flush(self) -> None:
         """Do nothing: every write has waited for the sync."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,8 @@ from msmarco_qdrant.core.records import (
     SparseVector,
     StorageSettings,
 )
-from msmarco_qdrant.core.search_types import Nearest, PointQuery, ScoredPoint, SearchEffort
+from msmarco_qdrant.core.search_types import Nearest, PointQuery
+from msmarco_qdrant.stores.base import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound
 
@@ -141,39 +141,20 @@ def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
                 using=candidate.using,
                 limit=query.depth,
                 filter=chosen,
-                params=_params(query.effort) if ann else None,
+                params=search_params(models, query.effort) if ann else None,
             )
             for candidate in query.candidates
         ],
         limit=query.limit,
         with_payload=list(query.fields),
         filter=chosen,
-        params=_params(SearchEffort(exact=True) if query.candidates else query.effort)
-        if ann
-        else None,
+        params=search_params(models, final_effort(query)) if ann else None,
     )
 
 
 def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
     vector: Any = nearest.vector
     return from_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
-
-
-def _params(effort: SearchEffort) -> models.SearchParams:
-    return models.SearchParams(
-        hnsw_ef=effort.ef,
-        exact=effort.exact,
-        quantization=models.QuantizationSearchParams(
-            ignore=effort.exact or not effort.quantized,
-            rescore=effort.rescore,
-            oversampling=effort.oversampling,
-        ),
-    )
-
-
-def to_scored(points: list[models.ScoredPoint]) -> list[ScoredPoint]:
-    """Convert the answer to one query."""
-    return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
 
 
 # ---- points --------------------------------------------------------------------------------
@@ -203,13 +184,3 @@ def select_old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSe
     known = models.HasIdCondition(has_id=[from_id(id_) for id_ in ids])
     old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
     return models.FilterSelector(filter=models.Filter(must=[known, old]))
-
-
-def to_id(point: models.ExtendedPointId) -> PointId:
-    """Convert a point id of the client."""
-    return point if isinstance(point, int) else uuid.UUID(str(point))
-
-
-def to_payloads(records: Sequence[models.Record]) -> dict[PointId, dict[str, Any]]:
-    """Return the payloads of records by point id."""
-    return {to_id(record.id): record.payload or {} for record in records}

@@ -17,11 +17,7 @@ from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
 from msmarco_qdrant.stores.names import is_own_alias
 from msmarco_qdrant.stores.server import convert
-from msmarco_qdrant.stores.server.admin import (
-    ServerAdminCollection,
-    check_quantization,
-    create_payload_index,
-)
+from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
@@ -98,7 +94,7 @@ class ServerStore(Store):
         self._create_or_adopt(name, spec)
         if self._capabilities.payload_indexes:
             for field, kind in spec.payload_indexes.items():
-                create_payload_index(self._server, name, field, kind)
+                self._open(name).create_payload_index(field, kind)
 
     def drop_collection(self, name: str) -> None:
         """Delete a physical collection and its aliases; see `Store`."""
@@ -117,8 +113,7 @@ class ServerStore(Store):
 
     def admin_collection(self, name: str) -> ServerAdminCollection:
         """Return the same, to change it in place; see `AdminCollection`."""
-        physical = self._resolve(name)
-        return ServerAdminCollection(self._server, physical, self._senders, self._connection)
+        return self._open(self._resolve(name))
 
     def unresolved_collection(self, name: str) -> ServerCollection:
         """Return a collection whose requests carry the alias itself; see `AliasedCollection`."""
@@ -182,8 +177,8 @@ class ServerStore(Store):
         self._server.close()
         self._senders.shutdown()
 
-    def _open(self, name: str) -> ServerCollection:
-        return ServerCollection(self._server, name, self._senders, self._connection)
+    def _open(self, name: str) -> ServerAdminCollection:
+        return ServerAdminCollection(self._server, name, self._senders, self._connection)
 
     def _create_or_adopt(self, name: str, spec: CollectionSpec) -> None:
         """Create a physical collection, or adopt an empty one of the same spec.

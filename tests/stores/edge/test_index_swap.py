@@ -155,7 +155,7 @@ def test_what_cannot_be_loaded_gives_way(
         before = answers(collection)
         with monkeypatch.context() as patched:
             patched.setattr(index_build, "build", spoiling(name))
-            with pytest.raises(StoreError, match=r"loading in .*c__0001 failed: "):
+            with pytest.raises(StoreError, match=r"loading the new index in .*c__0001 failed: "):
                 collection.optimize()
         assert before == answers(collection)
         collection.optimize()
