@@ -20,16 +20,9 @@ in use              WouldBlock                       cannot be                  
 disk full, no right No space left, Permission denied cannot be                    see below
 out of resources    as `strerror`                    cannot be                    see below
 closed              handle is closed: ours           is closed (`RuntimeError`)   ours
-API key             cannot be                        cannot be                    UNAUTHENTICATED,
-                                                                                  PERMISSION_DENIED
-too old             cannot be                        cannot be                    UNIMPLEMENTED
-busy                cannot be                        cannot be                    RESOURCE_EXHAUSTED
-not reached         cannot be                        cannot be                    UNAVAILABLE,
-                                                                                  DEADLINE_EXCEEDED,
-                                                                                  ABORTED
 =================== ================================ ============================ ================
 
-Only the last two rows are transient and retried (`is_transient`). A lost connection is UNAVAILABLE
+A server that is busy or not reached (`_TRANSIENT`) is retried. A lost connection is UNAVAILABLE
 ("Socket closed"), or at some moments UNKNOWN ("Stream removed") or INTERNAL ("RST_STREAM").
 """
 

@@ -38,9 +38,6 @@ _QUOTED_WORD = re.compile(r'"([\w-]+)"')
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\[[0-9]*\])*", re.ASCII)
 
 
-# ---- keys ----------------------------------------------------------------------------------
-
-
 def meta_key(field: str) -> str:
     """Return the payload key of a `meta` field: `year` is at `meta.year`."""
     return f"meta.{json_path(field)}"

@@ -91,8 +91,7 @@ def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_C
 def _check_dsn(dsn: str | PathLike[str]) -> str:
     name = str(dsn)
     if not name or "\0" in name:
-        shown = hide_secret(name)
-        raise UsageError(f"a store must be a directory or a URL, got {shown!r}")
+        raise UsageError(f"a store must be a directory or a URL, got {hide_secret(name)!r}")
     if _NEARLY_URL.fullmatch(name):
         raise UsageError(
             "the store looks like a server's address without its scheme: pass http://host:port "

@@ -27,7 +27,6 @@ from msmarco_qdrant.stores.migration_locks import (
     require_lock,
 )
 from tests.loopback import LoopbackServer, LostAnswer, Refused
-from tests.stores.edge.test_store import fill, start_python
 
 PATIENT = Connection(retry_s=60)
 LOCKS = "msmarco_qdrant_locks"
@@ -171,28 +170,3 @@ def test_a_lock_that_cannot_be_given_back_is_told(
         ]
         with pytest.raises(StoreInUseError, match=ours.token):
             hold_lock(store.migration_locks, "films").__enter__()
-
-
-def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
-    """On Edge the directory's lock is the lock: with host, process and start."""
-    fill(tmp_path / "store", 1)
-    holding = start_python(
-        """
-        import sys
-        from msmarco_qdrant.stores import open_store
-        from msmarco_qdrant.stores.migration_locks import hold_lock
-
-        store = open_store(sys.argv[1])
-        with hold_lock(store.migration_locks, "c"):
-            print("held", flush=True)
-            sys.stdin.read()
-        """,
-        str(tmp_path / "store"),
-    )
-    assert holding.stdout is not None
-    assert "held\n" == holding.stdout.readline()
-    with pytest.raises(StoreInUseError, match=f"in use by process {holding.pid} on .* since "):
-        open_store(tmp_path / "store")
-    holding.communicate()
-    with closing(open_store(tmp_path / "store")) as store, hold_lock(store.migration_locks, "c"):
-        pass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import qdrant_edge
 
@@ -114,8 +114,7 @@ def _quantized(config: Mapping[str, Any] | None) -> Quantization:
 
 def payload_index(schema: qdrant_edge.PayloadSchemaType) -> PayloadIndex:
     """Convert the engine's type of a payload index."""
-    kinds: tuple[PayloadIndex, ...] = ("keyword", "integer", "float", "bool", "datetime")
-    return next(kind for kind in kinds if payload_schema(kind) == schema)
+    return next(kind for kind in get_args(PayloadIndex) if payload_schema(kind) == schema)
 
 
 def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:

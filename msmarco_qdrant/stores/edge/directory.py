@@ -39,7 +39,7 @@ _COLLECTIONS = "collections"
 
 
 class EdgeDirectory:
-    """A locked store directory and its catalog. Not thread-safe: `Engine` has the lock.
+    """A locked store directory and its catalog. Not thread-safe: `Engine` has a lock for it.
 
     Args:
         path: The directory.
@@ -61,7 +61,7 @@ class EdgeDirectory:
         check_directory(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path)
+            self.lock = _lock(path)
         except OSError as exc:
             raise StoreUnavailableError(_unavailable(path, exc)) from exc
         try:
@@ -114,16 +114,11 @@ class EdgeDirectory:
 
     def close(self) -> None:
         """Release the directory. Closing twice is harmless."""
-        self._lock.release()
+        self.lock.release()
 
     def invalidate_after_fork(self) -> None:
         """In a forked child: close the lock file; the parent keeps the lock."""
-        self._lock.abandon()
-
-    @property
-    def lock_fd(self) -> int:
-        """The open lock file, for a child process that must hold the lock, too."""
-        return self._lock.fd
+        self.lock.abandon()
 
     def _read_or_start(self) -> dict[str, Any]:
         path = self.path / _CATALOG_FILE

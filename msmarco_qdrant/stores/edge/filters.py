@@ -34,16 +34,14 @@ def edge_filter(given: models.Filter) -> qdrant_edge.Filter:
 
 
 def _filter(given: models.Filter) -> qdrant_edge.Filter:
-    counted = given.min_should
+    counted = None
+    if (least := given.min_should) is not None:
+        counted = qdrant_edge.MinShould(list(map(_condition, least.conditions)), least.min_count)
     return qdrant_edge.Filter(
         must=_conditions(given.must),
         should=_conditions(given.should),
         must_not=_conditions(given.must_not),
-        min_should=qdrant_edge.MinShould(
-            [_condition(condition) for condition in counted.conditions], counted.min_count
-        )
-        if counted
-        else None,
+        min_should=counted,
     )
 
 
@@ -107,9 +105,7 @@ def _match(given: models.Match) -> Any:
     return match(np.bool_(value) if isinstance(value, bool) else value)
 
 
-def _range(
-    given: models.RangeInterface,
-) -> qdrant_edge.RangeFloat | qdrant_edge.RangeDateTime:
+def _range(given: models.RangeInterface) -> qdrant_edge.RangeFloat | qdrant_edge.RangeDateTime:
     from qdrant_client import models
 
     if isinstance(given, models.DatetimeRange):

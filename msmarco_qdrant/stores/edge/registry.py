@@ -26,7 +26,7 @@ class Engine:
         """Return the collection of a name; open it at first."""
         if physical not in self._collections:
             path = self.directory.shard_path(physical)
-            self._collections[physical] = EdgeCollection(path, self.directory.lock_fd)
+            self._collections[physical] = EdgeCollection(path, self.directory.lock.fd)
         return self._collections[physical]
 
     def close_collection(self, physical: str) -> None:

@@ -90,8 +90,7 @@ class ServerClient:
 
     def version(self) -> tuple[int, int]:
         """Return the server's major and minor version; (0, 0) if it reports none."""
-        info = self.call("reading the server's version", self.client.info)
-        return _parse_version(info.version) or (0, 0)
+        return _parse_version(self.call("reading the server's version", self.client.info).version)
 
     def check_open(self) -> None:
         """Check that the client is usable.
@@ -173,14 +172,13 @@ def _read_certificates(path: Path) -> bytes:
 
 
 def _check_version(version: str, dsn: str) -> None:
-    found = _parse_version(version)
-    if found is None or found < OLDEST_SERVER:
+    if _parse_version(version) < OLDEST_SERVER:
         raise StoreError(
             f"the server must be Qdrant {'.'.join(map(str, OLDEST_SERVER))} or later, which stores "
             f"metadata with a collection, got {version or 'no version'} from {dsn}"
         )
 
 
-def _parse_version(version: str) -> tuple[int, int] | None:
+def _parse_version(version: str) -> tuple[int, int]:
     found = re.match(r"(\d+)\.(\d+)", version, re.ASCII)
-    return (int(found[1]), int(found[2])) if found else None
+    return (int(found[1]), int(found[2])) if found else (0, 0)

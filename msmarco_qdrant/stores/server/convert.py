@@ -33,9 +33,6 @@ STATES: Mapping[str, IndexState] = {
 _SIMILARITIES: Mapping[str, Similarity] = {"Cosine": "cosine", "Dot": "dot"}
 
 
-# ---- collections ---------------------------------------------------------------------------
-
-
 def create_arguments(spec: CollectionSpec) -> dict[str, Any]:
     """Return the arguments of `create_collection` for a spec, without the name."""
     dense = models.VectorParams(
@@ -121,9 +118,6 @@ def _quantized(config: object) -> Quantization:
     return "turbo4" if isinstance(config, models.TurboQuantization) else "int8"
 
 
-# ---- queries -------------------------------------------------------------------------------
-
-
 def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
     """Convert a query.
 
@@ -155,9 +149,6 @@ def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
 def _nearest(nearest: Nearest) -> models.SparseVector | list[float]:
     vector: Any = nearest.vector
     return from_sparse(vector) if isinstance(vector, SparseVector) else vector.tolist()
-
-
-# ---- points --------------------------------------------------------------------------------
 
 
 def point_structs(batch: PointBatch) -> list[models.PointStruct]:

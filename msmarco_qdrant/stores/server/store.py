@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from qdrant_client import QdrantClient, models
 
@@ -216,9 +217,5 @@ def _has_spec(info: models.CollectionInfo, spec: CollectionSpec) -> bool:
         found = convert.to_spec(info)
     except ValueError:
         return False
-    return (found.dense, found.dimension, found.similarity, found.sparse) == (
-        spec.dense,
-        spec.dimension,
-        spec.similarity,
-        spec.sparse,
-    )
+    indexes = spec.payload_indexes  # the settings and the indexes may differ
+    return spec == replace(found, hnsw=spec.hnsw, storage=spec.storage, payload_indexes=indexes)

@@ -1,4 +1,4 @@
-"""An index of Edge is built beside what is searched: readers go on, writers wait, all stays."""
+"""Index builds of Qdrant Edge: reads continue, writes wait, no point is lost."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def put(collection: EdgeCollection, ids: range, seed: int = 0) -> None:
 
 
 def answers(collection: EdgeCollection) -> list[list[object]]:
-    """What some exact searches find, dense and sparse."""
+    """The ids that some exact searches find, dense and sparse."""
     vectors = np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)
     nearest = [Nearest(vector, "dense-x") for vector in vectors]
     nearest += [Nearest(SparseVector([token], [1.0]), "bm25") for token in range(5)]
@@ -84,8 +84,8 @@ class _Held:
         self._build(shard, lock_fd)
 
 
-def test_what_is_linked_is_not_changed(tmp_path: Path) -> None:
-    """After updates and deletes in every segment, a build leaves the shared files byte by byte."""
+def test_build_does_not_change_linked_files(tmp_path: Path) -> None:
+    """After updates and deletes in every segment, a build leaves the linked files unchanged."""
     with opened(tmp_path) as collection:
         for start in range(0, 1800, 600):
             put(collection, range(start, start + 600))
@@ -102,7 +102,7 @@ def test_what_is_linked_is_not_changed(tmp_path: Path) -> None:
 
 
 def _shared_files(shard: Path) -> dict[str, bytes]:
-    """What is in the files that both have."""
+    """The contents of the files that a build links."""
     files = (shard / "segments").rglob("*")
     linked = [file for file in files if any(fnmatch(file.name, name) for name in LINKED)]
     assert linked
@@ -110,7 +110,7 @@ def _shared_files(shard: Path) -> dict[str, bytes]:
 
 
 def test_readers_go_on_and_writers_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches are answered while an index is built; what is written meanwhile is there after."""
+    """During an index build searches are answered; a write is applied after it."""
     held = _Held(monkeypatch)
     with opened(tmp_path) as collection, ThreadPoolExecutor(2) as pool:
         put(collection, range(1000))
@@ -129,7 +129,7 @@ def test_readers_go_on_and_writers_wait(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_nothing_is_left_of_a_build(tmp_path: Path) -> None:
-    """The directories of a build are gone after it, and the collection stays after a restart."""
+    """A build removes its directories, and the collection is complete after a restart."""
     with opened(tmp_path) as collection:
         put(collection, range(1000))
         before = answers(collection)
@@ -149,18 +149,16 @@ def _names(place: Path) -> set[str]:
     return {entry.name for entry in place.iterdir()}
 
 
-def test_a_child_that_fails_leaves_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its last words are told; what was there is searched on, and written to."""
+def test_failed_build_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the last line of the child process; reads and writes go on."""
     program = tmp_path / "program.py"
-    program.write_text("raise SystemExit('no room')")
+    program.write_text("raise SystemExit('no memory')")
     with opened(tmp_path / "store") as collection:
         put(collection, range(500))
         before = answers(collection)
         with monkeypatch.context() as patched:
             patched.setattr(index_build, "_PROGRAM", program)
-            with pytest.raises(StoreError, match="no room; no passage is lost"):
+            with pytest.raises(StoreError, match="no memory; no passage is lost"):
                 collection.optimize()
         assert before == answers(collection)
         put(collection, range(500, 510))
@@ -168,8 +166,8 @@ def test_a_child_that_fails_leaves_everything(
         assert 510 == collection.info().points
 
 
-def test_what_is_all_that_there_is_is_not_removed(tmp_path: Path) -> None:
-    """Segments that could not be put back are no leftovers."""
+def test_valid_segments_are_not_removed(tmp_path: Path) -> None:
+    """`replaced/` without `segments/` has the valid segments: it is restored."""
     (tmp_path / "replaced" / "x").mkdir(parents=True)
     index_build.remove_leftovers(tmp_path)
     assert {"replaced"} == _names(tmp_path)
@@ -177,26 +175,10 @@ def test_what_is_all_that_there_is_is_not_removed(tmp_path: Path) -> None:
     assert {"segments"} == _names(tmp_path)
 
 
-@pytest.mark.parametrize("moment", ["before", "between", "after"])
-def test_a_crash_around_the_exchange(tmp_path: Path, moment: str) -> None:
-    """Whatever of the two renames a crash left out, the next start has every point."""
-    with opened(tmp_path) as collection:
-        put(collection, range(500))
-        before, shard = answers(collection), collection.path
-        index_build.build(shard, collection._lock_fd)
-    if moment != "before":
-        (shard / "segments").rename(shard / "replaced")
-    if moment == "after":
-        (shard / "building" / "segments").rename(shard / "segments")
-    with opened(tmp_path) as collection:
-        assert before == answers(collection)
-        assert {"edge_config.json", "segments", "wal"} == _names(shard)
-
-
-def test_where_no_links_can_be_made_files_are_copied(
+def test_files_are_copied_without_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system without hard links; any other error is raised."""
+    """A file system without hard links gets copies; any other error is raised."""
     monkeypatch.setattr("os.link", _refuse(1))
     source, target = tmp_path / "matrix.dat", tmp_path / "copy"
     source.write_bytes(b"12")
@@ -214,8 +196,8 @@ def _refuse(number: int) -> object:
     return link
 
 
-def test_a_collection_that_is_closed_is_not_built(tmp_path: Path) -> None:
-    """It says so, and starts no process."""
+def test_closed_collection_is_not_built(tmp_path: Path) -> None:
+    """The error names the closed handle, and no process starts."""
     with opened(tmp_path) as collection:
         pass
     with pytest.raises(StoreError, match="closed"):

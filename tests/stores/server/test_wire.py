@@ -162,7 +162,7 @@ def test_ids_are_those_of_the_library(id_: PointId) -> None:
     assert expected == grpc_id(id_)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(batches(), st.integers(1, 14), st.integers(1, 40_000))
 def test_requests_keep_their_limits(batch: PointBatch, max_points: int, max_bytes: int) -> None:
     """Of points always, of bytes if there is more than one; every point once, in their order."""
@@ -175,7 +175,7 @@ def test_requests_keep_their_limits(batch: PointBatch, max_points: int, max_byte
     assert list(by_the_library(batch)) == sent
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(batches(), st.booleans(), st.integers(1, 14), st.integers(1, 40_000))
 def test_requests_with_a_condition_keep_their_limits(
     batch: PointBatch, there: bool, max_points: int, max_bytes: int
