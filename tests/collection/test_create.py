@@ -1,4 +1,4 @@
-"""What creates a collection."""
+"""Tests of creating and dropping collections."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ NOT_QUANTIZED = StorageSettings(quantization="none")
 
 
 def test_a_collection_appears_when_it_is_complete(tmp_path: Path) -> None:
-    """Under its name, with all that is needed to encode the same way again."""
+    """Its metadata contain everything needed to encode in the same way."""
     encoder_info = HashingEncoder().info
-    with_store = open_store(tmp_path, create=True)
-    metadata = create_collection(with_store, "films", encoder_info, Bm25Settings())
+    with closing(open_store(tmp_path, create=True)) as store:
+        metadata = create_collection(store, "films", encoder_info, Bm25Settings())
+        assert store.metadata("films") == metadata
+        assert store.aliases() == {"films": "films__0001"}
     assert metadata == CollectionMetadata(
         schema_version=1,
         package_version=__version__,
@@ -50,13 +52,10 @@ def test_a_collection_appears_when_it_is_complete(tmp_path: Path) -> None:
         bm25=Bm25Settings(),
         migrations=OWN,
     )
-    assert with_store.metadata("films") == metadata
-    assert with_store.aliases() == {"films": "films__0001"}
-    with_store.close()
 
 
 class CrashingStore(NullStore):
-    """A store that breaks before one of its steps, once."""
+    """A store that fails once, before a given step."""
 
     def __init__(self, step: str) -> None:
         super().__init__()
@@ -68,25 +67,25 @@ class CrashingStore(NullStore):
             raise StoreError("crash")
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
-        """Break here, if so told."""
+        """Fail here if this is the step."""
         self._crash("metadata")
         super().put_metadata(name, metadata)
 
     def drop_collection(self, name: str) -> None:
-        """Break here, if so told."""
+        """Fail here if this is the step."""
         if name == self.step:
             self._crash(name)
         super().drop_collection(name)
 
     def set_alias(self, alias: str, name: str) -> None:
-        """Break here, if so told."""
+        """Fail here if this is the step."""
         self._crash("alias")
         super().set_alias(alias, name)
 
 
 @pytest.mark.parametrize("step", ["metadata", "alias"])
-def test_a_creation_that_broke_can_be_repeated(step: str) -> None:
-    """Nothing appears under the name before, and the second try completes."""
+def test_a_failed_creation_can_be_repeated(step: str) -> None:
+    """The alias is set last."""
     store = CrashingStore(step)
     encoder_info = HashingEncoder().info
     with pytest.raises(StoreError, match="crash"):
@@ -98,7 +97,7 @@ def test_a_creation_that_broke_can_be_repeated(step: str) -> None:
 
 @pytest.mark.parametrize("is_known", [False, True])
 def test_a_creation_without_its_indexes_is_completed(store: Store, is_known: bool) -> None:
-    """A kill between the migrations leaves it, before or after the ledger was written."""
+    """A kill between two migrations left it, before or after the ledger was written."""
     begin(store, "msmarco__0001", is_known=is_known)
     info = store.collection("msmarco__0001").info()
     assert ({}, 0) == (info.spec.payload_indexes, info.last_seq)
@@ -133,7 +132,7 @@ def test_a_target_without_its_indexes_is_completed(store: Store, is_known: bool)
 def begin(
     store: Store, physical: str, encoder: HashingEncoder | None = None, *, is_known: bool
 ) -> None:
-    """Create a physical collection without its indexes; with its ledger, if so told."""
+    """Create a physical collection without its indexes, with or without its ledger."""
     first = load_migrations()[:1]
     encoder_info = (encoder or HashingEncoder()).info
     plan = CollectionPlan(physical, encoder_info, Bm25Settings(), NOT_QUANTIZED)
@@ -144,14 +143,14 @@ def begin(
         first[0].operation.apply(Target(store, plan))
 
 
-def test_the_name_of_the_locks_is_taken() -> None:
+def test_the_name_of_the_locks_is_refused() -> None:
     """It is a collection of every server that was migrated."""
     with pytest.raises(UsageError, match="reserved for locks"):
         check_collection_name("msmarco_qdrant_locks")
 
 
-def test_a_physical_collection_can_have_had_more(tmp_path: Path) -> None:
-    """Later migrations are applied to it while it is empty, before any name leads to it."""
+def test_a_physical_collection_with_more_migrations(tmp_path: Path) -> None:
+    """They are applied while it is empty and has no alias."""
     (tmp_path / "0005_shorter.py").write_text(
         "from msmarco_qdrant.operations import SetBm25\n"
         "DESCRIPTION = 'shorter texts'\n"
@@ -168,11 +167,11 @@ def test_a_physical_collection_can_have_had_more(tmp_path: Path) -> None:
         assert {} == store.aliases()
 
 
-# ---- removing ------------------------------------------------------------------------------
+# ---- dropping ------------------------------------------------------------------------------
 
 
 def with_shadow(store: Store) -> None:
-    """A collection of two passages, and what a re-embedding made beside it."""
+    """Create a collection of two passages, another physical one, and another name."""
     ingest_passages([Passage("1", "one"), Passage("2", "two")], store, encoder=HashingEncoder())
     physical(store, HashingEncoder(32))
     ingest_passages([Passage("1", "one")], store, collection="films", encoder=HashingEncoder())
@@ -202,7 +201,7 @@ def test_a_collection_without_an_alias_is_dropped(store: Store) -> None:
 
 
 def test_nothing_is_dropped_if_one_belongs_to_another_application(store: Store) -> None:
-    """It has points, a name like ours, and no metadata."""
+    """It has points, a name of this package's form, and no metadata."""
     with_shadow(store)
     spec = store.collection("msmarco").info().spec
     store.create_collection("msmarco__0003", spec)
@@ -216,26 +215,17 @@ def test_nothing_is_dropped_if_one_belongs_to_another_application(store: Store) 
     assert 3 == len(physical_collections(store, "msmarco"))
 
 
+@pytest.mark.parametrize("live", ["films__0001", "films__0002"])
 @pytest.mark.parametrize("step", ["films__0001", "films__0002"])
-def test_a_drop_that_broke_can_be_repeated(step: str) -> None:
-    """The live collection goes last: until then the name works."""
+def test_a_failed_drop_can_be_repeated(step: str, live: str) -> None:
+    """The live collection is dropped last; until then the name works."""
     store = CrashingStore(step)
     encoder_info = HashingEncoder().info
     create_collection(store, "films", encoder_info, Bm25Settings())
     physical(store, HashingEncoder(), "films__0002")
+    store.set_alias("films", live)
     with pytest.raises(StoreError, match="crash"):
         drop_collection(store, "films")
-    assert {"films": "films__0001"} == store.aliases()
+    assert {"films": live} == store.aliases()
     drop_collection(store, "films")
     assert [] == list(physical_collections(store, "films"))
-
-
-def test_the_live_collection_is_dropped_last() -> None:
-    """As after a swap."""
-    store = CrashingStore("films__0001")
-    create_collection(store, "films", HashingEncoder().info, Bm25Settings())
-    physical(store, HashingEncoder(), "films__0002")
-    store.set_alias("films", "films__0002")
-    with pytest.raises(StoreError, match="crash"):
-        drop_collection(store, "films")
-    assert ["films__0001", "films__0002"] == list(physical_collections(store, "films"))

@@ -1,4 +1,4 @@
-"""Migration files: what is one, and what is told of one that is not."""
+"""Tests of loading migration files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,6 @@ from msmarco_qdrant.operations import AddPayloadIndex
 DESCRIPTION = "filters on the year by an index"
 OPERATION = AddPayloadIndex("year", "integer")
 """
-
-
-def test_our_migrations_are_named_and_described() -> None:
-    """In the order of their numbers, each with a line about it."""
-    migrations = load_migrations()
-    names = [migration.name for migration in migrations]
-    assert ["0001_create_passages", "0002_payload_indexes"] == names
-    assert all(migration.description for migration in migrations)
 
 
 def test_a_folder_is_loaded_in_the_order_of_its_numbers(tmp_path: Path) -> None:

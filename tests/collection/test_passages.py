@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator, Sequence
@@ -267,19 +266,6 @@ def test_an_empty_collection_is_an_empty_file(tmp_path: Path, name: str) -> None
     assert [] == list(Corpus(tmp_path / name))
 
 
-def test_an_older_file_is_replaced(tmp_path: Path) -> None:
-    """No other file is left in its folder."""
-    place = tmp_path / "out"
-    place.mkdir()
-    (place / "x.jsonl").write_text("older\n" * 1000)
-    with new_store("memory", tmp_path) as store:
-        filled(store, [Passage("1", "one")])
-        export_passages(store, str(place / "x.jsonl"))
-
-    assert '{"pid": "1", "text": "one", "meta": {}}\n' == (place / "x.jsonl").read_text()
-    assert [place / "x.jsonl"] == list(place.iterdir())
-
-
 @pytest.mark.parametrize("name", ["out", "out.tsv", "out.parquet.gz", "out.gz", "-", "jsonl"])
 def test_an_unknown_form_is_refused(tmp_path: Path, name: str) -> None:
     """The message lists the accepted ones; the store is not opened."""
@@ -407,43 +393,6 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match="it is a directory"):
         export_passages(store, tmp_path / name)
     assert [tmp_path / name] == list(tmp_path.iterdir())
-
-
-FULL_DISK = """
-import random, resource, sys
-from msmarco_qdrant.errors import OutputError
-from msmarco_qdrant import Passage, export_passages
-from tests.collection.test_passages import ScannedStore, filled
-
-numbers = random.Random(1)
-rows = (Passage(str(n), f"{numbers.getrandbits(8000):x}") for n in range(2000))
-store = ScannedStore(rows)
-filled(store, [Passage("1", "one")])
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    export_passages(store, sys.argv[1])
-except OutputError as exc:
-    print(exc)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.parquet"])
-def test_a_full_disk_leaves_no_file(tmp_path: Path, name: str) -> None:
-    """The error names the file; a limit on the size of files simulates a full disk."""
-    root = Path(__file__).parent.parent.parent
-
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / name)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=root,
-    )
-
-    expected = f"cannot write {tmp_path / name}: File too large; name another file\n"
-    assert (expected, "") == (done.stdout, done.stderr)
-    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

