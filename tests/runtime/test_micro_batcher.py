@@ -1,4 +1,4 @@
-"""Concurrent calls merged into few: who goes with whom, and what each is results."""
+"""Concurrent calls merged into few: the batches, and the results of each caller."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class HeldClock(asyncio.SelectorEventLoop):
     now_s = 0.0
 
     def time(self) -> float:
-        """The time that the test says."""
+        """The time that a test sets."""
         return self.now_s
 
 
 def in_loop(test: Callable[_P, Awaitable[None]]) -> Callable[_P, None]:
-    """Run a test in an event loop; what asyncio would only log, or is left over, fails it."""
+    """Run a test in an event loop; errors that asyncio only logs, and tasks left, fail it."""
 
     @wraps(test)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -45,7 +45,7 @@ def in_loop(test: Callable[_P, Awaitable[None]]) -> Callable[_P, None]:
 
 
 def run(main: Callable[[], Awaitable[_T]]) -> _T:
-    """The answer of a coroutine in a loop with a held clock; see `in_loop`."""
+    """The result of a coroutine in a loop with a held clock; see `in_loop`."""
     logged: list[dict[str, Any]] = []
     gc.freeze()  # the collection below then looks at new objects only
     with asyncio.Runner(loop_factory=HeldClock) as runner:
@@ -86,7 +86,7 @@ class Upper:
         self._permits = threading.Semaphore(0)
 
     def __call__(self, items: Sequence[str]) -> list[str]:
-        """Answer, but only when the test lets it."""
+        """Return the results, once the test permits it."""
         self.passes.append([*items])
         if self._held:
             self._under_way.release()
@@ -132,23 +132,12 @@ def elapse(seconds: float) -> None:
     cast(HeldClock, asyncio.get_running_loop()).now_s += seconds
 
 
-# ---- who goes with whom --------------------------------------------------------------------
+# ---- batches --------------------------------------------------------------------
 
 
 @in_loop
-async def test_callers_of_one_moment_go_together() -> None:
-    """In one call, and each is results its own answers."""
-    function = Upper()
-    batcher = batcher_of(function)
-    answers = await asyncio.gather(*map(batcher, (["a"], ["b", "c"], ["d"])))
-    await batcher.close()
-    assert [["A"], ["B", "C"], ["D"]] == answers
-    assert [["a", "b", "c", "d"]] == function.passes
-
-
-@in_loop
-async def test_callers_queue_while_a_call_is_under_way() -> None:
-    """And go together next, without waiting for others: the clock is never moved."""
+async def test_calls_during_a_batch_form_the_next() -> None:
+    """It does not wait for others: the clock is never moved."""
     function = Upper(held=True)
     batcher = batcher_of(function, max_items=2, max_wait_s=_MOMENT_S)
     callers = [asked(batcher, "a", "b")]
@@ -162,8 +151,8 @@ async def test_callers_queue_while_a_call_is_under_way() -> None:
 
 
 @in_loop
-async def test_no_more_than_the_maximum_go_together() -> None:
-    """A caller is never split, so one that brings more goes alone."""
+async def test_batches_hold_at_most_the_maximum() -> None:
+    """A call is never split, so one with more items is a batch alone."""
     function = Upper()
     batcher = batcher_of(function, max_items=3)
     callers = ["a", "b"], ["c", "d"], ["e"], ["f", "g", "h", "i"], ["j"], ["k"], ["l"], ["m"]
@@ -180,21 +169,8 @@ async def test_no_more_than_the_maximum_go_together() -> None:
 
 
 @in_loop
-async def test_a_lone_caller_waits_for_the_moment_and_no_longer() -> None:
-    """It does not go before the clock has moved so far, and goes when it has."""
-    function = Upper()
-    batcher = batcher_of(function, max_wait_s=_MOMENT_S)
-    lone = asked(batcher, "a")
-    await turn(100)
-    assert [] == function.passes
-    elapse(_MOMENT_S)
-    assert ["A"] == await lone
-    await batcher.close()
-
-
-@in_loop
-async def test_the_moment_counts_from_the_first_caller() -> None:
-    """Who comes within it goes along, and does not make it longer."""
+async def test_wait_counts_from_the_first_call() -> None:
+    """A call within it joins the batch, and does not extend the wait."""
     function = Upper()
     batcher = batcher_of(function, max_wait_s=_MOMENT_S)
     callers = [asked(batcher, "a")]
@@ -210,8 +186,8 @@ async def test_the_moment_counts_from_the_first_caller() -> None:
 
 
 @in_loop
-async def test_enough_callers_do_not_wait() -> None:
-    """The clock is never moved, at whichever turn the last of them comes."""
+async def test_full_batch_does_not_wait() -> None:
+    """The clock is never moved."""
     function = Upper()
     batcher = batcher_of(function, max_items=3, max_wait_s=_MOMENT_S)
     callers = [asked(batcher, "a"), asked(batcher, "b")]
@@ -225,8 +201,8 @@ async def test_enough_callers_do_not_wait() -> None:
 
 
 @in_loop
-async def test_a_caller_may_change_its_list_while_it_waits() -> None:
-    """It gets answers for what it asked, and so do those that go with it."""
+async def test_caller_may_change_its_list_while_it_waits() -> None:
+    """It gets results for the items at the call, and so do the others of its batch."""
     function = Upper(held=True)
     batcher = batcher_of(function)
     mine = ["a", "b"]
@@ -246,8 +222,8 @@ async def test_a_caller_may_change_its_list_while_it_waits() -> None:
 
 
 @in_loop
-async def test_each_caller_learns_its_own_failure() -> None:
-    """Those that are not to blame are answered: after a failure each is tried alone."""
+async def test_each_caller_gets_its_own_error() -> None:
+    """After a failure each call runs alone, so the others get their results."""
     function = Upper()
     batcher = batcher_of(function)
     results = await asyncio.gather(
@@ -294,10 +270,10 @@ def _returns_none(_: Sequence[str]) -> None:
         (_returns_none, TypeError),
     ],
 )
-def test_no_failure_leaves_a_caller_waiting(
+def test_every_failure_reaches_all_callers(
     function: Callable[[Sequence[str]], Any], kind: type[BaseException]
 ) -> None:
-    """Whatever the function raises or gives back, every caller is results, and so is the next."""
+    """For errors and wrong results of the function, also in the next batch."""
 
     async def main() -> None:
         batcher = batcher_of(function)
@@ -315,8 +291,8 @@ def test_no_failure_leaves_a_caller_waiting(
 
 
 @in_loop
-async def test_who_gives_up_while_waiting_is_left_out() -> None:
-    """Its items never reach the function; the others' do."""
+async def test_call_cancelled_while_it_waits_is_dropped() -> None:
+    """Its items never reach the function."""
     function = Upper(held=True)
     batcher = batcher_of(function, max_items=2)
     first, *others = (asked(batcher, item) for item in "abcd")
@@ -333,8 +309,8 @@ async def test_who_gives_up_while_waiting_is_left_out() -> None:
 
 
 @in_loop
-async def test_who_gives_up_while_it_is_served_takes_nobody_with_it() -> None:
-    """The call goes on for the others."""
+async def test_call_cancelled_in_a_batch_does_not_stop_it() -> None:
+    """The other callers get their results."""
     function = Upper(held=True)
     batcher = batcher_of(function)
     cancelled, stays = asked(batcher, "a"), asked(batcher, "b")
@@ -349,8 +325,8 @@ async def test_who_gives_up_while_it_is_served_takes_nobody_with_it() -> None:
 
 
 @in_loop
-async def test_cancelling_everything_leaves_nobody_waiting() -> None:
-    """As some programs do to end: the batcher's own task too; then it can be closed."""
+async def test_cancelling_all_tasks_leaves_no_caller_waiting() -> None:
+    """The batcher's own task too, as some programs do to end; then it can be closed."""
     function = Upper(held=True)
     batcher = batcher_of(function, max_items=1)
     callers = [asked(batcher, "a"), asked(batcher, "b")]
@@ -371,8 +347,8 @@ async def test_cancelling_everything_leaves_nobody_waiting() -> None:
 
 
 @in_loop
-async def test_close_waits_for_those_who_came_before() -> None:
-    """Those under way and those that still wait; a second close waits for the same."""
+async def test_close_waits_for_earlier_calls() -> None:
+    """Both running and waiting ones; a second close waits, too."""
     function = Upper(held=True)
     batcher = batcher_of(function, max_items=1)
     callers = [asked(batcher, "a"), asked(batcher, "b")]
@@ -387,8 +363,8 @@ async def test_close_waits_for_those_who_came_before() -> None:
 
 
 @in_loop
-async def test_a_cancelled_close_cancels_nobody() -> None:
-    """Those who wait are answered all the same."""
+async def test_cancelled_close_cancels_no_caller() -> None:
+    """The waiting callers get their results."""
     function = Upper(held=True)
     batcher = batcher_of(function)
     caller = asked(batcher, "a")
@@ -405,8 +381,8 @@ async def test_a_cancelled_close_cancels_nobody() -> None:
 
 
 @in_loop
-async def test_a_closed_merger_refuses() -> None:
-    """At once, and whether or not it was ever used."""
+async def test_closed_batcher_refuses_calls() -> None:
+    """Also if it was never used."""
     batcher = batcher_of(Upper())
     await batcher.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
@@ -430,7 +406,7 @@ _STEPS = st.one_of(
 
 
 class Play:
-    """Callers that come, give up and are answered as a schedule says.
+    """Calls that begin, are cancelled and end in the order of a schedule.
 
     Loop and worker take turns, and the clock is held, so a schedule has one outcome.
     """
@@ -462,7 +438,7 @@ class Play:
             elapse(_MOMENT_S)
 
     async def end(self) -> list[list[str] | BaseException]:
-        """Hold nothing any more, and give what each caller was results."""
+        """Let all calls finish, and return their results and errors."""
         self.function.free()
         while not all(caller.done() for caller in self.callers):
             elapse(_MOMENT_S)
@@ -472,7 +448,7 @@ class Play:
         return results
 
     def due(self, caller: int) -> list[str] | str:
-        """What a caller is due: its answers, or a word for how it ends."""
+        """The expected results of a caller, or a word for its end."""
         if caller in self.given_up:
             return "cancelled"
         if bad := [item for item in self.asked[caller] if item.startswith("bad")]:
@@ -480,7 +456,7 @@ class Play:
         return [item.upper() for item in self.asked[caller]]
 
     def callers_of(self, items: Sequence[str]) -> Iterator[int]:
-        """Whose items were in a call, each caller once."""
+        """The callers of some items, each once."""
         yield from dict.fromkeys(int(item.split()[1]) for item in items)
 
 
@@ -496,10 +472,10 @@ def _in_words(results: list[str] | BaseException) -> list[str] | str:
     max_wait_s=st.sampled_from([0.0, _MOMENT_S]),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_schedule_gives_each_caller_its_own(
+def test_random_schedules_give_each_caller_its_results(
     steps: list[Step], max_items: int, max_wait_s: float
 ) -> None:
-    """Whoever comes, fails or gives up in between: its own answers, once, in the order asked."""
+    """With failing and cancelled calls in between: once, and in the order of the calls."""
 
     async def main() -> tuple[Play, list[list[str] | BaseException]]:
         play = Play(max_items, max_wait_s)
@@ -528,27 +504,3 @@ def test_any_schedule_gives_each_caller_its_own(
     assert Counter(item for items in passes for item in items).total() <= 2 * sum(
         map(len, play.asked)
     )
-
-
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
-)
-def test_many_callers_at_once(seed: int) -> None:
-    """Three hundred callers, of whom some fail and some give up, with nothing held."""
-    import random
-
-    chance = random.Random(seed)
-
-    async def main() -> None:
-        play = Play(max_items=7, max_wait_s=_MOMENT_S)
-        play.function.free()
-        for _ in range(300):
-            await play.step("call", chance.randint(1, 4), chance.random() < 0.1)
-            if chance.random() < 0.3:
-                await play.step("cancel", chance.randrange(len(play.callers)), bad=False)
-            if chance.random() < 0.2:
-                await play.step("turn", 0, bad=False)
-        results = await play.end()
-        assert [play.due(one) for one in range(300)] == [_in_words(one) for one in results]
-
-    run(main)

@@ -25,6 +25,7 @@ from msmarco_qdrant.runtime.subprocesses import SubprocessIterator, SubprocessPo
 from tests.conftest import ROOT
 
 Start: TypeAlias = "Callable[..., SubprocessPool[Any, Any]]"
+Submit: TypeAlias = "Callable[[Callable[[Any], Any], Any], Future[Any]]"
 
 
 @pytest.fixture
@@ -42,6 +43,19 @@ def start() -> Iterator[Start]:
         workers.close()
 
 
+def call(call: tuple[Callable[[Any], Any], Any]) -> Any:
+    """Call a function with its argument."""
+    function, item = call
+    return function(item)
+
+
+@pytest.fixture(scope="module")
+def submit() -> Iterator[Submit]:
+    """A function that calls another in one of two subprocesses."""
+    with closing(SubprocessPool(call, 2)) as workers:
+        yield lambda function, item: workers.submit((function, item))
+
+
 @pytest.fixture
 def fifo(tmp_path: Path) -> Path:
     """A named pipe."""
@@ -54,7 +68,7 @@ def fifo(tmp_path: Path) -> Path:
 
 
 class TwoArgumentsError(Exception):
-    """One that pickle cannot make again, as it keeps one argument of two."""
+    """An error that cannot be unpickled, as it keeps one argument of two."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} {two}")
@@ -81,11 +95,6 @@ def echo(item: object) -> object:
     return item
 
 
-def pid_of_process(_: object) -> int:
-    """Where it runs."""
-    return os.getpid()
-
-
 def noisy(number: int) -> int:
     """Print in every way there is."""
     print("printed", number, flush=True)
@@ -102,7 +111,7 @@ def failing(number: int) -> int:
 
 
 def failing_oddly(number: int) -> int:
-    """Fail on odd numbers, in a way that cannot be told."""
+    """Fail on odd numbers, with an error that cannot be unpickled."""
     if number % 2:
         raise TwoArgumentsError("a", "b")
     return number
@@ -116,7 +125,7 @@ def ending(how: str) -> str:
 
 
 def say_and_hang(fifo: str) -> None:
-    """Tell the process id through a named pipe, and never come back."""
+    """Write the process id to a named pipe, and never return."""
     Path(fifo).write_text(str(os.getpid()))
     while True:
         signal.pause()
@@ -132,45 +141,27 @@ def meet(end: tuple[str, str]) -> str:
 # ---- results ---------------------------------------------------------------------------------
 
 
-def test_each_item_gets_its_own_result(start: Start) -> None:
+def test_each_item_gets_its_own_result(submit: Submit) -> None:
     """Results belong to their items, in any order of completion."""
-    workers = start(square, 3)
-    futures = {number: workers.submit(number) for number in range(300)}
+    futures = {number: submit(square, number) for number in range(300)}
     assert {number: number * number for number in range(300)} == {
         number: future.result() for number, future in reversed(futures.items())
     }
 
 
-def test_calls_run_in_the_subprocesses(start: Start) -> None:
-    """In the processes that were started, none of which is this one."""
-    workers = start(pid_of_process, 2)
-    pids = {workers.submit(None).result() for _ in range(50)}
-    assert pids <= {child.pid for child in psutil.Process().children()}
-    assert os.getpid() not in pids
-
-
-def test_processes_work_at_once(start: Start, fifo: Path) -> None:
+def test_processes_work_at_once(submit: Submit, fifo: Path) -> None:
     """Two calls that wait for each other both end."""
-    workers = start(meet, 2)
-    ends = [workers.submit((str(fifo), mode)) for mode in "rw"]
+    ends = [submit(meet, (str(fifo), mode)) for mode in "rw"]
     assert ["met", "wrote"] == [end.result() for end in ends]
 
 
-def test_items_and_results_of_any_size(start: Start) -> None:
+def test_items_and_results_of_any_size(submit: Submit) -> None:
     """Items and results may be larger than a pipe; an item that cannot be pickled fails alone."""
-    workers = start(echo)
     for item in (None, b"", b"x" * 10_000_000, ["\U0001f9ea\ud800"], {1: (2.5,)}):
-        assert item == workers.submit(item).result()
+        assert item == submit(echo, item).result()
     with pytest.raises(AttributeError, match="local object"):
-        workers.submit(lambda: None).result()
-    assert 5 == workers.submit(5).result()
-
-
-def test_a_large_function_is_sent(start: Start) -> None:
-    """A function may hold megabytes, as a tokenizer does; all processes get it."""
-    held = b"x" * 3_000_000
-    workers = start(held.count, 2)
-    assert [3_000_000, 0] == [workers.submit(item).result() for item in (b"x", b"y")]
+        submit(echo, lambda: None).result()
+    assert 5 == submit(echo, 5).result()
 
 
 def test_what_is_printed_does_not_disturb(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
@@ -186,20 +177,18 @@ def test_what_is_printed_does_not_disturb(start: Start, capfd: pytest.CaptureFix
 # ---- errors ----------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_function_comes_out_as_it_is(start: Start) -> None:
-    """Of its type and with its words; the process goes on with the next item."""
-    workers = start(failing)
-    futures = [workers.submit(number) for number in range(6)]
+def test_error_of_the_function_is_raised(submit: Submit) -> None:
+    """With its type and message; the process continues with the next item."""
+    futures = [submit(failing, number) for number in range(6)]
     assert [0, 2, 4] == [future.result() for future in futures[::2]]
     errors = [future.exception() for future in futures[1::2]]
     assert [SourceError] * 3 == [type(error) for error in errors]
     assert ["1 is odd", "3 is odd", "5 is odd"] == [str(error) for error in errors]
 
 
-def test_an_error_that_cannot_be_told_is_one_item_s_alone(start: Start) -> None:
-    """What cannot be unpickled here fails its own future, not those that follow."""
-    workers = start(failing_oddly)
-    futures = [workers.submit(number) for number in range(4)]
+def test_error_that_cannot_be_unpickled_fails_one_item(submit: Submit) -> None:
+    """Later items have their results."""
+    futures = [submit(failing_oddly, number) for number in range(4)]
     assert [int, TypeError, int, TypeError] == [
         type(future.exception() or future.result()) for future in futures
     ]
@@ -216,7 +205,7 @@ def test_an_ended_process_is_reported_with_its_status(start: Start) -> None:
 
 
 def test_a_process_that_is_killed_from_outside(start: Start, fifo: Path) -> None:
-    """The one that waits for its answer is told, and does not wait forever."""
+    """The call in progress raises, and does not wait forever."""
     workers = start(say_and_hang)
     future = workers.submit(str(fifo))
     os.kill(int(fifo.read_text()), signal.SIGKILL)
@@ -225,9 +214,9 @@ def test_a_process_that_is_killed_from_outside(start: Start, fifo: Path) -> None
 
 
 def test_a_function_that_cannot_be_loaded() -> None:
-    """Waiting for the processes says so."""
-    told = pytest.raises(WorkerError, match="ended with status 7;")
-    with closing(SubprocessPool(Unloadable(), 1)) as workers, told:
+    """Waiting for the processes raises."""
+    raises = pytest.raises(WorkerError, match="ended with status 7;")
+    with closing(SubprocessPool(Unloadable(), 1)) as workers, raises:
         workers.wait_until_ready()
 
 
@@ -301,25 +290,19 @@ def test_an_error_of_an_iterator_comes_after_its_items() -> None:
             next(iterator)
 
 
-def test_iterator_may_be_closed_early() -> None:
-    """An iterable without end, of which the first items were taken, leaves no process."""
-    before = set(psutil.Process().children())
-    with closing(SubprocessIterator(Counting(None))) as items:
-        assert [0, 1, 2] == list(itertools.islice(items, 3))
-        [child] = set(psutil.Process().children()) - before
-    assert not child.is_running()
-
-
-def test_killed_iterator_is_reported() -> None:
-    """After what it had sent before, with its status."""
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_endless_iterator_is_closed_or_killed(is_killed: bool) -> None:
+    """A closed one leaves no process; a killed one raises after the items that it sent."""
     before = set(psutil.Process().children())
     with closing(SubprocessIterator(Counting(None))) as items:
         iterator = iter(items)
-        assert 0 == next(iterator)
+        assert [0, 1, 2] == list(itertools.islice(iterator, 3))
         [child] = set(psutil.Process().children()) - before
-        child.kill()
-        with pytest.raises(WorkerError, match="ended with status -9;"):
-            list(iterator)
+        if is_killed:
+            child.kill()
+            with pytest.raises(WorkerError, match="ended with status -9;"):
+                list(iterator)
+    assert not child.is_running()
 
 
 # ---- programs of their own -------------------------------------------------------------------
@@ -401,29 +384,24 @@ def _runs(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
-def test_a_script_needs_no_guard(program: Program) -> None:
-    """It is run once, ends well without closing anything, and says nothing."""
-    process = program(_WAITING)
-    assert "49" == _line(process)
-    assert ("", "") == process.communicate()
-    assert 0 == process.returncode
-
-
-def test_kill_9_ends_the_processes_too(program: Program) -> None:
-    """The end of their input tells them, as no signal would."""
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_processes_end_with_a_script(program: Program, is_killed: bool) -> None:
+    """It needs no guard and closes nothing; the end of their input ends the processes."""
     process = program(_WAITING)
     assert "49" == _line(process)
     children = psutil.Process(process.pid).children()
     assert [True, True] == [_runs(child) for child in children]
-    process.kill()
-    assert "" == process.communicate()[1]  # which they share with it, so it waits for their ends
+    if is_killed:
+        process.kill()
+    assert ("", "") == process.communicate()  # which waits for the processes, as they share it
+    assert (-9 if is_killed else 0) == process.returncode
     psutil.wait_procs([child for child in children if _runs(child)], timeout=60)
     assert [False, False] == [_runs(child) for child in children]
 
 
 @pytest.mark.slow
-def test_kill_9_ends_an_endless_iterable(program: Program) -> None:
-    """The process finds nobody to send to, and ends without a word."""
+def test_kill_of_a_script_ends_an_endless_iterable(program: Program) -> None:
+    """The subprocess cannot write its items, and ends without output."""
     process = program(_ITERATING)
     assert "1" == _line(process)
     [child] = psutil.Process(process.pid).children()
@@ -434,8 +412,8 @@ def test_kill_9_ends_an_endless_iterable(program: Program) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_for_the_one_that_asks(program: Program) -> None:
-    """An interrupt of the whole process group leaves the processes at work."""
+def test_ctrl_c_interrupts_only_the_script(program: Program) -> None:
+    """An interrupt of its process group does not stop the subprocesses."""
     process = program(_INTERRUPTED)
     assert "ready" == _line(process)
     os.killpg(process.pid, signal.SIGINT)
