@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 
 HIDDEN = "hunter2"
 
-# name, what stands in the environment, what it is then
+# The name, the text in the environment, and the value.
 GOOD: list[tuple[str, str, Any]] = [
     ("store", "http://localhost:6333", "http://localhost:6333"),
     ("store", "./here", "./here"),
@@ -88,11 +89,11 @@ def variable(name: str) -> str:
 
 
 def test_every_setting_is_tested_here() -> None:
-    """A new one needs a row."""
+    """A new setting needs a row."""
     assert set(SidecarSettings.model_fields) == {name for name, _, _ in GOOD}
 
 
-def test_without_an_environment_the_defaults_stand() -> None:
+def test_defaults_without_an_environment() -> None:
     """Those of the records and of the connection."""
     settings = load_settings({})
     assert ("./qdrant_data", "msmarco", DEFAULT_MODEL) == (
@@ -128,10 +129,10 @@ def test_a_file_is_read() -> None:
     }
 
 
-def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+def test_order_of_the_sources_of_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each of the three for what the one before does not say."""
+    """The command line is before the environment, and both are before the file."""
     Path(".env").write_text(
         f"{variable('store')}=file\n{variable('collection')}=file\n{variable('model')}=file\n"
     )
@@ -147,10 +148,10 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
 
 @pytest.mark.parametrize("source", ["environment", "file", "given"])
 @pytest.mark.parametrize(("name", "text", "message"), BAD)
-def test_a_bad_value_is_reported_with_its_variable(
+def test_invalid_value_is_reported_with_its_variable(
     name: str, text: str, message: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wherever it stands, and what it should be; never as an error of pydantic's."""
+    """From all sources, with the rule, and never as an error of pydantic."""
     given: dict[str, str] = {}
     if source == "environment":
         monkeypatch.setenv(variable(name), text)
@@ -175,8 +176,8 @@ def test_a_renamed_variable_is_refused(source: str, monkeypatch: pytest.MonkeyPa
         load_settings({})
 
 
-def test_every_bad_value_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that nobody has to come back for the next."""
+def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names each variable."""
     monkeypatch.setenv(variable("window"), "0")
     monkeypatch.setenv(variable("retry_s"), "-1")
     with pytest.raises(UsageError) as caught:
@@ -186,28 +187,12 @@ def test_every_bad_value_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_the_connection_has_every_setting_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_has_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Key, port, times, certificates and sizes."""
-    values = {
-        "api_key": HIDDEN,
-        "grpc_port": "7334",
-        "timeout_s": "2.5",
-        "retry_s": "7",
-        "tls_ca": "/etc/ca.pem",
-        "batch_points": "10",
-        "batch_bytes": "2048",
-        "in_flight": "3",
-    }
-    for name, text in values.items():
-        monkeypatch.setenv(variable(name), text)
-    expected = Connection(HIDDEN, 7334, 2.5, 7.0, Path("/etc/ca.pem"), 10, 2048, 3)
-    assert expected == load_settings({}).connection
-
-
-def test_settings_cannot_be_changed() -> None:
-    """They are read once, at the edge."""
-    with pytest.raises(ValueError, match="frozen"):
-        load_settings({}).window = 7
+    values = (HIDDEN, 7334, 2.5, 7.0, Path("/etc/ca.pem"), 10, 2048, 3)
+    for field, value in zip(fields(Connection), values, strict=True):
+        monkeypatch.setenv(variable(field.name), str(value))
+    assert Connection(*values) == load_settings({}).connection
 
 
 # ---- secrets ---------------------------------------------------------------------------------
@@ -224,10 +209,10 @@ def test_the_tokens_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("key", [f"{HIDDEN}\udcff", f"\udcff{HIDDEN}", f"{HIDDEN}\u00fc"])
-def test_a_key_that_is_not_a_text_is_refused_without_it(
+def test_error_of_an_invalid_key_does_not_contain_it(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes that are no UTF-8, and characters that no header can hold."""
+    """Bytes that are not UTF-8, and characters that a header cannot contain."""
     monkeypatch.setenv(variable("api_key"), key)
     with pytest.raises(UsageError) as caught:
         _ = load_settings({}).connection
@@ -235,8 +220,8 @@ def test_a_key_that_is_not_a_text_is_refused_without_it(
     assert HIDDEN not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_file_that_is_not_a_text_is_reported_without_what_is_in_it() -> None:
-    """Which file it is, and where it stops being text."""
+def test_error_of_an_invalid_file_does_not_contain_its_text() -> None:
+    """It has the file and the place of the invalid byte."""
     Path(".env").write_bytes(f"{variable('api_key')}={HIDDEN}\n".encode() + b"X=\xff\n")
     with pytest.raises(
         UsageError, match=r"the file \.env in .* is not UTF-8.* byte 0xff"

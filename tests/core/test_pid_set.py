@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ def test_it_is_a_set(pids: list[str]) -> None:
     assert len(ours) == len(reference)
 
 
+@pytest.mark.slow
 def test_a_pid_takes_less_than_sixteen_bytes() -> None:
     """The arrays of 200,000 pids, spare capacity included, take less than 16 bytes per pid."""
     pids = PidSet()

@@ -1,4 +1,4 @@
-"""Blocks of lines are the lines, however the bytes arrive and whatever is wrong with them."""
+"""Blocks contain the lines of a stream, for all sizes of reads and damaged streams."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZES = st.integers(0, 200)
 
 
 class Dribbling(io.BufferedIOBase):
-    """A stream that hands out a few bytes at a time, and at its end what a spoiled one raises."""
+    """A stream that returns a few bytes at a time, and raises the error of a damaged one."""
 
     def __init__(
         self, content: bytes, counts: Sequence[int], error: Exception | None = None
@@ -38,7 +38,7 @@ class Dribbling(io.BufferedIOBase):
         self._error = error
 
     def read1(self, size: int = -1, /) -> bytes:
-        """As many bytes as it is the turn of, not more than asked for."""
+        """Return the next count of bytes, at most `size`."""
         self._reads += 1
         count = self._counts[self._reads % len(self._counts)]
         part = self._content.read(min(size, count))
@@ -60,7 +60,7 @@ def lines_of(blocks: Sequence[Block], limit: int) -> list[Line]:
 def test_blocks_are_the_lines(
     content: bytes, size: int, limit: int, counts: Sequence[int], error: Exception | None
 ) -> None:
-    """Number, bytes, length and problem of each, also of a stream that is spoiled at its end."""
+    """With number, bytes, length and problem, also of a stream damaged at its end."""
     expected = list(read_lines(Dribbling(content, counts, error), limit))
     blocks = list(read_blocks(Dribbling(content, counts, error), size, limit))
     assert expected == lines_of(blocks, limit)
@@ -70,7 +70,7 @@ def test_blocks_are_the_lines(
 def test_blocks_do_not_depend_on_how_bytes_arrive(
     content: bytes, size: int, limit: int, counts: Sequence[int], error: Exception | None
 ) -> None:
-    """A later run has to find the same ones."""
+    """A later run needs equal blocks."""
     whole = list(read_blocks(Dribbling(content, [1 << 20], error), size, limit))
     assert whole == list(read_blocks(Dribbling(content, counts, error), size, limit))
     assert [] == [block for block in whole if not block.data and block.last is None]
@@ -78,25 +78,18 @@ def test_blocks_do_not_depend_on_how_bytes_arrive(
 
 @given(content=CONTENTS, size=SIZES, limit=LIMITS)
 def test_blocks_are_bounded(content: bytes, size: int, limit: int) -> None:
-    """By the size, or by what the longest line may take."""
+    """By the size or the longest line allowed."""
     blocks = list(read_blocks(io.BytesIO(content), size, limit))
     assert [] == [block for block in blocks if len(block.data) > max(size, limit + 5)]
 
 
 def test_a_stream_cut_off_behind_a_long_line_is_reported() -> None:
-    """The line is one thing that is wrong, the end of the stream another."""
+    """The line and the end of the stream are two problems."""
     stream = Dribbling(b"x" * 50 + b"\n", [100], EOFError())
-    long, end = lines_of(list(read_blocks(stream, 16, 10)), 10)
-    assert (1, 50, "a line must have at most 10 bytes, got 50") == (
-        long.number,
-        long.length,
-        long.problem,
-    )
-    assert (2, b"", "the gzip stream ends early: the file was cut off") == (
-        end.number,
-        end.data,
-        end.problem,
-    )
+    assert [
+        Line(1, b"x" * 50, 50, "a line must have at most 10 bytes, got 50"),
+        Line(2, b"", 0, "the gzip stream ends early: the file was cut off"),
+    ] == lines_of(list(read_blocks(stream, 16, 10)), 10)
 
 
 # ---- gzip ------------------------------------------------------------------------------------
@@ -116,7 +109,7 @@ def blocks_of(packed: bytes) -> list[Block]:
 
 
 def test_gzip_gives_the_blocks_of_its_content() -> None:
-    """Compressing a source does not change what stands for its rows."""
+    """Compressing a source does not change its digests."""
     blocks = blocks_of(PACKED)
     assert list(read_blocks(io.BytesIO(CONTENT), 5000, 100)) == blocks
     assert list(read_lines(io.BytesIO(CONTENT), 100)) == lines_of(blocks, 100)
@@ -139,7 +132,7 @@ def damaged(packed: bytes) -> bytes:
     ids=["half", "without its end", "another checksum", "spoiled in the middle"],
 )
 def test_spoiled_gzip_gives_what_came_before(spoil: Callable[[bytes], bytes], problem: str) -> None:
-    """Then one line that says what is wrong."""
+    """And a last line with the problem."""
     *lines, last = lines_of(blocks_of(spoil(PACKED)), 100)
     assert problem in str(last.problem)
     assert len(lines) + 1 == last.number

@@ -1,4 +1,4 @@
-"""The rejects file: made when needed, and readable whatever the rows hold."""
+"""The rejects file: created by the first reject, with any bytes in the rows."""
 
 from __future__ import annotations
 
@@ -25,28 +25,23 @@ def lines_of(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
 
 
-def test_file_is_made_only_when_needed(tmp_path: Path) -> None:
-    """A run without rejects leaves nothing behind."""
-    path = tmp_path / "rejects.jsonl"
-    with RejectsFile(path) as rejects:
-        assert 0 == rejects.count
-    assert not path.exists()
-
-
 def test_every_reject_is_a_line(tmp_path: Path) -> None:
-    """With its file, line, reason, row and the row's length."""
+    """With its file, line, reason, row and length of the row."""
     path = tmp_path / "rejects.jsonl"
     with RejectsFile(path) as rejects:
         rejects.write(reject(b"one"))
         rejects.write(reject(b"two", reason="the text is empty"))
+    rejects.close()  # closing twice is allowed
     assert 2 == rejects.count
     entry = {"file": "x.tsv", "line": 7, "reason": "no tab", "raw_bytes": 3, "raw": "one"}
     assert [entry, {**entry, "reason": "the text is empty", "raw": "two"}] == lines_of(path)
 
 
-def test_older_file_is_replaced(tmp_path: Path) -> None:
-    """It would be a mixture of two runs otherwise; without a reject it stays."""
+def test_first_reject_replaces_an_older_file(tmp_path: Path) -> None:
+    """Without a reject no file is created or changed."""
     path = tmp_path / "rejects.jsonl"
+    with RejectsFile(path):
+        assert not path.exists()
     path.write_text("older\n", "utf-8")
     with RejectsFile(path):
         assert "older\n" == path.read_text("utf-8")
@@ -59,36 +54,33 @@ def test_older_file_is_replaced(tmp_path: Path) -> None:
     "text", ["", "plain", "café \U0001f600", 'quote " and \\', "line\x0b\x0c\x1c\x85\u2028\r\x00"]
 )
 def test_text_is_kept_as_text(tmp_path: Path, text: str) -> None:
-    """And comes back from the file as it was, on one line."""
+    """On one line, with any characters."""
     path = tmp_path / "rejects.jsonl"
     with RejectsFile(path) as rejects:
         rejects.write(reject(text.encode()))
     assert [text] == [entry["raw"] for entry in lines_of(path)]
 
 
-@pytest.mark.parametrize("raw", [b"caf\xe9", b"\xff", b"\xed\xa0\x80", b"cut at the end \xe2\x82"])
-def test_bytes_that_are_not_utf8_are_base64(raw: bytes) -> None:
-    """Then there is no `raw`."""
-    entry = reject_to_json(reject(raw))
+@pytest.mark.parametrize(
+    ("raw", "raw_bytes"),
+    [(b"caf\xe9", None), (b"\xed\xa0\x80", None), (b"end \xe2\x82", None), (b"caf\xe9 au", 10_000)],
+)
+def test_bytes_that_are_not_utf8_are_base64(raw: bytes, raw_bytes: int | None) -> None:
+    """Instead of `raw`, also for an invalid byte in a cut row."""
+    entry = reject_to_json(reject(raw, raw_bytes))
     assert {"file", "line", "reason", "raw_bytes", "raw_base64"} == entry.keys()
     assert raw == base64.b64decode(entry["raw_base64"])
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 def test_cut_inside_a_character_stays_text(cut: int) -> None:
-    """Half a character at the end is no fault of the row when it was cut there."""
+    """An incomplete character at the cut is not an error of the row."""
     whole = "kept \U0001f600".encode()
     raw = whole[: len(whole) - 4 + cut]
     entry = reject_to_json(reject(raw, raw_bytes=10_000))
     assert ("kept \U0001f600" if cut == 4 else "kept ") == entry["raw"]
     assert 10_000 == entry["raw_bytes"]
     assert "raw_base64" not in entry
-
-
-def test_cut_row_that_is_not_utf8_is_base64() -> None:
-    """A wrong byte before the cut is a fault of the row."""
-    entry = reject_to_json(reject(b"caf\xe9 au lait", raw_bytes=10_000))
-    assert b"caf\xe9 au lait" == base64.b64decode(entry["raw_base64"])
 
 
 def test_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
@@ -108,16 +100,6 @@ def test_full_disk_is_reported() -> None:
     rejects.write(reject(b"one"))
     with pytest.raises(OutputError, match=r"No space left on device.*choose another path"):
         rejects.close()
-
-
-def test_closing_twice_is_no_error(tmp_path: Path) -> None:
-    """Neither with a file nor without."""
-    rejects = RejectsFile(tmp_path / "rejects.jsonl")
-    rejects.close()
-    rejects.write(reject(b"one"))
-    rejects.close()
-    rejects.close()
-    assert 1 == len(lines_of(rejects.path))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Vectors in Parquet: written whole, read back as they were, refused when they are not."""
+"""Vectors in Parquet: shards and folders that are written, read and refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from msmarco_qdrant.sources.shard_file import (
     VectorType,
     read_column,
     read_footer,
-    read_manifest,
     read_rows,
     shard_path,
     shard_paths,
@@ -39,21 +38,24 @@ def folder(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder)
 
 
 def put_vectors(folder: Path, vectors: np.ndarray, passages: Sequence[Passage]) -> None:
-    """Write the first shard anew with other vectors."""
-    first = shard_path(folder, 0)
-    write_shard(
-        first, read_footer(first).header, table_of(passages[:2]), vectors.astype(np.float16)
-    )
+    """Write the first shard again with other vectors."""
+    put_table(folder, table_of(passages[:2]), vectors)
+
+
+def put_table(folder: Path, table: pa.Table, vectors: np.ndarray) -> None:
+    """Write the first shard again with other rows."""
+    header = read_footer(shard_path(folder, 0)).header
+    write_shard(shard_path(folder, 0), header, table, vectors.astype(header.dtype))
 
 
 # ---- one shard -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_shard_comes_back_as_it_was_written(
+def test_shard_is_read_as_written(
     tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder, dtype: VectorType
 ) -> None:
-    """Header, strings and vectors, and nothing else lies beside it."""
+    """Header, strings and vectors; the folder holds no other file."""
     path, vectors = shard_path(tmp_path, 7), vectors_of(passages, encoder).astype(dtype)
     encoder_info = replace(encoder.info, prompts=Prompts("q: ", "p: "), max_seq_length=350)
     header = replace(
@@ -71,7 +73,7 @@ def test_a_shard_comes_back_as_it_was_written(
     assert [tmp_path / "00007.parquet"] == list(tmp_path.iterdir()) == shard_paths(tmp_path)
 
 
-def test_other_tools_find_lists_of_numbers(folder: Path) -> None:
+def test_other_tools_can_read_the_vectors(folder: Path) -> None:
     """The column is a fixed-size list without nulls, in pages that carry checksums."""
     file = pq.ParquetFile(shard_path(folder, 0))
     field = file.schema_arrow.field("vector")
@@ -98,7 +100,7 @@ def test_a_shard_without_a_passage_is_one(tmp_path: Path, encoder: HashingEncode
         lambda vectors: vectors.astype(np.float32),
     ],
 )
-def test_what_does_not_fit_its_header_is_not_written(
+def test_vectors_that_do_not_fit_their_header_are_refused(
     tmp_path: Path,
     passages: Sequence[Passage],
     encoder: HashingEncoder,
@@ -113,10 +115,10 @@ def test_what_does_not_fit_its_header_is_not_written(
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written_is_named(
+def test_error_of_writing_contains_the_final_path(
     tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
-    """The file's name, not that of the one it is written into first."""
+    """It is not the path of the temporary file."""
     vectors = vectors_of(passages, encoder).astype(np.float16)
     path = shard_path(tmp_path / "nowhere", 0)
     with pytest.raises(OutputError, match=r"cannot write .*00000\.parquet"):
@@ -127,7 +129,7 @@ def test_a_place_that_cannot_be_written_is_named(
 
 
 def with_header(path: Path, content: bytes | None) -> None:
-    """Write the file anew with another header."""
+    """Write the file again with another header."""
     table = pq.read_table(path)
     pq.write_table(
         table.replace_schema_metadata({b"msmarco-qdrant": content} if content else None), path
@@ -161,10 +163,10 @@ def header_json(path: Path, **changed: object) -> bytes:
         ),
     ],
 )
-def test_not_a_shard_is_reported(
+def test_invalid_shard_is_reported(
     folder: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
-    """By what was found, what was expected, and what to do."""
+    """With the expected and found values and the next step."""
     path = shard_path(folder, 1)
     spoil(path)
     with pytest.raises(SourceError, match=message):
@@ -174,7 +176,7 @@ def test_not_a_shard_is_reported(
 
 
 def test_other_columns_are_reported(folder: Path) -> None:
-    """As of a file that another tool has written back."""
+    """As in a file that another tool rewrote."""
     path = shard_path(folder, 0)
     table = pq.read_table(path)
     pq.write_table(table.drop_columns(["meta"]), path)
@@ -185,7 +187,7 @@ def test_other_columns_are_reported(folder: Path) -> None:
 
 
 def test_a_flipped_bit_is_reported(folder: Path) -> None:
-    """Nothing but a checksum can tell it in a vector."""
+    """Only a checksum detects it in a vector."""
     path = shard_path(folder, 0)
     column = pq.read_metadata(path).row_group(0).column(5)
     content = bytearray(path.read_bytes())
@@ -201,7 +203,7 @@ def test_a_flipped_bit_is_reported(folder: Path) -> None:
 def test_a_folder_gives_its_passages_with_their_vectors(
     folder: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
-    """In order, with unit length, as often as it is asked, and tells how far it is."""
+    """In order, with unit length, more than once, and with the position."""
     shards = VectorShards(folder)
     assert encoder.info == shards.encoder
     assert (5, 0) == (shards.size, shards.position)
@@ -222,42 +224,34 @@ def test_a_folder_gives_its_passages_with_their_vectors(
     assert (str(shard_path(folder, 1)), 1) == (third.source, third.line)
 
 
-def test_vectors_of_a_dot_product_keep_their_length(
-    tmp_path: Path, passages: Sequence[Passage]
+class Dot(HashingEncoder):
+    """An encoder for the dot product."""
+
+    info = property(lambda self: replace(self._info, similarity="dot"))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "number", "expected"), [(Dot(), 3.0, 3.0), (HashingEncoder(), 1e30, 1 / 8)]
+)
+def test_only_vectors_for_cosine_are_scaled(
+    tmp_path: Path,
+    passages: Sequence[Passage],
+    encoder: HashingEncoder,
+    number: float,
+    expected: float,
 ) -> None:
-    """Which means something there."""
-
-    class Dot(HashingEncoder):
-        """An encoder for the dot product."""
-
-        info = property(lambda self: replace(self._info, similarity="dot"))
-
-    folder = write_folder(tmp_path / "vectors", passages, Dot(), dtype="float32")
-    put = np.full((2, 64), 3.0, np.float32)
-    first = shard_path(folder, 0)
-    write_shard(first, read_footer(first).header, table_of(passages[:2]), put)
+    """To unit length, also if float32 cannot hold the square of a number."""
+    folder = write_folder(tmp_path / "vectors", passages, encoder, dtype="float32")
+    put_vectors(folder, np.full((2, 64), number), passages)
     row = next(iter(VectorShards(folder)))
     assert isinstance(row, EncodedPassage)
-    np.testing.assert_array_equal(put[0], row.vector)
-
-
-def test_lengths_that_float32_cannot_square_are_none_too_many(
-    tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
-) -> None:
-    """The length is computed in float64."""
-    folder = write_folder(tmp_path / "vectors", passages[:2], encoder, dtype="float32")
-    first = shard_path(folder, 0)
-    put = np.full((2, 64), 1e30, np.float32)
-    write_shard(first, read_footer(first).header, table_of(passages[:2]), put)
-    row = next(iter(VectorShards(folder)))
-    assert isinstance(row, EncodedPassage)
-    np.testing.assert_allclose(np.full(64, 1 / 8), row.vector)
+    np.testing.assert_allclose(np.full(64, expected), row.vector)
 
 
 def test_a_vector_that_cannot_be_searched_is_a_reject(
     folder: Path, passages: Sequence[Passage]
 ) -> None:
-    """Zero, infinite or no number: with its file, line and row."""
+    """Zero, infinite or NaN: the reject has its file, line and row."""
     for value in (0.0, np.inf, np.nan):
         vectors = np.full((2, 64), 0.125)
         vectors[1] = value
@@ -293,13 +287,11 @@ def test_a_row_that_is_not_what_was_encoded_is_a_reject(
     value: str,
     reason: str,
 ) -> None:
-    """Its neighbors come through."""
+    """The other row of its batch is read."""
     table = table_of(passages[:2])
     index = table.column_names.index(column)
     changed = pa.array([table[column][0].as_py(), value])
-    vectors = vectors_of(passages[:2], encoder).astype(np.float16)
-    first = shard_path(folder, 0)
-    write_shard(first, read_footer(first).header, table.set_column(index, column, changed), vectors)
+    put_table(folder, table.set_column(index, column, changed), vectors_of(passages[:2], encoder))
     rows = list(VectorShards(folder))
     rejects = [row for row in rows if isinstance(row, Reject)]
     assert [True] == [reason in reject.reason for reject in rejects]
@@ -309,12 +301,10 @@ def test_a_row_that_is_not_what_was_encoded_is_a_reject(
 def test_a_text_that_is_not_utf8_is_a_reject(
     folder: Path, passages: Sequence[Passage], encoder: HashingEncoder
 ) -> None:
-    """Its digest tells, and nothing breaks."""
+    """Its digest differs."""
     table = table_of(passages[:2])
     broken = pa.array([b"london", b"\xff\xfe"]).view(pa.string())
-    vectors = vectors_of(passages[:2], encoder).astype(np.float16)
-    first = shard_path(folder, 0)
-    write_shard(first, read_footer(first).header, table.set_column(1, "text", broken), vectors)
+    put_table(folder, table.set_column(1, "text", broken), vectors_of(passages[:2], encoder))
     rejects = [row for row in VectorShards(folder) if isinstance(row, Reject)]
     assert [True, True] == ["text was changed" in reject.reason for reject in rejects]
 
@@ -328,9 +318,11 @@ def swap_shards(folder: Path) -> None:
     )
 
 
-def mix_in(folder: Path, encoder: HashingEncoder, dtype: VectorType = "float16") -> None:
-    """Put a shard of another encoder or type among them."""
-    rows = [Passage("1", "london"), Passage("2", "paris")]
+def mix_in(
+    folder: Path, encoder: HashingEncoder, dtype: VectorType = "float16", count: int = 2
+) -> None:
+    """Put a shard of another encoder, type or source among them."""
+    rows = [Passage("1", "london"), Passage("2", "paris")][:count]
     header = header_of(rows, encoder, 1, dtype)
     vectors = vectors_of(rows, encoder).astype(dtype)
     write_shard(shard_path(folder, 1), header, table_of(rows), vectors)
@@ -355,46 +347,27 @@ def mix_in(folder: Path, encoder: HashingEncoder, dtype: VectorType = "float16")
         (swap_shards, r"00000\.parquet does not belong .*number must be 0, got 1"),
         (lambda f: mix_in(f, HashingEncoder(salt="x")), r"00001\.parquet .*fingerprint must"),
         (lambda f: mix_in(f, HashingEncoder(), "float32"), "dtype must be float16, got float32"),
+        (lambda f: mix_in(f, HashingEncoder(), count=1), r"must hold 5 passages as .*, got 4"),
         (
             lambda f: write_folder(f, [Passage("1", "x"), Passage("2", "y")], HashingEncoder()),
             "is not in",
         ),
     ],
 )
-def test_a_folder_that_is_not_whole_is_reported(
+def test_invalid_folder_is_reported(
     folder: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
-    """Before anything is read: which file, what was found, what was expected."""
+    """On construction, with the file and the expected and found values."""
     spoil(folder)
     with pytest.raises(SourceError, match=message):
         VectorShards(folder)
 
 
-def test_a_shard_of_another_source_is_reported(folder: Path, encoder: HashingEncoder) -> None:
-    """It has another number of passages."""
-    rows = [Passage("1", "london")]
-    vectors = vectors_of(rows, encoder).astype(np.float16)
-    write_shard(shard_path(folder, 1), header_of(rows, encoder, 1), table_of(rows), vectors)
-    with pytest.raises(
-        SourceError, match=r"must hold 5 passages as its manifest\.json states, got 4"
-    ):
-        VectorShards(folder)
-
-
 def test_not_a_folder_is_reported(tmp_path: Path, encoder: HashingEncoder) -> None:
-    """A file, nothing at all, or the vectors of no row."""
+    """A file, a missing path, or a folder of an empty source."""
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "nothing"):
         with pytest.raises(SourceError, match=r"must be a DIR .* got no folder"):
             VectorShards(place)
     with pytest.raises(SourceError, match="its source was empty"):
         VectorShards(write_folder(tmp_path / "empty", [], encoder))
-
-
-def test_a_manifest_comes_back(folder: Path) -> None:
-    """And none is none."""
-    manifest = read_manifest(folder)
-    assert manifest is not None
-    assert (3, 5, "float16") == (manifest.shards, manifest.passages, manifest.dtype)
-    (folder / MANIFEST).unlink()
-    assert read_manifest(folder) is None
