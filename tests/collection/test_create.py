@@ -121,7 +121,9 @@ def test_a_target_without_its_indexes_is_completed(store: Store, is_known: bool)
     copying = migration_status(store, "msmarco").copying
     assert ("msmarco__0002" if is_known else None) == (copying and copying.target)
 
-    report = reembed_collection(store, encoder=HashingEncoder(32), allow_worse=True)
+    report = reembed_collection(
+        store, encoder=HashingEncoder(32), load_old=lambda _: HashingEncoder(), allow_worse=True
+    )
 
     assert ("msmarco__0002", 1) == (report.new, report.passages)
     assert OWN == store.metadata("msmarco").migrations

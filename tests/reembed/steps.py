@@ -27,11 +27,8 @@ LOADED = {one.info: one for one in (V2, V3, SMALL)}
 STAGES: tuple[ReembedStage, ...] = ("copy", "index", "compare", "verify", "swap", "last pass")
 
 
-at_each_stage = pytest.mark.parametrize(
-    ("store", "stage"),
-    list(zip(("memory", "loopback") * 3, STAGES, strict=True)),
-    indirect=["store"],
-)
+ENGINE_BY_STAGE = list(zip(("memory", "loopback") * 3, STAGES, strict=True))
+at_each_stage = pytest.mark.parametrize(("store", "stage"), ENGINE_BY_STAGE, indirect=["store"])
 """Each stage on one engine."""
 
 

@@ -20,8 +20,8 @@ from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
 from tests.reembed.steps import (
+    ENGINE_BY_STAGE,
     SMALL,
-    STAGES,
     V2,
     V3,
     InterruptionError,
@@ -100,8 +100,7 @@ def test_an_interrupted_run_goes_on(store: Store, stage: ReembedStage) -> None:
     )
 
 
-@pytest.mark.parametrize("store", ["memory", "loopback"], indirect=True)
-@pytest.mark.parametrize("stage", STAGES[:-1])
+@pytest.mark.parametrize(("store", "stage"), ENGINE_BY_STAGE[:-1], indirect=["store"])
 def test_what_is_written_before_the_swap_is_there(store: Store, stage: ReembedStage) -> None:
     """New, changed, with other meta alone, and deleted; also just before the swap."""
     changed = [

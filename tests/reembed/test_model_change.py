@@ -26,8 +26,8 @@ from tests.stand_ins import DOT, SHAPES, SMALL, V2, V3, save_stand_in
 
 CHANGES = [
     ("memory", V2, V3),
-    pytest.param("edge", V3, SMALL, marks=pytest.mark.slow),
-    pytest.param("loopback", V3, DOT, marks=pytest.mark.slow),
+    ("edge", V3, SMALL),
+    ("loopback", V3, DOT),
 ]
 EXACT = EncoderOptions(precision="float32")
 QUERY = "greater london in square miles"
@@ -88,6 +88,7 @@ def answer(hits: list[Hit]) -> Answer:
     return [(hit.pid, hit.score) for hit in hits]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "old", "new"), CHANGES)
 def test_a_client_searches_through_the_change_and_back(
     engine: str,
