@@ -1,4 +1,4 @@
-"""A disk that is nearly full: Edge is not let near its end, and goes on once there is room."""
+"""A nearly full disk: writes and index builds are refused until disk space is free."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIB = 2**20
 
 
 class Usage(NamedTuple):
-    """What `shutil.disk_usage` tells."""
+    """The result of `shutil.disk_usage`."""
 
     total: int
     used: int
@@ -29,7 +29,7 @@ class Usage(NamedTuple):
 
 
 def leave(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    """Let a disk have so many bytes left."""
+    """Let a disk have so many free bytes."""
     usage = Usage(2**40, 2**40 - free, free)
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage)
 
@@ -42,14 +42,16 @@ WRITES: dict[str, Callable[[EdgeCollection], object]] = {
 
 
 @pytest.mark.parametrize("action", WRITES)
-def test_a_write_needs_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str) -> None:
-    """How much is missing is told; what is there can be read and made durable all the same."""
+def test_write_needs_free_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """The error has the missing bytes; reads and `flush` need none."""
     with opened(tmp_path) as collection:
         put(collection, range(500))
         before = answers(collection)
         leave(monkeypatch, SPARE_BYTES - 5 * MIB - 1)
-        told = f"{action} in .* needs 256 MiB of free disk space, got 250 MiB: free 6 MiB more"
-        with pytest.raises(StoreUnavailableError, match=told):
+        message = f"{action} in .* needs 256 MiB of free disk space, got 250 MiB: free 6 MiB more"
+        with pytest.raises(StoreUnavailableError, match=message):
             WRITES[action](collection)
         collection.flush()
         assert before == answers(collection)
@@ -57,10 +59,10 @@ def test_a_write_needs_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act
         WRITES[action](collection)
 
 
-def test_a_build_needs_room_for_what_is_in_no_index(
+def test_build_needs_space_for_unindexed_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused before anything is written; segments that have a graph do not count."""
+    """A build is refused before it writes; segments with a graph do not count."""
     with opened(tmp_path) as collection:
         put(collection, range(500))
         size = unindexed_bytes(collection.path / "segments")
@@ -75,8 +77,8 @@ def test_a_build_needs_room_for_what_is_in_no_index(
         assert 1000 == collection.info().indexed
 
 
-def test_a_new_collection_needs_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is left of it, and it can be made later."""
+def test_new_collection_needs_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused creation leaves nothing, and can be repeated."""
     with EdgeStore.open(str(tmp_path), create=True) as store:
         with monkeypatch.context() as patched:
             leave(patched, 0)
@@ -87,10 +89,10 @@ def test_a_new_collection_needs_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("place", "name"), [(tempfile, "TemporaryFile"), (subprocess, "Popen")])
-def test_a_build_that_the_system_refuses(
+def test_build_without_files_or_processes_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: object, name: str
 ) -> None:
-    """No more files or processes: told as what passes, and the next build succeeds."""
+    """Without free files or processes a build fails transiently; the next one succeeds."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")

@@ -1,4 +1,4 @@
-"""Whatever happens while an index takes its place, every point is found by whoever comes next."""
+"""Errors and kills during the swap of an index: the next use finds every point."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ STEPS = [
     *("close", "close", "rename", "rename", "_open"),
     *("sync_directory", "rename", "sync_directory", "rmtree", "rmtree"),
 ]
-"""What a build does that can fail, in this order."""
+"""The steps of a build that can fail, in this order."""
 RECOVERY = ["mkdir", "rename", "rename", "sync_directory", "rmtree", "rmtree", "_open"]
-"""The same for loading what was exchanged and has not settled."""
+"""The same for loading a shard after `swap_in` without `commit_swap`."""
 
 Before = Callable[..., None]
 
 
 class PanicException(BaseException):
-    """What a panic of Rust looks like from here."""
+    """An exception like a panic of Rust."""
 
 
 class WatchedShard:
-    """A shard, with something called before what a build does with it."""
+    """A shard that calls a function before each step of a build."""
 
     def __init__(self, shard: Any, before: Before) -> None:
         self._shard = shard
@@ -52,7 +52,7 @@ class WatchedShard:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, before: Before) -> None:
-    """Have something called before each step; the child's work is done here, which is faster."""
+    """Call a function before each step; the child's work is done here, which is faster."""
     monkeypatch.setattr(index_build, "_run", build_here)
     for place, name in (
         *((Path, "rename"), (Path, "mkdir"), (shutil, "disk_usage"), (shutil, "rmtree")),
@@ -63,7 +63,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, before: Before) -> None:
 
 
 def watched(function: Callable[..., Any], name: str, before: Before) -> Callable[..., Any]:
-    """A function before which something is called."""
+    """A function that calls another one first."""
 
     def call(*args: Any, **options: Any) -> Any:
         before(name, *args)
@@ -73,7 +73,7 @@ def watched(function: Callable[..., Any], name: str, before: Before) -> Callable
 
 
 def build_here(shard: Path, _lock_fd: int, _errors: object) -> int:
-    """Build what the child process would."""
+    """Build the index in this process."""
     place = shard / "building"
     shutil.copyfile(shard / "edge_config.json", place / "edge_config.json")
     shutil.copytree(shard / "segments", place / "segments", copy_function=copy_or_link)
@@ -113,8 +113,8 @@ class Trouble:
         ),
     ],
 )
-def test_whatever_fails_at_any_step(tmp_path: Path, kind: type[BaseException]) -> None:
-    """As soon as it is over all is found, written to, built, and there after a restart."""
+def test_failure_at_any_step(tmp_path: Path, kind: type[BaseException]) -> None:
+    """After the failure reads, writes and builds work, and a restart finds every point."""
     with opened(tmp_path) as collection:
         put(collection, range(POINTS))
         before = answers(collection)
@@ -145,11 +145,17 @@ def build_in_trouble(collection: EdgeCollection, first: int, kind: type[BaseExce
     trouble.over = True
 
 
-@pytest.mark.parametrize("name", ["id_tracker.mappings", "status.dat", "segment.json"])
-def test_what_cannot_be_loaded_gives_way(
+@pytest.mark.parametrize(
+    "name",
+    [
+        "id_tracker.mappings",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("status.dat", "segment.json")),
+    ],
+)
+def test_invalid_new_segments_are_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Also if Edge panics at it: that is told, and what was there is searched on."""
+    """If Edge cannot load them, or panics, that is the error; the old ones stay in use."""
     with opened(tmp_path) as collection:
         put(collection, range(POINTS))
         before = answers(collection)
@@ -164,8 +170,8 @@ def test_what_cannot_be_loaded_gives_way(
         assert before == answers(collection)
 
 
-def test_settings_that_cannot_be_loaded(tmp_path: Path) -> None:
-    """Who comes next loads the collection again."""
+def test_failed_reload_is_repeated(tmp_path: Path) -> None:
+    """After a failed reload, the next use loads the collection."""
     trouble = Trouble(1, PanicException)
     with opened(tmp_path) as collection:
         put(collection, range(POINTS))
@@ -221,7 +227,7 @@ class Kills:
 
 @pytest.mark.parametrize("spoilt", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_kill_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool) -> None:
-    """The next start has every point, whatever the worth of what was built."""
+    """The next start has every point, whether the new segments are valid or not."""
     kills = Kills(tmp_path / "store", tmp_path)
     with opened(tmp_path / "store") as collection:
         put(collection, range(POINTS))
@@ -251,7 +257,7 @@ def answers_after_start(store: Path) -> list[list[object]]:
 def test_a_kill_at_any_step_of_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool
 ) -> None:
-    """As the one before it: what was exchanged and never loaded is not what counts."""
+    """A kill during the recovery, too, leaves every point."""
     kills = Kills(tmp_path / "store", tmp_path)
     with opened(tmp_path / "store") as collection:
         put(collection, range(POINTS))
@@ -267,8 +273,8 @@ def test_a_kill_at_any_step_of_the_next_start(
         assert before == answers_after_start(left)
 
 
-def test_segments_that_are_gone_are_missed(tmp_path: Path) -> None:
-    """Edge itself would begin an empty shard."""
+def test_missing_segments_are_an_error(tmp_path: Path) -> None:
+    """Edge itself would create an empty shard."""
     with opened(tmp_path) as collection:
         segments = collection.path / "segments"
     shutil.rmtree(segments)
