@@ -120,12 +120,6 @@ def test_moments_are_in_utc(given: date, expected: datetime) -> None:
     assert (expected, UTC) == (to_utc(given), to_utc(given).tzinfo)
 
 
-def test_conditions_are_values() -> None:
-    """They are compared by value, and hashable."""
-    assert {Range(gt=1), Exists(), Not("x")} == {Range(gt=1), Exists(), Not("x")}
-    assert Range(gt=1) != Range(gte=1)
-
-
 def test_hints_can_be_read_at_run_time() -> None:
     """Tools that generate forms or documents evaluate type hints."""
     hints = get_type_hints(SearchOptions)

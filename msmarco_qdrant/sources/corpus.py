@@ -50,8 +50,6 @@ _SUFFIXES: Mapping[str, Format] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-
-
 _Parser: TypeAlias = Callable[[str], tuple[str, str, Meta]]
 _PARSERS: Mapping[Format, _Parser] = {"tsv": parse_tsv, "jsonl": parse_json}
 

@@ -1,4 +1,4 @@
-"""Files that appear when they are complete."""
+"""Files that appear under their name when they are complete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
-    """Until then the name leads to what was there before; nothing else is left beside it."""
+    """The older file exists until then; no other file remains."""
     path = tmp_path / "answers"
     path.write_bytes(b"older")
     with atomic_write(path) as file:
@@ -23,7 +23,7 @@ def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 
 def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
-    """Whatever the machine's own customs."""
+    """On every system."""
     path = tmp_path / "answers"
     with atomic_write_text(path) as file:
         file.write("Mäuse\n\U0001f600\r\n")
@@ -34,10 +34,10 @@ def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
     "error", [ValueError("bad"), OSError(errno.EIO, "a broken store"), KeyboardInterrupt()]
 )
 @pytest.mark.parametrize("opened", [atomic_write, atomic_write_text])
-def test_an_error_of_the_block_leaves_all_as_it_was(
+def test_error_of_the_block_changes_no_file(
     tmp_path: Path, opened: object, error: BaseException
 ) -> None:
-    """It comes through as it is: what the block reads from is not what is written."""
+    """It is raised unchanged, also an `OSError`."""
     path = tmp_path / "answers"
     path.write_bytes(b"older")
 
@@ -62,10 +62,10 @@ def test_an_error_of_the_block_leaves_all_as_it_was(
         ("a" * 300, "File name too long"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_reported_at_once(
+def test_path_that_cannot_be_written_is_reported_at_once(
     tmp_path: Path, name: str, reason: str
 ) -> None:
-    """By its own name, and before anything is read for it."""
+    """With the final path, before the block begins."""
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "directory").mkdir()
     with (
@@ -76,8 +76,8 @@ def test_a_place_that_cannot_be_written_is_reported_at_once(
     assert {"file", "directory"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_two_that_write_the_same_do_not_mix(tmp_path: Path) -> None:
-    """The last to end wins whole."""
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    """The file is that of the last to end."""
     path = tmp_path / "answers"
     with atomic_write(path) as first:
         first.write(b"first")

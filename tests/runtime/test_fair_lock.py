@@ -17,7 +17,7 @@ def waiting_for(lock: FairLock, count: int) -> None:
         threading.Event().wait(0.001)
 
 
-def test_who_waits_longest_is_next() -> None:
+def test_threads_get_the_lock_in_order() -> None:
     """The thread that releases the lock and requests it again comes last."""
     lock, order = FairLock(), list[str]()
 
@@ -37,7 +37,7 @@ def test_who_waits_longest_is_next() -> None:
     assert ["0", "1", "2", "again"] == order
 
 
-def test_one_at_a_time() -> None:
+def test_one_thread_holds_the_lock() -> None:
     """One thread holds the lock, and an error releases it."""
     lock, inside = FairLock(), list[int]()
     most = 0
@@ -61,18 +61,20 @@ def test_one_at_a_time() -> None:
     assert [1] == inside
 
 
-def test_a_place_that_is_given_up() -> None:
+def test_interrupted_waits() -> None:
     """An interrupt while a thread waits, or as it gets the lock, blocks no other thread."""
     lock = FairLock()
-    with lock:
+
+    def wait() -> threading.Lock:
         ticket = threading.Lock()
         ticket.acquire()
         lock._waiting.append(ticket)
-        lock._cancel(ticket)
+        return ticket
+
     with lock:
-        ticket = threading.Lock()
-        ticket.acquire()
-        lock._waiting.append(ticket)
+        lock._cancel(wait())
+    with lock:
+        ticket = wait()
     lock._cancel(ticket)
     with lock:
         assert lock._held

@@ -1,4 +1,4 @@
-"""Iterators in threads: order, bounds, errors, and an end that always comes."""
+"""Iterators in threads: order, bounds, errors and the end of the threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_items_arrive_in_order() -> None:
     assert result == [2 * item for item in range(1000)]
 
 
-def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
+def test_prefetch_is_bounded() -> None:
     """With a prefetch of two, the third waits until one is taken."""
     produced: list[int] = []
     blocked = threading.Event()
@@ -38,8 +38,8 @@ def test_a_stage_runs_no_further_ahead_than_allowed() -> None:
         assert list(items) == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
-def test_an_error_comes_out_where_the_items_are_awaited() -> None:
-    """What was produced before an error still arrives, then the error itself."""
+def test_error_is_raised_by_the_consumer() -> None:
+    """After the items that were produced before it."""
 
     def source() -> Iterator[int]:
         yield 1
@@ -63,7 +63,7 @@ def test_leaving_early_ends_every_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_a_source_that_waits_for_ever_is_left_behind() -> None:
+def test_source_that_waits_forever_is_abandoned() -> None:
     """Leaving does not wait for input that never comes."""
     never = threading.Event()
 
@@ -76,15 +76,8 @@ def test_a_source_that_waits_for_ever_is_left_behind() -> None:
     never.set()
 
 
-def test_an_empty_source_ends_at_once() -> None:
-    """No items, no waiting."""
-    with Pipeline() as pipeline:
-        empty: list[int] = []
-        assert list(pipeline.run(empty, prefetch=1)) == []
-
-
 def test_only_work_is_timed() -> None:
-    """Not the wait for the stage before, nor for room behind; the caller's own is the last."""
+    """Not waits for another stage or for space in a queue; the caller is the last."""
     now = threading.local()
 
     def clock() -> float:
@@ -103,8 +96,8 @@ def test_only_work_is_timed() -> None:
     assert ["first", "stage 1", "caller"] == list(pipeline.stage_seconds)
 
 
-def test_a_thread_outside_may_take_items_too() -> None:
-    """Whose time nobody counts."""
+def test_thread_outside_of_the_pipeline_may_take_items() -> None:
+    """Its time is not counted."""
     pipeline = Pipeline()
     assert [0, 1, 2] == list(pipeline.run(range(3), prefetch=1))
     assert ["stage 0"] == list(pipeline.stage_seconds)
@@ -112,7 +105,7 @@ def test_a_thread_outside_may_take_items_too() -> None:
 
 
 def test_an_interrupt_while_a_thread_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is what comes out, whether the thread is still to begin or never does."""
+    """It is raised, and a thread that never began is not joined."""
 
     def interrupted(_thread: threading.Thread) -> None:
         raise KeyboardInterrupt

@@ -608,13 +608,11 @@ def test_parquet_without_its_extra_is_refused_at_once(
     ("content", "pids"),
     [
         (b"1\n007\nb6c0\n", ["1", "007", "b6c0"]),
-        (b"1\r\n2\r\n", ["1", "2"]),
-        (b"\n\r\n1\n\n2", ["1", "2"]),
+        (b"\n\r\n1\n\n2\r\n", ["1", "2"]),
         (BOM + "Mäuse 1\n 2 \n".encode(), ["Mäuse 1", " 2 "]),
         (gzip.compress(b"1\n2\n", mtime=0), ["1", "2"]),
         (b"", []),
     ],
-    ids=["plain", "carriage returns", "empty lines", "byte order mark", "gzip", "empty"],
 )
 def test_pids_are_read_line_by_line(tmp_path: Path, content: bytes, pids: list[str]) -> None:
     """Each line is a pid, spaces included."""
@@ -640,11 +638,10 @@ def test_invalid_pid_is_an_error(tmp_path: Path, line: bytes, reason: str) -> No
 
 
 @pytest.mark.parametrize("reader", [read_pids, read_queries])
-def test_missing_files_are_refused(tmp_path: Path, reader: Any) -> None:
-    """As for every other source."""
-    for path in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(SourceError, match=r"no such file|is a directory"):
-            list(reader(path))
+def test_missing_files_are_refused(reader: Any) -> None:
+    """A file of pids or queries must exist."""
+    with pytest.raises(SourceError, match="no such file"):
+        list(reader("nowhere"))
 
 
 # ---- queries -------------------------------------------------------------------------------
