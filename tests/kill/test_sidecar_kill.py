@@ -33,6 +33,7 @@ SOAK_LIVES = 20  # of a history
 @contextmanager
 def new_history(folder: Path, seed: int, engine: str) -> Iterator[History]:
     """A history over an engine; odd seeds put the inbox on another file system than the spool."""
+    folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
         server = stack.enter_context(LoopbackServer()) if engine == "server" else None
         memory, inbox = Path("/dev") / "shm", None

@@ -12,8 +12,6 @@ from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     CollectionReplacedError,
     EncodingError,
-    IngestStoppedError,
-    MissingExtraError,
     ModelMismatchError,
     ModelNotFoundError,
     PidCollisionError,
@@ -134,13 +132,6 @@ def test_a_source_that_cannot_be_read(cause: Exception | None, kind: Retryabilit
     error = SourceError("cannot be read")
     error.__cause__ = cause
     assert kind is retryability_of(error)
-
-
-def test_other_errors_of_ours_are_for_good() -> None:
-    """A missing extra, a refused ingest."""
-    stopped = IngestStoppedError("stopped", None)  # type: ignore[arg-type]
-    for error in (MissingExtraError("reading", "parquet"), stopped):
-        assert Retryability.PERMANENT is retryability_of(error)
 
 
 def test_failures_are_logged_at_first_and_then_each_minute(

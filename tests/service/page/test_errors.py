@@ -123,20 +123,6 @@ def test_while_the_model_is_loaded_it_waits(browser: Browser, tmp_path: Path) ->
         assert "" == problem.inner_text()
 
 
-def test_when_the_model_is_there_the_search_is_done(browser: Browser, tmp_path: Path) -> None:
-    """The status decides which rankings are compared."""
-    with served(tmp_path, _PASSAGES) as site, looking(browser, "about:blank") as page:
-        site.loading = True
-        page.clock.install()
-        page.goto(f"{site.url}?q=a+city")
-        page.get_by_role("alert").get_by_text("The sidecar is not ready").wait_for()
-        site.loading = False
-        page.clock.run_for(2_000)
-        page.locator("#spool[data-state=calm]").wait_for()
-        settle(page, "a city")
-        assert "hybrid+rerank" == page.get_by_label("Compared with").input_value()
-
-
 def test_a_refusal_is_shown_as_it_was_told(browser: Browser, tmp_path: Path) -> None:
     """Title, detail, and what is wrong, one by one; nothing is tried again."""
     with served(tmp_path, _PASSAGES) as site, looking(browser, site.url) as page:

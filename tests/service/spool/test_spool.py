@@ -229,15 +229,6 @@ def test_a_report_that_is_no_json(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert f"the report of batch {id_} is written without its rejects" in caplog.text
 
 
-def test_with_no_reports_kept_who_waits_is_told_all_the_same(tmp_path: Path) -> None:
-    """What `?wait=true` needs is not read from the disk."""
-    with Spool.open(tmp_path, keep_done=0) as spool:
-        outcome = spool.outcome(spool.accept([]))
-        id_ = ack_next(spool).id
-        assert outcome is not None
-        assert ("done", None) == (outcome.result(LONG_S).state, spool.state(id_))
-
-
 def test_sequences_never_go_back(tmp_path: Path) -> None:
     """Whatever is removed by hand, and however often the spool is opened."""
     found = []

@@ -75,19 +75,6 @@ def test_a_server_that_goes_away_in_the_middle_of_a_batch(
     assert ids == [state.batch for state in events.states]
 
 
-def test_a_server_that_is_away_from_the_first_batch_on(spool: Spool) -> None:
-    """The collection is made when it comes."""
-    with LoopbackServer() as server, closing(open_store(server.url, connection=HURRIED)) as store:
-        server.stop()
-        events = RecordedEvents()
-        id_ = spool.accept([write("1", "one")])
-        with running_worker(spool, store, events=events):
-            assert id_ == events.next_failure()[0]
-            server.start()
-            assert "done" == ended(spool, id_).state
-            assert {"1": "one"} == texts_in(store)
-
-
 def test_an_answer_that_is_lost_counts_once(
     server: LoopbackServer, store: Store, spool: Spool
 ) -> None:
