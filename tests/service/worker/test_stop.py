@@ -134,29 +134,6 @@ def test_the_batch_in_hand_is_given_back(
         assert {} == texts_in(store)
 
 
-def test_a_grace_that_is_over(spool: Watched, store: Store) -> None:
-    """The batch is given back, at the next passage that is counted."""
-    go_on = threading.Event()
-
-    class GivingBack(Worker):
-        def interrupt(self) -> None:
-            super().interrupt()
-            go_on.set()
-
-    at_work = threading.Event()
-
-    def work() -> None:
-        at_work.set()
-        assert go_on.wait(LONG_S)
-
-    id_ = spool.accept([write("1", "one")])
-    worker = GivingBack(spool, store, HookedEncoder(work), QUICK_RETRIES)
-    worker.start()
-    assert at_work.wait(LONG_S)
-    assert worker.stop(0)
-    assert "queued" == state_of(spool, id_).state
-
-
 @pytest.mark.parametrize("rows", [[delete("1"), delete("2")], [write("1", "one")]])
 def test_a_batch_is_given_back_while_it_is_read(
     tmp_path: Path, store: Store, rows: list[Row]

@@ -14,10 +14,8 @@ from msmarco_qdrant.core.records import EncodedBatch, Passage
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import (
-    ModelNotFoundError,
     SchemaError,
     SourceError,
-    StoreUnavailableError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.interfaces import BatchReport, BatchState
@@ -188,25 +186,6 @@ Error = Callable[[str], BaseException]
 
 def _several(error: Error, count: int) -> list[BaseException]:
     return [error("odd") for _ in range(count)]
-
-
-@pytest.mark.parametrize("error", [StoreUnavailableError, ModelNotFoundError])
-def test_what_passes_is_tried_until_it_has(
-    spool: Spool, store: Store, error: type[Exception]
-) -> None:
-    """However often it fails; then the batch is done, once."""
-    encoder, events = Faulty(*_several(error, 8)), RecordedEvents()
-    batch = spool.accept([write("1", "one")])
-    after = spool.accept([delete("1")])
-    with running_worker(spool, store, encoder, events=events) as worker:
-        assert ("done", 1) == (ended(spool, after).state, ended(spool, after).report.deleted)
-        assert (9, True) == (encoder.attempts, worker.alive)
-    told = [events.failures.get_nowait() for _ in range(8)]
-    assert [(batch, number, error) for number in range(1, 9)] == [
-        (id_, attempt, type(found)) for id_, attempt, found in told
-    ]
-    assert events.failures.empty()
-    assert [batch, after] == [state.batch for state in events.states]
 
 
 def _no_room(text: str) -> SourceError:
