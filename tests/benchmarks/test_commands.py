@@ -51,12 +51,12 @@ def test_encoding_a_few_passages_of_the_sample(tmp_path: Path) -> None:
     ours, file = "msmarco-qdrant, torch", tmp_path / "encode.json"
     absent = {"MSMARCO_QDRANT_DATA": str(tmp_path / "absent")}
     sized = ("--passages=8", "--repeats=1", "--only", ours, f"--json={file}")
-    told = run("encode", *sized, environment=absent)
+    output = run("encode", *sized, environment=absent)
     written = json.loads(file.read_text("utf-8"))
     shown = {row["shown"]["encoding"]: row for row in written["rows"]}
     assert ["SentenceTransformer.encode", ours] == list(shown)
-    assert all(f"| {name} |" in told for name in shown)
-    assert written["machine"] in told
+    assert all(f"| {name} |" in output for name in shown)
+    assert written["machine"] in output
     assert {"torch", "sentence-transformers"} == set(written["versions"])
     assert shown[ours]["raw"][0]["worst_cosine"] > 0.999
 

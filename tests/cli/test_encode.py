@@ -96,7 +96,7 @@ def test_rejects_are_status_3(few: Path, tiny: str) -> None:
 
 
 def test_a_changed_source_is_status_1(few: Path, tiny: str) -> None:
-    """One line that names the file and says what to do."""
+    """One line with the file and the next step."""
     encode(tiny, few)
     few.write_text("1\tanother text\n", "utf-8")
 

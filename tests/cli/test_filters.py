@@ -32,10 +32,10 @@ IN_BERLIN = datetime(2024, 5, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
         (["year!=2024"], {"year": Not(["2024", 2024.0, 2024])}),
     ],
 )
-def test_values_match_whatever_they_read_as(
+def test_values_match_as_each_possible_type(
     given: list[str], expected: dict[str, Condition]
 ) -> None:
-    """As a string, and as the number or boolean; of several values any one, or none."""
+    """As a string, and as a number or boolean; any of several values, or none."""
     assert expected == parse_filters(given)
 
 
@@ -56,10 +56,10 @@ def test_values_match_whatever_they_read_as(
     ],
 )
 @pytest.mark.parametrize("field", ["year", "größe", "a b.c"])
-def test_an_index_tells_a_fields_type(
+def test_index_decides_the_type(
     field: str, value: str, kind: PayloadIndex | None, expected: list[Scalar]
 ) -> None:
-    """Readings that it cannot hold are left out, but for the last."""
+    """Other types are omitted, unless none fits."""
     indexes = {meta_key(field): kind} if kind else {}
     assert {field: expected} == parse_filters([f"{field}={value}"], indexes)
     assert {field: Not(expected)} == parse_filters([f"{field}!={value}"], indexes)
@@ -68,8 +68,8 @@ def test_an_index_tells_a_fields_type(
 @pytest.mark.parametrize(
     ("value", "kind"), [("2024", "integer"), ("2.5", "float"), ("true", "bool"), ("x", "keyword")]
 )
-def test_what_an_index_tells_it_serves(value: str, kind: PayloadIndex) -> None:
-    """So there is nothing to warn of."""
+def test_indexed_values_need_no_advice(value: str, kind: PayloadIndex) -> None:
+    """The index serves their types."""
     indexes: dict[str, PayloadIndex] = {"meta.x": kind}
     for text in (f"x={value}", f"x!={value}"):
         parsed = parse_filters([text], indexes)
@@ -94,8 +94,8 @@ def test_what_an_index_tells_it_serves(value: str, kind: PayloadIndex) -> None:
         (["!year"], Not(Exists())),
     ],
 )  # fmt: skip
-def test_ranges_and_being_there(given: list[str], expected: Condition) -> None:
-    """Numbers, dates and moments; two ends of one field are one range."""
+def test_ranges_and_existence(given: list[str], expected: Condition) -> None:
+    """Numbers, dates and times; two bounds of one field are one range."""
     assert {"year": expected} == parse_filters(given)
 
 
@@ -112,19 +112,19 @@ def test_ranges_and_being_there(given: list[str], expected: Condition) -> None:
     ],
 )
 def test_the_first_operator_ends_the_field(given: str, expected: dict[str, Condition]) -> None:
-    """Of what follows, nothing is special."""
+    """Later characters have no special meaning."""
     assert expected == parse_filters([given])
 
 
 def test_no_filter_is_none() -> None:
-    """And what was given passes the check of every search."""
+    """A parsed filter is valid."""
     assert parse_filters([]) is None
     check_filter(parse_filters(["a=1", "b!=x", "c>2", "c<3", "d", "!e"]))
 
 
 @pytest.mark.parametrize("given", ["", "=en", "!=en", ">5", "!", "<=2024-01-01"])
 def test_a_condition_without_a_field_is_refused(given: str) -> None:
-    """The message shows what was given, and every form there is."""
+    """The message has the value and every form."""
     with pytest.raises(click.UsageError, match=r"expected FIELD=VALUE, .* or !FIELD") as caught:
         parse_filters([given])
 
@@ -149,8 +149,8 @@ def test_a_condition_without_a_field_is_refused(given: str) -> None:
         (["!year>=5"], r"'!' needs a field without a value"),
     ],
 )
-def test_what_is_no_condition_is_refused(given: list[str], reason: str) -> None:
-    """With what would be one."""
+def test_invalid_condition_is_refused(given: list[str], reason: str) -> None:
+    """The message has the valid form."""
     with pytest.raises(click.UsageError, match=reason):
         parse_filters(given)
 

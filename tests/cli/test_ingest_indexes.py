@@ -21,21 +21,21 @@ def vectors(tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
 
 
 def test_fields_are_indexed_with_the_collection(vectors: str) -> None:
-    """`info` tells them; the same command again is no error, another kind is."""
+    """`info` shows them; the same index is accepted again, another kind is refused."""
     ingest = ("ingest", "--vectors", vectors, "--store", "store", "--index", "lang=keyword")
     for _ in range(2):
         done = command(*ingest, "--index", "year=integer")
         assert 0 == done.status, done.err
     shown = command("info", "--store", "store").out
-    assert all(told in shown for told in ("meta.lang (keyword)", "meta.year (integer)"))
+    assert all(index in shown for index in ("meta.lang (keyword)", "meta.year (integer)"))
 
     done = command(*ingest, "--index", "year=float")
     assert (2, "") == (done.status, done.out)
     assert "payload index of kind integer on 'meta.year', you asked for float" in done.err
 
 
-def test_the_kind_stands_after_the_last_equals_sign() -> None:
-    """A field's name may hold one; the same twice is once."""
+def test_kind_follows_the_last_equals_sign() -> None:
+    """A field's name may contain one; a repeated index counts once."""
     given = ["year=integer", "a=b=keyword", "year=integer"]
     assert {"year": "integer", "a=b": "keyword"} == parse_indexes(given)
 
@@ -49,8 +49,8 @@ def test_the_kind_stands_after_the_last_equals_sign() -> None:
         (["year=integer", "year=float"], "got integer and float for 'year'"),
     ],
 )
-def test_what_is_no_index_is_wrong_usage(texts: Sequence[str], reason: str) -> None:
-    """Before anything is read or made."""
+def test_invalid_index_is_wrong_usage(texts: Sequence[str], reason: str) -> None:
+    """Before anything is read or created."""
     options = [part for text in texts for part in ("--index", text)]
     done = command("ingest", "nowhere.tsv", *options)
     assert (2, "") == (done.status, done.out)

@@ -127,10 +127,10 @@ def test_check_is_for_scripts(filled: str, folder: str) -> None:
     assert (0, "nothing is pending\n", "") == command("migrate", "check", "--store", filled)
     command("migrate", "up", *place)
     assert (0, "nothing is pending\n", "") == command("migrate", "check", *place)
-    told = (
+    unknown = (
         "unknown: 0001_index_year, 0002_short_texts: applied by newer code or with another --dir\n"
     )
-    assert (1, told, "") == command("migrate", "check", "--store", filled)
+    assert (1, unknown, "") == command("migrate", "check", "--store", filled)
 
 
 def test_every_command_prints_json(filled: str, folder: str) -> None:

@@ -1,4 +1,4 @@
-"""What people see while an ingest runs."""
+"""The progress of an ingest on standard error."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ REPORT = IngestReport(read=10, written=10, unchanged=0, rejected=0, encoded=10, 
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that is a terminal."""
 
     def isatty(self) -> bool:
-        """It says so."""
+        """Return True."""
         return True
 
 
 def progress(
     done: int, fraction: float | None, stage: Literal["passages", "prune", "index"] = "passages"
 ) -> IngestProgress:
-    """A progress with the rest filled in."""
+    """A progress with a fixed report."""
     return IngestProgress(stage, done, fraction, REPORT)
 
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left() -> None:
-    """Redrawn in place, with the share, the passages, their rate and what is left."""
+    """Redrawn in place, with share, passages, rate and time left."""
     stream = Terminal()
     display = ProgressDisplay(stream)
     for done, fraction in ((0, 0.0), (500, 0.5), (1000, 1.0)):
@@ -43,7 +43,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left() -> None:
 
 
 def test_a_source_of_unknown_size_gets_counts_only() -> None:
-    """Standard input has no end to measure against."""
+    """Standard input has an unknown size."""
     stream = Terminal()
     display = ProgressDisplay(stream)
     display(progress(500, None))
@@ -73,7 +73,7 @@ def test_a_file_gets_plain_lines() -> None:
 def test_other_stages_are_announced_beforehand(
     stage: Literal["prune", "index"], notice: str
 ) -> None:
-    """On a line of their own, whatever the stream, and the last progress is kept."""
+    """On a line of their own on each stream; the last progress is an attribute."""
     for stream in (io.StringIO(), Terminal()):
         display = ProgressDisplay(stream)
         display(progress(1000, 1.0))

@@ -91,7 +91,7 @@ def server_url(source: str, models: Models) -> Iterator[str]:
         yield server.url
 
 
-# ---- there and back ------------------------------------------------------------------------
+# ---- re-embed and roll back ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", ["edge", "server_url"])
@@ -206,7 +206,7 @@ def test_every_command_prints_json(edge: str, models: Models) -> None:
     assert {"removed": []} == json.loads(migrate("prune", edge, "--json").out)
 
 
-# ---- what was interrupted ------------------------------------------------------------------
+# ---- interruptions -------------------------------------------------------------------------
 
 
 def test_interrupted_reembedding_resumes(edge: str, models: Models) -> None:
@@ -303,7 +303,7 @@ def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
     [
         ("reembed", 2, "Missing option '--model'"),
         ("reembed --model no-such-model", 1, "cannot load the model no-such-model: it is not a"),
-        ("reembed --model NEW --source gone.tsv", 1, "no such file: gone.tsv (relative to "),
+        ("reembed --model NEW --source lost.tsv", 1, "no such file: lost.tsv (relative to "),
         ("reembed --model NEW --collection films", 1, "no collection 'films' in "),
         ("rollback", 1, "no collection to go back to: 'msmarco' points to msmarco__0001\n"),
         ("rollback --collection films", 1, "no collection 'films' in "),

@@ -1,4 +1,4 @@
-"""`serve`, as a person or an orchestrator meets it; what it does is tested in tests/service."""
+"""`serve` as a command; tests/service has the tests of the sidecar."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ MODEL = ("--model", "all-MiniLM-L6-v2")
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
-def test_without_the_extra_it_says_what_to_install(
-    package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is opened."""
     monkeypatch.setitem(sys.modules, package, None)
     outcome = command("serve")
-    told = "Error: the sidecar needs the extra 'serve': pip install 'msmarco-qdrant[serve]'\n"
-    assert (2, "", told) == outcome
+    error = "Error: the sidecar needs the extra 'serve': pip install 'msmarco-qdrant[serve]'\n"
+    assert (2, "", error) == outcome
     assert [] == [*Path.cwd().iterdir()]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--port", "http"], "MSMARCO_QDRANT_PORT: Input should be a valid integer"),
         (["--port", "70000"], "MSMARCO_QDRANT_PORT: Input should be less than or equal to 65535"),
@@ -46,15 +44,15 @@ def test_without_the_extra_it_says_what_to_install(
         (["--collection", "a b"], "'a b'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments: list[str], told: str) -> None:
-    """With what to do instead."""
+def test_wrong_setting_is_one_line(arguments: list[str], message: str) -> None:
+    """The message has the rule."""
     outcome = command("serve", *arguments)
     assert (2, "") == (outcome.status, outcome.out)
-    assert told in outcome.err
+    assert message in outcome.err
     assert 1 == len([line for line in outcome.err.splitlines() if not line.startswith("{")])
 
 
-def test_a_token_that_is_too_short_is_refused_and_not_shown(
+def test_short_token_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With the command that makes a better one."""
@@ -66,7 +64,7 @@ def test_a_token_that_is_too_short_is_refused_and_not_shown(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
+def test_signal_stops_the_service(number: signal.Signals, tmp_path: Path) -> None:
     """Answers, logs JSON alone, and exits with 0 on SIGTERM and Control-C."""
     with (
         ThreadPoolExecutor(1) as reader,
@@ -82,7 +80,7 @@ def test_it_ends_in_order(number: signal.Signals, tmp_path: Path) -> None:
             assert process.stderr is not None
             first = json.loads(process.stderr.readline())
             rest = reader.submit(process.stderr.read)  # a full pipe would hold the process up
-            _bring_and_search(first["url"])
+            _add_and_search(first["url"])
             process.send_signal(number)
             lines = rest.result(60).splitlines()
         finally:
@@ -104,7 +102,7 @@ def test_help_describes_an_option_as_its_setting() -> None:
 
 
 def test_an_error_at_the_start_is_a_line_of_the_log() -> None:
-    """JSON to the end; the status says that the command was wrong."""
+    """JSON to the end; the status is 2."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = subprocess.run(
             [sys.executable, "-m", "msmarco_qdrant", "serve"],
@@ -112,16 +110,16 @@ def test_an_error_at_the_start_is_a_line_of_the_log() -> None:
             stderr=subprocess.PIPE,
             check=False,
         )
-    told = json.loads(done.stderr.splitlines()[-1])
-    assert (2, "critical") == (done.returncode, told["level"])
-    assert "pass another --port" in told["message"]
+    entry = json.loads(done.stderr.splitlines()[-1])
+    assert (2, "critical") == (done.returncode, entry["level"])
+    assert "pass another --port" in entry["message"]
 
 
-def _bring_and_search(url: str) -> None:
+def _add_and_search(url: str) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=url, headers=headers, timeout=60.0) as client:
         body = [{"pid": "1", "text": "the river thames flows through london"}]
-        told = ended(client, client.post("/passages", params={"wait": True}, json=body))
-        assert ("done", 1) == (told["state"], told["written"])
+        report = ended(client, client.post("/passages", params={"wait": True}, json=body))
+        assert ("done", 1) == (report["state"], report["written"])
         answer = client.post("/search", json={"query": "a river"}).json()
         assert ["1"] == [hit["pid"] for hit in answer["hits"]]

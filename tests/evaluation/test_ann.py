@@ -60,22 +60,22 @@ def collection(
 
 
 def is_quantized(client: SearchClient) -> bool:
-    """Whether the collection holds vectors of int8."""
+    """Return True if the collection has int8 vectors."""
     return client.store.collection("msmarco").info().spec.storage.quantization == "int8"
 
 
 def test_the_settings_are_those_of_the_collection(collection: SearchClient) -> None:
-    """Each with each ef, in order and told; quantized ones only where something is quantized."""
-    told: list[tuple[str, int]] = []
+    """Each with each ef, in order; quantized ones only for quantized vectors."""
+    measured: list[tuple[str, int]] = []
     sweep = sweep_ann(
-        collection, ASKED, efs=(16, 64), on_setting=lambda name, ef: told.append((name, ef))
+        collection, ASKED, efs=(16, 64), on_setting=lambda name, ef: measured.append((name, ef))
     )
 
     settings = [*(QUANTIZED if is_quantized(collection) else []), "float32"]
     assert [(setting, ef) for setting in settings for ef in (16, 64)] == [
         (point.setting, point.ef) for point in sweep.points
     ]
-    assert [(point.setting, point.ef) for point in sweep.points] == told
+    assert [(point.setting, point.ef) for point in sweep.points] == measured
     assert (10, len(ASKED)) == (sweep.k, sweep.queries)
 
 
@@ -98,7 +98,7 @@ class _NumberEncoder(HashingEncoder):
 
 
 class _ForgetfulCollection(NullCollection):
-    """A collection whose approximate search with ef=16 loses as many of ten as its vector says."""
+    """A collection whose approximate search with ef=16 loses as many of ten as its vector is."""
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Points 0 to 9, and in place of what is lost some that were not wanted."""
@@ -147,10 +147,10 @@ def test_k_may_be_any_size(collection: SearchClient, k: int) -> None:
     assert all(0 <= point.worst <= point.recall <= 1 for point in sweep.points)
 
 
-def test_a_collection_without_a_graph_is_told(
+def test_collection_without_a_graph_gives_a_warning(
     collection: SearchClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Figures of exact searches must not be taken for those of the index."""
+    """Its searches are exact."""
     with caplog.at_level(logging.WARNING, "msmarco_qdrant"):
         sweep_ann(collection, ASKED[:1], efs=(16,))
 
@@ -160,10 +160,10 @@ def test_a_collection_without_a_graph_is_told(
 
 
 @pytest.mark.slow
-def test_an_index_of_older_vectors_is_told(
+def test_index_of_older_vectors_gives_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The replaced ones are still counted as indexed, but a search cannot find by their graph."""
+    """Replaced vectors still count as indexed."""
     with new_store("edge", tmp_path) as store:
         ingest_passages(PASSAGES, store, encoder=HashingEncoder())
         store.admin_collection("msmarco").alter(SettingsChange(indexing_threshold_kb=1))
@@ -189,10 +189,10 @@ def test_an_index_of_older_vectors_is_told(
         (ASKED, {"k": 0}, "must be 1 or more, got k=0 and ef=16"),
     ],
 )
-def test_what_cannot_be_compared(
+def test_invalid_sweep_is_refused(
     collection: SearchClient, queries: list[Query], options: dict[str, Any], message: str
 ) -> None:
-    """Told before anything is asked."""
+    """Before the first search."""
     with pytest.raises(UsageError, match=message):
         sweep_ann(collection, queries, **options)
 

@@ -40,7 +40,7 @@ def depths(evaluated: SearchEvaluation) -> set[int]:
 
 
 def test_systems_are_measured(client: SearchClient) -> None:
-    """The relevant passage stands at ranks 2, 1 and 2; after reranking at 2, 1 and 1."""
+    """The relevant passage has the ranks 2, 1 and 2; after reranking 2, 1 and 1."""
     systems = [System(), System("bm25"), System(rerank_depth=5)]
     found = evaluate(client, systems, measures="RR@10 P@1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -19,8 +20,14 @@ PLOTS: dict[str, Callable[[], str]] = {
 }
 
 
+@cache
+def drawn(name: str) -> str:
+    """One of the plots."""
+    return PLOTS[name]()
+
+
 def texts_of(svg: str) -> list[str]:
-    """What a reader sees."""
+    """The visible texts."""
     root = ET.fromstring(svg)  # noqa: S314  # our own
     return [
         "".join(one.itertext()).strip() for one in root.iter("{http://www.w3.org/2000/svg}text")
@@ -29,8 +36,8 @@ def texts_of(svg: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_is_an_element(name: str) -> None:
-    """Well-formed, without a prolog, a date, a script or anything to be fetched."""
-    svg = PLOTS[name]()
+    """Well-formed, without a prolog, a date, a script or a reference to another file."""
+    svg = drawn(name)
 
     root = ET.fromstring(svg)  # noqa: S314  # our own
     assert "{http://www.w3.org/2000/svg}svg" == root.tag
@@ -45,7 +52,7 @@ def test_a_plot_is_an_element(name: str) -> None:
 @pytest.mark.parametrize("name", PLOTS)
 def test_text_takes_the_pages_color(name: str) -> None:
     """No black text, which a dark page would hide, and no background."""
-    svg = PLOTS[name]()
+    svg = drawn(name)
 
     assert "currentColor" in svg
     assert "#010203" not in svg
@@ -55,18 +62,17 @@ def test_text_takes_the_pages_color(name: str) -> None:
 
 
 def test_references_stay_within_a_plot() -> None:
-    """Several plots stand on one page: no id of one is an id of another."""
-    ids = [set(re.findall(r'\bid="([^"]*)"', draw())) for draw in PLOTS.values()]
+    """A page has several plots: no id of one is an id of another."""
+    ids = {name: set(re.findall(r'\bid="([^"]*)"', drawn(name))) for name in PLOTS}
 
-    assert len(set.union(*ids)) == sum(len(of_plot) for of_plot in ids)
-    for draw in PLOTS.values():
-        svg = draw()
-        known = set(re.findall(r'\bid="([^"]*)"', svg))
+    assert len(set.union(*ids.values())) == sum(map(len, ids.values()))
+    for name, known in ids.items():
+        svg = drawn(name)
         assert set(re.findall(r'(?:href="|url\()#([^")]*)', svg)) <= known
 
 
 def test_measures_are_labeled() -> None:
-    """A panel a measure, a bar a run; a measure above 1 has room."""
+    """A panel per measure, a bar per run, also for values above 1."""
     svg = plot_measures(evaluated(measures="nDCG@10 RR@10 R@2 NumRet"))
 
     assert {"nDCG@10", "RR@10", "R@2", "NumRet", "plain", "better"} <= set(texts_of(svg))

@@ -1,8 +1,9 @@
-"""The report: whole, safe with hostile queries and passages, and of one file."""
+"""The report: all parts, safe with hostile queries and passages, one file."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from html.parser import HTMLParser
 
 from msmarco_qdrant.core.records import Query
@@ -33,25 +34,26 @@ class Page(HTMLParser):
             self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep it; there is nothing to close."""
+        """Keep it."""
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        """Look whether it is the one that is open."""
+        """Require that it closes the last open element."""
         assert tag == self._open.pop()
 
     def handle_data(self, data: str) -> None:
-        """Keep what a reader sees, and the style."""
+        """Keep the text, and the style."""
         self.text += data
 
     def count(self, tag: str) -> int:
-        """How many elements of that name there are."""
+        """The number of elements of this name."""
         return sum(name == tag for name, _ in self.elements)
 
 
-def whole_report(*, text: str = "a text") -> str:
+@cache
+def whole_report() -> str:
     """A report with every part."""
-    texts = dict.fromkeys("abcdex", text)
+    texts = dict.fromkeys("abcdex", "a text")
     evaluation = evaluated()
     worst = {
         run.name: worst_queries(evaluation, run, QUERIES, QRELS, texts) for run in (PLAIN, BETTER)
@@ -59,7 +61,7 @@ def whole_report(*, text: str = "a text") -> str:
     return report_html("DL 19", FACTS, evaluation=evaluation, worst=worst, sweep=SWEEP)
 
 
-def test_the_report_is_whole() -> None:
+def test_report_has_all_parts() -> None:
     """Facts, tables with captions, plots, comparisons and the worst queries."""
     page = Page(whole_report())
 
@@ -85,7 +87,7 @@ def test_the_report_is_whole() -> None:
     assert "nan" not in page.text.lower()
 
 
-def test_the_report_asks_for_nothing() -> None:
+def test_report_fetches_nothing() -> None:
     """No script, nothing fetched, and a policy that forbids both."""
     report = whole_report()
     page = Page(report)

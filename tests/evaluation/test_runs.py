@@ -26,7 +26,7 @@ def hits(*found: tuple[str, float]) -> list[Hit]:
 
 @pytest.mark.parametrize("content", [LINES, gzip.compress(LINES)], ids=["plain", "gzip"])
 def test_a_run_is_read(tmp_path: Path, content: bytes) -> None:
-    """By score, whatever the ranks say; named after the file."""
+    """By score, not by rank; named after the file."""
     path = tmp_path / "bm25.dl19.trec.gz"
     path.write_bytes(content)
 
@@ -99,7 +99,7 @@ def test_a_written_run_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["kept.trec", "kept.trec.gz"])
 def test_a_saved_run_is_read_again(tmp_path: Path, name: str) -> None:
-    """Packed where its name says so; the same bytes every time; nothing beside it."""
+    """As gzip if its name ends in .gz; with the same bytes every time."""
     rankings = {"q1": [("b", 0.5), ("a", 0.25)], "q2": []}
     path = tmp_path / name
     assert 2 == save_run(path, rankings.items())

@@ -65,7 +65,7 @@ def test_every_other_run_is_compared_with_the_baseline() -> None:
 
 
 def test_equal_runs_do_not_differ() -> None:
-    """All ties, and both tests say 1."""
+    """All are ties, and both p-values are 1."""
     copy = Run("copy", PLAIN.rankings)
 
     for comparison in evaluated(PLAIN, copy).comparisons:

@@ -35,7 +35,7 @@ def test_an_interval_keeps_within_the_values() -> None:
 
 
 def test_intervals_at_the_edges() -> None:
-    """One value says nothing of the spread; equal values have none."""
+    """None for one value; equal values have no spread."""
     assert mean_interval([]) is None
     assert mean_interval([0.5]) is None
     assert Interval(0.5, 0.5) == mean_interval([0.5, 0.5, 0.5])

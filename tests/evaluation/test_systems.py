@@ -68,7 +68,7 @@ def test_words_know_their_published_figures(client: SearchClient) -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_reranked_run_holds_what_was_reranked(client: SearchClient, depth: int) -> None:
-    """Never more, whatever depth is wanted; the order is the cross-encoder's."""
+    """Not more for a larger depth; the order is the cross-encoder's."""
     run = search_run(client, QUERIES, System(rerank_depth=depth), 10)
 
     assert ("dense reranked", None) == (run.name, run.model)
@@ -88,7 +88,7 @@ def test_candidates_are_ranked_and_nothing_else(client: SearchClient) -> None:
     "system", [System("bm25"), System("hybrid"), System("bm25", rerank_depth=1)]
 )
 def test_every_candidate_is_ranked_by_every_system(client: SearchClient, system: System) -> None:
-    """Without a shared word, too; a cross-encoder scores all of them, whatever its depth."""
+    """Also without a common word; a cross-encoder scores all of them at any depth."""
     run = rank_run(client, QUERIES, system, GIVEN)
 
     assert ["a", "b", "c"] == pids(run, "q1")
@@ -119,15 +119,15 @@ def test_queries_are_asked_in_batches(client: SearchClient, listening: Listening
         ([Query("q", "river")], System("sparse"), "sparse"),  # type: ignore[arg-type]
     ],
 )
-def test_what_cannot_be_asked(
+def test_invalid_search_is_refused(
     client: SearchClient, queries: Any, system: System, message: str
 ) -> None:
-    """Told with the reason."""
+    """The message names the option or the query."""
     with pytest.raises(UsageError, match=message):
         search_run(client, queries, system, 10)
 
 
-def test_what_the_client_lacks_is_told(client: SearchClient) -> None:
+def test_missing_model_or_reranker_is_refused(client: SearchClient) -> None:
     """A model for vectors, a cross-encoder for reranking."""
     with SearchClient.open(client.store, bm25_only=True) as words:
         assert ["a", "b"] == pids(search_run(words, QUERIES, System("bm25"), 5), "q1")

@@ -18,7 +18,7 @@ from tests.evaluation.cases import BETTER, PLAIN, QRELS, QUERIES, SWEEP, evaluat
 
 
 def test_the_table_shows_measures_beside_published_figures() -> None:
-    """Two lines a run, the means and their intervals; what a published figure is stands below."""
+    """Two lines a run, the means and their intervals; notes explain the published figures."""
     lines = evaluation_text(evaluated(measures="RR@10 R@2")).splitlines()
 
     assert (
@@ -70,8 +70,8 @@ def test_one_run_is_not_compared() -> None:
     assert "permutation" not in text
 
 
-def test_what_cannot_be_told_is_a_dash() -> None:
-    """One query has no spread; "nan" is never shown."""
+def test_undefined_value_is_a_dash() -> None:
+    """A single query has no interval; "nan" is never shown."""
     evaluation = evaluate_runs(QUERIES[:1], QRELS, [PLAIN, BETTER], "RR@10")
     text = evaluation_text(evaluation)
 
@@ -89,7 +89,7 @@ def test_numbers_are_shown_with_four_decimals() -> None:
 
 
 def test_json_holds_everything() -> None:
-    """The values of each query too, and null for what cannot be told."""
+    """The values of each query too, and null for undefined values."""
     found = json.loads(json.dumps(evaluation_json(evaluated(measures="RR@10")), allow_nan=False))
 
     assert {"judged": 3, "unjudged": 1, "unasked": 0} == found["queries"]
