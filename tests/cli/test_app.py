@@ -498,33 +498,36 @@ def test_optimize_reports_indexed_vectors(place: Place) -> None:
     assert 43 == json.loads(document.out)["points"]
 
 
-def test_rejects_are_status_3(place: Place, tmp_path: Path) -> None:
+def test_rejects_are_status_3(place: Place, tiny: str, tmp_path: Path) -> None:
     """Valid rows are ingested, others written to a file; the output is one document."""
     source = tmp_path / "x.tsv"
     source.write_bytes(Path(place.sample).read_bytes().split(b"\n")[0] + b"\nno tab\n2\tcaf\xe9\n")
 
-    done = command("ingest", str(source), "--store", place.store, "--rejects", "r.jsonl", "--json")
+    given = ("ingest", str(source), "--store", "new", "--model", tiny)
+    done = command(*given, "--rejects", "r.jsonl", "--json")
 
     report = json.loads(done.out)
-    assert [3, 3, 0, 1, 2] == [done.status, *(report[name] for name in COUNTS)]
+    assert [3, 3, 1, 0, 2] == [done.status, *(report[name] for name in COUNTS)]
     rejects = [json.loads(line) for line in Path("r.jsonl").read_text("utf-8").splitlines()]
     assert [(str(source), 2), (str(source), 3)] == [(r["file"], r["line"]) for r in rejects]
     assert ("no tab", "MgljYWbp") == (rejects[0]["raw"], rejects[1]["raw_base64"])
     *_, where, first = done.err.splitlines()
     assert "rejected rows: 2, written to r.jsonl" == where
     assert f"the first: {source}, line 2: no tab: expected pid<TAB>text" == first
-    allowed = command("ingest", str(source), "--store", place.store, "--allow-rejects")
+    allowed = command(*given, "--allow-rejects")
     assert 0 == allowed.status
     assert 1 == len([*Path().glob("rejects-*.jsonl")])
 
 
-def test_part_of_standard_input_is_ingested(place: Place) -> None:
-    """A dash names standard input; `--max-passages` counts unchanged passages too."""
-    with standard_input(Path(place.sample)):
-        done = command("ingest", "-", "--store", place.store, "--json", "--max-passages", "5")
+def test_part_of_standard_input_is_ingested(place: Place, tiny: str) -> None:
+    """A dash means standard input; `--max-passages` counts unchanged passages too."""
+    given = ("--store", "new", "--model", tiny, "--json", "--max-passages", "5")
+    for unchanged in (0, 5):
+        with standard_input(Path(place.sample)):
+            done = command("ingest", "-", *given)
 
-    report = json.loads(done.out)
-    assert (0, 5, 5) == (done.status, report["read"], report["unchanged"])
+        report = json.loads(done.out)
+        assert (0, 5, unchanged) == (done.status, report["read"], report["unchanged"])
 
 
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
