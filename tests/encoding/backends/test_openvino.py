@@ -197,6 +197,7 @@ def test_a_second_start_loads_the_file(
 
 
 @needs_openvino
+@pytest.mark.usefixtures("in_float32")
 def test_precisions_and_models_have_their_own_files(tmp_path: Path) -> None:
     """Another precision, model or processor has another file."""
     core: Any = None
