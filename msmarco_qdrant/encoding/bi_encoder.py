@@ -134,7 +134,7 @@ class BiEncoder:
         return self._query_cache.vectors(queries, self.info.dimension, self._encode_queries)
 
     def warm_up(self) -> None:
-        """Encode something, so that one-time costs are paid; on a GPU, batches of the usual size."""
+        """Encode a batch, so that one-time costs are paid; on a GPU, batches of the usual size."""
         import numpy as np
 
         texts = self._query_tokenizer(["how big is london"])

@@ -134,13 +134,13 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 
 def _read_transformer(directory: Path) -> dict[str, Any]:
-    """Return the settings that the weights do not imply; the rest repeats the library's defaults."""
+    """Return the settings that the weights do not imply; others repeat the library's defaults."""
     config = _read_config(directory)
     return {name: config[name] for name in _TRANSFORMER_KEYS if name in config}
 
 
 def _unify_pooling(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the same form for version 6, which writes a name, and earlier ones, which write flags."""
+    """Return one form for version 6, which writes a name, and earlier ones, which write flags."""
     flags = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
     named = config.get("pooling_mode") or flags or ["mean"]
     modes = [named] if isinstance(named, str) else named

@@ -90,7 +90,7 @@ def test_a_name_that_no_package_carries_leads_to_the_hub() -> None:
 def test_prompts_of_the_caller_win(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory or link with v1's name gets the published prompts, unless the caller passes some."""
+    """A directory or link with v1's name gets the published prompts, unless prompts are passed."""
     directory = tmp_path / "distilroberta-base-msmarco-v1"
     shutil.copytree(tiny(Recipe("roberta")), directory)
     mine = Prompts("q ", "p ")

@@ -1,8 +1,8 @@
 """Spool: batches on disk, in the order in which they were accepted.
 
 A batch survives a crash and a power cut once `accept` has returned. One worker leases the batches
-first in, first out, and ends each with `ack` or `fail`, or requeues it. A batch that was leased when
-the process ended is leased first, and applied again: applying a batch must be idempotent.
+first in, first out, and ends each with `ack` or `fail`, or requeues it. A batch that was leased
+when the process ended is leased first, and applied again: applying a batch must be idempotent.
 """
 
 from __future__ import annotations

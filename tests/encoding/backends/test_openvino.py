@@ -320,7 +320,9 @@ def test_without_the_extra(tiny: Tiny, library: Library, monkeypatch: pytest.Mon
 def test_nothing_is_sent_to_openvino_s_makers(tmp_path: Path) -> None:
     """Importing it reaches no telemetry: the package is not loaded, nor its identity written."""
     script = (
-        "import sys; from msmarco_qdrant.encoding.backends.openvino import _import_openvino; _import_openvino();"
+        "import sys\n"
+        "from msmarco_qdrant.encoding.backends.openvino import _import_openvino\n"
+        "_import_openvino()\n"
         "sys.exit('openvino_telemetry' in sys.modules)"
     )
     environment = {**os.environ, "HOME": str(tmp_path)}

@@ -36,7 +36,7 @@ class ClientActions:
             self._expected.entry(pid).record(None)
 
     def prune(self, *pids: str) -> None:
-        """Delete passages by an ingest that prunes them, or directly where a last pass forbids it."""
+        """Delete passages by an ingest with prune, or directly where a last pass forbids it."""
         kept = [one for pid, one in self._expected.passages.items() if pid not in pids]
         try:
             self._caller.write(kept, prune=PrunePolicy())
@@ -53,7 +53,7 @@ class ClientActions:
         return make_passage(pid, version, self._rng)
 
     def first(self) -> None:
-        """Write new passages, new texts and another meta; delete some, most of them for `second`."""
+        """Write new passages, new texts and another meta; delete some, most for `second`."""
         moved = self.version("p1", 0)
         self.write(
             self.version("0", 1),
