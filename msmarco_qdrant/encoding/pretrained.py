@@ -60,7 +60,8 @@ def _require_pair_scores(model: CrossEncoder, location: str) -> None:
     if len(model) == 1 and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise ModelNotFoundError(
             f"{location} is not a cross-encoder but a "
-            f"{', '.join(kinds) or 'model without a type'}, which does not score pairs. Use a cross-encoder (msmarco-qdrant models lists them)"
+            f"{', '.join(kinds) or 'model without a type'}, which does not score pairs. "
+            "Use a cross-encoder (msmarco-qdrant models lists them)"
         )
     if model.num_labels != 1:
         raise ModelNotFoundError(

@@ -2,8 +2,8 @@
 
 transformers lets a model's attention be replaced by name. This one takes queries, keys and values
 of a whole batch as one long row; each token attends to its own text only. On a GPU it calls
-`torch.nn.attention.varlen`. On other devices it calls scaled dot-product attention once for each run
-of texts of equal length; a batch sorted by length has few. It needs no mask and does no work for
+`torch.nn.attention.varlen`. On other devices it calls scaled dot-product attention once per run of
+texts of equal length; a batch sorted by length has few. It needs no mask and does no work for
 padding. sentence-transformers' pooling reads the same form (`cu_seq_lens_q`).
 """
 
