@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE = ROOT / "msmarco_qdrant" / "sample"
+SAMPLE = ROOT / "msmarco_qdrant" / "cli" / "sample"
 PACKAGES = ("torch", "sentence-transformers", "qdrant-edge-py")
 
 
