@@ -1,6 +1,6 @@
 """Memory of an ingest, and the part that grows with the source.
 
-Synthetic passages and the costless encoder of `msmarco_qdrant.testing`, so that only the pipeline
+Synthetic passages and `HashingEncoder` of `msmarco_qdrant.testing`, so that only the pipeline
 is measured: once into a store that discards, once into Edge (without building the index, which a
 process of its own does). Peak RSS, and with Edge its parts at the end, each run in a process of
 its own.

@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose.
+"""The errors that this package raises.
 
 The tree::
 
@@ -29,6 +29,9 @@ The tree::
     ├── EncodeStoppedError         an encode into a folder ended early; `report` has the counts
     └── IngestStoppedError         an ingest ended early; `report` has the counts
         └── PruneRefusedError      the source lacks too much of the collection to prune it
+
+The sidecar adds `ShuttingDownError` (`service.interfaces`) and `StartupStoppedError`
+(`service.startup`).
 
 A message contains what was found, what was expected, and the next step. The one module that
 calls a third-party library maps its exceptions into this tree, with the original as

@@ -1,4 +1,4 @@
-"""Operations of a migration file, such as `SetHnsw(m=32)`; they live in `migrate`."""
+"""Operations of a migration file, such as `SetHnsw(m=32)`; defined in `migrate.operations`."""
 
 from msmarco_qdrant.migrate.operations import (
     AddPayloadIndex,

@@ -122,7 +122,7 @@ def rollback(*, settings: Settings, model: str | None, as_json: bool, **allowed:
 def prune(*, settings: Settings, unfinished: bool, yes: bool, as_json: bool) -> None:
     """Remove the physical collections that the alias does not point to.
 
-    Rollback is not possible afterwards. This also gives up an interrupted re-embedding.
+    Rollback is not possible afterwards. This also abandons an interrupted re-embedding.
     """
     from msmarco_qdrant.reembed.api import prune_collection
 

@@ -67,7 +67,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         collection: The collection's name.
         model: The new model: a directory, a name of the catalog, or a hub id.
         encoder: A loaded encoder, instead of `model`.
-        encoder_options: Device, precision and processes of models; None for the fastest here.
+        encoder_options: Backend, device and precision of models; None for the fastest here.
         source: Files or passages whose texts are used instead of reading them from the collection.
             Passages that it lacks are read from the collection; passages that the collection
             lacks, or has with another text, are skipped.
@@ -137,7 +137,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         collection: The collection's name.
         model: The model of the older collection, if its stored name cannot be loaded.
         encoder: A loaded encoder, instead of `model`.
-        encoder_options: Device, precision and processes of models; None for the fastest here.
+        encoder_options: Backend, device and precision of models; None for the fastest here.
         load_old: Loads the current model, for the comparison and to finish an interrupted
             re-embedding; by default from its stored name.
         allow_rejects: See `reembed_collection`.

@@ -92,7 +92,7 @@ def _copy_settings(
 
 
 def _check_live(found: Generations, encoder_info: EncoderInfo) -> None:
-    """Refuse a live collection with pending migrations, or with this model already."""
+    """Refuse pending migrations, and this model with another similarity."""
     pending = [one.name for one in load_migrations() if one.name not in found.metadata.migrations]
     if pending:
         raise MigrationError(

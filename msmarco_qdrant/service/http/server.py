@@ -2,7 +2,7 @@
 
 uvicorn's own settings bound the idle time between two requests, the size of a head and the
 shutdown. They do not bound the time before a first request, the time of a head that comes byte by
-byte, nor the time of an answer that nobody takes; and `limit_concurrency` counts silent
+byte, nor the time of a response that the client does not read. `limit_concurrency` counts silent
 connections too, so a client with enough of them would keep all others out. No ASGI middleware sees
 a connection before its first head, so `Connection` is where these bounds are.
 """
@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 class Connection(H11Protocol):
     """uvicorn's connection, with bounds.
 
-    It is closed if the head of a request does not arrive within `head_s` (from the connection's
-    begin, or from the first byte of a later request), and aborted if an answer is not taken within
-    `request_s`. Of more than `connections`, the one that has been silent longest is aborted; if
+    It is closed if the head of a request does not arrive within `head_s` (from the start of the
+    connection, or from the first byte of a later request). It is aborted if a response is not read
+    within `request_s`. Of more than `connections`, the one that has been silent longest is aborted; if
     none is silent, the new one is.
 
     Args:
@@ -41,7 +41,7 @@ class Connection(H11Protocol):
         settings: uvicorn's own.
 
     Attributes:
-        idle_since: The end of the last answer, or the connection's begin, by the loop's clock.
+        idle_since: The end of the last response, or the connection's start, by the loop's clock.
     """
 
     def __init__(self, limits: Limits, **settings: Any) -> None:
@@ -75,12 +75,12 @@ class Connection(H11Protocol):
         self._expect_head()
 
     def pause_writing(self) -> None:
-        """Wait until the client takes the answer."""
+        """Start the timer for the client to read the response."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self._limits.request_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Stop that wait."""
+        """Stop the timer of `pause_writing`."""
         self._write_timer = _cancel(self._write_timer)
         super().resume_writing()
 
