@@ -53,7 +53,7 @@ class Connection:
         if not self.retry_s >= 0:
             raise UsageError(f"retry_s must be 0 or more, got {self.retry_s}")
         if self.api_key is not None and not _is_header(self.api_key):
-            raise UsageError("the API key must be printable ASCII; it is empty or has a line end")
+            raise UsageError("the API key must be printable ASCII, one character or more")
 
 
 DEFAULT_CONNECTION = Connection()

@@ -33,8 +33,8 @@ class Connection(H11Protocol):
 
     It is closed if the head of a request does not arrive within `head_s` (from the start of the
     connection, or from the first byte of a later request). It is aborted if a response is not read
-    within `request_s`. Of more than `connections`, the one that has been silent longest is aborted; if
-    none is silent, the new one is.
+    within `request_s`. Of more than `connections`, the one that has been silent longest is aborted;
+    if none is silent, the new one is.
 
     Args:
         limits: The bounds.
