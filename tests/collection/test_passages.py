@@ -452,7 +452,7 @@ def lasting_store(
         yield opened
 
 
-@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+@pytest.mark.parametrize("name", ["out.jsonl", pytest.param("out.parquet", marks=pytest.mark.slow)])
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(passages=collections)
 def test_any_passages_come_back_from_an_export(

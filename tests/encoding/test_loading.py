@@ -264,6 +264,7 @@ def _cache(home: Path, hub_id: str, model: Path) -> None:
     (repository / "refs" / "main").write_text(_REVISION)
 
 
+@pytest.mark.slow
 def test_models_of_the_hub_load_by_name(
     tiny: Tiny, tiny_pairs: TinyPairs, packaged: Path, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def check_history(
     assert_none_left(folder)
 
 
+@pytest.mark.slow
 def test_kill_and_run_again(tmp_path: Path, usual: tuple[float, Path, dict[str, bytes]]) -> None:
     """One kill; the second kill of a history may hit a run that continues."""
     check_history(tmp_path / "vectors", usual, [0])

@@ -133,9 +133,8 @@ def one_history(folder: Path, seed: int, usual: tuple[float, int]) -> int:
     return hits
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
 def test_kill_and_run_again(tmp_path: Path, usual: tuple[float, int], seed: int) -> None:
     """Each history ends in exactly the passages of the source."""
     one_history(tmp_path, seed, usual)

@@ -130,6 +130,7 @@ def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
         check_sparse(store, 50, Bm25Settings(avg_len=4.0))
 
 
+@pytest.mark.slow
 def test_sigterm_releases_the_lock(tmp_path: Path) -> None:
     """A container that is stopped during a migration leaves nothing to unlock."""
     with stalled_rewrite(tmp_path, 1) as ((server, process), store, changes):

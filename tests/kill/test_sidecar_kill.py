@@ -53,7 +53,8 @@ def run_history(folder: Path, seed: int, engine: str, kinds: Sequence[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("engine", "seed", "kind"), [("edge", 0, "applying"), ("server", 1, "tmp")]
+    ("engine", "seed", "kind"),
+    [("edge", 0, "applying"), pytest.param("server", 1, "tmp", marks=pytest.mark.slow)],
 )
 def test_killed_and_started_again(tmp_path: Path, engine: str, seed: int, kind: str) -> None:
     """Every passage of every 202 is found at the end, once; no deleted passage is back."""

@@ -90,6 +90,7 @@ def _describe(description: dict[str, Any]) -> None:
     batch["example"] = "0" * 32
 
 
+@pytest.mark.slow
 def test_the_quick_answers_are_as_described(tmp_path: Path) -> None:
     """The bounds of every schema over real parts: no 5xx; status, type, schema as described."""
     app = OpenedApp(tmp_path, describe=_describe)

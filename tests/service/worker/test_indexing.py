@@ -195,6 +195,7 @@ def segments(path: Path) -> set[str]:
     return {place.name for place in (path / "store" / "collections").glob("*/segments/*")}
 
 
+@pytest.mark.slow
 def test_segments_are_bounded_also_in_a_collection_made_again(tmp_path: Path) -> None:
     """By kilobytes, so by the dimension; a bound that a user set stays."""
     with edge(tmp_path, passages=100) as built:
@@ -209,6 +210,7 @@ def test_segments_are_bounded_also_in_a_collection_made_again(tmp_path: Path) ->
         assert (2, other) == (len(built.seconds), built.bounds)
 
 
+@pytest.mark.slow
 def test_large_segments_of_an_ingest_stay(tmp_path: Path) -> None:
     """A segment with an index is not built again, whatever the bound."""
     with edge(tmp_path, passages=2000) as built:

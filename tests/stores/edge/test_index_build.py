@@ -84,6 +84,7 @@ class _Held:
         self._build(shard, lock_fd)
 
 
+@pytest.mark.slow
 def test_build_does_not_change_linked_files(tmp_path: Path) -> None:
     """After updates and deletes in every segment, a build leaves the linked files unchanged."""
     with opened(tmp_path) as collection:
