@@ -5,23 +5,15 @@ The HTTP app depends on these alone, not on the spool, the worker or an engine.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias, Unpack
 
 from msmarco_qdrant.core.records import Meta
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import Hit, SearchMode
-from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
+from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.search.options import SearchOptions
-
-Scope: TypeAlias = Literal["read", "write"]
-
-SCOPES: Final[tuple[Scope, ...]] = ("read", "write")
-MIB: Final = 2**20
-_VISIBLE_ASCII: Final = re.compile(r"[!-~]{16,}")
 
 BatchId: TypeAlias = str
 """32 hexadecimal digits."""
@@ -158,110 +150,6 @@ class About:
     modes: Sequence[SearchMode]
     rerank: bool = False
     passages: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of requests and connections; `http.schemas` has those of passages and searches.
-
-    Attributes:
-        body_bytes: Bytes of a batch of passages, as sent and decompressed alike.
-        query_bytes: Bytes of a search's body.
-        answer_bytes: Bytes of the answer to a search.
-        brackets: `[` and `{` in a batch, those in texts too: a list or an object takes far more
-            time and memory than its three bytes.
-        query_brackets: `[` and `{` in a search.
-        searches: Searches that run at once; more are answered 503.
-        bodies: Batches that are received at once; more are answered 429.
-        writes: Batches that are parsed and written to disk at once; others wait.
-        body_s: Seconds within which a body must arrive.
-        search_s: Seconds within which a search must be answered.
-        wait_s: Seconds that `?wait=true` waits for a batch.
-        checks_s: Seconds within which the checks of `/readyz` must end.
-        request_s: Seconds within which any request must be answered, and its answer taken.
-        head_s: Seconds within which the head of a request must arrive.
-        connections: Connections at once; one more closes the one that was silent longest. A process
-            has 1,024 files by default.
-
-    Raises:
-        UsageError: For a bound that is not more than 0.
-    """
-
-    body_bytes: int = 16 * MIB
-    query_bytes: int = MIB
-    answer_bytes: int = 16 * MIB
-    brackets: int = 500_000
-    query_brackets: int = 50_000
-    searches: int = 256
-    bodies: int = 16
-    writes: int = 4
-    body_s: float = 30.0
-    search_s: float = 10.0
-    wait_s: float = 30.0
-    checks_s: float = 5.0
-    request_s: float = 120.0
-    head_s: float = 10.0
-    connections: int = 800
-
-    def __post_init__(self) -> None:
-        for bound in fields(self):
-            if not (value := getattr(self, bound.name)) > 0:
-                raise UsageError(f"{bound.name} must be more than 0, got {value}")
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """The bearer tokens; a scope without one is open to every client of the port.
-
-    Attributes:
-        read: The token to search, and to read metrics and batches.
-        write: The token to write and delete passages, and to read batches.
-
-    Raises:
-        UsageError: For a token that is short, or has more than visible ASCII.
-    """
-
-    read: str | None = field(default=None, repr=False)
-    write: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        for scope in SCOPES:
-            token = self.of(scope)
-            if token is not None and not _VISIBLE_ASCII.fullmatch(token):
-                raise UsageError(
-                    f"the {scope} token must be 16 or more visible ASCII characters without "
-                    "spaces, as `openssl rand -hex 32` makes them"
-                )
-
-    def of(self, scope: Scope) -> str | None:
-        """Return the token of a scope, None if it is open."""
-        return self.read if scope == "read" else self.write
-
-
-def check_binding(host: str, tokens: Tokens) -> None:
-    """Refuse to listen where other machines reach the port, unless both tokens are set.
-
-    Raises:
-        UsageError: If `host` is not this machine's loopback and a token is missing.
-    """
-    missing = [scope for scope in SCOPES if tokens.of(scope) is None]
-    if not missing or is_loopback(host):
-        return
-    variables = " and ".join(f"MSMARCO_QDRANT_{scope.upper()}_TOKEN" for scope in missing)
-    raise UsageError(
-        f"host must be of this machine's loopback without both tokens, got {host or '(empty)'}: "
-        f"set {variables}, or listen on 127.0.0.1"
-    )
-
-
-def is_loopback(host: str) -> bool:
-    """Return True for a loopback name or address of this machine."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Ingester(Protocol):

@@ -9,7 +9,8 @@ from pydantic import Field, SecretStr
 
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.interfaces import Limits, Tokens, check_binding
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens, check_binding
 from msmarco_qdrant.service.spool.quota import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.settings import Settings
 from msmarco_qdrant.stores import check_creatable

@@ -25,8 +25,9 @@ from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.server import HttpServer, listen, url_of
+from msmarco_qdrant.service.http.tokens import is_loopback
 from msmarco_qdrant.service.ingester import SpoolIngester
-from msmarco_qdrant.service.interfaces import BatchId, BatchState, WorkerEvents, is_loopback
+from msmarco_qdrant.service.interfaces import BatchId, BatchState, WorkerEvents
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.readiness import PassageCount, Running, SidecarReadiness
 from msmarco_qdrant.service.settings import SidecarSettings

@@ -18,7 +18,8 @@ import pytest
 
 from msmarco_qdrant.cli.app import cli
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.interfaces import Limits, Tokens, check_binding
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens, check_binding
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
 from msmarco_qdrant.settings import Settings

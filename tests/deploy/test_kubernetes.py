@@ -16,7 +16,7 @@ import pytest
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.interfaces import Tokens, check_binding
+from msmarco_qdrant.service.http.tokens import Tokens, check_binding
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
 from msmarco_qdrant.settings import load_as

@@ -17,8 +17,9 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens
 from msmarco_qdrant.service.ingester import SpoolIngester
-from msmarco_qdrant.service.interfaces import Limits, Tokens
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.worker.worker import Worker

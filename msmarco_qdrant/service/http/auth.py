@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.problems import Kind, ProblemError
-from msmarco_qdrant.service.interfaces import SCOPES, Scope, Tokens, is_loopback
+from msmarco_qdrant.service.http.tokens import SCOPES, Scope, Tokens, is_loopback
 
 _HOST: Final = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::[0-9]*)?")
 _DESCRIPTIONS: Final = {

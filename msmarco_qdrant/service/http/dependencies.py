@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from msmarco_qdrant.service.interfaces import About, Ingester, Limits, Readiness, Searcher, Tokens
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens
+from msmarco_qdrant.service.interfaces import About, Ingester, Readiness, Searcher
 from msmarco_qdrant.service.metrics import Metrics
 
 

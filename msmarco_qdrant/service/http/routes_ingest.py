@@ -25,6 +25,7 @@ from msmarco_qdrant.service.http.body import (
     read_body,
 )
 from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.openapi import Responses, header, problem_responses, ref
 from msmarco_qdrant.service.http.problems import ProblemError, later
 from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, Accepted, BatchOut, PassageIn
@@ -32,7 +33,6 @@ from msmarco_qdrant.service.http.validation import parse_passages, parse_pid
 from msmarco_qdrant.service.interfaces import (
     BatchState,
     Delete,
-    Limits,
     Operation,
     ShuttingDownError,
     counts_of,

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.interfaces import Limits
+from msmarco_qdrant.service.http.limits import Limits
 
 _log = logging.getLogger(__name__)
 

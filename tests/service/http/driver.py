@@ -16,16 +16,16 @@ from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.options import SearchOptions
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens
 from msmarco_qdrant.service.interfaces import (
     About,
     Backlog,
     BatchReport,
     BatchState,
     Check,
-    Limits,
     Operation,
     Searcher,
-    Tokens,
 )
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from msmarco_qdrant.service.interfaces import Limits, Tokens
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens
 from msmarco_qdrant.service.spool.directory import parse_name
 from tests.service.real_parts import Real, real_parts, traces
 

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.server import HttpServer, listen
-from msmarco_qdrant.service.interfaces import Limits
 from tests.service.real_parts import Real, real_parts
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.service.interfaces import Tokens, check_binding, is_loopback
+from msmarco_qdrant.service.http.tokens import Tokens, check_binding, is_loopback
 from tests.service.http.driver import Driver, drive, exchange, problem_of
 
 _READ, _WRITE = "r" * 16, "w" * 16

@@ -12,7 +12,8 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from msmarco_qdrant.service.interfaces import Limits, Tokens
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens
 from tests.service.http.sieges import (
     JSON,
     NDJSON,

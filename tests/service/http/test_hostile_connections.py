@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.service.interfaces import Limits
+from msmarco_qdrant.service.http.limits import Limits
 from tests.service.http.sockets import Served, served, statuses
 
 _HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.schemas import MAX_META_BYTES, MAX_PID_CHARS, MAX_TEXT_CHARS
-from msmarco_qdrant.service.interfaces import Limits, Operation
+from msmarco_qdrant.service.interfaces import Operation
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from tests.service.http.driver import (
     Driver,

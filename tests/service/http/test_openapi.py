@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.service.interfaces import COUNTS, Limits, Tokens
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.http.tokens import Tokens
+from msmarco_qdrant.service.interfaces import COUNTS
 from tests.service.http.driver import Driver, drive
 from tests.service.real_parts import OpenedApp, traces
 

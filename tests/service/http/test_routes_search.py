@@ -17,7 +17,8 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from msmarco_qdrant.service.interfaces import About, Limits
+from msmarco_qdrant.service.http.limits import Limits
+from msmarco_qdrant.service.interfaces import About
 from tests.service.http.driver import (
     Driver,
     GivenHits,

@@ -22,7 +22,8 @@ from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.server import HttpServer
-from msmarco_qdrant.service.interfaces import About, Tokens
+from msmarco_qdrant.service.http.tokens import Tokens
+from msmarco_qdrant.service.interfaces import About
 from tests.service.real_parts import Real, real_parts
 
 if TYPE_CHECKING:

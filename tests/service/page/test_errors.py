@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.service.interfaces import Tokens
+from msmarco_qdrant.service.http.tokens import Tokens
 from tests.service.page.browser import Site, ask, looking, served, settle, shown
 
 if TYPE_CHECKING:

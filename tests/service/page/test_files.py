@@ -12,7 +12,7 @@ import pytest
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.service.interfaces import Tokens
+from msmarco_qdrant.service.http.tokens import Tokens
 from tests.service.page.browser import Site, served
 
 _READ = "r" * 16

@@ -1,0 +1,71 @@
+"""The bearer tokens, and the addresses that need them; without FastAPI, for the settings."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
+
+from msmarco_qdrant.errors import UsageError
+
+Scope: TypeAlias = Literal["read", "write"]
+
+SCOPES: Final[tuple[Scope, ...]] = ("read", "write")
+
+_VISIBLE_ASCII: Final = re.compile(r"[!-~]{16,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The bearer tokens; a scope without one is open to every client of the port.
+
+    Attributes:
+        read: The token to search, and to read metrics and batches.
+        write: The token to write and delete passages, and to read batches.
+
+    Raises:
+        UsageError: For a token that is short, or has more than visible ASCII.
+    """
+
+    read: str | None = field(default=None, repr=False)
+    write: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for scope in SCOPES:
+            token = self.of(scope)
+            if token is not None and not _VISIBLE_ASCII.fullmatch(token):
+                raise UsageError(
+                    f"the {scope} token must be 16 or more visible ASCII characters without "
+                    "spaces, as `openssl rand -hex 32` makes them"
+                )
+
+    def of(self, scope: Scope) -> str | None:
+        """Return the token of a scope, None if it is open."""
+        return self.read if scope == "read" else self.write
+
+
+def check_binding(host: str, tokens: Tokens) -> None:
+    """Refuse to listen where other machines reach the port, unless both tokens are set.
+
+    Raises:
+        UsageError: If `host` is not this machine's loopback and a token is missing.
+    """
+    missing = [scope for scope in SCOPES if tokens.of(scope) is None]
+    if not missing or is_loopback(host):
+        return
+    variables = " and ".join(f"MSMARCO_QDRANT_{scope.upper()}_TOKEN" for scope in missing)
+    raise UsageError(
+        f"host must be of this machine's loopback without both tokens, got {host or '(empty)'}: "
+        f"set {variables}, or listen on 127.0.0.1"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Return True for a loopback name or address of this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
