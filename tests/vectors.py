@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from msmarco_qdrant.core.records import Passage, meta_digest, text_digest
+from msmarco_qdrant.core.digests import meta_digest, text_digest
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.sources.shard_file import (
     TEXT_COLUMNS,

@@ -5,8 +5,6 @@ Shapes are `(rows, columns)`; vectors are NumPy arrays of `float32`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -391,14 +389,3 @@ class PrunePolicy:
     def __post_init__(self) -> None:
         if not 0 <= self.max_share <= 1:
             raise UsageError(f"max_share must be 0 to 1, got {self.max_share}")
-
-
-def text_digest(text: str) -> str:
-    """Digest of the encoded text: equal digests need no second encoding."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def meta_digest(meta: Meta) -> str:
-    """Digest of the user's fields, independent of their order."""
-    canonical = json.dumps(meta, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.pid_set import KEY_BYTES, PidSet, pid_key
-from msmarco_qdrant.core.records import Passage, Reject, meta_digest, text_digest
+from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.runtime.subprocesses import SubprocessPool
 from msmarco_qdrant.sources.corpus import Chunk

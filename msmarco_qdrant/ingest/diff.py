@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msmarco_qdrant.core.records import meta_digest, text_digest
+from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.ingest.stages import WindowDiff
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.stores import Collection

@@ -31,7 +31,7 @@ from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.migrate.bm25 import rewrite_sparse
-from msmarco_qdrant.stores.base import apply_change
+from msmarco_qdrant.stores.convert import apply_change
 from msmarco_qdrant.stores.filters import index_kind, meta_key
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from msmarco_qdrant.core.records import (
@@ -23,7 +23,7 @@ from msmarco_qdrant.core.records import (
     SettingsChange,
     SparseVector,
 )
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint, SearchEffort
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores.names import unknown_collection
 
@@ -342,64 +342,3 @@ class Store(ABC):
 
     def _unsupported(self, action: str) -> UnsupportedError:
         return UnsupportedError(f"{self.dsn} ({self.capabilities.engine}) cannot {action}")
-
-
-def split_by_presence(
-    batch: PointBatch, seen: Sequence[int | None]
-) -> tuple[PointBatch, Sequence[int], PointBatch]:
-    """Split a batch for `upsert_if_seq`.
-
-    Returns:
-        The points that existed, the `seq` of each, and the points that did not exist.
-    """
-    pairs = enumerate(zip(batch.ids, seen, strict=True))
-    existing = {row: seq for row, (_, seq) in pairs if seq is not None}
-    absent = [row for row, _ in enumerate(batch.ids) if row not in existing]
-    return select_rows(batch, list(existing)), list(existing.values()), select_rows(batch, absent)
-
-
-def select_rows(batch: PointBatch, rows: Sequence[int]) -> PointBatch:
-    """Return some points of a batch; `rows` are in ascending order."""
-    if len(rows) == len(batch.ids):
-        return batch
-    return PointBatch(
-        using=batch.using,
-        ids=[batch.ids[row] for row in rows],
-        dense=batch.dense[list(rows)],
-        sparse=[batch.sparse[row] for row in rows],
-        payloads=[batch.payloads[row] for row in rows],
-    )
-
-
-def apply_change(spec: CollectionSpec, change: SettingsChange) -> CollectionSpec:
-    """Return the spec of a collection after a change, except for its thresholds."""
-    hnsw = {"m": change.m, "ef_construct": change.ef_construct}
-    storage = {"on_disk": change.on_disk, "quantization": change.quantization}
-    return replace(
-        spec,
-        hnsw=replace(spec.hnsw, **only_given(hnsw)),
-        storage=replace(spec.storage, **only_given(storage)),
-    )
-
-
-def search_params(library: Any, effort: SearchEffort) -> Any:
-    """Return the `SearchParams` of qdrant-client or Qdrant Edge, which have the same fields."""
-    return library.SearchParams(
-        hnsw_ef=effort.ef,
-        exact=effort.exact,
-        quantization=library.QuantizationSearchParams(
-            ignore=effort.exact or not effort.quantized,
-            rescore=effort.rescore,
-            oversampling=effort.oversampling,
-        ),
-    )
-
-
-def final_effort(query: PointQuery) -> SearchEffort:
-    """Return the effort of a query after its candidates, which are few: they are all scored."""
-    return SearchEffort(exact=True) if query.candidates else query.effort
-
-
-def only_given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that are not None."""
-    return {name: value for name, value in values.items() if value is not None}

@@ -19,7 +19,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from msmarco_qdrant.core.records import Passage, PointId, SparseVector, meta_digest, text_digest
+from msmarco_qdrant.core.digests import meta_digest, text_digest
+from msmarco_qdrant.core.records import Passage, PointId, SparseVector
 from msmarco_qdrant.core.search_types import ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError, StoreCorruptError
 

@@ -21,15 +21,8 @@ from hypothesis import strategies as st
 from msmarco_qdrant.collection import passages as passages_module
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
-from msmarco_qdrant.core.records import (
-    CollectionSpec,
-    Passage,
-    PointBatch,
-    PointId,
-    SparseVector,
-    meta_digest,
-    text_digest,
-)
+from msmarco_qdrant.core.digests import meta_digest, text_digest
+from msmarco_qdrant.core.records import CollectionSpec, Passage, PointBatch, PointId, SparseVector
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     MissingExtraError,

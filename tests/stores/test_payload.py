@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msmarco_qdrant.core.records import Passage, meta_digest, text_digest
+from msmarco_qdrant.core.digests import meta_digest, text_digest
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import PidCollisionError
 from msmarco_qdrant.stores.payload import NAMESPACE, SeqClock, check_pid, payload_of, point_id
 

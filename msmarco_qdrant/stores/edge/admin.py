@@ -18,7 +18,7 @@ from msmarco_qdrant.core.records import (
     SettingsChange,
     SparseVector,
 )
-from msmarco_qdrant.stores.base import split_by_presence
+from msmarco_qdrant.stores.convert import split_by_presence
 from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_points
 from msmarco_qdrant.stores.edge.convert import change_config, payload_schema
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound, to_sparse_vectors

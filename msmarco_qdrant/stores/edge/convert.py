@@ -18,7 +18,7 @@ from msmarco_qdrant.core.records import (
     StorageSettings,
 )
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
-from msmarco_qdrant.stores.base import apply_change, final_effort, only_given, search_params
+from msmarco_qdrant.stores.convert import apply_change, final_effort, only_given, search_params
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import point_filter
 

@@ -21,7 +21,7 @@ from msmarco_qdrant.core.records import (
     SparseVector,
 )
 from msmarco_qdrant.errors import UnsupportedError
-from msmarco_qdrant.stores.base import select_rows, split_by_presence
+from msmarco_qdrant.stores.convert import select_rows, split_by_presence
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,

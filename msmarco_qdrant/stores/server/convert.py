@@ -20,7 +20,7 @@ from msmarco_qdrant.core.records import (
     StorageSettings,
 )
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
-from msmarco_qdrant.stores.base import final_effort, search_params
+from msmarco_qdrant.stores.convert import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from msmarco_qdrant.core.records import Passage, meta_digest, text_digest
+from msmarco_qdrant.core.digests import meta_digest, text_digest
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store
