@@ -35,7 +35,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.settings import Settings, load_settings
-from msmarco_qdrant.stores import Connection, Store, async_collection, open_store
+from msmarco_qdrant.stores import Connection, Store, open_async_collection, open_store
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.store import ServerStore
 from msmarco_qdrant.testing import HashingEncoder
@@ -215,7 +215,7 @@ async def search_async(
     async with client:
         answers = await asyncio.gather(*(client.search(f"city {number}") for number in range(5)))
         watch.look_at(client, client.metadata, answers, *asyncio.all_tasks())
-        watch.look_at(client._collection, async_collection(client._client.store, "msmarco"))
+        watch.look_at(client._collection, open_async_collection(client._client.store, "msmarco"))
     with pytest.raises(MsmarcoQdrantError) as caught:
         await client.search("late")
     watch.look_at_error(caught.value)

@@ -30,7 +30,7 @@ from msmarco_qdrant.search.steps import (
 from msmarco_qdrant.stores import (
     AsyncCollection,
     Store,
-    async_collection,
+    open_async_collection,
 )
 from msmarco_qdrant.stores.payload import HIT_FIELDS
 
@@ -117,7 +117,7 @@ class AsyncSearchClient:
         def open_blocking() -> _Opened:
             client = SearchClient.open(store, **options)
             try:
-                return client, async_collection(client.store, client.collection)
+                return client, open_async_collection(client.store, client.collection)
             except BaseException:
                 client.close()
                 raise

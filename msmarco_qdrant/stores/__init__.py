@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msmarco_qdrant.stores.alias import AliasedCollection, async_collection
+from msmarco_qdrant.stores.alias import AliasedCollection, open_async_collection
 from msmarco_qdrant.stores.base import (
     AdminCollection,
     AsyncCollection,
@@ -22,8 +22,8 @@ __all__ = [
     "Collection",
     "Connection",
     "Store",
-    "async_collection",
     "check_creatable",
+    "open_async_collection",
     "open_store",
     "redact_dsn",
 ]

@@ -72,7 +72,7 @@ class AliasedCollection:
         return self._store.aliases().get(self._name, self._name)
 
 
-def async_collection(store: Store, name: str) -> AsyncCollection:
+def open_async_collection(store: Store, name: str) -> AsyncCollection:
     """Return the collection behind a name, resolved at each call, for the running event loop.
 
     A server is called without a thread. Any other engine gets one thread, which sends all waiting

@@ -321,7 +321,7 @@ class Store(ABC):
             UnsupportedError: Without the capability `async_search`.
         """
         raise self._unsupported(
-            f"search '{name}' without a thread: use async_collection(store, name)"
+            f"search '{name}' without a thread: use open_async_collection(store, name)"
         )
 
     def __enter__(self) -> Self:

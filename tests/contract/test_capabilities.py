@@ -23,7 +23,7 @@ CALLS: dict[str, tuple[Callable[[Store, str], object], str]] = {
     "resolves_aliases": (lambda store, name: store.unresolved_collection(name), "use Aliased"),
     "async_search": (
         lambda store, name: asyncio.run(_open_async(store, name)),
-        r"use async_collection\(store, name\)",
+        r"use open_async_collection\(store, name\)",
     ),
 }
 

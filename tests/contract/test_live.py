@@ -14,7 +14,7 @@ from msmarco_qdrant.stores import (
     AliasedCollection,
     Collection,
     Store,
-    async_collection,
+    open_async_collection,
 )
 from tests.contract.test_store import ask, make_batch, make_spec
 
@@ -118,7 +118,7 @@ def test_from_an_event_loop(store: Store, things: str, two: tuple[str, str]) -> 
     """The same."""
 
     async def main() -> list[str]:
-        collection, told = async_collection(store, things), []
+        collection, told = open_async_collection(store, things), []
         for name in (*two, two[0]):
             store.set_alias(things, name)
             ((point,),) = await collection.query([ask([1, 0, 0, 0])])
