@@ -7,11 +7,11 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import grpc  # type: ignore[import-untyped]
 
-from tests.loopback.faults import Cut, FaultPlan, LostAnswer, Refused, Slow
+from tests.loopback.faults import Cut, Fault, FaultPlan, LostAnswer, Refused, Slow
 from tests.loopback.names import rpc_name, rpc_of_path
 from tests.loopback.proxy import CuttingProxy
 from tests.loopback.statuses import Mistake, RefusalError, refusal_in_trouble
@@ -109,6 +109,43 @@ class Keys(NamedTuple):
         return None if rpc in _READS else Mistake.READ_ONLY_KEY.refusal()
 
 
+Admission = tuple[RefusalError | None, Fault | None]
+"""Why a call is refused, and else its fault."""
+
+
+class Caller(Protocol):
+    """The client that waits for an answer, by either port."""
+
+    def cut(self) -> None:
+        """Cut its connection."""
+
+    def cut_after(self, count: int) -> None:
+        """Cut its connection once so many more bytes came from it."""
+
+    def is_active(self) -> bool:
+        """Whether it still waits."""
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Call when it waits no longer; false when it does not even now."""
+
+
+class _GrpcCaller:
+    """The client of a gRPC call."""
+
+    def __init__(self, context: Any, proxy: CuttingProxy) -> None:
+        self.is_active = context.is_active
+        self.add_callback = context.add_callback
+        self._proxy = proxy
+        # of the proxy's own connection that the call came by: `ipv4:127.0.0.1:PORT`
+        self._port = int(context.peer().rpartition(":")[2])
+
+    def cut(self) -> None:
+        self._proxy.cut(self._port)
+
+    def cut_after(self, count: int) -> None:
+        self._proxy.cut_after(count, self._port)
+
+
 class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
     """Stands before every handler. One gate lives as long as one start of the server."""
 
@@ -142,52 +179,75 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
         with self._state:
             return self._state.wait_for(lambda: self._running == 0, timeout_s)
 
+    def admit(self, rpc: str, headers: dict[str, Any]) -> Admission:
+        """Judge a call whose headers are here."""
+        refusal = self._keys.refuse(rpc, headers)
+        return refusal, self._faults.take(rpc) if refusal is None else None
+
+    def pass_through(
+        self,
+        rpc: str,
+        admission: Admission,
+        call: Callable[[Any, Any], Any],
+        message: Any,
+        caller: Caller,
+    ) -> Any:
+        """Record a call that was read whole, and answer it.
+
+        Raises:
+            RefusalError: it ends in a status.
+        """
+        refusal, fault = admission
+        with self.counted():
+            self._requests.add(rpc, message)
+            if refusal is not None:
+                raise refusal
+            return self._answer(call, rpc, fault, message, caller)
+
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Put the gate around a call's handler; only its headers are here yet."""
         handler = continuation(details)
         if handler is None:
             return None
         rpc = rpc_of_path(details.method)
-        refusal = self._keys.refuse(rpc, dict(details.invocation_metadata))
-        fault = self._faults.take(rpc) if refusal is None else None
-        if isinstance(fault, Cut):
-            return self._cut_inside(handler, fault)
+        admission = self.admit(rpc, dict(details.invocation_metadata))
+        if isinstance(admission[1], Cut):
+            return self._cut_inside(handler, admission[1])
 
         def handle(message: Any, context: Any) -> Any:
-            with self._counted():
-                self._requests.add(rpc, message)
-                if refusal is not None:
-                    return _abort(context, refusal)
-                try:
-                    return self._answer(handler, rpc, fault, message, context)
-                except RefusalError as error:
-                    return _abort(context, error)
+            caller = _GrpcCaller(context, self._proxy)
+            try:
+                return self.pass_through(rpc, admission, handler.unary_unary, message, caller)
+            except RefusalError as error:
+                return _abort(context, error)
 
         return grpc.unary_unary_rpc_method_handler(
             handle, handler.request_deserializer, handler.response_serializer
         )
 
-    def _answer(self, handler: Any, rpc: str, fault: Any, message: Any, context: Any) -> Any:
+    def _answer(
+        self, call: Callable[[Any, Any], Any], rpc: str, fault: Any, message: Any, caller: Caller
+    ) -> Any:
         """Do what the fault says around the call itself."""
         if isinstance(fault, Refused):
             raise refusal_in_trouble(fault.code, fault.message, fault.retry_after_s)
         if isinstance(fault, Slow):
-            self._wait(fault, context)
-        answer = self._apply(handler, rpc, message, context)
+            self._wait(fault, caller)
+        answer = self._apply(call, rpc, message)
         if isinstance(fault, LostAnswer):
             if fault.code is not None:
                 raise refusal_in_trouble(fault.code, Mistake.ANSWER_LOST.message())
-            self._proxy.cut(_port_of(context))
+            caller.cut()
             raise Mistake.ANSWER_LOST.refusal()
         return answer
 
-    def _apply(self, handler: Any, rpc: str, message: Any, context: Any) -> Any:
-        """Call the handler under the lock; what local mode refuses becomes a row of the table."""
+    def _apply(self, call: Callable[[Any, Any], Any], rpc: str, message: Any) -> Any:
+        """Call under the lock; what local mode refuses becomes a row of the table."""
         with self._lock:
             if self._stopping:
                 raise Mistake.STOPPED.refusal()
             try:
-                return handler.unary_unary(message, context)
+                return call(message, None)
             except RefusalError:
                 raise
             except NotImplementedError:
@@ -200,17 +260,17 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
             except Exception as error:
                 raise Mistake.INTERNAL.refusal(description=repr(error)) from error
 
-    def _wait(self, fault: Slow, context: Any) -> None:
+    def _wait(self, fault: Slow, caller: Caller) -> None:
         """Wait without the lock until the time is over, the call is gone, or the server stops."""
         over = threading.Event()
         with self._state:
             self._waits.add(over)
-            if self._stopping or not context.add_callback(over.set):
+            if self._stopping or not caller.add_callback(over.set):
                 over.set()
         over.wait(fault.seconds)
         with self._state:
             self._waits.discard(over)
-        if fault.drop_if_cancelled and not context.is_active():
+        if fault.drop_if_cancelled and not caller.is_active():
             raise Mistake.CANCELLED.refusal()
 
     def _cut_inside(self, handler: Any, fault: Cut) -> Any:
@@ -221,12 +281,12 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
         """
 
         def handle(messages: Iterator[Any], context: Any) -> Any:
-            with self._counted():
-                port = _port_of(context)
-                self._proxy.cut_after(fault.after_bytes, port)
+            with self.counted():
+                caller = _GrpcCaller(context, self._proxy)
+                caller.cut_after(fault.after_bytes)
                 with suppress(grpc.RpcError):  # the body never came
                     next(messages, None)
-                self._proxy.cut(port)
+                caller.cut()
                 return _abort(context, Mistake.CUT.refusal())
 
         return grpc.stream_unary_rpc_method_handler(
@@ -234,7 +294,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
         )
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def counted(self) -> Iterator[None]:
         """Count a call while it is handled."""
         with self._state:
             self._running += 1
@@ -251,8 +311,3 @@ def _abort(context: Any, error: RefusalError) -> NoReturn:
     context.set_trailing_metadata(error.trailing)
     context.abort(error.code, error.message)
     raise error  # abort has raised; this tells the type checker so
-
-
-def _port_of(context: Any) -> int:
-    """The port of the proxy's own connection that a call came by: `ipv4:127.0.0.1:PORT`."""
-    return int(context.peer().rpartition(":")[2])

@@ -1,12 +1,13 @@
-"""A Qdrant server on 127.0.0.1 for tests: real gRPC, local mode underneath, faults on request."""
+"""A Qdrant server on 127.0.0.1 for tests: gRPC and REST over local mode, faults on request."""
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc as grpcio  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, grpc
@@ -15,10 +16,14 @@ from tests.loopback.collections_service import CollectionsService
 from tests.loopback.engine import Engine, Health
 from tests.loopback.faults import FaultPlan
 from tests.loopback.gate import Gate, Keys, RequestLog
+from tests.loopback.names import rpc_names
 from tests.loopback.points_service import PointsService
 from tests.loopback.proxy import CuttingProxy
+from tests.loopback.rest_routes import ROUTES
+from tests.loopback.rest_side import RestSide
 
 _TITLE = "qdrant - vector search engine"
+_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -39,26 +44,38 @@ class _HealthService(grpc.QdrantServicer):
         request: grpc.HealthCheckRequest,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> grpc.HealthCheckReply:
-        """Answer title and version."""
-        return grpc.HealthCheckReply(title=_TITLE, version=self._version)
+        """Answer title, version and commit."""
+        return grpc.HealthCheckReply(title=_TITLE, version=self._version, commit=_COMMIT)
+
+
+class _Running(NamedTuple):
+    """What one start has made."""
+
+    gate: Gate
+    grpc: tuple[Any, ThreadPoolExecutor] | None
+    rest: RestSide
 
 
 class LoopbackServer:
-    """A Qdrant server that clients reach at 127.0.0.1:`port`; a context manager.
+    """A Qdrant server that clients reach at 127.0.0.1; a context manager.
 
-    `stop` then `start` keeps the data, the port, the faults and the record of requests. Both are
+    `stop` then `start` keeps the data, the ports, the faults and the record of requests. Both are
     for one thread at a time; everything else is for any.
 
     Args:
         api_key: what clients must send in `api-key` (or as a bearer token); None asks for none.
         version: what a health check answers.
         read_only_api_key: a second key, for reads only.
-        tls: private key and certificate chain, PEM, for a secure port.
+        tls: private key and certificate chain, PEM, for secure ports.
+        prefix: a path before every path of REST, as behind an HTTP gateway: `/qdrant`.
+        serve_grpc: False for a server that clients reach by REST alone.
+        adjacent: True to serve gRPC at the REST port plus one, as a Qdrant server does.
 
     Attributes:
-        faults: what goes wrong, and when.
-        requests: the calls that reached the server.
-        proxy: the TCP proxy that clients connect to, to cut or refuse connections by hand.
+        faults: what goes wrong, and when, by either port.
+        requests: the calls that reached the server, by either port.
+        proxy: the TCP proxy that clients of gRPC connect to, to cut or refuse them by hand.
+        rest_proxy: that of REST.
     """
 
     def __init__(
@@ -68,16 +85,24 @@ class LoopbackServer:
         *,
         read_only_api_key: str | None = None,
         tls: tuple[bytes, bytes] | None = None,
+        prefix: str = "",
+        serve_grpc: bool = True,
+        adjacent: bool = False,
     ) -> None:
         self.faults = FaultPlan()
         self.requests = RequestLog()
         self.proxy = CuttingProxy()
+        self.rest_proxy = CuttingProxy()
         self._keys = Keys(api_key, read_only_api_key)
         self._version = version
         self._tls = tls
+        self._prefix = prefix
+        self._serve_grpc = serve_grpc
+        if adjacent:
+            self.rest_proxy.port, self.proxy.port = _adjacent_ports()
         self._lock = threading.Lock()
         self._engine = Engine()
-        self._running: tuple[Any, Gate, ThreadPoolExecutor] | None = None
+        self._running: _Running | None = None
 
     def __enter__(self) -> LoopbackServer:
         self.start()
@@ -88,13 +113,18 @@ class LoopbackServer:
 
     @property
     def port(self) -> int:
-        """The port that clients connect to; 0 before the first start."""
+        """The gRPC port that clients connect to; 0 before the first start, and without gRPC."""
         return self.proxy.port
 
     @property
     def url(self) -> str:
         """`grpc://127.0.0.1:PORT`, or `grpcs://` with TLS."""
         return f"grpc{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+
+    @property
+    def rest_url(self) -> str:
+        """`http://127.0.0.1:PORT` and the prefix, or `https://` with TLS."""
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.rest_proxy.port}{self._prefix}"
 
     def start(self) -> None:
         """Serve; nothing happens if it does already.
@@ -105,23 +135,36 @@ class LoopbackServer:
         if self._running is not None:
             return
         gate = Gate(self._keys, self.faults, self.requests, self.proxy, self._lock)
-        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="loopback")
-        server = grpcio.server(pool, interceptors=(gate,), options=_OPTIONS)
-        registered: tuple[tuple[Callable[..., None], object], ...] = (
-            (grpc.add_QdrantServicer_to_server, _HealthService(self._version)),
-            (grpc.add_CollectionsServicer_to_server, CollectionsService(self._engine)),
-            (grpc.add_PointsServicer_to_server, PointsService(self._engine)),
+        services = {
+            "Qdrant": _HealthService(self._version),
+            "Collections": CollectionsService(self._engine),
+            "Points": PointsService(self._engine),
+        }
+        rest = RestSide(
+            gate, _calls(services), ROUTES, self.rest_proxy, prefix=self._prefix, tls=self._tls
         )
-        for register, service in registered:
-            register(service, server)
-        port = self._listen(server)
-        server.start()
-        self._running = (server, gate, pool)
+        serving = self._serve(gate, services) if self._serve_grpc else None
+        self._running = _Running(gate, None if serving is None else serving[:2], rest)
         try:
-            self.proxy.start(port)
+            rest.start()
+            if serving is not None:
+                self.proxy.start(serving[2])
         except OSError:  # somebody has taken the port since the last stop
             self.stop()
             raise
+
+    def _serve(
+        self, gate: Gate, services: Mapping[str, Any]
+    ) -> tuple[Any, ThreadPoolExecutor, int]:
+        """Start the gRPC server, at a port behind the proxy."""
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="loopback")
+        server = grpcio.server(pool, interceptors=(gate,), options=_OPTIONS)
+        for name, service in services.items():
+            register: Callable[[object, Any], None] = getattr(grpc, f"add_{name}Servicer_to_server")
+            register(service, server)
+        port = self._listen(server)
+        server.start()
+        return server, pool, port
 
     def _listen(self, server: Any) -> int:
         """Bind the gRPC server's own port, behind the proxy."""
@@ -134,12 +177,15 @@ class LoopbackServer:
         """End every connection and call; what waits is not applied. The data stays."""
         if self._running is None:
             return
-        server, gate, pool = self._running
+        gate, serving, rest = self._running
         self._running = None
         gate.stop()
         self.proxy.stop()
-        server.stop(None).wait()
-        pool.shutdown(wait=True)
+        rest.stop()
+        if serving is not None:
+            server, pool = serving
+            server.stop(None).wait()
+            pool.shutdown(wait=True)
 
     def settle(self, timeout_s: float = 60.0) -> None:
         """Wait until no call is being handled, so that what a client gave up is applied or not.
@@ -147,7 +193,7 @@ class LoopbackServer:
         Raises:
             TimeoutError: a call is still being handled.
         """
-        if self._running is not None and not self._running[1].settle(timeout_s):
+        if self._running is not None and not self._running.gate.settle(timeout_s):
             raise TimeoutError(f"a call was still being handled after {timeout_s} s")
 
     def set_status(
@@ -188,3 +234,22 @@ class LoopbackServer:
         """
         with self._lock:
             yield self._engine.client
+
+
+def _calls(services: Mapping[str, Any]) -> Mapping[str, Callable[[Any, Any], Any]]:
+    """The function of each call by its long name; those that are not served refuse."""
+    return {
+        rpc: getattr(services[rpc.partition(".")[0]], rpc.partition(".")[2]) for rpc in rpc_names()
+    }
+
+
+def _adjacent_ports() -> tuple[int, int]:
+    """Two free ports in a row."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            try:
+                socket.create_server(("127.0.0.1", port + 1)).close()
+            except (OSError, OverflowError):
+                continue
+            return port, port + 1

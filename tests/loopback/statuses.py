@@ -86,6 +86,16 @@ class Mistake(Enum):
         "Validation error in body: [{field}: {problem}]",
         f"{_VALIDATION}; the path of a nested field is approximate here",
     )
+    BAD_JSON = Row(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Format error in JSON body: {problem}",
+        "src/actix/mod.rs (validation_error_handler); REST only, `problem` is in other words here",
+    )
+    TOO_LARGE = Row(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Payload error: JSON payload ({size} bytes) is larger than allowed (limit: {limit} bytes).",
+        "actix-web's JsonPayloadError, by src/actix/mod.rs; REST only, status 400",
+    )
     NO_SELECTOR = Row(grpc.StatusCode.INVALID_ARGUMENT, "PointSelector is missing", _UPDATE)
     NO_PAYLOAD_SELECTOR = Row(
         grpc.StatusCode.INVALID_ARGUMENT,

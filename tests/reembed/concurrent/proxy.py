@@ -31,12 +31,12 @@ class ClientProxy(LoopbackServer):
         """Serve; see `LoopbackServer`."""
         super().start()
         assert self._running is not None
-        gate = self._running[1]
+        gate = self._running.gate
         apply = gate._apply
 
-        def filtered(handler: Any, rpc: str, message: Any, context: Any) -> Any:
+        def filtered(call: Callable[[Any, Any], Any], rpc: str, message: Any) -> Any:
             if not self._on_request(rpc, message):
                 raise Mistake.CANCELLED.refusal()
-            return apply(handler, rpc, message, context)
+            return apply(call, rpc, message)
 
         gate._apply = filtered  # type: ignore[method-assign]
