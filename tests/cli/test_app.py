@@ -224,7 +224,11 @@ def test_bad_source_is_one_line(
     ("model", "message"),
     [
         ("./nowhere", "no model directory at ./nowhere (relative to /"),
-        ("no-such-model", "cannot load the model no-such-model: it is not a directory"),
+        pytest.param(
+            "no-such-model",
+            "cannot load the model no-such-model: it is not a directory",
+            marks=pytest.mark.slow,
+        ),
         ("nobody/no-such-model", "cannot load the model nobody/no-such-model"),
     ],
 )

@@ -16,6 +16,15 @@ from tests.engines import ENGINES_AND_SERVER, opener
 OpenStore = Callable[[], Store]
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark a test slow over the engine that its `slow_over` names."""
+    for item in items:
+        marker = item.get_closest_marker("slow_over")
+        if marker and marker.args[0] == item.callspec.params["open_again"]:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(params=ENGINES_AND_SERVER)
 def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """A function that opens a handle on the store under test, of each engine in turn."""

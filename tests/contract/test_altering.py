@@ -92,6 +92,7 @@ ALTERATIONS: Sequence[tuple[SettingsChange, HnswSettings, StorageSettings]] = (
 )
 
 
+@pytest.mark.slow_over("edge")
 @pytest.mark.parametrize(("change", "hnsw", "storage"), ALTERATIONS)
 def test_a_setting_changes_in_place(
     store: Store, filled: str, change: SettingsChange, hnsw: HnswSettings, storage: StorageSettings
@@ -139,6 +140,7 @@ def test_thresholds_can_be_given_to_a_copy(store: Store, filled: str, things: st
     assert changed == store.admin_collection(f"{things}__0002").optimizers()
 
 
+@pytest.mark.slow_over("edge")
 def test_a_threshold_decides_what_is_indexed(store: Store, filled: str) -> None:
     """Below it vectors are compared one by one; the next build sees the new one."""
     if not store.capabilities.ann:
@@ -150,6 +152,7 @@ def test_a_threshold_decides_what_is_indexed(store: Store, filled: str) -> None:
     assert before + COUNT == store.collection(filled).info().indexed
 
 
+@pytest.mark.slow_over("edge")
 @pytest.mark.parametrize("kind", ["int8", "turbo4", "none"])
 def test_a_quantized_copy_is_searched_with_rescoring(
     store: Store, filled: str, kind: Quantization
@@ -259,6 +262,7 @@ def best(store: Store, name: str, batch: PointBatch) -> list[tuple[object, objec
     return [(one[0].id if one else None, two[0].id if two else None) for one, two in answers]
 
 
+@pytest.mark.slow_over("loopback")
 def test_points_are_written_over_what_was_seen(store: Store, filled: str) -> None:
     """Not over what is newer, what came meanwhile or what is gone; once more changes nothing."""
     collection, target = store.collection(filled), store.admin_collection(filled)

@@ -49,6 +49,7 @@ def without_last_digits(output: str) -> list[str]:
     return re.sub(r"(0\.\d\d)\d+", r"\1", output).splitlines()
 
 
+@pytest.mark.slow
 def test_python_blocks_print_the_shown_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,16 +209,10 @@ WRITES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "is_late", "is_applied"),
-    [
-        ("Points.Upsert", True, True),
-        *(
-            pytest.param(*write, is_applied, marks=pytest.mark.slow)
-            for write in WRITES
-            for is_applied in (True, False)
-        ),
-    ],
+    [(*write, is_applied) for write in WRITES for is_applied in (True, False)],
 )
 def test_killed_at_each_kind_of_write(kind: str, *, is_late: bool, is_applied: bool) -> None:
     """With passages written just before the swap, one of which is deleted while it is copied."""

@@ -103,16 +103,8 @@ class Trouble:
             raise self._kind("[Errno 5] Input/output error")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        OSError,
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in (StoreError, PanicException, KeyboardInterrupt)
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [StoreError, OSError, PanicException, KeyboardInterrupt])
 def test_failure_at_any_step(tmp_path: Path, kind: type[BaseException]) -> None:
     """After the failure reads, writes and builds work, and a restart finds every point."""
     with opened(tmp_path) as collection:
@@ -145,13 +137,8 @@ def build_in_trouble(collection: EdgeCollection, first: int, kind: type[BaseExce
     trouble.over = True
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "id_tracker.mappings",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("status.dat", "segment.json")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["id_tracker.mappings", "status.dat", "segment.json"])
 def test_invalid_new_segments_are_discarded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -151,6 +151,7 @@ def wait_for_temp_segment(shard: Path, running: Callable[[], bool]) -> None:
     pytest.fail("the index was built before anyone could look")
 
 
+@pytest.mark.slow
 def test_killed_parent_ends_the_index_build(large: Path) -> None:
     """After kill -9 of a process that builds an index, the store can be opened at once."""
     parent = start_python(
