@@ -22,6 +22,7 @@ from msmarco_qdrant.core.lazy import lazy_attributes
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.create import drop_collection
     from msmarco_qdrant.collection.describe import describe_store
+    from msmarco_qdrant.collection.link import link_collection
     from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
     from msmarco_qdrant.core.records import (
         Bm25Settings,
@@ -64,6 +65,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "collection.create": "drop_collection",
     "collection.describe": "describe_store",
+    "collection.link": "link_collection",
     "collection.passages": "delete_passages export_passages get_passages",
     "core.records": "Bm25Settings Passage PrunePolicy Query Reject StorageSettings",
     "core.reports": "EncodeReport IngestReport ReembedProgress ReembedReport",
@@ -122,6 +124,7 @@ __all__ = [
     "export_passages",
     "get_passages",
     "ingest_passages",
+    "link_collection",
     "load_encoder",
     "load_reranker",
     "migrate_collection",

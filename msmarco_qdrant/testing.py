@@ -27,7 +27,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.encoding.tokens import Tokenized
-from msmarco_qdrant.errors import EncodingError, UsageError
+from msmarco_qdrant.errors import EncodingError, StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Capabilities, Store
 
 if TYPE_CHECKING:
@@ -262,7 +262,10 @@ class NullStore(Store):
 
     def metadata(self, name: str) -> CollectionMetadata:
         """Return the metadata of a collection."""
-        return self._metadata[self._resolve(name)]
+        physical = self._resolve(name)
+        if physical not in self._metadata:
+            raise StoreCorruptError(f"collection '{physical}' has no metadata: create it again")
+        return self._metadata[physical]
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Store the metadata of a collection, in memory."""

@@ -161,6 +161,25 @@ def unlock(*, settings: Settings, token: str | None, as_json: bool) -> None:
     print_result({"unlocked": to_json_value(holder) if holder else None}, text, as_json=as_json)
 
 
+@migrate.command()
+@click.argument("name")
+@settings_options("store")
+@click.option("--to", metavar="PHYSICAL", help="The physical collection, if NAME has several.")
+@json_option
+def link(*, name: str, settings: Settings, to: str | None, as_json: bool) -> None:
+    """Point the missing alias NAME to its collection again.
+
+    A server's snapshot contains no alias, so a restored collection has none.
+    """
+    from msmarco_qdrant.collection.link import link_collection
+
+    with open_configured_store(settings) as store:
+        physical = link_collection(store, name, to=to)
+    print_result(
+        {"collection": name, "physical": physical}, f"{name} -> {physical}", as_json=as_json
+    )
+
+
 def _status(settings: Settings, directory: Path | None) -> MigrationStatus:
     from msmarco_qdrant.migrate.runner import migration_status
 

@@ -21,8 +21,9 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, UsageError
 from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.names import LOCKS, PHYSICAL, unknown_collection
+from msmarco_qdrant.stores.names import LOCKS, PHYSICAL
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
+from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -50,9 +51,12 @@ def create_collection(
 
     Raises:
         UsageError: If the name is not valid.
+        StoreError: If a collection of that name with passages exists without its alias.
         UnsupportedError: If quantization is requested and the engine cannot quantize.
     """
     check_collection_name(name)
+    if name not in store.aliases() and (found := find_unlinked(store, name)):
+        raise missing_alias(name, found, store.dsn)
     if storage is None:
         can = store.capabilities.quantization
         storage = StorageSettings() if can else StorageSettings(quantization="none")
@@ -171,7 +175,7 @@ def list_collections_to_drop(store: Store, name: str) -> Sequence[CollectionInfo
     if (live := aliases.get(name)) is not None:
         found = [*(physical for physical in found if physical != live), live]
     if not found:  # a server may hold another application's collection of that name
-        raise unknown_collection(name, aliases, store.dsn)
+        raise store.unknown_collection(name)
     return [store.collection(physical).info() for physical in found]
 
 

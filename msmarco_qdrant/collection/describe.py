@@ -12,6 +12,8 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.core.records import CollectionInfo, CollectionMetadata
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.names import PHYSICAL, base_name
+from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,10 @@ def _describe_all(store: Store) -> Iterator[CollectionDescription]:
             yield _describe(store, name)
         except (CollectionNotFoundError, StoreCorruptError) as exc:
             _log.warning("skipped a collection: %s", exc)
+    names = {base_name(name) for name in store.physical_names() if PHYSICAL.fullmatch(name)}
+    for name in sorted(names.difference(store.aliases())):
+        if found := find_unlinked(store, name):
+            _log.warning("skipped a collection: %s", missing_alias(name, found, store.dsn))
 
 
 def _describe(store: Store, name: str) -> CollectionDescription:

@@ -22,7 +22,6 @@ from msmarco_qdrant.stores.names import (
     is_own_alias,
     physical_name,
     physical_number,
-    unknown_collection,
 )
 
 
@@ -101,7 +100,7 @@ def read_generations(store: Store, collection: str) -> Generations:
     """
     name, aliases = base_name(collection), store.aliases()
     if name not in aliases:
-        raise unknown_collection(collection, aliases, store.dsn)
+        raise store.unknown_collection(collection)
     if name != collection:
         raise UsageError(
             f"'{collection}' is a physical collection of '{name}': use the name '{name}', which "

@@ -289,6 +289,7 @@ class CollectionMetadata:
         swaps: Number of times that the alias was repointed, up to this collection. A writer
             detects by it that the alias was repointed during the write, even there and back.
         only_copies: True if only a re-embedding has ever written to it.
+        restoring: Id of the backup that a restore copies into it; None when that is complete.
     """
 
     schema_version: int
@@ -300,6 +301,7 @@ class CollectionMetadata:
     previous: str | None = None
     swaps: int = 0
     only_copies: bool = False
+    restoring: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from msmarco_qdrant.core.records import (
     SparseVector,
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
-from msmarco_qdrant.errors import UnsupportedError
+from msmarco_qdrant.errors import StoreError, UnsupportedError
 from msmarco_qdrant.stores.names import unknown_collection
+from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 
 if TYPE_CHECKING:
     from msmarco_qdrant.stores.migration_locks import MigrationLocks
@@ -324,6 +325,12 @@ class Store(ABC):
             f"search '{name}' without a thread: use open_async_collection(store, name)"
         )
 
+    def unknown_collection(self, name: str) -> StoreError:
+        """Return the error for an unknown name, which may have lost its alias."""
+        if found := find_unlinked(self, name):
+            return missing_alias(name, found, self.dsn)
+        return unknown_collection(name, self.aliases(), self.dsn)
+
     def __enter__(self) -> Self:
         return self
 
@@ -338,7 +345,7 @@ class Store(ABC):
 
     def _check_physical(self, physical: str, name: str = "") -> None:
         if physical not in self.physical_names():
-            raise unknown_collection(name or physical, self.aliases(), self.dsn)
+            raise self.unknown_collection(name or physical)
 
     def _unsupported(self, action: str) -> UnsupportedError:
         return UnsupportedError(f"{self.dsn} ({self.capabilities.engine}) cannot {action}")

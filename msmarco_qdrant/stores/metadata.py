@@ -50,6 +50,7 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             previous=_name(value, "previous"),
             swaps=int(value.get("swaps", 0)),
             only_copies=bool(value.get("only_copies", False)),
+            restoring=_name(value, "restoring"),
         )
     except (TypeError, KeyError) as exc:
         raise StoreCorruptError(

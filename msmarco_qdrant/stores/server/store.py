@@ -16,7 +16,7 @@ from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
-from msmarco_qdrant.stores.names import is_own_alias
+from msmarco_qdrant.stores.names import base_name, is_own_alias
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
@@ -195,9 +195,8 @@ class ServerStore(Store):
             found = self._open(name).read_info()
             if found.points_count or not _has_spec(found, spec):
                 raise SchemaError(
-                    f"a collection '{name}' without an alias exists in {self.dsn}, with another "
-                    "model or with points: another process is creating it, or was interrupted; "
-                    f"`msmarco-qdrant drop {name} --yes` deletes it"
+                    f"a collection '{name}' without an alias exists in {self.dsn}, "
+                    f"{_describe_remedy(name, found.points_count or 0)}"
                 ) from None
 
     def _delete_collection(self, name: str) -> None:
@@ -210,6 +209,19 @@ class ServerStore(Store):
     def _all_aliases(self) -> Mapping[str, str]:
         found = self._server.call("reading the aliases", self._client.get_aliases)
         return {entry.alias_name: entry.collection_name for entry in found.aliases}
+
+
+def _describe_remedy(name: str, points: int) -> str:
+    """Describe the next step if a physical collection is in the way of its creation."""
+    if points:
+        return (
+            f"with {points:,} points: `msmarco-qdrant migrate link {base_name(name)}` points the "
+            "alias to it if it is from msmarco-qdrant, else choose another name"
+        )
+    return (
+        "empty and for another model: another process is creating it, or was interrupted; "
+        f"`msmarco-qdrant drop {name} --yes` deletes it"
+    )
 
 
 def _has_spec(info: models.CollectionInfo, spec: CollectionSpec) -> bool:

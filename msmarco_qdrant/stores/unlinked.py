@@ -1,0 +1,87 @@
+"""Collections whose alias is missing: a snapshot was restored, or the alias was removed.
+
+Snapshots of a server contain no aliases. Such a collection is found by its physical name and by
+the metadata of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msmarco_qdrant.core.records import CollectionMetadata
+from msmarco_qdrant.errors import StoreError, StoreUnavailableError
+from msmarco_qdrant.stores.names import is_own_alias
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.stores.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class UnlinkedCollection:
+    """A physical collection with passages, whose name is not an alias.
+
+    Attributes:
+        physical: Its name.
+        points: Passages stored.
+        metadata: Its metadata.
+    """
+
+    physical: str
+    points: int
+    metadata: CollectionMetadata
+
+    @property
+    def is_complete(self) -> bool:
+        """False if a re-embedding or a restore was still filling it."""
+        return self.metadata.copied_from is None and self.metadata.restoring is None
+
+    def __str__(self) -> str:
+        return f"{self.physical} ({self.points:,} passages, {self.metadata.encoder.model})"
+
+
+def find_unlinked(store: Store, name: str) -> Sequence[UnlinkedCollection]:
+    """Find the physical collections of a name that is not an alias, by ascending number.
+
+    Empty ones are left by an interrupted creation; they and those of other programs are skipped.
+
+    Raises:
+        StoreUnavailableError: If the store does not answer.
+    """
+    found = []
+    for physical in store.physical_names():
+        if not is_own_alias(name, physical):
+            continue
+        try:
+            metadata, points = store.metadata(physical), store.collection(physical).info().points
+        except StoreUnavailableError:
+            raise
+        except StoreError:  # of another program, or dropped just now
+            continue
+        if points:
+            found.append(UnlinkedCollection(physical, points, metadata))
+    return sorted(found, key=lambda one: one.physical)
+
+
+def missing_alias(name: str, found: Sequence[UnlinkedCollection], dsn: str) -> StoreError:
+    """Return the error for a name without an alias, although collections of it exist."""
+    complete = [one for one in found if one.is_complete]
+    if complete:
+        return StoreError(
+            f"the alias '{name}' is missing in {dsn}, where its passages are in "
+            f"{', '.join(map(str, complete))}: restore the alias with "
+            f"`msmarco-qdrant migrate link {name}`"
+        )
+    if found[0].metadata.restoring is not None:
+        return StoreError(
+            f"the collection '{name}' in {dsn} is being restored from a backup into "
+            f"{found[0].physical}, or that was interrupted: run the same `msmarco-qdrant restore` "
+            "again"
+        )
+    return StoreError(
+        f"the alias '{name}' is missing in {dsn}, where {found[0]} was being filled from "
+        f"{found[0].metadata.copied_from}, which is missing, too: point the alias to it, although "
+        "passages may be missing, with "
+        f"`msmarco-qdrant migrate link {name} --to {found[0].physical}`"
+    )
