@@ -25,7 +25,7 @@ def link_collection(store: Store, name: str, *, to: str | None = None) -> str:
         The physical collection's name.
 
     Raises:
-        SchemaError: If the alias points to another collection, or the name is a collection of its own.
+        SchemaError: If the alias points to another collection, or `name` is a collection.
         StoreCorruptError: If `to` was not created by this package.
         UsageError: If no collection fits, or several do and `to` is None; the message lists them.
     """
