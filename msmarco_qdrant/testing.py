@@ -201,6 +201,10 @@ class NullCollection:
             spec=self._spec,
         )
 
+    def spec(self) -> CollectionSpec:
+        """Return the settings."""
+        return self._spec
+
     def upsert(self, batch: PointBatch) -> None:
         """Count the points."""
         self.points += len(batch.ids)
@@ -212,6 +216,8 @@ class NullCollection:
         self,
         ids: Sequence[PointId],  # noqa: ARG002
         fields: Sequence[str],  # noqa: ARG002
+        *,
+        all_replicas: bool = False,  # noqa: ARG002
     ) -> Mapping[PointId, dict[str, Any]]:
         """Return no points."""
         return {}
@@ -223,7 +229,12 @@ class NullCollection:
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Do nothing."""
 
-    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:  # noqa: ARG002
+    def scan(
+        self,
+        fields: Sequence[str],  # noqa: ARG002
+        *,
+        all_replicas: bool = False,  # noqa: ARG002
+    ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Return no points."""
         return iter(())
 

@@ -141,7 +141,7 @@ def search(  # noqa: PLR0913  # one for each option
         check_output(run, "--run", [str(queries)])
     with open_search_client(settings, model, rerank, bm25=mode == "bm25") as client:
         if filters:  # values get the type of the field's index, so that the search can use it
-            indexes = client.store.collection(client.collection).info().spec.payload_indexes
+            indexes = client.store.collection(client.collection).spec().payload_indexes
             options["meta_filter"] = parse_filters(filters, indexes)
         if query is not None:
             print_hits(client.search(query, **options), as_json=as_json)

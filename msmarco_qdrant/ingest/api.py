@@ -270,7 +270,7 @@ def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIn
     """Raise if an existing collection lacks one of the payload indexes: an ingest adds none."""
     if not given or not store.capabilities.payload_indexes:
         return
-    indexes = store.collection(name).info().spec.payload_indexes
+    indexes = store.collection(name).spec().payload_indexes
     for key, kind in given.items():
         found = index_kind(indexes, key)
         if found != kind:

@@ -10,9 +10,15 @@ from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.stores import Collection
 from msmarco_qdrant.stores.payload import DIGEST_FIELDS, check_pid, point_id
 
+# `seq` differs between any two writes, so replicas with the same one hold the same passage.
+_WRITE_FIELDS = (*DIGEST_FIELDS, "seq")
+
 
 class SkipUnchanged:
     """Encode passages that are new or have another text, and skip those that did not change.
+
+    A passage whose replicas differ is encoded, too. An earlier write of it failed on some of them
+    and stayed on the others; a lookup in one replica could find it unchanged for ever.
 
     Args:
         collection: The collection of the passages.
@@ -28,12 +34,15 @@ class SkipUnchanged:
         if self._was_empty or not window.passages:
             return WindowDiff(window, window.passages)
         ids = [point_id(passage.pid) for passage in window.passages]
-        stored = self._collection.retrieve(ids, DIGEST_FIELDS)
+        stored = self._collection.retrieve(ids, _WRITE_FIELDS, all_replicas=True)
+        # These are new, or their replicas differ; then one replica may show the pid to check.
+        missing = [id_ for id_ in ids if id_ not in stored]
+        differing = self._collection.retrieve(missing, ("pid",)) if missing else {}
         encode, new_meta = [], []
         for passage, id_ in zip(window.passages, ids, strict=True):
             payload = stored.get(id_)
-            if payload is not None:
-                check_pid(passage.pid, payload)
+            if (found := payload or differing.get(id_)) is not None:
+                check_pid(passage.pid, found)
             if payload is None or payload.get("text_digest") != text_digest(passage.text):
                 encode.append(passage)
             elif payload.get("meta_digest") != meta_digest(passage.meta):
@@ -43,7 +52,7 @@ class SkipUnchanged:
             encode,
             new_meta,
             unchanged=len(ids) - len(encode) - len(new_meta),
-            rewritten=len(encode) - sum(id_ not in stored for id_ in ids),
+            rewritten=len(encode) - (len(missing) - len(differing)),
         )
 
 
@@ -69,6 +78,7 @@ class RewriteAll:
         if not self._is_being_filled():
             return self._skip_unchanged(window)
         ids = {point_id(passage.pid): passage.pid for passage in window.passages}
+        # One replica is enough: whatever the others hold, every passage is written.
         stored = self._collection.retrieve([*ids], ("pid",)) if ids else {}
         for id_, payload in stored.items():
             check_pid(ids[id_], payload)

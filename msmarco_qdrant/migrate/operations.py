@@ -350,7 +350,7 @@ def _megabytes(spec: CollectionSpec, points: int) -> str:
 
 
 def _index_kind(target: Target, field: str) -> PayloadIndex | None:
-    return index_kind(target.collection.info().spec.payload_indexes, meta_key(field))
+    return index_kind(target.collection.spec().payload_indexes, meta_key(field))
 
 
 def _bm25(target: Target) -> Bm25Settings:

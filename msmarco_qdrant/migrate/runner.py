@@ -154,7 +154,7 @@ def unlock_migrations(store: Store, collection: str, token: str) -> None:
         CollectionNotFoundError: If the collection does not exist.
         StoreInUseError: If the lock has another token.
     """
-    name = base_name(store.collection(collection).info().name)
+    name = base_name(_physical_name(store, collection))
     holder = store.migration_locks.release(name, token)
     if holder is not None:
         raise StoreInUseError(
@@ -253,14 +253,20 @@ class _MigrationRun:
     def _target(self) -> Target:
         physical = self._physical()
         metadata = self._store.metadata(physical)
-        spec = self._store.collection(physical).info().spec
+        spec = self._store.collection(physical).spec()
         plan = CollectionPlan(
             physical, metadata.encoder, metadata.bm25, spec.storage, spec.payload_indexes
         )
         return Target(self._store, plan, self._on_progress)
 
     def _physical(self) -> str:
-        return self._store.collection(self._collection).info().name
+        return _physical_name(self._store, self._collection)
+
+
+def _physical_name(store: Store, name: str) -> str:
+    """Return the physical collection that a name means; raise if there is none."""
+    store.collection(name)
+    return store.aliases().get(name, name)
 
 
 def _load_sources(directory: Path | None) -> Sequence[Sequence[Migration]]:

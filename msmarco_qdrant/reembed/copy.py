@@ -177,7 +177,7 @@ class Copier:
 
     def _compare(self, page: _Points, stats: CopyStats) -> Mapping[PointId, _Difference]:
         """Select the points of a page that the target lacks or has another write of."""
-        stored = self._target.retrieve([*page], _WRITE) if page else {}
+        stored = self._target.retrieve([*page], _WRITE, all_replicas=True) if page else {}
         stats.compared += len(page)
         differences = {}
         for id_, payload in page.items():
@@ -259,6 +259,8 @@ class Copier:
         """Delete copies that the source no longer has, unless they have a newer `seq`."""
         if not copies:
             return 0
+        # One replica is enough: each write that was acknowledged is on all of them. Asking all
+        # would hide, and so delete, passages with a newer write that only some of them accepted.
         stored = self._source.retrieve([*copies], ("seq",))
         deleted = [id_ for id_ in copies if id_ not in stored]
         for id_ in deleted:  # one call each, because each has its own `seq`; they are few
@@ -270,7 +272,7 @@ class Copier:
 
         A concurrent delete may also look like this; a further pass shows the difference.
         """
-        stored = self._target.retrieve([*written], ("seq",))
+        stored = self._target.retrieve([*written], ("seq",), all_replicas=True)
         lost = [id_ for id_, seq in written.items() if stored.get(id_, {}).get("seq") != seq]
         current = self._source.retrieve(lost, ("seq",)) if lost else {}
         return sum(payload["seq"] == written[id_] for id_, payload in current.items())

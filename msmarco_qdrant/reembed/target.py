@@ -55,7 +55,7 @@ def _create(
     store: Store, found: Generations, encoder_info: EncoderInfo, check: Callable[[], None]
 ) -> Copying:
     physical = found.next_physical
-    spec = store.collection(found.live).info().spec
+    spec = store.collection(found.live).spec()
     indexes = {field: kind for field, kind in spec.payload_indexes.items() if field != "seq"}
     plan = CollectionPlan(physical, encoder_info, found.metadata.bm25, spec.storage, indexes)
     check()
@@ -74,7 +74,7 @@ def _copy_settings(
     store: Store, found: Generations, copying: Copying, check: Callable[[], None]
 ) -> None:
     """Apply the settings and ledger that migrations have changed in the live collection."""
-    live, spec = (store.collection(name).info().spec for name in (copying.source, copying.target))
+    live, spec = (store.collection(name).spec() for name in (copying.source, copying.target))
     admin = store.admin_collection(copying.target)
     if store.capabilities.ann:
         thresholds = store.admin_collection(copying.source).optimizers()

@@ -161,7 +161,7 @@ class SearchSession:
             case Score(pairs):
                 return self.reranker.scores(pairs)
             case GetPayloadIndexes():
-                return self._collection.info().spec.payload_indexes
+                return self._collection.spec().payload_indexes
             case Refresh(used):
                 return self._refresh(used)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from msmarco_qdrant.core.records import CollectionInfo, PointId
+from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
@@ -43,6 +43,10 @@ class AliasedCollection:
     def info(self) -> CollectionInfo:
         """Return counts, index state and settings; see `Collection.info`."""
         return self._call(lambda collection: collection.info())
+
+    def spec(self) -> CollectionSpec:
+        """Return the settings alone; see `Collection.spec`."""
+        return self._call(lambda collection: collection.spec())
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch; see `Collection.query`."""

@@ -63,7 +63,17 @@ class Collection(Protocol):
     """One physical collection: points and queries. Thread-safe."""
 
     def info(self) -> CollectionInfo:
-        """Return counts, index state and settings, as the engine reports them."""
+        """Return counts, index state and settings, as the engine reports them.
+
+        The number of points is exact, and of the replica that holds the fewest.
+        """
+
+    def spec(self) -> CollectionSpec:
+        """Return the settings alone. No point is counted, so one replica of each shard is enough.
+
+        Raises:
+            StoreCorruptError: If this package did not create the collection.
+        """
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points, replacing those of the same ids.
@@ -78,9 +88,18 @@ class Collection(Protocol):
         """Replace the whole payload of existing points; their vectors stay."""
 
     def retrieve(
-        self, ids: Sequence[PointId], fields: Sequence[str]
+        self, ids: Sequence[PointId], fields: Sequence[str], *, all_replicas: bool = False
     ) -> Mapping[PointId, dict[str, Any]]:
-        """Return the named payload fields of those ids that exist."""
+        """Return the named payload fields of those ids that exist.
+
+        Args:
+            ids: The points.
+            fields: The fields to read.
+            all_replicas: Return only points that every active replica stores with the same values
+                of these fields. A write that too few replicas accepted fails, but stays on those
+                that accepted it. A caller that decides by the answer if a write is needed must
+                therefore ask all of them. Engines without replicas ignore it.
+        """
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Delete the points of those ids whose `seq` is not higher than `up_to_seq`.
@@ -90,11 +109,18 @@ class Collection(Protocol):
         `flush()`.
         """
 
-    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+    def scan(
+        self, fields: Sequence[str], *, all_replicas: bool = False
+    ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield the id and the named payload fields of every point, in the order of ids.
 
         Points are read page by page. One that is written or deleted during the scan may be
         missing; every other is yielded once.
+
+        Args:
+            fields: The fields to read.
+            all_replicas: Yield only points that every active replica stores with the same values
+                of these fields; see `retrieve`.
         """
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
@@ -170,7 +196,10 @@ class AdminCollection(Protocol):
         """
 
     def sparse_vectors(self, ids: Sequence[PointId]) -> Mapping[PointId, SparseVector]:
-        """Return the sparse vectors of those ids that exist, tokens in ascending order."""
+        """Return the sparse vectors of those ids that exist, tokens in ascending order.
+
+        A point whose replicas have different vectors is missing.
+        """
 
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int

@@ -321,7 +321,12 @@ class ScannedCollection(NullCollection):
         super().__init__(name, spec)
         self._source = source
 
-    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+    def scan(
+        self,
+        fields: Sequence[str],
+        *,
+        all_replicas: bool = False,  # noqa: ARG002
+    ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield the points."""
         for passage in self._source:
             payload = payload_of(passage, 1)

@@ -98,11 +98,12 @@ class HookedCollection(NullCollection):
         self.points = 1
 
     def retrieve(
-        self, ids: Sequence[PointId], fields: Sequence[str]
+        self, ids: Sequence[PointId], fields: Sequence[str], *, all_replicas: bool = False
     ) -> Mapping[PointId, dict[str, Any]]:
-        """Call it, then find nothing."""
-        self._hook("skip", int(str(ids[0])))
-        return super().retrieve(ids, fields)
+        """Call it once for a window, then find nothing."""
+        if all_replicas:
+            self._hook("skip", int(str(ids[0])))
+        return super().retrieve(ids, fields, all_replicas=all_replicas)
 
     def upsert(self, batch: PointBatch) -> None:
         """Call it, then count."""

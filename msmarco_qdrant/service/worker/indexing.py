@@ -125,7 +125,7 @@ class Indexing:
         admin = self._store.admin_collection(self._name)
         if admin.optimizers().max_segment_size_kb is not None:
             return
-        dimension = self._store.collection(self._name).info().spec.dimension
+        dimension = self._store.collection(self._name).spec().dimension
         admin.alter(
             SettingsChange(
                 indexing_threshold_kb=_kilobytes(self._settings.least, dimension),

@@ -60,10 +60,7 @@ class EdgeCollection:
             info = shard.info()
             # Without that index the creation was interrupted, and no points exist.
             last_seq = _last_seq(shard) if "seq" in info.payload_schema else 0
-            config = self.config()
-        indexes = {
-            field: payload_index(index.data_type) for field, index in info.payload_schema.items()
-        }
+            spec = self._spec(info)
         return CollectionInfo(
             name=self.path.name,
             points=info.points_count,
@@ -71,8 +68,13 @@ class EdgeCollection:
             segments=info.segments_count,
             state="ready",  # it builds indexes only in `optimize`
             last_seq=last_seq,
-            spec=spec_of(config, indexes),
+            spec=spec,
         )
+
+    def spec(self) -> CollectionSpec:
+        """Return the settings alone."""
+        with self.use_shard("reading its settings") as shard:
+            return self._spec(shard.info())
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points."""
@@ -86,7 +88,11 @@ class EdgeCollection:
                 shard.update(qdrant_edge.UpdateOperation.overwrite_payload([point], payload))
 
     def retrieve(
-        self, ids: Sequence[PointId], fields: Sequence[str]
+        self,
+        ids: Sequence[PointId],
+        fields: Sequence[str],
+        *,
+        all_replicas: bool = False,  # noqa: ARG002  # there is one
     ) -> Mapping[PointId, dict[str, Any]]:
         """Return payload fields of those ids that exist."""
         with self.use_shard("reading points") as shard:
@@ -112,7 +118,12 @@ class EdgeCollection:
         with self.change_shard("deleting points") as shard:
             shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
 
-    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+    def scan(
+        self,
+        fields: Sequence[str],
+        *,
+        all_replicas: bool = False,  # noqa: ARG002  # there is one
+    ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields."""
         offset: Any = None
         while True:
@@ -193,6 +204,12 @@ class EdgeCollection:
         with self._writing, self.use_shard(action) as shard:
             require_free_space(self.path, action)
             yield shard
+
+    def _spec(self, info: qdrant_edge.ShardInfo) -> CollectionSpec:
+        indexes = {
+            field: payload_index(index.data_type) for field, index in info.payload_schema.items()
+        }
+        return spec_of(self.config(), indexes)
 
     def _swap(self) -> None:
         """Load the new segments; after a failure, the next call reloads the former ones."""

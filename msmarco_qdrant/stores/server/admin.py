@@ -77,7 +77,12 @@ class ServerAdminCollection(ServerCollection):
         for page in in_batches(map(from_id, ids), page_size(())):
             read, names = self._client.retrieve, [SPARSE_VECTOR]
             records = self._call(
-                "reading sparse vectors", read, page, with_payload=False, with_vectors=names
+                "reading sparse vectors",
+                read,
+                page,
+                with_payload=False,
+                with_vectors=names,
+                consistency=models.ReadConsistencyType.ALL,
             )
             found.update(to_sparse_vectors(records))
         return found

@@ -11,10 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import RestToGrpc
 from tenacity import Retrying, retry_if_result, wait_exponential
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import CollectionInfo, PointBatch, PointId
+from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreCorruptError, StoreError
 from msmarco_qdrant.stores.connection import Connection
@@ -46,21 +47,20 @@ class ServerCollection:
     def info(self) -> CollectionInfo:
         """Return counts, index state and settings."""
         info = self.read_info()
-        try:
-            spec = convert.to_spec(info)
-        except ValueError as exc:
-            raise StoreCorruptError(
-                f"collection '{self._name}' was not created by msmarco-qdrant: {exc}"
-            ) from exc
+        spec = self._spec(info)
         return CollectionInfo(
             name=self._name,
-            points=self._call("counting points", self._client.count, exact=True).count,
+            points=self.count(models.ReadConsistencyType.ALL),
             indexed=info.indexed_vectors_count or 0,
             segments=info.segments_count,
             state=convert.STATES[info.status.value],
             last_seq=self._last_seq(info),
             spec=spec,
         )
+
+    def spec(self) -> CollectionSpec:
+        """Return the settings alone."""
+        return self._spec(self.read_info())
 
     def upsert(self, batch: PointBatch) -> None:
         """Write points in several concurrent requests; each is durable when it is answered."""
@@ -84,13 +84,13 @@ class ServerCollection:
             self._call("writing payloads", update, operations[start:stop], wait=True)
 
     def retrieve(
-        self, ids: Sequence[PointId], fields: Sequence[str]
+        self, ids: Sequence[PointId], fields: Sequence[str], *, all_replicas: bool = False
     ) -> Mapping[PointId, dict[str, Any]]:
         """Return payload fields of those ids that exist."""
         found: dict[PointId, dict[str, Any]] = {}
         for page in in_batches(map(from_id, ids), page_size(fields)):
-            read, names = self._client.retrieve, list(fields)
-            records = self._call("reading points", read, page, with_payload=names)
+            read, options = self._client.retrieve, self._read_options(fields, all_replicas)
+            records = self._call("reading points", read, page, **options)
             found.update(to_payloads(records))
         return found
 
@@ -100,13 +100,16 @@ class ServerCollection:
             old = convert.select_old_points(page, up_to_seq)
             self._call("deleting points", self._client.delete, old, wait=True)
 
-    def scan(self, fields: Sequence[str]) -> Iterator[tuple[PointId, dict[str, Any]]]:
+    def scan(
+        self, fields: Sequence[str], *, all_replicas: bool = False
+    ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields."""
         offset: models.ExtendedPointId | None = None
+        limit, options = page_size(fields), self._read_options(fields, all_replicas)
         while True:
-            limit, read, names = page_size(fields), self._client.scroll, list(fields)
+            read = self._client.scroll
             records, offset = self._call(
-                "reading points", read, limit=limit, offset=offset, with_payload=names
+                "reading points", read, limit=limit, offset=offset, **options
             )
             yield from to_payloads(records).items()
             if offset is None:
@@ -134,6 +137,39 @@ class ServerCollection:
     def read_info(self) -> models.CollectionInfo:
         """Return the state as the engine reports it."""
         return self._call("reading the collection's state", self._client.get_collection)
+
+    def count(self, consistency: models.ReadConsistencyType) -> int:
+        """Count the points exactly.
+
+        Args:
+            consistency: `ALL` returns the lowest count of any active replica of each shard,
+                `MAJORITY` the middle one of all replicas (of two, the higher).
+        """
+        action = "counting points"
+        if not self._server.is_remote:
+            return self._call(action, self._client.count, exact=True).count
+        # `QdrantClient.count` has no consistency.
+        request = grpc.CountPoints(
+            collection_name=self._name,
+            exact=True,
+            read_consistency=RestToGrpc.convert_read_consistency(consistency),
+        )
+        count, timeout_s = self._client.grpc_points.Count, self._connection.timeout_s
+        counted: int = self._server.call(action, count, request, timeout=timeout_s).result.count
+        return counted
+
+    def _spec(self, info: models.CollectionInfo) -> CollectionSpec:
+        try:
+            return convert.to_spec(info)
+        except ValueError as exc:
+            raise StoreCorruptError(
+                f"collection '{self._name}' was not created by msmarco-qdrant: {exc}"
+            ) from exc
+
+    def _read_options(self, fields: Sequence[str], all_replicas: bool) -> dict[str, Any]:
+        """Return the arguments of a read for its fields and its consistency."""
+        consistency = models.ReadConsistencyType.ALL if all_replicas else None
+        return {"with_payload": list(fields), "consistency": consistency}
 
     def _call(self, action: str, method: Callable[..., _T], *args: Any, **options: Any) -> _T:
         """Call a method of the client with the collection's name; see `ServerClient.call`."""

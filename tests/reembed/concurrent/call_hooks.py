@@ -39,10 +39,10 @@ class _Hooked:
 
 
 class _HookedCollection(_Hooked):
-    def scan(self, fields: Any) -> Iterator[Any]:
+    def scan(self, fields: Any, **options: Any) -> Iterator[Any]:
         """Call the hook when the first page is read."""
         self._on_call("scan")
-        yield from self._target.scan(fields)
+        yield from self._target.scan(fields, **options)
 
 
 class _HookedStore(_Hooked):
