@@ -5,6 +5,7 @@ server refuses with the status and message of a real server (`statuses`), and do
 in production when a test asks for it (`faults`).
 """
 
+from tests.loopback.cluster import LoopbackCluster
 from tests.loopback.faults import Cut, Fault, LostAnswer, Refused, Slow
 from tests.loopback.gate import RequestLog
 from tests.loopback.server import LoopbackServer
@@ -13,6 +14,7 @@ from tests.loopback.statuses import Mistake
 __all__ = [
     "Cut",
     "Fault",
+    "LoopbackCluster",
     "LoopbackServer",
     "LostAnswer",
     "Mistake",

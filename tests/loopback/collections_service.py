@@ -74,7 +74,9 @@ class CollectionsService(grpc.CollectionsServicer):
             if request.HasField("sparse_vectors_config")
             else None,
         )
-        self._engine.create(name, params, configs.created(request))
+        config = configs.created(request)
+        self._engine.complete(config, request)
+        self._engine.create(name, params, config)
         return grpc.CollectionOperationResponse(result=True)
 
     def Update(

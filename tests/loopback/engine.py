@@ -69,6 +69,9 @@ class Engine:
         # local mode's aliases are not used: it refuses renames that the server accepts
         self.aliases: dict[str, str] = {}
 
+    def complete(self, config: grpc.CollectionConfig, request: grpc.CreateCollection) -> None:
+        """Fill in what a node alone does not decide; nothing where there is one."""
+
     def resolve(self, name: str) -> str:
         """The physical name for an alias or a physical name.
 
@@ -88,6 +91,11 @@ class Engine:
         self, name: str, params: models.CreateCollection, config: grpc.CollectionConfig
     ) -> None:
         """Make a collection; the names were checked before."""
+        self.create_points(name, params)
+        self.shelves[name] = Shelf(config)
+
+    def create_points(self, name: str, params: models.CreateCollection) -> None:
+        """Make the place of a collection's points."""
         self.client.create_collection(
             name,
             vectors_config=params.vectors or {},
@@ -96,14 +104,19 @@ class Engine:
         # local mode warns above this size, and a warning is an error in these tests
         local: Any = self.client._client
         local.collections[name].LARGE_DATA_THRESHOLD = sys.maxsize
-        self.shelves[name] = Shelf(config)
 
     def delete(self, name: str) -> bool:
         """Remove a collection and its aliases; whether it was there. An alias is not one."""
-        self.aliases = {one: of for one, of in self.aliases.items() if of != name}
+        for alias in [one for one, of in self.aliases.items() if of == name]:
+            del self.aliases[alias]
         if self.shelves.pop(name, None) is None:
             return False
-        return self.client.delete_collection(name)
+        self.delete_points(name)
+        return True
+
+    def delete_points(self, name: str) -> None:
+        """Remove the place of a collection's points, and them."""
+        self.client.delete_collection(name)
 
     def count(self, name: str, count_filter: models.Filter | None = None) -> int:
         """How many points a collection holds, or how many fit a filter."""

@@ -135,11 +135,7 @@ class LoopbackServer:
         if self._running is not None:
             return
         gate = Gate(self._keys, self.faults, self.requests, self.proxy, self._lock)
-        services = {
-            "Qdrant": _HealthService(self._version),
-            "Collections": CollectionsService(self._engine),
-            "Points": PointsService(self._engine),
-        }
+        services = self._services()
         rest = RestSide(
             gate, _calls(services), ROUTES, self.rest_proxy, prefix=self._prefix, tls=self._tls
         )
@@ -152,6 +148,17 @@ class LoopbackServer:
         except OSError:  # somebody has taken the port since the last stop
             self.stop()
             raise
+
+    def _services(self) -> Mapping[str, Any]:
+        """The services by name."""
+        return {
+            "Qdrant": _HealthService(self._version),
+            "Collections": CollectionsService(self._engine),
+            "Points": self._points_service(),
+        }
+
+    def _points_service(self) -> PointsService:
+        return PointsService(self._engine)
 
     def _serve(
         self, gate: Gate, services: Mapping[str, Any]

@@ -168,6 +168,48 @@ class Mistake(Enum):
         _COLLECTION_ERROR,
     )
     INTERNAL = Row(grpc.StatusCode.INTERNAL, "Service internal error: {description}", _ERRORS)
+    # what a node of a cluster says when another is away
+    PEER_AWAY = Row(
+        grpc.StatusCode.INTERNAL,
+        "Service internal error: Tonic status error: code: 'The service is currently unavailable', "
+        'message: "tcp connect error"',
+        f"{_COLLECTION_ERROR}: From<tonic::Status>",
+    )
+    SHARDS_FAILED = Row(
+        grpc.StatusCode.INTERNAL,
+        "Service internal error: {failed} out of {total} shards failed to apply operation. "
+        "First error captured: {first}",
+        f"{_COLLECTION_ERROR}: InconsistentShardFailure",
+    )
+    READS_FAILED = Row(
+        grpc.StatusCode.INTERNAL,
+        "Service internal error: {failed} of {asked} read operations failed:\n  {first}",
+        "lib/collection/src/shards/replica_set/execute_read_operation.rs",
+    )
+    FEW_REPLICAS = Row(
+        grpc.StatusCode.INTERNAL,
+        "Service internal error: The replica set for shard {shard} on peer {peer} does not have "
+        "enough active replicas",
+        "lib/collection/src/shards/replica_set/execute_read_operation.rs",
+    )
+    NO_REPLICA = Row(
+        grpc.StatusCode.INTERNAL,
+        "Service internal error: The replica set for shard {shard} on peer {peer} has no active "
+        "replica",
+        "lib/collection/src/shards/replica_set/update.rs",
+    )
+    LEADER_AWAY = Row(
+        grpc.StatusCode.INTERNAL,
+        "Service internal error: Failed to apply update with Strong ordering via leader peer "
+        "{peer}: {first}",
+        "lib/collection/src/shards/replica_set/update.rs",
+    )
+    NO_CONSENSUS = Row(
+        grpc.StatusCode.INTERNAL,
+        "Service internal error: Waiting for consensus operation commit failed. Timeout set at: 10 "
+        "seconds",
+        "lib/storage/src/content_manager/consensus_manager.rs",
+    )
     # the loopback server's own
     ASKED_FOR = Row(
         grpc.StatusCode.UNKNOWN,
@@ -186,6 +228,12 @@ class Mistake(Enum):
     )
     CANCELLED = Row(
         grpc.StatusCode.CANCELLED, "the call was cancelled", "none: the client had gone"
+    )
+    NODE_AWAY = Row(
+        grpc.StatusCode.UNAVAILABLE,
+        "failed to connect to all addresses; last error: UNKNOWN: Failed to connect to remote "
+        "host: Connection refused",
+        "gRPC's own, of a node that is away",
     )
     STOPPED = Row(
         grpc.StatusCode.UNAVAILABLE,
