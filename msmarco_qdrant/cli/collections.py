@@ -95,6 +95,7 @@ def optimize(*, settings: Settings, as_json: bool) -> None:
     from msmarco_qdrant.cli.progress import INDEX_NOTICE
 
     with open_configured_store(settings) as store:
+        store.metadata(settings.collection)  # raises for another program's collection
         collection = store.collection(settings.collection)
         click.echo(INDEX_NOTICE, err=True)
         started = time.perf_counter()

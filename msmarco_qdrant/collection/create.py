@@ -167,6 +167,7 @@ def list_collections_to_drop(store: Store, name: str) -> Sequence[CollectionInfo
 
     Raises:
         CollectionNotFoundError: If there are none.
+        StoreCorruptError: If another program made a collection of that name.
     """
     if PHYSICAL.fullmatch(name):
         return [store.collection(name).info()]

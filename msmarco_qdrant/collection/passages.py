@@ -55,7 +55,7 @@ def get_passages(
     """
     found: dict[str, Passage] = {}
     with _open(store, connection) as opened:
-        source = opened.collection(collection)
+        source = _own_collection(opened, collection)
         for batch in in_batches(_check_pids(pids), _BATCH):
             ids = {pid: point_id(pid) for pid in batch}
             payloads = source.retrieve([*ids.values()], HIT_FIELDS)
@@ -93,6 +93,7 @@ def delete_passages(
         StoreError: If the store cannot be opened or written, or has no such collection.
     """
     with _open(store, connection) as opened:
+        _own_collection(opened, collection)
         return delete_pids(opened, collection, _check_pids(pids))
 
 
@@ -132,7 +133,7 @@ def export_passages(
     path = Path(path)
     write = _select_writer(path)
     with _open(store, connection) as opened:
-        scan = _PassageScan(opened.collection(collection), on_progress)
+        scan = _PassageScan(_own_collection(opened, collection), on_progress)
         with atomic_write(path) as file:
             write(scan, file)
     return scan.done
@@ -143,6 +144,12 @@ def _open(store: _StoreOrPath, connection: Connection) -> AbstractContextManager
     if isinstance(store, str | PathLike):
         return closing(open_store(store, connection=connection))
     return nullcontext(store)
+
+
+def _own_collection(store: Store, name: str) -> Collection:
+    """Return a collection after a check that it is not another program's."""
+    store.metadata(name)
+    return store.collection(name)
 
 
 def _check_pids(pids: Iterable[str]) -> Iterator[str]:

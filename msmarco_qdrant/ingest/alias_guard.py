@@ -83,6 +83,9 @@ class AliasGuard:
         if found not in (self.physical, self.name):
             raise CollectionReplacedError(self._replaced_by(found))
         if found != self.physical:
+            reason = self.store.unknown_collection(self.name)
+            if not isinstance(reason, CollectionNotFoundError):
+                raise reason
             raise CollectionNotFoundError(
                 f"another client dropped collection '{self.name}' while this ingest wrote to "
                 f"{self.physical}: run the same ingest again to create it"

@@ -17,7 +17,13 @@ from pathlib import Path
 from msmarco_qdrant.collection.generations import abandon_hint, read_generations, reembed_command
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.core.records import Copying, Generation, LockHolder
-from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError, UsageError
+from msmarco_qdrant.errors import (
+    MigrationError,
+    MsmarcoQdrantError,
+    StoreAccessError,
+    StoreInUseError,
+    UsageError,
+)
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock, require_lock
 from msmarco_qdrant.stores.names import base_name
@@ -89,11 +95,19 @@ def migration_status(
         applied=applied,
         pending=tuple(migration for migration in known if migration.name not in applied),
         unknown=tuple(name for name in applied if name not in names),
-        locked_by=store.migration_locks.holder(found.name),
+        locked_by=_read_holder(store, found.name),
         model=found.metadata.encoder.model,
         others=tuple(found.others),
         copying=found.copying,
     )
+
+
+def _read_holder(store: Store, name: str) -> LockHolder | None:
+    """Return the holder of a lock; None if the API key may not read locks."""
+    try:
+        return store.migration_locks.holder(name)
+    except StoreAccessError:
+        return None
 
 
 def migrate_collection(

@@ -25,7 +25,13 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError, UnsupportedError
-from msmarco_qdrant.stores.names import unknown_collection
+from msmarco_qdrant.stores.metadata import metadata_from_json
+from msmarco_qdrant.stores.names import (
+    PHYSICAL,
+    foreign_collection,
+    unfinished_collection,
+    unknown_collection,
+)
 from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 
 if TYPE_CHECKING:
@@ -355,7 +361,11 @@ class Store(ABC):
         )
 
     def unknown_collection(self, name: str) -> StoreError:
-        """Return the error for an unknown name, which may have lost its alias."""
+        """Return the error for a name that is not a collection of this package.
+
+        It may have lost its alias. The error is a `CollectionNotFoundError` only if the name is
+        free.
+        """
         if found := find_unlinked(self, name):
             return missing_alias(name, found, self.dsn)
         return unknown_collection(name, self.aliases(), self.dsn)
@@ -375,6 +385,14 @@ class Store(ABC):
     def _check_physical(self, physical: str, name: str = "") -> None:
         if physical not in self.physical_names():
             raise self.unknown_collection(name or physical)
+
+    def _to_metadata(self, stored: object, physical: str) -> CollectionMetadata:
+        """Convert the stored metadata of a physical collection; None if it has none."""
+        if stored is not None:
+            return metadata_from_json(stored, physical)
+        if PHYSICAL.fullmatch(physical):
+            raise unfinished_collection(physical, self.dsn)
+        raise foreign_collection(physical, self.aliases(), self.dsn)
 
     def _unsupported(self, action: str) -> UnsupportedError:
         return UnsupportedError(f"{self.dsn} ({self.capabilities.engine}) cannot {action}")

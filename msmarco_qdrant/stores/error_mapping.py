@@ -111,6 +111,12 @@ def is_transient(exc: BaseException) -> bool:
     )
 
 
+def is_forbidden(error: StoreError) -> bool:
+    """True if the server accepts the API key, and the key lacks a right."""
+    cause = error.__cause__
+    return cause is not None and _status_and_message(cause)[0] == "PERMISSION_DENIED"
+
+
 def describe_error(exc: BaseException) -> str:
     """Describe an engine's exception in one line."""
     status, message = _status_and_message(exc)

@@ -23,14 +23,8 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
         name: The collection's name, for messages.
 
     Raises:
-        StoreCorruptError: If it has another version or was never written.
+        StoreCorruptError: If it has another version.
     """
-    if value is None:
-        raise StoreCorruptError(
-            f"collection '{name}' has no metadata of msmarco-qdrant: another program created it, "
-            "or its creation was interrupted; choose another name, or delete it with "
-            f"`msmarco-qdrant drop {name} --yes`"
-        )
     try:
         found = value["schema_version"]
         if found != SCHEMA_VERSION:

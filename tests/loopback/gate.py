@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import grpc  # type: ignore[import-untyped]
 
+from tests.loopback.access import Access, Rights, is_read
 from tests.loopback.faults import Cut, Fault, FaultPlan, LostAnswer, Refused, Slow
 from tests.loopback.names import rpc_name, rpc_of_path
 from tests.loopback.proxy import CuttingProxy
@@ -18,14 +20,6 @@ from tests.loopback.statuses import Mistake, RefusalError, refusal_in_trouble
 
 # src/tonic/auth.rs: health checks need no key
 _OPEN_TO_ALL = frozenset({"Qdrant.HealthCheck"})
-_READS = frozenset(
-    {
-        *(f"Collections.{one}" for one in ("Get", "List", "ListAliases")),
-        "Collections.CollectionExists",
-        *(f"Points.{one}" for one in ("Get", "Scroll", "Count")),
-        *(f"Points.Query{one}" for one in ("", "Batch", "Groups")),
-    }
-)
 _VECTOR_SUFFIX = re.compile(r" for vector '.*'$")
 
 
@@ -93,24 +87,37 @@ class Keys(NamedTuple):
 
     full: str | None = None
     read_only: str | None = None
+    tokens: Mapping[str, Rights] = MappingProxyType({})
 
     def refuse(self, rpc: str, headers: dict[str, Any]) -> RefusalError | None:
         """Why a call's key does not do, or None when it does."""
-        if rpc in _OPEN_TO_ALL or (self.full is None and self.read_only is None):
+        if rpc in _OPEN_TO_ALL or not (self.full or self.read_only or self.tokens):
             return None
-        bearer = headers.get("authorization", "")
-        key = headers.get("api-key") or bearer.removeprefix("Bearer ")
+        key = _key_of(headers)
         if not key:
             return Mistake.NO_KEY.refusal()
-        if key == self.full:
+        if key == self.full or key in self.tokens:
             return None
         if key != self.read_only:
             return Mistake.WRONG_KEY.refusal()
-        return None if rpc in _READS else Mistake.READ_ONLY_KEY.refusal()
+        return None if is_read(rpc) else Mistake.READ_ONLY_KEY.refusal()
+
+    def access(self, headers: dict[str, Any]) -> Access | None:
+        """The rights of a call's token; None for a key, whose rights `refuse` knows."""
+        rights = self.tokens.get(_key_of(headers))
+        return None if rights is None else Access(rights)
 
 
-Admission = tuple[RefusalError | None, Fault | None]
-"""Why a call is refused, and else its fault."""
+def _key_of(headers: dict[str, Any]) -> str:
+    return str(headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer "))
+
+
+class Admission(NamedTuple):
+    """Why a call is refused, and else its fault, and the rights of its token if it has one."""
+
+    refusal: RefusalError | None
+    fault: Fault | None
+    access: Access | None
 
 
 class Caller(Protocol):
@@ -182,7 +189,8 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
     def admit(self, rpc: str, headers: dict[str, Any]) -> Admission:
         """Judge a call whose headers are here."""
         refusal = self._keys.refuse(rpc, headers)
-        return refusal, self._faults.take(rpc) if refusal is None else None
+        fault = self._faults.take(rpc) if refusal is None else None
+        return Admission(refusal, fault, self._keys.access(headers))
 
     def pass_through(
         self,
@@ -197,12 +205,15 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
         Raises:
             RefusalError: it ends in a status.
         """
-        refusal, fault = admission
+        refusal, fault, access = admission
         with self.counted():
             self._requests.add(rpc, message)
             if refusal is not None:
                 raise refusal
-            return self._answer(call, rpc, fault, message, caller)
+            if access is None:
+                return self._answer(call, rpc, fault, message, caller)
+            access.check(rpc, message)
+            return access.filtered(rpc, self._answer(call, rpc, fault, message, caller))
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Put the gate around a call's handler; only its headers are here yet."""
@@ -211,8 +222,8 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
             return None
         rpc = rpc_of_path(details.method)
         admission = self.admit(rpc, dict(details.invocation_metadata))
-        if isinstance(admission[1], Cut):
-            return self._cut_inside(handler, admission[1])
+        if isinstance(admission.fault, Cut):
+            return self._cut_inside(handler, admission.fault)
 
         def handle(message: Any, context: Any) -> Any:
             caller = _GrpcCaller(context, self._proxy)

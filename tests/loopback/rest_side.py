@@ -205,8 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
         route, variables = found
         caller = _Caller(self.connection, side.proxy)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        refusal, fault = side.gate.admit(route.rpc, headers)
-        if isinstance(fault, Cut):
+        admission = side.gate.admit(route.rpc, headers)
+        if isinstance(fault := admission.fault, Cut):
             with side.gate.counted():
                 caller.cut_after(fault.after_bytes)
                 self.rfile.read(length)
@@ -220,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 message = _decode(route, request)
                 call = side.calls[route.rpc]
-                answer = side.gate.pass_through(route.rpc, (refusal, fault), call, message, caller)
+                answer = side.gate.pass_through(route.rpc, admission, call, message, caller)
                 self._answer(route.encode(answer))
             except RefusalError as error:
                 self._refuse(error)

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import grpc as grpcio  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, grpc
 
+from tests.loopback.access import Rights
 from tests.loopback.collections_service import CollectionsService
 from tests.loopback.engine import Engine, Health
 from tests.loopback.faults import FaultPlan
@@ -66,6 +68,7 @@ class LoopbackServer:
         api_key: what clients must send in `api-key` (or as a bearer token); None asks for none.
         version: what a health check answers.
         read_only_api_key: a second key, for reads only.
+        tokens: further keys with their rights, such as `{"collection": "r"}`; see `access`.
         tls: private key and certificate chain, PEM, for secure ports.
         prefix: a path before every path of REST, as behind an HTTP gateway: `/qdrant`.
         serve_grpc: False for a server that clients reach by REST alone.
@@ -84,6 +87,7 @@ class LoopbackServer:
         version: str = "1.20.0",
         *,
         read_only_api_key: str | None = None,
+        tokens: Mapping[str, Rights] = MappingProxyType({}),
         tls: tuple[bytes, bytes] | None = None,
         prefix: str = "",
         serve_grpc: bool = True,
@@ -93,7 +97,7 @@ class LoopbackServer:
         self.requests = RequestLog()
         self.proxy = CuttingProxy()
         self.rest_proxy = CuttingProxy()
-        self._keys = Keys(api_key, read_only_api_key)
+        self._keys = Keys(api_key, read_only_api_key, tokens)
         self._version = version
         self._tls = tls
         self._prefix = prefix

@@ -60,6 +60,19 @@ class Mistake(Enum):
     READ_ONLY_KEY = Row(
         grpc.StatusCode.PERMISSION_DENIED, "Forbidden: Global manage access is required", _RBAC
     )
+    NOT_GLOBAL = Row(
+        grpc.StatusCode.PERMISSION_DENIED, "Forbidden: Global access is required", _RBAC
+    )
+    NO_ACCESS = Row(
+        grpc.StatusCode.PERMISSION_DENIED,
+        "Forbidden: Access to collection {name} is required",
+        "lib/storage/src/rbac/mod.rs (CollectionAccessList::find_view)",
+    )
+    NO_WRITE_ACCESS = Row(
+        grpc.StatusCode.PERMISSION_DENIED,
+        "Forbidden: Write access to collection {name} is required",
+        "lib/storage/src/rbac/mod.rs (CollectionAccessView::meets_requirements)",
+    )
     # collections and aliases
     NO_COLLECTION = Row(
         grpc.StatusCode.NOT_FOUND, "Not found: Collection `{name}` doesn't exist!", _CHECKER

@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
     "metadata that were never put": (
         lambda place: place.store.metadata("unnamed__0001"),
         StoreCorruptError,
-        "collection 'unnamed__0001' has no metadata",
+        "collection 'unnamed__0001' in .* has no metadata",
     ),
     "a second creation": (
         lambda place: place.store.create_collection("things__0001", make_spec(place.store)),
@@ -217,18 +217,18 @@ def test_a_status_becomes_an_error_of_ours(server: LoopbackServer, status: str) 
     """Over a real connection, with the server's words, its cause, and no word of the key."""
     with closing(open_store(server.url, connection=AT_ONCE)) as store:
         refused = Refused(grpc.StatusCode[status], "so it is")
-        server.faults.inject(refused, "ListAliases")
+        server.faults.inject(refused, "Collections.List")
         with pytest.raises(
-            StoreError, match=r"reading the aliases in .* failed: so it is"
+            StoreError, match=r"listing collections in .* failed: so it is"
         ) as caught:
-            store.aliases()
+            store.physical_names()
         assert STATUSES[status] is type(caught.value)
         cause = caught.value.__cause__
         assert isinstance(cause, grpc.RpcError)
         assert (status in PASSING) == is_transient(cause)
         assert f"{status}: so it is" == describe_error(cause)
         assert API_KEY not in "".join(traceback.format_exception(caught.value))
-        assert {} == store.aliases()
+        assert [] == store.physical_names()
 
 
 @pytest.mark.parametrize(
@@ -257,9 +257,9 @@ def test_a_server_in_trouble_says_what_to_do(
 ) -> None:
     """The server's own words of such a trouble, and the next step."""
     with closing(open_store(server.url, connection=AT_ONCE)) as store:
-        server.faults.inject(fault, "ListAliases")
+        server.faults.inject(fault, "Collections.List")
         with pytest.raises(StoreError, match=message) as caught:
-            store.aliases()
+            store.physical_names()
     assert expected is type(caught.value)
 
 

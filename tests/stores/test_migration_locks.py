@@ -55,7 +55,7 @@ def test_taking_it_again_is_taking_it(locks: MigrationLocks) -> None:
 )
 @pytest.mark.parametrize(
     "rpc",
-    ["CollectionExists", "Create", "CreateFieldIndex", "Upsert", "Points.Get", "Points.Delete"],
+    ["Collections.Get", "Create", "CreateFieldIndex", "Upsert", "Points.Get", "Points.Delete"],
 )
 def test_any_call_may_fail_for_a_moment(
     server: LoopbackServer, locks: MigrationLocks, rpc: str, fault: LostAnswer | Refused

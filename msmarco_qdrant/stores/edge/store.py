@@ -13,7 +13,7 @@ from msmarco_qdrant.stores.edge.admin import EdgeAdminCollection
 from msmarco_qdrant.stores.edge.collection import EdgeCollection, create_shard, fork_error
 from msmarco_qdrant.stores.edge.directory import EdgeDirectory
 from msmarco_qdrant.stores.edge.registry import ENGINES, Engine
-from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
+from msmarco_qdrant.stores.metadata import metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks
 
 _CAPABILITIES = Capabilities(
@@ -86,7 +86,7 @@ class EdgeStore(Store):
         """Return the metadata of a collection; see `Store`."""
         with self._directory() as directory:
             physical = self._resolve(name)
-            return metadata_from_json(directory.collections[physical], physical)
+            return self._to_metadata(directory.collections[physical], physical)
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Store metadata with a collection; see `Store`."""

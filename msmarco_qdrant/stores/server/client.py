@@ -15,9 +15,14 @@ from typing import Any, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient
 
-from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError, StoreUnavailableError
+from msmarco_qdrant.errors import (
+    MsmarcoQdrantError,
+    StoreAccessError,
+    StoreError,
+    StoreUnavailableError,
+)
 from msmarco_qdrant.stores.connection import Address, Connection
-from msmarco_qdrant.stores.error_mapping import map_error
+from msmarco_qdrant.stores.error_mapping import is_forbidden, map_error
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 _log = logging.getLogger(__name__)
@@ -133,11 +138,20 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
         total_s = min(_CONNECT_RETRY_S, connection.retry_s)
         version = server.call_within(total_s, "connecting", client.info).version
         _check_version(version, dsn)
-        server.call_within(total_s, "reading the aliases", client.get_aliases)  # needs the key
+        _check_key(server, total_s)
     except BaseException:
         server.close()
         raise
     return server
+
+
+def _check_key(server: ServerClient, total_s: float) -> None:
+    """Check that the server accepts the API key, not what it may do."""
+    try:
+        server.call_within(total_s, "listing collections", server.client.get_collections)
+    except StoreAccessError as exc:
+        if not is_forbidden(exc):
+            raise
 
 
 def client_arguments(address: Address, connection: Connection) -> dict[str, Any]:

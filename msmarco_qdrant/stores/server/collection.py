@@ -6,6 +6,7 @@ methods of qdrant-client. The local mode differs only in writing and waiting.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from tenacity import Retrying, retry_if_result, wait_exponential
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
-from msmarco_qdrant.errors import StoreCorruptError, StoreError
+from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
@@ -25,6 +26,7 @@ from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
+_log = logging.getLogger(__name__)
 _INDEX_POLL_S = (0.05, 2.0)
 _T = TypeVar("_T")
 
@@ -131,7 +133,11 @@ class ServerCollection:
             return
         if self.read_info().status == "grey":  # it waits for an update, which may be empty
             update, empty = self._client.update_collection, models.OptimizersConfigDiff()
-            self._call("starting the optimizers", update, optimizers_config=empty)
+            try:
+                self._call("starting the optimizers", update, optimizers_config=empty)
+            except StoreAccessError as exc:
+                _log.warning("%s. The next write starts them", exc)
+                return
         self._wait_for_indexes()
 
     def read_info(self) -> models.CollectionInfo:

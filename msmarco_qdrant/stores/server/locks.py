@@ -8,6 +8,7 @@ filter has the same effect: it allows only points of another id to be replaced, 
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import asdict
 
 from qdrant_client import models
@@ -87,14 +88,13 @@ class ServerLocks:
 
         The token has an index: a server in strict mode deletes only by an indexed field.
         """
-        exists, action = self._client.collection_exists, "creating the collection of locks"
-        if not self._server.call(action, exists, LOCKS):
-            try:
+        read, action = self._client.get_collection, "creating the collection of locks"
+        try:
+            self._server.call(action, read, LOCKS)  # some gateways refuse `collection_exists`
+        except CollectionNotFoundError:
+            with suppress(SchemaError):  # another process has created it
                 create = self._client.create_collection
                 self._server.call(action, create, LOCKS, vectors_config={})
-            except SchemaError:
-                if not self._server.call(action, exists, LOCKS):
-                    raise
         index, keyword = self._client.create_payload_index, models.PayloadSchemaType.KEYWORD
         self._server.call(action, index, LOCKS, "token", keyword, wait=True)
 

@@ -11,12 +11,25 @@ from dataclasses import replace
 from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
-from msmarco_qdrant.errors import SchemaError
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    SchemaError,
+    StoreAccessError,
+    StoreError,
+)
 from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
-from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
+from msmarco_qdrant.stores.error_mapping import is_forbidden
+from msmarco_qdrant.stores.metadata import metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks, ProcessLocks
-from msmarco_qdrant.stores.names import base_name, is_own_alias
+from msmarco_qdrant.stores.names import (
+    PHYSICAL,
+    base_name,
+    foreign_alias,
+    foreign_collection,
+    hidden_collection,
+    is_own_alias,
+)
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
@@ -134,8 +147,8 @@ class ServerStore(Store):
     def metadata(self, name: str) -> CollectionMetadata:
         """Return the metadata of a collection; see `Store`."""
         physical = self._resolve(name)
-        info = self._open(name).read_info()  # not `physical`, which may have been dropped since
-        return metadata_from_json((info.config.metadata or {}).get(_METADATA_KEY), physical)
+        # not of `physical`, which may have been dropped since
+        return self._to_metadata(self._stored_metadata(name), physical)
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Store metadata with a collection; see `Store`."""
@@ -149,10 +162,14 @@ class ServerStore(Store):
 
     def aliases(self) -> Mapping[str, str]:
         """Return this package's aliases and their collections; a server may have others."""
+        try:
+            found = self._all_aliases()
+        except StoreAccessError as exc:
+            if not is_forbidden(exc):
+                raise
+            found = self._derive_aliases()
         return {
-            alias: physical
-            for alias, physical in self._all_aliases().items()
-            if is_own_alias(alias, physical)
+            alias: physical for alias, physical in found.items() if is_own_alias(alias, physical)
         }
 
     def physical_names(self) -> Sequence[str]:
@@ -165,13 +182,26 @@ class ServerStore(Store):
         self._check_physical(name)
         found = self._all_aliases().get(alias)
         if found is not None and not is_own_alias(alias, found):
-            raise SchemaError(
-                f"'{alias}' is an alias of {found} in {self.dsn}, which another program created: "
-                "choose another name"
-            )
+            raise foreign_alias(alias, found, self.dsn)
         # One operation, which replaces: a crash after a deletion would leave no alias.
         creation = models.CreateAlias(collection_name=name, alias_name=alias)
         self._change_aliases([models.CreateAliasOperation(create_alias=creation)])
+
+    def unknown_collection(self, name: str) -> StoreError:
+        """Return the error for a name: unknown, another program's, or hidden from this key."""
+        try:
+            self._open(name).read_info()
+        except CollectionNotFoundError:
+            return super().unknown_collection(name)
+        except StoreAccessError as exc:
+            return hidden_collection(name, self.dsn) if is_forbidden(exc) else exc
+        aliases, names = self.aliases(), self.physical_names()
+        if name in aliases or (name in names and PHYSICAL.fullmatch(name)):
+            return super().unknown_collection(name)
+        if name in names:
+            return foreign_collection(name, aliases, self.dsn)
+        found = self._all_aliases().get(name)
+        return foreign_alias(name, found, self.dsn) if found else hidden_collection(name, self.dsn)
 
     def close(self) -> None:
         """Release the handle. Closing twice is harmless."""
@@ -205,6 +235,27 @@ class ServerStore(Store):
     def _change_aliases(self, changes: Sequence[models.AliasOperations]) -> None:
         update = self._client.update_collection_aliases
         self._server.call("changing aliases", update, changes)
+
+    def _derive_aliases(self) -> Mapping[str, str]:
+        """Find the aliases of this package where a gateway refuses to list aliases.
+
+        A name is an alias of the physical collection with the same metadata: those of any two
+        differ in the model or in `swaps`.
+        """
+        found: dict[str, str] = {}
+        for physical in filter(PHYSICAL.fullmatch, self.physical_names()):
+            alias = base_name(physical)
+            try:
+                stored, live = (self._stored_metadata(name) for name in (physical, alias))
+            except (CollectionNotFoundError, StoreAccessError):
+                continue
+            if stored is not None and stored == live:
+                found[alias] = physical
+        return found
+
+    def _stored_metadata(self, name: str) -> object:
+        """Return this package's metadata of a collection as JSON, None without any."""
+        return (self._open(name).read_info().config.metadata or {}).get(_METADATA_KEY)
 
     def _all_aliases(self) -> Mapping[str, str]:
         found = self._server.call("reading the aliases", self._client.get_aliases)
