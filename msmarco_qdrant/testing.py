@@ -28,7 +28,7 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, StoreCorruptError, UsageError
-from msmarco_qdrant.stores import Capabilities, Store
+from msmarco_qdrant.stores import INDEX_STALL_S, Capabilities, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -241,7 +241,7 @@ class NullCollection:
     def flush(self) -> None:
         """Do nothing."""
 
-    def optimize(self) -> None:
+    def optimize(self, *, stall_s: float = INDEX_STALL_S) -> None:
         """Do nothing."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from msmarco_qdrant.cli.options import (
     json_option,
     open_configured_store,
     settings_options,
+    wait_index_option,
 )
 from msmarco_qdrant.cli.output import (
     collection_json,
@@ -85,21 +87,23 @@ def drop(*, name: str, settings: Settings, yes: bool, as_json: bool) -> None:
 
 @click.command()
 @settings_options("store", "collection")
+@wait_index_option
 @json_option
-def optimize(*, settings: Settings, as_json: bool) -> None:
+def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
     """Build the index over vectors written since the last build.
 
     `ingest` builds it at its end; use this after an interruption. Until then, a search compares
     with each new passage.
     """
     from msmarco_qdrant.cli.progress import INDEX_NOTICE
+    from msmarco_qdrant.stores import INDEX_STALL_S
 
     with open_configured_store(settings) as store:
         store.metadata(settings.collection)  # raises for another program's collection
         collection = store.collection(settings.collection)
         click.echo(INDEX_NOTICE, err=True)
         started = time.perf_counter()
-        collection.optimize()
+        collection.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
         state, seconds = collection.info(), time.perf_counter() - started
     print_result(
         {**to_json_value(state), "seconds": seconds},

@@ -20,6 +20,7 @@ from msmarco_qdrant.cli.options import (
     settings_options,
     source_options,
     store_option,
+    wait_index_option,
 )
 from msmarco_qdrant.cli.output import (
     print_hits,
@@ -79,6 +80,7 @@ _REJECTS = 3
     "fifth of the collection, or after rejects.",
 )
 @click.option("--yes", is_flag=True, help="With --prune: remove any number of passages.")
+@wait_index_option
 @json_option
 def ingest(  # noqa: PLR0913  # one for each option
     *,
@@ -93,6 +95,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     max_passages: int | None,
     prune: bool,
     yes: bool,
+    wait_index: bool,
     as_json: bool,
 ) -> int:
     """Encode and store passages; create the collection if missing.
@@ -117,6 +120,7 @@ def ingest(  # noqa: PLR0913  # one for each option
                 max_passages=max_passages,
                 prune=_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
                 on_reject=rejected.write,
+                wait_index=wait_index,
                 payload_indexes=payload_indexes,
             )
         except PruneRefusedError as exc:  # everything before the prune is done

@@ -38,6 +38,11 @@ collection_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
+wait_index_option = click.option(
+    "--wait-index",
+    is_flag=True,
+    help="Wait until a server has built its index, however long it makes no progress.",
+)
 exact_option = click.option(
     "--exact", is_flag=True, help="Compare with every passage, without the index."
 )

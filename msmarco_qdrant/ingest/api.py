@@ -11,6 +11,7 @@ gives resumption after a crash, idempotent repetition and incremental updates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -46,7 +47,14 @@ from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.sources.vector_shards import VectorShards
-from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, check_creatable, open_store
+from msmarco_qdrant.stores import (
+    DEFAULT_CONNECTION,
+    INDEX_STALL_S,
+    Connection,
+    Store,
+    check_creatable,
+    open_store,
+)
 from msmarco_qdrant.stores.filters import index_kind, meta_key
 
 
@@ -71,6 +79,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     prune: PrunePolicy | None = None,
     window: int = WINDOW,
     optimize: bool = True,
+    wait_index: bool = False,
     on_reject: Callable[[Reject], None] | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
@@ -101,6 +110,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             not in the source. By default nothing is removed.
         window: Passages that are sorted by length, and flushed, together.
         optimize: Build the index at the end. Without it, new passages are found by exact scan.
+        wait_index: Wait for a server's index without a bound. By default the ingest ends with a
+            warning if the server builds no index.
         on_reject: Called for each row that cannot become a passage, in the caller's thread.
         on_progress: Called after each batch and each stage, in the caller's thread.
 
@@ -134,7 +145,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             run.ingest(rows, window, max_passages)
             run.check_count()
             if optimize:
-                run.index()
+                run.index(stall_s=math.inf if wait_index else INDEX_STALL_S)
             run.check_bm25()
             if prune is not None:
                 run.prune(prune)

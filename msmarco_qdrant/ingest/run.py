@@ -118,13 +118,13 @@ class IngestRun:
         if refusal:
             raise PruneRefusedError(refusal, self.report())
 
-    def index(self) -> None:
-        """Build the index, unless the collection is empty."""
+    def index(self, *, stall_s: float) -> None:
+        """Build the index, unless the collection is empty; see `Collection.optimize`."""
         if self._collection.info().points == 0:
             return
         self._report_progress("index", self._source_size or 0)
         with self._timed("index"):
-            self._collection.optimize()
+            self._collection.optimize(stall_s=stall_s)
 
     def report(self) -> IngestReport:
         """Return the counts so far; only flushed passages count as written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msmarco_qdrant.stores.alias import AliasedCollection, open_async_collection
 from msmarco_qdrant.stores.base import (
+    INDEX_STALL_S,
     AdminCollection,
     AsyncCollection,
     Capabilities,
@@ -15,6 +16,7 @@ from msmarco_qdrant.stores.open import check_creatable, open_store
 
 __all__ = [
     "DEFAULT_CONNECTION",
+    "INDEX_STALL_S",
     "AdminCollection",
     "AliasedCollection",
     "AsyncCollection",

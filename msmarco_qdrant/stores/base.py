@@ -37,6 +37,12 @@ from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 if TYPE_CHECKING:
     from msmarco_qdrant.stores.migration_locks import MigrationLocks
 
+INDEX_STALL_S = 600.0
+"""Seconds without progress after which a server's index counts as not being built.
+
+The server's counts change only when a whole segment is done, which takes some minutes at most.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -143,8 +149,15 @@ class Collection(Protocol):
             StoreError: If the engine fails to; earlier flushes stay durable.
         """
 
-    def optimize(self) -> None:
+    def optimize(self, *, stall_s: float = INDEX_STALL_S) -> None:
         """Build or rebuild the indexes; return when done. May take minutes.
+
+        A server builds them itself. If it makes no progress, this logs a warning and returns:
+        every point is found without the index, too.
+
+        Args:
+            stall_s: Seconds without a newly indexed segment of a server after which the wait
+                ends; infinite to wait without a bound.
 
         Raises:
             StoreError: If it failed; no point is lost, and it can be called again.

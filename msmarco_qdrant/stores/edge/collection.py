@@ -22,6 +22,7 @@ from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBat
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.runtime.fair_lock import FairLock
+from msmarco_qdrant.stores.base import INDEX_STALL_S
 from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.convert import (
     payload_index,
@@ -141,7 +142,7 @@ class EdgeCollection:
         with self._writing, self.use_shard("flushing") as shard:
             shard.flush()
 
-    def optimize(self) -> None:
+    def optimize(self, *, stall_s: float = INDEX_STALL_S) -> None:  # noqa: ARG002  # it never stalls
         """Build the indexes in a child process, then replace the live segments.
 
         Readers wait only while the new segments are loaded; writers wait until the end.

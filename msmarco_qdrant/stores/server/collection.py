@@ -13,21 +13,26 @@ from typing import Any, TypeVar
 
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
-from tenacity import Retrying, retry_if_result, wait_exponential
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
+from msmarco_qdrant.stores.base import INDEX_STALL_S
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.filters import from_id
+from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
+from msmarco_qdrant.stores.server.index_wait import (
+    is_unfinished,
+    stall_reason,
+    wait_for_indexes,
+)
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
 _log = logging.getLogger(__name__)
-_INDEX_POLL_S = (0.05, 2.0)
 _T = TypeVar("_T")
 
 
@@ -127,8 +132,8 @@ class ServerCollection:
         """Do nothing: every write has waited for the sync."""
         self._server.check_open()
 
-    def optimize(self) -> None:
-        """Wait until the server has built the indexes."""
+    def optimize(self, *, stall_s: float = INDEX_STALL_S) -> None:
+        """Wait until the server has built the indexes, or builds none; see `index_wait`."""
         if not self._server.is_remote:
             return
         if self.read_info().status == "grey":  # it waits for an update, which may be empty
@@ -138,7 +143,7 @@ class ServerCollection:
             except StoreAccessError as exc:
                 _log.warning("%s. The next write starts them", exc)
                 return
-        self._wait_for_indexes()
+        self._wait_for_indexes(stall_s)
 
     def read_info(self) -> models.CollectionInfo:
         """Return the state as the engine reports it."""
@@ -228,17 +233,20 @@ class ServerCollection:
         )
         return int(records[0].payload["seq"]) if records and records[0].payload else 0
 
-    def _wait_for_indexes(self) -> None:
-        """Poll the state until the server is done; it has no call that waits."""
-        first, longest = _INDEX_POLL_S
-        tries = Retrying(
-            retry=retry_if_result(lambda info: info.status in ("yellow", "grey")),
-            wait=wait_exponential(multiplier=first, max=longest),
-            sleep=self._server.retries.sleep,
-        )
-        info = tries(self.read_info)
+    def _wait_for_indexes(self, stall_s: float) -> None:
+        """Wait until the server is done; warn if it makes no progress."""
+        info = wait_for_indexes(self.read_info, self._server.retries.sleep, stall_s)
         if info.status == "red":
             raise StoreError(
                 f"building the index of {self._name} failed: {info.optimizer_status}; no passage "
                 "is lost, run optimize again"
+            )
+        if is_unfinished(info):
+            _log.warning(
+                "the server builds no index of the newest vectors of '%s': %s. Every passage is "
+                "written, and searches find it without the index; `msmarco-qdrant optimize "
+                "--collection %s --wait-index` waits for the index",
+                base_name(self._name),
+                stall_reason(info, stall_s),
+                base_name(self._name),
             )
