@@ -15,8 +15,14 @@ from typing import Any, TypeVar
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId
-from msmarco_qdrant.errors import StoreAccessError, StoreError, StoreUnavailableError
+from msmarco_qdrant.errors import (
+    PidCollisionError,
+    StoreAccessError,
+    StoreError,
+    StoreUnavailableError,
+)
 from msmarco_qdrant.stores import Collection, Store
+from msmarco_qdrant.stores.foreign import has_seq
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import SeqClock, check_pid, point_id
 
@@ -38,7 +44,8 @@ def delete_pids(store: Store, name: str, pids: Iterable[str]) -> int:
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
-        PidCollisionError: If a point holds another pid than its id is made from; it stays.
+        PidCollisionError: If a point holds another pid than its id is made from, or lost its pid
+            or `seq`; it stays.
     """
     store.collection(name)
     return sum(_delete_batch(store, name, batch) for batch in in_batches(pids, _BATCH))
@@ -76,12 +83,23 @@ def _delete_batch(store: Store, name: str, pids: Sequence[str]) -> int:
     for physical in physical_collections(store, name):
         payloads = _call_unless_dropped(store, name, physical, retrieve) or {}
         for id_, payload in payloads.items():
-            check_pid(pid_of[id_], payload)
+            _check_deletable(name, pid_of[id_], payload)
             newest = max(newest, payload["seq"])
         if physical == live:
             in_live = len(payloads)
     delete_points(store, name, [*pid_of], up_to_seq=SeqClock(newest).next())
     return in_live
+
+
+def _check_deletable(name: str, pid: str, payload: Mapping[str, Any]) -> None:
+    """Refuse a point of another pid, and one whose age is not known: it may be anybody's."""
+    check_pid(pid, payload)
+    if payload.get("pid") != pid or not has_seq(payload):
+        raise PidCollisionError(
+            f"the point of pid {pid!r} lost its pid or seq: another program wrote to the "
+            f"collection; nothing was deleted. `msmarco-qdrant check {name} --repair --yes` "
+            "removes such points"
+        )
 
 
 def _delete_in_all(store: Store, name: str, ids: Sequence[PointId], up_to_seq: int) -> None:

@@ -19,7 +19,8 @@ from msmarco_qdrant.runtime.atomic_file import atomic_write
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.sources.parquet import check_extra, write_parquet
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Collection, Connection, Store, open_store
-from msmarco_qdrant.stores.payload import HIT_FIELDS, check_pid, passage_of, point_id
+from msmarco_qdrant.stores.foreign import ForeignPoints
+from msmarco_qdrant.stores.payload import HIT_FIELDS, point_id
 
 _log = logging.getLogger(__name__)
 
@@ -46,23 +47,23 @@ def get_passages(
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Returns:
-        The passages that exist, by pid, in the order of `pids`.
+        The passages that exist, by pid, in the order of `pids`. A point that is not a passage is
+        left out, with a warning.
 
     Raises:
         UsageError: If a pid is not a non-empty string.
-        PidCollisionError: If a point holds another pid than its id is made from.
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
     found: dict[str, Passage] = {}
     with _open(store, connection) as opened:
-        source = _own_collection(opened, collection)
+        source, foreign = _own_collection(opened, collection), ForeignPoints(collection)
         for batch in in_batches(_check_pids(pids), _BATCH):
             ids = {pid: point_id(pid) for pid in batch}
             payloads = source.retrieve([*ids.values()], HIT_FIELDS)
             for pid, id_ in ids.items():
-                if id_ in payloads:
-                    check_pid(pid, payloads[id_])
-                    found[pid] = passage_of(id_, payloads[id_])
+                passage = foreign.passage(id_, payloads[id_]) if id_ in payloads else None
+                if passage is not None:
+                    found[pid] = passage
     return found
 
 
@@ -89,7 +90,8 @@ def delete_passages(
 
     Raises:
         UsageError: If a pid is not a non-empty string; earlier batches are deleted by then.
-        PidCollisionError: If a point holds another pid than its id is made from; it stays.
+        PidCollisionError: If a point holds another pid than its id is made from, or lost its pid
+            or `seq`; it stays.
         StoreError: If the store cannot be opened or written, or has no such collection.
     """
     with _open(store, connection) as opened:
@@ -106,6 +108,8 @@ def export_passages(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Write every passage of a collection to a file that `ingest_passages` reads back unchanged.
+
+    Points that are not passages are left out, with a warning.
 
     A row has `pid`, `text` and `meta`; in Parquet, `meta` is JSON text. Memory use does not depend
     on the size of the collection. The file appears under its name only when it is complete.
@@ -127,13 +131,13 @@ def export_passages(
         UsageError: If the suffix is none of these.
         MissingExtraError: If the file is Parquet and the extra `parquet` is not installed.
         OutputError: If the file cannot be written.
-        PidCollisionError: If a point was not written by this package.
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
     path = Path(path)
     write = _select_writer(path)
     with _open(store, connection) as opened:
-        scan = _PassageScan(_own_collection(opened, collection), on_progress)
+        foreign = ForeignPoints(collection)
+        scan = _PassageScan(_own_collection(opened, collection), foreign, on_progress)
         with atomic_write(path) as file:
             write(scan, file)
     return scan.done
@@ -167,16 +171,23 @@ class _PassageScan:
     """The passages of a collection, counted while they are read."""
 
     def __init__(
-        self, collection: Collection, on_progress: Callable[[int, int], None] | None
+        self,
+        collection: Collection,
+        foreign: ForeignPoints,
+        on_progress: Callable[[int, int], None] | None,
     ) -> None:
         self.done = 0
         self._collection = collection
+        self._foreign = foreign
         self._on_progress = on_progress or (lambda _done, _total: None)
 
     def __iter__(self) -> Iterator[Passage]:
         total = self._collection.info().points
         for id_, payload in self._collection.scan(HIT_FIELDS):
-            yield passage_of(id_, payload)
+            passage = self._foreign.passage(id_, payload)
+            if passage is None:
+                continue
+            yield passage
             self.done += 1
             if self.done % _BATCH == 0:
                 self._on_progress(self.done, max(self.done, total))

@@ -8,6 +8,7 @@ from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.ingest.stages import WindowDiff
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.stores import Collection
+from msmarco_qdrant.stores.foreign import has_seq
 from msmarco_qdrant.stores.payload import DIGEST_FIELDS, check_pid, point_id
 
 # `seq` differs between any two writes, so replicas with the same one hold the same passage.
@@ -30,7 +31,10 @@ class SkipUnchanged:
         self._was_empty = was_empty
 
     def __call__(self, window: Window) -> WindowDiff:
-        """Compare digests with those of the collection."""
+        """Compare digests with those of the collection.
+
+        A point that lost its pid or `seq` is written again.
+        """
         if self._was_empty or not window.passages:
             return WindowDiff(window, window.passages)
         ids = [point_id(passage.pid) for passage in window.passages]
@@ -40,10 +44,10 @@ class SkipUnchanged:
         differing = self._collection.retrieve(missing, ("pid",)) if missing else {}
         encode, new_meta = [], []
         for passage, id_ in zip(window.passages, ids, strict=True):
-            payload = stored.get(id_)
-            if (found := payload or differing.get(id_)) is not None:
-                check_pid(passage.pid, found)
-            if payload is None or payload.get("text_digest") != text_digest(passage.text):
+            payload = stored.get(id_, {})
+            check_pid(passage.pid, payload or differing.get(id_, {}))
+            is_ours = payload.get("pid") == passage.pid and has_seq(payload)
+            if not is_ours or payload.get("text_digest") != text_digest(passage.text):
                 encode.append(passage)
             elif payload.get("meta_digest") != meta_digest(passage.meta):
                 new_meta.append(passage)

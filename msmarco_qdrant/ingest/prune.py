@@ -8,14 +8,15 @@ from msmarco_qdrant.collection.delete import delete_points
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import PointId, PrunePolicy
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
-from msmarco_qdrant.stores.payload import payload_pid
+from msmarco_qdrant.stores.foreign import ForeignPoints
 
 
 class Pruner:
     """Finds and removes passages written before a run and missing from its source.
 
-    Passages that others wrote since the run began stay. On a server the writers' clocks decide
-    that: a writer whose clock is behind by more than the run's duration does not count as newer.
+    Passages that others wrote since the run began stay, and so do points that are not passages. On
+    a server the writers' clocks decide what is newer: a writer whose clock is behind by more than
+    the run's duration does not count as newer.
 
     Args:
         guard: The collection that the run wrote to.
@@ -26,6 +27,7 @@ class Pruner:
     def __init__(self, guard: AliasGuard, seen: PidSet, up_to_seq: int) -> None:
         self._guard = guard
         self._collection = guard.collection
+        self._foreign = ForeignPoints(guard.name)
         self._seen = seen
         self._up_to_seq = up_to_seq
 
@@ -69,6 +71,7 @@ class Pruner:
 
     def _stale(self) -> Iterator[PointId]:
         for id_, payload in self._collection.scan(("pid", "seq")):
-            pid = payload_pid(id_, payload)
-            if payload["seq"] <= self._up_to_seq and pid not in self._seen:
+            if not self._foreign.is_written(id_, payload):
+                continue
+            if payload["seq"] <= self._up_to_seq and payload["pid"] not in self._seen:
                 yield id_

@@ -12,7 +12,8 @@ from msmarco_qdrant.core.records import PointId, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores import AdminCollection, Collection
-from msmarco_qdrant.stores.payload import passage_of, sort_tokens
+from msmarco_qdrant.stores.foreign import ForeignPoints
+from msmarco_qdrant.stores.payload import sort_tokens
 
 _BATCH = 256
 _FIELDS = ("pid", "text", "meta", "seq")
@@ -20,21 +21,22 @@ _FLOAT32_STEP = 1e-6  # weights that differ by less are the same float32
 
 
 def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
-    """Write the sparse vector of every point whose vector differs from that of its text.
+    """Write the sparse vector of every passage whose vector differs from that of its text.
 
-    It may be interrupted and repeated: correct vectors are not written again.
+    Points that are not passages are left out, with a warning. It may be interrupted and repeated:
+    correct vectors are not written again.
 
     Returns:
         The number of vectors written, durably.
 
     Raises:
-        PidCollisionError: If a point was not written by this package.
         StoreInUseError: If the migration's lock was taken away.
     """
     collection = target.collection
+    foreign = ForeignPoints(target.plan.physical)
     written, done, expected = 0, 0, collection.info().points
     for page in in_batches(collection.scan(_FIELDS), _BATCH):
-        written += _rewrite(target, bm25, page)
+        written += _rewrite(target, bm25, page, foreign)
         done += len(page)
         target.on_progress(done, max(done, expected))
     collection.flush()
@@ -42,7 +44,10 @@ def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
 
 
 def _rewrite(
-    target: Target, bm25: Bm25Encoder, points: Iterable[tuple[PointId, Mapping[str, Any]]]
+    target: Target,
+    bm25: Bm25Encoder,
+    points: Iterable[tuple[PointId, Mapping[str, Any]]],
+    foreign: ForeignPoints,
 ) -> int:
     """Rewrite a page until no point in it is newer than the text that was read.
 
@@ -54,15 +59,18 @@ def _rewrite(
     while pending:
         target.check()
         wanted = {
-            id_: bm25.encode_passage(passage_of(id_, payload).text)
+            id_: bm25.encode_passage(passage.text)
             for id_, payload in pending.items()
+            if (passage := foreign.passage(id_, payload)) and foreign.is_written(id_, payload)
         }
         outdated = _find_outdated(admin, wanted)
         newest = max((int(pending[id_]["seq"]) for id_ in outdated), default=0)
         ids = _write(collection, admin, outdated, newest)
         written += len(ids)
         current = collection.retrieve(ids, ["seq"]) if ids else {}
-        newer = [id_ for id_, payload in current.items() if payload["seq"] != pending[id_]["seq"]]
+        newer = [
+            id_ for id_, payload in current.items() if payload.get("seq") != pending[id_]["seq"]
+        ]
         pending = dict(collection.retrieve(newer, _FIELDS)) if newer else {}
     return written
 

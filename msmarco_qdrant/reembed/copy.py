@@ -26,7 +26,8 @@ from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.reembed.compare import Sample
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.stores import AdminCollection, Collection
-from msmarco_qdrant.stores.payload import passage_of, payload_pid, point_id
+from msmarco_qdrant.stores.foreign import ForeignPoints, has_seq
+from msmarco_qdrant.stores.payload import point_id
 
 _WRITE = ("text_digest", "meta_digest", "seq")  # identify one write of a passage
 _FIELDS = ("pid", "text", "meta", *_WRITE)
@@ -78,6 +79,7 @@ class CopyStats:
         copied: Points that were encoded and written.
         removed: Copies that were deleted, because the source lost them.
         lost: Points that were missing when they were read after their write.
+        foreign: Points of the source that are not passages; they are not copied.
         without_vector: The pids of passages for which the model returns no finite vector.
         sample: A sample of the source's points.
     """
@@ -86,6 +88,7 @@ class CopyStats:
     copied: int = 0
     removed: int = 0
     lost: int = 0
+    foreign: int = 0
     without_vector: list[str] = field(default_factory=list)
     sample: Sample = field(default_factory=Sample)
 
@@ -104,6 +107,7 @@ class Copier:
     def __init__(self, job: CopyJob) -> None:
         self._job = job
         self._source, self._target = job.source, job.target.collection
+        self._foreign = ForeignPoints(job.source.info().name)
 
     def copy(self, texts: Iterable[Passage] | None = None, *, verify: bool = False) -> CopyStats:
         """Copy all differences, durably.
@@ -142,7 +146,7 @@ class Copier:
             copies = {
                 id_: payload["seq"]
                 for id_, payload in page
-                if job.only_copies or payload.get(_MARK) == job.mark
+                if has_seq(payload) and (job.only_copies or payload.get(_MARK) == job.mark)
             }
             job.check()
             removed += self._remove_deleted(copies)
@@ -171,30 +175,51 @@ class Copier:
         for number, page in enumerate(pages, start=1):
             differences |= self._compare(page, stats)
             if len(differences) >= WINDOW or number % _PAGES_PER_PROGRESS == 0:
-                yield self._window(differences, pending)
+                yield self._window(differences, pending, stats)
                 differences = {}
-        yield self._window(differences, pending)
+        yield self._window(differences, pending, stats)
 
     def _compare(self, page: _Points, stats: CopyStats) -> Mapping[PointId, _Difference]:
         """Select the points of a page that the target lacks or has another write of."""
         stored = self._target.retrieve([*page], _WRITE, all_replicas=True) if page else {}
         stats.compared += len(page)
         differences = {}
+        damaged = [id_ for id_, copy in stored.items() if not has_seq(copy)]
+        if damaged:  # another program overwrote their payloads: they are copied again
+            self._job.check()
+            self._job.admin.delete_if_seq(damaged, [None] * len(damaged))
         for id_, payload in page.items():
-            stats.sample.add(id_, payload_pid(id_, payload))
+            if not self._is_copied(id_, payload):
+                stats.foreign += id_ not in stored
+                continue
+            stats.sample.add(id_, payload["pid"])
             copy = stored.get(id_)
-            if copy is None or self._differs(copy, payload):
-                differences[id_] = _Difference(payload, copy["seq"] if copy is not None else None)
+            if copy is None or not has_seq(copy):
+                differences[id_] = _Difference(payload, None)
+            elif self._differs(copy, payload):
+                differences[id_] = _Difference(payload, copy["seq"])
         return differences
+
+    def _is_copied(self, id_: PointId, payload: Mapping[str, Any]) -> bool:
+        """True for a passage; a point without digests may have any content."""
+        if not self._foreign.is_written(id_, payload):
+            return False
+        missing = [name for name in _WRITE if name not in payload]
+        if missing:
+            self._foreign.add(id_, f"no {missing[0]}")
+        return not missing
 
     def _differs(self, copy: Mapping[str, Any], payload: Mapping[str, Any]) -> bool:
         """True if the target's point must be replaced; before the swap it has only copies."""
         if self._job.is_swapped:
             return bool(copy["seq"] < payload["seq"])
-        return any(copy[name] != payload[name] for name in _WRITE)
+        return any(copy.get(name) != payload[name] for name in _WRITE)
 
     def _window(
-        self, differences: Mapping[PointId, _Difference], pending: dict[PointId, _Difference]
+        self,
+        differences: Mapping[PointId, _Difference],
+        pending: dict[PointId, _Difference],
+        stats: CopyStats,
     ) -> Window:
         """Read missing texts and note the points as pending; deleted ones are skipped."""
         unread = [id_ for id_, found in differences.items() if "text" not in found.payload]
@@ -202,8 +227,15 @@ class Copier:
         whole = {id_: found for id_, found in differences.items() if "text" in found.payload}
         for id_, payload in read.items():
             whole[id_] = _Difference(payload, differences[id_].seen)
-        pending.update(whole)
-        return Window([passage_of(id_, found.payload) for id_, found in whole.items()], [], 0, 0)
+        passages = []
+        for id_, found in whole.items():
+            passage = self._foreign.passage(id_, found.payload)
+            if passage is None or not self._is_copied(id_, found.payload):
+                stats.foreign += found.seen is None
+                continue
+            passages.append(passage)
+            pending[id_] = found
+        return Window(passages, [], 0, 0)
 
     # ---- writing ---------------------------------------------------------------------------
 

@@ -163,7 +163,9 @@ class ReembedRun:
         return {
             id_: payload
             for id_, payload in old.items()
-            if id_ in new and payload["text_digest"] == new[id_]["text_digest"]
+            if id_ in new
+            and isinstance(payload.get("text"), str)
+            and payload.get("text_digest") == new[id_].get("text_digest")
         }
 
     def _load_old(self) -> SearchableCollection | None:
@@ -201,7 +203,7 @@ class ReembedRun:
         after, copied = self._source.info(), self._target.info().points
         if (before.points, before.last_seq) != (after.points, after.last_seq):
             return stats, stats.lost
-        missing = after.points - copied - len(stats.without_vector)
+        missing = after.points - copied - len(stats.without_vector) - stats.foreign
         if not self._copying.metadata.only_copies:  # it may have points that the source lacks
             missing = max(missing, 0)
         return stats, stats.lost or abs(missing)

@@ -135,6 +135,11 @@ class AsyncSearchClient:
         """The collection's metadata; see `SearchClient.metadata`."""
         return self._client.metadata
 
+    @property
+    def foreign_points(self) -> int:
+        """Number of points left out of answers, because they are not passages."""
+        return self._session.foreign_points
+
     async def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
         """Search for the passages that answer a query best; see `SearchClient.search`."""
         (hits,) = await self.search_many([query], **options)

@@ -39,6 +39,7 @@ from msmarco_qdrant.search.steps import (
 )
 from msmarco_qdrant.stores import AliasedCollection, Store
 from msmarco_qdrant.stores.filters import to_qdrant
+from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS
 
 LoadEncoder: TypeAlias = Callable[[EncoderInfo], Encoder]
@@ -91,6 +92,7 @@ class SearchSession:
         self._store = store
         self._name = collection
         self._load_encoder = load_encoder
+        self._foreign = ForeignPoints(collection)
         metadata = store.metadata(collection)
         if encoder is not None:
             require_same_model(collection, metadata.encoder, encoder.info)
@@ -104,6 +106,11 @@ class SearchSession:
     def current(self) -> Searcher:
         """The searcher of new searches."""
         return self._current
+
+    @property
+    def foreign_points(self) -> int:
+        """Number of points left out of answers, because they are not passages."""
+        return self._foreign.count
 
     @property
     def reranker(self) -> Reranker:
@@ -211,7 +218,8 @@ class SearchSession:
         return encoder
 
     def _new_searcher(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
-        return Searcher(metadata, encoder, indexed=self._store.capabilities.payload_indexes)
+        indexed = self._store.capabilities.payload_indexes
+        return Searcher(metadata, encoder, indexed=indexed, foreign=self._foreign)
 
     def _check_open(self) -> None:
         if self._closed:

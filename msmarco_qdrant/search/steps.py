@@ -32,7 +32,8 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.options import MAX_LIMIT, SearchRequest
 from msmarco_qdrant.search.ranking import best_per_group, fuse
 from msmarco_qdrant.stores.filters import index_advice, to_qdrant
-from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, passage_of, point_id
+from msmarco_qdrant.stores.foreign import ForeignPoints
+from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,12 +109,19 @@ class Searcher:
         metadata: The collection's metadata.
         encoder: The encoder of that collection; None to search by "bm25" only.
         indexed: True if the engine has payload indexes, so that a filter may lack one.
+        foreign: Counts the points that are not passages.
     """
 
     def __init__(
-        self, metadata: CollectionMetadata, encoder: Encoder | None, *, indexed: bool
+        self,
+        metadata: CollectionMetadata,
+        encoder: Encoder | None,
+        *,
+        indexed: bool,
+        foreign: ForeignPoints,
     ) -> None:
         self.metadata = metadata
+        self._foreign = foreign
         self._encoder = encoder
         self._indexed = indexed
         self._advised: set[str] = set()
@@ -169,7 +177,7 @@ class Searcher:
         else:
             payloads = [_payloads(*answers[:1]) for answers in rankings]
         found = [
-            _to_hits(self._rank_points(answers, mode, stored, fusion))
+            self._to_hits(self._rank_points(answers, mode, stored, fusion))
             for answers, stored in zip(rankings, payloads, strict=True)
         ]
         if rerank:
@@ -193,7 +201,29 @@ class Searcher:
     def _retrieve(
         self, vectors: Sequence[_QueryVectors], request: SearchRequest, limit: int
     ) -> Steps[list[list[Hit]]]:
-        """Return the best hits of each query, without reranking."""
+        """Return the best hits of each query, without reranking.
+
+        Points that are not passages are left out, and as many others are retrieved.
+        """
+        found: list[list[Hit]] = [[] for _ in vectors]
+        unfinished, wanted = list(range(len(vectors))), limit
+        while unfinished:
+            asked = [vectors[index] for index in unfinished]
+            rankings = yield from self._retrieve_points(asked, request, wanted)
+            for index, points in zip(unfinished, rankings, strict=True):
+                found[index] = self._to_hits(points)[:limit]
+            unfinished = [
+                index
+                for index, points in zip(unfinished, rankings, strict=True)
+                if len(found[index]) < limit and len(points) == wanted < MAX_LIMIT
+            ]
+            wanted = min(2 * wanted, MAX_LIMIT)
+        return found
+
+    def _retrieve_points(
+        self, vectors: Sequence[_QueryVectors], request: SearchRequest, limit: int
+    ) -> Steps[list[list[ScoredPoint]]]:
+        """Return the best points of each query, with payloads."""
         plans = [_point_queries(one, request, limit) for one in vectors]
         rankings = [
             self._to_ranking(answers, request.mode, request.fusion, limit)[:limit]
@@ -201,7 +231,16 @@ class Searcher:
         ]
         if request.mode == "hybrid":
             rankings = yield from _with_payloads(vectors, rankings)
-        return [_to_hits(points) for points in rankings]
+        return rankings
+
+    def _to_hits(self, points: Sequence[ScoredPoint]) -> list[Hit]:
+        """Convert points to hits, in the same order; those that are not passages are left out."""
+        passages = [(p.score, self._foreign.passage(p.id, p.payload)) for p in points]
+        own = [(score, passage) for score, passage in passages if passage is not None]
+        return [
+            Hit(rank, passage.pid, score, passage.text, passage.meta)
+            for rank, (score, passage) in enumerate(own, start=1)
+        ]
 
     def _search_groups(
         self, vectors: Sequence[_QueryVectors], request: SearchRequest, field: str
@@ -342,20 +381,6 @@ def _rerank(queries: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[li
     scores = iter((yield Score(pairs)).tolist() if pairs else ())
     scored = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
     return [sorted(hits, key=lambda hit: -hit.score) for hits in scored]
-
-
-def _to_hits(points: Sequence[ScoredPoint]) -> list[Hit]:
-    """Convert points to hits, in the same order.
-
-    Raises:
-        PidCollisionError: If another program wrote a point.
-        StoreCorruptError: If a point has no text.
-    """
-    passages = [passage_of(point.id, point.payload) for point in points]
-    return [
-        Hit(rank, passage.pid, point.score, passage.text, passage.meta)
-        for rank, (point, passage) in enumerate(zip(points, passages, strict=True), start=1)
-    ]
 
 
 def _renumber(hits: Sequence[Hit]) -> list[Hit]:

@@ -11,7 +11,7 @@ from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from msmarco_qdrant import __version__
@@ -36,11 +36,14 @@ class Metrics(WorkerEvents):
 
     Args:
         backlog: Returns the batches that wait; called when the metrics are read.
+        foreign_points: Returns the points left out of answers; called when the metrics are read.
     """
 
     media_type = CONTENT_TYPE_PLAIN_1_0_0
 
-    def __init__(self, backlog: Callable[[], Backlog]) -> None:
+    def __init__(
+        self, backlog: Callable[[], Backlog], foreign_points: Callable[[], int] = lambda: 0
+    ) -> None:
         made = _Registry(auto_describe=True)
         self._registry = made
         self._passages = made.counter("passages", "Passages of finished batches.", "outcome")
@@ -71,6 +74,7 @@ class Metrics(WorkerEvents):
         )
         self._info = Info(_PREFIX + "sidecar", "Versions and model in use.", registry=made)
         made.register(_Spool(backlog))
+        made.register(_ForeignPoints(foreign_points))
         self._begin()
 
     def set_info(self, info: Mapping[str, str]) -> None:
@@ -157,6 +161,20 @@ class _Spool(Collector):
     def describe(self) -> Iterator[Metric]:
         """Return names alone: the spool may not exist yet."""
         return _waiting(None, None)
+
+
+class _ForeignPoints(Collector):
+    """Reads the number of points left out when the metrics are read."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            _PREFIX + "foreign_points",
+            "Points left out of answers, because they are not passages.",
+            value=self._count(),
+        )
 
 
 def _waiting(batches: int | None, oldest_s: float | None) -> Iterator[Metric]:

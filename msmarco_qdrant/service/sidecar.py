@@ -108,7 +108,9 @@ class Sidecar:
 
     async def _serve(self, listening: socket.socket, spool: Spool) -> None:
         ingester = SpoolIngester(spool)
-        metrics = Metrics(ingester.backlog)
+        metrics = Metrics(
+            ingester.backlog, lambda: self._running.client.foreign_points if self._running else 0
+        )
         grace_s = self._settings.grace_s
         app = create_app(self._dependencies(ingester, metrics))
         server = HttpServer(app, grace_s=grace_s, limits=self._limits)

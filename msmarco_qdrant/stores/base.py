@@ -245,6 +245,29 @@ class AdminCollection(Protocol):
             ValueError: If `batch` and `seen` differ in length.
         """
 
+    def replace_payloads_if_seq(
+        self,
+        ids: Sequence[PointId],
+        payloads: Sequence[dict[str, Any]],
+        seen: Sequence[int | None],
+    ) -> None:
+        """Replace the payloads of points whose stored `seq` is still the one seen.
+
+        Vectors, and points that another client has written or deleted since, stay as they are.
+        Durable after the next `flush()`.
+
+        Args:
+            ids: The points.
+            payloads: The whole new payload of each.
+            seen: The `seq` seen in each point, or None for a point without a number there.
+        """
+
+    def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
+        """Delete points whose stored `seq` is still the one seen; see `replace_payloads_if_seq`.
+
+        Durable after the next `flush()`.
+        """
+
 
 class Store(ABC):
     """A place for collections. Thread-safe.

@@ -22,9 +22,11 @@ from typing import Any
 from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.records import Passage, PointId, SparseVector
 from msmarco_qdrant.core.search_types import ScoredPoint
-from msmarco_qdrant.errors import PidCollisionError, StoreCorruptError
+from msmarco_qdrant.errors import PidCollisionError
 
 SCHEMA_VERSION = 1
+LEAST_SEQ = -(2.0**63)
+"""Lower bound of every number in `seq`: a point that is not above it has none."""
 SPARSE_VECTOR = "bm25"
 DIGEST_FIELDS = ("pid", "text_digest", "meta_digest")
 HIT_FIELDS = ("pid", "text", "meta")
@@ -61,49 +63,17 @@ def payload_of(passage: Passage, seq: int) -> dict[str, Any]:
 
 
 def check_pid(pid: str, payload: Mapping[str, Any]) -> None:
-    """Check that a point belongs to a pid.
+    """Check that no other pid has the point of a pid.
 
     Raises:
-        PidCollisionError: If the point belongs to another pid, or was not written by this package.
+        PidCollisionError: If the point belongs to another pid.
     """
     found = payload.get("pid")
-    if found != pid:
+    if isinstance(found, str) and found != pid:
         raise PidCollisionError(
             f"the point of pid {pid!r} has pid {found!r}: another program wrote to the collection, "
             "or two pids share an id; nothing was overwritten"
         )
-
-
-def payload_pid(id_: PointId, payload: Mapping[str, Any]) -> str:
-    """Return the pid of a stored point, which must match its id.
-
-    Raises:
-        PidCollisionError: If the point was not written by this package.
-    """
-    pid = payload.get("pid")
-    if not isinstance(pid, str) or point_id(pid) != id_:
-        raise PidCollisionError(
-            f"the point {id_} has pid {pid!r}, which belongs to another point: another program "
-            "wrote to the collection"
-        )
-    return pid
-
-
-def passage_of(id_: PointId, payload: Mapping[str, Any]) -> Passage:
-    """Return the passage of a stored point.
-
-    Raises:
-        PidCollisionError: If the point was not written by this package.
-        StoreCorruptError: If its text or its meta is missing.
-    """
-    pid = payload_pid(id_, payload)
-    text, meta = payload.get("text"), payload.get("meta")
-    if not isinstance(text, str) or not isinstance(meta, dict):
-        raise StoreCorruptError(
-            f"the point of pid {pid!r} has no text or no meta: another program wrote to the "
-            "collection; ingest the passage again"
-        )
-    return Passage(pid, text, meta)
 
 
 def seq_bound(seq: int) -> float:

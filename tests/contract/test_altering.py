@@ -364,3 +364,19 @@ def test_searches_go_on_while_settings_change(store: Store, filled: str) -> None
     for thread in threads:
         thread.join()
     assert [] == errors
+
+
+def test_v5_payloads_are_repaired_only_where_nobody_wrote_since(store: Store, filled: str) -> None:
+    """Points with another `seq`, and points that got one, keep their payloads and stay."""
+    collection, target = store.collection(filled), store.admin_collection(filled)
+    collection.replace_payloads([1, 2, 3, 4], [{"a": 1}, {"seq": "x"}, {"seq": 9}, {}])
+    payloads = [{"text": f"repaired {n}", "seq": 7} for n in range(6)]
+    for _ in range(2):
+        target.replace_payloads_if_seq(range(6), payloads, [1, None, None, None, 5, 5])
+    repaired = collection.retrieve(range(6), ["text", "seq"])
+    assert {0: 7, 1: 7, 2: 7, 3: 9, 5: 6} == {
+        id_: payload["seq"] for id_, payload in repaired.items() if payload
+    }
+    target.delete_if_seq([0, 1, 3, 4, 5], [8, 7, None, None, 6])
+    target.delete_if_seq([], [])
+    assert [0, 2, 3] == sorted(collection.retrieve(range(6), ["seq"]))

@@ -17,7 +17,7 @@ import pytest
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.stores import open_store
-from msmarco_qdrant.stores.payload import passage_of
+from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.testing import HashingEncoder
 from tests.kill.inotify import watching
 from tests.kill.moments import OF_EDGE, OF_SERVER, Ender, Moment, drawn
@@ -198,7 +198,9 @@ class History:
         place = self._server.url if self._server else str(self._store)
         with closing(open_store(place)) as store:
             points = store.collection(NAME).scan(("pid", "text", "meta"))
-            passages = [passage_of(id_, payload) for id_, payload in points]
+            foreign = ForeignPoints("msmarco")
+            passages = [p for id_, payload in points if (p := foreign.passage(id_, payload))]
+            assert 0 == foreign.count
             found = {one.pid: one for one in passages}
             assert {} == wrong(self._allowed(), found)
             check_holds(store, NAME, found, HashingEncoder())

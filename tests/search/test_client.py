@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from msmarco_qdrant.core.search_types import Hit
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     ModelMismatchError,
-    PidCollisionError,
     StoreError,
     StoreNotFoundError,
     UsageError,
@@ -138,18 +136,6 @@ def test_options_of_both_clients_are_the_same() -> None:
         parameters = inspect.signature(function).parameters.values()
         names = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
         assert names == {*options.__annotations__}
-
-
-def test_a_foreign_point_is_no_hit(
-    tmp_path: Path, passages: Sequence[Passage], encoder: HashingEncoder
-) -> None:
-    """A payload that another program wrote is an error, not an answer."""
-    with closing(open_store(tmp_path / "store", create=True)) as store:
-        ingest_passages(passages, store, encoder=encoder, optimize=False)
-        store.collection("msmarco").replace_payloads([1], [{"text": "who?", "meta": {}}])
-        client = SearchClient.open(store, encoder=encoder)
-        with pytest.raises(PidCollisionError, match="point 1"):
-            client.search("london is a big city")
 
 
 def test_threads_share_a_client(client: SearchClient) -> None:

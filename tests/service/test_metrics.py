@@ -42,6 +42,12 @@ def test_a_batch_is_counted_by_outcome() -> None:
         assert expected in lines
 
 
+def test_v5_points_left_out_are_counted() -> None:
+    """As read from the search client when the metrics are."""
+    metrics = Metrics(lambda: Backlog(0, 0.0), lambda: 3)
+    assert "msmarco_qdrant_foreign_points_total 3.0" in metrics.text().decode().splitlines()
+
+
 def test_series_tell_values_alone() -> None:
     """No `_created` beside each; each has its help once, and stands at zero from the beginning."""
     text = Metrics(lambda: Backlog(0, 0.0)).text().decode()

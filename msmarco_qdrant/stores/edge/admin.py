@@ -8,6 +8,7 @@ So no shard is copied.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import qdrant_edge
 
@@ -21,7 +22,7 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.stores.convert import split_by_presence
 from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_points
 from msmarco_qdrant.stores.edge.convert import change_config, payload_schema
-from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound, to_sparse_vectors
+from msmarco_qdrant.stores.payload import LEAST_SEQ, SPARSE_VECTOR, seq_bound, to_sparse_vectors
 
 
 class EdgeAdminCollection:
@@ -90,8 +91,30 @@ class EdgeAdminCollection:
                 points = to_points(existing)
                 shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition, mode))
 
+    def replace_payloads_if_seq(
+        self,
+        ids: Sequence[PointId],
+        payloads: Sequence[dict[str, Any]],
+        seen: Sequence[int | None],
+    ) -> None:
+        """Replace the payloads of points whose stored `seq` is still the one seen."""
+        with self._collection.change_shard("writing payloads") as shard:
+            for id_, payload, seq in zip(ids, payloads, seen, strict=True):
+                replace = qdrant_edge.UpdateOperation.overwrite_payload_by_filter
+                shard.update(replace(_has_seq(id_, seq), payload))
 
-def _has_seq(point: PointId, seq: int) -> qdrant_edge.Filter:
-    """Match a point with this `seq`, exactly: a range would compare float64."""
+    def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
+        """Delete points whose stored `seq` is still the one seen."""
+        chosen = qdrant_edge.Filter(should=list(map(_has_seq, ids, seen)))
+        if ids:
+            with self._collection.change_shard("deleting points") as shard:
+                shard.update(qdrant_edge.UpdateOperation.delete_points_by_filter(chosen))
+
+
+def _has_seq(point: PointId, seq: int | None) -> qdrant_edge.Filter:
+    """Match a point with this `seq`, exactly: a range would compare float64; None for no number."""
+    if seq is None:
+        number = qdrant_edge.FieldCondition(key="seq", range=qdrant_edge.RangeFloat(gte=LEAST_SEQ))
+        return qdrant_edge.Filter(must=[qdrant_edge.HasIdCondition({point})], must_not=[number])
     same = qdrant_edge.FieldCondition(key="seq", match=qdrant_edge.MatchValue(seq))
     return qdrant_edge.Filter(must=[qdrant_edge.HasIdCondition({point}), same])

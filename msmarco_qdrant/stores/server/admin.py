@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from qdrant_client import models
 
@@ -33,7 +34,7 @@ from msmarco_qdrant.stores.payload import (
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.collection import ServerCollection
-from msmarco_qdrant.stores.server.wire import sparse_bytes
+from msmarco_qdrant.stores.server.wire import payload_bytes, sparse_bytes
 
 _TURBOQUANT = (1, 18)
 """The first server version with TurboQuant."""
@@ -110,6 +111,32 @@ class ServerAdminCollection(ServerCollection):
         existing, seqs, absent = split_by_presence(batch, seen)
         inserts = self._requests(absent, [None] * len(absent.ids))
         self._send(chain(inserts, self._requests(existing, seqs)))
+
+    def replace_payloads_if_seq(
+        self,
+        ids: Sequence[PointId],
+        payloads: Sequence[dict[str, Any]],
+        seen: Sequence[int | None],
+    ) -> None:
+        """Replace the payloads of points whose stored `seq` is still the one seen."""
+        operations: list[models.UpdateOperation] = [
+            models.OverwritePayloadOperation(
+                overwrite_payload=models.SetPayload(
+                    payload=payload, filter=convert.select_unchanged([id_], [seq])
+                )
+            )
+            for id_, payload, seq in zip(ids, payloads, seen, strict=True)
+        ]
+        update = self._client.batch_update_points
+        for start, stop in self._split(map(payload_bytes, payloads)):
+            self._call("writing payloads", update, operations[start:stop], wait=True)
+
+    def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
+        """Delete points whose stored `seq` is still the one seen."""
+        for page in in_batches(zip(ids, seen, strict=True), self._connection.batch_points):
+            chosen = convert.select_unchanged(*map(list, zip(*page, strict=True)))
+            selector = models.FilterSelector(filter=chosen)
+            self._call("deleting points", self._client.delete, selector, wait=True)
 
     def _upsert_locally(self, batch: PointBatch, expected: Mapping[PointId, int | None]) -> None:
         """Read, compare and write: the local mode has no such write, and one caller at a time."""

@@ -22,7 +22,7 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.stores.convert import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter
-from msmarco_qdrant.stores.payload import SPARSE_VECTOR, seq_bound
+from msmarco_qdrant.stores.payload import LEAST_SEQ, SPARSE_VECTOR, seq_bound
 
 STATES: Mapping[str, IndexState] = {
     "green": "ready",
@@ -175,3 +175,19 @@ def select_old_points(ids: Sequence[PointId], up_to_seq: int) -> models.FilterSe
     known = models.HasIdCondition(has_id=[from_id(id_) for id_ in ids])
     old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
     return models.FilterSelector(filter=models.Filter(must=[known, old]))
+
+
+def select_unchanged(ids: Sequence[PointId], seen: Sequence[int | None]) -> models.Filter:
+    """Select the points whose stored `seq` is still the one seen; None for no number."""
+    number = models.FieldCondition(key="seq", range=models.Range(gte=LEAST_SEQ))
+    chosen: list[models.Condition] = []
+    without: list[Any] = [from_id(id_) for id_, seq in zip(ids, seen, strict=True) if seq is None]
+    if without:
+        known = models.HasIdCondition(has_id=without)
+        chosen.append(models.Filter(must=[known], must_not=[number]))
+    for id_, seq in zip(ids, seen, strict=True):
+        if seq is not None:
+            same = models.FieldCondition(key="seq", match=models.MatchValue(value=seq))
+            known = models.HasIdCondition(has_id=[from_id(id_)])
+            chosen.append(models.Filter(must=[known, same]))
+    return models.Filter(should=chosen)

@@ -78,7 +78,8 @@ def split_sizes(sizes: Iterable[int], max_points: int, max_bytes: int) -> Iterat
 
 def payload_bytes(payload: dict[str, Any]) -> int:
     """Return an upper bound of a point's bytes without vectors, faster than serializing it."""
-    pid, text, meta = payload.get("pid", ""), payload.get("text", ""), payload.get("meta")
+    pid, text = str(payload.get("pid", "")), str(payload.get("text", ""))
+    meta = payload.get("meta")
     return (
         (len(text) if text.isascii() else len(text.encode()))
         + len(pid.encode())

@@ -19,7 +19,8 @@ from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.payload import passage_of, point_id, sort_tokens
+from msmarco_qdrant.stores.foreign import ForeignPoints
+from msmarco_qdrant.stores.payload import point_id, sort_tokens
 
 WORDS = 900
 _RANKED_AT_ONCE = 50
@@ -111,7 +112,8 @@ def check_passages(store: Store, collection: str, expected: Mapping[str, Passage
     """Check that each passage exists once, with its payload, and no others exist."""
     found: dict[str, Passage] = {}
     for id_, payload in store.collection(collection).scan(_FIELDS):
-        passage = passage_of(id_, payload)
+        passage = ForeignPoints("msmarco").passage(id_, payload)
+        assert passage is not None
         assert passage.pid not in found, f"{passage.pid} is there twice"
         found[passage.pid] = passage
         digests = (text_digest(passage.text), meta_digest(passage.meta))
