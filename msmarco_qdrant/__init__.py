@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 from msmarco_qdrant.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.collection.backup import backup_collection
     from msmarco_qdrant.collection.create import drop_collection
     from msmarco_qdrant.collection.describe import describe_store
     from msmarco_qdrant.collection.link import link_collection
     from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
+    from msmarco_qdrant.collection.restore import restore_collection
     from msmarco_qdrant.core.records import (
         Bm25Settings,
         Passage,
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
         StorageSettings,
     )
     from msmarco_qdrant.core.reports import (
+        BackupReport,
         EncodeReport,
         IngestReport,
         ReembedProgress,
         ReembedReport,
+        RestoreReport,
     )
     from msmarco_qdrant.core.search_types import Fusion, Hit
     from msmarco_qdrant.encode.api import encode_corpus
@@ -63,12 +67,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "collection.backup": "backup_collection",
     "collection.create": "drop_collection",
     "collection.describe": "describe_store",
     "collection.link": "link_collection",
     "collection.passages": "delete_passages export_passages get_passages",
+    "collection.restore": "restore_collection",
     "core.records": "Bm25Settings Passage PrunePolicy Query Reject StorageSettings",
-    "core.reports": "EncodeReport IngestReport ReembedProgress ReembedReport",
+    "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
+    "RestoreReport",
     "core.search_types": "Fusion Hit",
     "encode.api": "encode_corpus",
     "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
@@ -89,6 +96,7 @@ _MODULES = {
 __all__ = [
     "PUBLISHED_MODELS",
     "AsyncSearchClient",
+    "BackupReport",
     "Bm25Settings",
     "Connection",
     "Corpus",
@@ -111,12 +119,14 @@ __all__ = [
     "ReembedReport",
     "Reject",
     "Reranker",
+    "RestoreReport",
     "SearchClient",
     "SearchOptions",
     "StorageSettings",
     "Store",
     "VectorShards",
     "__version__",
+    "backup_collection",
     "delete_passages",
     "describe_store",
     "drop_collection",
@@ -132,6 +142,7 @@ __all__ = [
     "open_store",
     "prune_collection",
     "reembed_collection",
+    "restore_collection",
     "rollback_collection",
 ]
 

@@ -6,7 +6,6 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -18,7 +17,7 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.sources.parquet import check_extra, write_parquet
-from msmarco_qdrant.stores import DEFAULT_CONNECTION, Collection, Connection, Store, open_store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Collection, Connection, Store, use_store
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, point_id
 
@@ -55,7 +54,7 @@ def get_passages(
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
     found: dict[str, Passage] = {}
-    with _open(store, connection) as opened:
+    with use_store(store, connection) as opened:
         source, foreign = _own_collection(opened, collection), ForeignPoints(collection)
         for batch in in_batches(_check_pids(pids), _BATCH):
             ids = {pid: point_id(pid) for pid in batch}
@@ -94,7 +93,7 @@ def delete_passages(
             or `seq`; it stays.
         StoreError: If the store cannot be opened or written, or has no such collection.
     """
-    with _open(store, connection) as opened:
+    with use_store(store, connection) as opened:
         _own_collection(opened, collection)
         return delete_pids(opened, collection, _check_pids(pids))
 
@@ -135,19 +134,12 @@ def export_passages(
     """
     path = Path(path)
     write = _select_writer(path)
-    with _open(store, connection) as opened:
+    with use_store(store, connection) as opened:
         foreign = ForeignPoints(collection)
         scan = _PassageScan(_own_collection(opened, collection), foreign, on_progress)
         with atomic_write(path) as file:
             write(scan, file)
     return scan.done
-
-
-def _open(store: _StoreOrPath, connection: Connection) -> AbstractContextManager[Store]:
-    """Open a path or URL and close it at the end; leave an open store open."""
-    if isinstance(store, str | PathLike):
-        return closing(open_store(store, connection=connection))
-    return nullcontext(store)
 
 
 def _own_collection(store: Store, name: str) -> Collection:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+
+_T = TypeVar("_T")
 
 
 def to_json_value(value: Any) -> Any:
@@ -18,6 +22,16 @@ def to_json_value(value: Any) -> Any:
         return [to_json_value(item) for item in value]
     kind: Any = type(value)
     return _adapter(kind).dump_python(value, mode="json")
+
+
+def from_json_value(kind: Callable[..., _T], value: Any) -> _T:
+    """Return the dataclass that `to_json_value` has converted.
+
+    Raises:
+        ValueError: If a field is missing or has another type.
+    """
+    found: _T = _adapter(kind).validate_python(value)
+    return found
 
 
 @cache

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 
 ReembedStage: TypeAlias = Literal["copy", "index", "compare", "verify", "swap", "last pass"]
 
+BackupKind: TypeAlias = Literal["edge", "server", "portable"]
+
 
 @dataclass(frozen=True, slots=True)
 class StageTiming:
@@ -123,6 +125,50 @@ class EncodeProgress:
     done: int
     fraction: float | None
     report: EncodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """The result of a backup.
+
+    Attributes:
+        collection: The name that users see.
+        physical: The physical collection that was copied.
+        kind: "edge" or "server", the engine's own format with its indexes, or "portable".
+        folder: The directory of the backup.
+        passages: Passages in the backup.
+        files: Files of the backup, without its manifest.
+        bytes: Size of these files.
+        seconds: Wall time.
+    """
+
+    collection: str
+    physical: str
+    kind: BackupKind
+    folder: str
+    passages: int
+    files: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """The result of a restore.
+
+    Attributes:
+        collection: The name that users see.
+        physical: The physical collection that it points to.
+        kind: See `BackupReport`.
+        passages: Passages in the collection.
+        seconds: Wall time.
+    """
+
+    collection: str
+    physical: str
+    kind: BackupKind
+    passages: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

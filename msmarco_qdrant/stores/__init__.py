@@ -12,7 +12,7 @@ from msmarco_qdrant.stores.base import (
     Store,
 )
 from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, redact_dsn
-from msmarco_qdrant.stores.open import check_creatable, open_store
+from msmarco_qdrant.stores.open import check_creatable, open_store, use_store
 
 __all__ = [
     "DEFAULT_CONNECTION",
@@ -28,4 +28,5 @@ __all__ = [
     "open_async_collection",
     "open_store",
     "redact_dsn",
+    "use_store",
 ]

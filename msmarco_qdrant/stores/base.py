@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 from msmarco_qdrant.core.records import (
     CollectionInfo,
@@ -37,6 +38,8 @@ from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 if TYPE_CHECKING:
     from msmarco_qdrant.stores.migration_locks import MigrationLocks
 
+SnapshotFormat: TypeAlias = Literal["edge", "server"]
+
 INDEX_STALL_S = 600.0
 """Seconds without progress after which a server's index counts as not being built.
 
@@ -58,6 +61,7 @@ class Capabilities:
         migration_locks: It has `Store.migration_locks`.
         resolves_aliases: A request may name an alias: `Store.unresolved_collection`.
         async_search: It searches from an event loop without a thread: `Store.async_collection`.
+        snapshots: It copies collections in its own format: `Store.snapshots`.
     """
 
     engine: str
@@ -69,6 +73,7 @@ class Capabilities:
     migration_locks: bool = False
     resolves_aliases: bool = False
     async_search: bool = False
+    snapshots: bool = False
 
 
 class Collection(Protocol):
@@ -220,6 +225,13 @@ class AdminCollection(Protocol):
         A point whose replicas have different vectors is missing.
         """
 
+    def scan_points(self) -> Iterator[PointBatch]:
+        """Yield every point with its vectors and whole payload, page by page in the order of ids.
+
+        Points without both vectors, which another program wrote, are skipped. One that is written
+        or deleted during the scan may be missing; every other is yielded once.
+        """
+
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
     ) -> None:
@@ -266,6 +278,52 @@ class AdminCollection(Protocol):
         """Delete points whose stored `seq` is still the one seen; see `replace_payloads_if_seq`.
 
         Durable after the next `flush()`.
+        """
+
+
+class Snapshots(Protocol):
+    """Copies of physical collections in the engine's own format, with their indexes."""
+
+    @property
+    def format(self) -> SnapshotFormat:
+        """The format of the files."""
+
+    def settings(self, physical: str) -> Mapping[str, Any]:
+        """Return the engine's settings of a collection, as JSON values for `create`."""
+
+    def create(
+        self, physical: str, settings: Mapping[str, Any], metadata: CollectionMetadata
+    ) -> None:
+        """Create an empty physical collection, without an alias, with settings of another.
+
+        Raises:
+            SchemaError: If one of that name exists.
+        """
+
+    def save(self, physical: str, folder: Path) -> int | None:
+        """Write the state of one moment into an empty folder, durably; searches go on.
+
+        Returns:
+            The number of points, None if other clients wrote so that it is not known.
+
+        Raises:
+            OutputError: If a file cannot be written.
+            UnsupportedError: If this collection has no snapshot with all of its points.
+        """
+
+    def load(
+        self,
+        physical: str,
+        settings: Mapping[str, Any],
+        metadata: CollectionMetadata,
+        folder: Path,
+    ) -> None:
+        """Create a physical collection, without an alias, with the files of a folder.
+
+        Raises:
+            SchemaError: If one of that name exists.
+            StoreUnavailableError: If disk space is missing.
+            UnsupportedError: If the collection would not have all of its points.
         """
 
 
@@ -375,6 +433,15 @@ class Store(ABC):
             UnsupportedError: Without the capability `migration_locks`.
         """
         raise self._unsupported("lock a collection for a migration: create another collection")
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Copies of physical collections in the engine's own format.
+
+        Raises:
+            UnsupportedError: Without the capability `snapshots`.
+        """
+        raise self._unsupported("copy a collection in its own format: use a portable backup")
 
     def unresolved_collection(self, name: str) -> Collection:
         """Return a collection whose requests carry the alias itself; the server resolves it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, closing, nullcontext
 from os import PathLike
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def open_store(
     from msmarco_qdrant.stores.edge.store import EdgeStore
 
     return EdgeStore.open(name, create=create)
+
+
+def use_store(
+    store: Store | str | PathLike[str],
+    connection: Connection = DEFAULT_CONNECTION,
+    *,
+    create: bool = False,
+) -> AbstractContextManager[Store]:
+    """Open a path or URL and close it at the end; leave an open store open. See `open_store`."""
+    if isinstance(store, str | PathLike):
+        return closing(open_store(store, create=create, connection=connection))
+    return nullcontext(store)
 
 
 def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_CONNECTION) -> None:

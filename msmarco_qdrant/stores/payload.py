@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.records import Passage, PointId, SparseVector
+from msmarco_qdrant.core.records import Passage, PointBatch, PointId, SparseVector
 from msmarco_qdrant.core.search_types import ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError
 
@@ -109,6 +109,24 @@ def to_sparse_vectors(records: Iterable[Any]) -> dict[PointId, SparseVector]:
         if (sparse := (record.vector or {}).get(SPARSE_VECTOR)) is not None:
             found[to_id(record.id)] = sort_tokens(sparse.indices, sparse.values)
     return found
+
+
+def to_point_batch(records: Iterable[Any], using: str) -> PointBatch:
+    """Return an engine's records as a batch, without those that lack one of the vectors."""
+    import numpy as np
+
+    rows = list(records)
+    sparse = to_sparse_vectors(rows)
+    whole = [row for row in rows if to_id(row.id) in sparse and using in row.vector]
+    dense = np.array([row.vector[using] for row in whole], dtype=np.float32)
+    ids = [to_id(row.id) for row in whole]
+    return PointBatch(
+        using=using,
+        ids=ids,
+        dense=dense,
+        sparse=[sparse[id_] for id_ in ids],
+        payloads=[row.payload or {} for row in whole],
+    )
 
 
 def sort_tokens(indices: Sequence[int], values: Sequence[float]) -> SparseVector:

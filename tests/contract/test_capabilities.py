@@ -20,6 +20,7 @@ async def _open_async(store: Store, name: str) -> None:
 CALLS: dict[str, tuple[Callable[[Store, str], object], str]] = {
     "admin": (lambda store, name: store.admin_collection(name), "create another collection"),
     "migration_locks": (lambda store, _: store.migration_locks, "create another collection"),
+    "snapshots": (lambda store, _: store.snapshots, "use a portable backup"),
     "resolves_aliases": (lambda store, name: store.unresolved_collection(name), "use Aliased"),
     "async_search": (
         lambda store, name: asyncio.run(_open_async(store, name)),

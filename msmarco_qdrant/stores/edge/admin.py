@@ -7,7 +7,7 @@ So no shard is copied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import qdrant_edge
@@ -22,7 +22,14 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.stores.convert import split_by_presence
 from msmarco_qdrant.stores.edge.collection import EdgeCollection, to_points
 from msmarco_qdrant.stores.edge.convert import change_config, payload_schema
-from msmarco_qdrant.stores.payload import LEAST_SEQ, SPARSE_VECTOR, seq_bound, to_sparse_vectors
+from msmarco_qdrant.stores.payload import (
+    LEAST_SEQ,
+    SPARSE_VECTOR,
+    page_size,
+    seq_bound,
+    to_point_batch,
+    to_sparse_vectors,
+)
 
 
 class EdgeAdminCollection:
@@ -61,6 +68,20 @@ class EdgeAdminCollection:
         with self._collection.use_shard("reading sparse vectors") as shard:
             records = shard.retrieve(list(ids), with_payload=False, with_vector=[SPARSE_VECTOR])
         return to_sparse_vectors(records)
+
+    def scan_points(self) -> Iterator[PointBatch]:
+        """Yield every point with its vectors and whole payload."""
+        (dense,) = self._collection.config()["vectors"]
+        offset: Any = None
+        while True:
+            request = qdrant_edge.ScrollRequest(
+                limit=page_size(("text",)), offset=offset, with_payload=True, with_vector=True
+            )
+            with self._collection.use_shard("reading points") as shard:
+                records, offset = shard.scroll(request)
+            yield to_point_batch(records, dense)
+            if offset is None:
+                return
 
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int

@@ -156,6 +156,16 @@ class EdgeCollection:
             finally:
                 index_build.remove_leftovers(self.path)
 
+    @contextmanager
+    def freeze(self) -> Iterator[Path]:
+        """Keep the shard's files unchanged for the block, with every write so far in them.
+
+        Readers go on; writers and index builds wait.
+        """
+        with self._writing:
+            self.flush()
+            yield self.path
+
     def close(self) -> None:
         """Close the shard; only the store calls this."""
         with self._writing, self._lock, _edge_errors(self.path, "closing"):
@@ -242,11 +252,16 @@ class EdgeCollection:
         return qdrant_edge.EdgeShard.load(str(self.path))
 
 
-def create_shard(path: Path, spec: CollectionSpec) -> None:
-    """Create an empty shard with its payload indexes in an empty directory."""
+def create_shard(
+    path: Path, spec: CollectionSpec, optimizers: Mapping[str, Any] | None = None
+) -> None:
+    """Create an empty shard with its payload indexes in an empty directory.
+
+    `optimizers` are the optimizer settings that differ from the engine's defaults.
+    """
     with _edge_errors(path, "creating the collection"):
         require_free_space(path, "creating the collection")
-        shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec))
+        shard = qdrant_edge.EdgeShard.create(str(path), shard_config(spec, optimizers))
         for field, kind in spec.payload_indexes.items():
             schema = payload_schema(kind)
             shard.update(qdrant_edge.UpdateOperation.create_field_index(field, schema))

@@ -6,6 +6,7 @@
       .lock                     locked by the process that uses the directory
       store.json                format, aliases, and each collection's metadata; replaced atomically
       collections/NAME/         one shard of Qdrant Edge for each physical collection
+      restoring/                a shard that is being copied from a backup
 
 `store.json` lists what exists. Another directory under `collections/` is left from an interrupted
 creation, and is removed when that name is created again.
@@ -35,7 +36,7 @@ from msmarco_qdrant.stores.migration_locks import describe_holder, this_process
 FORMAT = 1
 _LOCK_FILE = ".lock"
 _CATALOG_FILE = "store.json"
-_COLLECTIONS = "collections"
+_COLLECTIONS, _RESTORING = "collections", "restoring"
 
 
 class EdgeDirectory:
@@ -92,6 +93,20 @@ class EdgeDirectory:
         shard.mkdir(parents=True)
         sync_directory(shard.parent)
         return shard
+
+    def staging_path(self) -> Path:
+        """Return an empty directory for a shard that is copied; remains of a crash are removed."""
+        staging = self.path / _RESTORING
+        if staging.exists():
+            shutil.rmtree(staging)
+        staging.mkdir()
+        return staging
+
+    def adopt_shard(self, name: str) -> None:
+        """Make the directory of `staging_path` the shard of a new physical collection."""
+        shard = self.fresh_shard_path(name)
+        (self.path / _RESTORING).replace(shard)
+        sync_directory(shard.parent)
 
     def put_collection(self, name: str, metadata: Any) -> None:
         """Record a physical collection with its metadata."""

@@ -29,6 +29,8 @@ from msmarco_qdrant.stores.error_mapping import map_error
 
 _SEGMENTS, _BUILDING, _REPLACED = "segments", "building", "replaced"
 _TEMPORARY = "temp_segments"  # Edge's own; it does not remove those of a killed process
+LEFTOVERS = (_BUILDING, _TEMPORARY)
+"""Directories of a shard that have no valid segments."""
 _ACTION = "building the index"
 _PROGRAM = Path(__file__).with_name("optimize_child.py")
 
@@ -129,7 +131,7 @@ def recover(shard: Path) -> None:
 
 def remove_leftovers(shard: Path) -> None:
     """Remove the remains of a build, never valid segments."""
-    for name in (_BUILDING, _TEMPORARY):
+    for name in LEFTOVERS:
         shutil.rmtree(shard / name, ignore_errors=True)  # remains only take disk space
 
 
@@ -168,10 +170,10 @@ def unindexed_bytes(segments: Path) -> int:
     Raises:
         OSError: If they cannot be read.
     """
-    return sum(_disk_usage(path) for path in segments.iterdir() if not any(path.rglob(_GRAPHS)))
+    return sum(allocated_bytes(path) for path in segments.iterdir() if not any(path.rglob(_GRAPHS)))
 
 
-def _disk_usage(place: Path) -> int:
+def allocated_bytes(place: Path) -> int:
     """Return the allocated bytes of files; sparse files allocate less than their size."""
     return sum(file.lstat().st_blocks * _BLOCK_BYTES for file in place.rglob("*"))
 

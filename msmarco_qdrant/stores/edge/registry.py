@@ -17,6 +17,7 @@ class Engine:
     def __init__(self, directory: EdgeDirectory) -> None:
         self.directory = directory
         self.lock = threading.RLock()
+        self.restoring = threading.Lock()  # held while a shard is copied from a backup
         self.locks = ProcessLocks()  # the directory's lock excludes other processes
         self.handles = 0
         self.usable = True

@@ -13,6 +13,7 @@ from msmarco_qdrant.stores.edge.admin import EdgeAdminCollection
 from msmarco_qdrant.stores.edge.collection import EdgeCollection, create_shard, fork_error
 from msmarco_qdrant.stores.edge.directory import EdgeDirectory
 from msmarco_qdrant.stores.edge.registry import ENGINES, Engine
+from msmarco_qdrant.stores.edge.snapshots import EdgeSnapshots
 from msmarco_qdrant.stores.metadata import metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks
 
@@ -23,6 +24,7 @@ _CAPABILITIES = Capabilities(
     quantization=True,
     admin=True,
     migration_locks=True,
+    snapshots=True,
 )
 
 
@@ -56,6 +58,12 @@ class EdgeStore(Store):
     def migration_locks(self) -> MigrationLocks:
         """The locks that keep migrations of two threads of this process apart."""
         return self._engine.locks
+
+    @property
+    def snapshots(self) -> EdgeSnapshots:
+        """Copies of shards; see `Snapshots`."""
+        with self._directory():
+            return EdgeSnapshots(self._engine)
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection; see `Store`."""

@@ -6,7 +6,7 @@ from the old segments until then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -29,6 +29,7 @@ from msmarco_qdrant.stores.payload import (
     page_size,
     seq_bound,
     to_payloads,
+    to_point_batch,
     to_sparse_vectors,
 )
 from msmarco_qdrant.stores.server import convert
@@ -87,6 +88,27 @@ class ServerAdminCollection(ServerCollection):
             )
             found.update(to_sparse_vectors(records))
         return found
+
+    def scan_points(self) -> Iterator[PointBatch]:
+        """Yield every point with its vectors and whole payload, as all active replicas have it."""
+        dense = convert.to_spec(self.read_info()).dense
+        offset: models.ExtendedPointId | None = None
+        limit, read, consistency = page_size(("text",)), self._client.scroll, None
+        if self._server.is_remote:
+            consistency = models.ReadConsistencyType.ALL
+        while True:
+            records, offset = self._call(
+                "reading points",
+                read,
+                limit=limit,
+                offset=offset,
+                with_payload=True,
+                with_vectors=True,
+                consistency=consistency,
+            )
+            yield to_point_batch(records, dense)
+            if offset is None:
+                return
 
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int

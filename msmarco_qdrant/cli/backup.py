@@ -1,0 +1,92 @@
+"""The commands `backup` and `restore`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from msmarco_qdrant.cli.options import json_option, settings_options
+from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.core.json_value import to_json_value
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.settings import Settings
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--out",
+    "folder",
+    type=_FOLDER,
+    metavar="DIR",
+    required=True,
+    help="The directory of the backup, new or empty.",
+)
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Write points that any store can be filled from, without indexes.",
+)
+@settings_options("store")
+@json_option
+def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_json: bool) -> None:
+    """Back up the collection NAME with its vectors and settings.
+
+    The collection stays in use. A server makes a snapshot, and a directory is copied; both contain
+    the indexes, and can be restored into a store of the same kind.
+    """
+    from msmarco_qdrant.cli.progress import ProgressDisplay
+    from msmarco_qdrant.collection.backup import backup_collection
+
+    with exit_on_sigterm(), closing(ProgressDisplay()) as display:
+        report = backup_collection(
+            settings.store,
+            name,
+            folder,
+            portable=portable,
+            connection=settings.connection,
+            on_progress=display.show_of,
+        )
+    print_result(
+        to_json_value(report),
+        f"{name}: {report.passages:,} passages in {folder} ({report.kind}, {report.bytes:,} bytes, "
+        f"{report.seconds:.1f} s)",
+        as_json=as_json,
+    )
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.option("--name", metavar="NAME", help="Another name for the collection.")
+@settings_options("store")
+@json_option
+def restore(*, folder: Path, name: str | None, settings: Settings, as_json: bool) -> None:
+    """Restore a collection from the backup DIR.
+
+    It is found by its name only when it is complete. Run the same command again after an
+    interruption.
+    """
+    from msmarco_qdrant.cli.progress import ProgressDisplay
+    from msmarco_qdrant.collection.restore import restore_collection
+
+    with exit_on_sigterm(), closing(ProgressDisplay()) as display:
+        report = restore_collection(
+            settings.store,
+            folder,
+            name=name,
+            connection=settings.connection,
+            on_progress=display.show_of,
+        )
+    print_result(
+        to_json_value(report),
+        f"{report.collection} -> {report.physical}: {report.passages:,} passages restored from "
+        f"{folder} ({report.kind}, {report.seconds:.1f} s)",
+        as_json=as_json,
+    )

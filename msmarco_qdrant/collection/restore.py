@@ -1,0 +1,264 @@
+"""Restore a collection from a backup.
+
+``check the files → fill a new physical collection → count → build indexes → set the alias``
+
+The metadata of the new collection name the backup as `restoring` until the alias is set, so that an
+interrupted restore is neither searched nor linked. The next restore of that name drops it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import astuple, replace
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msmarco_qdrant.collection.backup_manifest import (
+    BackupManifest,
+    check_files,
+    data_folder,
+    data_path,
+    read_manifest,
+)
+from msmarco_qdrant.collection.create import check_collection_name
+from msmarco_qdrant.collection.generations import physical_collections
+from msmarco_qdrant.collection.point_files import read_points
+from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec, PointBatch
+from msmarco_qdrant.core.reports import RestoreReport
+from msmarco_qdrant.errors import (
+    MsmarcoQdrantError,
+    SchemaError,
+    StoreCorruptError,
+    StoreError,
+    UnsupportedError,
+)
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_store, use_store
+from msmarco_qdrant.stores.names import physical_name, physical_number
+from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
+
+_log = logging.getLogger(__name__)
+
+_Progress = Callable[[int, int], None]
+
+
+def restore_collection(
+    store: Store | str | PathLike[str],
+    folder: str | PathLike[str],
+    *,
+    name: str | None = None,
+    connection: Connection = DEFAULT_CONNECTION,
+    on_progress: _Progress | None = None,
+) -> RestoreReport:
+    """Restore a collection from a directory that `backup_collection` wrote.
+
+    The alias is set last: after an interruption nothing is searched that is not complete, and the
+    same call starts over.
+
+    Args:
+        store: An open store, which is not closed, or a path or URL to open; a directory is created
+            if it is missing.
+        folder: The directory of the backup.
+        name: The collection's name; by default that of the backup.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
+        on_progress: Called regularly with the passages written and their total, unless the backup
+            is in the store's own format.
+
+    Returns:
+        The restored collection.
+
+    Raises:
+        SourceError: If the directory is not a complete backup, or a file was changed.
+        SchemaError: If the store has a collection of that name.
+        StoreUnavailableError: If disk space is missing, or the store cannot be written.
+        UnsupportedError: If the store cannot read the backup's format.
+        StoreError: If the store fails, or the restored collection is not as it was.
+    """
+    started = time.perf_counter()
+    manifest = read_manifest(Path(folder))
+    check_files(Path(folder), manifest.files)
+    with use_store(store, connection, create=True) as opened:
+        run = _Restore(opened, Path(folder), manifest, name or manifest.collection, on_progress)
+        physical = run.run()
+        passages = opened.collection(physical).info().points
+    return RestoreReport(
+        collection=run.name,
+        physical=physical,
+        kind=manifest.kind,
+        passages=passages,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Restore:
+    """One restore into an open store."""
+
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        manifest: BackupManifest,
+        name: str,
+        on_progress: _Progress | None,
+    ) -> None:
+        check_collection_name(name)
+        self.name = name
+        self._store, self._folder, self._manifest = store, folder, manifest
+        self._on_progress = on_progress or (lambda _done, _total: None)
+        metadata = manifest.collection_metadata()
+        self._marked: CollectionMetadata = replace(metadata, restoring=manifest.id)
+
+    def run(self) -> str:
+        """Restore; returns the physical collection's name."""
+        live = self._store.aliases().get(self.name)
+        if live is not None and self._store.metadata(live).restoring == self._manifest.id:
+            return self._finish(live)  # an earlier run has set the alias
+        self._require_unused(live)
+        physical = self._next_physical()
+        self._remove_leftovers()
+        try:
+            if self._can_load:
+                self._load(physical)
+            else:
+                self._fill(physical)
+            self._check(physical)
+            self._require_unused(self._store.aliases().get(self.name))
+            self._store.set_alias(self.name, physical)
+        except BaseException:
+            if self._store.aliases().get(self.name) != physical:
+                with suppress(MsmarcoQdrantError):  # the first error is the one to raise
+                    self._store.drop_collection(physical)
+            raise
+        return self._finish(physical)
+
+    # ---- before ----------------------------------------------------------------------------
+
+    def _require_unused(self, live: str | None) -> None:
+        """Refuse a name that is in use, also without its alias."""
+        store = self._store
+        if live is not None or self.name in store.physical_names():
+            raise SchemaError(
+                f"a collection '{self.name}' exists already in {store.dsn}: restore it under "
+                f"another name, such as --name {self.name}-restored "
+                f"(name='{self.name}-restored')"
+            )
+        found = [one for one in find_unlinked(store, self.name) if one.metadata.restoring is None]
+        if found:
+            raise missing_alias(self.name, found, store.dsn)
+
+    def _next_physical(self) -> str:
+        numbers = map(physical_number, physical_collections(self._store, self.name))
+        return physical_name(self.name, 1 + max(numbers, default=0))
+
+    def _remove_leftovers(self) -> None:
+        """Drop the collections of interrupted restores of this name."""
+        for physical in physical_collections(self._store, self.name):
+            try:
+                is_left = self._store.metadata(physical).restoring is not None
+            except StoreCorruptError:  # the restore ended before it wrote the metadata
+                is_left = not self._store.collection(physical).info().points
+            if is_left:
+                _log.info("dropping %s, left from an interrupted restore", physical)
+                self._store.drop_collection(physical)
+
+    # ---- filling ---------------------------------------------------------------------------
+
+    @property
+    def _can_load(self) -> bool:
+        """True if the backup is in the store's own format, which contains the indexes."""
+        can = self._store.capabilities.snapshots
+        return can and self._store.snapshots.format == self._manifest.kind
+
+    def _load(self, physical: str) -> None:
+        place = data_folder(self._folder)
+        self._store.snapshots.load(physical, self._manifest.settings, self._marked, place)
+        self._create_indexes(physical)
+
+    def _fill(self, physical: str) -> None:
+        """Create the collection and write the backup's points into it, then build its indexes."""
+        store, manifest = self._store, self._manifest
+        if manifest.kind == "server":
+            raise UnsupportedError(
+                f"{self._folder} is a snapshot of a Qdrant server, which {store.dsn} "
+                f"({store.capabilities.engine}) cannot read: make a portable backup, with "
+                f"`msmarco-qdrant backup {manifest.collection} --out DIR --portable` or "
+                "portable=True"
+            )
+        self._create(physical)
+        self._write_points(physical)
+        if manifest.passages:
+            store.collection(physical).optimize()
+
+    def _create(self, physical: str) -> None:
+        """Create an empty collection with the settings of the backup."""
+        store, manifest = self._store, self._manifest
+        can = store.capabilities
+        if can.snapshots and can.engine == manifest.engine:
+            store.snapshots.create(physical, manifest.settings, self._marked)
+            self._create_indexes(physical)  # before the points, as the migrations do
+            return
+        store.create_collection(physical, self._supported_spec())
+        store.put_metadata(physical, self._marked)
+        if can.ann and any(value is not None for value in astuple(manifest.optimizers)):
+            store.admin_collection(physical).alter(manifest.optimizers)
+
+    def _supported_spec(self) -> CollectionSpec:
+        """Return the backup's spec, without quantization where the engine has none."""
+        spec = self._manifest.spec
+        if self._store.capabilities.quantization or spec.storage.quantization == "none":
+            return spec
+        _log.warning(
+            "%s cannot quantize vectors: '%s' is restored without quantization",
+            self._store.dsn,
+            self.name,
+        )
+        return replace(spec, storage=replace(spec.storage, quantization="none"))
+
+    def _write_points(self, physical: str) -> None:
+        target, done = self._store.collection(physical), 0
+        for batch in self._read_points():
+            target.upsert(batch)
+            done += len(batch.ids)
+            self._on_progress(done, max(done, self._manifest.passages))
+        target.flush()
+
+    def _read_points(self) -> Iterator[PointBatch]:
+        """Yield the points of a portable backup, or of a copied Edge shard in a temporary store."""
+        manifest = self._manifest
+        if manifest.kind == "portable":
+            paths = [data_path(self._folder, file) for file in manifest.files]
+            yield from read_points(paths, manifest.spec.dense)
+            return
+        with TemporaryDirectory() as place, closing(open_store(place, create=True)) as edge:
+            edge.snapshots.load(
+                manifest.physical, manifest.settings, self._marked, data_folder(self._folder)
+            )
+            for batch in edge.admin_collection(manifest.physical).scan_points():
+                if batch.ids:
+                    yield batch
+
+    # ---- after -----------------------------------------------------------------------------
+
+    def _check(self, physical: str) -> None:
+        """Refuse a collection with another number of points than the backup."""
+        manifest, found = self._manifest, self._store.collection(physical).info().points
+        if manifest.is_counted and found != manifest.passages:
+            raise StoreError(
+                f"{physical} must have {manifest.passages:,} passages after the restore, got "
+                f"{found:,}: nothing was restored; check if another application writes to "
+                f"{self._store.dsn}"
+            )
+
+    def _create_indexes(self, physical: str) -> None:
+        """Create the payload indexes that the collection lacks."""
+        found = self._store.collection(physical).info().spec.payload_indexes
+        for field, kind in self._manifest.spec.payload_indexes.items():
+            if found.get(field) != kind:
+                self._store.admin_collection(physical).create_payload_index(field, kind)
+
+    def _finish(self, physical: str) -> str:
+        self._store.put_metadata(physical, self._manifest.collection_metadata())
+        return physical
