@@ -23,7 +23,10 @@ closed              handle is closed: ours           is closed (`RuntimeError`) 
 =================== ================================ ============================ ================
 
 A server that is busy or not reached (`_TRANSIENT`) is retried. A lost connection is UNAVAILABLE
-("Socket closed"), or at some moments UNKNOWN ("Stream removed") or INTERNAL ("RST_STREAM").
+("Socket closed"), or at some moments UNKNOWN ("Stream removed") or INTERNAL ("RST_STREAM"). A node
+that reaches too few others of its cluster answers INTERNAL (`_CLUSTER`), as it does for errors that
+no retry ends (`_PERMANENT`). The texts are those of Qdrant's lib/collection/src/operations/types.rs
+and lib/collection/src/shards/replica_set.
 """
 
 from __future__ import annotations
@@ -45,6 +48,47 @@ _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "security ha
 _NOT_TLS = ("WRONG_VERSION_NUMBER",)
 _NO_HOST = ("Domain name not found", "errors resolving", "DNS resolution failed")
 _DISCONNECTED = ("Stream removed", "RST_STREAM", "Socket closed", "Connection reset", "GOAWAY")
+_CLUSTER = (
+    "shards failed to apply operation",
+    "read operations failed",
+    "does not have enough active replicas",
+    "has no active replica",
+    "at least one `Active` replica",
+    "ordering via leader peer",
+    "no leader could be selected",
+    "all attempts were rejected",
+    "Consistency of this update is not guaranteed",
+    "Tonic status error",
+    "Tonic transport error",
+    "transport error",
+    "tcp connect error",
+    "Failed to connect to",
+    "consensus operation commit failed",
+    "leader is not established",
+    "Timeout error",
+    "Deadline Exceeded",
+    "Operation cancelled",
+    "Can't reach one of the workers",
+    "recondition failed",
+    "Pre-condition failure",
+)
+_CLUSTER_STATUSES = frozenset({"UNKNOWN", "INTERNAL", "CANCELLED", "FAILED_PRECONDITION"})
+# Parts of errors that a node passes on from another one.
+_PERMANENT = (
+    "Wrong input",
+    "Bad request",
+    "Bad shard selection",
+    "No point with id",
+    "Strict mode error",
+    "No space left",
+    "InvalidArgument",
+    "PermissionDenied",
+    "does not have permission",
+    "Unauthenticated",
+    "valid authentication credentials",
+    "Unimplemented",
+    "not implemented",
+)
 
 # Patterns of messages, of any engine, and their errors; the first match wins.
 _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
@@ -59,6 +103,7 @@ _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"Too many open files|Cannot allocate memory", StoreUnavailableError),
     (r"Resource temporarily unavailable", StoreUnavailableError),
 )
+_LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
 _ACCESS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _STATUSES: dict[str, type[StoreError]] = {
     "UNAUTHENTICATED": StoreAccessError,
@@ -83,6 +128,10 @@ _CERTIFICATE = (
     "its certificate is not trusted: set MSMARCO_QDRANT_TLS_CA, or pass Connection(tls_ca=...), to "
     "the file of the certificate that signed it, and use the host name of the certificate"
 )
+_NODE_AWAY = (
+    "a node of the Qdrant cluster is away, or its replicas are being copied: run the same command "
+    "again when all nodes are up"
+)
 _BUSY = "the server is overloaded or unreachable: try again later"
 # Parts of gRPC's messages for a failed connection, and the next step; the first match wins.
 _CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -106,9 +155,9 @@ def is_transient(exc: BaseException) -> bool:
     status, message = _status_and_message(exc)
     if _any_in((*_UNTRUSTED, *_NOT_TLS), message):
         return False
-    return status in _TRANSIENT or (
-        status in ("UNKNOWN", "INTERNAL", "CANCELLED") and _any_in(_DISCONNECTED, message)
-    )
+    if status in _TRANSIENT or _is_node_away(status, message):
+        return True
+    return status in ("UNKNOWN", "INTERNAL", "CANCELLED") and _any_in(_DISCONNECTED, message)
 
 
 def is_forbidden(error: StoreError) -> bool:
@@ -139,7 +188,8 @@ def map_error(exc: BaseException, action: str, place: str) -> StoreError:
     status, message = _status_and_message(exc)
     text = f"{action} in {place} failed: {message}"
     if is_transient(exc) or status in _TRANSIENT:
-        return StoreUnavailableError(f"{text}; {_unavailable_advice(exc, message)}")
+        away = _NODE_AWAY if _is_node_away(status, message) else ""
+        return StoreUnavailableError(f"{text}; {away or _unavailable_advice(exc, message)}")
     kind = _STATUSES.get(status, StoreError)
     if status not in _ACCESS:
         kind = next((error for form, error in _MESSAGES if re.search(form, message)), kind)
@@ -148,15 +198,25 @@ def map_error(exc: BaseException, action: str, place: str) -> StoreError:
 
 
 def _status_and_message(exc: BaseException) -> tuple[str, str]:
-    """Return the name of the gRPC status ("" for other engines) and the message.
+    """Return the name of the gRPC status ("" for other engines) and the message, in one line.
 
     Exceptions are recognized by their methods, so that Edge needs no import of gRPC.
     """
     if hasattr(exc, "retry_after_s"):  # qdrant-client's ResourceExhaustedResponse
         return "RESOURCE_EXHAUSTED", str(exc)
     if hasattr(exc, "code") and hasattr(exc, "details"):  # an RpcError of grpc or grpc.aio
-        return exc.code().name, exc.details() or exc.code().name
+        message = _LINE_ENDS.sub(" ", exc.details() or "").strip()
+        return exc.code().name, message or exc.code().name
     return "", str(exc) or type(exc).__name__
+
+
+def _is_node_away(status: str, message: str) -> bool:
+    """True for a node that does not reach enough others."""
+    return (
+        status in _CLUSTER_STATUSES
+        and _any_in(_CLUSTER, message)
+        and not _any_in(_PERMANENT, message)
+    )
 
 
 def _unavailable_advice(exc: BaseException, message: str) -> str:

@@ -35,6 +35,9 @@ class MigrationLocks(Protocol):
     def release(self, name: str, token: str) -> LockHolder | None:
         """Release a lock if it has this token; return its holder, None if it is free."""
 
+    def withdraw(self, name: str, token: str) -> None:
+        """Release a lock that a failed `acquire` may have left, without retries."""
+
 
 @contextmanager
 def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
@@ -48,7 +51,7 @@ def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
         found = locks.acquire(name, ours)
     except BaseException:  # the lock may have been acquired in spite of the error
         with suppress(StoreError):  # the first error is the one to raise
-            locks.release(name, ours.token)
+            locks.withdraw(name, ours.token)
         raise
     if found.token != ours.token:
         raise StoreInUseError(
@@ -115,3 +118,7 @@ class ProcessLocks:
             if found is not None and found.token == token:
                 del self._holders[name]
             return self._holders.get(name)
+
+    def withdraw(self, name: str, token: str) -> None:
+        """Release a lock."""
+        self.release(name, token)

@@ -3,13 +3,24 @@
 A lock is acquired by an upsert that only inserts. Of two concurrent ones, the second changes
 nothing, and both read back the token of the first. Servers before 1.17 ignore `insert_only`, so a
 filter has the same effect: it allows only points of another id to be replaced, and there are none.
+
+On a cluster a lock is held only if every active replica has its point. Writes have strong ordering:
+one node orders them all. A write that too few replicas accepted leaves a point on the others, and a
+second process may then insert its own beside it. Both processes see replicas that differ, which is
+no lock: each withdraws its point and tries again. What remains after `settle_s` belongs to nobody
+that still tries, and is deleted.
 """
 
 from __future__ import annotations
 
+import random
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 from qdrant_client import models
 
@@ -19,84 +30,118 @@ from msmarco_qdrant.stores.names import LOCKS
 from msmarco_qdrant.stores.payload import NAMESPACE
 from msmarco_qdrant.stores.server.client import ServerClient
 
+_PAUSE_S = (0.05, 0.25)
+_T = TypeVar("_T")
+_TimeLeft: TypeAlias = Callable[[], float]
+
 
 class ServerLocks:
-    """The locks of the collections of one server; see `MigrationLocks`."""
+    """The locks of the collections of one server; see `MigrationLocks`.
 
-    def __init__(self, server: ServerClient) -> None:
+    Each method keeps to the total deadline of the connection, however many calls it makes.
+
+    Args:
+        server: The server.
+        settle_s: Seconds after which a point whose replicas differ is deleted.
+    """
+
+    def __init__(self, server: ServerClient, *, settle_s: float = 15.0) -> None:
         self._server = server
         self._client = server.client
+        self._settle_s = settle_s
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Insert a point, then read the stored one."""
-        self._create_collection()
-        payload = {"collection": name, **asdict(wanted)}
-        point = models.PointStruct(id=_point_id(name), vector={}, payload=payload)
-        others = models.Filter(must_not=[models.HasIdCondition(has_id=[point.id])])
+        left, settled_at = self._server.retries.deadline(), time.monotonic() + self._settle_s
+        self._create_collection(left)
         while True:
-            self._server.call(
-                "acquiring the lock",
-                self._client.upsert,
-                LOCKS,
-                [point],
-                update_mode=models.UpdateMode.INSERT_ONLY,
-                update_filter=others,
-                wait=True,
-                ordering=models.WriteOrdering.STRONG,
-            )
-            if (found := self.holder(name)) is not None:  # else it was released between the calls
+            self._insert(left, name, wanted)
+            if (found := self._read(left, name)) is not None:
                 return found
+            # It was released between the calls, or replicas differ.
+            is_settled = time.monotonic() >= settled_at
+            self._delete(left, name, None if is_settled else wanted.token)
+            self._server.retries.sleep(random.uniform(*_PAUSE_S))  # noqa: S311  # jitter
 
     def holder(self, name: str) -> LockHolder | None:
         """Return the holder of a lock."""
+        return self._read(self._server.retries.deadline(), name)
+
+    def release(self, name: str, token: str) -> LockHolder | None:
+        """Delete the point, if it has this token."""
+        left = self._server.retries.deadline()
+        self._delete(left, name, token)
+        return self._read(left, name)
+
+    def withdraw(self, name: str, token: str) -> None:
+        """Delete the point, if it has this token, in one attempt."""
+        self._delete(lambda: 0.0, name, token)
+
+    def _insert(self, left: _TimeLeft, name: str, wanted: LockHolder) -> None:
+        payload = {"collection": name, **asdict(wanted)}
+        point = models.PointStruct(id=_point_id(name), vector={}, payload=payload)
+        others = models.Filter(must_not=[models.HasIdCondition(has_id=[point.id])])
+        insert = partial(
+            self._client.upsert,
+            LOCKS,
+            [point],
+            update_mode=models.UpdateMode.INSERT_ONLY,
+            update_filter=others,
+            wait=True,
+            ordering=models.WriteOrdering.STRONG,
+        )
+        self._call(left, "acquiring the lock", insert)
+
+    def _read(self, left: _TimeLeft, name: str) -> LockHolder | None:
+        """Return the holder on which all active replicas agree."""
+        read = partial(
+            self._client.retrieve,
+            LOCKS,
+            [_point_id(name)],
+            with_payload=True,
+            consistency=models.ReadConsistencyType.ALL,
+        )
         try:
-            records = self._server.call(
-                "reading the lock",
-                self._client.retrieve,
-                LOCKS,
-                [_point_id(name)],
-                with_payload=True,
-                consistency=models.ReadConsistencyType.MAJORITY,
-            )
+            records = self._call(left, "reading the lock", read)
         except CollectionNotFoundError:
             return None
         return _holder(name, records[0]) if records else None
 
-    def release(self, name: str, token: str) -> LockHolder | None:
-        """Delete the point, if it has this token."""
-        chosen = models.Filter(
-            must=[
-                models.HasIdCondition(has_id=[_point_id(name)]),
-                models.FieldCondition(key="token", match=models.MatchValue(value=token)),
-            ]
+    def _delete(self, left: _TimeLeft, name: str, token: str | None) -> None:
+        """Delete the point, if it has this token; None deletes it whatever it has."""
+        chosen: list[models.Condition] = [models.HasIdCondition(has_id=[_point_id(name)])]
+        if token is not None:
+            match = models.MatchValue(value=token)
+            chosen.append(models.FieldCondition(key="token", match=match))
+        delete = partial(
+            self._client.delete,
+            LOCKS,
+            models.FilterSelector(filter=models.Filter(must=chosen)),
+            wait=True,
+            ordering=models.WriteOrdering.STRONG,
         )
-        try:
-            self._server.call(
-                "releasing the lock",
-                self._client.delete,
-                LOCKS,
-                models.FilterSelector(filter=chosen),
-                wait=True,
-                ordering=models.WriteOrdering.STRONG,
-            )
-        except CollectionNotFoundError:
-            return None
-        return self.holder(name)
+        with suppress(CollectionNotFoundError):
+            self._call(left, "releasing the lock", delete)
 
-    def _create_collection(self) -> None:
+    def _create_collection(self, left: _TimeLeft) -> None:
         """Create the collection of locks if it is missing; another process may do the same.
 
         The token has an index: a server in strict mode deletes only by an indexed field.
+        Collections go through the cluster's consensus, so one node's answer is enough.
         """
-        read, action = self._client.get_collection, "creating the collection of locks"
-        try:
-            self._server.call(action, read, LOCKS)  # some gateways refuse `collection_exists`
+        action = "creating the collection of locks"
+        try:  # some gateways refuse `collection_exists`
+            self._call(left, action, partial(self._client.get_collection, LOCKS))
         except CollectionNotFoundError:
             with suppress(SchemaError):  # another process has created it
-                create = self._client.create_collection
-                self._server.call(action, create, LOCKS, vectors_config={})
-        index, keyword = self._client.create_payload_index, models.PayloadSchemaType.KEYWORD
-        self._server.call(action, index, LOCKS, "token", keyword, wait=True)
+                create = partial(self._client.create_collection, LOCKS, vectors_config={})
+                self._call(left, action, create)
+        keyword = models.PayloadSchemaType.KEYWORD
+        index = partial(self._client.create_payload_index, LOCKS, "token", keyword, wait=True)
+        self._call(left, action, index)
+
+    def _call(self, left: _TimeLeft, action: str, function: Callable[[], _T]) -> _T:
+        return self._server.call_within(left(), action, function)
 
 
 def _point_id(name: str) -> str:

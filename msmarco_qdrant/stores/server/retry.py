@@ -45,6 +45,11 @@ class RetryPolicy:
         self._paused_until = 0.0  # in seconds of the monotonic clock
         self._next_warning = 0.0
 
+    def deadline(self) -> Callable[[], float]:
+        """Start the total deadline for several calls; returns a function of the seconds left."""
+        ends = time.monotonic() + self._total_s
+        return lambda: max(0.0, ends - time.monotonic())
+
     def call(self, function: Callable[[], _T], *, total_s: float | None = None) -> _T:
         """Call a function until it succeeds, fails permanently, or the deadline has passed.
 
