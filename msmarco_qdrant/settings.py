@@ -21,6 +21,7 @@ from msmarco_qdrant.encoding.options import CACHED_QUERIES, BackendName, Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
+from msmarco_qdrant.stores.connection import Transport
 
 _PREFIX = "MSMARCO_QDRANT_"
 _RENAMED = {"MSMARCO_QDRANT_QUANTISATION": "MSMARCO_QDRANT_QUANTIZATION"}
@@ -37,7 +38,9 @@ class Settings(BaseSettings):
         max_line_bytes: A longer line of a source becomes a reject.
         window: Passages to sort by length and flush together.
         api_key: API key of a server; never in the URL, and never printed.
-        grpc_port: gRPC port of the server.
+        transport: Protocol of a server: "grpc", "rest", or "auto" for gRPC where it answers.
+        grpc_port: gRPC port of a server with an `http(s)://` URL; None for the one that its port
+            implies.
         timeout_s: Seconds until a request to a server times out.
         retry_s: Seconds during which a request with a transient error is retried.
         tls_ca: PEM file of certificates to trust instead of the system's.
@@ -68,7 +71,8 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(default=MAX_LINE_BYTES, ge=1024)
     window: int = Field(default=WINDOW, ge=1)
     api_key: SecretStr | None = None
-    grpc_port: int = Field(default=DEFAULT_CONNECTION.grpc_port, ge=1, le=65535)
+    transport: Transport = DEFAULT_CONNECTION.transport
+    grpc_port: int | None = Field(default=DEFAULT_CONNECTION.grpc_port, ge=1, le=65535)
     timeout_s: float = Field(default=DEFAULT_CONNECTION.timeout_s, gt=0, allow_inf_nan=False)
     retry_s: float = Field(default=DEFAULT_CONNECTION.retry_s, ge=0)
     tls_ca: Path | None = None

@@ -6,28 +6,39 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_store
 from tests.loopback import LoopbackServer
 
 ENGINES = ("edge", "memory", "loopback")
 ENGINES_EDGE_SLOW = ("memory", "loopback", pytest.param("edge", marks=pytest.mark.slow))
 """For tests of what hardly depends on the engine: Edge takes the most time by far."""
-ENGINES_AND_SERVER = (*ENGINES, "server")
+ENGINES_AND_SERVER = (*ENGINES, "rest", "server")
+
+
+BY_REST = Connection(transport="rest")
 
 
 @contextmanager
 def opener(engine: str, place: Path) -> Iterator[Callable[[], Store]]:
-    """A function that opens an engine's store; a real server only where `QDRANT_URL` is set."""
+    """A function that opens an engine's store; a real server only where `QDRANT_URL` is set.
+
+    `rest` is the loopback server by REST; a real one is called by `QDRANT_TRANSPORT`, or by `auto`.
+    """
     if engine == "loopback":
         with LoopbackServer() as server:
             yield lambda: open_store(server.url)
+    elif engine == "rest":
+        with LoopbackServer(serve_grpc=False) as server:
+            yield lambda: open_store(server.rest_url, connection=BY_REST)
     elif engine == "server":
         if "QDRANT_URL" not in os.environ:
             pytest.skip("no Qdrant server: set QDRANT_URL (and QDRANT_API_KEY)")
-        connection = Connection(api_key=os.environ.get("QDRANT_API_KEY"))
+        transport: Any = os.environ.get("QDRANT_TRANSPORT", "auto")
+        connection = Connection(os.environ.get("QDRANT_API_KEY"), transport=transport)
         yield lambda: open_store(os.environ["QDRANT_URL"], connection=connection)
     else:
         dsn = ":memory:" if engine == "memory" else place / "store"
@@ -43,4 +54,7 @@ def new_store(engine: str, place: Path) -> Iterator[Store]:
 
 def another_handle(store: Store) -> AbstractContextManager[Store]:
     """Another handle on the same store; in memory there can be but one."""
-    return nullcontext(store) if store.dsn == ":memory:" else closing(open_store(store.dsn))
+    if store.dsn == ":memory:":
+        return nullcontext(store)
+    connection = BY_REST if store.dsn.startswith("http") else DEFAULT_CONNECTION
+    return closing(open_store(store.dsn, connection=connection))

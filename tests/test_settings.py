@@ -18,6 +18,7 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.settings import load_as, load_settings
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
+from msmarco_qdrant.stores.connection import Transport
 
 HIDDEN = "hunter2"
 
@@ -32,6 +33,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("api_key", HIDDEN, SecretStr(HIDDEN)),
     ("grpc_port", "1", 1),
     ("grpc_port", "65535", 65535),
+    ("transport", "rest", "rest"),
     ("timeout_s", "0.5", 0.5),
     ("retry_s", "0", 0.0),
     ("tls_ca", "/etc/ca.pem", Path("/etc/ca.pem")),
@@ -188,8 +190,9 @@ def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_connection_has_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key, port, times, certificates and sizes."""
-    values = (HIDDEN, 7334, 2.5, 7.0, Path("/etc/ca.pem"), 10, 2048, 3)
+    """Key, port, times, certificates, sizes and transport."""
+    transport: Transport = "rest"
+    values = (HIDDEN, 7334, 2.5, 7.0, Path("/etc/ca.pem"), 10, 2048, 3, transport)
     for field, value in zip(fields(Connection), values, strict=True):
         monkeypatch.setenv(variable(field.name), str(value))
     assert Connection(*values) == load_settings({}).connection

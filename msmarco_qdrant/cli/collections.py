@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@settings_options("store")
+@settings_options("store", "transport")
 @collection_option
 @json_option
 def info(*, settings: Settings, collection: str | None, as_json: bool) -> None:
@@ -47,7 +47,7 @@ def info(*, settings: Settings, collection: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@settings_options("store")
+@settings_options("store", "transport")
 @json_option
 def collections(*, settings: Settings, as_json: bool) -> None:
     """List the collections of a store."""
@@ -63,7 +63,7 @@ def collections(*, settings: Settings, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@settings_options("store")
+@settings_options("store", "transport")
 @click.option("--yes", is_flag=True, help="Confirm: a dropped collection cannot be restored.")
 @json_option
 def drop(*, name: str, settings: Settings, yes: bool, as_json: bool) -> None:
@@ -86,7 +86,7 @@ def drop(*, name: str, settings: Settings, yes: bool, as_json: bool) -> None:
 
 
 @click.command()
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @wait_index_option
 @json_option
 def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:

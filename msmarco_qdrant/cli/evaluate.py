@@ -39,7 +39,7 @@ _LINE_EVERY_S = 10.0
 
 
 @click.command()
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @click.option("--queries", type=FILE, metavar="FILE", help="Queries: qid<TAB>text or JSON lines.")
 @click.option("--qrels", type=FILE, metavar="FILE", help="Judgments in TREC's or BEIR's format.")
 @click.option(

@@ -20,6 +20,7 @@ from msmarco_qdrant.cli.options import (
     settings_options,
     source_options,
     store_option,
+    transport_option,
     wait_index_option,
 )
 from msmarco_qdrant.cli.output import (
@@ -52,7 +53,7 @@ _REJECTS = 3
     help="Instead of a SOURCE: a folder of passages with vectors, made by `encode`. No model is "
     "loaded.",
 )
-@settings_options("store", "collection", *ENCODER)
+@settings_options("store", "transport", "collection", *ENCODER)
 @model_option(
     "Encode with this model.  [default: the collection's model; for a new collection "
     "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
@@ -229,13 +230,14 @@ def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -
 
 @click.command()
 @store_option
+@transport_option
 @model_option("Encode the sample with this model.")
-def quickstart(*, store: str | None, model: str | None) -> None:
+def quickstart(*, store: str | None, transport: str | None, model: str | None) -> None:
     """Ingest a sample of 300 passages and search it."""
     from msmarco_qdrant.cli.quickstart import COLLECTION, QUESTIONS, default_model, sample_passages
     from msmarco_qdrant.sources.corpus import Corpus
 
-    settings = load_command_settings(store=store, collection=COLLECTION)
+    settings = load_command_settings(store=store, transport=transport, collection=COLLECTION)
     with sample_passages() as path:
         report = _ingest(settings, Corpus(path), model=model or default_model())
     click.echo(f"{report_text(report)}\n{stages_text(report)}")

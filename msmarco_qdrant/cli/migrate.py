@@ -46,7 +46,7 @@ _directory_option = click.option(
 
 
 @migrate.command()
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @_directory_option
 @json_option
 def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None
 
 
 @migrate.command()
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @_directory_option
 @click.option("--to", metavar="NAME_OR_NUMBER", help="The last one to apply.  [default: all]")
 @click.option("--dry-run", is_flag=True, help="Only show the cost of each migration.")
@@ -115,7 +115,7 @@ def up(
 
 
 @migrate.command()
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @_directory_option
 @json_option
 def check(*, settings: Settings, directory: Path | None, as_json: bool) -> int:
@@ -135,7 +135,7 @@ def check(*, settings: Settings, directory: Path | None, as_json: bool) -> int:
 
 
 @migrate.command()
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @click.option("--token", metavar="TOKEN", help="Release the lock if it still has this token.")
 @json_option
 def unlock(*, settings: Settings, token: str | None, as_json: bool) -> None:

@@ -30,6 +30,12 @@ store_option = click.option(
     help="A directory, or the URL of a Qdrant server.  "
     "[default: MSMARCO_QDRANT_STORE or ./qdrant_data]",
 )
+transport_option = click.option(
+    "--transport",
+    type=click.Choice(["auto", "grpc", "rest"]),
+    help="Protocol of a server; auto takes gRPC where it answers, else REST, which is slower.  "
+    "[default: MSMARCO_QDRANT_TRANSPORT or auto]",
+)
 collection_option = click.option(
     "--collection",
     metavar="NAME",
@@ -66,7 +72,12 @@ _ENCODER_OPTIONS = {
         "cosine of 0.999 or more with float32]",
     ),
 }
-_SETTINGS = {"store": store_option, "collection": collection_option, **_ENCODER_OPTIONS}
+_SETTINGS = {
+    "store": store_option,
+    "transport": transport_option,
+    "collection": collection_option,
+    **_ENCODER_OPTIONS,
+}
 ENCODER = tuple(_ENCODER_OPTIONS)
 """Names of the options that select how a model runs."""
 

@@ -29,7 +29,7 @@ def _require_utf8(_context: click.Context, _parameter: click.Parameter, given: _
 
 @click.command()
 @click.argument("pid", callback=_require_utf8)
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @json_option
 def get(*, pid: str, settings: Settings, as_json: bool) -> None:
     """Show the passage PID. Write '--' before a PID that begins with a dash."""
@@ -56,7 +56,7 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
     metavar="FILE",
     help="Delete the pids of this file, one per line; '-' for standard input.",
 )
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @json_option
 def delete(*, pids: tuple[str, ...], source: str | None, settings: Settings, as_json: bool) -> None:
     """Delete passages. Missing passages are not an error.
@@ -103,7 +103,7 @@ class _DistinctPids:
 
 @click.command()
 @click.argument("file", type=FILE, metavar="FILE")
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @json_option
 def export(*, file: Path, settings: Settings, as_json: bool) -> None:
     """Export every passage to FILE, for `ingest`.

@@ -49,7 +49,7 @@ def _common_options(command: _F) -> Callable[..., Any]:
         is_flag=True,
         help="Swap even if sample queries find less than half of what they found before.",
     )
-    options = settings_options("store", "collection", *ENCODER)
+    options = settings_options("store", "transport", "collection", *ENCODER)
     return options(rejects(worse(json_option(command))))
 
 
@@ -113,7 +113,7 @@ def rollback(*, settings: Settings, model: str | None, as_json: bool, **allowed:
 
 
 @click.command()
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @click.option(
     "--unfinished", is_flag=True, help="Remove only the target of an interrupted re-embedding."
 )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("query", required=False)
-@settings_options("store", "collection")
+@settings_options("store", "transport", "collection")
 @click.option(
     "--limit",
     type=LIMIT,

@@ -14,6 +14,7 @@ from msmarco_qdrant.cli.options import (
     encoder_options,
     model_option,
     store_option,
+    transport_option,
 )
 from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
 
@@ -51,6 +52,7 @@ class ServeCommand(click.Command):
 
 @click.command(cls=ServeCommand)
 @store_option
+@transport_option
 @collection_option
 @model_option(
     "Model of a new collection; an existing one keeps its own.  [default: MSMARCO_QDRANT_MODEL or "

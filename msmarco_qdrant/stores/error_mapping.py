@@ -26,7 +26,8 @@ A server that is busy or not reached (`_TRANSIENT`) is retried. A lost connectio
 ("Socket closed"), or at some moments UNKNOWN ("Stream removed") or INTERNAL ("RST_STREAM"). A node
 that reaches too few others of its cluster answers INTERNAL (`_CLUSTER`), as it does for errors that
 no retry ends (`_PERMANENT`). The texts are those of Qdrant's lib/collection/src/operations/types.rs
-and lib/collection/src/shards/replica_set.
+and lib/collection/src/shards/replica_set. An answer over REST has the status that `rest_errors` gives
+it.
 """
 
 from __future__ import annotations
@@ -42,11 +43,17 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UnsupportedError,
 )
+from msmarco_qdrant.stores.rest_errors import is_rest, rest_retry_after_s, rest_status_and_message
 
 _TRANSIENT = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED"})
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "security handshaker")
 _NOT_TLS = ("WRONG_VERSION_NUMBER",)
-_NO_HOST = ("Domain name not found", "errors resolving", "DNS resolution failed")
+_NO_HOST = (
+    *("Domain name not found", "errors resolving", "DNS resolution failed"),
+    *("Name or service not known", "nodename nor servname", "getaddrinfo failed"),
+    *("name resolution", "No address associated with hostname"),
+)
+_REFUSED = ("Connection refused", "actively refused", "connection attempts failed")
 _DISCONNECTED = ("Stream removed", "RST_STREAM", "Socket closed", "Connection reset", "GOAWAY")
 _CLUSTER = (
     "shards failed to apply operation",
@@ -120,9 +127,13 @@ _NEXT_STEPS: dict[type[StoreError], str] = {
 }
 
 _PORT = (
-    "check that Qdrant is running and its gRPC port is open. The port is 6334 unless "
-    "MSMARCO_QDRANT_GRPC_PORT, Connection(grpc_port=...) or a grpc:// URL sets another; "
-    "port 6333 is for HTTP only"
+    "check that Qdrant is running and its gRPC port is open. That is 6334 for a URL with port 6333 "
+    "or none, else the URL's port plus 1, unless MSMARCO_QDRANT_GRPC_PORT, "
+    "Connection(grpc_port=...) or a grpc:// URL sets another"
+)
+_REST_PORT = (
+    "check that Qdrant is running at the URL: an http:// or https:// URL must have the port of "
+    "REST, which is 6333 if it has none; a grpc:// URL has the port of gRPC"
 )
 _CERTIFICATE = (
     "its certificate is not trusted: set MSMARCO_QDRANT_TLS_CA, or pass Connection(tls_ca=...), to "
@@ -133,20 +144,25 @@ _NODE_AWAY = (
     "again when all nodes are up"
 )
 _BUSY = "the server is overloaded or unreachable: try again later"
-# Parts of gRPC's messages for a failed connection, and the next step; the first match wins.
+_UNENCRYPTED = "the port is not encrypted: use grpc:// or http:// for Qdrant without TLS"
+_LOST = "the connection was lost: try again later, or use grpcs:// or https:// if it expects TLS"
+_UNKNOWN_HOST = "the host name is unknown: check the URL"
+# Parts of the messages for a failed connection, and the next step; the first match wins.
 _CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
-        _NOT_TLS,
-        f"the port is not encrypted: use grpc:// or http:// for Qdrant without TLS; {_PORT}",
-    ),
+    (_NOT_TLS, f"{_UNENCRYPTED}; {_PORT}"),
     (_UNTRUSTED, _CERTIFICATE),
-    (_NO_HOST, "the host name is unknown: check the URL"),
-    (("Connection refused",), f"nothing listens on the port: {_PORT}"),
+    (_NO_HOST, _UNKNOWN_HOST),
+    (_REFUSED, f"nothing listens on the port: {_PORT}"),
     (("failed to connect",), f"the port does not answer gRPC: {_PORT}"),
-    (
-        ("Socket closed",),
-        "the connection was lost: try again later, or use grpcs:// or https:// if it expects TLS",
-    ),
+    (("Socket closed",), _LOST),
+)
+_REST_CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (_NOT_TLS, f"{_UNENCRYPTED}; {_REST_PORT}"),
+    (_UNTRUSTED, _CERTIFICATE),
+    (_NO_HOST, _UNKNOWN_HOST),
+    (_REFUSED, f"nothing listens on the port: {_REST_PORT}"),
+    (("illegal status line",), f"the port does not answer REST: {_REST_PORT}"),
+    (("disconnected",), _LOST),
 )
 
 
@@ -166,6 +182,11 @@ def is_forbidden(error: StoreError) -> bool:
     return cause is not None and _status_and_message(cause)[0] == "PERMISSION_DENIED"
 
 
+def is_access_error(exc: BaseException) -> bool:
+    """True if the server does not allow the call with this API key."""
+    return _status_and_message(exc)[0] in _ACCESS
+
+
 def describe_error(exc: BaseException) -> str:
     """Describe an engine's exception in one line."""
     status, message = _status_and_message(exc)
@@ -174,7 +195,7 @@ def describe_error(exc: BaseException) -> str:
 
 def retry_after_s(exc: BaseException | None) -> float:
     """Return the seconds in the server's retry-after, 0 without one."""
-    return float(getattr(exc, "retry_after_s", 0))
+    return float(getattr(exc, "retry_after_s", 0)) or rest_retry_after_s(exc)
 
 
 def map_error(exc: BaseException, action: str, place: str) -> StoreError:
@@ -204,6 +225,8 @@ def _status_and_message(exc: BaseException) -> tuple[str, str]:
     """
     if hasattr(exc, "retry_after_s"):  # qdrant-client's ResourceExhaustedResponse
         return "RESOURCE_EXHAUSTED", str(exc)
+    if is_rest(exc):
+        return rest_status_and_message(exc)
     if hasattr(exc, "code") and hasattr(exc, "details"):  # an RpcError of grpc or grpc.aio
         message = _LINE_ENDS.sub(" ", exc.details() or "").strip()
         return exc.code().name, message or exc.code().name
@@ -226,7 +249,8 @@ def _unavailable_advice(exc: BaseException, message: str) -> str:
             f"its retry-after is {delay_s:.0f} s, longer than MSMARCO_QDRANT_RETRY_S "
             "(Connection(retry_s=...)): try again later, or increase that"
         )
-    return next((step for words, step in _CAUSES if _any_in(words, message)), _BUSY)
+    causes = _REST_CAUSES if is_rest(exc) else _CAUSES
+    return next((step for words, step in causes if _any_in(words, message)), _BUSY)
 
 
 def _any_in(words: tuple[str, ...], message: str) -> bool:

@@ -28,7 +28,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
-from msmarco_qdrant.stores.connection import Address
+from msmarco_qdrant.stores.connection import parse_address
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
@@ -616,8 +616,8 @@ async def test_what_lasts_is_told(on_server: Place, server: LoopbackServer, retr
 @in_loop
 async def test_a_server_that_is_too_slow_is_told(on_server: Place, server: LoopbackServer) -> None:
     """When it has not answered in time."""
-    address = Address("127.0.0.1", server.port, tls=False)
     impatient = Connection(timeout_s=1, retry_s=0)
+    address = parse_address(server.url, impatient)
     collection = AsyncServerCollection("msmarco__0001", server.url, address, impatient)
     async with AsyncSearchClient(on_server.sync(), collection) as client:
         server.faults.inject(Slow(600), "QueryBatch")

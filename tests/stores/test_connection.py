@@ -21,50 +21,93 @@ ELSEWHERE = Connection(grpc_port=7334)
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("http://host", Address("host", 7334, tls=False)),
-        ("http://host/", Address("host", 7334, tls=False)),
-        ("http://host:6333", Address("host", 7334, tls=False)),
-        ("http://host:6333/", Address("host", 7334, tls=False)),
-        ("https://host", Address("host", 7334, tls=True)),
-        ("https://host:443", Address("host", 7334, tls=True)),
-        ("https://a.b-c.cloud.qdrant.io:6333/", Address("a.b-c.cloud.qdrant.io", 7334, tls=True)),
-        ("grpc://host", Address("host", 7334, tls=False)),
-        ("grpc://host/", Address("host", 7334, tls=False)),
-        ("grpc://host:1", Address("host", 1, tls=False)),
-        ("grpc://host:65535/", Address("host", 65535, tls=False)),
-        ("grpcs://host", Address("host", 7334, tls=True)),
-        ("grpcs://host:8334", Address("host", 8334, tls=True)),
-        ("http://127.0.0.1", Address("127.0.0.1", 7334, tls=False)),
-        ("http://[::1]", Address("[::1]", 7334, tls=False)),
-        ("http://[::1]:6333", Address("[::1]", 7334, tls=False)),
-        ("grpc://[2001:db8::1]:9/", Address("[2001:db8::1]", 9, tls=False)),
-        ("grpcs://[2001:db8::1]", Address("[2001:db8::1]", 7334, tls=True)),
-        ("HTTPS://Host.Example", Address("host.example", 7334, tls=True)),
-        ("http://host:", Address("host", 7334, tls=False)),
-        ("grpc://host:", Address("host", 7334, tls=False)),
+        ("http://host", Address("host", False, 6333, 6334)),
+        ("http://host/", Address("host", False, 6333, 6334)),
+        ("http://host:", Address("host", False, 6333, 6334)),
+        ("http://host:6333/", Address("host", False, 6333, 6334)),
+        ("http://host:7333", Address("host", False, 7333, 7334)),
+        ("https://host", Address("host", True, 6333, 6334)),
+        ("https://a.b-c.cloud.qdrant.io:6333/", Address("a.b-c.cloud.qdrant.io", True, 6333, 6334)),
+        ("https://host:8333", Address("host", True, 8333, 8334)),
+        ("https://host:443", Address("host", True, 443, None, transport="rest")),
+        ("http://host:80", Address("host", False, 80, None, transport="rest")),
+        ("http://host:65535", Address("host", False, 65535, None, transport="rest")),
+        ("https://host/q", Address("host", True, 6333, None, "/q", transport="rest")),
+        ("https://host:443/a/b-1/", Address("host", True, 443, None, "/a/b-1", transport="rest")),
+        ("grpc://host", Address("host", False, None, 6334, transport="grpc")),
+        ("grpc://host:", Address("host", False, None, 6334, transport="grpc")),
+        ("grpc://host:1", Address("host", False, None, 1, transport="grpc")),
+        ("grpcs://host:65535/", Address("host", True, None, 65535, transport="grpc")),
+        ("http://[::1]:6333", Address("[::1]", False, 6333, 6334)),
+        ("grpc://[2001:db8::1]:9/", Address("[2001:db8::1]", False, None, 9, transport="grpc")),
+        ("HTTPS://Host.Example", Address("host.example", True, 6333, 6334)),
     ],
 )
-def test_a_url_says_where_the_server_is(url: str, expected: Address) -> None:
-    """The port of http and https is the one of REST, which is not used."""
-    assert expected == parse_address(url, ELSEWHERE)
-
-
-def test_the_grpc_port_is_qdrants_default() -> None:
-    """6334, unless something else is said."""
-    assert Address("host", 6334, tls=False) == parse_address("http://host", DEFAULT_CONNECTION)
-    assert Address("host", 6334, tls=True) == parse_address("grpcs://host", DEFAULT_CONNECTION)
+def test_v2_one_rule_from_url_to_ports(url: str, expected: Address) -> None:
+    """Another port than 6333 never means gRPC at 6334."""
+    assert expected == parse_address(url, DEFAULT_CONNECTION)
 
 
 @pytest.mark.parametrize(
-    ("address", "expected"),
+    ("url", "expected"),
     [
-        (Address("host", 6334, tls=True), "host:6334"),
-        (Address("[::1]", 7334, tls=False), "[::1]:7334"),
+        ("http://host", (6333, 7334)),
+        ("http://host:9333", (9333, 7334)),
+        ("https://host:443", (443, 7334)),
+        ("https://host/path", (6333, 7334)),
+        ("grpc://host", (None, 7334)),
+        ("grpc://host:1", (None, 1)),
     ],
 )
-def test_an_address_reads_as_host_and_port(address: Address, expected: str) -> None:
-    """As gRPC takes it."""
-    assert expected == str(address)
+def test_v2_a_given_grpc_port_is_taken(url: str, expected: tuple[int | None, int]) -> None:
+    """Only the port of a URL of gRPC is stronger."""
+    address = parse_address(url, ELSEWHERE)
+    assert expected == (address.rest_port, address.grpc_port)
+
+
+@pytest.mark.parametrize(
+    ("url", "transport", "expected"),
+    [
+        ("http://host", "rest", "rest"),
+        ("http://host", "grpc", "grpc"),
+        ("http://host", "auto", "auto"),
+        ("grpc://host", "auto", "grpc"),
+        ("https://host:443", "auto", "rest"),
+    ],
+)
+def test_v11_a_transport_is_that_of_the_url_or_the_wanted_one(
+    url: str, transport: Any, expected: str
+) -> None:
+    """`auto` is left only where both ports may answer."""
+    assert expected == parse_address(url, Connection(transport=transport)).transport
+
+
+@pytest.mark.parametrize(
+    ("url", "transport", "message"),
+    [
+        ("grpc://host:1", "rest", "transport rest must have an http:// or https:// URL"),
+        ("https://host:443", "grpc", "MSMARCO_QDRANT_GRPC_PORT or Connection"),
+        ("http://host/path", "grpc", "MSMARCO_QDRANT_GRPC_PORT or Connection"),
+    ],
+)
+def test_v11_a_transport_without_a_port_is_refused(url: str, transport: Any, message: str) -> None:
+    """With the setting that gives one."""
+    with pytest.raises(UsageError, match=message):
+        parse_address(url, Connection(transport=transport))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://host:7333/a/", ("https://host:7333/a", "host:7334")),
+        ("http://[::1]:6333", ("http://[::1]:6333", "[::1]:7334")),
+        ("grpcs://host", ("https://host", "host:7334")),
+    ],
+)
+def test_an_address_is_written_for_each_transport(url: str, expected: tuple[str, str]) -> None:
+    """As the clients take it."""
+    address = parse_address(url, ELSEWHERE)
+    assert expected == (address.base_url, address.grpc_target)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +138,9 @@ def test_loopback_is_this_machine(url: str, expected: bool) -> None:
         (f"http://host?api-key={HIDDEN}", "MSMARCO_QDRANT_API_KEY"),
         (f"http://host/?{HIDDEN}", "MSMARCO_QDRANT_API_KEY"),
         (f"http://host#{HIDDEN}", "MSMARCO_QDRANT_API_KEY"),
-        (f"http://host/{HIDDEN}", "http://host:port without a path"),
+        (f"http://host/%20{HIDDEN}", "names of letters, digits"),
+        (f"http://host//{HIDDEN}", "names of letters, digits"),
+        (f"https://host/a/../{HIDDEN}", "names of letters, digits"),
         (f"grpcs://host:1/a/{HIDDEN}", "grpcs://host:port without a path"),
         (f"ftp://me:{HIDDEN}@host", "must be http://host, https://host, grpc://host, grpcs://"),
         (f"qdrant://{HIDDEN}", "a directory or :memory:"),
@@ -193,7 +238,7 @@ def test_a_key_is_not_shown() -> None:
     assert HIDDEN == connection.api_key
     shown = f"{connection} {connection!r} {connection!s} {[connection]} {({'it': connection},)}"
     assert HIDDEN not in shown
-    assert "grpc_port=6334" in shown
+    assert "grpc_port=None" in shown
 
 
 @pytest.mark.parametrize(

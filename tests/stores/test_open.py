@@ -59,7 +59,7 @@ def test_a_url_is_a_server(create: bool) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "http://localhost:6333/"])
 def test_a_url_of_http_is_asked_at_the_grpc_port(url: str) -> None:
-    """The port of the connection; the one of the URL is not used."""
+    """The port of the connection; at the default port of REST nobody answers here."""
     with LoopbackServer() as server:
         connection = Connection(grpc_port=server.port)
         with closing(open_store(url, connection=connection)) as store:
@@ -111,7 +111,7 @@ def test_what_is_no_place_is_refused(dsn: str, create: bool) -> None:
     [
         f"https://me:{HIDDEN}@host:6333",
         f"http://host?api-key={HIDDEN}",
-        f"http://host/{HIDDEN}",
+        f"http://host/%20{HIDDEN}",
         f"grpc://host:{HIDDEN}",
         f"ftp://{HIDDEN}",
         f"http://me:{HIDDEN}@host\0",

@@ -16,7 +16,7 @@ from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
 from msmarco_qdrant.stores.server import convert
-from msmarco_qdrant.stores.server.client import client_arguments
+from msmarco_qdrant.stores.server.arguments import client_arguments
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 _T = TypeVar("_T")
@@ -28,7 +28,7 @@ class AsyncServerCollection:
     Args:
         name: The name in each request: a physical collection, or an alias.
         place: The store's DSN, for messages.
-        address: The server's address.
+        address: The server's address, with the transport.
         connection: The connection's settings.
     """
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from qdrant_client import QdrantClient
 
-from msmarco_qdrant.errors import (
-    MsmarcoQdrantError,
-    StoreAccessError,
-    StoreError,
-    StoreUnavailableError,
-)
+from msmarco_qdrant.errors import MsmarcoQdrantError, StoreAccessError, StoreError
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.error_mapping import is_forbidden, map_error
+from msmarco_qdrant.stores.server.arguments import client_arguments
 from msmarco_qdrant.stores.server.retry import RetryPolicy
+from msmarco_qdrant.stores.server.transport import choose_transport
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -43,20 +38,28 @@ class ServerClient:
         client: qdrant-client's own.
         place: The DSN, for messages.
         retries: The retry policy.
-        single_threaded: True for the local mode, which breaks when two threads use it at once.
+        address: The server's address, with the transport; None for the local mode, which breaks
+            when two threads use it at once.
 
     Attributes:
         is_remote: True for a server, False for the local mode.
+        is_rest: True for a server that is called by REST.
     """
 
     def __init__(
-        self, client: QdrantClient, place: str, retries: RetryPolicy, *, single_threaded: bool
+        self,
+        client: QdrantClient,
+        place: str,
+        retries: RetryPolicy,
+        address: Address | None = None,
     ) -> None:
         self.client = client
         self.place = place
         self.retries = retries
-        self.is_remote = not single_threaded
-        self._guard: Any = threading.RLock() if single_threaded else nullcontext()
+        self.address = address
+        self.is_remote = address is not None
+        self.is_rest = address is not None and address.transport == "rest"
+        self._guard: Any = nullcontext() if self.is_remote else threading.RLock()
         self._process = os.getpid()
         self._closed = False
 
@@ -126,16 +129,19 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
     Raises:
         StoreUnavailableError: If no server answers.
         StoreAccessError: If the API key is not accepted.
-        StoreError: If the server is too old.
+        StoreError: If the server is too old, or if another one answers at the gRPC port.
     """
     if connection.api_key and not address.tls and not address.is_loopback:
-        _log.warning("the API key is sent to %s unencrypted: use https:// or grpcs://", address)
+        host = address.host
+        _log.warning("the API key is sent to %s unencrypted: use https:// or grpcs://", host)
+    total_s = min(_CONNECT_RETRY_S, connection.retry_s)
+    address = choose_transport(dsn, address, connection, total_s)
     client = QdrantClient(**client_arguments(address, connection))
-    server = ServerClient(client, dsn, RetryPolicy(connection.retry_s), single_threaded=False)
+    server = ServerClient(client, dsn, RetryPolicy(connection.retry_s), address)
     try:
-        # The first use creates these pools of channels, without a lock: before any thread starts.
-        _ = client.grpc_points, client.grpc_collections
-        total_s = min(_CONNECT_RETRY_S, connection.retry_s)
+        if not server.is_rest:
+            # The first use creates these pools of channels, without a lock: before any thread.
+            _ = client.grpc_points, client.grpc_collections
         version = server.call_within(total_s, "connecting", client.info).version
         _check_version(version, dsn)
         _check_key(server, total_s)
@@ -152,37 +158,6 @@ def _check_key(server: ServerClient, total_s: float) -> None:
     except StoreAccessError as exc:
         if not is_forbidden(exc):
             raise
-
-
-def client_arguments(address: Address, connection: Connection) -> dict[str, Any]:
-    """Return the arguments of `QdrantClient` and `AsyncQdrantClient`."""
-    options: dict[str, Any] = {
-        # by default, a channel that lost its server reconnects after up to two minutes
-        "grpc.initial_reconnect_backoff_ms": 100,
-        "grpc.max_reconnect_backoff_ms": 2000,
-    }
-    if connection.tls_ca is not None:
-        options["root_certificates"] = _read_certificates(connection.tls_ca)
-    return {
-        "url": f"{'https' if address.tls else 'http'}://{address.host}",
-        "grpc_port": address.port,
-        "prefer_grpc": True,
-        # not as `api_key`, which prints the warning above each time to standard error
-        "headers": {"api-key": connection.api_key} if connection.api_key else None,
-        "timeout": math.ceil(connection.timeout_s),
-        "grpc_options": options,
-        "pool_size": connection.in_flight,
-        "check_compatibility": False,  # it needs the REST port; `connect` reads the version by gRPC
-    }
-
-
-def _read_certificates(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise StoreUnavailableError(
-            f"the certificates {path} cannot be read: {exc.strerror}"
-        ) from exc
 
 
 def _check_version(version: str, dsn: str) -> None:

@@ -1,7 +1,8 @@
 """One physical collection of a Qdrant server, or of qdrant-client's local mode.
 
-Points are written through the public gRPC stub with messages made in `wire`; other calls are
-methods of qdrant-client. The local mode differs only in writing and waiting.
+Points are written through the client's public gRPC stub with messages made in `wire`, or through
+its REST client with bodies made in `json_wire`; other calls are methods of qdrant-client. The local
+mode differs only in writing and waiting.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ from msmarco_qdrant.stores.server.index_wait import (
     stall_reason,
     wait_for_indexes,
 )
+from msmarco_qdrant.stores.server.json_wire import bound_bytes, split_queries, upsert_bodies
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_Write = grpc.UpsertPoints | bytes
+"""A request that writes points, by gRPC or the body of one by REST."""
 
 
 class ServerCollection:
@@ -125,8 +129,11 @@ class ServerCollection:
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
         requests = [convert.query_request(query, ann=self._server.is_remote) for query in queries]
-        answers = self._call("searching", self._client.query_batch_points, requests)
-        return [to_scored(answer.points) for answer in answers]
+        found: list[list[ScoredPoint]] = []
+        for part in split_queries(requests) if self._server.is_rest else [requests]:
+            answers = self._call("searching", self._client.query_batch_points, part)
+            found += [to_scored(answer.points) for answer in answers]
+        return found
 
     def flush(self) -> None:
         """Do nothing: every write has waited for the sync."""
@@ -188,14 +195,19 @@ class ServerCollection:
 
     def _requests(
         self, batch: PointBatch, seen: Sequence[int | None] | None = None
-    ) -> Iterator[grpc.UpsertPoints]:
+    ) -> Iterator[_Write]:
         size, count = self._connection.batch_bytes, self._connection.batch_points
+        if self._server.is_rest:
+            return upsert_bodies(batch, max_points=count, max_bytes=size, seen=seen)
         return upsert_requests(self._name, batch, max_points=count, max_bytes=size, seen=seen)
 
     def _split(self, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
-        return split_sizes(sizes, self._connection.batch_points, self._connection.batch_bytes)
+        limit = self._connection.batch_bytes
+        if self._server.is_rest:
+            limit = bound_bytes(limit)
+        return split_sizes(sizes, self._connection.batch_points, limit)
 
-    def _send(self, requests: Iterable[grpc.UpsertPoints]) -> None:
+    def _send(self, requests: Iterable[_Write]) -> None:
         """Send writes concurrently; return when all have been answered or have failed."""
         self._server.check_open()  # in a forked child, the senders would wait for ever
         in_flight: list[Future[None]] = []
@@ -212,16 +224,31 @@ class ServerCollection:
             if error is not None:
                 raise error
 
-    def _submit(self, request: grpc.UpsertPoints) -> Future[None]:
+    def _submit(self, request: _Write) -> Future[None]:
         try:
             return self._senders.submit(self._send_one, request)
         except RuntimeError:  # another thread has closed the store
             self._server.check_open()
             raise
 
-    def _send_one(self, request: grpc.UpsertPoints) -> None:
-        write, timeout_s = self._client.grpc_points.Upsert, self._connection.timeout_s
-        self._server.call("writing points", write, request, timeout=timeout_s)
+    def _send_one(self, request: _Write) -> None:
+        if isinstance(request, bytes):
+            self._server.call("writing points", self._put, request)
+        else:
+            write, timeout_s = self._client.grpc_points.Upsert, self._connection.timeout_s
+            self._server.call("writing points", write, request, timeout=timeout_s)
+
+    def _put(self, body: bytes) -> None:
+        """Write points by REST; answered when they are durable."""
+        self._client.http.client.request(
+            type_=dict,
+            method="PUT",
+            url="/collections/{collection_name}/points",
+            path_params={"collection_name": self._name},
+            params={"wait": "true"},
+            headers={"Content-Type": "application/json"},
+            content=body,
+        )
 
     def _last_seq(self, info: models.CollectionInfo) -> int:
         if self._server.is_remote and "seq" not in info.payload_schema:

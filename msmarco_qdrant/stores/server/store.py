@@ -1,4 +1,4 @@
-"""A Qdrant server over gRPC, or qdrant-client's local mode in memory."""
+"""A Qdrant server over gRPC or REST, or qdrant-client's local mode in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreError,
 )
-from msmarco_qdrant.stores.base import Capabilities, Store
+from msmarco_qdrant.stores.base import AsyncCollection, Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.error_mapping import is_forbidden
 from msmarco_qdrant.stores.metadata import metadata_to_json
@@ -80,7 +80,7 @@ class ServerStore(Store):
     def in_memory(cls) -> ServerStore:
         """Return a new, empty store in this process's memory."""
         client, connection = QdrantClient(":memory:"), Connection(retry_s=0)
-        server = ServerClient(client, ":memory:", RetryPolicy(0), single_threaded=True)
+        server = ServerClient(client, ":memory:", RetryPolicy(0))
         return cls(server, IN_MEMORY, connection)
 
     @property
@@ -136,12 +136,12 @@ class ServerStore(Store):
         self._resolve(name)
         return self._open(name)
 
-    def async_collection(self, name: str) -> AsyncServerCollection:
+    def async_collection(self, name: str) -> AsyncCollection:
         """Return the same for the running event loop."""
-        if not self._capabilities.async_search:
-            super().async_collection(name)
+        address = self._server.address
+        if address is None:
+            return super().async_collection(name)
         self._resolve(name)
-        address = parse_address(self.dsn, self._connection)
         return AsyncServerCollection(name, self.dsn, address, self._connection)
 
     def metadata(self, name: str) -> CollectionMetadata:

@@ -1,0 +1,207 @@
+"""The choice between gRPC and REST, made when a store is opened and before anything is written.
+
+The two ports of a URL may be two servers: a published port that another container has, a tunnel, a
+port left over in the environment. So who answers by gRPC must be who answers by REST: the same
+title, version and commit, and the same names of collections and aliases, as far as the key may list
+them. Two servers that are equal in all of this, such as two new ones, are not detected.
+
+======================= ============================== ====================================
+answers                 transport auto                 gRPC required: transport grpc, or a
+                                                       `grpc_port` with an http(s):// URL
+======================= ============================== ====================================
+both, one server        gRPC                           gRPC
+both, two servers       REST, and a warning            StoreError
+REST only               REST, and a warning            REST and a warning, if auto
+gRPC only               gRPC at the default ports      gRPC
+                        6333 and 6334, else
+                        StoreUnavailableError
+======================= ============================== ====================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+from qdrant_client import QdrantClient
+
+from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.stores.connection import Address, Connection
+from msmarco_qdrant.stores.error_mapping import (
+    describe_error,
+    is_access_error,
+    is_transient,
+    map_error,
+)
+from msmarco_qdrant.stores.server.arguments import client_arguments
+from msmarco_qdrant.stores.server.retry import RetryPolicy
+
+_log = logging.getLogger(__name__)
+
+_PROBE_S = 3.0
+_GRPC_RETRY_S = 0.5
+"""A starting server may answer by REST first."""
+
+_COMPARISONS = 3
+"""Another client may create a collection between two answers."""
+
+COST = "writes take about twice as long, and searches a little longer"
+
+
+class _Identity(NamedTuple):
+    """The answers that identify a server."""
+
+    title: str
+    version: str
+    commit: str | None
+    names: tuple[frozenset[str] | None, ...]
+
+
+class _OtherServiceError(StoreError):
+    """Another service than Qdrant answers."""
+
+
+def choose_transport(dsn: str, address: Address, connection: Connection, total_s: float) -> Address:
+    """Return the address with the transport to speak, "grpc" or "rest".
+
+    Args:
+        dsn: The URL, for messages.
+        address: The address in it.
+        connection: The connection's settings.
+        total_s: Seconds for which a server that does not answer is asked again.
+
+    Raises:
+        StoreUnavailableError: If no server answers.
+        StoreError: If gRPC is required and another server answers there.
+    """
+    if address.grpc_port is None and connection.transport == "auto":
+        _warn(dsn, "a URL with a path or with port 80 or 443 implies no gRPC port")
+    if address.rest_port is None or address.grpc_port is None or address.transport == "rest":
+        return address
+    probe = partial(_probe, dsn, address, connection)
+    try:
+        return replace(address, transport=RetryPolicy(total_s).call(probe))
+    except _OtherServiceError as exc:
+        raise StoreError(f"connecting in {dsn} failed: {exc}; check the port of the URL") from None
+    except StoreError:
+        raise
+    except Exception as exc:
+        raise map_error(exc, "connecting", dsn) from exc
+
+
+def _probe(dsn: str, address: Address, connection: Connection) -> Literal["grpc", "rest"]:
+    """Ask at both ports once, and choose; see the table above.
+
+    Raises:
+        Exception: The client's, if no server answers that could be used.
+    """
+    required = connection.transport == "grpc" or connection.grpc_port is not None
+    rest = _client(address, connection, "rest")
+    grpc = _client(address, connection, "grpc")
+    with closing(rest), closing(grpc):
+        try:
+            _identify(rest)
+        except Exception as exc:  # noqa: BLE001  # any: gRPC may answer
+            return _choose_without_rest(address, required, grpc, exc)
+        try:
+            RetryPolicy(_GRPC_RETRY_S).call(partial(_identify, grpc))
+        except Exception as exc:
+            if connection.transport == "grpc":
+                raise
+            _warn(dsn, f"gRPC does not answer at {address.grpc_target} ({describe_error(exc)})")
+            return "rest"
+        return _choose_checked(dsn, address, required, _difference(rest, grpc))
+
+
+def _choose_without_rest(
+    address: Address, required: bool, grpc: QdrantClient, failure: Exception
+) -> Literal["grpc"]:
+    """Choose when REST has failed."""
+    try:
+        _identify(grpc)
+    except Exception:
+        if is_transient(failure):
+            raise
+        raise failure from None
+    if required or address.has_default_ports:
+        return "grpc"
+    raise failure
+
+
+def _choose_checked(
+    dsn: str, address: Address, required: bool, difference: str
+) -> Literal["grpc", "rest"]:
+    """Choose when both answer."""
+    if not difference:
+        return "grpc"
+    found = f"another server answers by gRPC at {address.grpc_target}: {difference}"
+    if required:
+        raise StoreError(
+            f"{found} at {dsn}: set MSMARCO_QDRANT_GRPC_PORT, or pass Connection(grpc_port=...), "
+            "to the gRPC port of the same server, or use transport rest"
+        )
+    _warn(dsn, f"{found} at the URL")
+    return "rest"
+
+
+def _warn(dsn: str, reason: str) -> None:
+    _log.warning(
+        "%s: %s, so REST is used: %s; transport rest (--transport rest, "
+        "MSMARCO_QDRANT_TRANSPORT=rest) selects it without this warning",
+        dsn,
+        reason,
+        COST,
+    )
+
+
+def _client(
+    address: Address, connection: Connection, transport: Literal["grpc", "rest"]
+) -> QdrantClient:
+    brief = replace(connection, timeout_s=min(_PROBE_S, connection.timeout_s))
+    return QdrantClient(**client_arguments(replace(address, transport=transport), brief))
+
+
+def _difference(rest: QdrantClient, grpc: QdrantClient) -> str:
+    """Return the first difference between two answers, or "" if it is one server."""
+    for _ in range(_COMPARISONS):
+        one, other = _identify(rest), _identify(grpc)
+        if one == other:
+            return ""
+    if one[:3] != other[:3]:
+        return f"{' '.join(map(str, other[:3]))} there, {' '.join(map(str, one[:3]))}"
+    for mine, others in zip(one.names, other.names, strict=True):
+        if mine is None or others is None:
+            if mine != others:
+                return "the API key has other rights there than"
+        elif mine != others:
+            name = min(mine ^ others)
+            return f"{name!r} exists there, not" if name in others else f"{name!r} exists only"
+    return ""
+
+
+def _identify(client: QdrantClient) -> _Identity:
+    info = client.info()
+    if not info.title.startswith("qdrant"):
+        raise _OtherServiceError(f"the service is not Qdrant but {info.title!r}")
+    return _Identity(info.title, info.version, info.commit, _names(client))
+
+
+def _names(client: QdrantClient) -> tuple[frozenset[str] | None, ...]:
+    """Return the names of collections and of aliases, None for those that the key may not list."""
+    return (
+        _listed(lambda: (one.name for one in client.get_collections().collections)),
+        _listed(lambda: (one.alias_name for one in client.get_aliases().aliases)),
+    )
+
+
+def _listed(names: Callable[[], Iterable[str]]) -> frozenset[str] | None:
+    try:
+        return frozenset(names())
+    except Exception as exc:
+        if not is_access_error(exc):
+            raise
+        return None
