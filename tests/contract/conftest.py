@@ -15,13 +15,36 @@ from tests.engines import ENGINES_AND_SERVER, opener
 
 OpenStore = Callable[[], Store]
 
+# One test for each way that the adapter calls a server; REST differs from gRPC in nothing else.
+_QUICK_BY_REST = frozenset(
+    {
+        "test_a_vector_of_another_dimension_is_refused",
+        "test_an_index_is_made_changed_and_removed",
+        "test_from_an_event_loop",
+        "test_metadata_are_replaced_whole",
+        "test_names",
+        "test_of_many_at_once_one_gets_it",
+        "test_payloads_are_replaced_whole_and_vectors_stay",
+        "test_points_are_found_by_cosine",
+        "test_points_are_found_by_their_tokens",
+        "test_points_are_written_over_what_was_seen",
+        "test_the_sparse_vector_of_a_newer_point_stays",
+        "test_what_is_newer_is_not_removed",
+    }
+)
+
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark a test slow over the engine that its `slow_over` names."""
+    """Mark a test slow over the engine that its `slow_over` names, and most of them over REST."""
     for item in items:
+        call = getattr(item, "callspec", None)
+        engines = (
+            {value for value in call.params.values() if isinstance(value, str)} if call else ()
+        )
         marker = item.get_closest_marker("slow_over")
-        if marker and marker.args[0] == item.callspec.params["open_again"]:  # type: ignore[attr-defined]
+        is_common = "rest" in engines and item.name.partition("[")[0] not in _QUICK_BY_REST
+        if is_common or (marker and marker.args[0] in engines):
             item.add_marker(pytest.mark.slow)
 
 

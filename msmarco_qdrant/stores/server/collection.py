@@ -167,6 +167,11 @@ class ServerCollection:
         if not self._server.is_remote:
             return self._call(action, self._client.count, exact=True).count
         # `QdrantClient.count` has no consistency.
+        if self._server.is_rest:
+            count_points = self._client.http.points_api.count_points
+            exactly = models.CountRequest(exact=True)
+            result = self._call(action, count_points, consistency, count_request=exactly).result
+            return 0 if result is None else result.count  # the client's model lets it be absent
         request = grpc.CountPoints(
             collection_name=self._name,
             exact=True,
