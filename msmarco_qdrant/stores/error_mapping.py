@@ -26,8 +26,8 @@ A server that is busy or not reached (`_TRANSIENT`) is retried. A lost connectio
 ("Socket closed"), or at some moments UNKNOWN ("Stream removed") or INTERNAL ("RST_STREAM"). A node
 that reaches too few others of its cluster answers INTERNAL (`_CLUSTER`), as it does for errors that
 no retry ends (`_PERMANENT`). The texts are those of Qdrant's lib/collection/src/operations/types.rs
-and lib/collection/src/shards/replica_set. An answer over REST has the status that `rest_errors` gives
-it.
+and lib/collection/src/shards/replica_set. An answer over REST has the status that `rest_errors`
+gives it.
 """
 
 from __future__ import annotations
