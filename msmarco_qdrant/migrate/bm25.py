@@ -79,12 +79,12 @@ def _find_outdated(
     admin: AdminCollection, wanted: Mapping[PointId, SparseVector]
 ) -> dict[PointId, SparseVector]:
     """Select the wanted vectors that differ from the stored ones."""
-    stored = admin.sparse_vectors([*wanted])
-    empty = SparseVector([], [])  # an engine may store nothing for an empty vector
+    stored = admin.sparse_vectors([*wanted])  # of all replicas: some may have missed a rewrite
     return {
         id_: vector
         for id_, vector in wanted.items()
-        if not _is_same(stored.get(id_, empty), sort_tokens(vector.indices, vector.values))
+        if id_ not in stored
+        or not _is_same(stored[id_], sort_tokens(vector.indices, vector.values))
     }
 
 
@@ -107,7 +107,8 @@ def _write(
         try:
             admin.replace_sparse(ids, [vectors[id_] for id_ in ids], up_to_seq=up_to_seq)
         except StoreError:
-            existing = [*collection.retrieve(ids, ["seq"])]
+            # A point that only some replicas hold fails, too: its deletion failed on the others.
+            existing = [*collection.retrieve(ids, ["pid"], all_replicas=True)]
             if len(existing) == len(ids):
                 raise
             ids = existing

@@ -99,6 +99,8 @@ class _Difference:
 
     payload: Mapping[str, Any]
     seen: int | None
+    in_part: bool = False
+    """True if some replicas of the target have other writes of the point, or none."""
 
 
 class Copier:
@@ -188,13 +190,19 @@ class Copier:
         if damaged:  # another program overwrote their payloads: they are copied again
             self._job.check()
             self._job.admin.delete_if_seq(damaged, [None] * len(damaged))
+        # These are new, or their replicas differ; then one replica may show the `seq`.
+        missing = [id_ for id_ in page if id_ not in stored]
+        in_part = self._target.retrieve(missing, ("seq",)) if missing else {}
         for id_, payload in page.items():
             if not self._is_copied(id_, payload):
                 stats.foreign += id_ not in stored
                 continue
             stats.sample.add(id_, payload["pid"])
             copy = stored.get(id_)
-            if copy is None or not has_seq(copy):
+            if copy is None and id_ in in_part:
+                if not self._is_newer(in_part[id_], payload):
+                    differences[id_] = _Difference(payload, None, in_part=True)
+            elif copy is None or not has_seq(copy):
                 differences[id_] = _Difference(payload, None)
             elif self._differs(copy, payload):
                 differences[id_] = _Difference(payload, copy["seq"])
@@ -208,6 +216,10 @@ class Copier:
         if missing:
             self._foreign.add(id_, f"no {missing[0]}")
         return not missing
+
+    def _is_newer(self, copy: Mapping[str, Any], payload: Mapping[str, Any]) -> bool:
+        """True if another client is writing the point to the target, after the swap."""
+        return self._job.is_swapped and has_seq(copy) and copy["seq"] > payload["seq"]
 
     def _differs(self, copy: Mapping[str, Any], payload: Mapping[str, Any]) -> bool:
         """True if the target's point must be replaced; before the swap it has only copies."""
@@ -268,6 +280,9 @@ class Copier:
             payloads=[self._payload(differences[row].payload) for row in rows],
         )
         self._job.check()
+        for row in rows:  # one call each, because each has its own `seq`; they are few
+            if differences[row].in_part:  # else some replicas would keep an older write
+                self._target.delete([ids[row]], up_to_seq=differences[row].payload["seq"])
         self._job.admin.upsert_if_seq(batch, [differences[row].seen for row in rows])
         stats.copied += len(rows)
         written = {

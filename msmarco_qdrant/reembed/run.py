@@ -203,7 +203,8 @@ class ReembedRun:
         after, copied = self._source.info(), self._target.info().points
         if (before.points, before.last_seq) != (after.points, after.last_seq):
             return stats, stats.lost
-        missing = after.points - copied - len(stats.without_vector) - stats.foreign
+        # Not the source's count: its replicas may differ by writes that failed on some of them.
+        missing = stats.compared - copied - len(stats.without_vector) - stats.foreign
         if not self._copying.metadata.only_copies:  # it may have points that the source lacks
             missing = max(missing, 0)
         return stats, stats.lost or abs(missing)

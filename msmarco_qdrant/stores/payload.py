@@ -129,6 +129,12 @@ def to_point_batch(records: Iterable[Any], using: str) -> PointBatch:
     )
 
 
+def to_all_sparse_vectors(records: Iterable[Any]) -> dict[PointId, SparseVector]:
+    """Return the same with an empty vector for records without one; engines may store none."""
+    rows = list(records)
+    return {to_id(row.id): SparseVector([], []) for row in rows} | to_sparse_vectors(rows)
+
+
 def sort_tokens(indices: Sequence[int], values: Sequence[float]) -> SparseVector:
     """Return a sparse vector with its tokens in ascending order."""
     pairs = sorted(zip(indices, values, strict=True))

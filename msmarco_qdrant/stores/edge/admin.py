@@ -27,8 +27,8 @@ from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,
     page_size,
     seq_bound,
+    to_all_sparse_vectors,
     to_point_batch,
-    to_sparse_vectors,
 )
 
 
@@ -67,7 +67,7 @@ class EdgeAdminCollection:
         """Return the sparse vectors of those ids that exist."""
         with self._collection.use_shard("reading sparse vectors") as shard:
             records = shard.retrieve(list(ids), with_payload=False, with_vector=[SPARSE_VECTOR])
-        return to_sparse_vectors(records)
+        return to_all_sparse_vectors(records)
 
     def scan_points(self) -> Iterator[PointBatch]:
         """Yield every point with its vectors and whole payload."""

@@ -28,9 +28,9 @@ from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,
     page_size,
     seq_bound,
+    to_all_sparse_vectors,
     to_payloads,
     to_point_batch,
-    to_sparse_vectors,
 )
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
@@ -86,16 +86,18 @@ class ServerAdminCollection(ServerCollection):
                 with_vectors=names,
                 consistency=models.ReadConsistencyType.ALL,
             )
-            found.update(to_sparse_vectors(records))
+            found.update(to_all_sparse_vectors(records))
         return found
 
     def scan_points(self) -> Iterator[PointBatch]:
-        """Yield every point with its vectors and whole payload, as all active replicas have it."""
+        """Yield every point with its vectors and whole payload, as one active replica has it.
+
+        Each write that was acknowledged is on all of them. Asking all of them would leave out
+        points with a newer write that failed on some, and end at the first such page.
+        """
         dense = convert.to_spec(self.read_info()).dense
         offset: models.ExtendedPointId | None = None
-        limit, read, consistency = page_size(("text",)), self._client.scroll, None
-        if self._server.is_remote:
-            consistency = models.ReadConsistencyType.ALL
+        limit, read = page_size(("text",)), self._client.scroll
         while True:
             records, offset = self._call(
                 "reading points",
@@ -104,7 +106,6 @@ class ServerAdminCollection(ServerCollection):
                 offset=offset,
                 with_payload=True,
                 with_vectors=True,
-                consistency=consistency,
             )
             yield to_point_batch(records, dense)
             if offset is None:

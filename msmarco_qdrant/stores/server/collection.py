@@ -100,8 +100,8 @@ class ServerCollection:
         """Return payload fields of those ids that exist."""
         found: dict[PointId, dict[str, Any]] = {}
         for page in in_batches(map(from_id, ids), page_size(fields)):
-            read, options = self._client.retrieve, self._read_options(fields, all_replicas)
-            records = self._call("reading points", read, page, **options)
+            options = self._read_options(fields, all_replicas=all_replicas)
+            records = self._call("reading points", self._client.retrieve, page, **options)
             found.update(to_payloads(records))
         return found
 
@@ -114,15 +114,23 @@ class ServerCollection:
     def scan(
         self, fields: Sequence[str], *, all_replicas: bool = False
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
-        """Yield every point's id and payload fields."""
+        """Yield every point's id and payload fields.
+
+        A server that asks several replicas for a page drops the points that differ, and then takes
+        a page that became shorter for the last. So ids are read from one replica, page by page, and
+        their payloads from all of them.
+        """
         offset: models.ExtendedPointId | None = None
-        limit, options = page_size(fields), self._read_options(fields, all_replicas)
+        limit, read = page_size(fields), self._client.scroll
+        options = self._read_options(() if all_replicas else fields, all_replicas=False)
         while True:
-            read = self._client.scroll
             records, offset = self._call(
                 "reading points", read, limit=limit, offset=offset, **options
             )
-            yield from to_payloads(records).items()
+            page: Mapping[PointId, dict[str, Any]] = to_payloads(records)
+            if all_replicas:
+                page = self.retrieve([*page], fields, all_replicas=True)
+            yield from page.items()
             if offset is None:
                 return
 
@@ -189,7 +197,7 @@ class ServerCollection:
                 f"collection '{self._name}' was not created by msmarco-qdrant: {exc}"
             ) from exc
 
-    def _read_options(self, fields: Sequence[str], all_replicas: bool) -> dict[str, Any]:
+    def _read_options(self, fields: Sequence[str], *, all_replicas: bool) -> dict[str, Any]:
         """Return the arguments of a read for its fields and its consistency."""
         consistency = models.ReadConsistencyType.ALL if all_replicas else None
         return {"with_payload": list(fields), "consistency": consistency}
