@@ -23,7 +23,8 @@ _COLLECTION_READS = frozenset(
         *(f"Collections.{one}" for one in ("Get", "CollectionExists", "CollectionClusterInfo")),
         *(f"Points.{one}" for one in ("Get", "Scroll", "Count")),
         *(f"Points.Query{one}" for one in ("", "Batch", "Groups")),
-        "Snapshots.List",
+        "Snapshots.list",
+        "Snapshots.download",
     }
 )
 _MANAGED = frozenset(

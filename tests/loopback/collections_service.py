@@ -134,6 +134,22 @@ class CollectionsService(grpc.CollectionsServicer):
             ]
         )
 
+    def CollectionClusterInfo(
+        self, request: grpc.CollectionClusterInfoRequest, context: Any
+    ) -> grpc.CollectionClusterInfoResponse:
+        """Answer the shards of a collection, all of them on this node."""
+        name = self._engine.resolve(request.collection_name)
+        shards = self._engine.shelves[name].config.params.shard_number
+        local = [
+            grpc.LocalShardInfo(
+                shard_id=number,
+                points_count=self._engine.count(name) if number == 0 else 0,
+                state=grpc.ReplicaState.Active,
+            )
+            for number in range(shards)
+        ]
+        return grpc.CollectionClusterInfoResponse(peer_id=1, shard_count=shards, local_shards=local)
+
     def CollectionExists(
         self, request: grpc.CollectionExistsRequest, context: Any
     ) -> grpc.CollectionExistsResponse:

@@ -12,11 +12,15 @@ _SERVICES = (
     points_service_pb2.DESCRIPTOR.services_by_name["Points"],
 )
 
+SNAPSHOTS = tuple(f"Snapshots.{one}" for one in ("create", "list", "delete", "download", "upload"))
+"""Calls that only REST serves here."""
+
 
 @cache
 def rpc_names() -> frozenset[str]:
-    """The long name of every call that the protobufs know, served or not."""
-    return frozenset(f"{one.name}.{method.name}" for one in _SERVICES for method in one.methods)
+    """The long name of every call that the protobufs know, served or not, and of those of REST."""
+    names = {f"{one.name}.{method.name}" for one in _SERVICES for method in one.methods}
+    return frozenset({*names, *SNAPSHOTS})
 
 
 @cache

@@ -19,6 +19,7 @@ from qdrant_client.conversions.conversion import (
 )
 from qdrant_client.http.models import QueryResponse
 
+from tests.loopback.snapshots_service import Download, read_upload
 from tests.loopback.statuses import Mistake
 
 _CONVERT: Any = RestToGrpc  # it is typed for generated classes, not for their values
@@ -301,8 +302,30 @@ def _plain(text: str) -> Callable[[Any], RestAnswer]:
     return lambda _: RestAnswer(text.encode())
 
 
+def _as_is(answer: Any) -> Any:
+    return answer
+
+
+def _cluster(answer: Any) -> Any:
+    """What one node tells of a collection's shards."""
+    return {
+        "peer_id": answer.peer_id,
+        "shard_count": answer.shard_count,
+        "local_shards": [
+            {"shard_id": one.shard_id, "points_count": one.points_count, "state": "Active"}
+            for one in answer.local_shards
+        ],
+        "remote_shards": [
+            {"shard_id": one.shard_id, "peer_id": one.peer_id, "state": "Active"}
+            for one in answer.remote_shards
+        ],
+        "shard_transfers": [],
+    }
+
+
 _HEALTH = _empty(grpc.HealthCheckRequest)
 _ONE, _POINTS = "/collections/{name}", "/collections/{name}/points"
+_SNAPSHOTS = "/collections/{name}/snapshots"
 ROUTES = (
     Route("GET", "/", "Qdrant.HealthCheck", _HEALTH, _version),
     Route("GET", "/healthz", "Qdrant.HealthCheck", _HEALTH, _plain("healthz check passed")),
@@ -337,6 +360,39 @@ ROUTES = (
         "Collections.Get",
         _named(grpc.GetCollectionInfoRequest),
         lambda answer: GrpcToRest.convert_collection_info(answer.result),
+    ),
+    Route(
+        "GET",
+        f"{_ONE}/cluster",
+        "Collections.CollectionClusterInfo",
+        _named(grpc.CollectionClusterInfoRequest),
+        _cluster,
+    ),
+    Route("POST", _SNAPSHOTS, "Snapshots.create", _named(grpc.CreateSnapshotRequest), _as_is),
+    Route("GET", _SNAPSHOTS, "Snapshots.list", _named(grpc.ListSnapshotsRequest), _as_is),
+    Route(
+        "DELETE",
+        f"{_SNAPSHOTS}/{{snapshot}}",
+        "Snapshots.delete",
+        lambda request: grpc.DeleteSnapshotRequest(
+            collection_name=request.path["name"], snapshot_name=request.path["snapshot"]
+        ),
+        _as_is,
+    ),
+    Route(
+        "GET",
+        f"{_SNAPSHOTS}/{{snapshot}}",
+        "Snapshots.download",
+        lambda request: Download(request.path["name"], request.path["snapshot"]),
+        lambda content: RestAnswer(content, "application/octet-stream"),
+    ),
+    Route(
+        "POST",
+        f"{_SNAPSHOTS}/upload",
+        "Snapshots.upload",
+        lambda request: read_upload(request.path, request.query, request.headers, request.body),
+        _as_is,
+        limited=False,
     ),
     Route("PUT", _ONE, "Collections.Create", _create_collection, _result),
     Route("PATCH", _ONE, "Collections.Update", _update_collection, _result),

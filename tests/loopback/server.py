@@ -23,6 +23,7 @@ from tests.loopback.points_service import PointsService
 from tests.loopback.proxy import CuttingProxy
 from tests.loopback.rest_routes import ROUTES
 from tests.loopback.rest_side import RestSide
+from tests.loopback.snapshots_service import SnapshotsService
 
 _TITLE = "qdrant - vector search engine"
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -79,6 +80,7 @@ class LoopbackServer:
         requests: the calls that reached the server, by either port.
         proxy: the TCP proxy that clients of gRPC connect to, to cut or refuse them by hand.
         rest_proxy: that of REST.
+        snapshots: the snapshots that were made and not deleted.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class LoopbackServer:
             self.rest_proxy.port, self.proxy.port = _adjacent_ports()
         self._lock = threading.Lock()
         self._engine = Engine()
+        self.snapshots = SnapshotsService(lambda: self._engine)
         self._running: _Running | None = None
 
     def __enter__(self) -> LoopbackServer:
@@ -141,7 +144,12 @@ class LoopbackServer:
         gate = Gate(self._keys, self.faults, self.requests, self.proxy, self._lock)
         services = self._services()
         rest = RestSide(
-            gate, _calls(services), ROUTES, self.rest_proxy, prefix=self._prefix, tls=self._tls
+            gate,
+            _calls({**services, "Snapshots": self.snapshots}),
+            ROUTES,
+            self.rest_proxy,
+            prefix=self._prefix,
+            tls=self._tls,
         )
         serving = self._serve(gate, services) if self._serve_grpc else None
         self._running = _Running(gate, None if serving is None else serving[:2], rest)

@@ -88,6 +88,21 @@ class Mistake(Enum):
         "Alias with the same name already exists",
         f"lib/storage/src/content_manager/toc/create_collection.rs, {_ERRORS}",
     )
+    NO_SNAPSHOT = Row(
+        grpc.StatusCode.NOT_FOUND,
+        "Not found: Snapshot {name} not found",
+        "lib/storage/src/content_manager/snapshots",
+    )
+    SNAPSHOT_CHECKSUM = Row(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Wrong input: Snapshot checksum mismatch: expected {expected}, got {found}",
+        "lib/storage/src/content_manager/snapshots/recover.rs",
+    )
+    SNAPSHOT_CONFIG = Row(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Wrong input: Snapshot is not compatible with existing collection: {field} differs",
+        "lib/storage/src/content_manager/snapshots/recover.rs, whose words name both values",
+    )
     MALFORMED_ALIAS = Row(
         grpc.StatusCode.INVALID_ARGUMENT,
         "Malformed AliasOperation type",
