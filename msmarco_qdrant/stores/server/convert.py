@@ -24,6 +24,9 @@ from msmarco_qdrant.stores.convert import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import LEAST_SEQ, SPARSE_VECTOR, seq_bound
 
+METADATA_KEY = "msmarco_qdrant"
+"""The key of this package's metadata among those of a collection."""
+
 STATES: Mapping[str, IndexState] = {
     "green": "ready",
     "yellow": "building",

@@ -17,7 +17,7 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreError,
 )
-from msmarco_qdrant.stores.base import AsyncCollection, Capabilities, Store
+from msmarco_qdrant.stores.base import AsyncCollection, Capabilities, Snapshots, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.error_mapping import is_forbidden
 from msmarco_qdrant.stores.metadata import metadata_to_json
@@ -37,6 +37,7 @@ from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.locks import ServerLocks
 from msmarco_qdrant.stores.server.retry import RetryPolicy
+from msmarco_qdrant.stores.server.snapshots import ServerSnapshots
 
 SERVER = Capabilities(
     engine="Server",
@@ -48,10 +49,10 @@ SERVER = Capabilities(
     migration_locks=True,
     resolves_aliases=True,
     async_search=True,
+    snapshots=True,
 )
 IN_MEMORY = Capabilities(engine="Memory", admin=True, migration_locks=True)
 
-_METADATA_KEY = "msmarco_qdrant"
 
 
 class ServerStore(Store):
@@ -97,6 +98,13 @@ class ServerStore(Store):
     def migration_locks(self) -> MigrationLocks:
         """The locks that keep two migrations of one collection apart."""
         return self._locks
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Snapshots of a server; see `Snapshots`."""
+        if not self._capabilities.snapshots:
+            return super().snapshots
+        return ServerSnapshots(self._server, self._connection, self._open)
 
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection; see `Store`."""
@@ -152,7 +160,7 @@ class ServerStore(Store):
 
     def put_metadata(self, name: str, metadata: CollectionMetadata) -> None:
         """Store metadata with a collection; see `Store`."""
-        stored = {_METADATA_KEY: metadata_to_json(metadata)}
+        stored = {convert.METADATA_KEY: metadata_to_json(metadata)}
         update, physical = self._client.update_collection, self._resolve(name)
         self._server.call("writing metadata", update, physical, metadata=stored)
 
@@ -255,7 +263,7 @@ class ServerStore(Store):
 
     def _stored_metadata(self, name: str) -> object:
         """Return this package's metadata of a collection as JSON, None without any."""
-        return (self._open(name).read_info().config.metadata or {}).get(_METADATA_KEY)
+        return (self._open(name).read_info().config.metadata or {}).get(convert.METADATA_KEY)
 
     def _all_aliases(self) -> Mapping[str, str]:
         found = self._server.call("reading the aliases", self._client.get_aliases)
