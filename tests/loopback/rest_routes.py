@@ -302,6 +302,10 @@ def _plain(text: str) -> Callable[[Any], RestAnswer]:
     return lambda _: RestAnswer(text.encode())
 
 
+def _create_snapshot(request: RestRequest) -> Any:
+    return grpc.CreateSnapshotRequest(collection_name=request.path["name"])
+
+
 def _as_is(answer: Any) -> Any:
     return answer
 
@@ -368,7 +372,7 @@ ROUTES = (
         _named(grpc.CollectionClusterInfoRequest),
         _cluster,
     ),
-    Route("POST", _SNAPSHOTS, "Snapshots.create", _named(grpc.CreateSnapshotRequest), _as_is),
+    Route("POST", _SNAPSHOTS, "Snapshots.create", _create_snapshot, _as_is),
     Route("GET", _SNAPSHOTS, "Snapshots.list", _named(grpc.ListSnapshotsRequest), _as_is),
     Route(
         "DELETE",

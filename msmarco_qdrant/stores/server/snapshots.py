@@ -40,6 +40,9 @@ _CHUNK = 2**20
 _PROBE_S = 2.0
 """Seconds for which a REST interface that does not answer is asked again."""
 
+_COMPARISONS = 3
+"""Another client may write between two reads."""
+
 _WORK_S = 3600.0
 """Seconds for the server to make a snapshot or to recover from it."""
 
@@ -118,14 +121,14 @@ class ServerSnapshots:
         with httpx.Client(**self._options()) as client:
             rest = _RestCollection(client, physical)
             try:
-                stored = self._call(rest.metadata, _PROBE_S)
+                is_same = self._is_same(rest, physical)
                 is_spread = self._call(rest.is_spread, _PROBE_S)
             except (StoreUnavailableError, StoreAccessError, CollectionNotFoundError) as exc:
                 raise UnsupportedError(
                     f"a snapshot needs the REST interface of {self._server.place} at "
                     f"{client.base_url}: {exc}"
                 ) from exc
-            if stored != (self._open(physical).read_info().config.metadata or {}):
+            if not is_same:
                 raise UnsupportedError(
                     f"a snapshot needs the REST interface of {self._server.place}, got another "
                     f"server at {client.base_url}"
@@ -136,6 +139,17 @@ class ServerSnapshots:
                     "snapshot has those of one"
                 )
             yield rest
+
+    def _is_same(self, rest: _RestCollection, physical: str) -> bool:
+        """True if REST answers with this collection: equal metadata and newest write."""
+        collection = self._open(physical)
+        for _ in range(_COMPARISONS):
+            metadata = collection.read_info().config.metadata or {}
+            if self._call(rest.metadata, _PROBE_S) != metadata:
+                return False
+            if self._call(rest.last_seq, _PROBE_S) == collection.info().last_seq:
+                return True
+        return False
 
     def _options(self) -> dict[str, Any]:
         address = self._server.address
@@ -176,6 +190,13 @@ class _RestCollection:
         """Return the collection's metadata."""
         found: Mapping[str, Any] = self._result("GET", "")["config"].get("metadata") or {}
         return found
+
+    def last_seq(self) -> int:
+        """Return the `seq` of the newest write, 0 without points."""
+        newest = {"key": "seq", "direction": "desc"}
+        request = {"limit": 1, "order_by": newest, "with_payload": ["seq"]}
+        found = self._result("POST", "/points/scroll", json=request)["points"]
+        return int(found[0]["payload"]["seq"]) if found else 0
 
     def is_spread(self) -> bool:
         """True if a shard is on another node."""

@@ -54,7 +54,6 @@ SERVER = Capabilities(
 IN_MEMORY = Capabilities(engine="Memory", admin=True, migration_locks=True)
 
 
-
 class ServerStore(Store):
     """A Qdrant server, or qdrant-client's local mode; create it by `connect` or `in_memory`."""
 
