@@ -193,6 +193,8 @@ class _RestCollection:
 
     def last_seq(self) -> int:
         """Return the `seq` of the newest write, 0 without points."""
+        if "seq" not in self._result("GET", "")["payload_schema"]:
+            return 0  # a new collection
         newest = {"key": "seq", "direction": "desc"}
         request = {"limit": 1, "order_by": newest, "with_payload": ["seq"]}
         found = self._result("POST", "/points/scroll", json=request)["points"]
