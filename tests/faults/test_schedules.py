@@ -23,7 +23,15 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Connection
 from msmarco_qdrant.testing import HashingEncoder
-from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
+from tests.loopback import (
+    Cut,
+    Fault,
+    LoopbackServer,
+    LostAnswer,
+    Refused,
+    RestLoopbackServer,
+    Slow,
+)
 
 PASSAGES = 240
 QUICK_SEEDS, SLOW_SEEDS = range(2), range(2, 10)
@@ -178,12 +186,14 @@ def error_of(work: Callable[[], object]) -> IngestStoppedError | StoreError | No
     return None
 
 
-def one_history(seed: int) -> tuple[int, int]:
+def one_history(
+    seed: int, new_server: Callable[[], LoopbackServer] = LoopbackServer
+) -> tuple[int, int]:
     """What one seed says; returns the faults that were given and the runs that were stopped."""
     rng = random.Random(seed)
     before, passages = make_passages(seed, 0), make_passages(seed, 1)
     prune = rng.random() < 0.5
-    with LoopbackServer() as server:
+    with new_server() as server:
         if rng.random() < 0.6:
             ingest(server, before)
         kept = stored(server)
@@ -214,6 +224,13 @@ def test_faults_and_run_again(seeds: range) -> None:
     histories = [one_history(seed) for seed in seeds]
     assert sum(faults for faults, _ in histories) > 10 * len(seeds)
     assert sum(stops for _, stops in histories) > 0
+
+
+@pytest.mark.slow
+def test_v11_faults_over_rest_and_run_again() -> None:
+    """The same histories, by the other transport."""
+    histories = [one_history(seed, RestLoopbackServer) for seed in QUICK_SEEDS]
+    assert sum(faults for faults, _ in histories) > 10 * len(QUICK_SEEDS)
 
 
 @pytest.mark.soak

@@ -8,7 +8,7 @@ in production when a test asks for it (`faults`).
 from tests.loopback.cluster import LoopbackCluster
 from tests.loopback.faults import Cut, Fault, LostAnswer, Refused, Slow
 from tests.loopback.gate import RequestLog
-from tests.loopback.server import LoopbackServer
+from tests.loopback.server import LoopbackServer, RestLoopbackServer
 from tests.loopback.statuses import Mistake
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "Mistake",
     "Refused",
     "RequestLog",
+    "RestLoopbackServer",
     "Slow",
 ]

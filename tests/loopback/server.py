@@ -255,6 +255,18 @@ class LoopbackServer:
             yield self._engine.client
 
 
+class RestLoopbackServer(LoopbackServer):
+    """The server behind an HTTP gateway: REST alone, under a path."""
+
+    def __init__(self) -> None:
+        super().__init__(prefix="/qdrant", serve_grpc=False)
+
+    @property
+    def url(self) -> str:
+        """The URL of REST; its path implies the transport."""
+        return self.rest_url
+
+
 def _calls(services: Mapping[str, Any]) -> Mapping[str, Callable[[Any, Any], Any]]:
     """The function of each call by its long name; those that are not served refuse."""
     return {

@@ -34,6 +34,7 @@ def client_arguments(address: Address, connection: Connection) -> dict[str, Any]
         "headers": {"api-key": connection.api_key} if connection.api_key else None,
         "timeout": math.ceil(connection.timeout_s),
         "check_compatibility": False,  # `connect` reads the version
+        "verify": _trusted(address, connection),  # of REST, which a client of gRPC may use, too
         **(_rest_arguments(connection) if is_rest else _grpc_arguments(address, connection)),
     }
 
@@ -55,24 +56,27 @@ def _grpc_arguments(address: Address, connection: Connection) -> dict[str, Any]:
 
 def _rest_arguments(connection: Connection) -> dict[str, Any]:
     # By default, a client of this machine opens a connection for each request.
-    arguments: dict[str, Any] = {
-        "limits": httpx.Limits(
-            max_connections=None,
-            max_keepalive_connections=2 * connection.in_flight,
-            keepalive_expiry=_KEEPALIVE_S,
-        )
-    }
-    if connection.tls_ca is not None:
-        arguments["verify"] = _trust(connection.tls_ca)
-    return arguments
+    limits = httpx.Limits(
+        max_connections=None,
+        max_keepalive_connections=2 * connection.in_flight,
+        keepalive_expiry=_KEEPALIVE_S,
+    )
+    return {"limits": limits}
 
 
-def _trust(path: Path) -> ssl.SSLContext:
-    """Return a context that trusts these certificates only."""
+def _trusted(address: Address, connection: Connection) -> ssl.SSLContext | bool:
+    """Return the certificates that REST trusts: those of the connection, or the system's."""
+    if not address.tls:
+        return False  # loading them takes longer than most requests
+    if (path := connection.tls_ca) is None:
+        return True
     try:
         return ssl.create_default_context(cadata=_read_certificates(path).decode("ascii"))
     except (ssl.SSLError, UnicodeDecodeError) as exc:
-        raise StoreUnavailableError(f"{path} is not a file of PEM certificates: {exc}") from exc
+        raise StoreUnavailableError(
+            f"tls_ca must be a file of PEM certificates, got {path}: set MSMARCO_QDRANT_TLS_CA, or "
+            "pass Connection(tls_ca=...), to one"
+        ) from exc
 
 
 def _read_certificates(path: Path) -> bytes:

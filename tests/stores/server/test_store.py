@@ -283,6 +283,22 @@ def test_a_certificate_of_ones_own_is_trusted_when_it_is_given(
     assert [] == [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
+def test_v11_certificates_over_rest(secure: LoopbackServer, certificate: Certificate) -> None:
+    """The setting is that of gRPC; without it, or with TLS on one side only, it is told."""
+    by_rest = replace(AT_ONCE, api_key=API_KEY, transport="rest")
+    trusting = replace(by_rest, tls_ca=certificate.chain)
+    with closing(open_store(secure.rest_url, connection=trusting)) as store:
+        make_things(store).upsert(points(30))
+    assert 30 == stored(secure)
+    with pytest.raises(StoreUnavailableError, match="set MSMARCO_QDRANT_TLS_CA"):
+        open_store(secure.rest_url, connection=by_rest)
+    with pytest.raises(StoreUnavailableError, match="expects TLS"):
+        open_store(secure.rest_url.replace("https", "http"), connection=by_rest)
+    with LoopbackServer() as plain, pytest.raises(StoreUnavailableError) as caught:
+        open_store(plain.rest_url.replace("http", "https"), connection=trusting)
+    assert "http:// for Qdrant without TLS" in str(caught.value)
+
+
 def test_a_certificate_that_nobody_signed_is_refused(secure: LoopbackServer) -> None:
     """The message says which setting would make it trusted."""
     with pytest.raises(StoreUnavailableError, match="set MSMARCO_QDRANT_TLS_CA") as caught:
