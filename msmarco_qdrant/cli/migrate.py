@@ -135,6 +135,28 @@ def check(*, settings: Settings, directory: Path | None, as_json: bool) -> int:
 
 
 @migrate.command()
+@click.argument("fields", nargs=-1, required=True, metavar="FIELD=KIND...")
+@settings_options("store", "transport", "collection")
+@json_option
+def index(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None:
+    """Index meta fields of a collection, for filters.
+
+    KIND is keyword, integer, float, bool or datetime. It is not in the ledger of migrations.
+    """
+    from msmarco_qdrant.cli.ingest import parse_indexes
+    from msmarco_qdrant.migrate.runner import index_payload_field
+
+    wanted = parse_indexes(fields)
+    with open_configured_store(settings) as store:
+        done = {
+            field: index_payload_field(store, settings.collection, field, kind)
+            for field, kind in wanted.items()
+        }
+    text = "\n".join(f"{field}: {effect}" for field, effect in done.items())
+    print_result({"indexed": dict(wanted)}, text, as_json=as_json)
+
+
+@migrate.command()
 @settings_options("store", "transport", "collection")
 @click.option("--token", metavar="TOKEN", help="Release the lock if it still has this token.")
 @json_option

@@ -336,6 +336,7 @@ class CollectionInfo:
     Attributes:
         name: Name of the physical collection.
         points: Passages stored.
+        is_exact: False if the server allows no exact count: `points` is its estimate.
         indexed: Dense and sparse vectors in an index; others are found by exact scan.
         segments: Segments that hold the points.
         state: State of the index: "ready", "building", "paused" (until `optimize()`), or "failed".
@@ -350,6 +351,7 @@ class CollectionInfo:
     state: IndexState
     last_seq: int
     spec: CollectionSpec
+    is_exact: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

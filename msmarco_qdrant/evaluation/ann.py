@@ -53,6 +53,7 @@ def sweep_ann(
         StoreError: If the engine fails.
     """
     check_sweep(client, queries, k=k, efs=efs)
+    efs = _fit_efs(client, efs)
     collection = client.store.collection(client.collection)
     info = collection.info()
     _warn_without_graph(client.collection, info)
@@ -88,6 +89,29 @@ def check_sweep(
         raise UnsupportedError(
             f"{client.store.dsn} always searches exactly: it has no graph to compare with"
         )
+
+
+def _fit_efs(client: SearchClient, efs: Sequence[int]) -> Sequence[int]:
+    """Return the numbers that the collection's limits allow.
+
+    Raises:
+        UsageError: If one of the caller's own exceeds them, or exact search is not allowed.
+    """
+    limits, name = client.store.request_limits(client.collection), client.collection
+    if not limits.exact:
+        raise UsageError(
+            f"the strict mode of collection '{name}' forbids exact search (search_allow_exact is "
+            "false), and a sweep compares with it"
+        )
+    if limits.ef is None or max(efs) <= limits.ef:
+        return efs
+    if efs is not EFS:
+        raise UsageError(
+            f"each ef must be at most {limits.ef} by the strict mode of collection '{name}' "
+            f"(search_max_hnsw_ef), got {max(efs)}"
+        )
+    _log.warning("measured up to ef=%d, the limit of the strict mode of '%s'", limits.ef, name)
+    return [ef for ef in efs if ef <= limits.ef] or [limits.ef]
 
 
 def _warn_without_graph(name: str, info: CollectionInfo) -> None:

@@ -15,8 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msmarco_qdrant.collection.generations import abandon_hint, read_generations, reembed_command
-from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
-from msmarco_qdrant.core.records import Copying, Generation, LockHolder
+from msmarco_qdrant.collection.migration import (
+    CollectionPlan,
+    Migration,
+    Operation,
+    Target,
+    load_migrations,
+)
+from msmarco_qdrant.core.records import Copying, Generation, LockHolder, PayloadIndex
 from msmarco_qdrant.errors import (
     MigrationError,
     MsmarcoQdrantError,
@@ -24,6 +30,7 @@ from msmarco_qdrant.errors import (
     StoreInUseError,
     UsageError,
 )
+from msmarco_qdrant.migrate.operations import AddPayloadIndex
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock, require_lock
 from msmarco_qdrant.stores.names import base_name
@@ -154,6 +161,30 @@ def migrate_collection(
     return run.apply(on_step)
 
 
+def index_payload_field(store: Store, collection: str, field: str, kind: PayloadIndex) -> str:
+    """Index a `meta` field of a collection, for filters. Repeating it does nothing.
+
+    The ledger stays as it is: a re-embedding copies the indexes of the live collection.
+
+    Args:
+        store: The store that holds the collection.
+        collection: The collection's name.
+        field: The field's name as in a filter, such as "year".
+        kind: The type of its values.
+
+    Returns:
+        The effect, as one line of text.
+
+    Raises:
+        CollectionNotFoundError: If the collection does not exist.
+        StoreInUseError: If another process is migrating it.
+        UsageError: If the field name or the kind is not valid, or for a physical name.
+    """
+    operation = AddPayloadIndex(field, kind)
+    run = _MigrationRun(store, collection, None, None, lambda _done, _total: None)
+    return run.apply_once(operation)
+
+
 def unlock_migrations(store: Store, collection: str, token: str) -> None:
     """Release the lock of a process that has ended without releasing it.
 
@@ -209,6 +240,16 @@ class _MigrationRun:
                 self._apply(migration, lambda: require_lock(locks, name, ours))
                 applied.append(step)
         return applied
+
+    def apply_once(self, operation: Operation) -> str:
+        """Apply an operation without recording it, while holding the lock; returns its cost."""
+        locks = self._store.migration_locks
+        name = base_name(self._physical())
+        with hold_lock(locks, name) as ours:
+            target = replace(self._target(), check=lambda: require_lock(locks, name, ours))
+            cost = operation.cost(target)
+            operation.apply(target)
+        return cost
 
     def pending(self) -> Sequence[Migration]:
         """List the migrations missing from the ledger, up to the last one requested.

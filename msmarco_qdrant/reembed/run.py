@@ -23,7 +23,7 @@ from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUse
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.reembed.compare import Sample, SearchableCollection, compare_models
 from msmarco_qdrant.reembed.copy import Copier, CopyJob, CopyStats
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import Collection, Store
 
 _log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class ReembedRun:
         self._result.add(stats)
         self._require_vectors(stats, at_most=0)
         self._result.removed += copier.remove_strays()
-        after, copied = self._source.info(), self._target.info().points
+        after, copied = self._source.info(), _count(self._target)
         if (before.points, before.last_seq) != (after.points, after.last_seq):
             return stats, stats.lost
         # Not the source's count: its replicas may differ by writes that failed on some of them.
@@ -293,3 +293,9 @@ class ReembedRun:
 def _is_settled(copied: float, previous: float) -> bool:
     """True if another pass would not help: few differences, or not half as many as before."""
     return copied <= _FEW or 2 * copied > previous
+
+
+def _count(collection: Collection) -> int:
+    """Count points exactly: one by one, if the server only estimates."""
+    info = collection.info()
+    return info.points if info.is_exact else sum(1 for _ in collection.scan((), all_replicas=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TypedDict, get_args
 
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, SearchEffort, SearchMode
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter, check_filter
@@ -83,6 +84,7 @@ class SearchRequest:
     ef: int = DEFAULT_EFFORT.ef
     oversampling: float = DEFAULT_EFFORT.oversampling
     rescore: bool = True
+    limits: RequestLimits = NO_LIMITS
 
     def __post_init__(self) -> None:
         modes = ", ".join(get_args(SearchMode))
@@ -104,6 +106,18 @@ class SearchRequest:
             _require(self.rerank_depth >= self.limit, rule, self.rerank_depth)
 
     @property
+    def max_limit(self) -> int:
+        """The most passages to retrieve. The engine scores both rankings of "hybrid" at once."""
+        if self.limits.points is None:
+            return MAX_LIMIT
+        return at_most(MAX_LIMIT, self.limits.points // (2 if self.mode == "hybrid" else 1))
+
+    def depth(self, limit: int) -> int:
+        """Return the number of best passages of each ranking to fuse."""
+        depth = max(self.fusion.depth, limit)
+        return depth if self.limits.points is None else min(depth, self.max_limit)
+
+    @property
     def first_stage_limit(self) -> int:
         """The number of passages to retrieve before reranking."""
         return max(self.limit, self.rerank_depth or 0)
@@ -115,6 +129,44 @@ class SearchRequest:
             exact=self.exact,
             rescore=self.rescore,
             oversampling=self.oversampling,
+        )
+
+
+def check_limits(request: SearchRequest, collection: str) -> None:
+    """Refuse numbers of a caller above the limits of the collection's strict mode.
+
+    Raises:
+        UsageError: With the bound, and the name of the setting.
+    """
+    limits = request.limits
+    if request.exact and not limits.exact:
+        raise UsageError(
+            f"the strict mode of collection '{collection}' forbids exact search "
+            "(search_allow_exact is false): omit exact=True"
+        )
+    points = None if limits.points is None else request.max_limit
+    setting = "max_query_limit"
+    if request.mode == "hybrid":
+        setting = "half of max_query_limit, as both rankings are scored at once"
+    _require_within("limit", request.limit, points, setting, collection)
+    _require_within("rerank_depth", request.rerank_depth, points, setting, collection)
+    if request.mode == "hybrid" and request.fusion.depth != CONVEX.depth:  # the default adapts
+        _require_within("fusion depth", request.fusion.depth, points, setting, collection)
+    if request.ef != DEFAULT_EFFORT.ef:
+        _require_within("ef", request.ef, limits.ef, "search_max_hnsw_ef", collection)
+    if request.oversampling != DEFAULT_EFFORT.oversampling:
+        setting = "search_max_oversampling"
+        bound = limits.oversampling
+        _require_within("oversampling", request.oversampling, bound, setting, collection)
+
+
+def _require_within(
+    name: str, value: float | None, bound: float | None, setting: str, collection: str
+) -> None:
+    if value is not None and bound is not None and value > bound:
+        raise UsageError(
+            f"{name} must be at most {bound:g} by the strict mode of collection '{collection}' "
+            f"({setting}), got {value:g}"
         )
 
 

@@ -23,6 +23,7 @@ from msmarco_qdrant.search.options import (
     CONVEX,
     SearchOptions,
     SearchRequest,
+    check_limits,
     check_pids,
     check_queries,
 )
@@ -130,7 +131,9 @@ class SearchSession:
         """Check a search, and return its steps."""
         self._check_open()
         check_queries(queries)
-        request = SearchRequest(**options)
+        limits = self._store.request_limits(self._name)
+        request = SearchRequest(**options, limits=limits)
+        check_limits(request, self._name)
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
         return retry_after_model_swap(
             self._current, lambda searcher: searcher.search(queries, request)
@@ -219,7 +222,9 @@ class SearchSession:
 
     def _new_searcher(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
         indexed = self._store.capabilities.payload_indexes
-        return Searcher(metadata, encoder, indexed=indexed, foreign=self._foreign)
+        return Searcher(
+            metadata, encoder, collection=self._name, indexed=indexed, foreign=self._foreign
+        )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from msmarco_qdrant.core.limits import RequestLimits
 from msmarco_qdrant.core.records import CollectionMetadata, PayloadIndex, PointId
 from msmarco_qdrant.core.search_types import (
     Fusion,
@@ -29,9 +30,9 @@ from msmarco_qdrant.core.search_types import (
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.search.options import MAX_LIMIT, SearchRequest
+from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.ranking import best_per_group, fuse
-from msmarco_qdrant.stores.filters import index_advice, to_qdrant
+from msmarco_qdrant.stores.filters import index_advice, missing_index, to_qdrant, unindexed_step
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
@@ -108,6 +109,7 @@ class Searcher:
     Args:
         metadata: The collection's metadata.
         encoder: The encoder of that collection; None to search by "bm25" only.
+        collection: The collection's name, for messages.
         indexed: True if the engine has payload indexes, so that a filter may lack one.
         foreign: Counts the points that are not passages.
     """
@@ -117,11 +119,13 @@ class Searcher:
         metadata: CollectionMetadata,
         encoder: Encoder | None,
         *,
+        collection: str,
         indexed: bool,
         foreign: ForeignPoints,
     ) -> None:
         self.metadata = metadata
         self._foreign = foreign
+        self._collection = collection
         self._encoder = encoder
         self._indexed = indexed
         self._advised: set[str] = set()
@@ -146,7 +150,7 @@ class Searcher:
         """Return the hits of each query."""
         if request.meta_filter is not None:
             chosen = to_qdrant(request.meta_filter)  # once, for all the queries
-            yield from self._advise(chosen)
+            yield from self._advise(chosen, request.limits)
             request = replace(request, meta_filter=chosen)
         vectors = yield from self._encode(queries, request.mode)
         if request.group_by is not None and request.rerank_depth is None:
@@ -215,9 +219,9 @@ class Searcher:
             unfinished = [
                 index
                 for index, points in zip(unfinished, rankings, strict=True)
-                if len(found[index]) < limit and len(points) == wanted < MAX_LIMIT
+                if len(found[index]) < limit and len(points) == wanted < request.max_limit
             ]
-            wanted = min(2 * wanted, MAX_LIMIT)
+            wanted = min(2 * wanted, request.max_limit)
         return found
 
     def _retrieve_points(
@@ -250,14 +254,14 @@ class Searcher:
         unfinished = list(range(len(vectors)))
         limit = request.limit
         while unfinished:
-            limit = min(limit * _PASSAGES_PER_GROUP, MAX_LIMIT)
+            limit = min(limit * _PASSAGES_PER_GROUP, request.max_limit)
             ranked = yield from self._retrieve([vectors[i] for i in unfinished], request, limit)
             for index, hits in zip(unfinished, ranked, strict=True):
                 found[index] = best_per_group(hits, field)
             unfinished = [
                 index
                 for index, hits in zip(unfinished, ranked, strict=True)
-                if len(found[index]) < request.limit and len(hits) == limit < MAX_LIMIT
+                if len(found[index]) < request.limit and len(hits) == limit < request.max_limit
             ]
             if any(ranked) and not any(found):
                 _log.warning("no passage found has the field '%s' to group by", field)
@@ -287,8 +291,21 @@ class Searcher:
             scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}
         return [ScoredPoint(id_, score, payloads[id_]) for id_, score in scores.items()]
 
-    def _advise(self, chosen: models.Filter) -> Steps[None]:
-        """Warn once of each field whose filter no payload index serves."""
+    def _advise(self, chosen: models.Filter, limits: RequestLimits) -> Steps[None]:
+        """Warn once of each field whose filter no payload index serves.
+
+        Raises:
+            UsageError: If the collection allows no such filter.
+        """
+        if not limits.unindexed_reads:
+            missing = missing_index(chosen, (yield GetPayloadIndexes()))
+            if missing is not None:
+                raise UsageError(
+                    f"the strict mode of collection '{self._collection}' allows no filter on "
+                    f"'{missing[0]}' without a payload index (unindexed_filtering_retrieve is "
+                    f"false): {unindexed_step(self._collection, *missing)}"
+                )
+            return
         if not self._indexed or len(self._advised) >= _MAX_ADVISED_FIELDS:
             return
         if self._advised.issuperset(needed := index_advice(chosen, {})):
@@ -309,7 +326,7 @@ def _point_queries(vectors: _QueryVectors, request: SearchRequest, limit: int) -
     if request.mode != "hybrid":
         effort = request.effort(limit)
         return [PointQuery(nearest, limit, effort, request.meta_filter) for nearest in both]
-    depth = max(request.fusion.depth, limit)
+    depth = request.depth(limit)
     return [
         PointQuery(
             nearest=nearest,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits
 from msmarco_qdrant.core.records import (
     CollectionInfo,
     CollectionMetadata,
@@ -442,6 +443,14 @@ class Store(ABC):
             UnsupportedError: Without the capability `snapshots`.
         """
         raise self._unsupported("copy a collection in its own format: use a portable backup")
+
+    def request_limits(self, name: str) -> RequestLimits:  # noqa: ARG002  # an engine may use it
+        """Return the limits on requests to the collection behind a name; by default none.
+
+        Raises:
+            CollectionNotFoundError: For an unknown name.
+        """
+        return NO_LIMITS
 
     def unresolved_collection(self, name: str) -> Collection:
         """Return a collection whose requests carry the alias itself; the server resolves it.

@@ -33,6 +33,7 @@ gives it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -111,6 +112,14 @@ _MESSAGES: tuple[tuple[str, type[StoreError]], ...] = (
     (r"Resource temporarily unavailable", StoreUnavailableError),
 )
 _LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
+# Qdrant's lib/collection/src/operations/verification/mod.rs
+_NO_INDEX = re.compile(
+    r'Index required but not found for "(.+?)" of one of the following types: \[(.*?)\]'
+)
+_STRICT_MODE = re.compile(
+    r'Limit exceeded .+ for "|Exact search disabled|Condition size limit reached'
+    r"|Filter condition limit reached|Index required but not found"
+)
 _ACCESS = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _STATUSES: dict[str, type[StoreError]] = {
     "UNAUTHENTICATED": StoreAccessError,
@@ -185,6 +194,23 @@ def is_forbidden(error: StoreError) -> bool:
 def is_access_error(exc: BaseException) -> bool:
     """True if the server does not allow the call with this API key."""
     return _status_and_message(exc)[0] in _ACCESS
+
+
+def is_limit_error(error: StoreError) -> bool:
+    """True if a server refused a request because of the collection's strict mode."""
+    cause = error.__cause__
+    return cause is not None and bool(_STRICT_MODE.search(_status_and_message(cause)[1]))
+
+
+def missing_index(error: StoreError) -> tuple[str, Sequence[str]] | None:
+    """Return the payload key without an index that a strict mode demands, and its possible kinds.
+
+    Returns:
+        None for an error of another cause.
+    """
+    cause = error.__cause__
+    found = _NO_INDEX.search(_status_and_message(cause)[1]) if cause is not None else None
+    return (found[1], found[2].split(", ")) if found else None
 
 
 def describe_error(exc: BaseException) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.filters import (
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')
+# The kinds of index that this package creates; a number is more often meant than a text.
+_KINDS = ("integer", "float", "datetime", "bool", "keyword")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\[[0-9]*\])*", re.ASCII)
 
 
@@ -178,6 +181,37 @@ def index_advice(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> l
         by_key.setdefault(canonical_key(need.key), []).append(need)
     advice = (_advice(needs, index_kind(indexes, key)) for key, needs in by_key.items())
     return [sentence for sentence in advice if sentence]
+
+
+def missing_index(
+    given: models.Filter, indexes: Mapping[str, PayloadIndex]
+) -> tuple[str, Sequence[str]] | None:
+    """Return the first key of a filter that no payload index serves, and the kinds that would.
+
+    Args:
+        given: The filter.
+        indexes: See `index_advice`.
+    """
+    for need in _needs(given, ""):
+        if not need.is_served_by(index_kind(indexes, need.key)):
+            return need.key, need.kinds or _KINDS
+    return None
+
+
+def unindexed_step(collection: str, key: str, kinds: Sequence[str]) -> str:
+    """Return the step that gives a payload key its index, for messages.
+
+    Args:
+        collection: The collection's name.
+        key: The key of a filter.
+        kinds: Kinds of index that serve it, in any form that a server reports.
+    """
+    field = canonical_key(key)
+    kind = next((kind for kind in _KINDS if kind in kinds), None)
+    if not field.startswith("meta.") or kind is None:
+        return "filter by a field of meta that has an index"
+    word = f"{field.removeprefix('meta.')}={kind}"
+    return f"add the index with {advised_command('migrate', 'index', word, collection=collection)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Collection, Connection, Store, open_store
 from msmarco_qdrant.stores.connection import parse_address
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
+from msmarco_qdrant.stores.server.limits import StoredLimits
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.loopback import Cut, Fault, LoopbackServer, LostAnswer, Refused, Slow
 from tests.search.support import Gate, in_loop, near, refused, run, threads, turn
@@ -618,7 +619,9 @@ async def test_a_server_that_is_too_slow_is_told(on_server: Place, server: Loopb
     """When it has not answered in time."""
     impatient = Connection(timeout_s=1, retry_s=0)
     address = parse_address(server.url, impatient)
-    collection = AsyncServerCollection("msmarco__0001", server.url, address, impatient)
+    collection = AsyncServerCollection(
+        "msmarco__0001", server.url, address, impatient, StoredLimits()
+    )
     async with AsyncSearchClient(on_server.sync(), collection) as client:
         server.faults.inject(Slow(600), "QueryBatch")
         with pytest.raises(StoreUnavailableError, match=r"searching in .* failed"):

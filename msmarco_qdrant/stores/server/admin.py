@@ -13,6 +13,7 @@ from typing import Any
 from qdrant_client import models
 
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.limits import RequestLimits, at_most
 from msmarco_qdrant.core.records import (
     PayloadIndex,
     PointBatch,
@@ -121,9 +122,13 @@ class ServerAdminCollection(ServerCollection):
             for id_, row in zip(ids, vectors, strict=True)
         ]
         update, condition = self._client.update_vectors, models.Filter(must=[old])
-        for start, stop in self._split(map(sparse_bytes, vectors)):
-            part = rows[start:stop]
-            self._call("writing sparse vectors", update, part, wait=True, update_filter=condition)
+
+        def write(limits: RequestLimits) -> None:
+            for start, stop in self._split(map(sparse_bytes, vectors), limits):
+                part, action = rows[start:stop], "writing sparse vectors"
+                self._call(action, update, part, wait=True, update_filter=condition)
+
+        self.within_limits(write)
 
     def upsert_if_seq(self, batch: PointBatch, seen: Sequence[int | None]) -> None:
         """Write points whose stored `seq` is still the one seen."""
@@ -132,8 +137,12 @@ class ServerAdminCollection(ServerCollection):
             self._server.call("writing points", self._upsert_locally, batch, expected)
             return
         existing, seqs, absent = split_by_presence(batch, seen)
-        inserts = self._requests(absent, [None] * len(absent.ids))
-        self._send(chain(inserts, self._requests(existing, seqs)))
+
+        def write(limits: RequestLimits) -> None:
+            inserts = self._requests(absent, limits, [None] * len(absent.ids))
+            self._send(chain(inserts, self._requests(existing, limits, seqs)))
+
+        self.within_limits(write)
 
     def replace_payloads_if_seq(
         self,
@@ -151,15 +160,21 @@ class ServerAdminCollection(ServerCollection):
             for id_, payload, seq in zip(ids, payloads, seen, strict=True)
         ]
         update = self._client.batch_update_points
-        for start, stop in self._split(map(payload_bytes, payloads)):
+        for start, stop in self._split(map(payload_bytes, payloads), self.limits()):
             self._call("writing payloads", update, operations[start:stop], wait=True)
 
     def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
         """Delete points whose stored `seq` is still the one seen."""
-        for page in in_batches(zip(ids, seen, strict=True), self._connection.batch_points):
-            chosen = convert.select_unchanged(*map(list, zip(*page, strict=True)))
-            selector = models.FilterSelector(filter=chosen)
-            self._call("deleting points", self._client.delete, selector, wait=True)
+
+        def delete(limits: RequestLimits) -> None:
+            each = None if limits.conditions is None else limits.conditions // 2
+            count = at_most(self._connection.batch_points, each, limits.condition_size)
+            for page in in_batches(zip(ids, seen, strict=True), count):
+                chosen = convert.select_unchanged(*map(list, zip(*page, strict=True)))
+                selector = models.FilterSelector(filter=chosen)
+                self._call("deleting points", self._client.delete, selector, wait=True)
+
+        self.within_limits(delete)
 
     def _upsert_locally(self, batch: PointBatch, expected: Mapping[PointId, int | None]) -> None:
         """Read, compare and write: the local mode has no such write, and one caller at a time."""

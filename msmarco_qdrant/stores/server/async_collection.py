@@ -9,14 +9,22 @@ from typing import Any, TypeVar
 from qdrant_client import AsyncQdrantClient
 
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.limits import RequestLimits, at_most
 from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores.connection import Address, Connection
-from msmarco_qdrant.stores.error_mapping import map_error
+from msmarco_qdrant.stores.error_mapping import is_limit_error, map_error
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.arguments import client_arguments
+from msmarco_qdrant.stores.server.limits import (
+    StoredLimits,
+    explain_limit,
+    fit_queries,
+    merge_answers,
+)
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 _T = TypeVar("_T")
@@ -30,20 +38,35 @@ class AsyncServerCollection:
         place: The store's DSN, for messages.
         address: The server's address, with the transport.
         connection: The connection's settings.
+        limits: The collection's limits on requests.
     """
 
-    def __init__(self, name: str, place: str, address: Address, connection: Connection) -> None:
+    def __init__(
+        self,
+        name: str,
+        place: str,
+        address: Address,
+        connection: Connection,
+        limits: StoredLimits,
+    ) -> None:
         self._name = name
+        self._limits = limits
         self._place = place
         self._client: AsyncQdrantClient = AsyncQdrantClient(**client_arguments(address, connection))
         self._retries = RetryPolicy(connection.retry_s)
 
     async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
-        requests = [convert.query_request(query, ann=True) for query in queries]
-        search = partial(self._client.query_batch_points, self._name, requests)
-        answers = await self._call("searching", search)
-        return [to_scored(answer.points) for answer in answers]
+        limits = self._limits.found or await self._read_limits()
+        try:
+            return await self._query(queries, limits)
+        except StoreError as exc:
+            if not is_limit_error(exc):
+                raise
+            newer = await self._read_limits()
+            if newer == limits:
+                raise explain_limit(self._name, exc) from exc
+        return await self._query(queries, newer)
 
     async def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]
@@ -58,6 +81,22 @@ class AsyncServerCollection:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    async def _query(
+        self, queries: Sequence[PointQuery], limits: RequestLimits
+    ) -> list[list[ScoredPoint]]:
+        parts = fit_queries(self._name, queries, limits)
+        requests = [convert.query_request(part, ann=True, limits=limits) for _, part in parts]
+        found: list[list[ScoredPoint]] = []
+        for batch in in_batches(requests, at_most(max(len(requests), 1), limits.queries)):
+            search = partial(self._client.query_batch_points, self._name, batch)
+            answers = await self._call("searching", search)
+            found += [to_scored(answer.points) for answer in answers]
+        return merge_answers(queries, [position for position, _ in parts], found)
+
+    async def _read_limits(self) -> RequestLimits:
+        read = partial(self._client.get_collection, self._name)
+        return self._limits.learn(await self._call("reading the collection's state", read))
 
     async def _call(self, action: str, call: Callable[[], Awaitable[_T]]) -> _T:
         try:

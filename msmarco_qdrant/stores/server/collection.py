@@ -16,11 +16,13 @@ from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
 from msmarco_qdrant.stores.base import INDEX_STALL_S
 from msmarco_qdrant.stores.connection import Connection
+from msmarco_qdrant.stores.error_mapping import is_limit_error
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
@@ -32,6 +34,12 @@ from msmarco_qdrant.stores.server.index_wait import (
     wait_for_indexes,
 )
 from msmarco_qdrant.stores.server.json_wire import bound_bytes, split_queries, upsert_bodies
+from msmarco_qdrant.stores.server.limits import (
+    StoredLimits,
+    explain_limit,
+    fit_queries,
+    merge_answers,
+)
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
 _log = logging.getLogger(__name__)
@@ -47,9 +55,15 @@ class ServerCollection:
     """
 
     def __init__(
-        self, server: ServerClient, name: str, senders: ThreadPoolExecutor, connection: Connection
+        self,
+        server: ServerClient,
+        name: str,
+        senders: ThreadPoolExecutor,
+        connection: Connection,
+        limits: StoredLimits,
     ) -> None:
         self._server = server
+        self._limits = limits
         self._client = server.client
         self._name = name
         self._senders = senders
@@ -62,6 +76,7 @@ class ServerCollection:
         return CollectionInfo(
             name=self._name,
             points=self.count(models.ReadConsistencyType.ALL),
+            is_exact=self.limits().exact,
             indexed=info.indexed_vectors_count or 0,
             segments=info.segments_count,
             state=convert.STATES[info.status.value],
@@ -78,7 +93,7 @@ class ServerCollection:
         if not batch.ids:
             return
         if self._server.is_remote:
-            self._send(self._requests(batch))
+            self.within_limits(lambda limits: self._send(self._requests(batch, limits)))
         else:
             self._call("writing points", self._client.upsert, convert.point_structs(batch))
 
@@ -91,7 +106,7 @@ class ServerCollection:
             for id_, payload in zip(ids, payloads, strict=True)
         ]
         update = self._client.batch_update_points
-        for start, stop in self._split(map(payload_bytes, payloads)):
+        for start, stop in self._split(map(payload_bytes, payloads), self.limits()):
             self._call("writing payloads", update, operations[start:stop], wait=True)
 
     def retrieve(
@@ -107,9 +122,13 @@ class ServerCollection:
 
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Delete points with no higher `seq`."""
-        for page in in_batches(ids, page_size(())):
-            old = convert.select_old_points(page, up_to_seq)
-            self._call("deleting points", self._client.delete, old, wait=True)
+
+        def delete(limits: RequestLimits) -> None:
+            for page in in_batches(ids, at_most(page_size(()), limits.condition_size)):
+                old = convert.select_old_points(page, up_to_seq)
+                self._call("deleting points", self._client.delete, old, wait=True)
+
+        self.within_limits(delete)
 
     def scan(
         self, fields: Sequence[str], *, all_replicas: bool = False
@@ -121,12 +140,14 @@ class ServerCollection:
         their payloads from all of them.
         """
         offset: models.ExtendedPointId | None = None
-        limit, read = page_size(fields), self._client.scroll
         options = self._read_options(() if all_replicas else fields, all_replicas=False)
+
+        def read(limits: RequestLimits) -> Any:
+            scroll, limit = self._client.scroll, at_most(page_size(fields), limits.points)
+            return self._call("reading points", scroll, limit=limit, offset=offset, **options)
+
         while True:
-            records, offset = self._call(
-                "reading points", read, limit=limit, offset=offset, **options
-            )
+            records, offset = self.within_limits(read)
             page: Mapping[PointId, dict[str, Any]] = to_payloads(records)
             if all_replicas:
                 page = self.retrieve([*page], fields, all_replicas=True)
@@ -136,12 +157,19 @@ class ServerCollection:
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""
-        requests = [convert.query_request(query, ann=self._server.is_remote) for query in queries]
-        found: list[list[ScoredPoint]] = []
-        for part in split_queries(requests) if self._server.is_rest else [requests]:
-            answers = self._call("searching", self._client.query_batch_points, part)
-            found += [to_scored(answer.points) for answer in answers]
-        return found
+        ann = self._server.is_remote
+
+        def search(limits: RequestLimits) -> list[list[ScoredPoint]]:
+            parts = fit_queries(self._name, queries, limits)
+            requests = [convert.query_request(part, ann=ann, limits=limits) for _, part in parts]
+            found: list[list[ScoredPoint]] = []
+            for batch in split_queries(requests) if self._server.is_rest else [requests]:
+                for page in in_batches(batch, at_most(len(batch), limits.queries)):
+                    answers = self._call("searching", self._client.query_batch_points, page)
+                    found += [to_scored(answer.points) for answer in answers]
+            return merge_answers(queries, [position for position, _ in parts], found)
+
+        return self.within_limits(search)
 
     def flush(self) -> None:
         """Do nothing: every write has waited for the sync."""
@@ -161,11 +189,36 @@ class ServerCollection:
         self._wait_for_indexes(stall_s)
 
     def read_info(self) -> models.CollectionInfo:
-        """Return the state as the engine reports it."""
-        return self._call("reading the collection's state", self._client.get_collection)
+        """Return the state as the engine reports it; its limits apply from now on."""
+        info = self._call("reading the collection's state", self._client.get_collection)
+        self._limits.learn(info)
+        return info
+
+    def limits(self) -> RequestLimits:
+        """Return the collection's limits on requests, as they were last read."""
+        if not self._server.is_remote:
+            return NO_LIMITS
+        return self._limits.found or self._limits.learn(self.read_info())
+
+    def within_limits(self, call: Callable[[RequestLimits], _T]) -> _T:
+        """Call with the collection's limits; if they have changed, read them and call again.
+
+        Args:
+            call: An idempotent call.
+        """
+        limits = self.limits()
+        try:
+            return call(limits)
+        except StoreError as exc:
+            if not is_limit_error(exc):
+                raise
+            self.read_info()
+            if self.limits() == limits:
+                raise explain_limit(self._name, exc) from exc
+        return call(self.limits())
 
     def count(self, consistency: models.ReadConsistencyType) -> int:
-        """Count the points exactly.
+        """Count the points, exactly if the collection's limits allow it.
 
         Args:
             consistency: `ALL` returns the lowest count of any active replica of each shard,
@@ -176,18 +229,25 @@ class ServerCollection:
             return self._call(action, self._client.count, exact=True).count
         # `QdrantClient.count` has no consistency.
         if self._server.is_rest:
-            count_points = self._client.http.points_api.count_points
-            exactly = models.CountRequest(exact=True)
-            result = self._call(action, count_points, consistency, count_request=exactly).result
-            return 0 if result is None else result.count  # the client's model lets it be absent
-        request = grpc.CountPoints(
-            collection_name=self._name,
-            exact=True,
-            read_consistency=RestToGrpc.convert_read_consistency(consistency),
-        )
+            return self.within_limits(lambda limits: self._count_rest(consistency, limits))
         count, timeout_s = self._client.grpc_points.Count, self._connection.timeout_s
-        counted: int = self._server.call(action, count, request, timeout=timeout_s).result.count
-        return counted
+
+        def call(limits: RequestLimits) -> int:
+            request = grpc.CountPoints(
+                collection_name=self._name,
+                exact=limits.exact,
+                read_consistency=RestToGrpc.convert_read_consistency(consistency),
+            )
+            counted = self._server.call(action, count, request, timeout=timeout_s).result.count
+            return int(counted)
+
+        return self.within_limits(call)
+
+    def _count_rest(self, consistency: models.ReadConsistencyType, limits: RequestLimits) -> int:
+        count = self._client.http.points_api.count_points
+        wanted = models.CountRequest(exact=limits.exact)
+        result = self._call("counting points", count, consistency, count_request=wanted).result
+        return 0 if result is None else result.count  # the client's model lets it be absent
 
     def _spec(self, info: models.CollectionInfo) -> CollectionSpec:
         try:
@@ -207,18 +267,22 @@ class ServerCollection:
         return self._server.call(action, method, self._name, *args, **options)
 
     def _requests(
-        self, batch: PointBatch, seen: Sequence[int | None] | None = None
+        self, batch: PointBatch, limits: RequestLimits, seen: Sequence[int | None] | None = None
     ) -> Iterator[_Write]:
         size, count = self._connection.batch_bytes, self._connection.batch_points
+        count = at_most(count, limits.upserted)
+        if seen is not None:  # each point has an id and a `seq`, or all ids are in one condition
+            each = None if limits.conditions is None else limits.conditions // 2
+            count = at_most(count, each, limits.condition_size)
         if self._server.is_rest:
             return upsert_bodies(batch, max_points=count, max_bytes=size, seen=seen)
         return upsert_requests(self._name, batch, max_points=count, max_bytes=size, seen=seen)
 
-    def _split(self, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    def _split(self, sizes: Iterable[int], limits: RequestLimits) -> Iterator[tuple[int, int]]:
         limit = self._connection.batch_bytes
         if self._server.is_rest:
             limit = bound_bytes(limit)
-        return split_sizes(sizes, self._connection.batch_points, limit)
+        return split_sizes(sizes, at_most(self._connection.batch_points, limits.upserted), limit)
 
     def _send(self, requests: Iterable[_Write]) -> None:
         """Send writes concurrently; return when all have been answered or have failed."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits
 from msmarco_qdrant.core.records import (
     CollectionSpec,
     HnswSettings,
@@ -23,6 +24,7 @@ from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.stores.convert import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter
 from msmarco_qdrant.stores.payload import LEAST_SEQ, SPARSE_VECTOR, seq_bound
+from msmarco_qdrant.stores.server.limits import fit_effort
 
 METADATA_KEY = "msmarco_qdrant"
 """The key of this package's metadata among those of a collection."""
@@ -121,14 +123,19 @@ def _quantized(config: object) -> Quantization:
     return "turbo4" if isinstance(config, models.TurboQuantization) else "int8"
 
 
-def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
+def query_request(
+    query: PointQuery, *, ann: bool, limits: RequestLimits = NO_LIMITS
+) -> models.QueryRequest:
     """Convert a query.
 
     Args:
         query: The query.
         ann: False for the local mode, which warns of parameters for a graph.
+        limits: The limits of the collection.
     """
     chosen = point_filter(query)
+    candidates = search_params(models, fit_effort(query.effort, limits)) if ann else None
+    final = search_params(models, fit_effort(final_effort(query), limits)) if ann else None
     return models.QueryRequest(
         query=_nearest(query.nearest),
         using=query.nearest.using,
@@ -138,14 +145,14 @@ def query_request(query: PointQuery, *, ann: bool) -> models.QueryRequest:
                 using=candidate.using,
                 limit=query.depth,
                 filter=chosen,
-                params=search_params(models, query.effort) if ann else None,
+                params=candidates,
             )
             for candidate in query.candidates
         ],
         limit=query.limit,
         with_payload=list(query.fields),
         filter=chosen,
-        params=search_params(models, final_effort(query)) if ann else None,
+        params=final,
     )
 
 

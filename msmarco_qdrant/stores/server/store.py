@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 from qdrant_client import QdrantClient, models
 
+from msmarco_qdrant.core.limits import RequestLimits
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
@@ -35,6 +37,7 @@ from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quan
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
+from msmarco_qdrant.stores.server.limits import StoredLimits
 from msmarco_qdrant.stores.server.locks import ServerLocks
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 from msmarco_qdrant.stores.server.snapshots import ServerSnapshots
@@ -65,6 +68,7 @@ class ServerStore(Store):
         self._capabilities = capabilities
         self._connection = connection
         self._lock = threading.RLock()
+        self._limits: defaultdict[str, StoredLimits] = defaultdict(StoredLimits)
         self._locks = ServerLocks(server) if server.is_remote else ProcessLocks()
         self._senders = ThreadPoolExecutor(
             connection.in_flight, thread_name_prefix="msmarco-qdrant-send"
@@ -149,7 +153,12 @@ class ServerStore(Store):
         if address is None:
             return super().async_collection(name)
         self._resolve(name)
-        return AsyncServerCollection(name, self.dsn, address, self._connection)
+        limits = self._limits[name]
+        return AsyncServerCollection(name, self.dsn, address, self._connection, limits)
+
+    def request_limits(self, name: str) -> RequestLimits:
+        """Return the limits of a collection's strict mode; see `Store`."""
+        return self._open(name).limits()
 
     def metadata(self, name: str) -> CollectionMetadata:
         """Return the metadata of a collection; see `Store`."""
@@ -216,7 +225,8 @@ class ServerStore(Store):
         self._senders.shutdown()
 
     def _open(self, name: str) -> ServerAdminCollection:
-        return ServerAdminCollection(self._server, name, self._senders, self._connection)
+        limits = self._limits[name]
+        return ServerAdminCollection(self._server, name, self._senders, self._connection, limits)
 
     def _create_or_adopt(self, name: str, spec: CollectionSpec) -> None:
         """Create a physical collection, or adopt an empty one of the same spec.

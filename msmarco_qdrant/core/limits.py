@@ -1,0 +1,43 @@
+"""Limits on the requests to a collection, as a server's strict mode sets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Limits on the requests to one collection; None for no limit.
+
+    Attributes:
+        points: Points that one query or page may return (`max_query_limit`).
+        ef: Candidates in the graph (`search_max_hnsw_ef`).
+        oversampling: Factor of the limit to rescore (`search_max_oversampling`).
+        exact: True if exact searches and counts are allowed (`search_allow_exact`).
+        upserted: Points that one write may have (`upsert_max_batchsize`).
+        queries: Queries of one request (`search_max_batchsize`).
+        conditions: Conditions of one filter (`filter_max_conditions`).
+        condition_size: Values of one condition (`condition_max_size`).
+        unindexed_reads: True if a search may filter by a field without an index
+            (`unindexed_filtering_retrieve`).
+        unindexed_writes: The same for writes (`unindexed_filtering_update`).
+    """
+
+    points: int | None = None
+    ef: int | None = None
+    oversampling: float | None = None
+    exact: bool = True
+    upserted: int | None = None
+    queries: int | None = None
+    conditions: int | None = None
+    condition_size: int | None = None
+    unindexed_reads: bool = True
+    unindexed_writes: bool = True
+
+
+NO_LIMITS = RequestLimits()
+
+
+def at_most(wanted: int, *limits: int | None) -> int:
+    """Return the least of a number and the limits that exist, but at least 1."""
+    return max(1, min([wanted, *(limit for limit in limits if limit is not None)]))

@@ -1,0 +1,136 @@
+"""Limits of a collection's strict mode: reading them, and requests that keep to them.
+
+Anybody may change them at any time. They are read with the collection, and again after an error
+that contradicts what was read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from qdrant_client import models
+
+from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
+from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint, SearchEffort
+from msmarco_qdrant.errors import StoreError, UsageError
+from msmarco_qdrant.stores.error_mapping import missing_index
+from msmarco_qdrant.stores.filters import unindexed_step
+from msmarco_qdrant.stores.names import base_name
+
+_IDS_PER_QUERY = 1000
+"""So few points are compared one by one, also by a search that is not exact."""
+
+
+class StoredLimits:
+    """The limits of one collection as they were last read. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: RequestLimits | None = None
+
+    @property
+    def found(self) -> RequestLimits | None:
+        """The limits, None before they were read."""
+        return self._found
+
+    def learn(self, info: models.CollectionInfo) -> RequestLimits:
+        """Keep the limits in a collection's state."""
+        found = to_limits(info.config.strict_mode_config)
+        with self._lock:
+            self._found = found
+        return found
+
+
+def to_limits(
+    config: models.StrictModeConfig | models.StrictModeConfigOutput | None,
+) -> RequestLimits:
+    """Convert the strict mode of a collection; one that is not enabled sets no limits."""
+    if config is None or not config.enabled:
+        return NO_LIMITS
+    return RequestLimits(
+        points=config.max_query_limit,
+        ef=config.search_max_hnsw_ef,
+        oversampling=config.search_max_oversampling,
+        exact=config.search_allow_exact is not False,
+        upserted=config.upsert_max_batchsize,
+        queries=config.search_max_batchsize,
+        conditions=config.filter_max_conditions,
+        condition_size=config.condition_max_size,
+        unindexed_reads=config.unindexed_filtering_retrieve is not False,
+        unindexed_writes=config.unindexed_filtering_update is not False,
+    )
+
+
+def fit_effort(effort: SearchEffort, limits: RequestLimits) -> SearchEffort:
+    """Return an effort that the limits allow. One that is not exact uses the original vectors."""
+    fitted = replace(
+        effort,
+        ef=at_most(effort.ef, limits.ef),
+        oversampling=min(effort.oversampling, limits.oversampling or effort.oversampling),
+    )
+    return (
+        fitted
+        if limits.exact
+        else replace(fitted, exact=False, quantized=effort.quantized and not effort.exact)
+    )
+
+
+def fit_queries(
+    name: str, queries: Sequence[PointQuery], limits: RequestLimits
+) -> list[tuple[int, PointQuery]]:
+    """Split queries of given points into parts; each has its position in `queries`.
+
+    Raises:
+        UsageError: If the caller wants an exact search, which the limits forbid.
+    """
+    return [
+        (position, part)
+        for position, query in enumerate(queries)
+        for part in _parts(name, query, limits)
+    ]
+
+
+def merge_answers(
+    queries: Sequence[PointQuery], positions: Iterable[int], answers: Iterable[list[ScoredPoint]]
+) -> list[list[ScoredPoint]]:
+    """Return one answer for each query from those of its parts."""
+    merged: list[list[ScoredPoint]] = [[] for _ in queries]
+    for position, answer in zip(positions, answers, strict=True):
+        merged[position] = [*merged[position], *answer] if merged[position] else answer
+    return [
+        answer
+        if query.ids is None
+        else sorted(answer, key=lambda point: -point.score)[: query.limit]
+        for query, answer in zip(queries, merged, strict=True)
+    ]
+
+
+def _parts(name: str, query: PointQuery, limits: RequestLimits) -> Iterator[PointQuery]:
+    if query.ids is None:
+        if query.effort.exact and not limits.exact and not query.candidates:
+            raise refused_exact(name)
+        yield query
+        return
+    most = len(query.ids) if limits.exact else _IDS_PER_QUERY
+    for ids in in_batches(query.ids, at_most(most, limits.points, limits.condition_size)):
+        yield replace(query, ids=ids, limit=min(query.limit, len(ids)))
+
+
+def refused_exact(name: str) -> UsageError:
+    """Return the error for an exact search that the collection forbids."""
+    return UsageError(
+        f"the strict mode of collection '{base_name(name)}' forbids exact search "
+        "(search_allow_exact is false): omit exact=True"
+    )
+
+
+def explain_limit(name: str, error: StoreError) -> StoreError:
+    """Return the error for a request that the collection's limits forbid, with the next step."""
+    missing = missing_index(error)
+    if missing is None:
+        return error
+    key, kinds = missing
+    return StoreError(f"{error}; {unindexed_step(base_name(name), key, kinds)}")
