@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.core.limits import at_most
 from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.reports import ModelComparison
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
@@ -62,6 +63,7 @@ def compare_models(
     before: SearchableCollection | None,
     after: SearchableCollection,
     passages: Mapping[PointId, Mapping[str, Any]],
+    max_hits: int | None = None,
 ) -> ModelComparison:
     """Search two collections for passages by the first words of their texts.
 
@@ -69,12 +71,14 @@ def compare_models(
         before: The old collection; None if its model is not available.
         after: The new collection.
         passages: Payloads with a text, by point.
+        max_hits: The most hits that a query may have; None for no limit.
     """
+    hits = at_most(_HITS, max_hits)
     queries = {
         id_: " ".join(payload["text"].split()[:_QUERY_WORDS]) for id_, payload in passages.items()
     }
-    new = _search(after, queries)
-    old = _search(before, queries) if before is not None else None
+    new = _search(after, queries, hits)
+    old = _search(before, queries, hits) if before is not None else None
     compared = [id_ for id_ in queries if id_ in new and (old is None or id_ in old)]
     overlaps = (
         [len({*old[id_]} & {*new[id_]}) / max(len(old[id_]), 1) for id_ in compared] if old else []
@@ -88,13 +92,13 @@ def compare_models(
 
 
 def _search(
-    searched: SearchableCollection, queries: Mapping[PointId, str]
+    searched: SearchableCollection, queries: Mapping[PointId, str], hits: int
 ) -> Mapping[PointId, Sequence[PointId]]:
     """The points found by each query; queries without a vector are skipped."""
     vectors = _encode(searched.encoder, queries)
     using = searched.encoder.info.vector_name
     point_queries = [
-        PointQuery(Nearest(vector, using), _HITS, fields=()) for vector in vectors.values()
+        PointQuery(Nearest(vector, using), hits, fields=()) for vector in vectors.values()
     ]
     answers = searched.collection.query(point_queries) if point_queries else []
     return {id_: [hit.id for hit in hits] for id_, hits in zip(vectors, answers, strict=True)}

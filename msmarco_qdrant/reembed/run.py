@@ -146,7 +146,8 @@ class ReembedRun:
         """Search both collections for the sample."""
         self._report("compare", 0, len(sample.ids))
         new = SearchableCollection(self._target, self._encoder)
-        found = compare_models(self._load_old(), new, self._retrieve_equal(sample))
+        most = self._store.request_limits(self._copying.source).points
+        found = compare_models(self._load_old(), new, self._retrieve_equal(sample), most)
         self._result.comparison = found
         if found.is_worse and not self._options.allow_worse:
             raise MigrationError(

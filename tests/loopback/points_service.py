@@ -10,7 +10,7 @@ from typing import Any
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from tests.loopback import checks, queries
+from tests.loopback import checks, queries, strict
 from tests.loopback.engine import Engine
 from tests.loopback.statuses import Mistake, RefusalError
 
@@ -35,6 +35,7 @@ class PointsService(grpc.PointsServicer):
         """Insert or replace points, under a condition if one is given."""
         name = self._engine.resolve(request.collection_name)
         params = self._engine.shelves[name].config.params
+        strict.upsert(self._engine.shelves[name], request)
         checks.dimensions(params, request.points)
         _refuse_empty(request.points)
         converter: Any = GrpcToRest  # it is typed for the enum's class, not for its values
@@ -54,6 +55,7 @@ class PointsService(grpc.PointsServicer):
     def Delete(self, request: grpc.DeletePoints, context: Any) -> grpc.PointsOperationResponse:
         """Remove points by id or filter; one that is not there is no mistake."""
         name = self._engine.resolve(request.collection_name)
+        strict.select(self._engine.shelves[name], request.points)
         chosen = _selector(request.points, Mistake.NO_SELECTOR)
         return self._write(name, request, lambda: self._client.delete(name, chosen))
 
@@ -63,6 +65,7 @@ class PointsService(grpc.PointsServicer):
         """Replace named vectors of points that are there."""
         name = self._engine.resolve(request.collection_name)
         params = self._engine.shelves[name].config.params
+        strict.upsert(self._engine.shelves[name], request, "update limit")
         _refuse_empty(request.points)
 
         def apply() -> None:
@@ -80,6 +83,7 @@ class PointsService(grpc.PointsServicer):
     ) -> grpc.PointsOperationResponse:
         """Replace payloads."""
         name = self._engine.resolve(request.collection_name)
+        strict.select(self._engine.shelves[name], request.points_selector)
         chosen = _selector(request.points_selector)
         payload = GrpcToRest.convert_payload(request.payload)
         return self._write(
@@ -139,6 +143,7 @@ class PointsService(grpc.PointsServicer):
         """Answer a page of points, by id or in the order of an indexed field."""
         checks.limit(request)
         name = self._engine.resolve(request.collection_name)
+        strict.scroll(self._engine.shelves[name], request)
         order_by = None
         if request.HasField("order_by"):
             self._engine.require_range_index(name, request.order_by.key)
@@ -161,6 +166,7 @@ class PointsService(grpc.PointsServicer):
     def Count(self, request: grpc.CountPoints, context: Any) -> grpc.CountResponse:
         """Count points, or those that fit a filter."""
         name = self._engine.resolve(request.collection_name)
+        strict.count(self._engine.shelves[name], request)
         count = self._engine.count(name, queries.filter_of(request))
         return grpc.CountResponse(result=grpc.CountResult(count=count))
 
@@ -172,6 +178,7 @@ class PointsService(grpc.PointsServicer):
     def QueryBatch(self, request: grpc.QueryBatchPoints, context: Any) -> grpc.QueryBatchResponse:
         """Answer several queries of one collection."""
         name = self._engine.resolve(request.collection_name)
+        strict.batch(self._engine.shelves[name], request)
         return grpc.QueryBatchResponse(
             result=[
                 grpc.BatchResult(result=queries.hits(self._engine, name, one))

@@ -7,7 +7,7 @@ from typing import Any
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from tests.loopback import checks
+from tests.loopback import checks, strict
 from tests.loopback.engine import Engine
 
 
@@ -38,6 +38,7 @@ def record(one: models.Record) -> grpc.RetrievedPoint:
 def hits(engine: Engine, name: str, request: grpc.QueryPoints) -> list[grpc.ScoredPoint]:
     """The scored points of one query."""
     checks.query(engine, name, request)
+    strict.query(engine.shelves[name], request)
     rest = GrpcToRest.convert_query_points(request)
     rest.with_payload = with_payload(request)
     rest.with_vector = with_vectors(request)

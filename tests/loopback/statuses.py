@@ -174,6 +174,11 @@ class Mistake(Enum):
         "see which payload schemas support Range conditions",
         _OPERATION_ERROR,
     )
+    STRICT_MODE = Row(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Bad request: {problem}. Help: {help}",
+        "lib/collection/src/operations/verification/mod.rs, CollectionError::strict_mode",
+    )
     BAD_INPUT = Row(
         grpc.StatusCode.INVALID_ARGUMENT,
         "Wrong input: {description}",

@@ -69,7 +69,7 @@ def _read(shelf: Shelf, request: Any) -> None:
 
 def _setting(shelf: Shelf, name: str) -> Any:
     """A setting, None where it is not set or strict mode is off."""
-    config = shelf.config.strict_mode_config
+    config: Any = shelf.config.strict_mode_config
     return getattr(config, name) if config.enabled and config.HasField(name) else None
 
 
@@ -135,16 +135,13 @@ def _need(one: Any) -> tuple[str | None, set[str]]:
         return one.is_null.key, set()
     if not isinstance(one, models.FieldCondition):
         return None, set()
-    if isinstance(one.range, models.DatetimeRange):
-        return one.key, {"datetime"}
     if one.range is not None:
-        return one.key, {"integer", "float"}
-    match = one.match
-    values = getattr(match, "any", None) or getattr(match, "except_", None)
-    value = values[0] if values else getattr(match, "value", "")
-    if isinstance(value, bool):
-        return one.key, {"bool"}
-    return one.key, {"integer"} if isinstance(value, int) else {"keyword"}
+        is_time = isinstance(one.range, models.DatetimeRange)
+        return one.key, {"datetime"} if is_time else {"integer", "float"}
+    values = getattr(one.match, "any", None) or getattr(one.match, "except_", None)
+    value = values[0] if values else getattr(one.match, "value", "")
+    kinds: dict[type, str] = {bool: "bool", int: "integer"}
+    return one.key, {kinds.get(type(value), "keyword")}
 
 
 def _size(one: Any) -> int:
