@@ -23,7 +23,7 @@ from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
-from msmarco_qdrant.testing import HashingEncoder
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.cli.runner import command
 from tests.loopback import LoopbackServer
 from tests.loopback.conftest import client_of
@@ -61,7 +61,8 @@ def restrict(server: LoopbackServer, **settings: Any) -> None:
 
 def open_client(server: LoopbackServer) -> SearchClient:
     """A client that opened the collection after it was restricted."""
-    return SearchClient.open(server.url, encoder=HashingEncoder())
+    reranker = WordOverlapReranker()
+    return SearchClient.open(server.url, encoder=HashingEncoder(), reranker=reranker)
 
 
 # ---- exact search --------------------------------------------------------------------------
@@ -201,8 +202,6 @@ def test_v8_a_callers_own_number_is_refused_with_the_bound(
     """In one line."""
     restrict(server, **LIMITS)
     with closing(open_client(server)) as client:
-        if "rerank_depth" in options:
-            client.session._reranker = object()  # type: ignore[assignment]
         options = {"limit": 4, **options}
         with pytest.raises(UsageError, match=message):
             client.search("city", **options)
@@ -259,13 +258,13 @@ def test_v9_a_mode_set_later_is_told_too(server: LoopbackServer, is_async: bool)
             restrict(server, **HOSTED)
             await client.search("city", meta_filter=wanted)
 
+    def search_blocking() -> None:
+        with closing(open_client(server)) as client:
+            restrict(server, **HOSTED)
+            client.search("city", meta_filter=wanted)
+
     with pytest.raises(StoreError, match="Index required") as caught:
-        if is_async:
-            asyncio.run(search())
-        else:
-            with closing(open_client(server)) as client:
-                restrict(server, **HOSTED)
-                client.search("city", meta_filter=wanted)
+        asyncio.run(search()) if is_async else search_blocking()
     assert command_line in str(caught.value)
 
 
