@@ -233,6 +233,9 @@ class AdminCollection(Protocol):
         or deleted during the scan may be missing; every other is yielded once.
         """
 
+    def dense_vectors(self, ids: Sequence[PointId], name: str) -> Mapping[PointId, Sequence[float]]:
+        """Return the dense vectors of that name of those ids that have one."""
+
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
     ) -> None:
@@ -258,25 +261,25 @@ class AdminCollection(Protocol):
             ValueError: If `batch` and `seen` differ in length.
         """
 
-    def replace_payloads_if_seq(
+    def set_payloads_if_seq(
         self,
         ids: Sequence[PointId],
         payloads: Sequence[dict[str, Any]],
         seen: Sequence[int | None],
     ) -> None:
-        """Replace the payloads of points whose stored `seq` is still the one seen.
+        """Set payload fields of points whose stored `seq` is still the one seen.
 
-        Vectors, and points that another client has written or deleted since, stay as they are.
-        Durable after the next `flush()`.
+        Other fields, and points that another client has written or deleted since, stay as they
+        are. Durable after the next `flush()`.
 
         Args:
             ids: The points.
-            payloads: The whole new payload of each.
+            payloads: The fields to set in each, with their values.
             seen: The `seq` seen in each point, or None for a point without a number there.
         """
 
     def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
-        """Delete points whose stored `seq` is still the one seen; see `replace_payloads_if_seq`.
+        """Delete points whose stored `seq` is still the one seen; see `set_payloads_if_seq`.
 
         Durable after the next `flush()`.
         """

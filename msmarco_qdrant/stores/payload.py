@@ -102,6 +102,12 @@ def to_scored(points: Iterable[Any]) -> list[ScoredPoint]:
     return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
 
 
+def to_dense_vectors(records: Iterable[Any], name: str) -> dict[PointId, Sequence[float]]:
+    """Return the dense vectors of a name of an engine's records."""
+    vectors = ((to_id(record.id), (record.vector or {}).get(name)) for record in records)
+    return {id_: vector for id_, vector in vectors if vector is not None}
+
+
 def to_sparse_vectors(records: Iterable[Any]) -> dict[PointId, SparseVector]:
     """Return the sparse vectors of an engine's records, tokens in ascending order."""
     found = {}

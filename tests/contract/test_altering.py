@@ -372,11 +372,14 @@ def test_v5_payloads_are_repaired_only_where_nobody_wrote_since(store: Store, fi
     collection.replace_payloads([1, 2, 3, 4], [{"a": 1}, {"seq": "x"}, {"seq": 9}, {}])
     payloads = [{"text": f"repaired {n}", "seq": 7} for n in range(6)]
     for _ in range(2):
-        target.replace_payloads_if_seq(range(6), payloads, [1, None, None, None, 5, 5])
-    repaired = collection.retrieve(range(6), ["text", "seq"])
+        target.set_payloads_if_seq(range(6), payloads, [1, None, None, None, 5, 5])
+    repaired = collection.retrieve(range(6), ["a", "seq"])
     assert {0: 7, 1: 7, 2: 7, 3: 9, 5: 6} == {
         id_: payload["seq"] for id_, payload in repaired.items() if payload
     }
+    assert 1 == repaired[1]["a"]
+    assert {0, 1} == set(target.dense_vectors([0, 1, 999], "dense-0a1b2c3d"))
+    assert DIMENSION == len(target.dense_vectors([0], "dense-0a1b2c3d")[0])
     target.delete_if_seq([0, 1, 3, 4, 5], [8, 7, None, None, 6])
     target.delete_if_seq([], [])
     assert [0, 2, 3] == sorted(collection.retrieve(range(6), ["seq"]))

@@ -19,6 +19,7 @@ _BATCHED: Mapping[str, tuple[str, Any]] = MappingProxyType(
         "upsert": ("Upsert", grpc.UpsertPoints),
         "delete_points": ("Delete", grpc.DeletePoints),
         "overwrite_payload": ("OverwritePayload", grpc.SetPayloadPoints),
+        "set_payload": ("SetPayload", grpc.SetPayloadPoints),
         "update_vectors": ("UpdateVectors", grpc.UpdatePointVectors),
     }
 )
@@ -89,6 +90,16 @@ class PointsService(grpc.PointsServicer):
         return self._write(
             name, request, lambda: self._client.overwrite_payload(name, payload, chosen)
         )
+
+    def SetPayload(
+        self, request: grpc.SetPayloadPoints, context: Any
+    ) -> grpc.PointsOperationResponse:
+        """Set fields of payloads."""
+        name = self._engine.resolve(request.collection_name)
+        strict.select(self._engine.shelves[name], request.points_selector)
+        chosen = _selector(request.points_selector)
+        payload = GrpcToRest.convert_payload(request.payload)
+        return self._write(name, request, lambda: self._client.set_payload(name, payload, chosen))
 
     def UpdateBatch(
         self, request: grpc.UpdateBatchPoints, context: Any

@@ -28,6 +28,7 @@ from msmarco_qdrant.stores.payload import (
     page_size,
     seq_bound,
     to_all_sparse_vectors,
+    to_dense_vectors,
     to_point_batch,
 )
 
@@ -83,6 +84,12 @@ class EdgeAdminCollection:
             if offset is None:
                 return
 
+    def dense_vectors(self, ids: Sequence[PointId], name: str) -> Mapping[PointId, Sequence[float]]:
+        """Return the dense vectors of those ids that have one."""
+        with self._collection.use_shard("reading vectors") as shard:
+            records = shard.retrieve(list(ids), with_payload=False, with_vector=[name])
+        return to_dense_vectors(records, name)
+
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
     ) -> None:
@@ -112,17 +119,17 @@ class EdgeAdminCollection:
                 points = to_points(existing)
                 shard.update(qdrant_edge.UpdateOperation.upsert_points(points, condition, mode))
 
-    def replace_payloads_if_seq(
+    def set_payloads_if_seq(
         self,
         ids: Sequence[PointId],
         payloads: Sequence[dict[str, Any]],
         seen: Sequence[int | None],
     ) -> None:
-        """Replace the payloads of points whose stored `seq` is still the one seen."""
+        """Set payload fields of points whose stored `seq` is still the one seen."""
         with self._collection.change_shard("writing payloads") as shard:
             for id_, payload, seq in zip(ids, payloads, seen, strict=True):
-                replace = qdrant_edge.UpdateOperation.overwrite_payload_by_filter
-                shard.update(replace(_has_seq(id_, seq), payload))
+                set_fields = qdrant_edge.UpdateOperation.set_payload_by_filter
+                shard.update(set_fields(_has_seq(id_, seq), payload))
 
     def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
         """Delete points whose stored `seq` is still the one seen."""

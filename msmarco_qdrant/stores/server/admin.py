@@ -30,6 +30,7 @@ from msmarco_qdrant.stores.payload import (
     page_size,
     seq_bound,
     to_all_sparse_vectors,
+    to_dense_vectors,
     to_payloads,
     to_point_batch,
 )
@@ -98,19 +99,28 @@ class ServerAdminCollection(ServerCollection):
         """
         dense = convert.to_spec(self.read_info()).dense
         offset: models.ExtendedPointId | None = None
-        limit, read = page_size(("text",)), self._client.scroll
+
+        def read(limits: RequestLimits) -> Any:
+            limit, scroll = at_most(page_size(("text",)), limits.points), self._client.scroll
+            options = {"with_payload": True, "with_vectors": True}
+            return self._call("reading points", scroll, limit=limit, offset=offset, **options)
+
         while True:
-            records, offset = self._call(
-                "reading points",
-                read,
-                limit=limit,
-                offset=offset,
-                with_payload=True,
-                with_vectors=True,
-            )
+            records, offset = self.within_limits(read)
             yield to_point_batch(records, dense)
             if offset is None:
                 return
+
+    def dense_vectors(self, ids: Sequence[PointId], name: str) -> Mapping[PointId, Sequence[float]]:
+        """Return the dense vectors of those ids that have one."""
+        found: dict[PointId, Sequence[float]] = {}
+        for page in in_batches(map(from_id, ids), page_size(())):
+            read, names = self._client.retrieve, [name]
+            records = self._call(
+                "reading vectors", read, page, with_payload=False, with_vectors=names
+            )
+            found.update(to_dense_vectors(records, name))
+        return found
 
     def replace_sparse(
         self, ids: Sequence[PointId], vectors: Sequence[SparseVector], *, up_to_seq: int
@@ -144,16 +154,16 @@ class ServerAdminCollection(ServerCollection):
 
         self.within_limits(write)
 
-    def replace_payloads_if_seq(
+    def set_payloads_if_seq(
         self,
         ids: Sequence[PointId],
         payloads: Sequence[dict[str, Any]],
         seen: Sequence[int | None],
     ) -> None:
-        """Replace the payloads of points whose stored `seq` is still the one seen."""
+        """Set payload fields of points whose stored `seq` is still the one seen."""
         operations: list[models.UpdateOperation] = [
-            models.OverwritePayloadOperation(
-                overwrite_payload=models.SetPayload(
+            models.SetPayloadOperation(
+                set_payload=models.SetPayload(
                     payload=payload, filter=convert.select_unchanged([id_], [seq])
                 )
             )

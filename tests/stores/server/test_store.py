@@ -60,6 +60,7 @@ def store(server: LoopbackServer) -> Iterator[Store]:
 def collection(store: Store, server: LoopbackServer) -> Collection:
     """An empty collection behind the name `things`; the record of requests begins after it."""
     made = make_things(store)
+    made.spec()  # this also reads the limits of its strict mode, once
     server.requests.clear()
     return made
 
