@@ -21,6 +21,7 @@ from msmarco_qdrant.core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.backup import backup_collection
+    from msmarco_qdrant.collection.check import CheckReport, check_collection
     from msmarco_qdrant.collection.create import drop_collection
     from msmarco_qdrant.collection.describe import describe_store
     from msmarco_qdrant.collection.link import link_collection
@@ -70,6 +71,7 @@ _MODULES = {
     "collection.backup": "backup_collection",
     "collection.create": "drop_collection",
     "collection.describe": "describe_store",
+    "collection.check": "CheckReport check_collection",
     "collection.link": "link_collection",
     "collection.passages": "delete_passages export_passages get_passages",
     "collection.restore": "restore_collection",
@@ -98,6 +100,7 @@ __all__ = [
     "AsyncSearchClient",
     "BackupReport",
     "Bm25Settings",
+    "CheckReport",
     "Connection",
     "Corpus",
     "EncodeReport",
@@ -127,6 +130,7 @@ __all__ = [
     "VectorShards",
     "__version__",
     "backup_collection",
+    "check_collection",
     "delete_passages",
     "describe_store",
     "drop_collection",

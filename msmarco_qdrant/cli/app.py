@@ -15,6 +15,7 @@ import click
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.backup import backup, restore
+from msmarco_qdrant.cli.check import check
 from msmarco_qdrant.cli.collections import collections, drop, info, optimize
 from msmarco_qdrant.cli.encode import encode
 from msmarco_qdrant.cli.evaluate import evaluate
@@ -43,7 +44,7 @@ def cli() -> None:
 
 for _command in (
     *(ingest, encode, search, evaluate, get, delete, export, serve),
-    *(collections, info, optimize, migrate, backup, restore, drop),
+    *(collections, info, check, optimize, migrate, backup, restore, drop),
     *(models, quickstart),
 ):
     cli.add_command(_command)

@@ -1,0 +1,67 @@
+"""The command `check`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from msmarco_qdrant.cli.options import (
+    json_option,
+    open_configured_store,
+    refuse_unused,
+    settings_options,
+)
+from msmarco_qdrant.cli.output import print_result
+from msmarco_qdrant.core.json_value import to_json_value
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.collection.check import CheckReport, Finding
+    from msmarco_qdrant.settings import Settings
+
+_FAULTS = 1
+
+
+@click.command()
+@click.argument("name")
+@settings_options("store", "transport")
+@click.option("--repair", is_flag=True, help="Repair what needs no removal.")
+@click.option(
+    "--yes", is_flag=True, help="With --repair: also remove foreign points and empty leftovers."
+)
+@json_option
+def check(*, name: str, settings: Settings, repair: bool, yes: bool, as_json: bool) -> int:
+    """Check the collection NAME for faults. Without --repair it changes nothing.
+
+    It reads every point with its vector. The exit status is 1 while faults are left.
+    """
+    from msmarco_qdrant.cli.progress import ProgressDisplay
+    from msmarco_qdrant.collection.check import check_collection
+
+    refuse_unused("--repair", used=repair, options=["yes"])
+    with open_configured_store(settings) as store, closing(ProgressDisplay()) as display:
+        report = check_collection(store, name, repair, remove=yes, on_progress=display.show_of)
+    value = {**to_json_value(report), "is_sound": report.is_sound}
+    print_result(value, _text(report, repair=repair), as_json=as_json)
+    return 0 if report.is_sound else _FAULTS
+
+
+def _text(report: CheckReport, *, repair: bool) -> str:
+    place = f" in {report.physical}" if report.physical else ""
+    lines = [f"'{report.collection}': {report.points:,} points checked{place}"]
+    lines += [line for found in report.findings for line in _lines(found, repair=repair)]
+    return "\n".join(lines if report.findings else [*lines, "no fault found"])
+
+
+def _lines(found: Finding, *, repair: bool) -> list[str]:
+    examples = f", such as {'; '.join(found.examples)}" if found.examples else ""
+    lines = [f"{found.kind}: {found.problem}{examples}"]
+    if found.repaired:
+        lines.append(f"  repaired: {found.repaired:,}")
+    is_left = found.repaired < found.count
+    if is_left and found.repair and (found.removes or not repair):
+        lines.append(f"  {'--repair --yes' if found.removes else '--repair'} {found.repair}")
+    if is_left and found.advice:
+        lines.append(f"  {found.advice}")
+    return lines

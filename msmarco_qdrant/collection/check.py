@@ -1,0 +1,321 @@
+"""Check a collection for faults, and repair what can be repaired.
+
+Any client of a server can change a collection. An interrupted process leaves locks and empty
+collections. A check finds both and reports what a repair does; by default it changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from msmarco_qdrant.collection.check_points import PointChecker, PointFault
+from msmarco_qdrant.collection.generations import (
+    Generations,
+    abandon_hint,
+    read_generations,
+    reembed_command,
+)
+from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.filters import index_kind
+from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock
+from msmarco_qdrant.stores.names import base_name
+from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of fault of a collection.
+
+    Attributes:
+        kind: Its name, such as "foreign-point".
+        problem: A sentence for people.
+        count: Number of points, collections or settings that have it.
+        examples: Some of them.
+        repair: What a repair does, "" if it can do nothing.
+        advice: The next step where a repair is not enough, "" if it is.
+        removes: True if the repair removes something, so that it needs a confirmation.
+        repaired: Number that this call has repaired.
+    """
+
+    kind: str
+    problem: str
+    count: int
+    examples: tuple[str, ...] = ()
+    repair: str = ""
+    advice: str = ""
+    removes: bool = False
+    repaired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """The result of a check.
+
+    Attributes:
+        collection: The name that users see.
+        physical: The physical collection that was checked, None if the name has none.
+        points: Points that were read.
+        findings: The faults, the most basic first.
+    """
+
+    collection: str
+    physical: str | None
+    points: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """True if no fault is left."""
+        return all(found.repaired >= found.count for found in self.findings)
+
+
+_MARKS = "marks them, so that an ingest does not take them for unchanged"
+_INGEST = "then ingest these passages again"
+# The problem, what a repair does, and the next step.
+_POINT_FAULTS: Mapping[PointFault, tuple[str, str, str]] = {
+    "foreign-point": (
+        "points are not passages",
+        "removes them",
+        "ingest the passages again whose payloads were overwritten",
+    ),
+    "lost-pid": ("passages lost their pid", "restores it from the point's id", ""),
+    "lost-content": ("passages lost their text or meta", _MARKS, _INGEST),
+    "lost-seq": ("passages lost their seq", "gives them a new one", ""),
+    "wrong-text-digest": (
+        "passages have another text than their text_digest, and perhaps than their vector",
+        _MARKS,
+        _INGEST,
+    ),
+    "wrong-meta-digest": (
+        "passages have another meta than their meta_digest",
+        "computes the digest again",
+        "",
+    ),
+    "bad-vector": ("passages have no valid vector", _MARKS, _INGEST),
+}
+
+
+def check_collection(
+    store: Store,
+    name: str,
+    repair: bool = False,  # the keyword reads as well
+    *,
+    remove: bool = False,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> CheckReport:
+    """Check the collection behind a name: alias, lock, indexes, replicas and every point.
+
+    Other clients may search and write during the check. A point that they write is not repaired.
+
+    Args:
+        store: The store that holds the collection.
+        name: The name that users see.
+        repair: Repair what can be repaired without removing anything.
+        remove: With `repair`, also remove foreign points and leftover collections.
+        on_progress: Called regularly with the points done and their total.
+
+    Raises:
+        CollectionNotFoundError: If nothing of that name exists.
+        StoreInUseError: If another process is migrating the collection, for a repair.
+        StoreError: If the engine fails; finished repairs are kept.
+    """
+    name = base_name(name)
+    unlinked = _check_alias(store, name)
+    if unlinked is not None:
+        return CheckReport(name, None, 0, (unlinked,))
+    check = _Check(store, name, repair=repair, remove=repair and remove, on_progress=on_progress)
+    return check.run()
+
+
+def _check_alias(store: Store, name: str) -> Finding | None:
+    """Find a missing alias, and one that points to a missing collection.
+
+    A server deletes the aliases of a collection with it, so there the latter cannot occur.
+    """
+    live, found = store.aliases().get(name), find_unlinked(store, name)
+    if live is None and found:
+        problem, _, advice = str(missing_alias(name, found, store.dsn)).partition(": ")
+        return Finding("missing-alias", problem, 1, advice=advice)
+    if live is None:
+        raise store.unknown_collection(name)
+    if live in store.physical_names():
+        return None
+    problem = f"the alias '{name}' points to {live}, which does not exist"
+    link = advised_command("migrate", "link", name)
+    advice = f"point it to another collection with {link}" if found else "restore a backup"
+    return Finding("dangling-alias", problem, 1, tuple(map(str, found)), advice=advice)
+
+
+class _Check:
+    """One check of a name whose alias is valid."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        *,
+        repair: bool,
+        remove: bool,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._repair = repair
+        self._remove = remove
+        self._on_progress = on_progress
+
+    def run(self) -> CheckReport:
+        """Check everything."""
+        found = read_generations(self._store, self._name)
+        findings = [*self._check_lock(found)]
+        with self._hold_lock():
+            findings += self._check_leftovers(found)
+            findings += self._check_indexes(found.live)
+            findings += self._check_model(found)
+            checker = self._checker(found)
+            total = self._store.collection(found.live).info().points
+            points = checker.check(
+                repair=self._repair,
+                remove=self._remove,
+                on_progress=lambda done: self._on_progress(done, max(done, total)),
+            )
+        findings += _point_findings(checker)
+        return CheckReport(self._name, found.live, points, tuple(findings))
+
+    @contextmanager
+    def _hold_lock(self) -> Iterator[None]:
+        """Keep migrations away from a repair."""
+        if not self._repair:
+            yield
+            return
+        with hold_lock(self._store.migration_locks, self._name):
+            yield
+
+    def _checker(self, found: Generations) -> PointChecker:
+        collection = self._store.collection(found.live)
+        admin = self._store.admin_collection(found.live)
+        return PointChecker(collection, admin, found.metadata.encoder, collection.info().last_seq)
+
+    def _check_lock(self, found: Generations) -> Iterator[Finding]:
+        """Find the lock of a process that has ended, or may have on another machine."""
+        holder = self._store.migration_locks.holder(self._name)
+        if holder is None and found.copying is not None:
+            command = reembed_command(self._name, found.copying.metadata.encoder.model)
+            yield Finding(
+                "unfinished-reembedding",
+                f"the re-embedding into {found.copying.target} is not finished",
+                1,
+                advice=f"resume it with {command}{abandon_hint(self._name, found.copying)}",
+            )
+        if holder is None or _is_running(holder):
+            return
+        unlock = advised_command(
+            "migrate", "unlock", "--token", holder.token, collection=self._name
+        )
+        if holder.host != socket.gethostname():
+            problem = f"{describe_holder(holder)} holds the lock of migrations"
+            advice = f"if that process has ended, release it with {unlock}"
+            yield Finding("lock", problem, 1, advice=advice)
+            return
+        ended = Finding(
+            "lock",
+            f"{describe_holder(holder)} holds the lock of migrations, and has ended",
+            1,
+            repair="releases it",
+        )
+        if self._repair:
+            left = self._store.migration_locks.release(self._name, holder.token)
+            ended = replace(ended, repaired=int(left is None))
+        yield ended
+
+    def _check_leftovers(self, found: Generations) -> Iterator[Finding]:
+        """Find collections without metadata: their creation was interrupted."""
+        counts = {
+            physical: self._store.collection(physical).info().points
+            for physical in found.unreadable
+        }
+        empty = [physical for physical, points in counts.items() if not points]
+        if empty:
+            problem = f"an interrupted creation left {len(empty)} empty collections"
+            finding = Finding(
+                "leftover", problem, len(empty), (*empty,), repair="drops them", removes=True
+            )
+            if self._remove:
+                for physical in empty:
+                    self._store.drop_collection(physical)
+                finding = replace(finding, repaired=len(empty))
+            yield finding
+        for physical, points in counts.items():
+            if points:
+                yield Finding(
+                    "unreadable",
+                    f"{physical} has {points:,} points and no metadata of this version",
+                    1,
+                    advice="use the version that wrote it, or another client to look at it",
+                )
+
+    def _check_indexes(self, live: str) -> Iterator[Finding]:
+        """Find a missing index of `seq`: deletes, migrations and ordered reads need it."""
+        if not self._store.capabilities.payload_indexes:
+            return
+        indexes = self._store.collection(live).spec().payload_indexes
+        kind = index_kind(indexes, "seq")
+        if kind == "integer":
+            return
+        has = f"an index of kind {kind}" if kind else "no payload index"
+        problem = f"seq has {has}; deletes and re-embeddings need one of kind integer"
+        finding = Finding("missing-index", problem, 1, ("seq",), repair="creates it")
+        if self._repair:
+            self._store.admin_collection(live).create_payload_index("seq", "integer")
+            finding = replace(finding, repaired=1)
+        yield finding
+
+    def _check_model(self, found: Generations) -> Iterator[Finding]:
+        """Find metadata of another model than the vectors have."""
+        spec, encoder = self._store.collection(found.live).spec(), found.metadata.encoder
+        stored = (spec.dense, spec.dimension, spec.similarity)
+        expected = (encoder.vector_name, encoder.dimension, encoder.similarity)
+        if stored != expected:
+            yield Finding(
+                "wrong-model",
+                f"{found.live} has vectors {stored}, its metadata are of {expected}",
+                1,
+                advice="restore a backup, or ingest the passages into another collection",
+            )
+
+
+def _point_findings(checker: PointChecker) -> Iterator[Finding]:
+    for kind, (problem, repair, advice) in _POINT_FAULTS.items():
+        if kind in checker.faults:
+            faulty = checker.faults[kind]
+            yield Finding(
+                kind,
+                f"{faulty.count:,} {problem}",
+                faulty.count,
+                tuple(faulty.examples),
+                repair,
+                advice,
+                removes=kind == "foreign-point",
+                repaired=faulty.repaired,
+            )
+
+
+def _is_running(holder: LockHolder) -> bool:
+    """True if the process runs on this machine."""
+    if holder.host != socket.gethostname():
+        return False
+    if os.name == "nt":  # a signal of 0 would end the process there
+        return True
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
