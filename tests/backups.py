@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,12 +84,16 @@ def answers(store: Store, name: str, limit: int = 1000) -> Sequence[dict[str, fl
 
 def check_same_points(store: Store, name: str, other: Store, copy: str) -> None:
     """Points, payloads and answers are equal; an engine scales vectors to unit length again."""
-    before, after = points(store, name), points(other, copy)
-    assert before.keys() == after.keys()
-    for id_, (dense, *rest) in before.items():
-        np.testing.assert_allclose(dense, after[id_][0], atol=1e-6)
-        assert rest == [*after[id_][1:]]
+    check_equal_points(points(store, name), points(other, copy))
     for expected, found in zip(answers(store, name), answers(other, copy), strict=True):
         assert expected.keys() == found.keys()
         scores = [found[pid] for pid in expected]
         np.testing.assert_allclose([*expected.values()], scores, rtol=1e-5, atol=1e-6)
+
+
+def check_equal_points(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> None:
+    """Points are equal; an engine scales vectors to unit length again."""
+    assert before.keys() == after.keys()
+    for id_, (dense, *rest) in before.items():
+        np.testing.assert_allclose(dense, after[id_][0], atol=1e-6)
+        assert rest == [*after[id_][1:]]

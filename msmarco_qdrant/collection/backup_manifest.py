@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,9 @@ from msmarco_qdrant.stores.metadata import metadata_from_json
 
 FORMAT = 1
 _MANIFEST, _UNFINISHED, _DATA = "manifest.json", "unfinished", "data"
+_TEMPORARY = re.compile(rf"\.({re.escape(_MANIFEST)}|{_UNFINISHED})\.\w+\.tmp")
+"""Names of unfinished files that `atomic_write` leaves when its process is killed."""
+
 _AGAIN = "make the backup again, or restore another one"
 
 
@@ -126,12 +130,17 @@ class BackupDirectory:
         found = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
         if _MANIFEST in found:
             raise OutputError(f"{self.folder} contains a backup already: pass another directory")
-        others = found - {_UNFINISHED, _DATA}
-        if others or (found and _UNFINISHED not in found):
+        temporary = {name for name in found if _TEMPORARY.fullmatch(name)}
+        others = found - temporary - {_UNFINISHED}
+        if _UNFINISHED in found:
+            others -= {_DATA}
+        if others:
             raise OutputError(
                 f"the directory of a backup must be new or empty, got {self.folder} with "
-                f"{min(others or found)}"
+                f"{min(others)}"
             )
+        for name in temporary:
+            (self.folder / name).unlink(missing_ok=True)
 
     def files(self) -> tuple[BackupFile, ...]:
         """List the files with their checksums.
