@@ -97,3 +97,11 @@ def check_equal_points(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> N
     for id_, (dense, *rest) in before.items():
         np.testing.assert_allclose(dense, after[id_][0], atol=1e-6)
         assert rest == [*after[id_][1:]]
+
+
+def check_same_answers(store: Store, name: str, other: Store, copy: str) -> None:
+    """The best scores are equal, whichever of several equal hits come first."""
+    pairs = zip(answers(store, name, 100), answers(other, copy, 100), strict=True)
+    for before, after in pairs:
+        expected, found = sorted(before.values()), sorted(after.values())
+        np.testing.assert_allclose(expected, found, rtol=1e-5, atol=1e-6)

@@ -16,7 +16,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
-    *("answers", "encode", "ingest", "memory", "msmarco_table"),
+    *("answers", "backup", "encode", "ingest", "memory", "msmarco_table"),
     *("quality", "reembed", "search", "serve", "write"),
 )
 
@@ -86,3 +86,12 @@ def test_operations_of_a_passage(monkeypatch: pytest.MonkeyPatch) -> None:
     work = import_module("gemm_limit").Work([(2, 3), (3, 2)], layers=1, hidden=2, lengths=[1, 3])
     linear, attention = 2 * 12 * (1 + 3), 4 * 1 * 2 * (1 + 9)
     assert (linear + attention) / 2 == work.flops_per_passage
+
+
+@pytest.mark.slow
+def test_backing_up_a_few_passages(tmp_path: Path) -> None:
+    """Each way between Edge and a server is a row."""
+    file = tmp_path / "backup.json"
+    run("backup", "--passages=60", f"--json={file}")
+    rows = [row["shown"] for row in json.loads(file.read_text("utf-8"))["rows"]]
+    assert ["edge", "edge", "portable", "server", "portable"] == [row["kind"] for row in rows]
