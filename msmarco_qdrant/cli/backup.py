@@ -34,7 +34,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     is_flag=True,
     help="Write points that any store can be filled from, without indexes.",
 )
-@settings_options("store")
+@settings_options("store", "transport")
 @json_option
 def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_json: bool) -> None:
     """Back up the collection NAME with its vectors and settings.
@@ -56,8 +56,8 @@ def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_js
         )
     print_result(
         to_json_value(report),
-        f"{name}: {report.passages:,} passages in {folder} ({report.kind}, {report.bytes:,} bytes, "
-        f"{report.seconds:.1f} s)",
+        f"{name}: {report.passages:,} passages in {folder} ({report.kind}, "
+        f"{report.bytes / 2**20:,.0f} MiB, {report.seconds:.1f} s)",
         as_json=as_json,
     )
 
@@ -65,7 +65,7 @@ def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_js
 @click.command()
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.option("--name", metavar="NAME", help="Another name for the collection.")
-@settings_options("store")
+@settings_options("store", "transport")
 @json_option
 def restore(*, folder: Path, name: str | None, settings: Settings, as_json: bool) -> None:
     """Restore a collection from the backup DIR.

@@ -185,7 +185,7 @@ def unlock(*, settings: Settings, token: str | None, as_json: bool) -> None:
 
 @migrate.command()
 @click.argument("name")
-@settings_options("store")
+@settings_options("store", "transport")
 @click.option("--to", metavar="PHYSICAL", help="The physical collection, if NAME has several.")
 @json_option
 def link(*, name: str, settings: Settings, to: str | None, as_json: bool) -> None:

@@ -1,0 +1,59 @@
+"""The commands for backups in README and docs/server.md run, and print what is shown."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import HashingEncoder
+from tests.cli.runner import command
+from tests.conftest import ROOT
+from tests.docs.test_readme import README, sessions
+from tests.loopback import LoopbackServer
+from tests.unlinked import remove_alias
+
+SAMPLE = ROOT / "msmarco_qdrant" / "cli" / "sample" / "passages.tsv"
+URL = "http://localhost:6333"
+PARAGRAPH = README.split("**Backup and restore.**")[1].split("\n## ")[0]
+SECTION = (ROOT / "docs" / "server.md").read_text().split("## Backup and restore\n")[1]
+SECTION = SECTION.split("\n## ")[0]
+
+
+def without_sizes(text: str) -> str:
+    """The text without times and sizes."""
+    return re.sub(r"[\d,.]+ (s|MiB)\b", r"\1", text).strip()
+
+
+def run_shown(line: str, shown: str, url: str = URL) -> None:
+    """Run a shown command in this process; it prints the shown output."""
+    _, *arguments = line.replace(URL, url).split()
+    done = command(*arguments)
+    assert (0, without_sizes(shown)) == (done.status, without_sizes(done.out)), done.err
+
+
+def test_v4_readme_commands_of_backups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the directory of the quick start."""
+    monkeypatch.chdir(tmp_path)
+    ingest_passages(str(SAMPLE), "./qdrant_data", encoder=HashingEncoder(), optimize=False)
+    commands = sessions(PARAGRAPH)
+    assert 3 == len(commands)
+    for line, shown in commands:
+        run_shown(line, shown)
+
+
+def test_v4_commands_of_the_servers_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a server, whose alias is removed before the last one."""
+    monkeypatch.chdir(tmp_path)
+    commands = sessions(SECTION)
+    assert 5 == len(commands)
+    with LoopbackServer(adjacent=True) as server, closing(open_store(server.rest_url)) as store:
+        ingest_passages(str(SAMPLE), store, encoder=HashingEncoder(), optimize=False)
+        for line, shown in commands[:-1]:
+            run_shown(line, shown, server.rest_url)
+        remove_alias(store, "msmarco")
+        run_shown(*commands[-1], server.rest_url)
