@@ -82,7 +82,7 @@ class RewriteAll:
         if not self._is_being_filled():
             return self._skip_unchanged(window)
         ids = {point_id(passage.pid): passage.pid for passage in window.passages}
-        # One replica is enough: whatever the others hold, every passage is written.
+        # One replica is enough: every passage is written in any case.
         stored = self._collection.retrieve([*ids], ("pid",)) if ids else {}
         for id_, payload in stored.items():
             check_pid(ids[id_], payload)

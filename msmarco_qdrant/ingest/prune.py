@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msmarco_qdrant.collection.delete import delete_points
+from msmarco_qdrant.collection.replicas import remove_hidden_points
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import PointId, PrunePolicy
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
@@ -64,12 +65,22 @@ class Pruner:
             )
         return None
 
-    def remove(self) -> int:
-        """Remove them durably, and return their number."""
+    def remove(self, policy: PrunePolicy) -> int:
+        """Remove them durably, and return their number.
+
+        On a cluster an earlier run may have failed halfway. The passages that it deleted from one
+        replica only are not found there any more, so they are removed without being found.
+        """
         guard = self._guard
-        return delete_points(guard.store, guard.name, self._stale(), up_to_seq=self._up_to_seq)
+        store, stale = guard.store, self._stale()
+        removed = delete_points(store, guard.name, stale, up_to_seq=self._up_to_seq)
+        remove_hidden_points(
+            store, guard.physical, up_to_seq=self._up_to_seq, max_share=policy.max_share
+        )
+        return removed
 
     def _stale(self) -> Iterator[PointId]:
+        # One replica is enough: a passage that it lacks is removed as a hidden point.
         for id_, payload in self._collection.scan(("pid", "seq")):
             if not self._foreign.is_written(id_, payload):
                 continue

@@ -123,7 +123,7 @@ class IngestRun:
             pruner = Pruner(self._guard, self._seen, self._seq_before)
             refusal = pruner.refusal(policy, self._rejected)
             if not refusal:
-                self.pruned = pruner.remove()
+                self.pruned = pruner.remove(policy)
                 self._guard.check()
         if refusal:
             raise PruneRefusedError(refusal, self.report())

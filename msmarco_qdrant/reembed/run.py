@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msmarco_qdrant.collection.replicas import remove_hidden_points
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Passage, PointId
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
@@ -32,6 +33,7 @@ _VERIFY_PASSES = 5
 _LAST_PASSES = 20
 _PIDS_SHOWN = 5
 _MAX_WITHOUT_VECTOR = 1000
+_NO_BOUND = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,12 @@ class ReembedRun:
             self._index()
             self._compare(sample)
             self._verify()
+            if self._copying.metadata.only_copies:  # else it has points that others wrote
+                self._remove_hidden(_NO_BOUND, in_flight_s=0)
             self._swap()
         self._run_last_passes()
+        # Other clients write to the target, with a newer `seq` than copies have.
+        self._remove_hidden(self._source.info().last_seq, in_flight_s=None)
         self._finish()
         return self._result
 
@@ -262,6 +268,11 @@ class ReembedRun:
         self._check()
         metadata = replace(metadata, copied_from=None, previous=previous, only_copies=False)
         self._store.put_metadata(target, metadata)
+
+    def _remove_hidden(self, up_to_seq: int, *, in_flight_s: float | None) -> None:
+        """Remove copies whose deletion failed on some replicas of the target."""
+        store, target = self._store, self._copying.target
+        remove_hidden_points(store, target, up_to_seq=up_to_seq, in_flight_s=in_flight_s)
 
     # ---- both ------------------------------------------------------------------------------
 

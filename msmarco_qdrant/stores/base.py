@@ -22,6 +22,7 @@ from msmarco_qdrant.core.records import (
     PayloadIndex,
     PointBatch,
     PointId,
+    ReplicaCounts,
     SettingsChange,
     SparseVector,
 )
@@ -62,6 +63,7 @@ class Capabilities:
         migration_locks: It has `Store.migration_locks`.
         resolves_aliases: A request may name an alias: `Store.unresolved_collection`.
         async_search: It searches from an event loop without a thread: `Store.async_collection`.
+        replicas: It may store each point several times: `Store.replicas`.
         snapshots: It copies collections in its own format: `Store.snapshots`.
     """
 
@@ -74,6 +76,7 @@ class Capabilities:
     migration_locks: bool = False
     resolves_aliases: bool = False
     async_search: bool = False
+    replicas: bool = False
     snapshots: bool = False
 
 
@@ -285,6 +288,39 @@ class AdminCollection(Protocol):
         """
 
 
+class Replicas(Protocol):
+    """The replicas of one physical collection, to compare them and to make them equal."""
+
+    def counts(self) -> ReplicaCounts:
+        """Return the number of replicas and of their points."""
+
+    def read_points(self, ids: Sequence[PointId]) -> PointBatch:
+        """Return whole points of those ids, as one replica has them.
+
+        Points without both vectors, which another program wrote, are missing.
+        """
+
+    def delete_other_writes(
+        self, ids: Sequence[PointId], kept: Sequence[int], *, up_to_seq: int
+    ) -> None:
+        """Delete points from replicas where their `seq` is not the one to keep, and not higher.
+
+        Args:
+            ids: The points.
+            kept: The `seq` to keep of each.
+            up_to_seq: Writes with a higher `seq` stay.
+        """
+
+    def delete_unknown(self, known: Sequence[PointId], *, above: float, up_to: float) -> None:
+        """Delete the points with a `seq` in a range, except those known, from all replicas.
+
+        Args:
+            known: The points that stay.
+            above: The exclusive lower end, as float64; -inf for none.
+            up_to: The inclusive upper end, as float64.
+        """
+
+
 class Snapshots(Protocol):
     """Copies of physical collections in the engine's own format, with their indexes."""
 
@@ -437,6 +473,15 @@ class Store(ABC):
             UnsupportedError: Without the capability `migration_locks`.
         """
         raise self._unsupported("lock a collection for a migration: create another collection")
+
+    def replicas(self, name: str) -> Replicas:
+        """Return the replicas of the physical collection that a name means now.
+
+        Raises:
+            CollectionNotFoundError: For an unknown name.
+            UnsupportedError: Without the capability `replicas`.
+        """
+        raise self._unsupported(f"have replicas of '{name}'")
 
     @property
     def snapshots(self) -> Snapshots:

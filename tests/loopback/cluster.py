@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from qdrant_client import grpc, models
 
 from tests.loopback.cluster_points import NodePoints
@@ -152,6 +153,25 @@ def _copy(name: str, source: Engine, target: Engine) -> None:
     ]
     if points:
         target.client.upsert(name, points)
+
+
+def _is_same(first: Mapping[Any, models.Record], second: Mapping[Any, models.Record]) -> bool:
+    """Whether two replicas hold the same."""
+    return first.keys() == second.keys() and all(
+        record.payload == second[id_].payload
+        and _is_close(record.vector or {}, second[id_].vector or {})
+        for id_, record in first.items()
+    )
+
+
+def _is_close(first: Any, second: Any) -> bool:
+    """Whether the named vectors of two records are the same, but for the last bits."""
+    return first.keys() == second.keys() and all(
+        vector == second[name]
+        if isinstance(vector, models.SparseVector)
+        else np.allclose(vector, second[name], atol=1e-6)
+        for name, vector in first.items()
+    )
 
 
 class _NodeEngine(Engine):
@@ -322,6 +342,15 @@ class LoopbackCluster:
                 }
                 for replica in self._peers.shards[shard]
             ]
+
+    def is_equal(self, name: str) -> bool:
+        """Whether all replicas of each shard hold the same points, payloads and vectors.
+
+        Vectors may differ in their last bits: local mode normalizes them each time it writes them.
+        """
+        return all(
+            _is_same(first, other) for first, *others in self.all_stored(name) for other in others
+        )
 
     def all_stored(self, name: str) -> list[list[dict[Any, models.Record]]]:
         """The same for every shard."""

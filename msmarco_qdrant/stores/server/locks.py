@@ -5,10 +5,10 @@ nothing, and both read back the token of the first. Servers before 1.17 ignore `
 filter has the same effect: it allows only points of another id to be replaced, and there are none.
 
 On a cluster a lock is held only if every active replica has its point. Writes have strong ordering:
-one node orders them all. A write that too few replicas accepted leaves a point on the others, and a
-second process may then insert its own beside it. Both processes see replicas that differ, which is
-no lock: each withdraws its point and tries again. What remains after `settle_s` belongs to nobody
-that still tries, and is deleted.
+one node orders them all. A write that too few replicas accepted leaves a point on some, and another
+process may then insert its own on the rest. Both see replicas that differ, which is no lock: each
+withdraws its point and tries again. What remains after `settle_s` belongs to nobody that still
+tries, and is deleted.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class ServerLocks:
         return _holder(name, records[0]) if records else None
 
     def _delete(self, left: _TimeLeft, name: str, token: str | None) -> None:
-        """Delete the point, if it has this token; None deletes it whatever it has."""
+        """Delete the point, if it has this token, or any for None."""
         chosen: list[models.Condition] = [models.HasIdCondition(has_id=[_point_id(name)])]
         if token is not None:
             match = models.MatchValue(value=token)

@@ -39,6 +39,7 @@ from msmarco_qdrant.stores.server.client import ServerClient, connect
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.limits import StoredLimits
 from msmarco_qdrant.stores.server.locks import ServerLocks
+from msmarco_qdrant.stores.server.replicas import ServerReplicas
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 from msmarco_qdrant.stores.server.snapshots import ServerSnapshots
 
@@ -53,6 +54,7 @@ SERVER = Capabilities(
     resolves_aliases=True,
     async_search=True,
     snapshots=True,
+    replicas=True,
 )
 IN_MEMORY = Capabilities(engine="Memory", admin=True, migration_locks=True)
 
@@ -139,6 +141,14 @@ class ServerStore(Store):
     def admin_collection(self, name: str) -> ServerAdminCollection:
         """Return the same, to change it in place; see `AdminCollection`."""
         return self._open(self._resolve(name))
+
+    def replicas(self, name: str) -> ServerReplicas:
+        """Return the replicas of a collection; see `Replicas`."""
+        if not self._capabilities.replicas:
+            super().replicas(name)
+        physical = self._resolve(name)
+        limits, senders = self._limits[physical], self._senders
+        return ServerReplicas(self._server, physical, senders, self._connection, limits)
 
     def unresolved_collection(self, name: str) -> ServerCollection:
         """Return a collection whose requests carry the alias itself; see `AliasedCollection`."""

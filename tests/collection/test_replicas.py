@@ -1,0 +1,110 @@
+"""Replicas that differ are found and made equal; what only another replica holds is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import pytest
+
+from msmarco_qdrant.collection import replicas
+from msmarco_qdrant.collection.passages import delete_passages
+from msmarco_qdrant.collection.replicas import find_replica_differences, settle_replicas
+from msmarco_qdrant.core.records import Passage, PrunePolicy
+from msmarco_qdrant.errors import MsmarcoQdrantError
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.testing import HashingEncoder
+from tests.engines import new_store
+from tests.loopback import Fault, LoopbackCluster
+
+NAME = "msmarco__0001"
+AT_ONCE = Connection(retry_s=0)
+
+
+def some(*numbers: int, text: str = "passage") -> Sequence[Passage]:
+    """Short passages; every third pid is no number."""
+    return [Passage(f"{n}" if n % 3 else f"p{n}", f"{text} {n}") for n in numbers]
+
+
+@pytest.fixture
+def cluster() -> Iterator[LoopbackCluster]:
+    """Two replicas on three nodes, which must both take a write, with thirty passages."""
+    with LoopbackCluster(3, replication=2, shards=1, write_consistency_factor=2) as made:
+        ingest(made, some(*range(30)))
+        yield made
+
+
+def ingest(cluster: LoopbackCluster, passages: Sequence[Passage], **options: object) -> None:
+    """Ingest through the first node, without retries."""
+    encoder, at = HashingEncoder(8), AT_ONCE
+    ingest_passages(passages, cluster.url, encoder=encoder, connection=at, **options)  # type: ignore[arg-type]
+
+
+def fail_without(cluster: LoopbackCluster, node: int, action: Callable[[], object]) -> None:
+    """Do something; a node falls before its first write, which stays on the other alone."""
+
+    def fall(rpc: str, number: int) -> Fault | None:  # noqa: ARG001
+        if rpc in ("Points.Upsert", "Points.Delete"):
+            cluster.take_away(node)
+        return None
+
+    for one in cluster.nodes:
+        one.faults.use(fall)
+    with pytest.raises(MsmarcoQdrantError):
+        action()
+    for one in cluster.nodes:
+        one.faults.clear()
+    cluster.bring_back()
+
+
+def opened(cluster: LoopbackCluster, node: int = 0) -> closing[Store]:
+    """A store that answers from a node."""
+    return closing(open_store(cluster.nodes[node].url, connection=AT_ONCE))
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_v1_replicas_that_differ_are_made_equal(cluster: LoopbackCluster, node: int) -> None:
+    """Writes, changes and deletions of which one replica missed half, seen from either node."""
+    fail_without(cluster, 1, lambda: ingest(cluster, some(40, 41, 42)))
+    fail_without(cluster, 1, lambda: ingest(cluster, some(4, 5, 6, text="changed")))
+    with opened(cluster) as store:
+        fail_without(cluster, 1, lambda: delete_passages(store, ["7", "8", "p9"]))
+    assert not cluster.is_equal(NAME)
+    with opened(cluster, node) as store:
+        found = find_replica_differences(store, NAME)
+        assert (2, 30, 30) == (found.counts.factor, found.counts.fewest, found.counts.most)
+        assert 6 == len(found.differing)
+        assert settle_replicas(store, NAME, in_flight_s=0).is_equal
+    assert cluster.is_equal(NAME)
+    assert 30 == len(cluster.stored(NAME)[0])
+
+
+def test_v1_a_prune_that_failed_halfway_is_finished(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it removed from the replica that answers is removed from the other, too."""
+    monkeypatch.setattr(replicas, "IN_FLIGHT_S", 0.0)
+    kept = some(*range(3, 30))
+    fail_without(cluster, 1, lambda: ingest(cluster, kept, prune=PrunePolicy()))
+    assert [27, 30] == [len(replica) for replica in cluster.stored(NAME)]
+    ingest(cluster, kept, prune=PrunePolicy())
+    assert cluster.is_equal(NAME)
+    assert 27 == len(cluster.stored(NAME)[0])
+
+
+def test_v1_writes_in_flight_are_not_removed(cluster: LoopbackCluster) -> None:
+    """Points that were written a moment ago stay, though one replica does not show them."""
+    with opened(cluster, 1) as store:
+        fail_without(cluster, 0, lambda: delete_passages(store, ["7"]))
+        assert 1 == settle_replicas(store, NAME).hidden
+    assert [30, 29] == [len(replica) for replica in cluster.stored(NAME)]
+
+
+@pytest.mark.parametrize("engine", ["memory", "loopback"])
+def test_a_single_replica_equals_itself(engine: str, tmp_path: object) -> None:
+    """Nothing is compared."""
+    with new_store(engine, tmp_path) as store:  # type: ignore[arg-type]
+        ingest_passages(some(1, 2), store, encoder=HashingEncoder(8))
+        assert find_replica_differences(store, NAME).is_equal
+        assert settle_replicas(store, NAME).is_equal
