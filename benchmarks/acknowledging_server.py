@@ -1,9 +1,10 @@
 """A Qdrant server that keeps nothing: it decodes each write, counts its points, and acknowledges.
 
 Just enough of Qdrant's gRPC services for a client to open a collection, or to make one, and write
-to it, so that a benchmark measures the client and not an engine. A collection that a client makes
-is remembered with its settings, nothing else is. It prints its port on the first line, ends when
-its standard input ends, and then prints what it received, as JSON.
+to it, so that a benchmark measures the client and not an engine; by REST, to open and write. A
+collection that a client makes is remembered with its settings, nothing else is. It prints its
+ports, of gRPC and of REST, on the first line, ends when its standard input ends, and then prints
+what it received, as JSON.
 
     python benchmarks/acknowledging_server.py COLLECTION
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 VERSION = "1.20.0"
@@ -33,11 +35,13 @@ class Taken:
         requests: Writes.
         points: Points in them.
         first: sha256 of the points of the first write, to compare what clients send.
+        rest_port: Its port of REST.
     """
 
     requests: int = 0
     points: int = 0
     first: str = ""
+    rest_port: int = 0
 
 
 @contextmanager
@@ -51,7 +55,8 @@ def running_server(collection: str) -> Iterator[tuple[int, Taken]]:
     )
     taken = Taken()
     try:
-        port = int(process.stdout.readline()) if process.stdout else 0
+        ports = process.stdout.readline().split() if process.stdout else ()
+        port, taken.rest_port = map(int, ports)
         yield port, taken
     finally:
         answer, _ = process.communicate(timeout=30)
@@ -76,8 +81,13 @@ def serve(collection: str) -> None:
         register(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    print(port, flush=True)
+    rest = _RestServer(("127.0.0.1", 0), _RestHandler)
+    rest.collection, rest.taken = collection, taken
+    threading.Thread(target=rest.serve_forever, daemon=True).start()
+    taken.rest_port = rest.server_port
+    print(port, taken.rest_port, flush=True)
     sys.stdin.read()
+    rest.shutdown()
     server.stop(None).wait()
     pool.shutdown()
     print(json.dumps(asdict(taken)))
@@ -88,7 +98,7 @@ def _root_service() -> Any:
 
     class Root(grpc.QdrantServicer):
         def HealthCheck(self, *_: Any) -> grpc.HealthCheckReply:  # noqa: N802
-            return grpc.HealthCheckReply(title="acknowledging", version=VERSION)
+            return grpc.HealthCheckReply(title="qdrant, acknowledging", version=VERSION)
 
     return Root()
 
@@ -172,6 +182,67 @@ def _points_service(taken: Taken) -> Any:
             return done
 
     return Points()
+
+
+class _RestServer(ThreadingHTTPServer):
+    daemon_threads = True
+    collection: str
+    taken: Taken
+
+
+class _RestHandler(BaseHTTPRequestHandler):
+    """Answers what opens a collection, and decodes and acknowledges each write."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _RestServer
+    _lock = threading.Lock()
+
+    def do_GET(self) -> None:
+        """Answer the version, one collection, or no aliases."""
+        if self.path == "/":
+            self._send({"title": "qdrant, acknowledging", "version": VERSION})
+        elif self.path == "/aliases":
+            self._send({"result": {"aliases": []}, "status": "ok", "time": 0.0})
+        else:
+            found = {"collections": [{"name": self.server.collection}]}
+            self._send({"result": found, "status": "ok", "time": 0.0})
+
+    def do_PUT(self) -> None:
+        """Decode points, count them, and acknowledge."""
+        from pydantic_core import from_json
+
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        points, taken = from_json(body)["points"], self.server.taken
+        with self._lock:
+            if not taken.first:
+                taken.first = _digest(_messages(points))
+            taken.requests += 1
+            taken.points += len(points)
+        done = {"operation_id": 1, "status": "completed"}
+        self._send({"result": done, "status": "ok", "time": 0.0})
+
+    def _send(self, answer: dict[str, Any]) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Log nothing."""
+
+
+def _messages(points: list[Any]) -> Any:
+    """The points of a body as a message, to compare them with gRPC's."""
+    from qdrant_client import grpc, models
+    from qdrant_client.conversions.conversion import RestToGrpc
+
+    made = [
+        RestToGrpc.convert_point_struct(models.PointStruct.model_validate(one)) for one in points
+    ]
+    return grpc.UpsertPoints(points=made)
 
 
 def _digest(request: Any) -> str:

@@ -5,10 +5,11 @@ and keeps nothing, so what is measured is the client. The table also has the upp
 the requests that ours sends, serialized beforehand and sent as bytes.
 
 Everyone starts from the same arrays (float32 vectors of random numbers, BM25 sparse vectors and
-payloads of passages) and sends the same points, which the first request of each proves; langchain
-keeps its own form of payload. What it takes to bring the arrays into the form that an interface
-wants is in its time; connecting and a first request are not. Each run in a process of its own, the
-contenders in turn; medians over the rounds, with the processor time that the client took.
+payloads of passages) and sends the same points, which the first request of each proves, by gRPC or
+by REST; langchain keeps its own form of payload. What it takes to bring the arrays into the form
+that an interface wants is in its time; connecting and a first request are not. Each run in a
+process of its own, the contenders in turn; medians over the rounds, with the processor time that
+the client took. The ceiling is that of gRPC.
 
     python benchmarks/write.py [--points 20000] [--dimensions 768 384] [--batch 256] [--rounds 5]
         [--json FILE]
@@ -25,6 +26,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -49,9 +51,10 @@ PACKAGES = ("qdrant-client", "grpcio", "protobuf", "langchain-qdrant")
 
 
 class Setting(NamedTuple):
-    """The way points are sent: port, points per request, with or without sparse vectors."""
+    """The way points are sent: ports, points per request, with or without sparse vectors."""
 
     port: int
+    rest_port: int
     batch: int
     sparse: bool
 
@@ -64,10 +67,18 @@ Contender = Callable[[Setting], Callable[[PointBatch], Send]]
 # ---- the contenders ------------------------------------------------------------------------
 
 
-def ours(setting: Setting, in_flight: int = IN_FLIGHT) -> Callable[[PointBatch], Send]:
+def ours(
+    setting: Setting, in_flight: int = IN_FLIGHT, *, rest: bool = False
+) -> Callable[[PointBatch], Send]:
     """`Collection.upsert` and `flush`, as an ingest calls them. Waits for every write."""
     connection = Connection(batch_points=setting.batch, in_flight=in_flight)
-    store = open_store(f"grpc://127.0.0.1:{setting.port}", connection=connection)
+    url = f"grpc://127.0.0.1:{setting.port}"
+    if rest:
+        url, connection = (
+            f"http://127.0.0.1:{setting.rest_port}",
+            replace(connection, transport="rest"),
+        )
+    store = open_store(url, connection=connection)
     collection = store.collection(COLLECTION)
 
     def send(points: PointBatch) -> None:
@@ -102,11 +113,16 @@ def ceiling(setting: Setting, in_flight: int = IN_FLIGHT) -> Callable[[PointBatc
     return prepare
 
 
-def upload_points(setting: Setting, **options: Any) -> Callable[[PointBatch], Send]:
+def upload_points(
+    setting: Setting, *, rest: bool = False, **options: Any
+) -> Callable[[PointBatch], Send]:
     """`QdrantClient.upload_points`, of points that are made as they are asked for."""
-    from qdrant_client import models
+    from qdrant_client import QdrantClient, models
 
     client = client_of(setting.port)
+    if rest:
+        url = f"http://127.0.0.1:{setting.rest_port}"
+        client = QdrantClient(url=url, check_compatibility=False)
 
     def made(points: PointBatch) -> Iterator[models.PointStruct]:
         for id_, vectors, payload in zip(
@@ -183,7 +199,8 @@ class Entry(NamedTuple):
 
 BASE = "upload_points"
 LANGCHAIN = "langchain-qdrant add_texts"
-OURS = ("msmarco-qdrant", "msmarco-qdrant, 1 in flight", *CEILINGS.values())
+OURS_BY_REST = ("msmarco-qdrant, REST", "msmarco-qdrant, REST, 1 in flight")
+OURS = ("msmarco-qdrant", "msmarco-qdrant, 1 in flight", *OURS_BY_REST, *CEILINGS.values())
 ENTRIES: Mapping[str, Entry] = {
     BASE: Entry(upload_points),
     "upload_points, wait=True": Entry(partial(upload_points, wait=True)),
@@ -191,6 +208,10 @@ ENTRIES: Mapping[str, Entry] = {
     LANGCHAIN: Entry(langchain),
     "msmarco-qdrant": Entry(ours, IN_FLIGHT),
     "msmarco-qdrant, 1 in flight": Entry(partial(ours, in_flight=1)),
+    "upload_points, REST": Entry(partial(upload_points, rest=True)),
+    "upload_points, REST, wait=True": Entry(partial(upload_points, rest=True, wait=True)),
+    OURS_BY_REST[0]: Entry(partial(ours, rest=True), IN_FLIGHT),
+    OURS_BY_REST[1]: Entry(partial(ours, in_flight=1, rest=True)),
     CEILINGS[IN_FLIGHT]: Entry(ceiling, IN_FLIGHT),
     CEILINGS[1]: Entry(partial(ceiling, in_flight=1)),
 }
@@ -260,7 +281,7 @@ def run(name: str, points: PointBatch, batch: int, *, sparse: bool) -> dict[str,
     # a client that is still open when its server ends prints a warning
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     with running_server(COLLECTION) as (port, taken):
-        prepare = ENTRIES[name].open(Setting(port, batch, sparse))
+        prepare = ENTRIES[name].open(Setting(port, taken.rest_port, batch, sparse))
         prepare(part(points, 0, batch))()
         send = prepare(part(points, batch, len(points.ids)))
         started, cpu_started = time.perf_counter(), time.process_time()

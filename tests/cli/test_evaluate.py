@@ -271,7 +271,7 @@ def test_key_and_password_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     refused = by_words("http://me:SESAME@127.0.0.1:1")
     assert (2, "") == (refused.status, refused.out)
-    assert "must be only a host and a port" in refused.err
+    assert "must be only a host, a port and a path" in refused.err
     assert "SESAME" not in refused.err
 
 
