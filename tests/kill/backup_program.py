@@ -121,7 +121,7 @@ class Program:
 
     def _kill_restore(self, kills: Sequence[int]) -> None:
         for step in kills:
-            self._kill("restore", self._load, step)
+            self._kill("restore", load_unless_whole(self._load), step)
             self._fork(self._check_unfinished)
         self._fork(load_unless_whole(self._load))
         self._fork(self._check_whole)
