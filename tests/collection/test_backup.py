@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ import pytest
 
 from msmarco_qdrant.collection import restore as restore_module
 from msmarco_qdrant.collection.backup import backup_collection
-from msmarco_qdrant.collection.backup_manifest import read_manifest
+from msmarco_qdrant.collection.backup_manifest import check_files, data_path, read_manifest
 from msmarco_qdrant.collection.restore import restore_collection
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import (
@@ -175,7 +177,7 @@ def test_v4_a_changed_byte_is_found_in_each_file(saved: Path, tmp_path: Path) ->
         for damaged in (
             *(
                 whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
-                for at in range(0, len(whole), 1 + len(whole) // 40)
+                for at in range(0, len(whole), 1 + len(whole) // 12)
             ),
             whole[:-1],
             whole + b"\n" if path.suffix == ".npz" else b"",
@@ -191,6 +193,51 @@ def test_v4_a_changed_byte_is_found_in_each_file(saved: Path, tmp_path: Path) ->
         path.write_bytes(whole)
     with new_store("memory", tmp_path) as store:
         assert 5 == restore_collection(store, saved).passages
+
+
+@pytest.mark.slow
+def test_v4_a_changed_byte_is_found_in_each_file_of_edge(tmp_path: Path) -> None:
+    """Also in those that are mostly zeros."""
+    with closing(open_store(tmp_path / "store", create=True)) as store:
+        fill(store, "films", many_passages(20), optimize=False)
+        backup_collection(store, "films", tmp_path / "saved")
+    files = read_manifest(tmp_path / "saved").files
+    assert len(files) > 20
+    for file in files:
+        path = data_path(tmp_path / "saved", file)
+        with path.open("r+b") as opened:
+            opened.seek(file.bytes // 2)
+            found = opened.read(1) or b"?"
+            opened.seek(file.bytes // 2)
+            opened.write(bytes([found[0] ^ 1]))
+        with pytest.raises(SourceError, match=path.name):
+            check_files(tmp_path / "saved", [file])
+
+
+@pytest.mark.slow
+def test_v4_a_disk_that_fills_up_ends_the_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one error; the directory is not a backup, and is used again when there is space."""
+    with closing(open_store(tmp_path / "store", create=True)) as store:
+        fill(store, "films", many_passages(20), optimize=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshots, "copy_sparse", no_space)
+            with pytest.raises(OutputError, match=r"cannot write .*saved.*No space left"):
+                backup_collection(store, "films", tmp_path / "saved")
+        with pytest.raises(SourceError, match="interrupted backup"):
+            restore_collection(store, tmp_path / "saved", name="copy")
+        assert 20 == backup_collection(store, "films", tmp_path / "saved").passages
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshots, "copy_sparse", no_space)
+            with pytest.raises(StoreUnavailableError, match="No space left"):
+                restore_collection(store, tmp_path / "saved", name="copy")
+        assert ["films__0001"] == list(store.physical_names())
+
+
+def no_space(_source: Path, _target: Path) -> None:
+    """Fail as on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_v4_directories_that_are_no_backup_are_refused(saved: Path, tmp_path: Path) -> None:
@@ -269,6 +316,7 @@ def test_v4_a_failed_restore_leaves_nothing(
         assert ([], {}) == (list(store.physical_names()), store.aliases())
 
 
+@pytest.mark.slow
 def test_v4_a_full_disk_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

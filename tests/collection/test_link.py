@@ -13,10 +13,19 @@ from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.describe import describe_store
 from msmarco_qdrant.collection.link import link_collection
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.core.records import Bm25Settings, Passage, StorageSettings
-from msmarco_qdrant.errors import MsmarcoQdrantError, SchemaError, StoreCorruptError, UsageError
+from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, Passage, StorageSettings
+from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.errors import (
+    MsmarcoQdrantError,
+    SchemaError,
+    StoreCorruptError,
+    StoreError,
+    UsageError,
+)
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.service.startup import Startup
+from msmarco_qdrant.settings import load_settings
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
@@ -179,3 +188,29 @@ def test_v4_the_command_links(tmp_path: Path, passages: Sequence[Passage]) -> No
     done = command("migrate", "link", "films", *arguments)
     assert (0, "films -> films__0001\n", "") == done
     assert 0 == command("info", *arguments, "--collection", "films").status
+
+
+def test_v4_the_sidecar_does_not_start(store: Store) -> None:
+    """It names the remedy before it loads a model, and creates nothing."""
+    if store.dsn == ":memory:":
+        pytest.skip("a sidecar opens the store itself")
+    settings = load_settings({"store": store.dsn, "collection": "films"})
+    with pytest.raises(StoreError, match="migrate link films"):
+        Startup(settings, NoModels()).run()
+    assert {} == store.aliases()
+
+
+class NoModels:
+    """Models that must not be loaded."""
+
+    def new(self) -> Encoder:
+        """Fail."""
+        raise AssertionError("a model was loaded")
+
+    def of(self, encoder_info: EncoderInfo) -> Encoder:
+        """Fail."""
+        raise AssertionError(encoder_info)
+
+    def reranker(self) -> None:
+        """Fail."""
+        raise AssertionError("a model was loaded")

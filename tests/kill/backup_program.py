@@ -30,7 +30,7 @@ from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.server.client import ServerClient
 from tests.backups import check_equal_points, description, fill, many_passages, points
 
-PASSAGES = 90
+PASSAGES = 40
 _KILLED = 137
 _CHANGES = frozenset(
     {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.truncate", "shutil.rmtree"}
@@ -81,7 +81,7 @@ class Program:
 
     def run(self, kills: int, rng: random.Random) -> None:
         """Kill so many backups and restores, of both kinds in turn."""
-        self._fork(lambda store: fill(store, "films", many_passages(PASSAGES)))
+        self._fork(lambda store: fill(store, "films", many_passages(PASSAGES), optimize=False))
         steps = [self._count(portable=portable) for portable in (False, True)]
         for number in range(kills):
             saving, loading = steps[number % 2]
