@@ -95,11 +95,6 @@ class IngestRun:
         info = self._collection.info()
         found = info.points
         if not info.is_exact:
-            _log.warning(
-                "the strict mode of collection '%s' forbids exact counts (search_allow_exact is "
-                "false): it holds about %s passages; the server confirmed each of the %s written",
-                *(self._guard.name, f"{found:,}", f"{self.written:,}"),
-            )
             return
         expected = max(self._points_before + self._added, self.written + self._unchanged)
         if found < expected:

@@ -129,6 +129,7 @@ class Searcher:
         self._encoder = encoder
         self._indexed = indexed
         self._advised: set[str] = set()
+        self._served: set[str] = set()
 
     @property
     def bm25_only(self) -> bool:
@@ -297,7 +298,8 @@ class Searcher:
         Raises:
             UsageError: If the collection allows no such filter.
         """
-        if not limits.unindexed_reads:
+        needed = index_advice(chosen, {})
+        if not limits.unindexed_reads and not self._served.issuperset(needed):
             missing = missing_index(chosen, (yield GetPayloadIndexes()))
             if missing is not None:
                 raise UsageError(
@@ -305,10 +307,13 @@ class Searcher:
                     f"'{missing[0]}' without a payload index (unindexed_filtering_retrieve is "
                     f"false): {unindexed_step(self._collection, *missing)}"
                 )
+            if len(self._served) < _MAX_ADVISED_FIELDS:
+                self._served.update(needed)
+        if not limits.unindexed_reads:
             return
         if not self._indexed or len(self._advised) >= _MAX_ADVISED_FIELDS:
             return
-        if self._advised.issuperset(needed := index_advice(chosen, {})):
+        if self._advised.issuperset(needed):
             return
         indexes: Mapping[str, PayloadIndex] = yield GetPayloadIndexes()
         self._advised.update(needed)

@@ -192,9 +192,12 @@ def missing_index(
         given: The filter.
         indexes: See `index_advice`.
     """
-    for need in _needs(given, ""):
+    needs = [*_needs(given, "")]
+    for need in needs:
         if not need.is_served_by(index_kind(indexes, need.key)):
-            return need.key, need.kinds or _KINDS
+            alike = [other.kinds for other in needs if other.key == need.key]
+            kinds = [kind for each in alike for kind in (("keyword",) if each is None else each)]
+            return need.key, kinds
     return None
 
 

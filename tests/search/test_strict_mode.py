@@ -242,6 +242,8 @@ def test_v9_the_error_names_the_command_that_adds_the_index(
             done.out.split(": ")[1].split(";")[0][:19],
         )
         assert 10 == len(client.search("city", meta_filter={"year": Range(gte=3)}))
+    done = command("search", "city", "--filter", "n=3", "--mode", "bm25", "--store", server.url)
+    assert "`msmarco-qdrant migrate index n=integer --collection msmarco`" in done.err
     filtered = ("--filter", "year=3", "--mode", "bm25", "--store", server.url)
     assert 0 == command("search", "city", *filtered).status
 

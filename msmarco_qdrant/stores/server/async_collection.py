@@ -64,8 +64,10 @@ class AsyncServerCollection:
             if not is_limit_error(exc):
                 raise
             newer = await self._read_limits()
+            if (explained := explain_limit(self._name, exc)) is not None:
+                raise explained from exc
             if newer == limits:
-                raise explain_limit(self._name, exc) from exc
+                raise
         return await self._query(queries, newer)
 
     async def retrieve(

@@ -213,8 +213,10 @@ class ServerCollection:
             if not is_limit_error(exc):
                 raise
             self.read_info()
+            if (explained := explain_limit(self._name, exc)) is not None:
+                raise explained from exc
             if self.limits() == limits:
-                raise explain_limit(self._name, exc) from exc
+                raise
         return call(self.limits())
 
     def count(self, consistency: models.ReadConsistencyType) -> int:
@@ -225,6 +227,8 @@ class ServerCollection:
                 `MAJORITY` the middle one of all replicas (of two, the higher).
         """
         action = "counting points"
+        if not self.limits().exact:
+            self._limits.warn_of_estimates(self._name)
         if not self._server.is_remote:
             return self._call(action, self._client.count, exact=True).count
         # `QdrantClient.count` has no consistency.

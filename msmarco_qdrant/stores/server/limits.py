@@ -6,6 +6,7 @@ that contradicts what was read.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ from msmarco_qdrant.stores.error_mapping import missing_index
 from msmarco_qdrant.stores.filters import unindexed_step
 from msmarco_qdrant.stores.names import base_name
 
+_log = logging.getLogger(__name__)
+
 _IDS_PER_QUERY = 1000
 """So few points are compared one by one, also by a search that is not exact."""
 
@@ -30,6 +33,18 @@ class StoredLimits:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: RequestLimits | None = None
+        self._warned = False
+
+    def warn_of_estimates(self, name: str) -> None:
+        """Warn once that counts are estimates."""
+        with self._lock:
+            is_first, self._warned = not self._warned, True
+        if is_first:
+            _log.warning(
+                "counts of collection '%s' are estimates: its strict mode forbids exact ones "
+                "(search_allow_exact is false)",
+                base_name(name),
+            )
 
     @property
     def found(self) -> RequestLimits | None:
@@ -127,10 +142,10 @@ def refused_exact(name: str) -> UsageError:
     )
 
 
-def explain_limit(name: str, error: StoreError) -> StoreError:
-    """Return the error for a request that the collection's limits forbid, with the next step."""
+def explain_limit(name: str, error: StoreError) -> StoreError | None:
+    """Return the error for a filter without an index, with the next step; None for another one."""
     missing = missing_index(error)
     if missing is None:
-        return error
+        return None
     key, kinds = missing
     return StoreError(f"{error}; {unindexed_step(base_name(name), key, kinds)}")
