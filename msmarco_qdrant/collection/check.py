@@ -19,6 +19,7 @@ from msmarco_qdrant.collection.generations import (
     read_generations,
     reembed_command,
 )
+from msmarco_qdrant.collection.replicas import find_replica_differences, settle_replicas
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.stores import Store
@@ -26,6 +27,8 @@ from msmarco_qdrant.stores.filters import index_kind
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
+
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,7 @@ class _Check:
             findings += self._check_leftovers(found)
             findings += self._check_indexes(found.live)
             findings += self._check_model(found)
+            findings += self._check_replicas(found.live)
             checker = self._checker(found)
             total = self._store.collection(found.live).info().points
             points = checker.check(
@@ -274,6 +278,28 @@ class _Check:
         if self._repair:
             self._store.admin_collection(live).create_payload_index("seq", "integer")
             finding = replace(finding, repaired=1)
+        yield finding
+
+    def _check_replicas(self, live: str) -> Iterator[Finding]:
+        """Find replicas of a cluster that differ, by writes that failed on some of them."""
+        found = find_replica_differences(self._store, live)
+        if found.is_equal:
+            return
+        counts = found.counts
+        finding = Finding(
+            "differing-replicas",
+            f"{len(found.differing):,} points differ between replicas, and {found.hidden:,} are "
+            f"only on replicas that do not answer; the replicas hold {counts.fewest:,} to "
+            f"{counts.most:,} points",
+            max(1, len(found.differing) + found.hidden),
+            tuple(map(str, found.differing[:_EXAMPLES])),
+            repair="writes the former again and removes the latter, if they are ten minutes old",
+            removes=True,
+        )
+        if self._remove:
+            left = settle_replicas(self._store, live)
+            if left.is_equal:
+                finding = replace(finding, repaired=finding.count)
         yield finding
 
     def _check_model(self, found: Generations) -> Iterator[Finding]:

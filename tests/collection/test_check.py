@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from msmarco_qdrant.collection import replicas
 from msmarco_qdrant.collection.check import CheckReport, check_collection
 from msmarco_qdrant.core.records import LockHolder, Passage, PointBatch, SparseVector
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreInUseError
@@ -24,8 +25,9 @@ from msmarco_qdrant.stores.migration_locks import this_process
 from msmarco_qdrant.stores.payload import payload_of, point_id
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
+from tests.collection.test_replicas import AT_ONCE, fail_without
 from tests.engines import ENGINES_EDGE_SLOW, new_store
-from tests.loopback import LoopbackServer
+from tests.loopback import LoopbackCluster, LoopbackServer
 from tests.loopback.conftest import client_of
 
 ROWS = [Passage(pid, f"text {pid}", {"n": n}) for n, pid in enumerate([*"0123456789", "a", "b"])]
@@ -276,6 +278,27 @@ def test_v5_an_alias_that_leads_nowhere_is_told(tmp_path: Path) -> None:
     with closing(open_store(tmp_path / "store")) as store:
         (found,) = check_collection(store, "msmarco").findings
         assert ("dangling-alias", "restore a backup") == (found.kind, found.advice)
+
+
+def test_v5_replicas_that_differ_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a write that one node missed; only with --yes, as a repair may remove points."""
+    monkeypatch.setattr(replicas, "IN_FLIGHT_S", 0.0)
+    with LoopbackCluster(3, replication=2, shards=1, write_consistency_factor=2) as cluster:
+        ingest_passages(ROWS, cluster.url, encoder=HashingEncoder(), connection=AT_ONCE)
+        changed = [replace(ROWS[0], text="changed"), Passage("new", "text")]
+        fail_without(
+            cluster,
+            1,
+            lambda: ingest_passages(
+                changed, cluster.url, encoder=HashingEncoder(), connection=AT_ONCE
+            ),
+        )
+        with closing(open_store(cluster.url, connection=AT_ONCE)) as store:
+            report = check_collection(store, "msmarco", repair=True)
+            assert (2, 0) == kinds(report)["differing-replicas"]
+            report = check_collection(store, "msmarco", repair=True, remove=True)
+            assert (2, 2) == kinds(report)["differing-replicas"]
+            assert check_collection(store, "msmarco").is_sound
 
 
 # ---- the command -----------------------------------------------------------------------------
