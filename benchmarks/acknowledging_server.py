@@ -130,9 +130,18 @@ def _collections_service(collection: str) -> Any:
             )
 
         def Get(self, request: Any, _: Any) -> Any:  # noqa: N802
-            return grpc.GetCollectionInfoResponse(result=_info(made[request.collection_name]))
+            asked = made.get(request.collection_name) or _unknown()
+            return grpc.GetCollectionInfoResponse(result=_info(asked))
 
     return Collections()
+
+
+def _unknown() -> Any:
+    """The request for a collection that was there before."""
+    from qdrant_client import grpc
+
+    dense = grpc.VectorParams(size=1, distance=grpc.Distance.Dot)
+    return grpc.CreateCollection(vectors_config=grpc.VectorsConfig(params=dense))
 
 
 def _info(asked: Any) -> Any:
@@ -200,10 +209,16 @@ class _RestHandler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer the version, one collection, or no aliases."""
+        from qdrant_client.conversions.conversion import GrpcToRest
+
         if self.path == "/":
             self._send({"title": "qdrant, acknowledging", "version": VERSION})
         elif self.path == "/aliases":
             self._send({"result": {"aliases": []}, "status": "ok", "time": 0.0})
+        elif self.path == f"/collections/{self.server.collection}":
+            info = GrpcToRest.convert_collection_info(_info(_unknown()))
+            found = info.model_dump(mode="json")
+            self._send({"result": found, "status": "ok", "time": 0.0})
         else:
             found = {"collections": [{"name": self.server.collection}]}
             self._send({"result": found, "status": "ok", "time": 0.0})
