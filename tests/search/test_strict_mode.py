@@ -7,6 +7,7 @@ import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.cli.runner import command
+from tests.engines import BY_REST
 from tests.loopback import LoopbackServer
 from tests.loopback.conftest import client_of
 from tests.search.support import near
@@ -135,7 +137,7 @@ LIMITS: dict[str, Any] = {
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.usefixtures("store")
 def test_v8_everything_keeps_to_the_limits(
-    server: LoopbackServer, when: str, tmp_path: Any
+    server: LoopbackServer, when: str, tmp_path: Path
 ) -> None:
     """Pages, batches and conditions; whether they were set before the store was opened or since."""
     if when == "after":
@@ -157,6 +159,20 @@ def test_v8_everything_keeps_to_the_limits(
         other = HashingEncoder(32, salt="other")
         done = reembed_collection(again, encoder=other, load_old=lambda _: HashingEncoder())
         assert 50 == done.passages
+
+
+@pytest.mark.usefixtures("store")
+def test_v8_rest_keeps_to_the_limits_too(server: LoopbackServer, tmp_path: Path) -> None:
+    """Set after the store was opened, so that the server's refusals are understood."""
+    with closing(open_store(server.rest_url, connection=BY_REST)) as again:
+        assert COUNT == again.collection("msmarco").info().points
+        restrict(server, search_allow_exact=False, **LIMITS)
+        more = [Passage(f"new-{n}", "a town", {}) for n in range(20)]
+        ingest_passages(more, again, encoder=HashingEncoder(), optimize=False)
+        assert COUNT + 20 == export_passages(again, tmp_path / "out.jsonl")
+        assert 20 == delete_passages(again, [row.pid for row in more])
+        with closing(SearchClient.open(again, encoder=HashingEncoder())) as client:
+            assert 4 == len(client.search("city", limit=4))
 
 
 @pytest.mark.parametrize("mode", MODES)
