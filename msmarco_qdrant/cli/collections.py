@@ -10,6 +10,7 @@ import click
 
 from msmarco_qdrant.cli.options import (
     collection_option,
+    index_notice,
     json_option,
     open_configured_store,
     settings_options,
@@ -95,13 +96,12 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
     `ingest` builds it at its end; use this after an interruption. Until then, a search compares
     with each new passage.
     """
-    from msmarco_qdrant.cli.progress import INDEX_NOTICE
     from msmarco_qdrant.stores import INDEX_STALL_S
 
     with open_configured_store(settings) as store:
         store.metadata(settings.collection)  # raises for another program's collection
         collection = store.collection(settings.collection)
-        click.echo(INDEX_NOTICE, err=True)
+        click.echo(index_notice(settings), err=True)
         started = time.perf_counter()
         collection.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
         state, seconds = collection.info(), time.perf_counter() - started

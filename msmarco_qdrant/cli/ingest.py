@@ -12,6 +12,8 @@ import click
 
 from msmarco_qdrant.cli.options import (
     ENCODER,
+    command_with,
+    index_notice,
     json_option,
     load_command_settings,
     model_option,
@@ -205,7 +207,7 @@ def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -
     check_collection_name(settings.collection)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     click.echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
-    with closing(ProgressDisplay()) as display:
+    with closing(ProgressDisplay(index_notice=index_notice(settings))) as display:
         try:
             return ingest_passages(
                 source,
@@ -243,9 +245,10 @@ def quickstart(*, store: str | None, transport: str | None, model: str | None) -
     click.echo(f"{report_text(report)}\n{stages_text(report)}")
     with open_search_client(settings) as client:
         for question in QUESTIONS:
-            click.echo(f"\n$ msmarco-qdrant search {question!r} --limit 2")
+            click.echo(f"\n$ {command_with(settings, 'search', question, '--limit', '2')}")
             print_hits(client.search(question, limit=2), as_json=False)
+    own = load_command_settings(store=store)
     click.echo(
-        f"\nYour own: msmarco-qdrant ingest FILE --store {settings.store}, then "
-        f"msmarco-qdrant search 'a query' --store {settings.store}"
+        f"\nYour own: {command_with(own, 'ingest', 'FILE')}, then "
+        f"{command_with(own, 'search', 'a query')}"
     )

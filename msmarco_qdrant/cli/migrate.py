@@ -66,7 +66,8 @@ def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None
         state = "being filled" if _is_target(found, other) else "kept"
         click.echo(f"other       {other.physical} ({other.metadata.encoder.model}), {state}")
     if found.copying is not None and found.locked_by is None:
-        resume = reembed_command(found.collection, found.copying.metadata.encoder.model)
+        model = found.copying.metadata.encoder.model
+        resume = reembed_command(settings.store, found.collection, model)
         click.echo(f"unfinished  resume with {resume}")
     if found.locked_by:
         click.echo(f"locked by   {_holder_text(found.locked_by)}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
+from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.search_types import FusionMethod
 from msmarco_qdrant.errors import UsageError
 
@@ -182,6 +183,27 @@ def load_command_settings(**given: str | None) -> Settings:
             "a store in memory ends with the command: pass a directory or the URL of a server"
         )
     return settings
+
+
+def command_with(settings: Settings, *words: str) -> str:
+    """Return a command line with these settings' collection and store, for a message.
+
+    An option is left out if a command has the same value without it.
+    """
+    given = {"collection": settings.collection, "store": settings.store}
+    try:
+        usual = load_command_settings()
+    except UsageError:  # an option replaces an invalid variable
+        return command_line(*words, **given)
+    changed = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    return command_line(*words, **changed)
+
+
+def index_notice(settings: Settings) -> str:
+    """Return the line that announces an index build."""
+    from msmarco_qdrant.cli.progress import INDEX_NOTICE
+
+    return f"{INDEX_NOTICE}; if interrupted, `{command_with(settings, 'optimize')}` builds it later"
 
 
 def open_configured_store(settings: Settings) -> AbstractContextManager[Store]:

@@ -9,10 +9,7 @@ from typing import Any, TextIO
 from msmarco_qdrant.core.reports import IngestProgress
 
 _LINE_EVERY_S = 10.0
-INDEX_NOTICE = (
-    "building the index, which can take minutes; if interrupted, `msmarco-qdrant optimize` "
-    "builds it later"
-)
+INDEX_NOTICE = "building the index, which can take minutes"
 PRUNE_NOTICE = "searching for passages that are not in the source, to remove them"
 
 
@@ -23,16 +20,23 @@ class ProgressDisplay:
 
     Args:
         stream: Standard error by default.
+        index_notice: The line that announces an index build.
         line_every_s: Least interval between two lines if it is not a terminal, in seconds.
 
     Attributes:
         last: The latest `IngestProgress`, None before the first.
     """
 
-    def __init__(self, stream: TextIO | None = None, line_every_s: float = _LINE_EVERY_S) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        line_every_s: float = _LINE_EVERY_S,
+        index_notice: str = INDEX_NOTICE,
+    ) -> None:
         self.last: IngestProgress | None = None
         self._stream = stream or sys.stderr
         self._bar: Any = None
+        self._index_notice = index_notice
         self._started = time.monotonic()
         self._line_every_s = line_every_s
         self._next_line = self._started + line_every_s
@@ -44,7 +48,7 @@ class ProgressDisplay:
             self.show(progress.done, progress.fraction)
         else:
             self.close()
-            self._print(PRUNE_NOTICE if progress.stage == "prune" else INDEX_NOTICE)
+            self._print(PRUNE_NOTICE if progress.stage == "prune" else self._index_notice)
 
     def show(self, done: int, fraction: float | None) -> None:
         """Show the number of passages done, and their share if the total is known."""

@@ -12,6 +12,7 @@ import click
 
 from msmarco_qdrant.cli.options import (
     ENCODER,
+    command_with,
     json_option,
     model_option,
     open_configured_store,
@@ -19,6 +20,7 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import print_json, print_result
 from msmarco_qdrant.cli.signals import exit_on_sigterm
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
 
@@ -163,11 +165,14 @@ def _change_model(
             encoder_options=settings.encoder_options,
             on_progress=on_progress,
         )
-        can_roll_back = store.metadata(report.new).previous == report.old
+        back = ["rollback"]
+        if store.metadata(report.new).previous != report.old:
+            back = ["reembed", "--model", store.metadata(report.old).encoder.model]
     if as_json:
         print_json({**to_json_value(report), "seconds": round(report.seconds, 3)})
     else:
-        click.echo("\n".join(_report_lines(report, can_roll_back=can_roll_back)))
+        back_command = command_with(settings, "migrate", *back)
+        click.echo("\n".join(_report_lines(report, back_command)))
 
 
 @contextmanager
@@ -196,7 +201,7 @@ def _show(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
         display.close()
 
 
-def _report_lines(report: ReembedReport, *, can_roll_back: bool) -> Iterator[str]:
+def _report_lines(report: ReembedReport, back_command: str) -> Iterator[str]:
     if report.old == report.new:
         yield f"'{report.collection}' already has vectors of {report.model}"
         return
@@ -208,12 +213,10 @@ def _report_lines(report: ReembedReport, *, can_roll_back: bool) -> Iterator[str
         yield f"left out because they have no vector: {', '.join(report.without_vector)}"
     if report.comparison is not None and report.comparison.queries:
         yield _comparison_text(report.comparison)
-    back = (
-        "`migrate rollback` returns to it"
-        if can_roll_back
-        else "`migrate reembed` with its model returns to it"
+    yield (
+        f"{report.old} is kept: `{back_command}` returns to it, "
+        f"{advised_command('migrate', 'prune', '--help')} shows how to remove it"
     )
-    yield f"{report.old} is kept: {back}, `migrate prune` removes it"
 
 
 def _comparison_text(found: ModelComparison) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import CollectionMetadata, Copying, Generation
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Store
@@ -76,19 +77,19 @@ class Generations:
         return physical_name(self.name, 1 + max(physical_number(self.live), *numbers, 0))
 
 
-def reembed_command(name: str, model: str) -> str:
+def reembed_command(dsn: str, name: str, model: str) -> str:
     """The command that re-embeds with a model, for messages."""
-    return f"`msmarco-qdrant migrate reembed --collection {name} --model {model}`"
+    return advised_command("migrate", "reembed", "--model", model, collection=name, store=dsn)
 
 
-def abandon_command(name: str) -> str:
+def abandon_command(dsn: str, name: str) -> str:
     """The command that abandons an unfinished re-embedding and nothing else, for messages."""
-    return f"`msmarco-qdrant migrate prune --collection {name} --unfinished --yes`"
+    return advised_command("migrate", "prune", "--unfinished", "--yes", collection=name, store=dsn)
 
 
-def abandon_hint(name: str, copying: Copying) -> str:
+def abandon_hint(dsn: str, name: str, copying: Copying) -> str:
     """The end of a message about an unfinished re-embedding; "" after its swap."""
-    return "" if copying.is_swapped else f", or abandon it with {abandon_command(name)}"
+    return "" if copying.is_swapped else f", or abandon it with {abandon_command(dsn, name)}"
 
 
 def read_generations(store: Store, collection: str) -> Generations:

@@ -96,10 +96,7 @@ def _check_choice(store: Store, name: str, found: Sequence[UnlinkedCollection], 
 
 def _describe_gap(one: UnlinkedCollection) -> str:
     if one.metadata.restoring is not None:
-        return (
-            f"a restore from a backup was filling {one.physical}; run the same "
-            "`msmarco-qdrant restore` again"
-        )
+        return f"a restore from a backup was filling {one.physical}; run the same restore again"
     return (
         f"a re-embedding was filling {one.physical} from {one.metadata.copied_from}; link the "
         f"latter if it exists, else pass --to {one.physical}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 
 
-def advised_command(*words: str, collection: str | None = None, store: str | None = None) -> str:
-    """Return a command line in backticks, quoted for a POSIX shell.
+def command_line(*words: str, collection: str | None = None, store: str | None = None) -> str:
+    """Return a command line of `msmarco-qdrant`, quoted for a POSIX shell.
 
     Args:
         words: The command and its arguments, such as "migrate", "up".
@@ -15,4 +15,9 @@ def advised_command(*words: str, collection: str | None = None, store: str | Non
     """
     options = [("--collection", collection), ("--store", store)]
     given = [word for name, value in options if value is not None for word in (name, value)]
-    return f"`{shlex.join(['msmarco-qdrant', *words, *given])}`"
+    return shlex.join(["msmarco-qdrant", *words, *given])
+
+
+def advised_command(*words: str, collection: str | None = None, store: str | None = None) -> str:
+    """Return the same in backticks, for a message."""
+    return f"`{command_line(*words, collection=collection, store=store)}`"

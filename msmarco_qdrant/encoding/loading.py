@@ -121,7 +121,7 @@ def _find_in_catalog(
     published = find_published(name)
     if published is not None and published.kind != kind:
         raise UsageError(
-            f"{name} is a {published.kind}: {refusal}. Use a {kind} (msmarco-qdrant models lists "
+            f"{name} is a {published.kind}: {refusal}. Use a {kind} (`msmarco-qdrant models` lists "
             "them)"
         )
     return name, published

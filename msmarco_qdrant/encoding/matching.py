@@ -86,6 +86,6 @@ def require_same_model(collection: str, stored: EncoderInfo, offered: EncoderInf
     raise ModelMismatchError(
         f"collection '{collection}' holds vectors of {stored.model} ({stored.dimension}); "
         f"you asked for {offered.model} ({offered.dimension}): "
-        f"pass model={stored.model}, ingest into another collection, or change this one's "
-        "model with `msmarco-qdrant migrate reembed`"
+        f"pass model={stored.model}, ingest into another collection, or re-embed this one with "
+        f"{offered.model} (`msmarco-qdrant migrate reembed --help`)"
     )

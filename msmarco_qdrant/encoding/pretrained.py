@@ -61,12 +61,12 @@ def _require_pair_scores(model: CrossEncoder, location: str) -> None:
         raise ModelNotFoundError(
             f"{location} is not a cross-encoder but a "
             f"{', '.join(kinds) or 'model without a type'}, which does not score pairs. "
-            "Use a cross-encoder (msmarco-qdrant models lists them)"
+            "Use a cross-encoder (`msmarco-qdrant models` lists them)"
         )
     if model.num_labels != 1:
         raise ModelNotFoundError(
             f"num_labels must be 1 for reranking, got {model.num_labels} ({location}): use "
-            "another cross-encoder (msmarco-qdrant models lists some)"
+            "another cross-encoder (`msmarco-qdrant models` lists some)"
         )
 
 

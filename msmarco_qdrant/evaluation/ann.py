@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, median, quantiles
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import CollectionInfo, PointId, Query
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
@@ -56,7 +57,7 @@ def sweep_ann(
     efs = _fit_efs(client, efs)
     collection = client.store.collection(client.collection)
     info = collection.info()
-    _warn_without_graph(client.collection, info)
+    _warn_without_graph(client, info)
     point_queries = _point_queries(client, queries, k)
     exact_ms, exact = _time_queries(collection, point_queries, SearchEffort(exact=True))
     kind = info.spec.storage.quantization
@@ -114,25 +115,24 @@ def _fit_efs(client: SearchClient, efs: Sequence[int]) -> Sequence[int]:
     return [ef for ef in efs if ef <= limits.ef] or [limits.ef]
 
 
-def _warn_without_graph(name: str, info: CollectionInfo) -> None:
+def _warn_without_graph(client: SearchClient, info: CollectionInfo) -> None:
     """Warn if the graph is missing or old, so that the search is exact, or nearly.
 
     The count of indexed vectors includes sparse vectors, which are indexed when written. On Edge it
     also includes vectors replaced after the graph was built: then it exceeds two per point.
     """
+    optimize = advised_command("optimize", collection=client.collection, store=client.store.dsn)
     if info.indexed > 2 * info.points:
         _log.warning(
             "the index of '%s' is older than many of its %s vectors, and a search compares with "
-            "each vector that it lacks: run `msmarco-qdrant optimize` first",
-            name,
-            f"{info.points:,}",
+            "each vector that it lacks: run %s first",
+            *(client.collection, f"{info.points:,}", optimize),
         )
     elif info.indexed <= info.points:
         _log.warning(
-            "'%s' has no index, so every search compares with each of its %s vectors: run "
-            "`msmarco-qdrant optimize` first (a small collection needs no index)",
-            name,
-            f"{info.points:,}",
+            "'%s' has no index, so every search compares with each of its %s vectors: run %s first "
+            "(a small collection needs no index)",
+            *(client.collection, f"{info.points:,}", optimize),
         )
 
 

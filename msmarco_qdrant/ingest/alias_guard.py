@@ -118,7 +118,7 @@ class AliasGuard:
             _log.warning(
                 "the re-embedding of '%s' is not finished: run %s again",
                 self.name,
-                reembed_command(self.name, self.metadata.encoder.model),
+                reembed_command(self.store.dsn, self.name, self.metadata.encoder.model),
             )
 
     def _replaced_by(self, found: str) -> str:

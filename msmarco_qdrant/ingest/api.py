@@ -272,8 +272,8 @@ def _require_same_bm25(name: str, stored: Bm25Settings, given: Bm25Settings | No
     if given is not None and given != stored:
         raise UsageError(
             f"bm25 must be the {stored} of collection '{name}', got {given}: omit it, ingest into "
-            "another collection, or change the settings of this one with a migration (SetBm25, "
-            "`msmarco-qdrant migrate up`)"
+            "another collection, or change the settings of this one with a migration of your own "
+            "(SetBm25; see `msmarco-qdrant migrate up --help`)"
         )
 
 
@@ -288,8 +288,8 @@ def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIn
             index = f"a payload index of kind {found}" if found else "no payload index"
             raise UsageError(
                 f"collection '{name}' has {index} on '{key}', you asked for {kind}: omit it, and "
-                "add or change the index of an existing collection with a migration "
-                "(AddPayloadIndex, `msmarco-qdrant migrate up`)"
+                "add or change the index of an existing collection with a migration of your own "
+                "(AddPayloadIndex; see `msmarco-qdrant migrate up --help`)"
             )
 
 

@@ -22,6 +22,7 @@ from msmarco_qdrant.collection.migration import (
     Target,
     load_migrations,
 )
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import Copying, Generation, LockHolder, PayloadIndex
 from msmarco_qdrant.errors import (
     MigrationError,
@@ -204,7 +205,8 @@ def unlock_migrations(store: Store, collection: str, token: str) -> None:
     if holder is not None:
         raise StoreInUseError(
             f"'{name}' is being migrated by {describe_holder(holder)} with the token "
-            f"{holder.token}, not {token}: check again with `msmarco-qdrant migrate status`"
+            f"{holder.token}, not {token}: check again with "
+            f"{advised_command('migrate', 'status', collection=name, store=store.dsn)}"
         )
 
 
@@ -232,7 +234,7 @@ class _MigrationRun:
         locks = self._store.migration_locks
         name = base_name(self._physical())
         applied: list[MigrationStep] = []
-        with hold_lock(locks, name) as ours:
+        with hold_lock(locks, name, self._store.dsn) as ours:
             self._check_not_copying()
             for migration in self.pending():
                 step = self.step(migration)
@@ -269,9 +271,11 @@ class _MigrationRun:
         copying = read_generations(self._store, self._collection).copying
         if copying is not None and self.pending():
             name, model = self._collection, copying.metadata.encoder.model
+            dsn = self._store.dsn
             raise MigrationError(
                 f"the re-embedding of '{name}' with {model} is not finished: finish it with "
-                f"{reembed_command(name, model)}{abandon_hint(name, copying)}, then run this again"
+                f"{reembed_command(dsn, name, model)}{abandon_hint(dsn, name, copying)}, then run "
+                "this again"
             )
 
     def step(self, migration: Migration) -> MigrationStep:

@@ -167,7 +167,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     with _lock(store, collection) as check:
         found = read_generations(store, collection)
         found = _finish_interrupted(store, found, options, check)
-        copying = _select_rollback(found)
+        copying = _select_rollback(store, found)
         encoder_info = copying.metadata.encoder
         if encoder is None:
             encoder = load_collection_encoder(copying.target, encoder_info, model, models)
@@ -214,7 +214,7 @@ def prune_collection(
             raise MigrationError(
                 f"nothing was removed: the re-embedding of '{found.name}' is not finished, and "
                 f"{found.copying.source} may contain passages that {found.live} lacks; finish it "
-                f"with {reembed_command(found.name, found.metadata.encoder.model)}"
+                f"with {reembed_command(store.dsn, found.name, found.metadata.encoder.model)}"
             )
         begun = [other for other in found.others if other.metadata.copied_from is not None]
         created = [other for other in begun if other.metadata.only_copies]
@@ -250,7 +250,7 @@ def _lock(store: Store, collection: str) -> Iterator[Callable[[], None]]:
     """Hold the lock of a collection; yields a function that raises if the lock was taken away."""
     read_generations(store, collection)  # no lock is taken for an unknown collection
     locks = store.migration_locks
-    with hold_lock(locks, collection) as ours:
+    with hold_lock(locks, collection, store.dsn) as ours:
         yield lambda: require_lock(locks, collection, ours)
 
 
@@ -264,7 +264,7 @@ def _is_same_model(live: EncoderInfo, new: EncoderInfo) -> bool:
     return (live.fingerprint, live.similarity) == (new.fingerprint, new.similarity)
 
 
-def _select_rollback(found: Generations) -> Copying:
+def _select_rollback(store: Store, found: Generations) -> Copying:
     """The copying back to the previous collection, or one after its swap that lacks last passes."""
     copying = found.copying
     if copying is not None and copying.is_swapped:
@@ -274,11 +274,11 @@ def _select_rollback(found: Generations) -> Copying:
     if copying is not None:
         raise MigrationError(
             f"no collection to go back to: '{found.name}' still points to {found.live}. To abandon "
-            f"the unfinished re-embedding: {abandon_command(found.name)}"
+            f"the unfinished re-embedding: {abandon_command(store.dsn, found.name)}"
         )
     others = "".join(
         f"; {other.physical} exists: "
-        f"{reembed_command(found.name, other.metadata.encoder.model)} repoints to it"
+        f"{reembed_command(store.dsn, found.name, other.metadata.encoder.model)} repoints to it"
         for other in found.others
     )
     raise MigrationError(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from msmarco_qdrant.collection.replicas import remove_hidden_points
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Passage, PointId
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
@@ -232,10 +233,13 @@ class ReembedRun:
         source, target = self._copying.source, self._copying.target
         live = self._store.aliases().get(self._name)
         if (live, self._store.metadata(target).copied_from) != (source, source):
+            status = advised_command(
+                "migrate", "status", collection=self._name, store=self._store.dsn
+            )
             raise StoreInUseError(
                 f"'{self._name}' points to {live} now, or {target} is no longer being filled from "
                 f"{source}: another process has continued or abandoned this re-embedding; check "
-                f"with `msmarco-qdrant migrate status --collection {self._name}`"
+                f"with {status}"
             )
 
     # ---- after the swap --------------------------------------------------------------------

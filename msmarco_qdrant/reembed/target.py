@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import Generations, abandon_hint
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Generation
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.stores import Store
@@ -31,7 +32,7 @@ def prepare_target(
     """
     copying = found.copying
     if copying is None:
-        _check_live(found, encoder_info)
+        _check_live(store.dsn, found, encoder_info)
         existing = _find_existing(found, encoder_info)
         if existing is None:
             copying = _create(store, found, encoder_info, check)
@@ -44,7 +45,7 @@ def prepare_target(
         raise UsageError(
             f"model must be {begun}, because the re-embedding of '{found.name}' into "
             f"{copying.target} is not finished, got {encoder_info.model}: finish it with --model "
-            f"{begun} (model={begun!r}){abandon_hint(found.name, copying)}"
+            f"{begun} (model={begun!r}){abandon_hint(store.dsn, found.name, copying)}"
         )
     if not copying.is_swapped and copying.target != found.metadata.previous:
         _copy_settings(store, found, copying, check)
@@ -91,13 +92,13 @@ def _copy_settings(
     store.put_metadata(copying.target, metadata)
 
 
-def _check_live(found: Generations, encoder_info: EncoderInfo) -> None:
+def _check_live(dsn: str, found: Generations, encoder_info: EncoderInfo) -> None:
     """Refuse pending migrations, and this model with another similarity."""
     pending = [one.name for one in load_migrations() if one.name not in found.metadata.migrations]
     if pending:
         raise MigrationError(
             f"'{found.name}' has pending migrations ({', '.join(pending)}): apply them first with "
-            f"`msmarco-qdrant migrate up --collection {found.name}`"
+            f"{advised_command('migrate', 'up', collection=found.name, store=dsn)}"
         )
     current = found.metadata.encoder
     if current.fingerprint == encoder_info.fingerprint:
@@ -117,9 +118,9 @@ def _find_existing(found: Generations, encoder_info: EncoderInfo) -> Generation 
         if other.metadata.bm25 != found.metadata.bm25:
             raise UsageError(
                 f"{other.physical} has vectors of {encoder_info.model}, but its BM25 settings "
-                f"differ from those of '{found.name}': remove it, and every other old collection, "
-                f"with `msmarco-qdrant migrate prune --collection {found.name} --yes`, then run "
-                "this again"
+                f"differ from those of '{found.name}': without it, a new one would be filled. To "
+                "remove all old collections, after which a rollback is impossible, see "
+                f"{advised_command('migrate', 'prune', '--help')}"
             )
         return other
     return None

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
 from msmarco_qdrant.collection.create import create_if_missing
+from msmarco_qdrant.collection.generations import reembed_command
 from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
@@ -133,8 +134,8 @@ class Startup:
         if model not in (DEFAULT_MODEL, encoder_info.model):
             _log.warning(
                 "collection '%s' has vectors of %s; the setting model=%s applies to new "
-                "collections; use `msmarco-qdrant migrate reembed` to change the model",
-                *(name, encoder_info.model, model),
+                "collections; %s changes the model of this one",
+                *(name, encoder_info.model, model, reembed_command(store.dsn, name, model)),
             )
         return self._models.of(encoder_info)
 

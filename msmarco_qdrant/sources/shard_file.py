@@ -45,7 +45,7 @@ VECTOR_COLUMN = "vector"
 _KEY = b"msmarco-qdrant"
 _GROUP_ROWS = 8192
 _BATCH_ROWS = 2048
-_RECREATE = "delete it and run the same `msmarco-qdrant encode` again to recreate it"
+_RECREATE = "delete it and run the same encode again to recreate it"
 
 
 @dataclass(frozen=True, slots=True)

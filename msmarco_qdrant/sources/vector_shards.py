@@ -95,7 +95,7 @@ def _require_manifest(folder: Path) -> Manifest:
     if shards := len(shard_paths(folder)):
         raise SourceError(
             f"{folder} is not complete: {shards} shards, but no {MANIFEST}; run the same "
-            "`msmarco-qdrant encode` command again to finish it"
+            "encode again to finish it"
         )
     found = "a folder without vectors" if folder.is_dir() else "no folder"
     raise SourceError(
@@ -110,7 +110,7 @@ def _list_shards(folder: Path, manifest: Manifest) -> list[Path]:
     if missing := sorted(set(expected) - set(found)):
         raise SourceError(
             f"{missing[0]} is missing: {folder / MANIFEST} lists {manifest.shards} shards, and "
-            f"{len(missing)} of them are missing; run the same `msmarco-qdrant encode` command "
+            f"{len(missing)} of them are missing; run the same encode "
             "again to recreate them"
         )
     if more := sorted(set(found) - set(expected)):

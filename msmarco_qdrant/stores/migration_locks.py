@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.errors import StoreError, StoreInUseError
 
@@ -40,8 +41,13 @@ class MigrationLocks(Protocol):
 
 
 @contextmanager
-def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
+def hold_lock(locks: MigrationLocks, name: str, dsn: str | None = None) -> Iterator[LockHolder]:
     """Hold the lock of a collection.
+
+    Args:
+        locks: The locks of a store.
+        name: The name that users see.
+        dsn: The path or URL of the store, for the error's advice.
 
     Raises:
         StoreInUseError: If another holds it; the message names the holder.
@@ -54,10 +60,12 @@ def hold_lock(locks: MigrationLocks, name: str) -> Iterator[LockHolder]:
             locks.withdraw(name, ours.token)
         raise
     if found.token != ours.token:
+        unlock = advised_command(
+            "migrate", "unlock", "--token", found.token, collection=name, store=dsn
+        )
         raise StoreInUseError(
             f"'{name}' is being migrated by {describe_holder(found)}: wait for it to end; if that "
-            f"process has ended, run `msmarco-qdrant migrate unlock --collection {name} "
-            f"--token {found.token}`"
+            f"process has ended, run {unlock}"
         )
     try:
         yield ours

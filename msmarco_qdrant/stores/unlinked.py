@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import CollectionMetadata
 from msmarco_qdrant.errors import StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.names import is_own_alias
@@ -71,17 +72,16 @@ def missing_alias(name: str, found: Sequence[UnlinkedCollection], dsn: str) -> S
         return StoreError(
             f"the alias '{name}' is missing in {dsn}, where its passages are in "
             f"{', '.join(map(str, complete))}: restore the alias with "
-            f"`msmarco-qdrant migrate link {name}`"
+            f"{advised_command('migrate', 'link', name, store=dsn)}"
         )
     if found[0].metadata.restoring is not None:
         return StoreError(
             f"the collection '{name}' in {dsn} is being restored from a backup into "
-            f"{found[0].physical}, or that was interrupted: run the same `msmarco-qdrant restore` "
-            "again"
+            f"{found[0].physical}, or that was interrupted: run the same restore again"
         )
     return StoreError(
         f"the alias '{name}' is missing in {dsn}, where {found[0]} was being filled from "
         f"{found[0].metadata.copied_from}, which is missing, too: point the alias to it, although "
         "passages may be missing, with "
-        f"`msmarco-qdrant migrate link {name} --to {found[0].physical}`"
+        f"{advised_command('migrate', 'link', name, '--to', found[0].physical, store=dsn)}"
     )

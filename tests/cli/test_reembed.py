@@ -14,7 +14,9 @@ import pytest
 
 from msmarco_qdrant.cli.reembed import _show
 from msmarco_qdrant.collection.create import create_physical
+from msmarco_qdrant.collection.generations import abandon_command, reembed_command
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
+from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.records import Bm25Settings
 from msmarco_qdrant.core.reports import ReembedProgress
 from msmarco_qdrant.encoding import load_encoder
@@ -109,7 +111,9 @@ def test_another_model_and_back(
     assert compared.startswith("40 passages searched by their first words: ")
     assert " in the first ten hits, " in compared
     assert (
-        "msmarco__0001 is kept: `migrate rollback` returns to it, `migrate prune` removes it"
+        "msmarco__0001 is kept: `"
+        f"{command_line('migrate', 'rollback', store=place)}` returns to it, "
+        "`msmarco-qdrant migrate prune --help` shows how to remove it"
     ) == kept
     assert (
         f"collection  msmarco -> msmarco__0002 ({models.new})\n"
@@ -125,16 +129,16 @@ def test_another_model_and_back(
     first, _, kept = back.out.splitlines()
     assert first.startswith(summary.format(1, models.old, 0))
     assert (
-        "msmarco__0002 is kept: `migrate reembed` with its model returns to it, "
-        "`migrate prune` removes it"
+        "msmarco__0002 is kept: `"
+        f"{command_line('migrate', 'reembed', '--model', models.new, store=place)}` returns to "
+        "it, `msmarco-qdrant migrate prune --help` shows how to remove it"
     ) == kept
     assert best_by(models.old) == found(place)
     assert_error(
         migrate("rollback", place),
         1,
         "no collection to go back to: 'msmarco' points to msmarco__0001; msmarco__0002 exists: "
-        "`msmarco-qdrant migrate reembed --collection msmarco --model "
-        f"{models.new}` repoints to it",
+        f"{reembed_command(place, 'msmarco', models.new)} repoints to it",
     )
 
 
@@ -212,7 +216,7 @@ def test_every_command_prints_json(edge: str, models: Models) -> None:
 def test_interrupted_reembedding_resumes(edge: str, models: Models) -> None:
     """With the same model; another one is refused."""
     begin(edge, models.new)
-    again = f"`msmarco-qdrant migrate reembed --collection msmarco --model {models.new}`"
+    again = reembed_command(edge, "msmarco", models.new)
 
     lines = migrate("status", edge).out.splitlines()
     assert (
@@ -226,7 +230,7 @@ def test_interrupted_reembedding_resumes(edge: str, models: Models) -> None:
         2,
         f"model must be {models.new}, because the re-embedding of 'msmarco' into msmarco__0002 is "
         f"not finished, got {models.small}: finish it with --model {models.new}, or abandon it "
-        "with `msmarco-qdrant migrate prune --collection msmarco --unfinished --yes`",
+        f"with {abandon_command(edge, 'msmarco')}",
     )
 
     assert 0 == migrate("reembed", edge, "--model", models.new).status

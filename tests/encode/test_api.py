@@ -360,7 +360,7 @@ def test_only_missing_shards_are_encoded(
     missing = sum(pq.read_metadata(path).num_rows for path in paths)
     for path in paths:
         path.unlink()
-    with pytest.raises(SourceError, match="encode` command again"):
+    with pytest.raises(SourceError, match="encode again"):
         VectorShards(folder)
     encoder = HashingEncoder()
     # Theirs is the size of a shard that counts, not what is asked for now.
@@ -522,7 +522,7 @@ def test_a_damaged_shard_is_refused(
     spoil(path)
     message = refused(source, folder)
     assert f"{path} cannot be read as Parquet" in message
-    assert "delete it and run the same `msmarco-qdrant encode` again" in message
+    assert "delete it and run the same encode again" in message
     path.unlink()
     encode(source, folder)
     assert whole == content_of(folder)

@@ -156,7 +156,7 @@ def test_collection_without_a_graph_gives_a_warning(
 
     (message,) = caplog.messages
     assert "'msmarco' has no index" in message
-    assert "each of its 300 vectors: run `msmarco-qdrant optimize` first" in message
+    assert "each of its 300 vectors: run `msmarco-qdrant optimize --collection " in message
 
 
 @pytest.mark.slow

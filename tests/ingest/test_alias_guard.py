@@ -217,4 +217,4 @@ def test_an_interrupted_re_embedding_is_logged(
     ingest_passages(PASSAGES, store, encoder=NEW)
 
     (message,) = caplog.messages
-    assert "'msmarco' is not finished: run `msmarco-qdrant migrate reembed --collection " in message
+    assert "'msmarco' is not finished: run `msmarco-qdrant migrate reembed --model " in message

@@ -222,7 +222,7 @@ def test_other_bm25_settings_are_refused(
     ingest_passages(passages, store, encoder=encoder, bm25=ours)
     assert store.metadata("msmarco").bm25 == ours
     ingest_passages(passages, store, encoder=encoder, bm25=ours)
-    with pytest.raises(UsageError, match=r"k=1\.5.* with a migration \(SetBm25"):
+    with pytest.raises(UsageError, match=r"k=1\.5.* with a migration of your own \(SetBm25"):
         ingest_passages(passages, store, encoder=encoder, bm25=Bm25Settings())
 
 

@@ -252,7 +252,7 @@ def test_a_folder_that_is_not_complete_is_status_1(
 
     assert 1 == main(["ingest", "--vectors", str(folder)])
 
-    assert "`msmarco-qdrant encode` command again to finish it" in capsys.readouterr().err
+    assert "run the same encode again to finish it" in capsys.readouterr().err
     assert [] == list(Path.cwd().iterdir())
 
 

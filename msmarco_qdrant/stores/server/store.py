@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from qdrant_client import QdrantClient, models
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.limits import RequestLimits
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
 from msmarco_qdrant.errors import (
@@ -253,7 +254,7 @@ class ServerStore(Store):
             if found.points_count or not _has_spec(found, spec):
                 raise SchemaError(
                     f"a collection '{name}' without an alias exists in {self.dsn}, "
-                    f"{_describe_remedy(name, found.points_count or 0)}"
+                    f"{_describe_remedy(name, found.points_count or 0, self.dsn)}"
                 ) from None
 
     def _delete_collection(self, name: str) -> None:
@@ -289,16 +290,17 @@ class ServerStore(Store):
         return {entry.alias_name: entry.collection_name for entry in found.aliases}
 
 
-def _describe_remedy(name: str, points: int) -> str:
+def _describe_remedy(name: str, points: int, dsn: str) -> str:
     """Describe the next step if a physical collection is in the way of its creation."""
     if points:
+        link = advised_command("migrate", "link", base_name(name), store=dsn)
         return (
-            f"with {points:,} points: `msmarco-qdrant migrate link {base_name(name)}` points the "
-            "alias to it if it is from msmarco-qdrant, else choose another name"
+            f"with {points:,} points: {link} points the alias to it if it is from msmarco-qdrant, "
+            "else choose another name"
         )
     return (
         "empty and for another model: another process is creating it, or was interrupted; "
-        f"`msmarco-qdrant drop {name} --yes` deletes it"
+        f"{advised_command('drop', name, '--yes', store=dsn)} deletes it"
     )
 
 
