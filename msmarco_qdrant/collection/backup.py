@@ -92,7 +92,7 @@ class _BackupSource:
     def __init__(self, store: Store, collection: str) -> None:
         found = read_generations(store, collection)
         if found.metadata.copied_from is not None:
-            command = reembed_command(found.name, found.metadata.encoder.model)
+            command = reembed_command(store.dsn, found.name, found.metadata.encoder.model)
             raise StoreError(
                 f"the re-embedding of '{found.name}' is not finished, so passages may be missing "
                 f"in {found.live}: finish it with {command}, then back it up"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msmarco_qdrant.collection.generations import physical_collections
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.errors import (
@@ -83,7 +84,7 @@ def _delete_batch(store: Store, name: str, pids: Sequence[str]) -> int:
     for physical in physical_collections(store, name):
         payloads = _call_unless_dropped(store, name, physical, retrieve) or {}
         for id_, payload in payloads.items():
-            _check_deletable(name, pid_of[id_], payload)
+            _check_deletable(store, name, pid_of[id_], payload)
             newest = max(newest, payload["seq"])
         if physical == live:
             in_live = len(payloads)
@@ -91,14 +92,14 @@ def _delete_batch(store: Store, name: str, pids: Sequence[str]) -> int:
     return in_live
 
 
-def _check_deletable(name: str, pid: str, payload: Mapping[str, Any]) -> None:
+def _check_deletable(store: Store, name: str, pid: str, payload: Mapping[str, Any]) -> None:
     """Refuse a point of another pid, and one whose age is not known: it may be anybody's."""
     check_pid(pid, payload)
     if payload.get("pid") != pid or not has_seq(payload):
+        repair = advised_command("check", name, "--repair", "--yes", store=store.dsn)
         raise PidCollisionError(
             f"the point of pid {pid!r} lost its pid or seq: another program wrote to the "
-            f"collection; nothing was deleted. `msmarco-qdrant check {name} --repair --yes` "
-            "removes such points"
+            f"collection; nothing was deleted. {repair} removes such points"
         )
 
 

@@ -55,7 +55,7 @@ def get_passages(
     """
     found: dict[str, Passage] = {}
     with use_store(store, connection) as opened:
-        source, foreign = _own_collection(opened, collection), ForeignPoints(collection)
+        source, foreign = _own_collection(opened, collection), ForeignPoints(collection, opened.dsn)
         for batch in in_batches(_check_pids(pids), _BATCH):
             ids = {pid: point_id(pid) for pid in batch}
             payloads = source.retrieve([*ids.values()], HIT_FIELDS)
@@ -135,7 +135,7 @@ def export_passages(
     path = Path(path)
     write = _select_writer(path)
     with use_store(store, connection) as opened:
-        foreign = ForeignPoints(collection)
+        foreign = ForeignPoints(collection, opened.dsn)
         scan = _PassageScan(_own_collection(opened, collection), foreign, on_progress)
         with atomic_write(path) as file:
             write(scan, file)

@@ -28,7 +28,7 @@ class Pruner:
     def __init__(self, guard: AliasGuard, seen: PidSet, up_to_seq: int) -> None:
         self._guard = guard
         self._collection = guard.collection
-        self._foreign = ForeignPoints(guard.name)
+        self._foreign = ForeignPoints(guard.name, guard.store.dsn)
         self._seen = seen
         self._up_to_seq = up_to_seq
 

@@ -33,7 +33,7 @@ def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
         StoreInUseError: If the migration's lock was taken away.
     """
     collection = target.collection
-    foreign = ForeignPoints(target.plan.physical)
+    foreign = ForeignPoints(target.plan.physical, target.store.dsn)
     written, done, expected = 0, 0, collection.info().points
     for page in in_batches(collection.scan(_FIELDS), _BATCH):
         written += _rewrite(target, bm25, page, foreign)

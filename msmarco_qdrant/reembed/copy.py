@@ -104,12 +104,17 @@ class _Difference:
 
 
 class Copier:
-    """Copies from the source to the target of a job, one pass at a time."""
+    """Copies from the source to the target of a job, one pass at a time.
 
-    def __init__(self, job: CopyJob) -> None:
+    Args:
+        job: The job.
+        dsn: The path or URL of the store, for messages.
+    """
+
+    def __init__(self, job: CopyJob, dsn: str | None = None) -> None:
         self._job = job
         self._source, self._target = job.source, job.target.collection
-        self._foreign = ForeignPoints(job.source.info().name)
+        self._foreign = ForeignPoints(job.source.info().name, dsn)
 
     def copy(self, texts: Iterable[Passage] | None = None, *, verify: bool = False) -> CopyStats:
         """Copy all differences, durably.

@@ -300,7 +300,7 @@ class ReembedRun:
             check=self._check,
             on_progress=on_progress,
         )
-        return Copier(job)
+        return Copier(job, self._store.dsn)
 
     def _report(self, stage: ReembedStage, done: int, total: int) -> None:
         self._options.on_progress(ReembedProgress(stage, done, total))

@@ -93,7 +93,7 @@ class SearchSession:
         self._store = store
         self._name = collection
         self._load_encoder = load_encoder
-        self._foreign = ForeignPoints(collection)
+        self._foreign = ForeignPoints(collection, store.dsn)
         metadata = store.metadata(collection)
         if encoder is not None:
             require_same_model(collection, metadata.encoder, encoder.info)

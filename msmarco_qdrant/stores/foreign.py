@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import Passage, PointId
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import point_id
@@ -53,13 +54,15 @@ class ForeignPoints:
 
     Args:
         collection: The collection's name, physical or not, for the warning.
+        dsn: The path or URL of its store, for the warning.
 
     Attributes:
         count: Number of points left out so far, repeated ones included.
     """
 
-    def __init__(self, collection: str) -> None:
+    def __init__(self, collection: str, dsn: str | None = None) -> None:
         self._collection = base_name(collection)
+        self._dsn = dsn
         self._lock = threading.Lock()
         self.count = 0
 
@@ -71,8 +74,9 @@ class ForeignPoints:
         if is_first:
             _log.warning(
                 "collection '%s' has points that are not passages, such as point %s (%s): they "
-                "are left out; list them with `msmarco-qdrant check %s`",
-                *(self._collection, id_, reason, self._collection),
+                "are left out; list them with %s",
+                *(self._collection, id_, reason),
+                advised_command("check", self._collection, store=self._dsn),
             )
 
     def passage(self, id_: PointId, payload: Mapping[str, Any]) -> Passage | None:

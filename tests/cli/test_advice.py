@@ -60,6 +60,7 @@ class World:
     models: Models
     caplog: pytest.LogCaptureFixture
     source: str
+    server: LoopbackServer | None = None
 
     @contextmanager
     def open(self) -> Iterator[Store]:
@@ -301,6 +302,14 @@ def _re_embedded(world: World) -> None:
     assert 0 == done.status, done.err
 
 
+def _stalled(world: World) -> str:
+    assert world.server is not None
+    world.server.set_status(f"{NAME}__0001", "yellow", calls=3)
+    with world.open() as store:
+        store.collection(NAME).optimize(stall_s=0.0)
+    return world.caplog.text
+
+
 CASES: dict[str, Case] = {
     "the alias is missing": Case(
         ("stores.unlinked:missing_alias",),
@@ -399,6 +408,17 @@ CASES: dict[str, Case] = {
         _searchable,
         engine="loopback",
     ),
+    "a backup of an unfinished one": Case(
+        ("collection.backup:__init__",),
+        _after(
+            World.swap,
+            lambda world: world.run("backup", NAME, "--out", "backup", collection=None).err,
+        ),
+        slow=True,
+    ),
+    "a server that builds no index": Case(
+        ("stores.server.collection:_wait_for_indexes",), _stalled, engine="loopback"
+    ),
     "the notice of optimize": Case(
         ("cli.collections:optimize",),
         lambda world: world.run("optimize").err,
@@ -455,6 +475,12 @@ NOT_PROVOKED = {
         "it makes the command for the others",
     ),
     "reembed.run:_require_unswapped": "the race is in tests/reembed; `status` is run above",
+    **dict.fromkeys(
+        ("collection.delete:_check_deletable", "stores.foreign:add"),
+        "tests of `check` provoke it",
+    ),
+    "collection.backup_manifest:read_manifest": "it says what must have written the folder",
+    "collection.restore:_fill": "DIR and the store of the backup are the caller's to fill in",
     "sources.shard_file:read_footer": "it says what wrote the file, and advises an option",
     "sources.vector_shards:_require_manifest": "it says what must have written the folder",
 }
@@ -482,13 +508,15 @@ def filled(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Path:
 
 
 @contextmanager
-def _place(engine: str, filled: Path, tmp_path: Path, models: Models) -> Iterator[str]:
+def _place(
+    engine: str, filled: Path, tmp_path: Path, models: Models
+) -> Iterator[tuple[str, LoopbackServer | None]]:
     if engine == "edge":
-        yield str(shutil.copytree(filled, tmp_path / "my store's"))
+        yield str(shutil.copytree(filled, tmp_path / "my store's")), None
         return
     with LoopbackServer() as server:
         ingest_passages(PASSAGES, server.url, collection=NAME, encoder=models.encoder)
-        yield server.url
+        yield server.url, server
 
 
 @pytest.mark.parametrize(
@@ -506,8 +534,8 @@ def test_v12_advised_commands_do_what_is_said(
     source = tmp_path / "passages.tsv"
     source.write_text("".join(f"{one.pid}\t{one.text}\n" for one in PASSAGES))
     caplog.set_level(logging.WARNING)
-    with _place(case.engine, filled, tmp_path, models) as place:
-        world = World(place, models, caplog, str(source))
+    with _place(case.engine, filled, tmp_path, models) as (place, server):
+        world = World(place, models, caplog, str(source), server)
         text = case.provoke(world)
         advised = [one or two for one, two in _COMMAND.findall(text)]
         assert advised, text

@@ -148,7 +148,7 @@ def test_v5_a_point_of_another_pid_is_left_out(
     assert 2 == store.collection("msmarco").info().points
     assert 2 == len(caplog.messages)
     assert all("such as point 2 (pid '3', which belongs" in line for line in caplog.messages)
-    assert all("`msmarco-qdrant check msmarco`" in line for line in caplog.messages)
+    assert all("`msmarco-qdrant check msmarco --store " in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize("payload", [{}, {"pid": 2}, {"pid": "2"}, {"seq": 1}])

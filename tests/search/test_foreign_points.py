@@ -72,7 +72,7 @@ def test_v5_searches_leave_them_out(
     told = [line for line in caplog.messages if "not passages" in line]
     assert len(told) <= 1
     if told:
-        assert "`msmarco-qdrant check msmarco`" in told[0]
+        assert "`msmarco-qdrant check msmarco --store " in told[0]
         assert client.session.foreign_points > 0
 
 

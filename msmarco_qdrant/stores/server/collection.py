@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
@@ -350,11 +351,11 @@ class ServerCollection:
                 "is lost, run optimize again"
             )
         if is_unfinished(info):
+            name = base_name(self._name)
+            place = self._server.place
+            wait = advised_command("optimize", "--wait-index", collection=name, store=place)
             _log.warning(
                 "the server builds no index of the newest vectors of '%s': %s. Every passage is "
-                "written, and searches find it without the index; `msmarco-qdrant optimize "
-                "--collection %s --wait-index` waits for the index",
-                base_name(self._name),
-                stall_reason(info, stall_s),
-                base_name(self._name),
+                "written, and searches find it without the index; %s waits for the index",
+                *(name, stall_reason(info, stall_s), wait),
             )
