@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 
 from msmarco_qdrant.collection.create import check_collection_name, check_index, create_if_missing
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import (
     WINDOW,
     Bm25Settings,
@@ -285,11 +286,12 @@ def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIn
     for key, kind in given.items():
         found = index_kind(indexes, key)
         if found != kind:
+            word = f"{key.removeprefix('meta.')}={kind}"
+            command = advised_command("migrate", "index", word, collection=name, store=store.dsn)
             index = f"a payload index of kind {found}" if found else "no payload index"
             raise UsageError(
                 f"collection '{name}' has {index} on '{key}', you asked for {kind}: omit it, and "
-                "add or change the index of an existing collection with a migration of your own "
-                "(AddPayloadIndex; see `msmarco-qdrant migrate up --help`)"
+                f"add or change the index of an existing collection with {command}"
             )
 
 

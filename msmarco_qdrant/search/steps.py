@@ -305,7 +305,7 @@ class Searcher:
                 raise UsageError(
                     f"the strict mode of collection '{self._collection}' allows no filter on "
                     f"'{missing[0]}' without a payload index (unindexed_filtering_retrieve is "
-                    f"false): {unindexed_step(self._collection, *missing)}"
+                    f"false): {unindexed_step(self._collection, *missing, self._foreign.dsn)}"
                 )
             if len(self._served) < _MAX_ADVISED_FIELDS:
                 self._served.update(needed)

@@ -201,20 +201,22 @@ def missing_index(
     return None
 
 
-def unindexed_step(collection: str, key: str, kinds: Sequence[str]) -> str:
+def unindexed_step(collection: str, key: str, kinds: Sequence[str], dsn: str | None) -> str:
     """Return the step that gives a payload key its index, for messages.
 
     Args:
         collection: The collection's name.
         key: The key of a filter.
         kinds: Kinds of index that serve it, in any form that a server reports.
+        dsn: The path or URL of the store.
     """
     field = canonical_key(key)
     kind = next((kind for kind in _KINDS if kind in kinds), None)
     if not field.startswith("meta.") or kind is None:
         return "filter by a field of meta that has an index"
     word = f"{field.removeprefix('meta.')}={kind}"
-    return f"add the index with {advised_command('migrate', 'index', word, collection=collection)}"
+    command = advised_command("migrate", "index", word, collection=collection, store=dsn)
+    return f"add the index with {command}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,12 +57,13 @@ class ForeignPoints:
         dsn: The path or URL of its store, for the warning.
 
     Attributes:
+        dsn: As given.
         count: Number of points left out so far, repeated ones included.
     """
 
     def __init__(self, collection: str, dsn: str | None = None) -> None:
         self._collection = base_name(collection)
-        self._dsn = dsn
+        self.dsn = dsn
         self._lock = threading.Lock()
         self.count = 0
 
@@ -76,7 +77,7 @@ class ForeignPoints:
                 "collection '%s' has points that are not passages, such as point %s (%s): they "
                 "are left out; list them with %s",
                 *(self._collection, id_, reason),
-                advised_command("check", self._collection, store=self._dsn),
+                advised_command("check", self._collection, store=self.dsn),
             )
 
     def passage(self, id_: PointId, payload: Mapping[str, Any]) -> Passage | None:

@@ -302,6 +302,26 @@ def _re_embedded(world: World) -> None:
     assert 0 == done.status, done.err
 
 
+def _year_is_indexed(world: World) -> None:
+    with world.open() as store:
+        assert "integer" == store.collection(NAME).info().spec.payload_indexes["meta.year"]
+
+
+def _restrict(world: World) -> None:
+    """As hosted clusters are: a filter needs an index."""
+    from qdrant_client import models
+
+    with world.open() as store:
+        config = models.StrictModeConfig(enabled=True, unindexed_filtering_retrieve=False)
+        client = store._client  # type: ignore[attr-defined]
+        client.update_collection(f"{NAME}__0001", strict_mode_config=config)
+
+
+def _filtered(world: World) -> None:
+    done = world.run("search", "london", "--filter", "year>=2001")
+    assert 0 == done.status, done.err
+
+
 def _stalled(world: World) -> str:
     assert world.server is not None
     world.server.set_status(f"{NAME}__0001", "yellow", calls=3)
@@ -440,6 +460,13 @@ CASES: dict[str, Case] = {
     "other indexes": Case(
         ("ingest.api:_require_same_indexes",),
         _failure("ingest", "SOURCE", "--model", "OLD", "--index", "year=integer"),
+        _year_is_indexed,
+    ),
+    "strict mode without the index": Case(
+        ("stores.filters:unindexed_step",),
+        _after(_restrict, _failure("search", "london", "--filter", "year>=2001")),
+        _filtered,
+        engine="loopback",
     ),
     "no such model": Case(
         ("encoding.pretrained:_not_found_error",),

@@ -64,7 +64,7 @@ class AsyncServerCollection:
             if not is_limit_error(exc):
                 raise
             newer = await self._read_limits()
-            if (explained := explain_limit(self._name, exc)) is not None:
+            if (explained := explain_limit(self._name, exc, self._place)) is not None:
                 raise explained from exc
             if newer == limits:
                 raise

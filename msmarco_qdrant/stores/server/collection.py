@@ -214,7 +214,7 @@ class ServerCollection:
             if not is_limit_error(exc):
                 raise
             self.read_info()
-            if (explained := explain_limit(self._name, exc)) is not None:
+            if (explained := explain_limit(self._name, exc, self._server.place)) is not None:
                 raise explained from exc
             if self.limits() == limits:
                 raise

@@ -142,10 +142,10 @@ def refused_exact(name: str) -> UsageError:
     )
 
 
-def explain_limit(name: str, error: StoreError) -> StoreError | None:
+def explain_limit(name: str, error: StoreError, dsn: str) -> StoreError | None:
     """Return the error for a filter without an index, with the next step; None for another one."""
     missing = missing_index(error)
     if missing is None:
         return None
     key, kinds = missing
-    return StoreError(f"{error}; {unindexed_step(base_name(name), key, kinds)}")
+    return StoreError(f"{error}; {unindexed_step(base_name(name), key, kinds, dsn)}")

@@ -106,7 +106,7 @@ def test_v6_optimize_returns_with_one_line(
     (line,) = caplog.messages
     assert "Every passage is written" in line
     assert "max_optimization_threads of its optimizers is 0" in line
-    assert "`msmarco-qdrant optimize --collection things --wait-index`" in line
+    assert "`msmarco-qdrant optimize --wait-index --collection things --store " in line
 
 
 def test_v6_the_command_exits_with_0(stalled: LoopbackServer) -> None:
