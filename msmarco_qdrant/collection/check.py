@@ -150,7 +150,7 @@ def _check_alias(store: Store, name: str) -> Finding | None:
     if live in store.physical_names():
         return None
     problem = f"the alias '{name}' points to {live}, which does not exist"
-    link = advised_command("migrate", "link", name)
+    link = advised_command("migrate", "link", name, store=store.dsn)
     advice = f"point it to another collection with {link}" if found else "restore a backup"
     return Finding("dangling-alias", problem, 1, tuple(map(str, found)), advice=advice)
 
@@ -198,7 +198,7 @@ class _Check:
         if not self._repair:
             yield
             return
-        with hold_lock(self._store.migration_locks, self._name):
+        with hold_lock(self._store.migration_locks, self._name, self._store.dsn):
             yield
 
     def _checker(self, found: Generations) -> PointChecker:
@@ -210,17 +210,20 @@ class _Check:
         """Find the lock of a process that has ended, or may have on another machine."""
         holder = self._store.migration_locks.holder(self._name)
         if holder is None and found.copying is not None:
-            command = reembed_command(self._name, found.copying.metadata.encoder.model)
+            dsn, model = self._store.dsn, found.copying.metadata.encoder.model
+            command = reembed_command(dsn, self._name, model)
             yield Finding(
                 "unfinished-reembedding",
                 f"the re-embedding into {found.copying.target} is not finished",
                 1,
-                advice=f"resume it with {command}{abandon_hint(self._name, found.copying)}",
+                advice=f"resume it with {command}{abandon_hint(dsn, self._name, found.copying)}",
             )
         if holder is None or _is_running(holder):
             return
         unlock = advised_command(
-            "migrate", "unlock", "--token", holder.token, collection=self._name
+            *("migrate", "unlock", "--token", holder.token),
+            collection=self._name,
+            store=self._store.dsn,
         )
         if holder.host != socket.gethostname():
             problem = f"{describe_holder(holder)} holds the lock of migrations"

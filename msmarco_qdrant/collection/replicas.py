@@ -24,6 +24,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId, ReplicaCounts
 from msmarco_qdrant.stores import Collection, Store
@@ -140,8 +141,9 @@ def remove_hidden_points(
     if counts.most - shown > max_share * counts.most:
         _log.warning(
             "a replica of %s holds %d of %d passages; nothing was deleted from the others. Compare "
-            "them with `msmarco-qdrant check %s`",
-            *(physical, shown, counts.most, base_name(physical)),
+            "them with %s",
+            *(physical, shown, counts.most),
+            advised_command("check", base_name(physical), store=store.dsn),
         )
         return
     _delete_hidden(store, physical, min(up_to_seq, _older_than(in_flight_s)))

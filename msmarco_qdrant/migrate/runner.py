@@ -247,7 +247,7 @@ class _MigrationRun:
         """Apply an operation without recording it, while holding the lock; returns its cost."""
         locks = self._store.migration_locks
         name = base_name(self._physical())
-        with hold_lock(locks, name) as ours:
+        with hold_lock(locks, name, self._store.dsn) as ours:
             target = replace(self._target(), check=lambda: require_lock(locks, name, ours))
             cost = operation.cost(target)
             operation.apply(target)

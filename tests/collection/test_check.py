@@ -219,7 +219,7 @@ def test_v5_a_lock_of_another_machine_is_only_told(store: Store) -> None:
     lock(store, host="other", since="2026-01-02T03:04:05Z")
     (found,) = check_collection(store, "msmarco").findings
     assert "since 2026-01-02T03:04:05Z" in found.problem
-    expected = "`msmarco-qdrant migrate unlock --token t0ken --collection msmarco`"
+    expected = "`msmarco-qdrant migrate unlock --token t0ken --collection msmarco --store "
     assert expected in found.advice
     assert store.migration_locks.holder("msmarco") is not None
 
@@ -264,7 +264,7 @@ def test_v5_a_missing_alias_is_told_with_its_command(server: LoopbackServer) -> 
         report = check_collection(store, "msmarco")
         (found,) = report.findings
         assert ("missing-alias", None) == (found.kind, report.physical)
-        assert "`msmarco-qdrant migrate link msmarco`" in found.advice
+        assert f"`msmarco-qdrant migrate link msmarco --store {server.url}`" in found.advice
 
 
 def test_v5_an_alias_that_leads_nowhere_is_told(tmp_path: Path) -> None:
