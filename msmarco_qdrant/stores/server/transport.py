@@ -46,7 +46,7 @@ _PROBE_S = 3.0
 _GRPC_RETRY_S = 0.5
 """A starting server may answer by REST first."""
 
-_COMPARISONS = 3
+_READ_AGAIN = 2
 """Another client may create a collection between two answers."""
 
 COST = "writes take about twice as long, and searches a little longer"
@@ -57,8 +57,8 @@ class _Identity(NamedTuple):
 
     title: str
     version: str
-    commit: str | None
-    names: tuple[frozenset[str] | None, ...]
+    commit: str
+    names: tuple[frozenset[str] | None, frozenset[str] | None]
 
 
 class _OtherServiceError(StoreError):
@@ -104,17 +104,20 @@ def _probe(dsn: str, address: Address, connection: Connection) -> Literal["grpc"
     grpc = _client(address, connection, "grpc")
     with closing(rest), closing(grpc):
         try:
-            _identify(rest)
+            one = _identify(rest)
         except Exception as exc:  # noqa: BLE001  # any: gRPC may answer
             return _choose_without_rest(address, required, grpc, exc)
         try:
-            RetryPolicy(_GRPC_RETRY_S).call(partial(_identify, grpc))
+            other = RetryPolicy(_GRPC_RETRY_S).call(partial(_identify, grpc))
         except Exception as exc:
             if connection.transport == "grpc":
                 raise
             _warn(dsn, f"gRPC does not answer at {address.grpc_target} ({describe_error(exc)})")
             return "rest"
-        return _choose_checked(dsn, address, required, _difference(rest, grpc))
+        for _ in range(_READ_AGAIN):
+            if _difference(one, other):
+                one, other = _identify(rest), _identify(grpc)
+        return _choose_checked(dsn, address, required, _difference(one, other))
 
 
 def _choose_without_rest(
@@ -165,14 +168,11 @@ def _client(
     return QdrantClient(**client_arguments(replace(address, transport=transport), brief))
 
 
-def _difference(rest: QdrantClient, grpc: QdrantClient) -> str:
-    """Return the first difference between two answers, or "" if it is one server."""
-    for _ in range(_COMPARISONS):
-        one, other = _identify(rest), _identify(grpc)
-        if one == other:
-            return ""
-    if one[:3] != other[:3]:
-        return f"{' '.join(map(str, other[:3]))} there, {' '.join(map(str, one[:3]))}"
+def _difference(one: _Identity, other: _Identity) -> str:
+    """Return the first difference between REST's and gRPC's answers, or "" if there is none."""
+    known = 3 if one.commit and other.commit else 2
+    if one[:known] != other[:known]:
+        return f"{' '.join(other[:3])} there, {' '.join(one[:3])}"
     for mine, others in zip(one.names, other.names, strict=True):
         if mine is None or others is None:
             if mine != others:
@@ -187,10 +187,10 @@ def _identify(client: QdrantClient) -> _Identity:
     info = client.info()
     if not info.title.startswith("qdrant"):
         raise _OtherServiceError(f"the service is not Qdrant but {info.title!r}")
-    return _Identity(info.title, info.version, info.commit, _names(client))
+    return _Identity(info.title, info.version, info.commit or "", _names(client))
 
 
-def _names(client: QdrantClient) -> tuple[frozenset[str] | None, ...]:
+def _names(client: QdrantClient) -> tuple[frozenset[str] | None, frozenset[str] | None]:
     """Return the names of collections and of aliases, None for those that the key may not list."""
     return (
         _listed(lambda: (one.name for one in client.get_collections().collections)),

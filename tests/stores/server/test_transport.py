@@ -10,6 +10,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import pytest
 
@@ -125,12 +126,31 @@ def test_v2_collections_that_another_client_creates_are_no_difference(
     def identify_while_creating(client: object) -> object:
         calls.append(client)
         found = identify(client)  # type: ignore[arg-type]
-        return found._replace(names=(frozenset({"new"}), None)) if len(calls) == 3 else found
+        return found._replace(names=(frozenset({"new"}), None)) if len(calls) == 2 else found
 
     monkeypatch.setattr(transport_module, "_identify", identify_while_creating)
     with LoopbackServer(adjacent=True) as server:
         assert "grpc" == transport_of(server.rest_url)
-    assert 6 == len(calls)
+    assert 4 == len(calls)
+
+
+@pytest.mark.parametrize(
+    ("commit", "names", "expected"),
+    [
+        ("", ({"a"}, {"b"}), ""),
+        ("other", ({"a"}, {"b"}), "qdrant 1.18.3 other there, qdrant 1.18.3 first"),
+        ("first", ({"a", "c"}, {"b"}), "'c' exists there, not"),
+        ("first", ({"a"}, set()), "'b' exists only"),
+        ("first", ({"a"}, None), "the API key has other rights there than"),
+    ],
+)
+def test_v2_differences_of_two_servers(commit: str, names: Any, expected: str) -> None:
+    """A server that reports no commit has no other one."""
+    identity = transport_module._Identity
+    known: Any = [None if one is None else frozenset(one) for one in names]
+    one = identity("qdrant", "1.18.3", "first", (frozenset({"a"}), frozenset({"b"})))
+    other = identity("qdrant", "1.18.3", commit, (known[0], known[1]))
+    assert expected == transport_module._difference(one, other)
 
 
 def test_v11_rest_is_used_where_grpc_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
