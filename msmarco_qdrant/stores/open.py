@@ -36,12 +36,13 @@ def open_store(
     last handle to be closed closes it.
 
     Args:
-        dsn: A directory for Qdrant Edge, the engine inside this process; `http(s)://host` or
-            `grpc(s)://host` for a Qdrant server or Qdrant Cloud; `:memory:` for a new, empty store
-            that ends with this handle, searches exactly, and is for tests.
+        dsn: A directory for Qdrant Edge, the engine inside this process;
+            `http(s)://host[:port][/path]`, the URL of REST, or `grpc(s)://host[:port]` for a Qdrant
+            server or Qdrant Cloud; `:memory:` for a new, empty store that ends with this handle,
+            searches exactly, and is for tests.
         create: Create a missing directory, or the store in memory. Without it, nothing is
             created. A server must be running.
-        connection: The API key, port, time limits and request sizes of a server.
+        connection: The API key, transport, port, time limits and request sizes of a server.
 
     Raises:
         StoreNotFoundError: If the store is missing and `create` is off.
@@ -49,7 +50,8 @@ def open_store(
         StoreUnavailableError: If the directory cannot be created or written, or no server answers.
         StoreAccessError: If the server does not accept the API key.
         StoreCorruptError: If the directory holds other files, or a store of another version.
-        StoreError: If the server is older than Qdrant 1.16.
+        StoreError: If the server is older than Qdrant 1.16, or if another server answers at the
+            gRPC port that is required.
         UnsupportedError: For a directory on a system without POSIX file locks (Windows).
         UsageError: For an invalid URL, or one with a secret.
     """
