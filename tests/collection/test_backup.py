@@ -7,16 +7,19 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from msmarco_qdrant.collection import restore as restore_module
 from msmarco_qdrant.collection.backup import backup_collection
 from msmarco_qdrant.collection.backup_manifest import check_files, data_path, read_manifest
+from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.restore import restore_collection
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import (
@@ -31,6 +34,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.edge import snapshots
+from msmarco_qdrant.stores.server.client import ServerClient
 from tests.backups import (
     ENCODER,
     answers,
@@ -108,7 +112,7 @@ def test_v4_a_portable_backup_restores_into_every_engine(
 @pytest.mark.parametrize(
     "two",
     [
-        ("edge", "edge"),
+        pytest.param(("edge", "edge"), marks=pytest.mark.slow),
         pytest.param(("edge", "memory"), marks=pytest.mark.slow),
         pytest.param(("edge", "loopback"), marks=pytest.mark.slow),
     ],
@@ -129,6 +133,16 @@ def test_v4_a_copy_of_edge_restores(two: tuple[Store, Store], tmp_path: Path) ->
         assert points(source, "films") == points(target, "films")
         assert answers(source, "films") == answers(target, "films")
         assert source.collection("films").info() == target.collection("films").info()
+
+
+def test_v4_a_copy_of_edge_is_equal(tmp_path: Path) -> None:
+    """Without an index: in the same store, under another name."""
+    with closing(open_store(tmp_path / "store", create=True)) as store:
+        fill(store, "films", many_passages(60), optimize=False)
+        assert "edge" == backup_collection(store, "films", tmp_path / "saved").kind
+        assert "copy__0001" == restore_collection(store, tmp_path / "saved", name="copy").physical
+        assert description(store, "films") == description(store, "copy")
+        assert points(store, "films") == points(store, "copy")
 
 
 @pytest.mark.slow
@@ -378,3 +392,79 @@ def _backup_text(store: str, folder: str) -> str:
     except MsmarcoQdrantError as exc:
         return str(exc)
     return ""
+
+
+# ---- interruptions -------------------------------------------------------------------------
+
+
+class Stops:
+    """Lets a number of a store's requests pass; then the store is gone until `limit` is None."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.limit: int | None = None
+        self.count = 0
+        real = ServerClient.call_within
+
+        def call_within(*args: Any) -> Any:
+            self.count += 1
+            if self.limit is not None and self.count > self.limit:
+                raise StoreUnavailableError("gone")
+            return real(*args)
+
+        monkeypatch.setattr(ServerClient, "call_within", call_within)
+
+    def use(self, limit: int | None, function: Callable[[], object]) -> bool:
+        """Call a function; return whether it came to its end."""
+        self.limit, self.count = limit, 0
+        try:
+            function()
+        except StoreUnavailableError:
+            return False
+        finally:
+            self.limit = None
+        return True
+
+
+def test_v4_a_restore_that_stops_anywhere_is_never_half_there(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each request in turn, without any cleanup; the same call then completes it."""
+    stops, number = Stops(monkeypatch), 0
+    is_whole = False
+    with new_store("memory", tmp_path) as store:
+        while not is_whole:
+            name = f"copy{number}"
+            load = partial(restore_collection, store, saved, name=name)
+            is_whole = stops.use(number, load)
+            if name in store.aliases():
+                assert 5 == store.collection(name).info().points
+            else:
+                with pytest.raises(StoreError, match=f"no collection '{name}'|restore` again"):
+                    store.collection(name)
+            live = store.aliases().get(name)
+            if live is None or store.metadata(live).restoring is not None:
+                assert 5 == load().passages
+            assert [store.aliases()[name]] == list(physical_collections(store, name))
+            assert store.metadata(name).restoring is None
+            number += 1
+    assert number > 10
+
+
+def test_v4_a_backup_that_stops_anywhere_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each request in turn; the same call then completes it."""
+    stops, number = Stops(monkeypatch), 0
+    is_whole = False
+    with new_store("memory", tmp_path) as store:
+        fill(store, "films", many_passages(5))
+        while not is_whole:
+            folder = tmp_path / f"saved {number}"
+            save = partial(backup_collection, store, "films", folder)
+            is_whole = stops.use(number, save)
+            if not is_whole:
+                with pytest.raises(SourceError):
+                    restore_collection(store, folder, name="copy")
+                assert 5 == save().passages
+            number += 1
+    assert number > 5

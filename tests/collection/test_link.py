@@ -171,15 +171,18 @@ def test_v4_foreign_collections_of_a_server_are_refused(server: LoopbackServer) 
             link_collection(store, "books")
 
 
-def test_v4_the_command_links(tmp_path: Path, passages: Sequence[Passage]) -> None:
+def test_v4_the_command_links(
+    server: LoopbackServer, tmp_path: Path, passages: Sequence[Passage]
+) -> None:
     """`search`, `ingest` and `info` advise it in one line, and it works as advised."""
-    place = tmp_path / "store"
-    with closing(open_store(place, create=True)) as store:
-        ingest_passages(passages, store, collection="films", encoder=HashingEncoder())
+    with closing(open_store(server.url)) as store:
+        ingest_passages(
+            passages, store, collection="films", encoder=HashingEncoder(), optimize=False
+        )
         remove_alias(store, "films")
     source = tmp_path / "more.tsv"
     source.write_text("1\tx\n")
-    arguments = ("--store", str(place))
+    arguments = ("--store", server.url)
     for line in ("search x", f"ingest {source}", "info"):
         done = command(*line.split(), *arguments, "--collection", "films")
         assert 1 == done.status

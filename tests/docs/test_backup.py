@@ -46,6 +46,7 @@ def test_v4_readme_commands_of_backups(tmp_path: Path, monkeypatch: pytest.Monke
         run_shown(line, shown)
 
 
+@pytest.mark.slow
 def test_v4_commands_of_the_servers_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a server, whose alias is removed before the last one."""
     monkeypatch.chdir(tmp_path)

@@ -35,10 +35,10 @@ def test_v4_kills_on_edge(tmp_path: Path) -> None:
     assert found["restore"] >= KILLS
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(KILLS, marks=pytest.mark.slow)])
-def test_v4_kills_on_a_server(tmp_path: Path, kills: int) -> None:
+@pytest.mark.slow
+def test_v4_kills_on_a_server(tmp_path: Path) -> None:
     """Snapshots and portable backups in turn."""
     with LoopbackServer(adjacent=True) as server:
-        found = run_program(server.url, tmp_path, kills, seed=4)
-    assert kills <= found["backup"]
-    assert kills <= found["restore"]
+        found = run_program(server.url, tmp_path, KILLS, seed=4)
+    assert found["backup"] >= KILLS
+    assert found["restore"] >= KILLS
