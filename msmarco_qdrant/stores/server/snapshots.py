@@ -30,12 +30,13 @@ from msmarco_qdrant.runtime.atomic_file import atomic_write
 from msmarco_qdrant.stores.base import SnapshotFormat
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.metadata import metadata_to_json
+from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection
 from msmarco_qdrant.stores.server.arguments import client_arguments
 from msmarco_qdrant.stores.server.client import ServerClient
-from msmarco_qdrant.stores.server.convert import METADATA_KEY
 
 _FILE = "collection.snapshot"
+_INDEXES = "payload_indexes"
 _CHUNK = 2**20
 _PROBE_S = 2.0
 """Seconds for which a REST interface that does not answer is asked again."""
@@ -69,20 +70,26 @@ class ServerSnapshots:
         self._open = open_collection
 
     def settings(self, physical: str) -> Mapping[str, Any]:
-        """Return the configuration of a collection as the server reports it."""
-        config = self._open(physical).read_info().config
-        values: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
+        """Return the configuration of a collection as the server reports it, and its indexes."""
+        info = self._open(physical).read_info()
+        values: dict[str, Any] = info.config.model_dump(mode="json", exclude_none=True)
         values.pop("metadata", None)
-        return values
+        return {**values, _INDEXES: dict(convert.to_spec(info).payload_indexes)}
 
     def create(
         self, physical: str, settings: Mapping[str, Any], metadata: CollectionMetadata
     ) -> None:
-        """Create an empty collection with the configuration of another."""
+        """Create an empty collection with the configuration and payload indexes of another.
+
+        A snapshot must be recovered into a collection that has the indexes: those in its segments
+        are not in the collection's schema, so that new segments would lack them.
+        """
         create = self._server.client.create_collection
         arguments = _create_arguments(models.CollectionConfig.model_validate(settings))
-        stored = {METADATA_KEY: metadata_to_json(metadata)}
+        stored = {convert.METADATA_KEY: metadata_to_json(metadata)}
         self._server.call("creating the collection", create, physical, metadata=stored, **arguments)
+        for field, kind in settings[_INDEXES].items():
+            self._open(physical).create_payload_index(field, kind)
 
     def save(self, physical: str, folder: Path) -> int | None:
         """Let the server make a snapshot, download it, and delete it on the server."""
