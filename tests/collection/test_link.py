@@ -187,7 +187,7 @@ def test_v4_the_command_links(
         done = command(*line.split(), *arguments, "--collection", "films")
         assert 1 == done.status
         assert 1 == done.err.count("films__0001")
-        assert done.err.endswith(f"{ADVICE.format(place)}\n")
+        assert done.err.endswith(f"{ADVICE.format(server.url)}\n")
     done = command("migrate", "link", "films", *arguments)
     assert (0, "films -> films__0001\n", "") == done
     assert 0 == command("info", *arguments, "--collection", "films").status
