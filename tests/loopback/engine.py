@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from qdrant_client import QdrantClient, grpc, models
@@ -64,10 +65,14 @@ class Engine:
     """Collections in memory, by physical name, with the configs and indexes they were given."""
 
     def __init__(self) -> None:
-        self.client = QdrantClient(":memory:")
         self.shelves: dict[str, Shelf] = {}
         # local mode's aliases are not used: it refuses renames that the server accepts
         self.aliases: dict[str, str] = {}
+
+    @cached_property
+    def client(self) -> QdrantClient:
+        """Local mode, made when it is needed."""
+        return QdrantClient(":memory:")
 
     def complete(self, config: grpc.CollectionConfig, request: grpc.CreateCollection) -> None:
         """Fill in what a node alone does not decide; nothing where there is one."""

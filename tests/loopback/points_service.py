@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qdrant_client import grpc, models
+from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from tests.loopback import checks, queries, strict
@@ -30,7 +30,10 @@ class PointsService(grpc.PointsServicer):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._client = engine.client
+
+    @property
+    def _client(self) -> QdrantClient:
+        return self._engine.client
 
     def Upsert(self, request: grpc.UpsertPoints, context: Any) -> grpc.PointsOperationResponse:
         """Insert or replace points, under a condition if one is given."""

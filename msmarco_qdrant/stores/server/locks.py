@@ -30,6 +30,8 @@ from msmarco_qdrant.stores.names import LOCKS
 from msmarco_qdrant.stores.payload import NAMESPACE
 from msmarco_qdrant.stores.server.client import ServerClient
 
+SETTLE_S = 15.0
+"""Seconds after which nobody still tries to acquire a lock whose replicas differ."""
 _PAUSE_S = (0.05, 0.25)
 _T = TypeVar("_T")
 _TimeLeft: TypeAlias = Callable[[], float]
@@ -42,13 +44,14 @@ class ServerLocks:
 
     Args:
         server: The server.
-        settle_s: Seconds after which a point whose replicas differ is deleted.
+        settle_s: Seconds after which a point whose replicas differ is deleted; None for
+            `SETTLE_S`.
     """
 
-    def __init__(self, server: ServerClient, *, settle_s: float = 15.0) -> None:
+    def __init__(self, server: ServerClient, *, settle_s: float | None = None) -> None:
         self._server = server
         self._client = server.client
-        self._settle_s = settle_s
+        self._settle_s = SETTLE_S if settle_s is None else settle_s
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Insert a point, then read the stored one."""
