@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
@@ -131,12 +132,11 @@ class SearchSession:
         """Check a search, and return its steps."""
         self._check_open()
         check_queries(queries)
-        limits = self._store.request_limits(self._name)
-        request = SearchRequest(**options, limits=limits)
-        check_limits(request, self._name)
+        request = self._within_limits(SearchRequest(**options))
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
         return retry_after_model_swap(
-            self._current, lambda searcher: searcher.search(queries, request)
+            self._current,
+            lambda searcher: searcher.search(queries, self._within_limits(request)),
         )
 
     def rank(
@@ -225,6 +225,12 @@ class SearchSession:
         return Searcher(
             metadata, encoder, collection=self._name, indexed=indexed, foreign=self._foreign
         )
+
+    def _within_limits(self, request: SearchRequest) -> SearchRequest:
+        """Return a request with the collection's limits as they were last read, once checked."""
+        request = replace(request, limits=self._store.request_limits(self._name))
+        check_limits(request, self._name)
+        return request
 
     def _check_open(self) -> None:
         if self._closed:

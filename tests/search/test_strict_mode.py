@@ -37,6 +37,10 @@ ROWS = [
     for number in range(COUNT)
 ]
 MODES: list[SearchMode] = ["dense", "bm25", "hybrid"]
+HYBRID_FIRST = [
+    "hybrid",
+    *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("dense", "bm25")),
+]
 HOSTED: dict[str, Any] = {
     "unindexed_filtering_retrieve": False,
     "unindexed_filtering_update": False,
@@ -134,7 +138,7 @@ LIMITS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["after", pytest.param("before", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("store")
 def test_v8_everything_keeps_to_the_limits(
     server: LoopbackServer, when: str, tmp_path: Path
@@ -195,6 +199,29 @@ def test_v8_searches_keep_to_the_limits(server: LoopbackServer, mode: SearchMode
             return await opened.search("city", mode=mode, limit=4)
 
     assert 4 == len(asyncio.run(search()))
+
+
+@pytest.mark.parametrize("mode", HYBRID_FIRST)
+@pytest.mark.usefixtures("store")
+def test_v8_an_open_client_follows_the_limits(server: LoopbackServer, mode: SearchMode) -> None:
+    """They are read again after an error, and the search starts over."""
+    with closing(open_client(server)) as client:
+        client.search("city", mode=mode)
+        restrict(server, **LIMITS)
+        assert 4 == len(client.search("city", mode=mode, limit=4))
+        restrict(server, max_query_limit=6)
+        assert client.search("city", mode=mode, limit=2, group_by="year")
+        restrict(server, max_query_limit=4)
+        with pytest.raises(UsageError, match="limit must be at most"):
+            client.search("city", mode=mode, limit=5)
+
+    async def search() -> list[Hit]:
+        restrict(server, max_query_limit=100)
+        async with await AsyncSearchClient.open(server.url, encoder=HashingEncoder()) as opened:
+            restrict(server, max_query_limit=6)
+            return await opened.search("city", mode=mode, limit=3)
+
+    assert 3 == len(asyncio.run(search()))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +285,7 @@ def test_v9_the_error_names_the_command_that_adds_the_index(
         )
         assert 10 == len(client.search("city", meta_filter={"year": Range(gte=3)}))
     done = command("search", "city", "--filter", "n=3", "--mode", "bm25", "--store", server.url)
-    assert "`msmarco-qdrant migrate index n=integer --collection msmarco`" in done.err
+    assert "`msmarco-qdrant migrate index n=integer --collection msmarco --store" in done.err
     filtered = ("--filter", "year=3", "--mode", "bm25", "--store", server.url)
     assert 0 == command("search", "city", *filtered).status
 

@@ -24,6 +24,7 @@ from msmarco_qdrant.stores.server.limits import (
     explain_limit,
     fit_queries,
     merge_answers,
+    outdated_requests,
 )
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 
@@ -68,7 +69,8 @@ class AsyncServerCollection:
                 raise explained from exc
             if newer == limits:
                 raise
-        return await self._query(queries, newer)
+        with outdated_requests():
+            return await self._query(queries, newer)
 
     async def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str]

@@ -40,6 +40,7 @@ from msmarco_qdrant.stores.server.limits import (
     explain_limit,
     fit_queries,
     merge_answers,
+    outdated_requests,
 )
 from msmarco_qdrant.stores.server.wire import payload_bytes, split_sizes, upsert_requests
 
@@ -218,7 +219,8 @@ class ServerCollection:
                 raise explained from exc
             if self.limits() == limits:
                 raise
-        return call(self.limits())
+        with outdated_requests():
+            return call(self.limits())
 
     def count(self, consistency: models.ReadConsistencyType) -> int:
         """Count the points, exactly if the collection's limits allow it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from qdrant_client import models
@@ -16,8 +17,8 @@ from qdrant_client import models
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint, SearchEffort
-from msmarco_qdrant.errors import StoreError, UsageError
-from msmarco_qdrant.stores.error_mapping import missing_index
+from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
+from msmarco_qdrant.stores.error_mapping import is_limit_error, missing_index
 from msmarco_qdrant.stores.filters import unindexed_step
 from msmarco_qdrant.stores.names import base_name
 
@@ -140,6 +141,21 @@ def refused_exact(name: str) -> UsageError:
         f"the strict mode of collection '{base_name(name)}' forbids exact search "
         "(search_allow_exact is false): omit exact=True"
     )
+
+
+@contextmanager
+def outdated_requests() -> Iterator[None]:
+    """Let a search start over whose queries were made for the former limits.
+
+    Raises:
+        SchemaError: Instead of the server's refusal; a search then reads the collection again.
+    """
+    try:
+        yield
+    except StoreError as exc:
+        if not is_limit_error(exc):
+            raise
+        raise SchemaError(str(exc)) from exc
 
 
 def explain_limit(name: str, error: StoreError, dsn: str) -> StoreError | None:
