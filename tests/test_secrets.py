@@ -304,6 +304,18 @@ def test_closed_ports_and_invalid_urls_do_not_show_the_key(watch: Watch) -> None
     watch.failed(lambda: open_store(f"http://127.0.0.1:{KEY}", connection=hasty))
 
 
+def test_v11_rest_does_not_show_the_key(watch: Watch, server: LoopbackServer) -> None:
+    """Not in what httpx logs, in an error of the server, or in one without an answer."""
+    connection = Connection(api_key=KEY, retry_s=0, transport="rest")
+    with closing(open_store(server.rest_url, connection=connection)) as store:
+        watch.look_at(connection, store, store.aliases(), store.physical_names())
+        watch.failed(lambda: store.drop_collection("missing"))
+        for fault in (LostAnswer(), Refused(grpc.StatusCode.PERMISSION_DENIED)):
+            server.faults.inject(fault, "Collections.List")
+            watch.failed(store.physical_names)
+    assert {"httpcore.http11", "httpx"} <= watch.loggers
+
+
 def test_warning_of_an_unencrypted_connection_does_not_show_the_key(
     watch: Watch, server: LoopbackServer
 ) -> None:

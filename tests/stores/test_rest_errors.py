@@ -196,10 +196,10 @@ def test_v11_what_the_client_raises_itself_is_no_answer() -> None:
     [
         Refused(grpc.StatusCode.UNAVAILABLE),
         Refused(grpc.StatusCode.RESOURCE_EXHAUSTED),
-        Refused(grpc.StatusCode.DEADLINE_EXCEEDED),
+        pytest.param(Refused(grpc.StatusCode.DEADLINE_EXCEEDED), marks=pytest.mark.slow),
         LostAnswer(),
-        LostAnswer(grpc.StatusCode.UNAVAILABLE),
-        Cut(0),
+        pytest.param(LostAnswer(grpc.StatusCode.UNAVAILABLE), marks=pytest.mark.slow),
+        pytest.param(Cut(0), marks=pytest.mark.slow),
         Cut(200),
     ],
     ids=str,
