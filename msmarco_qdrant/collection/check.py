@@ -79,13 +79,13 @@ class CheckReport:
 
 
 _MARKS = "marks them, so that an ingest does not take them for unchanged"
-_INGEST = "then ingest these passages again"
+_INGEST = "ingest their sources again: only such passages are written"
 # The problem, what a repair does, and the next step.
 _POINT_FAULTS: Mapping[PointFault, tuple[str, str, str]] = {
     "foreign-point": (
         "points are not passages",
         "removes them",
-        "ingest the passages again whose payloads were overwritten",
+        _INGEST,
     ),
     "lost-pid": ("passages lost their pid", "restores it from the point's id", ""),
     "lost-content": ("passages lost their text or meta", _MARKS, _INGEST),
