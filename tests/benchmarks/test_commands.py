@@ -17,7 +17,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
     *("answers", "backup", "encode", "ingest", "memory", "msmarco_table"),
-    *("quality", "reembed", "search", "serve", "write"),
+    *("quality", "reembed", "replicas", "search", "serve", "write"),
 )
 
 
