@@ -7,7 +7,7 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import CollectionSpec, Meta
     from msmarco_qdrant.core.reports import EncodeReport, IngestReport
     from msmarco_qdrant.core.search_types import Hit
+    from msmarco_qdrant.core.server_state import ServerState
     from msmarco_qdrant.sources.rejects import RejectsFile
 
 # The cause if a stage of an ingest takes the longest.
@@ -138,6 +139,8 @@ def print_description(description: StoreDescription) -> None:
         click.echo(f"passages    {info.points:,}")
         click.echo(f"last write  {_time(entry.last_write) or 'never'}")
         click.echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
+        for line in _server_lines(entry.server):
+            click.echo(line)
         click.echo(f"settings    {_settings(info.spec)}")
         click.echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
         click.echo(f"fingerprint {encoder.fingerprint}")
@@ -145,6 +148,27 @@ def print_description(description: StoreDescription) -> None:
         click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
     if not description.collections:
         click.echo("\nno collections yet")
+
+
+def _server_lines(server: ServerState | None) -> Iterator[str]:
+    """Describe the server behind a collection; a single node without limits in one line."""
+    if server is None:
+        return
+    pending = server.pending_updates
+    waiting = "" if pending is None else f", pending updates: {pending:,}"
+    yield f"optimizer   {server.optimizer}{waiting}"
+    if server.replicas:
+        yield (
+            f"shards      {server.shards}, replicas of each: {server.replication_factor}, of which "
+            f"{server.write_consistency_factor} must accept a write; being copied: "
+            f"{server.transfers}"
+        )
+        away = ", ".join(map(str, server.away)) or "all are active"
+        peers = len({replica.peer for replica in server.replicas})
+        yield f"replicas    {len(server.replicas)} on {peers} peers: {away}"
+    if server.strict_mode:
+        settings = (f"{name}={json.dumps(value)}" for name, value in server.strict_mode.items())
+        yield f"strict mode {', '.join(settings)}"
 
 
 def _settings(spec: CollectionSpec) -> str:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.records import CollectionInfo, CollectionMetadata
+from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.names import PHYSICAL, base_name
@@ -22,12 +23,16 @@ _PACKAGES = ("qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch"
 
 @dataclass(frozen=True, slots=True)
 class CollectionDescription:
-    """One collection: its name, state, metadata, and the time of its last write."""
+    """One collection: its name, state, metadata, the time of its last write, and its server.
+
+    `server` is None for an engine in this process.
+    """
 
     name: str
     info: CollectionInfo
     metadata: CollectionMetadata
     last_write: datetime | None
+    server: ServerState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def _describe_all(store: Store) -> Iterator[CollectionDescription]:
 def _describe(store: Store, name: str) -> CollectionDescription:
     metadata, info = store.metadata(name), store.collection(name).info()
     moment = datetime.fromtimestamp(info.last_seq // 10**9, UTC) if info.last_seq else None
-    return CollectionDescription(name, info, metadata, moment)
+    return CollectionDescription(name, info, metadata, moment, store.server_state(name))
 
 
 def _versions() -> dict[str, str]:

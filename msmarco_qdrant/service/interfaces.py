@@ -124,11 +124,13 @@ class Backlog:
 class Check:
     """One readiness check; `problem` is a few words, "" if the check passed.
 
-    Anybody may read it at `/readyz`: it must contain no path, URL or name.
+    `note` is what should be repaired although the check passed. Anybody may read both at
+    `/readyz`: they must contain no path, URL or name.
     """
 
     name: str
     problem: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

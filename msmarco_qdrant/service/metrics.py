@@ -37,12 +37,17 @@ class Metrics(WorkerEvents):
     Args:
         backlog: Returns the batches that wait; called when the metrics are read.
         foreign_points: Returns the points left out of answers; called when the metrics are read.
+        request_failures: Returns failed requests to a server, by "retried" or "raised" and status;
+            called when the metrics are read.
     """
 
     media_type = CONTENT_TYPE_PLAIN_1_0_0
 
     def __init__(
-        self, backlog: Callable[[], Backlog], foreign_points: Callable[[], int] = lambda: 0
+        self,
+        backlog: Callable[[], Backlog],
+        foreign_points: Callable[[], int] = lambda: 0,
+        request_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
         made = _Registry(auto_describe=True)
         self._registry = made
@@ -75,6 +80,7 @@ class Metrics(WorkerEvents):
         self._info = Info(_PREFIX + "sidecar", "Versions and model in use.", registry=made)
         made.register(_Spool(backlog))
         made.register(_ForeignPoints(foreign_points))
+        made.register(_RequestFailures(request_failures))
         self._begin()
 
     def set_info(self, info: Mapping[str, str]) -> None:
@@ -175,6 +181,25 @@ class _ForeignPoints(Collector):
             "Points left out of answers, because they are not passages.",
             value=self._count(),
         )
+
+
+class _RequestFailures(Collector):
+    """Reads the failed requests to a server when the metrics are read."""
+
+    def __init__(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts()
+        for event, name, help_text in (
+            ("retried", "server_retries", "Requests to the server that failed and were retried."),
+            ("raised", "server_errors", "Requests to the server whose error was passed on."),
+        ):
+            family = CounterMetricFamily(_PREFIX + name, help_text, labels=["status"])
+            for (found, status), count in sorted(counts.items()):
+                if found == event:
+                    family.add_metric([status], count)
+            yield family
 
 
 def _waiting(batches: int | None, oldest_s: float | None) -> Iterator[Metric]:

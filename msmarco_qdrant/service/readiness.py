@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 from msmarco_qdrant.core.search_types import SearchMode
+from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     ModelError,
@@ -20,6 +25,9 @@ from msmarco_qdrant.service.interfaces import About, Check
 from msmarco_qdrant.service.startup import Opened, Startup
 from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store
+
+_REPLICAS_S = 10.0
+_SHARD = re.compile(r"shard \d+( on peer \d+)?", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -35,6 +43,47 @@ class PassageCount:
         self.passages = self.store.collection(self.collection).info().points
 
 
+class ReplicaWatch:
+    """Replicas of the collection on a cluster, read again after some seconds. Thread-safe.
+
+    Args:
+        store: The store to ask.
+        collection: The collection's name.
+        clock: Returns seconds.
+    """
+
+    def __init__(
+        self, store: Store, collection: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._collection = collection
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read_at = -math.inf
+        self._checks: Sequence[Check] = ()
+
+    def checks(self) -> Sequence[Check]:
+        """Return a check of the replicas; none on a single server, or if it does not show them.
+
+        It fails only for a shard without a replica that answers.
+
+        Raises:
+            StoreError: If the store does not answer.
+        """
+        with self._lock:
+            if self._clock() - self._read_at >= _REPLICAS_S:
+                self._checks = _check_replicas(self._store.server_state(self._collection))
+                self._read_at = self._clock()
+            return self._checks
+
+
+def _check_replicas(state: ServerState | None) -> Sequence[Check]:
+    if state is None or not state.replicas:
+        return ()
+    away = ", ".join(map(str, state.away))
+    return (Check("replicas", away) if state.lost_shards else Check("replicas", note=away),)
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """The search client and the worker, over the opened store."""
@@ -44,6 +93,7 @@ class Running:
     client: AsyncSearchClient
     worker: Worker
     count: PassageCount
+    replicas: ReplicaWatch
 
     @property
     def about(self) -> About:
@@ -111,20 +161,28 @@ async def _check_by_search(running: Running) -> Sequence[Check]:
         await running.client.search("ready", limit=1)
     except ModelError:
         return [Check("model", "the collection has another one now, not loaded yet"), *checks]
-    except StoreError:
-        return [Check("model"), Check("store", "cannot be searched")]
+    except StoreError as exc:
+        return [Check("model"), Check("store", f"cannot be searched{_place_of(exc)}")]
     return [Check("model"), *checks]
+
+
+def _place_of(error: StoreError) -> str:
+    """Return the shard and the peer that a server's error names; "" without any."""
+    found = _SHARD.search(str(error))
+    return f": {found[0]}" if found else ""
 
 
 def _check_store(running: Running) -> Sequence[Check]:
     try:
         status = migration_status(running.opened.searching, running.collection)
         running.count.refresh()
+        replicas = running.replicas.checks()
     except CollectionNotFoundError:
         return [Check("store"), Check("migrations", "the collection is missing")]
-    except MsmarcoQdrantError:  # its message may contain a path or URL
-        return [Check("store", "does not answer")]
-    return [Check("store"), Check("migrations", _migrations_problem(status))]
+    except MsmarcoQdrantError as exc:  # its message may contain a path or URL
+        place = _place_of(exc) if isinstance(exc, StoreError) else ""
+        return [Check("store", f"does not answer{place}")]
+    return [Check("store"), *replicas, Check("migrations", _migrations_problem(status))]
 
 
 def _migrations_problem(status: MigrationStatus) -> str:

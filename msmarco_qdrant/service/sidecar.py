@@ -29,7 +29,7 @@ from msmarco_qdrant.service.http.tokens import is_loopback
 from msmarco_qdrant.service.ingester import SpoolIngester
 from msmarco_qdrant.service.interfaces import BatchId, BatchState, WorkerEvents
 from msmarco_qdrant.service.metrics import Metrics
-from msmarco_qdrant.service.readiness import PassageCount, Running, SidecarReadiness
+from msmarco_qdrant.service.readiness import PassageCount, ReplicaWatch, Running, SidecarReadiness
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.spool import Spool
@@ -109,7 +109,9 @@ class Sidecar:
     async def _serve(self, listening: socket.socket, spool: Spool) -> None:
         ingester = SpoolIngester(spool)
         metrics = Metrics(
-            ingester.backlog, lambda: self._running.client.foreign_points if self._running else 0
+            ingester.backlog,
+            lambda: self._running.client.foreign_points if self._running else 0,
+            lambda: self._running.opened.request_failures() if self._running else {},
         )
         grace_s = self._settings.grace_s
         app = create_app(self._dependencies(ingester, metrics))
@@ -167,7 +169,8 @@ class Sidecar:
             await asyncio.to_thread(count.refresh)
             worker = self._worker(spool, opened, _Events(metrics, count))
             stack.pop_all()
-        return Running(name, opened, client, worker, count)
+        replicas = ReplicaWatch(opened.searching, name)
+        return Running(name, opened, client, worker, count, replicas)
 
     async def _stop_working(self, starting: asyncio.Task[None]) -> None:
         """Stop the startup, then the worker."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
@@ -61,6 +63,12 @@ class Opened:
     searching: Store
     encoder: Encoder
     reranker: Reranker | None
+
+    def request_failures(self) -> Mapping[tuple[str, str], int]:
+        """Return counts of failed requests to a server of both stores."""
+        counts = Counter(self.searching.request_failures())
+        counts.update(self.writing.request_failures())
+        return counts
 
     def close(self) -> None:
         """Close both stores."""

@@ -27,6 +27,7 @@ from msmarco_qdrant.core.records import (
     SparseVector,
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import StoreError, UnsupportedError
 from msmarco_qdrant.stores.metadata import metadata_from_json
 from msmarco_qdrant.stores.names import (
@@ -499,6 +500,18 @@ class Store(ABC):
             CollectionNotFoundError: For an unknown name.
         """
         return NO_LIMITS
+
+    def server_state(self, name: str) -> ServerState | None:  # noqa: ARG002  # a server uses it
+        """Return the state of the server behind a name; None for an engine in this process.
+
+        Raises:
+            CollectionNotFoundError: For an unknown name.
+        """
+        return None
+
+    def request_failures(self) -> Mapping[tuple[str, str], int]:
+        """Return counts of failed requests to a server, by "retried" or "raised" and status."""
+        return {}
 
     def unresolved_collection(self, name: str) -> Collection:
         """Return a collection whose requests carry the alias itself; the server resolves it.

@@ -213,6 +213,11 @@ def missing_index(error: StoreError) -> tuple[str, Sequence[str]] | None:
     return (found[1], found[2].split(", ")) if found else None
 
 
+def status_of(exc: BaseException) -> str:
+    """Return the name of the gRPC status, or else of the exception's class."""
+    return _status_and_message(exc)[0] or type(exc).__name__
+
+
 def describe_error(exc: BaseException) -> str:
     """Describe an engine's exception in one line."""
     status, message = _status_and_message(exc)

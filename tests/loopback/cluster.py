@@ -23,6 +23,7 @@ import numpy as np
 from qdrant_client import grpc, models
 
 from tests.loopback.cluster_points import NodePoints
+from tests.loopback.collections_service import CollectionsService
 from tests.loopback.engine import Engine, Shelf
 from tests.loopback.points_service import PointsService
 from tests.loopback.server import LoopbackServer
@@ -208,6 +209,34 @@ class _NodeEngine(Engine):
         return self.points.count(name, count_filter)
 
 
+class _NodeCollections(CollectionsService):
+    """The Collections service of a node, which knows the replicas of the others."""
+
+    def __init__(self, engine: Engine, peers: Peers, number: int) -> None:
+        super().__init__(engine)
+        self._peers, self._number = peers, number
+
+    def CollectionClusterInfo(  # noqa: N802  # the protobuf's name
+        self,
+        request: grpc.CollectionClusterInfoRequest,
+        context: Any,  # noqa: ARG002
+    ) -> grpc.CollectionClusterInfoResponse:
+        """Answer every replica with its state; the number of a node is its peer id."""
+        name = self._engine.resolve(request.collection_name)
+        answer = grpc.CollectionClusterInfoResponse(
+            peer_id=self._number, shard_count=len(self._peers.shards)
+        )
+        for shard, replicas in enumerate(self._peers.shards):
+            for replica in replicas:
+                is_dead = name in replica.dead
+                state = grpc.ReplicaState.Dead if is_dead else grpc.ReplicaState.Active
+                if replica.node == self._number:
+                    answer.local_shards.add(shard_id=shard, state=state)
+                else:
+                    answer.remote_shards.add(shard_id=shard, peer_id=replica.node, state=state)
+        return answer
+
+
 class _Node(LoopbackServer):
     """One node: a server whose services ask the others."""
 
@@ -221,7 +250,9 @@ class _Node(LoopbackServer):
         services = super()._services()
         return {
             "Qdrant": _Guarded(services["Qdrant"], self._check),
-            "Collections": _Guarded(services["Collections"], self._check_collections),
+            "Collections": _Guarded(
+                _NodeCollections(self._engine, self._peers, self._number), self._check_collections
+            ),
             "Points": _Guarded(services["Points"], self._check_points),
         }
 

@@ -316,11 +316,19 @@ def _cluster(answer: Any) -> Any:
         "peer_id": answer.peer_id,
         "shard_count": answer.shard_count,
         "local_shards": [
-            {"shard_id": one.shard_id, "points_count": one.points_count, "state": "Active"}
+            {
+                "shard_id": one.shard_id,
+                "points_count": one.points_count,
+                "state": grpc.ReplicaState.Name(one.state),
+            }
             for one in answer.local_shards
         ],
         "remote_shards": [
-            {"shard_id": one.shard_id, "peer_id": one.peer_id, "state": "Active"}
+            {
+                "shard_id": one.shard_id,
+                "peer_id": one.peer_id,
+                "state": grpc.ReplicaState.Name(one.state),
+            }
             for one in answer.remote_shards
         ],
         "shard_transfers": [],

@@ -19,7 +19,7 @@ from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.openapi import problem_responses
 from msmarco_qdrant.service.http.schemas import HealthOut, ModelOut, ReadyOut, StatusOut
-from msmarco_qdrant.service.interfaces import Readiness
+from msmarco_qdrant.service.interfaces import Check, Readiness
 
 _PAGE: Final = Path(__file__).parent / "page"
 _TYPES: Final = {
@@ -106,20 +106,24 @@ def status_router(dependencies: AppDependencies) -> APIRouter:
 
 
 async def _run_checks(readiness: Readiness, *, timeout_s: float) -> dict[str, str]:
-    """Return every check by its name, each "ok".
+    """Return every check by its name, each "ok", possibly with a note.
 
     Raises:
         ProblemError: If one fails, or they take too long; it names the check.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            checks = {check.name: check.problem or "ok" for check in await readiness.checks()}
+            found = await readiness.checks()
     except TimeoutError:
-        checks = {"checks": f"took more than {timeout_s:g} s"}
+        found = [Check("checks", f"took more than {timeout_s:g} s")]
     except MsmarcoQdrantError as exc:
         _log.warning("the checks of /readyz failed: %s", exc)
-        checks = {"checks": "failed; the log has the cause"}
-    failed = [name for name, result in checks.items() if result != "ok"]
+        found = [Check("checks", "failed; the log has the cause")]
+    checks = {
+        check.name: check.problem or (f"ok, but {check.note}" if check.note else "ok")
+        for check in found
+    }
+    failed = [check.name for check in found if check.problem]
     if failed:
         detail = f"Not ready yet: {', '.join(failed)}."
         members = {"checks": checks}

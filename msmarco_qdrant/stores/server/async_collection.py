@@ -26,7 +26,7 @@ from msmarco_qdrant.stores.server.limits import (
     merge_answers,
     outdated_requests,
 )
-from msmarco_qdrant.stores.server.retry import RetryPolicy
+from msmarco_qdrant.stores.server.retry import RequestFailures, RetryPolicy
 
 _T = TypeVar("_T")
 
@@ -40,6 +40,7 @@ class AsyncServerCollection:
         address: The server's address, with the transport.
         connection: The connection's settings.
         limits: The collection's limits on requests.
+        failures: Counts failed requests; None for a count of its own.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class AsyncServerCollection:
         address: Address,
         connection: Connection,
         limits: StoredLimits,
+        failures: RequestFailures | None = None,
     ) -> None:
         self._name = name
         self._limits = limits
         self._place = place
         self._client: AsyncQdrantClient = AsyncQdrantClient(**client_arguments(address, connection))
-        self._retries = RetryPolicy(connection.retry_s)
+        self._retries = RetryPolicy(connection.retry_s, failures)
 
     async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""

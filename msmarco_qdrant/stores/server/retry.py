@@ -6,9 +6,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tenacity import (
     AsyncRetrying,
@@ -20,7 +22,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from msmarco_qdrant.stores.error_mapping import describe_error, is_transient, retry_after_s
+from msmarco_qdrant.errors import MsmarcoQdrantError
+from msmarco_qdrant.stores.error_mapping import (
+    describe_error,
+    is_transient,
+    retry_after_s,
+    status_of,
+)
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -30,6 +38,35 @@ _LONGEST_WAIT_S = 10.0
 _WARN_AFTER_S, _WARN_INTERVAL_S = 2.0, 10.0
 
 
+class RequestFailures:
+    """Counts of failed requests by what followed, and by status. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, event: Literal["retried", "raised"], exc: BaseException) -> None:
+        """Count a failed request that is retried, or whose error is raised."""
+        with self._lock:
+            self._counts[event, status_of(exc)] += 1
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count an error that ends the block, unless it is not the server's."""
+        try:
+            yield
+        except MsmarcoQdrantError:
+            raise
+        except Exception as exc:
+            self.add("raised", exc)
+            raise
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Return the counts up to now."""
+        with self._lock:
+            return dict(self._counts)
+
+
 class RetryPolicy:
     """The retry policy of a store: exponential back-off with jitter, and a total deadline.
 
@@ -37,10 +74,15 @@ class RetryPolicy:
 
     Args:
         total_s: Seconds after which no call is retried.
+        failures: Counts failed calls, also those of other policies; by default only this one's.
+
+    Attributes:
+        failures: As given.
     """
 
-    def __init__(self, total_s: float) -> None:
+    def __init__(self, total_s: float, failures: RequestFailures | None = None) -> None:
         self._total_s = total_s
+        self.failures = failures or RequestFailures()
         self._stopped = threading.Event()
         self._paused_until = 0.0  # in seconds of the monotonic clock
         self._next_warning = 0.0
@@ -68,7 +110,8 @@ class RetryPolicy:
                 self.sleep(pause)
             return function()
 
-        answer: _T = Retrying(sleep=self.sleep, **self._rules(deadline_s))(attempt)
+        with self.failures.counted():
+            answer: _T = Retrying(sleep=self.sleep, **self._rules(deadline_s))(attempt)
         return answer
 
     async def call_async(self, function: Callable[[], Awaitable[_T]]) -> _T:
@@ -80,7 +123,8 @@ class RetryPolicy:
                 await asyncio.sleep(pause)
             return await function()
 
-        answer: _T = await AsyncRetrying(**self._rules(self._total_s))(attempt)
+        with self.failures.counted():
+            answer: _T = await AsyncRetrying(**self._rules(self._total_s))(attempt)
         return answer
 
     def stop(self) -> None:
@@ -118,6 +162,8 @@ class RetryPolicy:
     def _log_retry(self, total_s: float, state: RetryCallState) -> None:
         """Log a retry: a warning at most every ten seconds, and only after the first two."""
         exc = state.outcome.exception() if state.outcome else None
+        if exc is not None:
+            self.failures.add("retried", exc)
         lasted = state.seconds_since_start or 0.0
         level = logging.INFO
         if lasted >= _WARN_AFTER_S and time.monotonic() >= self._next_warning:

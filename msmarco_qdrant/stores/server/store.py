@@ -14,6 +14,7 @@ from qdrant_client import QdrantClient, models
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.limits import RequestLimits
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
+from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     SchemaError,
@@ -37,6 +38,7 @@ from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
 from msmarco_qdrant.stores.server.client import ServerClient, connect
+from msmarco_qdrant.stores.server.cluster import read_server_state
 from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.stores.server.limits import StoredLimits
 from msmarco_qdrant.stores.server.locks import ServerLocks
@@ -112,6 +114,17 @@ class ServerStore(Store):
             return super().snapshots
         return ServerSnapshots(self._server, self._connection, self._open)
 
+    def server_state(self, name: str) -> ServerState | None:
+        """Return the state of the server; see `Store`."""
+        if not self._server.is_remote:
+            return None
+        physical = self._resolve(name)
+        return read_server_state(self._server, physical, self._open(physical).read_info())
+
+    def request_failures(self) -> Mapping[tuple[str, str], int]:
+        """Return counts of failed requests; see `Store`."""
+        return self._server.retries.failures.counts()
+
     def create_collection(self, name: str, spec: CollectionSpec) -> None:
         """Create an empty physical collection; see `Store`."""
         check_quantization(self._server, spec.storage.quantization)
@@ -164,8 +177,8 @@ class ServerStore(Store):
         if address is None:
             return super().async_collection(name)
         self._resolve(name)
-        limits = self._limits[name]
-        return AsyncServerCollection(name, self.dsn, address, self._connection, limits)
+        limits, failures = self._limits[name], self._server.retries.failures
+        return AsyncServerCollection(name, self.dsn, address, self._connection, limits, failures)
 
     def request_limits(self, name: str) -> RequestLimits:
         """Return the limits of a collection's strict mode; see `Store`."""
