@@ -66,6 +66,19 @@ class ReplicaDifferences:
         return not self.differing and not self.hidden and self.counts.fewest == self.counts.most
 
 
+def mark_unreachable_replicas(store: Store, physical: str) -> None:
+    """Let the server notice the replicas that it cannot reach, by a write that changes nothing.
+
+    With a write consistency factor that allows it, the server goes on without them, so the reads of
+    all replicas that follow do not wait for them. It notices by writes only.
+
+    Raises:
+        StoreUnavailableError: If no write is possible without them.
+    """
+    if store.capabilities.replicas:
+        store.collection(physical).delete([0], up_to_seq=0)  # no passage has such a `seq`
+
+
 def find_replica_differences(store: Store, physical: str) -> ReplicaDifferences:
     """Compare the replicas of a physical collection; reads every point's digests twice.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
@@ -50,6 +51,7 @@ class IngestRun:
         self._guard = guard
         self._target = target
         self._collection = target.collection
+        mark_unreachable_replicas(guard.store, guard.physical)
         info = target.collection.info()
         self._seq_before = guard.last_seq(info.last_seq)
         self._points_before = info.points

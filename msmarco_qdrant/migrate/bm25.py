@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msmarco_qdrant.collection.migration import Target
+from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import PointId, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder
@@ -32,6 +33,7 @@ def rewrite_sparse(target: Target, bm25: Bm25Encoder) -> int:
     Raises:
         StoreInUseError: If the migration's lock was taken away.
     """
+    mark_unreachable_replicas(target.store, target.plan.physical)
     collection = target.collection
     foreign = ForeignPoints(target.plan.physical, target.store.dsn)
     written, done, expected = 0, 0, collection.info().points

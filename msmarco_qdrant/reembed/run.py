@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from msmarco_qdrant.collection.replicas import remove_hidden_points
+from msmarco_qdrant.collection.replicas import mark_unreachable_replicas, remove_hidden_points
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import Copying, EncoderInfo, Passage, PointId
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
@@ -91,6 +91,8 @@ class ReembedRun:
 
     def run(self) -> ReembedResult:
         """Do all remaining stages."""
+        for physical in (self._copying.source, self._copying.target):
+            mark_unreachable_replicas(self._store, physical)
         if self._copying.is_swapped:
             self._result.removed += self._copier("last pass", is_swapped=True).remove_strays()
         else:

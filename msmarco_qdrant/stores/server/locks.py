@@ -6,9 +6,9 @@ filter has the same effect: it allows only points of another id to be replaced, 
 
 On a cluster a lock is held only if every active replica has its point. Writes have strong ordering:
 one node orders them all. A write that too few replicas accepted leaves a point on some, and another
-process may then insert its own on the rest. Both see replicas that differ, which is no lock: each
-withdraws its point and tries again. What remains after `settle_s` belongs to nobody that still
-tries, and is deleted.
+process may then insert its own on the rest. Both see replicas that differ, so neither holds the
+lock: each withdraws its point and tries again. What remains after `settle_s` belongs to nobody that
+still tries, and is deleted.
 """
 
 from __future__ import annotations
