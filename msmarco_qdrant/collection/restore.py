@@ -79,6 +79,7 @@ def restore_collection(
     """
     started = time.perf_counter()
     manifest = read_manifest(Path(folder))
+    check_collection_name(name or manifest.collection)
     check_files(Path(folder), manifest.files)
     with use_store(store, connection, create=True) as opened:
         run = _Restore(opened, Path(folder), manifest, name or manifest.collection, on_progress)
@@ -104,7 +105,6 @@ class _Restore:
         name: str,
         on_progress: _Progress | None,
     ) -> None:
-        check_collection_name(name)
         self.name = name
         self._store, self._folder, self._manifest = store, folder, manifest
         self._on_progress = on_progress or (lambda _done, _total: None)
