@@ -2,8 +2,9 @@
 
 ``check the files → fill a new physical collection → count → build indexes → set the alias``
 
-The metadata of the new collection name the backup as `restoring` until the alias is set, so that an
-interrupted restore is neither searched nor linked. The next restore of that name drops it.
+The metadata of the new collection name the backup as `restoring` until it is complete, so that an
+interrupted restore is neither searched nor linked. The next restore of that name drops it, or sets
+the alias if nothing else was left to do.
 """
 
 from __future__ import annotations
@@ -108,17 +109,23 @@ class _Restore:
         self.name = name
         self._store, self._folder, self._manifest = store, folder, manifest
         self._on_progress = on_progress or (lambda _done, _total: None)
-        metadata = manifest.collection_metadata()
-        self._marked: CollectionMetadata = replace(metadata, restoring=manifest.id)
+        self._metadata: CollectionMetadata = manifest.collection_metadata()
+        self._marked = replace(self._metadata, restoring=manifest.id)
 
     def run(self) -> str:
         """Restore; returns the physical collection's name."""
         live = self._store.aliases().get(self.name)
-        if live is not None and self._store.metadata(live).restoring == self._manifest.id:
-            return self._finish(live)  # an earlier run has set the alias
-        self._require_unused(live)
-        physical = self._next_physical()
-        self._remove_leftovers()
+        physical = self._find_restored() if live is None else None
+        if physical is None:
+            self._require_unused(live)
+            physical = self._next_physical()
+            self._remove_leftovers()
+            self._restore(physical)
+        self._store.set_alias(self.name, physical)
+        return physical
+
+    def _restore(self, physical: str) -> None:
+        """Restore everything but the alias; after an error nothing is left."""
         try:
             if self._can_load:
                 self._load(physical)
@@ -126,15 +133,23 @@ class _Restore:
                 self._fill(physical)
             self._check(physical)
             self._require_unused(self._store.aliases().get(self.name))
-            self._store.set_alias(self.name, physical)
+            self._store.put_metadata(physical, self._metadata)
         except BaseException:
-            if self._store.aliases().get(self.name) != physical:
-                with suppress(MsmarcoQdrantError):  # the first error is the one to raise
-                    self._store.drop_collection(physical)
+            with suppress(MsmarcoQdrantError):  # the first error is the one to raise
+                self._store.drop_collection(physical)
             raise
-        return self._finish(physical)
 
     # ---- before ----------------------------------------------------------------------------
+
+    def _find_restored(self) -> str | None:
+        """Find the collection of an earlier run, which ended before it set the alias."""
+        for found in find_unlinked(self._store, self.name):
+            last_seq = self._store.collection(found.physical).info().last_seq
+            counts = (found.points, last_seq)
+            is_same = counts == (self._manifest.passages, self._manifest.last_seq)
+            if is_same and found.metadata == self._metadata:
+                return found.physical
+        return None
 
     def _require_unused(self, live: str | None) -> None:
         """Refuse a name that is in use, also without its alias."""
@@ -258,7 +273,3 @@ class _Restore:
         for field, kind in self._manifest.spec.payload_indexes.items():
             if found.get(field) != kind:
                 self._store.admin_collection(physical).create_payload_index(field, kind)
-
-    def _finish(self, physical: str) -> str:
-        self._store.put_metadata(physical, self._manifest.collection_metadata())
-        return physical

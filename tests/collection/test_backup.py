@@ -439,7 +439,10 @@ def test_v4_a_restore_that_stops_anywhere_is_never_half_there(
             if name in store.aliases():
                 assert 5 == store.collection(name).info().points
             else:
-                with pytest.raises(StoreError, match=f"no collection '{name}'|same restore again"):
+                with pytest.raises(
+                    StoreError,
+                    match=f"no collection '{name}'|same restore again|migrate link {name}",
+                ):
                     store.collection(name)
             live = store.aliases().get(name)
             if live is None or store.metadata(live).restoring is not None:
