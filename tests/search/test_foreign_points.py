@@ -19,7 +19,7 @@ from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import new_store
 
 FOREIGN: list[dict[str, Any]] = [
     {},
@@ -29,11 +29,12 @@ FOREIGN: list[dict[str, Any]] = [
     {"pid": "other", "text": "city", "meta": {}},
     {"pid": "5", "text": "city"},
 ]
+SLOW = [pytest.param(engine, marks=pytest.mark.slow) for engine in ("loopback", "edge")]
 PIDS = [str(number) for number in range(20)]
 MODES: list[SearchMode] = ["dense", "bm25", "hybrid"]
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=["memory", *SLOW])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Twenty passages about one city, whose first six lost parts of their payloads."""
     with new_store(request.param, tmp_path) as opened:

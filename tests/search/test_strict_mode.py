@@ -36,7 +36,6 @@ ROWS = [
     Passage(str(number), f"a city {number}", {"year": number % 6, "n": number})
     for number in range(COUNT)
 ]
-MODES: list[SearchMode] = ["dense", "bm25", "hybrid"]
 HYBRID_FIRST = [
     "hybrid",
     *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("dense", "bm25")),
@@ -88,7 +87,7 @@ def test_v7_an_ingest_counts_by_an_estimate(
     assert not store.collection("msmarco").info().is_exact
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", HYBRID_FIRST)
 def test_v7_searches_are_approximate(
     server: LoopbackServer, store: Store, mode: SearchMode
 ) -> None:
@@ -116,6 +115,7 @@ def test_v7_exact_search_is_refused_in_one_line(server: LoopbackServer) -> None:
     assert "omit --exact" in done.err
 
 
+@pytest.mark.slow
 def test_v7_a_reembedding_counts_one_by_one(server: LoopbackServer, store: Store) -> None:
     """Its verification needs exact numbers."""
     restrict(server, search_allow_exact=False)
@@ -165,6 +165,7 @@ def test_v8_everything_keeps_to_the_limits(
         assert 50 == done.passages
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("store")
 def test_v8_rest_keeps_to_the_limits_too(server: LoopbackServer, tmp_path: Path) -> None:
     """Set after the store was opened, so that the server's refusals are understood."""
@@ -179,7 +180,7 @@ def test_v8_rest_keeps_to_the_limits_too(server: LoopbackServer, tmp_path: Path)
             assert 4 == len(client.search("city", limit=4))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", HYBRID_FIRST)
 @pytest.mark.usefixtures("store")
 def test_v8_searches_keep_to_the_limits(server: LoopbackServer, mode: SearchMode) -> None:
     """Groups, many queries at once, ranking of many pids, and both clients."""
@@ -312,6 +313,7 @@ def test_v9_a_mode_set_later_is_told_too(server: LoopbackServer, is_async: bool)
     assert command_line in str(caught.value)
 
 
+@pytest.mark.slow
 def test_v9_our_own_filters_have_their_indexes(server: LoopbackServer, store: Store) -> None:
     """Deletes, prunes, conditional writes, locks and re-embeddings need no other."""
     restrict(server, **HOSTED)
