@@ -36,7 +36,7 @@ QUICK_SEEDS, SLOW_SEEDS = range(4), range(4, 104)
 SOAK_SCHEDULES = 500
 PIDS = 30
 AT_ONCE = Connection(timeout_s=5, retry_s=0, batch_points=8, in_flight=1)
-ATTEMPTS_UNDER_FALLS = 3
+ATTEMPTS_UNDER_FALLS = 2
 SHAPES = ((2, 2, 1), (3, 2, 3), (3, 3, 1))
 """Nodes, replicas and shards."""
 
