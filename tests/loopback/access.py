@@ -28,7 +28,10 @@ _COLLECTION_READS = frozenset(
     }
 )
 _MANAGED = frozenset(
-    f"Collections.{one}" for one in ("Create", "Update", "Delete", "UpdateAliases")
+    {
+        *(f"Collections.{one}" for one in ("Create", "Update", "Delete", "UpdateAliases")),
+        "Snapshots.upload",
+    }
 )
 
 
