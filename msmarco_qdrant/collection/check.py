@@ -19,7 +19,11 @@ from msmarco_qdrant.collection.generations import (
     read_generations,
     reembed_command,
 )
-from msmarco_qdrant.collection.replicas import find_replica_differences, settle_replicas
+from msmarco_qdrant.collection.replicas import (
+    find_replica_differences,
+    most_points,
+    settle_replicas,
+)
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.stores import Store
@@ -243,10 +247,7 @@ class _Check:
 
     def _check_leftovers(self, found: Generations) -> Iterator[Finding]:
         """Find collections without metadata: their creation was interrupted."""
-        counts = {
-            physical: self._store.collection(physical).info().points
-            for physical in found.unreadable
-        }
+        counts = {physical: most_points(self._store, physical) for physical in found.unreadable}
         empty = [physical for physical, points in counts.items() if not points]
         if empty:
             problem = f"an interrupted creation left {len(empty)} empty collections"

@@ -10,6 +10,7 @@ from typing import get_args
 from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
+from msmarco_qdrant.collection.replicas import most_points
 from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionInfo,
@@ -151,7 +152,7 @@ def drop_collection(store: Store, name: str) -> int:
     """
     found = list_collections_to_drop(store, name)
     for info in found:
-        if info.points:
+        if most_points(store, info.name):
             store.metadata(info.name)  # raises if the collection is not from this package
     for info in found:
         try:

@@ -66,6 +66,17 @@ class ReplicaDifferences:
         return not self.differing and not self.hidden and self.counts.fewest == self.counts.most
 
 
+def most_points(store: Store, physical: str) -> int:
+    """Return the number of points of the replica that holds the most.
+
+    A collection is empty only if every replica is.
+
+    Raises:
+        CollectionNotFoundError: If the collection does not exist.
+    """
+    return _counts(store, physical).most
+
+
 def mark_unreachable_replicas(store: Store, physical: str) -> None:
     """Let the server notice the replicas that it cannot reach, by a write that changes nothing.
 

@@ -28,6 +28,7 @@ from msmarco_qdrant.collection.backup_manifest import (
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.point_files import read_points
+from msmarco_qdrant.collection.replicas import most_points
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec, PointBatch
 from msmarco_qdrant.core.reports import RestoreReport
 from msmarco_qdrant.errors import (
@@ -174,7 +175,7 @@ class _Restore:
             try:
                 is_left = self._store.metadata(physical).restoring is not None
             except StoreCorruptError:  # the restore ended before it wrote the metadata
-                is_left = not self._store.collection(physical).info().points
+                is_left = not most_points(self._store, physical)
             if is_left:
                 _log.info("dropping %s, left from an interrupted restore", physical)
                 self._store.drop_collection(physical)

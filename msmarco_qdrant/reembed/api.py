@@ -20,6 +20,7 @@ from msmarco_qdrant.collection.generations import (
     read_generations,
     reembed_command,
 )
+from msmarco_qdrant.collection.replicas import most_points
 from msmarco_qdrant.core.records import (
     CollectionMetadata,
     Copying,
@@ -220,7 +221,7 @@ def prune_collection(
         created = [other for other in begun if other.metadata.only_copies]
         dropped = [other.physical for other in (created if unfinished else found.others)]
         for physical in found.unreadable:
-            if store.collection(physical).info().points:
+            if most_points(store, physical):
                 store.metadata(physical)  # raises: it is not from this version of the package
         dropped += found.unreadable
         if not dry_run:
