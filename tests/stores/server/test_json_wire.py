@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from tests.loopback import LoopbackServer
 _FLOATS = arrays(np.float32, 20, elements=st.floats(width=32, allow_nan=False))
 
 
+@settings(deadline=None)
 @given(_FLOATS)
 def test_v11_a_float32_reads_back_as_itself(values: NDArray[np.float32]) -> None:
     """Zero, denormals, the largest and infinity, too."""
