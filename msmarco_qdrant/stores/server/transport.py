@@ -49,7 +49,7 @@ _GRPC_RETRY_S = 0.5
 _READ_AGAIN = 2
 """Another client may create a collection between two answers."""
 
-COST = "writes take about twice as long, and searches a little longer"
+COST = "a write takes twice the processor time and three times the bytes"
 
 
 class _Identity(NamedTuple):

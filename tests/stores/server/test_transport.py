@@ -80,7 +80,7 @@ def test_v2_another_server_at_the_grpc_port_is_detected(caplog: pytest.LogCaptur
             f"another server answers by gRPC at 127.0.0.1:{other.port}: 'others__0001' exists "
             in warning
         )
-        assert "writes take about" in warning
+        assert "a write takes twice the processor time" in warning
 
 
 @pytest.mark.parametrize("transport", ["auto", "grpc"])
@@ -159,7 +159,7 @@ def test_v11_rest_is_used_where_grpc_does_not_answer(caplog: pytest.LogCaptureFi
         assert "rest" == transport_of(server.rest_url)
         (warning,) = [one.getMessage() for one in caplog.records if one.name.endswith("transport")]
         assert "gRPC does not answer at 127.0.0.1:" in warning
-        assert "so REST is used: writes take about" in warning
+        assert "so REST is used: a write takes twice" in warning
         assert "--transport rest" in warning
         caplog.clear()
         assert "rest" == transport_of(server.rest_url, REST)
