@@ -421,6 +421,7 @@ CASES: dict[str, Case] = {
         ("reembed.api:_select_rollback",),
         _after(lambda world: world.begin(world.models.new), _failure("migrate", "rollback")),
         _aliased,
+        slow=True,
     ),
     "rollback without a previous one": Case(
         ("reembed.api:_select_rollback",),
@@ -696,7 +697,11 @@ def test_v12_every_advice_is_provoked() -> None:
     ("name", "reason"),
     [
         ("taken", "collection 'taken' in URL is another program's"),
-        ("theirs", "'theirs' is an alias of taken in URL, which another program created"),
+        pytest.param(
+            "theirs",
+            "'theirs' is an alias of taken in URL, which another program created",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_v12_the_collection_of_another_program(
@@ -744,8 +749,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterato
     ("refused", "confirmed"),
     [
         (["drop", NAME], ["--yes"]),
-        (["migrate", "prune"], ["--yes"]),
-        (["migrate", "prune", "--unfinished"], ["--yes"]),
+        pytest.param(["migrate", "prune"], ["--yes"], marks=pytest.mark.slow),
+        pytest.param(["migrate", "prune", "--unfinished"], ["--yes"], marks=pytest.mark.slow),
     ],
 )
 def test_v12_an_option_to_confirm_is_enough(
