@@ -159,7 +159,7 @@ def test_v5_a_point_that_lost_its_pid_or_seq_is_not_deleted(
     with new_store("memory", tmp_path) as store:
         filled(store, [Passage("1", "one")])
         write_raw(store, 2, payload)
-        with pytest.raises(PidCollisionError, match="check msmarco --repair --yes` removes"):
+        with pytest.raises(PidCollisionError, match="check msmarco --repair --yes --store "):
             delete_passages(store, ["2"])
 
 
