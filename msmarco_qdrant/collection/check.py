@@ -211,7 +211,10 @@ class _Check:
         return PointChecker(collection, admin, found.metadata.encoder, collection.info().last_seq)
 
     def _check_lock(self, found: Generations) -> Iterator[Finding]:
-        """Find the lock of a process that has ended, or may have on another machine."""
+        """Find the lock of a process that may have ended. It is never released.
+
+        Containers may share a host name and not the processes, so a missing pid proves nothing.
+        """
         holder = self._store.migration_locks.holder(self._name)
         if holder is None and found.copying is not None:
             dsn, model = self._store.dsn, found.copying.metadata.encoder.model
@@ -229,21 +232,9 @@ class _Check:
             collection=self._name,
             store=self._store.dsn,
         )
-        if holder.host != socket.gethostname():
-            problem = f"{describe_holder(holder)} holds the lock of migrations"
-            advice = f"if that process has ended, release it with {unlock}"
-            yield Finding("lock", problem, 1, advice=advice)
-            return
-        ended = Finding(
-            "lock",
-            f"{describe_holder(holder)} holds the lock of migrations, and has ended",
-            1,
-            repair="releases it",
-        )
-        if self._repair:
-            left = self._store.migration_locks.release(self._name, holder.token)
-            ended = replace(ended, repaired=int(left is None))
-        yield ended
+        problem = f"{describe_holder(holder)} holds the lock of migrations"
+        advice = f"if that process has ended, release it with {unlock}"
+        yield Finding("lock", problem, 1, advice=advice)
 
     def _check_leftovers(self, found: Generations) -> Iterator[Finding]:
         """Find collections without metadata: their creation was interrupted."""
@@ -337,7 +328,7 @@ def _point_findings(checker: PointChecker) -> Iterator[Finding]:
 
 
 def _is_running(holder: LockHolder) -> bool:
-    """True if the process runs on this machine."""
+    """True if a process of this pid runs on this machine."""
     if holder.host != socket.gethostname():
         return False
     if os.name == "nt":  # a signal of 0 would end the process there

@@ -201,18 +201,21 @@ def lock(store: Store, **changes: Any) -> LockHolder:
     return store.migration_locks.acquire("msmarco", holder)
 
 
-def test_v5_a_lock_of_a_dead_process_is_released(store: Store) -> None:
-    """Nobody holds it; a process that runs keeps it, and refuses a repair."""
+def test_v5_a_lock_is_never_released(store: Store) -> None:
+    """Another container of the same host name may run the process; `migrate unlock` releases it."""
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    lock(store, pid=ended.pid)
-    assert {"lock": (1, 0)} == kinds(check_collection(store, "msmarco"))
-    assert {"lock": (1, 1)} == kinds(check_collection(store, "msmarco", repair=True))
-    assert store.migration_locks.holder("msmarco") is None
+    held = lock(store, pid=ended.pid)
+    (found,) = check_collection(store, "msmarco").findings
+    assert ("lock", 0) == (found.kind, found.repaired)
+    assert f"process {held.pid} on {held.host} since {held.since}" in found.problem
+    assert "`msmarco-qdrant migrate unlock --token t0ken " in found.advice
+    with pytest.raises(StoreInUseError, match="migrate unlock --token t0ken "):
+        check_collection(store, "msmarco", repair=True)
+    assert held == store.migration_locks.holder("msmarco")
+    store.migration_locks.release("msmarco", held.token)
     lock(store)
     assert check_collection(store, "msmarco").is_sound
-    with pytest.raises(StoreInUseError, match="is being migrated"):
-        check_collection(store, "msmarco", repair=True)
 
 
 def test_v5_a_lock_of_another_machine_is_only_told(store: Store) -> None:
