@@ -55,7 +55,7 @@ def collections(*, settings: Settings, as_json: bool) -> None:
     from msmarco_qdrant.collection.describe import describe_store
 
     with open_configured_store(settings) as store:
-        found = describe_store(store).collections
+        found = describe_store(store, server=False).collections
     if as_json:
         print_json([collection_json(entry) for entry in found])
     else:

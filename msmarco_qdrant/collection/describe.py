@@ -25,7 +25,7 @@ _PACKAGES = ("qdrant-edge-py", "qdrant-client", "sentence-transformers", "torch"
 class CollectionDescription:
     """One collection: its name, state, metadata, the time of its last write, and its server.
 
-    `server` is None for an engine in this process.
+    `server` is None for an engine in this process, and if it was not asked for.
     """
 
     name: str
@@ -45,11 +45,18 @@ class StoreDescription:
     collections: tuple[CollectionDescription, ...]
 
 
-def describe_store(store: Store, collection: str | None = None) -> StoreDescription:
+def describe_store(
+    store: Store, collection: str | None = None, *, server: bool = True
+) -> StoreDescription:
     """Describe a store, or one collection of it.
 
     In a whole store, a collection that this package did not create, or that another client drops
     during the call, is skipped with a warning.
+
+    Args:
+        store: The store.
+        collection: The collection; None for all.
+        server: False to leave out the state of the server, which takes two requests a collection.
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
@@ -60,15 +67,17 @@ def describe_store(store: Store, collection: str | None = None) -> StoreDescript
         engine=store.capabilities.engine,
         versions=_versions(),
         collections=tuple(
-            _describe_all(store) if collection is None else [_describe(store, collection)]
+            _describe_all(store, server)
+            if collection is None
+            else [_describe(store, collection, server)]
         ),
     )
 
 
-def _describe_all(store: Store) -> Iterator[CollectionDescription]:
+def _describe_all(store: Store, server: bool) -> Iterator[CollectionDescription]:
     for name in sorted(store.aliases()):
         try:
-            yield _describe(store, name)
+            yield _describe(store, name, server)
         except (CollectionNotFoundError, StoreCorruptError) as exc:
             _log.warning("skipped a collection: %s", exc)
     names = {base_name(name) for name in store.physical_names() if PHYSICAL.fullmatch(name)}
@@ -77,10 +86,11 @@ def _describe_all(store: Store) -> Iterator[CollectionDescription]:
             _log.warning("skipped a collection: %s", missing_alias(name, found, store.dsn))
 
 
-def _describe(store: Store, name: str) -> CollectionDescription:
+def _describe(store: Store, name: str, server: bool) -> CollectionDescription:
     metadata, info = store.metadata(name), store.collection(name).info()
     moment = datetime.fromtimestamp(info.last_seq // 10**9, UTC) if info.last_seq else None
-    return CollectionDescription(name, info, metadata, moment, store.server_state(name))
+    state = store.server_state(name) if server else None
+    return CollectionDescription(name, info, metadata, moment, state)
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from qdrant_client import models
 
 from msmarco_qdrant.core.server_state import ServerState, ShardReplica
-from msmarco_qdrant.errors import StoreAccessError, UnsupportedError
+from msmarco_qdrant.errors import StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.server.client import ServerClient
 
 
@@ -45,7 +45,9 @@ def _read_cluster(server: ServerClient, physical: str) -> models.CollectionClust
         return server.call(
             "reading the cluster's state", server.client.collection_cluster_info, physical
         )
-    except (StoreAccessError, UnsupportedError):
+    except StoreUnavailableError:
+        raise
+    except StoreError:
         return None
 
 

@@ -23,6 +23,7 @@ from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 from tests.loopback import LoopbackCluster, LoopbackServer, Refused
 from tests.loopback.conftest import client_of
+from tests.loopback.rest_routes import ROUTES, RestAnswer
 
 _DENIED = grpcio.StatusCode.PERMISSION_DENIED
 REST = ["--transport", "rest"]
@@ -94,6 +95,33 @@ def test_a_key_without_the_right_leaves_replicas_out(
     with closing(open_store(server.url)) as store:
         ingest_passages(passages, store, encoder=encoder, optimize=False)
         assert ServerState("ok", 0, 1, 1, 1) == _state(store)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_gateway_without_the_path_leaves_replicas_out(
+    passages: Sequence[Passage],
+    encoder: HashingEncoder,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
+    """Its own answer is a page; `collections` does not ask."""
+    page = RestAnswer(b"<html><title>Not here</title></html>", "text/html", status)
+    routes = [
+        route._replace(encode=lambda _: page) if route.pattern.endswith("/cluster") else route
+        for route in ROUTES
+    ]
+    assert routes != list(ROUTES)
+    monkeypatch.setattr("tests.loopback.server.ROUTES", routes)
+    with LoopbackServer(serve_grpc=False) as server:
+        with closing(open_store(server.rest_url, connection=Connection(transport="rest"))) as store:
+            ingest_passages(passages, store, encoder=encoder, optimize=False)
+            assert () == ReplicaWatch(store, "msmarco").checks()
+        server.requests.clear()
+        assert 0 == command("collections", "--store", server.rest_url, *REST).status
+        assert 0 == server.requests.count("CollectionClusterInfo")
+        done = command("info", "--store", server.rest_url, *REST)
+        assert (0, 1) == (done.status, server.requests.count("CollectionClusterInfo"))
+        assert "replicas" not in done.out
 
 
 def test_an_engine_in_this_process_has_no_server() -> None:
