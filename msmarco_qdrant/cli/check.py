@@ -28,7 +28,10 @@ _FAULTS = 1
 @settings_options("store", "transport")
 @click.option("--repair", is_flag=True, help="Repair what needs no removal.")
 @click.option(
-    "--yes", is_flag=True, help="With --repair: also remove foreign points and empty leftovers."
+    "--yes",
+    is_flag=True,
+    help="With --repair: also remove foreign points and empty leftovers, and settle replicas that "
+    "differ, which removes points that the replica that answers does not hold.",
 )
 @json_option
 def check(*, name: str, settings: Settings, repair: bool, yes: bool, as_json: bool) -> int:

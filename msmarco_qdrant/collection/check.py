@@ -293,8 +293,8 @@ class _Check:
         )
         if self._remove:
             left = settle_replicas(self._store, live)
-            if left.is_equal:
-                finding = replace(finding, repaired=finding.count)
+            repaired = finding.count if left.is_equal else 0
+            finding = replace(finding, repaired=repaired, advice=_REPLICAS_LEFT)
         yield finding
 
     def _check_model(self, found: Generations) -> Iterator[Finding]:
@@ -309,6 +309,12 @@ class _Check:
                 1,
                 advice="restore a backup, or ingest the passages into another collection",
             )
+
+
+_REPLICAS_LEFT = (
+    "ingest the passages again, which writes what a replica lacks; or repeat this with the URL of "
+    "a node that holds the newest writes"
+)
 
 
 def _point_findings(checker: PointChecker) -> Iterator[Finding]:

@@ -5,13 +5,14 @@ it. The retry, or the next run of the same command, makes them equal again. What
 commands that were never repeated:
 
 * points of which replicas hold different writes, or some hold none. Each is written again from one
-  replica. Every acknowledged write is on all of them, so any replica has it or a newer one.
+  replica, to those with none or an older write. A newer write stays, and so does the difference.
 * points that only other replicas hold, such as those of a deletion that failed there. No read shows
   them. They are deleted by complement: the points that one replica shows, sorted by `seq`, divide
   all numbers into ranges, and from each range every other point is deleted.
 
 Writes of other clients may be in flight. They have a recent `seq`, so only points that are older
-are deleted.
+are deleted. A replica may have lost its points, so few may be deleted, and none while a replica is
+not active or is being copied.
 """
 
 from __future__ import annotations
@@ -117,8 +118,9 @@ def settle_replicas(
 ) -> ReplicaDifferences:
     """Make the replicas of a physical collection equal, and return the remaining differences.
 
-    Points that differ are written again from the replica that answers. Points that only other
-    replicas hold are deleted, however many.
+    Points that differ are written again from the replica that answers, where others hold none or an
+    older write. Points that only other replicas hold are deleted, unless they are too many. Nothing
+    is changed while a replica is not active or is being copied. A warning has what was left out.
 
     Args:
         store: The store.
@@ -133,9 +135,10 @@ def settle_replicas(
     found = find_replica_differences(store, physical)
     if found.counts.factor == 1 or (found.counts.factor == 2 and found.is_equal):
         return found
-    up_to_seq = _older_than(in_flight_s)
-    _rewrite(store, physical, found.differing, up_to_seq)
-    _delete_hidden(store, physical, up_to_seq)
+    if _are_all_active(store, physical):
+        up_to_seq = _older_than(in_flight_s)
+        _rewrite(store, physical, found.differing, up_to_seq)
+        _delete_hidden(store, physical, up_to_seq, _MAX_SHARE)
     return find_replica_differences(store, physical)
 
 
@@ -161,16 +164,18 @@ def remove_hidden_points(
     counts = _counts(store, physical)
     if counts.factor == 1 or (counts.factor == 2 and counts.fewest == counts.most):
         return
-    shown = sum(1 for _ in store.collection(physical).scan(()))
-    if counts.most - shown > max_share * counts.most:
-        _log.warning(
-            "a replica of %s holds %d of %d passages; nothing was deleted from the others. Compare "
-            "them with %s",
-            *(physical, shown, counts.most),
-            advised_command("check", base_name(physical), store=store.dsn),
-        )
-        return
-    _delete_hidden(store, physical, min(up_to_seq, _older_than(in_flight_s)))
+    if _are_all_active(store, physical):
+        _delete_hidden(store, physical, min(up_to_seq, _older_than(in_flight_s)), max_share)
+
+
+def _are_all_active(store: Store, physical: str) -> bool:
+    """Return True if each replica is active and none is being copied; else warn."""
+    state = store.server_state(physical)
+    if state is None or not (state.away or state.transfers):
+        return True
+    reason = ", ".join(map(str, state.away)) or f"{state.transfers} replicas are being copied"
+    _log.warning("the replicas of %s were left as they are: %s", physical, reason)
+    return False
 
 
 def _counts(store: Store, physical: str) -> ReplicaCounts:
@@ -199,19 +204,37 @@ def _rewrite(store: Store, physical: str, ids: Sequence[PointId], up_to_seq: int
         whole = [row for row, payload in enumerate(batch.payloads) if has_seq(payload)]
         batch = select_rows(batch, whole)
         seqs = [payload["seq"] for payload in batch.payloads]
-        replicas.delete_other_writes(batch.ids, seqs, up_to_seq=up_to_seq)
+        replicas.delete_older_writes(batch.ids, seqs, up_to_seq=up_to_seq)
         admin.upsert_if_seq(batch, [None] * len(seqs))
 
 
-def _delete_hidden(store: Store, physical: str, up_to_seq: int) -> None:
-    """Delete all points up to a `seq` that one replica does not show."""
-    bound, replicas = seq_bound(up_to_seq), store.replicas(physical)
-    known = _KnownPoints()
-    for id_, payload in store.collection(physical).scan(("seq",)):
-        if has_seq(payload) and float(payload["seq"]) <= bound:
-            known.add(id_, float(payload["seq"]))
+def _delete_hidden(store: Store, physical: str, up_to_seq: int, max_share: float) -> None:
+    """Delete all points up to a `seq` that one replica does not show, unless they are too many.
+
+    Others may hold newer writes of points that it shows, so those that differ stay, too.
+    """
+    bound, collection = seq_bound(up_to_seq), store.collection(physical)
+    known, shown, differing = _KnownPoints(), 0, list[PointId]()
+    for page in in_batches(collection.scan(("seq",)), _PAGE):
+        shown += len(page)
+        differing += _differing(collection, [id_ for id_, _ in page])
+        for id_, payload in page:
+            if has_seq(payload) and float(payload["seq"]) <= bound:
+                known.add(id_, float(payload["seq"]))
+    differing = list(_differing(collection, differing))  # writes in flight have ended since
+    most = _counts(store, physical).most
+    too_many = most - shown > max_share * most or len(differing) > _PAGE
+    if most and (not shown or too_many):
+        _log.warning(
+            "a replica of %s holds %d of %d passages, %d of them with other writes; nothing was "
+            "deleted from the others. If it lost them, ingest their source again; compare the "
+            "replicas with %s",
+            *(physical, shown, most, len(differing)),
+            advised_command("check", base_name(physical), store=store.dsn),
+        )
+        return
     for ids, above, up_to in known.ranges(bound):
-        replicas.delete_unknown(ids, above=above, up_to=up_to)
+        store.replicas(physical).delete_unknown([*ids, *differing], above=above, up_to=up_to)
 
 
 class _KnownPoints:

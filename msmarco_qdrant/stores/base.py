@@ -301,10 +301,10 @@ class Replicas(Protocol):
         Points without both vectors, which another program wrote, are missing.
         """
 
-    def delete_other_writes(
+    def delete_older_writes(
         self, ids: Sequence[PointId], kept: Sequence[int], *, up_to_seq: int
     ) -> None:
-        """Delete points from replicas where their `seq` is not the one to keep, and not higher.
+        """Delete points from replicas where their `seq` is lower than the one to keep.
 
         Args:
             ids: The points.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -83,9 +84,39 @@ def test_v1_replicas_that_differ_are_made_equal(cluster: LoopbackCluster, node: 
         found = find_replica_differences(store, NAME)
         assert (2, 30, 30) == (found.counts.factor, found.counts.fewest, found.counts.most)
         assert 6 == len(found.differing)
+        left = settle_replicas(store, NAME, in_flight_s=0)
+        assert (0 if node == 0 else 3) == len(left.differing)  # the other has newer writes
+    with opened(cluster) as store:
         assert settle_replicas(store, NAME, in_flight_s=0).is_equal
     assert cluster.is_equal(NAME)
     assert 30 == len(cluster.stored(NAME)[0])
+    assert "changed 4" == cluster.stored(NAME)[1][4].payload["text"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("lost", [7, 30])
+def test_v1_a_replica_that_lost_points_costs_no_others(
+    cluster: LoopbackCluster, lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More than a fifth is missing from the replica that answers: one line, and nothing is done."""
+    pids = [passage.pid for passage in some(*range(lost))]
+    with opened(cluster, 1) as store:
+        fail_without(cluster, 0, lambda: delete_passages(store, pids), deletes=0)
+        assert lost == settle_replicas(store, NAME, in_flight_s=0).hidden
+    assert [30, 30 - lost] == [len(replica) for replica in cluster.stored(NAME)]
+    assert [f"holds {30 - lost} of 30 passages" in line for line in caplog.messages] == [True]
+
+
+def test_v1_nothing_is_settled_while_a_replica_is_not_active(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica that is being copied may lack anything."""
+    with opened(cluster, 1) as store:
+        fail_without(cluster, 0, lambda: delete_passages(store, ["7"]), deletes=0)
+        state = store.server_state(NAME)
+        assert state is not None
+        monkeypatch.setattr(store, "server_state", lambda _: replace(state, transfers=1))
+        assert 1 == settle_replicas(store, NAME, in_flight_s=0).hidden
+    assert ["1 replicas are being copied"] == [one.split(": ")[1] for one in caplog.messages]
 
 
 def test_v1_a_prune_that_failed_halfway_is_finished(

@@ -44,16 +44,14 @@ class ServerReplicas(ServerCollection):
             )
         return to_point_batch(records, self.spec().dense)
 
-    def delete_other_writes(
+    def delete_older_writes(
         self, ids: Sequence[PointId], kept: Sequence[int], *, up_to_seq: int
     ) -> None:
-        """Delete points from the replicas that have another write of them."""
+        """Delete points from the replicas that have an older write of them."""
         pairs = zip(ids, kept, strict=True)
         for page in in_batches(pairs, self._connection.batch_points):
-            others: list[models.Condition] = [
-                _other_write(id_, seq, up_to_seq) for id_, seq in page
-            ]
-            self._delete(models.Filter(should=others))
+            older: list[models.Condition] = [_older_write(id_, seq, up_to_seq) for id_, seq in page]
+            self._delete(models.Filter(should=older))
 
     def delete_unknown(self, known: Sequence[PointId], *, above: float, up_to: float) -> None:
         """Delete all other points of a range of `seq`."""
@@ -67,9 +65,10 @@ class ServerReplicas(ServerCollection):
         self._call("deleting points", self._client.delete, selector, wait=True)
 
 
-def _other_write(id_: PointId, seq: int, up_to_seq: int) -> models.Filter:
-    """Match a point with another `seq` than this one, but not a newer one than the bound."""
-    old = models.FieldCondition(key="seq", range=models.Range(lte=seq_bound(up_to_seq)))
-    same = models.FieldCondition(key="seq", match=models.MatchValue(value=seq))
-    point = models.HasIdCondition(has_id=[from_id(id_)])
-    return models.Filter(must=[point, old], must_not=[same])
+def _older_write(id_: PointId, seq: int, up_to_seq: int) -> models.Filter:
+    """Match a point with an older write than this one, and not a newer one than the bound."""
+    below = float(seq)  # the server may round what it compares, but never past this number
+    if below > seq:
+        below = math.nextafter(below, -math.inf)
+    old = models.FieldCondition(key="seq", range=models.Range(lt=below, lte=seq_bound(up_to_seq)))
+    return models.Filter(must=[models.HasIdCondition(has_id=[from_id(id_)]), old])
