@@ -15,7 +15,7 @@ from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.stores import Collection
+from msmarco_qdrant.stores import AliasedCollection, Collection
 
 EFS = (16, 32, 64, 128, 256, 512)
 _WARMUP_QUERIES = 32
@@ -98,7 +98,9 @@ def _fit_efs(client: SearchClient, efs: Sequence[int]) -> Sequence[int]:
     Raises:
         UsageError: If one of the caller's own exceeds them, or exact search is not allowed.
     """
-    limits, name = client.store.request_limits(client.collection), client.collection
+    name = client.collection
+    AliasedCollection(client.store, name).spec()  # it also reads the limits: they may have changed
+    limits = client.store.request_limits(name)
     if not limits.exact:
         raise UsageError(
             f"the strict mode of collection '{name}' forbids exact search (search_allow_exact is "

@@ -132,12 +132,14 @@ class SearchSession:
         """Check a search, and return its steps."""
         self._check_open()
         check_queries(queries)
-        request = self._within_limits(SearchRequest(**options))
+        request = SearchRequest(**options)
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
-        return retry_after_model_swap(
-            self._current,
-            lambda searcher: searcher.search(queries, self._within_limits(request)),
-        )
+
+        def search(searcher: Searcher) -> Steps[list[list[Hit]]]:
+            fitted = yield from self._within_limits(request)
+            return (yield from searcher.search(queries, fitted))
+
+        return retry_after_model_swap(self._current, search)
 
     def rank(
         self,
@@ -226,11 +228,24 @@ class SearchSession:
             metadata, encoder, collection=self._name, indexed=indexed, foreign=self._foreign
         )
 
-    def _within_limits(self, request: SearchRequest) -> SearchRequest:
-        """Return a request with the collection's limits as they were last read, once checked."""
-        request = replace(request, limits=self._store.request_limits(self._name))
-        check_limits(request, self._name)
-        return request
+    def _within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:
+        """Return a request with the collection's limits, once checked by them.
+
+        Raises:
+            UsageError: If limits that were just read refuse it.
+        """
+        fitted = self._with_limits(request)
+        try:
+            check_limits(fitted, self._name)
+        except UsageError:
+            yield GetPayloadIndexes()  # it also reads the limits: an operator may have relaxed them
+            fitted = self._with_limits(request)
+            check_limits(fitted, self._name)
+        return fitted
+
+    def _with_limits(self, request: SearchRequest) -> SearchRequest:
+        """Return a request with the collection's limits as they were last read."""
+        return replace(request, limits=self._store.request_limits(self._name))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -225,6 +225,30 @@ def test_v8_an_open_client_follows_the_limits(server: LoopbackServer, mode: Sear
     assert 3 == len(asyncio.run(search()))
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.usefixtures("store")
+def test_v8_an_open_client_follows_relaxed_limits(server: LoopbackServer, is_async: bool) -> None:
+    """A number above the limits as last read is refused only if they are read again."""
+    wanted: Any = {"limit": 30, "mode": "hybrid", "exact": True}
+
+    async def search() -> int:
+        async with await AsyncSearchClient.open(server.url, encoder=HashingEncoder()) as client:
+            with pytest.raises(UsageError, match="forbids exact search"):
+                await client.search("city", **wanted)
+            restrict(server, search_allow_exact=True, max_query_limit=COUNT)
+            return len(await client.search("city", **wanted))
+
+    def search_blocking() -> int:
+        with closing(open_client(server)) as client:
+            with pytest.raises(UsageError, match="forbids exact search"):
+                client.search("city", **wanted)
+            restrict(server, search_allow_exact=True, max_query_limit=COUNT)
+            return len(client.search("city", **wanted))
+
+    restrict(server, search_allow_exact=False, max_query_limit=8)
+    assert 30 == (asyncio.run(search()) if is_async else search_blocking())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -263,6 +287,8 @@ def test_v8_a_sweep_leaves_out_what_is_not_allowed(
         assert any("up to ef=64" in line for line in caplog.messages)
         with pytest.raises(UsageError, match="each ef must be at most 64"):
             sweep_ann(client, [Query("1", "city")], efs=(16, 512))
+        restrict(server, search_max_hnsw_ef=512)
+        assert sweep_ann(client, [Query("1", "city")], k=3, efs=(16, 512)).points
 
 
 # ---- filters without an index --------------------------------------------------------------

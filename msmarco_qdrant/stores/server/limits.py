@@ -1,7 +1,7 @@
 """Limits of a collection's strict mode: reading them, and requests that keep to them.
 
-Anybody may change them at any time. They are read with the collection, and again after an error
-that contradicts what was read.
+Anybody may change them at any time. They are read with the collection, again after an error that
+contradicts what was read, and again before a search refuses a caller's number.
 """
 
 from __future__ import annotations
