@@ -1,8 +1,8 @@
 """Checks of the points of one physical collection, and their repair.
 
-Each point has at most one fault, the first in the order below. Only what is certain is repaired in
-place. A point whose passage cannot be restored loses its `text_digest` instead: the next ingest of
-that passage then writes it again.
+Each point has at most one fault, the first in the order below; once that is repaired, the point is
+checked again. Only what is certain is repaired in place. A point whose passage cannot be restored
+loses its `text_digest` instead: the next ingest of that passage then writes it again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ MARK = ""
 """The `text_digest` of a point that the next ingest must write again: no text has it."""
 
 _PAGE = 100  # of texts and vectors
+_MAX_ROUNDS = 4  # three kinds of fault are repaired; another client may damage a point again
 _EXAMPLES = 5
 _NORM_TOLERANCE = 1e-3
 
@@ -92,17 +93,27 @@ class PointChecker:
         """
         done = 0
         for page in in_batches(self._collection.scan(FIELDS), _PAGE):
-            points = dict(page)
+            self._check_page(dict(page), repair=repair, remove=remove)
+            done += len(page)
+            on_progress(done)
+        self._collection.flush()
+        return done
+
+    def _check_page(
+        self, points: Mapping[PointId, Mapping[str, Any]], *, repair: bool, remove: bool
+    ) -> None:
+        """Check points, and those that were repaired again: each may have a further fault."""
+        for _ in range(_MAX_ROUNDS):
             found = dict(self._find(points))
             self._count(found)
             if repair:
                 self._repair(points, found)
             if remove:
                 self._remove(points, found)
-            done += len(points)
-            on_progress(done)
-        self._collection.flush()
-        return done
+            repaired = [id_ for id_, fault in found.items() if fault.is_repair]
+            if not repair or not repaired:
+                return
+            points = self._collection.retrieve(repaired, FIELDS)
 
     def _find(
         self, points: Mapping[PointId, Mapping[str, Any]]

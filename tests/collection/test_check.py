@@ -156,6 +156,19 @@ def test_v5_a_point_that_is_written_during_the_check_stays(tmp_path: Path) -> No
         assert set(kinds(report)) <= {"lost-content", "wrong-text-digest"}
 
 
+def test_v5_every_fault_of_a_point_is_repaired_at_once(tmp_path: Path) -> None:
+    """Another program took its pid, its seq and its meta_digest; a second check finds nothing."""
+    with new_store("memory", tmp_path) as store:
+        ingest_passages(ROWS, store, encoder=HashingEncoder(), optimize=False)
+        payload = payload_of(ROWS[1], 1)
+        left = {name: payload[name] for name in ("text", "meta", "text_digest")}
+        store.collection("msmarco").replace_payloads([1], [left])
+        report = check_collection(store, "msmarco", repair=True)
+        assert report.is_sound
+        assert {"lost-pid", "lost-seq", "wrong-meta-digest"} == {*kinds(report)}
+        assert check_collection(store, "msmarco").is_sound
+
+
 @pytest.mark.parametrize(
     ("vector", "problem"),
     [(None, "no vector of the model"), (np.nan, "not finite"), (0.0, "length 0 instead of 1")],
