@@ -25,6 +25,7 @@ from msmarco_qdrant.stores.server.snapshots import ServerSnapshots
 from tests.backups import ENCODER, answers, description, fill, many_passages, points
 from tests.engines import new_store
 from tests.loopback import LoopbackServer, Refused
+from tests.loopback.conftest import keys_of
 
 SHORT = Connection(retry_s=0.2)
 
@@ -104,6 +105,23 @@ def test_v4_another_server_at_the_rest_port_is_not_used(
         report = backup_collection(store, "films", tmp_path / "saved")
     assert ("portable", 60) == (report.kind, report.passages)
     assert "got another server" in caplog.text
+
+
+def test_v4_another_server_at_the_rest_port_never_sees_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another version, at the port before that of a `grpc://` URL."""
+    connection = Connection("key", retry_s=0)
+    with LoopbackServer("key", "1.19.0", adjacent=True) as server, LoopbackServer() as other:
+        other.stop()
+        server.rest_proxy.stop()
+        other.rest_proxy.port = server.rest_proxy.port
+        other.start()
+        seen = keys_of(other, monkeypatch)
+        with closing(open_store(server.url, connection=connection)) as store:
+            fill(store, "films", many_passages(3))
+            report = backup_collection(store, "films", tmp_path / "saved")
+    assert ("portable", [None]) == (report.kind, seen)
 
 
 def test_v4_other_engines_cannot_read_a_snapshot(store: Store, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
 
 from tests.loopback import LoopbackServer
+from tests.loopback.gate import Admission, Gate
 
 NAME = "passages__0001"
 
@@ -27,6 +29,20 @@ def client_of(server: LoopbackServer, api_key: str | None = None) -> QdrantClien
             "grpc.max_reconnect_backoff_ms": 20,
         },
     )
+
+
+def keys_of(server: LoopbackServer, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The API key of each call that reaches a server from now on, by either port."""
+    seen: list[str | None] = []
+    admit = Gate.admit
+
+    def record(gate: Gate, rpc: str, headers: dict[str, Any]) -> Admission:
+        if gate._requests is server.requests:
+            seen.append(headers.get("api-key"))
+        return admit(gate, rpc, headers)
+
+    monkeypatch.setattr(Gate, "admit", record)
+    return seen
 
 
 def make_collection(client: QdrantClient, name: str = NAME) -> None:

@@ -34,6 +34,7 @@ from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection
 from msmarco_qdrant.stores.server.arguments import client_arguments
 from msmarco_qdrant.stores.server.client import ServerClient
+from msmarco_qdrant.stores.server.transport import Build, is_same_build
 
 _FILE = "collection.snapshot"
 _INDEXES = "payload_indexes"
@@ -125,11 +126,11 @@ class ServerSnapshots:
         Raises:
             UnsupportedError: If it has not, or REST is not reached.
         """
-        with httpx.Client(**self._options()) as client:
+        with self._open_client() as client:
             rest = _RestCollection(client, physical)
             try:
-                is_same = self._is_same(rest, physical)
-                is_spread = self._call(rest.is_spread, _PROBE_S)
+                is_same = self._admit(client) and self._is_same(rest, physical)
+                is_spread = is_same and self._call(rest.is_spread, _PROBE_S)
             except (StoreUnavailableError, StoreAccessError, CollectionNotFoundError) as exc:
                 raise UnsupportedError(
                     f"a snapshot needs the REST interface of {self._server.place} at "
@@ -158,19 +159,31 @@ class ServerSnapshots:
                 return True
         return False
 
-    def _options(self) -> dict[str, Any]:
+    def _open_client(self) -> httpx.Client:
+        """Return a client without the API key; see `_admit`."""
         address = self._server.address
         if address is None:
             raise UnsupportedError(f"{self._server.place} has no snapshots")
         if address.rest_port is None and address.grpc_port is not None:
             address = replace(address, rest_port=address.grpc_port - 1)
         arguments = client_arguments(replace(address, transport="rest"), self._connection)
-        return {
-            "base_url": arguments["url"],
-            "headers": arguments["headers"],
-            "verify": arguments.get("verify", True),
-            "timeout": arguments["timeout"],
-        }
+        return httpx.Client(
+            base_url=arguments["url"],
+            verify=arguments.get("verify", True),
+            timeout=arguments["timeout"],
+        )
+
+    def _admit(self, client: httpx.Client) -> bool:
+        """Let the client send the API key, unless another server has a port that no URL names."""
+        address = self._server.address
+        if address is not None and address.rest_port is None:
+            info = self._server.call("reading the version", self._server.client.info)
+            build = info.title, info.version, info.commit or ""
+            if not is_same_build(build, self._call(lambda: _read_build(client), _PROBE_S)):
+                return False
+        if self._connection.api_key:
+            client.headers["api-key"] = self._connection.api_key
+        return True
 
     def _call(self, function: Callable[[], Any], retry_s: float | None = None) -> Any:
         """Call with retries; see `ServerClient.call_within`."""
@@ -259,6 +272,17 @@ class _RestCollection:
             response = self._client.request(method, f"{self._url}{path}", **options)
         _check(response)
         return response.json()["result"]
+
+
+def _read_build(client: httpx.Client) -> Build:
+    """Return title, version and commit, all empty if another service answers."""
+    with _map_transport():
+        response = client.get("/")
+    try:
+        info = models.VersionInfo.model_validate_json(response.content)
+    except ValueError:
+        return "", "", ""
+    return info.title, info.version, info.commit or ""
 
 
 @contextmanager

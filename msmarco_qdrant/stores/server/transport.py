@@ -3,7 +3,8 @@
 The two ports of a URL may be two servers: a published port that another container has, a tunnel, a
 port left over in the environment. So who answers by gRPC must be who answers by REST: the same
 title, version and commit, and the same names of collections and aliases, as far as the key may list
-them. Two servers that are equal in all of this, such as two new ones, are not detected.
+them. Two servers that are equal in all of this, such as two new ones, are not detected. The key
+is sent to the gRPC port only after title, version and commit were compared, which needs no key.
 
 ======================= ============================== ====================================
 answers                 transport auto                 gRPC required: transport grpc, or a
@@ -50,6 +51,10 @@ _READ_AGAIN = 2
 """Another client may create a collection between two answers."""
 
 COST = "a write takes twice the processor time and three times the bytes"
+
+
+Build = tuple[str, str, str]
+"""Title, version, and commit or ""."""
 
 
 class _Identity(NamedTuple):
@@ -102,13 +107,15 @@ def _probe(dsn: str, address: Address, connection: Connection) -> Literal["grpc"
     required = connection.transport == "grpc" or connection.grpc_port is not None
     rest = _client(address, connection, "rest")
     grpc = _client(address, connection, "grpc")
-    with closing(rest), closing(grpc):
+    keyless = _client(address, replace(connection, api_key=None), "grpc")
+    with closing(rest), closing(grpc), closing(keyless):
         try:
             one = _identify(rest)
         except Exception as exc:  # noqa: BLE001  # any: gRPC may answer
-            return _choose_without_rest(address, required, grpc, exc)
+            return _choose_without_rest(address, required, keyless, exc)
         try:
-            other = RetryPolicy(_GRPC_RETRY_S).call(partial(_identify, grpc))
+            identify = partial(_identify_other, one, keyless, grpc)
+            other = RetryPolicy(_GRPC_RETRY_S).call(identify)
         except Exception as exc:
             if connection.transport == "grpc":
                 raise
@@ -116,16 +123,17 @@ def _probe(dsn: str, address: Address, connection: Connection) -> Literal["grpc"
             return "rest"
         for _ in range(_READ_AGAIN):
             if _difference(one, other):
-                one, other = _identify(rest), _identify(grpc)
+                one = _identify(rest)
+                other = _identify_other(one, keyless, grpc)
         return _choose_checked(dsn, address, required, _difference(one, other))
 
 
 def _choose_without_rest(
-    address: Address, required: bool, grpc: QdrantClient, failure: Exception
+    address: Address, required: bool, keyless: QdrantClient, failure: Exception
 ) -> Literal["grpc"]:
     """Choose when REST has failed."""
     try:
-        _identify(grpc)
+        _build(keyless)
     except Exception:
         if is_transient(failure):
             raise
@@ -170,8 +178,7 @@ def _client(
 
 def _difference(one: _Identity, other: _Identity) -> str:
     """Return the first difference between REST's and gRPC's answers, or "" if there is none."""
-    known = 3 if one.commit and other.commit else 2
-    if one[:known] != other[:known]:
+    if not is_same_build(one[:3], other[:3]):
         return f"{' '.join(other[:3])} there, {' '.join(one[:3])}"
     for mine, others in zip(one.names, other.names, strict=True):
         if mine is None or others is None:
@@ -183,11 +190,28 @@ def _difference(one: _Identity, other: _Identity) -> str:
     return ""
 
 
+def is_same_build(one: Build, other: Build) -> bool:
+    """Compare title, version and, if both servers report it, commit."""
+    known = 3 if one[2] and other[2] else 2
+    return one[:known] == other[:known]
+
+
 def _identify(client: QdrantClient) -> _Identity:
+    return _Identity(*_build(client), _names(client))
+
+
+def _identify_other(one: _Identity, keyless: QdrantClient, client: QdrantClient) -> _Identity:
+    """Identify the server at the gRPC port, with the key only if it is of the build of `one`."""
+    build = _build(keyless)
+    is_same = is_same_build(one[:3], build)
+    return _Identity(*build, _names(client) if is_same else (None, None))
+
+
+def _build(client: QdrantClient) -> Build:
     info = client.info()
     if not info.title.startswith("qdrant"):
         raise _OtherServiceError(f"the service is not Qdrant but {info.title!r}")
-    return _Identity(info.title, info.version, info.commit or "", _names(client))
+    return info.title, info.version, info.commit or ""
 
 
 def _names(client: QdrantClient) -> tuple[frozenset[str] | None, frozenset[str] | None]:

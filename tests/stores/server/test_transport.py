@@ -20,6 +20,7 @@ from msmarco_qdrant.stores.server import transport as transport_module
 from msmarco_qdrant.stores.server.store import ServerStore
 from tests.contract.test_store import make_spec
 from tests.loopback import LoopbackServer
+from tests.loopback.conftest import keys_of
 from tests.stores.server.test_store import NAME, make_things, points, stored
 
 AUTO = Connection(retry_s=0)
@@ -83,6 +84,20 @@ def test_v2_another_server_at_the_grpc_port_is_detected(caplog: pytest.LogCaptur
         assert "a write takes twice the processor time" in warning
 
 
+def test_v2_another_server_at_the_grpc_port_never_sees_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of another version, whether REST answers or not."""
+    connection = Connection("key", retry_s=0)
+    with LoopbackServer("key", "1.19.0") as meant, beside(meant) as other:
+        seen = keys_of(other, monkeypatch)
+        assert "rest" == transport_of(meant.rest_url, connection)
+        meant.rest_proxy.stop()
+        with pytest.raises(StoreUnavailableError):
+            open_store(meant.rest_url, connection=connection)
+    assert {None} == set(seen)
+
+
 @pytest.mark.parametrize("transport", ["auto", "grpc"])
 def test_v2_a_required_grpc_port_of_another_server_is_an_error(transport: str) -> None:
     """In one line with both places, before anything is written."""
@@ -121,14 +136,14 @@ def test_v2_collections_that_another_client_creates_are_no_difference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Names that change between two answers are read again."""
-    identify, calls = transport_module._identify, []
+    list_names, calls = transport_module._names, []
 
-    def identify_while_creating(client: object) -> object:
+    def list_while_creating(client: object) -> object:
         calls.append(client)
-        found = identify(client)  # type: ignore[arg-type]
-        return found._replace(names=(frozenset({"new"}), None)) if len(calls) == 2 else found
+        found = list_names(client)  # type: ignore[arg-type]
+        return (frozenset({"new"}), None) if len(calls) == 2 else found
 
-    monkeypatch.setattr(transport_module, "_identify", identify_while_creating)
+    monkeypatch.setattr(transport_module, "_names", list_while_creating)
     with LoopbackServer(adjacent=True) as server:
         assert "grpc" == transport_of(server.rest_url)
     assert 4 == len(calls)
