@@ -189,7 +189,11 @@ class NullCollection:
         self._spec = spec
         self.points = 0
 
-    def info(self) -> CollectionInfo:
+    def info(
+        self,
+        *,
+        all_replicas: bool = True,  # noqa: ARG002  # there is one
+    ) -> CollectionInfo:
         """Return the number of written points; none are indexed."""
         return CollectionInfo(
             name=self._name,

@@ -104,7 +104,7 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
         click.echo(index_notice(settings), err=True)
         started = time.perf_counter()
         collection.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
-        state, seconds = collection.info(), time.perf_counter() - started
+        state, seconds = collection.info(all_replicas=False), time.perf_counter() - started
     print_result(
         {**to_json_value(state), "seconds": seconds},
         f"{state.points:,} passages, {state.indexed:,} vectors indexed, {seconds:.1f} s",

@@ -87,7 +87,7 @@ def _describe_all(store: Store, server: bool) -> Iterator[CollectionDescription]
 
 
 def _describe(store: Store, name: str, server: bool) -> CollectionDescription:
-    metadata, info = store.metadata(name), store.collection(name).info()
+    metadata, info = store.metadata(name), store.collection(name).info(all_replicas=False)
     moment = datetime.fromtimestamp(info.last_seq // 10**9, UTC) if info.last_seq else None
     state = store.server_state(name) if server else None
     return CollectionDescription(name, info, metadata, moment, state)

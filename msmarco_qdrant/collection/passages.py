@@ -174,7 +174,7 @@ class _PassageScan:
         self._on_progress = on_progress or (lambda _done, _total: None)
 
     def __iter__(self) -> Iterator[Passage]:
-        total = self._collection.info().points
+        total = self._collection.info(all_replicas=False).points
         for id_, payload in self._collection.scan(HIT_FIELDS):
             passage = self._foreign.passage(id_, payload)
             if passage is None:

@@ -114,7 +114,8 @@ class AliasGuard:
         """Warn about an interrupted re-embedding that no process continues."""
         if self.metadata.copied_from is None or not self.store.capabilities.migration_locks:
             return
-        if self.store.migration_locks.holder(self.name) is None and self.is_being_filled:
+        holder = self.store.migration_locks.holder(self.name, all_replicas=False)
+        if holder is None and self.is_being_filled:
             _log.warning(
                 "the re-embedding of '%s' is not finished: run %s again",
                 self.name,

@@ -113,7 +113,7 @@ def migration_status(
 def _read_holder(store: Store, name: str) -> LockHolder | None:
     """Return the holder of a lock; None if the API key may not read locks."""
     try:
-        return store.migration_locks.holder(name)
+        return store.migration_locks.holder(name, all_replicas=False)
     except StoreAccessError:
         return None
 

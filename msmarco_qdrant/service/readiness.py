@@ -40,7 +40,7 @@ class PassageCount:
 
     def refresh(self) -> None:
         """Count again; raise a StoreError if the store does not answer."""
-        self.passages = self.store.collection(self.collection).info().points
+        self.passages = self.store.collection(self.collection).info(all_replicas=False).points
 
 
 class ReplicaWatch:

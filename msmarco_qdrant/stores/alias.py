@@ -40,9 +40,9 @@ class AliasedCollection:
         else:
             store.collection(name)
 
-    def info(self) -> CollectionInfo:
+    def info(self, *, all_replicas: bool = True) -> CollectionInfo:
         """Return counts, index state and settings; see `Collection.info`."""
-        return self._call(lambda collection: collection.info())
+        return self._call(lambda collection: collection.info(all_replicas=all_replicas))
 
     def spec(self) -> CollectionSpec:
         """Return the settings alone; see `Collection.spec`."""

@@ -84,10 +84,14 @@ class Capabilities:
 class Collection(Protocol):
     """One physical collection: points and queries. Thread-safe."""
 
-    def info(self) -> CollectionInfo:
+    def info(self, *, all_replicas: bool = True) -> CollectionInfo:
         """Return counts, index state and settings, as the engine reports them.
 
-        The number of points is exact, and of the replica that holds the fewest.
+        The number of points is exact.
+
+        Args:
+            all_replicas: Count the points of the replica that holds the fewest, which needs all of
+                them. False to describe the collection while a node may be away.
         """
 
     def spec(self) -> CollectionSpec:

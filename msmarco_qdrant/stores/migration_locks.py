@@ -30,8 +30,13 @@ class MigrationLocks(Protocol):
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Acquire a lock if it is free; return its holder."""
 
-    def holder(self, name: str) -> LockHolder | None:
-        """Return the holder of a lock, None if it is free. Creates nothing."""
+    def holder(self, name: str, *, all_replicas: bool = True) -> LockHolder | None:
+        """Return the holder of a lock, None if it is free. Creates nothing.
+
+        Args:
+            name: The name.
+            all_replicas: Read it from all replicas. False to describe it while a node may be away.
+        """
 
     def release(self, name: str, token: str) -> LockHolder | None:
         """Release a lock if it has this token; return its holder, None if it is free."""
@@ -114,7 +119,12 @@ class ProcessLocks:
         with self._guard:
             return self._holders.setdefault(name, wanted)
 
-    def holder(self, name: str) -> LockHolder | None:
+    def holder(
+        self,
+        name: str,
+        *,
+        all_replicas: bool = True,  # noqa: ARG002  # there is one
+    ) -> LockHolder | None:
         """Return the holder of a lock."""
         with self._guard:
             return self._holders.get(name)

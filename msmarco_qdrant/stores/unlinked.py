@@ -55,7 +55,10 @@ def find_unlinked(store: Store, name: str) -> Sequence[UnlinkedCollection]:
         if not is_own_alias(name, physical):
             continue
         try:
-            metadata, points = store.metadata(physical), store.collection(physical).info().points
+            metadata, points = (
+                store.metadata(physical),
+                store.collection(physical).info(all_replicas=False).points,
+            )
         except StoreUnavailableError:
             raise
         except StoreError:  # of another program, or dropped just now

@@ -102,7 +102,7 @@ class BatchWriter:
             StoreError: If it does not.
         """
         try:
-            self.store.collection(self.collection).info()
+            self.store.collection(self.collection).info(all_replicas=False)
         except CollectionNotFoundError:
             return
 

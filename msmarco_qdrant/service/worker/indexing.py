@@ -104,7 +104,7 @@ class Indexing:
         if self._unindexed is None:
             self._unindexed = written
             with _logged_errors("the number of indexed passages is unknown"):
-                info = self._store.collection(self._name).info()
+                info = self._store.collection(self._name).info(all_replicas=False)
                 self._passages, self._unindexed = info.points, _unindexed(info)
         else:
             self._unindexed += written
@@ -118,7 +118,7 @@ class Indexing:
             collection = self._store.collection(self._name)
             collection.optimize()
             self._on_built(time.perf_counter() - started)
-            self._passages = collection.info().points
+            self._passages = collection.info(all_replicas=False).points
 
     def _bound_segments(self) -> None:
         """Bound the collection's segments, unless a bound is set."""

@@ -55,7 +55,11 @@ class EdgeCollection:
         self._forked = self._closed = False
         self._shard: qdrant_edge.EdgeShard | None = self._load()
 
-    def info(self) -> CollectionInfo:
+    def info(
+        self,
+        *,
+        all_replicas: bool = True,  # noqa: ARG002  # there is one
+    ) -> CollectionInfo:
         """Return counts and index state."""
         with self.use_shard("reading its state") as shard:
             info = shard.info()

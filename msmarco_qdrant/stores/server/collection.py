@@ -71,13 +71,13 @@ class ServerCollection:
         self._senders = senders
         self._connection = connection
 
-    def info(self) -> CollectionInfo:
+    def info(self, *, all_replicas: bool = True) -> CollectionInfo:
         """Return counts, index state and settings."""
         info = self.read_info()
         spec = self._spec(info)
         return CollectionInfo(
             name=self._name,
-            points=self.count(models.ReadConsistencyType.ALL),
+            points=self.count(models.ReadConsistencyType.ALL if all_replicas else None),
             is_exact=self.limits().exact,
             indexed=info.indexed_vectors_count or 0,
             segments=info.segments_count,
@@ -222,12 +222,13 @@ class ServerCollection:
         with outdated_requests():
             return call(self.limits())
 
-    def count(self, consistency: models.ReadConsistencyType) -> int:
+    def count(self, consistency: models.ReadConsistencyType | None) -> int:
         """Count the points, exactly if the collection's limits allow it.
 
         Args:
             consistency: `ALL` returns the lowest count of any active replica of each shard,
-                `MAJORITY` the middle one of all replicas (of two, the higher).
+                `MAJORITY` the middle one of all replicas (of two, the higher), None the
+                one of a replica that answers.
         """
         action = "counting points"
         if not self.limits().exact:
@@ -243,14 +244,18 @@ class ServerCollection:
             request = grpc.CountPoints(
                 collection_name=self._name,
                 exact=limits.exact,
-                read_consistency=RestToGrpc.convert_read_consistency(consistency),
             )
+            if consistency is not None:
+                wanted = RestToGrpc.convert_read_consistency(consistency)
+                request.read_consistency.CopyFrom(wanted)
             counted = self._server.call(action, count, request, timeout=timeout_s).result.count
             return int(counted)
 
         return self.within_limits(call)
 
-    def _count_rest(self, consistency: models.ReadConsistencyType, limits: RequestLimits) -> int:
+    def _count_rest(
+        self, consistency: models.ReadConsistencyType | None, limits: RequestLimits
+    ) -> int:
         count = self._client.http.points_api.count_points
         wanted = models.CountRequest(exact=limits.exact)
         result = self._call("counting points", count, consistency, count_request=wanted).result

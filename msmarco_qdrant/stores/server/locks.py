@@ -66,9 +66,10 @@ class ServerLocks:
             self._delete(left, name, None if is_settled else wanted.token)
             self._server.retries.sleep(random.uniform(*_PAUSE_S))  # noqa: S311  # jitter
 
-    def holder(self, name: str) -> LockHolder | None:
+    def holder(self, name: str, *, all_replicas: bool = True) -> LockHolder | None:
         """Return the holder of a lock."""
-        return self._read(self._server.retries.deadline(), name)
+        left = self._server.retries.deadline()
+        return self._read(left, name, all_replicas=all_replicas)
 
     def release(self, name: str, token: str) -> LockHolder | None:
         """Delete the point, if it has this token."""
@@ -95,14 +96,14 @@ class ServerLocks:
         )
         self._call(left, "acquiring the lock", insert)
 
-    def _read(self, left: _TimeLeft, name: str) -> LockHolder | None:
-        """Return the holder on which all active replicas agree."""
+    def _read(self, left: _TimeLeft, name: str, *, all_replicas: bool = True) -> LockHolder | None:
+        """Return the holder on which all active replicas agree, or that one of them has."""
         read = partial(
             self._client.retrieve,
             LOCKS,
             [_point_id(name)],
             with_payload=True,
-            consistency=models.ReadConsistencyType.ALL,
+            consistency=models.ReadConsistencyType.ALL if all_replicas else None,
         )
         try:
             records = self._call(left, "reading the lock", read)

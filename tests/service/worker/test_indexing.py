@@ -50,7 +50,7 @@ class CountingStore:
         """The collection."""
         return self
 
-    def info(self) -> Any:
+    def info(self, *, all_replicas: bool) -> Any:  # noqa: ARG002
         """Its passages and indexed vectors, as Edge counts them: sparse ones always."""
         return SimpleNamespace(points=self._passages, indexed=self._passages + self._indexed)
 

@@ -14,10 +14,12 @@ from qdrant_client import models
 from msmarco_qdrant import describe_store, ingest_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.server_state import ServerState, ShardReplica
-from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.errors import StoreError, StoreUnavailableError
+from msmarco_qdrant.migrate.runner import migration_status
 from msmarco_qdrant.service.interfaces import Backlog, Check
 from msmarco_qdrant.service.metrics import Metrics
-from msmarco_qdrant.service.readiness import ReplicaWatch, _check_replicas, _place_of
+from msmarco_qdrant.service.readiness import PassageCount, ReplicaWatch, _check_replicas, _place_of
+from msmarco_qdrant.service.worker.apply import BatchWriter
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
@@ -85,6 +87,27 @@ def test_a_cluster_shows_the_replica_that_missed_a_write(
         document = json.loads(command("info", "--store", url, *options, "--json").out)
         (shown,) = document["collections"]
         assert {"shard": 0, "peer": 1, "state": "Dead"} in shown["server"]["replicas"]
+
+
+def test_v10_what_only_describes_needs_no_node_that_is_away(
+    passages: Sequence[Passage], encoder: HashingEncoder
+) -> None:
+    """Its replica is still active, as no write has failed there."""
+    with (
+        LoopbackCluster(3, replication=2, shards=1, write_consistency_factor=2) as cluster,
+        closing(open_store(cluster.url, connection=Connection(retry_s=0))) as store,
+    ):
+        ingest_passages(passages, store, encoder=encoder, optimize=False)
+        cluster.take_away(1)
+        assert 0 == cluster.dead("msmarco__0001")
+        (entry,) = describe_store(store).collections
+        count = PassageCount(store, "msmarco")
+        count.refresh()
+        assert (len(passages), len(passages)) == (entry.info.points, count.passages)
+        assert migration_status(store, "msmarco").locked_by is None
+        BatchWriter(store, "msmarco", encoder).check_store()
+        with pytest.raises(StoreUnavailableError):
+            store.collection("msmarco").info()
 
 
 def test_a_key_without_the_right_leaves_replicas_out(
