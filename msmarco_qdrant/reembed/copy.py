@@ -79,7 +79,7 @@ class CopyStats:
         copied: Points that were encoded and written.
         removed: Copies that were deleted, because the source lost them.
         lost: Points that were missing when they were read after their write.
-        foreign: Points of the source that are not passages; they are not copied.
+        foreign: Points that are not passages, and that only the source has; they are not copied.
         without_vector: The pids of passages for which the model returns no finite vector.
         sample: A sample of the source's points.
     """
@@ -191,17 +191,17 @@ class Copier:
         stored = self._target.retrieve([*page], _WRITE, all_replicas=True) if page else {}
         stats.compared += len(page)
         differences = {}
-        damaged = [id_ for id_, copy in stored.items() if not has_seq(copy)]
+        passages = {id_: payload for id_, payload in page.items() if self._is_copied(id_, payload)}
+        # Points that the target stores count as its own, so only the others explain a difference.
+        stats.foreign += sum(id_ not in stored for id_ in page if id_ not in passages)
+        damaged = [id_ for id_ in passages if id_ in stored and not has_seq(stored[id_])]
         if damaged:  # another program overwrote their payloads: they are copied again
             self._job.check()
             self._job.admin.delete_if_seq(damaged, [None] * len(damaged))
         # These are new, or their replicas differ; then one replica may show the `seq`.
-        missing = [id_ for id_ in page if id_ not in stored]
+        missing = [id_ for id_ in passages if id_ not in stored]
         in_part = self._target.retrieve(missing, ("seq",)) if missing else {}
-        for id_, payload in page.items():
-            if not self._is_copied(id_, payload):
-                stats.foreign += id_ not in stored
-                continue
+        for id_, payload in passages.items():
             stats.sample.add(id_, payload["pid"])
             copy = stored.get(id_)
             if copy is None and id_ in in_part:

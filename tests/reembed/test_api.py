@@ -10,7 +10,14 @@ import pytest
 
 from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import Bm25Settings, HnswSettings, Passage, SettingsChange
+from msmarco_qdrant.core.records import (
+    Bm25Settings,
+    HnswSettings,
+    Passage,
+    PointBatch,
+    SettingsChange,
+    SparseVector,
+)
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
 from msmarco_qdrant.errors import IngestStoppedError, MigrationError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
@@ -116,6 +123,27 @@ def test_what_is_written_before_the_swap_is_there(store: Store, stage: ReembedSt
     reembed(store, on_progress=at(stage, write))
     kept = [one for one in passages() if one.pid not in ("1", "2", "4")]
     check_holds(store, [*kept, *changed], V3)
+
+
+def test_v5_a_point_that_is_not_a_passage_on_either_side(memory: Store) -> None:
+    """Another program keeps writing it to both collections; no passage seems to be missing."""
+
+    def write(name: str) -> None:
+        spec = memory.collection(name).spec()
+        vectors = V3.encode_queries(["foreign"])
+        words = [SparseVector([1], [1.0])]
+        memory.collection(name).upsert(PointBatch(spec.dense, [777], vectors, words, [{"x": 1}]))
+
+    def damage(progress: ReembedProgress) -> None:
+        if progress.stage == "verify" and not progress.done:
+            write("things__0002")
+
+    write("things__0001")
+    report = reembed(memory, on_progress=damage)
+    assert (30, {"x": 1}) == (
+        report.copied,
+        memory.collection("things").retrieve([777], ("x",))[777],
+    )
 
 
 def test_after_the_swap_the_newer_write_wins(store: Store) -> None:
