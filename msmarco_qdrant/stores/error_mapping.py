@@ -24,10 +24,10 @@ closed              handle is closed: ours           is closed (`RuntimeError`) 
 
 A server that is busy or not reached (`_TRANSIENT`) is retried. A lost connection is UNAVAILABLE
 ("Socket closed"), or at some moments UNKNOWN ("Stream removed") or INTERNAL ("RST_STREAM"). A node
-that reaches too few others of its cluster answers INTERNAL (`_CLUSTER`), as it does for errors that
-no retry ends (`_PERMANENT`). The texts are those of Qdrant's lib/collection/src/operations/types.rs
-and lib/collection/src/shards/replica_set. An answer over REST has the status that `rest_errors`
-gives it.
+that reaches too few others of its cluster answers INTERNAL (`_CLUSTER`), as do a server that is
+busy (`_OVERLOADED`) and errors that no retry ends (`_PERMANENT`). The texts are those of Qdrant's
+lib/collection/src/operations/types.rs and lib/collection/src/shards/replica_set. An answer over
+REST has the status that `rest_errors` gives it.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ _CLUSTER = (
     "Failed to connect to",
     "consensus operation commit failed",
     "leader is not established",
+)
+_OVERLOADED = (
     "Timeout error",
     "Deadline Exceeded",
     "Operation cancelled",
@@ -180,7 +182,7 @@ def is_transient(exc: BaseException) -> bool:
     status, message = _status_and_message(exc)
     if _any_in((*_UNTRUSTED, *_NOT_TLS), message):
         return False
-    if status in _TRANSIENT or _is_node_away(status, message):
+    if status in _TRANSIENT or _passes(status, message, (*_CLUSTER, *_OVERLOADED)):
         return True
     return status in ("UNKNOWN", "INTERNAL", "CANCELLED") and _any_in(_DISCONNECTED, message)
 
@@ -240,7 +242,7 @@ def map_error(exc: BaseException, action: str, place: str) -> StoreError:
     status, message = _status_and_message(exc)
     text = f"{action} in {place} failed: {message}"
     if is_transient(exc) or status in _TRANSIENT:
-        away = _NODE_AWAY if _is_node_away(status, message) else ""
+        away = _NODE_AWAY if _passes(status, message, _CLUSTER) else ""
         return StoreUnavailableError(f"{text}; {away or _unavailable_advice(exc, message)}")
     kind = _STATUSES.get(status, StoreError)
     if status not in _ACCESS:
@@ -264,12 +266,10 @@ def _status_and_message(exc: BaseException) -> tuple[str, str]:
     return "", str(exc) or type(exc).__name__
 
 
-def _is_node_away(status: str, message: str) -> bool:
-    """True for a node that does not reach enough others."""
+def _passes(status: str, message: str, words: tuple[str, ...]) -> bool:
+    """True if a server or a node has failed with one of these words, and not for good."""
     return (
-        status in _CLUSTER_STATUSES
-        and _any_in(_CLUSTER, message)
-        and not _any_in(_PERMANENT, message)
+        status in _CLUSTER_STATUSES and _any_in(words, message) and not _any_in(_PERMANENT, message)
     )
 
 

@@ -64,6 +64,24 @@ def test_v3_a_node_that_is_away_passes(words: str) -> None:
     assert str(made).endswith("run the same command again when all nodes are up")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Timeout error: Operation 'Search' timed out after 60 seconds",
+        "Service internal error: Can't reach one of the workers",
+        "Operation cancelled",
+        "Deadline Exceeded",
+    ],
+)
+def test_v3_a_busy_server_is_no_cluster(words: str) -> None:
+    """It passes, too, but no node is away."""
+    failure = Failure("INTERNAL", words)
+    assert is_transient(failure)
+    made = map_error(failure, "doing it", "a place")
+    assert StoreUnavailableError is type(made)
+    assert str(made).endswith("the server is overloaded or unreachable: try again later")
+
+
 @pytest.mark.parametrize("words", FOR_GOOD)
 def test_v3_an_error_that_a_node_passes_on_does_not(words: str) -> None:
     """However many shards had it."""
