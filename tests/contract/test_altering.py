@@ -26,6 +26,8 @@ from msmarco_qdrant.stores import Store
 from tests.contract.conftest import OpenStore
 from tests.contract.test_store import UUID_ID, make_metadata, make_spec
 
+pytestmark = pytest.mark.slow_over("edge")  # each of these opens a new directory
+
 COUNT, DIMENSION = 300, 64  # 75 kilobytes of vectors
 
 
@@ -92,7 +94,6 @@ ALTERATIONS: Sequence[tuple[SettingsChange, HnswSettings, StorageSettings]] = (
 )
 
 
-@pytest.mark.slow_over("edge")
 @pytest.mark.parametrize(("change", "hnsw", "storage"), ALTERATIONS)
 def test_a_setting_changes_in_place(
     store: Store, filled: str, change: SettingsChange, hnsw: HnswSettings, storage: StorageSettings
@@ -140,7 +141,6 @@ def test_thresholds_can_be_given_to_a_copy(store: Store, filled: str, things: st
     assert changed == store.admin_collection(f"{things}__0002").optimizers()
 
 
-@pytest.mark.slow_over("edge")
 def test_a_threshold_decides_what_is_indexed(store: Store, filled: str) -> None:
     """Below it vectors are compared one by one; the next build sees the new one."""
     if not store.capabilities.ann:
@@ -152,7 +152,6 @@ def test_a_threshold_decides_what_is_indexed(store: Store, filled: str) -> None:
     assert before + COUNT == store.collection(filled).info().indexed
 
 
-@pytest.mark.slow_over("edge")
 @pytest.mark.parametrize("kind", ["int8", "turbo4", "none"])
 def test_a_quantized_copy_is_searched_with_rescoring(
     store: Store, filled: str, kind: Quantization

@@ -36,6 +36,7 @@ def run_shown(line: str, shown: str, url: str = URL) -> None:
     assert (0, without_sizes(shown)) == (done.status, without_sizes(done.out)), done.err
 
 
+@pytest.mark.slow
 def test_v4_readme_commands_of_backups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the directory of the quick start."""
     monkeypatch.chdir(tmp_path)

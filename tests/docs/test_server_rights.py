@@ -66,7 +66,7 @@ _ARGUMENTS = {
     "migrate link": "migrate link msmarco",
     "check --repair": "check msmarco --repair",
 }
-_QUICK = ("search", "ingest")
+_QUICK = ("search",)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.loopback import Fault, LoopbackCluster, LostAnswer
 
-QUICK_SEEDS, SLOW_SEEDS = range(4), range(4, 104)
+QUICK_SEEDS, SLOW_SEEDS = range(2), range(4, 104)
 SOAK_SCHEDULES = 500
 PIDS = 30
 AT_ONCE = Connection(timeout_s=5, retry_s=0, batch_points=8, in_flight=1)

@@ -86,9 +86,10 @@ def migrate(store: Store, folder: Path) -> Command:
 @pytest.mark.parametrize(
     ("make", "node"),
     [
-        *((make, node) for make in (ingest, batch, delete) for node in (0, 1)),
+        *((make, 1) for make in (ingest, batch, delete)),
+        *(pytest.param(make, 0, marks=pytest.mark.slow) for make in (ingest, batch, delete)),
         # Without node 0 they could not release their lock.
-        *((make, 1) for make in (reembed, migrate)),
+        *(pytest.param(make, 1, marks=pytest.mark.slow) for make in (reembed, migrate)),
     ],
 )
 def test_v1_a_command_that_failed_is_finished_by_the_next(

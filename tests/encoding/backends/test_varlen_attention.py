@@ -121,7 +121,7 @@ def test_every_recipe_is_as_if_padded(recipe: Recipe, tiny: Tiny, library: Libra
 
 
 @every_mode
-@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+@pytest.mark.parametrize("architecture", ["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def test_every_way_of_pooling_is_as_if_padded(
     mode: str | list[str], architecture: Architecture, tmp_path: Path, library: Library
 ) -> None:

@@ -26,12 +26,6 @@ from tests.reembed.concurrent.traffic import Traffic
 PASSAGES = 100
 
 
-SLOW_ENGINES = [
-    "memory",
-    *(pytest.param(engine, marks=pytest.mark.slow) for engine in ("edge", "loopback")),
-]
-
-
 class Pauses:
     """A hook that waits for traffic before the critical calls of a re-embedding.
 
@@ -64,7 +58,8 @@ def change_under(traffic: Traffic, store: Store, change: Callable[[Store], objec
     assert ["upsert_if_seq", "set_alias", "after the swap"] == pauses.held[:3]
 
 
-@pytest.mark.parametrize("engine", SLOW_ENGINES)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_new_model_under_traffic(engine: str, tmp_path: Path) -> None:
     """Every written passage has its new vector, and no deleted one exists."""
     with new_store(engine, tmp_path) as store:

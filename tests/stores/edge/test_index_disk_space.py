@@ -88,6 +88,7 @@ def test_new_collection_needs_free_space(tmp_path: Path, monkeypatch: pytest.Mon
         store.create_collection("c__0001", SPEC)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "name"), [(tempfile, "TemporaryFile"), (subprocess, "Popen")])
 def test_build_without_files_or_processes_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: object, name: str

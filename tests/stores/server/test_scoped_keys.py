@@ -89,7 +89,13 @@ _USES: Mapping[str, Callable[[Store], object]] = {
 }
 
 
-@pytest.mark.parametrize("use", _USES)
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(use, marks=() if use in ("search", "ingest") else pytest.mark.slow)
+        for use in _USES
+    ],
+)
 @pytest.mark.parametrize("token", ["alias", "physical", "others"])
 def test_v10_a_key_without_both_names_says_which(
     server: LoopbackServer, token: str, use: str
