@@ -96,10 +96,11 @@ def _check_deletable(store: Store, name: str, pid: str, payload: Mapping[str, An
     """Refuse a point of another pid, and one whose age is not known: it may be anybody's."""
     check_pid(pid, payload)
     if payload.get("pid") != pid or not has_seq(payload):
-        repair = advised_command("check", name, "--repair", "--yes", store=store.dsn)
+        check = advised_command("check", name, store=store.dsn)
         raise PidCollisionError(
             f"the point of pid {pid!r} lost its pid or seq: another program wrote to the "
-            f"collection; nothing was deleted. {repair} removes such points"
+            "collection; neither it nor a later pid was deleted. List such points, and what a "
+            f"repair does, with {check}"
         )
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msmarco_qdrant.collection import delete
 from msmarco_qdrant.collection import passages as passages_module
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
@@ -153,14 +154,17 @@ def test_v5_a_point_of_another_pid_is_left_out(
 
 @pytest.mark.parametrize("payload", [{}, {"pid": 2}, {"pid": "2"}, {"seq": 1}])
 def test_v5_a_point_that_lost_its_pid_or_seq_is_not_deleted(
-    tmp_path: Path, payload: dict[str, object]
+    tmp_path: Path, payload: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be anybody's: the error names the command that removes it."""
+    """It may be anybody's: the error names the command that lists it; earlier pids are deleted."""
+    monkeypatch.setattr(delete, "_BATCH", 1)
     with new_store("memory", tmp_path) as store:
-        filled(store, [Passage("1", "one")])
+        filled(store, [Passage("1", "one"), Passage("3", "three")])
         write_raw(store, 2, payload)
-        with pytest.raises(PidCollisionError, match="check msmarco --repair --yes --store "):
-            delete_passages(store, ["2"])
+        match = "neither it nor a later pid was deleted.*`msmarco-qdrant check msmarco --store "
+        with pytest.raises(PidCollisionError, match=match):
+            delete_passages(store, ["1", "2", "3"])
+        assert {2, 3} == {id_ for id_, _ in store.collection("msmarco").scan(())}
 
 
 @pytest.mark.parametrize("payload", [{"pid": "2", "meta": {}}, {"pid": "2", "text": "two"}])
