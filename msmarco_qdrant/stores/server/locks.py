@@ -7,12 +7,15 @@ filter has the same effect: it allows only points of another id to be replaced, 
 On a cluster a lock is held only if every active replica has its point. Writes have strong ordering:
 one node orders them all. A write that too few replicas accepted leaves a point on some, and another
 process may then insert its own on the rest. Both see replicas that differ, so neither holds the
-lock: each withdraws its point and tries again. What remains after `settle_s` belongs to nobody that
-still tries, and is deleted.
+lock: each withdraws its point and tries again. If one replica shows the same point all the time for
+`settle_s`, nobody that still tries withdraws what differs. Then one process deletes it: another's
+point by the token that was shown; or, if its own was shown, so that no other process can have
+acquired the lock, what the other replicas have.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 import uuid
@@ -25,7 +28,12 @@ from typing import TypeAlias, TypeVar
 from qdrant_client import models
 
 from msmarco_qdrant.core.records import LockHolder
-from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, StoreCorruptError
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    SchemaError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
 from msmarco_qdrant.stores.names import LOCKS
 from msmarco_qdrant.stores.payload import NAMESPACE
 from msmarco_qdrant.stores.server.client import ServerClient
@@ -55,15 +63,27 @@ class ServerLocks:
 
     def acquire(self, name: str, wanted: LockHolder) -> LockHolder:
         """Insert a point, then read the stored one."""
-        left, settled_at = self._server.retries.deadline(), time.monotonic() + self._settle_s
+        left = self._server.retries.deadline()
         self._create_collection(left)
+        shown, settled_at = None, math.inf
         while True:
             self._insert(left, name, wanted)
             if (found := self._read(left, name)) is not None:
                 return found
             # It was released between the calls, or replicas differ.
-            is_settled = time.monotonic() >= settled_at
-            self._delete(left, name, None if is_settled else wanted.token)
+            before, shown = shown, self._read(left, name, all_replicas=False)
+            if shown is None or shown != before:
+                settled_at = time.monotonic() + self._settle_s
+            if shown is None or time.monotonic() < settled_at:
+                self._delete(left, name, wanted.token)
+            else:
+                is_ours = shown.token == wanted.token
+                self._delete(left, name, shown.token, others=is_ours)
+            if not left():
+                raise StoreUnavailableError(
+                    f"the lock of '{name}' at {self._server.place} must be the same on all "
+                    "replicas, and they differ: run the same command again when all nodes are up"
+                )
             self._server.retries.sleep(random.uniform(*_PAUSE_S))  # noqa: S311  # jitter
 
     def holder(self, name: str, *, all_replicas: bool = True) -> LockHolder | None:
@@ -111,16 +131,19 @@ class ServerLocks:
             return None
         return _holder(name, records[0]) if records else None
 
-    def _delete(self, left: _TimeLeft, name: str, token: str | None) -> None:
-        """Delete the point, if it has this token, or any for None."""
-        chosen: list[models.Condition] = [models.HasIdCondition(has_id=[_point_id(name)])]
-        if token is not None:
-            match = models.MatchValue(value=token)
-            chosen.append(models.FieldCondition(key="token", match=match))
+    def _delete(self, left: _TimeLeft, name: str, token: str, *, others: bool = False) -> None:
+        """Delete the point where it has this token, or where it has another one."""
+        point = models.HasIdCondition(has_id=[_point_id(name)])
+        match = models.FieldCondition(key="token", match=models.MatchValue(value=token))
+        chosen = (
+            models.Filter(must=[point], must_not=[match])
+            if others
+            else models.Filter(must=[point, match])
+        )
         delete = partial(
             self._client.delete,
             LOCKS,
-            models.FilterSelector(filter=models.Filter(must=chosen)),
+            models.FilterSelector(filter=chosen),
             wait=True,
             ordering=models.WriteOrdering.STRONG,
         )

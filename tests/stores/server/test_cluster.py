@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.stores.server.locks import ServerLocks
 from msmarco_qdrant.stores.server.store import ServerStore
 from tests.contract.test_store import make_spec
-from tests.loopback import Fault, LoopbackCluster
+from tests.loopback import Fault, LoopbackCluster, LoopbackServer
 from tests.stores.server.test_retry import Clock, Failure, Policy
 from tests.stores.server.test_store import NAME, points
 
@@ -156,7 +157,7 @@ def test_v1_a_lock_that_only_some_replicas_have_is_nobodys(token: str) -> None:
                 store.migration_locks.acquire("films", holder("a"))
             cluster.bring_back()
             assert [1, 2] == [len(replica) for replica in cluster.stored("msmarco_qdrant_locks")]
-        with closing(open_store(cluster.url, connection=AT_ONCE)) as store:
+        with closing(open_store(cluster.url)) as store:
             assert isinstance(store, ServerStore)
             locks = ServerLocks(store._server, settle_s=0)
             assert locks.holder("films") is None
@@ -164,3 +165,40 @@ def test_v1_a_lock_that_only_some_replicas_have_is_nobodys(token: str) -> None:
             assert holder(token) == locks.acquire("films", holder("later"))
         first, second = cluster.stored("msmarco_qdrant_locks")
         assert first == second
+
+
+def test_v1_a_lock_acquired_meanwhile_is_not_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock was released between insertion and read, and another process acquires it then."""
+    with LoopbackServer() as server, closing(open_store(server.url, connection=AT_ONCE)) as store:
+        assert isinstance(store, ServerStore)
+        locks, other = ServerLocks(store._server), store.migration_locks
+        other.acquire("films", holder("a"))
+        read, clock = ServerLocks._read, Clock()
+        monkeypatch.setattr(time, "monotonic", clock)
+        store._server.retries = Policy(120, clock)
+
+        def create(self: ServerLocks, left: object) -> None:  # noqa: ARG001
+            clock.now += 20  # a node was away
+
+        def change(self: ServerLocks, *args: Any, **options: Any) -> LockHolder | None:
+            monkeypatch.setattr(ServerLocks, "_read", read)
+            other.release("films", "a")
+            found = read(self, *args, **options)
+            other.acquire("films", holder("b"))
+            return found
+
+        monkeypatch.setattr(ServerLocks, "_create_collection", create)
+        monkeypatch.setattr(ServerLocks, "_read", change)
+        assert holder("b") == locks.acquire("films", holder("late"))
+
+
+def test_v1_a_lock_whose_replicas_differ_for_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the total deadline, with one line."""
+    with LoopbackServer() as server, closing(open_store(server.url)) as store:
+        assert isinstance(store, ServerStore)
+        clock = Clock()
+        monkeypatch.setattr(time, "monotonic", clock)
+        store._server.retries = Policy(5, clock)
+        monkeypatch.setattr(ServerLocks, "_read", lambda *_, **__: None)
+        with pytest.raises(StoreUnavailableError, match="the same on all replicas"):
+            store.migration_locks.acquire("films", holder("a"))
