@@ -5,6 +5,8 @@ port left over in the environment. So who answers by gRPC must be who answers by
 title, version and commit, and the same names of collections and aliases, as far as the key may list
 them. Two servers that are equal in all of this, such as two new ones, are not detected. The key
 is sent to the gRPC port only after title, version and commit were compared, which needs no key.
+Without a key, version and commit may differ if there are collections and their names are the same:
+one address may have two nodes of a cluster behind it, during an upgrade.
 
 ======================= ============================== ====================================
 answers                 transport auto                 gRPC required: transport grpc, or a
@@ -114,8 +116,8 @@ def _probe(dsn: str, address: Address, connection: Connection) -> Literal["grpc"
         except Exception as exc:  # noqa: BLE001  # any: gRPC may answer
             return _choose_without_rest(address, required, keyless, exc)
         try:
-            identify = partial(_identify_other, one, keyless, grpc)
-            other = RetryPolicy(_GRPC_RETRY_S).call(identify)
+            identify = partial(_identify_other, keyless, grpc, bool(connection.api_key))
+            other = RetryPolicy(_GRPC_RETRY_S).call(partial(identify, one))
         except Exception as exc:
             if connection.transport == "grpc":
                 raise
@@ -124,7 +126,7 @@ def _probe(dsn: str, address: Address, connection: Connection) -> Literal["grpc"
         for _ in range(_READ_AGAIN):
             if _difference(one, other):
                 one = _identify(rest)
-                other = _identify_other(one, keyless, grpc)
+                other = identify(one)
         return _choose_checked(dsn, address, required, _difference(one, other))
 
 
@@ -178,6 +180,8 @@ def _client(
 
 def _difference(one: _Identity, other: _Identity) -> str:
     """Return the first difference between REST's and gRPC's answers, or "" if there is none."""
+    if one.title == other.title and one.names[0] and one.names == other.names:
+        return ""
     if not is_same_build(one[:3], other[:3]):
         return f"{' '.join(other[:3])} there, {' '.join(one[:3])}"
     for mine, others in zip(one.names, other.names, strict=True):
@@ -200,11 +204,13 @@ def _identify(client: QdrantClient) -> _Identity:
     return _Identity(*_build(client), _names(client))
 
 
-def _identify_other(one: _Identity, keyless: QdrantClient, client: QdrantClient) -> _Identity:
+def _identify_other(
+    keyless: QdrantClient, client: QdrantClient, has_key: bool, one: _Identity
+) -> _Identity:
     """Identify the server at the gRPC port, with the key only if it is of the build of `one`."""
     build = _build(keyless)
-    is_same = is_same_build(one[:3], build)
-    return _Identity(*build, _names(client) if is_same else (None, None))
+    may_list = not has_key or is_same_build(one[:3], build)
+    return _Identity(*build, _names(client) if may_list else (None, None))
 
 
 def _build(client: QdrantClient) -> Build:

@@ -98,6 +98,16 @@ def test_v2_another_server_at_the_grpc_port_never_sees_the_key(
     assert {None} == set(seen)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("one__0001", "grpc"), (None, "rest")])
+def test_v2_nodes_of_one_cluster_may_differ_in_version(name: str | None, expected: str) -> None:
+    """During an upgrade behind one address; two servers without collections are two."""
+    with LoopbackServer(version="1.19.0") as meant, beside(meant) as other:
+        for server in (meant, other) if name else ():
+            with closing(open_store(server.url)) as store:
+                store.create_collection(name or "", make_spec(store))
+        assert expected == transport_of(meant.rest_url)
+
+
 @pytest.mark.parametrize("transport", ["auto", "grpc"])
 def test_v2_a_required_grpc_port_of_another_server_is_an_error(transport: str) -> None:
     """In one line with both places, before anything is written."""
@@ -153,7 +163,9 @@ def test_v2_collections_that_another_client_creates_are_no_difference(
     ("commit", "names", "expected"),
     [
         ("", ({"a"}, {"b"}), ""),
-        ("other", ({"a"}, {"b"}), "qdrant 1.18.3 other there, qdrant 1.18.3 first"),
+        ("other", ({"a"}, {"b"}), ""),
+        ("other", ({"a", "c"}, {"b"}), "qdrant 1.18.3 other there, qdrant 1.18.3 first"),
+        ("other", (None, None), "qdrant 1.18.3 other there, qdrant 1.18.3 first"),
         ("first", ({"a", "c"}, {"b"}), "'c' exists there, not"),
         ("first", ({"a"}, set()), "'b' exists only"),
         ("first", ({"a"}, None), "the API key has other rights there than"),
