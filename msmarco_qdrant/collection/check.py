@@ -143,7 +143,7 @@ def check_collection(
 def _check_alias(store: Store, name: str) -> Finding | None:
     """Find a missing alias, and one that points to a missing collection.
 
-    A server deletes the aliases of a collection with it, so there the latter cannot occur.
+    A server deletes the aliases of a collection with it, so only Edge has dangling ones.
     """
     live, found = store.aliases().get(name), find_unlinked(store, name)
     if live is None and found:
@@ -284,11 +284,12 @@ class _Check:
         finding = Finding(
             "differing-replicas",
             f"{len(found.differing):,} points differ between replicas, and {found.hidden:,} are "
-            f"only on replicas that do not answer; the replicas hold {counts.fewest:,} to "
-            f"{counts.most:,} points",
+            f"only on replicas that this node does not read; the replicas hold {counts.fewest:,} "
+            f"to {counts.most:,} points",
             max(1, len(found.differing) + found.hidden),
             tuple(map(str, found.differing[:_EXAMPLES])),
-            repair="writes the former again and removes the latter, if they are ten minutes old",
+            repair="writes points that differ again, and removes those that this node does not "
+            "read and that are ten minutes old",
             removes=True,
         )
         if self._remove:

@@ -38,6 +38,14 @@ class RequestLimits:
 NO_LIMITS = RequestLimits()
 
 
+def exact_refusal(collection: str) -> str:
+    """Describe, for messages, that a collection's limits forbid exact searches."""
+    return (
+        f"the strict mode of collection '{collection}' forbids exact search "
+        "(search_allow_exact is false)"
+    )
+
+
 def at_most(wanted: int, *limits: int | None) -> int:
     """Return the least of a number and the limits that exist, but at least 1."""
     return max(1, min([wanted, *(limit for limit in limits if limit is not None)]))

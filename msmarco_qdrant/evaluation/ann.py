@@ -10,6 +10,7 @@ from statistics import fmean, median, quantiles
 
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.limits import exact_refusal
 from msmarco_qdrant.core.records import CollectionInfo, PointId, Query
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import UnsupportedError, UsageError
@@ -102,10 +103,7 @@ def _fit_efs(client: SearchClient, efs: Sequence[int]) -> Sequence[int]:
     AliasedCollection(client.store, name).spec()  # it also reads the limits: they may have changed
     limits = client.store.request_limits(name)
     if not limits.exact:
-        raise UsageError(
-            f"the strict mode of collection '{name}' forbids exact search (search_allow_exact is "
-            "false), and a sweep compares with it"
-        )
+        raise UsageError(f"{exact_refusal(name)}, and a sweep compares with it")
     if limits.ef is None or max(efs) <= limits.ef:
         return efs
     if efs is not EFS:

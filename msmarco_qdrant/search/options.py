@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TypedDict, get_args
 
-from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_refusal
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, SearchEffort, SearchMode
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter, check_filter
@@ -140,10 +140,7 @@ def check_limits(request: SearchRequest, collection: str) -> None:
     """
     limits = request.limits
     if request.exact and not limits.exact:
-        raise UsageError(
-            f"the strict mode of collection '{collection}' forbids exact search "
-            "(search_allow_exact is false): omit exact=True"
-        )
+        raise UsageError(f"{exact_refusal(collection)}: omit exact=True")
     points = None if limits.points is None else request.max_limit
     setting = "max_query_limit"
     if request.mode == "hybrid":

@@ -32,7 +32,7 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.ranking import best_per_group, fuse
-from msmarco_qdrant.stores.filters import index_advice, missing_index, to_qdrant, unindexed_step
+from msmarco_qdrant.stores.filters import first_unindexed, index_advice, to_qdrant, unindexed_step
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
@@ -300,7 +300,7 @@ class Searcher:
         """
         needed = index_advice(chosen, {})
         if not limits.unindexed_reads and not self._served.issuperset(needed):
-            missing = missing_index(chosen, (yield GetPayloadIndexes()))
+            missing = first_unindexed(chosen, (yield GetPayloadIndexes()))
             if missing is not None:
                 raise UsageError(
                     f"the strict mode of collection '{self._collection}' allows no filter on "

@@ -183,7 +183,7 @@ def index_advice(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> l
     return [sentence for sentence in advice if sentence]
 
 
-def missing_index(
+def first_unindexed(
     given: models.Filter, indexes: Mapping[str, PayloadIndex]
 ) -> tuple[str, Sequence[str]] | None:
     """Return the first key of a filter that no payload index serves, and the kinds that would.

@@ -15,7 +15,7 @@ from dataclasses import replace
 from qdrant_client import models
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_refusal
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint, SearchEffort
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.stores.error_mapping import is_limit_error, missing_index
@@ -127,20 +127,12 @@ def merge_answers(
 def _parts(name: str, query: PointQuery, limits: RequestLimits) -> Iterator[PointQuery]:
     if query.ids is None:
         if query.effort.exact and not limits.exact and not query.candidates:
-            raise refused_exact(name)
+            raise UsageError(f"{exact_refusal(base_name(name))}: omit exact=True")
         yield query
         return
     most = len(query.ids) if limits.exact else _IDS_PER_QUERY
     for ids in in_batches(query.ids, at_most(most, limits.points, limits.condition_size)):
         yield replace(query, ids=ids, limit=min(query.limit, len(ids)))
-
-
-def refused_exact(name: str) -> UsageError:
-    """Return the error for an exact search that the collection forbids."""
-    return UsageError(
-        f"the strict mode of collection '{base_name(name)}' forbids exact search "
-        "(search_allow_exact is false): omit exact=True"
-    )
 
 
 @contextmanager
