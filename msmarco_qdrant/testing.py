@@ -261,9 +261,13 @@ class NullStore(Store):
         self._metadata: dict[str, CollectionMetadata] = {}
         self._aliases: dict[str, str] = {}
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+    def create_collection(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
+    ) -> None:
         """Create a collection."""
         self._collections[name] = NullCollection(name, spec)
+        if metadata is not None:
+            self._metadata[name] = metadata
 
     def drop_collection(self, name: str) -> None:
         """Delete a collection and its aliases."""

@@ -162,18 +162,18 @@ def index(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None
 @click.option("--token", metavar="TOKEN", help="Release the lock if it still has this token.")
 @json_option
 def unlock(*, settings: Settings, token: str | None, as_json: bool) -> None:
-    """Release the lock of a migration whose process has ended.
+    """Release the lock of a migration or restore whose process has ended.
 
     Without --token it shows the holder. The lock of a directory ends with its process and needs no
     release.
     """
-    from msmarco_qdrant.migrate.runner import migration_status, unlock_migrations
+    from msmarco_qdrant.migrate.runner import lock_holder, unlock_migrations
 
     with open_configured_store(settings) as store:
-        holder = migration_status(store, settings.collection).locked_by
+        holder = lock_holder(store, settings.collection)
         if holder is not None and token is None:
             raise UsageError(
-                f"nothing was unlocked: '{settings.collection}' is being migrated by "
+                f"nothing was unlocked: '{settings.collection}' is being migrated or restored by "
                 f"{_holder_text(holder)}; if that process has ended, pass --token {holder.token}"
             )
         if holder is not None and token is not None:

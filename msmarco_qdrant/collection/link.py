@@ -76,7 +76,7 @@ def _choose(store: Store, name: str, found: Sequence[UnlinkedCollection], to: st
 def _check_choice(store: Store, name: str, found: Sequence[UnlinkedCollection], to: str) -> str:
     """Refuse a collection of another name or program, or one that is not complete."""
     if not is_own_alias(name, to):
-        raise UsageError(f"--to must be '{name}__' and four digits, got {to}")
+        raise UsageError(f"to= (--to) must be '{name}__' and four digits, got {to}")
     store.metadata(to)  # raises if it does not exist, or is not from this package
     chosen = [one for one in found if one.physical == to]
     if not chosen:
@@ -99,5 +99,5 @@ def _describe_gap(one: UnlinkedCollection) -> str:
         return f"a restore from a backup was filling {one.physical}; run the same restore again"
     return (
         f"a re-embedding was filling {one.physical} from {one.metadata.copied_from}; link the "
-        f"latter if it exists, else pass --to {one.physical}"
+        f"latter if it exists, else pass --to {one.physical} (to={one.physical!r})"
     )

@@ -2,15 +2,17 @@
 
 ``check the files → fill a new physical collection → count → build indexes → set the alias``
 
-The metadata of the new collection name the backup as `restoring` until it is complete, so that an
-interrupted restore is neither searched nor linked. The next restore of that name drops it, or sets
-the alias if nothing else was left to do.
+The metadata of the new collection have a token of the restore as `restoring` until it is complete:
+it is neither searched, linked nor ingested into. A restore holds the migration lock of its name, so
+a collection with another token is left from an interrupted one: it is dropped. If only the alias
+was left to do, that is set.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import astuple, replace
@@ -28,7 +30,6 @@ from msmarco_qdrant.collection.backup_manifest import (
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.point_files import read_points
-from msmarco_qdrant.collection.replicas import most_points
 from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec, PointBatch
 from msmarco_qdrant.core.reports import RestoreReport
 from msmarco_qdrant.errors import (
@@ -39,6 +40,7 @@ from msmarco_qdrant.errors import (
     UnsupportedError,
 )
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_store, use_store
+from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.stores.names import physical_name, physical_number
 from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 
@@ -75,6 +77,7 @@ def restore_collection(
     Raises:
         SourceError: If the directory is not a complete backup, or a file was changed.
         SchemaError: If the store has a collection of that name.
+        StoreInUseError: If another restore or a migration of that name is running.
         StoreUnavailableError: If disk space is missing, or the store cannot be written.
         UnsupportedError: If the store cannot read the backup's format.
         StoreError: If the store fails, or the restored collection is not as it was.
@@ -111,10 +114,17 @@ class _Restore:
         self._store, self._folder, self._manifest = store, folder, manifest
         self._on_progress = on_progress or (lambda _done, _total: None)
         self._metadata: CollectionMetadata = manifest.collection_metadata()
-        self._marked = replace(self._metadata, restoring=manifest.id)
+        self._marked = replace(self._metadata, restoring=uuid.uuid4().hex)
 
     def run(self) -> str:
-        """Restore; returns the physical collection's name."""
+        """Restore while holding the lock; returns the physical collection's name."""
+        store = self._store
+        if not store.capabilities.migration_locks:
+            return self._run()
+        with hold_lock(store.migration_locks, self.name, store.dsn):
+            return self._run()
+
+    def _run(self) -> str:
         live = self._store.aliases().get(self.name)
         physical = self._find_restored() if live is None else None
         if physical is None:
@@ -137,8 +147,17 @@ class _Restore:
             self._store.put_metadata(physical, self._metadata)
         except BaseException:
             with suppress(MsmarcoQdrantError):  # the first error is the one to raise
-                self._store.drop_collection(physical)
+                if self._token(physical) == self._marked.restoring:
+                    self._store.drop_collection(physical)
             raise
+
+    def _token(self, physical: str) -> str | None:
+        """Return the token of the restore that was filling a collection without an alias."""
+        try:
+            token = self._store.metadata(physical).restoring
+        except StoreCorruptError:  # another client is creating it
+            return None
+        return None if physical in self._store.aliases().values() else token
 
     # ---- before ----------------------------------------------------------------------------
 
@@ -172,11 +191,7 @@ class _Restore:
     def _remove_leftovers(self) -> None:
         """Drop the collections of interrupted restores of this name."""
         for physical in physical_collections(self._store, self.name):
-            try:
-                is_left = self._store.metadata(physical).restoring is not None
-            except StoreCorruptError:  # the restore ended before it wrote the metadata
-                is_left = not most_points(self._store, physical)
-            if is_left:
+            if self._token(physical) is not None:
                 _log.info("dropping %s, left from an interrupted restore", physical)
                 self._store.drop_collection(physical)
 
@@ -216,8 +231,8 @@ class _Restore:
             store.snapshots.create(physical, manifest.settings, self._marked)
             self._create_indexes(physical)  # before the points, as the migrations do
             return
-        store.create_collection(physical, self._supported_spec())
-        store.put_metadata(physical, self._marked)
+        with store.lock():  # an ingest in this process looks, then creates
+            store.create_collection(physical, self._supported_spec(), self._marked)
         if can.ann and any(value is not None for value in astuple(manifest.optimizers)):
             store.admin_collection(physical).alter(manifest.optimizers)
 
@@ -264,8 +279,8 @@ class _Restore:
         if manifest.is_counted and found != manifest.passages:
             raise StoreError(
                 f"{physical} must have {manifest.passages:,} passages after the restore, got "
-                f"{found:,}: nothing was restored; check if another application writes to "
-                f"{self._store.dsn}"
+                f"{found:,}: nothing was restored; stop other writers to {physical} in "
+                f"{self._store.dsn}, then run the same restore again"
             )
 
     def _create_indexes(self, physical: str) -> None:

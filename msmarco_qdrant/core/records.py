@@ -289,7 +289,7 @@ class CollectionMetadata:
         swaps: Number of times that the alias was repointed, up to this collection. A writer
             detects by it that the alias was repointed during the write, even there and back.
         only_copies: True if only a re-embedding has ever written to it.
-        restoring: Id of the backup that a restore copies into it; None when that is complete.
+        restoring: Token of the restore that fills it; None when that is complete.
     """
 
     schema_version: int

@@ -118,6 +118,18 @@ def _read_holder(store: Store, name: str) -> LockHolder | None:
         return None
 
 
+def lock_holder(store: Store, collection: str) -> LockHolder | None:
+    """Return the holder of the lock of a collection, which a restore may hold before it exists.
+
+    Raises:
+        CollectionNotFoundError: If the collection does not exist and is not locked.
+    """
+    holder = store.migration_locks.holder(base_name(collection))
+    if holder is None:
+        _physical_name(store, collection)
+    return holder
+
+
 def migrate_collection(
     store: Store,
     collection: str,
@@ -200,11 +212,12 @@ def unlock_migrations(store: Store, collection: str, token: str) -> None:
         CollectionNotFoundError: If the collection does not exist.
         StoreInUseError: If the lock has another token.
     """
-    name = base_name(_physical_name(store, collection))
+    lock_holder(store, collection)
+    name = base_name(collection)
     holder = store.migration_locks.release(name, token)
     if holder is not None:
         raise StoreInUseError(
-            f"'{name}' is being migrated by {describe_holder(holder)} with the token "
+            f"'{name}' is being migrated or restored by {describe_holder(holder)} with the token "
             f"{holder.token}, not {token}: check again with "
             f"{advised_command('migrate', 'status', collection=name, store=store.dsn)}"
         )

@@ -390,15 +390,23 @@ class Store(ABC):
         """The optional features of the engine."""
 
     @abstractmethod
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+    def create_collection(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
+    ) -> None:
         """Create an empty physical collection.
 
         One of that name without an alias is left from an interrupted creation: it is replaced.
         In a store that several processes may use, another may be creating it: it is kept if it
-        has the same spec, and refused if not.
+        has the same spec and is not being restored, and refused if not.
+
+        Args:
+            name: Its physical name.
+            spec: Its settings.
+            metadata: Stored with it from the start; any existing collection is then refused.
 
         Raises:
-            SchemaError: If one of that name exists and has an alias or another spec.
+            SchemaError: If one of that name exists and has an alias or another spec, is being
+                restored, or `metadata` is passed.
             UnsupportedError: If the engine cannot create one of this spec.
         """
 

@@ -69,8 +69,8 @@ def hold_lock(locks: MigrationLocks, name: str, dsn: str | None = None) -> Itera
             "migrate", "unlock", "--token", found.token, collection=name, store=dsn
         )
         raise StoreInUseError(
-            f"'{name}' is being migrated by {describe_holder(found)}: wait for it to end; if that "
-            f"process has ended, run {unlock}"
+            f"'{name}' is being migrated or restored by {describe_holder(found)}: wait for it to "
+            f"end; if that process has ended, run {unlock}"
         )
     try:
         yield ours

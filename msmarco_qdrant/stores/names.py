@@ -89,3 +89,11 @@ def _choice(aliases: Mapping[str, str]) -> str:
     return (
         f"; there: {', '.join(sorted(aliases))}. Use one of these names, or ingest into a new one"
     )
+
+
+def just_created(name: str, dsn: str) -> SchemaError:
+    """Return the error for a physical collection that was missing just before its creation."""
+    return SchemaError(
+        f"a collection '{name}' exists already in {dsn}: another client has just created it; run "
+        "the same command again"
+    )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import CollectionMetadata
-from msmarco_qdrant.errors import StoreError, StoreUnavailableError
-from msmarco_qdrant.stores.names import is_own_alias
+from msmarco_qdrant.errors import SchemaError, StoreError, StoreUnavailableError
+from msmarco_qdrant.stores.names import base_name, is_own_alias
 
 if TYPE_CHECKING:
     from msmarco_qdrant.stores.base import Store
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UnlinkedCollection:
-    """A physical collection with passages, whose name is not an alias.
+    """A physical collection with passages, or being restored, whose name is not an alias.
 
     Attributes:
         physical: Its name.
@@ -46,6 +46,7 @@ def find_unlinked(store: Store, name: str) -> Sequence[UnlinkedCollection]:
     """Find the physical collections of a name that is not an alias, by ascending number.
 
     Empty ones are left by an interrupted creation; they and those of other programs are skipped.
+    A collection that is being restored is found also while it is empty.
 
     Raises:
         StoreUnavailableError: If the store does not answer.
@@ -63,7 +64,7 @@ def find_unlinked(store: Store, name: str) -> Sequence[UnlinkedCollection]:
             raise
         except StoreError:  # of another program, or dropped just now
             continue
-        if points:
+        if points or metadata.restoring is not None:
             found.append(UnlinkedCollection(physical, points, metadata))
     return sorted(found, key=lambda one: one.physical)
 
@@ -78,13 +79,19 @@ def missing_alias(name: str, found: Sequence[UnlinkedCollection], dsn: str) -> S
             f"{advised_command('migrate', 'link', name, store=dsn)}"
         )
     if found[0].metadata.restoring is not None:
-        return StoreError(
-            f"the collection '{name}' in {dsn} is being restored from a backup into "
-            f"{found[0].physical}, or that was interrupted: run the same restore again"
-        )
+        return being_restored(found[0].physical, dsn)
     return StoreError(
         f"the alias '{name}' is missing in {dsn}, where {found[0]} was being filled from "
         f"{found[0].metadata.copied_from}, which is missing, too: point the alias to it, although "
         "passages may be missing, with "
         f"{advised_command('migrate', 'link', name, '--to', found[0].physical, store=dsn)}"
+    )
+
+
+def being_restored(physical: str, dsn: str) -> SchemaError:
+    """Return the error for a physical collection that a restore is filling."""
+    return SchemaError(
+        f"the collection '{base_name(physical)}' in {dsn} is being restored from a backup into "
+        f"{physical}: wait for the restore to end; if it was interrupted, run the same restore "
+        "again"
     )

@@ -176,7 +176,10 @@ def test_lock_is_released_with_its_token(filled: str) -> None:
         assert f"locked by   process {ours.pid} on {ours.host} since {ours.since}" in status
         refused = command("migrate", "up", "--store", filled)
         assert (1, "") == (refused.status, refused.out)
-        assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in refused.err
+        assert (
+            f"'msmarco' is being migrated or restored by process {ours.pid} on {ours.host}"
+            in refused.err
+        )
         first = command("migrate", "unlock", "--store", filled)
         assert (2, "") == (first.status, first.out)
         assert f"if that process has ended, pass --token {ours.token}" in first.err

@@ -349,7 +349,10 @@ def test_two_at_once(unchanged: str, models: Models, name: str) -> None:
     ):
         done = migrate(name, unchanged, *options)
         assert (1, "") == (done.status, done.out)
-        assert f"'msmarco' is being migrated by process {ours.pid} on {ours.host}" in done.err
+        assert (
+            f"'msmarco' is being migrated or restored by process {ours.pid} on {ours.host}"
+            in done.err
+        )
         assert f"locked by   process {ours.pid} on " in migrate("status", unchanged).out
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.collection import create as create_module
 from msmarco_qdrant.collection import restore as restore_module
 from msmarco_qdrant.collection.backup import backup_collection
 from msmarco_qdrant.collection.backup_manifest import check_files, data_path, read_manifest
@@ -28,10 +29,12 @@ from msmarco_qdrant.errors import (
     SchemaError,
     SourceError,
     StoreError,
+    StoreInUseError,
     StoreUnavailableError,
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.migrate.runner import unlock_migrations
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.edge import snapshots
 from msmarco_qdrant.stores.server.client import ServerClient
@@ -44,7 +47,7 @@ from tests.backups import (
     many_passages,
     points,
 )
-from tests.engines import new_store
+from tests.engines import ENGINES_EDGE_SLOW, another_handle, new_store
 from tests.unlinked import remove_alias
 
 QUICK = [("memory", "memory"), ("loopback", "memory"), ("memory", "loopback")]
@@ -392,6 +395,96 @@ def _backup_text(store: str, folder: str) -> str:
     except MsmarcoQdrantError as exc:
         return str(exc)
     return ""
+
+
+# ---- other clients -------------------------------------------------------------------------
+
+
+def during(
+    monkeypatch: pytest.MonkeyPatch, method: str, action: Callable[[], object], *, first: bool
+) -> None:
+    """Call an action once, before or after a method of a restore."""
+    real, actions = getattr(restore_module._Restore, method), [action]
+
+    def call(*args: Any) -> Any:
+        if first and actions:
+            actions.pop()()
+        result = real(*args)
+        if not first and actions:
+            actions.pop()()
+        return result
+
+    monkeypatch.setattr(restore_module._Restore, method, call)
+
+
+@pytest.mark.parametrize("engine", ENGINES_EDGE_SLOW)
+def test_v4_an_ingest_during_a_restore_is_refused(
+    engine: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the creation on, also if it looked before that; nothing acknowledged is lost."""
+    with new_store(engine, tmp_path) as store, another_handle(store) as other:
+
+        def ingest() -> None:
+            ingest_passages([Passage("new", "new")], other, collection="films", encoder=ENCODER)
+
+        def refused() -> None:
+            with pytest.raises(SchemaError, match=r"into films__0001.*run the same restore again"):
+                ingest()
+            if engine == "loopback":  # elsewhere "look, then create" is under `lock`
+                with monkeypatch.context() as patch:
+                    patch.setattr(create_module, "find_unlinked", lambda *_: [])
+                    with pytest.raises(SchemaError, match="into films__0001: wait"):
+                        ingest()
+
+        during(monkeypatch, "_create", refused, first=False)
+        assert 5 == restore_collection(store, saved).passages
+        assert {"films": "films__0001"} == other.aliases()
+        ingest()
+        assert 6 == store.collection("films").info().points
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("engine", ENGINES_EDGE_SLOW)
+def test_v4_a_restore_drops_only_its_own(
+    engine: str, is_linked: bool, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another client creates that collection first; it stays."""
+    spec = read_manifest(saved).spec
+    with new_store(engine, tmp_path) as store, another_handle(store) as other:
+
+        def create() -> None:
+            if is_linked:
+                ingest_passages([Passage("new", "new")], other, collection="films", encoder=ENCODER)
+            else:
+                other.create_collection("films__0001", spec)
+
+        during(monkeypatch, "_create", create, first=True)
+        with pytest.raises(SchemaError, match="films__0001' exists already"):
+            restore_collection(store, saved)
+        assert ["films__0001"] == list(physical_collections(store, "films"))
+        if is_linked:
+            assert 1 == store.collection("films").info().points
+        else:
+            assert "films__0002" == restore_collection(store, saved).physical
+
+
+@pytest.mark.parametrize("engine", ENGINES_EDGE_SLOW)
+def test_v4_of_two_restores_the_second_is_refused(
+    engine: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first runs, and it drops nothing of that; a killed one's lock can be released."""
+    with new_store(engine, tmp_path) as store, another_handle(store) as other:
+
+        def refused() -> None:
+            with pytest.raises(StoreInUseError, match=r"migrated or restored by .*migrate unlock"):
+                restore_collection(other, saved)
+            with pytest.raises(StoreInUseError, match="not wrong"):
+                unlock_migrations(other, "films", "wrong")
+
+        during(monkeypatch, "_create", refused, first=False)
+        assert 5 == restore_collection(store, saved).passages
+        with pytest.raises(MsmarcoQdrantError, match="no collection 'things'"):
+            unlock_migrations(other, "things", "wrong")
 
 
 # ---- interruptions -------------------------------------------------------------------------

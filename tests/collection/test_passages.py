@@ -23,7 +23,14 @@ from msmarco_qdrant.collection import passages as passages_module
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.records import CollectionSpec, Passage, PointBatch, PointId, SparseVector
+from msmarco_qdrant.core.records import (
+    CollectionMetadata,
+    CollectionSpec,
+    Passage,
+    PointBatch,
+    PointId,
+    SparseVector,
+)
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     MissingExtraError,
@@ -355,8 +362,11 @@ class ScannedStore(NullStore):
         super().__init__()
         self._source = source
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+    def create_collection(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
+    ) -> None:
         """Create one."""
+        super().create_collection(name, spec, metadata)
         self._collections[name] = ScannedCollection(name, spec, self._source)
 
 

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from msmarco_qdrant.core.records import (
+    CollectionMetadata,
     CollectionSpec,
     Passage,
     Query,
@@ -114,8 +115,11 @@ class _ForgetfulStore(NullStore):
 
     capabilities = replace(NullStore.capabilities, ann=True)
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+    def create_collection(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
+    ) -> None:
         """Make one."""
+        super().create_collection(name, spec, metadata)
         self._collections[name] = _ForgetfulCollection(name, spec)
 
 

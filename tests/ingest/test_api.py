@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import (
     Bm25Settings,
+    CollectionMetadata,
     CollectionSpec,
     EncodedBatch,
     Passage,
@@ -294,8 +295,11 @@ class FailingCollection(NullCollection):
 class FailingStore(NullStore):
     """A store of such collections."""
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+    def create_collection(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
+    ) -> None:
         """Make one."""
+        super().create_collection(name, spec, metadata)
         self._collections[name] = FailingCollection(name, spec)
 
 

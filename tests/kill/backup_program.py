@@ -179,9 +179,11 @@ class Program:
 
 
 def load_unless_whole(load: Use) -> Use:
-    """Restore again; after a kill past the end that is refused, as the name exists."""
+    """Restore again, without the lock of a killed process; past the end the name exists."""
 
     def use(store: Store) -> None:
+        if (holder := store.migration_locks.holder("copy")) is not None:
+            store.migration_locks.release("copy", holder.token)
         live = store.aliases().get("copy")
         if live is None or store.metadata(live).restoring is not None:
             load(store)

@@ -154,7 +154,10 @@ def test_no_migration_while_it_is_unfinished(memory: Store, tmp_path: Path) -> N
 def test_one_at_a_time(store: Store) -> None:
     """Whoever has the lock is told; one whose lock is taken away does not swap."""
     locks = store.migration_locks
-    with hold_lock(locks, "things"), pytest.raises(StoreInUseError, match="is being migrated by"):
+    with (
+        hold_lock(locks, "things"),
+        pytest.raises(StoreInUseError, match="is being migrated or restored by"),
+    ):
         reembed(store)
 
     def steal() -> None:

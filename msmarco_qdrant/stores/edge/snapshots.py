@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from msmarco_qdrant.core.records import CollectionMetadata
-from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError, SchemaError
+from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
 from msmarco_qdrant.stores.base import SnapshotFormat
 from msmarco_qdrant.stores.edge.collection import create_shard
@@ -27,6 +27,7 @@ from msmarco_qdrant.stores.edge.index_build import (
 from msmarco_qdrant.stores.edge.registry import Engine
 from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.metadata import metadata_to_json
+from msmarco_qdrant.stores.names import just_created
 
 _BLOCK = 256 * 2**10
 
@@ -85,9 +86,7 @@ class EdgeSnapshots:
                 yield staging
                 with engine.lock:
                     if physical in directory.collections:
-                        raise SchemaError(
-                            f"a collection '{physical}' exists already in {directory.path}"
-                        )
+                        raise just_created(physical, str(directory.path))
                     engine.close_collection(physical)
                     directory.adopt_shard(physical)
                     directory.put_collection(physical, metadata_to_json(metadata))

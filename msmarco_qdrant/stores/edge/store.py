@@ -16,6 +16,7 @@ from msmarco_qdrant.stores.edge.registry import ENGINES, Engine
 from msmarco_qdrant.stores.edge.snapshots import EdgeSnapshots
 from msmarco_qdrant.stores.metadata import metadata_to_json
 from msmarco_qdrant.stores.migration_locks import MigrationLocks
+from msmarco_qdrant.stores.names import just_created
 
 _CAPABILITIES = Capabilities(
     engine="Edge",
@@ -65,14 +66,19 @@ class EdgeStore(Store):
         with self._directory():
             return EdgeSnapshots(self._engine)
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+    def create_collection(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
+    ) -> None:
         """Create an empty physical collection; see `Store`."""
         with self._directory() as directory:
             if name in directory.aliases.values():
                 raise SchemaError(f"a collection '{name}' exists already in {self._dsn}")
+            if metadata is not None and name in directory.collections:
+                raise just_created(name, self._dsn)
             self._engine.close_collection(name)
             create_shard(directory.fresh_shard_path(name), spec)
-            directory.put_collection(name, None)
+            stored = None if metadata is None else metadata_to_json(metadata)
+            directory.put_collection(name, stored)
 
     def drop_collection(self, name: str) -> None:
         """Delete a physical collection and its aliases; see `Store`."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Any
 
 from qdrant_client import QdrantClient, models
 
@@ -33,6 +34,7 @@ from msmarco_qdrant.stores.names import (
     foreign_collection,
     hidden_collection,
     is_own_alias,
+    just_created,
 )
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
@@ -45,6 +47,7 @@ from msmarco_qdrant.stores.server.locks import ServerLocks
 from msmarco_qdrant.stores.server.replicas import ServerReplicas
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 from msmarco_qdrant.stores.server.snapshots import ServerSnapshots
+from msmarco_qdrant.stores.unlinked import being_restored
 
 SERVER = Capabilities(
     engine="Server",
@@ -125,14 +128,16 @@ class ServerStore(Store):
         """Return counts of failed requests; see `Store`."""
         return self._server.retries.failures.counts()
 
-    def create_collection(self, name: str, spec: CollectionSpec) -> None:
+    def create_collection(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None = None
+    ) -> None:
         """Create an empty physical collection; see `Store`."""
         check_quantization(self._server, spec.storage.quantization)
         if name in self.aliases().values():
             raise SchemaError(f"a collection '{name}' exists already in {self.dsn}")
-        if not self._capabilities.multi_process:
+        if not self._capabilities.multi_process and metadata is None:
             self._delete_collection(name)
-        self._create_or_adopt(name, spec)
+        self._create_or_adopt(name, spec, metadata)
         if self._capabilities.payload_indexes:
             for field, kind in spec.payload_indexes.items():
                 self._open(name).create_payload_index(field, kind)
@@ -252,18 +257,29 @@ class ServerStore(Store):
         limits = self._limits[name]
         return ServerAdminCollection(self._server, name, self._senders, self._connection, limits)
 
-    def _create_or_adopt(self, name: str, spec: CollectionSpec) -> None:
+    def _create_or_adopt(
+        self, name: str, spec: CollectionSpec, metadata: CollectionMetadata | None
+    ) -> None:
         """Create a physical collection, or adopt an empty one of the same spec.
 
         It exists if another process creates it, too, or if the answer to its creation was lost.
+        With metadata only the latter is adopted.
         """
         create, arguments = self._client.create_collection, convert.create_arguments(spec)
+        ours = None if metadata is None else metadata_to_json(metadata)
+        if ours is not None:
+            arguments["metadata"] = {convert.METADATA_KEY: ours}
         try:
             self._server.call("creating the collection", create, name, **arguments)
         except SchemaError:
             if name in self.aliases().values():
                 raise
             found = self._open(name).read_info()
+            stored: Any = (found.config.metadata or {}).get(convert.METADATA_KEY) or {}
+            if ours is not None and stored != ours:
+                raise just_created(name, self.dsn) from None
+            if ours is None and stored.get("restoring") is not None:
+                raise being_restored(name, self.dsn) from None
             if found.points_count or not _has_spec(found, spec):
                 raise SchemaError(
                     f"a collection '{name}' without an alias exists in {self.dsn}, "

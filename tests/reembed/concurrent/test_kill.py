@@ -259,7 +259,7 @@ def test_a_server_refuses_a_second_process() -> None:
             output, _ = process.communicate()
         assert 0 == process.returncode, output
         (message,) = messages
-        assert f"'{NAME}' is being migrated by process {process.pid} on " in message
+        assert f"'{NAME}' is being migrated or restored by process {process.pid} on " in message
         assert store.migration_locks.holder(NAME) is None
         assert SWAP not in run(server, "reembed", None).kinds
         check_holds(store, NAME, expected.passages, NEW)
