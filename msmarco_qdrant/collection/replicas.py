@@ -87,7 +87,7 @@ def mark_unreachable_replicas(store: Store, physical: str) -> None:
     Raises:
         StoreUnavailableError: If no write is possible without them.
     """
-    if store.capabilities.replicas:
+    if store.capabilities.replicas and store.request_limits(physical).replicas > 1:
         store.collection(physical).delete([0], up_to_seq=0)  # no passage has such a `seq`
 
 

@@ -21,6 +21,7 @@ class RequestLimits:
         unindexed_reads: True if a search may filter by a field without an index
             (`unindexed_filtering_retrieve`).
         unindexed_writes: The same for writes (`unindexed_filtering_update`).
+        replicas: Replicas that each shard should have; no limit, but read with them.
     """
 
     points: int | None = None
@@ -33,6 +34,7 @@ class RequestLimits:
     condition_size: int | None = None
     unindexed_reads: bool = True
     unindexed_writes: bool = True
+    replicas: int = 1
 
 
 NO_LIMITS = RequestLimits()

@@ -24,11 +24,13 @@ class SkipUnchanged:
     Args:
         collection: The collection of the passages.
         was_empty: True to skip the lookups: within a run every pid is new.
+        replicated: True if the collection has replicas, which may differ.
     """
 
-    def __init__(self, collection: Collection, *, was_empty: bool) -> None:
+    def __init__(self, collection: Collection, *, was_empty: bool, replicated: bool) -> None:
         self._collection = collection
         self._was_empty = was_empty
+        self._replicated = replicated
 
     def __call__(self, window: Window) -> WindowDiff:
         """Compare digests with those of the collection.
@@ -41,7 +43,8 @@ class SkipUnchanged:
         stored = self._collection.retrieve(ids, _WRITE_FIELDS, all_replicas=True)
         # These are new, or their replicas differ; then one replica may show the pid to check.
         missing = [id_ for id_ in ids if id_ not in stored]
-        differing = self._collection.retrieve(missing, ("pid",)) if missing else {}
+        ask_one = self._replicated and missing
+        differing = self._collection.retrieve(missing, ("pid",)) if ask_one else {}
         encode, new_meta = [], []
         for passage, id_ in zip(window.passages, ids, strict=True):
             payload = stored.get(id_, {})
@@ -70,12 +73,15 @@ class RewriteAll:
     Args:
         collection: The collection of the passages.
         is_being_filled: Returns True while the copy runs; called for each window.
+        replicated: As for `SkipUnchanged`, which follows the copy.
     """
 
-    def __init__(self, collection: Collection, is_being_filled: Callable[[], bool]) -> None:
+    def __init__(
+        self, collection: Collection, is_being_filled: Callable[[], bool], *, replicated: bool
+    ) -> None:
         self._collection = collection
         self._is_being_filled = is_being_filled
-        self._skip_unchanged = SkipUnchanged(collection, was_empty=False)
+        self._skip_unchanged = SkipUnchanged(collection, was_empty=False, replicated=replicated)
 
     def __call__(self, window: Window) -> WindowDiff:
         """Count the passages that the collection holds, and check their pids."""

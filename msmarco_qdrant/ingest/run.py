@@ -56,10 +56,11 @@ class IngestRun:
         self._seq_before = guard.last_seq(info.last_seq)
         self._points_before = info.points
         self._seq = SeqClock(self._seq_before)
+        replicated = guard.store.request_limits(guard.physical).replicas > 1
         compare = (
-            RewriteAll(target.collection, lambda: guard.is_being_filled)
+            RewriteAll(target.collection, lambda: guard.is_being_filled, replicated=replicated)
             if guard.is_being_filled
-            else SkipUnchanged(target.collection, was_empty=info.points == 0)
+            else SkipUnchanged(target.collection, was_empty=info.points == 0, replicated=replicated)
         )
         self._stages = IngestStages(target, compare)
         self._seen = PidSet()

@@ -56,6 +56,7 @@ class CopyJob:
             older writes are then replaced.
         only_copies: True if the target contains nothing but copies. Otherwise copies are marked,
             and only marked points are deleted as strays.
+        replicated: True if the target has replicas, which may differ.
         check: Called before each write; raises `StoreInUseError` if the lock was taken away.
         on_progress: Called regularly with the counts of the current pass.
     """
@@ -66,6 +67,7 @@ class CopyJob:
     admin: AdminCollection
     is_swapped: bool
     only_copies: bool
+    replicated: bool
     check: Callable[[], None]
     on_progress: Callable[[CopyStats], None]
 
@@ -200,7 +202,8 @@ class Copier:
             self._job.admin.delete_if_seq(damaged, [None] * len(damaged))
         # These are new, or their replicas differ; then one replica may show the `seq`.
         missing = [id_ for id_ in passages if id_ not in stored]
-        in_part = self._target.retrieve(missing, ("seq",)) if missing else {}
+        ask_one = self._job.replicated and missing
+        in_part = self._target.retrieve(missing, ("seq",)) if ask_one else {}
         for id_, payload in passages.items():
             stats.sample.add(id_, payload["pid"])
             copy = stored.get(id_)

@@ -299,6 +299,7 @@ class ReembedRun:
             admin=self._store.admin_collection(copying.target),
             is_swapped=is_swapped,
             only_copies=copying.metadata.only_copies and not is_swapped,
+            replicated=self._store.request_limits(copying.target).replicas > 1,
             check=self._check,
             on_progress=on_progress,
         )

@@ -17,7 +17,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
-from tests.loopback import Fault, LoopbackCluster
+from tests.loopback import Fault, LoopbackCluster, LoopbackServer
 
 NAME = "msmarco__0001"
 AT_ONCE = Connection(retry_s=0)
@@ -138,6 +138,15 @@ def test_v1_writes_in_flight_are_not_removed(cluster: LoopbackCluster) -> None:
         fail_without(cluster, 0, lambda: delete_passages(store, ["7"]), deletes=0)
         assert 1 == settle_replicas(store, NAME).hidden
     assert [30, 29] == [len(replica) for replica in cluster.stored(NAME)]
+
+
+def test_v1_without_replicas_an_ingest_asks_once() -> None:
+    """New passages are looked up once, and no write looks for replicas."""
+    with LoopbackServer() as server:
+        for numbers in (range(3), range(3, 6)):
+            server.requests.clear()
+            ingest_passages(some(*numbers), server.url, encoder=HashingEncoder(8))
+        assert [0, 1] == [server.requests.count(rpc) for rpc in ("Points.Delete", "Points.Get")]
 
 
 @pytest.mark.parametrize("engine", ["memory", "loopback"])

@@ -54,7 +54,8 @@ class StoredLimits:
 
     def learn(self, info: models.CollectionInfo) -> RequestLimits:
         """Keep the limits in a collection's state."""
-        found = to_limits(info.config.strict_mode_config)
+        replicas = info.config.params.replication_factor or 1
+        found = replace(to_limits(info.config.strict_mode_config), replicas=replicas)
         with self._lock:
             self._found = found
         return found
