@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from msmarco_qdrant.collection import replicas
 from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.collection.replicas import find_replica_differences, settle_replicas
-from msmarco_qdrant.core.records import Passage, PrunePolicy
+from msmarco_qdrant.core.records import Passage, PointId, PrunePolicy
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.stores.server.collection import ServerCollection
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import new_store
 from tests.loopback import Fault, LoopbackCluster, LoopbackServer
@@ -147,6 +149,21 @@ def test_v1_without_replicas_an_ingest_asks_once() -> None:
             server.requests.clear()
             ingest_passages(some(*numbers), server.url, encoder=HashingEncoder(8))
         assert [0, 1] == [server.requests.count(rpc) for rpc in ("Points.Delete", "Points.Get")]
+
+
+def test_v1_a_scan_of_all_replicas_is_in_the_order_of_ids(
+    cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever order the server returns the payloads of a page."""
+    retrieve = ServerCollection.retrieve
+
+    def reverse(*args: Any, **options: Any) -> Mapping[PointId, dict[str, Any]]:
+        return dict(reversed([*retrieve(*args, **options).items()]))
+
+    monkeypatch.setattr(ServerCollection, "retrieve", reverse)
+    with opened(cluster) as store:
+        collection = store.collection(NAME)
+        assert [*collection.scan(("pid",))] == [*collection.scan(("pid",), all_replicas=True)]
 
 
 @pytest.mark.parametrize("engine", ["memory", "loopback"])

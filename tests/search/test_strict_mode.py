@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 from qdrant_client import models
 
@@ -27,7 +28,7 @@ from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.cli.runner import command
 from tests.engines import BY_REST
-from tests.loopback import LoopbackServer
+from tests.loopback import LoopbackServer, Refused
 from tests.loopback.conftest import client_of
 from tests.search.support import near
 
@@ -163,6 +164,28 @@ def test_v8_everything_keeps_to_the_limits(
         other = HashingEncoder(32, salt="other")
         done = reembed_collection(again, encoder=other, load_old=lambda _: HashingEncoder())
         assert 50 == done.passages
+
+
+@pytest.mark.parametrize("write", ["payloads", "fields", "replicas"])
+def test_v8_every_write_follows_limits_that_were_set_since(
+    server: LoopbackServer, store: Store, write: str
+) -> None:
+    """The server refuses a request made for the former ones."""
+    name = "msmarco__0001"
+    things, admin, others = store.collection(name), store.admin_collection(name), [2**63]
+    seen = things.retrieve([7], ("seq",))[7]["seq"]
+    store.request_limits(name)
+    restrict(server, upsert_max_batchsize=5)
+    words = 'Limit exceeded 7 > 5 for "update limit"'
+    refusal = Refused(grpc.StatusCode.INVALID_ARGUMENT, f"{words}. Help: Reduce it.")
+    server.faults.inject(refusal, "Points.Delete" if write == "replicas" else "UpdateBatch")
+    if write == "payloads":
+        things.replace_payloads([7], [{"pid": "7", "seq": seen}])
+    elif write == "fields":
+        admin.set_payloads_if_seq([7], [{"meta": {}}], [seen])
+    else:
+        store.replicas(name).delete_unknown(others, above=2.0**62, up_to=2.0**63)
+    assert 0 == server.faults.pending
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from msmarco_qdrant.stores.payload import (
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.collection import ServerCollection
-from msmarco_qdrant.stores.server.wire import payload_bytes, sparse_bytes
+from msmarco_qdrant.stores.server.wire import sparse_bytes
 
 _TURBOQUANT = (1, 18)
 """The first server version with TurboQuant."""
@@ -169,9 +169,7 @@ class ServerAdminCollection(ServerCollection):
             )
             for id_, payload, seq in zip(ids, payloads, seen, strict=True)
         ]
-        update = self._client.batch_update_points
-        for start, stop in self._split(map(payload_bytes, payloads), self.limits()):
-            self._call("writing payloads", update, operations[start:stop], wait=True)
+        self._update(operations, payloads)
 
     def delete_if_seq(self, ids: Sequence[PointId], seen: Sequence[int | None]) -> None:
         """Delete points whose stored `seq` is still the one seen."""

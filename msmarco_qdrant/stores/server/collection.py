@@ -107,9 +107,7 @@ class ServerCollection:
             )
             for id_, payload in zip(ids, payloads, strict=True)
         ]
-        update = self._client.batch_update_points
-        for start, stop in self._split(map(payload_bytes, payloads), self.limits()):
-            self._call("writing payloads", update, operations[start:stop], wait=True)
+        self._update(operations, payloads)
 
     def retrieve(
         self, ids: Sequence[PointId], fields: Sequence[str], *, all_replicas: bool = False
@@ -152,7 +150,8 @@ class ServerCollection:
             records, offset = self.within_limits(read)
             page: Mapping[PointId, dict[str, Any]] = to_payloads(records)
             if all_replicas:
-                page = self.retrieve([*page], fields, all_replicas=True)
+                equal = self.retrieve([*page], fields, all_replicas=True)
+                page = {id_: equal[id_] for id_ in page if id_ in equal}
             yield from page.items()
             if offset is None:
                 return
@@ -295,6 +294,18 @@ class ServerCollection:
         if self._server.is_rest:
             limit = bound_bytes(limit)
         return split_sizes(sizes, at_most(self._connection.batch_points, limits.upserted), limit)
+
+    def _update(
+        self, operations: Sequence[models.UpdateOperation], payloads: Sequence[dict[str, Any]]
+    ) -> None:
+        """Write payloads, by one operation each."""
+        update = self._client.batch_update_points
+
+        def write(limits: RequestLimits) -> None:
+            for start, stop in self._split(map(payload_bytes, payloads), limits):
+                self._call("writing payloads", update, operations[start:stop], wait=True)
+
+        self.within_limits(write)
 
     def _send(self, requests: Iterable[_Write]) -> None:
         """Send writes concurrently; return when all have been answered or have failed."""

@@ -62,7 +62,8 @@ class ServerReplicas(ServerCollection):
 
     def _delete(self, chosen: models.Filter) -> None:
         selector = models.FilterSelector(filter=chosen)
-        self._call("deleting points", self._client.delete, selector, wait=True)
+        delete = self._client.delete
+        self.within_limits(lambda _: self._call("deleting points", delete, selector, wait=True))
 
 
 def _older_write(id_: PointId, seq: int, up_to_seq: int) -> models.Filter:
