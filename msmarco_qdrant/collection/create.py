@@ -56,7 +56,7 @@ def create_collection(
         UnsupportedError: If quantization is requested and the engine cannot quantize.
     """
     check_collection_name(name)
-    if name not in store.aliases() and (found := find_unlinked(store, name)):
+    if found := find_unlinked(store, name):
         raise missing_alias(name, found, store.dsn)
     if storage is None:
         can = store.capabilities.quantization

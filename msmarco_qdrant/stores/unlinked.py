@@ -66,6 +66,9 @@ def find_unlinked(store: Store, name: str) -> Sequence[UnlinkedCollection]:
             continue
         if points or metadata.restoring is not None:
             found.append(UnlinkedCollection(physical, points, metadata))
+    # Read last: a client that creates the collection sets the alias before it writes passages.
+    if found and store.aliases().get(name) in store.physical_names():
+        return []
     return sorted(found, key=lambda one: one.physical)
 
 
