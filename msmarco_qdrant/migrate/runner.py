@@ -123,10 +123,11 @@ def lock_holder(store: Store, collection: str) -> LockHolder | None:
 
     Raises:
         CollectionNotFoundError: If the collection does not exist and is not locked.
+        StoreError: If the collection is another program's.
     """
     holder = store.migration_locks.holder(base_name(collection))
     if holder is None:
-        _physical_name(store, collection)
+        store.metadata(collection)  # refuses a name that does not exist, or is another program's
     return holder
 
 
