@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from msmarco_qdrant.stores.alias import AliasedCollection, open_async_collection
-from msmarco_qdrant.stores.base import (
+from msmarco_qdrant.stores.base import Capabilities, Store
+from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, redact_dsn
+from msmarco_qdrant.stores.open import check_creatable, open_store, use_store
+from msmarco_qdrant.stores.protocols import (
     INDEX_STALL_S,
     AdminCollection,
     AsyncCollection,
-    Capabilities,
     Collection,
-    Store,
 )
-from msmarco_qdrant.stores.connection import DEFAULT_CONNECTION, Connection, redact_dsn
-from msmarco_qdrant.stores.open import check_creatable, open_store, use_store
 
 __all__ = [
     "DEFAULT_CONNECTION",

@@ -14,7 +14,8 @@ from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
-from msmarco_qdrant.stores.base import AsyncCollection, Collection, Store
+from msmarco_qdrant.stores.base import Store
+from msmarco_qdrant.stores.protocols import AsyncCollection, Collection
 
 _T = TypeVar("_T")
 _MAX_QUERIES = 64

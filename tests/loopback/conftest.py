@@ -67,12 +67,17 @@ def point(number: int, *, size: int = 4, **payload: object) -> models.PointStruc
     )
 
 
+def fill(server: LoopbackServer, client: QdrantClient) -> None:
+    """Make a collection of five points, and forget the requests."""
+    make_collection(client)
+    client.upsert(NAME, [point(number, even=number % 2 == 0) for number in range(1, 6)])
+    server.requests.clear()
+
+
 @pytest.fixture
 def client(server: LoopbackServer) -> Iterator[QdrantClient]:
     """A client of it, with a collection of five points."""
     made = client_of(server)
-    make_collection(made)
-    made.upsert(NAME, [point(number, even=number % 2 == 0) for number in range(1, 6)])
-    server.requests.clear()
+    fill(server, made)
     yield made
     made.close()

@@ -86,23 +86,13 @@ class PointsService(grpc.PointsServicer):
         self, request: grpc.SetPayloadPoints, context: Any
     ) -> grpc.PointsOperationResponse:
         """Replace payloads."""
-        name = self._engine.resolve(request.collection_name)
-        strict.select(self._engine.shelves[name], request.points_selector)
-        chosen = _selector(request.points_selector)
-        payload = GrpcToRest.convert_payload(request.payload)
-        return self._write(
-            name, request, lambda: self._client.overwrite_payload(name, payload, chosen)
-        )
+        return self._write_payload(request, self._client.overwrite_payload)
 
     def SetPayload(
         self, request: grpc.SetPayloadPoints, context: Any
     ) -> grpc.PointsOperationResponse:
         """Set fields of payloads."""
-        name = self._engine.resolve(request.collection_name)
-        strict.select(self._engine.shelves[name], request.points_selector)
-        chosen = _selector(request.points_selector)
-        payload = GrpcToRest.convert_payload(request.payload)
-        return self._write(name, request, lambda: self._client.set_payload(name, payload, chosen))
+        return self._write_payload(request, self._client.set_payload)
 
     def UpdateBatch(
         self, request: grpc.UpdateBatchPoints, context: Any
@@ -199,6 +189,16 @@ class PointsService(grpc.PointsServicer):
                 for one in request.query_points
             ]
         )
+
+    def _write_payload(
+        self, request: grpc.SetPayloadPoints, write: Callable[..., object]
+    ) -> grpc.PointsOperationResponse:
+        """Write the payload of selected points by a method of the local client."""
+        name = self._engine.resolve(request.collection_name)
+        strict.select(self._engine.shelves[name], request.points_selector)
+        chosen = _selector(request.points_selector)
+        payload = GrpcToRest.convert_payload(request.payload)
+        return self._write(name, request, lambda: write(name, payload, chosen))
 
     def _write(
         self, name: str, request: Any, apply: Callable[[], object]

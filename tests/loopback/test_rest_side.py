@@ -12,7 +12,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tests.loopback import Cut, LoopbackServer, LostAnswer, Refused, Slow
-from tests.loopback.conftest import NAME, make_collection, point
+from tests.loopback.conftest import NAME, fill, make_collection, point
 
 
 def rest_client(server: LoopbackServer, api_key: str | None = None) -> QdrantClient:
@@ -25,9 +25,7 @@ def rest_client(server: LoopbackServer, api_key: str | None = None) -> QdrantCli
 def rest(server: LoopbackServer) -> Iterator[QdrantClient]:
     """A REST client of a server with a collection of five points, made by REST."""
     client = rest_client(server)
-    make_collection(client)
-    client.upsert(NAME, [point(number, even=number % 2 == 0) for number in range(1, 6)])
-    server.requests.clear()
+    fill(server, client)
     yield client
     client.close()
 

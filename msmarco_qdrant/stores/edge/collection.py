@@ -22,7 +22,6 @@ from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBat
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.runtime.fair_lock import FairLock
-from msmarco_qdrant.stores.base import INDEX_STALL_S
 from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.convert import (
     payload_index,
@@ -40,6 +39,7 @@ from msmarco_qdrant.stores.payload import (
     to_payloads,
     to_scored,
 )
+from msmarco_qdrant.stores.protocols import INDEX_STALL_S
 
 _CONFIG_FILE = "edge_config.json"
 _PANIC = "PanicException"  # of Rust: a `BaseException`, which can be imported from nowhere

@@ -16,7 +16,6 @@ from typing import Any
 from msmarco_qdrant.core.records import CollectionMetadata
 from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
-from msmarco_qdrant.stores.base import SnapshotFormat
 from msmarco_qdrant.stores.edge.collection import create_shard
 from msmarco_qdrant.stores.edge.convert import spec_of
 from msmarco_qdrant.stores.edge.index_build import (
@@ -28,6 +27,7 @@ from msmarco_qdrant.stores.edge.registry import Engine
 from msmarco_qdrant.stores.error_mapping import map_error
 from msmarco_qdrant.stores.metadata import metadata_to_json
 from msmarco_qdrant.stores.names import just_created
+from msmarco_qdrant.stores.protocols import SnapshotFormat
 
 _BLOCK = 256 * 2**10
 

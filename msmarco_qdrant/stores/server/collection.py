@@ -21,12 +21,12 @@ from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
-from msmarco_qdrant.stores.base import INDEX_STALL_S
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.error_mapping import is_limit_error
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
+from msmarco_qdrant.stores.protocols import INDEX_STALL_S
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
 from msmarco_qdrant.stores.server.index_wait import (

@@ -27,9 +27,9 @@ from msmarco_qdrant.errors import (
     UnsupportedError,
 )
 from msmarco_qdrant.runtime.atomic_file import atomic_write
-from msmarco_qdrant.stores.base import SnapshotFormat
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.metadata import metadata_to_json
+from msmarco_qdrant.stores.protocols import SnapshotFormat
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection
 from msmarco_qdrant.stores.server.arguments import client_arguments

@@ -22,7 +22,7 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreError,
 )
-from msmarco_qdrant.stores.base import AsyncCollection, Capabilities, Snapshots, Store
+from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.error_mapping import is_forbidden
 from msmarco_qdrant.stores.metadata import metadata_to_json
@@ -36,6 +36,7 @@ from msmarco_qdrant.stores.names import (
     is_own_alias,
     just_created,
 )
+from msmarco_qdrant.stores.protocols import AsyncCollection, Snapshots
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.admin import ServerAdminCollection, check_quantization
 from msmarco_qdrant.stores.server.async_collection import AsyncServerCollection
