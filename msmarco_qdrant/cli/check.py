@@ -44,7 +44,9 @@ def check(*, name: str, settings: Settings, repair: bool, yes: bool, as_json: bo
 
     refuse_unused("--repair", used=repair, options=["yes"])
     with open_configured_store(settings) as store, closing(ProgressDisplay()) as display:
-        report = check_collection(store, name, repair, remove=yes, on_progress=display.show_of)
+        report = check_collection(
+            store, name, repair=repair, remove=yes, on_progress=display.show_of
+        )
     value = {**to_json_value(report), "is_sound": report.is_sound}
     print_result(value, _text(report, repair=repair), as_json=as_json)
     return 0 if report.is_sound else _FAULTS

@@ -111,8 +111,8 @@ _POINT_FAULTS: Mapping[PointFault, tuple[str, str, str]] = {
 def check_collection(
     store: Store,
     name: str,
-    repair: bool = False,  # the keyword reads as well
     *,
+    repair: bool = False,
     remove: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> CheckReport:

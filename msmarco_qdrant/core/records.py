@@ -354,21 +354,6 @@ class CollectionInfo:
     is_exact: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaCounts:
-    """The replicas of a physical collection and their points.
-
-    Attributes:
-        factor: Replicas of each shard.
-        fewest: Points of the active replicas that hold the fewest of each shard.
-        most: The same for the most; of three or more replicas possibly fewer.
-    """
-
-    factor: int
-    fewest: int
-    most: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class PointBatch:
     """Points to write, by columns.

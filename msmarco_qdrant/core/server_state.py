@@ -56,3 +56,18 @@ class ServerState:
         """The shards without a replica that answers searches."""
         found = {replica.shard for replica in self.replicas if replica.state in ACTIVE}
         return sorted({replica.shard for replica in self.replicas} - found)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCounts:
+    """The replicas of a physical collection and their points.
+
+    Attributes:
+        factor: Replicas of each shard.
+        fewest: Points of the active replicas that hold the fewest of each shard.
+        most: The same for the most; of three or more replicas possibly fewer.
+    """
+
+    factor: int
+    fewest: int
+    most: int

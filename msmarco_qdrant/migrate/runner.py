@@ -333,13 +333,9 @@ class _MigrationRun:
         return Target(self._store, plan, self._on_progress)
 
     def _physical(self) -> str:
-        return _physical_name(self._store, self._collection)
-
-
-def _physical_name(store: Store, name: str) -> str:
-    """Return the physical collection that a name means; raise if there is none."""
-    store.collection(name)
-    return store.aliases().get(name, name)
+        """Return the physical collection that the name means now; raise if there is none."""
+        self._store.collection(self._collection)
+        return self._store.aliases().get(self._collection, self._collection)
 
 
 def _load_sources(directory: Path | None) -> Sequence[Sequence[Migration]]:

@@ -13,11 +13,11 @@ from msmarco_qdrant.core.records import (
     PayloadIndex,
     PointBatch,
     PointId,
-    ReplicaCounts,
     SettingsChange,
     SparseVector,
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.server_state import ReplicaCounts
 
 SnapshotFormat: TypeAlias = Literal["edge", "server"]
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from qdrant_client import models
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import PointBatch, PointId, ReplicaCounts
+from msmarco_qdrant.core.records import PointBatch, PointId
+from msmarco_qdrant.core.server_state import ReplicaCounts
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size, seq_bound, to_point_batch
 from msmarco_qdrant.stores.server.collection import ServerCollection
