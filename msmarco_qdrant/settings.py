@@ -1,13 +1,20 @@
-"""Settings from environment variables and `.env`, for the command line and the service."""
+"""Settings from options, environment variables and a file, for the command line and the service.
+
+An option is stronger than the environment, and the environment is stronger than a file such as
+`.env`. The API key goes only to a store that was named by the same source or one that outranks it;
+see `Settings.connection`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from dotenv import dotenv_values
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -21,15 +28,29 @@ from msmarco_qdrant.encoding.options import CACHED_QUERIES, BackendName, Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
-from msmarco_qdrant.stores.connection import Transport
+from msmarco_qdrant.stores.connection import Transport, is_url
 
 _PREFIX = "MSMARCO_QDRANT_"
 _RENAMED = {"MSMARCO_QDRANT_QUANTISATION": "MSMARCO_QDRANT_QUANTIZATION"}
 """Renamed variables, which are refused, with their new names."""
+_ADDRESS = ("store", "transport", "grpc_port", "tls_ca")
+"""Settings that decide which server gets the API key, and who can read it on the way."""
+_COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+
+
+class Origin(IntEnum):
+    """The source of a setting; a higher one outranks a lower one."""
+
+    FILE = 1
+    ENVIRONMENT = 2
+    OPTION = 3
+    DEFAULT = 4
 
 
 class Settings(BaseSettings):
-    """Defaults of the command line, each from `MSMARCO_QDRANT_<NAME>` or a file `.env`.
+    """Defaults of the command line, each from the variable `MSMARCO_QDRANT_<NAME>`.
+
+    `load_settings` also takes options and a file of variables.
 
     Attributes:
         store: A directory for Qdrant Edge, or the URL of a Qdrant server.
@@ -58,7 +79,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
-        env_file=".env",
         env_ignore_empty=True,  # .env.example has empty variables
         extra="ignore",
         frozen=True,
@@ -86,6 +106,8 @@ class Settings(BaseSettings):
     precision: Precision | None = None
     cached_queries: int = Field(default=CACHED_QUERIES, ge=0)
     data: Path | None = None
+    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
+    _env_file: Path | None = PrivateAttr(default=None)
 
     @classmethod
     def settings_customise_sources(
@@ -93,26 +115,58 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],  # noqa: ARG003  # the parent's signature
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources, from the strongest to the weakest.
+        """Return the sources, from the strongest to the weakest; `load_settings` reads a file.
 
         Raises:
             UsageError: For a variable that was renamed.
         """
-        for source in (env_settings, dotenv_settings):
-            for old, new in _RENAMED.items():
-                if isinstance(source, EnvSettingsSource) and old.lower() in source.env_vars:
-                    raise UsageError(f"{old} was renamed to {new}")
-        return init_settings, env_settings, dotenv_settings
+        if isinstance(env_settings, EnvSettingsSource):
+            _refuse_renamed(env_settings.env_vars)
+        return init_settings, env_settings
+
+    def set_origins(self, origins: Mapping[str, Origin], env_file: Path | None) -> None:
+        """Record the sources of the settings that are not defaults, and the file among them."""
+        self._origins.update(origins)
+        self._env_file = env_file
 
     @property
     def connection(self) -> Connection:
-        """Connection to a server."""
+        """Connection to a server, whose API key goes to no server that a weaker source named.
+
+        The address is that of `store`, `transport`, `grpc_port` and `tls_ca`: each must come from
+        the source of the key or from one that outranks it. Otherwise a file in a stranger's
+        folder could name a server that gets the key of the environment.
+
+        Raises:
+            UsageError: If one of them comes from a weaker source than the key.
+        """
+        self._check_key_origin()
         given = {field.name: getattr(self, field.name) for field in fields(Connection)}
         api_key = self.api_key.get_secret_value() if self.api_key else None
         return Connection(**given | {"api_key": api_key})
+
+    def _check_key_origin(self) -> None:
+        """Refuse to send the API key to a server that a weaker source named."""
+        key = self._origins.get("api_key")
+        if key is None or not is_url(self.store):
+            return
+        for name in _ADDRESS:
+            origin = self._origins.get(name, Origin.DEFAULT)
+            if origin < key:
+                names = {
+                    Origin.FILE: f"the file {self._env_file}",
+                    Origin.ENVIRONMENT: "the environment",
+                    Origin.OPTION: "an option",
+                }
+                flag = f", or pass --{name}" if name in ("store", "transport") else ""
+                raise UsageError(
+                    "the API key must go only to a server that is named by the key's own source "
+                    f"or a stronger one: the key is from {names[key]}, "
+                    f"{_PREFIX}{name.upper()} from {names[origin]}. Set both in one place{flag}"
+                )
 
     @property
     def encoder_options(self) -> EncoderOptions:
@@ -129,23 +183,95 @@ class Settings(BaseSettings):
 _S = TypeVar("_S", bound=Settings)
 
 
-def load_settings(given: Mapping[str, str]) -> Settings:
-    """Load settings from the environment, overridden by the given values.
+def load_settings(given: Mapping[str, str], env_file: Path | None = None) -> Settings:
+    """Load settings from a file and the environment, overridden by the given values.
+
+    Args:
+        given: Values of options by the names of settings; they outrank the environment.
+        env_file: A file of variables, which the environment outranks; None for none.
 
     Raises:
-        UsageError: If a value is invalid; the message names each variable.
+        UsageError: If a value is invalid, with the name of each variable, or if the file cannot be
+            read.
     """
-    return load_as(Settings, given)
+    return load_as(Settings, given, env_file)
 
 
-def load_as(kind: type[_S], given: Mapping[str, str]) -> _S:
+def load_as(kind: type[_S], given: Mapping[str, str], env_file: Path | None = None) -> _S:
     """Load a subclass of `Settings`; see `load_settings`."""
+    sources = {
+        Origin.FILE: _read_env_file(kind, env_file) if env_file else {},
+        Origin.ENVIRONMENT: EnvSettingsSource(kind)(),
+        Origin.OPTION: given,
+    }
+    values = {name: value for source in sources.values() for name, value in source.items()}
     try:
-        return kind.model_validate(kind().model_dump() | dict(given))
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"the file .env in {Path.cwd()} is not UTF-8: {exc}") from None
+        settings = kind.model_validate(values)
     except ValidationError as exc:
         problems = "; ".join(
             f"{_PREFIX}{str(error['loc'][0]).upper()}: {error['msg']}" for error in exc.errors()
         )
         raise UsageError(f"invalid setting: {problems}") from exc
+    origins = {name: origin for origin, source in sources.items() for name in source}
+    settings.set_origins(origins, env_file)
+    return settings
+
+
+def find_env_file(folder: Path) -> Path | None:
+    """Return the file `.env` of a folder that also has a compose file of this project, else None.
+
+    A compose file is of this project if it names variables `MSMARCO_QDRANT_...`: Docker Compose
+    reads `.env` beside it, so both have the same settings.
+    """
+    path = folder / ".env"
+    if not path.is_file():
+        return None
+    beside = (folder / name for name in _COMPOSE_FILES)
+    texts = (one.read_bytes() for one in beside if one.is_file())
+    return path if any(_PREFIX.encode() in text for text in texts) else None
+
+
+def variables_in(path: Path) -> list[str]:
+    """Return the names of this package's variables that a file sets.
+
+    Raises:
+        UsageError: If the file cannot be read.
+    """
+    names = (name for name, value in _read_variables(path).items() if value)
+    return sorted(name for name in names if name.upper().startswith(_PREFIX))
+
+
+def _read_env_file(kind: type[Settings], path: Path) -> Mapping[str, str]:
+    """Read the settings in a file; empty variables and those of other programs are left out.
+
+    Raises:
+        UsageError: If it cannot be read, or a value refers to another variable: a reference to the
+            environment could put a secret of it into an address.
+    """
+    variables = {name.lower(): value for name, value in _read_variables(path).items() if value}
+    _refuse_renamed(variables)
+    found = {name: variables.get(f"{_PREFIX}{name}".lower()) for name in kind.model_fields}
+    for name, value in found.items():
+        if value and "${" in value:
+            raise UsageError(
+                f"the variables in {path} must not refer to others by ${{...}}, got a reference in "
+                f"{_PREFIX}{name.upper()}: write its value"
+            )
+    return {name: value for name, value in found.items() if value}
+
+
+def _read_variables(path: Path) -> Mapping[str, str | None]:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return dotenv_values(stream=stream, interpolate=False)
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"the file {path} is not UTF-8: {exc}") from None
+    except OSError as exc:
+        raise UsageError(f"the file {path} cannot be read: {exc.strerror}") from exc
+
+
+def _refuse_renamed(variables: Mapping[str, str | None]) -> None:
+    """Refuse a variable that was renamed; names are in lower case."""
+    for old, new in _RENAMED.items():
+        if old.lower() in variables:
+            raise UsageError(f"{old} was renamed to {new}")

@@ -376,7 +376,7 @@ def test_settings_do_not_show_the_key(watch: Watch, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MSMARCO_QDRANT_API_KEY", f"{KEY}\udcff")
     watch.failed(lambda: load_settings({}))
     Path(".env").write_bytes(f"MSMARCO_QDRANT_API_KEY={KEY}\n".encode() + b"\xff")
-    watch.failed(lambda: load_settings({}))
+    watch.failed(lambda: load_settings({}, Path(".env")))
 
 
 # ---- the command line ------------------------------------------------------------------------
@@ -436,9 +436,10 @@ def test_commands_do_not_show_the_key(
     needs_torch = () if use_model else ("quickstart", "serve")
     others = cli.commands.keys() - given.keys() - {*needs_torch}
     statuses = {}
+    file = ["--env-file", ".env"] if in_file else []
     for name, arguments in {**given, **dict.fromkeys(sorted(others), ())}.items():
         before = len(watch.kept)
-        statuses[name] = main([name, *arguments])
+        statuses[name] = main([*file, name, *arguments])
         assert [] == [text for text in watch.kept[before:] if MARK in text]
     expected = dict.fromkeys(given, 0 if key == KEY else 1) | {"models": 0}
     assert expected.items() <= statuses.items()

@@ -16,11 +16,12 @@ from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.settings import SidecarSettings
-from msmarco_qdrant.settings import load_as, load_settings
+from msmarco_qdrant.settings import Settings, find_env_file, load_as, load_settings
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection
 from msmarco_qdrant.stores.connection import Transport
 
 HIDDEN = "hunter2"
+ENV_FILE = Path(".env")
 
 # The name, the text in the environment, and the value.
 GOOD: list[tuple[str, str, Any]] = [
@@ -121,14 +122,15 @@ def test_a_variable_is_read(
 
 
 def test_a_file_is_read() -> None:
-    """`.env` in the current directory, also with variables of other programs."""
+    """Also with variables of other programs; only if it is named."""
     rows = {name: (text, expected) for name, text, expected in GOOD}
     lines = [f"{variable(name)}={text}\n" for name, (text, _) in rows.items()]
     Path(".env").write_text("# mine\nOTHER=1\n" + "".join(lines), "utf-8")
-    settings = load_as(SidecarSettings, {})
+    settings = load_as(SidecarSettings, {}, ENV_FILE)
     assert {name: expected for name, (_, expected) in rows.items()} == {
         name: getattr(settings, name) for name in rows
     }
+    assert load_as(SidecarSettings, {}) == SidecarSettings()
 
 
 def test_order_of_the_sources_of_settings(
@@ -140,7 +142,7 @@ def test_order_of_the_sources_of_settings(
     )
     monkeypatch.setenv(variable("store"), "environment")
     monkeypatch.setenv(variable("collection"), "environment")
-    settings = load_settings({"store": "given"})
+    settings = load_settings({"store": "given"}, ENV_FILE)
     assert ("given", "environment", "file") == (
         settings.store,
         settings.collection,
@@ -163,7 +165,7 @@ def test_invalid_value_is_reported_with_its_variable(
         given = {name: text}
     pattern = rf"invalid setting: {variable(name)}: .*{re.escape(message)}"
     with pytest.raises(UsageError, match=pattern):
-        load_as(SidecarSettings, given)
+        load_as(SidecarSettings, given, ENV_FILE if source == "file" else None)
 
 
 @pytest.mark.parametrize("source", ["environment", "file"])
@@ -175,7 +177,7 @@ def test_a_renamed_variable_is_refused(source: str, monkeypatch: pytest.MonkeyPa
     else:
         Path(".env").write_text(f"{old}=none\n")
     with pytest.raises(UsageError, match=f"^{old} was renamed to {new}$"):
-        load_settings({})
+        load_settings({}, ENV_FILE if source == "file" else None)
 
 
 def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,10 +228,86 @@ def test_error_of_an_invalid_key_does_not_contain_it(
 def test_error_of_an_invalid_file_does_not_contain_its_text() -> None:
     """It has the file and the place of the invalid byte."""
     Path(".env").write_bytes(f"{variable('api_key')}={HIDDEN}\n".encode() + b"X=\xff\n")
-    with pytest.raises(
-        UsageError, match=r"the file \.env in .* is not UTF-8.* byte 0xff"
-    ) as caught:
-        load_settings({})
+    with pytest.raises(UsageError, match=r"the file .*/\.env is not UTF-8.* byte 0xff") as caught:
+        load_settings({}, Path.cwd() / ".env")
     assert str(Path.cwd()) in str(caught.value)
     assert caught.value.__cause__ is None
     assert HIDDEN not in "".join(traceback.format_exception(caught.value))
+
+
+# ---- which store gets the key ----------------------------------------------------------------
+
+SOURCES = ["file", "environment", "option"]  # from the weakest to the strongest
+FAR = {"store": "https://far", "transport": "rest", "grpc_port": "443", "tls_ca": "/far/ca.pem"}
+
+
+def loaded_from(sources: dict[str, str], values: dict[str, str]) -> Settings:
+    """Settings with each value from its source."""
+    with pytest.MonkeyPatch.context() as patch:
+        lines = []
+        for name, source in sources.items():
+            if source == "environment":
+                patch.setenv(variable(name), values[name])
+            elif source == "file":
+                lines.append(f"{variable(name)}={values[name]}\n")
+        ENV_FILE.write_text("".join(lines))
+        given = {name: values[name] for name, source in sources.items() if source == "option"}
+        return load_settings(given, ENV_FILE)
+
+
+@pytest.mark.parametrize("of_address", SOURCES)
+@pytest.mark.parametrize("of_key", SOURCES)
+@pytest.mark.parametrize("name", FAR)
+def test_r5_the_key_goes_only_where_its_source_or_a_stronger_one_says(
+    name: str, of_key: str, of_address: str
+) -> None:
+    """For the URL and for everything else that decides who gets the key."""
+    sources = {"api_key": of_key, "store": of_key, name: of_address}
+    settings = loaded_from(sources, {"store": "https://near", "api_key": HIDDEN, name: FAR[name]})
+    if SOURCES.index(of_address) >= SOURCES.index(of_key):
+        assert HIDDEN == settings.connection.api_key
+        return
+    with pytest.raises(UsageError, match=f"^the API key must go only .*{variable(name)} from "):
+        _ = settings.connection
+
+
+def test_r5_an_option_replaces_the_server_of_a_file() -> None:
+    """The advice of the error works."""
+    sources = {"api_key": "environment", "store": "file"}
+    values = {"api_key": HIDDEN, "store": "https://far"}
+    settings = loaded_from(sources, values)
+    with pytest.raises(UsageError, match=r"pass --store$") as caught:
+        _ = settings.connection
+    assert HIDDEN not in str(caught.value)
+    assert HIDDEN == loaded_from(sources | {"store": "option"}, values).connection.api_key
+
+
+def test_r5_a_directory_gets_no_key() -> None:
+    """A file may name a directory, whoever has a key."""
+    values = {"api_key": HIDDEN, "store": "./here"}
+    settings = loaded_from({"api_key": "environment", "store": "file"}, values)
+    assert HIDDEN == settings.connection.api_key
+
+
+@pytest.mark.parametrize("reference", ["${MSMARCO_QDRANT_API_KEY}", "${HOME:-x}"])
+def test_r5_a_file_cannot_put_the_environment_into_a_url(
+    reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference to another variable is refused, as it could be a secret of the environment."""
+    monkeypatch.setenv(variable("api_key"), HIDDEN)
+    ENV_FILE.write_text(f"OTHER={reference}\n{variable('store')}=https://far/{reference}\n")
+    with pytest.raises(UsageError, match=f"must not refer to others .*{variable('store')}"):
+        load_settings({}, ENV_FILE)
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.yml", "docker-compose.yaml"])
+def test_r5_a_file_beside_a_compose_file_is_found(name: str) -> None:
+    """Only if the compose file has variables of this package."""
+    folder = Path.cwd()
+    assert find_env_file(folder) is None
+    (folder / ".env").touch()
+    assert find_env_file(folder) is None
+    (folder / name).write_text("services: {web: {image: nginx}}\n")
+    assert find_env_file(folder) is None
+    (folder / name).write_text("services: {x: {environment: {MSMARCO_QDRANT_STORE: here}}}\n")
+    assert folder / ".env" == find_env_file(folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -34,8 +35,15 @@ _FAILED, _INTERRUPTED = 1, 130
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.option(
+    "--env-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Read variables MSMARCO_QDRANT_... from this file; the environment overrides it.  "
+    "[default: .env beside a compose file of this project]",
+)
 @click.version_option(__version__, prog_name="msmarco-qdrant")
-def cli() -> None:
+def cli(env_file: Path | None) -> None:  # see `command_env_file`
     """Search passages by meaning, with MS MARCO models of sentence-transformers and Qdrant.
 
     Try `msmarco-qdrant quickstart` first: it takes half a minute.

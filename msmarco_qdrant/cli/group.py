@@ -6,6 +6,7 @@ import re
 
 import click
 
+from msmarco_qdrant.cli.options import with_env_file
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 
 # Keyword arguments whose option has another name.
@@ -33,7 +34,7 @@ class CommandGroup(click.Group):
         except MsmarcoQdrantError as exc:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             failure = _WrongUsage if isinstance(exc, UsageError) else click.ClickException
-            raise failure(name_options(str(exc), command)) from exc
+            raise failure(with_env_file(name_options(str(exc), command))) from exc
 
 
 def name_options(message: str, command: click.Command | None) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.stores import Store
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_log = logging.getLogger(__name__)
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 LIMIT = click.IntRange(1, 10_000)
@@ -177,12 +181,43 @@ def load_command_settings(**given: str | None) -> Settings:
     """Load the settings, with the given options in place of the environment's."""
     from msmarco_qdrant.settings import load_settings
 
-    settings = load_settings({name: value for name, value in given.items() if value is not None})
+    values = {name: value for name, value in given.items() if value is not None}
+    settings = load_settings(values, command_env_file())
     if settings.store == ":memory:":
         raise UsageError(
             "a store in memory ends with the command: pass a directory or the URL of a server"
         )
     return settings
+
+
+def given_env_file() -> Path | None:
+    """Return the value of `--env-file`."""
+    context = click.get_current_context(silent=True)
+    found: Path | None = context.find_root().params.get("env_file") if context else None
+    return found
+
+
+def command_env_file() -> Path | None:
+    """Return the file of variables that a command reads: that of `--env-file`, or the default.
+
+    The default is `.env` in the current directory if a compose file of this project lies beside
+    it. Another `.env` there that has variables of this package is not read, with one warning.
+    """
+    from msmarco_qdrant.settings import find_env_file, variables_in
+
+    path = given_env_file() or find_env_file(Path.cwd())
+    context = click.get_current_context(silent=True)
+    ignored = Path.cwd() / ".env"
+    if path is None and context is not None and ignored.is_file():
+        names = context.meta.setdefault("variables_not_read", [])
+        if not names and (found := variables_in(ignored)):
+            names += found
+            _log.warning(
+                "the file .env here is not read, no compose file of this project lies beside it; "
+                "pass --env-file .env before the command to read %s",
+                ", ".join(found),
+            )
+    return path
 
 
 def command_with(settings: Settings, *words: str) -> str:
@@ -196,7 +231,16 @@ def command_with(settings: Settings, *words: str) -> str:
     except UsageError:  # an option replaces an invalid variable
         return command_line(*words, **given)
     changed = {name: value for name, value in given.items() if value != getattr(usual, name)}
-    return command_line(*words, **changed)
+    return with_env_file(command_line(*words, **changed))
+
+
+def with_env_file(text: str) -> str:
+    """Return a text whose commands have the `--env-file` of this command."""
+    path = given_env_file()
+    if path is None:
+        return text
+    option = f"--env-file {shlex.quote(str(path))}".replace("\\", r"\\")
+    return re.sub(r"(^|`)msmarco-qdrant (?!--env-file)", rf"\1msmarco-qdrant {option} ", text)
 
 
 def index_notice(settings: Settings) -> str:

@@ -11,6 +11,7 @@ import click
 
 from msmarco_qdrant.cli.options import (
     collection_option,
+    command_env_file,
     encoder_options,
     model_option,
     store_option,
@@ -76,7 +77,7 @@ def serve(**given: str | None) -> int:
     from msmarco_qdrant.settings import load_as
 
     values = {name: text for name, text in given.items() if text is not None}
-    settings = load_as(SidecarSettings, values)
+    settings = load_as(SidecarSettings, values, command_env_file())
     sidecar = Sidecar(settings)
     configure_logs(settings.log_level, settings.secrets)
     try:

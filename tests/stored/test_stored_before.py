@@ -621,9 +621,9 @@ def test_file_of_settings_still_counts() -> None:
     with pytest.raises(
         UsageError, match=r"MSMARCO_QDRANT_QUANTISATION.*MSMARCO_QDRANT_QUANTIZATION"
     ):
-        load_settings({})
+        load_settings({}, Path(".env"))
     Path(".env").write_text(text.replace("QUANTISATION", "QUANTIZATION"))
-    settings = load_settings({})
+    settings = load_settings({}, Path(".env"))
     assert ("./somewhere", "guide", StorageSettings(False, "none")) == (
         settings.store,
         settings.collection,
