@@ -221,13 +221,13 @@ def find_env_file(folder: Path) -> Path | None:
     """Return the file `.env` of a folder that also has a compose file of this project, else None.
 
     A compose file is of this project if it names variables `MSMARCO_QDRANT_...`: Docker Compose
-    reads `.env` beside it, so both have the same settings.
+    reads `.env` next to it, so both have the same settings.
     """
     path = folder / ".env"
     if not path.is_file():
         return None
-    beside = (folder / name for name in _COMPOSE_FILES)
-    texts = (one.read_bytes() for one in beside if one.is_file())
+    files = (folder / name for name in _COMPOSE_FILES)
+    texts = (one.read_bytes() for one in files if one.is_file())
     return path if any(_PREFIX.encode() in text for text in texts) else None
 
 

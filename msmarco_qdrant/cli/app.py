@@ -40,7 +40,7 @@ _FAILED, _INTERRUPTED = 1, 130
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Read variables MSMARCO_QDRANT_... from this file; the environment overrides it.  "
-    "[default: .env beside a compose file of this project]",
+    "[default: .env next to a compose file of this project]",
 )
 @click.version_option(__version__, prog_name="msmarco-qdrant")
 def cli(env_file: Path | None) -> None:  # see `command_env_file`

@@ -200,7 +200,7 @@ def given_env_file() -> Path | None:
 def command_env_file() -> Path | None:
     """Return the file of variables that a command reads: that of `--env-file`, or the default.
 
-    The default is `.env` in the current directory if a compose file of this project lies beside
+    The default is `.env` in the current directory if a compose file of this project is next to
     it. Another `.env` there that has variables of this package is not read, with one warning.
     """
     from msmarco_qdrant.settings import find_env_file, variables_in
@@ -213,7 +213,7 @@ def command_env_file() -> Path | None:
         if not names and (found := variables_in(ignored)):
             names += found
             _log.warning(
-                "the file .env here is not read, no compose file of this project lies beside it; "
+                "the file .env here is not read, no compose file of this project is next to it; "
                 "pass --env-file .env before the command to read %s",
                 ", ".join(found),
             )
