@@ -6,16 +6,19 @@ A row is rejected if a Qdrant payload, a digest or a model would lose, change or
 from __future__ import annotations
 
 import json
-import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from msmarco_qdrant.core.meta_values import (
+    MetaValueError,
+    check_string,
+    plain_meta,
+    type_name,
+)
 from msmarco_qdrant.core.records import Meta, Passage
 
-# gRPC limits a message to 100 levels, and an object in a payload takes three of them: a server
-# cannot return deeper ones. Edge cannot load more than 125 levels.
-_MAX_DEPTH = 24
 _PID_FIELDS = ("pid", "_id", "id")
 
 
@@ -27,7 +30,7 @@ def check_passage(passage: Passage) -> Passage:
     """Validate a passage made in Python like a row of a file.
 
     Returns:
-        The same passage, with an integer pid in decimal form.
+        The same passage, with an integer pid in decimal form, and `meta` as JSON values.
 
     Raises:
         RowError: If the passage is invalid.
@@ -35,12 +38,14 @@ def check_passage(passage: Passage) -> Passage:
     text: object = passage.text
     if not isinstance(text, str):
         raise _wrong_type("the text", "a string", text)
-    if not isinstance(passage.meta, dict):
+    if not isinstance(passage.meta, Mapping):
         raise _wrong_type("the meta", "an object", passage.meta)
     pid = _checked_pid(passage.pid)
     _checked_text(text)
-    _check_value(passage.meta, "")
-    return passage if pid is passage.pid else replace(passage, pid=pid)
+    meta = _plain_meta(passage.meta)
+    if pid is passage.pid and meta is passage.meta:
+        return passage
+    return replace(passage, pid=pid, meta=meta)
 
 
 def decode_utf8(data: bytes) -> str:
@@ -123,8 +128,7 @@ def _collect_meta(fields: dict[str, Any], pid_field: str) -> Meta:
         if name in meta:
             raise RowError(f"field {name!r} must be inside or outside of 'meta', not both")
     meta.update(inside or {})
-    _check_value(meta, "")
-    return meta
+    return _plain_meta(meta)
 
 
 def _checked_pid(value: object) -> str:
@@ -146,61 +150,22 @@ def _checked_text(text: str) -> str:
 
 
 def _check_string(value: str, where: str) -> None:
-    if "\x00" in value:
-        raise RowError(f"{where} holds a NUL byte")
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        code = ord(value[exc.start])
-        raise RowError(f"{where} holds a lone surrogate, U+{code:04X}") from exc
+        check_string(value, where)
+    except MetaValueError as exc:
+        raise RowError(str(exc)) from exc
 
 
-def _check_value(value: object, where: str, depth: int = 0) -> None:  # noqa: C901  # a case a type
-    """Refuse values that a Qdrant payload would lose or change."""
-    if depth > _MAX_DEPTH:
-        raise RowError(f"nested too deeply: {_MAX_DEPTH} levels are accepted")
-    match value:
-        case str():
-            _check_string(value, where)
-        case bool() | None:
-            pass
-        case int():
-            if not -(2**63) <= value < 2**63:
-                raise RowError(
-                    f"{where} must be a signed 64-bit integer, got {value}; write it as a string"
-                )
-        case float():
-            if not math.isfinite(value):
-                raise RowError(f"{where} must be a finite number, got {value}")
-        case dict():
-            for name, inner in value.items():
-                _check_name(name, where)
-                _check_value(inner, f"{where}.{name}" if where else f"field '{name}'", depth + 1)
-        case list():
-            for index, inner in enumerate(value):
-                _check_value(inner, f"{where}[{index}]", depth + 1)
-        case _:
-            raise _wrong_type(where, "a JSON value", value)
-
-
-def _check_name(name: object, where: str) -> None:
-    if not isinstance(name, str):
-        raise _wrong_type("a field name", "a string", name)
-    _check_string(name, f"a field name in {where or 'the row'}")
+def _plain_meta(meta: Meta) -> Meta:
+    """Return the fields as JSON values; the same dictionary if they are that."""
+    try:
+        return plain_meta(meta)
+    except MetaValueError as exc:
+        raise RowError(str(exc)) from exc
 
 
 def _wrong_type(where: str, expected: str, value: object) -> RowError:
-    names = {
-        bool: "a boolean",
-        int: "an integer",
-        float: "a float",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-        type(None): "null",
-    }
-    found = names.get(type(value), f"a {type(value).__name__}")
-    return RowError(f"{where} must be {expected}, got {found}")
+    return RowError(f"{where} must be {expected}, got {type_name(value)}")
 
 
 # Version 0.1.0 hashed the reasons of rejected rows into shards, in these words.
@@ -216,7 +181,7 @@ _HASHED_WORDS = (
         r"\1: \2 does not fit 64 bits with a sign;",
     ),
     (r"^(.+) must be a finite number, got (.+)$", r"\1: a non-finite number: \2"),
-    (r"^(.+) must be a JSON value, got (.+)$", r"\1 is \2, which JSON does not have"),
+    (r"^(.+) must be a JSON value, got ([^:]+)(?:: .*)?$", r"\1 is \2, which JSON does not have"),
     (r"^(.+) must be inside or outside of (.+), not both$", r"\1 stands both inside and beside \2"),
     (r"^(.+) must be (.+), got (.+)$", r"\1 is \3, expected \2"),
 )
