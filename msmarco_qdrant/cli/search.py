@@ -21,8 +21,10 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import check_output, print_hits, print_result
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.errors import SourceError
 
 if TYPE_CHECKING:
+    from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.search.options import SearchOptions
     from msmarco_qdrant.settings import Settings
@@ -137,25 +139,41 @@ def search(  # noqa: PLR0913  # one for each option
     }
     SearchRequest(**options)  # refuses invalid options before a model is loaded
     check_queries([query] if query is not None else [])
+    asked = []
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
+        asked = _read_queries(queries)
     with open_search_client(settings, model, rerank, bm25=mode == "bm25") as client:
         if filters:  # values get the type of the field's index, so that the search can use it
             indexes = client.store.collection(client.collection).spec().payload_indexes
             options["meta_filter"] = parse_filters(filters, indexes)
         if query is not None:
             print_hits(client.search(query, **options), as_json=as_json)
-        elif queries is not None and run is not None:
-            _search_many(client, queries, run, options, as_json=as_json)
+        elif run is not None:
+            _search_many(client, asked, run, options, as_json=as_json)
+
+
+def _read_queries(path: Path) -> list[Query]:
+    """Read and check all queries, so that none fails after an hour of searching."""
+    from msmarco_qdrant.evaluation.evaluate import check_texts
+    from msmarco_qdrant.evaluation.runs import check_id
+    from msmarco_qdrant.sources.corpus import read_queries
+
+    queries = list(read_queries(path))
+    if not queries:
+        raise SourceError(f"{path} has no queries; expected a line qid<TAB>text per query")
+    for query in queries:
+        check_id(query.qid)
+    check_texts(queries)
+    return queries
 
 
 def _search_many(
-    client: SearchClient, queries: Path, run: Path, options: SearchOptions, *, as_json: bool
+    client: SearchClient, queries: list[Query], run: Path, options: SearchOptions, *, as_json: bool
 ) -> None:
     from msmarco_qdrant.evaluation import run_queries, save_run
-    from msmarco_qdrant.sources.corpus import read_queries
 
-    answers = run_queries(client, read_queries(queries), options)
+    answers = run_queries(client, queries, options)
     rankings = ((query.qid, [(hit.pid, hit.score) for hit in hits]) for query, hits in answers)
     count = save_run(run, rankings)
     print_result(

@@ -15,6 +15,7 @@ from msmarco_qdrant.core.records import CollectionInfo, PointId, Query
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
+from msmarco_qdrant.evaluation.scoring import check_qids
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import AliasedCollection, Collection
 
@@ -50,7 +51,7 @@ def sweep_ann(
         on_setting: Called with each setting and `ef` before it is measured.
 
     Raises:
-        UsageError: Without queries or `efs`, or for a `k` or `ef` less than 1.
+        UsageError: Without queries or `efs`, for a repeated qid, or for a `k` or `ef` less than 1.
         UnsupportedError: If the engine always searches exactly.
         StoreError: If the engine fails.
     """
@@ -83,6 +84,7 @@ def check_sweep(
     """Refuse invalid input of `sweep_ann`, before the first search."""
     if not queries:
         raise UsageError("a sweep needs one query or more, got none")
+    check_qids(queries)
     if not efs:
         raise UsageError("efs must be one number or more, such as (16, 64, 256), got none")
     if min(k, *efs) < 1:

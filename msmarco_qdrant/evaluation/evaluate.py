@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.evaluation.coverage import check_run_pids, count_missing_relevant
 from msmarco_qdrant.evaluation.measures import (
     DEFAULT_MEASURES,
+    check_relevance_levels,
     depth_of,
     measure_run,
     parse_measures,
 )
 from msmarco_qdrant.evaluation.records import Evaluation, Qrels, Run, WorstQuery
-from msmarco_qdrant.evaluation.scoring import check_names, score_runs, select_judged, worst_queries
+from msmarco_qdrant.evaluation.scoring import (
+    check_answers,
+    check_names,
+    check_qids,
+    score_runs,
+    select_judged,
+    worst_queries,
+)
 from msmarco_qdrant.evaluation.systems import (
     OnAnswer,
     System,
@@ -100,10 +108,12 @@ def evaluate_search(
 
     Invalid input is refused before the first search. A warning counts the candidates that the
     collection lacks, another names the measures that look deeper than `depth`. Means are over the
-    queries with judgments. The callbacks are those of `run_evaluation`.
+    queries with judgments. The evaluation counts the relevant passages that the collection lacks.
+    The callbacks are those of `run_evaluation`.
 
     Raises:
-        UsageError: For invalid input, or if the collection has none of the candidates.
+        UsageError: For invalid input, or if the collection has none of the relevant passages, none
+            of the candidates, or none of the passages of a run.
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
     """
@@ -128,20 +138,21 @@ def plan_evaluation(
 
     Raises:
         UsageError: For an unknown measure or option, queries without text, judgments or
-            candidates, a repeated qid, or two runs of one name.
+            candidates, judgments without a relevant passage, a repeated qid, a run without an
+            answer to a judged query, or two runs of one name.
         MissingExtraError: Without the extra `eval`.
     """
     names = parse_measures(measures)
     runs = (*([] if candidates is None else [candidates]), *others)
     check_names([*(run.name for run in runs), *(system.name for system in systems)])
-    qids = Counter(query.qid for query in queries)
-    for qid, count in qids.items():
-        if count > 1:
-            raise UsageError(f"each query needs its own qid, got {qid!r} {count} times")
-    judged = select_judged(qids, qrels)
+    check_qids(queries)
+    judged = select_judged({query.qid for query in queries}, qrels)
     measure_run(names, judged, Run("", {}))  # some measures do not accept every grade
+    check_relevance_levels(names, judged)
+    for run in others:
+        check_answers(run, judged)
     searched = [query for query in queries if unjudged or query.qid in qrels]
-    _check_texts(searched)
+    check_texts(searched)
     if candidates is not None:
         _check_candidates(candidates, searched, judged)
         depth = 1  # ranking candidates needs no depth
@@ -151,7 +162,12 @@ def plan_evaluation(
     return EvaluationPlan(queries, searched, qrels, systems, names, limit, candidates, runs)
 
 
-def _check_texts(queries: Iterable[Query]) -> None:
+def check_texts(queries: Iterable[Query]) -> None:
+    """Refuse queries that cannot be searched for.
+
+    Raises:
+        UsageError: With the qid of the first.
+    """
     for query in queries:
         try:
             check_queries([query.text])
@@ -206,6 +222,7 @@ def run_evaluation(
     """
     if plan.candidates is None and plan.systems:
         _warn_shallow(plan.depth, plan.measures)
+    missing = _check_coverage(client, plan)
     runs = list(plan.runs)
     for system in plan.systems:
         queries = _report_progress(plan.searched, system, on_query)
@@ -219,7 +236,18 @@ def run_evaluation(
         if on_run is not None:
             on_run(run)
     evaluation = score_runs(plan.queries, plan.qrels, runs, plan.measures, runs[0].name)
-    return SearchEvaluation(evaluation, tuple(runs))
+    return SearchEvaluation(replace(evaluation, missing=missing), tuple(runs))
+
+
+def _check_coverage(client: SearchClient, plan: EvaluationPlan) -> int:
+    """Count the relevant passages that the collection lacks; refuse runs of another collection."""
+    collection = client.store.collection(client.collection)
+    judged = select_judged({query.qid for query in plan.queries}, plan.qrels)
+    missing = count_missing_relevant(collection, client.collection, judged)
+    for run in plan.runs:
+        if run is not plan.candidates:  # a system ranks these, which counts the missing ones
+            check_run_pids(collection, client.collection, run, judged)
+    return missing
 
 
 def _report_progress(

@@ -12,12 +12,13 @@ import ast
 import math
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.errors import MissingExtraError, UsageError
+from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
 from msmarco_qdrant.evaluation.records import Qrels, Ranking, Run
 
 DEFAULT_MEASURES = "nDCG@10 RR@10 R@100"
@@ -112,17 +113,24 @@ def _ranks(ranking: Ranking) -> dict[str, float]:
 
 def _parse(library: ModuleType, name: str) -> Any:
     try:
-        measure = _build_measure(library, name)
-    except _REFUSALS as exc:
+        word, parameters, cutoff = _split_name(name)
+        known = _registry(library)[word]
+    except (KeyError, SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as exc:
         raise UsageError(f"measure {name!r} is unknown; examples: {_EXAMPLES}") from exc
-    cutoff = measure.params.get("cutoff", 1)
+    try:
+        if cutoff is not None:
+            parameters[known.AT_PARAM] = cutoff
+        measure = known(**parameters)
+        cutoff = measure.params.get("cutoff", 1)
+    except _REFUSALS as exc:
+        raise _library_failed(exc) from exc
     if type(cutoff) is not int or cutoff < 1:  # trec_eval ends the process for 0
         raise UsageError(f"the cutoff of a measure must be 1 or more, got {cutoff!r} in {name!r}")
     return measure
 
 
-def _build_measure(library: ModuleType, name: str) -> Any:
-    """Build the measure of a name such as `RR(rel=2)@10`.
+def _split_name(name: str) -> tuple[str, dict[str, Any], Any]:
+    """Split a name such as `RR(rel=2)@10` into word, parameters and cutoff.
 
     Not `ir_measures.parse_measure`: it needs names of `ast` that Python 3.14 does not have.
     """
@@ -136,10 +144,15 @@ def _build_measure(library: ModuleType, name: str) -> Any:
         expression = expression.func
     if not isinstance(expression, ast.Name):
         raise ValueError(name)  # noqa: TRY004  # like every other refusal of a name
-    measure = library.measures.registry[expression.id]
-    if cutoff is not None:
-        parameters[measure.AT_PARAM] = cutoff
-    return measure(**parameters)
+    return expression.id, parameters, cutoff
+
+
+def _registry(library: ModuleType) -> Mapping[str, Any]:
+    try:
+        registry: Mapping[str, Any] = library.measures.registry
+    except AttributeError as exc:
+        raise _library_failed(exc) from exc
+    return registry
 
 
 def _calculate(
@@ -153,9 +166,8 @@ def _calculate(
     try:
         metrics = list(library.iter_calc([measure], judged, answered))
     except _REFUSALS as exc:
-        raise UsageError(
-            f"measure {name!r} cannot be computed here: {exc or 'unknown reason'}"
-        ) from exc
+        reason = str(exc) or type(exc).__name__
+        raise UsageError(f"measure {name!r} cannot be computed here: {reason}") from exc
     return {metric.query_id: float(metric.value) for metric in metrics}
 
 
@@ -176,9 +188,40 @@ def _check_grades(name: str, measure: Any, judged: Qrels) -> None:
         )
 
 
+def check_relevance_levels(measures: Sequence[str], qrels: Qrels) -> None:
+    """Refuse a measure such as "RR(rel=2)@10" if no grade reaches its `rel`: it would be 0.
+
+    Raises:
+        UsageError: For such a measure, or an unknown one.
+        MissingExtraError: Without the extra `eval`.
+    """
+    library = _ir_measures()
+    highest = max((grade for grades in qrels.values() for grade in grades.values()), default=0)
+    for name in measures:
+        level = _parse(library, name).params.get("rel", 1)
+        if level > highest:
+            raise UsageError(
+                f"measure {name!r} counts grades of {level} or more, but the highest grade of the "
+                f"judgments is {highest}: pass another measure"
+            )
+
+
 def _ir_measures() -> ModuleType:
     try:
         import ir_measures
     except ModuleNotFoundError as exc:
-        raise MissingExtraError("evaluating", "eval") from exc
+        if exc.name == "ir_measures":
+            raise MissingExtraError("evaluating", "eval") from exc
+        raise _library_failed(exc) from exc
+    except (ImportError, *_REFUSALS) as exc:
+        raise _library_failed(exc) from exc
     return ir_measures
+
+
+def _library_failed(cause: BaseException) -> MsmarcoQdrantError:
+    """Return the error for a library that does not work here, such as on a new Python."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    return MsmarcoQdrantError(
+        f"the library ir_measures failed on Python {version}: {type(cause).__name__}: {cause}; "
+        "install another version of ir-measures, or use another Python"
+    )

@@ -133,6 +133,9 @@ class Evaluation:
         unasked: Number of judged qids that are not among the queries.
         runs: In the given order.
         comparisons: Of each other run with the baseline, by measure.
+        relevant: Number of relevant passages (grade 1 or more) of the judged queries.
+        missing: Number of those that the collection lacks; None if runs were measured without it.
+        without_relevant: Number of judged queries without a relevant passage; they count 0.
     """
 
     measures: tuple[str, ...]
@@ -141,6 +144,9 @@ class Evaluation:
     unasked: int
     runs: tuple[MeasuredRun, ...]
     comparisons: tuple[RunComparison, ...]
+    relevant: int = 0
+    missing: int | None = None
+    without_relevant: int = 0
 
 
 @dataclass(frozen=True, slots=True)

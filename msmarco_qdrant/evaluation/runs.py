@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO, overload
 
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation.records import Ranking, Run
-from msmarco_qdrant.evaluation.text_lines import read_text_lines, split_columns
+from msmarco_qdrant.evaluation.text_lines import read_text_lines, shorten, split_columns
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def collect_run(
 def read_run(source: str | PathLike[str], name: str | None = None, model: str | None = None) -> Run:
     """Read a TREC run, plain or gzip, with a line per hit: ``qid Q0 pid rank score tag``.
 
-    Scores decide the order and ranks are ignored, as in TREC's tools.
+    Scores decide the order, as in TREC's tools. Ranks may be equal, but not contradict the scores.
 
     Args:
         source: The file.
@@ -109,21 +109,73 @@ def read_run(source: str | PathLike[str], name: str | None = None, model: str | 
 
     Raises:
         SourceError: For an unreadable or empty file, a line of another format, a score that is not
-            a finite number, or a repeated pid of a query.
+            a finite number, a rank that is not an integer, a repeated pid of a query, or ranks
+            that contradict the scores.
     """
     scores: dict[str, dict[str, float]] = {}
+    order = _RankOrder()
     for place, line in read_text_lines(source):
         fields = split_columns(line)
         if len(fields) != 6:
-            raise SourceError(f"{place}: expected 6 columns, {_FORM}, got {len(fields)}")
-        qid, _, pid, _, score, _ = fields
+            guess = ", as in judgments" if len(fields) == 4 else ""
+            raise SourceError(
+                f"{place}: expected 6 columns, {_FORM}, got {len(fields)}{guess}: {shorten(line)!r}"
+            )
+        qid, _, pid, rank, score, _ = fields
         of_query = scores.setdefault(qid, {})
         if pid in of_query:
             raise SourceError(f"{place}: query {qid!r} has pid {pid!r} twice")
         of_query[pid] = _parse_score(score, place)
+        order.check(place, qid, _parse_rank(rank, place), of_query[pid])
     if not scores:
         raise SourceError(f"{source} has no hits; expected a line per hit: {_FORM}")
+    order.check_scores(source)
     return Run(name or _stem(source), {q: rank_scores(of) for q, of in scores.items()}, model)
+
+
+class _RankOrder:
+    """Refuses ranks that contradict the scores, line by line."""
+
+    def __init__(self) -> None:
+        self._last = ("", 0, 0.0)
+        self._scores: set[float] = set()
+        self._is_ranked = False
+
+    def check(self, place: str, qid: str, rank: int, score: float) -> None:
+        """Compare a line with the line before, if both are of the same query."""
+        before, last_rank, last_score = self._last
+        self._last = qid, rank, score
+        if len(self._scores) < 2:
+            self._scores.add(score)
+        if before != qid or rank == last_rank:
+            return
+        self._is_ranked = True
+        if (rank > last_rank) == (score > last_score) and _differ(score, last_score):
+            raise SourceError(
+                f"{place}: a higher rank must not have a higher score, got rank {last_rank} with "
+                f"score {last_score:g} and rank {rank} with {score:g} for query {qid!r}: write "
+                "scores that decrease, such as 1/rank or the negative distance"
+            )
+
+    def check_scores(self, source: str | PathLike[str]) -> None:
+        """Refuse a run whose order is in the ranks alone."""
+        if self._is_ranked and len(self._scores) == 1:
+            raise SourceError(
+                f"{source} has the score {self._scores.pop():g} in every line, but measures take "
+                "the order of the scores: write scores that decrease, such as 1/rank"
+            )
+
+
+def _differ(one: float, other: float) -> bool:
+    """True if two scores differ as float32, as trec_eval compares them."""
+    first, second = array("f", (one, other))
+    return first != second
+
+
+def _parse_rank(text: str, place: str) -> int:
+    with suppress(ValueError):
+        return int(text)
+    raise SourceError(f"{place}: the rank must be an integer, got {text!r}; expected {_FORM}")
 
 
 def _parse_score(text: str, place: str) -> float:
@@ -144,17 +196,28 @@ def write_run(rankings: Iterable[tuple[str, Ranking]], file: TextIO, tag: str = 
     It returns the number of queries.
 
     Raises:
-        UsageError: For an empty qid or pid, or one with white space.
+        UsageError: For an empty qid or pid, or one with white space; a repeated qid, or a repeated
+            pid of a query; a score that is not a finite number.
     """
-    count = 0
+    qids: set[str] = set()
     for qid, ranking in rankings:
+        check_id(qid)
+        if qid in qids:
+            raise UsageError(f"each query needs its own qid, got {qid!r} twice")
+        qids.add(qid)
+        pids: set[str] = set()
         for rank, (pid, score) in enumerate(ranking, start=1):
-            check_id(qid)
             check_id(pid)
+            if pid in pids or not math.isfinite(score):
+                found = f"got {pid!r} twice" if pid in pids else f"got the score {score} of {pid!r}"
+                raise UsageError(
+                    "a ranking must have different pids and finite scores, "
+                    f"{found} for query {qid!r}"
+                )
+            pids.add(pid)
             # Nine significant digits represent each float32 uniquely.
             file.write(f"{qid} Q0 {pid} {rank} {score:.9g} {tag}\n")
-        count += 1
-    return count
+    return len(qids)
 
 
 def save_run(path: Path, rankings: Iterable[tuple[str, Ranking]], tag: str = RUN_TAG) -> int:

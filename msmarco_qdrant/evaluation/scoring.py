@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, measure_run, parse_measures
+from msmarco_qdrant.evaluation.coverage import quoted_examples, relevant_pids, warn_unjudged
+from msmarco_qdrant.evaluation.measures import (
+    DEFAULT_MEASURES,
+    check_relevance_levels,
+    measure_run,
+    parse_measures,
+)
 from msmarco_qdrant.evaluation.published import published_figures
 from msmarco_qdrant.evaluation.records import (
     Evaluation,
@@ -43,7 +50,8 @@ def evaluate_runs(
         baseline: Name of the run to compare with; the first if None.
 
     Raises:
-        UsageError: If no query has judgments, for no run or two of one name, or an unknown
+        UsageError: If no query has judgments, no judgment has a grade of 1 or more, or a run
+            answers no judged query; for a repeated qid, no run or two of one name, or an unknown
             baseline or measure.
         MissingExtraError: Without the extra `eval`.
     """
@@ -51,7 +59,14 @@ def evaluate_runs(
     check_names(names)
     if baseline is not None and baseline not in names:
         raise UsageError(f"baseline must be one of {', '.join(names)}, got {baseline!r}")
-    return score_runs(queries, qrels, runs, parse_measures(measures), baseline or names[0])
+    parsed = parse_measures(measures)
+    check_qids(queries)
+    judged = select_judged({query.qid for query in queries}, qrels)
+    check_relevance_levels(parsed, judged)
+    for run in runs:
+        check_answers(run, judged)
+        warn_unjudged(run, judged)
+    return score_runs(queries, qrels, runs, parsed, baseline or names[0])
 
 
 def score_runs(
@@ -75,18 +90,45 @@ def score_runs(
         comparisons=tuple(
             _compare(base, run, name) for run in measured if run is not base for name in measures
         ),
+        relevant=len(relevant_pids(judged)),
+        without_relevant=sum(max(grades.values()) < 1 for grades in judged.values()),
     )
 
 
 def select_judged(qids: Collection[str], qrels: Qrels) -> Qrels:
-    """Return the judgments of these queries; one or more is required."""
-    judged = {qid: grades for qid, grades in qrels.items() if qid in qids}
+    """Return the judgments of these queries; one or more with a relevant passage is required."""
+    judged = {qid: grades for qid, grades in qrels.items() if qid in qids and grades}
     if not judged:
         raise UsageError(
             f"none of the {len(qids)} queries has judgments: the queries have qids such as "
-            f"{_examples(qids)}, the judgments {_examples(qrels)}; pass the qrels of these queries"
+            f"{quoted_examples(qids)}, the judgments {quoted_examples(qrels)}; pass the qrels of "
+            "these queries"
+        )
+    if not relevant_pids(judged):
+        highest = max(grade for grades in judged.values() for grade in grades.values())
+        raise UsageError(
+            f"judgments must have a grade of 1 or more for one of the {len(qids)} queries, got "
+            f"{highest} as the highest: every measure would be 0; pass the qrels of these queries"
         )
     return judged
+
+
+def check_qids(queries: Iterable[Query]) -> None:
+    """Require a different qid for each query."""
+    for qid, count in Counter(query.qid for query in queries).items():
+        if count > 1:
+            raise UsageError(f"each query needs its own qid, got {qid!r} {count} times")
+
+
+def check_answers(run: Run, judged: Qrels) -> None:
+    """Refuse a run for other queries, whose measures would all be 0."""
+    answered = [qid for qid, ranking in run.rankings.items() if ranking]
+    if answered and not any(qid in judged for qid in answered):
+        raise UsageError(
+            f"the run {run.name!r} answers none of the {len(judged)} judged queries: it has qids "
+            f"such as {quoted_examples(answered)}, the judged queries {quoted_examples(judged)}; "
+            "pass a run for these queries"
+        )
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -95,10 +137,6 @@ def check_names(names: Sequence[str]) -> None:
         raise UsageError("an evaluation needs one run or system or more, got none")
     if len(set(names)) < len(names):
         raise UsageError(f"each run needs its own name, got {', '.join(names)}")
-
-
-def _examples(qids: Collection[str]) -> str:
-    return ", ".join(repr(qid) for qid in sorted(qids)[:3]) or "none"
 
 
 def _measure(run: Run, measures: Sequence[str], judged: Qrels) -> MeasuredRun:

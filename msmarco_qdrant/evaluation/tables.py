@@ -46,6 +46,13 @@ def queries_text(evaluation: Evaluation) -> str:
         parts.append(f"{evaluation.unjudged:,} without judgments left out")
     if evaluation.unasked:
         parts.append(f"{evaluation.unasked:,} with judgments not among the queries")
+    if evaluation.without_relevant:
+        parts.append(f"{evaluation.without_relevant:,} without a relevant passage, which count 0")
+    if evaluation.missing:
+        parts.append(
+            f"{evaluation.missing:,} of {evaluation.relevant:,} relevant passages are not in the "
+            "collection"
+        )
     parts += [
         f"{run.name} has no answer for {run.unanswered:,}, which count 0"
         for run in evaluation.runs
@@ -153,8 +160,10 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
     value = to_json_value(evaluation)
     for comparison in value["comparisons"]:
         comparison["p_t_test"], comparison["p_permutation"] = comparison.pop("test")
-    queries = {name: value.pop(name) for name in ("judged", "unjudged", "unasked")}
-    return {"queries": queries, **value}
+    counts = ("judged", "unjudged", "unasked", "without_relevant")
+    queries = {name: value.pop(name) for name in counts}
+    relevant = {"judged": value.pop("relevant"), "missing": value.pop("missing")}
+    return {"queries": queries, "relevant_passages": relevant, **value}
 
 
 def sweep_json(sweep: AnnSweep) -> dict[str, Any]:

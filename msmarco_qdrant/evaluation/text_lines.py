@@ -11,6 +11,7 @@ from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.lines import make_peekable, open_maybe_gzip, read_lines
 
 _MAX_LINE_BYTES = 1 << 16
+_SHOWN = 60
 _COLUMN = re.compile(r"[^ \t\r\f\v]+")
 
 
@@ -45,3 +46,8 @@ def _decode(data: bytes, place: str) -> str:
 def split_columns(line: str) -> list[str]:
     """Split at ASCII white space, as TREC's tools do: a pid may contain any other."""
     return _COLUMN.findall(line)
+
+
+def shorten(line: str) -> str:
+    """Return the beginning of a line, for a message."""
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

@@ -207,9 +207,10 @@ def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
     """Yield the queries of a file: TSV (``qid<TAB>text``) or JSON lines (``_id``, ``text``).
 
     Raises:
-        SourceError: If the file cannot be read, or a line is not a query: to skip it would
-            change every mean without notice.
+        SourceError: If the file cannot be read, a line is not a query, or a qid is repeated: to
+            skip a line would change every mean without notice.
     """
+    lines: dict[str, int | None] = {}
     name = str(source)
     _file_size(name)
     with _open(name) as raw:
@@ -221,6 +222,12 @@ def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
             if isinstance(row, Reject):
                 reason = _PID.sub("qid", row.reason)
                 raise SourceError(f"{name}:{row.line} is not a query: {reason}")
+            if row.pid in lines:
+                raise SourceError(
+                    f"{name}:{row.line}: each query needs its own qid, got {row.pid!r} also in "
+                    f"line {lines[row.pid]}"
+                )
+            lines[row.pid] = row.line
             yield Query(row.pid, row.text)
 
 

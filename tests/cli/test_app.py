@@ -444,6 +444,27 @@ def test_no_hit_is_reported(place: Place) -> None:
     assert Outcome(0, "[]\n", "") == command(*arguments, "--json")
 
 
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        ("1\ta\n2\tb\n1\tc\n", 1, "q.tsv:3: each query needs its own qid, got '1' also in line 1"),
+        ("", 1, "q.tsv has no queries; expected a line qid<TAB>text per query"),
+        ("1\ta\n2 3\tb\n", 2, "ids in a TREC run must be non-empty and without white space"),
+        ('{"_id": "1", "text": "a\\ud800"}', 1, "q.tsv:1 is not a query"),
+    ],
+)
+def test_s8_queries_are_checked_before_the_first_search(
+    content: str, status: int, message: str
+) -> None:
+    """No model is loaded, no store is opened, and no file is written."""
+    Path("q.tsv").write_text(content)
+    done = command("search", "--queries", "q.tsv", "--run", "r.trec", "--store", "missing")
+
+    assert (status, "") == (done.status, done.out)
+    assert message in done.err
+    assert {"q.tsv"} == {path.name for path in Path().iterdir()}
+
+
 def test_queries_become_a_run(place: Place) -> None:
     """A TREC run: qid Q0 pid rank score tag, a line a hit, queries in their order."""
     queries = str(files("msmarco_qdrant.cli") / "sample" / "queries.tsv")

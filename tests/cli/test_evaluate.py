@@ -135,9 +135,41 @@ def test_json_is_one_document(words: str) -> None:
     found = json.loads(done.out)
     assert ["evaluation", "ann", "runs", "report"] == [*found]
     assert (None, ["a.trec"], "r.html") == (found["ann"], found["runs"], found["report"])
-    assert {"judged": 3, "unjudged": 1, "unasked": 0} == found["evaluation"]["queries"]
+    counts = {"judged": 3, "unjudged": 1, "unasked": 0, "without_relevant": 0}
+    assert counts == found["evaluation"]["queries"]
+    assert {"judged": 3, "missing": 0} == found["evaluation"]["relevant_passages"]
     assert {"bm25": {"RR@10": pytest.approx(2 / 3), "P@1": pytest.approx(1 / 3)}} == figures(done)
     assert "written" not in done.err
+
+
+@pytest.mark.usefixtures("_files")
+def test_s7_missing_passages_are_counted_everywhere(words: str) -> None:
+    """In the text, the JSON document and the report."""
+    Path("qrels.txt").write_text(QRELS + "q1 0 doc-159 1\n")
+
+    assert "1 of 4 relevant passages are not in the collection" in by_words(words).out
+    found = json.loads(by_words(words, "--json", "--report", "r.html").out)
+    assert {"judged": 4, "missing": 1} == found["evaluation"]["relevant_passages"]
+    assert "1 of 4 relevant passages are not in the collection" in Path("r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("qrels", "message"),
+    [
+        ("q1 0 doc-b 1\n", "none of the 1 relevant passages of the judgments is in the collection"),
+        ("q1 0 b 0\n", "qrels.txt must have a grade of 1 or more, got 0 as the highest"),
+        ("q9 0 b 1\n", "none of the 4 queries has judgments"),
+    ],
+)
+@pytest.mark.usefixtures("_files")
+def test_s7_nothing_to_measure_is_refused(words: str, qrels: str, message: str) -> None:
+    """In one line, without figures."""
+    Path("qrels.txt").write_text(qrels)
+    done = by_words(words)
+
+    assert ("", 1) == (done.out, done.err.count("\n"))
+    assert done.status in {1, 2}
+    assert message in done.err
 
 
 @pytest.mark.usefixtures("_files")

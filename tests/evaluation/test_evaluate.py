@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.core.records import Query
+from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import (
     Run,
@@ -18,6 +18,7 @@ from msmarco_qdrant.evaluation import (
     find_worst_queries,
     plan_evaluation,
 )
+from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from tests.evaluation.collection import QRELS, QUERIES, ListeningEncoder
 
@@ -124,6 +125,24 @@ def test_candidates_of_another_collection_are_refused(
     [
         ({"measures": "mrr", "depth": 5}, "measure 'mrr' is unknown"),
         ({"qrels": {"q9": {"a": 1}}}, "none of the 4 queries has judgments"),
+        (
+            {"qrels": {"q1": {"a": 0, "b": -1}}},
+            "must have a grade of 1 or more .* got 0",
+        ),
+        ({"measures": "RR(rel=2)@10"}, "counts grades of 2 or more, but the highest .* is 1"),
+        (
+            {"others": [Run("x", {"7": [("a", 1.0)]})]},
+            "the run 'x' answers none of the 3 .* such as '7', the judged queries 'q1', 'q2', 'q3'",
+        ),
+        (
+            {"qrels": {"q1": {"doc-a": 1}, "q2": {"doc-c": 0}}},
+            "none of the 1 relevant .* 'doc-a', the collection '[a-g]', '[a-g]', '[a-g]'; pass",
+        ),
+        ({"qrels": {"q1": {"B": 1}}}, "the judgments have pids such as 'B', the collection 'b'; "),
+        (
+            {"others": [Run("x", {"q1": [("doc-a", 1.0)]})]},
+            "none of the 1 first passages of the run 'x' is in the collection 'msmarco': the run",
+        ),
         ({"others": [Run("dense", {})]}, "each run needs its own name, got dense, dense"),
         ({"systems": []}, "an evaluation needs one run or system or more, got none"),
         ({"queries": [*QUERIES, *QUERIES]}, "each query needs its own qid, got 'q1' 2 times"),
@@ -146,7 +165,7 @@ def test_candidates_of_another_collection_are_refused(
         ({"measures": "ERR@10", "qrels": {"q1": {"b": 5}}}, "accepts grades up to 4, got 5"),
     ],
 )
-def test_invalid_input_is_refused_early(
+def test_s7_invalid_input_is_refused_early(
     client: SearchClient, listening: ListeningEncoder, changed: dict[str, Any], message: str
 ) -> None:
     """Before the first search."""
@@ -206,7 +225,7 @@ def test_an_evaluation_is_checked_without_a_client() -> None:
 
 def test_the_worst_queries_have_texts(client: SearchClient) -> None:
     """Of each run, the lowest values first, with the passages from the collection."""
-    lost = Run("lost", {"q2": [("x", 1.0)]})
+    lost = Run("lost", {"q2": [("g", 1.0)]})
     found = evaluate(client, [System()], others=[lost])
     worst = find_worst_queries(client, found, QUERIES, QRELS)
 
@@ -217,4 +236,27 @@ def test_the_worst_queries_have_texts(client: SearchClient) -> None:
     assert ("castle", 0.5) == (first.text, first.value)
     assert ["castle", "castle garden"] == [passage.text for passage in first.top[:2]]
     assert ["castle garden"] == [passage.text for passage in worst["lost"][0].missed]
-    assert [None] == [passage.text for passage in worst["lost"][1].top]
+    assert ["bridge bridge bridge market harbor"] == [
+        passage.text for passage in worst["lost"][1].top
+    ]
+
+
+def test_s7_missing_passages_are_counted(
+    client: SearchClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Relevant ones in the evaluation, those of another run in a warning."""
+    qrels = {"q1": {"b": 1, "y": 2, "z": 0}, "q2": {"c": 0}, "q3": {"d": 1}}
+    other = Run("other", {"q1": [("x", 2.0), ("b", 1.0)]})
+    found = evaluate_search(client, QUERIES, qrels, [System("bm25")], others=[other]).evaluation
+
+    assert (3, 1, 1) == (found.relevant, found.missing, found.without_relevant)
+    message = "1 of the 2 first passages of the run 'other' are not in the collection 'msmarco'"
+    assert [message] == caplog.messages
+
+
+def test_s7_number_at_the_end_of_a_pid_is_compared(client: SearchClient) -> None:
+    """The most frequent difference is named for one passage of both sides."""
+    ingest_passages([Passage("159", "castle")], client.store, encoder=client.encoder)
+    for pid in ("doc-159", "00159", "msmarco_passage_159"):
+        with pytest.raises(UsageError, match=f"such as '{pid}', the collection '159'"):
+            evaluate_search(client, QUERIES, {"q1": {pid: 1}}, [System("bm25")])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import ir_measures
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 from msmarco_qdrant.evaluation import (
     DEFAULT_MEASURES,
     Run,
@@ -64,6 +66,42 @@ def test_invalid_measure_is_refused(text: str, message: str) -> None:
     """Before anything is searched, and before trec_eval ends the process."""
     with pytest.raises(UsageError, match=message):
         parse_measures(text)
+
+
+def test_r10_failure_of_the_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never as an unknown measure: a new Python may break the library at any place."""
+    broken = SimpleNamespace(registry={"P": type("P", (), {"AT_PARAM": "cutoff"})})
+    reason = "the library ir_measures failed on Python 3"
+    for measures in (None, broken):
+        monkeypatch.setattr(ir_measures, "measures", measures)
+        with pytest.raises(MsmarcoQdrantError, match=reason) as caught:
+            parse_measures("P@10")
+        assert MsmarcoQdrantError is type(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (AttributeError("module 'ast' has no attribute 'Num'"), "AttributeError: module 'ast' has"),
+        (ImportError("cannot import name 'Num'"), "ImportError: cannot import name 'Num'"),
+        (ModuleNotFoundError("No module named 'imp'", name="imp"), "No module named 'imp'"),
+        (ModuleNotFoundError("x", name="ir_measures"), "evaluating needs the extra 'eval'"),
+    ],
+)
+def test_r10_failed_import_is_named(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str
+) -> None:
+    """Only a library that is not installed needs the extra."""
+
+    class Finder:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "ir_measures":
+                raise failure
+
+    monkeypatch.delitem(sys.modules, "ir_measures")
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(MsmarcoQdrantError, match=re.escape(message)):
+        parse_measures("P@10")
 
 
 def test_a_run_is_measured() -> None:

@@ -16,7 +16,7 @@ from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation import Run, collect_run, read_run, save_run, write_run
 from msmarco_qdrant.evaluation.runs import PackedRanking, rank_scores
 
-LINES = b"q1 Q0 b 1 2.5 tag\nq1\tQ0\ta\t2\t3.5e0\ttag\r\n\nq2 Q0 a 1 -1 tag"
+LINES = b"q1 Q0 b 2 2.5 tag\nq1\tQ0\ta\t1\t3.5e0\ttag\r\n\nq2 Q0 a 1 -1 tag"
 
 
 def hits(*found: tuple[str, float]) -> list[Hit]:
@@ -26,7 +26,7 @@ def hits(*found: tuple[str, float]) -> list[Hit]:
 
 @pytest.mark.parametrize("content", [LINES, gzip.compress(LINES)], ids=["plain", "gzip"])
 def test_a_run_is_read(tmp_path: Path, content: bytes) -> None:
-    """By score, not by rank; named after the file."""
+    """By score, not by the order of lines; named after the file."""
     path = tmp_path / "bm25.dl19.trec.gz"
     path.write_bytes(content)
 
@@ -51,15 +51,55 @@ def test_a_run_is_read(tmp_path: Path, content: bytes) -> None:
         (b"q1 Q0 \xff 1 2 t\n", r"run\.trec:1: not UTF-8 at byte 7"),
         (b"x" * 70_000, r"run\.trec:1: a line must have at most 65,536 bytes"),
         (gzip.compress(LINES, mtime=0)[:-12], r"run\.trec:\d: the gzip stream ends early"),
+        (b"q1 0 a 1\n", r"run\.trec:1: expected 6 columns, .*, got 4, as in judgments: 'q1 0 a 1'"),
+        (
+            b"q1 Q0 a 2.5 1 t\n",
+            r"run\.trec:1: the rank must be an integer, got '2\.5'; expected qid",
+        ),
+        (
+            b"q1 Q0 a 1 0.1 t\nq1 Q0 b 2 0.4 t\n",
+            r"run\.trec:2: .* got rank 1 with score 0\.1 and rank 2 with 0\.4 for query 'q1': w",
+        ),
+        (b"q1 Q0 a 2 9 t\nq1 Q0 b 1 8 t\n", r"run\.trec:2: a higher rank must not have a higher"),
+        (b"q1 Q0 a 1 0 t\nq1 Q0 b 2 0 t\n", r"run\.trec has the score 0 in every line, but"),
     ],
 )
-def test_invalid_run_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_s8_invalid_run_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     """The message has the file and the line."""
     path = tmp_path / "run.trec"
     path.write_bytes(content)
 
     with pytest.raises(SourceError, match=message):
         read_run(path)
+
+
+def test_s8_ranks_may_be_equal_or_of_ties(tmp_path: Path) -> None:
+    """Only a contradiction is refused: constant ranks and equal scores are none."""
+    path = tmp_path / "run.trec"
+    path.write_text(
+        "q1 Q0 a 0 1 t\nq1 Q0 b 0 2 t\nq2 Q0 a 1 2 t\nq2 Q0 b 2 2 t\n"
+        "q3 Q0 a 1 0.70000001 t\nq3 Q0 b 2 0.700000011 t\n"
+    )
+
+    assert ["b", "a"] == [pid for pid, _ in read_run(path).rankings["q1"]]
+
+
+@pytest.mark.parametrize(
+    ("rankings", "message"),
+    [
+        ([("q1", [("a", 1.0)]), ("q1", [("b", 1.0)])], "each query needs its own qid, got 'q1' tw"),
+        ([("q1", [("a", 1.0), ("a", 0.5)])], "got 'a' twice for query 'q1'"),
+        ([("q1", [("a", float("nan"))])], "got the score nan of 'a' for query 'q1'"),
+    ],
+)
+def test_s8_invalid_run_is_not_saved(
+    tmp_path: Path, rankings: list[tuple[str, list[tuple[str, float]]]], message: str
+) -> None:
+    """No file is written, and none is left half written."""
+    with pytest.raises(UsageError, match=message):
+        save_run(tmp_path / "run.trec", rankings)
+
+    assert [] == [*tmp_path.iterdir()]
 
 
 def test_missing_runs_are_refused(tmp_path: Path) -> None:

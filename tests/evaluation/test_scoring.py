@@ -8,7 +8,7 @@ import pytest
 
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.evaluation import Run, evaluate_runs, worst_queries
+from msmarco_qdrant.evaluation import Qrels, Run, evaluate_runs, worst_queries
 from msmarco_qdrant.evaluation.records import JudgedPassage, WorstQuery
 from tests.evaluation.cases import BETTER, NDCG_OF_PLAIN, PLAIN, QRELS, QUERIES, evaluated
 
@@ -135,3 +135,33 @@ def test_run_outside_the_evaluation_has_no_worst_queries() -> None:
     """Its name is in the message."""
     with pytest.raises(UsageError, match="run 'better' is not in the evaluation"):
         worst_queries(evaluated(PLAIN), BETTER, QUERIES, QRELS, {})
+
+
+@pytest.mark.parametrize(
+    ("queries", "qrels", "run", "message"),
+    [
+        ([*QUERIES, QUERIES[0]], QRELS, PLAIN, "each query needs its own qid, got 'q1' 2 times"),
+        (
+            QUERIES,
+            {"q1": {"a": 0}},
+            PLAIN,
+            "must have a grade of 1 or more .* got 0",
+        ),
+        (QUERIES, {"q1": {}}, PLAIN, "none of the 4 queries has judgments"),
+        (QUERIES, QRELS, Run("x", {"9": [("a", 1.0)]}), "the run 'x' answers none of the 3 judged"),
+    ],
+)
+def test_s7_nothing_to_measure_is_refused(
+    queries: list[Query], qrels: Qrels, run: Run, message: str
+) -> None:
+    """Instead of a mean of 0."""
+    with pytest.raises(UsageError, match=message):
+        evaluate_runs(queries, qrels, [run], "RR@10")
+
+
+def test_s7_run_without_a_judged_passage_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Pids of another form are the usual cause."""
+    evaluate_runs(QUERIES, QRELS, [PLAIN, Run("x", {"q1": [("doc-a", 1.0)]})], "RR@10")
+
+    (message,) = caplog.messages
+    assert "no passage of the run 'x' is judged: it has pids such as 'doc-a', the" in message

@@ -10,6 +10,7 @@ from msmarco_qdrant.evaluation.tables import (
     evaluation_json,
     evaluation_text,
     p_text,
+    queries_text,
     signed_text,
     sweep_json,
     sweep_text,
@@ -92,7 +93,9 @@ def test_json_holds_everything() -> None:
     """The values of each query too, and null for undefined values."""
     found = json.loads(json.dumps(evaluation_json(evaluated(measures="RR@10")), allow_nan=False))
 
-    assert {"judged": 3, "unjudged": 1, "unasked": 0} == found["queries"]
+    counts = {"judged": 3, "unjudged": 1, "unasked": 0, "without_relevant": 0}
+    assert counts == found["queries"]
+    assert {"judged": 4, "missing": None} == found["relevant_passages"]
     assert ["RR@10"] == found["measures"]
     assert {"q1": 0.5, "q2": 1.0, "q3": 0.0} == found["runs"][0]["values"]["RR@10"]["per_query"]
     assert [0.0, 1.0] == found["runs"][0]["values"]["RR@10"]["interval"]
@@ -134,3 +137,14 @@ def test_a_sweep_is_shown() -> None:
         "median_ms": 0.3,
         "p95_ms": 0.5,
     } == sweep_json(SWEEP)["points"][2]
+
+
+def test_s7_passages_that_a_collection_lacks_are_counted() -> None:
+    """In the line of the queries, which the report shows too."""
+    evaluation = replace(evaluated(), missing=2, without_relevant=1)
+
+    assert (
+        "judged queries: 3; 1 without judgments left out; 1 without a relevant passage, which "
+        "count 0; 2 of 4 relevant passages are not in the collection; plain has no answer for 1, "
+        "which count 0"
+    ) == queries_text(evaluation)

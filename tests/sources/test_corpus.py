@@ -667,6 +667,18 @@ def test_queries_are_read(tmp_path: Path, name: str, content: bytes) -> None:
     assert expected == list(read_queries(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("q.tsv", "1\ta\n\n2\tb\n1\ta\n"), ("q.jsonl", '{"_id": 1, "text": "a"}\n\n\n' * 2)],
+)
+def test_s8_repeated_qid_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    """With both lines: two answers under one qid are one ranking for every tool."""
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(SourceError, match=":4: each query needs its own qid, got '1' also in"):
+        list(read_queries(path))
+
+
 def test_line_that_is_not_a_query_stops(tmp_path: Path) -> None:
     """A skipped query would change every mean without notice; Parquet is refused."""
     path = put(tmp_path / "queries.tsv", b"1\thow big is london\nno tab\n")
