@@ -14,8 +14,11 @@ from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_st
 from tests.loopback import LoopbackServer
 
 ENGINES = ("edge", "memory", "loopback")
-ENGINES_EDGE_SLOW = ("memory", "loopback", pytest.param("edge", marks=pytest.mark.slow))
-"""For tests of what hardly depends on the engine: Edge takes the most time by far."""
+ENGINES_MEMORY_FIRST = (
+    "memory",
+    *(pytest.param(engine, marks=pytest.mark.slow) for engine in ("loopback", "edge")),
+)
+"""For tests of what hardly depends on the engine; the contract suite quickly tests every engine."""
 ENGINES_AND_SERVER = (*ENGINES, "rest", "server")
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.stores import Store
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, new_store
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES_MEMORY_FIRST)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store of each engine in turn."""
     with new_store(request.param, tmp_path) as opened:

@@ -47,7 +47,7 @@ from tests.backups import (
     many_passages,
     points,
 )
-from tests.engines import ENGINES_EDGE_SLOW, another_handle, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, another_handle, new_store
 from tests.unlinked import remove_alias
 
 QUICK = [("memory", "memory"), ("loopback", "memory"), ("memory", "loopback")]
@@ -417,7 +417,7 @@ def during(
     monkeypatch.setattr(restore_module._Restore, method, call)
 
 
-@pytest.mark.parametrize("engine", ENGINES_EDGE_SLOW)
+@pytest.mark.parametrize("engine", ENGINES_MEMORY_FIRST)
 def test_v4_an_ingest_during_a_restore_is_refused(
     engine: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,7 +444,7 @@ def test_v4_an_ingest_during_a_restore_is_refused(
 
 
 @pytest.mark.parametrize("is_linked", [False, True])
-@pytest.mark.parametrize("engine", ENGINES_EDGE_SLOW)
+@pytest.mark.parametrize("engine", ENGINES_MEMORY_FIRST)
 def test_v4_a_restore_drops_only_its_own(
     engine: str, is_linked: bool, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,7 +468,7 @@ def test_v4_a_restore_drops_only_its_own(
             assert "films__0002" == restore_collection(store, saved).physical
 
 
-@pytest.mark.parametrize("engine", ENGINES_EDGE_SLOW)
+@pytest.mark.parametrize("engine", ENGINES_MEMORY_FIRST)
 def test_v4_of_two_restores_the_second_is_refused(
     engine: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

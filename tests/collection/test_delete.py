@@ -20,7 +20,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, Store, open_store
 from msmarco_qdrant.stores.payload import payload_of, point_id
 from msmarco_qdrant.testing import HashingEncoder
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, new_store
 from tests.generations import physical
 from tests.loopback import LoopbackServer, Refused
 
@@ -28,7 +28,7 @@ OLD, NEW = HashingEncoder(), HashingEncoder(32, salt="new")
 LIVE, SHADOW, THIRD = "msmarco__0001", "msmarco__0002", "msmarco__0003"
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES_MEMORY_FIRST)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine in turn, with the passages 0 to 9 in the collection 'msmarco'."""
     with new_store(request.param, tmp_path) as opened:

@@ -29,14 +29,14 @@ from msmarco_qdrant.settings import load_settings
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, new_store
 from tests.loopback import LoopbackServer
 from tests.unlinked import remove_alias
 
 ADVICE = "`msmarco-qdrant migrate link films --store {}`"
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES_MEMORY_FIRST)
 def store(
     request: pytest.FixtureRequest, tmp_path: Path, passages: Sequence[Passage]
 ) -> Iterator[Store]:

@@ -23,7 +23,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder
-from tests.engines import ENGINES, ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES, ENGINES_MEMORY_FIRST, new_store
 from tests.generations import physical, swap
 
 OLD, NEW = HashingEncoder(), HashingEncoder(32, salt="new")
@@ -200,7 +200,7 @@ def test_the_source_of_the_copy_may_be_dropped(half_copied: Store) -> None:
     assert 30 == ingest_passages(PASSAGES, half_copied, encoder=NEW).written
 
 
-@pytest.mark.parametrize("store", ENGINES_EDGE_SLOW, indirect=True)
+@pytest.mark.parametrize("store", ENGINES_MEMORY_FIRST, indirect=True)
 def test_an_interrupted_re_embedding_is_logged(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

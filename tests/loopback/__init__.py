@@ -5,6 +5,8 @@ server refuses with the status and message of a real server (`statuses`), and do
 in production when a test asks for it (`faults`).
 """
 
+from qdrant_client.embed import schema_parser
+
 from tests.loopback.cluster import LoopbackCluster
 from tests.loopback.faults import Cut, Fault, LostAnswer, Refused, Slow
 from tests.loopback.gate import RequestLog
@@ -23,3 +25,6 @@ __all__ = [
     "RestLoopbackServer",
     "Slow",
 ]
+
+# Each client copies the schema of all models, which takes longer than many a test; none changes it.
+schema_parser.deepcopy = lambda schema, *_: schema  # type: ignore[attr-defined,assignment]

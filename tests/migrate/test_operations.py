@@ -40,7 +40,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.payload import payload_of, point_id, sort_tokens
 from msmarco_qdrant.testing import HashingEncoder
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, new_store
 from tests.reembed.concurrent.call_hooks import hooked
 
 ENCODER = HashingEncoder()
@@ -55,7 +55,7 @@ def films(count: int = 40) -> Sequence[Passage]:
     ]
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES_MEMORY_FIRST)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine with forty films."""
     with new_store(request.param, tmp_path) as opened:

@@ -33,13 +33,13 @@ from msmarco_qdrant.migrate.runner import (
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder, NullStore
-from tests.engines import ENGINES_EDGE_SLOW, another_handle, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, another_handle, new_store
 from tests.loopback import LoopbackServer
 
 OWN = ("0001_create_passages", "0002_payload_indexes")
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES_MEMORY_FIRST)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine with the empty collection 'films'."""
     with new_store(request.param, tmp_path) as opened:

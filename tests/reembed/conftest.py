@@ -9,11 +9,11 @@ import pytest
 
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, new_store
 from tests.reembed.steps import V2, passages
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES_MEMORY_FIRST)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine with thirty passages in 'things'."""
     with new_store(request.param, tmp_path) as opened:
