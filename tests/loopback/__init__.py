@@ -27,4 +27,4 @@ __all__ = [
 ]
 
 # Each client copies the schema of all models, which takes longer than many a test; none changes it.
-schema_parser.deepcopy = lambda schema, *_: schema  # type: ignore[attr-defined,assignment]
+schema_parser.deepcopy = lambda schema, *_: schema  # type: ignore[attr-defined]
