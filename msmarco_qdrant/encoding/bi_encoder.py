@@ -18,6 +18,7 @@ from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo, Prompts, Simi
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.batching import split_by_tokens
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
+from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.encoding.pretrained import (
     find_model_directory,
@@ -118,17 +119,21 @@ class BiEncoder:
         """Encode a window of passages; see `Encoder.encode_passages`.
 
         Raises:
-            EncodingError: If the forward pass fails, for example without enough memory.
+            EncodingError: If the forward pass fails, for example without enough memory; or in a
+                forked child.
         """
+        require_own_threads()
         return self._encode(passages, "document")
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Encode queries; see `Encoder.encode_queries`.
 
         Raises:
-            EncodingError: If a query has no finite, non-zero vector, or the forward pass fails.
+            EncodingError: If a query has no finite, non-zero vector, or the forward pass fails;
+                or in a forked child.
             UsageError: For a string instead of a list.
         """
+        require_own_threads()
         if isinstance(queries, str):
             raise UsageError("queries must be a list of strings, got a string")
         return self._query_cache.vectors(queries, self.info.dimension, self._encode_queries)
@@ -137,6 +142,7 @@ class BiEncoder:
         """Encode a batch, so that one-time costs are paid; on a GPU, batches of the usual size."""
         import numpy as np
 
+        require_own_threads()
         texts = self._query_tokenizer(["how big is london"])
         for backend in self._backends:
             passes = backend.max_in_flight

@@ -26,6 +26,7 @@ from msmarco_qdrant.encoding.backends.torch_device import (
     to_device,
 )
 from msmarco_qdrant.encoding.batching import split_by_tokens
+from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.pair_tokenizers import TokenizedPairs, build_pair_tokenizer
 from msmarco_qdrant.encoding.pretrained import load_cross_encoder
 from msmarco_qdrant.errors import EncodingError, UsageError
@@ -93,13 +94,15 @@ class CrossEncoderReranker:
         """Score pairs of a query and a passage; see `Reranker.scores`.
 
         Raises:
-            EncodingError: If the forward pass fails, or a score is not finite in float32 either.
+            EncodingError: If the forward pass fails, or a score is not finite in float32 either;
+                or in a forked child.
             UsageError: For a string or a single pair instead of a list of pairs.
         """
         if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
             raise UsageError(
                 "pairs must be a list of pairs (query, passage), got a string or a single pair"
             )
+        require_own_threads()
         windows = [self._scores(window) for window in in_batches(pairs, _WINDOW)]
         return np.concatenate(windows) if windows else np.empty(0, np.float32)
 

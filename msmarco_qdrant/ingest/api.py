@@ -31,7 +31,9 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
+from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
+from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import (
@@ -212,6 +214,8 @@ class _Encoders:
         encoder = self.encoder
         if encoder is None:
             encoder = load_encoder(self.model or self.default_model, **asdict(self.options))
+        elif isinstance(encoder, BiEncoder):  # in a forked child: before a collection is created
+            require_own_threads()
         return encoder.info, encoder
 
     def for_existing(

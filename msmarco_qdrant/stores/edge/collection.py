@@ -22,6 +22,7 @@ from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBat
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.runtime.fair_lock import FairLock
+from msmarco_qdrant.runtime.forks import keep_for_ever
 from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.convert import (
     payload_index,
@@ -182,6 +183,8 @@ class EdgeCollection:
         # A thread of the parent may hold the locks.
         self._writing, self._lock = threading.RLock(), FairLock()
         self._forked = True
+        if self._shard is not None:  # its destructor could write, or wait for threads
+            keep_for_ever(self._shard)
 
     def config(self) -> dict[str, Any]:
         """Return `edge_config.json` of Edge 0.9, which has no call for it."""
@@ -314,6 +317,7 @@ def _edge_errors(path: Path, action: str) -> Iterator[None]:
 def fork_error(place: str) -> StoreError:
     """Return the error for using a parent's store in a forked child."""
     return StoreError(
-        f"{place} was opened before this process was forked: open it after forking, in one "
-        "process only"
+        f"the store {place} was opened before this process was forked, and only one process may "
+        "use it: close it before forking and open it in one child, or use a Qdrant server to share "
+        "passages between processes"
     )

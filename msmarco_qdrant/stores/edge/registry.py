@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
+from msmarco_qdrant.runtime.forks import call_in_forked_child
 from msmarco_qdrant.stores.edge.collection import EdgeCollection
 from msmarco_qdrant.stores.edge.directory import EdgeDirectory
 from msmarco_qdrant.stores.migration_locks import ProcessLocks
@@ -98,4 +98,4 @@ class EngineRegistry:
 
 
 ENGINES = EngineRegistry()
-os.register_at_fork(after_in_child=ENGINES.invalidate_after_fork)
+call_in_forked_child(ENGINES.invalidate_after_fork)

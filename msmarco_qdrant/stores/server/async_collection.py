@@ -27,6 +27,7 @@ from msmarco_qdrant.stores.server.limits import (
     outdated_requests,
 )
 from msmarco_qdrant.stores.server.retry import RequestFailures, RetryPolicy
+from msmarco_qdrant.stores.server.transport import GRPC
 
 _T = TypeVar("_T")
 
@@ -56,6 +57,8 @@ class AsyncServerCollection:
         self._limits = limits
         self._place = place
         self._client: AsyncQdrantClient = AsyncQdrantClient(**client_arguments(address, connection))
+        if address.transport != "rest":
+            GRPC.note_use(self._client)
         self._retries = RetryPolicy(connection.retry_s, failures)
 
     async def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:

@@ -18,7 +18,7 @@ from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.error_mapping import is_forbidden, map_error
 from msmarco_qdrant.stores.server.arguments import client_arguments
 from msmarco_qdrant.stores.server.retry import RetryPolicy
-from msmarco_qdrant.stores.server.transport import choose_transport
+from msmarco_qdrant.stores.server.transport import GRPC, choose_transport
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -108,19 +108,33 @@ class ServerClient:
         """
         if self._closed:
             raise StoreError(f"this handle on the store {self.place} was closed: open it again")
-        if self._process != os.getpid():
-            raise StoreError(
-                f"the store {self.place} was opened before this process was forked: open it in "
-                "each process, after forking"
-            )
+        if self.is_inherited:
+            raise StoreError(self._fork_message())
+
+    @property
+    def is_inherited(self) -> bool:
+        """True in a forked child of the process that opened it; its threads are missing there."""
+        return self._process != os.getpid()
 
     def close(self) -> None:
         """Close the client. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
-            self.retries.stop()
-            if self._process == os.getpid():
+            if not self.is_inherited:
+                self.retries.stop()
                 self.client.close()
+
+    def _fork_message(self) -> str:
+        if self.is_remote:
+            return (
+                f"the store {self.place} was opened before this process was forked: open it again "
+                "in this process"
+            )
+        return (
+            f"the store '{self.place}' is in the memory of the process that created it, which "
+            "forked this one: create another in this process, or use a Qdrant server to share "
+            "passages between processes"
+        )
 
 
 def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
@@ -137,6 +151,8 @@ def connect(dsn: str, address: Address, connection: Connection) -> ServerClient:
     total_s = min(_CONNECT_RETRY_S, connection.retry_s)
     address = choose_transport(dsn, address, connection, total_s)
     client = QdrantClient(**client_arguments(address, connection))
+    if address.transport != "rest":
+        GRPC.note_use(client)
     server = ServerClient(client, dsn, RetryPolicy(connection.retry_s), address)
     try:
         if not server.is_rest:

@@ -252,7 +252,8 @@ class ServerStore(Store):
     def close(self) -> None:
         """Release the handle. Closing twice is harmless."""
         self._server.close()
-        self._senders.shutdown()
+        if not self._server.is_inherited:  # in a forked child, another thread may have its lock
+            self._senders.shutdown()
 
     def _open(self, name: str) -> ServerAdminCollection:
         limits = self._limits[name]

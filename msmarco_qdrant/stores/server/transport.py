@@ -19,6 +19,9 @@ gRPC only               gRPC at the default ports      gRPC
                         6333 and 6334, else
                         StoreUnavailableError
 ======================= ============================== ====================================
+
+In a forked child whose parent has used gRPC, only REST works: `auto` takes it with a warning, and
+where gRPC is required that is a `StoreError`.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from typing import Literal, NamedTuple
 from qdrant_client import QdrantClient
 
 from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.runtime.forks import FORK_ADVICE, ThreadedLibrary
 from msmarco_qdrant.stores.connection import Address, Connection
 from msmarco_qdrant.stores.error_mapping import (
     describe_error,
@@ -44,6 +48,9 @@ from msmarco_qdrant.stores.server.arguments import client_arguments
 from msmarco_qdrant.stores.server.retry import RetryPolicy
 
 _log = logging.getLogger(__name__)
+
+GRPC = ThreadedLibrary()
+"""gRPC: a call in a forked child may wait for ever, whatever its time limit is."""
 
 _PROBE_S = 3.0
 _GRPC_RETRY_S = 0.5
@@ -87,6 +94,8 @@ def choose_transport(dsn: str, address: Address, connection: Connection, total_s
     """
     if address.grpc_port is None and connection.transport == "auto":
         _warn(dsn, "a URL with a path or with port 80 or 443 implies no gRPC port")
+    if GRPC.is_lost and address.transport != "rest":
+        return _avoid_grpc(dsn, address, connection)
     if address.rest_port is None or address.grpc_port is None or address.transport == "rest":
         return address
     probe = partial(_probe, dsn, address, connection)
@@ -98,6 +107,21 @@ def choose_transport(dsn: str, address: Address, connection: Connection, total_s
         raise
     except Exception as exc:
         raise map_error(exc, "connecting", dsn) from exc
+
+
+def _avoid_grpc(dsn: str, address: Address, connection: Connection) -> Address:
+    """Return the address with REST, in a forked child whose parent used gRPC.
+
+    Raises:
+        StoreError: If gRPC is required.
+    """
+    reason = "gRPC does not work in a process that was forked after its parent had used it"
+    if address.rest_port is None or connection.transport == "grpc":
+        raise StoreError(
+            f"{reason}: {FORK_ADVICE}, or use an http(s):// URL and another transport than grpc"
+        )
+    _warn(dsn, reason)
+    return replace(address, transport="rest")
 
 
 def _probe(dsn: str, address: Address, connection: Connection) -> Literal["grpc", "rest"]:
@@ -175,7 +199,10 @@ def _client(
     address: Address, connection: Connection, transport: Literal["grpc", "rest"]
 ) -> QdrantClient:
     brief = replace(connection, timeout_s=min(_PROBE_S, connection.timeout_s))
-    return QdrantClient(**client_arguments(replace(address, transport=transport), brief))
+    client = QdrantClient(**client_arguments(replace(address, transport=transport), brief))
+    if transport == "grpc":
+        GRPC.note_use(client)
+    return client
 
 
 def _difference(one: _Identity, other: _Identity) -> str:

@@ -932,8 +932,8 @@ def test_a_forked_child_is_refused(collection: Collection, server: LoopbackServe
         timeout=120,
     )
     refusal = (
-        f"the store {server.url} was opened before this process was forked: open it in each "
-        "process, after forking"
+        f"the store {server.url} was opened before this process was forked: open it again "
+        "in this process"
     )
     assert [refusal] * len(USES) + ["the child ended with 0"] == done.stdout.splitlines()
     assert 3 == collection.info().points

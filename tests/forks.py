@@ -1,0 +1,63 @@
+"""Forked children for tests: each ends in time, by itself or by a signal."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import warnings
+from collections.abc import Callable
+
+LIMIT_S = 120.0
+"""Generous: nothing takes long, but a machine may be busy."""
+
+
+def fork(function: Callable[[], object]) -> Callable[[], str]:
+    """Call a function in a forked child.
+
+    Args:
+        function: Its result is sent as text; an exception as `NAME: message`.
+
+    Returns:
+        A function that waits for the result. It fails if the child hangs, which it then kills.
+    """
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside other threads
+        child = os.fork()
+    if child == 0:
+        _run(function, write)
+    os.close(write)
+    ends = time.monotonic() + LIMIT_S
+
+    def result() -> str:
+        with os.fdopen(read, "rb") as pipe:
+            text = b""
+            while select.select([pipe], [], [], max(0.0, ends - time.monotonic()))[0]:
+                if not (part := os.read(pipe.fileno(), 65536)):
+                    break
+                text += part
+            else:
+                os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise AssertionError(f"the child hung or failed after {text!r}: status {status}")
+        return text.decode()
+
+    return result
+
+
+def in_child(function: Callable[[], object]) -> str:
+    """Call a function in a forked child, and wait for its result; see `fork`."""
+    return fork(function)()
+
+
+def _run(function: Callable[[], object], write: int) -> None:
+    try:
+        text = str(function())
+    except BaseException as exc:  # noqa: BLE001  # the parent compares it
+        text = f"{type(exc).__name__}: {exc}"
+    with os.fdopen(write, "w") as pipe:
+        pipe.write(text)
+    os._exit(0)
