@@ -2,6 +2,7 @@
 #   make demo      install, ingest the sample, run three queries
 #   make test      install, lint, types, layering and the quick tests: run it after each change
 #   make test-all  the same, then the slow tests: random, hostile, browser, deployment, benchmarks
+#   make docs      the documentation site in build/site; it fails on a broken link
 # With a Qdrant server at hand: QDRANT_URL=http://localhost:6333 make contract
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ WORKERS := --numprocesses=$(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_c
 
 PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
-.PHONY: demo test test-all contract check soak wheel clean
+.PHONY: demo test test-all contract check soak docs wheel clean
 
 demo: $(VENV)/.demo
 	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo
@@ -42,6 +43,9 @@ check: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(OFFLINE) $(BIN)/python -m pytest -m soak -s --timeout=0
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel --no-isolation

@@ -33,7 +33,8 @@ DOCKERIGNORE = (ROOT / ".dockerignore").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
 WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 WHEEL_WORKFLOW = (ROOT / ".github" / "workflows" / "wheel.yml").read_text()
-WORKFLOWS = WORKFLOW + WHEEL_WORKFLOW
+DOCS_WORKFLOW = (ROOT / ".github" / "workflows" / "docs.yml").read_text()
+WORKFLOWS = WORKFLOW + WHEEL_WORKFLOW + DOCS_WORKFLOW
 
 FINAL_STAGE = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[-1]
 
