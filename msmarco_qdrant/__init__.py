@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.errors import MsmarcoQdrantError
     from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
     from msmarco_qdrant.ingest.api import ingest_passages
+    from msmarco_qdrant.migrate.indexes import add_index, list_indexes, remove_index
     from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
     from msmarco_qdrant.reembed.api import prune_collection, reembed_collection, rollback_collection
     from msmarco_qdrant.search.async_client import AsyncSearchClient
@@ -85,6 +86,7 @@ _MODULES = {
     "errors": "MsmarcoQdrantError",
     "filters": "Exists MetaFilter Not Range",
     "ingest.api": "ingest_passages",
+    "migrate.indexes": "add_index list_indexes remove_index",
     "migrate.runner": "migrate_collection migration_status",
     "reembed.api": "prune_collection reembed_collection rollback_collection",
     "search.async_client": "AsyncSearchClient",
@@ -129,6 +131,7 @@ __all__ = [
     "Store",
     "VectorShards",
     "__version__",
+    "add_index",
     "backup_collection",
     "check_collection",
     "delete_passages",
@@ -139,6 +142,7 @@ __all__ = [
     "get_passages",
     "ingest_passages",
     "link_collection",
+    "list_indexes",
     "load_encoder",
     "load_reranker",
     "migrate_collection",
@@ -146,6 +150,7 @@ __all__ = [
     "open_store",
     "prune_collection",
     "reembed_collection",
+    "remove_index",
     "restore_collection",
     "rollback_collection",
 ]

@@ -21,6 +21,7 @@ from msmarco_qdrant.cli.collections import collections, drop, info, optimize
 from msmarco_qdrant.cli.encode import encode
 from msmarco_qdrant.cli.evaluate import evaluate
 from msmarco_qdrant.cli.group import CommandGroup
+from msmarco_qdrant.cli.index import index
 from msmarco_qdrant.cli.ingest import ingest, quickstart
 from msmarco_qdrant.cli.migrate import migrate
 from msmarco_qdrant.cli.models import models
@@ -52,7 +53,7 @@ def cli(env_file: Path | None) -> None:  # see `command_env_file`
 
 for _command in (
     *(ingest, encode, search, evaluate, get, delete, export, serve),
-    *(collections, info, check, optimize, migrate, backup, restore, drop),
+    *(collections, info, check, optimize, index, migrate, backup, restore, drop),
     *(models, quickstart),
 ):
     cli.add_command(_command)

@@ -173,8 +173,12 @@ def _prune_policy(*, yes: bool, allow_rejects: bool) -> PrunePolicy:
     return PrunePolicy(max_share=share, allow_rejects=allow_rejects)
 
 
-def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:
+def parse_indexes(texts: Sequence[str], subject: str = "--index") -> Mapping[str, PayloadIndex]:
     """Parse the meta fields to index, each with its kind, which follows the last `=`.
+
+    Args:
+        texts: Each FIELD=KIND.
+        subject: The option or argument, for messages.
 
     Raises:
         click.UsageError: For another format, or two kinds of one field.
@@ -188,11 +192,12 @@ def parse_indexes(texts: Sequence[str]) -> Mapping[str, PayloadIndex]:
         field, _, kind = text.rpartition("=")
         if not field or kind not in kinds:
             raise click.UsageError(
-                f"--index must be FIELD=KIND with a KIND of {', '.join(kinds)}, got {text!r}"
+                f"{subject} must be FIELD=KIND with a KIND of {', '.join(kinds)}, got {text!r}"
             )
         if parsed.setdefault(field, kind) != kind:
             raise click.UsageError(
-                f"--index takes one KIND per field, got {parsed[field]} and {kind} for '{field}'"
+                f"{subject} must have one KIND per field, got {parsed[field]} and {kind} for "
+                f"'{field}'"
             )
     return parsed
 

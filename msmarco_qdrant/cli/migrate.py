@@ -19,12 +19,13 @@ from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.records import Generation, LockHolder
+    from msmarco_qdrant.core.records import Generation, LockHolder, UserMigration
     from msmarco_qdrant.migrate.runner import MigrationStatus, MigrationStep
     from msmarco_qdrant.settings import Settings
 
 _NOT_CURRENT = 1
-_UNKNOWN = "applied by newer code or with another --dir"
+_UNKNOWN = "applied by newer code, or its file is missing in --dir"
+_EDITED = "the file was edited after it was applied; write a new migration for the change"
 
 
 @click.group(cls=CommandGroup)
@@ -62,6 +63,10 @@ def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None
     click.echo(f"pending     {', '.join(step.name for step in found.pending) or 'none'}")
     if found.unknown:
         click.echo(f"unknown     {', '.join(found.unknown)}: {_UNKNOWN}")
+    if found.edited:
+        click.echo(f"edited      {', '.join(found.edited)}: {_EDITED}")
+    if found.users:
+        click.echo(f"your own    {', '.join(map(_user_text, found.users))}")
     for other in found.others:
         state = "being filled" if _is_target(found, other) else "kept"
         click.echo(f"other       {other.physical} ({other.metadata.encoder.model}), {state}")
@@ -120,11 +125,15 @@ def up(
 @_directory_option
 @json_option
 def check(*, settings: Settings, directory: Path | None, as_json: bool) -> int:
-    """Exit with 0 if no migration is pending or unknown, else with 1."""
+    """Exit with 0 if no migration is pending, unknown or edited, else with 1.
+
+    Without --dir, only the package's own migrations count.
+    """
     found = _status(settings, directory)
     pending, unknown = [step.name for step in found.pending], list(found.unknown)
     if as_json:
-        print_json({"current": found.is_current, "pending": pending, "unknown": unknown})
+        lists = {"pending": pending, "unknown": unknown, "edited": found.edited}
+        print_json({"current": found.is_current, **lists})
     elif found.is_current:
         click.echo("nothing is pending")
     else:
@@ -132,29 +141,9 @@ def check(*, settings: Settings, directory: Path | None, as_json: bool) -> int:
             click.echo(f"pending: {', '.join(pending)}")
         if unknown:
             click.echo(f"unknown: {', '.join(unknown)}: {_UNKNOWN}")
+        if found.edited:
+            click.echo(f"edited: {', '.join(found.edited)}: {_EDITED}")
     return 0 if found.is_current else _NOT_CURRENT
-
-
-@migrate.command()
-@click.argument("fields", nargs=-1, required=True, metavar="FIELD=KIND...")
-@settings_options("store", "transport", "collection")
-@json_option
-def index(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None:
-    """Index meta fields of a collection, for filters.
-
-    KIND is keyword, integer, float, bool or datetime. It is not in the ledger of migrations.
-    """
-    from msmarco_qdrant.cli.ingest import parse_indexes
-    from msmarco_qdrant.migrate.runner import index_payload_field
-
-    wanted = parse_indexes(fields)
-    with open_configured_store(settings) as store:
-        done = {
-            field: index_payload_field(store, settings.collection, field, kind)
-            for field, kind in wanted.items()
-        }
-    text = "\n".join(f"{field}: {effect}" for field, effect in done.items())
-    print_result({"indexed": dict(wanted)}, text, as_json=as_json)
 
 
 @migrate.command()
@@ -227,12 +216,18 @@ def _status_json(found: MigrationStatus) -> dict[str, Any]:
         "applied": found.applied,
         "pending": [{"name": step.name, "description": step.description} for step in found.pending],
         "unknown": found.unknown,
+        "edited": found.edited,
+        "user_migrations": to_json_value(found.users),
         "locked_by": to_json_value(found.locked_by) if found.locked_by else None,
     }
 
 
 def _is_target(found: MigrationStatus, other: Generation) -> bool:
     return found.copying is not None and found.copying.target == other.physical
+
+
+def _user_text(one: UserMigration) -> str:
+    return f"{one.name} ({one.folder})" if one.folder else one.name
 
 
 def _step_text(step: MigrationStep) -> str:

@@ -17,7 +17,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -89,11 +90,21 @@ class Operation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One migration: its name (the file's, without `.py`), a description, its operation."""
+    """One migration.
+
+    Attributes:
+        name: The file's name, without `.py`.
+        description: One line of text.
+        operation: The work to do.
+        folder: The name of the user's folder; "" for one of the package's own.
+        checksum: A digest of the file's content, in hexadecimal, the same for any line ends.
+    """
 
     name: str
     description: str
     operation: Operation
+    folder: str = ""
+    checksum: str = ""
 
     @property
     def number(self) -> str:
@@ -118,6 +129,8 @@ class _UpFunction:
 def load_migrations(directory: Path | None = None) -> Sequence[Migration]:
     """Load the migrations of a directory in the order of their numbers.
 
+    The package's own are loaded once per process.
+
     Args:
         directory: By default the package's own.
 
@@ -125,7 +138,20 @@ def load_migrations(directory: Path | None = None) -> Sequence[Migration]:
         UsageError: If the directory does not exist, a file in it is not a migration or cannot be
             loaded, a name that begins with a digit is malformed, or two have the same number.
     """
-    directory = directory or _own_directory()
+    if directory is None:
+        return _load_own(_own_directory())
+    return [
+        replace(migration, folder=directory.resolve().name or "/")
+        for migration in _load_directory(directory)
+    ]
+
+
+@cache
+def _load_own(directory: Path) -> Sequence[Migration]:
+    return tuple(_load_directory(directory))
+
+
+def _load_directory(directory: Path) -> Sequence[Migration]:
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory of migrations: it does not exist")
     paths = [path for path in sorted(directory.glob("*.py")) if path.name[0].isdigit()]
@@ -167,7 +193,9 @@ def _load(path: Path) -> Migration:
             f"{path} is not a migration: it must define DESCRIPTION, a line of text, and either "
             "OPERATION or up(store, plan)"
         )
-    return Migration(path.stem, description, operation)
+    content = path.read_bytes().replace(b"\r\n", b"\n")
+    checksum = blake2b(content, digest_size=16).hexdigest()
+    return Migration(path.stem, description, operation, checksum=checksum)
 
 
 def _execute(path: Path) -> ModuleType:

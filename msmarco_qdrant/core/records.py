@@ -274,6 +274,21 @@ class LockHolder:
 
 
 @dataclass(frozen=True, slots=True)
+class UserMigration:
+    """An applied migration of a user's folder.
+
+    Attributes:
+        name: The file's name, without `.py`.
+        folder: The name of its folder; "" if an earlier version applied it.
+        checksum: The digest of the file as it was applied, in hexadecimal; "" if unknown.
+    """
+
+    name: str
+    folder: str = ""
+    checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionMetadata:
     """Metadata of a collection: enough to encode the same way again, or to refuse.
 
@@ -290,6 +305,8 @@ class CollectionMetadata:
             detects by it that the alias was repointed during the write, even there and back.
         only_copies: True if only a re-embedding has ever written to it.
         restoring: Token of the restore that fills it; None when that is complete.
+        user_migrations: Those of `migrations` that are a user's; None in the metadata of an
+            earlier version, which did not record them.
     """
 
     schema_version: int
@@ -302,6 +319,7 @@ class CollectionMetadata:
     swaps: int = 0
     only_copies: bool = False
     restoring: str | None = None
+    user_migrations: tuple[UserMigration, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,12 +290,15 @@ def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIn
     for key, kind in given.items():
         found = index_kind(indexes, key)
         if found != kind:
-            word = f"{key.removeprefix('meta.')}={kind}"
-            command = advised_command("migrate", "index", word, collection=name, store=store.dsn)
+            field = key.removeprefix("meta.")
+            place = {"collection": name, "store": store.dsn}
+            step = f"add it with {advised_command('index', 'add', f'{field}={kind}', **place)}"
+            if found:
+                step = f"first remove it with {advised_command('index', 'remove', field, **place)}"
             index = f"a payload index of kind {found}" if found else "no payload index"
             raise UsageError(
-                f"collection '{name}' has {index} on '{key}', you asked for {kind}: omit it, and "
-                f"add or change the index of an existing collection with {command}"
+                f"collection '{name}' has {index} on '{key}', you asked for {kind}: omit it, or "
+                f"{step}"
             )
 
 

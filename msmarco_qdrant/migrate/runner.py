@@ -1,15 +1,17 @@
 """Apply migrations to a collection and report its ledger.
 
-The ledger is part of the collection's metadata: the names of the applied migrations, in order. It
-is written after each migration; one that fails or is interrupted is not recorded and runs again the
-next time. A lock ensures that only one process migrates a collection.
+The ledger is part of the collection's metadata; see `migrate.ledger`. It is written after each
+migration; one that fails or is interrupted is not recorded and runs again the next time. A lock
+ensures that only one process migrates a collection.
 
 The package's own migrations come first, then those of a user's folder. Each source has its own
-numbers, and a new migration must have a higher number than all applied ones of its source.
+numbers, and a new migration must have a higher number than all applied ones of its source. Without
+the folder, only the package's own count.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +20,11 @@ from msmarco_qdrant.collection.generations import abandon_hint, read_generations
 from msmarco_qdrant.collection.migration import (
     CollectionPlan,
     Migration,
-    Operation,
     Target,
     load_migrations,
 )
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import Copying, Generation, LockHolder, PayloadIndex
+from msmarco_qdrant.core.records import Copying, Generation, LockHolder, UserMigration
 from msmarco_qdrant.errors import (
     MigrationError,
     MsmarcoQdrantError,
@@ -31,10 +32,12 @@ from msmarco_qdrant.errors import (
     StoreInUseError,
     UsageError,
 )
-from msmarco_qdrant.migrate.operations import AddPayloadIndex
+from msmarco_qdrant.migrate.ledger import Ledger
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock, require_lock
 from msmarco_qdrant.stores.names import base_name
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class MigrationStatus:
         applied: Migrations in the ledger, in order.
         pending: Known migrations that are not in the ledger, in order.
         unknown: Migrations in the ledger that this code cannot find: they belong to a newer
-            version, or to a folder that was not given.
+            version, or their files are missing in the given folder.
+        edited: Applied migrations of the given folder whose files were edited since.
+        users: The applied migrations of a user, with their folders and checksums.
         locked_by: The process that is migrating it.
         model: The model of its vectors.
         others: Other physical collections of the name: older ones, and one that is being filled.
@@ -63,11 +68,13 @@ class MigrationStatus:
     model: str
     others: tuple[Generation, ...]
     copying: Copying | None
+    edited: tuple[str, ...] = ()
+    users: tuple[UserMigration, ...] = ()
 
     @property
     def is_current(self) -> bool:
-        """True if no migration is pending or unknown."""
-        return not self.pending and not self.unknown
+        """True if no migration is pending, unknown or edited."""
+        return not (self.pending or self.unknown or self.edited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +94,28 @@ def migration_status(
     Args:
         store: The store that holds the collection.
         collection: The collection's name.
-        directory: The user's own migrations, which come after the package's.
+        directory: The user's own migrations, which come after the package's; without it, only
+            the package's own count.
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
         UsageError: If the folder's migrations cannot be loaded, or for a physical name.
     """
-    known = [migration for source in _load_sources(directory) for migration in source]
+    own, theirs = _load_sources(directory)
     found = read_generations(store, collection)
-    applied = found.metadata.migrations
-    names = {migration.name for migration in known}
+    ledger = Ledger(found.metadata, own, theirs)
     return MigrationStatus(
         collection=found.name,
         physical=found.live,
-        applied=applied,
-        pending=tuple(migration for migration in known if migration.name not in applied),
-        unknown=tuple(name for name in applied if name not in names),
+        applied=found.metadata.migrations,
+        pending=tuple(ledger.pending),
+        unknown=ledger.unknown,
         locked_by=_read_holder(store, found.name),
         model=found.metadata.encoder.model,
         others=tuple(found.others),
         copying=found.copying,
+        edited=ledger.edited,
+        users=ledger.users,
     )
 
 
@@ -175,30 +184,6 @@ def migrate_collection(
     return run.apply(on_step)
 
 
-def index_payload_field(store: Store, collection: str, field: str, kind: PayloadIndex) -> str:
-    """Index a `meta` field of a collection, for filters. Repeating it does nothing.
-
-    The ledger stays as it is: a re-embedding copies the indexes of the live collection.
-
-    Args:
-        store: The store that holds the collection.
-        collection: The collection's name.
-        field: The field's name as in a filter, such as "year".
-        kind: The type of its values.
-
-    Returns:
-        The effect, as one line of text.
-
-    Raises:
-        CollectionNotFoundError: If the collection does not exist.
-        StoreInUseError: If another process is migrating it.
-        UsageError: If the field name or the kind is not valid, or for a physical name.
-    """
-    operation = AddPayloadIndex(field, kind)
-    run = _MigrationRun(store, collection, None, None, lambda _done, _total: None)
-    return run.apply_once(operation)
-
-
 def unlock_migrations(store: Store, collection: str, token: str) -> None:
     """Release the lock of a process that has ended without releasing it.
 
@@ -236,8 +221,8 @@ class _MigrationRun:
         on_progress: Callable[[int, int], None],
     ) -> None:
         self._store = store
-        self._sources = _load_sources(directory)
-        self._known = [migration for source in self._sources for migration in source]
+        self._own, self._theirs = _load_sources(directory)
+        self._known = [*self._own, *(self._theirs or ())]
         self._last = None if to is None else _find(to, self._known)
         read_generations(store, collection)  # refuses a physical name
         self._collection = collection
@@ -250,6 +235,7 @@ class _MigrationRun:
         applied: list[MigrationStep] = []
         with hold_lock(locks, name, self._store.dsn) as ours:
             self._check_not_copying()
+            self._record_missing(lambda: require_lock(locks, name, ours))
             for migration in self.pending():
                 step = self.step(migration)
                 on_step(step)
@@ -257,15 +243,22 @@ class _MigrationRun:
                 applied.append(step)
         return applied
 
-    def apply_once(self, operation: Operation) -> str:
-        """Apply an operation without recording it, while holding the lock; returns its cost."""
-        locks = self._store.migration_locks
-        name = base_name(self._physical())
-        with hold_lock(locks, name, self._store.dsn) as ours:
-            target = replace(self._target(), check=lambda: require_lock(locks, name, ours))
-            cost = operation.cost(target)
-            operation.apply(target)
-        return cost
+    def _record_missing(self, check: Callable[[], None]) -> None:
+        """Record the files of migrations that an earlier version applied; warn of edited ones."""
+        ledger = self._ledger()
+        if ledger.edited:
+            _log.warning(
+                "edited since it was applied to '%s', and not applied again: %s; write a new "
+                "migration for the change",
+                *(self._collection, ", ".join(ledger.edited)),
+            )
+        metadata = ledger.record_missing()
+        if self._theirs and metadata != ledger.metadata:
+            check()
+            self._store.put_metadata(self._physical(), metadata)
+
+    def _ledger(self) -> Ledger:
+        return Ledger(self._store.metadata(self._physical()), self._own, self._theirs)
 
     def pending(self) -> Sequence[Migration]:
         """List the migrations missing from the ledger, up to the last one requested.
@@ -273,9 +266,10 @@ class _MigrationRun:
         Raises:
             MigrationError: If the ledger does not fit the known migrations.
         """
-        applied = self._store.metadata(self._physical()).migrations
-        _check_known(applied, self._known, self._collection)
-        for source in self._sources:
+        ledger = self._ledger()
+        applied = ledger.metadata.migrations
+        _check_known(ledger.unknown, self._collection)
+        for source in (self._own, self._theirs or ()):
             _check_order(applied, source, self._collection)
         end = len(self._known) if self._last is None else self._known.index(self._last) + 1
         return [migration for migration in self._known[:end] if migration.name not in applied]
@@ -317,11 +311,9 @@ class _MigrationRun:
                 f"{migration.name} failed on '{self._collection}': {_error_text(exc)}; it is not "
                 "in the ledger, earlier migrations are: fix the cause and run this again"
             ) from exc
-        physical = self._physical()
-        metadata = self._store.metadata(physical)
-        ledger = (*metadata.migrations, migration.name)
+        metadata = self._ledger().record([migration])
         check()  # after the read: no other process can have written the metadata since
-        self._store.put_metadata(physical, replace(metadata, migrations=ledger))
+        self._store.put_metadata(self._physical(), metadata)
 
     def _target(self) -> Target:
         physical = self._physical()
@@ -338,11 +330,13 @@ class _MigrationRun:
         return self._store.aliases().get(self._collection, self._collection)
 
 
-def _load_sources(directory: Path | None) -> Sequence[Sequence[Migration]]:
-    """Load the package's own migrations and those of the user's folder."""
+def _load_sources(
+    directory: Path | None,
+) -> tuple[Sequence[Migration], Sequence[Migration] | None]:
+    """Load the package's own migrations and those of the user's folder, None without one."""
     own = load_migrations()
     if directory is None:
-        return [own]
+        return own, None
     theirs = load_migrations(directory)
     shared = {migration.name for migration in own} & {migration.name for migration in theirs}
     if shared:
@@ -352,7 +346,7 @@ def _load_sources(directory: Path | None) -> Sequence[Sequence[Migration]]:
         )
     if not theirs:
         raise UsageError(f"{directory} contains no migration, such as 0001_name.py")
-    return [own, theirs]
+    return own, theirs
 
 
 def _find(to: str, known: Sequence[Migration]) -> Migration:
@@ -369,14 +363,12 @@ def _find(to: str, known: Sequence[Migration]) -> Migration:
     raise UsageError(f"migration must be one of {names}, got {to}")
 
 
-def _check_known(applied: Sequence[str], known: Sequence[Migration], collection: str) -> None:
-    names = {migration.name for migration in known}
-    unknown = [name for name in applied if name not in names]
+def _check_known(unknown: Sequence[str], collection: str) -> None:
     if unknown:
         raise MigrationError(
             f"the ledger of '{collection}' contains unknown migrations: {', '.join(unknown)}. "
-            "Upgrade this package, or pass the folder of your own migrations with --dir "
-            "(directory=...)"
+            "Upgrade this package, or put the missing files back into the folder of your own "
+            "migrations, --dir (directory=...)"
         )
 
 

@@ -88,7 +88,10 @@ def _copy_settings(
                 check()
                 admin.create_payload_index(field, kind)
     check()
-    metadata = replace(copying.metadata, migrations=found.metadata.migrations)
+    ledger = found.metadata
+    metadata = replace(
+        copying.metadata, migrations=ledger.migrations, user_migrations=ledger.user_migrations
+    )
     store.put_metadata(copying.target, metadata)
 
 

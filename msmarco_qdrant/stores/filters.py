@@ -215,7 +215,7 @@ def unindexed_step(collection: str, key: str, kinds: Sequence[str], dsn: str | N
     if not field.startswith("meta.") or kind is None:
         return "filter by a field of meta that has an index"
     word = f"{field.removeprefix('meta.')}={kind}"
-    command = advised_command("migrate", "index", word, collection=collection, store=dsn)
+    command = advised_command("index", "add", word, collection=collection, store=dsn)
     return f"add the index with {command}"
 
 

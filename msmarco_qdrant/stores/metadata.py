@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from msmarco_qdrant.core.records import Bm25Settings, CollectionMetadata, EncoderInfo, Prompts
+from msmarco_qdrant.core.records import (
+    Bm25Settings,
+    CollectionMetadata,
+    EncoderInfo,
+    Prompts,
+    UserMigration,
+)
 from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 
@@ -45,12 +51,18 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             swaps=int(value.get("swaps", 0)),
             only_copies=bool(value.get("only_copies", False)),
             restoring=_name(value, "restoring"),
+            user_migrations=_user_migrations(value.get("user_migrations")),
         )
     except (TypeError, KeyError) as exc:
         raise StoreCorruptError(
             f"collection '{name}' has invalid metadata ({exc!r}): its creation was interrupted, or "
             "another program wrote it"
         ) from exc
+
+
+def _user_migrations(found: Any) -> tuple[UserMigration, ...] | None:
+    """Return the records of a user's migrations; None, too, where an earlier version wrote none."""
+    return None if found is None else tuple(UserMigration(**one) for one in found)
 
 
 def _name(value: Any, field: str) -> str | None:

@@ -318,6 +318,10 @@ def _restrict(world: World) -> None:
         client.update_collection(f"{NAME}__0001", strict_mode_config=config)
 
 
+def _year_by_float(world: World) -> None:
+    assert 0 == world.run("index", "add", "year=float").status
+
+
 def _filtered(world: World) -> None:
     done = world.run("search", "london", "--filter", "year>=2001")
     assert 0 == done.status, done.err
@@ -502,6 +506,18 @@ CASES: dict[str, Case] = {
         ("ingest.api:_require_same_indexes",),
         _failure("ingest", "SOURCE", "--model", "OLD", "--index", "year=integer"),
         _year_is_indexed,
+    ),
+    "an index of another kind": Case(
+        ("migrate.indexes:add_index",),
+        _after(_year_by_float, _failure("index", "add", "year=integer")),
+        _year_is_indexed,
+    ),
+    "an ingest for another kind of index": Case(
+        ("ingest.api:_require_same_indexes",),
+        _after(
+            _year_by_float,
+            _failure("ingest", "SOURCE", "--model", "OLD", "--index", "year=integer"),
+        ),
     ),
     "strict mode without the index": Case(
         ("stores.filters:unindexed_step",),

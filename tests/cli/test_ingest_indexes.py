@@ -1,4 +1,4 @@
-"""The `--index` option of `ingest`, and `migrate index` of an existing collection."""
+"""The `--index` option of `ingest`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from msmarco_qdrant.cli.ingest import parse_indexes
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 from tests.vectors import write_folder
@@ -57,17 +56,3 @@ def test_invalid_index_is_wrong_usage(texts: Sequence[str], reason: str) -> None
     assert (2, "") == (done.status, done.out)
     assert reason in done.err
     assert [] == list(Path().iterdir())
-
-
-def test_v9_an_existing_collection_gets_an_index(tmp_path: Path) -> None:
-    """Repeating it does nothing, and a wrong kind is refused."""
-    place = str(tmp_path / "store")
-    rows = [Passage("1", "one", {"year": 1}), Passage("2", "two", {"year": 2})]
-    ingest_passages(rows, place, encoder=HashingEncoder(), optimize=False)
-    done = command("migrate", "index", "year=integer", "lang=keyword", "--store", place)
-    assert (0, 2) == (done.status, len(done.out.splitlines()))
-    assert "year: no index -> integer: 2 payloads are read" in done.out
-    done = command("migrate", "index", "year=integer", "--store", place)
-    assert "year: nothing changes: it has that index" in done.out
-    assert "meta.year (integer)" in command("info", "--store", place).out
-    assert 2 == command("migrate", "index", "year=number", "--store", place).status

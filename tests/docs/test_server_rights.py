@@ -59,7 +59,8 @@ _ARGUMENTS = {
     "drop": "drop msmarco --yes",
     "restore": "restore saved --name other",
     "migrate up": "migrate up",
-    "migrate index": "migrate index year=integer",
+    "index add": "index add year=integer",
+    "index remove": "index remove year",
     "migrate reembed": "migrate reembed --model NEW --allow-worse",
     "migrate rollback": "migrate rollback --allow-worse",
     "migrate prune": "migrate prune --yes",
@@ -95,6 +96,8 @@ def place(
         monkeypatch.setenv("MSMARCO_QDRANT_RETRY_S", "0")
         if use == "restore":
             assert 0 == command("backup", "msmarco", "--out", "saved", *_store(server)).status
+        if use == "index remove":
+            assert 0 == command("index", "add", "year=integer", *_store(server)).status
         if use == "migrate rollback":
             words = ("--model", models[1], "--allow-worse")
             assert 0 == command("migrate", "reembed", *words, *_store(server)).status

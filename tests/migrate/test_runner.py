@@ -190,6 +190,7 @@ def test_migrations_of_newer_code_are_refused(store: Store, folder: Path) -> Non
     """The message names them and nothing is applied; the status lists them."""
     write(folder, "0001_a")
     metadata = store.metadata("films")
+    assert () == metadata.user_migrations  # so the next names are not those of a user
     later = (*OWN, "0002_of_tomorrow", "0003_too")
     store.put_metadata("films", replace(metadata, migrations=later))
     for dry_run in (True, False):

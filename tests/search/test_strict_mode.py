@@ -335,7 +335,7 @@ def test_v9_the_error_names_the_command_that_adds_the_index(
         )
         assert 10 == len(client.search("city", meta_filter={"year": Range(gte=3)}))
     done = command("search", "city", "--filter", "n=3", "--mode", "bm25", "--store", server.url)
-    assert "`msmarco-qdrant migrate index n=integer --collection msmarco --store" in done.err
+    assert "`msmarco-qdrant index add n=integer --collection msmarco --store" in done.err
     filtered = ("--filter", "year=3", "--mode", "bm25", "--store", server.url)
     assert 0 == command("search", "city", *filtered).status
 
@@ -345,7 +345,7 @@ def test_v9_the_error_names_the_command_that_adds_the_index(
 def test_v9_a_mode_set_later_is_told_too(server: LoopbackServer, is_async: bool) -> None:
     """A client opened before gets the server's error, with the same command."""
     wanted: Any = {"year": Range(gte=3)}
-    command_line = "`msmarco-qdrant migrate index year=integer --collection msmarco --store "
+    command_line = "`msmarco-qdrant index add year=integer --collection msmarco --store "
 
     async def search() -> None:
         async with await AsyncSearchClient.open(server.url, encoder=HashingEncoder()) as client:

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.records import Passage, UserMigration
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, StoreCorruptError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
@@ -188,6 +188,23 @@ def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
         with sidecar_client(settings_in(tmp_path, server.url)) as client:
             problem = asked_until(lambda: client.get("/readyz").json()["checks"].get("migrations"))
             assert "pending: 0002_payload_indexes; unknown: 0099_of_tomorrow" == problem
+
+
+def test_r2_a_migration_of_a_user_leaves_it_ready(tmp_path: Path) -> None:
+    """Recorded by this version or an earlier one."""
+    recorded = (UserMigration("0001_mine", "changes", "00"),)
+    for number, users in enumerate((None, recorded)):
+        with LoopbackServer() as server:
+            with closing(open_store(server.url)) as store:
+                ingest_passages(
+                    [Passage("1", "text")], store, encoder=HashingEncoder(), optimize=False
+                )
+                metadata = store.metadata("msmarco")
+                ledger = (*metadata.migrations, "0001_mine")
+                changed = replace(metadata, migrations=ledger, user_migrations=users)
+                store.put_metadata("msmarco__0001", changed)
+            with sidecar_client(settings_in(tmp_path / str(number), server.url)) as client:
+                wait_until_ready(client)
 
 
 def test_what_waiting_would_not_mend_ends_it(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The command group `index`: payload indexes of meta fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from msmarco_qdrant.cli.group import CommandGroup
+from msmarco_qdrant.cli.options import json_option, open_configured_store, settings_options
+from msmarco_qdrant.cli.output import print_result
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.settings import Settings
+
+
+@click.group(cls=CommandGroup)
+def index() -> None:
+    """Add, remove or list the payload indexes that make filters fast."""
+
+
+@index.command()
+@click.argument("fields", nargs=-1, required=True, metavar="FIELD=KIND...")
+@settings_options("store", "transport", "collection")
+@json_option
+def add(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None:
+    """Index meta fields of a collection.
+
+    KIND is keyword, integer, float, bool or datetime. An index that exists stays. A change of the
+    model and its rollback keep the indexes.
+    """
+    from msmarco_qdrant.cli.ingest import parse_indexes
+    from msmarco_qdrant.migrate.indexes import add_index
+
+    wanted = parse_indexes(fields, "an index")
+    effects = {}
+    with open_configured_store(settings) as store:
+        for field, kind in wanted.items():
+            effects[field] = add_index(store, settings.collection, field, kind)
+    done = [
+        {"field": field, "kind": wanted[field], "effect": effect}
+        for field, effect in effects.items()
+    ]
+    _print(settings, "added", done, as_json=as_json)
+
+
+@index.command()
+@click.argument("fields", nargs=-1, required=True, metavar="FIELD...")
+@settings_options("store", "transport", "collection")
+@json_option
+def remove(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None:
+    """Remove indexes; a filter on such a field then reads every passage."""
+    from msmarco_qdrant.migrate.indexes import remove_index
+
+    done = []
+    with open_configured_store(settings) as store:
+        for field in dict.fromkeys(fields):
+            effect = remove_index(store, settings.collection, field)
+            done.append({"field": field, "effect": effect})
+    _print(settings, "removed", done, as_json=as_json)
+
+
+@index.command("list")
+@settings_options("store", "transport", "collection")
+@json_option
+def list_(*, settings: Settings, as_json: bool) -> None:
+    """List the indexed meta fields, each with its kind."""
+    from msmarco_qdrant.migrate.indexes import list_indexes
+
+    with open_configured_store(settings) as store:
+        found = list_indexes(store, settings.collection)
+    text = "\n".join(f"{field}={kind}" for field, kind in found.items()) or "no indexes"
+    print_result({"collection": settings.collection, "indexes": dict(found)}, text, as_json=as_json)
+
+
+def _print(settings: Settings, name: str, done: list[dict[str, str]], *, as_json: bool) -> None:
+    text = "\n".join(f"{one['field']}: {one['effect']}" for one in done)
+    print_result({"collection": settings.collection, name: done}, text, as_json=as_json)
