@@ -14,13 +14,13 @@ from msmarco_qdrant.migrate.indexes import add_index, list_indexes, remove_index
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES, new_store
 from tests.reembed.steps import SMALL, V2, passages, reembed, rollback
 
 ROWS = [Passage("1", "one", {"year": 1, "place": {"name": "x"}}), Passage("2", "two", {"year": 2})]
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine with two passages in 'films'."""
     with new_store(request.param, tmp_path) as opened:

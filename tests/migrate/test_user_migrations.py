@@ -22,11 +22,11 @@ from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
-from tests.engines import ENGINES_EDGE_SLOW, new_store
+from tests.engines import ENGINES_MEMORY_FIRST, new_store
 from tests.migrate.test_runner import OWN, ran, write
 
 
-@pytest.fixture(params=ENGINES_EDGE_SLOW)
+@pytest.fixture(params=ENGINES_MEMORY_FIRST)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each engine with the empty collection 'films'."""
     with new_store(request.param, tmp_path) as opened:
