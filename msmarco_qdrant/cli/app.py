@@ -25,6 +25,7 @@ from msmarco_qdrant.cli.index import index
 from msmarco_qdrant.cli.ingest import ingest, quickstart
 from msmarco_qdrant.cli.migrate import migrate
 from msmarco_qdrant.cli.models import models
+from msmarco_qdrant.cli.output import LogFormatter, echo, print_error
 from msmarco_qdrant.cli.passages import delete, export, get
 from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
@@ -63,18 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     # gRPC prints nothing of its own: the command reports each error once.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         status = cli.main(
             arguments, prog_name="msmarco-qdrant", standalone_mode=False, auto_envvar_prefix=None
         )
     except click.ClickException as exc:
-        exc.show()
+        print_error(exc)
         return exc.exit_code
     except OSError as exc:  # for instance, standard output on a full disk
-        click.echo(f"Error: {exc}", err=True)
+        echo(f"Error: {exc}", err=True)
         return _FAILED
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        echo("Interrupted.", err=True)
         return _INTERRUPTED
     return int(status or 0)

@@ -48,15 +48,15 @@ def check(*, name: str, settings: Settings, repair: bool, yes: bool, as_json: bo
             store, name, repair=repair, remove=yes, on_progress=display.show_of
         )
     value = {**to_json_value(report), "is_sound": report.is_sound}
-    print_result(value, _text(report, repair=repair), as_json=as_json)
+    print_result(value, *_report_lines(report, repair=repair), as_json=as_json)
     return 0 if report.is_sound else _FAULTS
 
 
-def _text(report: CheckReport, *, repair: bool) -> str:
+def _report_lines(report: CheckReport, *, repair: bool) -> list[str]:
     place = f" in {report.physical}" if report.physical else ""
     lines = [f"'{report.collection}': {report.points:,} points checked{place}"]
     lines += [line for found in report.findings for line in _lines(found, repair=repair)]
-    return "\n".join(lines if report.findings else [*lines, "no fault found"])
+    return lines if report.findings else [*lines, "no fault found"]
 
 
 def _lines(found: Finding, *, repair: bool) -> list[str]:

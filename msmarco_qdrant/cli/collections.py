@@ -19,6 +19,7 @@ from msmarco_qdrant.cli.options import (
 from msmarco_qdrant.cli.output import (
     collection_json,
     description_json,
+    echo,
     print_collections,
     print_description,
     print_json,
@@ -101,7 +102,7 @@ def optimize(*, settings: Settings, wait_index: bool, as_json: bool) -> None:
     with open_configured_store(settings) as store:
         store.metadata(settings.collection)  # raises for another program's collection
         collection = store.collection(settings.collection)
-        click.echo(index_notice(settings), err=True)
+        echo(index_notice(settings), err=True)
         started = time.perf_counter()
         collection.optimize(stall_s=math.inf if wait_index else INDEX_STALL_S)
         state, seconds = collection.info(all_replicas=False), time.perf_counter() - started

@@ -17,6 +17,7 @@ from msmarco_qdrant.cli.options import (
     source_options,
 )
 from msmarco_qdrant.cli.output import (
+    echo,
     encode_json,
     encode_text,
     print_rejects,
@@ -95,7 +96,7 @@ def encode(  # noqa: PLR0913  # one for each option
     corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
     path = rejects_path(rejects, sources)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
-    click.echo(f"encoding into {out}", err=True)
+    echo(f"encoding into {out}", err=True)
     with RejectsFile(path, append=True) as rejected, closing(ProgressDisplay()) as display:
         try:
             report = encode_corpus(
@@ -114,7 +115,7 @@ def encode(  # noqa: PLR0913  # one for each option
                 on_progress=lambda progress: display.show(progress.done, progress.fraction),
             )
         except KeyboardInterrupt:
-            click.echo("\nWritten files are kept; run the same command again to resume.", err=True)
+            echo("", "Written files are kept; run the same command again to resume.", err=True)
             raise
     print_result(encode_json(report), encode_text(report), as_json=as_json)
     print_rejects(rejected, earlier=report.rejected - rejected.count)

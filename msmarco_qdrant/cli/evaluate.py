@@ -25,7 +25,7 @@ from msmarco_qdrant.cli.options import (
     ranking_options,
     settings_options,
 )
-from msmarco_qdrant.cli.output import print_json
+from msmarco_qdrant.cli.output import echo, echo_text, print_json
 from msmarco_qdrant.core.search_types import SearchMode
 
 if TYPE_CHECKING:
@@ -152,13 +152,11 @@ def _measure(
         )
     if given.ann:
         count = _count(len(files.queries))
-        click.echo(f"comparing the index with exact search: {count}", err=True)
+        echo(f"comparing the index with exact search: {count}", err=True)
         results.sweep = sweep_ann(
             client,
             files.queries,
-            on_setting=lambda name, ef: click.echo(
-                f"searching with {name}, ef {ef}: {count}", err=True
-            ),
+            on_setting=lambda name, ef: echo(f"searching with {name}, ef {ef}: {count}", err=True),
         )
 
 
@@ -187,7 +185,7 @@ class Progress:
         if done and now < self._next_line:
             return
         share = f"{done:,} of " if done else ""
-        click.echo(f"searching with {system.name}: {share}{_count(count)}", err=True)
+        echo(f"searching with {system.name}: {share}{_count(count)}", err=True)
         self._next_line = now + self._line_every_s
 
 
@@ -248,14 +246,14 @@ def _print(results: _Results, given: EvaluateOptions) -> None:
     from msmarco_qdrant.evaluation import evaluation_text, sweep_text
 
     if results.evaluated is not None:
-        click.echo(evaluation_text(results.evaluated.evaluation))
+        echo_text(evaluation_text(results.evaluated.evaluation))
     if results.sweep is not None:
-        click.echo(("\n" if results.evaluated else "") + sweep_text(results.sweep))
+        echo_text(("\n" if results.evaluated else "") + sweep_text(results.sweep))
 
 
 def _print_written(path: Path, given: EvaluateOptions) -> None:
     if not given.as_json:
-        click.echo(f"written: {click.format_filename(path)}", err=True)
+        echo(f"written: {click.format_filename(path)}", err=True)
 
 
 def _results_json(results: _Results, report: Path | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import re
 import click
 
 from msmarco_qdrant.cli.options import with_env_file
+from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 
 # Keyword arguments whose option has another name.
@@ -34,7 +35,8 @@ class CommandGroup(click.Group):
         except MsmarcoQdrantError as exc:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             failure = _WrongUsage if isinstance(exc, UsageError) else click.ClickException
-            raise failure(with_env_file(name_options(str(exc), command))) from exc
+            message = with_env_file(name_options(str(exc), command))
+            raise failure(escape_controls(message)) from exc
 
 
 def name_options(message: str, command: click.Command | None) -> str:

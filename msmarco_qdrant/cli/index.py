@@ -69,10 +69,12 @@ def list_(*, settings: Settings, as_json: bool) -> None:
 
     with open_configured_store(settings) as store:
         found = list_indexes(store, settings.collection)
-    text = "\n".join(f"{field}={kind}" for field, kind in found.items()) or "no indexes"
-    print_result({"collection": settings.collection, "indexes": dict(found)}, text, as_json=as_json)
+    lines = [f"{field}={kind}" for field, kind in found.items()] or ["no indexes"]
+    print_result(
+        {"collection": settings.collection, "indexes": dict(found)}, *lines, as_json=as_json
+    )
 
 
 def _print(settings: Settings, name: str, done: list[dict[str, str]], *, as_json: bool) -> None:
-    text = "\n".join(f"{one['field']}: {one['effect']}" for one in done)
-    print_result({"collection": settings.collection, name: done}, text, as_json=as_json)
+    lines = [f"{one['field']}: {one['effect']}" for one in done]
+    print_result({"collection": settings.collection, name: done}, *lines, as_json=as_json)

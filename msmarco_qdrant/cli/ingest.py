@@ -26,6 +26,7 @@ from msmarco_qdrant.cli.options import (
     wait_index_option,
 )
 from msmarco_qdrant.cli.output import (
+    echo,
     print_hits,
     print_rejects,
     print_result,
@@ -128,11 +129,11 @@ def ingest(  # noqa: PLR0913  # one for each option
             )
         except PruneRefusedError as exc:  # everything before the prune is done
             report, refused = exc.report, exc
-    text = f"{report_text(report, pruning=prune)}\n{stages_text(report)}"
-    print_result(report_json(report), text, as_json=as_json)
+    lines = report_text(report, pruning=prune), stages_text(report)
+    print_result(report_json(report), *lines, as_json=as_json)
     print_rejects(rejected)
     if not report.read:
-        click.echo("the source has no passages", err=True)
+        echo("the source has no passages", err=True)
     if refused is not None:
         raise refused
     return _REJECTS if report.rejected and not allow_rejects else 0
@@ -211,7 +212,7 @@ def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -
 
     check_collection_name(settings.collection)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
-    click.echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
+    echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
     with closing(ProgressDisplay(index_notice=index_notice(settings))) as display:
         try:
             return ingest_passages(
@@ -228,8 +229,9 @@ def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -
             )
         except KeyboardInterrupt:
             written = display.last.report.written if display.last else 0
-            click.echo(
-                f"\n{written:,} passages were written; run the same command again to resume.",
+            echo(
+                "",
+                f"{written:,} passages were written; run the same command again to resume.",
                 err=True,
             )
             raise
@@ -247,13 +249,14 @@ def quickstart(*, store: str | None, transport: str | None, model: str | None) -
     settings = load_command_settings(store=store, transport=transport, collection=COLLECTION)
     with sample_passages() as path:
         report = _ingest(settings, Corpus(path), model=model or default_model())
-    click.echo(f"{report_text(report)}\n{stages_text(report)}")
+    echo(report_text(report), stages_text(report))
     with open_search_client(settings) as client:
         for question in QUESTIONS:
-            click.echo(f"\n$ {command_with(settings, 'search', question, '--limit', '2')}")
+            echo("", f"$ {command_with(settings, 'search', question, '--limit', '2')}")
             print_hits(client.search(question, limit=2), as_json=False)
     own = load_command_settings(store=store)
-    click.echo(
-        f"\nYour own: {command_with(own, 'ingest', 'FILE')}, then "
-        f"{command_with(own, 'search', 'a query')}"
+    echo(
+        "",
+        f"Your own: {command_with(own, 'ingest', 'FILE')}, then "
+        f"{command_with(own, 'search', 'a query')}",
     )

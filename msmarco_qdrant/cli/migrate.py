@@ -12,7 +12,7 @@ import click
 
 from msmarco_qdrant.cli.group import CommandGroup
 from msmarco_qdrant.cli.options import json_option, open_configured_store, settings_options
-from msmarco_qdrant.cli.output import print_json, print_result
+from msmarco_qdrant.cli.output import echo, print_json, print_result
 from msmarco_qdrant.cli.reembed import prune, reembed, rollback
 from msmarco_qdrant.cli.signals import exit_on_sigterm
 from msmarco_qdrant.core.json_value import to_json_value
@@ -58,24 +58,24 @@ def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None
     if as_json:
         print_json(_status_json(found))
         return
-    click.echo(f"collection  {found.collection} -> {found.physical} ({found.model})")
-    click.echo(f"applied     {', '.join(found.applied) or 'none'}")
-    click.echo(f"pending     {', '.join(step.name for step in found.pending) or 'none'}")
+    echo(f"collection  {found.collection} -> {found.physical} ({found.model})")
+    echo(f"applied     {', '.join(found.applied) or 'none'}")
+    echo(f"pending     {', '.join(step.name for step in found.pending) or 'none'}")
     if found.unknown:
-        click.echo(f"unknown     {', '.join(found.unknown)}: {_UNKNOWN}")
+        echo(f"unknown     {', '.join(found.unknown)}: {_UNKNOWN}")
     if found.edited:
-        click.echo(f"edited      {', '.join(found.edited)}: {_EDITED}")
+        echo(f"edited      {', '.join(found.edited)}: {_EDITED}")
     if found.users:
-        click.echo(f"your own    {', '.join(map(_user_text, found.users))}")
+        echo(f"your own    {', '.join(map(_user_text, found.users))}")
     for other in found.others:
         state = "being filled" if _is_target(found, other) else "kept"
-        click.echo(f"other       {other.physical} ({other.metadata.encoder.model}), {state}")
+        echo(f"other       {other.physical} ({other.metadata.encoder.model}), {state}")
     if found.copying is not None and found.locked_by is None:
         model = found.copying.metadata.encoder.model
         resume = reembed_command(settings.store, found.collection, model)
-        click.echo(f"unfinished  resume with {resume}")
+        echo(f"unfinished  resume with {resume}")
     if found.locked_by:
-        click.echo(f"locked by   {_holder_text(found.locked_by)}")
+        echo(f"locked by   {_holder_text(found.locked_by)}")
 
 
 @migrate.command()
@@ -98,7 +98,7 @@ def up(
     def announce(step: MigrationStep) -> None:
         display.close()
         if not dry_run:
-            click.echo(_step_text(step), err=True)
+            echo(*_step_lines(step), err=True)
 
     with (
         open_configured_store(settings) as store,
@@ -114,10 +114,12 @@ def up(
             on_step=announce,
             on_progress=display.show_of,
         )
-    text = f"applied: {', '.join(step.name for step in steps)}" if steps else "nothing is pending"
+    lines = [
+        f"applied: {', '.join(step.name for step in steps)}" if steps else "nothing is pending"
+    ]
     if steps and dry_run:
-        text = "\n".join(map(_step_text, steps))
-    print_result({"dry_run": dry_run, "steps": to_json_value(steps)}, text, as_json=as_json)
+        lines = [line for step in steps for line in _step_lines(step)]
+    print_result({"dry_run": dry_run, "steps": to_json_value(steps)}, *lines, as_json=as_json)
 
 
 @migrate.command()
@@ -135,14 +137,14 @@ def check(*, settings: Settings, directory: Path | None, as_json: bool) -> int:
         lists = {"pending": pending, "unknown": unknown, "edited": found.edited}
         print_json({"current": found.is_current, **lists})
     elif found.is_current:
-        click.echo("nothing is pending")
+        echo("nothing is pending")
     else:
         if pending:
-            click.echo(f"pending: {', '.join(pending)}")
+            echo(f"pending: {', '.join(pending)}")
         if unknown:
-            click.echo(f"unknown: {', '.join(unknown)}: {_UNKNOWN}")
+            echo(f"unknown: {', '.join(unknown)}: {_UNKNOWN}")
         if found.edited:
-            click.echo(f"edited: {', '.join(found.edited)}: {_EDITED}")
+            echo(f"edited: {', '.join(found.edited)}: {_EDITED}")
     return 0 if found.is_current else _NOT_CURRENT
 
 
@@ -230,10 +232,10 @@ def _user_text(one: UserMigration) -> str:
     return f"{one.name} ({one.folder})" if one.folder else one.name
 
 
-def _step_text(step: MigrationStep) -> str:
+def _step_lines(step: MigrationStep) -> list[str]:
     width = min(shutil.get_terminal_size().columns, 100)
-    cost = textwrap.fill(step.cost, width, initial_indent="  ", subsequent_indent="  ")
-    return f"{step.name}: {step.description}\n{cost}"
+    cost = textwrap.wrap(step.cost, width, initial_indent="  ", subsequent_indent="  ")
+    return [f"{step.name}: {step.description}", *cost]
 
 
 def _holder_text(holder: LockHolder) -> str:

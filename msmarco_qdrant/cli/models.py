@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from msmarco_qdrant.cli.options import json_option
-from msmarco_qdrant.cli.output import print_json
+from msmarco_qdrant.cli.output import echo, echo_text, print_json
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, PublishedModel
 from msmarco_qdrant.evaluation.tables import format_table
@@ -21,9 +21,9 @@ def models(*, as_json: bool) -> None:
         print_json([_model_json(model) for model in PUBLISHED_MODELS])
         return
     head = ("model", "kind", "similarity", "dim", "DL19", "DL20", "dev", "passages/s GPU")
-    click.echo(format_table([head, *map(_model_row, PUBLISHED_MODELS)]))
-    click.echo(
-        "\nDL19, DL20: NDCG@10 on TREC DL 2019 and 2020; dev: MRR@10 on MS MARCO dev; in percent"
+    echo_text(format_table([head, *map(_model_row, PUBLISHED_MODELS)]))
+    echo(
+        "", "DL19, DL20: NDCG@10 on TREC DL 2019 and 2020; dev: MRR@10 on MS MARCO dev; in percent"
     )
 
 

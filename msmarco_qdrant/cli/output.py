@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import logging
 import os
 import shutil
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.core.escape import escape_controls, escape_json_controls
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import OutputError, UsageError
 from msmarco_qdrant.evaluation.tables import format_table
@@ -38,18 +43,71 @@ _BOTTLENECKS = {
     "index": "the index build",
 }
 
+_WHITE_SPACE = str.maketrans(dict.fromkeys("\t\n\v\f\r", " "))
+
+
+def echo(*lines: str, err: bool = False) -> None:
+    """Print each text as one line, on standard output or standard error.
+
+    Everything that commands print goes this way: texts of passages, files and servers are
+    untrusted. Control characters are escaped, and so is what the stream's encoding lacks.
+    """
+    encoding = _encoding(sys.stderr if err else sys.stdout)
+    text = "\n".join(map(escape_controls, lines))
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def echo_text(text: str, *, err: bool = False) -> None:
+    """Print a text whose line ends are meant, such as a table."""
+    echo(*text.split("\n"), err=err)
+
+
+def _encoding(stream: Any) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+class LogFormatter(logging.Formatter):
+    """Formats log records for a terminal; those of this package are one line each."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Format the record's message."""
+        if record.name.partition(".")[0] == __name__.partition(".")[0]:
+            record.message = escape_controls(record.message)
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines, with its traceback if it has one."""
+        return "\n".join(map(escape_controls, super().format(record).split("\n")))
+
+
+class _Shown(io.StringIO):
+    """The text of an error; click removes escape sequences unless it is for a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True, so that nothing is removed."""
+        return True
+
+
+def print_error(error: click.ClickException) -> None:
+    """Print an error as click does."""
+    shown = _Shown()
+    error.show(shown)
+    echo_text(shown.getvalue().removesuffix("\n"), err=True)
+
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Print a value as indented JSON: UTF-8, or ASCII if the stream has another encoding."""
+    is_ascii = codecs.lookup(_encoding(sys.stdout)).name != "utf-8"
+    document = json.dumps(value, ensure_ascii=is_ascii, indent=2)
+    click.echo(escape_json_controls(document))
 
 
-def print_result(value: Any, text: str, *, as_json: bool) -> None:
+def print_result(value: Any, *lines: str, as_json: bool) -> None:
     """Print a result as JSON or as text."""
     if as_json:
         print_json(value)
     else:
-        click.echo(text)
+        echo(*lines)
 
 
 def report_json(report: IngestReport) -> dict[str, Any]:
@@ -103,10 +161,10 @@ def encode_text(report: EncodeReport) -> str:
 def print_rejects(rejects: RejectsFile, earlier: int = 0) -> None:
     """Print on standard error the number of rejected rows, here and in `earlier` runs."""
     if rejects.count:
-        click.echo(f"rejected rows: {rejects.count:,}, written to {rejects.path}", err=True)
-        click.echo(f"the first: {rejects.first}", err=True)
+        echo(f"rejected rows: {rejects.count:,}, written to {rejects.path}", err=True)
+        echo(f"the first: {rejects.first}", err=True)
     if earlier:
-        click.echo(f"rejected rows of earlier runs: {earlier:,}", err=True)
+        echo(f"rejected rows of earlier runs: {earlier:,}", err=True)
 
 
 def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
@@ -115,39 +173,40 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool) -> None:
         print_json(to_json_value(hits))
         return
     for hit in hits:
-        click.echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
+        echo(f"{hit.rank:>3}  {hit.score:.4f}  {hit.pid}")
         print_content(hit.text, hit.meta)
     if not hits:
-        click.echo("no passage found")
+        echo("no passage found")
 
 
 def print_content(text: str, meta: Meta) -> None:
     """Print a passage, without its pid, as indented text."""
     width = min(shutil.get_terminal_size().columns, 100)
-    click.echo(textwrap.fill(text, width, initial_indent="     ", subsequent_indent="     "))
+    flat = escape_controls(text.translate(_WHITE_SPACE))
+    echo_text(textwrap.fill(flat, width, initial_indent="     ", subsequent_indent="     "))
     if meta:
-        click.echo(f"     {json.dumps(meta, ensure_ascii=False)}")
+        echo(f"     {json.dumps(meta, ensure_ascii=False)}")
 
 
 def print_description(description: StoreDescription) -> None:
     """Print the description of a store, one fact per line."""
-    click.echo(f"store       {description.store} ({description.engine})")
-    click.echo("versions    " + ", ".join(f"{k} {v}" for k, v in description.versions.items()))
+    echo(f"store       {description.store} ({description.engine})")
+    echo("versions    " + ", ".join(f"{k} {v}" for k, v in description.versions.items()))
     for entry in description.collections:
         info, encoder, bm25 = entry.info, entry.metadata.encoder, entry.metadata.bm25
-        click.echo(f"\ncollection  {entry.name} -> {info.name}")
-        click.echo(f"passages    {info.points:,}")
-        click.echo(f"last write  {_time(entry.last_write) or 'never'}")
-        click.echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
+        echo("", f"collection  {entry.name} -> {info.name}")
+        echo(f"passages    {info.points:,}")
+        echo(f"last write  {_time(entry.last_write) or 'never'}")
+        echo(f"index       {info.indexed:,} vectors, segments: {info.segments}, {info.state}")
         for line in _server_lines(entry.server):
-            click.echo(line)
-        click.echo(f"settings    {_settings(info.spec)}")
-        click.echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
-        click.echo(f"fingerprint {encoder.fingerprint}")
-        click.echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
-        click.echo(f"migrations  {', '.join(entry.metadata.migrations)}")
+            echo(line)
+        echo(f"settings    {_settings(info.spec)}")
+        echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
+        echo(f"fingerprint {encoder.fingerprint}")
+        echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
+        echo(f"migrations  {', '.join(entry.metadata.migrations)}")
     if not description.collections:
-        click.echo("\nno collections yet")
+        echo("", "no collections yet")
 
 
 def _server_lines(server: ServerState | None) -> Iterator[str]:
@@ -202,9 +261,9 @@ def print_collections(found: Sequence[CollectionDescription]) -> None:
     ]
     if rows:
         head = ("collection", "passages", "model", "physical name", "last write")
-        click.echo(format_table([head, *rows]))
+        echo_text(format_table([head, *rows]))
     else:
-        click.echo("no collections yet")
+        echo("no collections yet")
 
 
 def collection_json(entry: CollectionDescription) -> dict[str, Any]:

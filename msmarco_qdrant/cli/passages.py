@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from msmarco_qdrant.cli.options import FILE, json_option, open_configured_store, settings_options
-from msmarco_qdrant.cli.output import print_content, print_json, print_result
+from msmarco_qdrant.cli.output import echo, print_content, print_json, print_result
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.errors import SourceError
 
@@ -44,7 +44,7 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json({"pid": pid, "text": passage.text, "meta": passage.meta})
     else:
-        click.echo(pid)
+        echo(pid)
         print_content(passage.text, passage.meta)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any, TextIO
 
+from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.core.reports import IngestProgress
 
 _LINE_EVERY_S = 10.0
@@ -96,4 +97,4 @@ class ProgressDisplay:
         return f"{done / elapsed:,.0f} passages/s" if elapsed else "starting"
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        print(escape_controls(line), file=self._stream, flush=True)

@@ -18,7 +18,7 @@ from msmarco_qdrant.cli.options import (
     open_configured_store,
     settings_options,
 )
-from msmarco_qdrant.cli.output import print_json, print_result
+from msmarco_qdrant.cli.output import echo, print_json, print_result
 from msmarco_qdrant.cli.signals import exit_on_sigterm
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.json_value import to_json_value
@@ -172,7 +172,7 @@ def _change_model(
         print_json({**to_json_value(report), "seconds": round(report.seconds, 3)})
     else:
         back_command = command_with(settings, "migrate", *back)
-        click.echo("\n".join(_report_lines(report, back_command)))
+        echo(*_report_lines(report, back_command))
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def _show(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
         if progress.stage != announced:
             display.close()
             display = ProgressDisplay()  # measures the rate of this stage
-            click.echo(_NOTICES[progress.stage].format(which=which), err=True)
+            echo(_NOTICES[progress.stage].format(which=which), err=True)
             announced = progress.stage
         if progress.done:
             display.show(progress.done, progress.done / max(progress.total, 1))
@@ -195,7 +195,7 @@ def _show(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
     try:
         yield show
     except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
-        click.echo("\nCopied passages are kept; run the same command again to resume.", err=True)
+        echo("", "Copied passages are kept; run the same command again to resume.", err=True)
         raise
     finally:
         display.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.evaluation.published import COLUMNS
 from msmarco_qdrant.evaluation.records import (
@@ -32,7 +33,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
         parts.append("\n".join(notes))
     for baseline in dict.fromkeys(one.baseline for one in evaluation.comparisons):
         compared = [one for one in evaluation.comparisons if one.baseline == baseline]
-        parts.append(f"compared with {baseline}:\n\n{format_table(_comparison_rows(compared))}")
+        table = format_table(_comparison_rows(compared))
+        parts.append(f"compared with {escape_controls(baseline)}:\n\n{table}")
     legend = "[ ] 95 % confidence interval of the mean (bootstrap over the queries)"
     if evaluation.comparisons:
         legend += "\np   of a paired t test and a permutation test, not corrected for their number"
@@ -54,7 +56,7 @@ def queries_text(evaluation: Evaluation) -> str:
             "collection"
         )
     parts += [
-        f"{run.name} has no answer for {run.unanswered:,}, which count 0"
+        f"{escape_controls(run.name)} has no answer for {run.unanswered:,}, which count 0"
         for run in evaluation.runs
         if run.unanswered
     ]
@@ -150,7 +152,8 @@ def sweep_text(sweep: AnnSweep) -> str:
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Align the columns of a table, two spaces apart."""
+    """Align the columns of a table, two spaces apart; control characters are escaped."""
+    rows = [[escape_controls(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

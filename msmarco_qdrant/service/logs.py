@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from msmarco_qdrant.core.escape import escape_json_controls
+
 _HIDDEN: Final = "***"
 _SHORTEST: Final = 8  # shorter words are in too much other text
 _CHATTY: Final = ("hpack", "httpcore", "httpx", "uvicorn.error")  # a line per request or connection
@@ -45,7 +47,7 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(self._hide_secrets(line), ensure_ascii=True, default=str)
+        return escape_json_controls(json.dumps(self._hide_secrets(line), default=str))
 
     def _hide_secrets(self, value: Any) -> Any:
         """Return a value without secrets; keys, which the code defines, stay."""
