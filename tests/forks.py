@@ -24,7 +24,7 @@ def fork(function: Callable[[], object]) -> Callable[[], str]:
     """
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside other threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork while other threads
         child = os.fork()
     if child == 0:
         _run(function, write)

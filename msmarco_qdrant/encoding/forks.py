@@ -62,7 +62,7 @@ def require_own_threads() -> None:
     """
     if _MODELS.is_lost or not _TORCH.works():
         raise EncodingError(
-            "a model cannot run in a process that was forked after its parent had used torch or "
+            "a model cannot run in a process that was forked after its parent used torch or "
             f"loaded a model: {FORK_ADVICE}, or load models only after forking"
         )
     _MODELS.note_use()
@@ -74,7 +74,7 @@ def _computes() -> bool:
 
     done, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside other threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork while other threads run
         child = os.fork()
     if child == 0:
         try:

@@ -23,7 +23,7 @@ from tests.forks import in_child
 
 PASSAGES = [Passage("1", "london is a city"), Passage("2", "water boils in a kettle")]
 REFUSAL = (
-    "EncodingError: a model cannot run in a process that was forked after its parent had used "
+    "EncodingError: a model cannot run in a process that was forked after its parent used "
     "torch or loaded a model: start this process by spawn or forkserver "
     "(multiprocessing.get_context('spawn')) instead of fork, or load models only after forking"
 )

@@ -50,7 +50,7 @@ from msmarco_qdrant.stores.server.retry import RetryPolicy
 _log = logging.getLogger(__name__)
 
 GRPC = ThreadedLibrary()
-"""gRPC: a call in a forked child may wait for ever, whatever its time limit is."""
+"""gRPC: a call in a forked child may wait for ever, despite its time limit."""
 
 _PROBE_S = 3.0
 _GRPC_RETRY_S = 0.5
@@ -115,7 +115,7 @@ def _avoid_grpc(dsn: str, address: Address, connection: Connection) -> Address:
     Raises:
         StoreError: If gRPC is required.
     """
-    reason = "gRPC does not work in a process that was forked after its parent had used it"
+    reason = "gRPC does not work in a process that was forked after its parent used it"
     if address.rest_port is None or connection.transport == "grpc":
         raise StoreError(
             f"{reason}: {FORK_ADVICE}, or use an http(s):// URL and another transport than grpc"
