@@ -85,6 +85,38 @@ class Unloadable:
         return item
 
 
+class Large:
+    """A function that is larger than a pipe."""
+
+    def __init__(self) -> None:
+        self.data = b"x" * 2_000_000
+
+    def __call__(self, number: int) -> int:
+        """Double a number."""
+        return 2 * number
+
+
+def closing_every_file(_: int) -> None:
+    """Close the pipe, and never return."""
+    os.closerange(0, 64)
+    while True:
+        signal.pause()
+
+
+class UnpicklableError(Exception):
+    """An error that cannot be pickled."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("no")
+
+
+def unpicklable(kind: str) -> object:
+    """Return or raise what cannot be pickled."""
+    if kind == "raise":
+        raise UnpicklableError("seen")
+    return kind if kind == "well" else lambda: None
+
+
 def square(number: int) -> int:
     """A function."""
     return number * number
@@ -174,6 +206,99 @@ def test_what_is_printed_does_not_disturb(start: Start, capfd: pytest.CaptureFix
     assert [err.count(word) for word in ("printed", "written", "by a child")] == [3, 3, 3]
 
 
+# ---- noise, silence, and a start side by side --------------------------------------------------
+
+
+@pytest.fixture
+def at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that has each Python of a subprocess run a `sitecustomize` first."""
+    place = tmp_path / "site"
+    place.mkdir()
+    monkeypatch.syspath_prepend(str(place))
+
+    def run(program: str) -> None:
+        (place / "sitecustomize.py").write_text(program)
+
+    return run
+
+
+NOISE = {
+    "a line": "print('noise')",
+    "bytes": "import os; os.write(1, bytes(range(256)))",
+    "a flood": "import os; [os.write(fd, b'noise' * 200_000) for fd in (1, 2)]",
+    "a reader": "import sys; sys.stdin.read()",
+    "closed": "import os; os.close(0), os.close(1)",
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["a line", *(pytest.param(name, marks=pytest.mark.slow) for name in [*NOISE][1:])]
+)
+def test_c2_a_noisy_start_does_not_disturb(
+    start: Start,
+    at_start: Callable[[str], None],
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    """Items and results do not use the standard streams; what is printed goes to standard error."""
+    at_start(NOISE[name])
+    workers = start(square)
+    assert [0, 1, 4] == [workers.submit(number).result() for number in range(3)]
+    with closing(SubprocessIterator(Counting(3))) as items:
+        assert [0, 1, 2] == list(items)
+    out, err = capfd.readouterr()
+    assert "" == out
+    assert ("noise" in err) == ("noise" in NOISE[name])
+
+
+def test_c2_a_subprocess_that_ends_at_its_start(at_start: Callable[[str], None]) -> None:
+    """It is reported with its status, however often it is asked."""
+    at_start("import os; os._exit(5)")
+    with closing(SubprocessPool(square, 1)) as workers:
+        for _ in range(2):
+            with pytest.raises(WorkerError, match="ended with status 5;"):
+                workers.wait_until_ready()
+        with pytest.raises(WorkerError, match="ended with status 5;"):
+            workers.submit(1).result()
+
+
+def test_c2_a_subprocess_that_never_answers(at_start: Callable[[str], None]) -> None:
+    """It is ended after a time limit, and reported."""
+    at_start("import signal; signal.pause()")
+    with closing(SubprocessPool(square, 1, answer_s=0.1)) as workers:
+        with pytest.raises(WorkerError, match="did not answer for 0 s and was ended: run it again"):
+            workers.wait_until_ready()
+        with pytest.raises(WorkerError, match="ended with status -9;"):
+            workers.submit(1).result()
+
+
+@pytest.mark.slow  # it waits for the exit of one that does not exit
+def test_c2_a_subprocess_that_closes_its_pipe_and_stays(start: Start) -> None:
+    """It is ended, instead of a wait for its end."""
+    workers = start(closing_every_file)
+    with pytest.raises(WorkerError, match="ended with status -9;"):
+        workers.submit(1).result()
+
+
+MEETING = """
+import os, pathlib, sys, time
+place = pathlib.Path(__file__).parent
+(place / f"{os.getpid()}.started").touch()
+ends = time.monotonic() + 60
+while len(list(place.glob("*.started"))) < 3:
+    if time.monotonic() > ends:
+        os._exit(9)
+    time.sleep(0.01)
+"""
+
+
+def test_c2_subprocesses_start_side_by_side(start: Start, at_start: Callable[[str], None]) -> None:
+    """Each waits for the others at its start; the function is larger than a pipe."""
+    at_start(MEETING)
+    workers = start(Large(), 3)
+    assert [0, 2, 4] == [workers.submit(number).result() for number in range(3)]
+
+
 # ---- errors ----------------------------------------------------------------------------------
 
 
@@ -193,6 +318,14 @@ def test_error_that_cannot_be_unpickled_fails_one_item(submit: Submit) -> None:
         type(future.exception() or future.result()) for future in futures
     ]
     assert [0, 2] == [future.result() for future in futures[::2]]
+
+
+def test_c2_results_and_errors_that_cannot_be_pickled_fail_one_item(submit: Submit) -> None:
+    """The process goes on."""
+    result, error, after = (submit(unpicklable, kind) for kind in ("return", "raise", "well"))
+    assert "local object" in str(result.exception())
+    assert "a subprocess failed: UnpicklableError('seen')" == str(error.exception())
+    assert "well" == after.result()
 
 
 def test_an_ended_process_is_reported_with_its_status(start: Start) -> None:
