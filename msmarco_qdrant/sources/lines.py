@@ -1,4 +1,4 @@
-r"""Lines of a byte stream, gzip or not, in bounded memory. Bad lines are reported, not raised.
+r"""Lines of a byte stream in bounded memory. Bad lines are reported, not raised.
 
 Only ``\n`` ends a line: real MS MARCO text holds form feeds, U+2028 and lone carriage returns.
 One ``\r`` before the ``\n`` and a leading byte order mark are dropped.
@@ -6,17 +6,17 @@ One ``\r`` before the ``\n`` and a leading byte order mark are dropped.
 
 from __future__ import annotations
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 RAW_BYTES_KEPT = 4096
+BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 18
-_PEEK = 64
-_BOM = b"\xef\xbb\xbf"
-_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class DamagedStreamError(Exception):
+    """A compressed stream is damaged or cut off; the message is the problem of its last line."""
 
 
 class Line(NamedTuple):
@@ -58,7 +58,7 @@ class _LineSplitter:
         self._pending_length += len(piece)
         self._last_byte = piece[-1:] or self._last_byte
         # Bytes beyond the limit are dropped, as the line is rejected anyway.
-        space = max(self._max_bytes, RAW_BYTES_KEPT) + len(_BOM) + 1 - len(self._pending)
+        space = max(self._max_bytes, RAW_BYTES_KEPT) + len(BOM) + 1 - len(self._pending)
         if space > 0:
             self._pending += piece[:space]
 
@@ -67,8 +67,8 @@ class _LineSplitter:
         last_byte, self._last_byte = self._last_byte, b""
         self._pending, self._pending_length = b"", 0
         self._number += 1
-        if self._number == 1 and data.startswith(_BOM):
-            data, length = data[len(_BOM) :], length - len(_BOM)
+        if self._number == 1 and data.startswith(BOM):
+            data, length = data[len(BOM) :], length - len(BOM)
         if ended and last_byte == b"\r" and length:
             length -= 1
             data = data[:length]
@@ -81,12 +81,12 @@ def read_lines(stream: io.BufferedIOBase, max_bytes: int) -> Iterator[Line]:
     """Yield the lines of `stream`.
 
     Args:
-        stream: The result of `open_maybe_gzip`, or any buffered binary stream.
+        stream: Any buffered binary stream, decompressed.
         max_bytes: A longer line has a problem and its first 4 KiB.
 
     Yields:
-        Every line. A truncated gzip stream yields its complete lines, then a last line with a
-        `problem`. A damaged one may also lose the last read before the damage (256 KiB at most).
+        Every line. A truncated compressed stream yields its complete lines, then a last line with
+        a `problem`. A damaged one may also lose the last read before the damage (64 KiB at most).
     """
     splitter, reader = _LineSplitter(max_bytes), _StreamReader(stream)
     while chunk := reader.read1(_CHUNK):
@@ -118,12 +118,12 @@ def read_blocks(stream: io.BufferedIOBase, size: int, max_bytes: int) -> Iterato
     Equal content gives equal blocks, independent of the sizes of reads.
 
     Args:
-        stream: The result of `open_maybe_gzip`, or any buffered binary stream.
+        stream: Any buffered binary stream, decompressed.
         size: Most bytes of a block, raised to the longest line allowed.
         max_bytes: See `read_lines`.
     """
     reader = _StreamReader(stream)
-    size = max(size, max_bytes + len(_BOM) + len(b"\r\n"))
+    size = max(size, max_bytes + len(BOM) + len(b"\r\n"))
     number, pending = 1, b""
     while True:
         pending += reader.read(size - len(pending))
@@ -167,52 +167,39 @@ class _StreamReader:
         """Return the bytes available, b"" at the end of the stream or at damage."""
         part = b""
         try:
-            # read1 returns available bytes; read would lose them at the end of a cut stream.
             part = self._stream.read1(min(size, _CHUNK))
-        except EOFError:
-            self.problem = "the gzip stream ends early: the file was cut off"
-        except (zlib.error, gzip.BadGzipFile) as exc:
-            self.problem = f"the gzip stream is damaged: {exc}"
+        except DamagedStreamError as exc:
+            self.problem = str(exc)
         self.ended = not part
         return part
 
 
-class _FullFirstRead(io.RawIOBase):
-    """A stream whose first read fills the whole buffer: a pipe may begin with a few bytes."""
+class FullFirstRead(io.RawIOBase):
+    """A stream whose first read fills the whole buffer: a pipe may begin with a few bytes.
 
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self._stream = stream
+    An error is raised by the next read if the first one has got some bytes before it.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase | io.RawIOBase) -> None:
+        self._read: Any = getattr(stream, "readinto1", None) or stream.readinto
         self._started = False
+        self._error: DamagedStreamError | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        started, self._started = self._started, True
-        return self._stream.readinto1(buffer) if started else self._stream.readinto(buffer)
-
-
-def make_peekable(stream: io.BufferedIOBase) -> io.BufferedReader:
-    """Wrap a pipe so that `peek` returns enough bytes to detect gzip and the format."""
-    if isinstance(stream, io.BufferedReader) and stream.seekable():
-        return stream
-    return io.BufferedReader(_FullFirstRead(stream))
-
-
-def open_maybe_gzip(raw: io.BufferedReader) -> io.BufferedIOBase:
-    """Wrap `raw` in a decompressor if its first bytes are those of gzip."""
-    return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == _GZIP_MAGIC else raw
-
-
-def peek_content(raw: io.BufferedReader) -> bytes:
-    """Return the first bytes of the content, decompressed, without consuming them.
-
-    A byte order mark and white space before them are dropped.
-    """
-    head = raw.peek(_PEEK)[:_PEEK]
-    if head.startswith(_GZIP_MAGIC):
-        try:
-            head = zlib.decompressobj(wbits=31).decompress(raw.peek(_PEEK), _PEEK)
-        except zlib.error:
-            return b""  # damaged: a later read reports it
-    return head.removeprefix(_BOM).lstrip()
+        if self._error is not None:
+            raise self._error
+        view, filled, size = memoryview(buffer), 0, 1
+        while size and filled < len(view) and not (self._started and filled):
+            try:
+                size = self._read(view[filled:])
+            except DamagedStreamError as exc:
+                self._error = exc
+                if not filled:
+                    raise
+                break
+            filled += size
+        self._started = True
+        return filled

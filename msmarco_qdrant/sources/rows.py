@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from msmarco_qdrant.core.meta_values import (
     type_name,
 )
 from msmarco_qdrant.core.records import Meta, Passage
+from msmarco_qdrant.sources.fields import PASSAGE, Fields
 
-_PID_FIELDS = ("pid", "_id", "id")
+_SHOWN_FIELDS = 12
 
 
 class RowError(ValueError):
@@ -69,9 +70,9 @@ def parse_tsv(line: str) -> tuple[str, str, Meta]:
     return _checked_pid(pid), _checked_text(text), {}
 
 
-def parse_json(line: str) -> tuple[str, str, Meta]:
+def parse_json(line: str, names: Fields = PASSAGE) -> tuple[str, str, Meta]:
     """Return pid, text and meta of a line of JSON."""
-    return parse_fields(json_object(line))
+    return parse_fields(json_object(line), names)
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -95,34 +96,54 @@ def _refuse_constant(name: str) -> None:
     raise RowError(f"a non-finite number: {name}")
 
 
-def parse_fields(fields: dict[str, Any]) -> tuple[str, str, Meta]:
+def parse_fields(fields: dict[str, Any], names: Fields = PASSAGE) -> tuple[str, str, Meta]:
     """Return pid, text and meta of a row's fields."""
-    pid_field = next((name for name in _PID_FIELDS if fields.get(name) is not None), None)
-    if pid_field is None:
-        raise RowError("no pid: expected a field 'pid', '_id' or 'id'")
-    pid = _checked_pid(fields[pid_field])
-    text = _joined_text(fields)
-    return pid, text, _collect_meta(fields, pid_field)
+    if names.skip:
+        fields = {name: value for name, value in fields.items() if name not in names.skip}
+    id_field = next((name for name in names.ids if fields.get(name) is not None), None)
+    if id_field is None:
+        raise RowError(_missing(names.kind, names.ids, fields))
+    id_ = _checked_pid(fields[id_field])
+    text_field = next((name for name in names.texts if fields.get(name) is not None), None)
+    if text_field is None:
+        text_field = next((name for name in names.texts if name in fields), None)
+        if text_field is None:
+            raise RowError(_missing("text", names.texts, fields))
+    title_field = next((name for name in names.titles if name in fields), "title")
+    text = _joined_text(fields, text_field, title_field)
+    return id_, text, _collect_meta(fields, {id_field, text_field, title_field, "meta"})
 
 
-def _joined_text(fields: dict[str, Any]) -> str:
+def _missing(what: str, names: tuple[str, ...], fields: dict[str, Any]) -> str:
+    """Return the reason of a row without an id or a text, with the fields that it has."""
+    first = [f"'{name}'" for name in names[: 3 if what != "text" else 1]]
+    expected = ", ".join(first[:-1]) + " or " + first[-1] if len(first) > 1 else first[0]
+    others = f" (or {', '.join(names[len(first) :])})" if len(names) > len(first) else ""
+    return f"no {what}: expected a field {expected}{others}, got {show_fields(fields)}"
+
+
+def show_fields(names: Iterable[str]) -> str:
+    """Return the names of a row's fields for a message, the first twelve of them."""
+    found = list(names)
+    more = f" and {len(found) - _SHOWN_FIELDS} more" if len(found) > _SHOWN_FIELDS else ""
+    return (", ".join(found[:_SHOWN_FIELDS]) or "no fields") + more
+
+
+def _joined_text(fields: dict[str, Any], text_field: str, title_field: str) -> str:
     """Join title and text like BEIR (beir.datasets.data_loader: title, a space, the text)."""
-    if "text" not in fields:
-        raise RowError("no text: expected a field 'text'")
-    text, title = fields["text"], fields.get("title")
+    text, title = fields[text_field], fields.get(title_field)
     if not isinstance(text, str):
-        raise _wrong_type("'text'", "a string", text)
+        raise _wrong_type(f"'{text_field}'", "a string", text)
     if title is not None and not isinstance(title, str):
-        raise _wrong_type("'title'", "a string", title)
+        raise _wrong_type(f"'{title_field}'", "a string", title)
     return _checked_text(f"{title} {text}".strip() if title else text)
 
 
-def _collect_meta(fields: dict[str, Any], pid_field: str) -> Meta:
+def _collect_meta(fields: dict[str, Any], others: set[str]) -> Meta:
     """Collect the user's own fields: those inside 'meta', and all without another role."""
     inside = fields.get("meta")
     if inside is not None and not isinstance(inside, dict):
         raise _wrong_type("'meta'", "an object", inside)
-    others = {pid_field, "text", "title", "meta"}
     meta = {name: value for name, value in fields.items() if name not in others}
     for name in inside or {}:
         if name in meta:
@@ -170,6 +191,8 @@ def _wrong_type(where: str, expected: str, value: object) -> RowError:
 
 # Version 0.1.0 hashed the reasons of rejected rows into shards, in these words.
 _HASHED_WORDS = (
+    (r"^(no pid: expected a field 'pid', '_id' or 'id').*$", r"\1"),
+    (r"^(no text: expected a field 'text').*$", r"\1"),
     (
         r"^'meta' must be a JSON object as text: ",
         "'meta' is a string, expected a JSON object in it: ",
