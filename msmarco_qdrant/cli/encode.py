@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +27,6 @@ from msmarco_qdrant.cli.output import (
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
-    from msmarco_qdrant.sources.corpus import Format
     from msmarco_qdrant.sources.shard_file import VectorType
 
 _REJECTS = 3
@@ -77,7 +76,7 @@ def encode(  # noqa: PLR0913  # one for each option
     dtype: VectorType,
     compiled: bool,
     workers: int | None,
-    form: Format,
+    reading: dict[str, Any],
     rejects: Path | None,
     allow_rejects: bool,
     as_json: bool,
@@ -93,7 +92,7 @@ def encode(  # noqa: PLR0913  # one for each option
     from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.rejects import RejectsFile
 
-    corpus = Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes)
+    corpus = Corpus(sources, max_line_bytes=settings.max_line_bytes, **reading)
     path = rejects_path(rejects, sources)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     echo(f"encoding into {out}", err=True)

@@ -12,6 +12,7 @@ import click
 
 from msmarco_qdrant.cli.options import (
     ENCODER,
+    READING,
     command_with,
     index_notice,
     json_option,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import PayloadIndex, PrunePolicy
     from msmarco_qdrant.core.reports import IngestReport
     from msmarco_qdrant.settings import Settings
-    from msmarco_qdrant.sources.corpus import Corpus, Format
+    from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.vector_shards import VectorShards
 
 _REJECTS = 3
@@ -92,7 +93,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     vectors: Path | None,
     settings: Settings,
     model: str | None,
-    form: Format,
+    reading: dict[str, Any],
     rejects: Path | None,
     allow_rejects: bool,
     indexes: tuple[str, ...],
@@ -104,16 +105,16 @@ def ingest(  # noqa: PLR0913  # one for each option
 ) -> int:
     """Encode and store passages; create the collection if missing.
 
-    SOURCE is a file of passages as TSV (pid<TAB>text), JSON lines or Parquet, plain or gzip, or '-'
-    for standard input. Run the same command again to resume: unchanged passages are not written
-    again. Empty lines are skipped.
+    SOURCE is a file of passages as TSV, CSV, JSON lines, Parquet or Arrow, plain or compressed, or
+    '-' for standard input. Its content decides how it is read. Run the same command again to
+    resume: unchanged passages are not written again. Empty lines are skipped.
     """
     from msmarco_qdrant.sources.rejects import RejectsFile
 
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
     payload_indexes = parse_indexes(indexes)
-    source, inputs = _open_source(sources, vectors, form, settings)
+    source, inputs = _open_source(sources, vectors, reading, settings)
     refused = None
     with RejectsFile(rejects_path(rejects, inputs)) as rejected:
         try:
@@ -151,11 +152,11 @@ def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:
             f"ingest {sources[0]!r} separately"
         )
     needed = "a SOURCE; --vectors DIR has vectors already"
-    refuse_unused(needed, used=vectors is None, options=["model", "form", *ENCODER])
+    refuse_unused(needed, used=vectors is None, options=["model", *READING, *ENCODER])
 
 
 def _open_source(
-    sources: tuple[str, ...], vectors: Path | None, form: Format, settings: Settings
+    sources: tuple[str, ...], vectors: Path | None, reading: dict[str, Any], settings: Settings
 ) -> tuple[Corpus | VectorShards, Sequence[str]]:
     """Return the source, and the files that it reads."""
     from msmarco_qdrant.sources.corpus import Corpus
@@ -164,7 +165,7 @@ def _open_source(
     if vectors is not None:
         shards = VectorShards(vectors)
         return shards, [str(path) for path in shards.paths]
-    return Corpus(sources, format=form, max_line_bytes=settings.max_line_bytes), sources
+    return Corpus(sources, max_line_bytes=settings.max_line_bytes, **reading), sources
 
 
 def _prune_policy(*, yes: bool, allow_rejects: bool) -> PrunePolicy:

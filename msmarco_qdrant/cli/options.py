@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.search_types import FusionMethod
+from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,22 +122,61 @@ def model_option(help_text: str, name: str = "--model") -> Callable[[_F], _F]:
 
 
 encoder_options = _chain(*_ENCODER_OPTIONS.values())
-source_options = _chain(
+_SOURCE_OPTIONS = (
     click.option(
         "--format",
-        "form",
-        type=click.Choice(["auto", "tsv", "jsonl", "parquet"]),
+        type=click.Choice(get_args(Format)),
         default="auto",
         show_default=True,
-        help="Format of the sources.",
+        help="Format of the sources; auto detects it by their content.",
     ),
     click.option(
-        "--rejects",
-        type=FILE,
-        metavar="FILE",
-        help="Write rejected rows to this file.  [default: rejects-<time>.jsonl]",
+        "--pid-field",
+        metavar="NAME",
+        help="Field or column with the pid; a number is a column without a name.  [default: pid, "
+        "_id, id, docid and others]",
+    ),
+    click.option(
+        "--text-field",
+        metavar="NAME",
+        help="The same for the text.  [default: text, passage, contents, segment, body, content]",
+    ),
+    click.option(
+        "--title-field",
+        metavar="NAME",
+        help="The same for the title, which is joined in front of the text.  [default: title]",
+    ),
+    click.option(
+        "--skip-field",
+        multiple=True,
+        metavar="NAME",
+        help="Leave this field out of the passages' meta. Repeat it for several fields.",
     ),
 )
+READING = ("format", "pid_field", "text_field", "title_field", "skip_field")
+"""Names of the options that select how a source is read."""
+
+rejects_option = click.option(
+    "--rejects",
+    type=FILE,
+    metavar="FILE",
+    help="Write rejected rows to this file.  [default: rejects-<time>.jsonl]",
+)
+
+
+def source_options(command: _F) -> Callable[..., Any]:
+    """Add options of how sources are read; the command gets `reading`, arguments of `Corpus`."""
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        reading = {name: given.pop(name) for name in READING}
+        return command(reading=reading, **given)
+
+    add: Callable[[Callable[..., Any]], Callable[..., Any]]
+    add = _chain(*_SOURCE_OPTIONS, rejects_option)
+    return add(run)
+
+
 ranking_options = _chain(
     click.option(
         "--fusion",

@@ -1,14 +1,14 @@
-"""Lines of the text files that an evaluation reads, plain or gzip."""
+"""Lines of the text files that an evaluation reads, plain or compressed."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 
 from msmarco_qdrant.errors import SourceError
-from msmarco_qdrant.sources.lines import make_peekable, open_maybe_gzip, read_lines
+from msmarco_qdrant.sources.files import read_text
 
 _MAX_LINE_BYTES = 1 << 16
 _SHOWN = 60
@@ -21,19 +21,13 @@ def read_text_lines(source: str | PathLike[str]) -> Iterator[tuple[str, str]]:
     Raises:
         SourceError: For an unreadable file, or a line that is too long or not UTF-8.
     """
-    path = Path(source)
-    try:
-        with path.open("rb") as file:
-            for line in read_lines(open_maybe_gzip(make_peekable(file)), _MAX_LINE_BYTES):
-                place = f"{path}:{line.number}"
-                if line.problem:
-                    raise SourceError(f"{place}: {line.problem}")
-                if line.data.strip():
-                    yield place, _decode(line.data, place)
-    except FileNotFoundError as exc:
-        raise SourceError(f"no such file: {path} (relative to {Path.cwd()})") from exc
-    except OSError as exc:
-        raise SourceError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    name = os.fspath(source)
+    for line in read_text(name, _MAX_LINE_BYTES):
+        place = f"{name}:{line.number}"
+        if line.problem:
+            raise SourceError(f"{place}: {line.problem}")
+        if line.data.strip():
+            yield place, _decode(line.data, place)
 
 
 def _decode(data: bytes, place: str) -> str:

@@ -50,7 +50,7 @@ def decompress(raw: io.BufferedReader, name: str, source: str) -> io.BufferedRea
     elif name == "bzip2":
         stream = bz2.BZ2File(raw)
     elif name in ("xz", "lzma"):
-        stream = lzma.LZMAFile(raw)
+        stream = lzma.LZMAFile(raw)  # noqa: SIM115  # it owns nothing
     else:
         stream = _zstd(raw, source)
     return io.BufferedReader(FullFirstRead(_Decompressed(stream, name)), SAMPLE_BYTES)

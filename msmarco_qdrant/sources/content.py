@@ -12,7 +12,7 @@ import struct
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.compression import SAMPLE_BYTES, compression_of, decompress
@@ -87,7 +87,7 @@ def _is_arrow_stream(head: bytes) -> bool:
     """Return True for the first message of a stream: a mark, its length, a flatbuffer's offset."""
     if not head.startswith(b"\xff\xff\xff\xff") or len(head) < 12:
         return False
-    length, offset = struct.unpack_from("<iI", head, 4)
+    length, offset = cast("tuple[int, int]", struct.unpack_from("<iI", head, 4))
     return 8 <= length < 1 << 28 and length % 8 == 0 and offset < length
 
 
@@ -112,8 +112,8 @@ def _refuse_archive(source: str, head: bytes, compression: str | None) -> None:
             continue
         if compression is not None:
             raise SourceError(
-                f"{_named(source)} is {kind} compressed by {compression}: decompress it, then "
-                "extract its files and pass one of them"
+                f"{named_source(source)} is {kind} compressed by {compression}: decompress "
+                "it, then extract its files and pass one of them"
             )
         members = list(_zip_members(head)) if kind == _ZIP else []
         _refuse_documents(source, members)
@@ -136,7 +136,7 @@ def _refuse_members(
         words = f"{command} {file} {shlex.quote(name)}" if name else f"{command} {file}"
         advice = f"extract with `{words}`, then pass the extracted file"
     holds = f" that holds {name}" if name else ""
-    raise SourceError(f"{_named(source)} is {kind}{holds}: {advice}")
+    raise SourceError(f"{named_source(source)} is {kind}{holds}: {advice}")
 
 
 def _refuse_documents(source: str, members: Sequence[str]) -> None:
@@ -147,7 +147,7 @@ def _refuse_documents(source: str, members: Sequence[str]) -> None:
         ("data.pkl", "a file of torch: write passages as JSON lines"),
     ):
         if any(name.endswith(ending) for name in members):
-            raise SourceError(f"{_named(source)} is {kind}")
+            raise SourceError(f"{named_source(source)} is {kind}")
 
 
 def _tar_members(head: bytes) -> list[str] | None:
@@ -178,8 +178,10 @@ def _zip_members(head: bytes) -> Iterator[str]:
 def _is_plain_name(name: str) -> bool:
     """Return True for a name that a shell command can take as it is."""
     base = name.rpartition("/")[2]
-    return bool(base) and name.isprintable() and not (
-        base.startswith("._") or name.startswith("-") or set(name) & set("*?[\\")
+    return (
+        bool(base)
+        and name.isprintable()
+        and not (base.startswith("._") or name.startswith("-") or set(name) & set("*?[\\"))
     )
 
 
@@ -225,7 +227,7 @@ _MOST_CONTROLS = 0.1
 def _refuse_binary(source: str, head: bytes) -> None:
     for magic, kind in _BINARY:
         if head.startswith(magic):
-            raise SourceError(f"{_named(source)} is {kind}")
+            raise SourceError(f"{named_source(source)} is {kind}")
 
 
 def _refuse_other_text(source: str, head: bytes) -> None:
@@ -233,20 +235,21 @@ def _refuse_other_text(source: str, head: bytes) -> None:
     start = head.removeprefix(BOM).lstrip()[:64].lower()
     for magic, kind in _TEXT_MARKS:
         if start.startswith(magic) and not start.startswith(b"\t", len(magic)):
-            raise SourceError(f"{_named(source)} is {kind}")
+            raise SourceError(f"{named_source(source)} is {kind}")
     controls = len(head) - len(head.translate(None, _CONTROLS))
     if len(head) < _FEW_BYTES or controls <= _MOST_CONTROLS * len(head):
         return
     if head.count(b"\x00") > len(head) / 4:
         raise SourceError(
-            f"{_named(source)} holds NUL bytes, as UTF-16 text does: convert it with "
+            f"{named_source(source)} holds NUL bytes, as UTF-16 text does: convert it with "
             "`iconv -f UTF-16LE -t UTF-8`"
         )
     raise SourceError(
-        f"{_named(source)} is a binary file of an unknown kind: pass TSV, CSV, JSON lines, Parquet "
-        "or Arrow"
+        f"{named_source(source)} is a binary file of an unknown kind: pass TSV, CSV, JSON "
+        "lines, Parquet or Arrow"
     )
 
 
-def _named(source: str) -> str:
+def named_source(source: str) -> str:
+    """Return the name of a source in a message."""
     return "standard input" if source == STDIN else source

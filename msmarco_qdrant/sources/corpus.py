@@ -1,57 +1,45 @@
 """Files and streams of passages and queries.
 
-Passages are TSV (``pid<TAB>text``, MS MARCO's `collection.tsv`), JSON lines
-(``{"pid" | "_id" | "id", "text", "title"?, ...}``, also BEIR's `corpus.jsonl`) or Parquet with
-columns of these names. TSV and JSON lines may be compressed with gzip. A row that cannot become a
-passage is yielded as a `Reject`.
+The content of a file decides about its format, never its name: see `shapes` and `delimited`. A row
+that cannot become a passage is yielded as a `Reject`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar, cast, get_args
+from typing import TypeAlias, TypeVar, cast
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import Meta, Passage, Query, Reject
+from msmarco_qdrant.core.records import Passage, Query, Reject
+from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.errors import SourceError, UsageError
-from msmarco_qdrant.sources.lines import (
-    RAW_BYTES_KEPT,
-    Block,
-    Line,
-    make_peekable,
-    open_maybe_gzip,
-    peek_content,
-    read_blocks,
-    read_lines,
+from msmarco_qdrant.sources.content import STDIN, named_source
+from msmarco_qdrant.sources.fields import PASSAGE, QUERY, Fields, passage_fields
+from msmarco_qdrant.sources.files import file_size, open_source, read_text
+from msmarco_qdrant.sources.lines import Block, Line, read_blocks
+from msmarco_qdrant.sources.rows import RowError, decode_utf8, hashed_reason
+from msmarco_qdrant.sources.shapes import (
+    FORMATS,
+    LineFormat,
+    Shape,
+    detect_shape,
+    parse_line,
 )
-from msmarco_qdrant.sources.parquet import open_parquet, parquet_rows
-from msmarco_qdrant.sources.rows import RowError, decode_utf8, hashed_reason, parse_json, parse_tsv
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-Format: TypeAlias = Literal["auto", "tsv", "jsonl", "parquet"]
-
-STDIN = "-"
-_NO_PARQUET_STDIN = "Parquet cannot be read from standard input: pass the file's path"
 MAX_LINE_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 _CHUNK_ROWS = 1024
-_PID = re.compile(r"\bpid\b")
-_SUFFIXES: Mapping[str, Format] = {
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
-_Parser: TypeAlias = Callable[[str], tuple[str, str, Meta]]
-_PARSERS: Mapping[Format, _Parser] = {"tsv": parse_tsv, "jsonl": parse_json}
+_REJECTS_ALIKE = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,15 +47,20 @@ class LineChunk:
     """Neighboring lines of a file, not yet split or parsed: cheap to read and to pickle."""
 
     source: str
-    form: Format
+    form: LineFormat
     block: Block
     max_line_bytes: int
+    fields: Fields = PASSAGE
 
     def rows(self) -> list[Passage | Reject]:
         """Parse each line to a passage or a reject."""
-        parse = _PARSERS[self.form]
-        lines = self.block.lines(self.max_line_bytes)
-        return [_row(self.source, line, parse) for line in lines if line.data or line.problem]
+        return [*self.parse()]
+
+    def parse(self) -> Iterator[Passage | Reject]:
+        """Parse one line after the other."""
+        for line in self.block.lines(self.max_line_bytes):
+            if line.data or line.problem:
+                yield parse_line(self.source, line, self.form, self.fields)
 
     def digest(self) -> bytes:
         """Sha256 over the lines and their format, 32 bytes."""
@@ -76,6 +69,8 @@ class LineChunk:
         if last is not None and last.problem:
             last = last._replace(problem=hashed_reason(last.problem))
         hashed.update(repr((last, self.form, self.max_line_bytes)).encode())
+        if self.fields != PASSAGE:
+            hashed.update(self.fields.digest())
         return hashed.digest()
 
 
@@ -88,6 +83,10 @@ class RowChunk:
     def rows(self) -> list[Passage | Reject]:
         """Return the rows."""
         return self.passages
+
+    def parse(self) -> Iterator[Passage | Reject]:
+        """Yield the rows."""
+        return iter(self.passages)
 
     def digest(self) -> bytes:
         """Sha256 over the rows, 32 bytes."""
@@ -106,16 +105,27 @@ class Corpus:
 
     Args:
         sources: Paths; "-" is standard input.
-        format: "tsv", "jsonl", "parquet", or "auto" to detect it by name, then by content.
+        format: "tsv" (`pid<TAB>text` in every line; with `pid_field` or `text_field` a table
+            without quotes), "csv" (with quotes; the delimiter is that of the first row), "jsonl",
+            "parquet", "arrow", or "auto" to detect it by the content.
         max_line_bytes: A longer line becomes a reject.
+        pid_field: The field, or the name or number of the column, with the pid; None for the known
+            names, such as pid, id and docid.
+        text_field: The same for the text; None for text, passage, contents and others.
+        title_field: The same for the title, which is joined in front of the text; None for title.
+        skip_field: Fields to leave out of `meta`, one name or several.
 
     Attributes:
         size: Bytes of all files, None with standard input or a pipe.
         position: Bytes of the files read so far, before decompression.
+        descriptions: The shape of each source in one line; of standard input and pipes once they
+            are read.
 
     Raises:
-        SourceError: On construction, if a file is missing or cannot be read.
-        MissingExtraError: For Parquet without the extra `parquet`.
+        SourceError: On construction, if a file is missing or cannot be read, or it is unknown
+            which columns have the pid and the text. Also by the iteration, if the first 1,000 rows
+            of a source fail alike, or all rows of a shorter one.
+        MissingExtraError: For Parquet, Arrow or zstd without the extra `parquet`.
     """
 
     def __init__(
@@ -124,27 +134,44 @@ class Corpus:
         *,
         format: Format = "auto",  # noqa: A002  # the option's name everywhere else
         max_line_bytes: int = MAX_LINE_BYTES,
+        pid_field: str | None = None,
+        text_field: str | None = None,
+        title_field: str | None = None,
+        skip_field: str | Sequence[str] = (),
     ) -> None:
-        if format not in get_args(Format):
-            known = ", ".join(get_args(Format))
-            raise UsageError(f"format must be one of {known}, got {format!r}")
+        if format not in FORMATS:
+            raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
         if isinstance(sources, str | PathLike):
             sources = [sources]
         self._sources = [str(source) for source in sources]
         if not self._sources:
             raise UsageError("sources must not be empty: pass a file, or '-' for standard input")
         self._format = format
+        self._fields = passage_fields(pid_field, text_field, title_field, skip_field)
         self._max_line_bytes = max_line_bytes
         self.position = 0
         if self._sources.count(STDIN) > 1:
             raise UsageError("sources must contain standard input ('-') at most once")
         if STDIN in self._sources and format == "parquet":
-            raise UsageError(_NO_PARQUET_STDIN)
-        self._sizes = [_file_size(source) for source in self._sources]
+            raise UsageError("Parquet cannot be read from standard input: pass the file's path")
+        self._sizes = [file_size(source) for source in self._sources]
         self.size = None if None in self._sizes else sum(size or 0 for size in self._sizes)
+        self._described: dict[str, str] = {}
         for source, size in zip(self._sources, self._sizes, strict=True):
             if size is not None:  # a pipe can be opened only once, to read it
-                self._check_format(source)
+                with open_source(source) as raw:
+                    self._shape(source, raw)
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The sources."""
+        return self._sources
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        """The shape of each source in one line, as far as it is known."""
+        named = ((source, self._described.get(source)) for source in self._sources)
+        return tuple(f"{named_source(source)}: {words}" for source, words in named if words)
 
     def __iter__(self) -> Iterator[Passage | Reject]:
         """Yield every row of every source in order, as a passage or as a reject."""
@@ -157,13 +184,13 @@ class Corpus:
         """
         return self._read_sources(self._chunks)
 
-    def _read_sources(self, read: Callable[[str, io.BufferedReader], Iterator[_T]]) -> Iterator[_T]:
+    def _read_sources(self, read: Callable[[Shape], Iterator[_T]]) -> Iterator[_T]:
         """Yield the items that `read` makes of every source in order, and update `position`."""
         done = 0
         for source, size in zip(self._sources, self._sizes, strict=True):
-            with _open(source) as raw:
+            with open_source(source) as raw:
                 try:
-                    for item in read(source, raw):
+                    for item in read(self._shape(source, raw)):
                         if self.size is not None:
                             self.position = done + raw.tell()
                         yield item
@@ -172,56 +199,102 @@ class Corpus:
             done += size or 0
             self.position = done
 
-    def _chunks(self, source: str, raw: io.BufferedReader) -> Iterator[Chunk]:
-        form = self._detect_format(source, raw)
-        if form == "parquet":
-            return _chunk_rows(parquet_rows(source, raw))
+    def _shape(self, source: str, raw: io.BufferedReader) -> Shape:
+        shape = detect_shape(source, raw, self._format, self._fields)
+        if source not in self._described:
+            self._described[source] = shape.description
+            _log.info("%s: %s", named_source(source), shape.description)
+        return shape
+
+    def _chunks(self, shape: Shape) -> Iterator[Chunk]:
         limit = self._max_line_bytes
-        blocks = read_blocks(open_maybe_gzip(raw), _CHUNK_BYTES, limit)
-        return (LineChunk(source, form, block, limit) for block in blocks)
+        chunks: Iterator[Chunk]
+        if shape.lines is None:
+            chunks = _chunk_rows(shape.rows(limit))
+        else:
+            form, fields = shape.lines, shape.fields
+            blocks = read_blocks(shape.content.stream, _CHUNK_BYTES, limit)
+            chunks = (LineChunk(shape.source, form, block, limit, fields) for block in blocks)
+        rejects = _FirstRejects(shape)
+        for chunk in chunks:
+            yield chunk
+            if rejects.look_at(chunk.parse()):
+                break
+        else:
+            rejects.end()
+        yield from chunks
 
-    def _rows(self, source: str, raw: io.BufferedReader) -> Iterator[Passage | Reject]:
-        form = self._detect_format(source, raw)
-        if form == "parquet":
-            return parquet_rows(source, raw)
-        lines = _nonempty_lines(raw, self._max_line_bytes)
-        return (_row(source, line, _PARSERS[form]) for line in lines)
+    def _rows(self, shape: Shape) -> Iterator[Passage | Reject]:
+        rows, rejects = shape.rows(self._max_line_bytes), _FirstRejects(shape)
+        for row in rows:
+            yield row
+            if rejects.look_at([row]):
+                break
+        else:
+            rejects.end()
+        yield from rows
 
-    def _detect_format(self, source: str, raw: io.BufferedReader) -> Format:
-        form = _detect_format(source, raw) if self._format == "auto" else self._format
-        if form == "parquet" and source == STDIN:
-            raise SourceError(_NO_PARQUET_STDIN)
-        return form
 
-    def _check_format(self, source: str) -> None:
-        """Refuse an unreadable file before the caller creates a collection for it."""
-        with _open(source) as raw:
-            form = self._detect_format(source, raw)
-            if form == "parquet":
-                open_parquet(source, raw)
-            elif form == "jsonl":
-                _refuse_array(source, raw)
+class _FirstRejects:
+    """The rejects at the begin of a source, before its first passage.
+
+    Raises:
+        SourceError: By each method, if all have the same reason, and there are 1,000 or no more.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._first: Reject | None = None
+        self._count = 0
+
+    def look_at(self, rows: Iterable[Passage | Reject]) -> bool:
+        """Count the next rows; return True if the source has more than one kind of rows."""
+        for row in rows:
+            if isinstance(row, Passage):
+                return True
+            self._first = self._first or row
+            if _kind_of(row.reason) != _kind_of(self._first.reason):
+                return True
+            self._count += 1
+            if self._count == _REJECTS_ALIKE:
+                self._refuse(f"its first {self._count:,} rows")
+        return False
+
+    def end(self) -> None:
+        """Refuse a whole source."""
+        if self._count > 1:
+            self._refuse(f"its {self._count:,} rows")
+
+    def _refuse(self, rows: str) -> None:
+        if self._first is not None:
+            raise SourceError(
+                f"{named_source(self._shape.source)} ({self._shape.description}): none of {rows} "
+                f"is a passage; line {self._first.line}: {self._first.reason}"
+            )
+
+
+def _kind_of(reason: str) -> str:
+    """Return a reason without what differs between rows: places and values."""
+    return re.split(r"[:,]", reason, maxsplit=1)[0]
 
 
 def read_queries(source: str | PathLike[str]) -> Iterator[Query]:
-    """Yield the queries of a file: TSV (``qid<TAB>text``) or JSON lines (``_id``, ``text``).
+    """Yield the queries of a file, in any format of a `Corpus`.
+
+    The id is in a field or column qid, query_id, _id or id, the text in text or query; or they are
+    TSV, ``qid<TAB>text``.
 
     Raises:
-        SourceError: If the file cannot be read, a line is not a query, or a qid is repeated: to
-            skip a line would change every mean without notice.
+        SourceError: If the file cannot be read, a row is not a query, or a qid is repeated: to
+            skip a row would change every mean without notice.
     """
     lines: dict[str, int | None] = {}
     name = str(source)
-    _file_size(name)
-    with _open(name) as raw:
-        form = _detect_format(name, raw)
-        if form == "parquet":
-            raise SourceError(f"queries must be TSV or JSON lines, got Parquet: {name}")
-        for line in _nonempty_lines(raw):
-            row = _row(name, line, _PARSERS[form])
+    file_size(name)
+    with open_source(name) as raw:
+        for row in detect_shape(name, raw, "auto", QUERY).rows(MAX_LINE_BYTES):
             if isinstance(row, Reject):
-                reason = _PID.sub("qid", row.reason)
-                raise SourceError(f"{name}:{row.line} is not a query: {reason}")
+                raise SourceError(f"{name}:{row.line} is not a query: {row.reason}")
             if row.pid in lines:
                 raise SourceError(
                     f"{name}:{row.line}: each query needs its own qid, got {row.pid!r} also in "
@@ -238,13 +311,11 @@ def read_pids(source: str | PathLike[str]) -> Iterator[str]:
         SourceError: If the file cannot be read, or a line is not a pid.
     """
     name = str(source)
-    _file_size(name)
-    with _open(name) as raw:
-        for line in _nonempty_lines(raw):
-            try:
-                yield _pid(line)
-            except RowError as exc:
-                raise SourceError(f"{name}:{line.number} is not a pid: {exc}") from exc
+    for line in read_text(name, MAX_LINE_BYTES):
+        try:
+            yield _pid(line)
+        except RowError as exc:
+            raise SourceError(f"{name}:{line.number} is not a pid: {exc}") from exc
 
 
 def _pid(line: Line) -> str:
@@ -255,79 +326,6 @@ def _pid(line: Line) -> str:
     if line.data.startswith(b"{"):
         raise RowError("it looks like a JSON object; write one pid per line, as `jq -r .pid` does")
     return decode_utf8(line.data)
-
-
-# ---- opening -------------------------------------------------------------------------------
-
-
-def _file_size(source: str) -> int | None:
-    """Return the file's size in bytes, None for standard input and pipes."""
-    if source == STDIN:
-        return None
-    path = Path(source)
-    if path.is_dir():
-        raise SourceError(f"{source} is a directory: pass the files in it")
-    try:
-        status = path.stat()
-    except FileNotFoundError as exc:
-        raise SourceError(
-            f"no such file: {source} (relative to {Path.cwd()}); check the path, or pass '-' for "
-            "standard input"
-        ) from exc
-    except OSError as exc:
-        raise SourceError(f"cannot read {source}: {exc.strerror}") from exc
-    return status.st_size if path.is_file() else None
-
-
-@contextmanager
-def _open(source: str) -> Iterator[io.BufferedReader]:
-    if source == STDIN:
-        # Not sys.stdin: Python aborts at exit if a thread still reads it, as after Ctrl-C.
-        with open(0, "rb", closefd=False) as stdin:  # a descriptor
-            yield make_peekable(stdin)
-        return
-    try:
-        file = Path(source).open("rb")  # noqa: SIM115  # closed below
-    except OSError as exc:
-        raise SourceError(f"cannot read {source}: {exc.strerror}") from exc
-    with file:
-        yield make_peekable(file)
-
-
-def _detect_format(source: str, raw: io.BufferedReader) -> Format:
-    name = source.removesuffix(".gz")
-    by_name = _SUFFIXES.get(Path(name).suffix.lower())
-    if by_name is not None:
-        return by_name
-    head = peek_content(raw)
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    _refuse_array(source, raw)
-    return "jsonl" if head.startswith(b"{") else "tsv"
-
-
-def _refuse_array(source: str, raw: io.BufferedReader) -> None:
-    if peek_content(raw).startswith(b"["):
-        raise SourceError(
-            f"{source} must have one JSON object per line, got an array (jq -c '.[]')"
-        )
-
-
-def _nonempty_lines(raw: io.BufferedReader, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    lines = read_lines(open_maybe_gzip(raw), max_bytes)
-    return (line for line in lines if line.data or line.problem)
-
-
-def _row(source: str, line: Line, parse: _Parser) -> Passage | Reject:
-    reason = line.problem
-    if reason is None:
-        try:
-            pid, text, meta = parse(decode_utf8(line.data))
-        except RowError as exc:
-            reason = str(exc)
-    if reason is not None:
-        return Reject(source, line.number, reason, line.data[:RAW_BYTES_KEPT], line.length)
-    return Passage(pid, text, meta, source, line.number, line.data)
 
 
 def to_chunks(rows: Iterable[Passage | Reject]) -> Iterator[Chunk]:

@@ -83,6 +83,12 @@ class Sample:
         """Its lines that are not empty."""
         return [line for line in self.text.split("\n") if line.strip("\r")]
 
+    @property
+    def has_carriage_returns(self) -> bool:
+        """True if lines end with a carriage return alone, as of old Macs."""
+        *before, last = self.text.strip("\r").split("\r")
+        return "\n" not in self.text and bool(before) and ("\t" in last or len(before) > 1)
+
 
 def find_table(sample: Sample, fields: Fields, *, quoted: bool | None = None) -> Table | None:
     """Return the shape of a table, None for `id<TAB>text` without a header and quotes.
@@ -113,7 +119,7 @@ def find_table(sample: Sample, fields: Fields, *, quoted: bool | None = None) ->
     rows = _cells(sample, delimiter, quoted=quoted)
     if fields.numbers:
         return _with_numbers(sample, rows, delimiter, fields, quoted=quoted)
-    _refuse_unknown_header(sample, header, rows, delimiter, fields)
+    _refuse_unknown_header(sample, header, rows, fields)
     widths = {len(row) for row in rows if len(row) > 1}
     if widths == {2}:
         pair = (fields.kind, "text")
@@ -218,7 +224,6 @@ def _refuse_unknown_header(
     sample: Sample,
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
-    delimiter: str,
     fields: Fields,
 ) -> None:
     """Refuse a first row like names above rows whose ids all have a digit, which it has not."""
@@ -320,7 +325,9 @@ def _is_quoted(sample: Sample, delimiter: str, *, has_header: bool) -> bool:
         inner, plain, end = match.groups()
         if inner is not None and "\n" in inner and delimiter in inner:
             return False  # two rows, with a quote in each
-        is_needed = is_needed or (inner is not None and bool(re.search(rf'""|\n|{delimiter}', inner)))
+        is_needed = is_needed or (
+            inner is not None and bool(re.search(rf'""|\n|{delimiter}', inner))
+        )
         if inner or plain:
             cells[column] += 1
             in_quotes[column] += inner is not None
@@ -335,7 +342,11 @@ def _cells(sample: Sample, delimiter: str, *, quoted: bool) -> list[list[str]]:
     if not quoted:
         return [line.split(delimiter) for line in sample.lines]
     try:
-        return [row for row in csv.reader(sample.text.splitlines(keepends=True), delimiter=delimiter) if row]
+        return [
+            row
+            for row in csv.reader(sample.text.splitlines(keepends=True), delimiter=delimiter)
+            if row
+        ]
     except csv.Error:
         return [line.split(delimiter) for line in sample.lines]
 
@@ -405,7 +416,8 @@ class _Feed:
         self._size += len(line.data)
         if self._size > self._max_bytes:
             raise RowError(
-                f"a row must have at most {self._max_bytes:,} bytes, got more: a quote is not closed"
+                f"a row must have at most {self._max_bytes:,} bytes, got more: a quote "
+                "is not closed"
             )
         return f"{decode_utf8(line.data)}\n"
 

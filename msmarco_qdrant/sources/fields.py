@@ -28,6 +28,11 @@ class Fields:
     kind: str = "pid"
     is_given: bool = False
 
+    def digest(self) -> bytes:
+        """The names as bytes, the same in every process."""
+        named = (self.ids, self.texts, self.titles, sorted(self.skip), self.kind)
+        return repr(named).encode("utf-8", "backslashreplace")
+
     @property
     def numbers(self) -> bool:
         """True if id or text are given by the number of a column, which has no name then."""

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.compression import SAMPLE_BYTES
@@ -56,7 +57,7 @@ def open_source(source: str) -> Iterator[io.BufferedReader]:
         yield make_peekable(file)
 
 
-def make_peekable(stream: io.BufferedIOBase) -> io.BufferedReader:
+def make_peekable(stream: BinaryIO | io.BufferedIOBase) -> io.BufferedReader:
     """Wrap a pipe so that `peek` returns all bytes that detection needs."""
     if isinstance(stream, io.BufferedReader) and stream.seekable():
         return stream

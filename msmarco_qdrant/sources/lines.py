@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 RAW_BYTES_KEPT = 4096
 BOM = b"\xef\xbb\xbf"
@@ -180,15 +180,17 @@ class FullFirstRead(io.RawIOBase):
     An error is raised by the next read if the first one has got some bytes before it.
     """
 
-    def __init__(self, stream: io.BufferedIOBase | io.RawIOBase) -> None:
-        self._read: Any = getattr(stream, "readinto1", None) or stream.readinto
+    def __init__(self, stream: BinaryIO | io.BufferedIOBase | io.RawIOBase) -> None:
+        self._read: Any = getattr(stream, "readinto1", getattr(stream, "readinto", None))
         self._started = False
         self._error: DamagedStreamError | None = None
 
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
+        """Read bytes into a buffer and return their number."""
         if self._error is not None:
             raise self._error
         view, filled, size = memoryview(buffer), 0, 1

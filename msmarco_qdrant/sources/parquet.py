@@ -1,4 +1,4 @@
-"""Reading and writing rows of Parquet files, by pyarrow (the extra `parquet`).
+"""Reading rows of Parquet and Arrow files, writing Parquet, by pyarrow (the extra `parquet`).
 
 Written files have the string columns `pid`, `text` and `meta`. Meta is JSON text: a Parquet
 struct cannot hold fields whose types differ between rows.
@@ -6,33 +6,29 @@ struct cannot hold fields whose types differ between rows.
 
 from __future__ import annotations
 
-import datetime as dt
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from msmarco_qdrant.core.meta_values import MetaValueError, plain_value
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import MissingExtraError, OutputError, SourceError
-from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
-from msmarco_qdrant.sources.rows import RowError, describe_decode_error, json_object, parse_fields
+from msmarco_qdrant.sources.content import STDIN, Content
+from msmarco_qdrant.sources.fields import Fields
+from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT, DamagedStreamError
+from msmarco_qdrant.sources.rows import (
+    RowError,
+    describe_decode_error,
+    json_meta,
+    parse_fields,
+    show_fields,
+)
 
 _BATCH_ROWS = 4096
 # A row group is held in memory; 16,384 real passages are 6 million characters.
 _GROUP_ROWS = 16_384
 _GROUP_CHARACTERS = 16_000_000
-
-
-def open_parquet(source: str, raw: io.BufferedReader) -> Any:
-    """Open a Parquet file and check its columns."""
-    check_extra(f"reading Parquet ({source})")
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.ParquetFile(raw)
-    except (pa.ArrowException, OSError) as exc:
-        raise SourceError(f"{source} cannot be read as Parquet: {exc}") from exc
 
 
 def check_extra(feature: str) -> None:
@@ -43,33 +39,136 @@ def check_extra(feature: str) -> None:
         raise MissingExtraError(feature, "parquet") from exc
 
 
-def parquet_rows(source: str, raw: io.BufferedReader) -> Iterator[Passage | Reject]:
-    """Yield a passage or a reject for each row of a Parquet file."""
-    file = open_parquet(source, raw)
+def arrow_names(source: str, content: Content, fields: Fields) -> list[str]:
+    """Return the names of the columns of a Parquet or Arrow source, without consuming it.
+
+    Raises:
+        SourceError: If it cannot be read, or has no column of the id or the text.
+        MissingExtraError: Without pyarrow.
+    """
+    if content.kind == "arrow stream" and not content.stream.seekable():
+        return []  # its schema cannot be read twice: each row is checked
+    with _mapped_errors(source, content):
+        file = _open(source, content)
+        names = list(file.schema_arrow.names if content.kind == "parquet" else file.schema.names)
+    if content.kind == "arrow stream":
+        content.stream.seek(0)
+    for what, known, option in (
+        (fields.kind, fields.ids, "pid-field"),
+        ("text", fields.texts, "text-field"),
+    ):
+        if set(known).isdisjoint(set(names) - fields.skip):
+            raise SourceError(
+                f"{source} has the columns {show_fields(names)}, none of them named "
+                f"{' or '.join(known[:3])}: name the column of the {what} with --{option} "
+                f"({option.replace('-', '_')} in Python)"
+            )
+    return names
+
+
+def arrow_rows(source: str, content: Content, fields: Fields) -> Iterator[Passage | Reject]:
+    """Yield a passage or a reject for each row of a Parquet or Arrow source."""
+    number = 0
+    with _mapped_errors(source, content):
+        for batch in _batches(_open(source, content), content, fields):
+            for row in _python_rows(batch):
+                number += 1
+                yield _row(source, number, row, fields)
+
+
+def _open(source: str, content: Content) -> Any:
+    """Open a source with pyarrow."""
+    kind = content.kind.partition(" ")[0].title()
+    check_extra(f"reading {kind} ({source})")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if content.kind == "arrow stream":
+        return pa.ipc.open_stream(content.stream)
+    if source == STDIN:
+        raise SourceError(f"{kind} cannot be read from standard input: pass the file's path")
+    if content.compression is not None:
+        raise SourceError(
+            f"{source} is {kind} compressed by {content.compression}: decompress the file first"
+        )
+    if not content.stream.seekable():
+        raise SourceError(f"{kind} cannot be read from a pipe: pass the file's path ({source})")
+    return pq.ParquetFile(content.stream) if kind == "Parquet" else pa.ipc.open_file(content.stream)
+
+
+@contextmanager
+def _mapped_errors(source: str, content: Content) -> Iterator[None]:
+    kind = content.kind.partition(" ")[0].title()
+    check_extra(f"reading {kind} ({source})")
     import pyarrow as pa
 
     try:
-        number = 0
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-            for fields in _python_rows(batch):
-                number += 1
-                yield _row(source, number, fields)
-    except pa.ArrowException as exc:
-        raise SourceError(f"{source} cannot be read as Parquet: {exc}") from exc
+        yield
+    except (pa.ArrowException, OSError, DamagedStreamError) as exc:
+        raise SourceError(f"{source} cannot be read as {kind}: {exc}") from exc
+
+
+def _batches(file: Any, content: Content, fields: Fields) -> Iterator[Any]:
+    if content.kind == "parquet":
+        names = [name for name in file.schema_arrow.names if name not in fields.skip]
+        chosen = names if fields.skip else None
+        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=chosen)
+        return
+    if content.kind == "arrow file":
+        batches = (file.get_batch(number) for number in range(file.num_record_batches))
+    else:
+        batches = iter(file)
+    for batch in batches:
+        for start in range(0, batch.num_rows, _BATCH_ROWS):
+            yield batch.slice(start, _BATCH_ROWS)
 
 
 def _python_rows(batch: Any) -> list[dict[str, Any] | Exception]:
-    """Convert a batch to rows; the exception for a row that Python cannot represent."""
+    """Convert a batch to rows; the exception for a row that Python cannot represent.
+
+    Values of types that Python has not are left as Arrow's scalars: `plain_meta` converts them.
+    """
     try:
-        rows: list[dict[str, Any] | Exception] = batch.to_pylist()
-    except (ValueError, OverflowError) as exc:  # not UTF-8, nanoseconds, a year after 9999
+        columns = [_python_values(column) for column in batch.columns]
+    except (ValueError, OverflowError) as exc:  # not UTF-8
         if batch.num_rows == 1:
             return [exc]
-        rows = [row for n in range(batch.num_rows) for row in _python_rows(batch.slice(n, 1))]
-    return rows
+        return [row for n in range(batch.num_rows) for row in _python_rows(batch.slice(n, 1))]
+    if not columns:
+        return [{} for _ in range(batch.num_rows)]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _row(source: str, number: int, fields: dict[str, Any] | Exception) -> Passage | Reject:
+def _python_values(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if any(is_plain(kind) for is_plain in _plain_types()):
+        values: list[Any] = column.to_pylist()
+        return values
+    return [value if value.is_valid else None for value in column]
+
+
+def _plain_types() -> tuple[Callable[[Any], bool], ...]:
+    import pyarrow as pa
+
+    kinds = pa.types
+    return (
+        kinds.is_string,
+        kinds.is_large_string,
+        kinds.is_string_view,
+        kinds.is_integer,
+        kinds.is_floating,
+        kinds.is_boolean,
+        kinds.is_null,
+    )
+
+
+def _row(
+    source: str, number: int, fields: dict[str, Any] | Exception, names: Fields
+) -> Passage | Reject:
     if isinstance(fields, UnicodeDecodeError):
         found = fields.object
         return Reject(
@@ -77,33 +176,29 @@ def _row(source: str, number: int, fields: dict[str, Any] | Exception) -> Passag
         )
     if isinstance(fields, Exception):
         return Reject(source, number, f"a value cannot be read: {fields}", b"", 0)
-    present = {name: _plain(value) for name, value in fields.items() if value is not None}
+    present = {name: value for name, value in fields.items() if value is not None}
     try:
-        if isinstance(meta_text := present.get("meta"), str):
-            present["meta"] = _meta(meta_text)
-        pid, text, meta = parse_fields(present)
-    except RowError as exc:
-        raw = json.dumps(fields, default=repr).encode("utf-8", "replace")
-        return Reject(source, number, str(exc), raw[:RAW_BYTES_KEPT], len(raw))
-    return Passage(pid, text, meta, source, number)
+        if isinstance(meta := present.get("meta"), str):
+            present["meta"] = json_meta(meta)
+        elif meta is not None:
+            present["meta"] = plain_value(meta, "'meta'")
+        pid, text, meta = parse_fields(present, names)
+    except (RowError, MetaValueError) as exc:
+        reason = str(exc)
+    except (ValueError, OverflowError) as exc:  # a day after the year 9999, not UTF-8 in a list
+        reason = f"a value cannot be read: {exc}"
+    else:
+        return Passage(pid, text, meta, source, number)
+    raw = json.dumps(fields, default=_shown).encode("utf-8", "replace")
+    return Reject(source, number, reason, raw[:RAW_BYTES_KEPT], len(raw))
 
 
-def _meta(text: str) -> dict[str, Any]:
+def _shown(value: Any) -> str:
+    """Return a value of Arrow for the rejects file."""
     try:
-        return json_object(text)
-    except RowError as exc:
-        raise RowError(f"'meta' must be a JSON object as text: {exc}") from exc
-
-
-def _plain(value: object) -> object:
-    """Convert dates to ISO 8601, as a Qdrant datetime index requires; keep other values."""
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return value
+        return str(value)
+    except (ValueError, OverflowError) as exc:
+        return f"? ({exc})"
 
 
 def write_parquet(passages: Iterable[Passage], file: BinaryIO) -> None:

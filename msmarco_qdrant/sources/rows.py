@@ -62,12 +62,12 @@ def describe_decode_error(exc: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{exc.object[exc.start]:02x} at offset {exc.start}"
 
 
-def parse_tsv(line: str) -> tuple[str, str, Meta]:
+def parse_tsv(line: str, kind: str = "pid") -> tuple[str, str, Meta]:
     """Return pid, text and meta of a line `pid<TAB>text`."""
     pid, tab, text = line.partition("\t")
     if not tab:
-        raise RowError("no tab: expected pid<TAB>text")
-    return _checked_pid(pid), _checked_text(text), {}
+        raise RowError(f"no tab: expected {kind}<TAB>text")
+    return _checked_pid(pid, kind), _checked_text(text), {}
 
 
 def parse_json(line: str, names: Fields = PASSAGE) -> tuple[str, str, Meta]:
@@ -92,6 +92,14 @@ def json_object(text: str) -> dict[str, Any]:
     return fields
 
 
+def json_meta(text: str) -> dict[str, Any]:
+    """Parse the column `meta` of a table, or raise `RowError`."""
+    try:
+        return json_object(text)
+    except RowError as exc:
+        raise RowError(f"'meta' must be a JSON object as text: {exc}") from exc
+
+
 def _refuse_constant(name: str) -> None:
     raise RowError(f"a non-finite number: {name}")
 
@@ -103,7 +111,7 @@ def parse_fields(fields: dict[str, Any], names: Fields = PASSAGE) -> tuple[str, 
     id_field = next((name for name in names.ids if fields.get(name) is not None), None)
     if id_field is None:
         raise RowError(_missing(names.kind, names.ids, fields))
-    id_ = _checked_pid(fields[id_field])
+    id_ = _checked_pid(fields[id_field], names.kind)
     text_field = next((name for name in names.texts if fields.get(name) is not None), None)
     if text_field is None:
         text_field = next((name for name in names.texts if name in fields), None)
@@ -152,14 +160,14 @@ def _collect_meta(fields: dict[str, Any], others: set[str]) -> Meta:
     return _plain_meta(meta)
 
 
-def _checked_pid(value: object) -> str:
+def _checked_pid(value: object, kind: str = "pid") -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise _wrong_type("the pid", "a string or an integer", value)
+        raise _wrong_type(f"the {kind}", "a string or an integer", value)
     if not value:
-        raise RowError("no pid: it is empty")
-    _check_string(value, "the pid")
+        raise RowError(f"no {kind}: it is empty")
+    _check_string(value, f"the {kind}")
     return value
 
 

@@ -8,19 +8,18 @@ bytes per repeated pid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from msmarco_qdrant.core.pid_set import PidSet, pid_key
 from msmarco_qdrant.core.records import Passage, Reject
-from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.service.interfaces import RowReject
 from msmarco_qdrant.service.spool.directory import OPERATIONS
 from msmarco_qdrant.service.spool.state import escape_surrogates
-from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus, Format
-from msmarco_qdrant.sources.lines import read_lines
+from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
+from msmarco_qdrant.sources.files import read_text
 from msmarco_qdrant.sources.rows import (
     RowError,
     check_passage,
@@ -30,7 +29,6 @@ from msmarco_qdrant.sources.rows import (
 )
 
 MAX_REJECTS = 100
-_FORMATS: Mapping[str, Format] = {"tsv": "tsv", "parquet": "parquet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +124,19 @@ class BatchContent:
     def _rows(self) -> Iterator[Parsed]:
         if self._form == OPERATIONS:
             return _operations(self._path)
-        format_ = _FORMATS.get(self._form.removesuffix(".gz"), "jsonl")
-        return iter(Corpus(self._path, format=format_))
+        return iter(Corpus(self._path))
 
 
 def _operations(path: Path) -> Iterator[Parsed]:
-    try:
-        with path.open("rb") as file:
-            for line in read_lines(file, MAX_LINE_BYTES):
-                problem = line.problem
-                if problem is None and not line.data:
-                    continue
-                try:
-                    if problem is None:
-                        yield _operation(json_object(decode_utf8(line.data)), line.number)
-                except RowError as exc:
-                    problem = str(exc)
-                if problem is not None:
-                    yield Reject(path.name, line.number, problem, b"", line.length)
-    except OSError as exc:
-        raise SourceError(f"reading {path} failed: {exc.strerror}") from exc
+    for line in read_text(str(path), MAX_LINE_BYTES):
+        problem = line.problem
+        try:
+            if problem is None:
+                yield _operation(json_object(decode_utf8(line.data)), line.number)
+        except RowError as exc:
+            problem = str(exc)
+        if problem is not None:
+            yield Reject(path.name, line.number, problem, b"", line.length)
 
 
 def _operation(fields: dict[str, Any], line: int) -> Passage | Deletion:

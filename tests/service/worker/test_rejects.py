@@ -35,10 +35,9 @@ _NO_VECTOR = write("3", "...")
     [
         (
             "bad.tsv.gz",
-            gzip.compress(b"no tab at all\n", mtime=0),
+            gzip.compress(b"7\t \n", mtime=0),
             "every row was rejected: row 1: ",
         ),
-        ("fake.tsv.gz", b"\x89PNG\r\n", "every row was rejected: row 1: not UTF-8"),
         (
             "bad.ops.jsonl",
             b'{"op": "what"}\n{}\n',
@@ -61,6 +60,25 @@ def test_a_file_of_which_nothing_can_be_used(
     file, _ = names_in(tmp_path / "spool" / "failed")
     assert data == (tmp_path / "spool" / "failed" / file).read_bytes()
     assert {"next": "the next"} == texts_in(store)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("text.tsv.gz", gzip.compress(b"no tab at all\n", mtime=0), "has no tab in its first rows"),
+        ("fake.tsv.gz", b"\x89PNG\r\n\x1a\n", "is an image"),
+        ("alike.jsonl", b'{"key": 1}\n' * 5, "none of its 5 rows is a passage; line 1: no pid"),
+    ],
+)
+def test_s3_a_file_that_has_no_passages(
+    tmp_path: Path, spool: Spool, store: Store, name: str, data: bytes, reason: str
+) -> None:
+    """Its content is refused in one line, as on the command line."""
+    (tmp_path / name).write_bytes(data)
+    batch = spool.accept_file(tmp_path / name)
+    with running_worker(spool, store):
+        assert "failed" == ended(spool, batch).state
+    assert reason in state_of(spool, batch).reason
 
 
 @pytest.mark.parametrize(

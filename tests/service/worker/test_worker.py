@@ -123,7 +123,7 @@ def test_counts_and_what_is_told(spool: Spool, store: Store) -> None:
 
 
 def _unreadable(folder: Path) -> Path:
-    (folder / "a.parquet").write_text("1\tone\n")
+    (folder / "a.parquet").write_text("PAR1 and no more")
     return folder / "a.parquet"
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_parquet(tmp_path: Path, spool: Spool, store: Store) -
     batch = spool.accept_file(_unreadable(tmp_path))
     _fails(spool, store, batch, "cannot be read as Parquet")
     file, report = names_in(tmp_path / "spool" / "failed")
-    assert "1\tone\n" == (tmp_path / "spool" / "failed" / file).read_text()
+    assert "PAR1 and no more" == (tmp_path / "spool" / "failed" / file).read_text()
     assert f"{file}.json" == report
 
 
@@ -252,7 +252,7 @@ def test_a_batch_whose_file_was_removed_by_hand(tmp_path: Path, spool: Spool, st
     next((tmp_path / "spool" / "incoming").glob(f"*{gone}*")).unlink()
     with running_worker(spool, store):
         assert "done" == ended(spool, after).state
-    assert "No such file" in state_of(spool, gone).reason
+    assert "no such file" in state_of(spool, gone).reason
     assert "working" not in state_of(spool, gone).reason
 
 
