@@ -31,7 +31,7 @@ class Content:
         kind: Its kind.
         stream: The decompressed bytes.
         head: The first of them, at most `SAMPLE_BYTES`, without a byte order mark.
-        is_whole: True if there are no bytes after `head`.
+        is_whole: True if `head` is all of them.
         compression: "gzip", "bzip2", "xz", "lzma", "zstd", or None.
     """
 
@@ -134,7 +134,7 @@ def _refuse_members(
     else:
         file = "FILE" if source == STDIN else shlex.quote(source)
         words = f"{command} {file} {shlex.quote(name)}" if name else f"{command} {file}"
-        advice = f"extract with `{words}`, then pass the extracted file"
+        advice = f"extract it with `{words}`, then pass {name or 'an extracted file'}"
     holds = f" that holds {name}" if name else ""
     raise SourceError(f"{named_source(source)} is {kind}{holds}: {advice}")
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.sources.content import STDIN
 from msmarco_qdrant.sources.fields import Fields
 from msmarco_qdrant.sources.lines import Line
 from msmarco_qdrant.sources.rows import RowError, decode_utf8
@@ -283,11 +285,17 @@ def _with_numbers(
 def _unknown_shape(sample: Sample, rows: Sequence[Sequence[str]], delimiter: str) -> str:
     first = next((row for row in rows if len(row) > 2), rows[0])
     shown = " | ".join(_cut(cell) for cell in first[:5])
+    if len(first) == 1 and not any(mark in shown for mark in ",;|"):
+        file = "FILE" if sample.source == STDIN else shlex.quote(sample.source)
+        return (
+            f"{sample.source} has no tab in its first rows ({shown}): expected id<TAB>text, CSV, "
+            f"or JSON lines; if each line is a passage, number them with `nl -ba -w1 {file}`"
+        )
     if len(first) == 1:
         return (
             f"{sample.source} has no tab in its first rows ({shown}): expected id<TAB>text, CSV "
-            "with a header, or JSON lines; name another format and its columns, such as --format "
-            "csv --pid-field 1 --text-field 2"
+            "with a header, or JSON lines; read CSV without a header with --format csv --pid-field "
+            "1 --text-field 2 (the same arguments in Python)"
         )
     kind = _DELIMITERS[delimiter]
     return (

@@ -94,6 +94,8 @@ def detect_shape(source: str, raw: io.BufferedReader, form: Format, fields: Fiel
         table = _table(source, content, form, fields)
         lines = "tsv" if table is None else None
         words = f"TSV: {fields.kind}, text; 2 columns" if table is None else table.description
+        if not content.head.strip() and content.is_whole:
+            words = "empty"
     packed = f"; {content.compression}" if content.compression else ""
     return Shape(source, content, fields, lines, table, words + packed)
 
@@ -125,8 +127,7 @@ def _require_format(source: str, content: Content, form: Format) -> None:
     wanted = form if form in ("parquet", "arrow") else "text"
     if not content.kind.startswith(wanted):
         raise SourceError(
-            f"{named_source(source)} is {content.kind.title()}, not {form}: omit the format, which "
-            "the content tells"
+            f"{named_source(source)} is {content.kind.title()}, not {form}: omit the format"
             if content.kind != "text"
             else f"{named_source(source)} cannot be read as {wanted.title()}: it is text"
         )
