@@ -65,7 +65,7 @@ def good_source(path: Path) -> str:
         "unknown",
         "--unknown",
         "ingest",
-        "ingest x.tsv --format csv",
+        "ingest x.tsv --format xml",
         "ingest x.tsv --max-passages 0",
         "search",
         "search query --queries q.tsv --run r.txt",
@@ -609,7 +609,7 @@ def test_collection_of_another_model_is_refused(place: Place, tmp_path: Path) ->
 def test_invalid_output_is_refused(tmp_path: Path) -> None:
     """An unwritable file and one of the inputs, before anything is read or written."""
     source = tmp_path / "x.tsv"
-    source.write_text("no tab\n", "utf-8")
+    source.write_text("7\ta text\n", "utf-8")
     unwritable, also_input = "pass {} with a writable path", "is also an input; pass another file"
     commands = {"--run": f"search --queries {source}", "--rejects": f"ingest {source}"}
     for option, given in commands.items():
@@ -618,7 +618,7 @@ def test_invalid_output_is_refused(tmp_path: Path) -> None:
 
             assert (status, "") == (done.status, done.out)
             assert message.format(option) in done.err
-    assert "no tab\n" == source.read_text()
+    assert "7\ta text\n" == source.read_text()
     assert nothing_created()
 
 
