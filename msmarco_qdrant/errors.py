@@ -40,14 +40,43 @@ calls a third-party library maps its exceptions into this tree, with the origina
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pickle
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.reports import EncodeReport, IngestReport
 
 
 class MsmarcoQdrantError(Exception):
-    """Base class: `except MsmarcoQdrantError` catches every error raised on purpose."""
+    """Base class: `except MsmarcoQdrantError` catches every error raised on purpose.
+
+    Errors can be pickled, as by process pools, and copied: attributes and notes stay. So does
+    ``__cause__``, except for one that cannot be pickled itself.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the parts for pickle; a subclass may have any arguments."""
+        return _restore, (type(self), self.args), (self.__dict__, _picklable(self.__cause__))
+
+    def __setstate__(self, state: Any) -> None:
+        """Set attributes and cause."""
+        attributes, cause = state
+        self.__dict__.update(attributes)
+        if cause is not None:
+            self.__cause__ = cause
+
+
+def _restore(kind: type[MsmarcoQdrantError], args: tuple[Any, ...]) -> MsmarcoQdrantError:
+    return kind.__new__(kind, *args)
+
+
+def _picklable(cause: BaseException | None) -> BaseException | None:
+    """Return a cause that another process can load, else None: some library errors cannot."""
+    try:
+        pickle.loads(pickle.dumps(cause))  # noqa: S301  # made in this process
+    except Exception:  # noqa: BLE001  # a library's `__reduce__` may raise anything
+        return None
+    return cause
 
 
 class UsageError(MsmarcoQdrantError):

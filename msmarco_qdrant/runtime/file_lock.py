@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from msmarco_qdrant.errors import UnsupportedError
 
@@ -23,12 +24,18 @@ class FileLockedError(OSError):
     """Another process holds the lock.
 
     Attributes:
+        path: The file.
         note: The text that the holder wrote; empty if it wrote none.
     """
 
     def __init__(self, path: Path, note: bytes) -> None:
         super().__init__(f"{path} is locked by another process")
+        self.path = path
         self.note = note
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the parts for pickle."""
+        return type(self), (self.path, self.note), self.__dict__
 
 
 class FileLock:

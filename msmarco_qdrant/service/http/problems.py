@@ -93,7 +93,7 @@ def later(kind: Kind, detail: str, retry_after_s: int) -> ProblemError:
 
 def invalid(detail: str, errors: Sequence[Mapping[str, object]] = ()) -> ProblemError:
     """Return a refusal of an invalid request; `errors` have `where` and `reason`."""
-    return ProblemError(INVALID, detail, members={"errors": list(errors)} if errors else {})
+    return ProblemError(INVALID, detail, {}, {"errors": list(errors)} if errors else {})
 
 
 def to_response(problem: ProblemError, request_id: str) -> Response:
