@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 
 from msmarco_qdrant.collection.check_points import PointChecker, PointFault
 from msmarco_qdrant.collection.generations import (
@@ -26,7 +27,7 @@ from msmarco_qdrant.collection.replicas import (
 )
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.records import LockHolder
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.filters import index_kind
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock
 from msmarco_qdrant.stores.names import base_name
@@ -109,35 +110,40 @@ _POINT_FAULTS: Mapping[PointFault, tuple[str, str, str]] = {
 
 
 def check_collection(
-    store: Store,
+    store: Store | str | PathLike[str],
     name: str,
     *,
     repair: bool = False,
     remove: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> CheckReport:
     """Check the collection behind a name: alias, lock, indexes, replicas and every point.
 
     Other clients may search and write during the check. A point that they write is not repaired.
 
     Args:
-        store: The store that holds the collection.
+        store: An open store, which is not closed, or a path or URL to open.
         name: The name that users see.
         repair: Repair what can be repaired without removing anything.
         remove: With `repair`, also remove foreign points and leftover collections.
         on_progress: Called regularly with the points done and their total.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
         CollectionNotFoundError: If nothing of that name exists.
         StoreInUseError: If another process is migrating the collection, for a repair.
         StoreError: If the engine fails; finished repairs are kept.
     """
-    name = base_name(name)
-    unlinked = _check_alias(store, name)
-    if unlinked is not None:
-        return CheckReport(name, None, 0, (unlinked,))
-    check = _Check(store, name, repair=repair, remove=repair and remove, on_progress=on_progress)
-    return check.run()
+    with use_store(store, connection) as opened:
+        name = base_name(name)
+        unlinked = _check_alias(opened, name)
+        if unlinked is not None:
+            return CheckReport(name, None, 0, (unlinked,))
+        check = _Check(
+            opened, name, repair=repair, remove=repair and remove, on_progress=on_progress
+        )
+        return check.run()
 
 
 def _check_alias(store: Store, name: str) -> Finding | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import get_args
 
 from msmarco_qdrant import __version__
@@ -21,7 +22,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, UsageError
 from msmarco_qdrant.filters import check_field
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.names import LOCKS, PHYSICAL
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
@@ -133,15 +134,21 @@ def create_physical(
     return metadata
 
 
-def drop_collection(store: Store, name: str) -> int:
+def drop_collection(
+    store: Store | str | PathLike[str],
+    name: str,
+    *,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
     """Drop a collection: all physical collections of the name, with every passage.
 
     The live one is dropped last. After an interruption the name still works, or repeating the
     call drops the rest.
 
     Args:
-        store: The store that holds it.
+        store: An open store, which is not closed, or a path or URL to open.
         name: The name that users see, or a physical collection's name to drop that one only.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Returns:
         The number of passages in the live collection.
@@ -150,17 +157,18 @@ def drop_collection(store: Store, name: str) -> int:
         CollectionNotFoundError: If the collection does not exist.
         StoreCorruptError: If one of them belongs to another application; nothing is dropped.
     """
-    found = list_collections_to_drop(store, name)
-    for info in found:
-        if most_points(store, info.name):
-            store.metadata(info.name)  # raises if the collection is not from this package
-    for info in found:
-        try:
-            store.drop_collection(info.name)
-        except CollectionNotFoundError:
-            if len(found) == 1:
-                raise
-    return found[-1].points
+    with use_store(store, connection) as opened:
+        found = list_collections_to_drop(opened, name)
+        for info in found:
+            if most_points(opened, info.name):
+                opened.metadata(info.name)  # raises if the collection is not from this package
+        for info in found:
+            try:
+                opened.drop_collection(info.name)
+            except CollectionNotFoundError:
+                if len(found) == 1:
+                    raise
+        return found[-1].points
 
 
 def list_collections_to_drop(store: Store, name: str) -> Sequence[CollectionInfo]:

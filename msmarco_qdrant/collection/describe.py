@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.records import CollectionInfo, CollectionMetadata
 from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.names import PHYSICAL, base_name
 from msmarco_qdrant.stores.unlinked import find_unlinked, missing_alias
 
@@ -46,7 +47,11 @@ class StoreDescription:
 
 
 def describe_store(
-    store: Store, collection: str | None = None, *, server: bool = True
+    store: Store | str | PathLike[str],
+    collection: str | None = None,
+    *,
+    server: bool = True,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> StoreDescription:
     """Describe a store, or one collection of it.
 
@@ -54,24 +59,26 @@ def describe_store(
     during the call, is skipped with a warning.
 
     Args:
-        store: The store.
+        store: An open store, which is not closed, or a path or URL to open.
         collection: The collection; None for all.
         server: False to leave out the state of the server, which takes two requests a collection.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
         StoreCorruptError: If that collection's metadata cannot be read.
     """
-    return StoreDescription(
-        store=store.dsn,
-        engine=store.capabilities.engine,
-        versions=_versions(),
-        collections=tuple(
-            _describe_all(store, server)
-            if collection is None
-            else [_describe(store, collection, server)]
-        ),
-    )
+    with use_store(store, connection) as opened:
+        return StoreDescription(
+            store=opened.dsn,
+            engine=opened.capabilities.engine,
+            versions=_versions(),
+            collections=tuple(
+                _describe_all(opened, server)
+                if collection is None
+                else [_describe(opened, collection, server)]
+            ),
+        )
 
 
 def _describe_all(store: Store, server: bool) -> Iterator[CollectionDescription]:

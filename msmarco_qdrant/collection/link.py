@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.errors import SchemaError, StoreCorruptError, UsageError
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.names import is_own_alias
 from msmarco_qdrant.stores.unlinked import UnlinkedCollection, find_unlinked
 
 
-def link_collection(store: Store, name: str, *, to: str | None = None) -> str:
+def link_collection(
+    store: Store | str | PathLike[str],
+    name: str,
+    *,
+    to: str | None = None,
+    connection: Connection = DEFAULT_CONNECTION,
+) -> str:
     """Point the alias of a name to its physical collection, if the alias is missing.
 
     A server's snapshot contains no alias. Repeating the call does nothing.
 
     Args:
-        store: The store that holds the physical collection.
+        store: An open store, which is not closed, or a path or URL to open.
         name: The name that users see.
         to: The physical collection; by default the only one of that name that is complete.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Returns:
         The physical collection's name.
@@ -29,25 +37,26 @@ def link_collection(store: Store, name: str, *, to: str | None = None) -> str:
         StoreCorruptError: If `to` was not created by this package.
         UsageError: If no collection fits, or several do and `to` is None; the message lists them.
     """
-    check_collection_name(name)
-    with store.lock():
-        existing = set(store.physical_names())
-        live = store.aliases().get(name)
-        if live in existing and to in (None, live):
-            return live
-        if live in existing:
-            raise SchemaError(
-                f"the alias '{name}' must be missing to be linked to {to}, got one that points to "
-                f"{live} in {store.dsn}: nothing was changed"
-            )
-        if name in existing:
-            raise SchemaError(
-                f"'{name}' in {store.dsn} must not be a collection itself, got one that another "
-                "program created: nothing was changed"
-            )
-        physical = _choose(store, name, find_unlinked(store, name), to)
-        store.set_alias(name, physical)
-    return physical
+    with use_store(store, connection) as opened:
+        check_collection_name(name)
+        with opened.lock():
+            existing = set(opened.physical_names())
+            live = opened.aliases().get(name)
+            if live in existing and to in (None, live):
+                return live
+            if live in existing:
+                raise SchemaError(
+                    f"the alias '{name}' must be missing to be linked to {to}, got one that points "
+                    f"to {live} in {opened.dsn}: nothing was changed"
+                )
+            if name in existing:
+                raise SchemaError(
+                    f"'{name}' in {opened.dsn} must not be a collection itself, got one that "
+                    "another program created: nothing was changed"
+                )
+            physical = _choose(opened, name, find_unlinked(opened, name), to)
+            opened.set_alias(name, physical)
+        return physical
 
 
 def _choose(store: Store, name: str, found: Sequence[UnlinkedCollection], to: str | None) -> str:

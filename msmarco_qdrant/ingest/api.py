@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from os import PathLike
 
@@ -56,7 +56,7 @@ from msmarco_qdrant.stores import (
     Connection,
     Store,
     check_creatable,
-    open_store,
+    use_store,
 )
 from msmarco_qdrant.stores.filters import index_kind, meta_key
 
@@ -175,10 +175,7 @@ class _Destination:
 
     def open(self, stack: ExitStack, *, create: bool) -> Store:
         """Open the store, to be closed with the stack; the caller's own stays open."""
-        if isinstance(self.store, str | PathLike):
-            store = open_store(self.store, create=create, connection=self.connection)
-            return stack.enter_context(closing(store))
-        return self.store
+        return stack.enter_context(use_store(self.store, self.connection, create=create))
 
     def check_creatable(self) -> None:
         """Raise if the store cannot be created, before a model is loaded or downloaded."""

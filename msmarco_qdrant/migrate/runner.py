@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 from msmarco_qdrant.collection.generations import abandon_hint, read_generations, reembed_command
@@ -33,7 +34,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.migrate.ledger import Ledger
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock, require_lock
 from msmarco_qdrant.stores.names import base_name
 
@@ -87,36 +88,42 @@ class MigrationStep:
 
 
 def migration_status(
-    store: Store, collection: str, *, directory: Path | None = None
+    store: Store | str | PathLike[str],
+    collection: str,
+    *,
+    directory: Path | None = None,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> MigrationStatus:
     """Compare a collection's ledger with the known migrations. Changes nothing.
 
     Args:
-        store: The store that holds the collection.
+        store: An open store, which is not closed, or a path or URL to open.
         collection: The collection's name.
         directory: The user's own migrations, which come after the package's; without it, only
             the package's own count.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
         UsageError: If the folder's migrations cannot be loaded, or for a physical name.
     """
-    own, theirs = _load_sources(directory)
-    found = read_generations(store, collection)
-    ledger = Ledger(found.metadata, own, theirs)
-    return MigrationStatus(
-        collection=found.name,
-        physical=found.live,
-        applied=found.metadata.migrations,
-        pending=tuple(ledger.pending),
-        unknown=ledger.unknown,
-        locked_by=_read_holder(store, found.name),
-        model=found.metadata.encoder.model,
-        others=tuple(found.others),
-        copying=found.copying,
-        edited=ledger.edited,
-        users=ledger.users,
-    )
+    with use_store(store, connection) as opened:
+        own, theirs = _load_sources(directory)
+        found = read_generations(opened, collection)
+        ledger = Ledger(found.metadata, own, theirs)
+        return MigrationStatus(
+            collection=found.name,
+            physical=found.live,
+            applied=found.metadata.migrations,
+            pending=tuple(ledger.pending),
+            unknown=ledger.unknown,
+            locked_by=_read_holder(opened, found.name),
+            model=found.metadata.encoder.model,
+            others=tuple(found.others),
+            copying=found.copying,
+            edited=ledger.edited,
+            users=ledger.users,
+        )
 
 
 def _read_holder(store: Store, name: str) -> LockHolder | None:
@@ -141,7 +148,7 @@ def lock_holder(store: Store, collection: str) -> LockHolder | None:
 
 
 def migrate_collection(
-    store: Store,
+    store: Store | str | PathLike[str],
     collection: str,
     *,
     directory: Path | None = None,
@@ -149,11 +156,12 @@ def migrate_collection(
     dry_run: bool = False,
     on_step: Callable[[MigrationStep], None] = lambda _step: None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> Sequence[MigrationStep]:
     """Apply the pending migrations in order. Repeating it does nothing.
 
     Args:
-        store: The store that holds the collection.
+        store: An open store, which is not closed, or a path or URL to open.
         collection: The collection's name.
         directory: The user's own migrations, which come after the package's.
         to: The last one to apply, by name or number; None for all.
@@ -161,6 +169,7 @@ def migrate_collection(
         on_step: Called before each step with its cost at that time; in a dry run, the cost on the
             collection as it is now.
         on_progress: Called regularly with the passages done and their total.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Returns:
         The steps that were applied, or would be in a dry run.
@@ -174,14 +183,15 @@ def migrate_collection(
         UsageError: If the folder's migrations cannot be loaded, `to` is not one of them, or for a
             physical name.
     """
-    run = _MigrationRun(store, collection, directory, to, on_progress)
-    if dry_run:
-        steps = []
-        for migration in run.pending():
-            steps.append(run.step(migration))
-            on_step(steps[-1])
-        return steps
-    return run.apply(on_step)
+    with use_store(store, connection) as opened:
+        run = _MigrationRun(opened, collection, directory, to, on_progress)
+        if dry_run:
+            steps = []
+            for migration in run.pending():
+                steps.append(run.step(migration))
+                on_step(steps[-1])
+            return steps
+        return run.apply(on_step)
 
 
 def unlock_migrations(store: Store, collection: str, token: str) -> None:

@@ -37,7 +37,7 @@ from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.reembed.run import ReembedOptions, ReembedResult, ReembedRun
 from msmarco_qdrant.reembed.target import prepare_target
 from msmarco_qdrant.sources.corpus import as_rows
-from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
 
 _Source: TypeAlias = (
@@ -46,7 +46,7 @@ _Source: TypeAlias = (
 
 
 def reembed_collection(  # noqa: PLR0913  # all but one have defaults
-    store: Store,
+    store: Store | str | PathLike[str],
     collection: str = "msmarco",
     *,
     model: str | PathLike[str] | None = None,
@@ -57,6 +57,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     allow_rejects: bool = False,
     allow_worse: bool = False,
     on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> ReembedReport:
     """Give a collection the vectors of another model, while other clients search and write.
 
@@ -64,7 +65,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     `rollback_collection` goes back to it, `prune_collection` removes it.
 
     Args:
-        store: The store that holds the collection.
+        store: An open store, which is not closed, or a path or URL to open.
         collection: The collection's name.
         model: The new model: a directory, a name of the catalog, or a hub id.
         encoder: A loaded encoder, instead of `model`.
@@ -77,6 +78,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
             from the new collection.
         allow_worse: Swap even if sample queries find less than half of what they found before.
         on_progress: Called regularly, in the caller's thread.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
@@ -87,35 +89,38 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         UsageError: If the arguments conflict, or another re-embedding is unfinished.
         StoreError: If the engine fails; finished work is kept.
     """
-    started = time.perf_counter()
-    if (model is None) == (encoder is None):
-        raise UsageError("pass either model=... or encoder=..., not both")
-    store.metadata(collection)  # fails before a model is loaded
-    models = encoder_options or EncoderOptions()
-    new = encoder or load_encoder(model or "", **asdict(models))
-    texts = None if source is None else (row for row in as_rows(source) if isinstance(row, Passage))
-    options = ReembedOptions(
-        texts,
-        load_old or _stored_model_loader(collection, models),
-        allow_rejects,
-        allow_worse,
-        on_progress,
-    )
-    with _lock(store, collection) as check:
-        found = read_generations(store, collection)
-        if found.copying is None and _is_same_model(found.metadata.encoder, new.info):
-            # A remaining copied_from names a dropped source; otherwise copying would not be None.
-            metadata = replace(found.metadata, copied_from=None)
-            _put_changed(store, Generation(found.live, found.metadata), metadata, check)
-            done = Copying(found.live, found.live, metadata, is_swapped=True)
-            return _make_report(store, found.name, done, ReembedResult(), started)
-        copying = prepare_target(store, found, new.info, check)
-        result = ReembedRun(store, found.name, copying, new, options, check).run()
-    return _make_report(store, found.name, copying, result, started)
+    with use_store(store, connection) as opened:
+        started = time.perf_counter()
+        if (model is None) == (encoder is None):
+            raise UsageError("pass either model=... or encoder=..., not both")
+        opened.metadata(collection)  # fails before a model is loaded
+        models = encoder_options or EncoderOptions()
+        new = encoder or load_encoder(model or "", **asdict(models))
+        texts = (
+            None if source is None else (row for row in as_rows(source) if isinstance(row, Passage))
+        )
+        options = ReembedOptions(
+            texts,
+            load_old or _stored_model_loader(collection, models),
+            allow_rejects,
+            allow_worse,
+            on_progress,
+        )
+        with _lock(opened, collection) as check:
+            found = read_generations(opened, collection)
+            if found.copying is None and _is_same_model(found.metadata.encoder, new.info):
+                # A remaining copied_from names a dropped source; else copying would not be None.
+                metadata = replace(found.metadata, copied_from=None)
+                _put_changed(opened, Generation(found.live, found.metadata), metadata, check)
+                done = Copying(found.live, found.live, metadata, is_swapped=True)
+                return _make_report(opened, found.name, done, ReembedResult(), started)
+            copying = prepare_target(opened, found, new.info, check)
+            result = ReembedRun(opened, found.name, copying, new, options, check).run()
+        return _make_report(opened, found.name, copying, result, started)
 
 
 def rollback_collection(  # noqa: PLR0913  # all but one have defaults
-    store: Store,
+    store: Store | str | PathLike[str],
     collection: str = "msmarco",
     *,
     model: str | PathLike[str] | None = None,
@@ -125,6 +130,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     allow_rejects: bool = False,
     allow_worse: bool = False,
     on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> ReembedReport:
     """Repoint a name to the physical collection that was live before the last re-embedding.
 
@@ -134,7 +140,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     A re-embedding that was interrupted after its swap is finished first.
 
     Args:
-        store: The store that holds the collection.
+        store: An open store, which is not closed, or a path or URL to open.
         collection: The collection's name.
         model: The model of the older collection, if its stored name cannot be loaded.
         encoder: A loaded encoder, instead of `model`.
@@ -144,6 +150,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         allow_rejects: See `reembed_collection`.
         allow_worse: See `reembed_collection`.
         on_progress: See `reembed_collection`.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
@@ -154,49 +161,52 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         StoreInUseError: If another process is migrating it, or has taken the lock away.
         StoreError: If the engine fails; finished work is kept.
     """
-    started = time.perf_counter()
-    if model is not None and encoder is not None:
-        raise UsageError("pass either model=... or encoder=..., not both")
-    models = encoder_options or EncoderOptions()
-    options = ReembedOptions(
-        None,
-        load_old or _stored_model_loader(collection, models),
-        allow_rejects,
-        allow_worse,
-        on_progress,
-    )
-    with _lock(store, collection) as check:
-        found = read_generations(store, collection)
-        found = _finish_interrupted(store, found, options, check)
-        copying = _select_rollback(store, found)
-        encoder_info = copying.metadata.encoder
-        if encoder is None:
-            encoder = load_collection_encoder(copying.target, encoder_info, model, models)
-        require_same_model(copying.target, encoder_info, encoder.info)
-        if not copying.is_swapped:
-            check()
-            store.put_metadata(copying.target, copying.metadata)
-        result = ReembedRun(store, found.name, copying, encoder, options, check).run()
-    return _make_report(store, found.name, copying, result, started)
+    with use_store(store, connection) as opened:
+        started = time.perf_counter()
+        if model is not None and encoder is not None:
+            raise UsageError("pass either model=... or encoder=..., not both")
+        models = encoder_options or EncoderOptions()
+        options = ReembedOptions(
+            None,
+            load_old or _stored_model_loader(collection, models),
+            allow_rejects,
+            allow_worse,
+            on_progress,
+        )
+        with _lock(opened, collection) as check:
+            found = read_generations(opened, collection)
+            found = _finish_interrupted(opened, found, options, check)
+            copying = _select_rollback(opened, found)
+            encoder_info = copying.metadata.encoder
+            if encoder is None:
+                encoder = load_collection_encoder(copying.target, encoder_info, model, models)
+            require_same_model(copying.target, encoder_info, encoder.info)
+            if not copying.is_swapped:
+                check()
+                opened.put_metadata(copying.target, copying.metadata)
+            result = ReembedRun(opened, found.name, copying, encoder, options, check).run()
+        return _make_report(opened, found.name, copying, result, started)
 
 
 def prune_collection(
-    store: Store,
+    store: Store | str | PathLike[str],
     collection: str = "msmarco",
     *,
     unfinished: bool = False,
     dry_run: bool = False,
+    connection: Connection = DEFAULT_CONNECTION,
 ) -> tuple[str, ...]:
     """Drop the physical collections of a name that are not live, with every passage.
 
     A rollback is then impossible. A re-embedding that was interrupted before its swap is abandoned.
 
     Args:
-        store: The store that holds the collection.
+        store: An open store, which is not closed, or a path or URL to open.
         collection: The collection's name.
         unfinished: Only abandon a re-embedding or rollback interrupted before its swap. A
             collection created for it is dropped; an older one stays, so a rollback is possible.
         dry_run: Drop nothing, and only report the names.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Returns:
         The names of the physical collections that were dropped, or would be in a dry run.
@@ -209,32 +219,36 @@ def prune_collection(
         UsageError: For a physical collection's name.
         StoreInUseError: If another process is migrating it, or has taken the lock away.
     """
-    with _lock(store, collection) as check:
-        found = read_generations(store, collection)
-        if found.copying is not None and found.copying.is_swapped:
-            raise MigrationError(
-                f"nothing was removed: the re-embedding of '{found.name}' is not finished, and "
-                f"{found.copying.source} may contain passages that {found.live} lacks; finish it "
-                f"with {reembed_command(store.dsn, found.name, found.metadata.encoder.model)}"
-            )
-        begun = [other for other in found.others if other.metadata.copied_from is not None]
-        created = [other for other in begun if other.metadata.only_copies]
-        dropped = [other.physical for other in (created if unfinished else found.others)]
-        for physical in found.unreadable:
-            if most_points(store, physical):
-                store.metadata(physical)  # raises: it is not from this version of the package
-        dropped += found.unreadable
-        if not dry_run:
-            for physical in dropped:
-                check()
-                store.drop_collection(physical)
-            for other in begun:
-                if other.physical not in dropped:
-                    _put_changed(store, other, replace(other.metadata, copied_from=None), check)
-            previous = found.metadata.previous if unfinished else None
-            alone = replace(found.metadata, copied_from=None, previous=previous)
-            _put_changed(store, Generation(found.live, found.metadata), alone, check)
-    return tuple(dropped)
+    with use_store(store, connection) as opened:
+        with _lock(opened, collection) as check:
+            found = read_generations(opened, collection)
+            if found.copying is not None and found.copying.is_swapped:
+                model = found.metadata.encoder.model
+                raise MigrationError(
+                    f"nothing was removed: the re-embedding of '{found.name}' is not finished, and "
+                    f"{found.copying.source} may contain passages that {found.live} lacks; finish "
+                    f"it with {reembed_command(opened.dsn, found.name, model)}"
+                )
+            begun = [other for other in found.others if other.metadata.copied_from is not None]
+            created = [other for other in begun if other.metadata.only_copies]
+            dropped = [other.physical for other in (created if unfinished else found.others)]
+            for physical in found.unreadable:
+                if most_points(opened, physical):
+                    opened.metadata(physical)  # raises: it is not from this version of the package
+            dropped += found.unreadable
+            if not dry_run:
+                for physical in dropped:
+                    check()
+                    opened.drop_collection(physical)
+                for other in begun:
+                    if other.physical not in dropped:
+                        _put_changed(
+                            opened, other, replace(other.metadata, copied_from=None), check
+                        )
+                previous = found.metadata.previous if unfinished else None
+                alone = replace(found.metadata, copied_from=None, previous=previous)
+                _put_changed(opened, Generation(found.live, found.metadata), alone, check)
+        return tuple(dropped)
 
 
 def _put_changed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from typing import TypedDict, TypeVar, Unpack
@@ -17,7 +17,7 @@ from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.search.options import RankOptions, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.steps import Steps
-from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, open_store
+from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 
 _T = TypeVar("_T")
 
@@ -121,13 +121,12 @@ class SearchClient:
             raise UsageError("bm25_only loads no model: omit model and encoder")
         owns_store = isinstance(store, str | PathLike)
         with ExitStack() as stack:
-            if isinstance(store, str | PathLike):
-                store = stack.enter_context(closing(open_store(store, connection=connection)))
-            info = store.metadata(collection).encoder
+            opened = stack.enter_context(use_store(store, connection))
+            info = opened.metadata(collection).encoder
             if encoder is None and not bm25_only:
-                encoder = _load_current_encoder(store, collection, info, model, encoder_options)
+                encoder = _load_current_encoder(opened, collection, info, model, encoder_options)
             client = cls(
-                store,
+                opened,
                 collection,
                 encoder,
                 reranker=load_reranker_for(reranker, encoder_options),

@@ -77,9 +77,17 @@ def use_store(
     *,
     create: bool = False,
 ) -> AbstractContextManager[Store]:
-    """Open a path or URL and close it at the end; leave an open store open. See `open_store`."""
+    """Open a path or URL and close it at the end; leave an open store open. See `open_store`.
+
+    Raises:
+        UsageError: If `store` is neither.
+    """
     if isinstance(store, str | PathLike):
         return closing(open_store(store, create=create, connection=connection))
+    if not isinstance(store, Store):
+        raise UsageError(
+            f"store must be an open store, a path or a URL, got a {type(store).__name__}"
+        )
     return nullcontext(store)
 
 
