@@ -101,6 +101,7 @@ def test_c12_no_function_is_forgotten() -> None:
     assert {*_CALLS} == {name for name in _M.__all__ if _takes_a_store(name)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [str, Path, "open"])
 def test_c12_every_function_takes_a_path(kind: Any, tmp_path: Path) -> None:
     """As text and as a path, like an open store, which stays open."""
