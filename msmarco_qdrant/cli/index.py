@@ -29,7 +29,7 @@ def add(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None:
     KIND is keyword, integer, float, bool or datetime. An index that exists stays. A change of the
     model and its rollback keep the indexes.
     """
-    from msmarco_qdrant.cli.ingest import parse_indexes
+    from msmarco_qdrant.collection.create import parse_indexes
     from msmarco_qdrant.migrate.indexes import add_index
 
     wanted = parse_indexes(fields, "an index")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,7 +39,7 @@ from msmarco_qdrant.cli.output import (
 from msmarco_qdrant.errors import PruneRefusedError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.records import PayloadIndex, PrunePolicy
+    from msmarco_qdrant.core.records import PrunePolicy
     from msmarco_qdrant.core.reports import IngestReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.sources.corpus import Corpus
@@ -109,11 +109,12 @@ def ingest(  # noqa: PLR0913  # one for each option
     '-' for standard input. Its content decides how it is read. Run the same command again to
     resume: unchanged passages are not written again. Empty lines are skipped.
     """
+    from msmarco_qdrant.collection.create import parse_indexes
     from msmarco_qdrant.sources.rejects import RejectsFile
 
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
-    payload_indexes = parse_indexes(indexes)
+    payload_indexes = parse_indexes(indexes, "--index")
     source, inputs = _open_source(sources, vectors, reading, settings)
     refused = None
     with RejectsFile(rejects_path(rejects, inputs)) as rejected:
@@ -173,35 +174,6 @@ def _prune_policy(*, yes: bool, allow_rejects: bool) -> PrunePolicy:
 
     share = 1.0 if yes else PrunePolicy().max_share
     return PrunePolicy(max_share=share, allow_rejects=allow_rejects)
-
-
-def parse_indexes(texts: Sequence[str], subject: str = "--index") -> Mapping[str, PayloadIndex]:
-    """Parse the meta fields to index, each with its kind, which follows the last `=`.
-
-    Args:
-        texts: Each FIELD=KIND.
-        subject: The option or argument, for messages.
-
-    Raises:
-        click.UsageError: For another format, or two kinds of one field.
-    """
-    from msmarco_qdrant.core.records import PayloadIndex
-
-    kinds = get_args(PayloadIndex)
-    parsed: dict[str, PayloadIndex] = {}
-    for text in texts:
-        kind: Any  # one of `kinds` once it is checked
-        field, _, kind = text.rpartition("=")
-        if not field or kind not in kinds:
-            raise click.UsageError(
-                f"{subject} must be FIELD=KIND with a KIND of {', '.join(kinds)}, got {text!r}"
-            )
-        if parsed.setdefault(field, kind) != kind:
-            raise click.UsageError(
-                f"{subject} must have one KIND per field, got {parsed[field]} and {kind} for "
-                f"'{field}'"
-            )
-    return parsed
 
 
 def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -> IngestReport:

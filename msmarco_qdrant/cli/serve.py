@@ -20,7 +20,14 @@ from msmarco_qdrant.cli.options import (
 from msmarco_qdrant.errors import MissingExtraError, MsmarcoQdrantError, UsageError
 
 _FAILED, _USAGE = 1, 2
-_OPTIONS = {"reranker": "NAME_OR_DIR", "host": "NAME", "port": "N", "spool": "DIR", "inbox": "DIR"}
+_OPTIONS = {
+    "reranker": "NAME_OR_DIR",
+    "host": "NAME",
+    "port": "N",
+    "spool": "DIR",
+    "inbox": "DIR",
+    "index": "FIELD=KIND",
+}
 _PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
 _log = logging.getLogger(__name__)
 
@@ -41,7 +48,12 @@ class ServeCommand(click.Command):
             help_ = f"{text[:1].upper()}{text[1:]}.  "
             help_ += f"[default: MSMARCO_QDRANT_{name.upper()} or {default}]"
             kind = click.Path() if metavar == "DIR" else None
-            options.append(click.Option([f"--{name}"], type=kind, metavar=metavar, help=help_))
+            several = name == "index"
+            options.append(
+                click.Option(
+                    [f"--{name}"], type=kind, metavar=metavar, help=help_, multiple=several
+                )
+            )
         return options
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -60,7 +72,7 @@ class ServeCommand(click.Command):
     "msmarco-distilbert-base-v3]"
 )
 @encoder_options
-def serve(**given: str | None) -> int:
+def serve(*, index: tuple[str, ...], **given: str | None) -> int:
     """Serve search and ingest over HTTP until SIGTERM or Control-C.
 
     A batch answered with 202 is on disk and survives a crash. Open `/` for the search page and
@@ -76,6 +88,7 @@ def serve(**given: str | None) -> int:
     from msmarco_qdrant.service.sidecar import Sidecar
     from msmarco_qdrant.settings import load_as
 
+    given["index"] = ",".join(index) or None
     values = {name: text for name, text in given.items() if text is not None}
     settings = load_as(SidecarSettings, values, command_env_file())
     sidecar = Sidecar(settings)

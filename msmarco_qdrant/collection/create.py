@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from typing import get_args
+from typing import Any, get_args
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.generations import physical_collections
@@ -207,6 +207,34 @@ def check_collection_name(name: str) -> None:
             "collection name must not end in two underscores and four digits, as names of "
             f"physical collections do, got {name!r}"
         )
+
+
+def parse_indexes(texts: Iterable[str], subject: str) -> Mapping[str, PayloadIndex]:
+    """Parse the meta fields to index, each with its kind, which follows the last `=`.
+
+    Args:
+        texts: Each FIELD=KIND.
+        subject: The option or variable, for messages.
+
+    Raises:
+        UsageError: For another format, or two kinds of one field.
+    """
+    kinds = get_args(PayloadIndex)
+    parsed: dict[str, PayloadIndex] = {}
+    for text in texts:
+        kind: Any  # one of `kinds` once it is checked
+        field, _, kind = text.rpartition("=")
+        if not field or kind not in kinds:
+            raise UsageError(
+                f"{subject} must be FIELD=KIND with a KIND of {', '.join(kinds)}, got {text!r}"
+            )
+        check_index(field, kind)
+        if parsed.setdefault(field, kind) != kind:
+            raise UsageError(
+                f"{subject} must have one KIND per field, got {parsed[field]} and {kind} for "
+                f"'{field}'"
+            )
+    return parsed
 
 
 def check_index(field: str, kind: PayloadIndex) -> None:

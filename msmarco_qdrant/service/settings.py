@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import Field, SecretStr
 
-from msmarco_qdrant.collection.create import check_collection_name
+from msmarco_qdrant.collection.create import check_collection_name, parse_indexes
+from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.tokens import Tokens, check_binding
@@ -45,6 +47,11 @@ class SidecarSettings(Settings):
     )
     reranker: str | None = Field(
         default=None, description='cross-encoder for searches with `"rerank": true`'
+    )
+    index: str | None = Field(
+        default=None,
+        description="payload indexes of the collection: `FIELD=KIND`, with commas between "
+        "several; missing ones are added at the start",
     )
     spool_bytes: int = Field(
         default=MAX_BYTES, ge=1, description="most bytes of unfinished batches; above it 429"
@@ -95,6 +102,15 @@ class SidecarSettings(Settings):
         return Tokens(*(secret.get_secret_value() if secret else None for secret in secrets))
 
     @property
+    def payload_indexes(self) -> Mapping[str, PayloadIndex]:
+        """The indexes of `index`, each field with its kind.
+
+        Raises:
+            UsageError: For another format; see `parse_indexes`.
+        """
+        return parse_indexes(self.index.split(",") if self.index else (), "--index")
+
+    @property
     def limits(self) -> Limits:
         """The limits of requests."""
         return Limits(body_bytes=self.body_bytes, searches=self.searches, search_s=self.search_s)
@@ -104,12 +120,13 @@ class SidecarSettings(Settings):
 
         Raises:
             UsageError: For a port that others can reach without both tokens, an invalid collection
-                name, a store in memory, or an inbox within the spool or around it.
+                name or index, a store in memory, or an inbox within the spool or around it.
             StoreError: If the store's directory cannot be used.
         """
         check_creatable(self.store, self.connection)
         check_binding(self.host, self.tokens)
         check_collection_name(self.collection)
+        _ = self.payload_indexes
         if self.inbox is not None and _overlap(self.inbox, self.spool):
             raise UsageError(
                 f"inbox and spool must be separate directories, neither within the other, "

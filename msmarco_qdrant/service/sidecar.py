@@ -20,7 +20,7 @@ from typing import TypeVar, get_args
 from msmarco_qdrant import __version__
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import SearchMode
-from msmarco_qdrant.errors import StoreError, StoreUnavailableError
+from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
@@ -72,7 +72,7 @@ class Sidecar:
         self._settings = settings
         self._limits = settings.limits
         self._models = SharedModels(models or NamedModels(settings, settings.reranker))
-        self._startup = Startup(settings, self._models)
+        self._startup = Startup(settings, self._models, settings.payload_indexes)
         self._indexing = indexing or IndexingSettings()
         self._on_listening = on_listening
         self._running: Running | None = None
@@ -138,12 +138,14 @@ class Sidecar:
 
     async def _start(self, spool: Spool, metrics: Metrics, stopping: asyncio.Event) -> None:
         """Open everything; then search and work, unless the sidecar stops."""
-        while self._running is None:
-            opened = await asyncio.wrap_future(_in_thread(self._startup.run, "startup"))
-            try:
-                self._running = await self._warm_parts(opened, spool, metrics)
-            except StoreUnavailableError as exc:
-                _log.warning("the store became unavailable during the startup: %s", exc)
+        loop = asyncio.get_running_loop()
+
+        def prepare(opened: Opened) -> Running:
+            warming = self._warm_parts(opened, spool, metrics)
+            return asyncio.run_coroutine_threadsafe(warming, loop).result()
+
+        starting = _in_thread(lambda: self._startup.run(prepare), "startup")
+        self._running = await asyncio.wrap_future(starting)
         if stopping.is_set():
             return
         info = self._info(self._running.client)
@@ -206,7 +208,13 @@ class Sidecar:
             spool,
             opened.writing,
             opened.encoder,
-            WorkerSettings(self._settings.collection, indexing=self._indexing),
+            WorkerSettings(
+                self._settings.collection,
+                indexing=self._indexing,
+                window=self._settings.window,
+                max_line_bytes=self._settings.max_line_bytes,
+                payload_indexes=self._settings.payload_indexes,
+            ),
             reload=lambda _name, encoder_info: self._models.of(encoder_info),
             events=events,
             storage=self._settings.storage,

@@ -9,22 +9,30 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from msmarco_qdrant.collection.create import create_if_missing
 from msmarco_qdrant.collection.generations import reembed_command
-from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo
+from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, PayloadIndex
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions, resolve_devices
-from msmarco_qdrant.errors import CollectionNotFoundError, MsmarcoQdrantError, StoreUnavailableError
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    MsmarcoQdrantError,
+    StoreInUseError,
+    StoreUnavailableError,
+)
+from msmarco_qdrant.migrate.indexes import add_index, list_indexes
 from msmarco_qdrant.service.retry import BatchRetrier, Retryability, StoppingError
 from msmarco_qdrant.settings import Settings
 from msmarco_qdrant.stores import Connection, Store, open_store
+from msmarco_qdrant.stores.filters import meta_key
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.2, 5.0
 _SEARCH_TIMEOUT_S, _SEARCH_RETRY_S = 5.0, 1.0
@@ -82,15 +90,24 @@ class Startup:
     Args:
         settings: Store, collection and model.
         models: Loads the models.
+        indexes: The payload indexes that the collection must have, each field with its kind.
+        stopping: Set by `stop`.
 
     Attributes:
         stage: The stage it is in: first "store", then "model".
     """
 
-    def __init__(self, settings: Settings, models: ModelSource) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        models: ModelSource,
+        indexes: Mapping[str, PayloadIndex] | None = None,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._settings = settings
         self._models = models
-        self._stopping = threading.Event()
+        self._indexes = indexes or {}
+        self._stopping = stopping or threading.Event()
         self._retry = BatchRetrier(
             _FIRST_WAIT_S, _MAX_WAIT_S, 1, self._stopping, classify=_retryability_of
         )
@@ -100,15 +117,22 @@ class Startup:
         """Stop waiting for an unavailable store."""
         self._stopping.set()
 
-    def run(self) -> Opened:
-        """Open the store, with retries while it is unavailable, and load the models.
+    def run(self, prepare: Callable[[Opened], _T]) -> _T:
+        """Open the store and load the models, with retries while the store is unavailable.
+
+        Args:
+            prepare: Called with what was opened, which it closes if it raises; its errors count
+                as those of the startup.
+
+        Returns:
+            The result of `prepare`.
 
         Raises:
             StartupStoppedError: After `stop`.
             MsmarcoQdrantError: For a permanent error.
         """
         try:
-            return self._retry(self._open)
+            return self._retry(lambda: prepare(self._open()))
         except StoppingError as exc:
             raise StartupStoppedError("the sidecar stopped before the store answered") from exc
 
@@ -136,8 +160,12 @@ class Startup:
         except CollectionNotFoundError:
             self.stage = "model"
             encoder_info = self._models.new().info
-            create_if_missing(store, name, encoder_info, Bm25Settings(), self._settings.storage)
+            indexes = {meta_key(field): kind for field, kind in self._indexes.items()}
+            create_if_missing(
+                store, name, encoder_info, Bm25Settings(), self._settings.storage, indexes
+            )
             encoder_info = store.metadata(name).encoder  # another client may have made it first
+        self._add_indexes(store)
         self.stage = "model"
         if model not in (DEFAULT_MODEL, encoder_info.model):
             _log.warning(
@@ -146,6 +174,20 @@ class Startup:
                 *(name, encoder_info.model, model, reembed_command(store.dsn, name, model)),
             )
         return self._models.of(encoder_info)
+
+    def _add_indexes(self, store: Store) -> None:
+        """Add the indexes that an existing collection lacks, unless it is being migrated now."""
+        name = self._settings.collection
+        found = list_indexes(store, name) if self._indexes else {}
+        for field, kind in self._indexes.items():
+            if found.get(field) == kind:
+                continue
+            try:
+                effect = add_index(store, name, field, kind)
+            except StoreInUseError as exc:
+                _log.warning("the index %s=%s was not added: %s", field, kind, exc)
+            else:
+                _log.info("index %s: %s", field, effect)
 
     def _check_stopping(self) -> None:
         if self._stopping.is_set():
@@ -204,7 +246,7 @@ class NamedModels:
 
 
 class SharedModels:
-    """Caches the last encoder, so that all parts of the sidecar share it. Thread-safe.
+    """Caches the last encoder and the cross-encoder, which all parts share. Thread-safe.
 
     Args:
         source: Loads any other encoder.
@@ -214,11 +256,15 @@ class SharedModels:
         self._source = source
         self._lock = threading.Lock()
         self._last: Encoder | None = None
+        self._new: Encoder | None = None
+        self._rerankers: list[Reranker | None] = []
 
     def new(self) -> Encoder:
-        """Load the encoder of a new collection."""
+        """Return the encoder of a new collection; it is loaded once."""
         with self._lock:
-            self._last = self._source.new()
+            if self._new is None:
+                self._new = self._source.new()
+            self._last = self._new
             return self._last
 
     def of(self, encoder_info: EncoderInfo) -> Encoder:
@@ -229,5 +275,8 @@ class SharedModels:
             return self._last
 
     def reranker(self) -> Reranker | None:
-        """Load the cross-encoder, None without one."""
-        return self._source.reranker()
+        """Return the cross-encoder, None without one; it is loaded once."""
+        with self._lock:
+            if not self._rerankers:
+                self._rerankers.append(self._source.reranker())
+            return self._rerankers[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.cli.ingest import parse_indexes
+from msmarco_qdrant.collection.create import parse_indexes
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
@@ -37,7 +37,7 @@ def test_fields_are_indexed_with_the_collection(vectors: str) -> None:
 def test_kind_follows_the_last_equals_sign() -> None:
     """A field's name may contain one; a repeated index counts once."""
     given = ["year=integer", "a=b=keyword", "year=integer"]
-    assert {"year": "integer", "a=b": "keyword"} == parse_indexes(given)
+    assert {"year": "integer", "a=b": "keyword"} == parse_indexes(given, "--index")
 
 
 @pytest.mark.parametrize(

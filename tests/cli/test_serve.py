@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from msmarco_qdrant.service import logs
 from msmarco_qdrant.service.settings import SidecarSettings
 from tests.cli.runner import command
 from tests.service.sidecars import ended
@@ -99,6 +100,23 @@ def test_help_describes_an_option_as_its_setting() -> None:
     for name in ("reranker", "host", "port", "spool", "inbox"):
         description = "".join(str(SidecarSettings.model_fields[name].description).split())
         assert f"{description[1:]}.[default:MSMARCO_QDRANT_{name.upper()}or" in shown
+
+
+def test_r4_the_log_level_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the variable; the sidecar uses all other settings."""
+    levels = []
+    monkeypatch.setenv("MSMARCO_QDRANT_LOG_LEVEL", "error")
+    monkeypatch.setattr(logs, "configure_logs", lambda level, _secrets: levels.append(level))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert 2 == command("serve", "--port", str(taken.getsockname()[1])).status
+    assert ["error"] == levels
+
+
+def test_several_indexes_are_given_by_repeated_options() -> None:
+    """An invalid one is refused before anything is opened."""
+    outcome = command("serve", "--index", "year=integer", "--index", "year=float")
+    assert 2 == outcome.status
+    assert "--index must have one KIND per field, got integer and float for 'year'" in outcome.err
 
 
 def test_an_error_at_the_start_is_a_line_of_the_log() -> None:

@@ -199,7 +199,7 @@ def test_v4_the_sidecar_does_not_start(store: Store) -> None:
         pytest.skip("a sidecar opens the store itself")
     settings = load_settings({"store": store.dsn, "collection": "films"})
     with pytest.raises(StoreError, match="migrate link films"):
-        Startup(settings, NoModels()).run()
+        Startup(settings, NoModels()).run(lambda opened: opened)
     assert {} == store.aliases()
 
 

@@ -120,7 +120,7 @@ def _run(server: LoopbackServer, use: str, models: tuple[str, str]) -> int:
 def _open_sidecar(server: LoopbackServer, models: tuple[str, str]) -> int:
     """Open what the sidecar does, and write a batch as its worker does."""
     settings = SidecarSettings(store=server.rest_url, transport="rest", model=models[0])
-    opened = Startup(settings, NamedModels(settings)).run()
+    opened = Startup(settings, NamedModels(settings)).run(lambda opened: opened)
     with closing(opened):
         try:
             ingest_passages([Passage("4", "paris")], opened.writing, encoder=opened.encoder)

@@ -255,7 +255,7 @@ def test_an_opening_that_is_stopped(tmp_path: Path) -> None:
     opening = Startup(settings_in(tmp_path, url), CountedModels())
     opening.stop()
     with pytest.raises(StartupStoppedError) as caught:
-        opening.run()
+        opening.run(lambda opened: opened)
     assert isinstance(caught.value, MsmarcoQdrantError)
 
 

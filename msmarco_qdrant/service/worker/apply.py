@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msmarco_qdrant.collection.create import create_if_missing
 from msmarco_qdrant.collection.delete import delete_pids
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import EncoderInfo, StorageSettings
+from msmarco_qdrant.core.records import (
+    WINDOW,
+    Bm25Settings,
+    EncoderInfo,
+    PayloadIndex,
+    StorageSettings,
+)
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
@@ -29,7 +36,9 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.service.interfaces import BatchReport
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.worker.batch import MAX_REJECTS, BatchContent, Rejects
+from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.filters import meta_key
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +58,9 @@ class BatchWriter:
         encoder: Encoder of the collection, or for a new one.
         reload: Loads the encoder of a collection that was re-embedded or made again.
         storage: Vector storage of a new collection; None for the engine's default.
+        window: Passages to sort by length and flush together.
+        max_line_bytes: A longer line of a user's file is a reject.
+        payload_indexes: The meta fields to index in a new collection.
     """
 
     store: Store
@@ -56,6 +68,9 @@ class BatchWriter:
     encoder: Encoder
     reload: Reload = load_collection_encoder
     storage: StorageSettings | None = None
+    window: int = WINDOW
+    max_line_bytes: int = MAX_LINE_BYTES
+    payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
     def write(
         self, content: BatchContent, rejects: Rejects, go_on: Callable[[IngestProgress], None]
@@ -78,6 +93,7 @@ class BatchWriter:
             collection=self.collection,
             encoder=self.encoder,
             storage=self.storage,
+            window=self.window,
             optimize=False,
             on_reject=rejects.add,
             on_progress=go_on,
@@ -110,6 +126,10 @@ class BatchWriter:
         try:
             info = self.store.metadata(self.collection).encoder
         except CollectionNotFoundError:
+            if self.payload_indexes:
+                indexes = {meta_key(name): kind for name, kind in self.payload_indexes.items()}
+                info, bm25 = self.encoder.info, Bm25Settings()
+                create_if_missing(self.store, self.collection, info, bm25, self.storage, indexes)
             return
         if not self.encoder.info.has_same_vectors_as(info):
             fields = (self.collection, info.model, info.similarity)
@@ -156,7 +176,9 @@ class BatchAttempt:
         """
         if self._content is None:
             path, form = self._batch.path, self._batch.name.form
-            self._content = BatchContent(path, form, go_on=self._go_on)
+            self._content = BatchContent(
+                path, form, go_on=self._go_on, max_line_bytes=self._writer.max_line_bytes
+            )
         content = self._content
         self._started = time.perf_counter()
         self._rejects = Rejects()

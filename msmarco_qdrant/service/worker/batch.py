@@ -64,6 +64,8 @@ class BatchContent:
         path: The file.
         form: The end of its name in the spool.
         go_on: Called for each row of the first reading; an error it raises ends the reading.
+        max_line_bytes: A longer line of a user's file is a reject. Batches by HTTP have limits of
+            their own.
 
     Attributes:
         passages: Number of passages to write.
@@ -76,9 +78,17 @@ class BatchContent:
         MissingExtraError: For Parquet without the extra `parquet`.
     """
 
-    def __init__(self, path: Path, form: str, *, go_on: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        form: str,
+        *,
+        go_on: Callable[[], None] = lambda: None,
+        max_line_bytes: int = MAX_LINE_BYTES,
+    ) -> None:
         self._path = path
         self._form = form
+        self._max_line_bytes = max_line_bytes
         self.passages = self.deletions = self.superseded = 0
         self.rejects = Rejects()
         self._last: dict[bytes, int] = {}
@@ -124,7 +134,7 @@ class BatchContent:
     def _rows(self) -> Iterator[Parsed]:
         if self._form == OPERATIONS:
             return _operations(self._path)
-        return iter(Corpus(self._path))
+        return iter(Corpus(self._path, max_line_bytes=self._max_line_bytes))
 
 
 def _operations(path: Path) -> Iterator[Parsed]:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from msmarco_qdrant.core.records import StorageSettings
+from msmarco_qdrant.core.records import WINDOW, PayloadIndex, StorageSettings
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
@@ -35,6 +35,7 @@ from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.spool.state import escape_surrogates
 from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter, Reload
 from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
+from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ class WorkerSettings:
         max_uncertain: Attempts at a batch with uncertain errors.
         requeue_s: Seconds that `Worker.stop` waits for the requeue of a batch.
         indexing: Frequency of index builds, where the engine does not build indexes itself.
+        window: Passages to sort by length and flush together.
+        max_line_bytes: A longer line of a user's file is a reject.
+        payload_indexes: The meta fields to index if the collection is created again.
     """
 
     collection: str = "msmarco"
@@ -59,6 +63,9 @@ class WorkerSettings:
     max_uncertain: int = 5
     requeue_s: float = 10.0
     indexing: IndexingSettings = field(default_factory=IndexingSettings)
+    window: int = WINDOW
+    max_line_bytes: int = MAX_LINE_BYTES
+    payload_indexes: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
 
 class Worker:
@@ -87,7 +94,12 @@ class Worker:
     ) -> None:
         self._spool = spool
         self._settings = settings
-        self._writer = BatchWriter(store, settings.collection, encoder, reload, storage)
+        self._writer = BatchWriter(
+            *(store, settings.collection, encoder, reload, storage),
+            window=settings.window,
+            max_line_bytes=settings.max_line_bytes,
+            payload_indexes=settings.payload_indexes,
+        )
         self._events = events or WorkerEvents()
         self._indexing = Indexing(
             store, settings.collection, settings.indexing, self._events.optimized
