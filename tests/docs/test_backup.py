@@ -1,4 +1,4 @@
-"""The commands for backups in README and docs/server.md run, and print what is shown."""
+"""The commands for backups in docs/server.md run, and print what is shown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 from tests.conftest import ROOT
-from tests.docs.test_readme import README, sessions
+from tests.docs.pages import page, sessions
 from tests.loopback import LoopbackServer
 from tests.unlinked import remove_alias
 
 SAMPLE = ROOT / "msmarco_qdrant" / "cli" / "sample" / "passages.tsv"
 URL = "http://localhost:6333"
-PARAGRAPH = README.split("**Backup and restore.**")[1].split("\n## ")[0]
-SECTION = (ROOT / "docs" / "server.md").read_text().split("## Backup and restore\n")[1]
+SECTION = page("server.md").split("## Backup and restore\n")[1]
 SECTION = SECTION.split("\n## ")[0]
 
 
@@ -34,17 +33,6 @@ def run_shown(line: str, shown: str, url: str = URL) -> None:
     _, *arguments = line.replace(URL, url).split()
     done = command(*arguments)
     assert (0, without_sizes(shown)) == (done.status, without_sizes(done.out)), done.err
-
-
-@pytest.mark.slow
-def test_v4_readme_commands_of_backups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the directory of the quick start."""
-    monkeypatch.chdir(tmp_path)
-    ingest_passages(str(SAMPLE), "./qdrant_data", encoder=HashingEncoder(), optimize=False)
-    commands = sessions(PARAGRAPH)
-    assert 3 == len(commands)
-    for line, shown in commands:
-        run_shown(line, shown)
 
 
 @pytest.mark.slow

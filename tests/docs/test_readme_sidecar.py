@@ -19,7 +19,7 @@ from msmarco_qdrant.service.interfaces import Backlog
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.settings import Settings
-from tests.docs.test_readme import README, rows, sessions, without_last_digits
+from tests.docs.pages import README, rows, sessions, without_last_digits
 from tests.service.http.driver import Driver, drive
 from tests.service.sidecars import TIMEOUT_S, asked_until, wait_until_ready
 
@@ -93,7 +93,7 @@ def _comparable(output: str) -> list[str]:
 
 def test_every_setting_of_the_sidecar_is_in_the_table() -> None:
     """With its default and its description, and no other."""
-    shown = {row[0]: row[1:3] for row in rows("setting of the sidecar | default | meaning")}
+    shown = {row[0]: row[1:3] for row in rows(README, "setting of the sidecar | default | meaning")}
     prefix = str(Settings.model_config["env_prefix"])
     assert shown == {
         prefix + name.upper(): [
@@ -109,7 +109,7 @@ def test_every_metric_is_in_the_table() -> None:
     """And the table names no other."""
     metrics = Metrics(lambda: Backlog(0, 0.0))
     types = re.findall(r"^# TYPE (\S+) ", metrics.text().decode(), flags=re.MULTILINE)
-    shown = {row[0] for row in rows("metric | value")}
+    shown = {row[0] for row in rows(README, "metric | value")}
     assert {name for name in types if not name.endswith("_created")} == shown
 
 
@@ -120,7 +120,7 @@ def test_every_request_is_in_the_table() -> None:
         paths = (await driver.client.get("/openapi.json")).json()["paths"]
         return {f"{method.upper()} {path}" for path in paths for method in paths[path]}
 
-    shown = {row[0].split("?")[0] for row in rows("request | answers")}
+    shown = {row[0].split("?")[0] for row in rows(README, "request | answers")}
     actual = {re.sub(r"\{batch\}", "{id}", one) for one in drive(use)}
     assert actual | {"GET /openapi.json"} == shown
 

@@ -1,0 +1,77 @@
+"""The text of README and of the guides, and what their code blocks and tables contain."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.stand_ins import environment_of_cache
+
+README = (ROOT / "README.md").read_text()
+
+
+def page(name: str) -> str:
+    """The text of a guide."""
+    return (ROOT / "docs" / name).read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def rows(text: str, head: str) -> list[list[str]]:
+    """The cells of the table that starts with a head, without their code marks."""
+    table = text.split(f"| {head} |", 1)[1].split("\n\n", 1)[0]
+    lines = table.strip().splitlines()[1:]
+    lines = [line for line in lines if not line.startswith("| ---")]
+    return [[cell.strip().replace("`", "") for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def output_after(text: str, block: str) -> str:
+    """The block without a language that follows a block, "" if there is none."""
+    follows = text.split(f"```python\n{block}```\n\n", 1)[-1]
+    return follows.removeprefix("```\n").split("```")[0] if follows.startswith("```\n") else ""
+
+
+def without_last_digits(output: str) -> list[str]:
+    """Return the lines with scores cut to two digits, as processors differ in the last one."""
+    return re.sub(r"(0\.\d\d)\d+", r"\1", output).splitlines()
+
+
+def sessions(text: str) -> list[tuple[str, str]]:
+    """Return the commands of a text, each with its shown output."""
+    shown = "".join(re.findall(r"^```\n(\$ .*?)```", text, flags=re.DOTALL | re.MULTILINE))
+    parts = re.split(r"^\$ (.+)\n", shown, flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def output_of(command: str, place: Path, home: Path) -> str:
+    """Run a command in a shell and return its output."""
+    cache = environment_of_cache(home)
+    environment = {
+        **cache,
+        "COLUMNS": "80",
+        "HF_HUB_VERBOSITY": "error",  # else it prints a warning each time that it is offline
+        "MSMARCO_QDRANT_PRECISION": "float32",  # the same counts on every processor
+        "PATH": f"{Path(sys.executable).parent}:{cache['PATH']}",
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+def without_times(output: str) -> list[str]:
+    """Return the lines without durations and without progress lines."""
+    lines = re.sub(r"\d+\.\d s$", "s", output.strip(), flags=re.MULTILINE)
+    return [line for line in without_last_digits(lines) if " passages/s" not in line]

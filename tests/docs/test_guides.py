@@ -1,0 +1,129 @@
+"""The guides are true: their Python and their commands run, their tables match the program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.cli.app import cli
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.settings import Settings
+from tests.conftest import ROOT
+from tests.docs.pages import (
+    README,
+    blocks,
+    output_after,
+    output_of,
+    page,
+    rows,
+    sessions,
+    without_last_digits,
+    without_times,
+)
+from tests.encoding.test_loading import _cache
+from tests.stand_ins import SMALL, V2, V3, save_stand_in
+
+FILMS = page("first-search.md").split("$ cat > films.jsonl <<'END'\n")[1].split("END\n")[0]
+CHANGE = page("model-change.md")
+NOT_SHOWN = {"first-search.md": ["m2\nm3\n", "1\n"]}
+"""Outputs of the Python blocks whose output a page does not show."""
+
+
+@pytest.fixture
+def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collection `films`, with the real model, in a directory that holds another model."""
+    monkeypatch.chdir(tmp_path)
+    save_stand_in(tmp_path, V3, [FILMS])
+    Path("films.jsonl").write_text(FILMS)
+    ingest_passages(
+        "films.jsonl",
+        "./qdrant_data",
+        collection="films",
+        model="all-MiniLM-L6-v2",
+        payload_indexes={"lang": "keyword", "year": "integer"},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("films")
+@pytest.mark.parametrize("name", ["README.md", "first-search.md", "modes.md", "model-change.md"])
+def test_python_blocks_print_the_shown_output(name: str) -> None:
+    """Those of a page in their order, over one collection."""
+    text = README if name == "README.md" else page(name)
+    not_shown = iter(NOT_SHOWN.get(name, []))
+    assert blocks(text, "python")
+    for block in blocks(text, "python"):
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(block, {})  # noqa: S102  # the page's own code
+        shown = output_after(text, block) or next(not_shown)
+        assert without_last_digits(shown) == without_last_digits(output.getvalue())
+    assert [] == list(not_shown)
+
+
+@pytest.mark.slow
+def test_model_change_commands_print_the_shown_output(tmp_path: Path) -> None:
+    """Each command in a process of its own, with stand-ins that are loaded by name from a cache."""
+    sample = ROOT / "msmarco_qdrant" / "cli" / "sample" / "passages.tsv"
+    for name in (V2, V3, SMALL):
+        model = save_stand_in(tmp_path / "models", name, [sample.read_text()])
+        _cache(tmp_path / "home", f"sentence-transformers/{name}", model)
+    place = tmp_path / "here"
+    place.mkdir()
+    shutil.copy(sample, place)
+
+    (ingest,) = re.findall(r"`(msmarco-qdrant ingest .+)`", CHANGE)
+    assert "300 read: 300 written" in output_of(ingest, place, tmp_path / "home")
+    for command, shown in sessions(CHANGE):
+        output = output_of(command, place, tmp_path / "home")
+        assert without_times(shown) == without_times(output), command
+
+
+@pytest.mark.slow
+def test_python_blocks_are_typed(tmp_path: Path) -> None:
+    """Every block passes mypy with the project's strict settings."""
+    texts = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+    found = [block for text in texts for block in blocks(text, "python")]
+    files = [tmp_path / f"block_{number}.py" for number, _ in enumerate(found)]
+    for file, block in zip(files, found, strict=True):
+        file.write_text(block)
+    command = [sys.executable, "-m", "mypy", *map(str, files)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr), done.stdout
+
+
+def test_every_command_is_in_the_table() -> None:
+    """And the table names no other."""
+    named = {row[0].split()[0] for row in rows(page("commands.md"), "command | what it does")}
+    assert named == set(cli.commands)
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    """And the table names no other."""
+    table = rows(page("settings.md"), "variable | default | meaning")
+    shown = {row[0]: row[1] for row in table}
+    prefix = str(Settings.model_config["env_prefix"])
+    actual = {
+        prefix + name.upper(): "" if field.default is None else str(field.default)
+        for name, field in Settings.model_fields.items()
+    }
+    assert shown == actual
+
+
+def test_every_extra_is_in_the_table_with_what_it_brings() -> None:
+    """And the table names no other; those for work on the project are left out."""
+    table = rows(page("install.md"), "`pip install 'msmarco-qdrant[...]'` | brings | for")
+    shown = {row[0]: row[1] for row in table}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(extras) - {"bench", "dev", "docs"} == set(shown)
+    for name in set(shown) - {"offline"}:  # the page names its model instead
+        brought = {re.split("[><=]", requirement)[0] for requirement in extras[name]}
+        assert brought == set(shown[name].split(", "))
