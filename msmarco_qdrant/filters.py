@@ -6,33 +6,52 @@ A filter maps fields to conditions; a passage must meet all of them::
         "lang": ["en", "de"],                       # any one of these values
         "year": Range(gte=2001, lt=2010),
         "published": Range(gt=date(2001, 1, 1)),    # over RFC 3339 strings in `meta`
-        "author.name": Exists(),                    # a dot goes into an object
+        "seen": datetime(2024, 5, 1, 12, 30),       # the same moment, however it is written
+        "author.name": Exists(),                    # a dot goes into objects, also those of a list
+        '"first.name"': "Ada",                      # the field whose name has a dot
         "tags": Not("draft"),                       # no value of a list is "draft"
     }
 
 Types differ: 1, "1" and True are three values. Both 1 and 1.0 match an integer; only a float or
-a range matches a fractional number. A list in `meta` matches by any one of its values.
+a range matches a fractional number. A list in `meta` matches by any one of its values. Values of
+NumPy, `Decimal`, `UUID` and others mean what they mean in `meta` (`core/meta_values.py`).
 Qdrant's own `Filter` is accepted instead of a mapping.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections import UserString
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from uuid import UUID
 
+from msmarco_qdrant.core.field_path import check_field
+from msmarco_qdrant.core.meta_values import MetaValueError, as_moment, plain_value
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
-Scalar: TypeAlias = str | int | float | bool
+Scalar: TypeAlias = str | int | float | bool | date | time | Decimal | UUID | Enum
+"""A value to compare with; scalars of NumPy, pandas and Arrow are accepted, too.
 
-Bound: TypeAlias = int | float | date
+A `date` or `datetime` means its moment, which strings such as "2024-05-01" are compared with.
+"""
+
+Plain: TypeAlias = str | int | float | bool | date
+"""A value as the engines compare it."""
+
+Bound: TypeAlias = int | float | Decimal | date
 """The end of a range: a number, or a moment (a `datetime` is a `date` in Python)."""
+
+
+_SINGLE = (str, bytes, bytearray, memoryview, UserString, Mapping, Iterator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +87,9 @@ class Range:
         for strict, other in (("gt", "gte"), ("lt", "lte")):
             if strict in bounds and other in bounds:  # indexes of the engines use one of them
                 raise UsageError(f"a Range takes {strict} or {other}, not both, got {self}")
+        bounds = {name: _plain_bound(name, bound) for name, bound in bounds.items()}
         for name, bound in bounds.items():
-            _check_bound(name, bound)
+            object.__setattr__(self, name, bound)
         if len({isinstance(bound, date) for bound in bounds.values()}) > 1:
             raise UsageError(f"the bounds of a Range must be all numbers or all dates, got {self}")
 
@@ -90,11 +110,11 @@ class Not:
     condition: Condition
 
 
-Condition: TypeAlias = Scalar | Sequence[Scalar] | Range | Exists | Not
+Condition: TypeAlias = Scalar | Sequence[Scalar] | Set[Scalar] | Range | Exists | Not
 """A value, several values of which any may match, or one of the classes above."""
 
 MetaFilter: TypeAlias = Mapping[str, Condition]
-"""Conditions on `meta` fields, all of which must hold; a dot in a name goes into an object."""
+"""Conditions on `meta` fields, all of which must hold; see `core/field_path.py` for the names."""
 
 if TYPE_CHECKING:
     SearchFilter: TypeAlias = MetaFilter | models.Filter
@@ -107,8 +127,8 @@ def check_filter(given: SearchFilter | None) -> None:
     """Check a filter's fields and values; a Qdrant filter passes unchecked.
 
     Raises:
-        UsageError: If it is not a filter, a field has no value, or a value is not a string,
-            boolean, finite number or signed 64-bit integer.
+        UsageError: If it is not a filter, the name of a field is invalid, a field has no value,
+            or a value is not a string, boolean, finite number, signed 64-bit integer or moment.
     """
     if given is None or is_qdrant_filter(given):
         return
@@ -128,19 +148,6 @@ def is_qdrant_filter(given: object) -> TypeGuard[models.Filter]:
     return module is not None and isinstance(given, module.Filter)
 
 
-def check_field(field: object) -> None:
-    """Check the name of a `meta` field in a filter or a payload index.
-
-    Raises:
-        UsageError: If it is not a string, or holds a quotation mark, a NUL or a lone surrogate.
-    """
-    if not isinstance(field, str) or '"' in field or "\0" in field or not _is_text(field):
-        raise UsageError(
-            "the field of a filter or an index must be a string without quotation marks, NUL and "
-            f"lone surrogates, got {field!r}"
-        )
-
-
 def to_utc(given: date) -> datetime:
     """Convert a date or datetime to an aware datetime in UTC; without an offset it is UTC.
 
@@ -156,48 +163,59 @@ def to_utc(given: date) -> datetime:
         raise UsageError(f"the year in UTC must be 1 to 9999, got {given.isoformat()}") from exc
 
 
-def list_values(given: Scalar | Sequence[Scalar]) -> Sequence[Scalar]:
-    """List the values of a condition, any one of which may match."""
-    value: Any = given  # bytes are a sequence, too: as a single value, the check refuses them
-    return [value] if isinstance(given, str | bytes) or not isinstance(given, Sequence) else given
+def list_values(field: str, given: Any) -> list[Plain]:
+    """List the values of a condition, any one of which may match.
+
+    Raises:
+        UsageError: If there is none, or one is not a scalar.
+    """
+    values = [_plain_scalar(field, value) for value in _items(given)]
+    if not values:
+        raise UsageError(f"the filter on '{field}' must have a value, got {given!r}")
+    return values
+
+
+def _items(given: Any) -> Sequence[Any]:
+    """Return the elements of a list, a set or an array, and any other value as the only one."""
+    is_single = isinstance(given, _SINGLE) or getattr(given, "ndim", None) == 0
+    return [given] if is_single or not isinstance(given, Iterable) else list(given)
+
+
+def _plain_scalar(field: str, value: Any) -> Plain:
+    if (moment := as_moment(value)) is not None:
+        to_utc(moment)
+        return moment
+    try:
+        plain = plain_value(value, f"the filter on '{field}'")
+    except MetaValueError as exc:
+        raise UsageError(str(exc)) from exc
+    if isinstance(plain, str | int | float):
+        return plain
+    raise UsageError(
+        f"the filter on '{field}' must be a string, a boolean, a number, a moment or a list of "
+        f"these, got {value!r}"
+    )
 
 
 def _check_condition(field: str, given: Condition) -> None:
     if isinstance(given, Not):
         _check_condition(field, given.condition)
     elif not isinstance(given, Range | Exists):
-        values = list_values(given)
-        if not values:
-            raise UsageError(f"the filter on '{field}' must have a value, got {given!r}")
-        for value in values:
-            if not _comparable(value):
-                hint = "; pass a date as the bound of a Range" if isinstance(value, date) else ""
-                raise UsageError(
-                    f"the filter on '{field}' must be a string, a boolean, a finite number or a "
-                    f"signed 64-bit integer, got {value!r}{hint}"
-                )
+        list_values(field, given)
 
 
-def _check_bound(name: str, bound: object) -> None:
-    if isinstance(bound, date):
-        to_utc(bound)
-    elif isinstance(bound, bool | str) or not _comparable(bound):
-        raise UsageError(
-            f"{name} must be a finite number, a signed 64-bit integer, a date or a datetime, "
-            f"got {bound!r}"
-        )
-
-
-def _comparable(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**63
-    return isinstance(value, str) and _is_text(value)
-
-
-def _is_text(value: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+def _plain_bound(name: str, bound: Any) -> int | float | date:
+    if (moment := as_moment(bound)) is not None:
+        to_utc(moment)
+        return moment
+    with suppress(MetaValueError):
+        plain = plain_value(bound, name)
+        if isinstance(plain, int | float) and not isinstance(plain, bool):
+            return plain
+    raise UsageError(
+        f"{name} must be a finite number, a signed 64-bit integer, a date or a datetime, "
+        f"got {bound!r}"
+    )
 
 
 def _type_name(value: object) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import Bound, Condition, Exists, Not, Range, Scalar
 
@@ -26,9 +27,15 @@ _FORMS = (
     "FIELD=VALUE, FIELD!=VALUE, FIELD>N, FIELD>=N, FIELD<N, FIELD<=N, FIELD (it exists) or "
     "!FIELD (it is missing)"
 )
+# A quoted name may contain operators; a name without its second quotation mark is refused later.
+_FIELD = re.compile(r'(?:"[^"]*"|[^"=<>!]|!(?!=))*')
 _OPERATOR = re.compile(r"!=|>=|<=|>|<|=")
 _BOUNDS = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 _KINDS = {"=": "equality", "!=": "inequality", "": "existence", "!": "absence"}
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)  # of JSON: no 1_000, 007, +1 or nan
+_NUMBER = re.compile(rf"{_INTEGER.pattern}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:.+)?", re.ASCII)
+_MOST_DIGITS = 400  # a float64 has no more, and Python converts no more than 4,300
 
 # The types of values that an index of a kind can find; an integer index also finds floats.
 _INDEXED_TYPES: Mapping[str, tuple[type, ...]] = {
@@ -36,6 +43,7 @@ _INDEXED_TYPES: Mapping[str, tuple[type, ...]] = {
     "integer": (float, int),
     "float": (float,),
     "bool": (bool,),
+    "datetime": (date, datetime),
 }
 
 _Part: TypeAlias = tuple[str, str]  # operator ("" and "!" for a field alone) and value
@@ -46,8 +54,8 @@ def parse_filters(
 ) -> MetaFilter | None:
     """Combine the values of `--filter`: the condition of every field must hold.
 
-    A value of `=` and `!=` matches as a string, and as a number or boolean if it can be parsed as
-    one. If the field has a payload index, the value matches only as the types of the index.
+    A value of `=` and `!=` matches as a string, and as a boolean, a number of JSON or a moment if
+    it is one. If the field has a payload index, the value matches only as the types of the index.
     `indexes` has the kind of the index of each payload key, such as `{"meta.year": "integer"}`.
     The result has a condition for each field; it is None without any.
 
@@ -69,7 +77,8 @@ def parse_filters(
 
 def _split(text: str) -> tuple[str, _Part]:
     """Split into the field, and the operator with its value."""
-    found = _OPERATOR.search(text)
+    start = _FIELD.match(text)
+    found = _OPERATOR.search(text, start.end() if start else 0)
     if found:
         field, part = text[: found.start()], (found.group(), text[found.end() :])
         if field.startswith("!"):
@@ -81,6 +90,10 @@ def _split(text: str) -> tuple[str, _Part]:
         field, part = text.removeprefix("!"), ("!" if text.startswith("!") else "", "")
     if not field:
         raise click.UsageError(f"--filter {text!r}: expected {_FORMS}")
+    try:
+        check_field(field)
+    except UsageError as exc:
+        raise click.UsageError(f"--filter {text!r}: {exc}") from exc
     return field, part
 
 
@@ -116,13 +129,15 @@ def _range(field: str, parts: Sequence[_Part]) -> Range:
 
 def _parse_bound(text: str, value: str) -> Bound:
     """Parse a number, else a date or time."""
-    for read in (int, float, date.fromisoformat, datetime.fromisoformat):
-        with suppress(ValueError):
-            return read(value)
-    raise click.UsageError(
-        f"--filter {text!r}: expected a number, a date such as 2024-05-01, or a time such as "
-        "2024-05-01T12:30:00+02:00"
-    )
+    bound: Bound | None = _number(value)
+    if bound is None:
+        bound = _moment(value)
+    if bound is None:
+        raise click.UsageError(
+            f"--filter {text!r}: expected a number, a date such as 2024-05-01, or a time such as "
+            "2024-05-01T12:30:00+02:00"
+        )
+    return bound
 
 
 def _parse_scalars(value: str, index: PayloadIndex | None) -> list[Scalar]:
@@ -130,13 +145,29 @@ def _parse_scalars(value: str, index: PayloadIndex | None) -> list[Scalar]:
     scalars: list[Scalar] = [value]
     if value.lower() in ("true", "false"):  # Python writes True and False
         scalars.append(value.lower() == "true")
-    with suppress(ValueError):
-        number = float(value)
-        if abs(number) < 2**53:  # the range in which a float equals one integer; false for NaN
-            scalars.append(number)
-    with suppress(ValueError):
-        integer = int(value)
-        if -(2**63) <= integer < 2**63:  # the integers of Qdrant
-            scalars.append(integer)
+    number = _number(value)
+    if number is not None and abs(number) < 2**53:  # a float there equals one integer at most
+        scalars.append(float(number))
+    if isinstance(number, int) and -(2**63) <= number < 2**63:  # the integers of Qdrant
+        scalars.append(number)
+    if (moment := _moment(value)) is not None:
+        scalars.append(moment)
     types = _INDEXED_TYPES.get(index or "", ())
     return [scalar for scalar in scalars if type(scalar) in types] or scalars
+
+
+def _number(value: str) -> int | float | None:
+    """Parse a number as JSON writes it; None for any other text."""
+    if len(value) > _MOST_DIGITS or not _NUMBER.fullmatch(value):
+        return None
+    return int(value) if _INTEGER.fullmatch(value) else float(value)
+
+
+def _moment(value: str) -> date | None:
+    """Parse a date or time with hyphens; None for any other text."""
+    if not _MOMENT.fullmatch(value):
+        return None
+    for read in (date.fromisoformat, datetime.fromisoformat):
+        with suppress(ValueError):
+            return read(value)
+    return None

@@ -12,6 +12,7 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.collection.replicas import most_points
+from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionInfo,
@@ -21,7 +22,6 @@ from msmarco_qdrant.core.records import (
     StorageSettings,
 )
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, UsageError
-from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.names import LOCKS, PHYSICAL
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION

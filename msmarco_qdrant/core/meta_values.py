@@ -101,7 +101,8 @@ def as_moment(value: Any) -> date | None:
     if isinstance(value, date):
         return None if _is_missing(value) else value
     found = _from_library(value)
-    if isinstance(found, str) and found is not value:  # with nanoseconds, which Python cuts off
+    if isinstance(found, str) and type(value).__name__ in ("datetime64", "TimestampScalar"):
+        # it has nanoseconds, which Python cuts off
         return datetime.fromisoformat(found)
     return found if isinstance(found, date) else None
 

@@ -66,7 +66,7 @@ class PointQuery:
     """A query to the engine for the points with the best scores.
 
     Attributes:
-        nearest: The vector to score by.
+        nearest: The vector to score by; None for any points that meet the filter.
         limit: Number of points to return.
         effort: Accuracy settings.
         meta_filter: Conditions on the points.
@@ -77,7 +77,7 @@ class PointQuery:
         fields: Payload fields to return.
     """
 
-    nearest: Nearest
+    nearest: Nearest | None
     limit: int
     effort: SearchEffort = DEFAULT_EFFORT
     meta_filter: SearchFilter | None = None

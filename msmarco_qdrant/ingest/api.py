@@ -19,6 +19,7 @@ from os import PathLike
 
 from msmarco_qdrant.collection.create import check_collection_name, check_index, create_if_missing
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.records import (
     WINDOW,
     Bm25Settings,
@@ -58,7 +59,7 @@ from msmarco_qdrant.stores import (
     check_creatable,
     use_store,
 )
-from msmarco_qdrant.stores.filters import index_kind, meta_key
+from msmarco_qdrant.stores.filters import index_kind
 
 
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
@@ -305,4 +306,4 @@ def _to_payload_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, Payload
         raise UsageError(f"payload_indexes must map fields to kinds, got {fields!r}")
     for name, kind in fields.items():
         check_index(name, kind)
-    return {meta_key(name): kind for name, kind in fields.items()}
+    return {key: kind for name, kind in fields.items() for key in payload_keys(name)}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 from msmarco_qdrant.collection.create import check_index
 from msmarco_qdrant.collection.migration import Target
+from msmarco_qdrant.core.field_path import check_field, payload_keys
 from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionInfo,
@@ -29,10 +30,9 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.migrate.bm25 import rewrite_sparse
 from msmarco_qdrant.stores.convert import apply_change
-from msmarco_qdrant.stores.filters import index_kind, meta_key
+from msmarco_qdrant.stores.filters import index_kind
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -206,11 +206,12 @@ class AddPayloadIndex:
         """Report the number of payloads that are read."""
         if not target.store.capabilities.payload_indexes:
             return _missing(target, "payload index")
-        current = _index_kind(target, self.field)
-        if current == self.kind:
+        kinds = _index_kinds(target, self.field)
+        if kinds == {self.kind}:
             return "nothing changes: it has that index"
+        current = " and ".join(sorted(kind or "no index" for kind in kinds))
         return (
-            f"{current or 'no index'} -> {self.kind}: {target.collection.info().points:,} payloads "
+            f"{current} -> {self.kind}: {target.collection.info().points:,} payloads "
             "are read; filters use it at once, and the graph gets links for them when it is next "
             f"built; {_effect_on_searches(target)}"
         )
@@ -220,7 +221,8 @@ class AddPayloadIndex:
         if target.store.capabilities.payload_indexes:
             admin = target.store.admin_collection(target.plan.physical)
             target.check()
-            admin.create_payload_index(meta_key(self.field), self.kind)
+            for key in payload_keys(self.field):
+                admin.create_payload_index(key, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +242,7 @@ class RemovePayloadIndex:
         """Report the effect on filters."""
         if not target.store.capabilities.payload_indexes:
             return _missing(target, "payload index")
-        if _index_kind(target, self.field) is None:
+        if _index_kinds(target, self.field) == {None}:
             return "nothing changes: it has no index"
         points = target.collection.info().points
         return f"almost nothing; filters on '{self.field}' then read up to {points:,} payloads"
@@ -250,7 +252,8 @@ class RemovePayloadIndex:
         if target.store.capabilities.payload_indexes:
             admin = target.store.admin_collection(target.plan.physical)
             target.check()
-            admin.drop_payload_index(meta_key(self.field))
+            for key in payload_keys(self.field):
+                admin.drop_payload_index(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +352,10 @@ def _megabytes(spec: CollectionSpec, points: int) -> str:
     return f"{each * spec.dimension * points / 1e6:,.0f} MB"
 
 
-def _index_kind(target: Target, field: str) -> PayloadIndex | None:
-    return index_kind(target.collection.spec().payload_indexes, meta_key(field))
+def _index_kinds(target: Target, field: str) -> set[PayloadIndex | None]:
+    """Return the kinds of the indexes of a field, None for one of its keys without an index."""
+    indexes = target.collection.spec().payload_indexes
+    return {index_kind(indexes, key) for key in payload_keys(field)}
 
 
 def _bm25(target: Target) -> Bm25Settings:

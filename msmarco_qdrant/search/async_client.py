@@ -16,17 +16,17 @@ from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.search.client import ClientOptions, SearchClient
 from msmarco_qdrant.search.options import RankOptions, SearchOptions
-from msmarco_qdrant.search.steps import (
+from msmarco_qdrant.search.step import (
     Encode,
     GetPayloadIndexes,
     Query,
     Refresh,
     Retrieve,
     Score,
-    Searcher,
     Step,
     Steps,
 )
+from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.stores import (
     AsyncCollection,
     Store,

@@ -16,7 +16,7 @@ from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.search.options import RankOptions, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
-from msmarco_qdrant.search.steps import Steps
+from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 
 _T = TypeVar("_T")

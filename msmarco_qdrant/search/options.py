@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TypedDict, get_args
 
+from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_refusal
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, SearchEffort, SearchMode
 from msmarco_qdrant.errors import UsageError
@@ -27,8 +28,9 @@ class SearchOptions(TypedDict, total=False):
         rerank_depth: Number of best hits to score again with the client's cross-encoder, which
             reads query and passage together; at least `limit`. None (the default) disables it.
         meta_filter: Conditions on `meta` fields, such as `{"lang": "en", "year": Range(gte=2020)}`
-            (see `msmarco_qdrant.filters`; dots in a field's name select nested fields), or a
-            `Filter` of Qdrant, whose keys are those of the payload ("meta.lang").
+            (see `msmarco_qdrant.filters`; dots in a field's name select nested fields, also those
+            of the objects of a list), or a `Filter` of Qdrant, whose keys are those of the payload
+            ("meta.lang").
         group_by: A `meta` field: return only the best passage for each of its values. A list
             counts as each of its values; a passage without the field is omitted. Reranked hits are
             grouped afterwards, so the result may have fewer than `limit`.
@@ -99,6 +101,8 @@ class SearchRequest:
         _require(isinstance(self.rescore, bool), "rescore must be True or False", self.rescore)
         is_field = self.group_by is None or (isinstance(self.group_by, str) and self.group_by != "")
         _require(is_field, "group_by must be the name of a field", self.group_by)
+        if self.group_by is not None:
+            check_field(self.group_by)
         check_filter(self.meta_filter)
         if self.rerank_depth is not None:
             _check_count("rerank_depth", self.rerank_depth)

@@ -13,6 +13,7 @@ from functools import partial
 from statistics import fmean, stdev
 from typing import Any, TypeAlias
 
+from msmarco_qdrant.core.field_path import field_values, flatten
 from msmarco_qdrant.core.records import Meta, PointId, Similarity
 from msmarco_qdrant.core.search_types import Fusion, Hit, ScoredPoint
 
@@ -84,7 +85,7 @@ def best_per_group(hits: Iterable[Hit], field: str) -> list[Hit]:
 
     Args:
         hits: The best first.
-        field: The field of `meta` whose values are the groups; dots select nested fields. A list
+        field: The field of `meta` whose values are the groups (see `core/field_path.py`). A list
             counts as each of its values.
 
     Returns:
@@ -102,9 +103,6 @@ def best_per_group(hits: Iterable[Hit], field: str) -> list[Hit]:
 
 def _groups(meta: Meta, field: str) -> set[tuple[str, Any]]:
     """Return the values of a field, marking booleans, as 1 equals True in Python."""
-    value: Any = meta
-    for name in field.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    values = value if isinstance(value, list) else [value]
+    values = flatten(field_values(meta, field))
     scalars = (item for item in values if isinstance(item, str | int | float))
     return {("bool" if isinstance(item, bool) else "", item) for item in scalars}

@@ -28,17 +28,17 @@ from msmarco_qdrant.search.options import (
     check_pids,
     check_queries,
 )
-from msmarco_qdrant.search.steps import (
+from msmarco_qdrant.search.step import (
     Encode,
     GetPayloadIndexes,
     Query,
     Refresh,
     Retrieve,
     Score,
-    Searcher,
     Step,
     Steps,
 )
+from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.stores import AliasedCollection, Store
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints

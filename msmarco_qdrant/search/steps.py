@@ -11,13 +11,12 @@ the engine refuses the query: no result mixes two models.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from msmarco_qdrant.core.limits import RequestLimits
-from msmarco_qdrant.core.records import CollectionMetadata, PayloadIndex, PointId
+from msmarco_qdrant.core.records import CollectionMetadata, PointId
 from msmarco_qdrant.core.search_types import (
     Fusion,
     Hit,
@@ -30,69 +29,24 @@ from msmarco_qdrant.core.search_types import (
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.ranking import best_per_group, fuse
-from msmarco_qdrant.stores.filters import first_unindexed, index_advice, to_qdrant, unindexed_step
+from msmarco_qdrant.search.step import Encode, Query, Retrieve, Score, Steps
+from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from qdrant_client import models
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 # A group's best passage may hide others of the same group.
 _PASSAGES_PER_GROUP = 4
-_MAX_ADVISED_FIELDS = 1000  # clients choose the fields of filters: bounds the memory
 _EXACT = SearchEffort(exact=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Encode:
-    """Encode these queries with this encoder; returns float32 `(n, dimension)`."""
-
-    encoder: Encoder
-    queries: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Query the collection; returns a list of `ScoredPoint` for each of these."""
-
-    queries: Sequence[PointQuery]
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieve:
-    """Read points; returns the payload fields of a hit by id, for the ids that exist."""
-
-    ids: Sequence[PointId]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Score pairs of query and passage with the cross-encoder; returns float32 `(n,)`."""
-
-    pairs: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class GetPayloadIndexes:
-    """Read the collection's payload indexes; returns their kinds by field."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """Read the collection's metadata; returns a new searcher, or `used` if its model is current."""
-
-    used: Searcher
-
-
-Step: TypeAlias = Encode | Query | Retrieve | Score | GetPayloadIndexes | Refresh
-Steps: TypeAlias = Generator[Step, Any, _T]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,11 +79,8 @@ class Searcher:
     ) -> None:
         self.metadata = metadata
         self._foreign = foreign
-        self._collection = collection
         self._encoder = encoder
-        self._indexed = indexed
-        self._advised: set[str] = set()
-        self._served: set[str] = set()
+        self._filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
 
     @property
     def bm25_only(self) -> bool:
@@ -149,10 +100,17 @@ class Searcher:
 
     def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
         """Return the hits of each query."""
-        if request.meta_filter is not None:
-            chosen = to_qdrant(request.meta_filter)  # once, for all the queries
-            yield from self._advise(chosen, request.limits)
+        given = request.meta_filter
+        if given is not None:
+            chosen = to_qdrant(given)  # once, for all the queries
+            yield from self._filters.check_indexes(chosen, request.limits)
             request = replace(request, meta_filter=chosen)
+        found = yield from self._search(queries, request)
+        if given is not None:
+            yield from self._filters.check_fields(given, found)
+        return found
+
+    def _search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
         vectors = yield from self._encode(queries, request.mode)
         if request.group_by is not None and request.rerank_depth is None:
             return (yield from self._search_groups(vectors, request, request.group_by))
@@ -291,34 +249,6 @@ class Searcher:
         if mode == "bm25":
             scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}
         return [ScoredPoint(id_, score, payloads[id_]) for id_, score in scores.items()]
-
-    def _advise(self, chosen: models.Filter, limits: RequestLimits) -> Steps[None]:
-        """Warn once of each field whose filter no payload index serves.
-
-        Raises:
-            UsageError: If the collection allows no such filter.
-        """
-        needed = index_advice(chosen, {})
-        if not limits.unindexed_reads and not self._served.issuperset(needed):
-            missing = first_unindexed(chosen, (yield GetPayloadIndexes()))
-            if missing is not None:
-                raise UsageError(
-                    f"the strict mode of collection '{self._collection}' allows no filter on "
-                    f"'{missing[0]}' without a payload index (unindexed_filtering_retrieve is "
-                    f"false): {unindexed_step(self._collection, *missing, self._foreign.dsn)}"
-                )
-            if len(self._served) < _MAX_ADVISED_FIELDS:
-                self._served.update(needed)
-        if not limits.unindexed_reads:
-            return
-        if not self._indexed or len(self._advised) >= _MAX_ADVISED_FIELDS:
-            return
-        if self._advised.issuperset(needed):
-            return
-        indexes: Mapping[str, PayloadIndex] = yield GetPayloadIndexes()
-        self._advised.update(needed)
-        for found in index_advice(chosen, indexes):
-            _log.warning("%s", found)
 
     @cached_property
     def _bm25(self) -> Bm25Encoder:

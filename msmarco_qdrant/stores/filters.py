@@ -1,8 +1,9 @@
 """Filters on `meta` fields: their keys, their form in qdrant-client, and the index that each needs.
 
-An index of another type than the values changes what a condition finds, as observed on Edge 0.9.
-An integer index does not find 1.5, and finds 1.0 as 1. A range of numbers over a datetime index,
-or of datetimes over a numeric one, compares microseconds since 1970. `index_advice` reports these.
+An index of another type than the values changes what a condition finds, as observed on Edge 0.9. A
+range of numbers over a datetime index, or of datetimes over a numeric one, compares microseconds
+since 1970; an integer index does not find 1.5. `index_refusal` reports these. Without an index,
+Edge and the local mode agree.
 """
 
 from __future__ import annotations
@@ -10,46 +11,51 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.filters import (
-    Bound,
     Condition,
     Exists,
     Not,
+    Plain,
     Range,
-    Scalar,
     SearchFilter,
     list_values,
     to_utc,
 )
 
 if TYPE_CHECKING:
-    from datetime import date
-
     from qdrant_client import models
 
     from msmarco_qdrant.core.records import PayloadIndex
 
 
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')
+_FRACTION = "a match of fractions"
+_NUMBERS = ("a range of numbers", "a match of integers", "a match of numbers", _FRACTION)
+_DATES = "a range of datetimes"
+# Pairs of an index and a condition that the engines compare wrongly, with the rule.
+_REFUSALS = {
+    **{
+        ("datetime", of): "compare it with dates such as 2024-05-01, not with numbers"
+        for of in _NUMBERS
+    },
+    ("integer", _DATES): "compare it with numbers, not with dates, or index it as datetime",
+    ("float", _DATES): "compare it with numbers, not with dates, or index it as datetime",
+    ("integer", _FRACTION): "it finds no fractions; index it as float",
+}
 # The kinds of index that this package creates; a number is more often meant than a text.
 _KINDS = ("integer", "float", "datetime", "bool", "keyword")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\[[0-9]*\])*", re.ASCII)
 
 
 def meta_key(field: str) -> str:
-    """Return the payload key of a `meta` field: `year` is at `meta.year`."""
-    return f"meta.{json_path(field)}"
-
-
-def json_path(field: str) -> str:
-    """Return a field as a JSON path of Qdrant: dots nest, and other names are quoted."""
-    parts = field.split(".")
-    return ".".join(part if _PLAIN_NAME.fullmatch(part) else f'"{part}"' for part in parts)
+    """Return the payload key of a `meta` field, not inside of lists: `year` is at `meta.year`."""
+    return payload_keys(field)[0]
 
 
 def canonical_key(key: str) -> str:
@@ -98,27 +104,34 @@ def to_qdrant(given: SearchFilter) -> models.Filter:
     must: list[models.Condition] = []
     must_not: list[models.Condition] = []
     for field, condition in given.items():
-        clause, negated = _clause(meta_key(field), condition)
+        clause, negated = _clause(field, condition)
         (must_not if negated else must).append(clause)
     return models.Filter(must=must or None, must_not=must_not or None)
 
 
-def _clause(key: str, given: Condition) -> tuple[models.Condition, bool]:
+def _clause(field: str, given: Condition) -> tuple[models.Condition, bool]:
     """Convert a condition; True if it must not hold."""
     from qdrant_client import models
 
     if isinstance(given, Not):
-        clause, negated = _clause(key, given.condition)
+        clause, negated = _clause(field, given.condition)
         return clause, not negated
+    keys = payload_keys(field)
     if isinstance(given, Exists):
-        return models.IsEmptyCondition(is_empty=models.PayloadField(key=key)), True
+        empty: list[models.Condition] = [
+            models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in keys
+        ]
+        return empty[0] if len(empty) == 1 else models.Filter(must=empty), True
     if isinstance(given, Range):
-        return models.FieldCondition(key=key, range=_range(given)), False
-    alternatives = _alternatives(key, list_values(given))
-    return alternatives[0] if len(alternatives) == 1 else models.Filter(should=alternatives), False
+        span = _range(given)
+        found: list[models.Condition] = [models.FieldCondition(key=k, range=span) for k in keys]
+    else:
+        values = list_values(field, given)
+        found = [each for key in keys for each in _alternatives(key, values)]
+    return found[0] if len(found) == 1 else models.Filter(should=found), False
 
 
-def _alternatives(key: str, values: Sequence[Scalar]) -> list[models.Condition]:
+def _alternatives(key: str, values: Sequence[Plain]) -> list[models.Condition]:
     """Return one condition for all strings, one for all integers, one for each other value."""
     from qdrant_client import models
 
@@ -132,9 +145,9 @@ def _alternatives(key: str, values: Sequence[Scalar]) -> list[models.Condition]:
     for value in values:
         if isinstance(value, bool):
             matches.append(models.FieldCondition(key=key, match=models.MatchValue(value=value)))
-        elif isinstance(value, float):  # Qdrant has no equality of floats
-            same = models.Range(gte=value, lte=value)
-            matches.append(models.FieldCondition(key=key, range=same))
+        elif isinstance(value, float | date):  # Qdrant has no equality of these
+            same = Range(gte=value, lte=value)
+            matches.append(models.FieldCondition(key=key, range=_range(same)))
     return matches
 
 
@@ -148,7 +161,7 @@ def _range(given: Range) -> models.Range | models.DatetimeRange:
     from qdrant_client import models
 
     bounds: dict[str, Any] = {
-        name: _bound(bound)
+        name: to_utc(bound) if isinstance(bound, date) else float(bound)
         for name in ("gt", "gte", "lt", "lte")
         if (bound := getattr(given, name)) is not None
     }
@@ -156,11 +169,27 @@ def _range(given: Range) -> models.Range | models.DatetimeRange:
     return models.Range(**bounds) if is_numeric else models.DatetimeRange(**bounds)
 
 
-def _bound(given: Bound) -> float | date:
-    return float(given) if isinstance(given, int | float) else to_utc(given)
-
-
 # ---- advice on payload indexes -------------------------------------------------------------
+
+
+def filter_keys(given: models.Filter) -> Sequence[str]:
+    """Return the payload keys of a filter."""
+    return list(dict.fromkeys(need.key for need in _needs(given, "")))
+
+
+def index_refusal(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> str | None:
+    """Return the reason why an index would compare the values of a filter wrongly, else None.
+
+    Args:
+        given: The filter.
+        indexes: See `index_advice`.
+    """
+    for need in _needs(given, ""):
+        kind = index_kind(indexes, need.key)
+        rule = _REFUSALS.get((kind or "", need.purpose))
+        if rule is not None:
+            return f"the field '{_field_of(need.key)}' has a payload index of kind {kind}: {rule}"
+    return None
 
 
 def index_advice(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> list[str]:
@@ -179,8 +208,12 @@ def index_advice(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> l
     by_key: dict[str, list[_Need]] = {}
     for need in _needs(given, ""):
         by_key.setdefault(canonical_key(need.key), []).append(need)
-    advice = (_advice(needs, index_kind(indexes, key)) for key, needs in by_key.items())
-    return [sentence for sentence in advice if sentence]
+    advice = {key: _advice(needs, index_kind(indexes, key)) for key, needs in by_key.items()}
+    return [
+        sentence
+        for key, sentence in advice.items()
+        if sentence and not ("[]." in key and advice.get(key.replace("[].", ".")))
+    ]
 
 
 def first_unindexed(
@@ -210,13 +243,17 @@ def unindexed_step(collection: str, key: str, kinds: Sequence[str], dsn: str | N
         kinds: Kinds of index that serve it, in any form that a server reports.
         dsn: The path or URL of the store.
     """
-    field = canonical_key(key)
     kind = next((kind for kind in _KINDS if kind in kinds), None)
-    if not field.startswith("meta.") or kind is None:
+    if not key.startswith("meta.") or kind is None:
         return "filter by a field of meta that has an index"
-    word = f"{field.removeprefix('meta.')}={kind}"
+    word = f"{_field_of(key)}={kind}"
     command = advised_command("index", "add", word, collection=collection, store=dsn)
     return f"add the index with {command}"
+
+
+def _field_of(key: str) -> str:
+    """Return the `meta` field of a payload key; its dots go through lists, too."""
+    return canonical_key(key).removeprefix("meta.").replace("[].", ".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +294,7 @@ def _advice(needs: Sequence[_Need], kind: str | None) -> str | None:
         advice = f"{choosy[strictest].purpose} needs {kinds}"
     if kind is None:
         return f"{name} has no payload index ({advice}): every passage is scanned"
-    return f"{name} has a payload index of kind {kind} ({advice}): the filter may miss passages"
+    return f"{name} has a payload index of kind {kind} ({advice}): every passage is scanned"
 
 
 def _needs(given: models.Filter, prefix: str) -> Iterator[_Need]:
@@ -291,15 +328,23 @@ def _field_needs(given: models.FieldCondition) -> Iterator[tuple[str, tuple[str,
     if given.match is not None:
         yield _match_need(given.match)
     if isinstance(given.range, models.DatetimeRange):
-        yield "a range of datetimes", ("datetime",)
+        yield _DATES, ("datetime",)
     elif given.range is not None:
-        yield "a range of numbers", ("integer", "float")
+        yield _range_need(given.range)
     if given.geo_bounding_box or given.geo_radius or given.geo_polygon:
         yield "a geo condition", ("geo",)
     if given.values_count is not None:
         yield "a count of values", ()
     if given.is_empty is not None or given.is_null is not None:
         yield "a check for empty values", None
+
+
+def _range_need(given: models.Range) -> tuple[str, tuple[str, ...]]:
+    if given.gte is None or given.gte != given.lte:
+        return "a range of numbers", ("integer", "float")
+    if given.gte.is_integer():
+        return "a match of numbers", ("integer", "float")
+    return _FRACTION, ("float",)
 
 
 def _match_need(match: models.Match) -> tuple[str, tuple[str, ...]]:

@@ -294,7 +294,11 @@ def test_filters(collection: Collection) -> None:
         collection.upsert(make_batch([point], [[1, 0, 0, point]], meta=meta))
     for exact in (False, True):
         plain = [ask([1, 0, 0, 0], exact=exact, meta_filter=wanted) for wanted, _ in _FILTERS]
-        fused = [replace(one, candidates=(one.nearest, BY_TOKENS), depth=10) for one in plain]
+        fused = [
+            replace(one, candidates=(one.nearest, BY_TOKENS), depth=10)
+            for one in plain
+            if one.nearest
+        ]
         for queries in (plain, fused):
             found = [{point.id for point in points} for points in collection.query(queries)]
             assert _FILTERS == [
@@ -330,6 +334,7 @@ def test_only_given_points_are_scored(weighed: Collection) -> None:
 def test_candidates_are_scored_by_another_vector(weighed: Collection) -> None:
     """The union of the best of each, all of them with their real score."""
     by_vector = ask([0, 0, 1, 0]).nearest
+    assert by_vector is not None
     both = (by_vector, BY_TOKENS)
     (dense,) = weighed.query([PointQuery(by_vector, 10, candidates=both, depth=1)])
     assert [3, 2] == [point.id for point in dense]
@@ -358,7 +363,9 @@ def test_a_vector_of_another_dimension_is_refused(collection: Collection) -> Non
 
 def test_a_vector_of_another_name_is_refused(collection: Collection) -> None:
     """Vectors of another model cannot be written or matched by accident."""
-    foreign = PointQuery(replace(ask([1, 0, 0, 0]).nearest, using="dense-ffffffff"), limit=1)
+    own = ask([1, 0, 0, 0]).nearest
+    assert own is not None
+    foreign = PointQuery(replace(own, using="dense-ffffffff"), limit=1)
     with pytest.raises(SchemaError, match="dense-ffffffff"):
         collection.query([foreign])
     with pytest.raises(SchemaError, match="dense-ffffffff"):

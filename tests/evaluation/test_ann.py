@@ -106,7 +106,7 @@ class _ForgetfulCollection(NullCollection):
         return [self._answer(query) for query in queries]
 
     def _answer(self, query: PointQuery) -> list[ScoredPoint]:
-        lost = 0 if query.effort.exact or query.effort.ef > 16 else int(query.nearest.vector[0])  # type: ignore[index]
+        lost = 0 if query.effort.exact or query.effort.ef > 16 else int(query.nearest.vector[0])  # type: ignore[index,union-attr]
         return [ScoredPoint(id_, 1.0, {}) for id_ in range(lost, 10 + lost)]
 
 

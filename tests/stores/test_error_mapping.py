@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import grpc  # type: ignore[import-untyped]
+import numpy as np
 import pytest
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
-from msmarco_qdrant.core.search_types import PointQuery
+from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     SchemaError,
@@ -106,7 +107,7 @@ def closed(store: Store) -> Store:
 
 OF_ANOTHER_MODEL = replace(make_batch([1], [[1, 0, 0, 0]]), using="dense-ffffffff")
 ASKED_OF_ANOTHER_MODEL = PointQuery(
-    replace(ask([1, 0, 0, 0]).nearest, using="dense-ffffffff"), limit=1
+    Nearest(np.ones(4, np.float32), using="dense-ffffffff"), limit=1
 )
 MISTAKES: dict[str, tuple[Callable[[Place], object], type[StoreError], str]] = {
     "a dimension that is written": (

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from pydantic_core import to_json
 
 from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.search.filter_checks import FILTER_NOTES
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
@@ -54,7 +55,10 @@ class SearchRoutes:
             raise later(problems.BUSY, detail, 1)
         async with self._searches:
             with self._metrics.searching():
-                answers = await self._to_json(await self._search(search))
+                notes: list[str] = []
+                FILTER_NOTES.set(notes)
+                found = await self._search(search)
+                answers = await self._to_json(found, list(dict.fromkeys(notes)))
         self._metrics.searched(search.mode, time.monotonic() - begun)
         content = answers[0] if search.query is not None else b"[" + b",".join(answers) + b"]"
         return Response(content, media_type=JSON)
@@ -76,11 +80,13 @@ class SearchRoutes:
             detail = f"A search must take at most {self._limits.search_s:g} seconds."
             raise ProblemError(problems.TOO_SLOW, detail) from None
 
-    async def _to_json(self, found: Sequence[Sequence[Hit]]) -> Sequence[bytes]:
+    async def _to_json(
+        self, found: Sequence[Sequence[Hit]], notes: Sequence[str]
+    ) -> Sequence[bytes]:
         max_bytes = self._limits.answer_bytes
         if sum(map(len, found)) <= _MANY_HITS:
-            return _answers_to_json(found, max_bytes)
-        return await asyncio.to_thread(_answers_to_json, found, max_bytes)
+            return _answers_to_json(found, notes, max_bytes)
+        return await asyncio.to_thread(_answers_to_json, found, notes, max_bytes)
 
     def _check_reranker(self, search: SearchIn) -> None:
         about = self._about()
@@ -109,13 +115,18 @@ def search_router(dependencies: AppDependencies) -> APIRouter:
     return router
 
 
-def _answers_to_json(found: Sequence[Sequence[Hit]], max_bytes: int) -> Sequence[bytes]:
+def _answers_to_json(
+    found: Sequence[Sequence[Hit]], notes: Sequence[str], max_bytes: int
+) -> Sequence[bytes]:
     """Return each query's answer as JSON, made hit by hit, so that other threads can run.
+
+    Every answer has the warnings of the filter, if there are any.
 
     Raises:
         ProblemError: If the hits have more than `max_bytes` bytes.
     """
     answers, size = [], 0
+    end = b',"warnings":' + to_json(notes) if notes else b""
     for hits in found:
         parts = []
         for hit in hits:
@@ -123,5 +134,5 @@ def _answers_to_json(found: Sequence[Sequence[Hit]], max_bytes: int) -> Sequence
             size += len(parts[-1])
             if size > max_bytes:
                 raise invalid(f"The hits must have at most {max_bytes:,} bytes: ask for fewer.")
-        answers.append(b'{"hits":[' + b",".join(parts) + b"]}")
+        answers.append(b'{"hits":[' + b",".join(parts) + b"]" + end + b"}")
     return answers

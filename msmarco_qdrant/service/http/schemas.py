@@ -5,7 +5,7 @@ A filter has the form of `msmarco_qdrant.filters`, in JSON::
     {
         "lang": ["en", "de"],                 any one of these
         "year": {"gte": 2001, "lt": 2010},    a range; of moments with strings
-        "author.name": {"exists": true},      dots go into objects
+        "author.name": {"exists": true},      dots go into objects, also those of a list
         "tags": {"not": "draft"}              of a list, none of its values
     }
 """
@@ -261,6 +261,9 @@ class HitsOut(BaseModel):
     """The answers to a query, the best first."""
 
     hits: list[Hit]
+    warnings: list[str] = Field(
+        default=[], description="Fields of the filter that no passage has, or with other types."
+    )
 
 
 class ErrorOut(BaseModel):

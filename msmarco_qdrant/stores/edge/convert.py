@@ -130,7 +130,7 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
     chosen = edge_filter(given) if (given := point_filter(query)) is not None else None
     return qdrant_edge.QueryRequest(
         limit=query.limit,
-        query=_nearest(query.nearest),
+        query=None if query.nearest is None else _nearest(query.nearest),
         prefetches=[
             qdrant_edge.Prefetch(
                 limit=query.depth,

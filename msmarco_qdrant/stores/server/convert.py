@@ -137,8 +137,8 @@ def query_request(
     candidates = search_params(models, fit_effort(query.effort, limits)) if ann else None
     final = search_params(models, fit_effort(final_effort(query), limits)) if ann else None
     return models.QueryRequest(
-        query=_nearest(query.nearest),
-        using=query.nearest.using,
+        query=None if query.nearest is None else _nearest(query.nearest),
+        using=None if query.nearest is None else query.nearest.using,
         prefetch=[
             models.Prefetch(
                 query=_nearest(candidate),

@@ -171,3 +171,31 @@ def test_a_filter_of_no_form_is_told_once_a_field() -> None:
     assert {"filter.year", "filter.tags", "filter.lang"} == set(errors)
     assert 'a range such as {"gte": 2001}' in errors["filter.year"]
     assert "function-before" not in answer.text
+
+
+def test_s5_a_filter_on_a_missing_field_says_so(tmp_path: Path) -> None:
+    """In each answer, as no client reads the sidecar's log; other answers have no warnings."""
+
+    async def main() -> None:
+        async with (
+            real_parts(tmp_path) as real,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(real.app), base_url="http://localhost"
+            ) as client,
+        ):
+            row = [{"pid": "7", "text": "a city", "meta": {"authors": [{"name": "Ada"}]}}]
+            assert 200 == (await client.post("/passages?wait=true", json=row)).status_code
+            found = {}
+            for field in ("pid", "authors.name", "authors.name.x"):
+                body = {"query": "city", "filter": {field: {"not": "Bob"}}}
+                found[field] = (await client.post("/search", json=body)).json()
+            assert "7" in [hit["pid"] for hit in found["authors.name"]["hits"]]
+            assert "warnings" not in found["authors.name"]
+            (warning,) = found["pid"]["warnings"]
+            assert "no passage has the field 'pid' in meta: the pid of a passage" in warning
+            body = {"queries": ["city", "a"], "filter": {"pid": "7"}}
+            assert [{"hits": [], "warnings": [warning]}] * 2 == (
+                await client.post("/search", json=body)
+            ).json()
+
+    asyncio.run(main())

@@ -1,0 +1,61 @@
+"""Single steps of a search, which the drivers of both clients execute."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.search_types import PointQuery
+from msmarco_qdrant.encoding import Encoder
+
+if TYPE_CHECKING:
+    from msmarco_qdrant.search.steps import Searcher
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Encode these queries with this encoder; returns float32 `(n, dimension)`."""
+
+    encoder: Encoder
+    queries: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Query the collection; returns a list of `ScoredPoint` for each of these."""
+
+    queries: Sequence[PointQuery]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieve:
+    """Read points; returns the payload fields of a hit by id, for the ids that exist."""
+
+    ids: Sequence[PointId]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Score pairs of query and passage with the cross-encoder; returns float32 `(n,)`."""
+
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class GetPayloadIndexes:
+    """Read the collection's payload indexes; returns their kinds by field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Read the collection's metadata; returns a new searcher, or `used` if its model is current."""
+
+    used: Searcher
+
+
+Step: TypeAlias = Encode | Query | Retrieve | Score | GetPayloadIndexes | Refresh
+Steps: TypeAlias = Generator[Step, Any, _T]
