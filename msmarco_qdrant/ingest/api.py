@@ -59,7 +59,7 @@ from msmarco_qdrant.stores import (
     check_creatable,
     use_store,
 )
-from msmarco_qdrant.stores.filters import index_kind
+from msmarco_qdrant.stores.filters import index_kind, outside_lists
 
 
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
@@ -288,7 +288,7 @@ def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIn
     for key, kind in given.items():
         found = index_kind(indexes, key)
         if found != kind:
-            field = key.removeprefix("meta.")
+            field = outside_lists(key).removeprefix("meta.")
             place = {"collection": name, "store": store.dsn}
             step = f"add it with {advised_command('index', 'add', f'{field}={kind}', **place)}"
             if found:

@@ -13,12 +13,12 @@ from msmarco_qdrant.collection.create import check_index
 from msmarco_qdrant.collection.generations import Generations, read_generations
 from msmarco_qdrant.collection.migration import CollectionPlan, Operation, Target
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.records import Generation, PayloadIndex
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import check_field
 from msmarco_qdrant.migrate.operations import AddPayloadIndex, RemovePayloadIndex
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
-from msmarco_qdrant.stores.filters import canonical_key, index_kind, meta_key
+from msmarco_qdrant.stores.filters import canonical_key, index_kind, meta_key, outside_lists
 from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
 
 _META = "meta."
@@ -148,7 +148,11 @@ def _indexes(store: Store, physical: str) -> Mapping[str, PayloadIndex]:
         return {}
     found = store.collection(physical).spec().payload_indexes
     keys = {canonical_key(key): kind for key, kind in found.items()}
-    return {key.removeprefix(_META): kind for key, kind in keys.items() if key.startswith(_META)}
+    return {
+        key.removeprefix(_META): kind
+        for key, kind in keys.items()
+        if key.startswith(_META) and not (key != (plain := outside_lists(key)) and plain in keys)
+    }
 
 
 def _target(

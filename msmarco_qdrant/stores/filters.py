@@ -63,6 +63,11 @@ def canonical_key(key: str) -> str:
     return _QUOTED_WORD.sub(r"\1", key)
 
 
+def outside_lists(key: str) -> str:
+    """Return the payload key of a field outside of lists: of `meta.a[].b` it is `meta.a.b`."""
+    return canonical_key(key).replace("[].", ".")
+
+
 def index_kind(indexes: Mapping[str, PayloadIndex], key: str) -> PayloadIndex | None:
     """Return the kind of a payload key's index, None without one, however the keys are quoted."""
     kinds = {canonical_key(indexed): kind for indexed, kind in indexes.items()}
@@ -212,7 +217,7 @@ def index_advice(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> l
     return [
         sentence
         for key, sentence in advice.items()
-        if sentence and not ("[]." in key and advice.get(key.replace("[].", ".")))
+        if sentence and not (key != (plain := outside_lists(key)) and advice.get(plain))
     ]
 
 
@@ -253,7 +258,7 @@ def unindexed_step(collection: str, key: str, kinds: Sequence[str], dsn: str | N
 
 def _field_of(key: str) -> str:
     """Return the `meta` field of a payload key; its dots go through lists, too."""
-    return canonical_key(key).removeprefix("meta.").replace("[].", ".")
+    return outside_lists(key).removeprefix("meta.")
 
 
 @dataclass(frozen=True, slots=True)

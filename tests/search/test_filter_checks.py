@@ -18,6 +18,7 @@ from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.core.search_types import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
+from msmarco_qdrant.migrate.indexes import add_index, list_indexes
 from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.step import Query
 from msmarco_qdrant.stores import Store
@@ -283,3 +284,15 @@ def test_s5_a_missing_field_is_looked_up_again_after_a_minute(
     assert [1, 0] == [asked(), asked()]
     now = 60.0
     assert [1, 0] == [asked(), asked()]
+
+
+def test_s5_an_index_of_an_earlier_version_gets_its_second_key(place: Place) -> None:
+    """`index add` indexes lists, too; the list of indexes has one entry for a field."""
+    if not place.store.capabilities.payload_indexes:
+        return
+    admin = place.store.admin_collection(f"{NAME}__0001")
+    admin.drop_payload_index("meta.authors[].name")
+    assert "keyword" == list_indexes(place.store, NAME)["authors.name"]
+    add_index(place.store, NAME, "authors.name", "keyword")
+    assert "meta.authors[].name" in place.store.collection(NAME).spec().payload_indexes
+    assert INDEXES == list_indexes(place.store, NAME)
