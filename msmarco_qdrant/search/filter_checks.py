@@ -33,6 +33,7 @@ from msmarco_qdrant.search.step import GetPayloadIndexes, Query, Steps
 from msmarco_qdrant.stores.filters import (
     filter_keys,
     first_unindexed,
+    has_key,
     index_advice,
     index_refusal,
     unindexed_step,
@@ -180,12 +181,7 @@ class _Field:
 
     def exists(self) -> SearchFilter:
         """Return the filter of the passages that have it."""
-        if not self.is_key:
-            return {self.name: Exists()}
-        from qdrant_client import models
-
-        empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=self.name))
-        return models.Filter(must_not=[empty])
+        return has_key(self.name) if self.is_key else {self.name: Exists()}
 
 
 def _fields(given: SearchFilter) -> Iterator[_Field]:

@@ -114,6 +114,14 @@ def to_qdrant(given: SearchFilter) -> models.Filter:
     return models.Filter(must=must or None, must_not=must_not or None)
 
 
+def has_key(key: str) -> models.Filter:
+    """Return the filter of the points that have a payload key."""
+    from qdrant_client import models
+
+    empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+    return models.Filter(must_not=[empty])
+
+
 def _clause(field: str, given: Condition) -> tuple[models.Condition, bool]:
     """Convert a condition; True if it must not hold."""
     from qdrant_client import models
