@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.collection.link import link_collection
     from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
     from msmarco_qdrant.collection.restore import restore_collection
+    from msmarco_qdrant.core.hits import Hits
     from msmarco_qdrant.core.records import (
         Bm25Settings,
         Passage,
@@ -76,6 +77,7 @@ _MODULES = {
     "collection.link": "link_collection",
     "collection.passages": "delete_passages export_passages get_passages",
     "collection.restore": "restore_collection",
+    "core.hits": "Hits",
     "core.records": "Bm25Settings Passage PrunePolicy Query Reject StorageSettings",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
     "RestoreReport",
@@ -111,6 +113,7 @@ __all__ = [
     "Exists",
     "Fusion",
     "Hit",
+    "Hits",
     "IngestReport",
     "MetaFilter",
     "MsmarcoQdrantError",

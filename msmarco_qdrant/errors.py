@@ -4,7 +4,8 @@ The tree::
 
     MsmarcoQdrantError
     ├── UsageError                 an argument or option is invalid
-    │   └── MissingExtraError      an optional dependency is not installed
+    │   ├── MissingExtraError      an optional dependency is not installed
+    │   └── UnknownArgumentError   a keyword argument of that name does not exist
     ├── SourceError                a source of passages or queries cannot be read
     ├── OutputError                a file of rejects or results cannot be written
     ├── ModelError
@@ -101,6 +102,10 @@ class MissingExtraError(UsageError):
             f"{self.feature} needs the extra '{self.extra}': "
             f"pip install 'msmarco-qdrant[{self.extra}]'"
         )
+
+
+class UnknownArgumentError(UsageError, TypeError):
+    """A function has no keyword argument of that name; a `TypeError`, too, as Python raises."""
 
 
 class SourceError(MsmarcoQdrantError):

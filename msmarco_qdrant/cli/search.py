@@ -124,7 +124,7 @@ def search(  # noqa: PLR0913  # one for each option
     refuse_unused("--rerank", used=rerank is not None, options=["rerank_depth"])
     refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
     refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
-    from msmarco_qdrant.search.options import SearchRequest, check_queries
+    from msmarco_qdrant.search.options import check_queries, to_request
 
     options: SearchOptions = {
         "limit": limit if query is not None else depth or (rerank_depth if rerank else 1000),
@@ -137,7 +137,7 @@ def search(  # noqa: PLR0913  # one for each option
         "oversampling": oversampling,
         "exact": exact,
     }
-    SearchRequest(**options)  # refuses invalid options before a model is loaded
+    to_request(options)  # refuses invalid options before a model is loaded
     check_queries([query] if query is not None else [])
     asked = []
     if queries is not None and run is not None:

@@ -33,7 +33,7 @@ from msmarco_qdrant.evaluation.systems import (
     rank_run,
     search_run,
 )
-from msmarco_qdrant.search.options import MAX_LIMIT, SearchRequest, check_queries
+from msmarco_qdrant.search.options import MAX_LIMIT, check_queries, to_request
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
@@ -158,7 +158,7 @@ def plan_evaluation(
         depth = 1  # ranking candidates needs no depth
     limit = _check_depth(depth, names) if systems else 1
     for system in systems:
-        SearchRequest(**system.options(limit))
+        to_request(system.options(limit))
     return EvaluationPlan(queries, searched, qrels, systems, names, limit, candidates, runs)
 
 

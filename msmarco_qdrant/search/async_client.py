@@ -7,15 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from msmarco_qdrant.core.arguments import suggest_keywords
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import CollectionMetadata
-from msmarco_qdrant.core.search_types import Hit
-from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.encoding import Encoder, Reranker
+from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
-from msmarco_qdrant.search.client import ClientOptions, SearchClient
-from msmarco_qdrant.search.options import RankOptions, SearchOptions
+from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.search.options import CONVEX, SearchOptions
+from msmarco_qdrant.search.session import LoadEncoder
 from msmarco_qdrant.search.step import (
     Encode,
     GetPayloadIndexes,
@@ -28,7 +33,9 @@ from msmarco_qdrant.search.step import (
 )
 from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.stores import (
+    DEFAULT_CONNECTION,
     AsyncCollection,
+    Connection,
     Store,
     open_async_collection,
 )
@@ -96,12 +103,20 @@ class AsyncSearchClient:
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(
+    @suggest_keywords
+    async def open(  # noqa: PLR0913  # all but one have defaults
         cls,
         store: Store | str | PathLike[str],
         *,
+        collection: str = "msmarco",
+        model: str | PathLike[str] | None = None,
+        encoder: Encoder | None = None,
+        encoder_options: EncoderOptions | None = None,
+        reranker: str | PathLike[str] | Reranker | None = None,
+        bm25_only: bool = False,
+        connection: Connection = DEFAULT_CONNECTION,
+        load_encoder: LoadEncoder | None = None,
         max_wait_s: float = MAX_WAIT_S,
-        **options: Unpack[ClientOptions],
     ) -> AsyncSearchClient:
         """Open a client on a collection; a thread opens the store and loads the model.
 
@@ -109,13 +124,33 @@ class AsyncSearchClient:
 
         Args:
             store: The path or URL of a store, or an open store, which stays open.
+            collection: Name of the collection.
+            model: Location of the collection's model; by default the name in its metadata.
+            encoder: A loaded encoder, instead of `model`.
+            encoder_options: Backend, device and precision of the model, and how many query
+                vectors to cache; None for the fastest here, and 1,024.
+            reranker: A cross-encoder, or the location of one: a name of the catalog, a hub id or
+                a directory. It runs on the encoder's device, the first if there are several.
+            bm25_only: True to load no model: only "bm25" searches are possible.
+            connection: API key, port and timeouts, if `store` is a URL.
+            load_encoder: Loads the model of a collection that was re-embedded, given the encoder
+                info of its new metadata. The default loads it by name, with `encoder_options`.
             max_wait_s: Maximum time a query waits for others to be encoded with, 0 to 1 second.
-            **options: See `SearchClient.open`.
         """
         _check_wait(max_wait_s)  # before a store is opened
 
         def open_blocking() -> _Opened:
-            client = SearchClient.open(store, **options)
+            client = SearchClient.open(
+                store,
+                collection=collection,
+                model=model,
+                encoder=encoder,
+                encoder_options=encoder_options,
+                reranker=reranker,
+                bm25_only=bm25_only,
+                connection=connection,
+                load_encoder=load_encoder,
+            )
             try:
                 return client, open_async_collection(client.store, client.collection)
             except BaseException:
@@ -124,11 +159,11 @@ class AsyncSearchClient:
 
         opening = _run_in_thread(open_blocking)
         try:
-            client, collection = await asyncio.wrap_future(opening)
+            client, opened = await asyncio.wrap_future(opening)
         except BaseException:
             opening.add_done_callback(_close_opened)  # cancelled: no caller receives the client
             raise
-        return cls(client, collection, max_wait_s=max_wait_s)
+        return cls(client, opened, max_wait_s=max_wait_s)
 
     @property
     def metadata(self) -> CollectionMetadata:
@@ -140,34 +175,145 @@ class AsyncSearchClient:
         """Number of points left out of answers, because they are not passages."""
         return self._session.foreign_points
 
-    async def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """Search for the passages that answer a query best; see `SearchClient.search`."""
-        (hits,) = await self.search_many([query], **options)
+    @suggest_keywords
+    async def search(  # noqa: PLR0913  # all but one have defaults
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank_depth: int | None = None,
+        meta_filter: SearchFilter | None = None,
+        group_by: str | None = None,
+        exact: bool = False,
+        ef: int = DEFAULT_EFFORT.ef,
+        oversampling: float = DEFAULT_EFFORT.oversampling,
+        rescore: bool = True,
+    ) -> Hits:
+        """Search for the passages that answer a query best.
+
+        Args:
+            query: Keywords, a sentence or a question.
+            limit: Maximum number of hits, 1 to 10,000.
+            mode: "dense" compares vectors, "bm25" words; "hybrid" fuses both rankings.
+            fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion` with weights.
+            rerank_depth: Number of best hits to score again with the client's cross-encoder; at
+                least `limit`. None disables it.
+            meta_filter: Conditions on `meta` fields, such as
+                `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
+            group_by: A `meta` field: return only the best passage for each of its values.
+            exact: Compare with every vector, instead of searching the graph.
+            ef: Candidates considered in the graph.
+            oversampling: For quantized vectors, the multiple of the wanted passages that is
+                scored again by the original vectors, 1 or more.
+            rescore: False to disable that.
+
+        Returns:
+            Hits by descending score; fewer than `limit` if the collection holds fewer.
+
+        Raises:
+            UsageError: For an empty query, or an invalid option.
+            EncodingError: If the model has no vector for the query.
+            StoreError: If the engine fails.
+        """
+        (hits,) = await self.search_many(
+            [query],
+            limit=limit,
+            mode=mode,
+            fusion=fusion,
+            rerank_depth=rerank_depth,
+            meta_filter=meta_filter,
+            group_by=group_by,
+            exact=exact,
+            ef=ef,
+            oversampling=oversampling,
+            rescore=rescore,
+        )
         return hits
 
-    async def search_many(
-        self, queries: Sequence[str], **options: Unpack[SearchOptions]
-    ) -> list[list[Hit]]:
-        """Search for several queries; see `SearchClient.search_many`."""
+    @suggest_keywords
+    async def search_many(  # noqa: PLR0913  # all but one have defaults
+        self,
+        queries: Sequence[str],
+        *,
+        limit: int = 10,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank_depth: int | None = None,
+        meta_filter: SearchFilter | None = None,
+        group_by: str | None = None,
+        exact: bool = False,
+        ef: int = DEFAULT_EFFORT.ef,
+        oversampling: float = DEFAULT_EFFORT.oversampling,
+        rescore: bool = True,
+    ) -> list[Hits]:
+        """Search for several queries, in one batch for encoder and engine.
+
+        The other arguments and errors are those of `search`.
+
+        Returns:
+            The hits of each query, in the order of the queries.
+        """
+        options: SearchOptions = {
+            "limit": limit,
+            "mode": mode,
+            "fusion": fusion,
+            "rerank_depth": rerank_depth,
+            "meta_filter": meta_filter,
+            "group_by": group_by,
+            "exact": exact,
+            "ef": ef,
+            "oversampling": oversampling,
+            "rescore": rescore,
+        }
         with self._track():
-            return await self._run(self._session.search(queries, options))
+            found = await self._run(self._session.search(queries, options))
+        return [Hits(hits) for hits in found]
 
+    @suggest_keywords
     async def rank(
-        self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]
-    ) -> list[Hit]:
-        """Rank given passages for a query; see `SearchClient.rank`."""
-        (hits,) = await self.rank_many([query], [pids], **options)
+        self,
+        query: str,
+        pids: Sequence[str],
+        *,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank: bool = False,
+    ) -> Hits:
+        """Rank given passages for a query; those that the collection lacks are omitted.
+
+        Args:
+            query: Keywords, a sentence or a question.
+            pids: The passages, at most 10,000.
+            mode: "dense" (vectors), "bm25" (words) or "hybrid" (both); every score is exact.
+            fusion: How "hybrid" fuses both rankings; see `search`. Ranks, and the query's best
+                BM25 score, are those among the given passages.
+            rerank: True to score all of them with the client's cross-encoder.
+
+        Raises:
+            UsageError: For an empty query, too many passages, or an invalid option.
+            EncodingError: If the model has no vector for the query.
+            StoreError: If the engine fails.
+        """
+        (hits,) = await self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)
         return hits
 
+    @suggest_keywords
     async def rank_many(
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
-        **options: Unpack[RankOptions],
-    ) -> list[list[Hit]]:
-        """Rank given passages for each of several queries; see `SearchClient.rank`."""
+        *,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank: bool = False,
+    ) -> list[Hits]:
+        """Rank given passages for each of several queries; see `rank`."""
         with self._track():
-            return await self._run(self._session.rank(queries, pids, **options))
+            steps = self._session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
+            found = await self._run(steps)
+        return [Hits(hits) for hits in found]
 
     async def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

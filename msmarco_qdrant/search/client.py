@@ -6,33 +6,23 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar
 
+from msmarco_qdrant.core.arguments import suggest_keywords
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
-from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import SchemaError, UsageError
-from msmarco_qdrant.search.options import RankOptions, SearchOptions
+from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.search.options import CONVEX, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 
 _T = TypeVar("_T")
-
-
-class ClientOptions(TypedDict, total=False):
-    """Keyword arguments of `SearchClient.open`, which describes them."""
-
-    collection: str
-    model: str | PathLike[str] | None
-    encoder: Encoder | None
-    encoder_options: EncoderOptions | None
-    reranker: str | PathLike[str] | Reranker | None
-    bm25_only: bool
-    connection: Connection
-    load_encoder: LoadEncoder | None
 
 
 class SearchClient:
@@ -79,6 +69,7 @@ class SearchClient:
         self.session = SearchSession(store, collection, encoder, reranker, load_encoder)
 
     @classmethod
+    @suggest_keywords
     def open(  # noqa: PLR0913  # all but one have defaults
         cls,
         store: Store | str | PathLike[str],
@@ -165,12 +156,39 @@ class SearchClient:
         """
         return self.session.current.metadata
 
-    def search(self, query: str, **options: Unpack[SearchOptions]) -> list[Hit]:
+    @suggest_keywords
+    def search(  # noqa: PLR0913  # all but one have defaults
+        self,
+        query: str,
+        *,
+        limit: int = 10,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank_depth: int | None = None,
+        meta_filter: SearchFilter | None = None,
+        group_by: str | None = None,
+        exact: bool = False,
+        ef: int = DEFAULT_EFFORT.ef,
+        oversampling: float = DEFAULT_EFFORT.oversampling,
+        rescore: bool = True,
+    ) -> Hits:
         """Search for the passages that answer a query best.
 
         Args:
             query: Keywords, a sentence or a question.
-            **options: See `SearchOptions`: `limit`, `mode`, `rerank_depth`, `meta_filter`, ...
+            limit: Maximum number of hits, 1 to 10,000.
+            mode: "dense" compares vectors, "bm25" words; "hybrid" fuses both rankings.
+            fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion` with weights.
+            rerank_depth: Number of best hits to score again with the client's cross-encoder; at
+                least `limit`. None disables it.
+            meta_filter: Conditions on `meta` fields, such as
+                `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
+            group_by: A `meta` field: return only the best passage for each of its values.
+            exact: Compare with every vector, instead of searching the graph.
+            ef: Candidates considered in the graph.
+            oversampling: For quantized vectors, the multiple of the wanted passages that is
+                scored again by the original vectors, 1 or more.
+            rescore: False to disable that.
 
         Returns:
             Hits by descending score; fewer than `limit` if the collection holds fewer.
@@ -180,40 +198,101 @@ class SearchClient:
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        return self.search_many([query], **options)[0]
+        (hits,) = self.search_many(
+            [query],
+            limit=limit,
+            mode=mode,
+            fusion=fusion,
+            rerank_depth=rerank_depth,
+            meta_filter=meta_filter,
+            group_by=group_by,
+            exact=exact,
+            ef=ef,
+            oversampling=oversampling,
+            rescore=rescore,
+        )
+        return hits
 
-    def search_many(
-        self, queries: Sequence[str], **options: Unpack[SearchOptions]
-    ) -> list[list[Hit]]:
+    @suggest_keywords
+    def search_many(  # noqa: PLR0913  # all but one have defaults
+        self,
+        queries: Sequence[str],
+        *,
+        limit: int = 10,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank_depth: int | None = None,
+        meta_filter: SearchFilter | None = None,
+        group_by: str | None = None,
+        exact: bool = False,
+        ef: int = DEFAULT_EFFORT.ef,
+        oversampling: float = DEFAULT_EFFORT.oversampling,
+        rescore: bool = True,
+    ) -> list[Hits]:
         """Search for several queries, in one batch for encoder and engine.
 
-        Options and errors are those of `search`; the results have the order of the queries.
-        """
-        return self._run(self.session.search(queries, options))
+        The other arguments and errors are those of `search`.
 
-    def rank(self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]) -> list[Hit]:
+        Returns:
+            The hits of each query, in the order of the queries.
+        """
+        options: SearchOptions = {
+            "limit": limit,
+            "mode": mode,
+            "fusion": fusion,
+            "rerank_depth": rerank_depth,
+            "meta_filter": meta_filter,
+            "group_by": group_by,
+            "exact": exact,
+            "ef": ef,
+            "oversampling": oversampling,
+            "rescore": rescore,
+        }
+        found = self._run(self.session.search(queries, options))
+        return [Hits(hits) for hits in found]
+
+    @suggest_keywords
+    def rank(
+        self,
+        query: str,
+        pids: Sequence[str],
+        *,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank: bool = False,
+    ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
 
         Args:
             query: Keywords, a sentence or a question.
             pids: The passages, at most 10,000.
-            **options: See `RankOptions`: `mode`, `fusion`, `rerank`.
+            mode: "dense" (vectors), "bm25" (words) or "hybrid" (both); every score is exact.
+            fusion: How "hybrid" fuses both rankings; see `search`. Ranks, and the query's best
+                BM25 score, are those among the given passages.
+            rerank: True to score all of them with the client's cross-encoder.
 
         Raises:
             UsageError: For an empty query, too many passages, or an invalid option.
             EncodingError: If the model has no vector for the query.
             StoreError: If the engine fails.
         """
-        return self.rank_many([query], [pids], **options)[0]
+        (hits,) = self.rank_many([query], [pids], mode=mode, fusion=fusion, rerank=rerank)
+        return hits
 
+    @suggest_keywords
     def rank_many(
         self,
         queries: Sequence[str],
         pids: Sequence[Sequence[str]],
-        **options: Unpack[RankOptions],
-    ) -> list[list[Hit]]:
+        *,
+        mode: SearchMode = "dense",
+        fusion: Fusion | FusionMethod = CONVEX,
+        rerank: bool = False,
+    ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""
-        return self._run(self.session.rank(queries, pids, **options))
+        steps = self.session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
+        found = self._run(steps)
+        return [Hits(hits) for hits in found]
 
     def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

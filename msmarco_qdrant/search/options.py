@@ -6,11 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TypedDict, get_args
+from typing import Any, TypedDict, cast, get_args
 
 from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_refusal
-from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, SearchEffort, SearchMode
+from msmarco_qdrant.core.search_types import (
+    DEFAULT_EFFORT,
+    Fusion,
+    FusionMethod,
+    SearchEffort,
+    SearchMode,
+)
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter, check_filter
 
@@ -24,7 +30,7 @@ class SearchOptions(TypedDict, total=False):
     Attributes:
         limit: Maximum number of hits, 1 to 10,000; 10 by default.
         mode: "dense" (the default) compares vectors, "bm25" words; "hybrid" fuses both rankings.
-        fusion: How "hybrid" fuses them.
+        fusion: How "hybrid" fuses them: "convex" (the default), "rrf", "dbsf", or a `Fusion`.
         rerank_depth: Number of best hits to score again with the client's cross-encoder, which
             reads query and passage together; at least `limit`. None (the default) disables it.
         meta_filter: Conditions on `meta` fields, such as `{"lang": "en", "year": Range(gte=2020)}`
@@ -43,7 +49,7 @@ class SearchOptions(TypedDict, total=False):
 
     limit: int
     mode: SearchMode
-    fusion: Fusion
+    fusion: Fusion | FusionMethod
     rerank_depth: int | None
     meta_filter: SearchFilter | None
     group_by: str | None
@@ -51,21 +57,6 @@ class SearchOptions(TypedDict, total=False):
     ef: int
     oversampling: float
     rescore: bool
-
-
-class RankOptions(TypedDict, total=False):
-    """Keyword arguments of `rank` and `rank_many`.
-
-    Attributes:
-        mode: What to score by, as in `SearchOptions`, "dense" by default; every score is exact.
-        fusion: How "hybrid" fuses both rankings. Ranks, and the query's best BM25 score, are those
-            among the given passages.
-        rerank: True to score all of them with the client's cross-encoder.
-    """
-
-    mode: SearchMode
-    fusion: Fusion
-    rerank: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +84,6 @@ class SearchRequest:
         _check_count("limit", self.limit)
         _check_count("ef", self.ef)
         _require(self.mode in get_args(SearchMode), f"mode must be one of {modes}", self.mode)
-        is_fusion = isinstance(self.fusion, Fusion)
-        _require(is_fusion, "fusion must be a Fusion, such as Fusion('rrf')", self.fusion)
         is_factor = _is_number(self.oversampling) and 1 <= self.oversampling < math.inf
         _require(is_factor, "oversampling must be a number, 1 or more", self.oversampling)
         _require(isinstance(self.exact, bool), "exact must be True or False", self.exact)
@@ -134,6 +123,29 @@ class SearchRequest:
             rescore=self.rescore,
             oversampling=self.oversampling,
         )
+
+
+def to_request(options: SearchOptions) -> SearchRequest:
+    """Check the options of a search.
+
+    Raises:
+        UsageError: For an invalid option.
+    """
+    checked: dict[str, Any] = {**options}
+    return SearchRequest(**{**checked, "fusion": to_fusion(checked.get("fusion", CONVEX))})
+
+
+def to_fusion(fusion: object) -> Fusion:
+    """Return a fusion given by the name of its method, or as it is.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    if isinstance(fusion, str):
+        return Fusion(cast("FusionMethod", fusion))
+    known = ", ".join(get_args(FusionMethod))
+    _require(isinstance(fusion, Fusion), f"fusion must be {known}, or a Fusion", fusion)
+    return cast("Fusion", fusion)
 
 
 def check_limits(request: SearchRequest, collection: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
-from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
+from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
@@ -27,6 +27,8 @@ from msmarco_qdrant.search.options import (
     check_limits,
     check_pids,
     check_queries,
+    to_fusion,
+    to_request,
 )
 from msmarco_qdrant.search.step import (
     Encode,
@@ -132,7 +134,7 @@ class SearchSession:
         """Check a search, and return its steps."""
         self._check_open()
         check_queries(queries)
-        request = SearchRequest(**options)
+        request = to_request(options)
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
 
         def search(searcher: Searcher) -> Steps[list[list[Hit]]]:
@@ -147,14 +149,14 @@ class SearchSession:
         pids: Sequence[Sequence[str]],
         *,
         mode: SearchMode = "dense",
-        fusion: Fusion = CONVEX,
+        fusion: Fusion | FusionMethod = CONVEX,
         rerank: bool = False,
     ) -> Steps[list[list[Hit]]]:
         """Check a ranking of given passages, and return its steps."""
         self._check_open()
         check_queries(queries)
         check_pids(queries, pids)
-        request = SearchRequest(mode=mode, fusion=fusion)
+        request = SearchRequest(mode=mode, fusion=to_fusion(fusion))
         self._check_models(mode, rerank=rerank)
         return retry_after_model_swap(
             self._current,

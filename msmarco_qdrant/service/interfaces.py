@@ -200,7 +200,7 @@ class Searcher(Protocol):
 
     async def search_many(
         self, queries: Sequence[str], **options: Unpack[SearchOptions]
-    ) -> list[list[Hit]]:
+    ) -> Sequence[Sequence[Hit]]:
         """Return the hits of each query."""
 
 

@@ -326,7 +326,7 @@ def test_candidates_that_cannot_be_ranked(
     ("options", "message"),
     [
         ({"mode": "sparse"}, "mode must be one of dense, bm25, hybrid, got 'sparse'"),
-        ({"fusion": "rrf"}, r"such as Fusion\('rrf'\)"),
+        ({"fusion": "sum"}, "must be one of convex, rrf, dbsf, got 'sum'"),
         ({"rerank_depth": 5}, r"limit \(10\) or more, .*, got 5"),
         ({"rerank_depth": 0}, "rerank_depth must be 1 to 10,000, got 0"),
         ({"oversampling": 0.5}, "oversampling must be .*, got 0.5"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +19,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.search.client import ClientOptions, SearchClient
-from msmarco_qdrant.search.options import RankOptions
-from msmarco_qdrant.search.session import SearchSession
+from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
 
@@ -125,17 +122,6 @@ def test_a_call_that_means_nothing_is_refused(
     """With what was found and what was expected, before anything is encoded."""
     with pytest.raises(UsageError, match=message):
         call(client)
-
-
-def test_options_of_both_clients_are_the_same() -> None:
-    """The typed keywords are those of the functions that receive them."""
-    for options, function in (
-        (ClientOptions, SearchClient.open),
-        (RankOptions, SearchSession.rank),
-    ):
-        parameters = inspect.signature(function).parameters.values()
-        names = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
-        assert names == {*options.__annotations__}
 
 
 def test_threads_share_a_client(client: SearchClient) -> None:

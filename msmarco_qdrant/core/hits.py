@@ -1,0 +1,61 @@
+"""Hits of one query: a list that notebooks show as a table."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import TYPE_CHECKING, Any
+
+from msmarco_qdrant.core.search_types import Hit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHOWN_CHARACTERS = 300
+
+
+class Hits(list[Hit]):
+    """The hits of one query, best first: a list, shown as a table in a notebook."""
+
+    __slots__ = ()
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return each hit as a dictionary with `rank`, `pid`, `score`, `text` and `meta`."""
+        return [
+            {
+                "rank": hit.rank,
+                "pid": hit.pid,
+                "score": hit.score,
+                "text": hit.text,
+                "meta": hit.meta,
+            }
+            for hit in self
+        ]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a DataFrame with the columns of `to_dicts`, one row per hit.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.to_dicts(), columns=["rank", "pid", "score", "text", "meta"])
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks; texts are escaped, and cut after 300 characters."""
+        rows = "".join(map(_html_row, self))
+        head = "".join(f"<th>{name}</th>" for name in ("", "pid", "score", "text", "meta"))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _html_row(hit: Hit) -> str:
+    meta = json.dumps(hit.meta, ensure_ascii=False) if hit.meta else ""
+    cells = (str(hit.rank), hit.pid, f"{hit.score:.4f}", shorten(hit.text), shorten(meta))
+    row = "".join(f'<td style="text-align: left">{html.escape(cell)}</td>' for cell in cells)
+    return f"<tr>{row}</tr>"
+
+
+def shorten(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
+    """Return at most so many characters of a text, with an ellipsis for the rest."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
