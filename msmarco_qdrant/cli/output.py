@@ -112,7 +112,7 @@ def print_result(value: Any, *lines: str, as_json: bool) -> None:
 
 def report_json(report: IngestReport) -> dict[str, Any]:
     """Return the report of an ingest as JSON values."""
-    counts = ("read", "written", "unchanged", "rejected", "pruned")
+    counts = ("read", "written", "unchanged", "rejected", "pruned", "cut")
     return {
         **{name: getattr(report, name) for name in counts},
         "seconds": round(report.seconds, 3),
@@ -130,8 +130,16 @@ def report_text(report: IngestReport, *, pruning: bool = False) -> str:
     return (
         f"{report.read:,} read: {report.written:,} written, {report.unchanged:,} unchanged, "
         f"{report.rejected:,} rejected{pruned}; {report.seconds:.1f} s, "
-        f"{report.passages_per_second:,.1f} passages/s"
+        f"{report.passages_per_second:,.1f} passages/s{_cut_text(report.cut)}"
     )
+
+
+def _cut_text(cut: int) -> str:
+    """Return a line for texts that were cut, nothing without any."""
+    if not cut:
+        return ""
+    words = "text exceeds" if cut == 1 else "texts exceed"
+    return f"\n{cut:,} {words} the model's maximum length: the model did not read the end"
 
 
 def stages_text(report: IngestReport) -> str:
@@ -155,6 +163,7 @@ def encode_text(report: EncodeReport) -> str:
         f"{report.read:,} read: {report.encoded:,} encoded{found}, {report.rejected:,} rejected; "
         f"{report.shards} files; {report.seconds:.1f} s, {report.passages_per_second:,.1f} "
         f"passages/s, after {report.startup_seconds:.1f} s of startup"
+        f"{_cut_text(report.cut)}"
     )
 
 
@@ -202,6 +211,7 @@ def print_description(description: StoreDescription) -> None:
             echo(line)
         echo(f"settings    {_settings(info.spec)}")
         echo(f"model       {encoder.model} ({encoder.dimension}, {encoder.similarity})")
+        echo(f"encoding    {encoder.encoding}")
         echo(f"fingerprint {encoder.fingerprint}")
         echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
         echo(f"migrations  {', '.join(entry.metadata.migrations)}")

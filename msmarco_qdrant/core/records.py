@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msmarco_qdrant.errors import UsageError
@@ -112,6 +112,8 @@ class Prompts:
 
 NO_PROMPTS = Prompts()
 
+_FINGERPRINT_2 = "2-"
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
@@ -119,11 +121,17 @@ class EncoderInfo:
 
     Attributes:
         model: Name or directory that it was loaded from: a hint for people, not an identity.
-        fingerprint: 64 hexadecimal digits (sha256) over everything that determines a vector.
+        fingerprint: A digest of everything that determines a vector: "2-" and 64 hexadecimal
+            digits (sha256); without "2-" in collections of version 0.1.
         dimension: Length of its vectors.
         similarity: The similarity that the model was trained for.
         prompts: Texts put in front of queries and passages.
-        max_seq_length: Tokens after which a text is truncated, special tokens included.
+        max_seq_length: Tokens after which a text is truncated, special tokens included; None if
+            no text is truncated.
+        other_fingerprints: The model's fingerprints of other versions.
+        pooling: Name of the pooling, such as "mean"; "" if it is not known.
+        assumed: Properties that the model's files do not contain: "pooling", "similarity" or
+            "maximum length".
     """
 
     model: str
@@ -132,15 +140,51 @@ class EncoderInfo:
     similarity: Similarity
     prompts: Prompts = NO_PROMPTS
     max_seq_length: int | None = None
+    other_fingerprints: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    pooling: str = field(default="", compare=False)
+    assumed: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def vector_name(self) -> str:
         """Name of the dense vector, so that another model's queries cannot match it."""
-        return f"dense-{self.fingerprint[:8]}"
+        return f"dense-{self.fingerprint.removeprefix(_FINGERPRINT_2)[:8]}"
+
+    @property
+    def fingerprints(self) -> Mapping[int, str]:
+        """The fingerprint of each version that is known."""
+        found = (*self.other_fingerprints, self.fingerprint)
+        return {2 if one.startswith(_FINGERPRINT_2) else 1: one for one in found}
+
+    @property
+    def encoding(self) -> str:
+        """Description of how texts become vectors, for people."""
+        prompts = (("query", self.prompts.query), ("passage", self.prompts.passage))
+        given = [f"{name} prompt {text!r}" for name, text in prompts if text]
+        length = self.max_seq_length
+        parts = (
+            *((f"{self.pooling} pooling",) if self.pooling else ()),
+            f"{self.similarity} similarity",
+            *(given or ("no prompts",)),
+            "texts of any length" if length is None else f"at most {length:,} tokens",
+        )
+        assumed = f" (assumed: {', '.join(self.assumed)})" if self.assumed else ""
+        return ", ".join(parts) + assumed
+
+    def is_same_model_as(self, other: EncoderInfo) -> bool:
+        """Return True if the fingerprints of the newest version that both have are equal."""
+        ours, theirs = self.fingerprints, other.fingerprints
+        common = ours.keys() & theirs.keys()
+        return bool(common) and ours[max(common)] == theirs[max(common)]
 
     def has_same_vectors_as(self, other: EncoderInfo) -> bool:
         """Return True if both have the same model and similarity."""
-        return (self.fingerprint, self.similarity) == (other.fingerprint, other.similarity)
+        return self.is_same_model_as(other) and self.similarity == other.similarity
+
+    def stored_as(self, stored: EncoderInfo) -> EncoderInfo:
+        """Return these properties under the fingerprint, thus vector name, of `stored`."""
+        found = {**self.fingerprints, **stored.fingerprints}
+        others = tuple(one for one in found.values() if one != stored.fingerprint)
+        return replace(self, fingerprint=stored.fingerprint, other_fingerprints=others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,6 +45,7 @@ class IngestReport:
         seconds: Wall time from the first row to the last flush, indexing included.
         mean_tokens: Mean BM25 tokens of the passages with new vectors, None without any.
         stages: Working time of each stage, in pipeline order.
+        cut: Encoded passages whose end the model did not read, as they exceed its maximum length.
     """
 
     read: int
@@ -56,6 +57,7 @@ class IngestReport:
     mean_tokens: float | None = None
     pruned: int = 0
     stages: tuple[StageTiming, ...] = ()
+    cut: int = 0
 
     @property
     def passages_per_second(self) -> float:
@@ -95,6 +97,7 @@ class EncodeReport:
         seconds: Wall time from the first batch to the last file's fsync, without startup.
             Subprocesses may tokenize passages of the first files before that.
         startup_seconds: Wall time of loading, starting processes, and the first forward pass.
+        cut: Encoded passages whose end the model did not read, as they exceed its maximum length.
     """
 
     read: int
@@ -105,6 +108,7 @@ class EncodeReport:
     tokens: int
     seconds: float
     startup_seconds: float = 0.0
+    cut: int = 0
 
     @property
     def passages_per_second(self) -> float:

@@ -16,19 +16,20 @@ from os import PathLike
 from pathlib import Path
 from typing import get_args
 
-from msmarco_qdrant.core.records import Passage, Reject
+from msmarco_qdrant.core.records import EncoderInfo, Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import Feed, Layout
 from msmarco_qdrant.encode.run import EncodeRun
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
+from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
 from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, OutputError, UsageError
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.corpus import Corpus, as_rows
 from msmarco_qdrant.sources.parquet import check_extra
-from msmarco_qdrant.sources.shard_file import VectorType
+from msmarco_qdrant.sources.shard_file import VectorType, read_footer, shard_paths
 
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
 _CHUNKS_ON_GPU, _CHUNKS = 12, 3
@@ -83,6 +84,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     _check_options(dtype, shard_chunks, workers)
     if encoder is not None and (model is not None or encoder_options is not None):
         raise UsageError("pass encoder=..., or model=... and encoder_options=..., not both")
+    if encoder is not None:
+        check_encoder(encoder)
     rows = as_rows(source)
     if isinstance(rows, Corpus) and rows.size is None:
         raise UsageError(
@@ -98,7 +101,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     count = _default_workers(encoder, gpus) if workers is None else workers
     if count and not encoder.tokenizer.portable:
         raise UsageError("this model's tokenizer cannot be sent to other processes: pass workers=0")
-    feed = Feed(rows, layout, encoder.info, encoder.tokenizer, count)
+    info = _info_of_shards(layout.folder, encoder.info)
+    feed = Feed(rows, layout, info, encoder.tokenizer, count)
     # The feed runs in its own process, because Python work here would leave the GPU idle.
     feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
     with ExitStack() as stack:
@@ -110,7 +114,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         startup = time.perf_counter() - started
         shards_at_once = 2 if gpus else 1
         size = rows.size if isinstance(rows, Corpus) else None
-        run = EncodeRun(encoder, layout, size, shards_at_once, on_reject, on_progress)
+        run = EncodeRun(encoder, info, layout, size, shards_at_once, on_reject, on_progress)
         try:
             run.run(feed if feeder is None else feeder)
         except MsmarcoQdrantError as exc:
@@ -138,6 +142,18 @@ def _make_folder(folder: Path) -> Path:
     except OSError as exc:
         raise OutputError(f"cannot write in the directory {folder}: {exc.strerror}") from exc
     return folder
+
+
+def _info_of_shards(folder: Path, info: EncoderInfo) -> EncoderInfo:
+    """Return the encoder's info under the fingerprint of existing shards of the same model.
+
+    So an encode that version 0.1 began is finished under one fingerprint.
+    """
+    for path in shard_paths(folder)[:1]:
+        stored = read_footer(path).header.encoder
+        if info.is_same_model_as(stored):
+            return info.stored_as(stored)
+    return info
 
 
 def _default_workers(encoder: Encoder, gpus: int) -> int:

@@ -10,10 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.records import EncoderInfo, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import ExistingShard, Layout, TokenizedShard
 from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.encoding.checks import check_batch
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
@@ -52,6 +53,7 @@ class EncodeRun:
     def __init__(
         self,
         encoder: Encoder,
+        info: EncoderInfo,
         layout: Layout,
         size: int | None,
         shards_at_once: int,
@@ -59,6 +61,7 @@ class EncodeRun:
         on_progress: Callable[[EncodeProgress], None] | None,
     ) -> None:
         self._encoder = encoder
+        self._info = info
         self._layout = layout
         self._size = size
         self._shards_at_once = shards_at_once
@@ -66,7 +69,7 @@ class EncodeRun:
         self._on_reject = on_reject or (lambda _: None)
         self._on_progress = on_progress
         self._started = time.perf_counter()
-        self._encoded = self._found = self._rejected = self._tokens = self._shards = 0
+        self._encoded = self._found = self._rejected = self._tokens = self._shards = self._cut = 0
 
     def run(self, feed: Iterable[TokenizedShard | ExistingShard]) -> None:
         """Encode every missing shard."""
@@ -85,7 +88,7 @@ class EncodeRun:
             shards=self._shards,
             passages=self._encoded + self._found,
             rejected=self._rejected,
-            fingerprint=self._encoder.info.fingerprint,
+            fingerprint=self._info.fingerprint,
             dtype=self._layout.dtype,
         )
         write_manifest(self._layout.folder, manifest)
@@ -99,6 +102,7 @@ class EncodeRun:
             rejected=self._rejected,
             shards=self._shards,
             tokens=self._tokens,
+            cut=self._cut,
             seconds=time.perf_counter() - self._started,
         )
 
@@ -123,17 +127,17 @@ class EncodeRun:
             return ready
         count = len(ready.tokens)
         vectors = np.empty((count, self._encoder.info.dimension), self._layout.dtype)
-        is_finite, missing = np.zeros(count, bool), np.ones(count, bool)
+        is_finite, missing = np.zeros(count, bool), set(range(count))
         for batch in self._encoder.encode_passages(ready.tokens):
+            check_batch(batch, missing, self._encoder.info.dimension)
             with np.errstate(over="ignore"):  # rejected when the shard is written
                 vectors[batch.positions] = batch.vectors
             is_finite[batch.positions] = np.isfinite(batch.vectors).all(axis=1)
-            missing[batch.positions] = False
             if self._stopping.is_set():
                 return _Encoded(ready, vectors, is_finite)  # the result is not used
-        if missing.any():
+        if missing:
             raise EncodingError(
-                f"the encoder returned no vector for {int(missing.sum())} of {count} passages"
+                f"the encoder returned no vector for {len(missing)} of {count} passages"
             )
         return _Encoded(ready, vectors, is_finite)
 
@@ -168,7 +172,7 @@ class EncodeRun:
         if not usable.all():
             texts, vectors = texts.filter(usable), vectors[usable]
         header = ShardHeader(
-            encoder=self._encoder.info,
+            encoder=self._info,
             dtype=self._layout.dtype,
             number=ready.number,
             rows=ready.rows,
@@ -182,3 +186,4 @@ class EncodeRun:
         self._encoded += len(vectors)
         self._rejected += header.rejected
         self._tokens += len(ready.tokens.ids)
+        self._cut += int(ready.tokens.which_cut()[usable].sum())

@@ -14,23 +14,24 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo, Prompts, Similarity
+from msmarco_qdrant.core.records import EncodedBatch, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.batching import split_by_tokens
-from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
+from msmarco_qdrant.encoding.catalog import PublishedModel
+from msmarco_qdrant.encoding.describe import describe_model
 from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.encoding.pretrained import (
     find_model_directory,
+    limit_length,
     load_model,
-    read_prompts,
-    read_similarity,
+    map_loading_errors,
 )
 from msmarco_qdrant.encoding.protocols import Tokenizer
 from msmarco_qdrant.encoding.query_cache import QueryVectorCache
 from msmarco_qdrant.encoding.tokenizers import build_tokenizer, count_prompt_tokens
 from msmarco_qdrant.encoding.tokens import Tokenized
-from msmarco_qdrant.errors import EncodingError, ModelNotFoundError, UsageError
+from msmarco_qdrant.errors import EncodingError, UsageError
 from msmarco_qdrant.runtime.fair_lock import FairLock
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class BiEncoder:
         hint: The model's name to store; None for the location.
         prompts: Prompts of queries and passages; None for the model's own.
         similarity: Similarity of its vectors; None for the model's own.
+        published: Entry of the catalog with the prompts and similarity of a model whose files
+            contain none.
         options: Device, precision and so on; None for the fastest.
 
     Attributes:
@@ -73,6 +76,7 @@ class BiEncoder:
         hint: str | None = None,
         prompts: Prompts | None = None,
         similarity: Similarity | None = None,
+        published: PublishedModel | None = None,
         options: EncoderOptions | None = None,
     ) -> None:
         self.location = location
@@ -81,16 +85,19 @@ class BiEncoder:
         options = options or EncoderOptions()
         first, *others = resolve_devices(options.device)
         model = load_model(location, first)
-        self._prompts = prompts if prompts is not None else read_prompts(model)
         # The info describes the model in float32, so it comes before any change of precision.
-        self.info = self._describe(model, hint or location, similarity or read_similarity(model))
-        self.tokenizer: Tokenizer = build_tokenizer(model, "document", self._prompts.passage)
-        self._query_tokenizer = build_tokenizer(model, "query", self._prompts.query)
-        self._prompt_lengths = count_prompt_tokens(model, self._prompts)
-        models = [model, *(load_model(location, device) for device in others)]
+        name, directory = hint or location, find_model_directory(location)
+        self.info = describe_model(model, name, directory, prompts, similarity, published)
+        self._prompts = self.info.prompts
+        with map_loading_errors(location, "pass a directory"):  # of a model's or tokenizer's code
+            self.tokenizer: Tokenizer = build_tokenizer(model, "document", self._prompts.passage)
+            self._query_tokenizer = build_tokenizer(model, "query", self._prompts.query)
+            self._prompt_lengths = count_prompt_tokens(model, self._prompts)
+        models = [model, *(self._load_again(device) for device in others)]
         self._backends = [self._make_backend(model, options) for model in models]
         self._tokens_per_batch = options.tokens_per_batch or self._backends[0].tokens_per_batch
         self._query_cache = QueryVectorCache(options.cached_queries)
+        _log.info("%s: %s", self.info.model, self.info.encoding)
         _log.info(
             "%s runs by %s on %s in %s", self.info.model, self.backend, self.device, self.precision
         )
@@ -174,7 +181,7 @@ class BiEncoder:
         for positions, raw in self._forward(texts, task):
             vectors = self._normalize(raw)
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-            if bad.size and self.precision != "float32":
+            if bad.size and (self.backend, self.precision) != ("torch", "float32"):
                 vectors[bad] = self._retry_in_float32(texts.take(positions[bad]), task)
             yield EncodedBatch(positions, vectors)
 
@@ -207,11 +214,11 @@ class BiEncoder:
         with self._lock:
             if self._float32_backend is None:
                 _log.warning(
-                    "%s returned a vector that is not finite in %s; retrying such texts in float32",
-                    self.info.model,
-                    self.precision,
+                    "%s returned a vector that is not finite in %s by %s; retrying such texts in "
+                    "float32 by torch",
+                    *(self.info.model, self.precision, self.backend),
                 )
-                model = load_model(self.location, self._backends[0].device)
+                model = self._load_again(self._backends[0].device)
                 self._float32_backend = TorchBackend(model, self._prompt_lengths, "float32")
             raw = self._float32_backend.launch(texts, task).result()
         return self._normalize(raw)
@@ -260,20 +267,7 @@ class BiEncoder:
         normalized: NDArray[np.float32] = vectors * factors[:, None]
         return normalized.astype(np.float32, copy=False)
 
-    def _describe(
-        self, model: SentenceTransformer, hint: str, similarity: Similarity
-    ) -> EncoderInfo:
-        dimension = model.get_embedding_dimension()
-        if dimension is None:
-            raise ModelNotFoundError(
-                f"the configuration of {hint} does not contain the dimension of its vectors"
-            )
-        max_seq_length, directory = model.max_seq_length, find_model_directory(self.location)
-        return EncoderInfo(
-            model=hint,
-            fingerprint=compute_fingerprint(directory, self._prompts, max_seq_length),
-            dimension=dimension,
-            similarity=similarity,
-            prompts=self._prompts,
-            max_seq_length=max_seq_length,
-        )
+    def _load_again(self, device: str | None) -> SentenceTransformer:
+        model = load_model(self.location, device)
+        limit_length(model, self.info.model)
+        return model

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # tokens of a passage is then its length. At 1e6 the error is under 1e-3 tokens for tf < 30.
 _COUNTING_K = 1e6
 
+# Beyond these, rounded weights do not determine a passage's length.
+_MIN_K, _MAX_B, _MIN_REST, _MAX_SHARE = 0.1, 0.9, 0.001, 0.9999
+
 
 class Bm25Encoder:
     """Passages and queries to BM25 sparse vectors.
@@ -41,6 +44,23 @@ class Bm25Encoder:
         """Return the term-frequency weights of a passage, without the IDF."""
         vector = self._weights.embed_document(text)
         return SparseVector(vector.indices, vector.values)
+
+    def encode_with_length(self, text: str) -> tuple[SparseVector, int]:
+        """Return the weights of a passage and its `count_tokens`, tokenizing it only once.
+
+        With c = k * (1 - b + b * length / avg_len), a weight w is of w * c / (k + 1 - w)
+        occurrences of its token. The sum of these is the length, so one equation has it.
+        """
+        vector, settings = self.encode_passage(text), self.settings
+        k, b = settings.k, settings.b
+        highest = max(vector.values, default=0.0) / (k + 1)
+        if k < _MIN_K or b > _MAX_B or highest > _MAX_SHARE:
+            return vector, self.count_tokens(text)
+        parts = sum([weight / (k + 1 - weight) for weight in vector.values])
+        rest = 1 - parts * k * b / settings.avg_len
+        if rest < _MIN_REST:  # a very long passage
+            return vector, self.count_tokens(text)
+        return vector, round(parts * k * (1 - b) / rest)
 
     def encode_query(self, text: str) -> SparseVector:
         """Return a weight of 1 for each token of a query; an empty vector for only stop words."""

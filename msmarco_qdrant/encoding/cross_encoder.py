@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.torch_device import (
     default_tokens_per_batch,
@@ -179,10 +180,10 @@ class _Forward:
             with torch.inference_mode():
                 found = [self._launch(pairs.take(batch)) for batch in positions]
                 together = torch.cat(found).cpu().numpy()  # waits for a GPU
-        except RuntimeError as exc:  # mostly out of memory
+        except Exception as exc:  # mostly out of memory, else an error of the model's code
             raise EncodingError(
                 f"the forward pass over {len(pairs)} pairs of {len(pairs.tokens.ids):,} tokens "
-                f"failed on {self.device}: {exc}"
+                f"failed on {self.device}: {first_line(exc)}"
             ) from exc
         logits = np.empty(len(pairs), np.float32)
         logits[np.concatenate(positions)] = together

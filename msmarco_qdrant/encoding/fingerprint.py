@@ -1,32 +1,68 @@
 """The fingerprint of a model: equal for two copies of the same model.
 
-It covers everything that determines a vector: the bytes of the weights, the tokenizer, the modules
-after the transformer and their configuration, the maximum length of a text, and both prompts. It
-excludes name, path, revision, device, precision and backend. So copies from the hub, from a package
-and from a directory have the same fingerprint.
+It covers everything that determines a vector: the bytes of the weights, the tokenizer and its
+configuration, every module and its whole configuration, the maximum length of a text, and both
+prompts. It excludes name, path, revision, device, precision and backend. So copies from the hub,
+from a package and from a directory have the same fingerprint.
+
+A setting counts unless it is listed below, so an unknown setting makes another model. A setting
+without a value (null, {} or []) and one with its default of `_DEFAULTS` are left out, because
+versions of transformers (4, 5) and sentence-transformers (2 to 6) differ in which they write.
+
+Version 2 begins with "2-"; version 1 (`fingerprint_1`), without a prefix, is in collections of 0.1.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from msmarco_qdrant.core.records import Prompts
+from msmarco_qdrant.encoding.file_digests import file_sha256, tokenizer_sha256
 from msmarco_qdrant.errors import ModelNotFoundError
 
-_VERSION = "msmarco-qdrant fingerprint 1"
-# In the order of preference of sentence-transformers and transformers.
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-_VOCABULARY_FILES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model")
-# Written by the library when saving; they name versions and do not change a vector.
-_VOLATILE = frozenset(
-    {"__version__", "transformers_version", "_name_or_path"}
-    | {"module_input_name", "module_output_name"}
+_VERSION = "msmarco-qdrant fingerprint 2"
+PREFIX = "2-"
+
+# Each cannot change a vector:
+_IGNORED = frozenset(
+    # names, versions and links that the libraries write when saving
+    {"_name_or_path", "name_or_path", "transformers_version", "__version__", "_commit_hash"}
+    | {"special_tokens_map_file", "tokenizer_file", "is_local", "local_files_only"}
+    # the class with the head that was trained; a bi-encoder loads none (`model_type` counts)
+    | {"architectures"}
+    # precision and kernel, which are options of this package; the weights' bytes count
+    | {"torch_dtype", "dtype", "_attn_implementation_autoset"}
+    # training and text generation only
+    | {"gradient_checkpointing", "use_cache"}
+    # how token ids become text, and how chats become text
+    | {"clean_up_tokenization_spaces", "chat_template"}
+    # lengths and padding: the maximum length in effect counts, and padding is masked
+    | {"max_seq_length", "model_max_length", "max_length", "stride", "truncation_strategy"}
+    | {"padding_side", "pad_to_multiple_of"}
+    # the library behind the tokenizer; its `tokenizer.json` counts
+    | {"backend"}
+    # prompts and similarity in effect are compared by themselves
+    | {"prompts", "default_prompt_name", "similarity_fn_name"}
+    # sizes that a pooling module repeats from the transformer
+    | {"word_embedding_dimension", "embedding_dimension"}
 )
-_TRANSFORMER_KEYS = ("model_type", "num_attention_heads", "n_heads", "hidden_act", "activation")
+# Values that mean the same as their absence, because one version writes them and another does not.
+_DEFAULTS: dict[str, Any] = {
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "is_encoder_decoder": False,
+    "tie_word_embeddings": True,
+    "position_embedding_type": "absolute",
+    "do_lower_case": False,  # of `sentence_bert_config.json`; tokenizers keep theirs, see below
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "pad_token_type_id": 0,
+    "truncation_side": "right",
+    "model_type": "SentenceTransformer",
+}
 # In the order in which the library concatenates the vectors of several modes.
 _POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -36,10 +72,21 @@ _POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+# Defaults of the modules after the transformer.
+_MODULE_DEFAULTS: dict[str, Any] = {
+    "module_input_name": "sentence_embedding",
+    "module_output_name": "sentence_embedding",
+}
+_TRANSFORMER_DEFAULTS: dict[str, Any] = {"module_output_name": "token_embeddings"}
+_VOCABULARY_FILES = (
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
+    *("tokenizer.model", "bpe.codes", "added_tokens.json"),
+)
+_GENERIC_TOKENIZERS = frozenset({"PreTrainedTokenizer", "TokenizersBackend"})
 
 
 def compute_fingerprint(directory: Path, prompts: Prompts, max_seq_length: int | None) -> str:
-    """Return the sha256 of a model's directory, as 64 hexadecimal digits.
+    """Return version 2 of a model's fingerprint: "2-" and 64 hexadecimal digits (sha256).
 
     Args:
         directory: A directory in the layout of sentence-transformers, or of transformers alone.
@@ -49,107 +96,130 @@ def compute_fingerprint(directory: Path, prompts: Prompts, max_seq_length: int |
     Raises:
         ModelNotFoundError: If the directory has no weights.
     """
-    modules = _read_modules(directory)
-    parts: dict[str, Any] = {
+    modules = [{"type": kind, **_describe_module(path)} for kind, path in list_modules(directory)]
+    if not modules[0]["weights"]:
+        raise ModelNotFoundError(
+            f"{directory} has no weights: expected model.safetensors, pytorch_model.bin, or the "
+            "parts of one of them with their index"
+        )
+    parts = {
         "version": _VERSION,
         "prompts": [prompts.query, prompts.passage],
         "max_seq_length": max_seq_length,
-        "modules": [
-            {
-                "type": module["type"],
-                "config": _read_transformer(module["path"])
-                if index == 0
-                else _read_config(module["path"]),
-                "files": _read_weights(module["path"]),
-                "tokenizer": _read_tokenizer(module["path"]),
-            }
-            for index, module in enumerate(modules)
-        ],
+        "settings": _clean(read_json(directory / "config_sentence_transformers.json"), _DEFAULTS),
+        "modules": modules,
     }
-    if not parts["modules"][0]["files"]:
-        raise ModelNotFoundError(
-            f"{directory} has no weights: expected one of {', '.join(_WEIGHT_FILES)}"
-        )
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return PREFIX + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file, cached until its size or time changes."""
-    return _file_sha256(*_cache_key(path))
+def list_modules(directory: Path) -> list[tuple[str, Path]]:
+    """Return the class name and the directory of each module.
 
-
-def _cache_key(path: Path) -> tuple[Path, int, int]:
-    """Return the key of a cached digest: path, size in bytes, modification time in ns."""
-    status = path.stat()
-    return path.resolve(), status.st_size, status.st_mtime_ns
-
-
-@lru_cache(maxsize=64)
-def _file_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_tokenizer(directory: Path) -> list[Any]:
-    """Return the tokenizer's digest, and True if texts are lowercased before it."""
-    path = directory / "tokenizer.json"
-    if path.is_file():
-        digests = [_tokenizer_sha256(*_cache_key(path))]
-    else:
-        present = [directory / name for name in _VOCABULARY_FILES if (directory / name).is_file()]
-        digests = [file_sha256(path) for path in present]
-    settings = directory / "sentence_bert_config.json"
-    lowercases = settings.is_file() and json.loads(settings.read_text("utf-8")).get("do_lower_case")
-    return [*digests, bool(lowercases)]
-
-
-@lru_cache(maxsize=64)
-def _tokenizer_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Return the digest of a `tokenizer.json` without its truncation and padding state."""
-    content = json.loads(path.read_text("utf-8"))
-    for state in ("truncation", "padding"):
-        content.pop(state, None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _read_modules(directory: Path) -> list[dict[str, Any]]:
+    Only the class name: its package differs between major versions of the library.
+    """
     listing = directory / "modules.json"
     if not listing.is_file():  # a transformers directory: mean pooling is the default
-        return [{"type": "Transformer", "path": directory}]
+        return [("Transformer", directory)]
     return [
-        # Only the class name: its package differs between major versions of the library.
-        {"type": entry["type"].rpartition(".")[2], "path": directory / entry["path"]}
+        (entry["type"].rpartition(".")[2], directory / entry["path"])
         for entry in json.loads(listing.read_text("utf-8"))
     ]
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    if not path.is_file():
-        return {}
-    config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    if any(name.startswith("pooling_mode") for name in config):
-        return _unify_pooling(config)
-    return {name: value for name, value in config.items() if name not in _VOLATILE}
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, {} without the file."""
+    content: Any = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must contain a JSON object")  # noqa: TRY004  # as for bad JSON
+    return content
 
 
-def _read_transformer(directory: Path) -> dict[str, Any]:
-    """Return the settings that the weights do not imply; others repeat the library's defaults."""
-    config = _read_config(directory)
-    return {name: config[name] for name in _TRANSFORMER_KEYS if name in config}
+def list_weights(directory: Path) -> list[Path]:
+    """Return the files of a module's weights, in the order of preference of transformers."""
+    for name, parts in (
+        ("model.safetensors", "model-*.safetensors"),
+        ("pytorch_model.bin", "pytorch_model-*.bin"),
+    ):
+        if (directory / name).is_file():
+            return [directory / name]
+        if found := sorted(directory.glob(parts)):
+            return found
+    return []
+
+
+def _describe_module(directory: Path) -> dict[str, Any]:
+    config = read_json(directory / "config.json")
+    defaults = {**_DEFAULTS, **_MODULE_DEFAULTS}
+    settings: dict[str, Any] = {}
+    for path in sorted(directory.glob("sentence_*_config.json")):
+        settings |= _clean(read_json(path), {**_DEFAULTS, **_TRANSFORMER_DEFAULTS})
+    return {
+        "config": _clean(_unify_pooling(config), defaults),
+        "settings": settings,
+        "weights": [file_sha256(path) for path in list_weights(directory)],
+        "tokenizer": _describe_tokenizer(directory),
+    }
+
+
+def _clean(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that count."""
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in _IGNORED
+        and value not in (None, {}, [])
+        and not (name in defaults and value == defaults[name])
+    }
 
 
 def _unify_pooling(config: dict[str, Any]) -> dict[str, Any]:
     """Return one form for version 6, which writes a name, and earlier ones, which write flags."""
+    if not any(name.startswith("pooling_mode") for name in config):
+        return config
     flags = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
     named = config.get("pooling_mode") or flags or ["mean"]
+    others = {name: value for name, value in config.items() if not name.startswith("pooling_mode")}
     modes = [named] if isinstance(named, str) else named
-    return {"pooling": "+".join(modes), "include_prompt": config.get("include_prompt", True)}
+    return {
+        **others,
+        "pooling": "+".join(modes),
+        "include_prompt": config.get("include_prompt", True),
+    }
 
 
-def _read_weights(directory: Path) -> list[str]:
-    """Return the digest of the first weight file found, or of all shards of split weights."""
-    for name in _WEIGHT_FILES:
-        if (directory / name).is_file():
-            return [file_sha256(directory / name)]
-    return [file_sha256(path) for path in sorted(directory.glob("*.safetensors"))]
+def _describe_tokenizer(directory: Path) -> dict[str, Any]:
+    """Return digests of a tokenizer's files, and the settings that count."""
+    path = directory / "tokenizer.json"
+    files = [path] if path.is_file() else []
+    files = files or [file for name in _VOCABULARY_FILES if (file := directory / name).is_file()]
+    settings = {
+        **read_json(directory / "special_tokens_map.json"),
+        **read_json(directory / "tokenizer_config.json"),
+    }
+    if not files and not settings:
+        return {}
+    settings = {name: _token_text(value) for name, value in settings.items()}
+    lowercases = settings.pop("do_lower_case", None)
+    name = str(settings.pop("tokenizer_class", "")).removesuffix("Fast")
+    added = settings.pop("added_tokens_decoder", None) or {}
+    return {
+        "files": [
+            tokenizer_sha256(file) if file.name == "tokenizer.json" else file_sha256(file)
+            for file in files
+        ],
+        "class": "" if name in _GENERIC_TOKENIZERS else name,
+        "lowercases": lowercases,
+        "added": _tokens_missing_in(path, added),
+        "settings": _clean(settings, _DEFAULTS),
+    }
+
+
+def _token_text(value: Any) -> Any:
+    """Return the text of a special token, which is stored alone or in an object."""
+    return value["content"] if isinstance(value, dict) and "content" in value else value
+
+
+def _tokens_missing_in(path: Path, added: dict[str, Any]) -> dict[str, Any]:
+    """Return the tokens of `added_tokens_decoder` that `tokenizer.json` does not contain."""
+    known = {token["content"] for token in read_json(path).get("added_tokens") or ()}
+    return {number: token for number, token in added.items() if _token_text(token) not in known}

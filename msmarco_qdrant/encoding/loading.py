@@ -15,7 +15,7 @@ from pathlib import Path
 from msmarco_qdrant.core.records import NO_PROMPTS, Prompts, Similarity
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import ModelKind, PackagedModel, PublishedModel, find_published
-from msmarco_qdrant.encoding.fingerprint import file_sha256
+from msmarco_qdrant.encoding.file_digests import file_sha256
 from msmarco_qdrant.encoding.options import (
     CACHED_QUERIES,
     BackendName,
@@ -43,10 +43,10 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
 
     Args:
         model: A directory, a name of the catalog, or a hub id.
-        prompts: Prompts of queries and passages; by default those of the catalog, else of the
-            model's configuration.
-        similarity: Similarity of its vectors; by default that of the catalog, else of the model's
-            configuration, else cosine.
+        prompts: Prompts of queries and passages; by default those of the catalog for one of its
+            names, for a directory those of the model's configuration.
+        similarity: Similarity of its vectors; by default that of the catalog for one of its names,
+            for a directory that of the model's configuration; without either, cosine.
         backend: As in `EncoderOptions`, like all that follow.
         device: By default the best one.
         precision: By default the fastest of the device, within cosine 0.999 of float32.
@@ -63,14 +63,22 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
     name, known = _find_in_catalog(model, "bi-encoder", "it does not encode passages")
     location, hint = locate_model(name, known)
     _refuse_cross_encoder(Path(location))
-    # A directory with a published name holds that model; configurations of older models contain
-    # neither prompts nor similarity.
+    likely = known
     if known is None and Path(location).is_dir():
-        known = find_published(Path(location).name) or find_published(Path(hint).name)
-    if known is not None:
+        # A directory with a published name probably holds that model. Configurations of older
+        # models contain neither prompts nor similarity; one that does wins.
+        likely = find_published(Path(location).name) or find_published(Path(hint).name)
+    elif known is not None:
         prompts = prompts or (known.prompts if known.prompts != NO_PROMPTS else None)
         similarity = similarity or known.similarity
-    return BiEncoder(location, hint=hint, prompts=prompts, similarity=similarity, options=options)
+    return BiEncoder(
+        location,
+        hint=hint,
+        prompts=prompts,
+        similarity=similarity,
+        published=likely,
+        options=options,
+    )
 
 
 def load_reranker(

@@ -55,7 +55,7 @@ def require_same_vectors(path: str, stored: EncoderInfo, offered: EncoderInfo) -
     Raises:
         ModelMismatchError: Naming both models.
     """
-    if offered.fingerprint != stored.fingerprint:
+    if not offered.is_same_model_as(stored):
         raise ModelMismatchError(
             f"{path} holds vectors of {stored.model} ({stored.dimension}, fingerprint "
             f"{stored.fingerprint[:8]}); you asked for {offered.model} ({offered.dimension}, "
@@ -69,7 +69,7 @@ def require_same_model(collection: str, stored: EncoderInfo, offered: EncoderInf
     Raises:
         ModelMismatchError: Naming both models.
     """
-    if offered.fingerprint == stored.fingerprint:
+    if offered.is_same_model_as(stored):
         if offered.similarity != stored.similarity:
             raise ModelMismatchError(
                 f"collection '{collection}' compares vectors by {stored.similarity}, the encoder "

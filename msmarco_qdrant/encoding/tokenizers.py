@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding.backends.base import Task
+from msmarco_qdrant.encoding.pretrained import NO_LENGTH
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import ModelNotFoundError
 
@@ -29,8 +30,6 @@ _PIECE = re.compile(r"[!-/:-@\[-`{-~]|[^ \t\n\r!-/:-@\[-`{-~]+")
 # In real passages, 99 of 100 pieces are among the first hundred thousand different ones.
 _MAX_CACHED_PIECES = 200_000
 _MAX_CACHED_PIECE_CHARS = 40
-# A tokenizer without a configured length returns a number larger than this.
-_NO_LENGTH = 1_000_000
 _ID_BYTES = array("i").itemsize
 
 # Case, accents, scripts, white space, unknown characters, special tokens, an empty text, and a text
@@ -64,9 +63,12 @@ class FastTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tokenized:
         """Return token ids of each text, with prompt and special tokens."""
+        import numpy as np
+
         prompted = [self._prompt + text for text in texts]
         encodings = self.tokenizer.encode_batch_fast(prompted)
-        return Tokenized.from_rows([encoding.ids for encoding in encodings])
+        cut = np.array([bool(encoding.overflowing) for encoding in encodings], bool)
+        return Tokenized.from_rows([encoding.ids for encoding in encodings], cut)
 
     def __reduce__(self) -> tuple[type[FastTokenizer], tuple[str, str]]:
         return type(self), (self._definition, self._prompt)
@@ -107,14 +109,18 @@ class WordPieceTokenizer(FastTokenizer):
         import numpy as np
 
         rows = [self._row(self._prompt + text) for text in texts]
-        ids = np.frombuffer(b"".join(rows), np.int32)
-        return Tokenized.from_lengths(ids, [len(row) // _ID_BYTES for row in rows])
+        ids = np.frombuffer(b"".join(row for row, _ in rows), np.int32)
+        cut = np.array([is_cut for _, is_cut in rows], bool)
+        return Tokenized.from_lengths(ids, [len(row) // _ID_BYTES for row, _ in rows], cut)
 
-    def _row(self, text: str) -> bytes:
+    def _row(self, text: str) -> tuple[bytes, bool]:
+        """Return a text's packed ids, and True if its end was cut off."""
         if self._special.search(text):
-            return _pack(self.tokenizer.encode(text).ids)
+            encoding = self.tokenizer.encode(text)
+            return _pack(encoding.ids), bool(encoding.overflowing)
         pieces = b"".join(map(self._pieces.__getitem__, _PIECE.findall(text)))
-        return self._prefix + pieces[: self._max_bytes] + self._suffix
+        is_cut = self._max_bytes is not None and len(pieces) > self._max_bytes
+        return self._prefix + pieces[: self._max_bytes] + self._suffix, is_cut
 
 
 class _PieceCache(dict[str, bytes]):
@@ -179,7 +185,10 @@ class LibraryTokenizer:
             processing_kwargs={"common": {"return_tensors": None}, "text": {"padding": False}},
         )
         _check_features(features)
-        return Tokenized.from_rows(features["input_ids"])
+        rows = features["input_ids"]
+        # The library does not return what it cut off, so a text that just fits counts, too.
+        length = self._model.max_seq_length or NO_LENGTH
+        return Tokenized.from_rows(rows, np.array([len(row) >= length for row in rows], bool))
 
 
 def build_tokenizer(
@@ -232,7 +241,7 @@ def copy_tokenizer(model: SentenceTransformer | CrossEncoder) -> Tokenizer | Non
     copy.no_padding()
     copy.no_truncation()
     length, side = model.max_seq_length, getattr(model.tokenizer, "truncation_side", "right")
-    if length is not None and length < _NO_LENGTH:
+    if length is not None and length < NO_LENGTH:
         copy.enable_truncation(length, direction=side)
     return copy
 

@@ -13,6 +13,7 @@ from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.limits import exact_refusal
 from msmarco_qdrant.core.records import CollectionInfo, PointId, Query
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
+from msmarco_qdrant.encoding.checks import encode_queries
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep
 from msmarco_qdrant.evaluation.scoring import check_qids
@@ -143,7 +144,7 @@ def _point_queries(client: SearchClient, queries: Sequence[Query], k: int) -> li
     return [
         PointQuery(Nearest(vector, using), limit=k, fields=())
         for batch in in_batches(queries, _BATCH_QUERIES)
-        for vector in client.encoder.encode_queries([query.text for query in batch])
+        for vector in encode_queries(client.encoder, [query.text for query in batch])
     ]
 
 

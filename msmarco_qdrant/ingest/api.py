@@ -34,6 +34,7 @@ from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
+from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.forks import require_own_threads
 from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions
@@ -47,6 +48,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
+from msmarco_qdrant.ingest.carry_over import carry_over
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.sources.corpus import as_rows
@@ -197,6 +199,8 @@ class _Encoders:
     def __post_init__(self) -> None:
         if self.encoder is not None and self.model is not None:
             raise UsageError("pass either model or encoder, not both")
+        if self.encoder is not None:
+            check_encoder(self.encoder)
         if isinstance(self.source, VectorShards) and (
             self.encoder is not None or self.model is not None
         ):
@@ -222,12 +226,13 @@ class _Encoders:
         """Load the encoder of a collection, or raise `ModelMismatchError`."""
         if isinstance(self.source, VectorShards):
             _require_model_of_shards(self.source, collection, stored)
-            return self.source.encoder, None
+            return self.source.encoder.stored_as(stored), None
         if self.encoder is None:
             encoder = load_collection_encoder(collection, stored, self.model, self.options)
-            return encoder.info, encoder
-        require_same_model(collection, stored, self.encoder.info)
-        return self.encoder.info, self.encoder
+        else:
+            encoder = self.encoder
+            require_same_model(collection, stored, encoder.info)
+        return encoder.info.stored_as(stored), encoder
 
 
 def _require_model_of_shards(shards: VectorShards, collection: str, stored: EncoderInfo) -> None:
@@ -268,6 +273,8 @@ def _open_target(
         _require_same_indexes(store, name, indexes)
         sparse = Bm25Encoder(guard.metadata.bm25)
         info, encoder = encoders.for_existing(name, guard.metadata.encoder)
+        if encoder is not None:
+            carry_over(guard, encoder)
     return IngestTarget(guard.collection, info, sparse, encoder), guard
 
 

@@ -71,7 +71,7 @@ class IngestRun:
         self._pipeline = Pipeline("write", clock)
         self._last_stages: dict[str, float] = {}
         self._source_size: int | None = None
-        self._rejected = self._unchanged = self._vectors = self._tokens = 0
+        self._rejected = self._unchanged = self._vectors = self._tokens = self._cut = 0
         self._unflushed = self._added = 0
         self._to_write: list[WriteBatch] = []
         self.written = self.pruned = 0
@@ -147,6 +147,7 @@ class IngestRun:
             seconds=wall,
             mean_tokens=self._tokens / self._vectors if self._vectors else None,
             pruned=self.pruned,
+            cut=self._cut,
             stages=tuple(
                 StageTiming(name, seconds, min(seconds / wall, 1.0) if wall > 0 else 0.0)
                 for name, seconds in busy.items()
@@ -171,6 +172,7 @@ class IngestRun:
         self._unflushed += len(batch.passages)
         self._vectors += len(batch.passages)
         self._tokens += batch.tokens
+        self._cut += batch.cut
         if sum(len(waiting.passages) for waiting in self._to_write) >= _PASSAGES_PER_WRITE:
             self._write()
         window = batch.window

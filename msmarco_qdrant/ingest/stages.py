@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo, Passage, SparseVector
+from msmarco_qdrant.core.records import EncoderInfo, Passage, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized
+from msmarco_qdrant.encoding.checks import check_batch
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.runtime.pipeline import Pipeline
@@ -61,11 +62,15 @@ class WindowDiff:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _DenseBatch:
-    """Passages of a window with their dense vectors, float32 `(n, dimension)`."""
+    """Passages of a window with their dense vectors, float32 `(n, dimension)`.
+
+    `cut` is the number of those whose end the model did not read.
+    """
 
     window: Window
     passages: list[Passage]
     dense: NDArray[np.float32]
+    cut: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,13 +113,14 @@ class IngestStages:
     def _add_sparse(self, item: _DenseBatch | WindowDiff) -> WriteBatch | WindowDiff:
         if isinstance(item, WindowDiff):
             return item
-        texts, bm25 = [passage.text for passage in item.passages], self._target.bm25
+        found = [self._target.bm25.encode_with_length(passage.text) for passage in item.passages]
         return WriteBatch(
             item.window,
             item.passages,
             item.dense,
-            sparse=[bm25.encode_passage(text) for text in texts],
-            tokens=sum(bm25.count_tokens(text) for text in texts),
+            item.cut,
+            sparse=[vector for vector, _ in found],
+            tokens=sum(tokens for _, tokens in found),
         )
 
 
@@ -136,32 +142,15 @@ def _encode(
 
 
 def _encode_window(diff: WindowDiff, tokens: Tokenized, encoder: Encoder) -> Iterator[_DenseBatch]:
-    missing = set(range(len(diff.encode)))
+    missing, cut = set(range(len(diff.encode))), tokens.which_cut()
     for batch in encoder.encode_passages(tokens):
-        _check_batch(batch, missing, encoder.info.dimension)
+        check_batch(batch, missing, encoder.info.dimension)
         passages = [diff.encode[position] for position in batch.positions]
-        yield _DenseBatch(diff.window, passages, batch.vectors)
+        yield _DenseBatch(diff.window, passages, batch.vectors, int(cut[batch.positions].sum()))
     if missing:
         raise EncodingError(
             f"the encoder returned no vector for {len(missing)} of {len(diff.encode)} passages"
         )
-
-
-def _check_batch(batch: EncodedBatch, missing: set[int], dimension: int) -> None:
-    """Remove the batch's positions from `missing`; raise if one would be lost or repeated."""
-    expected = (len(batch.positions), dimension)
-    if batch.vectors.shape != expected or batch.vectors.dtype != "float32":
-        raise EncodingError(
-            f"the encoder must return float32 {expected} for this batch, got "
-            f"{batch.vectors.dtype} {batch.vectors.shape}"
-        )
-    for position in batch.positions.tolist():
-        if position not in missing:
-            raise EncodingError(
-                f"the encoder must return each position once, got position {position} twice or "
-                "out of range"
-            )
-        missing.remove(position)
 
 
 def _take_vectors(diffs: Iterable[WindowDiff]) -> Iterator[_DenseBatch | WindowDiff]:
@@ -172,5 +161,5 @@ def _take_vectors(diffs: Iterable[WindowDiff]) -> Iterator[_DenseBatch | WindowD
         for start in range(0, len(diff.encode), _VECTORS_PER_BATCH):
             passages = diff.encode[start : start + _VECTORS_PER_BATCH]
             vectors = np.stack([diff.window.vectors[passage.pid] for passage in passages])
-            yield _DenseBatch(diff.window, passages, vectors)
+            yield _DenseBatch(diff.window, passages, vectors, 0)
         yield diff

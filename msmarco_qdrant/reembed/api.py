@@ -31,6 +31,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.encoding import Encoder, load_encoder
+from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import MigrationError, UsageError
@@ -95,6 +96,8 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
             raise UsageError("pass either model=... or encoder=..., not both")
         opened.metadata(collection)  # fails before a model is loaded
         models = encoder_options or EncoderOptions()
+        if encoder is not None:
+            check_encoder(encoder)
         new = encoder or load_encoder(model or "", **asdict(models))
         texts = (
             None if source is None else (row for row in as_rows(source) if isinstance(row, Passage))
@@ -108,7 +111,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         )
         with _lock(opened, collection) as check:
             found = read_generations(opened, collection)
-            if found.copying is None and _is_same_model(found.metadata.encoder, new.info):
+            if found.copying is None and found.metadata.encoder.has_same_vectors_as(new.info):
                 # A remaining copied_from names a dropped source; else copying would not be None.
                 metadata = replace(found.metadata, copied_from=None)
                 _put_changed(opened, Generation(found.live, found.metadata), metadata, check)
@@ -273,10 +276,6 @@ def _stored_model_loader(
     collection: str, models: EncoderOptions
 ) -> Callable[[EncoderInfo], Encoder]:
     return lambda encoder_info: load_collection_encoder(collection, encoder_info, None, models)
-
-
-def _is_same_model(live: EncoderInfo, new: EncoderInfo) -> bool:
-    return (live.fingerprint, live.similarity) == (new.fingerprint, new.similarity)
 
 
 def _select_rollback(store: Store, found: Generations) -> Copying:

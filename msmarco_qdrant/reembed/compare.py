@@ -14,6 +14,7 @@ from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.reports import ModelComparison
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.encoding import Encoder
+from msmarco_qdrant.encoding.checks import encode_queries
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.stores import Collection
 
@@ -96,7 +97,7 @@ def _search(
 ) -> Mapping[PointId, Sequence[PointId]]:
     """The points found by each query; queries without a vector are skipped."""
     vectors = _encode(searched.encoder, queries)
-    using = searched.encoder.info.vector_name
+    using = searched.collection.spec().dense
     point_queries = [
         PointQuery(Nearest(vector, using), hits, fields=()) for vector in vectors.values()
     ]
@@ -111,10 +112,10 @@ def _encode(
     if not queries:
         return {}
     try:
-        return dict(zip(queries, encoder.encode_queries([*queries.values()]), strict=True))
+        return dict(zip(queries, encode_queries(encoder, [*queries.values()]), strict=True))
     except EncodingError:
         found = {}
         for id_, query in queries.items():
             with suppress(EncodingError):
-                found[id_] = encoder.encode_queries([query])[0]
+                found[id_] = encode_queries(encoder, [query])[0]
         return found

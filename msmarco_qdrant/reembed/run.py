@@ -295,7 +295,7 @@ class ReembedRun:
         job = CopyJob(
             source=self._source,
             mark=f"{copying.source} {copying.metadata.swaps}",
-            target=IngestTarget(self._target, self._encoder.info, bm25, self._encoder),
+            target=IngestTarget(self._target, copying.metadata.encoder, bm25, self._encoder),
             admin=self._store.admin_collection(copying.target),
             is_swapped=is_swapped,
             only_copies=copying.metadata.only_copies and not is_swapped,

@@ -40,7 +40,7 @@ def prepare_target(
             copying = found.copying_into(existing)
         check()
         store.put_metadata(copying.target, copying.metadata)
-    elif copying.metadata.encoder.fingerprint != encoder_info.fingerprint:
+    elif not copying.metadata.encoder.is_same_model_as(encoder_info):
         begun = copying.metadata.encoder.model
         raise UsageError(
             f"model must be {begun}, because the re-embedding of '{found.name}' into "
@@ -104,7 +104,7 @@ def _check_live(dsn: str, found: Generations, encoder_info: EncoderInfo) -> None
             f"{advised_command('migrate', 'up', collection=found.name, store=dsn)}"
         )
     current = found.metadata.encoder
-    if current.fingerprint == encoder_info.fingerprint:
+    if current.is_same_model_as(encoder_info):
         raise UsageError(
             f"similarity must be {current.similarity}, as in '{found.name}', which has vectors of "
             f"{encoder_info.model}, got {encoder_info.similarity}: ingest into another collection"
@@ -114,7 +114,7 @@ def _check_live(dsn: str, found: Generations, encoder_info: EncoderInfo) -> None
 def _find_existing(found: Generations, encoder_info: EncoderInfo) -> Generation | None:
     """Find another physical collection with vectors of a model."""
     for other in found.others:
-        if other.metadata.encoder.fingerprint != encoder_info.fingerprint:
+        if not other.metadata.encoder.is_same_model_as(encoder_info):
             continue
         if other.physical == found.metadata.previous:
             return other  # a rollback keeps that collection's own settings

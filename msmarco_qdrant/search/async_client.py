@@ -14,6 +14,7 @@ from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import CollectionMetadata
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
+from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
@@ -91,7 +92,7 @@ class AsyncSearchClient:
             name="msmarco-qdrant-encode",
         )
         self._score: MicroBatcher[tuple[str, str], float] = MicroBatcher(
-            lambda pairs: client.reranker.scores(pairs).tolist(),
+            lambda pairs: score_pairs(client.reranker, pairs).tolist(),
             max_items=_PAIRS_PER_BATCH,
             max_wait_s=0.0,  # one search has many pairs
             name="msmarco-qdrant-rerank",
@@ -423,7 +424,7 @@ def _encode_queries(queries: Sequence[_EncoderQuery]) -> list[NDArray[np.float32
     vectors: dict[int, NDArray[np.float32]] = {}
     for encoder in {id(encoder): encoder for encoder, _ in queries}.values():
         indices = [index for index, (its, _) in enumerate(queries) if its is encoder]
-        rows = encoder.encode_queries([queries[index][1] for index in indices])
+        rows = encode_queries(encoder, [queries[index][1] for index in indices])
         vectors.update(zip(indices, rows, strict=True))
     return [vectors[index] for index in range(len(queries))]
 

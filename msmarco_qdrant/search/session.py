@@ -18,6 +18,12 @@ from typing import Any, TypeAlias, TypeVar
 from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
+from msmarco_qdrant.encoding.checks import (
+    check_encoder,
+    check_reranker,
+    encode_queries,
+    score_pairs,
+)
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
 from msmarco_qdrant.search.options import (
@@ -98,7 +104,10 @@ class SearchSession:
         self._load_encoder = load_encoder
         self._foreign = ForeignPoints(collection, store.dsn)
         metadata = store.metadata(collection)
+        if reranker is not None:
+            check_reranker(reranker)
         if encoder is not None:
+            check_encoder(encoder)
             require_same_model(collection, metadata.encoder, encoder.info)
         self._current = self._new_searcher(metadata, encoder)
         self._refresh_lock = threading.Lock()
@@ -167,13 +176,13 @@ class SearchSession:
         """Execute one step of a search, and return its result."""
         match step:
             case Encode(encoder, queries):
-                return encoder.encode_queries(queries)
+                return encode_queries(encoder, queries)
             case Query(point_queries):
                 return self._collection.query(point_queries)
             case Retrieve(ids):
                 return self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
-                return self.reranker.scores(pairs)
+                return score_pairs(self.reranker, pairs)
             case GetPayloadIndexes():
                 return self._collection.spec().payload_indexes
             case Refresh(used):

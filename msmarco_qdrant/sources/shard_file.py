@@ -281,6 +281,10 @@ def _header_of(path: Path, content: bytes) -> ShardHeader:
         fields = json.loads(content)
         _check_version(path, fields.pop("version"))
         encoder = fields.pop("encoder")
+        encoder = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in encoder.items()
+        }
         encoder_info = EncoderInfo(**{**encoder, "prompts": Prompts(**encoder["prompts"])})
         return ShardHeader(encoder=encoder_info, **fields)
     except (ValueError, TypeError, KeyError, AttributeError) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,10 +16,14 @@ from msmarco_qdrant.core.records import (
 from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 
+_DETAILS = ("other_fingerprints", "pooling", "assumed")
+
 
 def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
-    """Convert metadata to a JSON object."""
-    return asdict(metadata)
+    """Convert metadata to a JSON object, in which version 0.1 finds only fields that it knows."""
+    value = asdict(metadata)
+    value["encoder_details"] = {name: value["encoder"].pop(name) for name in _DETAILS}
+    return value
 
 
 def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
@@ -40,10 +45,11 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
                 f"({value['package_version']})"
             )
         encoder = dict(value["encoder"])
+        details = _details_from_json(value.get("encoder_details", {}))
         return CollectionMetadata(
             schema_version=found,
             package_version=value["package_version"],
-            encoder=EncoderInfo(**{**encoder, "prompts": Prompts(**encoder["prompts"])}),
+            encoder=EncoderInfo(**{**encoder, "prompts": Prompts(**encoder["prompts"]), **details}),
             bm25=Bm25Settings(**value["bm25"]),
             migrations=tuple(value["migrations"]),
             copied_from=_name(value, "copied_from"),
@@ -63,6 +69,15 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
 def _user_migrations(found: Any) -> tuple[UserMigration, ...] | None:
     """Return the records of a user's migrations; None, too, where an earlier version wrote none."""
     return None if found is None else tuple(UserMigration(**one) for one in found)
+
+
+def _details_from_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the fields of an encoder that version 0.1 does not know; other fields are ignored."""
+    return {
+        name: tuple(found) if isinstance(found, list) else found
+        for name in _DETAILS
+        if (found := value.get(name)) is not None
+    }
 
 
 def _name(value: Any, field: str) -> str | None:

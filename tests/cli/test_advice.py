@@ -37,6 +37,7 @@ from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.migration_locks import this_process
 from msmarco_qdrant.stores.payload import point_id
 from tests.cli.runner import Outcome, command
+from tests.encoding.model_folders import write_modules
 from tests.encoding.tiny_models import Recipe, save_tiny
 from tests.loopback import LoopbackServer
 
@@ -535,7 +536,15 @@ CASES: dict[str, Case] = {
     ),
     "a directory that reranks": Case(
         ("encoding.pretrained:_require_pair_scores",),
-        lambda world: _error(lambda _store: load_reranker(world.models.old, device="cpu"))(world),
+        lambda world: _error(lambda _: load_reranker(f"{world.models.old}-plain", device="cpu"))(
+            world
+        ),
+    ),
+    "a directory of another kind": Case(
+        ("encoding.model_files:",),
+        lambda world: _error(lambda _: load_encoder(_router(world.models.old), device="cpu"))(
+            world
+        ),
     ),
     "no figures": Case(
         ("evaluation.published:published_figures",), _error(lambda _store: published_figures("x"))
@@ -545,6 +554,14 @@ CASES: dict[str, Case] = {
         lambda world: command("quickstart", "--store", "demo", "--model", world.models.old).out,
     ),
 }
+
+
+def _router(model: str) -> Path:
+    """Return a copy of a model that claims to be a Router."""
+    folder = Path(model).with_name("router")
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    write_modules(folder, ("", "sentence_transformers.base.modules.router.Router"))
+    return folder
 
 
 # One of each kind; all others are slow.

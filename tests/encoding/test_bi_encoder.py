@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from msmarco_qdrant.cli.quickstart import sample_passages
 from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
+from msmarco_qdrant.encoding.catalog import find_published
 from msmarco_qdrant.errors import EncodingError
 from tests.encoding.conftest import Library, Tiny
 from tests.encoding.tiny_models import (
@@ -221,11 +223,45 @@ def test_info_of_a_model(similarity: Any, tiny: Tiny) -> None:
     assert {similarity != "dot"} == set(has_unit_length.tolist())
 
 
-def test_a_directory_with_a_published_name(tiny: Tiny, tmp_path: Path) -> None:
-    """Its similarity is that of the catalog; configurations of older dot models lack it."""
-    directory = tmp_path / "msmarco-distilbert-base-tas-b"
+@pytest.mark.parametrize(
+    ("name", "own", "expected"),
+    [
+        ("msmarco-distilbert-base-tas-b", None, "dot"),  # as configurations of older models
+        ("msmarco-distilbert-base-tas-b", "cosine", "cosine"),
+        ("msmarco-MiniLM-L6-v3", None, "cosine"),
+        ("msmarco-MiniLM-L6-v3", "dot", "dot"),
+        ("my-own-model", "dot", "dot"),
+        ("my-own-model", None, "cosine"),
+    ],
+)
+def test_s10_the_folders_own_similarity_wins(
+    name: str,
+    own: str | None,
+    expected: str,
+    tiny: Tiny,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The catalog fills in what a folder of that name does not say; a difference is logged."""
+    directory = tmp_path / name
     shutil.copytree(tiny(Recipe(pooling="cls")), directory)
-    assert load_encoder(directory, device="cpu").info.similarity == "dot"
+    settings = directory / "config_sentence_transformers.json"
+    content = json.loads(settings.read_text("utf-8"))
+    settings.write_text(json.dumps({**content, "similarity_fn_name": own}), "utf-8")
+    info = load_encoder(directory, device="cpu").info
+    assert expected == info.similarity
+    assert ("similarity" in info.assumed) == (name == "my-own-model" and own is None)
+    published = find_published(name)
+    differs = own is not None and published is not None and published.similarity != own
+    assert differs == any("says that its similarity is" in text for text in caplog.messages)
+
+
+def test_s10_the_folders_own_prompts_win(tiny: Tiny, tmp_path: Path) -> None:
+    """A folder of v1's name with prompts of its own keeps them."""
+    directory = tmp_path / "distilroberta-base-msmarco-v1"
+    recipe = Recipe("roberta", prompts={"query": "q: ", "document": "d: "})
+    shutil.copytree(tiny(recipe), directory)
+    assert Prompts("q: ", "d: ") == load_encoder(directory, device="cpu").info.prompts
 
 
 def test_a_transformer_without_modules(tiny: Tiny, library: Library) -> None:

@@ -298,8 +298,12 @@ def test_a_directory_of_a_bi_encoder(tiny: Tiny) -> None:
     """The library would give it a head of random weights."""
     for recipe in (Recipe("bert"), Recipe("electra", pooling="cls")):
         directory = tiny(recipe)
-        for path in (directory, directory.with_name(f"{directory.name}-plain")):
-            with pytest.raises(ModelNotFoundError, match=r"is not a cross-encoder but a .*Model"):
+        plain = directory.with_name(f"{directory.name}-plain")
+        for path, reason in (
+            (directory, "it is a bi-encoder, which does not score pairs"),
+            (plain, r"is not a cross-encoder but a .*Model"),
+        ):
+            with pytest.raises(ModelNotFoundError, match=reason):
                 load_reranker(path, device="cpu")
 
 

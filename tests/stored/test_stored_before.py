@@ -41,7 +41,7 @@ from msmarco_qdrant import (
 )
 from msmarco_qdrant.collection.migration import load_migrations
 from msmarco_qdrant.core.records import HnswSettings, Prompts
-from msmarco_qdrant.encoding.fingerprint import compute_fingerprint
+from msmarco_qdrant.encoding.fingerprint_1 import compute_fingerprint_1
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import read_run
 from msmarco_qdrant.service.spool.inbox import Inbox
@@ -634,4 +634,5 @@ def test_file_of_settings_still_counts() -> None:
 def test_fingerprint_of_a_model_is_the_same() -> None:
     """A collection accepts the model that filled it."""
     expected = json.loads((FIXTURES / "fingerprint.json").read_text())["fingerprint"]
-    assert expected == compute_fingerprint(FIXTURES / "model", Prompts("query: ", "passage: "), 128)
+    prompts = Prompts("query: ", "passage: ")
+    assert expected == compute_fingerprint_1(FIXTURES / "model", prompts, 128)

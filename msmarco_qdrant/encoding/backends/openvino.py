@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends import processor
 from msmarco_qdrant.encoding.backends.base import FinishedPass, ForwardPass, Task
 from msmarco_qdrant.encoding.backends.openvino_cache import CachedModel, default_cache
@@ -118,11 +119,11 @@ class OpenVinoBackend:
                     features = module(features)
                 # Copied: it may be the request's memory, which the next pass overwrites.
                 vectors: NDArray[np.float32] = features["sentence_embedding"].numpy().copy()
-        except RuntimeError as exc:
+        except Exception as exc:  # of OpenVINO or of a module's code
             rows, longest = mask.shape
             raise EncodingError(
                 f"the forward pass over {rows} texts of {int(mask.sum()):,} tokens, the longest "
-                f"of {longest}, failed in OpenVINO: {exc}"
+                f"of {longest}, failed in OpenVINO: {first_line(exc)}"
             ) from exc
         return vectors
 

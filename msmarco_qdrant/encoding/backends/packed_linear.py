@@ -27,9 +27,21 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         # Without a batch size the layout serves any.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)  # noqa: SLF001
         self._bias = None if linear.bias is None else linear.bias.detach()
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The packed weights: T5 reads their dtype. Their numbers cannot be read."""
+        weight: torch.Tensor = self._weight
+        return weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias."""
+        return self._bias
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """`(..., in_features)` to `(..., out_features)`."""

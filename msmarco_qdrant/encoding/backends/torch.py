@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.backends.base import FinishedPass, ForwardPass, Task
 from msmarco_qdrant.encoding.backends.packed_linear import pack_linears_if_faster
 from msmarco_qdrant.encoding.backends.torch_device import (
@@ -91,7 +92,7 @@ class TorchBackend:
                     features["prompt_length"] = prompt_length
                 output: torch.Tensor = self._model(features, task=task)["sentence_embedding"]
                 return self._copy_to_host(output.float(), batch)
-        except RuntimeError as exc:  # mostly out of memory
+        except Exception as exc:  # mostly out of memory, else an error of the model's code
             raise _failed(batch, self.device, exc) from exc
 
     def _copy_to_host(self, output: torch.Tensor, batch: Tokenized) -> ForwardPass:
@@ -155,8 +156,8 @@ def _has_varlen_attention(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu"
 
 
-def _failed(batch: Tokenized, device: str, exc: RuntimeError) -> EncodingError:
+def _failed(batch: Tokenized, device: str, exc: Exception) -> EncodingError:
     return EncodingError(
         f"the forward pass over {len(batch)} texts of {len(batch.ids):,} tokens failed on "
-        f"{device}: {exc}"
+        f"{device}: {first_line(exc)}"
     )
