@@ -12,6 +12,7 @@ import click
 from msmarco_qdrant.cli.options import (
     ENCODER,
     json_option,
+    log_shapes,
     model_option,
     settings_options,
     source_options,
@@ -92,11 +93,15 @@ def encode(  # noqa: PLR0913  # one for each option
     from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.rejects import RejectsFile
 
+    log_shapes()
     corpus = Corpus(sources, max_line_bytes=settings.max_line_bytes, **reading)
     path = rejects_path(rejects, sources)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     echo(f"encoding into {out}", err=True)
-    with RejectsFile(path, append=True) as rejected, closing(ProgressDisplay()) as display:
+    with (
+        RejectsFile(path, append=True, source_bytes=corpus.size) as rejected,
+        closing(ProgressDisplay()) as display,
+    ):
         try:
             report = encode_corpus(
                 corpus,

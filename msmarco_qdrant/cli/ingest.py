@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from msmarco_qdrant.cli.options import (
     index_notice,
     json_option,
     load_command_settings,
+    log_shapes,
     model_option,
     open_search_client,
     refuse_unused,
@@ -36,15 +37,17 @@ from msmarco_qdrant.cli.output import (
     report_text,
     stages_text,
 )
-from msmarco_qdrant.errors import PruneRefusedError
+from msmarco_qdrant.errors import MsmarcoQdrantError, PruneRefusedError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import PrunePolicy
     from msmarco_qdrant.core.reports import IngestReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.sources.corpus import Corpus
+    from msmarco_qdrant.sources.rejects import RejectsFile
     from msmarco_qdrant.sources.vector_shards import VectorShards
 
+_FAILED = 1
 _REJECTS = 3
 
 
@@ -85,6 +88,12 @@ _REJECTS = 3
     "fifth of the collection, or after rejects.",
 )
 @click.option("--yes", is_flag=True, help="With --prune: remove any number of passages.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only read and parse the sources: show how they are read, their first rows, counts and "
+    "rejects. Nothing is written and no model is loaded.",
+)
 @wait_index_option
 @json_option
 def ingest(  # noqa: PLR0913  # one for each option
@@ -100,6 +109,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     max_passages: int | None,
     prune: bool,
     yes: bool,
+    dry_run: bool,
     wait_index: bool,
     as_json: bool,
 ) -> int:
@@ -110,14 +120,23 @@ def ingest(  # noqa: PLR0913  # one for each option
     resume: unchanged passages are not written again. Empty lines are skipped.
     """
     from msmarco_qdrant.collection.create import parse_indexes
+    from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.rejects import RejectsFile
 
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
     payload_indexes = parse_indexes(indexes, "--index")
+    if dry_run:
+        reading["max_line_bytes"] = settings.max_line_bytes
+        return _preview(
+            sources, max_passages, reading, allow_rejects=allow_rejects, as_json=as_json
+        )
+    log_shapes()
     source, inputs = _open_source(sources, vectors, reading, settings)
     refused = None
-    with RejectsFile(rejects_path(rejects, inputs)) as rejected:
+    size = source.size if isinstance(source, Corpus) else None
+    path = rejects_path(rejects, inputs)
+    with RejectsFile(path, source_bytes=size) as rejected, _printed_on_error(rejected):
         try:
             report = _ingest(
                 settings,
@@ -139,6 +158,38 @@ def ingest(  # noqa: PLR0913  # one for each option
     if refused is not None:
         raise refused
     return _REJECTS if report.rejected and not allow_rejects else 0
+
+
+def _preview(
+    sources: tuple[str, ...],
+    max_passages: int | None,
+    reading: dict[str, Any],
+    *,
+    allow_rejects: bool,
+    as_json: bool,
+) -> int:
+    """Print what the sources hold, and return the status that an ingest would end with."""
+    from msmarco_qdrant.cli.preview import print_previews
+    from msmarco_qdrant.sources.preview import preview_sources
+
+    if not sources:
+        raise click.UsageError("--dry-run needs a SOURCE")
+    previews = preview_sources(sources, max_passages=max_passages, **reading)
+    print_previews(previews, as_json=as_json)
+    if any(preview.error is not None for preview in previews):
+        return _FAILED
+    is_rejected = any(preview.rejected for preview in previews)
+    return _REJECTS if is_rejected and not allow_rejects else 0
+
+
+@contextmanager
+def _printed_on_error(rejected: RejectsFile) -> Iterator[None]:
+    """Print the rejects of an ingest that fails."""
+    try:
+        yield
+    except MsmarcoQdrantError:
+        print_rejects(rejected)
+        raise
 
 
 def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:

@@ -177,6 +177,11 @@ def source_options(command: _F) -> Callable[..., Any]:
     return add(run)
 
 
+def log_shapes() -> None:
+    """Show the shape of each source in one line, as it is detected."""
+    logging.getLogger("msmarco_qdrant.sources").setLevel(logging.INFO)
+
+
 ranking_options = _chain(
     click.option(
         "--fusion",

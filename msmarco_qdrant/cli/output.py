@@ -115,6 +115,7 @@ def report_json(report: IngestReport) -> dict[str, Any]:
     counts = ("read", "written", "unchanged", "rejected", "pruned", "cut")
     return {
         **{name: getattr(report, name) for name in counts},
+        "sources": list(report.sources),
         "seconds": round(report.seconds, 3),
         "passages_per_second": round(report.passages_per_second, 1),
         "stages": [
@@ -170,7 +171,8 @@ def encode_text(report: EncodeReport) -> str:
 def print_rejects(rejects: RejectsFile, earlier: int = 0) -> None:
     """Print on standard error the number of rejected rows, here and in `earlier` runs."""
     if rejects.count:
-        echo(f"rejected rows: {rejects.count:,}, written to {rejects.path}", err=True)
+        some = "" if rejects.written == rejects.count else f"the first {rejects.written:,} "
+        echo(f"rejected rows: {rejects.count:,}, {some}written to {rejects.path}", err=True)
         echo(f"the first: {rejects.first}", err=True)
     if earlier:
         echo(f"rejected rows of earlier runs: {earlier:,}", err=True)

@@ -75,18 +75,30 @@ def create_if_missing(
     bm25: Bm25Settings,
     storage: StorageSettings | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
-) -> None:
+) -> bool:
     """Call `create_collection` unless the name exists, also if another process just created it.
 
     The caller must check which encoder the existing collection is for.
+
+    Returns:
+        True if this call created it.
     """
     with store.lock():
         try:
             if name not in store.aliases():
                 create_collection(store, name, encoder, bm25, storage, payload_indexes)
+                return True
         except SchemaError:
             if name not in store.aliases():  # otherwise another process has created it
                 raise
+    return False
+
+
+def drop_if_empty(store: Store, name: str, physical: str) -> None:
+    """Drop a collection that holds no passage, unless the name points to another one by now."""
+    with store.lock():
+        if store.aliases().get(name) == physical and not store.collection(physical).info().points:
+            drop_collection(store, name)
 
 
 def create_physical(

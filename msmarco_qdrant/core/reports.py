@@ -46,6 +46,7 @@ class IngestReport:
         mean_tokens: Mean BM25 tokens of the passages with new vectors, None without any.
         stages: Working time of each stage, in pipeline order.
         cut: Encoded passages whose end the model did not read, as they exceed its maximum length.
+        sources: The shape of each file that was read, in one line.
     """
 
     read: int
@@ -58,6 +59,7 @@ class IngestReport:
     pruned: int = 0
     stages: tuple[StageTiming, ...] = ()
     cut: int = 0
+    sources: tuple[str, ...] = ()
 
     @property
     def passages_per_second(self) -> float:

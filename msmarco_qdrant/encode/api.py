@@ -29,6 +29,7 @@ from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, Output
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.corpus import Corpus, as_rows
 from msmarco_qdrant.sources.parquet import check_extra
+from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import VectorType, read_footer, shard_paths
 
 # Of 1 MiB of a file each, which is 3,000 passages of MS MARCO, or of 1,024 rows that have no lines.
@@ -65,7 +66,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
             by default 12 on a GPU, else 3. A folder with shards keeps their size.
         workers: Processes that parse and tokenize, 0 for a thread of this one; by default chosen
             for the encoder's device and this machine's processors.
-        on_reject: Called for each row that cannot become a passage with a vector.
+        on_reject: Called for each row that cannot become a passage with a vector. By default their
+            number and the first are logged.
         on_progress: Called after each shard.
 
     Returns:
@@ -114,7 +116,9 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         startup = time.perf_counter() - started
         shards_at_once = 2 if gpus else 1
         size = rows.size if isinstance(rows, Corpus) else None
-        run = EncodeRun(encoder, info, layout, size, shards_at_once, on_reject, on_progress)
+        rejected = RejectCount(on_reject)
+        stack.callback(rejected.log)
+        run = EncodeRun(encoder, info, layout, size, shards_at_once, rejected, on_progress)
         try:
             run.run(feed if feeder is None else feeder)
         except MsmarcoQdrantError as exc:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.records import EncoderInfo, Reject
+from msmarco_qdrant.core.records import EncoderInfo
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import ExistingShard, Layout, TokenizedShard
 from msmarco_qdrant.encoding import Encoder
@@ -18,7 +18,7 @@ from msmarco_qdrant.encoding.checks import check_batch
 from msmarco_qdrant.errors import EncodingError
 from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
-from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, reject_passage
+from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, RejectCount, reject_passage
 from msmarco_qdrant.sources.shard_file import (
     Manifest,
     ShardHeader,
@@ -57,7 +57,7 @@ class EncodeRun:
         layout: Layout,
         size: int | None,
         shards_at_once: int,
-        on_reject: Callable[[Reject], None] | None,
+        rejected: RejectCount,
         on_progress: Callable[[EncodeProgress], None] | None,
     ) -> None:
         self._encoder = encoder
@@ -66,7 +66,7 @@ class EncodeRun:
         self._size = size
         self._shards_at_once = shards_at_once
         self._stopping = threading.Event()
-        self._on_reject = on_reject or (lambda _: None)
+        self._on_reject = rejected.add
         self._on_progress = on_progress
         self._started = time.perf_counter()
         self._encoded = self._found = self._rejected = self._tokens = self._shards = self._cut = 0

@@ -13,11 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
+from typing import Any, cast
 
-from msmarco_qdrant.collection.create import check_collection_name, check_index, create_if_missing
+from msmarco_qdrant.collection.create import (
+    check_collection_name,
+    check_index,
+    create_if_missing,
+    drop_if_empty,
+)
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.records import (
@@ -31,6 +37,7 @@ from msmarco_qdrant.core.records import (
     StorageSettings,
 )
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
+from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
@@ -44,6 +51,8 @@ from msmarco_qdrant.errors import (
     ModelMismatchError,
     MsmarcoQdrantError,
     PruneRefusedError,
+    SourceError,
+    StoreError,
     StoreNotFoundError,
     UsageError,
 )
@@ -51,7 +60,9 @@ from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.carry_over import carry_over
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
-from msmarco_qdrant.sources.corpus import as_rows
+from msmarco_qdrant.ingest.windows import Rows, RowStream
+from msmarco_qdrant.sources.corpus import as_rows, require_default_reading
+from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import (
     DEFAULT_CONNECTION,
@@ -86,6 +97,11 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     window: int = WINDOW,
     optimize: bool = True,
     wait_index: bool = False,
+    format: Format = "auto",  # noqa: A002  # the option's name everywhere else
+    pid_field: str | None = None,
+    text_field: str | None = None,
+    title_field: str | None = None,
+    skip_field: str | Sequence[str] = (),
     on_reject: Callable[[Reject], None] | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestReport:
@@ -118,7 +134,13 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         optimize: Build the index at the end. Without it, new passages are found by exact scan.
         wait_index: Wait for a server's index without a bound. By default the ingest ends with a
             warning if the server builds no index.
-        on_reject: Called for each row that cannot become a passage, in the caller's thread.
+        format: Format of the paths in `source`; see `Corpus`, also for the next four.
+        pid_field: The field with the pid.
+        text_field: The field with the text.
+        title_field: The field with the title.
+        skip_field: Fields to leave out of `meta`.
+        on_reject: Called for each row that cannot become a passage, in the caller's thread. By
+            default their number and the first are logged.
         on_progress: Called after each batch and each stage, in the caller's thread.
 
     Returns:
@@ -127,28 +149,34 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     Raises:
         IngestStoppedError: If it ended early; its `report` contains what was written.
         PruneRefusedError: If everything was written, but the policy forbids to prune.
-        SourceError: If the source cannot be read; nothing was created.
+        SourceError: If the source cannot be read, or has rows but no passage; nothing was created.
         ModelError: If the model cannot be loaded, or is not the collection's; nothing was created.
         StoreError: If the store cannot be opened or created, or holds other data.
         UsageError: If an argument is invalid.
     """
     encoders = _Encoders(source, model, default_model, encoder, encoder_options or EncoderOptions())
-    if window < 1:
-        raise UsageError(f"window must be 1 or more, got {window}")
-    if max_passages is not None and max_passages < 1:
-        raise UsageError(f"max_passages must be 1 or more, or None for all, got {max_passages}")
-    if max_passages is not None and prune is not None:
-        raise UsageError("prune needs the whole source: omit max_passages")
+    _check_bounds(window, max_passages, prune)
     check_collection_name(collection)
     indexes = _to_payload_keys(payload_indexes or {})
-    rows = source if isinstance(source, VectorShards) else as_rows(source)
+    reading = {
+        "format": format,
+        "pid_field": pid_field,
+        "text_field": text_field,
+        "title_field": title_field,
+        "skip_field": skip_field,
+    }
+    rows = RowStream(_open_rows(source, reading))
+    rejected = RejectCount(on_reject)
     with ExitStack() as stack:
+        stack.callback(rejected.log)
         destination = _Destination(store, collection, connection, storage, indexes)
-        target, guard = _open_target(stack, destination, encoders, bm25)
+        target, guard, is_new = _open_target(stack, destination, encoders, bm25, rows, rejected)
         guard.warn_if_unfinished()
-        run = IngestRun(target, guard, on_reject, on_progress)
+        run = IngestRun(target, guard, rejected, on_progress)
         try:
             run.ingest(rows, window, max_passages)
+            if is_new and rejected.count:
+                _require_passages(run, rejected)
             run.check_count()
             if optimize:
                 run.index(stall_s=math.inf if wait_index else INDEX_STALL_S)
@@ -158,12 +186,39 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         except PruneRefusedError:
             raise
         except MsmarcoQdrantError as exc:
-            reason = guard.root_cause(exc)
-            raise IngestStoppedError(
-                f"{reason} ({run.written:,} passages were written; the same ingest resumes there)",
-                run.report(),
-            ) from reason
+            raise _stopped(run, guard, exc, is_new=is_new)  # noqa: B904  # it has its cause
         return run.report()
+
+
+def _check_bounds(window: int, max_passages: int | None, prune: PrunePolicy | None) -> None:
+    if window < 1:
+        raise UsageError(f"window must be 1 or more, got {window}")
+    if max_passages is not None and max_passages < 1:
+        raise UsageError(f"max_passages must be 1 or more, or None for all, got {max_passages}")
+    if max_passages is not None and prune is not None:
+        raise UsageError("prune needs the whole source: omit max_passages")
+
+
+def _open_rows(source: object, reading: Mapping[str, Any]) -> Rows:
+    if isinstance(source, VectorShards):
+        require_default_reading(source, reading)
+        return source
+    return as_rows(cast("Iterable[Passage | Reject]", source), **reading)
+
+
+def _stopped(
+    run: IngestRun, guard: AliasGuard, error: MsmarcoQdrantError, *, is_new: bool
+) -> IngestStoppedError:
+    """Return the error of a run that ended early; a new collection without passages is dropped."""
+    reason = guard.root_cause(error)
+    done = f"{run.written:,} passages were written; the same ingest resumes there"
+    if is_new and not run.written:
+        done = "nothing was written"
+        with suppress(StoreError):
+            drop_if_empty(guard.store, guard.name, guard.physical)
+    stopped = IngestStoppedError(f"{reason} ({done})", run.report())
+    stopped.__cause__ = reason
+    return stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,19 +306,32 @@ def _require_model_of_shards(shards: VectorShards, collection: str, stored: Enco
 
 
 def _open_target(
-    stack: ExitStack, destination: _Destination, encoders: _Encoders, bm25: Bm25Settings | None
-) -> tuple[IngestTarget, AliasGuard]:
-    """Open the collection, or create it after everything it needs was found."""
+    stack: ExitStack,
+    destination: _Destination,
+    encoders: _Encoders,
+    bm25: Bm25Settings | None,
+    rows: RowStream,
+    rejected: RejectCount,
+) -> tuple[IngestTarget, AliasGuard, bool]:
+    """Open the collection, or create it after everything it needs was found: also a passage.
+
+    The last value is True if it was created.
+    """
+    is_new = False
     name, indexes = destination.collection, destination.indexes
     try:
         store = destination.open(stack, create=False)
         guard = resolve_alias(store, name)
     except (StoreNotFoundError, CollectionNotFoundError):
         destination.check_creatable()
+        for reject in rows.take_rejects():
+            rejected.add(reject)
+        if rows.is_empty and rejected.count:
+            raise _no_passages(rejected) from None
         sparse = Bm25Encoder(bm25 or Bm25Settings())
         info, encoder = encoders.for_new()
         store = destination.open(stack, create=True)
-        create_if_missing(store, name, info, sparse.settings, destination.storage, indexes)
+        is_new = create_if_missing(store, name, info, sparse.settings, destination.storage, indexes)
         # Another client may have created it first, for another model or without these indexes.
         guard = resolve_alias(store, name)
         require_same_model(name, guard.metadata.encoder, info)
@@ -275,7 +343,21 @@ def _open_target(
         info, encoder = encoders.for_existing(name, guard.metadata.encoder)
         if encoder is not None:
             carry_over(guard, encoder)
-    return IngestTarget(guard.collection, info, sparse, encoder), guard
+    return IngestTarget(guard.collection, info, sparse, encoder), guard, is_new
+
+
+def _no_passages(rejected: RejectCount) -> SourceError:
+    rows = "its only row was" if rejected.count == 1 else f"all {rejected.count:,} rows were"
+    return SourceError(
+        f"the source has no passage: {rows} rejected, the first: {rejected.first}; no collection "
+        "was created"
+    )
+
+
+def _require_passages(run: IngestRun, rejected: RejectCount) -> None:
+    """Refuse a source of a new collection whose passages all were rejected by the model."""
+    if not run.written:
+        raise _no_passages(rejected)
 
 
 def _require_same_bm25(name: str, stored: Bm25Settings, given: Bm25Settings | None) -> None:

@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy, Reject
+from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.errors import PruneRefusedError, StoreError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.diff import RewriteAll, SkipUnchanged
 from msmarco_qdrant.ingest.prune import Pruner
 from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
-from msmarco_qdrant.ingest.windows import Rows, source_size, split_into_windows
+from msmarco_qdrant.ingest.windows import RowStream, split_into_windows
 from msmarco_qdrant.runtime.pipeline import Pipeline
-from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, reject_passage
+from msmarco_qdrant.sources.rejects import NO_VECTOR_REASON, RejectCount, reject_passage
 from msmarco_qdrant.stores.payload import SeqClock, payload_of, point_id
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class IngestRun:
     Args:
         target: The collection and its encoders.
         guard: The name of the collection.
-        on_reject: Called for each row that cannot be ingested.
+        rejected: Counts each row that cannot be ingested; it may have some already.
         on_progress: Called after each batch.
         clock: Returns seconds.
     """
@@ -44,7 +44,7 @@ class IngestRun:
         self,
         target: IngestTarget,
         guard: AliasGuard,
-        on_reject: Callable[[Reject], None] | None,
+        rejected: RejectCount,
         on_progress: Callable[[IngestProgress], None] | None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -64,21 +64,21 @@ class IngestRun:
         )
         self._stages = IngestStages(target, compare)
         self._seen = PidSet()
-        self._on_reject = on_reject
+        self._rejected = rejected
         self._on_progress = on_progress
         self._clock = clock
         self._started = clock()
         self._pipeline = Pipeline("write", clock)
         self._last_stages: dict[str, float] = {}
-        self._source_size: int | None = None
-        self._rejected = self._unchanged = self._vectors = self._tokens = self._cut = 0
+        self._rows = RowStream([])
+        self._unchanged = self._vectors = self._tokens = self._cut = 0
         self._unflushed = self._added = 0
         self._to_write: list[WriteBatch] = []
         self.written = self.pruned = 0
 
-    def ingest(self, rows: Rows, window: int, max_passages: int | None) -> None:
+    def ingest(self, rows: RowStream, window: int, max_passages: int | None) -> None:
         """Ingest every row of the source, in windows of so many."""
-        self._source_size = source_size(rows)
+        self._rows = rows
         with self._pipeline as pipeline:
             windows = split_into_windows(rows, self._seen, window, max_passages)
             for item in self._stages.run(pipeline, windows):
@@ -116,10 +116,10 @@ class IngestRun:
             CollectionReplacedError: If the alias points to another collection.
         """
         self._guard.check()
-        self._report_progress("prune", self._source_size or 0)
+        self._report_progress("prune", self._rows.size or 0)
         with self._timed("prune"):
             pruner = Pruner(self._guard, self._seen, self._seq_before)
-            refusal = pruner.refusal(policy, self._rejected)
+            refusal = pruner.refusal(policy, self._rejected.count)
             if not refusal:
                 self.pruned = pruner.remove(policy)
                 self._guard.check()
@@ -130,7 +130,7 @@ class IngestRun:
         """Build the index, unless the collection is empty; see `Collection.optimize`."""
         if self._collection.info().points == 0:
             return
-        self._report_progress("index", self._source_size or 0)
+        self._report_progress("index", self._rows.size or 0)
         with self._timed("index"):
             self._collection.optimize(stall_s=stall_s)
 
@@ -139,10 +139,10 @@ class IngestRun:
         wall = self._clock() - self._started
         busy = {**self._pipeline.stage_seconds, **self._last_stages}
         return IngestReport(
-            read=self.written + self._unchanged + self._rejected,
+            read=self.written + self._unchanged + self._rejected.count,
             written=self.written,
             unchanged=self._unchanged,
-            rejected=self._rejected,
+            rejected=self._rejected.count,
             encoded=self._vectors if self._target.encoder is not None else 0,
             seconds=wall,
             mean_tokens=self._tokens / self._vectors if self._vectors else None,
@@ -152,6 +152,7 @@ class IngestRun:
                 StageTiming(name, seconds, min(seconds / wall, 1.0) if wall > 0 else 0.0)
                 for name, seconds in busy.items()
             ),
+            sources=self._rows.descriptions,
         )
 
     def check_bm25(self) -> None:
@@ -191,7 +192,7 @@ class IngestRun:
         sparse = [vector for batch in batches for vector in batch.sparse]
         is_finite = np.isfinite(dense).all(axis=1)
         for index in np.flatnonzero(~is_finite):
-            self._reject(reject_passage(passages[index], NO_VECTOR_REASON))
+            self._rejected.add(reject_passage(passages[index], NO_VECTOR_REASON))
         valid = np.flatnonzero(is_finite)
         self._unflushed -= len(passages) - len(valid)
         self._collection.upsert(
@@ -207,7 +208,7 @@ class IngestRun:
     def _finish_window(self, diff: WindowDiff) -> None:
         """Write the rest of a window, flush, check the alias, and only then count."""
         for reject in diff.window.rejects:
-            self._reject(reject)
+            self._rejected.add(reject)
         self._write()
         if diff.new_meta:
             self._collection.replace_payloads(
@@ -225,18 +226,13 @@ class IngestRun:
     def _payload(self, passage: Passage) -> dict[str, Any]:
         return payload_of(passage, self._seq.next())
 
-    def _reject(self, reject: Reject) -> None:
-        self._rejected += 1
-        if self._on_reject is not None:
-            self._on_reject(reject)
-
     def _report_progress(
         self, stage: Literal["passages", "prune", "index"], position: float
     ) -> None:
         if self._on_progress is None:
             return
         report = self.report()
-        fraction = position / self._source_size if self._source_size else None
+        fraction = position / self._rows.size if self._rows.size else None
         self._on_progress(IngestProgress(stage, report.read + self._unflushed, fraction, report))
 
     @contextmanager

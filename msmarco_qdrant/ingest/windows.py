@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from msmarco_qdrant.core.pid_set import PidSet
@@ -44,21 +45,60 @@ class Window:
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def source_size(rows: Rows) -> int | None:
-    """Return the size of a source in the unit of its position, None if it is unknown."""
-    return rows.size if isinstance(rows, Corpus | VectorShards) else None
+class RowStream:
+    """The rows of a source in order, each once.
+
+    Args:
+        rows: The source.
+
+    Attributes:
+        size: Size of the source in the unit of its position, None if it is unknown.
+        is_empty: True if `take_rejects` found no passage.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.is_empty = False
+        self._source = rows if isinstance(rows, Corpus | VectorShards) else None
+        self.size = None if self._source is None else self._source.size
+        self._rows: Iterator[Row] = iter(rows if self._source is not None else _checked(rows))
+
+    @property
+    def position(self) -> int:
+        """Position of the source after the last row; 0 if it is unknown."""
+        return 0 if self._source is None else self._source.position
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        """The shape of each file in one line."""
+        return self._source.descriptions if isinstance(self._source, Corpus) else ()
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows that are not yet taken."""
+        return self._rows
+
+    def take_rejects(self) -> Iterator[Reject]:
+        """Yield the rejects before the first passage."""
+        for row in self._rows:
+            if not isinstance(row, Reject):
+                self._rows = chain([row], self._rows)
+                return
+            yield row
+        self.is_empty = True
+
+
+def _checked(rows: Iterable[object]) -> Iterator[Row]:
+    """Validate rows made in Python."""
+    return map(check_row, rows)
 
 
 def split_into_windows(
-    rows: Rows, seen: PidSet, size: int, max_passages: int | None
+    rows: RowStream, seen: PidSet, size: int, max_passages: int | None
 ) -> Iterator[Window]:
     """Split rows by count and by weight, and add their pids to `seen`."""
-    is_checked = isinstance(rows, Corpus | VectorShards)
-    window, weight = Window(), 0
+    window, weight = Window(start=rows.position, end=rows.position), 0
     for row in rows:
-        weight += _add(window, row, seen, is_checked=is_checked)
-        if isinstance(rows, Corpus | VectorShards):
-            window.end = rows.position
+        weight += _add(window, row, seen)
+        window.end = rows.position
         if len(window.passages) + len(window.rejects) >= size or weight >= _MAX_WINDOW_WEIGHT:
             yield window
             window, weight = Window(start=window.end, end=window.end), 0
@@ -68,14 +108,13 @@ def split_into_windows(
         yield window
 
 
-def _add(window: Window, row: Row, seen: PidSet, *, is_checked: bool) -> int:
-    """Add a row to a window, and return its weight; own sources have checked their rows."""
+def _add(window: Window, row: Row, seen: PidSet) -> int:
+    """Add a row to a window, and return its weight."""
     vector = None
-    if is_checked and isinstance(row, EncodedPassage):
+    if isinstance(row, EncodedPassage):
         vector = row.vector
         row = row.passage
-    passage: Passage | Reject
-    passage = row if is_checked and isinstance(row, Passage) else check_row(row)
+    passage: Passage | Reject = row
     if isinstance(passage, Passage) and not seen.add(passage.pid):
         passage = reject_passage(passage, duplicate_pid_reason(passage))
     if isinstance(passage, Reject):

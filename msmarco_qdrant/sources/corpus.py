@@ -10,10 +10,10 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage, Query, Reject
@@ -173,6 +173,11 @@ class Corpus:
         named = ((source, self._described.get(source)) for source in self._sources)
         return tuple(f"{named_source(source)}: {words}" for source, words in named if words)
 
+    @property
+    def shapes(self) -> Mapping[str, str]:
+        """The shape of each source, as far as it is known."""
+        return self._described
+
     def __iter__(self) -> Iterator[Passage | Reject]:
         """Yield every row of every source in order, as a passage or as a reject."""
         return self._read_sources(self._rows)
@@ -215,32 +220,34 @@ class Corpus:
             form, fields = shape.lines, shape.fields
             blocks = read_blocks(shape.content.stream, _CHUNK_BYTES, limit)
             chunks = (LineChunk(shape.source, form, block, limit, fields) for block in blocks)
-        rejects = _FirstRejects(shape)
-        for chunk in chunks:
-            yield chunk
-            if rejects.look_at(chunk.parse()):
-                break
-        else:
-            rejects.end()
-        yield from chunks
+        return _unless_all_fail(shape, chunks, lambda chunk: chunk.parse())
 
     def _rows(self, shape: Shape) -> Iterator[Passage | Reject]:
-        rows, rejects = shape.rows(self._max_line_bytes), _FirstRejects(shape)
-        for row in rows:
-            yield row
-            if rejects.look_at([row]):
-                break
-        else:
-            rejects.end()
-        yield from rows
+        return _unless_all_fail(shape, shape.rows(self._max_line_bytes), lambda row: [row])
+
+
+def _unless_all_fail(
+    shape: Shape, items: Iterator[_T], rows: Callable[[_T], Iterable[Passage | Reject]]
+) -> Iterator[_T]:
+    """Yield items, but none before one of their rows is a passage, or rejected differently.
+
+    Raises:
+        SourceError: If the first 1,000 rows fail alike, or all rows of a shorter source.
+    """
+    held: list[_T] = []
+    rejects = _FirstRejects(shape)
+    for item in items:
+        held.append(item)
+        if rejects.look_at(rows(item)):
+            break
+    else:
+        rejects.end()
+    yield from held
+    yield from items
 
 
 class _FirstRejects:
-    """The rejects at the begin of a source, before its first passage.
-
-    Raises:
-        SourceError: By each method, if all have the same reason, and there are 1,000 or no more.
-    """
+    """The rejects at the start of a source, before its first passage."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -261,7 +268,7 @@ class _FirstRejects:
         return False
 
     def end(self) -> None:
-        """Refuse a whole source."""
+        """Refuse a source of nothing else, unless it has only one row."""
         if self._count > 1:
             self._refuse(f"its {self._count:,} rows")
 
@@ -339,17 +346,37 @@ def _chunk_rows(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
 
 def as_rows(
     source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
+    **reading: Any,
 ) -> Iterable[Passage | Reject]:
     """Return a `Corpus` for one or more paths, and an iterable of passages unchanged.
 
+    Args:
+        source: The paths, or the passages.
+        reading: Arguments of the `Corpus`; with their defaults, passages are accepted too.
+
     Raises:
         SourceError: If a path cannot be read.
-        UsageError: If the source is neither.
+        UsageError: If the source is neither, or passages come with other arguments.
     """
     if isinstance(source, str | PathLike):
-        return Corpus(source)
+        return Corpus(source, **reading)
     if not isinstance(source, Iterable):
         raise UsageError(f"a source must be paths or passages, got a {type(source).__name__}")
     if isinstance(source, Sequence) and source and isinstance(source[0], str | PathLike):
-        return Corpus(cast("Sequence[str | PathLike[str]]", source))
+        return Corpus(cast("Sequence[str | PathLike[str]]", source), **reading)
+    require_default_reading(source, reading)
     return cast("Iterable[Passage | Reject]", source)
+
+
+def require_default_reading(source: object, reading: Mapping[str, Any]) -> None:
+    """Refuse arguments of a `Corpus` for a source that is none of paths.
+
+    Raises:
+        UsageError: If one has another value than its default.
+    """
+    given = [name for name, value in reading.items() if value not in (None, (), [], "auto")]
+    if given:
+        advice = "pass it to Corpus" if isinstance(source, Corpus) else "omit it"
+        raise UsageError(
+            f"{given[0]} needs paths, got a source of type {type(source).__name__}: {advice}"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
@@ -14,44 +16,100 @@ from msmarco_qdrant.errors import OutputError, UsageError
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.rows import RowError, check_passage
 
+_log = logging.getLogger(__name__)
+
+_FEW_BYTES = 1 << 15
+_SHOWN_BYTES = 60
+
 NO_VECTOR_REASON = "the model gives no finite, non-zero vector, even in float32"
+
+
+class RejectCount:
+    """The number of rejects, and the first; each is passed on, or all are logged as one warning.
+
+    Args:
+        on_reject: Called for each reject; None to log them.
+
+    Attributes:
+        count: Rejects so far.
+        first: Place and reason of the first, "" before it.
+    """
+
+    def __init__(self, on_reject: Callable[[Reject], None] | None) -> None:
+        self._on_reject = on_reject
+        self.count = 0
+        self.first = ""
+
+    def add(self, reject: Reject) -> None:
+        """Count a reject and pass it on."""
+        self.first = self.first or describe_reject(reject)
+        self.count += 1
+        if self._on_reject is not None:
+            self._on_reject(reject)
+
+    def log(self) -> None:
+        """Log the number and the first reject, unless they were passed on."""
+        if self.count and self._on_reject is None:
+            _log.warning(
+                "%s rows were rejected (on_reject=... gets each), the first: %s",
+                f"{self.count:,}",
+                self.first,
+            )
 
 
 class RejectsFile(AbstractContextManager["RejectsFile"]):
     """Writes rejects as JSON lines; the first reject creates the file.
 
+    It gets at most 32 KiB or twice the size of the source, if that is more. Later rejects are only
+    counted.
+
     Args:
         path: The file; the first reject replaces an older one.
         append: Append to an older file instead.
+        source_bytes: Size of the source; None if it is unknown, for that of the rejected rows.
 
     Attributes:
         path: The file.
-        count: Rejects written so far.
+        count: Rejects so far.
+        written: Rejects in the file.
         first: Place and reason of the first reject, "" before it.
     """
 
-    def __init__(self, path: Path, *, append: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, append: bool = False, source_bytes: int | None = None
+    ) -> None:
         self.path = path
         self._mode = "a" if append else "w"
-        self.count = 0
+        self._source_bytes = source_bytes
+        self._rejected_bytes = self._bytes = 0
+        self.count = self.written = 0
         self.first = ""
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def write(self, reject: Reject) -> None:
-        """Append a reject.
+        """Append a reject, if the file has space for it.
 
         Raises:
             OutputError: If the file cannot be written.
         """
+        self.first = self.first or describe_reject(reject)
+        self.count += 1
+        self._rejected_bytes += reject.raw_bytes
         try:
             if self._file is None:
-                self._file = self.path.open(self._mode, encoding="utf-8")
-            json.dump(reject_to_json(reject), self._file, ensure_ascii=False)
-            self._file.write("\n")
+                self._file = self.path.open(f"{self._mode}b")
+                self._bytes = self._file.tell()
+            line = f"{json.dumps(reject_to_json(reject), ensure_ascii=False)}\n".encode()
+            if self.written == self.count - 1 and self._bytes + len(line) <= self._most_bytes():
+                self._file.write(line)
+                self._bytes += len(line)
+                self.written += 1
         except OSError as exc:
             raise self._unwritable(exc) from exc
-        self.first = self.first or f"{reject.source}, line {reject.line}: {reject.reason}"
-        self.count += 1
+
+    def _most_bytes(self) -> int:
+        known = self._source_bytes
+        return max(2 * (self._rejected_bytes if known is None else known), _FEW_BYTES)
 
     def close(self) -> None:
         """Flush and close the file. Closing twice is allowed.
@@ -72,6 +130,14 @@ class RejectsFile(AbstractContextManager["RejectsFile"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def describe_reject(reject: Reject) -> str:
+    """Return the place of a reject and its reason; of a passage made in Python, its start."""
+    if reject.source:
+        return f"{reject.source}, line {reject.line}: {reject.reason}"
+    start = reject.raw[:_SHOWN_BYTES].decode("utf-8", "replace")
+    return f"{start}: {reject.reason}" if start else reject.reason
 
 
 def reject_to_json(reject: Reject) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.ingest.windows import split_into_windows
+from msmarco_qdrant.ingest.windows import RowStream, split_into_windows
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import Corpus
 from msmarco_qdrant.sources.rejects import check_row
@@ -508,7 +508,7 @@ def test_no_row_is_taken_beyond_max_passages(store: Store, encoder: HashingEncod
 def test_a_window_is_bounded_by_its_text() -> None:
     """A window ends after 10 million characters, long before it has 8,192 passages."""
     rows = (Passage(str(number), "x" * 1_000_000) for number in range(25))
-    windows = split_into_windows(rows, PidSet(), 8192, None)
+    windows = split_into_windows(RowStream(rows), PidSet(), 8192, None)
     assert [10, 10, 5] == [len(window.passages) for window in windows]
 
 

@@ -29,6 +29,8 @@ from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.ingest.windows import RowStream
+from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.testing import (
     HashingEncoder,
     HashingTokenizer,
@@ -136,8 +138,8 @@ def run_windows(count: int, hook: Hook, clock: Callable[[], float] | None = None
     encoder = HookedEncoder(hook)
     target = IngestTarget(HookedCollection(hook), encoder.info, HookedBm25(hook), encoder)
     guard = guard_of(encoder, target.collection.info().spec)
-    run = IngestRun(target, guard, None, None, clock or time.perf_counter)
-    run.ingest(source(count, hook), window=1, max_passages=None)
+    run = IngestRun(target, guard, RejectCount(None), None, clock or time.perf_counter)
+    run.ingest(RowStream(source(count, hook)), window=1, max_passages=None)
     return run
 
 

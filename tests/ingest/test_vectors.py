@@ -15,7 +15,7 @@ from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import EncodedPassage, Passage, PrunePolicy, Reject
 from msmarco_qdrant.errors import IngestStoppedError, ModelMismatchError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.ingest.windows import split_into_windows
+from msmarco_qdrant.ingest.windows import RowStream, split_into_windows
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.shard_file import MANIFEST, read_footer, shard_path, write_shard
 from msmarco_qdrant.sources.vector_shards import VectorShards
@@ -143,7 +143,7 @@ class Wide(VectorShards):
 
 def test_a_window_is_bounded_by_its_vectors_too(folder: Path) -> None:
     """At 10 million numbers it ends, long before there are 8,192 passages."""
-    cut = split_into_windows(Wide(folder), PidSet(), 8192, None)
+    cut = split_into_windows(RowStream(Wide(folder)), PidSet(), 8192, None)
     assert [153, 147] == [len(window.passages) for window in cut]
 
 
