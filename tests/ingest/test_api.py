@@ -395,11 +395,16 @@ def test_any_sequence_of_runs_ends_in_what_was_given_last(
             first.setdefault(passage.pid, passage)
         accepted = [passage for passage in first.values() if passage.text != "!!!"]
         expected.update({p.pid: (p.text, p.meta) for p in accepted})
+        if run and not accepted and not store.aliases():  # the source of a new collection fails
+            with pytest.raises(IngestStoppedError, match="the source has no passage"):
+                ingest_passages(run, store, encoder=encoder, window=window, optimize=False)
+            assert {} == store.aliases()
+            continue
         report = ingest_passages(run, store, encoder=encoder, window=window, optimize=False)
         assert report.read == len(run)
         assert report.rejected == len(run) - len(accepted)
     everyone = [Passage(pid, "") for pid in "abcde"]
-    assert stored(store, everyone) == expected
+    assert expected == (stored(store, everyone) if store.aliases() else {})
     store.close()
 
 
