@@ -92,20 +92,20 @@ class RejectsFile(AbstractContextManager["RejectsFile"]):
         Raises:
             OutputError: If the file cannot be written.
         """
-        self.first = self.first or describe_reject(reject)
-        self.count += 1
         self._rejected_bytes += reject.raw_bytes
         try:
             if self._file is None:
                 self._file = self.path.open(f"{self._mode}b")
                 self._bytes = self._file.tell()
             line = f"{json.dumps(reject_to_json(reject), ensure_ascii=False)}\n".encode()
-            if self.written == self.count - 1 and self._bytes + len(line) <= self._most_bytes():
+            if self.written == self.count and self._bytes + len(line) <= self._most_bytes():
                 self._file.write(line)
                 self._bytes += len(line)
                 self.written += 1
         except OSError as exc:
             raise self._unwritable(exc) from exc
+        self.first = self.first or describe_reject(reject)
+        self.count += 1
 
     def _most_bytes(self) -> int:
         known = self._source_bytes
