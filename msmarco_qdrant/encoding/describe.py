@@ -51,8 +51,8 @@ def describe_model(
     likely = published.similarity if published is not None else None
     if similarity is None and own and likely and own != likely:
         _log.warning(
-            "%s says that its similarity is %s; the published %s has %s. Its own is used; "
-            "to use the other, pass similarity=%r",
+            "the configuration of %s has the similarity %s; the published %s has %s. Its own is "
+            "used; to use the other, pass similarity=%r",
             *(name, own, published.name if published else "", likely, likely),
         )
     if prompts is None:

@@ -140,7 +140,7 @@ def _check_vocabulary(model: SentenceTransformer | CrossEncoder, location: str) 
     if {*ids} <= {model.tokenizer.unk_token_id}:
         raise unusable(
             location,
-            f"its tokenizer knows none of {_WORDS!r}: copy the tokenizer of the original model",
+            f"its tokenizer has no token of {_WORDS!r}: copy the tokenizer of the original model",
         )
 
 

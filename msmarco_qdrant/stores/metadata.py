@@ -20,7 +20,7 @@ _DETAILS = ("other_fingerprints", "pooling", "assumed")
 
 
 def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
-    """Convert metadata to a JSON object, in which version 0.1 finds only fields that it knows."""
+    """Convert metadata to a JSON object, in which version 0.1 finds only its own fields."""
     value = asdict(metadata)
     value["encoder_details"] = {name: value["encoder"].pop(name) for name in _DETAILS}
     return value
@@ -72,7 +72,7 @@ def _user_migrations(found: Any) -> tuple[UserMigration, ...] | None:
 
 
 def _details_from_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the fields of an encoder that version 0.1 does not know; other fields are ignored."""
+    """Convert the fields of an encoder that version 0.1 does not have; ignore other fields."""
     return {
         name: tuple(found) if isinstance(found, list) else found
         for name in _DETAILS

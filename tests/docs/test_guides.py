@@ -54,7 +54,9 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("films")
-@pytest.mark.parametrize("name", ["README.md", "first-search.md", "modes.md", "model-change.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "first-search.md", "models.md", "modes.md", "model-change.md"]
+)
 def test_python_blocks_print_the_shown_output(name: str) -> None:
     """Those of a page in their order, over one collection."""
     text = README if name == "README.md" else page(name)

@@ -184,7 +184,7 @@ REFUSED: Mapping[str, tuple[Edit, str]] = {
     "s1 empty tokenizer": (write_tokenizer, "its tokenizer has only 5 tokens"),
     "s1 unknowing tokenizer": (
         lambda it: write_tokenizer(it, *(f"zq{number}x" for number in range(140))),
-        "its tokenizer knows none of",
+        "its tokenizer has no token of",
     ),
     "s1 ids beyond the table": (
         lambda it: write_tokenizer(it, *WORDS, *(f"w{number}" for number in range(200))),

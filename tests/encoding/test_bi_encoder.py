@@ -253,7 +253,7 @@ def test_s10_the_folders_own_similarity_wins(
     assert ("similarity" in info.assumed) == (name == "my-own-model" and own is None)
     published = find_published(name)
     differs = own is not None and published is not None and published.similarity != own
-    assert differs == any("says that its similarity is" in text for text in caplog.messages)
+    assert differs == any("has the similarity" in text for text in caplog.messages)
 
 
 def test_s10_the_folders_own_prompts_win(tiny: Tiny, tmp_path: Path) -> None:

@@ -103,3 +103,23 @@ def test_settings_that_the_formula_does_not_allow(settings: Bm25Settings, compla
     """They are refused when the encoder is made, not when the first passage comes."""
     with pytest.raises(UsageError, match=complaint):
         Bm25Encoder(settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Bm25Settings(),
+        Bm25Settings(k=1.2, b=0.75, avg_len=8),
+        Bm25Settings(k=0.0),
+        Bm25Settings(b=0.0),
+        Bm25Settings(b=1.0),
+    ],
+)
+def test_r14_weights_contain_the_length(settings: Bm25Settings) -> None:
+    """One call gives the same weights and length as two, also for repeated and long texts."""
+    encoder = Bm25Encoder(settings)
+    words = [f"w{number % 97}" for number in range(700)]
+    for text in ("", "the of", "a whale", "sea " * 500, " ".join(words), " ".join(words[:40])):
+        vector, length = encoder.encode_with_length(text)
+        assert encoder.encode_passage(text) == vector
+        assert encoder.count_tokens(text) == length
