@@ -63,6 +63,7 @@ GOOD: list[tuple[str, str, Any]] = [
     ("index", "year=integer,lang=keyword", "year=integer,lang=keyword"),
     ("spool_bytes", "1", 1),
     ("spool_batches", "1", 1),
+    ("spool_total_bytes", "1", 1),
     ("body_bytes", "1024", 1024),
     ("searches", "1", 1),
     ("search_s", "0.5", 0.5),

@@ -29,6 +29,7 @@ from msmarco_qdrant.cli.output import LogFormatter, echo, print_error
 from msmarco_qdrant.cli.passages import delete, export, get
 from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
+from msmarco_qdrant.cli.spool import spool
 
 _FAILED, _INTERRUPTED = 1, 130
 
@@ -53,7 +54,7 @@ def cli(env_file: Path | None) -> None:  # see `command_env_file`
 
 
 for _command in (
-    *(ingest, encode, search, evaluate, get, delete, export, serve),
+    *(ingest, encode, search, evaluate, get, delete, export, serve, spool),
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
     *(models, quickstart),
 ):

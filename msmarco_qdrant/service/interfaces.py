@@ -121,6 +121,21 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolUse:
+    """Use of the spool's disk.
+
+    Attributes:
+        bytes: Bytes of all batches, with ended ones.
+        failed: Failed batches that are kept.
+        dropped: Failed batches removed because of the size limit, since the start.
+    """
+
+    bytes: int = 0
+    failed: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One readiness check; `problem` is a few words, "" if the check passed.
 

@@ -22,6 +22,7 @@ from msmarco_qdrant.service.interfaces import (
     Backlog,
     BatchId,
     BatchState,
+    SpoolUse,
     WorkerEvents,
     counts_of,
 )
@@ -37,6 +38,7 @@ class Metrics(WorkerEvents):
     Args:
         backlog: Returns the batches that wait; called when the metrics are read.
         foreign_points: Returns the points left out of answers; called when the metrics are read.
+        spool_use: Returns the use of the spool's disk; called when the metrics are read.
         request_failures: Returns failed requests to a server, by "retried" or "raised" and status;
             called when the metrics are read.
     """
@@ -48,6 +50,7 @@ class Metrics(WorkerEvents):
         backlog: Callable[[], Backlog],
         foreign_points: Callable[[], int] = lambda: 0,
         request_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        spool_use: Callable[[], SpoolUse] = SpoolUse,
     ) -> None:
         made = _Registry(auto_describe=True)
         self._registry = made
@@ -79,6 +82,7 @@ class Metrics(WorkerEvents):
         )
         self._info = Info(_PREFIX + "sidecar", "Versions and model in use.", registry=made)
         made.register(_Spool(backlog))
+        made.register(_SpoolDisk(spool_use))
         made.register(_ForeignPoints(foreign_points))
         made.register(_RequestFailures(request_failures))
         self._begin()
@@ -167,6 +171,31 @@ class _Spool(Collector):
     def describe(self) -> Iterator[Metric]:
         """Return names alone: the spool may not exist yet."""
         return _waiting(None, None)
+
+
+class _SpoolDisk(Collector):
+    """Reads the use of the spool's disk when the metrics are read."""
+
+    def __init__(self, use: Callable[[], SpoolUse]) -> None:
+        self._use = use
+
+    def collect(self) -> Iterator[Metric]:
+        use = self._use()
+        yield GaugeMetricFamily(
+            _PREFIX + "spool_bytes", "Bytes of all batches, with ended ones.", value=use.bytes
+        )
+        yield GaugeMetricFamily(
+            _PREFIX + "spool_failed", "Failed batches in the spool.", value=use.failed
+        )
+        yield CounterMetricFamily(
+            _PREFIX + "spool_failed_dropped",
+            "Failed batches removed because of the spool's size limit.",
+            value=use.dropped,
+        )
+
+    def describe(self) -> Iterator[Metric]:
+        """Return nothing: the spool may not exist yet."""
+        return iter(())
 
 
 class _ForeignPoints(Collector):

@@ -59,6 +59,12 @@ class SidecarSettings(Settings):
     spool_batches: int = Field(
         default=MAX_BATCHES, ge=1, description="most unfinished batches; above it 429"
     )
+    spool_total_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="most bytes of all batches in the spool, with ended ones; above it the oldest "
+        "done ones are removed, then the oldest failed ones; default: twice SPOOL_BYTES",
+    )
     body_bytes: int = Field(
         default=_LIMITS.body_bytes,
         ge=1024,

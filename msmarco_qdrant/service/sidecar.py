@@ -33,6 +33,7 @@ from msmarco_qdrant.service.readiness import PassageCount, ReplicaWatch, Running
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.spool.sweeper import Sweeper
 from msmarco_qdrant.service.startup import ModelSource, NamedModels, Opened, SharedModels, Startup
 from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
@@ -96,8 +97,10 @@ class Sidecar:
                     settings.spool,
                     max_bytes=settings.spool_bytes,
                     max_batches=settings.spool_batches,
+                    total_bytes=settings.spool_total_bytes,
                 )
             )
+            stack.enter_context(Sweeper(spool.readmit, "requeue"))
             if settings.inbox:
                 inbox = Inbox(settings.inbox, spool)
                 inbox.start()
@@ -112,6 +115,7 @@ class Sidecar:
             ingester.backlog,
             lambda: self._running.client.foreign_points if self._running else 0,
             lambda: self._running.opened.request_failures() if self._running else {},
+            lambda: spool.use,
         )
         grace_s = self._settings.grace_s
         app = create_app(self._dependencies(ingester, metrics))

@@ -21,6 +21,7 @@ from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar
+from msmarco_qdrant.service.spool.failed import FailedBatches
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.startup import Startup, StartupStoppedError
 from msmarco_qdrant.stores import open_store
@@ -257,6 +258,28 @@ def test_an_opening_that_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(StartupStoppedError) as caught:
         opening.run(lambda opened: opened)
     assert isinstance(caught.value, MsmarcoQdrantError)
+
+
+def test_r3_a_failed_batch_is_requeued_while_it_runs(tmp_path: Path) -> None:
+    """It is applied after its cause is fixed; metrics show it before."""
+    inbox = tmp_path / "inbox"
+    with sidecar_client(settings_in(tmp_path, inbox=inbox)) as client:
+        wait_until_ready(client)
+        (inbox / "bad.tsv").write_text("no tab here\n")
+        failed = FailedBatches(tmp_path / "spool")
+        (batch,) = asked_until(lambda: failed.list() or None)
+        assert "msmarco_qdrant_spool_failed 1.0" in client.get("/metrics").text
+        (path,) = (tmp_path / "spool" / "failed").glob("*.tsv")
+        path.write_text("1\tlondon is big\n")
+        failed.requeue([batch.id])
+        asked_until(lambda: pids_of(client, "london") or None)
+        assert "done" == asked_until(lambda: _unless_queued(client, batch.id))
+        assert "msmarco_qdrant_spool_failed 0.0" in client.get("/metrics").text
+
+
+def _unless_queued(client: httpx.Client, batch: str) -> str | None:
+    state = str(client.get(f"/batches/{batch}").json()["state"])
+    return state if state in ("done", "failed") else None
 
 
 def test_files_of_the_inbox(tmp_path: Path) -> None:

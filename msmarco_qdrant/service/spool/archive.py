@@ -1,14 +1,24 @@
-"""Archive of a spool: all batches that failed, and the last ones that are done."""
+"""Archive of a spool: the batches that failed, and the last ones that are done, up to a size."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass
 
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.interfaces import BatchId, BatchState
-from msmarco_qdrant.service.spool.directory import BatchName, Folder, SpoolDirectory
+from msmarco_qdrant.service.spool.directory import BatchName, EndFolder, SpoolDirectory
 from msmarco_qdrant.service.spool.state import state_from_json
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An ended batch: its name, its folder and its bytes."""
+
+    name: BatchName
+    folder: EndFolder
+    size: int
 
 
 class Archive:
@@ -23,34 +33,64 @@ class Archive:
         self._files = files
         self._keep_done = keep_done
         self._lock = threading.Lock()
-        self._ended: dict[BatchId, tuple[BatchName, Folder]] = {}
-        self._done: deque[BatchName] = deque()
-        for name in files.reports("failed"):
+        self._entries: dict[BatchId, _Entry] = {}
+        self._order: dict[EndFolder, deque[BatchId]] = {"done": deque(), "failed": deque()}
+        self.bytes = 0
+        for name in files.ended("failed"):
             self.add(name, "failed")
-        for name in files.reports("done"):
+        for name in files.ended("done"):
             self.add(name, "done")
 
     def __contains__(self, id_: BatchId) -> bool:
         with self._lock:
-            return id_ in self._ended
+            return id_ in self._entries
 
-    def add(self, name: BatchName, folder: Folder) -> None:
+    @property
+    def failed(self) -> int:
+        """Number of failed batches."""
+        with self._lock:
+            return len(self._order["failed"])
+
+    def add(self, name: BatchName, folder: EndFolder) -> None:
         """Add a batch with a report in that folder, and remove the oldest surplus report.
 
         Raises:
             SpoolError: If a report cannot be removed.
         """
-        surplus: list[BatchName] = []
+        entry = _Entry(name, folder, self._files.size_of_ended(name, folder))
+        surplus: list[_Entry | None] = []
         with self._lock:
-            is_new = name.id not in self._ended
-            self._ended[name.id] = (name, folder)
-            if folder == "done" and is_new:
-                self._done.append(name)
-            while len(self._done) > self._keep_done:
-                surplus.append(self._done.popleft())
-                self._ended.pop(surplus[-1].id, None)
-        for old in surplus:
-            self._files.remove_report(old, "done")
+            self._take_out(name.id)
+            self._entries[name.id] = entry
+            self._order[folder].append(name.id)
+            self.bytes += entry.size
+            while len(self._order["done"]) > self._keep_done:
+                surplus.append(self._take_out(self._order["done"][0]))
+        for old in filter(None, surplus):
+            self._files.remove_ended(old.name, "done")
+
+    def remove(self, id_: BatchId) -> None:
+        """Forget a batch; its files stay."""
+        with self._lock:
+            self._take_out(id_)
+
+    def shrink(self, most: int) -> list[tuple[BatchName, str]]:
+        """Remove batches until the archive has at most that many bytes, the oldest first.
+
+        Those that are done go before those that failed. The newest failed batch stays.
+
+        Returns:
+            The failed batches that were removed, each with its reason.
+
+        Raises:
+            SpoolError: If a batch cannot be removed.
+        """
+        dropped = []
+        while (entry := self._pop_oldest(most)) is not None:
+            reason = self._reason(entry) if entry.folder == "failed" else ""
+            if self._files.remove_ended(entry.name, entry.folder) and entry.folder == "failed":
+                dropped.append((entry.name, reason))
+        return dropped
 
     def state(self, id_: BatchId) -> BatchState | None:
         """Return the final state of a batch, None if it is unknown or its report was removed.
@@ -59,13 +99,38 @@ class Archive:
             SpoolError: If its report cannot be read.
         """
         with self._lock:
-            entry = self._ended.get(id_)
+            entry = self._entries.get(id_)
         if entry is None:
             return None
-        fields = self._files.read_report(*entry)
+        fields = self._files.read_report(entry.name, entry.folder)
         try:
             return state_from_json(fields) if fields is not None else None
         except (KeyError, TypeError) as exc:
             raise SpoolError(
-                f"the report of batch {entry[0]} in {entry[1]} is damaged: {exc!r}"
+                f"the report of batch {entry.name} in {entry.folder} is damaged: {exc!r}"
             ) from exc
+
+    def _pop_oldest(self, most: int) -> _Entry | None:
+        """Take out the next batch to remove; None if the archive is small enough."""
+        with self._lock:
+            if self.bytes <= most:
+                return None
+            done, failed = self._order["done"], self._order["failed"]
+            if done:
+                return self._take_out(done[0])
+            return self._take_out(failed[0]) if len(failed) > 1 else None
+
+    def _take_out(self, id_: BatchId) -> _Entry | None:
+        """Remove a batch from the memory; the caller holds the lock."""
+        entry = self._entries.pop(id_, None)
+        if entry is not None:
+            self._order[entry.folder].remove(id_)
+            self.bytes -= entry.size
+        return entry
+
+    def _reason(self, entry: _Entry) -> str:
+        try:
+            fields = self._files.read_report(entry.name, entry.folder)
+        except SpoolError:
+            return "unknown"
+        return str(fields.get("reason", "unknown")) if fields else "unknown"

@@ -10,6 +10,7 @@
       working/        the batch that is being applied
       done/           reports of applied batches, and the batches with rejected rows
       failed/         failed batches, each with its report
+      requeue/        failed batches to be applied again, moved here by `spool requeue`
 
 A batch is one file, `<sequence>-<id>.<form>`, in one folder; its report is a file of the same name
 with `.json` appended. It has ended once its report exists; the next start completes what a crash
@@ -25,7 +26,7 @@ import os
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -35,9 +36,10 @@ from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
 
 _log = logging.getLogger(__name__)
 
-Folder: TypeAlias = Literal["incoming", "working", "done", "failed"]
+Folder: TypeAlias = Literal["incoming", "working", "done", "failed", "requeue"]
+EndFolder: TypeAlias = Literal["done", "failed"]
 
-_FOLDERS = ("tmp", "incoming", "working", "done", "failed")
+_FOLDERS = ("tmp", "incoming", "working", "done", "failed", "requeue")
 _LOCK_FILE = ".lock"
 _SEQUENCE_FILE = "sequence"
 _RESERVED_SEQUENCES = 10_000
@@ -205,6 +207,41 @@ class SpoolDirectory:
                 self.path_of(name, folder).unlink(missing_ok=True)
             self._report_path(name, folder).unlink(missing_ok=True)
 
+    def ended(self, folder: EndFolder) -> list[BatchName]:
+        """Return the batches of a folder with a file or a report in it, in their order."""
+        return sorted({*self._names(folder, ""), *self._names(folder, _REPORT)}, key=str)
+
+    def size_of_ended(self, name: BatchName, folder: EndFolder) -> int:
+        """Return the bytes of an ended batch: its report, and its file if that is kept."""
+        paths = (self.path_of(name, folder), self._report_path(name, folder))
+        with self._mapped_errors():
+            return sum(path.stat().st_size for path in paths if path.exists())
+
+    def remove_ended(self, name: BatchName, folder: EndFolder) -> bool:
+        """Remove an ended batch, its file first; return False if it had no file.
+
+        A file that `spool requeue` has moved away stays.
+        """
+        with self._mapped_errors():
+            has_file = self.path_of(name, folder).exists()
+            self.path_of(name, folder).unlink(missing_ok=True)
+            self._report_path(name, folder).unlink(missing_ok=True)
+        return has_file
+
+    def readmit(self, name: BatchName, sequence: int) -> BatchName:
+        """Move a batch of `requeue` to `incoming` under a new sequence, durably.
+
+        Its report goes first: after a crash in between, the batch is still in `requeue`.
+        """
+        self.remove_report(name, "failed")
+        self.sync("failed")
+        new = replace(name, sequence=sequence)
+        with self._mapped_errors():
+            self.path_of(name, "requeue").rename(self.path_of(new, "incoming"))
+        self.sync("incoming")
+        self.sync("requeue")
+        return new
+
     def reserve_sequence(self, start: int) -> int:
         """Reserve sequence numbers from `start` on, durably; return the end of the range."""
         end = start + _RESERVED_SEQUENCES
@@ -217,7 +254,7 @@ class SpoolDirectory:
         Raises:
             SpoolError: If a folder cannot be read, or the file `sequence` is damaged.
         """
-        names = [*self.batches("incoming"), *self.batches("failed")]
+        names = [*self.batches("incoming"), *self.batches("failed"), *self.batches("requeue")]
         names += [*self.reports("done"), *self.reports("failed")]
         return max([self._stored_sequence(), *(name.sequence + 1 for name in names)])
 

@@ -8,6 +8,7 @@ when the process ended is leased first, and applied again: applying a batch must
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
 import uuid
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
-from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState
+from msmarco_qdrant.service.interfaces import BatchId, BatchReport, BatchState, SpoolUse
 from msmarco_qdrant.service.spool.archive import Archive
 from msmarco_qdrant.service.spool.directory import (
     FORMS,
@@ -42,6 +43,7 @@ from msmarco_qdrant.service.spool.quota import MAX_BATCHES, MAX_BYTES, Reservati
 from msmarco_qdrant.service.spool.state import state_to_json
 
 KEEP_DONE = 1000
+_log = logging.getLogger(__name__)
 
 
 class Spool:
@@ -54,6 +56,11 @@ class Spool:
         max_bytes: Most bytes of batches that have not ended.
         max_batches: Most batches that have not ended.
         keep_done: Most reports of batches that are done.
+        total_bytes: Most bytes of all batches, with ended ones; None for twice `max_bytes`. The
+            oldest done ones are removed first, then the oldest failed ones, which is logged.
+
+    Attributes:
+        dropped: Failed batches that were removed because of `total_bytes`.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class Spool:
         max_bytes: int = MAX_BYTES,
         max_batches: int = MAX_BATCHES,
         keep_done: int = KEEP_DONE,
+        total_bytes: int | None = None,
     ) -> None:
         self._files = files
         self._quota = SpoolQuota(max_bytes, max_batches)
@@ -70,14 +78,31 @@ class Spool:
         self._queue = Queue()
         self._commit_lock = threading.Lock()  # held during disk writes, unlike the queue's lock
         self._closed = False
+        self._total_bytes = 2 * max_bytes if total_bytes is None else total_bytes
+        self.dropped = 0
+        if self._total_bytes < max_bytes:
+            raise UsageError(
+                f"spool_total_bytes must be spool_bytes ({max_bytes:,}) or more, got "
+                f"{self._total_bytes:,}"
+            )
         self._next = self._reserved = files.first_sequence()
         for name in files.batches("incoming"):
             size, queued_at = files.size_and_ctime(name, "incoming")
             self._quota.add(size)
             self._queue.add(self._batch(name, size, queued_at))
+        self.readmit()
+        self._trim()
 
     @classmethod
-    def open(cls, directory: str | PathLike[str], **limits: int) -> Self:
+    def open(
+        cls,
+        directory: str | PathLike[str],
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_batches: int = MAX_BATCHES,
+        keep_done: int = KEEP_DONE,
+        total_bytes: int | None = None,
+    ) -> Self:
         """Open a directory, made if missing, and recover it from a crash; limits as above.
 
         Raises:
@@ -86,7 +111,13 @@ class Spool:
         """
         files = SpoolDirectory(Path(directory).expanduser())
         try:
-            return cls(files, **limits)
+            return cls(
+                files,
+                max_bytes=max_bytes,
+                max_batches=max_batches,
+                keep_done=keep_done,
+                total_bytes=total_bytes,
+            )
         except BaseException:
             files.close()
             raise
@@ -113,6 +144,7 @@ class Spool:
                 self._commit(path, BatchName(0, id_, OPERATIONS), reservation)
             finally:
                 self._files.discard(path)
+        self._trim()
         return id_
 
     def accept_file(self, path: str | PathLike[str]) -> BatchId:
@@ -140,7 +172,31 @@ class Spool:
             return id_
         with self._quota.begin() as reservation:
             reservation.reserve(size, force=True)
+            self._trim()
             return self._move_in(path, BatchName(0, id_, form), reservation)
+
+    def readmit(self) -> int:
+        """Queue the batches that `spool requeue` has moved to `requeue`, as the newest ones.
+
+        Returns:
+            Their number.
+
+        Raises:
+            SpoolError: If the disk fails; the rest is queued by the next call.
+        """
+        names = self._files.batches("requeue")
+        for name in names:
+            size, _ = self._files.size_and_ctime(name, "requeue")
+            with self._commit_lock:
+                if self._closed:
+                    raise SpoolError(f"the spool {self._files.path} is closed")
+                new = self._files.readmit(name, self._take_sequence())
+                self._archive.remove(name.id)
+                self._quota.add(size)
+                self._queue.add(self._batch(new, size, time.time()))
+            fields = {"batch": name.id, "state": "queued"}
+            _log.info("batch %s is requeued by a command", name.id, extra={"fields": fields})
+        return len(names)
 
     # ---- worker ----------------------------------------------------------------------------
 
@@ -226,6 +282,11 @@ class Spool:
         return self._quota.bytes
 
     @property
+    def use(self) -> SpoolUse:
+        """Bytes of all batches, and counts of failed ones."""
+        return SpoolUse(self.bytes + self._archive.bytes, self._archive.failed, self.dropped)
+
+    @property
     def oldest_age_s(self) -> float:
         """Seconds since the oldest batch was accepted, 0 without batches."""
         return self._queue.oldest_age_s
@@ -257,14 +318,34 @@ class Spool:
         with self._commit_lock:
             if self._closed:
                 raise SpoolError(f"the spool {self._files.path} is closed; nothing was accepted")
-            if self._next >= self._reserved:
-                self._reserved = self._files.reserve_sequence(self._next)
-            name = replace(name, sequence=self._next)
+            name = replace(name, sequence=self._take_sequence())
             self._files.move_in(path, name)
-            self._next += 1
             reservation.commit()
             self._queue.add(self._batch(name, reservation.size, time.time()))
         self._files.sync("incoming")
+
+    def _take_sequence(self) -> int:
+        """Return the next sequence; the caller holds the commit lock. A gap does no harm."""
+        if self._next >= self._reserved:
+            self._reserved = self._files.reserve_sequence(self._next)
+        self._next += 1
+        return self._next - 1
+
+    def _trim(self) -> None:
+        """Remove ended batches beyond the limit, the oldest first; log each that had failed."""
+        try:
+            dropped = self._archive.shrink(max(0, self._total_bytes - self._quota.bytes))
+        except SpoolError as exc:
+            _log.warning("old batches of the spool stay for now: %s", exc)
+            return
+        for name, reason in dropped:
+            self.dropped += 1
+            _log.error(
+                "the failed batch %s is removed, as the spool exceeds %d bytes in all "
+                "(MSMARCO_QDRANT_SPOOL_TOTAL_BYTES); its failure was: %s",
+                *(name.id, self._total_bytes, reason),
+                extra={"fields": {"batch": name.id, "state": "removed"}},
+            )
 
     def _batch(self, name: BatchName, size: int, accepted_at: float) -> Batch:
         return Batch(name, self._files.path_of(name, "working"), size, accepted_at)
@@ -301,4 +382,5 @@ class Spool:
         if batch.id in self._queue:
             self._quota.release(batch.size)
         self._queue.end(batch, state)
+        self._trim()
         return state

@@ -6,9 +6,9 @@ the next one follows. An uncertain error, also a bug or a lack of memory, is ret
 before the batch fails. If that happens to two batches in a row, the worker checks the store, and
 fails no batch while the store does not answer.
 
-A failed batch lies in `failed` with its reason. Move it back to `incoming` before a start to apply
-it again. A bug outside of the attempts ends the thread, which the log and `alive` show; the current
-batch is leased first at the next start.
+A failed batch lies in `failed` with its reason; `spool requeue` applies it again. A bug outside of
+the attempts ends the thread, which the log and `alive` show; the current batch is leased first at
+the next start.
 """
 
 from __future__ import annotations

@@ -33,7 +33,10 @@ QUICK_RETRIES = WorkerSettings(first_wait_s=0.001, max_wait_s=0.01)
 """Tries again at once."""
 LONG_S = 60.0
 """No test waits so long unless it is to fail."""
-_OPERATIONS = ("sync", "move_in", "reserve_sequence", "write_report", "remove", "remove_report")
+_OPERATIONS = (
+    *("sync", "move_in", "reserve_sequence", "write_report", "remove", "remove_report"),
+    *("remove_ended", "readmit"),
+)
 
 
 def write(pid: str, text: str) -> Row:

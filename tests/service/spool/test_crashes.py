@@ -26,6 +26,8 @@ _OPERATIONS = (
     "remove",
     "write_report",
     "remove_report",
+    "remove_ended",
+    "readmit",
     "reserve_sequence",
 )
 _MEMORY = Path("/dev/shm")  # noqa: S108  # where syncing costs nothing
