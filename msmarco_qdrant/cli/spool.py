@@ -92,7 +92,7 @@ def requeue(*, batches: tuple[str, ...], spool: Path | None, every: bool, as_jso
     A passage that was written later by another batch gets the text of the requeued one.
     """
     failed = _open(spool)
-    ids = _chosen(failed, batches, every=every)
+    ids = _chosen(failed, batches, every=every, with_file=True)
     failed.requeue(ids)
     lines = [f"requeued: {id_}" for id_ in ids] or ["no failed batches"]
     print_result({"requeued": ids}, *lines, as_json=as_json)
@@ -129,8 +129,10 @@ def _open(given: Path | None) -> FailedBatches:
     return FailedBatches(load_as(SidecarSettings, values, command_env_file()).spool)
 
 
-def _chosen(failed: FailedBatches, ids: tuple[str, ...], *, every: bool) -> list[str]:
-    """Return the ids of the chosen batches, each once.
+def _chosen(
+    failed: FailedBatches, ids: tuple[str, ...], *, every: bool, with_file: bool = False
+) -> list[str]:
+    """Return the ids of the chosen batches, each once; of all, perhaps only those with a file.
 
     Raises:
         UsageError: If neither or both of ids and --all are given, or one is not a failed batch.
@@ -139,8 +141,10 @@ def _chosen(failed: FailedBatches, ids: tuple[str, ...], *, every: bool) -> list
         raise UsageError("either the ids of failed batches or --all must be given")
     for id_ in ids:
         failed.check(id_)
-    known = [batch.id for batch in failed.list() if not batch.is_requeued]
-    return known if every else list(dict.fromkeys(ids))
+    if not every:
+        return list(dict.fromkeys(ids))
+    found = (batch for batch in failed.list() if not batch.is_requeued)
+    return [batch.id for batch in found if batch.size is not None or not with_file]
 
 
 def _to_json(batch: FailedBatch) -> dict[str, Any]:
@@ -180,4 +184,5 @@ def _summary(batch: FailedBatch) -> tuple[str, str]:
     reason = cut_text(state.reason) if state else "its report is missing or damaged"
     if batch.is_requeued:
         reason = "requeued; waits for the sidecar"
-    return f"{batch.id}  {time}  {batch.form}, {batch.size:,} bytes", f"  {reason}"
+    size = "without its file" if batch.size is None else f"{batch.size:,} bytes"
+    return f"{batch.id}  {time}  {batch.form}, {size}", f"  {reason}"

@@ -32,14 +32,14 @@ class FailedBatch:
     Attributes:
         id: Its id.
         form: The end of its file's name, such as "ops.jsonl" for a batch by HTTP.
-        size: Bytes of its file.
+        size: Bytes of its file; None if only the report is left.
         state: Its report; None if that is missing or damaged.
         is_requeued: True if it waits for the sidecar to queue it.
     """
 
     id: BatchId
     form: str
-    size: int
+    size: int | None
     state: BatchState | None
     is_requeued: bool = False
 
@@ -162,17 +162,25 @@ class FailedBatches:
         )
 
     def _files(self, folder: str) -> Iterator[tuple[BatchName, Path]]:
-        """Yield each batch of a folder, in their order, with the path of its file."""
-        place = self._path / folder
-        try:
-            names = {entry.name.removesuffix(_REPORT) for entry in place.iterdir()}
-        except FileNotFoundError:  # an earlier version made no folder `requeue`
-            return
-        except OSError as exc:
-            raise SpoolError(f"{place} cannot be read: {exc.strerror}") from exc
+        """Yield each batch of a folder, in their order, with the path of its file.
+
+        The report of a requeued batch stays in `failed` until the sidecar has queued it.
+        """
+        names = self._names(folder)
+        if folder == "failed":
+            names -= self._names("requeue")
         for text in sorted(names):
             if name := parse_name(text):
-                yield name, place / text
+                yield name, self._path / folder / text
+
+    def _names(self, folder: str) -> set[str]:
+        place = self._path / folder
+        try:
+            return {entry.name.removesuffix(_REPORT) for entry in place.iterdir()}
+        except FileNotFoundError:  # an earlier version made no folder `requeue`
+            return set()
+        except OSError as exc:
+            raise SpoolError(f"{place} cannot be read: {exc.strerror}") from exc
 
     def _report(self, name: str) -> Path:
         return self._path / "failed" / f"{name}{_REPORT}"
@@ -184,11 +192,11 @@ class FailedBatches:
             return None
 
 
-def _size(path: Path) -> int:
+def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
     except OSError:
-        return 0
+        return None
 
 
 def cut_text(text: str, most: int = 200) -> str:

@@ -10,7 +10,7 @@ import pytest
 from msmarco_qdrant.errors import SpoolError, UsageError
 from msmarco_qdrant.service.interfaces import Backlog, BatchReport, SpoolUse
 from msmarco_qdrant.service.metrics import Metrics
-from msmarco_qdrant.service.spool.directory import SpoolDirectory
+from msmarco_qdrant.service.spool.directory import Folder, SpoolDirectory
 from msmarco_qdrant.service.spool.failed import FailedBatches
 from msmarco_qdrant.service.spool.spool import Spool
 from tests.service.spool.helpers import FailingDirectory, lease_next, names_in, write
@@ -190,17 +190,15 @@ class DyingDirectory(SpoolDirectory):
 
     at = ""
 
-    def sync(self, folder: str) -> None:  # type: ignore[override]
+    def sync(self, folder: Folder) -> None:
         """Die, or go on."""
         if folder == self.at:
             raise SpoolError("dead")
-        super().sync(folder)  # type: ignore[arg-type]
+        super().sync(folder)
 
 
 @pytest.mark.parametrize("at", ["failed", "incoming", "requeue"])
-def test_r3_a_crash_during_a_readmission_neither_loses_nor_doubles(
-    tmp_path: Path, at: str
-) -> None:
+def test_r3_a_crash_during_a_readmission_neither_loses_nor_doubles(tmp_path: Path, at: str) -> None:
     """At each of its parts."""
     with Spool.open(tmp_path) as spool:
         id_ = end_next(spool, failed=True)
