@@ -30,7 +30,7 @@ from sidecar_load import Poster, Searches, Span, Watch, sidecar, wait_until_read
 from msmarco_qdrant.core.records import EncoderInfo, Passage
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.service.worker.indexing import IndexingSettings
+from msmarco_qdrant.ingest.indexing import IndexingSettings
 from msmarco_qdrant.stores import open_store
 from msmarco_qdrant.testing import HashingEncoder
 

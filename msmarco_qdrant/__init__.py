@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ReembedProgress,
         ReembedReport,
         RestoreReport,
+        UpsertReport,
     )
     from msmarco_qdrant.core.search_types import Fusion, Hit
     from msmarco_qdrant.encode.api import encode_corpus
@@ -80,7 +81,7 @@ _MODULES = {
     "core.hits": "Hits",
     "core.records": "Bm25Settings Passage PrunePolicy Query Reject StorageSettings",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
-    "RestoreReport",
+    "RestoreReport UpsertReport",
     "core.search_types": "Fusion Hit",
     "encode.api": "encode_corpus",
     "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
@@ -132,6 +133,7 @@ __all__ = [
     "SearchOptions",
     "StorageSettings",
     "Store",
+    "UpsertReport",
     "VectorShards",
     "__version__",
     "add_index",

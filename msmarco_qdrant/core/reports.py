@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from msmarco_qdrant.core.records import Reject
+
 ReembedStage: TypeAlias = Literal["copy", "index", "compare", "verify", "swap", "last pass"]
+
+MAX_REJECTS = 100
+"""The most rejected rows that a report holds."""
 
 BackupKind: TypeAlias = Literal["edge", "server", "portable"]
 
@@ -65,6 +70,42 @@ class IngestReport:
     def passages_per_second(self) -> float:
         """Rows processed per second."""
         return self.read / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertReport:
+    """Counts of an upsert; everything that it counts is durable.
+
+    Attributes:
+        written: Passages stored or rewritten.
+        unchanged: Passages stored before with the same text and meta.
+        rejected: Rows that could not become a passage.
+        superseded: Rows that a later row of the same pid replaced before they were written.
+        rejects: The first hundred rejected rows, with their reasons; `line` counts rows from 1.
+    """
+
+    written: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    superseded: int = 0
+    rejects: tuple[Reject, ...] = ()
+
+    def __add__(self, other: UpsertReport) -> UpsertReport:
+        return UpsertReport(
+            written=self.written + other.written,
+            unchanged=self.unchanged + other.unchanged,
+            rejected=self.rejected + other.rejected,
+            superseded=self.superseded + other.superseded,
+            rejects=(*self.rejects, *other.rejects)[:MAX_REJECTS],
+        )
+
+    def __str__(self) -> str:
+        parts = [f"{self.written:,} written", f"{self.unchanged:,} unchanged"]
+        parts += [f"{self.superseded:,} superseded"] if self.superseded else []
+        first = ""
+        if self.rejects:
+            first = f" (the first: row {self.rejects[0].line}: {self.rejects[0].reason})"
+        return f"{', '.join(parts)}, {self.rejected:,} rejected{first}"
 
 
 @dataclass(frozen=True, slots=True)

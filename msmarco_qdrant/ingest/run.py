@@ -38,6 +38,7 @@ class IngestRun:
         rejected: Counts each row that cannot be ingested; it may have some already.
         on_progress: Called after each batch.
         clock: Returns seconds.
+        on_durable: Called for each window once it is durable.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class IngestRun:
         rejected: RejectCount,
         on_progress: Callable[[IngestProgress], None] | None,
         clock: Callable[[], float] = time.perf_counter,
+        on_durable: Callable[[WindowDiff], None] = lambda _diff: None,
     ) -> None:
         self._guard = guard
         self._target = target
@@ -67,6 +69,7 @@ class IngestRun:
         self._rejected = rejected
         self._on_progress = on_progress
         self._clock = clock
+        self._on_durable = on_durable
         self._started = clock()
         self._pipeline = Pipeline("write", clock)
         self._last_stages: dict[str, float] = {}
@@ -221,6 +224,7 @@ class IngestRun:
         self._added += self._unflushed - diff.rewritten
         self._unflushed = 0
         self._unchanged += diff.unchanged
+        self._on_durable(diff)
         self._report_progress("passages", diff.window.end)
 
     def _payload(self, passage: Passage) -> dict[str, Any]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msmarco_qdrant.core.arguments import suggest_keywords
+from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.hits import Hits
-from msmarco_qdrant.core.records import CollectionMetadata
+from msmarco_qdrant.core.records import WINDOW, CollectionMetadata, Passage, Reject
+from msmarco_qdrant.core.reports import UpsertReport
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.ingest.upsert import Outcome
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
@@ -33,6 +36,7 @@ from msmarco_qdrant.search.step import (
     Steps,
 )
 from msmarco_qdrant.search.steps import Searcher
+from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.stores import (
     DEFAULT_CONNECTION,
     AsyncCollection,
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 
 _QUERIES_PER_BATCH = 64
 _PAIRS_PER_BATCH = 256
+_ROWS_PER_BATCH = 1024
 MAX_WAIT_S = 0.003
 
 _T = TypeVar("_T")
@@ -56,7 +61,7 @@ _Opened: TypeAlias = tuple[SearchClient, AsyncCollection]
 
 
 class AsyncSearchClient:
-    """Client that searches one collection without blocking the event loop.
+    """Client that searches one collection, and writes to it, without blocking the event loop.
 
     Concurrent queries are encoded in one forward pass, in a thread. If the collection is
     re-embedded, its searches wait until a thread has loaded the new model. A search can be
@@ -96,6 +101,18 @@ class AsyncSearchClient:
             max_items=_PAIRS_PER_BATCH,
             max_wait_s=0.0,  # one search has many pairs
             name="msmarco-qdrant-rerank",
+        )
+        self._upsert: MicroBatcher[Passage | Reject, Outcome] = MicroBatcher(
+            client.writer.upsert,
+            max_items=_ROWS_PER_BATCH,
+            max_wait_s=0.0,  # a write takes longer than others need to arrive
+            name="msmarco-qdrant-upsert",
+        )
+        self._delete: MicroBatcher[Iterable[str], int] = MicroBatcher(
+            lambda calls: [client.writer.delete(pids) for pids in calls],
+            max_items=1,
+            max_wait_s=0.0,
+            name="msmarco-qdrant-delete",
         )
         self._refreshes: dict[Searcher, asyncio.Task[Searcher]] = {}
         self._active = 0
@@ -316,13 +333,80 @@ class AsyncSearchClient:
             found = await self._run(steps)
         return [Hits(hits) for hits in found]
 
+    @suggest_keywords
+    async def upsert(self, passages: Rows) -> UpsertReport:
+        """Write passages, durably; unchanged ones are skipped, as by an ingest.
+
+        Searches find them at once. An index is built after some thousand passages, not by each
+        call. Concurrent calls are merged.
+        A cancelled call that waits writes nothing; one that is being written may be written.
+
+        Args:
+            passages: `Passage` values, dictionaries with the fields of a row, tuples
+                `(pid, text)` or `(pid, text, meta)`, a DataFrame of pandas or Polars, an Arrow
+                table, a dataset of Hugging Face, or an iterable of these. Of rows with the same
+                pid the last one is written.
+
+        Returns:
+            The counts, and the rejected rows with their reasons, which are also logged.
+
+        Raises:
+            UsageError: For an argument of another type, or if the client has no encoder.
+            EncodingError: If the forward pass fails.
+            StoreError: If the store fails. Of more than 8,192 rows, earlier ones may be written;
+                the same upsert resumes there.
+        """
+        with self._track():
+            report = UpsertReport()
+            batches = in_batches(PythonRows(passages), WINDOW)
+            while batch := await asyncio.to_thread(next, batches, None):
+                report += self._client.writer.report(await self._upsert(batch))
+            return report
+
+    @suggest_keywords
+    async def delete(self, pids: Iterable[str]) -> int:
+        """Delete passages, durably; return the number of those that existed.
+
+        Args:
+            pids: The passages to delete.
+
+        Raises:
+            UsageError: If a pid is not a non-empty string.
+            StoreError: If the store fails.
+        """
+        with self._track():
+            (count,) = await self._delete([pids])
+            return count
+
+    async def get(self, pids: Iterable[str]) -> dict[str, Passage]:
+        """Read passages by their pids; those that the collection lacks are omitted.
+
+        Args:
+            pids: The passages to read.
+
+        Raises:
+            UsageError: If a pid is not a non-empty string.
+            StoreError: If the store fails.
+        """
+        with self._track():
+            return await asyncio.to_thread(self._client.get, pids)
+
+    async def count(self) -> int:
+        """Count the passages of the collection.
+
+        Raises:
+            StoreError: If the store fails.
+        """
+        with self._track():
+            return await asyncio.to_thread(self._client.count)
+
     async def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""
         with self._track():
             await asyncio.to_thread(self._client.warm_up)
 
     async def close(self) -> None:
-        """Refuse new searches, wait for the active ones, and close the client.
+        """Refuse new calls, wait for the active ones, and close the client.
 
         Further calls have no effect. A cancelled close continues in the background.
 
@@ -395,6 +479,8 @@ class AsyncSearchClient:
             stack.push_async_callback(self._collection.close)
             stack.push_async_callback(self._encode.close)
             stack.push_async_callback(self._score.close)
+            stack.push_async_callback(self._upsert.close)
+            stack.push_async_callback(self._delete.close)
             await self._idle.wait()
             if self._refreshes:  # of cancelled searches
                 await asyncio.wait(self._refreshes.values())

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from typing import TypeVar
 
+from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.arguments import suggest_keywords
+from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.hits import Hits
-from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
+from msmarco_qdrant.core.records import WINDOW, CollectionMetadata, EncoderInfo, Passage
+from msmarco_qdrant.core.reports import UpsertReport
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import load_collection_encoder
@@ -20,13 +23,15 @@ from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.step import Steps
+from msmarco_qdrant.search.writer import PassageWriter
+from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 
 _T = TypeVar("_T")
 
 
 class SearchClient:
-    """Client that searches one collection.
+    """Client that searches one collection, and writes to it.
 
     If the collection is re-embedded, the next search loads the new model. Thread-safe. Use it as a
     context manager, or call `close`::
@@ -46,6 +51,7 @@ class SearchClient:
         store: The store.
         collection: The collection's name.
         session: The session, for drivers that execute the steps of a search themselves.
+        writer: The writer, for drivers that batch writes themselves.
 
     Raises:
         CollectionNotFoundError: If the store has no collection of that name.
@@ -67,6 +73,7 @@ class SearchClient:
         self._owns_store = owns_store
         load_encoder = load_encoder or partial(load_collection_encoder, collection)
         self.session = SearchSession(store, collection, encoder, reranker, load_encoder)
+        self.writer = PassageWriter(self.session, store, collection)
 
     @classmethod
     @suggest_keywords
@@ -293,6 +300,68 @@ class SearchClient:
         steps = self.session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
         found = self._run(steps)
         return [Hits(hits) for hits in found]
+
+    @suggest_keywords
+    def upsert(self, passages: Rows) -> UpsertReport:
+        """Write passages, durably; unchanged ones are skipped, as by an ingest.
+
+        Searches find them at once. An index is built after some thousand passages, not by each
+        call.
+
+        Args:
+            passages: `Passage` values, dictionaries with the fields of a row, tuples
+                `(pid, text)` or `(pid, text, meta)`, a DataFrame of pandas or Polars, an Arrow
+                table, a dataset of Hugging Face, or an iterable of these. Of rows with the same
+                pid the last one is written.
+
+        Returns:
+            The counts, and the rejected rows with their reasons, which are also logged.
+
+        Raises:
+            UsageError: For an argument of another type, or if the client has no encoder.
+            EncodingError: If the forward pass fails.
+            StoreError: If the store fails. Of more than 8,192 rows, earlier ones may be written;
+                the same upsert resumes there.
+        """
+        report = UpsertReport()
+        for batch in in_batches(PythonRows(passages), WINDOW):
+            report += self.writer.report(self.writer.upsert(batch))
+        return report
+
+    @suggest_keywords
+    def delete(self, pids: Iterable[str]) -> int:
+        """Delete passages, durably; return the number of those that existed.
+
+        Args:
+            pids: The passages to delete.
+
+        Raises:
+            UsageError: If a pid is not a non-empty string.
+            StoreError: If the store fails.
+        """
+        return self.writer.delete(pids)
+
+    def get(self, pids: Iterable[str]) -> dict[str, Passage]:
+        """Read passages by their pids; those that the collection lacks are omitted.
+
+        Args:
+            pids: The passages to read.
+
+        Raises:
+            UsageError: If a pid is not a non-empty string.
+            StoreError: If the store fails.
+        """
+        self.session.check_open()
+        return get_passages(self.store, pids, collection=self.collection)
+
+    def count(self) -> int:
+        """Count the passages of the collection.
+
+        Raises:
+            StoreError: If the store fails.
+        """
+        self.session.check_open()
+        return self.store.collection(self.collection).info(all_replicas=False).points
 
     def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

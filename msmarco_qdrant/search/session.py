@@ -141,7 +141,7 @@ class SearchSession:
 
     def search(self, queries: Sequence[str], options: SearchOptions) -> Steps[list[list[Hit]]]:
         """Check a search, and return its steps."""
-        self._check_open()
+        self.check_open()
         check_queries(queries)
         request = to_request(options)
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
@@ -162,7 +162,7 @@ class SearchSession:
         rerank: bool = False,
     ) -> Steps[list[list[Hit]]]:
         """Check a ranking of given passages, and return its steps."""
-        self._check_open()
+        self.check_open()
         check_queries(queries)
         check_pids(queries, pids)
         request = SearchRequest(mode=mode, fusion=to_fusion(fusion))
@@ -199,6 +199,15 @@ class SearchSession:
     def close(self) -> None:
         """Refuse new searches."""
         self._closed = True
+
+    def check_open(self) -> None:
+        """Raise if the client was closed.
+
+        Raises:
+            StoreError: If it was.
+        """
+        if self._closed:
+            raise StoreError(f"this client of '{self._name}' was closed: open another")
 
     def _refresh(self, used: Searcher) -> Searcher:
         """Return the current searcher; one thread makes it, the others wait."""
@@ -257,10 +266,6 @@ class SearchSession:
     def _with_limits(self, request: SearchRequest) -> SearchRequest:
         """Return a request with the collection's limits as they were last read."""
         return replace(request, limits=self._store.request_limits(self._name))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError(f"this client of '{self._name}' was closed: open another")
 
     def _check_models(self, mode: SearchMode, *, rerank: bool) -> None:
         """Raise if the client was opened without a model that the search needs."""

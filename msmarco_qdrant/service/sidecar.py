@@ -21,6 +21,7 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.ingest.indexing import IndexingSettings
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
@@ -35,7 +36,6 @@ from msmarco_qdrant.service.spool.inbox import Inbox
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.spool.sweeper import Sweeper
 from msmarco_qdrant.service.startup import ModelSource, NamedModels, Opened, SharedModels, Startup
-from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from msmarco_qdrant.service.worker.worker import Worker, WorkerSettings
 
 _T = TypeVar("_T")

@@ -71,9 +71,9 @@ def arrow_rows(source: str, content: Content, fields: Fields) -> Iterator[Passag
     number = 0
     with _mapped_errors(source, content):
         for batch in _batches(_open(source, content), content, fields):
-            for row in _python_rows(batch):
+            for row in python_rows(batch):
                 number += 1
-                yield _row(source, number, row, fields)
+                yield row_of_fields(source, number, row, fields)
 
 
 def _open(source: str, content: Content) -> Any:
@@ -123,7 +123,7 @@ def _batches(file: Any, content: Content, fields: Fields) -> Iterator[Any]:
             yield batch.slice(start, _BATCH_ROWS)
 
 
-def _python_rows(batch: Any) -> list[dict[str, Any] | Exception]:
+def python_rows(batch: Any) -> list[dict[str, Any] | Exception]:
     """Convert a batch to rows; the exception for a row that Python cannot represent.
 
     Values of types that Python has not are left as Arrow's scalars: `plain_meta` converts them.
@@ -133,7 +133,7 @@ def _python_rows(batch: Any) -> list[dict[str, Any] | Exception]:
     except (ValueError, OverflowError) as exc:  # not UTF-8
         if batch.num_rows == 1:
             return [exc]
-        return [row for n in range(batch.num_rows) for row in _python_rows(batch.slice(n, 1))]
+        return [row for n in range(batch.num_rows) for row in python_rows(batch.slice(n, 1))]
     if not columns:
         return [{} for _ in range(batch.num_rows)]
     return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -166,9 +166,10 @@ def _plain_types() -> tuple[Callable[[Any], bool], ...]:
     )
 
 
-def _row(
+def row_of_fields(
     source: str, number: int, fields: dict[str, Any] | Exception, names: Fields
 ) -> Passage | Reject:
+    """Return a row of a table as a passage, or as a reject; a field without a value is left out."""
     if isinstance(fields, UnicodeDecodeError):
         found = fields.object
         return Reject(

@@ -47,7 +47,7 @@ def run(main: Callable[[], Awaitable[_T]]) -> _T:
     for thread in threads("open"):  # ends by itself after its client was opened or not
         thread.join(60)
     assert [] == logged
-    assert [] == threads("encode", "query", "open", "rerank")
+    assert [] == threads("encode", "query", "open", "rerank", "upsert", "delete")
     return answer
 
 

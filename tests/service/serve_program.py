@@ -11,10 +11,10 @@ import asyncio
 import sys
 from pathlib import Path
 
+from msmarco_qdrant.ingest.indexing import IndexingSettings
 from msmarco_qdrant.service.logs import configure_logs
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar
-from msmarco_qdrant.service.worker.indexing import IndexingSettings
 from tests.service.sidecars import CountedModels
 
 OFTEN = IndexingSettings(every=250, latest=750, segment=2500, least=100)

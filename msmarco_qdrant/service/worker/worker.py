@@ -23,6 +23,7 @@ from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError
+from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.interfaces import BatchReport, Phase, WorkerEvents, counts_of
 from msmarco_qdrant.service.retry import (
     BatchRetrier,
@@ -34,7 +35,6 @@ from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.spool.state import escape_surrogates
 from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter, Reload
-from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import Store
 

@@ -1,4 +1,4 @@
-"""Index builds of the worker, for an engine that builds indexes only on request.
+"""Index builds of the sidecar and of clients that write, for an engine that builds on request.
 
 A passage is found at once after it was written, by an exact scan of the passages without an index;
 an index keeps that scan short. Builds are frequent and over segments of bounded size, so that each
@@ -34,7 +34,7 @@ class IndexingSettings:
     """Frequency and size of index builds, in passages.
 
     Attributes:
-        every: Passages written before a build that waits until the spool is empty.
+        every: Passages written before a build that waits until no batch waits.
         latest: Passages written before a build that does not wait.
         segment: Segments with more passages are not merged.
         least: Segments with fewer passages get no graph and are scanned.
@@ -91,7 +91,7 @@ class Indexing:
         """Build between two batches, after `every` passages.
 
         Args:
-            idle: True if the spool is empty.
+            idle: True if no batch waits.
         """
         if self._needed and idle and self._count(0) >= self._at_least(self._settings.every, 1):
             self._build()

@@ -15,8 +15,8 @@ from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.core.records import Passage, SettingsChange
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.worker.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.service.worker.worker import WorkerSettings
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder
