@@ -20,7 +20,8 @@ from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.ingest.alias_guard import resolve_alias
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget, WindowDiff
-from msmarco_qdrant.sources.rejects import check_row
+from msmarco_qdrant.ingest.windows import RowStream
+from msmarco_qdrant.sources.rejects import RejectCount, check_row
 from msmarco_qdrant.stores import Store
 
 Outcome: TypeAlias = Literal["written", "unchanged", "superseded"] | Reject
@@ -43,7 +44,7 @@ def upsert_rows(
 
     Raises:
         ModelMismatchError: If the collection now has another model; nothing was written.
-        CollectionReplacedError: If it was re-embedded meanwhile; write all rows again.
+        CollectionReplacedError: If it was re-embedded during the write; write all rows again.
         StoreError: If the store fails, or has no such collection.
         EncodingError: If the forward pass fails.
     """
@@ -54,8 +55,8 @@ def upsert_rows(
         bm25 = Bm25Encoder(guard.metadata.bm25)
         target = IngestTarget(guard.collection, encoder.info, bm25, encoder)
         try:
-            run = IngestRun(target, guard, batch.reject, None, on_durable=batch.finish)
-            run.ingest(batch.passages, WINDOW, None)
+            run = IngestRun(target, guard, RejectCount(batch.reject), None, on_durable=batch.finish)
+            run.ingest(RowStream(batch.passages), WINDOW, None)
         except MsmarcoQdrantError as exc:
             reason = guard.root_cause(exc)
             if reason is exc:
