@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -31,7 +33,7 @@ from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
 from msmarco_qdrant.cli.spool import spool
 
-_FAILED, _INTERRUPTED = 1, 130
+_FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
 
 @click.group(
@@ -62,12 +64,31 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status."""
+    """Run a command and return its exit status; one of this process ends it if interrupted."""
     # gRPC prints nothing of its own: the command reports each error once.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    status = _TERMINATED
+    try:
+        status = _run(arguments)
+    finally:
+        if arguments is None and status in {_INTERRUPTED, _TERMINATED}:
+            _end_now(status)
+    return status
+
+
+def _end_now(status: int) -> None:
+    """End the process without waiting for threads whose server does not answer."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         status = cli.main(
             arguments, prog_name="msmarco-qdrant", standalone_mode=False, auto_envvar_prefix=None

@@ -64,7 +64,8 @@ class IngestRun:
             if guard.is_being_filled
             else SkipUnchanged(target.collection, was_empty=info.points == 0, replicated=replicated)
         )
-        self._stages = IngestStages(target, compare)
+        is_remote = guard.store.capabilities.multi_process
+        self._stages = IngestStages(target, compare, is_remote=is_remote)
         self._seen = PidSet()
         self._rejected = rejected
         self._on_progress = on_progress

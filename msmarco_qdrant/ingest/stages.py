@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _WINDOW_PREFETCH = 1
 _BATCH_PREFETCH = 4
-_SOURCE_JOIN_TIMEOUT_S = 1.0
+# Seconds to wait at the end for a thread that reads: its source or server may never answer.
+_READ_JOIN_TIMEOUT_S = 0.5
 _VECTORS_PER_BATCH = 1024  # of passages that came with their vectors
 
 
@@ -88,20 +89,29 @@ class IngestStages:
         target: The collection and its encoders.
         compare: Returns the difference between a window and the collection; called in a thread,
             for one window after the other.
+        is_remote: True if that asks a server: then the end of the pipeline does not wait for it.
     """
 
-    def __init__(self, target: IngestTarget, compare: Callable[[Window], WindowDiff]) -> None:
+    def __init__(
+        self,
+        target: IngestTarget,
+        compare: Callable[[Window], WindowDiff],
+        *,
+        is_remote: bool = False,
+    ) -> None:
         self._target = target
         self._compare = compare
+        self._is_remote = is_remote
 
     def run(
         self, pipeline: Pipeline, windows: Iterable[Window]
     ) -> Iterator[WriteBatch | WindowDiff]:
         """Yield for each window its batches, then its difference, which marks its end."""
         windows = pipeline.run(
-            windows, _WINDOW_PREFETCH, join_timeout_s=_SOURCE_JOIN_TIMEOUT_S, name="read"
+            windows, _WINDOW_PREFETCH, join_timeout_s=_READ_JOIN_TIMEOUT_S, name="read"
         )
-        diffs = pipeline.run(map(self._compare, windows), _WINDOW_PREFETCH, name="skip")
+        timeouts = {"join_timeout_s": _READ_JOIN_TIMEOUT_S} if self._is_remote else {}
+        diffs = pipeline.run(map(self._compare, windows), _WINDOW_PREFETCH, name="skip", **timeouts)
         encoder = self._target.encoder
         if encoder is None:
             dense = _take_vectors(diffs)

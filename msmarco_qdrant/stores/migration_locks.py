@@ -23,6 +23,8 @@ from msmarco_qdrant.errors import StoreError, StoreInUseError
 
 _log = logging.getLogger(__name__)
 
+_WITHDRAW_S = 1.2
+
 
 class MigrationLocks(Protocol):
     """The locks of a store, one for each name that users see."""
@@ -60,6 +62,9 @@ def hold_lock(locks: MigrationLocks, name: str, dsn: str | None = None) -> Itera
     ours = LockHolder(token=uuid.uuid4().hex, **this_process())
     try:
         found = locks.acquire(name, ours)
+    except (KeyboardInterrupt, SystemExit):
+        _withdraw_briefly(locks, name, ours.token)
+        raise
     except BaseException:  # the lock may have been acquired in spite of the error
         with suppress(StoreError):  # the first error is the one to raise
             locks.withdraw(name, ours.token)
@@ -74,11 +79,38 @@ def hold_lock(locks: MigrationLocks, name: str, dsn: str | None = None) -> Itera
         )
     try:
         yield ours
-    finally:
+    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
+        _withdraw_briefly(locks, name, ours.token)
+        raise
+    except BaseException:
+        _release(locks, name, ours.token)
+        raise
+    _release(locks, name, ours.token)
+
+
+def _release(locks: MigrationLocks, name: str, token: str) -> None:
+    try:
+        locks.release(name, token)
+    except StoreError as exc:
+        _log.warning("the lock of '%s' could not be released: %s", name, exc)
+
+
+def _withdraw_briefly(locks: MigrationLocks, name: str, token: str) -> None:
+    """Release a lock of an interrupted command in one attempt, whose answer may never come."""
+    errors: list[StoreError] = []
+
+    def withdraw() -> None:
         try:
-            locks.release(name, ours.token)
+            locks.withdraw(name, token)
         except StoreError as exc:
-            _log.warning("the lock of '%s' could not be released: %s", name, exc)
+            errors.append(exc)
+
+    thread = threading.Thread(target=withdraw, name="withdraw-lock", daemon=True)
+    thread.start()
+    thread.join(_WITHDRAW_S)
+    if errors or thread.is_alive():
+        reason = errors[0] if errors else f"the store did not answer within {_WITHDRAW_S:g} s"
+        _log.warning("the lock of '%s' could not be released: %s", name, reason)
 
 
 def require_lock(locks: MigrationLocks, name: str, ours: LockHolder) -> None:

@@ -28,8 +28,9 @@ from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.run import IngestRun
-from msmarco_qdrant.ingest.stages import IngestTarget
-from msmarco_qdrant.ingest.windows import RowStream
+from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff
+from msmarco_qdrant.ingest.windows import RowStream, Window
+from msmarco_qdrant.runtime.pipeline import Pipeline
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.testing import (
     HashingEncoder,
@@ -173,6 +174,31 @@ def test_a_source_is_read_no_further_ahead_than_twelve_windows() -> None:
 
     assert 30 == run_windows(30, hook).written
     assert list(range(12)) == seen
+
+
+def test_c13_interrupt_does_not_wait_for_a_server() -> None:
+    """The stage that asks it is left; its thread ends when the server answers."""
+    asked, go_on = threading.Event(), threading.Event()
+    encoder = HashingEncoder()
+
+    def compare(window: Window) -> WindowDiff:
+        asked.set()
+        go_on.wait(TIMEOUT_S)
+        return WindowDiff(window, window.passages, [], 0, 0)
+
+    collection = NullCollection(
+        "x__0001", CollectionSpec("v", 4, "cosine", "bm25", HnswSettings(), {})
+    )
+    target = IngestTarget(collection, encoder.info, Bm25Encoder(Bm25Settings()), encoder)
+    stages = IngestStages(target, compare, is_remote=True)
+    windows = [Window([Passage("1", "text")])]
+    try:
+        with Pipeline() as pipeline:
+            stages.run(pipeline, windows)
+            assert asked.wait(TIMEOUT_S)
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
 
 
 @pytest.mark.parametrize("broken", STAGES)

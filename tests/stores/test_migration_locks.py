@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from msmarco_qdrant.errors import (
     StoreInUseError,
     StoreUnavailableError,
 )
-from msmarco_qdrant.stores import Connection, open_store
+from msmarco_qdrant.stores import Connection, migration_locks, open_store
 from msmarco_qdrant.stores.migration_locks import (
     MigrationLocks,
     ProcessLocks,
@@ -145,6 +146,34 @@ def test_a_lock_that_was_taken_unnoticed_is_given_back(error: BaseException) -> 
     with pytest.raises(type(error)):
         hold_lock(locks, "films").__enter__()
     assert holder("another") == locks.holder("films")
+
+
+class Unanswered(ProcessLocks):
+    """Locks of a server that is away when they are to be released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def withdraw(self, name: str, token: str) -> None:
+        """Wait for the end of the test."""
+        self.go_on.wait(60)
+        super().withdraw(name, token)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_c13_interrupt_does_not_wait_for_the_lock(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warning names the lock that may be left."""
+    monkeypatch.setattr(migration_locks, "_WITHDRAW_S", 0.01)
+    locks = Unanswered()
+    with caplog.at_level(logging.WARNING), pytest.raises(error), hold_lock(locks, "films"):
+        raise error
+    locks.go_on.set()
+
+    (message,) = caplog.messages
+    assert "the lock of 'films' could not be released: the store did not answer within" in message
 
 
 def test_why_it_could_not_be_taken_is_told(server: LoopbackServer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from qdrant_client import grpc, models
@@ -21,6 +21,7 @@ from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
+from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.error_mapping import is_limit_error
 from msmarco_qdrant.stores.filters import from_id
@@ -60,7 +61,7 @@ class ServerCollection:
         self,
         server: ServerClient,
         name: str,
-        senders: ThreadPoolExecutor,
+        senders: DaemonExecutor,
         connection: Connection,
         limits: StoredLimits,
     ) -> None:

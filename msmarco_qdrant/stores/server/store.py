@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreError,
 )
+from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.connection import Connection, parse_address
 from msmarco_qdrant.stores.error_mapping import is_forbidden
@@ -79,9 +79,7 @@ class ServerStore(Store):
         self._lock = threading.RLock()
         self._limits: defaultdict[str, StoredLimits] = defaultdict(StoredLimits)
         self._locks = ServerLocks(server) if server.is_remote else ProcessLocks()
-        self._senders = ThreadPoolExecutor(
-            connection.in_flight, thread_name_prefix="msmarco-qdrant-send"
-        )
+        self._senders = DaemonExecutor(connection.in_flight, name="msmarco-qdrant-send")
 
     @classmethod
     def connect(cls, dsn: str, connection: Connection) -> ServerStore:
@@ -253,7 +251,8 @@ class ServerStore(Store):
         """Release the handle. Closing twice is harmless."""
         self._server.close()
         if not self._server.is_inherited:  # in a forked child, another thread may have its lock
-            self._senders.shutdown()
+            # Closing the client ends calls by gRPC, but not those by REST.
+            self._senders.shutdown(wait=not self._server.is_rest, cancel_futures=True)
 
     def _open(self, name: str) -> ServerAdminCollection:
         limits = self._limits[name]

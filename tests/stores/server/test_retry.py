@@ -11,6 +11,7 @@ import itertools
 import logging
 import queue
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -323,6 +324,25 @@ def test_stop_ends_a_wait() -> None:
     policy.stop()
     assert failures[-1] is caller.ended()
     assert 2 == len(caller.script.attempts)
+
+
+def test_c13_interrupt_ends_a_wait() -> None:
+    """Control-C while the main thread waits for the next attempt, or is about to."""
+    retries, failed = RetryPolicy(600.0), threading.Event()
+
+    def interrupt() -> None:
+        assert failed.wait(60)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def fail() -> None:
+        failed.set()
+        raise ResourceExhaustedResponse("later", 300)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        retries.call(fail)
+    thread.join()
 
 
 def test_after_stop_nothing_waits(clock: Clock) -> None:

@@ -1,0 +1,79 @@
+"""A thread pool whose threads do not keep an interrupted process from ending.
+
+Python waits at exit for the threads of a `ThreadPoolExecutor`: a request to a server that never
+answers would delay Control-C until its time limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Task = tuple[Future[Any], Callable[[], Any]]
+
+
+class DaemonExecutor(Executor):
+    """Runs calls in up to `max_workers` daemon threads, which start when they are needed.
+
+    Args:
+        max_workers: Most threads.
+        name: The name of the threads.
+    """
+
+    def __init__(self, max_workers: int, name: str) -> None:
+        self._max_workers = max_workers
+        self._name = name
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._waiting = 0  # tasks in the queue or running
+
+    def submit(
+        self, function: Callable[_P, _T], /, *args: _P.args, **options: _P.kwargs
+    ) -> Future[_T]:
+        """Run a call in a thread.
+
+        Raises:
+            RuntimeError: After `shutdown`.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the executor is closed")
+            future: Future[_T] = Future()
+            self._waiting += 1
+            self._tasks.put((future, lambda: function(*args, **options)))
+            if len(self._threads) < min(self._waiting, self._max_workers):
+                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
+        """Cancel calls that have not started; with `wait`, wait for the others."""
+        with self._lock:
+            self._closed = True
+        while cancel_futures and not self._tasks.empty():
+            if (task := self._tasks.get()) is not None:
+                task[0].cancel()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads if wait else ():
+            thread.join()
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, call = task
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as exc:  # noqa: BLE001  # raised by `result`
+                    future.set_exception(exc)
+            with self._lock:
+                self._waiting -= 1
+            del future, call, task
