@@ -18,6 +18,7 @@ from msmarco_qdrant.cli.options import (
     source_options,
 )
 from msmarco_qdrant.cli.output import (
+    cut_lines,
     echo,
     encode_json,
     encode_text,
@@ -121,6 +122,7 @@ def encode(  # noqa: PLR0913  # one for each option
         except KeyboardInterrupt:
             echo("", "Written files are kept; run the same command again to resume.", err=True)
             raise
-    print_result(encode_json(report), encode_text(report), as_json=as_json)
+    lines = encode_text(report), *cut_lines(report)
+    print_result(encode_json(report), *lines, as_json=as_json)
     print_rejects(rejected, earlier=report.rejected - rejected.count)
     return _REJECTS if report.rejected and not allow_rejects else 0

@@ -28,6 +28,7 @@ from msmarco_qdrant.cli.options import (
     wait_index_option,
 )
 from msmarco_qdrant.cli.output import (
+    cut_lines,
     echo,
     print_hits,
     print_rejects,
@@ -150,7 +151,7 @@ def ingest(  # noqa: PLR0913  # one for each option
             )
         except PruneRefusedError as exc:  # everything before the prune is done
             report, refused = exc.report, exc
-    lines = report_text(report, pruning=prune), stages_text(report)
+    lines = report_text(report, pruning=prune), *cut_lines(report), stages_text(report)
     print_result(report_json(report), *lines, as_json=as_json)
     print_rejects(rejected)
     if not report.read:

@@ -131,16 +131,16 @@ def report_text(report: IngestReport, *, pruning: bool = False) -> str:
     return (
         f"{report.read:,} read: {report.written:,} written, {report.unchanged:,} unchanged, "
         f"{report.rejected:,} rejected{pruned}; {report.seconds:.1f} s, "
-        f"{report.passages_per_second:,.1f} passages/s{_cut_text(report.cut)}"
+        f"{report.passages_per_second:,.1f} passages/s"
     )
 
 
-def _cut_text(cut: int) -> str:
-    """Return a line for texts that were cut, nothing without any."""
-    if not cut:
-        return ""
-    words = "text exceeds" if cut == 1 else "texts exceed"
-    return f"\n{cut:,} {words} the model's maximum length: the model did not read the end"
+def cut_lines(report: IngestReport | EncodeReport) -> list[str]:
+    """Return a line about texts that were cut, no line without any."""
+    if not report.cut:
+        return []
+    words = "text exceeds" if report.cut == 1 else "texts exceed"
+    return [f"{report.cut:,} {words} the model's maximum length: the model did not read the end"]
 
 
 def stages_text(report: IngestReport) -> str:
@@ -164,7 +164,6 @@ def encode_text(report: EncodeReport) -> str:
         f"{report.read:,} read: {report.encoded:,} encoded{found}, {report.rejected:,} rejected; "
         f"{report.shards} files; {report.seconds:.1f} s, {report.passages_per_second:,.1f} "
         f"passages/s, after {report.startup_seconds:.1f} s of startup"
-        f"{_cut_text(report.cut)}"
     )
 
 
