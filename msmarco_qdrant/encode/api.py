@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import get_args
 
-from msmarco_qdrant.core.records import EncoderInfo, Passage, Reject
+from msmarco_qdrant.core.records import EncoderInfo, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import Feed, Layout
 from msmarco_qdrant.encode.run import EncodeRun
@@ -29,6 +29,7 @@ from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, Output
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.corpus import Corpus, as_rows
 from msmarco_qdrant.sources.parquet import check_extra
+from msmarco_qdrant.sources.python_rows import Rows
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.shard_file import VectorType, read_footer, shard_paths
 
@@ -38,7 +39,7 @@ _WORKERS_PER_GPU = 6
 
 
 def encode_corpus(  # noqa: PLR0913  # all but two have defaults
-    source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
+    source: Rows | str | PathLike[str] | Sequence[str | PathLike[str]],
     folder: str | PathLike[str],
     *,
     model: str | PathLike[str] | None = None,
@@ -53,8 +54,9 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     """Encode the passages of a source into a folder of Parquet shards.
 
     Args:
-        source: A path or several, a `Corpus`, or any iterable of passages with the same order at
-            each iteration; not standard input or a pipe, which cannot be read again to resume.
+        source: A path or several, a `Corpus`, or passages as `ingest_passages` takes them, with the
+            same order at each iteration; not standard input or a pipe, which cannot be read again
+            to resume.
         folder: The folder of the shards; created if missing.
         model: The model to encode with: a directory, a name of the catalog, or a hub id; by
             default `catalog.DEFAULT_MODEL`.

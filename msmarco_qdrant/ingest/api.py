@@ -12,7 +12,7 @@ gives resumption after a crash, idempotent repetition and incremental updates.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -25,12 +25,12 @@ from msmarco_qdrant.collection.create import (
     drop_if_empty,
 )
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.records import (
     WINDOW,
     Bm25Settings,
     EncoderInfo,
-    Passage,
     PayloadIndex,
     PrunePolicy,
     Reject,
@@ -60,8 +60,10 @@ from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
 from msmarco_qdrant.ingest.carry_over import carry_over
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
-from msmarco_qdrant.ingest.windows import Rows, RowStream
+from msmarco_qdrant.ingest.windows import Rows as Source
+from msmarco_qdrant.ingest.windows import RowStream
 from msmarco_qdrant.sources.corpus import as_rows, require_default_reading
+from msmarco_qdrant.sources.python_rows import Rows
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.sources.vector_shards import VectorShards
 from msmarco_qdrant.stores import (
@@ -75,12 +77,9 @@ from msmarco_qdrant.stores import (
 from msmarco_qdrant.stores.filters import index_kind, outside_lists
 
 
+@suggest_keywords
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
-    source: Iterable[Passage | Reject]
-    | VectorShards
-    | str
-    | PathLike[str]
-    | Sequence[str | PathLike[str]],
+    source: Rows | VectorShards | str | PathLike[str] | Sequence[str | PathLike[str]],
     store: Store | str | PathLike[str],
     *,
     collection: str = "msmarco",
@@ -111,9 +110,12 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     encodes and writes nothing.
 
     Args:
-        source: One or several paths, a `Corpus`, an iterable of passages, or `VectorShards`, whose
-            vectors are written without loading a model. A thread of its own iterates over it; if
-            it waits for input when the ingest ends, that thread is left behind.
+        source: One or several paths, a `Corpus`, or `VectorShards`, whose vectors are written
+            without loading a model; or an iterable of `Passage` values, dictionaries with the
+            fields of a row, or tuples `(pid, text)` or `(pid, text, meta)`; or a DataFrame of
+            pandas or Polars, an Arrow table, a dataset of Hugging Face, or an iterable of these.
+            A thread of its own iterates over it; if it waits for input when the ingest ends, that
+            thread is left behind.
         store: An open store, or the path or URL of one.
         collection: The name of the collection.
         model: The model to encode with: a directory, a name of the catalog, or a hub id. The
@@ -135,7 +137,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         wait_index: Wait for a server's index without a bound. By default the ingest ends with a
             warning if the server builds no index.
         format: Format of the paths in `source`; see `Corpus`, also for the next four.
-        pid_field: The field with the pid.
+        pid_field: The field with the pid, also of dictionaries and tables.
         text_field: The field with the text.
         title_field: The field with the title.
         skip_field: Fields to leave out of `meta`.
@@ -199,11 +201,11 @@ def _check_bounds(window: int, max_passages: int | None, prune: PrunePolicy | No
         raise UsageError("prune needs the whole source: omit max_passages")
 
 
-def _open_rows(source: object, reading: Mapping[str, Any]) -> Rows:
+def _open_rows(source: object, reading: Mapping[str, Any]) -> Source:
     if isinstance(source, VectorShards):
         require_default_reading(source, reading)
         return source
-    return as_rows(cast("Iterable[Passage | Reject]", source), **reading)
+    return as_rows(cast("Rows", source), **reading)
 
 
 def _stopped(

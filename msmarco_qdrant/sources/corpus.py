@@ -23,6 +23,7 @@ from msmarco_qdrant.sources.content import STDIN, named_source
 from msmarco_qdrant.sources.fields import PASSAGE, QUERY, Fields, passage_fields
 from msmarco_qdrant.sources.files import file_size, open_source, read_text
 from msmarco_qdrant.sources.lines import Block, Line, read_blocks
+from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.sources.rows import RowError, decode_utf8, hashed_reason
 from msmarco_qdrant.sources.shapes import (
     FORMATS,
@@ -345,27 +346,27 @@ def _chunk_rows(rows: Iterable[Passage | Reject]) -> Iterator[RowChunk]:
 
 
 def as_rows(
-    source: Iterable[Passage | Reject] | str | PathLike[str] | Sequence[str | PathLike[str]],
-    **reading: Any,
+    source: Rows | str | PathLike[str] | Sequence[str | PathLike[str]], **reading: Any
 ) -> Iterable[Passage | Reject]:
-    """Return a `Corpus` for one or more paths, and an iterable of passages unchanged.
+    """Return a `Corpus` for one or more paths, and the rows of anything else made in Python.
 
     Args:
-        source: The paths, or the passages.
-        reading: Arguments of the `Corpus`; with their defaults, passages are accepted too.
+        source: The paths, or the rows.
+        reading: Arguments of the `Corpus`; those that name fields are also for dictionaries.
 
     Raises:
         SourceError: If a path cannot be read.
-        UsageError: If the source is neither, or passages come with other arguments.
+        UsageError: If the source is neither, or has no use for an argument.
     """
     if isinstance(source, str | PathLike):
         return Corpus(source, **reading)
-    if not isinstance(source, Iterable):
-        raise UsageError(f"a source must be paths or passages, got a {type(source).__name__}")
     if isinstance(source, Sequence) and source and isinstance(source[0], str | PathLike):
         return Corpus(cast("Sequence[str | PathLike[str]]", source), **reading)
-    require_default_reading(source, reading)
-    return cast("Iterable[Passage | Reject]", source)
+    if isinstance(source, Corpus):
+        require_default_reading(source, reading)
+        return source
+    require_default_reading(source, {"format": reading.pop("format", "auto")})
+    return PythonRows(cast("Rows", source), passage_fields(**reading))
 
 
 def require_default_reading(source: object, reading: Mapping[str, Any]) -> None:

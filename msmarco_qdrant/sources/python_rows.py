@@ -21,6 +21,9 @@ _PAIR, _TRIPLE = 2, 3
 _EXPECTED = "Passage values, dictionaries, tuples (pid, text), data frames or Arrow tables"
 
 
+_SINGLE = (Passage, Reject, tuple, dict)
+
+
 class Table(Protocol):
     """A DataFrame of pandas or Polars, or a table or record batch of Arrow."""
 
@@ -58,9 +61,11 @@ class PythonRows:
         if isinstance(source, str | bytes) or not (
             isinstance(source, Iterable) or _table_rows(source) is not None
         ):
-            raise UsageError(f"passages must be {_EXPECTED}, got a {type(source).__name__}")
+            kind = type(source).__name__
+            raise UsageError(f"a source must be paths or passages ({_EXPECTED}), got a {kind}")
         self._source = source
         self._fields = fields
+        self._named = "" if fields == PASSAGE else "a name of a field, or skip_field,"
         self._number = 0
 
     def __iter__(self) -> Iterator[Passage | Reject]:
@@ -75,7 +80,7 @@ class PythonRows:
     def _rows(self, source: Any) -> Iterator[Passage | Reject]:
         rows = _table_rows(source)
         for item in source if rows is None else rows:
-            if _table_rows(item) is not None:
+            if not isinstance(item, _SINGLE) and _table_rows(item) is not None:
                 yield from self._rows(item)
                 continue
             self._number += 1
@@ -83,6 +88,8 @@ class PythonRows:
 
     def _row(self, item: Any) -> Passage | Reject:
         if isinstance(item, Passage | Reject):
+            if self._named:
+                raise UsageError(f"{self._named} is for rows with fields, got a Passage: omit it")
             return item
         if isinstance(item, tuple) and hasattr(item, "_asdict"):  # of DataFrame.itertuples
             item = item._asdict()
