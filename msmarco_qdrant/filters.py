@@ -24,7 +24,7 @@ import sys
 from collections import UserString
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -107,7 +107,7 @@ class Not:
     `meta` matches if none of its values meets the inner condition.
     """
 
-    condition: Condition
+    condition: Condition = field(hash=False)
 
 
 Condition: TypeAlias = Scalar | Sequence[Scalar] | Set[Scalar] | Range | Exists | Not
@@ -137,9 +137,9 @@ def check_filter(given: SearchFilter | None) -> None:
             "a filter must be a mapping of fields to conditions or a qdrant_client.models.Filter, "
             f"got a {_type_name(given)}"
         )
-    for field, condition in given.items():
-        check_field(field)
-        _check_condition(field, condition)
+    for name, condition in given.items():
+        check_field(name)
+        _check_condition(name, condition)
 
 
 def is_qdrant_filter(given: object) -> TypeGuard[models.Filter]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -64,6 +64,11 @@ def payload_keys(field: str) -> Sequence[str]:
     *parents, last = _parse(field)
     choices = [[step.key] if step.places else [step.key, step.key + "[]"] for step in parents]
     return [".".join(("meta", *chosen, last.key)) for chosen in product(*choices)]
+
+
+def root_key(field: str) -> str:
+    """Return the payload key of the first name of a field, with all that is inside of it."""
+    return f"meta.{replace(_parse(field)[0], places='').key}"
 
 
 def field_values(meta: Mapping[str, Any], field: str) -> Sequence[Any]:

@@ -53,7 +53,7 @@ class Passage:
 
     pid: str
     text: str
-    meta: Meta = field(default_factory=dict)
+    meta: Meta = field(default_factory=dict, hash=False)
     source: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
     raw: bytes = field(default=b"", compare=False, repr=False)
@@ -279,7 +279,7 @@ class CollectionSpec:
     similarity: Similarity
     sparse: str
     hnsw: HnswSettings
-    payload_indexes: Mapping[str, PayloadIndex]
+    payload_indexes: Mapping[str, PayloadIndex] = field(hash=False)
     storage: StorageSettings = StorageSettings()
 
 

@@ -6,7 +6,7 @@ Vectors are NumPy arrays of `float32`, or sparse.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from msmarco_qdrant.core.records import Meta, PointId, SparseVector
@@ -93,7 +93,7 @@ class ScoredPoint:
 
     id: PointId
     score: float
-    payload: dict[str, Any]
+    payload: dict[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Hit:
     pid: str
     score: float
     text: str
-    meta: Meta
+    meta: Meta = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

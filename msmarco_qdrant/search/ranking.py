@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from statistics import fmean, stdev
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from msmarco_qdrant.core.field_path import field_values, flatten
 from msmarco_qdrant.core.records import Meta, PointId, Similarity
 from msmarco_qdrant.core.search_types import Fusion, Hit, ScoredPoint
 
 _Ranking: TypeAlias = Sequence[ScoredPoint]
+_Grouped = TypeVar("_Grouped", Hit, ScoredPoint)
 _Scores: TypeAlias = dict[PointId, float]
 
 
@@ -80,11 +81,11 @@ def _weighted_sum(dense: _Scores, bm25: _Scores, weight: float) -> _Scores:
     }
 
 
-def best_per_group(hits: Iterable[Hit], field: str) -> list[Hit]:
+def best_per_group(hits: Iterable[_Grouped], field: str) -> list[_Grouped]:
     """Omit each hit whose groups all have a better hit.
 
     Args:
-        hits: The best first.
+        hits: Hits or points with `meta`, the best first.
         field: The field of `meta` whose values are the groups (see `core/field_path.py`). A list
             counts as each of its values.
 
@@ -94,7 +95,8 @@ def best_per_group(hits: Iterable[Hit], field: str) -> list[Hit]:
     seen: set[tuple[str, Any]] = set()
     best = []
     for hit in hits:
-        groups = _groups(hit.meta, field)
+        meta = hit.meta if isinstance(hit, Hit) else hit.payload.get("meta")
+        groups = _groups(meta if isinstance(meta, dict) else {}, field)
         if not groups <= seen:
             best.append(hit)
             seen |= groups

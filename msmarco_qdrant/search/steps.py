@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msmarco_qdrant.core.field_path import root_key
 from msmarco_qdrant.core.records import CollectionMetadata, PointId
 from msmarco_qdrant.core.search_types import (
     Fusion,
@@ -33,8 +34,18 @@ from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.ranking import best_per_group, fuse
 from msmarco_qdrant.search.step import Encode, Query, Retrieve, Score, Steps
+from msmarco_qdrant.search.ties import (
+    clip_cosines,
+    ends_in_tie,
+    merge_rounded,
+    sort_by_id,
+    sort_by_pid,
+    sort_hits,
+    wider_limit,
+    with_tied,
+)
 from msmarco_qdrant.stores.filters import to_qdrant
-from msmarco_qdrant.stores.foreign import ForeignPoints
+from msmarco_qdrant.stores.foreign import ForeignPoints, pid_problem
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
 if TYPE_CHECKING:
@@ -134,7 +145,7 @@ class Searcher:
         ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
         vectors = yield from self._encode(queries, mode)
         plans = [_score_queries(one, given) for one, given in zip(vectors, ids, strict=True)]
-        rankings = yield from _query(plans)
+        rankings = yield from self._query(plans)
         if mode == "bm25":  # its ranking omits passages without a word of the query
             payloads = yield from _retrieve_payloads(ids)
         else:
@@ -184,17 +195,62 @@ class Searcher:
         return found
 
     def _retrieve_points(
-        self, vectors: Sequence[_QueryVectors], request: SearchRequest, limit: int
+        self,
+        vectors: Sequence[_QueryVectors],
+        request: SearchRequest,
+        limit: int,
+        fields: Sequence[str] = HIT_FIELDS,
     ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the best points of each query, with payloads."""
-        plans = [_point_queries(one, request, limit) for one in vectors]
-        rankings = [
-            self._to_ranking(answers, request.mode, request.fusion, limit)[:limit]
-            for answers in (yield from _query(plans))
-        ]
+        """Return the best points of each query, with payload fields; ties by pid."""
         if request.mode == "hybrid":
-            rankings = yield from _with_payloads(vectors, rankings)
-        return rankings
+            rankings = yield from self._rank_all(vectors, request, limit, ())
+            rankings = [[*with_tied(points, limit)] for points in rankings]
+            rankings = yield from _with_payloads(vectors, rankings, fields)
+            return [sort_by_pid(points)[:limit] for points in rankings]
+        asked = min(limit + 1, request.max_limit)
+        rankings = yield from self._rank_all(vectors, request, asked, fields)
+        wider = wider_limit(limit, request.max_limit)
+        tied = [
+            i for i, points in enumerate(rankings) if ends_in_tie(points, limit) and wider > asked
+        ]
+        if tied:
+            chosen = [vectors[index] for index in tied]
+            found = yield from self._rank_all(chosen, request, wider, ("pid",))
+            best = [sort_by_pid(points)[:limit] for points in found]
+            settled = yield from _with_payloads(chosen, best, fields)
+            for index, points in zip(tied, settled, strict=True):
+                rankings[index] = points
+        return [sort_by_pid(points)[:limit] for points in rankings]
+
+    def _rank_all(
+        self,
+        vectors: Sequence[_QueryVectors],
+        request: SearchRequest,
+        limit: int,
+        fields: Sequence[str],
+    ) -> Steps[list[list[ScoredPoint]]]:
+        """Return the ranking of each query, which for "hybrid" may be longer than the limit."""
+        plans = [_point_queries(one, request, limit, fields) for one in vectors]
+        answers = yield from self._query(plans)
+        return [self._to_ranking(each, request.mode, request.fusion, limit) for each in answers]
+
+    def _query(
+        self, plans: Sequence[Sequence[PointQuery]]
+    ) -> Steps[list[list[Sequence[ScoredPoint]]]]:
+        """Query the engine; cosines are in [-1, 1], and ties in the order of point ids."""
+        answers = yield from _query(plans)
+        return [
+            [self._tidy(query, points) for query, points in zip(plan, found, strict=True)]
+            for plan, found in zip(plans, answers, strict=True)
+        ]
+
+    def _tidy(self, query: PointQuery, points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
+        encoder = self.metadata.encoder
+        if query.nearest is None or query.nearest.using != encoder.vector_name:
+            return sort_by_id(points)
+        if encoder.similarity == "cosine":
+            points = clip_cosines(points)
+        return sort_by_id(merge_rounded(sort_by_id(points)))
 
     def _to_hits(self, points: Sequence[ScoredPoint]) -> list[Hit]:
         """Convert points to hits, in the same order; those that are not passages are left out."""
@@ -208,37 +264,52 @@ class Searcher:
     def _search_groups(
         self, vectors: Sequence[_QueryVectors], request: SearchRequest, field: str
     ) -> Steps[list[list[Hit]]]:
-        """Return the best hit of each group; retrieve more until there are enough groups."""
-        found: list[list[Hit]] = [[] for _ in vectors]
+        """Return the best hit of each group; retrieve more until there are enough groups.
+
+        Only pids and the field are retrieved for that, and the rest of the best afterwards.
+        """
+        found: list[list[ScoredPoint]] = [[] for _ in vectors]
         unfinished = list(range(len(vectors)))
         limit = request.limit
         while unfinished:
             limit = min(limit * _PASSAGES_PER_GROUP, request.max_limit)
-            ranked = yield from self._retrieve([vectors[i] for i in unfinished], request, limit)
-            for index, hits in zip(unfinished, ranked, strict=True):
-                found[index] = best_per_group(hits, field)
+            asked = [vectors[i] for i in unfinished]
+            fields = ("pid", root_key(field))
+            ranked = yield from self._retrieve_points(asked, request, limit, fields)
+            for index, points in zip(unfinished, ranked, strict=True):
+                found[index] = best_per_group(self._own(points), field)
             unfinished = [
                 index
-                for index, hits in zip(unfinished, ranked, strict=True)
-                if len(found[index]) < request.limit and len(hits) == limit < request.max_limit
+                for index, points in zip(unfinished, ranked, strict=True)
+                if len(found[index]) < request.limit and len(points) == limit < request.max_limit
             ]
             if any(ranked) and not any(found):
                 _log.warning("no passage found has the field '%s' to group by", field)
-        return [_renumber(hits[: request.limit]) for hits in found]
+        best = [points[: request.limit] for points in found]
+        whole = yield from _with_payloads(vectors, best, HIT_FIELDS)
+        return [_renumber(self._to_hits(points)) for points in whole]
+
+    def _own(self, points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+        """Return the points that have their pid; count the others."""
+        problems = [(point, pid_problem(point.id, point.payload)) for point in points]
+        for point, problem in problems:
+            if problem is not None:
+                self._foreign.add(point.id, problem)
+        return [point for point, problem in problems if problem is None]
 
     def _to_ranking(
-        self, answers: Sequence[list[ScoredPoint]], mode: SearchMode, fusion: Fusion, limit: int
+        self, answers: Sequence[Sequence[ScoredPoint]], mode: SearchMode, fusion: Fusion, limit: int
     ) -> list[ScoredPoint]:
         """Make one ranking of the engine's answers; a query of stop words has no BM25 answer."""
         if mode != "hybrid":
-            return answers[0] if answers else []
+            return [*answers[0]] if answers else []
         dense, bm25 = (*answers, [], [])[:2]
         depth, similarity = max(fusion.depth, limit), self.metadata.encoder.similarity
         return fuse(dense, bm25, fusion, depth=depth, similarity=similarity)
 
     def _rank_points(
         self,
-        answers: Sequence[list[ScoredPoint]],
+        answers: Sequence[Sequence[ScoredPoint]],
         mode: SearchMode,
         payloads: Mapping[PointId, dict[str, Any]],
         fusion: Fusion,
@@ -248,19 +319,24 @@ class Searcher:
         scores = {point.id: point.score for point in ranked if point.id in payloads}
         if mode == "bm25":
             scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}
-        return [ScoredPoint(id_, score, payloads[id_]) for id_, score in scores.items()]
+        return sort_by_pid([ScoredPoint(i, score, payloads[i]) for i, score in scores.items()])
 
     @cached_property
     def _bm25(self) -> Bm25Encoder:
         return Bm25Encoder(self.metadata.bm25)
 
 
-def _point_queries(vectors: _QueryVectors, request: SearchRequest, limit: int) -> list[PointQuery]:
+def _point_queries(
+    vectors: _QueryVectors, request: SearchRequest, limit: int, fields: Sequence[str]
+) -> list[PointQuery]:
     """Make the engine's queries; for "hybrid", both score the union of both best lists."""
     both = tuple(nearest for nearest in (vectors.dense, vectors.bm25) if nearest is not None)
     if request.mode != "hybrid":
         effort = request.effort(limit)
-        return [PointQuery(nearest, limit, effort, request.meta_filter) for nearest in both]
+        return [
+            PointQuery(nearest, limit, effort, request.meta_filter, fields=fields)
+            for nearest in both
+        ]
     depth = request.depth(limit)
     return [
         PointQuery(
@@ -276,15 +352,17 @@ def _point_queries(vectors: _QueryVectors, request: SearchRequest, limit: int) -
     ]
 
 
-def _score_queries(vectors: _QueryVectors, ids: Sequence[PointId]) -> list[PointQuery]:
+def _score_queries(
+    vectors: _QueryVectors, ids: Sequence[PointId], fields: Sequence[str] = HIT_FIELDS
+) -> list[PointQuery]:
     """Make queries that score given points by each vector.
 
     Payloads come with the scores of the model, so that both are of one collection.
     """
-    both = ((vectors.dense, HIT_FIELDS), (vectors.bm25, ()))
+    both = ((vectors.dense, fields), (vectors.bm25, ()))
     return [
-        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=fields)
-        for nearest, fields in both
+        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=wanted)
+        for nearest, wanted in both
         if nearest is not None and ids
     ]
 
@@ -297,17 +375,23 @@ def _query(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[Scored
 
 
 def _with_payloads(
-    vectors: Sequence[_QueryVectors], rankings: Sequence[Sequence[ScoredPoint]]
+    vectors: Sequence[_QueryVectors],
+    rankings: Sequence[Sequence[ScoredPoint]],
+    fields: Sequence[str],
 ) -> Steps[list[list[ScoredPoint]]]:
     """Add the payloads of hits; omit points deleted since the first query.
 
     The query names the model's vectors, so that payloads and scores are of one collection.
     """
-    plans = [
-        _score_queries(replace(one, bm25=None), [point.id for point in ranked])
-        for one, ranked in zip(vectors, rankings, strict=True)
-    ]
-    stored = [_payloads(*answers) for answers in (yield from _query(plans))]
+    ids = [[point.id for point in ranked] for ranked in rankings]
+    if all(one.dense is None for one in vectors):
+        stored = yield from _retrieve_payloads(ids)
+    else:
+        plans = [
+            _score_queries(replace(one, bm25=None), given, fields)
+            for one, given in zip(vectors, ids, strict=True)
+        ]
+        stored = [_payloads(*answers) for answers in (yield from _query(plans))]
     return [
         [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
         for ranked, payloads in zip(rankings, stored, strict=True)
@@ -322,17 +406,17 @@ def _retrieve_payloads(
     ids: Sequence[Sequence[PointId]],
 ) -> Steps[list[dict[PointId, dict[str, Any]]]]:
     """Return for each list of ids the payloads of those that exist."""
-    payloads: Mapping[PointId, dict[str, Any]]
-    payloads = yield Retrieve(list(dict.fromkeys(id_ for given in ids for id_ in given)))
+    wanted = list(dict.fromkeys(id_ for given in ids for id_ in given))
+    payloads: Mapping[PointId, dict[str, Any]] = (yield Retrieve(wanted)) if wanted else {}
     return [{id_: payloads[id_] for id_ in given if id_ in payloads} for given in ids]
 
 
 def _rerank(queries: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:
-    """Sort hits by the scores of the cross-encoder; ties keep their order."""
+    """Sort hits by the scores of the cross-encoder; ties by pid."""
     pairs = [(query, hit.text) for query, hits in zip(queries, found, strict=True) for hit in hits]
     scores = iter((yield Score(pairs)).tolist() if pairs else ())
     scored = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
-    return [sorted(hits, key=lambda hit: -hit.score) for hits in scored]
+    return [sort_hits(hits) for hits in scored]
 
 
 def _renumber(hits: Sequence[Hit]) -> list[Hit]:

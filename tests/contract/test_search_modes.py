@@ -216,7 +216,7 @@ def test_reranking_permutes_its_candidates(
     assert sorted(pids(candidates)) == sorted(pids(hits))
     pairs = [(_QUERY, hit.text) for hit in candidates]
     scores = dict(zip(pids(candidates), WordOverlapReranker().scores(pairs).tolist(), strict=True))
-    assert sorted(pids(candidates), key=lambda pid: -scores[pid]) == pids(hits)
+    assert sorted(pids(candidates), key=lambda pid: (-scores[pid], int(pid))) == pids(hits)
     assert [scores[hit.pid] for hit in hits] == [hit.score for hit in hits]
     assert hits[:3] == client.search(_QUERY, mode=mode, limit=3, rerank_depth=depth)
 

@@ -1,0 +1,85 @@
+"""Order of passages with equal scores, so that pages of different limits fit together.
+
+Engines return points with equal scores in any order, and with a limit any of them. Here they are in
+the order of their pids: numbers by value, then other pids as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.search_types import Hit, ScoredPoint
+from msmarco_qdrant.stores.payload import point_id
+
+_WIDER = 1024
+_ROUNDING = 2.5e-7  # two units in the last place of float32
+
+
+def wider_limit(limit: int, most: int) -> int:
+    """Return the number of points to ask for if the scores at the end of a limit are equal.
+
+    It is the same for all limits up to 512, so that their pages agree even if more points than
+    this have one score.
+    """
+    return min(max(_WIDER, 1 << (2 * int(limit) - 1).bit_length()), most)
+
+
+def ends_in_tie(points: Sequence[ScoredPoint], limit: int) -> bool:
+    """True if the first point after the limit has the same score as the last one before it."""
+    return len(points) > limit and points[limit].score == points[limit - 1].score
+
+
+def with_tied(points: Sequence[ScoredPoint], limit: int) -> Sequence[ScoredPoint]:
+    """Return the first points, and those after the limit with the score of the last one."""
+    end = limit
+    while ends_in_tie(points, end):
+        end += 1
+    return points[:end]
+
+
+def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+    """Sort points by descending score; ties by point id, for points without payload."""
+    return sorted(points, key=lambda point: (-point.score, _id_order(point.id)))
+
+
+def sort_by_pid(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+    """Sort points by descending score; ties by pid, those without one last."""
+    return sorted(points, key=lambda p: (-p.score, _pid_order(p.payload.get("pid"), p.id)))
+
+
+def sort_hits(hits: Sequence[Hit]) -> list[Hit]:
+    """Sort hits by descending score; ties by pid."""
+    return sorted(hits, key=lambda hit: (-hit.score, _pid_order(hit.pid, 0)))
+
+
+def merge_rounded(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+    """Return points, the best first, with equal scores where only the rounding of float32 differs.
+
+    The same vector can have other last bits in another place of an engine's memory.
+    """
+    merged = [*points[:1]]
+    for point in points[1:]:
+        first = merged[-1].score
+        is_same = 0 < first - point.score <= _ROUNDING * max(1.0, abs(first))
+        merged.append(replace(point, score=first) if is_same else point)
+    return merged
+
+
+def clip_cosines(points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
+    """Return points with scores in [-1, 1], which the rounding of float32 exceeds."""
+    if all(-1 <= point.score <= 1 for point in points):
+        return points
+    return [replace(point, score=min(max(point.score, -1.0), 1.0)) for point in points]
+
+
+def _id_order(id_: PointId) -> tuple[bool, int]:
+    return (False, id_) if isinstance(id_, int) else (True, id_.int)
+
+
+def _pid_order(pid: object, id_: PointId) -> tuple[int, int, str]:
+    if not isinstance(pid, str):
+        return 2, _id_order(id_)[1], ""
+    number = point_id(pid) if pid.isdecimal() else None
+    return (0, number, "") if isinstance(number, int) else (1, 0, pid)
