@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.search.options import SearchOptions
     from msmarco_qdrant.sources.corpus import Corpus
+    from msmarco_qdrant.sources.preview import SourcePreview, preview_sources
     from msmarco_qdrant.sources.vector_shards import VectorShards
     from msmarco_qdrant.stores import Connection, Store, open_store
 
@@ -96,6 +97,7 @@ _MODULES = {
     "search.client": "SearchClient",
     "search.options": "SearchOptions",
     "sources.corpus": "Corpus",
+    "sources.preview": "SourcePreview preview_sources",
     "sources.vector_shards": "VectorShards",
     "stores": "Connection Store open_store",
 }
@@ -131,6 +133,7 @@ __all__ = [
     "RestoreReport",
     "SearchClient",
     "SearchOptions",
+    "SourcePreview",
     "StorageSettings",
     "Store",
     "UpsertReport",
@@ -153,6 +156,7 @@ __all__ = [
     "migrate_collection",
     "migration_status",
     "open_store",
+    "preview_sources",
     "prune_collection",
     "reembed_collection",
     "remove_index",

@@ -95,7 +95,7 @@ def create_if_missing(
 
 
 def drop_if_empty(store: Store, name: str, physical: str) -> None:
-    """Drop a collection that holds no passage, unless the name points to another one by now."""
+    """Drop a collection that holds no passage, unless the name points to another one."""
     with store.lock():
         if store.aliases().get(name) == physical and not store.collection(physical).info().points:
             drop_collection(store, name)

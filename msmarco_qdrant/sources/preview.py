@@ -17,7 +17,7 @@ from msmarco_qdrant.sources.rejects import duplicate_pid_reason, reject_passage
 
 @dataclass(frozen=True, slots=True)
 class SourcePreview:
-    """What an ingest would read from a source.
+    """The rows that an ingest would read from a source.
 
     Attributes:
         source: The source.

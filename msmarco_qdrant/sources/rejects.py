@@ -95,8 +95,9 @@ class RejectsFile(AbstractContextManager["RejectsFile"]):
         self._rejected_bytes += reject.raw_bytes
         try:
             if self._file is None:
+                is_appended = self._mode == "a" and self.path.exists()
+                self._bytes = self.path.stat().st_size if is_appended else 0
                 self._file = self.path.open(f"{self._mode}b")
-                self._bytes = self._file.tell()
             line = f"{json.dumps(reject_to_json(reject), ensure_ascii=False)}\n".encode()
             if self.written == self.count and self._bytes + len(line) <= self._most_bytes():
                 self._file.write(line)

@@ -47,7 +47,17 @@ _REPORT = ".json"
 _SOURCE_ERRORS = (errno.EXDEV, errno.ENOENT, errno.EACCES, errno.EPERM)
 
 OPERATIONS = "ops.jsonl"
-FORMS = (OPERATIONS, "tsv", "tsv.gz", "jsonl", "jsonl.gz", "ndjson", "ndjson.gz", "parquet")
+FORMS = (
+    OPERATIONS,
+    *(
+        f"{kind}{packed}"
+        for kind in ("tsv", "csv", "jsonl", "ndjson")
+        for packed in ("", ".gz", ".bz2", ".xz", ".zst")
+    ),
+    *("parquet", "arrow", "feather"),
+)
+"""Ends of the names of files that are taken. Their content decides how they are read."""
+
 _SEQUENCE = re.compile(r"[0-9]{1,15}")
 _NAME = re.compile(rf"([0-9]{{16}})-([0-9a-f]{{32}})\.({'|'.join(map(re.escape, FORMS))})")
 

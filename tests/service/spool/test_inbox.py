@@ -68,7 +68,7 @@ def test_what_is_not_whole_or_not_ours_stays(
     tmp_path: Path, box: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is being written silently, anything else with a word in the log, once."""
-    _drop(box, ".a.tsv", "a.tsv.tmp", "a.tsv.part", "a.csv", "tsv", "b.tsv.zip")
+    _drop(box, ".a.tsv", "a.tsv.tmp", "a.tsv.part", "a.txt", "tsv", "b.tsv.zip")
     _drop(tmp_path, "elsewhere.tsv")
     (box / "link.tsv").symlink_to(tmp_path / "elsewhere.tsv")
     (box / "nowhere.tsv").symlink_to(tmp_path / "nowhere.tsv")
@@ -80,7 +80,7 @@ def test_what_is_not_whole_or_not_ours_stays(
         assert (0, 0, 0) == (inbox.sweep(), inbox.sweep(), spool.depth)
     assert there == names_in(box)
     told = sorted(record.getMessage().split()[0] for record in caplog.records)
-    expected = ["a.csv", "tsv", "b.tsv.zip", "link.tsv", "nowhere.tsv", "folder.tsv", "pipe.tsv"]
+    expected = ["a.txt", "tsv", "b.tsv.zip", "link.tsv", "nowhere.tsv", "folder.tsv", "pipe.tsv"]
     assert sorted(expected) == told
 
 
