@@ -112,7 +112,7 @@ def print_result(value: Any, *lines: str, as_json: bool) -> None:
 
 def report_json(report: IngestReport) -> dict[str, Any]:
     """Return the report of an ingest as JSON values."""
-    counts = ("read", "written", "unchanged", "rejected", "pruned", "cut")
+    counts = ("read", "written", "unchanged", "rejected", "pruned", "missing", "cut")
     return {
         **{name: getattr(report, name) for name in counts},
         "sources": list(report.sources),

@@ -52,6 +52,8 @@ class IngestReport:
         stages: Working time of each stage, in pipeline order.
         cut: Encoded passages whose end the model did not read, as they exceed its maximum length.
         sources: The shape of each file that was read, in one line.
+        missing: Passages that other clients deleted during the ingest, as far as the count at the
+            end shows; it is logged, too.
     """
 
     read: int
@@ -65,6 +67,7 @@ class IngestReport:
     stages: tuple[StageTiming, ...] = ()
     cut: int = 0
     sources: tuple[str, ...] = ()
+    missing: int = 0
 
     @property
     def passages_per_second(self) -> float:

@@ -12,7 +12,7 @@ from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
-from msmarco_qdrant.errors import PruneRefusedError, StoreError
+from msmarco_qdrant.errors import PruneRefusedError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.diff import RewriteAll, SkipUnchanged
 from msmarco_qdrant.ingest.prune import Pruner
@@ -78,6 +78,7 @@ class IngestRun:
         self._unchanged = self._vectors = self._tokens = self._cut = 0
         self._unflushed = self._added = 0
         self._to_write: list[WriteBatch] = []
+        self._missing = 0
         self.written = self.pruned = 0
 
     def ingest(self, rows: RowStream, window: int, max_passages: int | None) -> None:
@@ -92,12 +93,10 @@ class IngestRun:
                     self._collect(item)
 
     def check_count(self) -> None:
-        """Compare the counts with the number of passages that the engine holds.
+        """Warn if the engine holds fewer passages than before the run plus those added.
 
-        If it has only an estimate, nothing is compared: each write was confirmed.
-
-        Raises:
-            StoreError: If it holds fewer than before the run plus those added.
+        Each write was confirmed, so another client has deleted the others. If the engine has only
+        an estimate, nothing is compared.
         """
         info = self._collection.info()
         found = info.points
@@ -105,11 +104,12 @@ class IngestRun:
             return
         expected = max(self._points_before + self._added, self.written + self._unchanged)
         if found < expected:
-            raise StoreError(
-                f"the collection must hold {expected:,} passages ({self._points_before:,} before "
-                f"this run, {self._added:,} added by it), found {found:,}. Another client deleted "
-                "passages during the ingest: run the same ingest again to restore those of its "
-                "source"
+            self._missing = expected - found
+            _log.warning(
+                "the collection must hold %s passages (%s before this run, %s added by it), found "
+                "%s: another client deleted passages during the ingest. Run the same ingest again "
+                "to restore those of its source",
+                *(f"{expected:,}", f"{self._points_before:,}", f"{self._added:,}", f"{found:,}"),
             )
 
     def prune(self, policy: PrunePolicy) -> None:
@@ -151,6 +151,7 @@ class IngestRun:
             seconds=wall,
             mean_tokens=self._tokens / self._vectors if self._vectors else None,
             pruned=self.pruned,
+            missing=self._missing,
             cut=self._cut,
             stages=tuple(
                 StageTiming(name, seconds, min(seconds / wall, 1.0) if wall > 0 else 0.0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from msmarco_qdrant.errors import OutputError
+from msmarco_qdrant.runtime import atomic_file
 from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text
 
 
@@ -28,6 +31,65 @@ def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
     with atomic_write_text(path) as file:
         file.write("Mäuse\n\U0001f600\r\n")
     assert "Mäuse\n\U0001f600\r\n".encode() == path.read_bytes()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from msmarco_qdrant.runtime import atomic_file
+from msmarco_qdrant.runtime.atomic_file import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_r18_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    """By the next write of the same path; names of other paths stay."""
+    path = tmp_path / "answers [1].jsonl"
+    others = [".answers [1].jsonl.tmp", ".other.0123abcd.tmp", ".answers 1.jsonl.0123abcd.tmp"]
+    for name in others:
+        (tmp_path / name).touch()
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", _KILLED, str(path)], check=False)
+        assert 1 == len([*tmp_path.iterdir()]) - len(others)
+
+    with atomic_write(path) as file:
+        file.write(b"new")
+    assert {path.name, *others} == {found.name for found in tmp_path.iterdir()}
+
+
+def test_r18_files_of_live_writers_stay(tmp_path: Path) -> None:
+    """Several may write the same path; the last to end wins."""
+    path = tmp_path / "answers"
+    with atomic_write(path) as first:
+        first.write(b"first")
+        with atomic_write(path) as second:
+            second.write(b"second")
+        assert b"second" == path.read_bytes()
+    assert b"first" == path.read_bytes()
+    assert [path] == [*tmp_path.iterdir()]
+
+
+def test_r18_file_that_was_removed_before_its_lock_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may see it in the moment between."""
+    path, lock = tmp_path / "answers", atomic_file._try_lock
+    removed: list[Path] = []
+
+    def remove_first(fd: int) -> bool:
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+        return lock(fd)
+
+    monkeypatch.setattr(atomic_file, "_try_lock", remove_first)
+    with atomic_write(path) as file:
+        file.write(b"new")
+
+    assert [path] == [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
