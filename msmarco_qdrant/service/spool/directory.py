@@ -228,7 +228,7 @@ class SpoolDirectory:
             return sum(path.stat().st_size for path in paths if path.exists())
 
     def remove_ended(self, name: BatchName, folder: EndFolder) -> bool:
-        """Remove an ended batch, its file first; return False if it had no file.
+        """Remove an ended batch, its file first; return False without a file.
 
         A file that `spool requeue` has moved away stays.
         """

@@ -332,7 +332,7 @@ class Spool:
         return self._next - 1
 
     def _trim(self) -> None:
-        """Remove ended batches beyond the limit, the oldest first; log each that had failed."""
+        """Remove ended batches beyond the limit, the oldest first; log each failed one."""
         try:
             dropped = self._archive.shrink(max(0, self._total_bytes - self._quota.bytes))
         except SpoolError as exc:

@@ -1,4 +1,4 @@
-"""README's section "As a sidecar" is true: its commands run, its tables are complete."""
+"""The page of the sidecar is true: its commands run, its tables are complete."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from msmarco_qdrant.service.interfaces import Backlog
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.settings import Settings
-from tests.docs.pages import README, rows, sessions, without_last_digits
+from tests.docs.pages import page, rows, sessions, without_last_digits
 from tests.service.http.driver import Driver, drive
 from tests.service.sidecars import TIMEOUT_S, asked_until, wait_until_ready
 
-SECTION = README.split("## As a sidecar\n")[1].split("\n## ")[0]
+SECTION = page("sidecar.md")
 ID = re.compile(r"[0-9a-f]{32}")
 
 
 @pytest.fixture
 def sidecar(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """The sidecar that README starts, at a free port: its host and port, and where it runs."""
+    """The sidecar that the page starts, at a free port: its host and port, and where it runs."""
     (start,) = re.findall(r"^msmarco-qdrant (serve .+)$", SECTION, flags=re.MULTILINE)
     log = tmp_path / "log"
     with (
@@ -61,6 +61,8 @@ def test_sidecar_commands_print_the_shown_output(sidecar: tuple[str, Path]) -> N
         for known, actual in ids.items():
             command = command.replace(known, actual)  # noqa: PLW2901
         command = command.replace("localhost:8080", address)  # noqa: PLW2901
+        if command == "msmarco-qdrant spool list":
+            asked_until(partial(_listed, command, place))
         if "games" in command:  # which finds what a file of the inbox brings in its time
             asked_until(partial(_found, "m3", command, place))
         output = _output_of(command, place)
@@ -70,13 +72,22 @@ def test_sidecar_commands_print_the_shown_output(sidecar: tuple[str, Path]) -> N
 
 def _output_of(command: str, place: Path) -> str:
     done = subprocess.run(
-        ["/bin/sh", "-c", command], cwd=place, stdout=subprocess.PIPE, text=True, check=True
+        ["/bin/sh", "-c", command],
+        cwd=place,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return done.stdout
 
 
 def _found(pid: str, command: str, place: Path) -> bool | None:
     return f'"{pid}"' in _output_of(command, place) or None
+
+
+def _listed(command: str, place: Path) -> bool | None:
+    return "every row was rejected" in _output_of(command, place) or None
 
 
 def _url_in(log: str, process: subprocess.Popen[bytes]) -> str | None:
@@ -87,13 +98,16 @@ def _url_in(log: str, process: subprocess.Popen[bytes]) -> str | None:
 
 def _comparable(output: str) -> list[str]:
     """Without what differs each time."""
+    output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "", output)
     without_ids = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", ID.sub("", output))
     return without_last_digits(without_ids.strip())
 
 
 def test_every_setting_of_the_sidecar_is_in_the_table() -> None:
     """With its default and its description, and no other."""
-    shown = {row[0]: row[1:3] for row in rows(README, "setting of the sidecar | default | meaning")}
+    shown = {
+        row[0]: row[1:3] for row in rows(SECTION, "setting of the sidecar | default | meaning")
+    }
     prefix = str(Settings.model_config["env_prefix"])
     assert shown == {
         prefix + name.upper(): [
@@ -109,7 +123,7 @@ def test_every_metric_is_in_the_table() -> None:
     """And the table names no other."""
     metrics = Metrics(lambda: Backlog(0, 0.0))
     types = re.findall(r"^# TYPE (\S+) ", metrics.text().decode(), flags=re.MULTILINE)
-    shown = {row[0] for row in rows(README, "metric | value")}
+    shown = {row[0] for row in rows(SECTION, "metric | value")}
     assert {name for name in types if not name.endswith("_created")} == shown
 
 
@@ -120,7 +134,7 @@ def test_every_request_is_in_the_table() -> None:
         paths = (await driver.client.get("/openapi.json")).json()["paths"]
         return {f"{method.upper()} {path}" for path in paths for method in paths[path]}
 
-    shown = {row[0].split("?")[0] for row in rows(README, "request | answers")}
+    shown = {row[0].split("?")[0] for row in rows(SECTION, "request | answers")}
     actual = {re.sub(r"\{batch\}", "{id}", one) for one in drive(use)}
     assert actual | {"GET /openapi.json"} == shown
 
