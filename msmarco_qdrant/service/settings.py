@@ -42,8 +42,8 @@ class SidecarSettings(Settings):
     )
     inbox: Path | None = Field(
         default=None,
-        description="directory of files to ingest: `.tsv`, `.jsonl`, `.ndjson`, each also "
-        "as `.gz`, and `.parquet`",
+        description="directory of files to ingest: `.tsv`, `.csv`, `.jsonl`, `.ndjson`, each also "
+        "compressed (`.gz`, `.bz2`, `.xz`, `.zst`), `.parquet`, `.arrow`, `.feather`",
     )
     reranker: str | None = Field(
         default=None, description='cross-encoder for searches with `"rerank": true`'
