@@ -1,0 +1,103 @@
+"""Disk, memory and minutes of a collection, by dimension and quantization.
+
+Synthetic passages of 30 words and `HashingEncoder` of `msmarco_qdrant.testing` into Edge, index
+included. Memory is that of another process that opens the store and searches it: RssAnon cannot be
+taken away by the system, RssFile is files in its page cache. A process that does the same with ten
+passages is subtracted. The model's memory is not included.
+
+    python benchmarks/sizing.py [--passages 100000] [--dimensions 384 768] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from harness import Report, Row, json_option, run_apart
+from memory import status, synthetic
+
+from msmarco_qdrant import SearchClient, StorageSettings, ingest_passages
+from msmarco_qdrant.testing import HashingEncoder
+
+QUANTIZATIONS = ("none", "int8", "turbo4")
+SEARCHES = 500
+FEW = 10
+
+
+def fill(folder: str, dimension: int, quantization: str, count: int) -> dict[str, float]:
+    """Ingest passages; return bytes on disk, and seconds of the ingest and of its index build."""
+    storage = StorageSettings(quantization=quantization)  # type: ignore[arg-type]  # as an option
+    encoder = HashingEncoder(dimension)
+    report = ingest_passages(synthetic(count), folder, encoder=encoder, storage=storage)
+    if report.written != count:
+        raise SystemExit(f"{report.written} of {count} passages were written")
+    blocks = (file.stat().st_blocks for file in Path(folder).rglob("*") if file.is_file())
+    index_s = sum(stage.seconds for stage in report.stages if stage.name == "index")
+    return {"disk": sum(blocks) * 512, "seconds": report.seconds, "index_s": index_s}
+
+
+def search(folder: str, dimension: int, count: int) -> dict[str, float]:
+    """Search a store; return the memory of this process in bytes, and the median search in ms."""
+    took = []
+    with SearchClient.open(folder, encoder=HashingEncoder(dimension)) as client:
+        for passage in synthetic(SEARCHES):
+            started = time.perf_counter()
+            client.search(f"{passage.text} {int(passage.pid) * 7919 % count}")
+            took.append(time.perf_counter() - started)
+        parts = {name: status(name) * (1 << 20) for name in ("RssAnon", "RssFile")}
+    return {**parts, "median_ms": statistics.median(took) * 1000}
+
+
+def measure(dimension: int, quantization: str, count: int) -> dict[str, float]:
+    """Fill and search a store, each in a process of its own."""
+    found: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        words = (folder, str(dimension), quantization, str(count))
+        for step in ("fill", "search"):
+            found |= run_apart(__file__, f"--step={step}", *words)
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--passages", type=int, default=100_000)
+    parser.add_argument("--dimensions", type=int, nargs="+", default=[384, 768])
+    parser.add_argument("--step", choices=("fill", "search"), help="run one, print JSON")
+    parser.add_argument("place", nargs="*", help=argparse.SUPPRESS)
+    json_option(parser)
+    options = parser.parse_args()
+    if options.step:
+        folder, dimension, quantization, count = options.place
+        if options.step == "fill":
+            print(json.dumps(fill(folder, int(dimension), quantization, int(count))))
+        else:
+            print(json.dumps(search(folder, int(dimension), int(count))))
+        return
+    report, count = Report(options.json), options.passages
+    rows = []
+    for dimension in options.dimensions:
+        base = measure(dimension, "none", FEW)
+        for quantization in QUANTIZATIONS:
+            found = measure(dimension, quantization, count)
+            per_passage = [
+                (found[name] - base[name]) / count for name in ("disk", "RssAnon", "RssFile")
+            ]
+            cells = (
+                str(dimension),
+                quantization,
+                *(f"{value:,.0f}" for value in per_passage),
+                f"{found['index_s'] / count * 1e6 / 60:,.1f}",
+                f"{found['median_ms']:.2f}",
+            )
+            rows.append(Row(cells, found))
+    columns = ("dimension", "quantization", "disk, bytes", "RssAnon, bytes", "RssFile, bytes")
+    report.table((*columns, "index, minutes per million", "search, ms"), rows)
+
+
+if __name__ == "__main__":
+    main()
