@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant import get_passages
+from msmarco_qdrant import Passage, get_passages, ingest_passages
 from tests.conftest import ROOT
 from tests.encoding.tiny_models import Recipe, save_tiny
 
@@ -61,3 +61,32 @@ def test_csv_import_nightly_update_and_retrieval(
     prompt = capsys.readouterr().out
     assert "Question: what to take into the mountains" in prompt
     assert {"[1]", "(p2)"} <= set(prompt.split())
+
+
+@pytest.mark.slow
+def test_the_application_searches_and_writes(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over one directory: a passage is found as soon as it is written, and not after its delete."""
+    testclient = pytest.importorskip("fastapi.testclient")
+    store = str(tmp_path / "store")
+    ingest_passages(
+        [Passage("m1", "A silent film.", {"lang": "de"}), Passage("m2", "A loud film.")],
+        store,
+        collection="films",
+        model=model,
+        payload_indexes={"lang": "keyword"},
+    )
+    monkeypatch.setenv("MSMARCO_STORE", store)
+    with testclient.TestClient(example("fastapi_app.py")["app"]) as client:
+        found = client.get("/search", params={"query": "silent film", "lang": "de"}).json()
+        assert [("m1", {"lang": "de"})] == [(hit["pid"], hit["meta"]) for hit in found]
+        robot = {"pid": "m9", "text": "A robot learns to love."}
+        assert {"written": 1, "unchanged": 0} == client.put("/passages", json=[robot]).json()
+        assert {"written": 0, "unchanged": 1} == client.put("/passages", json=[robot]).json()
+        best = client.get("/search", params={"query": "robot", "limit": 1}).json()
+        assert ["m9"] == [hit["pid"] for hit in best]
+        assert {"deleted": 1} == client.delete("/passages/m9").json()
+        assert 2 == len(client.get("/search", params={"query": "robot"}).json())
+        assert 422 == client.put("/passages", json=[{"pid": "m9", "text": "\0"}]).status_code
+        assert 422 == client.get("/search", params={"query": "x", "limit": 0}).status_code
