@@ -23,6 +23,7 @@ from msmarco_qdrant.sources.files import read_text
 
 _MAX_LINE = 1 << 20
 _REPORT = ".json"
+_BINARY = ("parquet", "arrow", "feather")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class FailedBatches:
     def rows(self, id_: BatchId, most: int) -> Sequence[BatchRow]:
         """Return rows of a failed batch: the rejected ones, or the first without any.
 
-        The rows of a Parquet file are not shown.
+        The texts of rows in a Parquet or Arrow file are not shown.
 
         Raises:
             SpoolError: If the batch cannot be read.
@@ -97,7 +98,7 @@ class FailedBatches:
         name, path = self._find(id_)
         state = self._state(name)
         rejects = {row.line: row.reason for row in state.report.rejects} if state else {}
-        if name.form.endswith("parquet"):
+        if name.form in _BINARY:
             return [BatchRow(line, "", reason) for line, reason in rejects.items()][:most]
         try:
             lines = (
