@@ -31,6 +31,7 @@ from msmarco_qdrant.evaluation import sweep_ann
 from msmarco_qdrant.evaluation.published import published_figures
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
+from msmarco_qdrant.service.spool.spool import Spool
 from msmarco_qdrant.service.startup import NamedModels, Startup
 from msmarco_qdrant.settings import Settings
 from msmarco_qdrant.stores import Store, open_store
@@ -319,6 +320,14 @@ def _restrict(world: World) -> None:
         client.update_collection(f"{NAME}__0001", strict_mode_config=config)
 
 
+def _unknown_batch(world: World) -> str:
+    folder = Path(world.source).parent / "my spool"
+    Spool.open(folder).close()
+    done = command("spool", "requeue", "0" * 32, "--spool", str(folder))
+    assert 2 == done.status
+    return done.err
+
+
 def _year_by_float(world: World) -> None:
     assert 0 == world.run("index", "add", "year=float").status
 
@@ -507,6 +516,10 @@ CASES: dict[str, Case] = {
         ("ingest.api:_require_same_indexes",),
         _failure("ingest", "SOURCE", "--model", "OLD", "--index", "year=integer"),
         _year_is_indexed,
+    ),
+    "a batch that has not failed": Case(
+        ("service.spool.failed:_unknown",),
+        _unknown_batch,
     ),
     "an index of another kind": Case(
         ("migrate.indexes:add_index",),

@@ -102,7 +102,7 @@ def test_r3_wrong_usage_is_one_line(spool: Spool) -> None:
     queued = spool.accept([delete("1")])
     for words, message in (
         (["show", queued], "batch must be a failed one of"),
-        (["requeue", "0" * 32], "`msmarco-qdrant spool list`"),
+        (["requeue", "0" * 32], "`msmarco-qdrant spool list --spool qdrant_spool`"),
         (["purge", "../x", "--yes"], "batch must be a failed one of"),
         (["requeue"], "either the ids of failed batches or --all must be given"),
         (["purge", "--all", queued], "either the ids of failed batches or --all must be given"),

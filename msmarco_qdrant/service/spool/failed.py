@@ -14,6 +14,7 @@ from itertools import islice
 from os import PathLike
 from pathlib import Path
 
+from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, UsageError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
 from msmarco_qdrant.service.interfaces import BatchId, BatchState
@@ -157,9 +158,9 @@ class FailedBatches:
         raise self._unknown(id_)
 
     def _unknown(self, id_: BatchId) -> UsageError:
+        command = advised_command("spool", "list", "--spool", str(self._path))
         return UsageError(
-            f"batch must be a failed one of {self._path}, got {id_}: list them with "
-            f"`msmarco-qdrant spool list`"
+            f"batch must be a failed one of {self._path}, got {id_}: list them with {command}"
         )
 
     def _files(self, folder: str) -> Iterator[tuple[BatchName, Path]]:
