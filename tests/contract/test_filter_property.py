@@ -1,0 +1,256 @@
+"""Drawn filters over drawn passages: each engine finds what plain Python finds.
+
+What is not drawn here is in the table of differences in `docs/filters.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from msmarco_qdrant.core.field_path import payload_keys
+from msmarco_qdrant.core.meta_values import plain_meta
+from msmarco_qdrant.core.records import PayloadIndex
+from msmarco_qdrant.core.search_types import PointQuery
+from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter
+from msmarco_qdrant.stores import Collection
+from tests.contract.test_store import make_batch, make_spec
+from tests.engines import ENGINES, new_store
+
+PASSAGES = 8
+FILTERS = 20
+NAMES = ("a", "b", "a.b", "x y", "größe", "a[0]", "", "0", "meta")
+NOON = datetime(2024, 5, 1, 12, 30)
+BERLIN = timezone(timedelta(hours=2))
+MOMENTS: Mapping[str, datetime] = {
+    "2024-05-01": datetime(2024, 5, 1),
+    "2024-05-01 12:30": NOON,
+    "2024-05-01T12:30:00": NOON,
+    "2024-05-01T12:30:00Z": NOON,
+    "2024-05-01T14:30:00+02:00": NOON,
+    "2024-05-01T12:30:00.000001": NOON.replace(microsecond=1),
+    "2024-05-02T00:00:00+0000": datetime(2024, 5, 2),
+    "9999-12-31": datetime(9999, 12, 31),
+}
+"""The moment of each string that is one."""
+OTHERS = ("", "en", "1", "True", "20240501", "2024-05", "2024-05-01T12:30Z", "12:30:00", "soon")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A field: names, and their explicit places in lists."""
+
+    steps: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        """The field as a user writes it; quotation marks only where they are needed."""
+        return ".".join(_quoted(name) + places for name, places in self.steps)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if name in ("a.b", "a[0]", "") else name
+
+
+# ---- what is drawn ---------------------------------------------------------------------------
+
+_SCALARS = st.sampled_from(
+    [*MOMENTS, *OTHERS, 0, 1, 2, -1, 2024, 2**53, 0.0, 1.0, 0.5, -1.5, 1e300, True, False]
+)
+_PYTHON = st.sampled_from(
+    [
+        *(NOON, NOON.replace(tzinfo=UTC), date(2024, 5, 1), Decimal("0.5"), Decimal(1)),
+        *(np.int64(2), np.bool_(True), np.float32(0.5), np.datetime64("2024-05-01T12:30")),
+    ]
+)
+_VALUES = st.recursive(
+    _SCALARS | _PYTHON | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_METAS = st.dictionaries(st.sampled_from(NAMES), _VALUES, max_size=4)
+_PLACES = st.sampled_from(["", "", "", "", "[]", "[0]", "[1]", "[][]"])
+_PATHS = st.lists(st.tuples(st.sampled_from(NAMES), _PLACES), min_size=1, max_size=3).map(
+    lambda steps: Path(tuple(steps))
+)
+
+
+def _ranges(bounds: st.SearchStrategy[Any]) -> st.SearchStrategy[Range]:
+    lower = st.dictionaries(st.sampled_from(["gt", "gte"]), bounds, max_size=1)
+    upper = st.dictionaries(st.sampled_from(["lt", "lte"]), bounds, max_size=1)
+    return st.tuples(lower, upper).filter(any).map(lambda both: Range(**both[0], **both[1]))
+
+
+_ASKED = _SCALARS | _PYTHON
+_CONDITIONS = st.recursive(
+    _ASKED
+    | st.lists(_ASKED, min_size=1, max_size=4)
+    | st.sets(st.sampled_from(["en", 1, "2024-05-01", 0.5]), min_size=1)
+    | _ranges(st.sampled_from([-1, 0, 1, 0.5, 2024, 2**53, Decimal("0.5"), np.int64(1)]))
+    | _ranges(
+        st.sampled_from([date(2024, 5, 1), date(2024, 5, 2), NOON, NOON.replace(tzinfo=BERLIN)])
+    )
+    | st.just(Exists()),
+    lambda inner: inner.map(Not),
+    max_leaves=2,
+)
+_FILTERS = st.lists(st.tuples(_PATHS, _CONDITIONS), min_size=1, max_size=3)
+
+
+# ---- plain Python ----------------------------------------------------------------------------
+
+
+def holds(meta: Any, path: Path, condition: Any) -> bool:
+    """True if a passage meets a condition."""
+    if isinstance(condition, Not):
+        return not holds(meta, path, condition.condition)
+    found = [*_walk(meta, path.steps)]
+    if isinstance(condition, Exists):
+        return any(value is not None and value != [] for value in found)
+    values = [item for value in found for item in (value if isinstance(value, list) else [value])]
+    if isinstance(condition, Range):
+        return any(_between(value, condition) for value in values)
+    asked = [*condition] if isinstance(condition, list | set) else [condition]
+    return any(_same(value, one) for value in values for one in asked)
+
+
+def _walk(value: Any, steps: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    """Yield the values at a path."""
+    (name, places), *others = steps
+    if not isinstance(value, dict) or name not in value:
+        return
+    found = [value[name]]
+    for place in places.replace("]", "").split("[")[1:]:
+        lists = [one for one in found if isinstance(one, list)]
+        found = [item for one in lists for item in (one if place == "" else one[int(place) :][:1])]
+    for one in found:
+        if not others:
+            yield one
+        else:
+            through = one if isinstance(one, list) and not places else [one]
+            for item in through:
+                yield from _walk(item, others)
+
+
+def _same(stored: Any, asked: Any) -> bool:
+    """Of one type; a float that is asked for is found as an integer, too."""
+    if isinstance(asked, np.datetime64):
+        asked = asked.item()
+    if isinstance(asked, date):
+        return isinstance(stored, str) and MOMENTS.get(stored) == _naive(asked)
+    if isinstance(asked, np.generic):
+        asked = asked.item()
+    if isinstance(asked, Decimal):
+        asked = int(asked) if asked == int(asked) else float(asked)
+    if isinstance(asked, float):
+        return type(stored) in (int, float) and stored == asked
+    return type(stored) is type(asked) and bool(stored == asked)
+
+
+def _naive(moment: date) -> datetime:
+    if not isinstance(moment, datetime):
+        return datetime(moment.year, moment.month, moment.day)
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _between(stored: Any, bounds: Range) -> bool:
+    ends = {name: getattr(bounds, name) for name in ("gt", "gte", "lt", "lte")}
+    given = {name: end for name, end in ends.items() if end is not None}
+    if any(isinstance(end, date) for end in given.values()):
+        stored = MOMENTS.get(stored) if isinstance(stored, str) else None
+        given = {name: _naive(end) for name, end in given.items()}
+    elif type(stored) not in (int, float):
+        return False
+    compare = {
+        "gt": lambda end: stored > end,
+        "gte": lambda end: stored >= end,
+        "lt": lambda end: stored < end,
+        "lte": lambda end: stored <= end,
+    }
+    return stored is not None and all(compare[name](end) for name, end in given.items())
+
+
+# ---- the engines -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Collection]]:
+    """A collection of each engine; indexes of these two kinds change no answer."""
+    kinds: Mapping[str, PayloadIndex] = {"a": "keyword", "b": "bool", "a.b": "keyword"}
+    indexes = {key: kind for field, kind in kinds.items() for key in payload_keys(field)}
+    with ExitStack() as stack:
+        made = {}
+        for engine in ENGINES:
+            store = stack.enter_context(new_store(engine, tmp_path_factory.mktemp(engine)))
+            spec = make_spec(store)
+            store.create_collection(
+                "drawn__0001", replace(spec, payload_indexes={**spec.payload_indexes, **indexes})
+            )
+            made[engine] = store.collection("drawn__0001")
+        yield made
+
+
+def agree(
+    collections: Mapping[str, Collection],
+    metas: Sequence[Mapping[str, Any]],
+    drawn: Sequence[Sequence[tuple[Path, Any]]],
+) -> None:
+    """Compare each engine's answers with those of `holds`, for each filter."""
+    plain = [plain_meta(meta) for meta in metas]
+    batch = make_batch([*range(PASSAGES)], [[1.0, 0, 0, 0]] * PASSAGES)
+    batch = replace(batch, payloads=[{"meta": meta, "seq": 1} for meta in plain])
+    wanted: list[MetaFilter] = [{str(path): c for path, c in fields} for fields in drawn]
+    expected = [
+        {n for n, meta in enumerate(plain) if all(holds(meta, p, c) for p, c in _unique(fields))}
+        for fields in drawn
+    ]
+    for one in wanted:
+        check_filter(one)
+    for engine, collection in collections.items():
+        collection.upsert(batch)
+        queries = [PointQuery(None, 2 * PASSAGES, meta_filter=one, fields=()) for one in wanted]
+        for one, points, pids in zip(wanted, collection.query(queries), expected, strict=True):
+            found = {point.id for point in points}
+            assert pids == found, f"{engine}: {one} over {json.dumps(plain)}"
+
+
+def _unique(fields: Sequence[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
+    """The last condition of each field, as in a dictionary."""
+    return [*{str(path): (path, condition) for path, condition in fields}.values()]
+
+
+_DRAWN_METAS = st.lists(_METAS, min_size=PASSAGES, max_size=PASSAGES)
+_DRAWN_FILTERS = st.lists(_FILTERS, min_size=FILTERS, max_size=FILTERS)
+_CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@given(metas=_DRAWN_METAS, drawn=_DRAWN_FILTERS)
+@settings(deadline=None, max_examples=3, suppress_health_check=_CHECKS)
+def test_s5_s6_engines_and_plain_python_agree(
+    collections: Mapping[str, Collection], metas: Any, drawn: Any
+) -> None:
+    """Nested lists, odd names, and values of Python and NumPy: 60 filters."""
+    agree(collections, metas, drawn)
+
+
+@pytest.mark.slow
+@given(metas=_DRAWN_METAS, drawn=_DRAWN_FILTERS)
+@settings(deadline=None, max_examples=100, suppress_health_check=_CHECKS)
+def test_s5_s6_engines_and_plain_python_agree_often(
+    collections: Mapping[str, Collection], metas: Any, drawn: Any
+) -> None:
+    """The same with 2,000 filters."""
+    agree(collections, metas, drawn)
