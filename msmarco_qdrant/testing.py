@@ -26,6 +26,7 @@ from msmarco_qdrant.core.records import (
     PointId,
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, StoreCorruptError, UsageError
 from msmarco_qdrant.stores import INDEX_STALL_S, Capabilities, Store
@@ -66,6 +67,9 @@ class HashingEncoder:
             similarity="cosine",
         )
 
+    def __repr__(self) -> str:
+        return f"HashingEncoder(dimension={self._info.dimension}, model={self._info.model!r})"
+
     @property
     def info(self) -> EncoderInfo:
         """The properties that a collection stores."""
@@ -79,8 +83,17 @@ class HashingEncoder:
     def warm_up(self) -> None:
         """Do nothing."""
 
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode texts as passages: float32 `(len(texts), dimension)`; see `encode_texts`."""
+        return encode_texts(self, texts)
+
     def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
-        """Encode passages in order."""
+        """Encode passages in order; strings to one array, as `BiEncoder` does."""
+        if not isinstance(passages, Tokenized):
+            return encode_texts(self, passages)
+        return self._batches(passages)
+
+    def _batches(self, passages: Tokenized) -> Iterator[EncodedBatch]:
         import numpy as np
 
         for start in range(0, len(passages), self._batch_size):

@@ -18,7 +18,6 @@ from msmarco_qdrant.cli.options import (
     source_options,
 )
 from msmarco_qdrant.cli.output import (
-    cut_lines,
     echo,
     encode_json,
     encode_text,
@@ -26,6 +25,7 @@ from msmarco_qdrant.cli.output import (
     print_result,
     rejects_path,
 )
+from msmarco_qdrant.core.report_text import cut_lines
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings

@@ -28,15 +28,12 @@ from msmarco_qdrant.cli.options import (
     wait_index_option,
 )
 from msmarco_qdrant.cli.output import (
-    cut_lines,
     echo,
     print_hits,
     print_rejects,
     print_result,
     rejects_path,
     report_json,
-    report_text,
-    stages_text,
 )
 from msmarco_qdrant.errors import MsmarcoQdrantError, PruneRefusedError
 
@@ -151,8 +148,7 @@ def ingest(  # noqa: PLR0913  # one for each option
             )
         except PruneRefusedError as exc:  # everything before the prune is done
             report, refused = exc.report, exc
-    lines = report_text(report, pruning=prune), *cut_lines(report), stages_text(report)
-    print_result(report_json(report), *lines, as_json=as_json)
+    print_result(report_json(report), *str(report).splitlines(), as_json=as_json)
     print_rejects(rejected)
     if not report.read:
         echo("the source has no passages", err=True)
@@ -274,7 +270,7 @@ def quickstart(*, store: str | None, transport: str | None, model: str | None) -
     settings = load_command_settings(store=store, transport=transport, collection=COLLECTION)
     with sample_passages() as path:
         report = _ingest(settings, Corpus(path), model=model or default_model())
-    echo(report_text(report), stages_text(report))
+    echo(*str(report).splitlines())
     with open_search_client(settings) as client:
         for question in QUESTIONS:
             echo("", f"$ {command_with(settings, 'search', question, '--limit', '2')}")

@@ -6,12 +6,12 @@ import html
 import json
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.core.search_types import Hit, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN_CHARACTERS = 300
+_SHOWN = 300  # characters of a text
 
 
 class Hits(list[Hit]):
@@ -51,11 +51,12 @@ class Hits(list[Hit]):
 
 def _html_row(hit: Hit) -> str:
     meta = json.dumps(hit.meta, ensure_ascii=False) if hit.meta else ""
-    cells = (str(hit.rank), hit.pid, f"{hit.score:.4f}", shorten(hit.text), shorten(meta))
+    cells = (
+        str(hit.rank),
+        hit.pid,
+        f"{hit.score:.4f}",
+        shorten(hit.text, _SHOWN),
+        shorten(meta, _SHOWN),
+    )
     row = "".join(f'<td style="text-align: left">{html.escape(cell)}</td>' for cell in cells)
     return f"<tr>{row}</tr>"
-
-
-def shorten(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
-    """Return at most so many characters of a text, with an ellipsis for the rest."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

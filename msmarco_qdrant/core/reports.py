@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from msmarco_qdrant.core.records import Reject
+from msmarco_qdrant.core.report_text import cut_lines, report_text, stages_text
 
 ReembedStage: TypeAlias = Literal["copy", "index", "compare", "verify", "swap", "last pass"]
 
@@ -74,6 +75,12 @@ class IngestReport:
         """Rows processed per second."""
         return self.read / self.seconds if self.seconds else 0.0
 
+    def __str__(self) -> str:
+        return "\n".join([report_text(self), *cut_lines(self), stages_text(self)])
+
+    def __repr__(self) -> str:
+        return f"<IngestReport: {report_text(self)}>"
+
 
 @dataclass(frozen=True, slots=True)
 class UpsertReport:
@@ -109,6 +116,9 @@ class UpsertReport:
         if self.rejects:
             first = f" (the first: row {self.rejects[0].line}: {self.rejects[0].reason})"
         return f"{', '.join(parts)}, {self.rejected:,} rejected{first}"
+
+    def __repr__(self) -> str:
+        return f"<UpsertReport: {self}>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,14 @@ SearchMode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 FusionMethod: TypeAlias = Literal["convex", "rrf", "dbsf"]
 
 
+_SHOWN_CHARACTERS = 80
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return at most so many characters of a text, with an ellipsis for the rest."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Nearest:
     """A vector to score points by similarity.
@@ -114,6 +122,13 @@ class Hit:
     score: float
     text: str
     meta: Meta = field(hash=False)
+
+    def __repr__(self) -> str:
+        text = shorten(self.text, _SHOWN_CHARACTERS)
+        meta = f", meta={shorten(repr(self.meta), _SHOWN_CHARACTERS)}" if self.meta else ""
+        return (
+            f"Hit(rank={self.rank}, pid={self.pid!r}, score={self.score:.4f}, text={text!r}{meta})"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from msmarco_qdrant.core.records import EncodedBatch, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
@@ -29,6 +29,7 @@ from msmarco_qdrant.encoding.pretrained import (
 )
 from msmarco_qdrant.encoding.protocols import Tokenizer
 from msmarco_qdrant.encoding.query_cache import QueryVectorCache
+from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.encoding.tokenizers import build_tokenizer, count_prompt_tokens
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, UsageError
@@ -102,6 +103,13 @@ class BiEncoder:
             "%s runs by %s on %s in %s", self.info.model, self.backend, self.device, self.precision
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"BiEncoder({self.info.model!r}, dimension={self.info.dimension}, "
+            f"similarity={self.info.similarity!r}; {self.backend} on {self.device} in "
+            f"{self.precision})"
+        )
+
     @property
     def backend(self) -> str:
         """The library of the forward pass: "torch" or "openvino"."""
@@ -122,14 +130,29 @@ class BiEncoder:
         """Precision of the forward pass: "bfloat16", "float16", "float32" or "int8"."""
         return self._backends[0].precision
 
-    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]:
-        """Encode a window of passages; see `Encoder.encode_passages`.
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode texts as passages: float32 `(len(texts), dimension)`; see `encode_texts`."""
+        return encode_texts(self, texts)
+
+    @overload
+    def encode_passages(self, passages: Tokenized) -> Iterator[EncodedBatch]: ...
+    @overload
+    def encode_passages(self, passages: Sequence[str]) -> NDArray[np.float32]: ...
+    def encode_passages(
+        self, passages: Tokenized | Sequence[str]
+    ) -> Iterator[EncodedBatch] | NDArray[np.float32]:
+        """Encode passages: strings to one array, a tokenized window to batches as they are ready.
+
+        Args:
+            passages: Strings (see `encode`), or a window tokenized by `tokenizer`.
 
         Raises:
             EncodingError: If the forward pass fails, for example without enough memory; or in a
                 forked child.
         """
         require_own_threads()
+        if not isinstance(passages, Tokenized):
+            return encode_texts(self, passages)
         return self._encode(passages, "document")
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:

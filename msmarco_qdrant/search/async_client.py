@@ -419,6 +419,9 @@ class AsyncSearchClient:
             self._closing = asyncio.create_task(self._drain())
         await asyncio.shield(self._closing)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._session.describe()}>"
+
     async def __aenter__(self) -> AsyncSearchClient:
         return self
 

@@ -373,6 +373,9 @@ class SearchClient:
         if self._owns_store:
             self.store.close()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.session.describe()}>"
+
     def __enter__(self) -> SearchClient:
         return self
 

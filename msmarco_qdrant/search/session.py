@@ -47,7 +47,7 @@ from msmarco_qdrant.search.step import (
     Steps,
 )
 from msmarco_qdrant.search.steps import Searcher
-from msmarco_qdrant.stores import AliasedCollection, Store
+from msmarco_qdrant.stores import AliasedCollection, Store, redact_dsn
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS
@@ -187,6 +187,14 @@ class SearchSession:
                 return self._collection.spec().payload_indexes
             case Refresh(used):
                 return self._refresh(used)
+
+    def describe(self) -> str:
+        """Return the collection, its store without secrets, and the models, in one line."""
+        searcher = self._current
+        model = "bm25 only" if searcher.bm25_only else searcher.metadata.encoder.model
+        reranker = f", reranked by {self._reranker.model}" if self._reranker is not None else ""
+        closed = ", closed" if self._closed else ""
+        return f"'{self._name}' in {redact_dsn(self._store.dsn)}, {model}{reranker}{closed}"
 
     def warm_up(self) -> None:
         """Run the first call of each model, and import what filters need."""

@@ -137,6 +137,17 @@ def test_positions_cover_every_text_once(tiny: Tiny) -> None:
         assert np.float32 == batch.vectors.dtype
 
 
+def test_strings_give_one_array(tiny: Tiny) -> None:
+    """Its rows are those of the batches, in the order of the texts; queries have their own."""
+    encoder = _encoder(tiny(Recipe()))
+    vectors = encoder.encode(TEXTS)
+    assert ((len(TEXTS), HIDDEN), np.float32) == (vectors.shape, vectors.dtype)
+    for batch in encoder.encode_passages(encoder.tokenizer(TEXTS)):
+        np.testing.assert_array_equal(batch.vectors, vectors[batch.positions])
+    np.testing.assert_array_equal(encoder.encode_passages(TEXTS), vectors)
+    assert f"BiEncoder({encoder.info.model!r}, dimension={HIDDEN}, " in repr(encoder)
+
+
 def test_no_texts(tiny: Tiny) -> None:
     """An empty window is no batch, no queries an array without rows."""
     encoder = _encoder(tiny(Recipe()))

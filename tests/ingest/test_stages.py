@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from msmarco_qdrant.cli.output import report_json, stages_text
+from msmarco_qdrant.cli.output import report_json
 from msmarco_qdrant.core.records import (
     Bm25Settings,
     CollectionMetadata,
@@ -22,6 +22,7 @@ from msmarco_qdrant.core.records import (
     PointId,
     SparseVector,
 )
+from msmarco_qdrant.core.report_text import stages_text
 from msmarco_qdrant.core.reports import IngestReport, StageTiming
 from msmarco_qdrant.encoding import Bm25Encoder, Tokenized
 from msmarco_qdrant.errors import StoreError
