@@ -141,7 +141,7 @@ def test_strings_give_one_array(tiny: Tiny) -> None:
     """Its rows are those of the batches, in the order of the texts; queries have their own."""
     encoder = _encoder(tiny(Recipe()))
     vectors = encoder.encode(TEXTS)
-    assert ((len(TEXTS), HIDDEN), np.float32) == (vectors.shape, vectors.dtype)
+    assert ((len(TEXTS), HIDDEN), "float32") == (vectors.shape, str(vectors.dtype))
     for batch in encoder.encode_passages(encoder.tokenizer(TEXTS)):
         np.testing.assert_array_equal(batch.vectors, vectors[batch.positions])
     np.testing.assert_array_equal(encoder.encode_passages(TEXTS), vectors)

@@ -102,7 +102,7 @@ def test_an_encoder_takes_strings() -> None:
     """One float32 row per text, the same as of a tokenized window; none for no texts."""
     encoder = HashingEncoder(dimension=32)
     vectors = encoder.encode(["a b", "c"])
-    assert ((2, 32), np.float32) == (vectors.shape, vectors.dtype)
+    assert ((2, 32), "float32") == (vectors.shape, str(vectors.dtype))
     (batch,) = encoder.encode_passages(encoder.tokenizer(["a b", "c"]))
     np.testing.assert_array_equal(batch.vectors, vectors)
     np.testing.assert_array_equal(encoder.encode_passages(["a b", "c"]), vectors)  # type: ignore[arg-type]
