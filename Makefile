@@ -23,7 +23,7 @@ PYTEST = $(OFFLINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 .PHONY: demo test test-all contract check soak docs wheel clean
 
 demo: $(VENV)/.demo
-	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo
+	$(OFFLINE) $(BIN)/msmarco-qdrant quickstart --store build/demo --model all-MiniLM-L6-v2
 
 test: check
 	$(PYTEST) --durations=10

@@ -6,7 +6,7 @@ import re
 
 import click
 
-from msmarco_qdrant.cli.options import with_env_file
+from msmarco_qdrant.cli.options import as_typed
 from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 
@@ -35,7 +35,7 @@ class CommandGroup(click.Group):
         except MsmarcoQdrantError as exc:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             failure = _WrongUsage if isinstance(exc, UsageError) else click.ClickException
-            message = with_env_file(name_options(str(exc), command))
+            message = as_typed(name_options(str(exc), command))
             raise failure(escape_controls(message)) from exc
 
 

@@ -261,23 +261,45 @@ def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -
 @click.command()
 @store_option
 @transport_option
-@model_option("Encode the sample with this model.")
+@model_option(
+    "Encode the sample with this model.  [default: the collection's model; for a new collection "
+    "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
+)
 def quickstart(*, store: str | None, transport: str | None, model: str | None) -> None:
-    """Ingest a sample of 300 passages and search it."""
-    from msmarco_qdrant.cli.quickstart import COLLECTION, QUESTIONS, default_model, sample_passages
+    """Ingest a sample of 300 passages and search it.
+
+    It ends with three commands for passages of your own.
+    """
+    from msmarco_qdrant.cli.quickstart import COLLECTION, QUESTIONS, sample_passages
     from msmarco_qdrant.sources.corpus import Corpus
 
     settings = load_command_settings(store=store, transport=transport, collection=COLLECTION)
     with sample_passages() as path:
-        report = _ingest(settings, Corpus(path), model=model or default_model())
+        report = _ingest(settings, Corpus(path), model=model)
     echo(*str(report).splitlines())
     with open_search_client(settings) as client:
         for question in QUESTIONS:
-            echo("", f"$ {command_with(settings, 'search', question, '--limit', '2')}")
+            click.echo(f"\n$ {command_with(settings, 'search', question, '--limit', '2')}")
             print_hits(client.search(question, limit=2), as_json=False)
-    own = load_command_settings(store=store)
-    echo(
-        "",
-        f"Your own: {command_with(own, 'ingest', 'FILE')}, then "
-        f"{command_with(own, 'search', 'a query')}",
+        model = client.metadata.encoder.model
+    _print_own_commands(settings, model)
+
+
+def _print_own_commands(settings: Settings, model: str) -> None:
+    """Print commands for a file of the user's own, with this store and model."""
+    from msmarco_qdrant.cli.quickstart import (
+        OWN_COLLECTION,
+        OWN_QUESTION,
+        own_commands,
+        own_file,
     )
+
+    own, file = settings.model_copy(update={"collection": OWN_COLLECTION}), own_file()
+    encoder = [] if model == load_command_settings().model else ["--model", model]
+    click.echo("\nYour own passages: put an id, a tab and a text on each line of a file.")
+    for line in own_commands(
+        file,
+        command_with(own, "ingest", str(file), *encoder),
+        command_with(own, "search", OWN_QUESTION),
+    ):
+        click.echo(f"    {line}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
+from msmarco_qdrant.cli.program import NAME, program
 from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.search_types import FusionMethod
 from msmarco_qdrant.core.source_types import Format
@@ -270,22 +271,23 @@ def command_with(settings: Settings, *words: str) -> str:
 
     An option is left out if a command has the same value without it.
     """
-    given = {"collection": settings.collection, "store": settings.store}
+    given = {name: getattr(settings, name) for name in ("transport", "collection", "store")}
     try:
         usual = load_command_settings()
     except UsageError:  # an option replaces an invalid variable
-        return command_line(*words, **given)
-    changed = {name: value for name, value in given.items() if value != getattr(usual, name)}
-    return with_env_file(command_line(*words, **changed))
+        usual = None
+    changed = {name: value for name, value in given.items() if value != getattr(usual, name, None)}
+    if transport := changed.pop("transport", None):
+        words = (*words, "--transport", transport)
+    return as_typed(command_line(*words, **changed))
 
 
-def with_env_file(text: str) -> str:
-    """Return a text whose commands have the `--env-file` of this command."""
-    path = given_env_file()
-    if path is None:
-        return text
-    option = f"--env-file {shlex.quote(str(path))}".replace("\\", r"\\")
-    return re.sub(r"(^|`)msmarco-qdrant (?!--env-file)", rf"\1msmarco-qdrant {option} ", text)
+def as_typed(text: str) -> str:
+    """Return a text whose commands start as this one does, also with its `--env-file`."""
+    words, path = program(), given_env_file()
+    if path is not None:
+        words += f" --env-file {shlex.quote(str(path))}"
+    return re.sub(rf"(^|`){NAME} (?!--env-file)", lambda found: f"{found[1]}{words} ", text)
 
 
 def index_notice(settings: Settings) -> str:

@@ -16,6 +16,7 @@ from msmarco_qdrant.core.records import NO_PROMPTS, Prompts, Similarity
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import ModelKind, PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.file_digests import file_sha256
+from msmarco_qdrant.encoding.hub import require_hub_or_cache
 from msmarco_qdrant.encoding.options import (
     CACHED_QUERIES,
     BackendName,
@@ -63,6 +64,8 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
     name, known = _find_in_catalog(model, "bi-encoder", "it does not encode passages")
     location, hint = locate_model(name, known)
     _refuse_cross_encoder(Path(location))
+    if not Path(location).is_dir():
+        require_hub_or_cache(name, location, "bi-encoder")
     likely = known
     if known is None and Path(location).is_dir():
         # A directory with a published name probably holds that model. Configurations of older
@@ -108,6 +111,8 @@ def load_reranker(
         )
     name, known = _find_in_catalog(model, "cross-encoder", "it does not score pairs")
     location, hint = locate_model(name, known)
+    if not Path(location).is_dir():
+        require_hub_or_cache(name, location, "cross-encoder")
     from msmarco_qdrant.encoding.cross_encoder import CrossEncoderReranker
 
     return CrossEncoderReranker(

