@@ -124,7 +124,7 @@ def compare_answers(report: Report, store: Path, pids: list[str], work: Path) ->
             if options is None:
                 write_exact_run(run, asked, pids, reference)
             else:
-                given = ("--queries", asked, "--run", run, "--depth", str(DEPTH))
+                given = ("--queries", asked, "--run", run, "--limit", str(DEPTH))
                 command("search", *given, "--store", store, *options)
             values = measured(run, data / f"qrels.{queries}.txt", *measures)
             found |= {

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from msmarco_qdrant.collection.create import drop_collection
     from msmarco_qdrant.collection.describe import describe_store
     from msmarco_qdrant.collection.link import link_collection
-    from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
+    from msmarco_qdrant.collection.passages import (
+        count_passages,
+        delete_passages,
+        export_passages,
+        get_passages,
+        list_passages,
+    )
     from msmarco_qdrant.collection.restore import restore_collection
     from msmarco_qdrant.core.hits import Hits
     from msmarco_qdrant.core.records import (
@@ -77,7 +83,9 @@ _MODULES = {
     "collection.describe": "describe_store",
     "collection.check": "CheckReport check_collection",
     "collection.link": "link_collection",
-    "collection.passages": "delete_passages export_passages get_passages",
+    "collection.passages": (
+        "count_passages delete_passages export_passages get_passages list_passages"
+    ),
     "collection.restore": "restore_collection",
     "core.hits": "Hits",
     "core.records": "Bm25Settings Passage PrunePolicy Query Reject StorageSettings",
@@ -142,6 +150,7 @@ __all__ = [
     "add_index",
     "backup_collection",
     "check_collection",
+    "count_passages",
     "delete_passages",
     "describe_store",
     "drop_collection",
@@ -151,6 +160,7 @@ __all__ = [
     "ingest_passages",
     "link_collection",
     "list_indexes",
+    "list_passages",
     "load_encoder",
     "load_reranker",
     "migrate_collection",

@@ -29,6 +29,7 @@ from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, StoreCorruptError, UsageError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.stores import INDEX_STALL_S, Capabilities, Store
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ class NullCollection:
         fields: Sequence[str],  # noqa: ARG002
         *,
         all_replicas: bool = False,  # noqa: ARG002
+        meta_filter: SearchFilter | None = None,  # noqa: ARG002
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Return no points."""
         return iter(())

@@ -1,8 +1,9 @@
 """The command line: parse, call, print.
 
-Standard output has the answers, as text or with `--json` as one JSON document. Progress, warnings
-and errors go to standard error. Exit status: 0 success, 1 failure, 2 wrong usage, 3 finished with
-rejects, 130 interrupted, 143 terminated.
+Standard output has the answers, as text or with `--json` as one JSON document, which for an error
+is `{"error": {"type", "message"}}`. Progress, warnings and errors go to standard error. Exit
+status: 0 success, 1 failure, 2 wrong usage, 3 finished with rejects, 130 interrupted, 143
+terminated.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 import click
@@ -27,8 +29,15 @@ from msmarco_qdrant.cli.index import index
 from msmarco_qdrant.cli.ingest import ingest, quickstart
 from msmarco_qdrant.cli.migrate import migrate
 from msmarco_qdrant.cli.models import models
-from msmarco_qdrant.cli.output import LogFormatter, echo, print_error
-from msmarco_qdrant.cli.passages import delete, export, get
+from msmarco_qdrant.cli.output import (
+    LogFormatter,
+    Printed,
+    echo,
+    error_json,
+    print_error,
+    print_json,
+)
+from msmarco_qdrant.cli.passages import count, delete, export, get, list_
 from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
 from msmarco_qdrant.cli.spool import spool
@@ -56,7 +65,7 @@ def cli(env_file: Path | None) -> None:  # see `command_env_file`
 
 
 for _command in (
-    *(ingest, encode, search, evaluate, get, delete, export, serve, spool),
+    *(ingest, encode, search, evaluate, get, count, list_, delete, export, serve, spool),
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
     *(models, quickstart),
 ):
@@ -89,12 +98,19 @@ def _end_now(status: int) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    printed = Printed()
     try:
         status = cli.main(
-            arguments, prog_name="msmarco-qdrant", standalone_mode=False, auto_envvar_prefix=None
+            arguments,
+            prog_name="msmarco-qdrant",
+            standalone_mode=False,
+            auto_envvar_prefix=None,
+            obj=printed,
         )
     except click.ClickException as exc:
         print_error(exc)
+        if _wants_json(arguments) and not printed.json:
+            print_json(error_json(exc))
         return exc.exit_code
     except OSError as exc:  # for instance, standard output on a full disk
         echo(f"Error: {exc}", err=True)
@@ -103,3 +119,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         echo("Interrupted.", err=True)
         return _INTERRUPTED
     return int(status or 0)
+
+
+def _wants_json(arguments: Sequence[str] | None) -> bool:
+    """Return True for `--json`, also where the rest of the command line is invalid."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return "--json" in takewhile(lambda word: word != "--", words)

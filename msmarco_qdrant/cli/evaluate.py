@@ -17,9 +17,9 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.evaluate_options import EvaluateInput, EvaluateOptions, read_input
 from msmarco_qdrant.cli.options import (
     FILE,
-    LIMIT,
     exact_option,
     json_option,
+    limit_option,
     model_option,
     open_search_client,
     ranking_options,
@@ -64,11 +64,8 @@ _LINE_EVERY_S = 10.0
     show_default=True,
     help="Names as in ir_measures. The first decides about the worst queries in a report.",
 )
-@click.option(
-    "--depth",
-    type=LIMIT,
-    metavar="N",
-    help="Hits per query.  [default: the largest cutoff of the measures, else 1000]",
+@limit_option(
+    None, "Number of hits, of each query.  [default: the largest cutoff of the measures, else 1000]"
 )
 @click.option(
     "--candidates",
@@ -106,7 +103,7 @@ def evaluate(*, settings: Settings, **options: Any) -> None:
     given.check()
     files = read_input(given)
     bm25 = {*given.modes} == {"bm25"} and not given.ann
-    with open_search_client(settings, given.model, given.rerank, bm25=bm25) as client:
+    with open_search_client(settings, given.model, given.reranker, bm25=bm25) as client:
         results = _Results()
         try:
             _measure(client, given, files, results)

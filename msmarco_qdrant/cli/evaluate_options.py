@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.evaluation import EvaluationPlan, Qrels, Run, System
 
-_OF_JUDGMENTS = ("modes", "measures", "depth", "candidates", "compare", "run", "rerank", "exact")
+_OF_JUDGMENTS = ("modes", "measures", "limit", "candidates", "compare", "run", "reranker", "exact")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,10 @@ class EvaluateOptions:
     modes: tuple[SearchMode, ...]
     fusion: FusionMethod
     dense_weight: float | None
-    rerank: str | None
+    reranker: str | None
     rerank_depth: int
     measures: str
-    depth: int | None
+    limit: int | None
     candidates: Path | None
     compare: tuple[Path, ...]
     exact: bool
@@ -64,23 +64,23 @@ class EvaluateOptions:
         if not self.has_judgments and not self.ann:
             raise click.UsageError("pass --qrels FILE to measure answers, or --ann for the index")
         refuse_unused("--qrels or --dataset", used=self.has_judgments, options=_OF_JUDGMENTS)
-        refuse_unused("--rerank", used=self.rerank is not None, options=["rerank_depth"])
+        refuse_unused("--reranker", used=self.reranker is not None, options=["rerank_depth"])
         refuse_unused(
             "searches without --candidates",
             used=self.candidates is None,
-            options=["depth", "exact", "rerank_depth"],
+            options=["limit", "exact", "rerank_depth"],
         )
         hybrid = "hybrid" in self.modes
         refuse_unused("--mode hybrid", used=hybrid, options=["fusion", "dense_weight"])
 
     def systems(self) -> list[System]:
-        """Return a system per mode, then with --rerank each again with reranking."""
+        """Return a system per mode, then with --reranker each again with reranking."""
         from msmarco_qdrant.evaluation import System
 
         fusion = Fusion(self.fusion, self.dense_weight)
         return [
             System(mode, fusion, rerank_depth, self.exact)
-            for rerank_depth in ((None,) if self.rerank is None else (None, self.rerank_depth))
+            for rerank_depth in ((None,) if self.reranker is None else (None, self.rerank_depth))
             for mode in dict.fromkeys(self.modes)
         ]
 
@@ -117,7 +117,7 @@ def read_input(given: EvaluateOptions) -> EvaluateInput:
             qrels,
             systems,
             measures=given.measures,
-            depth=given.depth,
+            depth=given.limit,
             candidates=candidates,
             others=runs,
             unjudged=bool(outputs),

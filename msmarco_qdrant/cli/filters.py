@@ -22,6 +22,7 @@ from msmarco_qdrant.filters import Bound, Condition, Exists, Not, Range, Scalar
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import PayloadIndex
     from msmarco_qdrant.filters import MetaFilter
+    from msmarco_qdrant.stores import Store
 
 _FORMS = (
     "FIELD=VALUE, FIELD!=VALUE, FIELD>N, FIELD>=N, FIELD<N, FIELD<=N, FIELD (it exists) or "
@@ -45,6 +46,16 @@ _INDEXED_TYPES: Mapping[str, tuple[type, ...]] = {
     "bool": (bool,),
     "datetime": (date, datetime),
 }
+
+filter_option = click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only passages whose meta has FIELD=VALUE, FIELD!=VALUE, FIELD>=N (or >, <=, <; a number "
+    "or a date), FIELD (it exists) or !FIELD (it is missing). Repeat it: all conditions must hold, "
+    "but only one of several FIELD=VALUE of the same field.",
+)
 
 _Part: TypeAlias = tuple[str, str]  # operator ("" and "!" for a field alone) and value
 
@@ -73,6 +84,14 @@ def parse_filters(
         field: _condition(field, parts, index_kind(indexes or {}, meta_key(field)))
         for field, parts in fields.items()
     } or None
+
+
+def parse_for(store: Store, collection: str, texts: Sequence[str]) -> MetaFilter | None:
+    """Parse with the payload indexes of a collection, so that the engine can use them."""
+    if not texts:
+        return None
+    store.metadata(collection)  # raises for another program's collection
+    return parse_filters(texts, store.collection(collection).spec().payload_indexes)
 
 
 def _split(text: str) -> tuple[str, _Part]:

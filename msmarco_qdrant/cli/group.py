@@ -14,7 +14,7 @@ from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 _OPTIONS = {
     "meta_filter": "--filter",
     "payload_indexes": "--index",
-    "reranker": "--rerank",
+    "max_passages": "--limit",
     "others": "--compare",
 }
 _BOTH = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")

@@ -29,6 +29,7 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import (
     echo,
+    error_json,
     print_hits,
     print_rejects,
     print_result,
@@ -78,7 +79,9 @@ _REJECTS = 3
     help="For a new collection: index this meta field for fast filters. KIND is keyword, integer, "
     "float, bool or datetime. Repeat it for several fields.",
 )
-@click.option("--max-passages", type=click.IntRange(min=1), metavar="N", help="Stop after N.")
+@click.option(
+    *("--limit", "-n"), type=click.IntRange(min=1), metavar="N", help="Stop after N passages."
+)
 @click.option(
     "--prune",
     is_flag=True,
@@ -104,7 +107,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     rejects: Path | None,
     allow_rejects: bool,
     indexes: tuple[str, ...],
-    max_passages: int | None,
+    limit: int | None,
     prune: bool,
     yes: bool,
     dry_run: bool,
@@ -127,7 +130,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     if dry_run:
         reading["max_line_bytes"] = settings.max_line_bytes
         return _preview(
-            sources, max_passages, reading, allow_rejects=allow_rejects, as_json=as_json
+            sources, limit, reading, allow_rejects=allow_rejects, as_json=as_json
         )
     log_shapes()
     source, inputs = _open_source(sources, vectors, reading, settings)
@@ -140,7 +143,7 @@ def ingest(  # noqa: PLR0913  # one for each option
                 settings,
                 source,
                 model=model,
-                max_passages=max_passages,
+                max_passages=limit,
                 prune=_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
                 on_reject=rejected.write,
                 wait_index=wait_index,
@@ -148,7 +151,9 @@ def ingest(  # noqa: PLR0913  # one for each option
             )
         except PruneRefusedError as exc:  # everything before the prune is done
             report, refused = exc.report, exc
-    print_result(report_json(report), *str(report).splitlines(), as_json=as_json)
+    error = {} if refused is None else error_json(refused)
+    lines = str(report).splitlines()
+    print_result(report_json(report) | error, *lines, as_json=as_json)
     print_rejects(rejected)
     if not report.read:
         echo("the source has no passages", err=True)
@@ -279,7 +284,7 @@ def quickstart(*, store: str | None, transport: str | None, model: str | None) -
     echo(*str(report).splitlines())
     with open_search_client(settings) as client:
         for question in QUESTIONS:
-            click.echo(f"\n$ {command_with(settings, 'search', question, '--limit', '2')}")
+            echo("", f"$ {command_with(settings, 'search', question, '--limit', '2')}")
             print_hits(client.search(question, limit=2), as_json=False)
         model = client.metadata.encoder.model
     _print_own_commands(settings, model)
@@ -296,10 +301,10 @@ def _print_own_commands(settings: Settings, model: str) -> None:
 
     own, file = settings.model_copy(update={"collection": OWN_COLLECTION}), own_file()
     encoder = [] if model == load_command_settings().model else ["--model", model]
-    click.echo("\nYour own passages: put an id, a tab and a text on each line of a file.")
+    echo("", "Your own passages: put an id, a tab and a text on each line of a file.")
     for line in own_commands(
         file,
         command_with(own, "ingest", str(file), *encoder),
         command_with(own, "search", OWN_QUESTION),
     ):
-        click.echo(f"    {line}")
+        echo(f"    {line}")

@@ -48,6 +48,20 @@ collection_option = click.option(
     metavar="NAME",
     help="Name of the collection.  [default: MSMARCO_QDRANT_COLLECTION or msmarco]",
 )
+
+
+def limit_option(default: int | None, help_text: str) -> Callable[[_F], _F]:
+    """Make `-n/--limit`; without a default the help has to name it."""
+    return click.option(
+        *("--limit", "-n"),
+        type=LIMIT,
+        default=default,
+        show_default=default is not None,
+        metavar="N",
+        help=help_text,
+    )
+
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
@@ -199,7 +213,7 @@ ranking_options = _chain(
         "[default: 0.8 for convex, else 0.5]",
     ),
     click.option(
-        "--rerank",
+        "--reranker",
         metavar="NAME_OR_DIR",
         help="Rerank the best hits with this cross-encoder, such as ms-marco-MiniLM-L6-v2.",
     ),
@@ -209,7 +223,7 @@ ranking_options = _chain(
         default=100,
         show_default=True,
         metavar="N",
-        help="With --rerank: number of hits to rerank.",
+        help="With --reranker: number of hits to rerank.",
     ),
 )
 

@@ -12,15 +12,16 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from msmarco_qdrant.core.escape import escape_controls, escape_json_controls
 from msmarco_qdrant.core.json_value import to_json_value
-from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError, UsageError
 from msmarco_qdrant.evaluation.tables import format_table
 
 if TYPE_CHECKING:
@@ -38,11 +39,22 @@ def echo(*lines: str, err: bool = False) -> None:
     """Print each text as one line, on standard output or standard error.
 
     Everything that commands print goes this way: texts of passages, files and servers are
-    untrusted. Control characters are escaped, and so is what the stream's encoding lacks.
+    untrusted. Control characters are escaped, and so is what the stream's encoding lacks. If the
+    reader of a stream, such as `head`, has closed it, the rest is dropped and the command goes on.
     """
     encoding = _encoding(sys.stderr if err else sys.stdout)
     text = "\n".join(map(escape_controls, lines))
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+    try:
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+    except BrokenPipeError:
+        drop_output(sys.stderr if err else sys.stdout)
+
+
+def drop_output(stream: TextIO) -> None:
+    """Let a stream whose reader has closed it lead nowhere, also when Python flushes it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def echo_text(text: str, *, err: bool = False) -> None:
@@ -83,11 +95,38 @@ def print_error(error: click.ClickException) -> None:
     echo_text(shown.getvalue().removesuffix("\n"), err=True)
 
 
+@dataclass(slots=True)
+class Printed:
+    """What a command has printed; the object of click's contexts.
+
+    Attributes:
+        json: True once a JSON document is on standard output.
+    """
+
+    json: bool = False
+
+
+def error_json(error: Exception) -> dict[str, Any]:
+    """Return an error as JSON values: its class in this package, and its text."""
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    kind = "UsageError" if isinstance(error, click.UsageError) else "Error"
+    for one in (error, error.__cause__):
+        if isinstance(one, MsmarcoQdrantError):
+            kind = type(one).__name__
+    return {"error": {"type": kind, "message": message}}
+
+
 def print_json(value: Any) -> None:
     """Print a value as indented JSON: UTF-8, or ASCII if the stream has another encoding."""
     is_ascii = codecs.lookup(_encoding(sys.stdout)).name != "utf-8"
     document = json.dumps(value, ensure_ascii=is_ascii, indent=2)
-    click.echo(escape_json_controls(document))
+    context = click.get_current_context(silent=True)
+    if context is not None and isinstance(context.obj, Printed):
+        context.obj.json = True
+    try:
+        click.echo(escape_json_controls(document))
+    except BrokenPipeError:
+        drop_output(sys.stdout)
 
 
 def print_result(value: Any, *lines: str, as_json: bool) -> None:

@@ -1,7 +1,8 @@
-"""The commands `get`, `delete` and `export`."""
+"""The commands `get`, `count`, `list`, `delete` and `export`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,10 +10,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from msmarco_qdrant.cli.options import FILE, json_option, open_configured_store, settings_options
-from msmarco_qdrant.cli.output import echo, print_content, print_json, print_result
+from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
+from msmarco_qdrant.cli.options import (
+    FILE,
+    json_option,
+    limit_option,
+    open_configured_store,
+    refuse_unused,
+    settings_options,
+)
+from msmarco_qdrant.cli.output import drop_output, echo, print_content, print_json, print_result
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.errors import SourceError
+from msmarco_qdrant.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
@@ -49,7 +58,50 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("pids", nargs=-1, metavar="PID...", callback=_require_utf8)
+@settings_options("store", "transport", "collection")
+@filter_option
+@json_option
+def count(*, settings: Settings, filters: tuple[str, ...], as_json: bool) -> None:
+    """Count the passages of a collection, or those that match a filter."""
+    from msmarco_qdrant.collection.passages import count_passages
+
+    name = settings.collection
+    parse_filters(filters)  # refuses invalid conditions before a store is opened
+    with open_configured_store(settings) as store:
+        chosen = parse_for(store, name, filters)
+        found = count_passages(store, collection=name, meta_filter=chosen)
+    print_result({"collection": name, "passages": found}, str(found), as_json=as_json)
+
+
+@click.command("list")
+@settings_options("store", "transport", "collection")
+@limit_option(10, "Number of passages.")
+@filter_option
+@json_option
+def list_(*, settings: Settings, limit: int, filters: tuple[str, ...], as_json: bool) -> None:
+    """List some passages of a collection, in an arbitrary but fixed order.
+
+    To list the collections of a store use `collections`.
+    """
+    from msmarco_qdrant.collection.passages import list_passages
+
+    name = settings.collection
+    parse_filters(filters)
+    with open_configured_store(settings) as store:
+        chosen = parse_for(store, name, filters)
+        found = list_passages(store, collection=name, limit=limit, meta_filter=chosen)
+    if as_json:
+        print_json([{"pid": one.pid, "text": one.text, "meta": one.meta} for one in found])
+        return
+    for passage in found:
+        echo(passage.pid)
+        print_content(passage.text, passage.meta)
+    if not found:
+        echo("no passage found")
+
+
+@click.command()
+@click.argument("pids", nargs=-1, metavar="[PID]...", callback=_require_utf8)
 @click.option(
     "--from",
     "source",
@@ -57,14 +109,28 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
     help="Delete the pids of this file, one per line; '-' for standard input.",
 )
 @settings_options("store", "transport", "collection")
+@filter_option
+@click.option("--yes", is_flag=True, help="With --filter: confirm to delete all that match.")
 @json_option
-def delete(*, pids: tuple[str, ...], source: str | None, settings: Settings, as_json: bool) -> None:
-    """Delete passages. Missing passages are not an error.
+def delete(  # one for each option
+    *,
+    pids: tuple[str, ...],
+    source: str | None,
+    settings: Settings,
+    filters: tuple[str, ...],
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Delete passages by pid, or all that match a filter. Missing passages are not an error.
 
     Write '--' before a PID that begins with a dash.
     """
-    if bool(pids) == (source is not None):
-        raise click.UsageError("pass one PID or more, or --from FILE")
+    if bool(pids) + (source is not None) + bool(filters) != 1:
+        raise click.UsageError("pass one PID or more, --from FILE, or --filter CONDITION")
+    refuse_unused("--filter", used=bool(filters), options=["yes"])
+    if filters:
+        _delete_matching(settings, filters, yes=yes, as_json=as_json)
+        return
     from msmarco_qdrant.collection.passages import delete_passages
     from msmarco_qdrant.sources.corpus import read_pids
 
@@ -85,6 +151,25 @@ def delete(*, pids: tuple[str, ...], source: str | None, settings: Settings, as_
         f"{deleted:,} deleted, {missing:,} missing",
         as_json=as_json,
     )
+
+
+def _delete_matching(
+    settings: Settings, filters: tuple[str, ...], *, yes: bool, as_json: bool
+) -> None:
+    """Delete the passages that match, or show how many there are without `yes`."""
+    from msmarco_qdrant.collection.passages import count_passages, delete_passages
+
+    name = settings.collection
+    parse_filters(filters)
+    with open_configured_store(settings) as store:
+        chosen = parse_for(store, name, filters)
+        if not yes and (found := count_passages(store, collection=name, meta_filter=chosen)):
+            raise UsageError(
+                f"nothing was deleted: {found:,} passages of '{name}' in {store.dsn} match; pass "
+                "--yes to delete them"
+            )
+        deleted = delete_passages(store, meta_filter=chosen, collection=name)
+    print_result({"deleted": deleted}, f"{deleted:,} deleted", as_json=as_json)
 
 
 class _DistinctPids:
@@ -108,21 +193,33 @@ class _DistinctPids:
 def export(*, file: Path, settings: Settings, as_json: bool) -> None:
     """Export every passage to FILE, for `ingest`.
 
-    The name decides the format: .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet.
+    The name decides the format: .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet. For '-', JSON
+    lines are written to standard output.
     """
     from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.passages import export_passages
 
-    with closing(ProgressDisplay()) as display:
-        count = export_passages(
-            settings.store,
-            file,
-            collection=settings.collection,
-            connection=settings.connection,
-            on_progress=display.show_of,
-        )
-    print_result(
-        {"exported": count, "file": str(file)},
-        f"{count:,} passages exported to {file}",
-        as_json=as_json,
+    is_stdout = str(file) == "-"
+    refuse_unused(
+        "a FILE; '-' writes passages to standard output", used=not is_stdout, options=["as_json"]
     )
+    try:
+        with closing(ProgressDisplay()) as display:
+            count = export_passages(
+                settings.store,
+                sys.stdout.buffer if is_stdout else file,
+                collection=settings.collection,
+                connection=settings.connection,
+                on_progress=None if is_stdout else display.show_of,
+            )
+            if is_stdout:
+                sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        drop_output(sys.stdout)
+        return
+    if not is_stdout:
+        print_result(
+            {"exported": count, "file": str(file)},
+            f"{count:,} passages exported to {file}",
+            as_json=as_json,
+        )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.core.reports import IngestProgress
 
 _LINE_EVERY_S = 10.0
+_TIME_LEFT_AFTER_S = 5.0  # an estimate from less work is wrong by several times
 INDEX_NOTICE = "building the index, which can take minutes"
 PRUNE_NOTICE = "searching for passages that are not in the source, to remove them"
 
@@ -23,6 +25,7 @@ class ProgressDisplay:
         stream: Standard error by default.
         index_notice: The line that announces an index build.
         line_every_s: Least interval between two lines if it is not a terminal, in seconds.
+        clock: Returns seconds.
 
     Attributes:
         last: The latest `IngestProgress`, None before the first.
@@ -33,12 +36,14 @@ class ProgressDisplay:
         stream: TextIO | None = None,
         line_every_s: float = _LINE_EVERY_S,
         index_notice: str = INDEX_NOTICE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.last: IngestProgress | None = None
         self._stream = stream or sys.stderr
         self._bar: Any = None
         self._index_notice = index_notice
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         self._line_every_s = line_every_s
         self._next_line = self._started + line_every_s
 
@@ -55,8 +60,8 @@ class ProgressDisplay:
         """Show the number of passages done, and their share if the total is known."""
         if self._stream.isatty():
             self._draw(done, fraction)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + self._line_every_s
+        elif self._clock() >= self._next_line:
+            self._next_line = self._clock() + self._line_every_s
             self._print(self._line(done, fraction))
 
     def show_of(self, done: int, total: int) -> None:
@@ -73,27 +78,31 @@ class ProgressDisplay:
         from tqdm import tqdm
 
         if self._bar is None:
-            bounded = "{percentage:3.0f}%|{bar}| {desc}, {remaining} left"
             self._bar = tqdm(
                 total=None if fraction is None else 1.0,
                 file=self._stream,
-                bar_format="{desc}" if fraction is None else bounded,
+                bar_format="{desc}" if fraction is None else "{percentage:3.0f}%|{bar}| {desc}",
                 leave=True,
             )
         if fraction is not None:
             self._bar.n = fraction
-        self._bar.set_description_str(f"{done:,} passages, {self._rate(done)}")
+        self._bar.set_description_str(", ".join(self._parts(done, fraction)))
 
     def _line(self, done: int, fraction: float | None) -> str:
-        elapsed = time.monotonic() - self._started
-        parts = [f"{done:,} passages", self._rate(done)]
-        if fraction:
+        share = [f"{fraction:.0%}"] if fraction else []
+        return ", ".join(self._parts(done, fraction, *share))
+
+    def _parts(self, done: int, fraction: float | None, *share: str) -> list[str]:
+        """Return the count, the rate, the share, and after some seconds the time left."""
+        elapsed = self._clock() - self._started
+        parts = [f"{done:,} passages", self._rate(done), *share]
+        if fraction and elapsed >= _TIME_LEFT_AFTER_S:
             left = elapsed * (1 - fraction) / fraction
-            parts += [f"{fraction:.0%}", f"{left:,.0f} s left"]
-        return ", ".join(parts)
+            parts.append(f"{left:,.0f} s left")
+        return parts
 
     def _rate(self, done: int) -> str:
-        elapsed = time.monotonic() - self._started
+        elapsed = self._clock() - self._started
         return f"{done / elapsed:,.0f} passages/s" if elapsed else "starting"
 
     def _print(self, line: str) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 
-from msmarco_qdrant.cli.filters import parse_filters
+from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.options import (
     FILE,
     LIMIT,
+    as_typed,
     exact_option,
     json_option,
+    limit_option,
     model_option,
     open_search_client,
     ranking_options,
@@ -20,6 +23,7 @@ from msmarco_qdrant.cli.options import (
     settings_options,
 )
 from msmarco_qdrant.cli.output import check_output, print_hits, print_result
+from msmarco_qdrant.cli.program import NAME
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.errors import SourceError
 
@@ -31,15 +35,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("query", required=False)
+@click.argument("words", nargs=-1, metavar="[QUERY]")
 @settings_options("store", "transport", "collection")
-@click.option(
-    "--limit",
-    type=LIMIT,
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="With a QUERY: number of hits.",
+@limit_option(
+    None,
+    "Number of hits, of each query.  [default: 10; with --queries 1000, or the --rerank-depth of "
+    "--reranker]",
 )
 @click.option(
     "--mode",
@@ -49,15 +50,7 @@ if TYPE_CHECKING:
     help="Compare vectors (dense), words (bm25), or both (hybrid).",
 )
 @ranking_options
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="CONDITION",
-    help="Only passages whose meta has FIELD=VALUE, FIELD!=VALUE, FIELD>=N (or >, <=, <; a number "
-    "or a date), FIELD (it exists) or !FIELD (it is missing). Repeat it: all conditions must hold, "
-    "but only one of several FIELD=VALUE of the same field.",
-)
+@filter_option
 @click.option(
     "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
 )
@@ -88,22 +81,16 @@ if TYPE_CHECKING:
 @click.option(
     "--run", type=FILE, metavar="FILE", help="With --queries: write the hits as a TREC run."
 )
-@click.option(
-    "--depth",
-    type=LIMIT,
-    metavar="N",
-    help="With --queries: hits per query.  [default: 1000, or the --rerank-depth of --rerank]",
-)
 @json_option
 def search(  # noqa: PLR0913  # one for each option
     *,
-    query: str | None,
+    words: tuple[str, ...],
     settings: Settings,
-    limit: int,
+    limit: int | None,
     mode: SearchMode,
     fusion: FusionMethod,
     dense_weight: float | None,
-    rerank: str | None,
+    reranker: str | None,
     rerank_depth: int,
     filters: tuple[str, ...],
     group_by: str | None,
@@ -113,24 +100,22 @@ def search(  # noqa: PLR0913  # one for each option
     model: str | None,
     queries: Path | None,
     run: Path | None,
-    depth: int | None,
     as_json: bool,
 ) -> None:
     """Search for QUERY, a question or keywords."""
+    query = _single(words)
     if (query is None) == (queries is None) or (queries is None) != (run is None):
         raise click.UsageError("pass a QUERY, or both --queries FILE and --run FILE")
-    refuse_unused("a QUERY", used=query is not None, options=["limit"])
-    refuse_unused("--queries", used=query is None, options=["depth"])
-    refuse_unused("--rerank", used=rerank is not None, options=["rerank_depth"])
+    refuse_unused("--reranker", used=reranker is not None, options=["rerank_depth"])
     refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
     refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.options import check_queries, to_request
 
     options: SearchOptions = {
-        "limit": limit if query is not None else depth or (rerank_depth if rerank else 1000),
+        "limit": limit or (10 if query is not None else rerank_depth if reranker else 1000),
         "mode": mode,
         "fusion": Fusion(fusion, dense_weight),
-        "rerank_depth": rerank_depth if rerank is not None else None,
+        "rerank_depth": rerank_depth if reranker is not None else None,
         "meta_filter": parse_filters(filters),  # refuses invalid conditions early
         "group_by": group_by,
         "ef": ef,
@@ -143,14 +128,20 @@ def search(  # noqa: PLR0913  # one for each option
     if queries is not None and run is not None:
         check_output(run, "--run", [str(queries)])
         asked = _read_queries(queries)
-    with open_search_client(settings, model, rerank, bm25=mode == "bm25") as client:
-        if filters:  # values get the type of the field's index, so that the search can use it
-            indexes = client.store.collection(client.collection).spec().payload_indexes
-            options["meta_filter"] = parse_filters(filters, indexes)
+    with open_search_client(settings, model, reranker, bm25=mode == "bm25") as client:
+        options["meta_filter"] = parse_for(client.store, client.collection, filters)
         if query is not None:
             print_hits(client.search(query, **options), as_json=as_json)
         elif run is not None:
             _search_many(client, asked, run, options, as_json=as_json)
+
+
+def _single(words: tuple[str, ...]) -> str | None:
+    """Return the query; several words are a phrase without quotes."""
+    if len(words) > 1:
+        command = as_typed(shlex.join([NAME, "search", " ".join(words)]))
+        raise click.UsageError(f"QUERY must be one argument: put it in quotes, {command}")
+    return words[0] if words else None
 
 
 def _read_queries(path: Path) -> list[Query]:

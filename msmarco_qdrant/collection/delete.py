@@ -22,8 +22,9 @@ from msmarco_qdrant.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.stores import Collection, Store
-from msmarco_qdrant.stores.foreign import has_seq
+from msmarco_qdrant.stores.foreign import ForeignPoints, has_seq
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import SeqClock, check_pid, point_id
 
@@ -70,6 +71,30 @@ def delete_points(store: Store, name: str, ids: Iterable[PointId], *, up_to_seq:
         count += len(batch)
     for physical in physical_collections(store, name):
         _call_unless_dropped(store, name, physical, lambda collection: collection.flush())
+    return count
+
+
+def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
+    """Delete the passages that match a filter, durably. Points that are not passages stay.
+
+    Args:
+        store: The store that holds the collection.
+        name: The collection's name.
+        meta_filter: The filter, checked.
+
+    Returns:
+        The number of passages found in the live collection. A passage that another client writes
+        after its `seq` was read is not deleted.
+
+    Raises:
+        CollectionNotFoundError: If the collection does not exist.
+    """
+    foreign, count = ForeignPoints(name, store.dsn), 0
+    found = store.collection(name).scan(("pid", "seq"), meta_filter=meta_filter)
+    written = ((id_, payload["seq"]) for id_, payload in found if foreign.is_written(id_, payload))
+    for batch in in_batches(written, _BATCH):
+        newest = max(seq for _, seq in batch)
+        count += delete_points(store, base_name(name), [id_ for id_, _ in batch], up_to_seq=newest)
     return count
 
 

@@ -1,4 +1,4 @@
-"""Read, delete and export passages."""
+"""Read, count, delete and export passages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from msmarco_qdrant.collection.delete import delete_pids
+from msmarco_qdrant.collection.delete import delete_matching, delete_pids
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.filters import SearchFilter, check_filter
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.sources.parquet import check_extra, write_parquet
@@ -66,20 +69,85 @@ def get_passages(
     return found
 
 
-def delete_passages(
+def list_passages(
     store: _StoreOrPath,
-    pids: Iterable[str],
     *,
+    limit: int = 10,
+    meta_filter: SearchFilter | None = None,
+    collection: str = "msmarco",
+    connection: Connection = DEFAULT_CONNECTION,
+) -> list[Passage]:
+    """Read some passages, without a query.
+
+    Args:
+        store: An open store, which is not closed, or a path or URL to open.
+        limit: Maximum number of passages, 1 or more.
+        meta_filter: Only passages that match, as in `SearchClient.search`.
+        collection: The collection's name.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
+
+    Returns:
+        Passages in the order of their point ids, which is the same each time. Points that are not
+        passages are left out, with a warning.
+
+    Raises:
+        UsageError: For an invalid limit or filter.
+        StoreError: If the store cannot be opened or read, or has no such collection.
+    """
+    if limit < 1:
+        raise UsageError(f"limit must be 1 or more, got {limit}")
+    check_filter(meta_filter)
+    with use_store(store, connection) as opened:
+        source, foreign = _own_collection(opened, collection), ForeignPoints(collection, opened.dsn)
+        found = source.scan(HIT_FIELDS, meta_filter=meta_filter)
+        passages = (foreign.passage(id_, payload) for id_, payload in found)
+        return [*islice((one for one in passages if one is not None), limit)]
+
+
+def count_passages(
+    store: _StoreOrPath,
+    *,
+    meta_filter: SearchFilter | None = None,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
 ) -> int:
-    """Delete passages by their pids, durably. Repeating it is harmless.
+    """Count passages; with a filter, by reading the pid of each one that matches.
+
+    Args:
+        store: An open store, which is not closed, or a path or URL to open.
+        meta_filter: Only passages that match, as in `SearchClient.search`.
+        collection: The collection's name.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
+
+    Raises:
+        UsageError: For an invalid filter.
+        StoreError: If the store cannot be opened or read, or has no such collection.
+    """
+    check_filter(meta_filter)
+    with use_store(store, connection) as opened:
+        source = _own_collection(opened, collection)
+        if meta_filter is None:
+            return source.info(all_replicas=False).points
+        return sum(1 for _ in source.scan(("pid",), meta_filter=meta_filter))
+
+
+def delete_passages(
+    store: _StoreOrPath,
+    pids: Iterable[str] | None = None,
+    *,
+    meta_filter: SearchFilter | None = None,
+    collection: str = "msmarco",
+    connection: Connection = DEFAULT_CONNECTION,
+) -> int:
+    """Delete passages by their pids or by a filter, durably. Repeating it is harmless.
 
     During a re-embedding they are deleted from the old and the new physical collection.
 
     Args:
         store: An open store, which is not closed, or a path or URL to open.
         pids: The pids of the passages to delete, read one batch at a time.
+        meta_filter: Instead of `pids`: delete the passages that match, as in `SearchClient.search`;
+            points that are not passages stay.
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
@@ -88,19 +156,27 @@ def delete_passages(
         call stays.
 
     Raises:
-        UsageError: If a pid is not a non-empty string; earlier batches are deleted by then.
+        UsageError: If a pid is not a non-empty string; earlier batches are deleted by then. If
+            not one of `pids` and `meta_filter` is passed, or the filter has no condition.
         PidCollisionError: If a point holds another pid than its id is made from, or lost its pid
             or `seq`; it stays.
         StoreError: If the store cannot be opened or written, or has no such collection.
     """
+    if (pids is None) == (meta_filter is None):
+        raise UsageError("pass either pids or meta_filter")
+    check_filter(meta_filter)
+    if meta_filter == {}:
+        raise UsageError("meta_filter must have a condition; to delete everything, drop_collection")
     with use_store(store, connection) as opened:
         _own_collection(opened, collection)
-        return delete_pids(opened, collection, _check_pids(pids))
+        if meta_filter is not None:
+            return delete_matching(opened, collection, meta_filter)
+        return delete_pids(opened, collection, _check_pids(pids or ()))
 
 
 def export_passages(
     store: _StoreOrPath,
-    path: str | PathLike[str],
+    path: str | PathLike[str] | BinaryIO,
     *,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
@@ -118,7 +194,8 @@ def export_passages(
     Args:
         store: An open store, which is not closed, or a path or URL to open.
         path: The file. Its suffix selects the format: `.jsonl` or `.ndjson`, each optionally with
-            `.gz`, or `.parquet` (extra `parquet`).
+            `.gz`, or `.parquet` (extra `parquet`). Or a binary file object, which gets JSON lines
+            and stays open.
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
         on_progress: Called regularly with the passages written and their total.
@@ -132,12 +209,15 @@ def export_passages(
         OutputError: If the file cannot be written.
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
-    path = Path(path)
-    write = _select_writer(path)
+    write = _select_writer(Path(path)) if isinstance(path, str | PathLike) else _write_lines
     with use_store(store, connection) as opened:
         foreign = ForeignPoints(collection, opened.dsn)
         scan = _PassageScan(_own_collection(opened, collection), foreign, on_progress)
-        with atomic_write(path) as file:
+        with (
+            nullcontext(path)
+            if not isinstance(path, str | PathLike)
+            else atomic_write(Path(path)) as file
+        ):
             write(scan, file)
     return scan.done
 

@@ -18,6 +18,7 @@ from msmarco_qdrant.core.records import (
 )
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.core.server_state import ReplicaCounts
+from msmarco_qdrant.filters import SearchFilter
 
 SnapshotFormat: TypeAlias = Literal["edge", "server"]
 
@@ -83,7 +84,11 @@ class Collection(Protocol):
         """
 
     def scan(
-        self, fields: Sequence[str], *, all_replicas: bool = False
+        self,
+        fields: Sequence[str],
+        *,
+        all_replicas: bool = False,
+        meta_filter: SearchFilter | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield the id and the named payload fields of every point, in the order of ids.
 
@@ -94,6 +99,7 @@ class Collection(Protocol):
             fields: The fields to read.
             all_replicas: Yield only points that every active replica stores with the same values
                 of these fields; see `retrieve`.
+            meta_filter: Yield only points that match.
         """
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:

@@ -65,20 +65,23 @@ def good_source(path: Path) -> str:
         "unknown",
         "--unknown",
         "ingest",
+<<<<<<< HEAD
         "ingest x.tsv --format xml",
         "ingest x.tsv --max-passages 0",
+=======
+        "ingest x.tsv --format csv",
+        "ingest x.tsv --limit 0",
+>>>>>>> db7da28 (Commands count and list, delete --filter, export -; -n/--limit and --reranker everywhere; errors as JSON; a closed pipe is success; a hint for an unquoted phrase)
         "search",
         "search query --queries q.tsv --run r.txt",
         "search --run r.txt",
         "search query --run r.txt",
         "search query --limit 10001",
         "search query --filter =en",
-        "search query --depth 5",
         "search query --rerank-depth 5",
         "search query --fusion rrf",
         "search query --mode bm25 --dense-weight 1",
-        "search --queries q --run r --limit 5",
-        "search --queries q.tsv --run r.txt --depth 0",
+        "search --queries q.tsv --run r.txt --limit 0",
         "search query --mode sparse",
         "ingest x.tsv --yes",
         "get",
@@ -95,9 +98,47 @@ def test_wrong_usage_is_status_2(arguments: str, capsys: Capture) -> None:
     assert 2 == main(arguments.split())
 
     out, err = capsys.readouterr()
-    assert "" == out
     assert "Error: " in err
     assert nothing_created()
+    if "--json" in arguments:
+        assert "UsageError" == json.loads(out)["error"]["type"]
+    else:
+        assert "" == out
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "kind", "message"),
+    [
+        ("info --json", 1, "StoreNotFoundError", "no store at "),
+        ("get 1 2 --json", 2, "UsageError", "Got unexpected extra argument"),
+        ("list --json --store :memory:", 2, "UsageError", "a store in memory ends with"),
+    ],
+)
+def test_errors_are_json_with_json(
+    given: str, status: int, kind: str, message: str, capsys: Capture
+) -> None:
+    """One document on standard output; standard error has the same line as without."""
+    assert status == main(given.split())
+
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert kind == error["type"]
+    assert error["message"].startswith(message)
+    assert f"Error: {error['message']}\n" in err
+
+
+def test_json_behind_two_dashes_is_a_pid(capsys: Capture) -> None:
+    """So its error is text."""
+    assert 1 == main(["get", "--", "--json"])
+    assert "" == capsys.readouterr().out
+
+
+def test_phrase_without_quotes_gets_a_hint(capsys: Capture) -> None:
+    """With the command to paste."""
+    assert 2 == main(["search", "how", "big", "is", "london", "-n", "3"])
+
+    hint = "put it in quotes, msmarco-qdrant search 'how big is london'"
+    assert hint in capsys.readouterr().err
 
 
 def test_version_and_no_command(capsys: Capture) -> None:
@@ -341,19 +382,20 @@ def test_interruption_is_status_130(capsys: Capture) -> None:
     assert "Interrupted." == capsys.readouterr().err.strip()
 
 
-def test_closed_pipe_gives_no_traceback() -> None:
+@pytest.mark.parametrize("given", ["models", "models --json", "search --help"])
+def test_closed_pipe_is_success(given: str) -> None:
     """A reader such as `head` may close it early."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "msmarco_qdrant", "models"],
+        [sys.executable, "-m", "msmarco_qdrant", *given.split()],
         stdout=writing,
         stderr=subprocess.PIPE,
         check=False,
     )
     os.close(writing)
 
-    assert (1, b"") == (done.returncode, done.stderr)
+    assert (0, b"") == (done.returncode, done.stderr)
 
 
 def found(place: Place, *arguments: str) -> list[Any]:
@@ -468,7 +510,7 @@ def test_s8_queries_are_checked_before_the_first_search(
 def test_queries_become_a_run(place: Place) -> None:
     """A TREC run: qid Q0 pid rank score tag, a line a hit, queries in their order."""
     queries = str(files("msmarco_qdrant.cli") / "sample" / "queries.tsv")
-    arguments = ("--queries", queries, "--run", "run.txt", "--depth", "7", "--store", place.store)
+    arguments = ("--queries", queries, "--run", "run.txt", "-n", "7", "--store", place.store)
 
     done = command("search", *arguments)
 
@@ -486,7 +528,7 @@ def test_queries_become_a_run(place: Place) -> None:
 
 
 def test_run_is_as_deep_as_the_collection_at_most(place: Place, tmp_path: Path) -> None:
-    """Without --depth it is 1,000; with --json the outcome is one document."""
+    """Without --limit it is 1,000; with --json the outcome is one document."""
     queries = tmp_path / "q.jsonl"
     queries.write_text('{"_id": "q1", "text": "how big is london"}\n', "utf-8")
 
@@ -545,8 +587,8 @@ def test_rejects_are_status_3(place: Place, tiny: str, tmp_path: Path) -> None:
 
 
 def test_part_of_standard_input_is_ingested(place: Place, tiny: str) -> None:
-    """A dash means standard input; `--max-passages` counts unchanged passages too."""
-    given = ("--store", "new", "--model", tiny, "--json", "--max-passages", "5")
+    """A dash means standard input; `--limit` counts unchanged passages too."""
+    given = ("--store", "new", "--model", tiny, "--json", "--limit", "5")
     for unchanged in (0, 5):
         with standard_input(Path(place.sample)):
             done = command("ingest", "-", *given)
@@ -571,6 +613,17 @@ def test_quickstart_ingests_and_searches(tiny: str, *, real: bool) -> None:
     expected = f"    msmarco-qdrant ingest my_passages.tsv --model {model} --collection my_passages"
     assert f"{expected} --store demo" == ingest
     assert search.endswith(" --collection my_passages --store demo")
+
+
+def test_quickstart_keeps_a_file_of_the_user(tiny: str) -> None:
+    """Its commands name another file; run again, it uses the model of the collection."""
+    Path("my_passages.tsv").write_text("mine\tmine\n")
+    for model in (["--model", tiny], []):
+        done = command("quickstart", "--store", "demo", *model)
+
+        *_, make, ingest, _ = done.out.splitlines()
+        assert make.endswith(" > my_passages_2.tsv"), done.err
+        assert f" --model {tiny} " in ingest
 
 
 def model_directory(path: Path, **changed: object) -> str:

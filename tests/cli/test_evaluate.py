@@ -372,17 +372,20 @@ def test_error_is_one_line(words: str, arguments: str, status: int, message: str
         ("--queries q.tsv --dataset x", "pass --queries FILE (and --qrels FILE), or --dataset"),
         ("--dataset x --qrels qrels.txt", "--dataset has its own judgments"),
         ("--queries q.tsv", "pass --qrels FILE to measure answers, or --ann for the index"),
-        ("--queries q.tsv --ann --depth 5", "--depth needs --qrels or --dataset"),
+        ("--queries q.tsv --ann --limit 5", "--limit needs --qrels or --dataset"),
         ("--queries q.tsv --ann --mode bm25", "--mode needs --qrels or --dataset"),
         ("--queries q.tsv --ann --run a", "--run needs --qrels or --dataset"),
-        ("JUDGED --rerank-depth 5", "--rerank-depth needs --rerank"),
+        ("JUDGED --rerank-depth 5", "--rerank-depth needs --reranker"),
         ("JUDGED --fusion rrf", "--fusion needs --mode hybrid"),
         ("JUDGED --mode bm25 --dense-weight 0.5", "--dense-weight needs --mode hybrid"),
         ("JUDGED --candidates c --exact", "--exact needs searches without --candidates"),
-        ("JUDGED --candidates c --depth 5", "--depth needs searches without --candidates"),
-        ("JUDGED --candidates c --rerank x --rerank-depth 5", "--rerank-depth needs searches with"),
+        ("JUDGED --candidates c --limit 5", "--limit needs searches without --candidates"),
+        (
+            "JUDGED --candidates c --reranker x --rerank-depth 5",
+            "--rerank-depth needs searches",
+        ),
         ("JUDGED --mode sparse", "Invalid value for '--mode'"),
-        ("JUDGED --depth 0", "Invalid value for '--depth'"),
+        ("JUDGED --limit 0", "Invalid value for '--limit'"),
     ],
 )
 def test_options_without_effect_are_refused(arguments: str, message: str) -> None:
@@ -424,7 +427,7 @@ def test_vectors_need_the_model(words: str) -> None:
 def test_every_mode_is_measured_with_and_without_reranking(place: Place, reranker: str) -> None:
     """Kept runs measure the same when read again; a cross-encoder alone ranks candidates."""
     modes = options("--mode", MODES)
-    rerank = ("--rerank", reranker, "--rerank-depth", "7")
+    rerank = ("--reranker", reranker, "--rerank-depth", "7")
     done = evaluate(place.store, *modes, *rerank, "--run", "kept.trec", "--json")
 
     found = figures(done)
@@ -440,7 +443,7 @@ def test_every_mode_is_measured_with_and_without_reranking(place: Place, reranke
     assert [*found.values()] == [*figures(compared).values()][:-1]
     lines = [f"q1 Q0 {pid} {pid} {-pid} x\n" for pid in range(1, 31)]
     Path("thirty.trec").write_text("".join(lines))
-    arguments = ("--candidates", "thirty.trec", "--rerank", reranker, "--run", "out.trec")
+    arguments = ("--candidates", "thirty.trec", "--reranker", reranker, "--run", "out.trec")
     found = figures(evaluate(place.store, *modes, *arguments, "--json"))
     assert ["thirty", *systems] == [*found]
     assert {30} == {len(read_run(f"out.{mode}-reranked.trec").rankings["q1"]) for mode in MODES}
@@ -482,13 +485,13 @@ def searched(*arguments: str) -> list[dict[str, Any]]:
 def test_search_reranks(place: Place, reranker: str) -> None:
     """Hits and runs, as deep as the reranking goes."""
     one = ("how to plan a budget", "--store", place.store, "--mode", "hybrid", "--limit", "9")
-    plain_hits, hits = searched(*one), searched(*one, "--rerank", reranker, "--rerank-depth", "9")
+    plain_hits, hits = searched(*one), searched(*one, "--reranker", reranker, "--rerank-depth", "9")
     assert {hit["pid"] for hit in plain_hits} == {hit["pid"] for hit in hits}
     assert sorted((hit["score"] for hit in hits), reverse=True) == [hit["score"] for hit in hits]
     assert [*range(1, len(hits) + 1)] == [hit["rank"] for hit in hits]
     ask = ("search", "--store", place.store, "--queries", "q.tsv", "--mode", "hybrid")
-    plain = command(*ask, "--run", "plain.trec", "--depth", "12")
-    again = command(*ask, "--run", "again.trec", "--rerank", reranker, "--rerank-depth", "6")
+    plain = command(*ask, "--run", "plain.trec", "--limit", "12")
+    again = command(*ask, "--run", "again.trec", "--reranker", reranker, "--rerank-depth", "6")
 
     assert ("answers for 4 queries written to plain.trec\n", 0) == (plain.out, plain.status)
     assert ("answers for 4 queries written to again.trec\n", 0) == (again.out, again.status)

@@ -13,7 +13,7 @@ from msmarco_qdrant.cli.group import name_options
     [
         ("search", "pass model='x y', or another", "pass --model 'x y', or another"),
         ("search", "pass dense_weight=0.5", "pass --dense-weight 0.5"),
-        ("search", "pass reranker=tiny", "pass --rerank tiny"),
+        ("search", "pass reranker=tiny", "pass --reranker tiny"),
         ("serve", "pass reranker=tiny", "pass --reranker tiny"),
         ("ingest", "or pass allow_rejects=True", "or pass --allow-rejects"),
         ("search", "pass --model x (model='x') or", "pass --model x or"),

@@ -1,9 +1,12 @@
-"""`get`, `delete` and `export`, as a person or a script uses them."""
+"""`get`, `count`, `list`, `delete` and `export`, as a person or a script uses them."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +37,81 @@ def test_missing_collection_is_one_line(filled: str) -> None:
         assert done.err.startswith(f"Error: no collection 'other' in {filled}; there: msmarco.")
         assert 1 == len(done.err.splitlines())
     assert [] == list(Path().iterdir())
+
+
+# ---- count and list -------------------------------------------------------------------------
+
+
+def test_passages_are_counted(filled: str) -> None:
+    """As a number alone, for scripts, or as JSON."""
+    assert (0, "5\n", "") == command("count", "--store", filled)
+    done = command("count", "--store", filled, "--filter", "lang=en", "--json")
+    assert (0, "") == (done.status, done.err)
+    assert {"collection": "msmarco", "passages": 2} == json.loads(done.out)
+
+
+def test_passages_are_listed(filled: str) -> None:
+    """With pid, text and meta, up to the limit; a filter without a match is not an error."""
+    done = command("list", "--store", filled, "-n", "2", "--json")
+    assert [{"pid", "text", "meta"}] * 2 == [set(one) for one in json.loads(done.out)]
+    done = command("list", "--store", filled, "--filter", "year=2002")
+    pid, text, meta = done.out.splitlines()
+    assert ("2", "     paris is a city in france") == (pid, text)
+    assert {"lang": "fr", "year": 2002, "live": True} == json.loads(meta)
+    done = command("list", "--store", filled, "--filter", "lang=sv")
+    assert (0, "no passage found\n", "") == done
+
+
+def test_passages_that_match_are_deleted(filled: str, passages: Sequence[Passage]) -> None:
+    """After `--yes` only, which is not needed if none matches."""
+    arguments = ("delete", "--filter", "lang=en", "--store", filled)
+    done = command(*arguments)
+    assert (2, "") == (done.status, done.out)
+    expected = f"nothing was deleted: 2 passages of 'msmarco' in {filled} match; pass --yes to"
+    assert expected in done.err
+    assert 5 == len(pids_in(filled, passages))
+    assert (0, "2 deleted\n", "") == command(*arguments, "--yes")
+    assert ["2", passages[3].pid, passages[4].pid] == pids_in(filled, passages)
+    assert (0, '{\n  "deleted": 0\n}\n', "") == command(*arguments, "--json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("delete 1 --filter lang=en", "pass one PID or more, --from FILE, or --filter CONDITION"),
+        ("delete 1 --yes", "--yes needs --filter"),
+        ("delete --filter =en", "expected FIELD=VALUE"),
+        ("count --filter =en", "expected FIELD=VALUE"),
+        ("list --limit 0", "Invalid value for '--limit'"),
+        ("export - --json", "--json needs a FILE; '-' writes passages to standard output"),
+    ],
+)
+def test_wrong_usage(arguments: str, message: str) -> None:
+    """Refused before a store is opened."""
+    done = command(*arguments.split())
+    assert (2, "") == (done.status, done.out)
+    assert message in done.err
+
+
+@pytest.mark.parametrize("reads", ["all", "nothing"])
+def test_export_to_standard_output(reads: str, passages: Sequence[Passage]) -> None:
+    """JSON lines that `ingest` reads back; a reader such as `head` may close it early."""
+    ingest_passages(passages, "store", encoder=HashingEncoder(), optimize=False)
+    reading, writing = os.pipe()
+    if reads == "nothing":
+        os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "msmarco_qdrant", "export", "-", "--store", "store"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (0, b"") == (done.returncode, done.stderr)
+    if reads == "all":
+        with os.fdopen(reading, "rb") as file:
+            Path("out.jsonl").write_bytes(file.read())
+        assert sorted(map(repr, passages)) == sorted(map(repr, Corpus("out.jsonl")))
 
 
 # ---- get -----------------------------------------------------------------------------------

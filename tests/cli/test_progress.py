@@ -30,8 +30,8 @@ def progress(
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left() -> None:
     """Redrawn in place, with share, passages, rate and time left."""
-    stream = Terminal()
-    display = ProgressDisplay(stream)
+    stream, times = Terminal(), iter(range(0, 1000, 6))
+    display = ProgressDisplay(stream, clock=lambda: float(next(times)))
     for done, fraction in ((0, 0.0), (500, 0.5), (1000, 1.0)):
         display(progress(done, fraction))
     display.close()
@@ -39,7 +39,19 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left() -> None:
     assert last.startswith("100%|")
     assert "1,000 passages" in last
     assert "passages/s" in last
-    assert last.rstrip().endswith("00:00 left")
+    assert last.rstrip().endswith(", 0 s left")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_time_left_needs_five_seconds(stream: io.StringIO) -> None:
+    """An estimate of less work is wrong by several times."""
+    times = iter([0.0, *[4.9] * 4, *[5.0] * 4])
+    display = ProgressDisplay(stream, line_every_s=0.0, clock=lambda: next(times))
+    while "left" not in stream.getvalue():
+        display(progress(500, 0.5))
+    display.close()
+    assert "500 passages, 100 passages/s" in stream.getvalue()
+    assert "5 s left" in stream.getvalue()
 
 
 def test_a_source_of_unknown_size_gets_counts_only() -> None:
@@ -55,7 +67,8 @@ def test_a_source_of_unknown_size_gets_counts_only() -> None:
 def test_a_file_gets_plain_lines() -> None:
     """A line at a time, no control characters, at most one every interval."""
     stream = io.StringIO()
-    display = ProgressDisplay(stream, line_every_s=0.0)
+    times = iter(range(0, 1000, 6))
+    display = ProgressDisplay(stream, line_every_s=0.0, clock=lambda: float(next(times)))
     display(progress(250, 0.25))
     display(progress(1000, None))
     first, second = stream.getvalue().splitlines()

@@ -95,7 +95,7 @@ def test_rejects_refuse_the_prune(place: str) -> None:
     ("arguments", "message"),
     [
         (["--yes"], "--yes needs --prune"),
-        (["--prune", "--max-passages", "5"], "prune needs the whole source: omit"),
+        (["--prune", "--limit", "5"], "prune needs the whole source: omit"),
     ],
 )
 def test_wrong_usage_removes_nothing(place: str, arguments: list[str], message: str) -> None:

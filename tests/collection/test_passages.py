@@ -21,7 +21,13 @@ from hypothesis import strategies as st
 from msmarco_qdrant.collection import delete
 from msmarco_qdrant.collection import passages as passages_module
 from msmarco_qdrant.collection.create import drop_collection
-from msmarco_qdrant.collection.passages import delete_passages, export_passages, get_passages
+from msmarco_qdrant.collection.passages import (
+    count_passages,
+    delete_passages,
+    export_passages,
+    get_passages,
+    list_passages,
+)
 from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.records import (
     CollectionMetadata,
@@ -40,6 +46,7 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     UsageError,
 )
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
@@ -63,6 +70,54 @@ def write_raw(store: Store, id_: PointId, payload: dict[str, Any]) -> None:
     vector = np.full((1, spec.dimension), 0.125, np.float32)
     sparse = [SparseVector([1], [1.0])]
     collection.upsert(PointBatch(spec.dense, [id_], vector, sparse, [payload]))
+
+
+# ---- filters --------------------------------------------------------------------------------
+
+
+def test_passages_are_counted_and_listed(store: Store, passages: Sequence[Passage]) -> None:
+    """All of them, or those that match; the order is the same each time."""
+    filled(store, passages)
+    english = {"lang": "en"}
+
+    assert (5, 2) == (count_passages(store), count_passages(store, meta_filter=english))
+    assert {"1", "007"} == {one.pid for one in list_passages(store, meta_filter=english)}
+    listed = list_passages(store)
+    assert listed == list_passages(store, limit=5)
+    assert listed[:2] == list_passages(store, limit=2)
+    assert sorted(map(repr, passages)) == sorted(map(repr, listed))
+    with pytest.raises(UsageError, match="limit must be 1 or more, got 0"):
+        list_passages(store, limit=0)
+
+
+def test_passages_are_deleted_by_a_filter(store: Store, passages: Sequence[Passage]) -> None:
+    """Those that match, once."""
+    filled(store, passages)
+    for deleted in (2, 0):
+        assert deleted == delete_passages(store, meta_filter={"lang": "en"})
+    assert {passage.pid for passage in passages} - {"1", "007"} == {
+        one.pid for one in list_passages(store)
+    }
+
+
+def test_filter_deletes_no_points_of_others(
+    store: Store, passages: Sequence[Passage], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A matching point that is not a passage stays, with a warning."""
+    filled(store, passages)
+    write_raw(store, 7, {"meta": {"lang": "en"}})
+    assert 2 == delete_passages(store, meta_filter={"lang": "en"})
+    assert 4 == count_passages(store)
+    assert "has points that are not passages" in caplog.text
+
+
+def test_what_to_delete_is_said_once(store: Store) -> None:
+    """Neither nothing, nor both, nor a filter without a condition."""
+    for pids, chosen in ((None, None), (["1"], {"lang": "en"})):
+        with pytest.raises(UsageError, match="pass either pids or meta_filter"):
+            delete_passages(store, pids, meta_filter=chosen)
+    with pytest.raises(UsageError, match="meta_filter must have a condition"):
+        delete_passages(store, meta_filter={})
 
 
 # ---- reading -------------------------------------------------------------------------------
@@ -348,6 +403,7 @@ class ScannedCollection(NullCollection):
         fields: Sequence[str],
         *,
         all_replicas: bool = False,  # noqa: ARG002
+        meta_filter: SearchFilter | None = None,  # noqa: ARG002
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield the points."""
         for passage in self._source:

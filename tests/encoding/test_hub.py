@@ -48,6 +48,8 @@ def use(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use another hub than the real one, as with HF_ENDPOINT."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def closed_port() -> str:

@@ -21,6 +21,7 @@ import qdrant_edge
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.fair_lock import FairLock
 from msmarco_qdrant.runtime.forks import keep_for_ever
 from msmarco_qdrant.stores.edge import index_build
@@ -31,8 +32,10 @@ from msmarco_qdrant.stores.edge.convert import (
     shard_config,
     spec_of,
 )
+from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.edge.index_build import require_free_space
 from msmarco_qdrant.stores.error_mapping import map_error
+from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,
     page_size,
@@ -129,12 +132,14 @@ class EdgeCollection:
         fields: Sequence[str],
         *,
         all_replicas: bool = False,  # noqa: ARG002  # there is one
+        meta_filter: SearchFilter | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields."""
+        chosen = None if meta_filter is None else edge_filter(to_qdrant(meta_filter))
         offset: Any = None
         while True:
             request = qdrant_edge.ScrollRequest(
-                limit=page_size(fields), offset=offset, with_payload=list(fields)
+                limit=page_size(fields), offset=offset, filter=chosen, with_payload=list(fields)
             )
             with self.use_shard("reading points") as shard:
                 records, offset = shard.scroll(request)

@@ -21,10 +21,11 @@ from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
 from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.stores.connection import Connection
 from msmarco_qdrant.stores.error_mapping import is_limit_error
-from msmarco_qdrant.stores.filters import from_id
+from msmarco_qdrant.stores.filters import from_id, to_qdrant
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
 from msmarco_qdrant.stores.protocols import INDEX_STALL_S
@@ -132,7 +133,11 @@ class ServerCollection:
         self.within_limits(delete)
 
     def scan(
-        self, fields: Sequence[str], *, all_replicas: bool = False
+        self,
+        fields: Sequence[str],
+        *,
+        all_replicas: bool = False,
+        meta_filter: SearchFilter | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields.
 
@@ -142,6 +147,8 @@ class ServerCollection:
         """
         offset: models.ExtendedPointId | None = None
         options = self._read_options(() if all_replicas else fields, all_replicas=False)
+        if meta_filter is not None:
+            options["scroll_filter"] = to_qdrant(meta_filter)
 
         def read(limits: RequestLimits) -> Any:
             scroll, limit = self._client.scroll, at_most(page_size(fields), limits.points)
