@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import json_option, settings_options
 from msmarco_qdrant.cli.output import print_result
 from msmarco_qdrant.cli.signals import exit_on_sigterm
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command, examples=["msmarco --out backup"])
 @click.argument("name")
 @click.option(
     "--out",
@@ -62,7 +63,7 @@ def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_js
     )
 
 
-@click.command()
+@click.command(cls=Command, examples=["backup", "backup --name msmarco2"])
 @click.argument("folder", type=_FOLDER, metavar="DIR")
 @click.option("--name", metavar="NAME", help="Another name for the collection.")
 @settings_options("store", "transport")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     json_option,
     open_configured_store,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _FAULTS = 1
 
 
-@click.command()
+@click.command(cls=Command, examples=["msmarco", "msmarco --repair"])
 @click.argument("name")
 @settings_options("store", "transport")
 @click.option("--repair", is_flag=True, help="Repair what needs no removal.")

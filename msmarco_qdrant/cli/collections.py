@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     collection_option,
     index_notice,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
 
 
-@click.command()
+@click.command(cls=Command, examples=["", "--collection msmarco --json"])
 @settings_options("store", "transport")
 @collection_option
 @json_option
@@ -48,7 +49,7 @@ def info(*, settings: Settings, collection: str | None, as_json: bool) -> None:
         print_description(description)
 
 
-@click.command()
+@click.command(cls=Command, examples=["--store ./qdrant_data"])
 @settings_options("store", "transport")
 @json_option
 def collections(*, settings: Settings, as_json: bool) -> None:
@@ -63,7 +64,7 @@ def collections(*, settings: Settings, as_json: bool) -> None:
         print_collections(found)
 
 
-@click.command()
+@click.command(cls=Command, examples=["msmarco --yes"])
 @click.argument("name")
 @settings_options("store", "transport")
 @click.option("--yes", is_flag=True, help="Confirm: a dropped collection cannot be restored.")
@@ -87,7 +88,7 @@ def drop(*, name: str, settings: Settings, yes: bool, as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(cls=Command, examples=["--collection msmarco"])
 @settings_options("store", "transport", "collection")
 @wait_index_option
 @json_option

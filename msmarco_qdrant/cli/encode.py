@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     ENCODER,
     json_option,
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 _REJECTS = 3
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=["passages.tsv --out vectors", "collection.tsv.gz --out vectors --device all"],
+)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
     "--out",

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.evaluate_options import EvaluateInput, EvaluateOptions, read_input
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     FILE,
     exact_option,
@@ -38,7 +39,13 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 10.0
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "--queries queries.tsv --qrels qrels.txt --mode dense --mode hybrid",
+        "--queries queries.tsv --ann",
+    ],
+)
 @settings_options("store", "transport", "collection")
 @click.option("--queries", type=FILE, metavar="FILE", help="Queries: qid<TAB>text or JSON lines.")
 @click.option("--qrels", type=FILE, metavar="FILE", help="Judgments in TREC's or BEIR's format.")

@@ -6,6 +6,7 @@ import re
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import as_typed
 from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
@@ -27,6 +28,8 @@ class _WrongUsage(click.ClickException):
 
 class CommandGroup(click.Group):
     """Commands that fail with one line and a status: 2 for wrong usage, 1 for all else."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; an error of this package becomes click's."""

@@ -19,7 +19,7 @@ def index() -> None:
     """Add, remove or list the payload indexes that make filters fast."""
 
 
-@index.command()
+@index.command(examples=["year=integer lang=keyword"])
 @click.argument("fields", nargs=-1, required=True, metavar="FIELD=KIND...")
 @settings_options("store", "transport", "collection")
 @json_option
@@ -44,7 +44,7 @@ def add(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None:
     _print(settings, "added", done, as_json=as_json)
 
 
-@index.command()
+@index.command(examples=["year"])
 @click.argument("fields", nargs=-1, required=True, metavar="FIELD...")
 @settings_options("store", "transport", "collection")
 @json_option
@@ -60,7 +60,7 @@ def remove(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> Non
     _print(settings, "removed", done, as_json=as_json)
 
 
-@index.command("list")
+@index.command("list", examples=["--collection msmarco"])
 @settings_options("store", "transport", "collection")
 @json_option
 def list_(*, settings: Settings, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     ENCODER,
     READING,
@@ -50,7 +51,14 @@ _FAILED = 1
 _REJECTS = 3
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "passages.tsv",
+        "films.jsonl --collection films --model all-MiniLM-L6-v2",
+        "--vectors vectors",
+    ],
+)
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option(
     "--vectors",
@@ -263,7 +271,7 @@ def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -
             raise
 
 
-@click.command()
+@click.command(cls=Command, examples=["--store demo --model all-MiniLM-L6-v2"])
 @store_option
 @transport_option
 @model_option(

@@ -46,7 +46,7 @@ _directory_option = click.option(
 )
 
 
-@migrate.command()
+@migrate.command(examples=["--collection msmarco"])
 @settings_options("store", "transport", "collection")
 @_directory_option
 @json_option
@@ -78,7 +78,7 @@ def status(*, settings: Settings, directory: Path | None, as_json: bool) -> None
         echo(f"locked by   {_holder_text(found.locked_by)}")
 
 
-@migrate.command()
+@migrate.command(examples=["--collection msmarco"])
 @settings_options("store", "transport", "collection")
 @_directory_option
 @click.option("--to", metavar="NAME_OR_NUMBER", help="The last one to apply.  [default: all]")
@@ -122,7 +122,7 @@ def up(
     print_result({"dry_run": dry_run, "steps": to_json_value(steps)}, *lines, as_json=as_json)
 
 
-@migrate.command()
+@migrate.command(examples=["--collection msmarco"])
 @settings_options("store", "transport", "collection")
 @_directory_option
 @json_option
@@ -148,7 +148,7 @@ def check(*, settings: Settings, directory: Path | None, as_json: bool) -> int:
     return 0 if found.is_current else _NOT_CURRENT
 
 
-@migrate.command()
+@migrate.command(examples=["--collection msmarco"])
 @settings_options("store", "transport", "collection")
 @click.option("--token", metavar="TOKEN", help="Release the lock if it still has this token.")
 @json_option
@@ -175,7 +175,7 @@ def unlock(*, settings: Settings, token: str | None, as_json: bool) -> None:
     print_result({"unlocked": to_json_value(holder) if holder else None}, text, as_json=as_json)
 
 
-@migrate.command()
+@migrate.command(examples=["msmarco"])
 @click.argument("name")
 @settings_options("store", "transport")
 @click.option("--to", metavar="PHYSICAL", help="The physical collection, if NAME has several.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import json_option
 from msmarco_qdrant.cli.output import echo, echo_text, print_json
 from msmarco_qdrant.core.json_value import to_json_value
@@ -13,7 +14,7 @@ from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, PublishedModel
 from msmarco_qdrant.evaluation.tables import format_table
 
 
-@click.command()
+@click.command(cls=Command, examples=["", "--json"])
 @json_option
 def models(*, as_json: bool) -> None:
     """List the published models with their published figures."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     FILE,
     json_option,
@@ -36,7 +37,7 @@ def _require_utf8(_context: click.Context, _parameter: click.Parameter, given: _
     return given
 
 
-@click.command()
+@click.command(cls=Command, examples=["7187158"])
 @click.argument("pid", callback=_require_utf8)
 @settings_options("store", "transport", "collection")
 @json_option
@@ -57,7 +58,7 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
         print_content(passage.text, passage.meta)
 
 
-@click.command()
+@click.command(cls=Command, examples=["", "--filter 'year>=2020'"])
 @settings_options("store", "transport", "collection")
 @filter_option
 @json_option
@@ -73,7 +74,7 @@ def count(*, settings: Settings, filters: tuple[str, ...], as_json: bool) -> Non
     print_result({"collection": name, "passages": found}, str(found), as_json=as_json)
 
 
-@click.command("list")
+@click.command("list", cls=Command, examples=["-n 3", "--filter lang=en --json"])
 @settings_options("store", "transport", "collection")
 @limit_option(10, "Number of passages.")
 @filter_option
@@ -100,7 +101,7 @@ def list_(*, settings: Settings, limit: int, filters: tuple[str, ...], as_json: 
         echo("no passage found")
 
 
-@click.command()
+@click.command(cls=Command, examples=["7187158 7187157", "--filter lang=de --yes"])
 @click.argument("pids", nargs=-1, metavar="[PID]...", callback=_require_utf8)
 @click.option(
     "--from",
@@ -186,7 +187,7 @@ class _DistinctPids:
         return (pid for pid in self._pids if self._seen.add(pid))
 
 
-@click.command()
+@click.command(cls=Command, examples=["passages.jsonl.gz", "- | head -3"])
 @click.argument("file", type=FILE, metavar="FILE")
 @settings_options("store", "transport", "collection")
 @json_option

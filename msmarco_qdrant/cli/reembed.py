@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     ENCODER,
     command_with,
@@ -55,7 +56,7 @@ def _common_options(command: _F) -> Callable[..., Any]:
     return options(rejects(worse(json_option(command))))
 
 
-@click.command()
+@click.command(cls=Command, examples=["--model msmarco-MiniLM-L6-v3"])
 @click.option("--model", required=True, metavar="NAME_OR_DIR", help="Encode with this new model.")
 @click.option(
     "--source",
@@ -100,7 +101,7 @@ def reembed(
     _change_model(change, settings, "new", as_json=as_json)
 
 
-@click.command()
+@click.command(cls=Command, examples=["--collection msmarco"])
 @model_option("Load the older model from here.  [default: its name in the collection]")
 @_common_options
 def rollback(*, settings: Settings, model: str | None, as_json: bool, **allowed: Any) -> None:
@@ -114,7 +115,7 @@ def rollback(*, settings: Settings, model: str | None, as_json: bool, **allowed:
     _change_model(change, settings, "older", as_json=as_json)
 
 
-@click.command()
+@click.command(cls=Command, examples=["--yes"])
 @settings_options("store", "transport", "collection")
 @click.option(
     "--unfinished", is_flag=True, help="Remove only the target of an interrupted re-embedding."

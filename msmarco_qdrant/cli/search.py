@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     FILE,
     LIMIT,
@@ -34,7 +35,14 @@ if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=[
+        "'how big is london' -n 3",
+        "'old film' --mode hybrid --filter 'year<1960' --json",
+        "--queries queries.tsv --run run.trec",
+    ],
+)
 @click.argument("words", nargs=-1, metavar="[QUERY]")
 @settings_options("store", "transport", "collection")
 @limit_option(

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import click
 
+from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     collection_option,
     command_env_file,
@@ -32,7 +33,7 @@ _PACKAGES = ("fastapi", "prometheus_client", "uvicorn")
 _log = logging.getLogger(__name__)
 
 
-class ServeCommand(click.Command):
+class ServeCommand(Command):
     """Adds options for settings of the sidecar; other commands do not import these settings."""
 
     @cached_property
@@ -63,7 +64,10 @@ class ServeCommand(click.Command):
         return [*params[:declared], *self.setting_options, *params[declared:]]
 
 
-@click.command(cls=ServeCommand)
+@click.command(
+    cls=ServeCommand,
+    examples=["--model all-MiniLM-L6-v2", "--store http://localhost:6333 --port 8080"],
+)
 @store_option
 @transport_option
 @collection_option

@@ -171,7 +171,7 @@ def delete_passages(
         _own_collection(opened, collection)
         if meta_filter is not None:
             return delete_matching(opened, collection, meta_filter)
-        return delete_pids(opened, collection, _check_pids(pids or ()))
+        return delete_pids(opened, collection, _check_pids(() if pids is None else pids))
 
 
 def export_passages(

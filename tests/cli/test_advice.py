@@ -26,6 +26,7 @@ from msmarco_qdrant.collection.generations import read_generations
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.records import Bm25Settings, LockHolder, Passage, Query
 from msmarco_qdrant.encoding import Encoder, load_encoder, load_reranker
+from msmarco_qdrant.encoding.pretrained import load_model
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.evaluation import sweep_ann
 from msmarco_qdrant.evaluation.published import published_figures
@@ -539,8 +540,12 @@ CASES: dict[str, Case] = {
         _filtered,
         engine="loopback",
     ),
-    "no such model": Case(
+    "a model that the hub's cache lacks": Case(
         ("encoding.pretrained:_not_found_error",),
+        _error(lambda _store: load_model("nobody/no-such-model", "cpu")),
+    ),
+    "no such model": Case(
+        ("encoding.hub:_advice",),
         _error(lambda _store: load_encoder("no-such-model", device="cpu")),
     ),
     "a bi-encoder that reranks": Case(
@@ -563,7 +568,7 @@ CASES: dict[str, Case] = {
         ("evaluation.published:published_figures",), _error(lambda _store: published_figures("x"))
     ),
     "the quickstart": Case(
-        ("cli.ingest:quickstart",),
+        ("cli.ingest:quickstart", "cli.ingest:_print_own_commands"),
         lambda world: command("quickstart", "--store", "demo", "--model", world.models.old).out,
     ),
 }

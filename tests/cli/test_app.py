@@ -65,13 +65,8 @@ def good_source(path: Path) -> str:
         "unknown",
         "--unknown",
         "ingest",
-<<<<<<< HEAD
         "ingest x.tsv --format xml",
-        "ingest x.tsv --max-passages 0",
-=======
-        "ingest x.tsv --format csv",
         "ingest x.tsv --limit 0",
->>>>>>> db7da28 (Commands count and list, delete --filter, export -; -n/--limit and --reranker everywhere; errors as JSON; a closed pipe is success; a hint for an unquoted phrase)
         "search",
         "search query --queries q.tsv --run r.txt",
         "search --run r.txt",

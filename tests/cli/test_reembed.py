@@ -204,7 +204,8 @@ def test_every_command_prints_json(edge: str, models: Models) -> None:
 
     others = [{"physical": "msmarco__0002", "model": models.new, "being_filled": False}]
     assert others == json.loads(migrate("status", edge, "--json").out)["others"]
-    assert (2, "") == migrate("prune", edge, "--json")[:2]
+    refused = migrate("prune", edge, "--json")
+    assert (2, "UsageError") == (refused.status, json.loads(refused.out)["error"]["type"])
     pruned = json.loads(migrate("prune", edge, "--json", "--yes").out)
     assert {"removed": ["msmarco__0002"]} == pruned
     assert {"removed": []} == json.loads(migrate("prune", edge, "--json").out)
