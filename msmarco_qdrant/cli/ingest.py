@@ -137,9 +137,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     payload_indexes = parse_indexes(indexes, "--index")
     if dry_run:
         reading["max_line_bytes"] = settings.max_line_bytes
-        return _preview(
-            sources, limit, reading, allow_rejects=allow_rejects, as_json=as_json
-        )
+        return _preview(sources, limit, reading, allow_rejects=allow_rejects, as_json=as_json)
     log_shapes()
     source, inputs = _open_source(sources, vectors, reading, settings)
     refused = None

@@ -34,7 +34,7 @@ def spool() -> None:
     """
 
 
-@spool.command("list")
+@spool.command("list", examples=["--spool qdrant_spool"])
 @_spool_option
 @json_option
 def list_(*, spool: Path | None, as_json: bool) -> None:
@@ -49,7 +49,7 @@ def list_(*, spool: Path | None, as_json: bool) -> None:
         echo("no failed batches")
 
 
-@spool.command()
+@spool.command(examples=["0f3c9a"])
 @click.argument("batch")
 @_spool_option
 @click.option(
@@ -81,7 +81,7 @@ def show(*, batch: str, spool: Path | None, rows: int, as_json: bool) -> None:
             echo(f"    {cut_text(row.text)}")
 
 
-@spool.command()
+@spool.command(examples=["--all"])
 @click.argument("batches", nargs=-1, metavar="BATCH...")
 @_spool_option
 @click.option("--all", "every", is_flag=True, help="Requeue every failed batch.")
@@ -98,7 +98,7 @@ def requeue(*, batches: tuple[str, ...], spool: Path | None, every: bool, as_jso
     print_result({"requeued": ids}, *lines, as_json=as_json)
 
 
-@spool.command()
+@spool.command(examples=["--all --yes"])
 @click.argument("batches", nargs=-1, metavar="BATCH...")
 @_spool_option
 @click.option("--all", "every", is_flag=True, help="Remove every failed batch.")
