@@ -13,11 +13,13 @@ LIMIT_S = 120.0
 """Generous: nothing takes long, but a machine may be busy."""
 
 
-def fork(function: Callable[[], object]) -> Callable[[], str]:
+def fork(function: Callable[[], object], *, leaves: bool = False) -> Callable[[], str]:
     """Call a function in a forked child.
 
     Args:
         function: Its result is sent as text; an exception as `NAME: message`.
+        leaves: True to end as a script does, with every destructor; only for programs, as
+            `SystemExit` is raised here in the child.
 
     Returns:
         A function that waits for the result. It fails if the child hangs, which it then kills.
@@ -28,6 +30,9 @@ def fork(function: Callable[[], object]) -> Callable[[], str]:
         child = os.fork()
     if child == 0:
         _run(function, write)
+        if leaves:
+            raise SystemExit(0)
+        os._exit(0)
     os.close(write)
     ends = time.monotonic() + LIMIT_S
 
@@ -60,4 +65,3 @@ def _run(function: Callable[[], object], write: int) -> None:
         text = f"{type(exc).__name__}: {exc}"
     with os.fdopen(write, "w") as pipe:
         pipe.write(text)
-    os._exit(0)

@@ -24,13 +24,12 @@ class _Call(Generic[_T, _R]):
 class MicroBatcher(Generic[_T, _R]):
     """Batches the items of concurrent callers for a function, in one worker thread.
 
-    Calls during a batch form the next batch. When the function is idle, the first call waits up
-    to `max_wait_s` for others.
+    Calls during a batch form the next batch. A call that finds the function idle does not wait for
+    others; calls of one turn of the event loop are merged.
 
     Args:
         function: Returns one result per item, in order. Called in the worker thread.
         max_items: Most items of a batch, except for one call with more.
-        max_wait_s: Seconds that the first call waits for others.
         name: Name of the thread.
     """
 
@@ -39,16 +38,12 @@ class MicroBatcher(Generic[_T, _R]):
         function: Callable[[Sequence[_T]], Sequence[_R]],
         *,
         max_items: int,
-        max_wait_s: float,
         name: str,
     ) -> None:
         self._function = function
         self._max_items = max_items
-        self._max_wait_s = max_wait_s
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: deque[_Call[_T, _R]] = deque()
-        self._items_waiting = 0
-        self._full = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
     async def __call__(self, items: Sequence[_T]) -> list[_R]:
@@ -61,9 +56,6 @@ class MicroBatcher(Generic[_T, _R]):
         # are split by the number of items of each call.
         call = _Call[_T, _R]([*items], asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        self._items_waiting += len(call.items)
-        if self._is_full():
-            self._full.set()
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
         return await call.results
@@ -80,24 +72,12 @@ class MicroBatcher(Generic[_T, _R]):
         """Process calls until none waits."""
         calls: list[_Call[_T, _R]] = []
         try:
-            await self._wait_for_others()
             while calls := self._next_calls():
                 await self._serve(calls)
         finally:
             self._runner = None
             for call in (*calls, *self._waiting):  # none, unless this task was cancelled
                 call.results.cancel()
-
-    async def _wait_for_others(self) -> None:
-        self._full.clear()
-        if self._max_wait_s > 0 and not self._is_full():
-            try:
-                await asyncio.wait_for(self._full.wait(), self._max_wait_s)
-            except TimeoutError:
-                return  # the calls so far form the batch
-
-    def _is_full(self) -> bool:
-        return self._items_waiting >= self._max_items
 
     def _next_calls(self) -> list[_Call[_T, _R]]:
         """Take the calls of the next batch, without those cancelled."""
@@ -108,7 +88,6 @@ class MicroBatcher(Generic[_T, _R]):
             if calls and size + len(call.items) > self._max_items:
                 break
             self._waiting.popleft()
-            self._items_waiting -= len(call.items)
             if not call.results.done():
                 calls.append(call)
                 size += len(call.items)

@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 _QUERIES_PER_BATCH = 64
 _PAIRS_PER_BATCH = 256
 _ROWS_PER_BATCH = 1024
-MAX_WAIT_S = 0.003
+_PAIRS_PER_CALL = 128
+"""Pairs that a search has scored at a time: less than a second on two cores."""
 
 _T = TypeVar("_T")
 _EncoderQuery: TypeAlias = tuple[Encoder, str]
@@ -75,17 +76,9 @@ class AsyncSearchClient:
     Args:
         client: The client with the encoder and the store; it is closed with this one.
         collection: The collection of that client; it is closed with this one.
-        max_wait_s: Maximum time a query waits for others to be encoded with, 0 to 1 second.
     """
 
-    def __init__(
-        self,
-        client: SearchClient,
-        collection: AsyncCollection,
-        *,
-        max_wait_s: float = MAX_WAIT_S,
-    ) -> None:
-        _check_wait(max_wait_s)
+    def __init__(self, client: SearchClient, collection: AsyncCollection) -> None:
         self._client = client
         self._session = client.session
         self._loop = asyncio.get_running_loop()
@@ -93,25 +86,21 @@ class AsyncSearchClient:
         self._encode: MicroBatcher[_EncoderQuery, NDArray[np.float32]] = MicroBatcher(
             _encode_queries,
             max_items=_QUERIES_PER_BATCH,
-            max_wait_s=max_wait_s,
             name="msmarco-qdrant-encode",
         )
         self._score: MicroBatcher[tuple[str, str], float] = MicroBatcher(
             lambda pairs: score_pairs(client.reranker, pairs).tolist(),
             max_items=_PAIRS_PER_BATCH,
-            max_wait_s=0.0,  # one search has many pairs
             name="msmarco-qdrant-rerank",
         )
         self._upsert: MicroBatcher[Passage | Reject, Outcome] = MicroBatcher(
             client.writer.upsert,
             max_items=_ROWS_PER_BATCH,
-            max_wait_s=0.0,  # a write takes longer than others need to arrive
             name="msmarco-qdrant-upsert",
         )
         self._delete: MicroBatcher[Iterable[str], int] = MicroBatcher(
             lambda calls: [client.writer.delete(pids) for pids in calls],
             max_items=1,
-            max_wait_s=0.0,
             name="msmarco-qdrant-delete",
         )
         self._refreshes: dict[Searcher, asyncio.Task[Searcher]] = {}
@@ -134,7 +123,6 @@ class AsyncSearchClient:
         bm25_only: bool = False,
         connection: Connection = DEFAULT_CONNECTION,
         load_encoder: LoadEncoder | None = None,
-        max_wait_s: float = MAX_WAIT_S,
     ) -> AsyncSearchClient:
         """Open a client on a collection; a thread opens the store and loads the model.
 
@@ -153,9 +141,7 @@ class AsyncSearchClient:
             connection: API key, port and timeouts, if `store` is a URL.
             load_encoder: Loads the model of a collection that was re-embedded, given the encoder
                 info of its new metadata. The default loads it by name, with `encoder_options`.
-            max_wait_s: Maximum time a query waits for others to be encoded with, 0 to 1 second.
         """
-        _check_wait(max_wait_s)  # before a store is opened
 
         def open_blocking() -> _Opened:
             client = SearchClient.open(
@@ -181,7 +167,7 @@ class AsyncSearchClient:
         except BaseException:
             opening.add_done_callback(_close_opened)  # cancelled: no caller receives the client
             raise
-        return cls(client, opened, max_wait_s=max_wait_s)
+        return cls(client, opened)
 
     @property
     def metadata(self) -> CollectionMetadata:
@@ -456,11 +442,19 @@ class AsyncSearchClient:
             case Retrieve(ids):
                 return await self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
-                return np.asarray(await self._score(pairs), np.float32)
+                return np.asarray(await self._score_all(pairs), np.float32)
             case GetPayloadIndexes():
                 return await asyncio.to_thread(self._session.execute, step)
             case Refresh(used):
                 return await self._refresh(used)
+
+    async def _score_all(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Score pairs in parts: between two of them other searches are served, or this one ends."""
+        return [
+            score
+            for part in in_batches(pairs, _PAIRS_PER_CALL)
+            for score in await self._score(part)
+        ]
 
     async def _refresh(self, used: Searcher) -> Searcher:
         """Refresh in one thread for all searches that used the same searcher."""
@@ -516,11 +510,6 @@ def _encode_queries(queries: Sequence[_EncoderQuery]) -> list[NDArray[np.float32
         rows = encode_queries(encoder, [queries[index][1] for index in indices])
         vectors.update(zip(indices, rows, strict=True))
     return [vectors[index] for index in range(len(queries))]
-
-
-def _check_wait(max_wait_s: float) -> None:
-    if not 0 <= max_wait_s <= 1:
-        raise UsageError(f"max_wait_s must be 0 to 1 second, got {max_wait_s}")
 
 
 def _run_in_thread(function: Callable[[], _Opened]) -> Future[_Opened]:

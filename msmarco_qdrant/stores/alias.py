@@ -99,7 +99,6 @@ class WorkerCollection:
         self._query = MicroBatcher(
             collection.query,
             max_items=_MAX_QUERIES,
-            max_wait_s=0.0,  # the engine is fast, and callers have merged queries before
             name="msmarco-qdrant-query",
         )
 

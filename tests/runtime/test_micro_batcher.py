@@ -21,16 +21,15 @@ pytestmark = pytest.mark.timeout(120)
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _NAME = "msmarco-qdrant-merging-test"
-_MOMENT_S = 0.003
 
 
 class HeldClock(asyncio.SelectorEventLoop):
-    """An event loop whose time stands still until a test moves it."""
+    """An event loop whose time stands still, so that nothing may wait for it."""
 
     now_s = 0.0
 
     def time(self) -> float:
-        """The time that a test sets."""
+        """Always the same."""
         return self.now_s
 
 
@@ -110,10 +109,10 @@ class Upper:
 
 
 def batcher_of(
-    function: Callable[[Sequence[str]], Any], *, max_items: int = 64, max_wait_s: float = 0.0
+    function: Callable[[Sequence[str]], Any], *, max_items: int = 64
 ) -> MicroBatcher[str, str]:
     """A batcher under test."""
-    return MicroBatcher(function, max_items=max_items, max_wait_s=max_wait_s, name=_NAME)
+    return MicroBatcher(function, max_items=max_items, name=_NAME)
 
 
 def asked(batcher: MicroBatcher[str, str], *items: str) -> asyncio.Task[list[str]]:
@@ -127,11 +126,6 @@ async def turn(times: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-def elapse(seconds: float) -> None:
-    """Move the clock."""
-    cast(HeldClock, asyncio.get_running_loop()).now_s += seconds
-
-
 # ---- batches --------------------------------------------------------------------
 
 
@@ -139,7 +133,7 @@ def elapse(seconds: float) -> None:
 async def test_calls_during_a_batch_form_the_next() -> None:
     """It does not wait for others: the clock is never moved."""
     function = Upper(held=True)
-    batcher = batcher_of(function, max_items=2, max_wait_s=_MOMENT_S)
+    batcher = batcher_of(function, max_items=2)
     callers = [asked(batcher, "a", "b")]
     await function.under_way()
     callers += [asked(batcher, "c"), asked(batcher, "d")]
@@ -169,35 +163,15 @@ async def test_batches_hold_at_most_the_maximum() -> None:
 
 
 @in_loop
-async def test_wait_counts_from_the_first_call() -> None:
-    """A call within it joins the batch, and does not extend the wait."""
+async def test_r9_a_call_that_finds_the_function_idle_does_not_wait() -> None:
+    """The clock is never moved; a later call does not join it."""
     function = Upper()
-    batcher = batcher_of(function, max_wait_s=_MOMENT_S)
-    callers = [asked(batcher, "a")]
-    await turn()
-    elapse(_MOMENT_S * 2 / 3)
-    callers.append(asked(batcher, "b"))
-    await turn()
-    assert [] == function.passes
-    elapse(_MOMENT_S / 3)
-    assert [["A"], ["B"]] == await asyncio.gather(*callers)
+    batcher = batcher_of(function)
+    assert ["A"] == await batcher(["a"])
+    assert ["B"] == await batcher(["b"])
+    assert [["C"], ["D"]] == [*await asyncio.gather(batcher(["c"]), batcher(["d"]))]
     await batcher.close()
-    assert [["a", "b"]] == function.passes
-
-
-@in_loop
-async def test_full_batch_does_not_wait() -> None:
-    """The clock is never moved."""
-    function = Upper()
-    batcher = batcher_of(function, max_items=3, max_wait_s=_MOMENT_S)
-    callers = [asked(batcher, "a"), asked(batcher, "b")]
-    await turn()
-    assert [] == function.passes
-    callers.append(asked(batcher, "c"))
-    assert [["A"], ["B"], ["C"]] == await asyncio.gather(*callers)
-    assert ["D", "E", "F"] == await batcher(["d", "e", "f"])
-    await batcher.close()
-    assert [["a", "b", "c"], ["d", "e", "f"]] == function.passes
+    assert [["a"], ["b"], ["c", "d"]] == function.passes
 
 
 @in_loop
@@ -398,10 +372,7 @@ _CALLS = st.tuples(st.just("call"), st.integers(1, 4), st.booleans())
 _STEPS = st.one_of(
     _CALLS,
     st.tuples(st.just("cancel"), st.integers(0, 15), st.just(False)),
-    *(
-        st.tuples(st.just(kind), st.just(0), st.just(False))
-        for kind in ("turn", "turn", "finish", "elapse")
-    ),
+    *(st.tuples(st.just(kind), st.just(0), st.just(False)) for kind in ("turn", "turn", "finish")),
 )
 
 
@@ -411,9 +382,9 @@ class Play:
     Loop and worker take turns, and the clock is held, so a schedule has one outcome.
     """
 
-    def __init__(self, max_items: int, max_wait_s: float) -> None:
+    def __init__(self, max_items: int) -> None:
         self.function = Upper(held=True)
-        self.batcher = batcher_of(self.function, max_items=max_items, max_wait_s=max_wait_s)
+        self.batcher = batcher_of(self.function, max_items=max_items)
         self.asked: list[list[str]] = []
         self.callers: list[asyncio.Task[list[str]]] = []
         self.given_up: set[int] = set()
@@ -430,18 +401,15 @@ class Play:
                 self.given_up.add(number)
         elif kind == "turn":
             await turn(1)
-        elif kind == "finish":
+        else:
             self.function.release_one()
             # behind the call under way, if there is one: when this is done, that is done
             await asyncio.get_running_loop().run_in_executor(self.batcher._worker, int)
-        else:
-            elapse(_MOMENT_S)
 
     async def end(self) -> list[list[str] | BaseException]:
         """Let all calls finish, and return their results and errors."""
         self.function.free()
         while not all(caller.done() for caller in self.callers):
-            elapse(_MOMENT_S)
             await turn(1)
         results = await asyncio.gather(*self.callers, return_exceptions=True)
         await self.batcher.close()
@@ -469,16 +437,13 @@ def _in_words(results: list[str] | BaseException) -> list[str] | str:
 @given(
     steps=st.lists(_STEPS, max_size=40),
     max_items=st.integers(1, 6),
-    max_wait_s=st.sampled_from([0.0, _MOMENT_S]),
 )
 @settings(max_examples=60, deadline=None)
-def test_random_schedules_give_each_caller_its_results(
-    steps: list[Step], max_items: int, max_wait_s: float
-) -> None:
+def test_random_schedules_give_each_caller_its_results(steps: list[Step], max_items: int) -> None:
     """With failing and cancelled calls in between: once, and in the order of the calls."""
 
     async def main() -> tuple[Play, list[list[str] | BaseException]]:
-        play = Play(max_items, max_wait_s)
+        play = Play(max_items)
         for step in steps:
             await play.step(*step)
         return play, await play.end()

@@ -93,6 +93,26 @@ class GatedEncoder(HashingEncoder):
         return vectors
 
 
+class GatedReranker(WordOverlapReranker):
+    """A reranker behind a gate.
+
+    Attributes:
+        gate: Every call goes through it.
+        sizes: The number of pairs of each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate()
+        self.sizes: list[int] = []
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        """Score pairs in one call."""
+        self.sizes.append(len(pairs))
+        self.gate.pass_through()
+        return super().scores(pairs)
+
+
 class SlowToDescribe(HashingEncoder):
     """An encoder that holds whoever opens a client with it."""
 
@@ -387,14 +407,6 @@ async def test_a_query_without_a_vector_fails_alone(place: Place) -> None:
     assert isinstance(found[1], EncodingError)
 
 
-@pytest.mark.parametrize("max_wait_s", [-0.001, 1.001, float("nan"), float("inf")])
-@in_loop
-async def test_a_wait_out_of_range_is_refused(max_wait_s: float) -> None:
-    """Before anything is opened."""
-    with pytest.raises(UsageError, match=r"max_wait_s must be 0 to 1 second"):
-        await AsyncSearchClient.open("missing", max_wait_s=max_wait_s)
-
-
 # ---- the loop goes on ----------------------------------------------------------------------
 
 
@@ -466,6 +478,31 @@ async def test_cancelling_a_query_that_is_being_encoded(place: Place) -> None:
         assert place.expected(_SPY) == await other
         assert place.expected(_CITY) == await client.search(_CITY)
     assert [["gone", _SPY], [_CITY]] == encoder.passes
+
+
+@in_loop
+async def test_r8_a_large_reranking_is_cancelled_and_lets_others_in(place: Place) -> None:
+    """It scores 128 pairs at a time: another search is served next, and none after its end."""
+    reranker = GatedReranker()
+    many: Any = {"queries": [_CITY] * 60, "rerank_depth": 5, "limit": 5}  # 300 pairs
+    few: Any = {"query": _CITY, "rerank_depth": 5, "limit": 5}
+    expected = near(place.sync().search(**few))
+    async with await AsyncSearchClient.open(
+        place.store, encoder=HashingEncoder(), reranker=reranker
+    ) as client:
+        assert [expected] * 60 == near(await client.search_many(**many))
+        assert [128, 128, 44] == reranker.sizes
+        reranker.sizes.clear()
+        reranker.gate.shut()
+        gone = asyncio.create_task(client.search_many(**many))
+        await reranker.gate.reached()
+        gone.cancel()
+        await asyncio.wait([gone])
+        other = asyncio.create_task(client.search(**few))
+        await turn()
+        reranker.gate.open()
+        assert expected == near(await other)
+    assert [128, 5] == reranker.sizes
 
 
 @in_loop
