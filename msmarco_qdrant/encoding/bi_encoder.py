@@ -123,7 +123,7 @@ class BiEncoder:
     @property
     def gpus(self) -> int:
         """Number of GPUs that run it; 0 for a CPU."""
-        return sum(backend.device.startswith("cuda") for backend in self._backends)
+        return sum(not backend.device.startswith("cpu") for backend in self._backends)
 
     @property
     def precision(self) -> str:

@@ -20,8 +20,8 @@ class EncoderOptions:
 
     Attributes:
         backend: "torch", "openvino", or "auto" for the fastest one installed.
-        device: "cpu", "cuda", "cuda:1", several separated by commas, or "all" for every GPU (the
-            CPU without one); None for the best one.
+        device: "cpu", "cuda", "cuda:1", "mps" (a Mac's GPU), several separated by commas, or "all"
+            for every GPU (the CPU without one); None for the best one.
         precision: "float32", "bfloat16", "float16" or "int8"; None for the fastest of the device
             whose vectors stay within cosine 0.999 of float32. "int8" needs the backend
             "openvino"; it is faster on some processors and less precise.
@@ -62,7 +62,8 @@ def resolve_devices(device: str | None) -> list[str | None]:
     if device is None:
         return [None]
     if device == ALL_GPUS:
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"]
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        return [*(gpus or (["mps:0"] if torch.backends.mps.is_available() else ["cpu"]))]
     names = [_add_number(name.strip()) for name in device.split(",")]
     if len(set(names)) < len(names):
         raise UsageError(f"each device must be named once, got {device!r}")

@@ -18,8 +18,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     _HAS_LOCKS = False
+    _FULL_SYNC = None
 else:
     _HAS_LOCKS = True
+    _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)  # macOS
 
 
 @contextmanager
@@ -42,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             with _map_write_error(path):
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         with _map_write_error(path):
             temporary.replace(path)
             sync_directory(path.parent)
@@ -116,12 +118,28 @@ def _map_write_error(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {exc.strerror}; name another file") from exc
 
 
+def sync_file(fd: int) -> None:
+    """Flush an open file to the disk; on macOS, `fsync` alone leaves it in the disk's cache.
+
+    Raises:
+        OSError: If it cannot be flushed.
+    """
+    if _FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(fd, _FULL_SYNC)
+        except OSError:  # the file system does not support it
+            pass
+        else:
+            return
+    os.fsync(fd)
+
+
 def sync_directory(path: Path) -> None:
     """Flush a directory to disk, so that a new name in it survives a power failure."""
     if os.name == "nt":  # Windows cannot open a directory
         return
     directory = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        sync_file(directory)
     finally:
         os.close(directory)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
+from msmarco_qdrant.encoding.backends.base import Backend
+from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import UsageError
 
@@ -78,3 +81,25 @@ def test_a_gpu_without_a_number_is_refused_where_there_is_none() -> None:
     """The name "cuda" is that of the first GPU."""
     with pytest.raises(UsageError, match="the device cuda:0 does not exist: torch finds 0"):
         resolve_devices("cuda")
+
+
+@pytest.mark.skipif(gpus > 0, reason="this machine has a GPU")
+def test_r11_all_gpus_of_a_mac_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`encode` takes it without a device; its name has a number."""
+    import torch
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "device_count", lambda: 1)
+    assert ["mps:0"] == resolve_devices("all")
+    assert ["mps:0"] == resolve_devices("mps")
+    assert [None] == resolve_devices(None)
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [(["mps:0"], 1), (["cpu"], 0), (["cuda:0"] * 2, 2)]
+)
+def test_r11_a_macs_gpu_counts_as_one(devices: list[str], expected: int) -> None:
+    """So `encode` tokenizes in subprocesses while it computes."""
+    encoder = BiEncoder.__new__(BiEncoder)
+    encoder._backends = [cast("Backend", SimpleNamespace(device=device)) for device in devices]
+    assert expected == encoder.gpus

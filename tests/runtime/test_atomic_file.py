@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from msmarco_qdrant.errors import OutputError
 from msmarco_qdrant.runtime import atomic_file
-from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text
+from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text, sync_file
+from msmarco_qdrant.stores.edge import optimize_child
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -148,3 +151,35 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
         assert b"second" == path.read_bytes()
     assert b"first" == path.read_bytes()
     assert [path] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_r11_a_mac_syncs_files_through_the_cache_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_supported: bool
+) -> None:
+    """By `F_FULLFSYNC`; by `fsync` on a file system without it. Files and their directories."""
+    calls: list[str] = []
+
+    def control(fd: int, command: int) -> None:
+        assert (51, True) == (command, fd > 0)
+        calls.append("full")
+        if not is_supported:
+            raise OSError(errno.ENOTTY, "not supported")
+
+    monkeypatch.setattr(atomic_file, "fcntl", SimpleNamespace(fcntl=control))
+    monkeypatch.setattr(atomic_file, "_FULL_SYNC", 51)
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))  # noqa: ARG005
+    with atomic_write(tmp_path / "answers") as file:
+        file.write(b"new")
+    assert (["full"] if is_supported else ["full", "fsync"]) * 2 == calls
+
+
+def test_r11_other_systems_sync_by_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the program of index builds, which imports nothing."""
+    monkeypatch.setattr(atomic_file, "_FULL_SYNC", None)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with (tmp_path / "a").open("wb") as file:
+        sync_file(file.fileno())
+        optimize_child.sync_file(file.fileno())
+        assert [file.fileno()] * 2 == synced

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from msmarco_qdrant.errors import SourceError, SpoolError, UsageError
-from msmarco_qdrant.runtime.atomic_file import sync_directory
+from msmarco_qdrant.runtime.atomic_file import sync_directory, sync_file
 from msmarco_qdrant.service.interfaces import BatchId
 
 _CHUNK_BYTES = 1 << 20
@@ -95,7 +95,7 @@ def identify(path: Path) -> tuple[BatchId, int]:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise SourceError(f"{path} is not a regular file")
-            os.fsync(descriptor)
+            sync_file(descriptor)
         finally:
             os.close(descriptor)
     except OSError as exc:
@@ -134,7 +134,7 @@ def _durable_file(path: Path) -> Iterator[BinaryIO]:
         with path.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
     except OSError as exc:
         raise SpoolError(
             f"cannot write to {path.parent}: {exc.strerror or exc}; nothing was accepted"

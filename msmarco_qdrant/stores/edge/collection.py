@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ class EdgeCollection:
         self.path = path
         self._lock_fd = lock_fd
         self._writing, self._lock = threading.RLock(), FairLock()  # always in this order
-        self._forked = self._closed = False
+        self._forked = self._closing = self._closed = False
+        self._end_build: Callable[[], None] = lambda: None
         self._shard: qdrant_edge.EdgeShard | None = self._load()
 
     def info(
@@ -155,14 +156,19 @@ class EdgeCollection:
     def optimize(self, *, stall_s: float = INDEX_STALL_S) -> None:  # noqa: ARG002  # it never stalls
         """Build the indexes in a child process, then replace the live segments.
 
-        Readers wait only while the new segments are loaded; writers wait until the end.
+        Readers wait only while the new segments are loaded; writers wait until the end. `close`
+        ends the child process.
         """
         with self._writing:
             with self.use_shard("flushing") as shard:
                 shard.flush()
             try:
-                index_build.build(self.path, self._lock_fd)
+                index_build.build(self.path, self._lock_fd, self._note_build)
                 self._swap()
+            except StoreError as exc:
+                if self._closing:
+                    raise self._closed_error("building the index") from exc
+                raise
             finally:
                 index_build.remove_leftovers(self.path)
 
@@ -177,7 +183,9 @@ class EdgeCollection:
             yield self.path
 
     def close(self) -> None:
-        """Close the shard; only the store calls this."""
+        """Close the shard, and end an index build; only the store calls this."""
+        self._closing = True
+        self._end_build()
         with self._writing, self._lock, _edge_errors(self.path, "closing"):
             self._closed = True
             if self._shard is not None:
@@ -211,10 +219,7 @@ class EdgeCollection:
             raise fork_error(str(self.path))
         with self._lock, _edge_errors(self.path, action):
             if self._closed:
-                raise StoreError(
-                    f"{action} in {self.path} failed: the collection was dropped, or its store "
-                    "was closed; open it again"
-                )
+                raise self._closed_error(action)
             if self._shard is None:  # the last attempt to load it failed
                 self._shard = self._load()
             yield self._shard
@@ -233,6 +238,18 @@ class EdgeCollection:
             field: payload_index(index.data_type) for field, index in info.payload_schema.items()
         }
         return spec_of(self.config(), indexes)
+
+    def _closed_error(self, action: str) -> StoreError:
+        return StoreError(
+            f"{action} in {self.path} failed: the collection was dropped, or its store was closed; "
+            "open it again"
+        )
+
+    def _note_build(self, end: Callable[[], None]) -> None:
+        """Let `close` end the child process, also if it was called before its start."""
+        self._end_build = end
+        if self._closing:
+            end()
 
     def _swap(self) -> None:
         """Load the new segments; after a failure, the next call reloads the former ones."""

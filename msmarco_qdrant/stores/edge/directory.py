@@ -24,6 +24,7 @@ from typing import Any
 from msmarco_qdrant.core.records import LockHolder
 from msmarco_qdrant.errors import (
     OutputError,
+    SchemaError,
     StoreCorruptError,
     StoreInUseError,
     StoreNotFoundError,
@@ -32,6 +33,7 @@ from msmarco_qdrant.errors import (
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text, sync_directory
 from msmarco_qdrant.runtime.file_lock import FileLock, FileLockedError
 from msmarco_qdrant.stores.migration_locks import describe_holder, this_process
+from msmarco_qdrant.stores.names import base_name
 
 FORMAT = 1
 _LOCK_FILE = ".lock"
@@ -86,13 +88,35 @@ class EdgeDirectory:
         return self.path / _COLLECTIONS / name
 
     def fresh_shard_path(self, name: str) -> Path:
-        """Return an empty directory for a new shard; remains of a crash are removed."""
+        """Return an empty directory for a new shard; remains of a crash are removed.
+
+        Raises:
+            SchemaError: If the name could be another collection's directory.
+        """
+        self.require_distinct(name)
         shard = self.shard_path(name)
         if shard.exists():
             shutil.rmtree(shard)
         shard.mkdir(parents=True)
         sync_directory(shard.parent)
         return shard
+
+    def require_distinct(self, name: str) -> None:
+        """Check that no other collection has the directory of this name on any disk.
+
+        Raises:
+            SchemaError: If another name differs only by case.
+        """
+        for other in self._same_on_some_disks(name):
+            raise SchemaError(
+                "names of collections must differ by more than upper and lower case, got "
+                f"'{base_name(name)}' and there is '{base_name(other)}' in {self.path}: on some "
+                "disks both are one directory; choose another name"
+            )
+
+    def _same_on_some_disks(self, name: str) -> list[str]:
+        found = [other for other in self._catalog["collections"] if other != name]
+        return [other for other in found if other.casefold() == name.casefold()]
 
     def staging_path(self) -> Path:
         """Return an empty directory for a shard that is copied; remains of a crash are removed."""
@@ -122,8 +146,11 @@ class EdgeDirectory:
         aliases = {a: n for a, n in self._catalog["aliases"].items() if n != name}
         collections = {n: m for n, m in self._catalog["collections"].items() if n != name}
         self._replace({**self._catalog, "aliases": aliases, "collections": collections})
+        shard = self.shard_path(name)
+        if any(shard.samefile(self.shard_path(other)) for other in self._same_on_some_disks(name)):
+            return  # copied from a disk where these were two directories
         try:
-            shutil.rmtree(self.shard_path(name))
+            shutil.rmtree(shard)
         except OSError as exc:
             raise StoreUnavailableError(_unavailable(self.path, exc)) from exc
 

@@ -16,10 +16,12 @@ Edge writes through memory maps of sparse files: on a full disk that is not an e
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -32,15 +34,21 @@ _TEMPORARY = "temp_segments"  # Edge's own; it does not remove those of a killed
 LEFTOVERS = (_BUILDING, _TEMPORARY)
 """Directories of a shard that have no valid segments."""
 _ACTION = "building the index"
+_TAIL_BYTES = 64 * 2**10
 _PROGRAM = Path(__file__).with_name("optimize_child.py")
 
 
-def build(shard: Path, lock_fd: int) -> None:
+def build(
+    shard: Path,
+    lock_fd: int,
+    started: Callable[[Callable[[], None]], None] = lambda _: None,
+) -> None:
     """Build new segments; the live ones stay, and must not be written to.
 
     Args:
         shard: The shard's directory, flushed.
         lock_fd: The store directory's lock, which the child process holds, too.
+        started: Called with a function that ends the child process.
 
     Raises:
         StoreUnavailableError: If disk space or another resource is missing.
@@ -51,13 +59,18 @@ def build(shard: Path, lock_fd: int) -> None:
         require_free_space(shard, _ACTION, unindexed_bytes(shard / _SEGMENTS))
         (shard / _BUILDING).mkdir()
         with tempfile.TemporaryFile() as errors:
-            if status := _run(shard, lock_fd, errors):
+            if status := _run(shard, lock_fd, errors, started):
                 raise StoreError(_describe_failure(shard, status, errors))
     except OSError as exc:
         raise map_error(exc, _ACTION, str(shard)) from exc
 
 
-def _run(shard: Path, lock_fd: int, errors: IO[bytes]) -> int:
+def _run(
+    shard: Path,
+    lock_fd: int,
+    errors: IO[bytes],
+    started: Callable[[Callable[[], None]], None],
+) -> int:
     """Run the child process to its end; return its exit status."""
     process = subprocess.Popen(  # noqa: S603  # a fixed program
         [sys.executable, "-P", str(_PROGRAM), str(shard), str(shard / _BUILDING)],
@@ -67,6 +80,7 @@ def _run(shard: Path, lock_fd: int, errors: IO[bytes]) -> int:
         pass_fds=(lock_fd,),
     )
     try:
+        started(process.kill)
         return process.wait()
     finally:
         process.kill()
@@ -77,7 +91,7 @@ def _run(shard: Path, lock_fd: int, errors: IO[bytes]) -> int:
 
 def _describe_failure(shard: Path, status: int, errors: IO[bytes]) -> str:
     """Return a message with the last line of the child process."""
-    errors.seek(0)
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - _TAIL_BYTES))
     lines = errors.read().decode("utf-8", "replace").strip().splitlines()
     return (
         f"{_ACTION} of {shard.name} ended with status {status}: "

@@ -7,8 +7,8 @@ hard link, since only a write of points changes them; other files are copied, si
 changes some of them.
 
 It must not outlive its parent, or the next process would find the shard in use. No Python code
-runs during the build, so the kernel ends it: the parent holds the other end of standard input, and
-when that closes, SIGIO is sent, which ends a process by default.
+runs during the build, so a child of it waits for the end of standard input, whose other end the
+parent holds, and then kills it.
 
 Imports nothing of the package, so that it starts fast and needs no import path.
 """
@@ -16,12 +16,13 @@ Imports nothing of the package, so that it starts fast and needs no import path.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -36,18 +37,47 @@ LINKED = (
     "inverted_index.dat",
 )
 _NICENESS = 10
+_MAX_FILES = 65536
 # The file system has no hard links, or no more for this file.
 _NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS)
 
 
-def end_with_parent() -> None:
-    """Let the end of standard input end this process, also inside a call of the engine."""
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+@contextmanager
+def end_with_parent() -> Iterator[None]:
+    """Let the end of standard input kill this process, also inside a call of the engine."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([0], [], [], 0)[0]:  # it ended before the handler was set
-        sys.exit("the parent process has ended")
+    ended, running = os.pipe()  # the kernel closes `running` when this process ends
+    builder = os.getpid()
+    watcher = os.fork()  # before the engine is imported: no other thread runs
+    if watcher == 0:
+        os.closerange(3, ended)  # the lock of the directory and `running` among them
+        os.closerange(ended + 1, _MAX_FILES)
+        _kill_after_parent(builder, ended)
+    try:
+        yield
+    finally:
+        os.close(running)
+        os.waitpid(watcher, 0)
+
+
+def _kill_after_parent(builder: int, ended: int) -> None:
+    """Wait for the end of the builder, or of its parent; then kill the builder."""
+    try:
+        ready, _, _ = select.select([0, ended], [], [])
+        if ended not in ready and os.getppid() == builder:
+            os.kill(builder, signal.SIGKILL)
+    finally:
+        os._exit(0)
+
+
+def sync_file(fd: int) -> None:
+    """Sync a file to the disk; see `atomic_file.sync_file`, which cannot be imported here."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined, unused-ignore]
+    except (ImportError, AttributeError, OSError):
+        os.fsync(fd)
 
 
 def copy_or_link(source: str, target: str) -> None:
@@ -68,7 +98,7 @@ def sync_tree(place: Path) -> None:
     for path in (*place.rglob("*"), place):
         fd = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(fd)
+            sync_file(fd)
         finally:
             os.close(fd)
 
@@ -81,17 +111,17 @@ def main(shard: str, place: str) -> None:
         place: An empty directory on the same file system; after success its `segments` are synced
             and can replace the shard's.
     """
-    end_with_parent()
-    os.nice(_NICENESS)  # searches come first
-    from qdrant_edge import EdgeShard
+    with end_with_parent():
+        os.nice(_NICENESS)  # searches come first
+        from qdrant_edge import EdgeShard
 
-    shutil.copyfile(f"{shard}/edge_config.json", f"{place}/edge_config.json")
-    shutil.copytree(f"{shard}/segments", f"{place}/segments", copy_function=copy_or_link)
-    loaded = EdgeShard.load(place)
-    loaded.optimize()
-    loaded.flush()
-    loaded.close()
-    sync_tree(Path(place, "segments"))
+        shutil.copyfile(f"{shard}/edge_config.json", f"{place}/edge_config.json")
+        shutil.copytree(f"{shard}/segments", f"{place}/segments", copy_function=copy_or_link)
+        loaded = EdgeShard.load(place)
+        loaded.optimize()
+        loaded.flush()
+        loaded.close()
+        sync_tree(Path(place, "segments"))
 
 
 if __name__ == "__main__":

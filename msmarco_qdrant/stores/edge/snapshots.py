@@ -15,7 +15,7 @@ from typing import Any
 
 from msmarco_qdrant.core.records import CollectionMetadata
 from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError
-from msmarco_qdrant.runtime.atomic_file import sync_directory
+from msmarco_qdrant.runtime.atomic_file import sync_directory, sync_file
 from msmarco_qdrant.stores.edge.collection import create_shard
 from msmarco_qdrant.stores.edge.convert import spec_of
 from msmarco_qdrant.stores.edge.index_build import (
@@ -81,6 +81,7 @@ class EdgeSnapshots:
         """Yield an empty directory, which becomes a collection if the block succeeds."""
         engine, directory = self._engine, self._engine.directory
         with engine.restoring, _map_errors(directory.path):
+            directory.require_distinct(physical)
             staging = directory.staging_path()
             try:
                 yield staging
@@ -132,7 +133,7 @@ def copy_sparse(source: Path, target: Path) -> None:
             else:
                 _write(writer, block)
         writer.truncate()  # to the position, which is the size
-        os.fsync(writer.fileno())
+        sync_file(writer.fileno())
 
 
 def _write(writer: Any, block: bytes) -> None:

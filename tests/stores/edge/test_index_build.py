@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,10 +80,10 @@ class _Held:
         self._build = index_build.build
         monkeypatch.setattr(index_build, "build", self)
 
-    def __call__(self, shard: Path, lock_fd: int) -> None:
+    def __call__(self, *arguments: Any) -> None:
         self.begun.set()
         assert self.let.wait(WAIT_S)
-        self._build(shard, lock_fd)
+        self._build(*arguments)
 
 
 @pytest.mark.slow
@@ -108,6 +110,43 @@ def _shared_files(shard: Path) -> dict[str, bytes]:
     linked = [file for file in files if any(fnmatch(file.name, name) for name in LINKED)]
     assert linked
     return {str(file): file.read_bytes() for file in linked}
+
+
+@pytest.mark.parametrize("before_start", [True, False])
+def test_r7_a_drop_ends_an_index_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before_start: bool
+) -> None:
+    """The build would never end; searches of other collections wait for neither."""
+    held, program = _Held(monkeypatch), tmp_path / "endless.py"
+    program.write_text("print('started', flush=True)\nwhile True: input()")
+    monkeypatch.setattr(index_build, "_PROGRAM", program)
+    with opened(tmp_path / "store") as collection, ThreadPoolExecutor(2) as pool:
+        put(collection, range(10))
+        store = EdgeStore.open(str(tmp_path / "store"), create=False)
+        store.create_collection("d__0001", SPEC)
+        building = pool.submit(collection.optimize)
+        assert held.begun.wait(WAIT_S)
+        if before_start:
+            dropping = pool.submit(store.drop_collection, "c__0001")
+            held.let.set()
+        else:
+            held.let.set()
+            _wait_until(lambda: collection._end_build.__name__ == "kill")
+            dropping = pool.submit(store.drop_collection, "c__0001")
+        dropping.result(WAIT_S)
+        with pytest.raises(StoreError, match="the collection was dropped"):
+            building.result(WAIT_S)
+        assert 0 == store.collection("d__0001").info().points
+        assert ["d__0001"] == store.physical_names()
+        assert not collection.path.exists()
+        store.close()
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
 
 
 def test_readers_go_on_and_writers_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def watched(function: Callable[..., Any], name: str, before: Before) -> Callable
     return call
 
 
-def build_here(shard: Path, _lock_fd: int, _errors: object) -> int:
+def build_here(shard: Path, *_: object) -> int:
     """Build the index in this process."""
     place = shard / "building"
     shutil.copyfile(shard / "edge_config.json", place / "edge_config.json")
@@ -171,12 +171,12 @@ def test_failed_reload_is_repeated(tmp_path: Path) -> None:
         assert before == answers(collection)
 
 
-def spoiling(name: str) -> Callable[[Path, int], None]:
+def spoiling(name: str) -> Callable[..., None]:
     """A build whose segments cannot be loaded."""
     build = index_build.build
 
-    def call(shard: Path, lock_fd: int) -> None:
-        build(shard, lock_fd)
+    def call(shard: Path, *arguments: Any) -> None:
+        build(shard, *arguments)
         files = [*(shard / "building" / "segments").rglob(name)]
         assert files
         for file in files:

@@ -9,25 +9,33 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from msmarco_qdrant import drop_collection
+from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.records import (
     CollectionSpec,
     HnswSettings,
+    Passage,
     PointBatch,
     SparseVector,
     StorageSettings,
 )
 from msmarco_qdrant.errors import (
+    SchemaError,
     StoreCorruptError,
     StoreInUseError,
     StoreNotFoundError,
 )
+from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.stores.edge.directory import EdgeDirectory
 from msmarco_qdrant.stores.edge.store import EdgeStore
+from msmarco_qdrant.testing import HashingEncoder
 
 # Not quantized: an index that takes a moment to build can be interrupted.
 SPEC = CollectionSpec(
@@ -268,3 +276,53 @@ def test_forked_child_cannot_use_the_store(tmp_path: Path) -> None:
     assert "before this process was forked" in collection
     assert "is in use by process" in again
     assert (dot, last) == (".", "opened again")
+
+
+# ---- disks that ignore case (macOS, Windows) ----------------------------------------------------
+
+SAME_NAMES = [("films", "Films"), ("Films", "films"), ("my.films", "My.FILMS")]
+
+
+@pytest.fixture
+def case_insensitive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directories of shards as on a disk that ignores case."""
+    path = EdgeDirectory.shard_path
+
+    def shard_path(self: EdgeDirectory, name: str) -> Path:
+        return path(self, name.casefold())
+
+    monkeypatch.setattr(EdgeDirectory, "shard_path", shard_path)
+
+
+@pytest.mark.parametrize("disk", ["any", "case_insensitive"])
+@pytest.mark.parametrize(("name", "other"), SAME_NAMES)
+def test_r1_a_name_must_differ_on_every_disk(
+    tmp_path: Path, name: str, other: str, disk: str, request: pytest.FixtureRequest
+) -> None:
+    """The second collection is refused, and the first keeps its passages."""
+    if disk != "any":
+        request.getfixturevalue(disk)
+    encoder, store = HashingEncoder(), tmp_path / "store"
+    passages = [Passage("1", "london")]
+    ingest_passages(passages, store, collection=name, encoder=encoder, optimize=False)
+    with pytest.raises(SchemaError, match=f"got '{other}' and there is '{name}'.*another name"):
+        ingest_passages(passages, store, collection=other, encoder=encoder, optimize=False)
+    ingest_passages([Passage("2", "x")], store, collection=f"{name}2", encoder=encoder)
+    assert {"1": passages[0]} == get_passages(store, ["1"], collection=name)
+
+
+@pytest.mark.usefixtures("case_insensitive")
+def test_r1_a_store_with_both_names_keeps_the_directory_of_one(tmp_path: Path) -> None:
+    """It was copied from a disk where they were two."""
+    encoder, store = HashingEncoder(), tmp_path / "store"
+    ingest_passages([Passage("1", "x")], store, collection="films", encoder=encoder)
+    catalog = json.loads((store / "store.json").read_text())
+    catalog["collections"]["Films__0001"] = catalog["collections"]["films__0001"]
+    catalog["aliases"]["Films"] = "Films__0001"
+    (store / "store.json").write_text(json.dumps(catalog))
+    with closing(open_store(store)) as opened:
+        opened.drop_collection("Films__0001")
+    assert ["1"] == [*get_passages(store, ["1"], collection="films")]
+    with closing(open_store(store)) as opened:
+        drop_collection(opened, "films")
+    assert [] == [*(store / "collections").iterdir()]
