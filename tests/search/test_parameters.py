@@ -23,7 +23,6 @@ _PASSAGES = [
     Passage("2", "paris is a city in france"),
     Passage("3", "a spy is rich"),
 ]
-_OWN = {"open": {"max_wait_s"}}  # parameters that only the asyncio client has
 
 
 def public_methods(client: type) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def parameters(function: Any, *, without: Collection[str] = ()) -> dict[str, tup
 def test_both_clients_have_the_same_parameters(name: str) -> None:
     """Of every method: names, kinds, defaults and types, none behind `**`."""
     blocking, asyncio_ = getattr(SearchClient, name), getattr(AsyncSearchClient, name)
-    assert parameters(blocking) == parameters(asyncio_, without=_OWN.get(name, set()))
+    assert parameters(blocking) == parameters(asyncio_)
     kinds = {kind for kind, _, _ in parameters(asyncio_).values()}
     assert set() == kinds & {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
     assert inspect.iscoroutinefunction(asyncio_)
