@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -166,7 +166,7 @@ def test_r11_a_mac_syncs_files_through_the_cache_of_the_disk(
         if not is_supported:
             raise OSError(errno.ENOTTY, "not supported")
 
-    monkeypatch.setattr(atomic_file, "fcntl", SimpleNamespace(fcntl=control))
+    monkeypatch.setattr(fcntl, "fcntl", control)
     monkeypatch.setattr(atomic_file, "_FULL_SYNC", 51)
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append("fsync"))  # noqa: ARG005
     with atomic_write(tmp_path / "answers") as file:
