@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import stat
-import threading
 from os import PathLike
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from msmarco_qdrant.errors import SourceError, SpoolError
 from msmarco_qdrant.service.spool.directory import FORMS, form_of
 from msmarco_qdrant.service.spool.files import CLAIMED, claimed_id
 from msmarco_qdrant.service.spool.spool import Spool
+from msmarco_qdrant.service.spool.sweeper import Sweeper
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +43,7 @@ class Inbox:
     ) -> None:
         self._directory = Path(directory).expanduser()
         self._spool = spool
-        self._interval_s = interval_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
+        self._sweeper = Sweeper(self.sweep, "inbox", interval_s=interval_s)
         self._warned: set[str] = set()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -56,13 +54,11 @@ class Inbox:
 
     def start(self) -> None:
         """Start the thread, which sweeps at once."""
-        self._thread.start()
+        self._sweeper.start()
 
     def stop(self) -> None:
         """Stop the thread; return once the current file is accepted."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._sweeper.stop()
 
     def sweep(self) -> int:
         """Move every complete file into the spool, by name, until the spool is full.
@@ -80,7 +76,7 @@ class Inbox:
         moved = 0
         try:
             for name in filter(self._is_complete, names):
-                if self._stopping.is_set():
+                if self._sweeper.is_stopping:
                     break
                 moved += self._move(name)
         except SpoolError as exc:  # the spool or its disk is full
@@ -88,14 +84,6 @@ class Inbox:
         else:
             self._warned.discard("")
         return moved
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.sweep()
-            except Exception:  # noqa: BLE001  # one file must not end the inbox
-                _log.exception("a sweep of the inbox failed unexpectedly; it is repeated")
-            self._stopping.wait(self._interval_s)
 
     def _is_complete(self, name: str) -> bool:
         """Return True for a complete file of a known form."""

@@ -25,6 +25,11 @@ class Sweeper:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    @property
+    def is_stopping(self) -> bool:
+        """True after `stop` was called."""
+        return self._stopping.is_set()
+
     def start(self) -> None:
         """Start the thread, which calls at once."""
         self._thread.start()

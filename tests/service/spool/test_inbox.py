@@ -209,11 +209,11 @@ def test_stop_waits_for_the_file_in_hand_alone(tmp_path: Path, box: Path) -> Non
         def stop(_name: str) -> None:
             stopping.append(threading.Thread(target=inbox.stop))
             stopping[0].start()
-            assert inbox._stopping.wait(LONG_S)
+            assert inbox._sweeper._stopping.wait(LONG_S)
 
         spool.woken = stop
         inbox.start()
-        inbox._thread.join(LONG_S)
+        inbox._sweeper._thread.join(LONG_S)
         stopping[0].join(LONG_S)
         assert (["a.tsv"], ["b.tsv"]) == (spool.seen, names_in(box))
 
@@ -225,7 +225,7 @@ def test_a_fault_of_ours_does_not_end_it(
     _drop(box, "a.tsv")
     with _odd(tmp_path / "spool", a=ZeroDivisionError("a bug")) as spool:
         inbox = Inbox(box, spool, interval_s=0.001)
-        with log_event("msmarco_qdrant.service.spool.inbox") as told:
+        with log_event("msmarco_qdrant.service.spool.sweeper") as told:
             inbox.start()
             assert told.wait(LONG_S)
         spool.errors = {}

@@ -155,17 +155,17 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_no_known_form(tmp_path: Path) -> None:
     """Or of none at all: it stays where it is."""
-    (tmp_path / "a.csv").touch()
+    (tmp_path / "a.doc").touch()
     (tmp_path / "b.tsv").mkdir()
-    (tmp_path / "c.tsv").symlink_to(tmp_path / "a.csv")
+    (tmp_path / "c.tsv").symlink_to(tmp_path / "a.doc")
     with Spool.open(tmp_path / "spool") as spool:
         with pytest.raises(UsageError, match=r"must end in \.ops\.jsonl"):
-            spool.accept_file(tmp_path / "a.csv")
+            spool.accept_file(tmp_path / "a.doc")
         for name in ("b.tsv", "c.tsv", "d.tsv"):
             with pytest.raises(SourceError, match=name):
                 spool.accept_file(tmp_path / name)
         assert (0, 0) == (spool.depth, spool.bytes)
-    assert ["a.csv", "b.tsv", "c.tsv", "spool"] == names_in(tmp_path)
+    assert ["a.doc", "b.tsv", "c.tsv", "spool"] == names_in(tmp_path)
 
 
 def test_the_last_reports_are_kept(tmp_path: Path) -> None:
