@@ -65,6 +65,9 @@ class Indexing:
         collection: Name of the collection; it may be repointed, dropped and made again.
         settings: Frequency and size of the builds.
         on_built: Called with the seconds of each build.
+
+    Attributes:
+        on_built: The same.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Indexing:
         self._store = store
         self._name = collection
         self._settings = settings
-        self._on_built = on_built
+        self.on_built = on_built
         self._needed = store.capabilities.ann and not store.capabilities.multi_process
         self._unindexed: int | None = None
         self._passages = 0
@@ -117,7 +120,7 @@ class Indexing:
             self._bound_segments()
             collection = self._store.collection(self._name)
             collection.optimize()
-            self._on_built(time.perf_counter() - started)
+            self.on_built(time.perf_counter() - started)
             self._passages = collection.info(all_replicas=False).points
 
     def _bound_segments(self) -> None:

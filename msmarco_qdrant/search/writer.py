@@ -31,6 +31,9 @@ class PassageWriter:
         store: The store.
         collection: The collection's name.
         settings: Frequency and size of index builds; None for those of the sidecar.
+
+    Attributes:
+        indexing: The index builds.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class PassageWriter:
         self._store = store
         self._name = collection
         self._lock = threading.Lock()
-        self._indexing = Indexing(store, collection, settings or IndexingSettings())
+        self.indexing = Indexing(store, collection, settings or IndexingSettings())
 
     def upsert(self, rows: Sequence[Passage | Reject]) -> list[Outcome]:
         """Write rows durably, with the collection's model also after a re-embedding.
@@ -55,8 +58,8 @@ class PassageWriter:
         self._session.check_open()
         with self._lock:
             outcomes = self._upsert(rows)
-            self._indexing.wrote(sum(outcome == "written" for outcome in outcomes))
-            self._indexing.pause(idle=True)
+            self.indexing.wrote(sum(outcome == "written" for outcome in outcomes))
+            self.indexing.pause(idle=True)
         return outcomes
 
     def delete(self, pids: Iterable[str]) -> int:
