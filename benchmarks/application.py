@@ -99,7 +99,8 @@ async def measure(path: Path, tasks: int, writes: int) -> tuple[Times, Times, Ti
 
         async def write(task: int, number: int) -> None:
             report = await client.upsert([(f"new-{task}-{number}", new[task * writes + number])])
-            assert (report.written, report.rejected) == (1, 0)
+            if (report.written, report.rejected) != (1, 0):
+                raise SystemExit(f"an upsert of one new passage returned {report}")
 
         await repeat(tasks, 2, search)
         alone = await repeat(tasks, writes, search)

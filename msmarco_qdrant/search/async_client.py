@@ -36,6 +36,7 @@ from msmarco_qdrant.search.step import (
     Steps,
 )
 from msmarco_qdrant.search.steps import Searcher
+from msmarco_qdrant.search.writer import Deletion
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.stores import (
     DEFAULT_CONNECTION,
@@ -98,8 +99,8 @@ class AsyncSearchClient:
             max_items=_ROWS_PER_BATCH,
             name="msmarco-qdrant-upsert",
         )
-        self._delete: MicroBatcher[Iterable[str], int] = MicroBatcher(
-            lambda calls: [client.writer.delete(pids) for pids in calls],
+        self._delete: MicroBatcher[Deletion, int] = MicroBatcher(
+            lambda calls: [client.writer.delete(call) for call in calls],
             max_items=1,
             name="msmarco-qdrant-delete",
         )
@@ -350,18 +351,24 @@ class AsyncSearchClient:
             return report
 
     @suggest_keywords
-    async def delete(self, pids: Iterable[str]) -> int:
+    async def delete(
+        self,
+        pids: Iterable[str] | None = None,
+        *,
+        meta_filter: SearchFilter | None = None,
+    ) -> int:
         """Delete passages, durably; return the number of those that existed.
 
         Args:
             pids: The passages to delete.
+            meta_filter: Instead of pids: delete the passages that match, as in `search`.
 
         Raises:
-            UsageError: If a pid is not a non-empty string.
+            UsageError: For both or none of them, an invalid filter, or an invalid pid.
             StoreError: If the store fails.
         """
         with self._track():
-            (count,) = await self._delete([pids])
+            (count,) = await self._delete([Deletion(pids, meta_filter)])
             return count
 
     async def get(self, pids: Iterable[str]) -> dict[str, Passage]:
@@ -377,14 +384,19 @@ class AsyncSearchClient:
         with self._track():
             return await asyncio.to_thread(self._client.get, pids)
 
-    async def count(self) -> int:
+    @suggest_keywords
+    async def count(self, *, meta_filter: SearchFilter | None = None) -> int:
         """Count the passages of the collection.
 
+        Args:
+            meta_filter: Count those that match, as in `search`.
+
         Raises:
+            UsageError: For an invalid filter.
             StoreError: If the store fails.
         """
         with self._track():
-            return await asyncio.to_thread(self._client.count)
+            return await asyncio.to_thread(self._client.count, meta_filter=meta_filter)
 
     async def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

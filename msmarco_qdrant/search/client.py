@@ -8,7 +8,7 @@ from functools import partial
 from os import PathLike
 from typing import TypeVar
 
-from msmarco_qdrant.collection.passages import get_passages
+from msmarco_qdrant.collection.passages import count_passages, get_passages
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.hits import Hits
@@ -23,7 +23,7 @@ from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.step import Steps
-from msmarco_qdrant.search.writer import PassageWriter
+from msmarco_qdrant.search.writer import Deletion, PassageWriter
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 
@@ -329,17 +329,23 @@ class SearchClient:
         return report
 
     @suggest_keywords
-    def delete(self, pids: Iterable[str]) -> int:
+    def delete(
+        self,
+        pids: Iterable[str] | None = None,
+        *,
+        meta_filter: SearchFilter | None = None,
+    ) -> int:
         """Delete passages, durably; return the number of those that existed.
 
         Args:
             pids: The passages to delete.
+            meta_filter: Instead of pids: delete the passages that match, as in `search`.
 
         Raises:
-            UsageError: If a pid is not a non-empty string.
+            UsageError: For both or none of them, an invalid filter, or an invalid pid.
             StoreError: If the store fails.
         """
-        return self.writer.delete(pids)
+        return self.writer.delete(Deletion(pids, meta_filter))
 
     def get(self, pids: Iterable[str]) -> dict[str, Passage]:
         """Read passages by their pids; those that the collection lacks are omitted.
@@ -354,14 +360,19 @@ class SearchClient:
         self.session.check_open()
         return get_passages(self.store, pids, collection=self.collection)
 
-    def count(self) -> int:
+    @suggest_keywords
+    def count(self, *, meta_filter: SearchFilter | None = None) -> int:
         """Count the passages of the collection.
 
+        Args:
+            meta_filter: Count those that match, as in `search`.
+
         Raises:
+            UsageError: For an invalid filter.
             StoreError: If the store fails.
         """
         self.session.check_open()
-        return self.store.collection(self.collection).info(all_replicas=False).points
+        return count_passages(self.store, meta_filter=meta_filter, collection=self.collection)
 
     def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

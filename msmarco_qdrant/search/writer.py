@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import UpsertReport
 from msmarco_qdrant.errors import CollectionReplacedError, ModelMismatchError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.ingest.upsert import Outcome, report_outcomes, upsert_rows
 from msmarco_qdrant.search.session import SearchSession
@@ -19,6 +21,14 @@ from msmarco_qdrant.stores import Store
 _log = logging.getLogger(__name__)
 
 _MAX_UNCHANGED = 5  # attempts while the alias changes, but not the model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deletion:
+    """Passages to delete: these pids, or those that match the filter."""
+
+    pids: Iterable[str] | None
+    meta_filter: SearchFilter | None
 
 
 class PassageWriter:
@@ -62,11 +72,16 @@ class PassageWriter:
             self.indexing.pause(idle=True)
         return outcomes
 
-    def delete(self, pids: Iterable[str]) -> int:
+    def delete(self, deletion: Deletion) -> int:
         """Delete passages durably; return their number."""
         self._session.check_open()
         with self._lock:
-            return delete_passages(self._store, pids, collection=self._name)
+            return delete_passages(
+                self._store,
+                deletion.pids,
+                meta_filter=deletion.meta_filter,
+                collection=self._name,
+            )
 
     def report(self, outcomes: Sequence[Outcome]) -> UpsertReport:
         """Count what became of the rows of one call, and log the first reject."""

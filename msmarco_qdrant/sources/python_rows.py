@@ -62,7 +62,8 @@ class PythonRows:
             isinstance(source, Iterable) or _table_rows(source) is not None
         ):
             kind = type(source).__name__
-            raise UsageError(f"a source must be paths or passages ({_EXPECTED}), got a {kind}")
+            files = "; ingest_passages reads files" if isinstance(source, str) else ""
+            raise UsageError(f"passages must be {_EXPECTED}, got a {kind}{files}")
         self._source = source
         self._fields = fields
         self._named = "" if fields == PASSAGE else "a name of a field, or skip_field,"

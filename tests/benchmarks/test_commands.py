@@ -16,7 +16,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 COMMANDS = (
-    *("answers", "backup", "encode", "ingest", "memory", "msmarco_table"),
+    *("answers", "application", "backup", "encode", "ingest", "memory", "msmarco_table"),
     *("quality", "reembed", "replicas", "search", "serve", "write"),
 )
 

@@ -74,6 +74,25 @@ def test_the_asyncio_client_writes_the_same(store: Store) -> None:
     run(write)
 
 
+def test_passages_are_counted_and_deleted_by_a_filter(store: Store) -> None:
+    """By both clients, on every engine; both a filter and pids, or none, are refused."""
+
+    async def delete() -> None:
+        async with await AsyncSearchClient.open(store, encoder=_ENCODER) as client:
+            assert 1 == await client.count(meta_filter={"year": 2001})
+            assert 1 == await client.delete(meta_filter={"year": 2001})
+
+    with SearchClient.open(store, encoder=_ENCODER) as client:
+        client.upsert([Passage("3", "zebras", {"year": 2002}), Passage("4", "lions", {"year": 3})])
+        assert (1, 4) == (client.count(meta_filter={"year": 2002}), client.count())
+        assert 1 == client.delete(meta_filter={"year": 2002})
+        run(delete)
+        assert ["1", "4"] == [*client.get(["1", "2", "3", "4"])]
+        for arguments in ({}, {"pids": ["1"], "meta_filter": {"year": 3}}):
+            with pytest.raises(UsageError):
+                client.delete(**arguments)  # type: ignore[arg-type]
+
+
 def test_rejects_and_repeated_pids_are_reported(
     edge: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -487,7 +487,7 @@ def test_as_rows_opens_paths_only(tmp_path: Path) -> None:
     with_other_pids = put(tmp_path / "b.tsv", b"2\ttwo\n")
     assert [*passages, Passage("2", "two")] == list(as_rows((str(path), str(with_other_pids))))
     for nothing in (5, None, passages[0]):
-        with pytest.raises(UsageError, match=r"must be paths or passages|passages must be a list"):
+        with pytest.raises(UsageError, match="passages must be"):
             as_rows(nothing)  # type: ignore[arg-type]
 
 

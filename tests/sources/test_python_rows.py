@@ -101,7 +101,7 @@ def test_names_of_fields_are_for_rows_with_fields() -> None:
     [
         (Passage("1", "one"), "also for one passage"),
         ({"train": _ROWS}, "pass one split"),
-        (7, "a source must be paths or passages .*, got a int"),
+        (7, "passages must be .*, got a int"),
         ([7], "got a int"),
         ([("1",)], "got a tuple of 1 values"),
         (["1", 2], "no such file"),
