@@ -44,10 +44,17 @@ from msmarco_qdrant.cli.spool import spool
 
 _FAILED, _INTERRUPTED, _TERMINATED = 1, 130, 143
 
+_COMPLETION = """\b
+To complete commands, options, files, collections and models with TAB, run
+  eval "$(_MSMARCO_QDRANT_COMPLETE=bash_source msmarco-qdrant)"
+and add it to ~/.bashrc; for zsh, zsh_source and ~/.zshrc.
+"""
+
 
 @click.group(
     cls=CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_COMPLETION,
 )
 @click.option(
     "--env-file",

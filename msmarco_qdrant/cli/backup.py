@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import json_option, settings_options
 from msmarco_qdrant.cli.output import print_result
@@ -21,7 +22,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(cls=Command, examples=["msmarco --out backup"])
-@click.argument("name")
+@click.argument("name", shell_complete=complete_collections)
 @click.option(
     "--out",
     "folder",

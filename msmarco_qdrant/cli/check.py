@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     json_option,
@@ -25,7 +26,7 @@ _FAULTS = 1
 
 
 @click.command(cls=Command, examples=["msmarco", "msmarco --repair"])
-@click.argument("name")
+@click.argument("name", shell_complete=complete_collections)
 @settings_options("store", "transport")
 @click.option("--repair", is_flag=True, help="Repair what needs no removal.")
 @click.option(

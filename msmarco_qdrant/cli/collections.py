@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     collection_option,
@@ -65,7 +66,7 @@ def collections(*, settings: Settings, as_json: bool) -> None:
 
 
 @click.command(cls=Command, examples=["msmarco --yes"])
-@click.argument("name")
+@click.argument("name", shell_complete=complete_collections)
 @settings_options("store", "transport")
 @click.option("--yes", is_flag=True, help="Confirm: a dropped collection cannot be restored.")
 @json_option

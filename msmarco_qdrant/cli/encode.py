@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     ENCODER,
@@ -39,7 +40,9 @@ _REJECTS = 3
     cls=Command,
     examples=["passages.tsv --out vectors", "collection.tsv.gz --out vectors --device all"],
 )
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument(
+    "sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=complete_files
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

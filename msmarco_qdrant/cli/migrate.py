@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_collections
 from msmarco_qdrant.cli.group import CommandGroup
 from msmarco_qdrant.cli.options import json_option, open_configured_store, settings_options
 from msmarco_qdrant.cli.output import echo, print_json, print_result
@@ -176,7 +177,7 @@ def unlock(*, settings: Settings, token: str | None, as_json: bool) -> None:
 
 
 @migrate.command(examples=["msmarco"])
-@click.argument("name")
+@click.argument("name", shell_complete=complete_collections)
 @settings_options("store", "transport")
 @click.option("--to", metavar="PHYSICAL", help="The physical collection, if NAME has several.")
 @json_option

@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
+from msmarco_qdrant.cli.completion import (
+    complete_collections,
+    complete_encoders,
+    complete_files,
+    complete_rerankers,
+)
 from msmarco_qdrant.cli.program import NAME, program
 from msmarco_qdrant.core.advice import command_line
 from msmarco_qdrant.core.search_types import FusionMethod
@@ -34,6 +40,7 @@ LIMIT = click.IntRange(1, 10_000)
 store_option = click.option(
     "--store",
     metavar="PATH_OR_URL",
+    shell_complete=complete_files,
     help="A directory, or the URL of a Qdrant server.  "
     "[default: MSMARCO_QDRANT_STORE or ./qdrant_data]",
 )
@@ -46,6 +53,7 @@ transport_option = click.option(
 collection_option = click.option(
     "--collection",
     metavar="NAME",
+    shell_complete=complete_collections,
     help="Name of the collection.  [default: MSMARCO_QDRANT_COLLECTION or msmarco]",
 )
 
@@ -133,7 +141,9 @@ def settings_options(*names: str) -> Callable[[_F], Callable[..., Any]]:
 
 def model_option(help_text: str, name: str = "--model") -> Callable[[_F], _F]:
     """Make `--model`, with the given help."""
-    return click.option(name, metavar="NAME_OR_DIR", help=help_text)
+    return click.option(
+        name, metavar="NAME_OR_DIR", help=help_text, shell_complete=complete_encoders
+    )
 
 
 encoder_options = _chain(*_ENCODER_OPTIONS.values())
@@ -215,6 +225,7 @@ ranking_options = _chain(
     click.option(
         "--reranker",
         metavar="NAME_OR_DIR",
+        shell_complete=complete_rerankers,
         help="Rerank the best hits with this cross-encoder, such as ms-marco-MiniLM-L6-v2.",
     ),
     click.option(

@@ -97,7 +97,7 @@ def print_error(error: click.ClickException) -> None:
 
 @dataclass(slots=True)
 class Printed:
-    """What a command has printed; the object of click's contexts.
+    """State of the output of a command; the object of click's contexts.
 
     Attributes:
         json: True once a JSON document is on standard output.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_files
 from msmarco_qdrant.cli.filters import filter_option, parse_filters, parse_for
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
@@ -107,6 +108,7 @@ def list_(*, settings: Settings, limit: int, filters: tuple[str, ...], as_json: 
     "--from",
     "source",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Delete the pids of this file, one per line; '-' for standard input.",
 )
 @settings_options("store", "transport", "collection")

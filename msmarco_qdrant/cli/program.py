@@ -16,8 +16,8 @@ _MODULE = "msmarco_qdrant"
 def program() -> str:
     """Return the program as this process was started, quoted for a POSIX shell.
 
-    It is the name alone if the user's PATH leads to the same file, else the path as typed, such as
-    `.venv/bin/msmarco-qdrant`.
+    It is the name alone if that is the same file on the user's PATH, else the path as typed, such
+    as `.venv/bin/msmarco-qdrant`.
     """
     started = Path(sys.argv[0])
     if started.name == "__main__.py" and started.parent.name == _MODULE:

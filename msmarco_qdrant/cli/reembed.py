@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from msmarco_qdrant.cli.completion import complete_encoders
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
     ENCODER,
@@ -57,7 +58,13 @@ def _common_options(command: _F) -> Callable[..., Any]:
 
 
 @click.command(cls=Command, examples=["--model msmarco-MiniLM-L6-v3"])
-@click.option("--model", required=True, metavar="NAME_OR_DIR", help="Encode with this new model.")
+@click.option(
+    "--model",
+    required=True,
+    metavar="NAME_OR_DIR",
+    shell_complete=complete_encoders,
+    help="Encode with this new model.",
+)
 @click.option(
     "--source",
     "sources",

@@ -145,7 +145,7 @@ def search(  # noqa: PLR0913  # one for each option
 
 
 def _single(words: tuple[str, ...]) -> str | None:
-    """Return the query; several words are a phrase without quotes."""
+    """Return the query; several words are a query without quotes."""
     if len(words) > 1:
         command = as_typed(shlex.join([NAME, "search", " ".join(words)]))
         raise click.UsageError(f"QUERY must be one argument: put it in quotes, {command}")

@@ -99,7 +99,7 @@ def _request(endpoint: str, repository: str, _period: int) -> str | None:
             get_hf_file_metadata(url, timeout=_ANSWER_S, endpoint=endpoint)
         except (EntryNotFoundError, RepositoryNotFoundError):  # the hub's answer
             outcome.append(None)
-        except Exception as exc:  # noqa: BLE001  # whatever its HTTP library raises
+        except Exception as exc:  # noqa: BLE001  # any error of its HTTP library
             outcome.append(first_line(exc))
         else:
             outcome.append(None)

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,13 @@ class EdgeDirectory:
         except OutputError as exc:
             raise StoreUnavailableError(f"{exc}: the store needs it") from exc
         self._catalog = catalog
+
+
+def read_aliases(path: Path) -> list[str]:
+    """Return the aliases in a directory without its lock, for a look only; none if unreadable."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        return [*json.loads((path / _CATALOG_FILE).read_bytes())["aliases"]]
+    return []
 
 
 def check_directory(path: Path) -> None:
