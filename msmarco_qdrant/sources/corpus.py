@@ -30,6 +30,7 @@ from msmarco_qdrant.sources.shapes import (
     LineFormat,
     Shape,
     detect_shape,
+    line_parser,
     parse_line,
 )
 
@@ -55,13 +56,14 @@ class LineChunk:
 
     def rows(self) -> list[Passage | Reject]:
         """Parse each line to a passage or a reject."""
-        return [*self.parse()]
+        lines, parse = self.block.lines(self.max_line_bytes), line_parser(self.form, self.fields)
+        source = self.source
+        return [parse_line(source, line, parse) for line in lines if line.data or line.problem]
 
     def parse(self) -> Iterator[Passage | Reject]:
         """Parse one line after the other."""
-        for line in self.block.lines(self.max_line_bytes):
-            if line.data or line.problem:
-                yield parse_line(self.source, line, self.form, self.fields)
+        lines, parse = self.block.lines(self.max_line_bytes), line_parser(self.form, self.fields)
+        return (parse_line(self.source, line, parse) for line in lines if line.data or line.problem)
 
     def digest(self) -> bytes:
         """Sha256 over the lines and their format, 32 bytes."""

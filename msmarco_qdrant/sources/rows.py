@@ -161,13 +161,14 @@ def _collect_meta(fields: dict[str, Any], others: set[str]) -> Meta:
 
 
 def _checked_pid(value: object, kind: str = "pid") -> str:
+    where = "the pid" if kind == "pid" else f"the {kind}"
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise _wrong_type(f"the {kind}", "a string or an integer", value)
+        raise _wrong_type(where, "a string or an integer", value)
     if not value:
         raise RowError(f"no {kind}: it is empty")
-    _check_string(value, f"the {kind}")
+    _check_string(value, where)
     return value
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
-from msmarco_qdrant.core.records import Passage, Reject
+from msmarco_qdrant.core.records import Meta, Passage, Reject
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.content import STDIN, Content, named_source, read_content
@@ -29,6 +30,7 @@ from msmarco_qdrant.sources.rows import (
 )
 
 LineFormat: TypeAlias = Literal["tsv", "jsonl"]
+LineParser: TypeAlias = Callable[[str], tuple[str, str, Meta]]
 
 FORMATS: tuple[str, ...] = get_args(Format)
 _OBJECT = re.compile(rb'\{\s*(?:["}]|\Z)')
@@ -60,7 +62,8 @@ class Shape:
         if self.lines is not None:
             lines = read_lines(self.content.stream, max_line_bytes)
             kept = (line for line in lines if line.data or line.problem)
-            return (parse_line(self.source, line, self.lines, self.fields) for line in kept)
+            parse = line_parser(self.lines, self.fields)
+            return (parse_line(self.source, line, parse) for line in kept)
         if self.table is not None:
             return _table_rows(self.source, self.table, self.content.stream, max_line_bytes)
         return arrow_rows(self.source, self.content, self.fields)
@@ -100,16 +103,19 @@ def detect_shape(source: str, raw: io.BufferedReader, form: Format, fields: Fiel
     return Shape(source, content, fields, lines, table, words + packed)
 
 
-def parse_line(source: str, line: Line, form: LineFormat, fields: Fields) -> Passage | Reject:
+def line_parser(form: LineFormat, fields: Fields) -> LineParser:
+    """Return the function that parses lines of a format."""
+    if form == "tsv":
+        return parse_tsv if fields.kind == "pid" else partial(parse_tsv, kind=fields.kind)
+    return partial(parse_json, names=fields)
+
+
+def parse_line(source: str, line: Line, parse: LineParser) -> Passage | Reject:
     """Parse a line to a passage or a reject."""
     reason = line.problem
     if reason is None:
         try:
-            row = decode_utf8(line.data)
-            if form == "tsv":
-                pid, text, meta = parse_tsv(row, fields.kind)
-            else:
-                pid, text, meta = parse_json(row, fields)
+            pid, text, meta = parse(decode_utf8(line.data))
         except RowError as exc:
             reason = str(exc)
     if reason is not None:
