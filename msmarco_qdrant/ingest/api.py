@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any, cast
@@ -62,6 +62,7 @@ from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.stages import IngestTarget
 from msmarco_qdrant.ingest.windows import Rows as Source
 from msmarco_qdrant.ingest.windows import RowStream
+from msmarco_qdrant.runtime.progress_bar import ProgressBar
 from msmarco_qdrant.sources.corpus import as_rows, require_default_reading
 from msmarco_qdrant.sources.python_rows import Rows
 from msmarco_qdrant.sources.rejects import RejectCount
@@ -103,6 +104,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     skip_field: str | Sequence[str] = (),
     on_reject: Callable[[Reject], None] | None = None,
     on_progress: Callable[[IngestProgress], None] | None = None,
+    progress: bool = False,
 ) -> IngestReport:
     """Ingest passages into a collection, and create the collection if it does not exist.
 
@@ -144,6 +146,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         on_reject: Called for each row that cannot become a passage, in the caller's thread. By
             default their number and the first are logged.
         on_progress: Called after each batch and each stage, in the caller's thread.
+        progress: Show a bar, in a terminal or a notebook.
 
     Returns:
         The counts and timings of the run.
@@ -171,6 +174,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     rejected = RejectCount(on_reject)
     with ExitStack() as stack:
         stack.callback(rejected.log)
+        if progress:
+            on_progress = _with_bar(stack, on_progress)
         destination = _Destination(store, collection, connection, storage, indexes)
         target, guard, is_new = _open_target(stack, destination, encoders, bm25, rows, rejected)
         guard.warn_if_unfinished()
@@ -190,6 +195,21 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         except MsmarcoQdrantError as exc:
             raise _stopped(run, guard, exc, is_new=is_new)  # noqa: B904  # it has its cause
         return run.report()
+
+
+def _with_bar(
+    stack: ExitStack, on_progress: Callable[[IngestProgress], None] | None
+) -> Callable[[IngestProgress], None]:
+    """Return a callback that also shows a bar, closed with the stack."""
+    bar = stack.enter_context(closing(ProgressBar("passages")))
+
+    def show(progress: IngestProgress) -> None:
+        stage = "" if progress.stage == "passages" else progress.stage
+        bar.show(progress.done, progress.fraction, stage)
+        if on_progress is not None:
+            on_progress(progress)
+
+    return show
 
 
 def _check_bounds(window: int, max_passages: int | None, prune: PrunePolicy | None) -> None:
