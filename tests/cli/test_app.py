@@ -402,11 +402,12 @@ def found(place: Place, *arguments: str) -> list[Any]:
 
 
 def test_ingest_reports_as_json(place: Place) -> None:
-    """One document of nine fields on standard output, all else on standard error."""
+    """One document of ten fields on standard output, all else on standard error."""
     report = json.loads(place.first.out)
 
     assert 0 == place.first.status
-    assert {*COUNTS, "pruned", "cut", "seconds", "passages_per_second", "stages"} == report.keys()
+    extra = {"pruned", "cut", "seconds", "passages_per_second", "stages", "sources"}
+    assert {*COUNTS, *extra} == report.keys()
     assert [43, 43, 0, 0] == [report[name] for name in COUNTS]
     assert report["seconds"] > 0
     assert report["passages_per_second"] > 0
