@@ -54,8 +54,8 @@ class DaemonExecutor(Executor):
                 thread.start()
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
-        """Cancel calls that have not started; with `wait`, wait for the others."""
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more calls; with `wait`, wait for them. See `Executor.shutdown`."""
         with self._lock:
             self._closed = True
         while cancel_futures and not self._tasks.empty():

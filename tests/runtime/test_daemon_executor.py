@@ -43,7 +43,7 @@ def test_c13_waiting_calls_are_canceled() -> None:
 
     running, waiting = executor.submit(wait), executor.submit(int)
     assert started.wait(60)
-    executor.shutdown(wait=False)
+    executor.shutdown(wait=False, cancel_futures=True)
     go_on.set()
 
     assert 1 == running.result(60)

@@ -252,7 +252,7 @@ class ServerStore(Store):
         self._server.close()
         if not self._server.is_inherited:  # in a forked child, another thread may have its lock
             # Closing the client ends calls by gRPC, but not those by REST.
-            self._senders.shutdown(wait=not self._server.is_rest, cancel_futures=True)
+            self._senders.shutdown(wait=not self._server.is_rest)
 
     def _open(self, name: str) -> ServerAdminCollection:
         limits = self._limits[name]
