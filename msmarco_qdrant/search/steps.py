@@ -36,12 +36,12 @@ from msmarco_qdrant.search.ranking import best_per_group, fuse
 from msmarco_qdrant.search.step import Encode, Query, Retrieve, Score, Steps
 from msmarco_qdrant.search.ties import (
     clip_cosines,
-    ends_in_tie,
+    is_open,
     merge_rounded,
     sort_by_id,
     sort_by_pid,
     sort_hits,
-    wider_limit,
+    wider_limits,
     with_tied,
 )
 from msmarco_qdrant.stores.filters import to_qdrant
@@ -209,18 +209,32 @@ class Searcher:
             return [sort_by_pid(points)[:limit] for points in rankings]
         asked = min(limit + 1, request.max_limit)
         rankings = yield from self._rank_all(vectors, request, asked, fields)
-        wider = wider_limit(limit, request.max_limit)
-        tied = [
-            i for i, points in enumerate(rankings) if ends_in_tie(points, limit) and wider > asked
-        ]
+        tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
         if tied:
-            chosen = [vectors[index] for index in tied]
-            found = yield from self._rank_all(chosen, request, wider, ("pid",))
-            best = [sort_by_pid(points)[:limit] for points in found]
-            settled = yield from _with_payloads(chosen, best, fields)
+            settled = yield from self._settle([vectors[i] for i in tied], request, limit, fields)
             for index, points in zip(tied, settled, strict=True):
                 rankings[index] = points
         return [sort_by_pid(points)[:limit] for points in rankings]
+
+    def _settle(
+        self,
+        vectors: Sequence[_QueryVectors],
+        request: SearchRequest,
+        limit: int,
+        fields: Sequence[str],
+    ) -> Steps[list[list[ScoredPoint]]]:
+        """Return the best points of queries with equal scores at the limit, chosen by pid."""
+        found: list[list[ScoredPoint]] = [[] for _ in vectors]
+        tied = list(range(len(vectors)))
+        for wider in wider_limits(limit, request.max_limit):
+            if tied:
+                asked = [vectors[index] for index in tied]
+                ranked = yield from self._rank_all(asked, request, wider, ("pid",))
+                for index, points in zip(tied, ranked, strict=True):
+                    found[index] = points
+                tied = [index for index in tied if is_open(found[index], limit, wider)]
+        best = [sort_by_pid(points)[:limit] for points in found]
+        return (yield from _with_payloads(vectors, best, fields))
 
     def _rank_all(
         self,

@@ -13,28 +13,29 @@ from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
 from msmarco_qdrant.stores.payload import point_id
 
-_WIDER = 1024
+_NEAR, _WIDER = 128, 1024
 _ROUNDING = 2.5e-7  # two units in the last place of float32
 
 
-def wider_limit(limit: int, most: int) -> int:
-    """Return the number of points to ask for if the scores at the end of a limit are equal.
+def wider_limits(limit: int, most: int) -> Sequence[int]:
+    """Return the numbers of points to ask for, one after the other, while a tie goes on.
 
-    It is the same for all limits up to 512, so that their pages agree even if more points than
-    this have one score.
+    The last is the same for all limits up to 512, so that their pages agree even if more points
+    than this have one score. The first costs little: a search of the graph considers as many.
     """
-    return min(max(_WIDER, 1 << (2 * int(limit) - 1).bit_length()), most)
+    double = 1 << (2 * int(limit) - 1).bit_length()
+    return [min(max(least, double), most) for least in (_NEAR, _WIDER)]
 
 
-def ends_in_tie(points: Sequence[ScoredPoint], limit: int) -> bool:
-    """True if the first point after the limit has the same score as the last one before it."""
-    return len(points) > limit and points[limit].score == points[limit - 1].score
+def is_open(points: Sequence[ScoredPoint], limit: int, asked: int) -> bool:
+    """True if points after those asked for may have the score of the last one of the limit."""
+    return len(points) >= asked > limit and points[-1].score == points[limit - 1].score
 
 
 def with_tied(points: Sequence[ScoredPoint], limit: int) -> Sequence[ScoredPoint]:
     """Return the first points, and those after the limit with the score of the last one."""
     end = limit
-    while ends_in_tie(points, end):
+    while len(points) > end and points[end].score == points[limit - 1].score:
         end += 1
     return points[:end]
 

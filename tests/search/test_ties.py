@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from msmarco_qdrant import Fusion, Passage, SearchClient, ingest_passages
 from msmarco_qdrant.core.search_types import FusionMethod, Hit, ScoredPoint, SearchMode
 from msmarco_qdrant.search.step import Query
-from msmarco_qdrant.search.ties import clip_cosines, merge_rounded, sort_by_pid, wider_limit
+from msmarco_qdrant.search.ties import clip_cosines, merge_rounded, sort_by_pid, wider_limits
 from msmarco_qdrant.stores.payload import point_id
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
 from tests.engines import ENGINES, new_store
@@ -97,7 +96,7 @@ def test_s9_more_is_asked_for_only_if_scores_tie(
     client.search("whale", limit=10)
     limits = [(query.limit, query.fields) for step in asked for query in step.queries]
     texts = ("pid", "text", "meta")
-    assert [(11, texts), (1024, ("pid",)), (10, texts)] == limits
+    assert [(11, texts), (128, ("pid",)), (10, texts)] == limits
 
 
 def test_r16_groups_are_chosen_without_texts(
@@ -119,18 +118,19 @@ def test_r16_groups_are_chosen_without_texts(
     assert ("pid", "meta.n") == asked[0].queries[0].fields
 
 
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    limit: int
-    wider: int
-
-
 @pytest.mark.parametrize(
-    "case", [_Limit(1, 1024), _Limit(512, 1024), _Limit(513, 2048), _Limit(9000, 10_000)]
+    ("limit", "expected"),
+    [
+        (1, [128, 1024]),
+        (100, [256, 1024]),
+        (512, [1024, 1024]),
+        (513, [2048, 2048]),
+        (9000, [10_000, 10_000]),
+    ],
 )
-def test_s9_the_bound_is_the_same_for_small_limits(case: _Limit) -> None:
+def test_s9_the_bound_is_the_same_for_small_limits(limit: int, expected: list[int]) -> None:
     """So that their pages agree even if more points tie."""
-    assert case.wider == wider_limit(case.limit, 10_000)
+    assert expected == wider_limits(limit, 10_000)
 
 
 def test_s9_points_of_other_programs_are_last() -> None:
