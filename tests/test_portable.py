@@ -70,3 +70,46 @@ def test_directory_store_works_or_names_the_reason(tmp_path: Path) -> None:
     with closing(open_store(tmp_path / "store", create=True)) as store:
         report = ingest_passages(PASSAGES, store, collection="films", encoder=HashingEncoder())
     assert 2 == report.written
+
+
+WITHOUT_POSIX = """
+import asyncio, os, sys  # asyncio first: on this system it needs fcntl itself
+from contextlib import closing
+
+class NoPosix:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("fcntl", "grp", "pwd", "resource", "termios"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoPosix())
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules.pop(name, None)
+for name in ("fork", "register_at_fork"):
+    if hasattr(os, name):
+        delattr(os, name)
+
+import msmarco_qdrant.cli.app, msmarco_qdrant.encode.api
+from msmarco_qdrant import *
+from msmarco_qdrant.testing import HashingEncoder
+
+encoder = HashingEncoder()
+with closing(open_store(":memory:", create=True)) as store:
+    ingest_passages([Passage("1", "a cat")], store, collection="films", encoder=encoder)
+    with SearchClient.open(store, collection="films", encoder=encoder) as client:
+        print([hit.pid for hit in client.search("cat")])
+try:
+    open_store(sys.argv[1], create=True)
+except UnsupportedError as exc:
+    print(exc)
+"""
+
+
+def test_r12_a_system_without_posix_modules_needs_them_for_a_directory_alone(
+    tmp_path: Path,
+) -> None:
+    """As on Windows: every public name, the command line, and a search in a store in memory."""
+    command = [sys.executable, "-c", WITHOUT_POSIX, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    found, refusal = done.stdout.splitlines()
+    assert "['1']" == found
+    assert "need POSIX file locks, which this system does not have: use a Qdrant server" in refusal
