@@ -402,11 +402,11 @@ def found(place: Place, *arguments: str) -> list[Any]:
 
 
 def test_ingest_reports_as_json(place: Place) -> None:
-    """One document of ten fields on standard output, all else on standard error."""
+    """One document of eleven fields on standard output, all else on standard error."""
     report = json.loads(place.first.out)
 
     assert 0 == place.first.status
-    extra = {"pruned", "cut", "seconds", "passages_per_second", "stages", "sources"}
+    extra = {"pruned", "cut", "seconds", "passages_per_second", "stages", "sources", "missing"}
     assert {*COUNTS, *extra} == report.keys()
     assert [43, 43, 0, 0] == [report[name] for name in COUNTS]
     assert report["seconds"] > 0
