@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.core.records import (
         Bm25Settings,
         Passage,
+        Prompts,
         PrunePolicy,
         Query,
         Reject,
@@ -88,7 +89,7 @@ _MODULES = {
     ),
     "collection.restore": "restore_collection",
     "core.hits": "Hits",
-    "core.records": "Bm25Settings Passage PrunePolicy Query Reject StorageSettings",
+    "core.records": "Bm25Settings Passage Prompts PrunePolicy Query Reject StorageSettings",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
     "RestoreReport UpsertReport",
     "core.search_types": "Fusion Hit",
@@ -130,6 +131,7 @@ __all__ = [
     "MsmarcoQdrantError",
     "Not",
     "Passage",
+    "Prompts",
     "PrunePolicy",
     "PublishedModel",
     "Query",

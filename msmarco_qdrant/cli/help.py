@@ -14,7 +14,10 @@ from msmarco_qdrant.cli.output import drop_output
 _OTHER = "Options"
 _GROUPS = {
     "Store and collection": ["store", "transport", "collection", "wait_index"],
-    "Model": ["model", "old_model", "backend", "device", "precision", "compiled"],
+    "Model": [
+        *("model", "old_model", "query_prompt", "passage_prompt", "backend", "device"),
+        *("precision", "compiled"),
+    ],
     "Source": [
         *("vectors", "sources", "format", "pid_field", "text_field", "title_field"),
         *("skip_field", "rejects", "allow_rejects", "workers"),

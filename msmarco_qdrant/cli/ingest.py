@@ -41,7 +41,7 @@ from msmarco_qdrant.cli.output import (
 from msmarco_qdrant.errors import MsmarcoQdrantError, PruneRefusedError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.records import PrunePolicy
+    from msmarco_qdrant.core.records import Prompts, PrunePolicy
     from msmarco_qdrant.core.reports import IngestReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.sources.corpus import Corpus
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _REJECTS = 3
+_OF_MODEL = ("model", "query_prompt", "passage_prompt")
 
 
 @click.command(
@@ -72,6 +73,18 @@ _REJECTS = 3
 @model_option(
     "Encode with this model.  [default: the collection's model; for a new collection "
     "MSMARCO_QDRANT_MODEL or msmarco-distilbert-base-v3]"
+)
+@click.option(
+    "--query-prompt",
+    metavar="TEXT",
+    help="For a new collection: text in front of each query, such as 'query: ' for E5; searches "
+    "use it. With --passage-prompt.",
+)
+@click.option(
+    "--passage-prompt",
+    metavar="TEXT",
+    help="For a new collection: text in front of each passage, such as 'passage: ' for E5. With "
+    "--query-prompt.",
 )
 @source_options
 @click.option(
@@ -112,6 +125,8 @@ def ingest(  # noqa: PLR0913  # one for each option
     vectors: Path | None,
     settings: Settings,
     model: str | None,
+    query_prompt: str | None,
+    passage_prompt: str | None,
     reading: dict[str, Any],
     rejects: Path | None,
     allow_rejects: bool,
@@ -136,6 +151,7 @@ def ingest(  # noqa: PLR0913  # one for each option
     _check_sources(sources, vectors)
     refuse_unused("--prune", used=prune, options=["yes"])
     payload_indexes = parse_indexes(indexes, "--index")
+    prompts = _prompts(query_prompt, passage_prompt)
     if dry_run:
         reading["max_line_bytes"] = settings.max_line_bytes
         return _preview(sources, limit, reading, allow_rejects=allow_rejects, as_json=as_json)
@@ -150,6 +166,7 @@ def ingest(  # noqa: PLR0913  # one for each option
                 settings,
                 source,
                 model=model,
+                prompts=prompts,
                 max_passages=limit,
                 prune=_prune_policy(yes=yes, allow_rejects=allow_rejects) if prune else None,
                 on_reject=rejected.write,
@@ -213,7 +230,7 @@ def _check_sources(sources: tuple[str, ...], vectors: Path | None) -> None:
             f"ingest {sources[0]!r} separately"
         )
     needed = "a SOURCE; --vectors DIR has vectors already"
-    refuse_unused(needed, used=vectors is None, options=["model", *READING, *ENCODER])
+    refuse_unused(needed, used=vectors is None, options=[*_OF_MODEL, *READING, *ENCODER])
 
 
 def _open_source(
@@ -227,6 +244,17 @@ def _open_source(
         shards = VectorShards(vectors)
         return shards, [str(path) for path in shards.paths]
     return Corpus(sources, max_line_bytes=settings.max_line_bytes, **reading), sources
+
+
+def _prompts(query: str | None, passage: str | None) -> Prompts | None:
+    """Return the given prompts; both or neither, as one alone would drop the model's other one."""
+    from msmarco_qdrant.core.records import Prompts
+
+    if query is None and passage is None:
+        return None
+    if query is None or passage is None:
+        raise click.UsageError("pass both --query-prompt and --passage-prompt, '' for none")
+    return Prompts(query, passage)
 
 
 def _prune_policy(*, yes: bool, allow_rejects: bool) -> PrunePolicy:

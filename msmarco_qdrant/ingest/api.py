@@ -32,6 +32,7 @@ from msmarco_qdrant.core.records import (
     Bm25Settings,
     EncoderInfo,
     PayloadIndex,
+    Prompts,
     PrunePolicy,
     Reject,
     StorageSettings,
@@ -86,6 +87,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     collection: str = "msmarco",
     model: str | PathLike[str] | None = None,
     default_model: str = DEFAULT_MODEL,
+    prompts: Prompts | None = None,
     encoder: Encoder | None = None,
     encoder_options: EncoderOptions | None = None,
     bm25: Bm25Settings | None = None,
@@ -123,6 +125,9 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         model: The model to encode with: a directory, a name of the catalog, or a hub id. The
             default is the collection's own, or `default_model` for a new collection.
         default_model: See `model`.
+        prompts: Texts that the model of a new collection needs in front of queries and passages;
+            they are stored with the collection, and searches use them. By default those of the
+            catalog or of the model's configuration. An existing collection must have the same.
         encoder: A loaded encoder instead of `model`.
         encoder_options: Backend, device and precision of the model; None for the fastest here.
         bm25: Settings of the sparse vectors of a new collection; an existing one keeps its own.
@@ -159,7 +164,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         StoreError: If the store cannot be opened or created, or holds other data.
         UsageError: If an argument is invalid.
     """
-    encoders = _Encoders(source, model, default_model, encoder, encoder_options or EncoderOptions())
+    options = encoder_options or EncoderOptions()
+    encoders = _Encoders(source, model, default_model, encoder, options, prompts)
     _check_bounds(window, max_passages, prune)
     check_collection_name(collection)
     indexes = _to_payload_keys(payload_indexes or {})
@@ -272,10 +278,15 @@ class _Encoders:
     default_model: str
     encoder: Encoder | None
     options: EncoderOptions
+    prompts: Prompts | None
 
     def __post_init__(self) -> None:
         if self.encoder is not None and self.model is not None:
             raise UsageError("pass either model or encoder, not both")
+        if self.prompts is not None and (
+            self.encoder is not None or isinstance(self.source, VectorShards)
+        ):
+            raise UsageError("prompts need a model to load: omit them, the encoder has its own")
         if self.encoder is not None:
             check_encoder(self.encoder)
         if isinstance(self.source, VectorShards) and (
@@ -292,7 +303,8 @@ class _Encoders:
             return self.source.encoder, None
         encoder = self.encoder
         if encoder is None:
-            encoder = load_encoder(self.model or self.default_model, **asdict(self.options))
+            name = self.model or self.default_model
+            encoder = load_encoder(name, prompts=self.prompts, **asdict(self.options))
         elif isinstance(encoder, BiEncoder):  # in a forked child: before a collection is created
             require_own_threads()
         return encoder.info, encoder
@@ -304,6 +316,11 @@ class _Encoders:
         if isinstance(self.source, VectorShards):
             _require_model_of_shards(self.source, collection, stored)
             return self.source.encoder.stored_as(stored), None
+        if self.prompts is not None and self.prompts != stored.prompts:
+            raise UsageError(
+                f"prompts must be the {stored.prompts} of collection '{collection}', got "
+                f"{self.prompts}: omit them, or ingest into another collection"
+            )
         if self.encoder is None:
             encoder = load_collection_encoder(collection, stored, self.model, self.options)
         else:

@@ -21,7 +21,9 @@ import pytest
 from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.app import cli, main
 from msmarco_qdrant.cli.progress import INDEX_NOTICE
+from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS
+from msmarco_qdrant.stores import open_store
 from tests.cli.runner import Outcome, Place, command, standard_input
 
 MODEL = "all-MiniLM-L6-v2"
@@ -580,6 +582,25 @@ def test_rejects_are_status_3(place: Place, tiny: str, tmp_path: Path) -> None:
     allowed = command(*given, "--allow-rejects")
     assert 0 == allowed.status
     assert 1 == len([*Path().glob("rejects-*.jsonl")])
+
+
+def test_prompts_are_kept_in_the_collection(tiny: str, tmp_path: Path) -> None:
+    """For E5 and its kin: searches use them, the same ingest resumes, others are refused."""
+    source = good_source(tmp_path / "x.tsv")
+    given = ("ingest", source, "--store", "new", "--model", tiny, "--query-prompt", "query: ")
+    assert 2 == command(*given).status
+    assert nothing_created()
+    for written in (1, 0):
+        done = command(*given, "--passage-prompt", "passage: ")
+        assert done.out.startswith(f"1 read: {written} written, {1 - written} unchanged"), done.err
+    with open_store("new") as store:
+        assert Prompts("query: ", "passage: ") == store.metadata("msmarco").encoder.prompts
+    assert 0 == command("search", "london", "--store", "new").status
+
+    done = command(*given, "--passage-prompt", "doc: ")
+
+    assert (2, "") == (done.status, done.out)
+    assert "prompts must be the Prompts(query='query: ', passage='passage: ')" in done.err
 
 
 def test_part_of_standard_input_is_ingested(place: Place, tiny: str) -> None:
