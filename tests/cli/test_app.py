@@ -414,7 +414,7 @@ def test_ingest_reports_as_json(place: Place) -> None:
     assert report["seconds"] > 0
     assert report["passages_per_second"] > 0
     lines = place.first.err.splitlines()
-    assert f"ingesting into 'msmarco' in {place.store}" == lines[0]
+    assert f"ingesting into 'msmarco' in {place.store}" in lines
     assert "building the index" in place.first.err
 
 
