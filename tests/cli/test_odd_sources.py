@@ -135,7 +135,7 @@ def test_s2_dry_run_in_words() -> None:
         "b.tsv: refused",
     ] == done.out.splitlines()[:7]
     assert done.out.endswith("0 passages, 0 rejected\nnothing was written (--dry-run)\n")
-    limited = command("ingest", "a.tsv", "--dry-run", "--max-passages", "1", "--json")
+    limited = command("ingest", "a.tsv", "--dry-run", "--limit", "1", "--json")
     assert (0, 1) == (limited.status, json.loads(limited.out)["sources"][0]["passages"])
     assert 0 == command("ingest", "a.tsv", "--dry-run", "--allow-rejects").status
 
