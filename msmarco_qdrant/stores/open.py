@@ -84,7 +84,7 @@ def use_store(
     """
     if isinstance(store, str | PathLike):
         return closing(open_store(store, create=create, connection=connection))
-    if not isinstance(store, Store):
+    if not callable(getattr(store, "admin_collection", None)):  # a wrapped store has its methods
         raise UsageError(
             f"store must be an open store, a path or a URL, got a {type(store).__name__}"
         )
