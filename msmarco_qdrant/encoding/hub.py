@@ -19,7 +19,8 @@ _log = logging.getLogger(__name__)
 _ANSWER_S = 4.0  # a hub that answers takes less than one second
 _VALID_S = 30.0
 _FILE = "config.json"  # every model has it
-_OWNER = "sentence-transformers"  # the library looks for a name without an owner there first
+# The library looks for a name without an owner there first, by the kind of the model.
+_OWNERS = ("sentence-transformers", "cross-encoder")
 
 
 def require_hub_or_cache(name: str, hub_id: str, kind: ModelKind) -> None:
@@ -67,7 +68,7 @@ def hub_failure(hub_id: str) -> str | None:
 
 
 def _candidates(hub_id: str) -> list[str]:
-    return [hub_id] if "/" in hub_id else [f"{_OWNER}/{hub_id}", hub_id]
+    return [hub_id] if "/" in hub_id else [*(f"{one}/{hub_id}" for one in _OWNERS), hub_id]
 
 
 @contextmanager
