@@ -321,5 +321,9 @@ class NullStore(Store):
         """Point an alias to a collection."""
         self._aliases[alias] = name
 
+    def remove_alias(self, alias: str) -> None:
+        """Remove an alias."""
+        self._aliases.pop(alias, None)
+
     def close(self) -> None:
         """Do nothing."""

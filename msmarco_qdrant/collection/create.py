@@ -95,10 +95,19 @@ def create_if_missing(
 
 
 def drop_if_empty(store: Store, name: str, physical: str) -> None:
-    """Drop a collection that holds no passage, unless the name points to another one."""
+    """Drop a collection that holds no passage, unless the name points to another one.
+
+    The alias is removed before the count. A writer checks the alias after each write: if the count
+    misses a write of another client, that client finds no alias and does not count its write.
+    """
     with store.lock():
-        if store.aliases().get(name) == physical and not store.collection(physical).info().points:
-            drop_collection(store, name)
+        if store.aliases().get(name) != physical or store.collection(physical).info().points:
+            return
+        store.remove_alias(name)
+        if store.collection(physical).info().points:
+            store.set_alias(name, physical)
+        else:
+            store.drop_collection(physical)
 
 
 def create_physical(

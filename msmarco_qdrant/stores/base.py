@@ -158,6 +158,14 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def remove_alias(self, alias: str) -> None:
+        """Remove an alias, and leave its collection as it is.
+
+        Raises:
+            StoreUnavailableError: If it cannot be written.
+        """
+
+    @abstractmethod
     def physical_names(self) -> Sequence[str]:
         """Return every physical collection, with or without an alias; a server may have others'."""
 

@@ -48,7 +48,6 @@ from tests.backups import (
     points,
 )
 from tests.engines import ENGINES_MEMORY_FIRST, another_handle, new_store
-from tests.unlinked import remove_alias
 
 QUICK = [("memory", "memory"), ("loopback", "memory"), ("memory", "loopback")]
 SLOW = [
@@ -313,7 +312,7 @@ def test_v4_an_existing_name_is_refused(saved: Path, tmp_path: Path) -> None:
         fill(store, "films", many_passages(3))
         with pytest.raises(SchemaError, match="--name films-restored"):
             restore_collection(store, saved)
-        remove_alias(store, "films")
+        store.remove_alias("films")
         with pytest.raises(StoreError, match="migrate link films"):
             restore_collection(store, saved)
         with pytest.raises(UsageError, match="physical collections"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from msmarco_qdrant.collection.create import (
     create_collection,
     create_physical,
     drop_collection,
+    drop_if_empty,
 )
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.migration import CollectionPlan, Target, load_migrations
@@ -26,13 +27,22 @@ from msmarco_qdrant.core.records import (
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError, StoreError, UsageError
+from msmarco_qdrant.ingest.alias_guard import resolve_alias
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.ingest.run import IngestRun
+from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.ingest.windows import RowStream
 from msmarco_qdrant.migrate.runner import migration_status
 from msmarco_qdrant.reembed.api import reembed_collection
+from msmarco_qdrant.sources.corpus import as_rows
+from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.testing import HashingEncoder, NullStore
+from tests.engines import new_store
 from tests.generations import physical
+from tests.reembed.concurrent.call_hooks import hooked
 
 OWN = ("0001_create_passages", "0002_payload_indexes")
 NOT_QUANTIZED = StorageSettings(quantization="none")
@@ -231,3 +241,35 @@ def test_a_failed_drop_can_be_repeated(step: str, live: str) -> None:
     assert {"films": live} == store.aliases()
     drop_collection(store, "films")
     assert [] == list(physical_collections(store, "films"))
+
+
+@pytest.mark.parametrize("engine", ["memory", "loopback"])
+@pytest.mark.parametrize("call", ["info", "remove_alias", "set_alias", "drop_collection"])
+def test_a_collection_of_a_failed_ingest_is_dropped_without_a_loss(
+    tmp_path: Path, engine: str, call: str
+) -> None:
+    """Another client writes before any of its calls: the passage is there, or is not counted."""
+    with new_store(engine, tmp_path) as store:
+        create_collection(store, "films", HashingEncoder().info, Bm25Settings())
+        guard = resolve_alias(store, "films")
+        target = IngestTarget(
+            guard.collection, guard.metadata.encoder, Bm25Encoder(Bm25Settings()), HashingEncoder()
+        )
+        acts: list[str] = []
+        written = 0
+
+        def write(name: str) -> None:
+            nonlocal written
+            if name == call and not acts:
+                acts.append(name)
+                rows = as_rows([Passage("1", "a film")])
+                run = IngestRun(target, guard, RejectCount(None), None)
+                with suppress(StoreError):  # the collection was dropped
+                    run.ingest(RowStream(rows), 1, None)
+                    written = run.written
+
+        drop_if_empty(hooked(store, write), "films", guard.physical)
+        assert (call == "set_alias") == (acts == [])
+        found = store.aliases().get("films")
+        assert written == (store.collection(found).info().points if found else 0)
+        assert (call == "drop_collection") == (not written and bool(acts))

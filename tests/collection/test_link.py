@@ -31,7 +31,6 @@ from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
 from tests.engines import ENGINES_MEMORY_FIRST, new_store
 from tests.loopback import LoopbackServer
-from tests.unlinked import remove_alias
 
 ADVICE = "`msmarco-qdrant migrate link films --store {}`"
 
@@ -45,7 +44,7 @@ def store(
         ingest_passages(
             passages, opened, collection="films", encoder=HashingEncoder(), optimize=False
         )
-        remove_alias(opened, "films")
+        opened.remove_alias("films")
         yield opened
 
 
@@ -59,7 +58,7 @@ def add_copy(store: Store, copied_from: str | None) -> None:
     store.set_alias("films", "films__0002")
     ingest_passages([Passage("1", "a film")], store, collection="films", encoder=encoder)
     if remove:
-        remove_alias(store, "films")
+        store.remove_alias("films")
 
 
 def uses(store: Store) -> Sequence[Callable[[], object]]:
@@ -179,7 +178,7 @@ def test_v4_the_command_links(
         ingest_passages(
             passages, store, collection="films", encoder=HashingEncoder(), optimize=False
         )
-        remove_alias(store, "films")
+        store.remove_alias("films")
     source = tmp_path / "more.tsv"
     source.write_text("1\tx\n")
     arguments = ("--store", server.url)

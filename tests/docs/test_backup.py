@@ -15,7 +15,6 @@ from tests.cli.runner import command
 from tests.conftest import ROOT
 from tests.docs.pages import page, sessions
 from tests.loopback import LoopbackServer
-from tests.unlinked import remove_alias
 
 SAMPLE = ROOT / "msmarco_qdrant" / "cli" / "sample" / "passages.tsv"
 URL = "http://localhost:6333"
@@ -45,5 +44,5 @@ def test_v4_commands_of_the_servers_page(tmp_path: Path, monkeypatch: pytest.Mon
         ingest_passages(str(SAMPLE), store, encoder=HashingEncoder(), optimize=False)
         for line, shown in commands[:-1]:
             run_shown(line, shown, server.rest_url)
-        remove_alias(store, "msmarco")
+        store.remove_alias("msmarco")
         run_shown(*commands[-1], server.rest_url)

@@ -142,6 +142,11 @@ class EdgeDirectory:
         """Record the physical collection of an alias."""
         self._replace({**self._catalog, "aliases": {**self._catalog["aliases"], alias: name}})
 
+    def remove_alias(self, alias: str) -> None:
+        """Remove an alias."""
+        kept = {name: physical for name, physical in self.aliases.items() if name != alias}
+        self._replace({**self._catalog, "aliases": kept})
+
     def drop_collection(self, name: str) -> None:
         """Remove a physical collection and its aliases from the catalog, then its shard."""
         aliases = {a: n for a, n in self._catalog["aliases"].items() if n != name}

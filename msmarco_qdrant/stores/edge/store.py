@@ -127,6 +127,11 @@ class EdgeStore(Store):
             self._check_physical(name)
             directory.put_alias(alias, name)
 
+    def remove_alias(self, alias: str) -> None:
+        """Remove an alias; see `Store`."""
+        with self._directory() as directory:
+            directory.remove_alias(alias)
+
     def close(self) -> None:
         """Release the handle. Closing twice is harmless."""
         if not self._closed:

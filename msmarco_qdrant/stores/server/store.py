@@ -147,10 +147,8 @@ class ServerStore(Store):
         # The server deletes its aliases, too. In the other order, a crash in between would leave
         # passages for a later collection of that name.
         self._delete_collection(name)
-        aliases = [alias for alias, physical in self.aliases().items() if physical == name]
-        if aliases:
-            deletions = [models.DeleteAlias(alias_name=alias) for alias in aliases]
-            self._change_aliases([models.DeleteAliasOperation(delete_alias=d) for d in deletions])
+        for alias in [alias for alias, physical in self.aliases().items() if physical == name]:
+            self.remove_alias(alias)
 
     def collection(self, name: str) -> ServerCollection:
         """Return the physical collection that a name means now; see `Store`."""
@@ -230,6 +228,11 @@ class ServerStore(Store):
         # One operation, which replaces: a crash after a deletion would leave no alias.
         creation = models.CreateAlias(collection_name=name, alias_name=alias)
         self._change_aliases([models.CreateAliasOperation(create_alias=creation)])
+
+    def remove_alias(self, alias: str) -> None:
+        """Remove an alias; see `Store`."""
+        deletion = models.DeleteAlias(alias_name=alias)
+        self._change_aliases([models.DeleteAliasOperation(delete_alias=deletion)])
 
     def unknown_collection(self, name: str) -> StoreError:
         """Return the error for a name: unknown, another program's, or hidden from this key."""

@@ -91,6 +91,7 @@ def test_a_store_that_is_corrupt_as_a_whole(
 
 def test_a_store_that_answers(spool: Spool, store: Store) -> None:
     """Then it is the batches: each fails, and nothing waits for ever."""
+    ingest_passages([Passage("0", "nought")], store, encoder=HashingEncoder(), optimize=False)
     broken = Broken(store, StoreCorruptError("damaged"))
     broken.is_broken, broken.encoder.is_sick = False, True
     ids = [spool.accept([write(str(number), "text")]) for number in range(3)]
@@ -103,6 +104,7 @@ def test_a_store_that_answers(spool: Spool, store: Store) -> None:
 
 def test_a_batch_that_is_done_between(spool: Spool, store: Store) -> None:
     """Shows that the store is well: it is not asked for the next one that fails."""
+    ingest_passages([Passage("0", "nought")], store, encoder=HashingEncoder(), optimize=False)
     broken = Broken(store, StoreCorruptError("damaged"))
     broken.is_broken, broken.encoder.is_sick = False, True
     rows = [[write("1", "text")], [delete("1")], [write("2", "text")]]
@@ -116,6 +118,7 @@ def test_failures_are_told_with_their_batch(
     spool: Spool, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At first; how often, and when the next attempt follows; and the end."""
+    ingest_passages([Passage("0", "nought")], store, encoder=HashingEncoder(), optimize=False)
     broken = Broken(store, StoreCorruptError("damaged"))
     broken.is_broken, broken.encoder.is_sick = False, True
     id_ = spool.accept([write("1", "text")])
