@@ -90,6 +90,7 @@ for name in ("fork", "register_at_fork"):
 
 import msmarco_qdrant.cli.app, msmarco_qdrant.encode.api
 from msmarco_qdrant import *
+from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.testing import HashingEncoder
 
 encoder = HashingEncoder()
@@ -110,6 +111,7 @@ def test_r12_a_system_without_posix_modules_needs_them_for_a_directory_alone(
     """As on Windows: every public name, the command line, and a search in a store in memory."""
     command = [sys.executable, "-c", WITHOUT_POSIX, str(tmp_path / "store")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "" == done.stderr
     found, refusal = done.stdout.splitlines()
     assert "['1']" == found
     assert "need POSIX file locks, which this system does not have: use a Qdrant server" in refusal

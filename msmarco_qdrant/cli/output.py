@@ -23,6 +23,7 @@ from msmarco_qdrant.core.escape import escape_controls, escape_json_controls
 from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError, UsageError
 from msmarco_qdrant.evaluation.tables import format_table
+from msmarco_qdrant.stores.filters import indexes_by_field
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.describe import CollectionDescription, StoreDescription
@@ -242,7 +243,8 @@ def _server_lines(server: ServerState | None) -> Iterator[str]:
 
 
 def _settings(spec: CollectionSpec) -> str:
-    indexes = ", ".join(f"{field} ({kind})" for field, kind in spec.payload_indexes.items())
+    fields = indexes_by_field(spec.payload_indexes)
+    indexes = ", ".join(f"{field} ({kind})" for field, kind in fields.items())
     return (
         f"hnsw m={spec.hnsw.m} ef_construct={spec.hnsw.ef_construct}, "
         f"vectors {'on disk' if spec.storage.on_disk else 'in memory'}, "

@@ -32,8 +32,14 @@ def require_hub_or_cache(name: str, hub_id: str, kind: ModelKind) -> None:
         kind: Its kind, for the advice.
 
     Raises:
-        ModelNotFoundError: If the hub cannot be reached, with a model to use instead.
+        ModelNotFoundError: If the hub cannot be reached or has no such names, with a model to use
+            instead.
     """
+    if (problem := _invalid(hub_id)) is not None:
+        raise ModelNotFoundError(
+            f"cannot load the model {name}: it is not a directory, no installed package contains "
+            f"it, and the Hugging Face hub has no such names ({problem}). {_advice(name, kind)}"
+        )
     if is_cached(hub_id):
         return
     reason = hub_failure(hub_id)
@@ -45,6 +51,18 @@ def require_hub_or_cache(name: str, hub_id: str, kind: ModelKind) -> None:
         f"it is not in the cache of the Hugging Face hub, and the hub cannot be reached ({reason})"
         f". {_advice(name, kind)}"
     )
+
+
+def _invalid(hub_id: str) -> str | None:
+    """Return why no model of the hub can have that id, None if one can."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        hf_hub_url(hub_id, _FILE)
+    except HFValidationError as exc:
+        return first_line(exc)
+    return None
 
 
 def is_cached(hub_id: str) -> bool:

@@ -26,7 +26,6 @@ from msmarco_qdrant.collection.create import (
 )
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.arguments import suggest_keywords
-from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.records import (
     WINDOW,
     Bm25Settings,
@@ -76,7 +75,7 @@ from msmarco_qdrant.stores import (
     check_creatable,
     use_store,
 )
-from msmarco_qdrant.stores.filters import index_kind, outside_lists
+from msmarco_qdrant.stores.filters import index_keys, index_kind, outside_lists
 
 
 @suggest_keywords
@@ -434,4 +433,4 @@ def _to_payload_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, Payload
         raise UsageError(f"payload_indexes must map fields to kinds, got {fields!r}")
     for name, kind in fields.items():
         check_index(name, kind)
-    return {key: kind for name, kind in fields.items() for key in payload_keys(name)}
+    return index_keys(fields)

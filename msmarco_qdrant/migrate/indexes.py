@@ -18,7 +18,7 @@ from msmarco_qdrant.core.records import Generation, PayloadIndex
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.migrate.operations import AddPayloadIndex, RemovePayloadIndex
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
-from msmarco_qdrant.stores.filters import canonical_key, index_kind, meta_key, outside_lists
+from msmarco_qdrant.stores.filters import index_kind, indexes_by_field, meta_key
 from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
 
 _META = "meta."
@@ -147,11 +147,10 @@ def _indexes(store: Store, physical: str) -> Mapping[str, PayloadIndex]:
     if not store.capabilities.payload_indexes:
         return {}
     found = store.collection(physical).spec().payload_indexes
-    keys = {canonical_key(key): kind for key, kind in found.items()}
     return {
         key.removeprefix(_META): kind
-        for key, kind in keys.items()
-        if key.startswith(_META) and not (key != (plain := outside_lists(key)) and plain in keys)
+        for key, kind in indexes_by_field(found).items()
+        if key.startswith(_META)
     }
 
 

@@ -30,7 +30,7 @@ from msmarco_qdrant.migrate.indexes import add_index, list_indexes
 from msmarco_qdrant.service.retry import BatchRetrier, Retryability, StoppingError
 from msmarco_qdrant.settings import Settings
 from msmarco_qdrant.stores import Connection, Store, open_store
-from msmarco_qdrant.stores.filters import meta_key
+from msmarco_qdrant.stores.filters import index_keys
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class Startup:
         except CollectionNotFoundError:
             self.stage = "model"
             encoder_info = self._models.new().info
-            indexes = {meta_key(field): kind for field, kind in self._indexes.items()}
+            indexes = index_keys(self._indexes)
             create_if_missing(
                 store, name, encoder_info, Bm25Settings(), self._settings.storage, indexes
             )

@@ -128,7 +128,7 @@ def find_table(sample: Sample, fields: Fields, *, quoted: bool | None = None) ->
         return Table(delimiter, quoted, pair, has_header=False, fields=fields) if quoted else None
     if widths == {4} and all(_URL.fullmatch(row[1]) for row in rows if len(row) == 4):
         return Table(delimiter, quoted, _DOCUMENTS, has_header=False, fields=fields)
-    raise SourceError(_unknown_shape(sample, rows, delimiter))
+    raise SourceError(_unknown_shape(sample, rows, delimiter, fields))
 
 
 # ---- delimiter and header ------------------------------------------------------------------------
@@ -282,14 +282,20 @@ def _with_numbers(
     return Table(delimiter, quoted, tuple(columns), has_header=False, fields=named)
 
 
-def _unknown_shape(sample: Sample, rows: Sequence[Sequence[str]], delimiter: str) -> str:
+def _unknown_shape(
+    sample: Sample, rows: Sequence[Sequence[str]], delimiter: str, fields: Fields
+) -> str:
     first = next((row for row in rows if len(row) > 2), rows[0])
     shown = " | ".join(_cut(cell) for cell in first[:5])
+    if fields.kind == "qid":
+        return (
+            f"{sample.source} is not a file of queries ({shown}): expected qid<TAB>text, CSV with "
+            f"a header qid,text, or JSON lines; {_query_step(sample, first)}"
+        )
     if len(first) == 1 and not any(mark in shown for mark in ",;|"):
-        file = "FILE" if sample.source == STDIN else shlex.quote(sample.source)
         return (
             f"{sample.source} has no tab in its first rows ({shown}): expected id<TAB>text, CSV, "
-            f"or JSON lines; if each line is a passage, number them with `nl -ba -w1 {file}`"
+            f"or JSON lines; if each line is a passage, {_numbering(sample)}"
         )
     if len(first) == 1:
         return (
@@ -303,6 +309,23 @@ def _unknown_shape(sample: Sample, rows: Sequence[Sequence[str]], delimiter: str
         f"({shown}): number them, such as --pid-field 1 --text-field 2 (pid_field and text_field "
         "in Python), or pass the format 'tsv' if everything after the first tab is the text"
     )
+
+
+def _query_step(sample: Sample, row: Sequence[str]) -> str:
+    """Return what to do with a file of this row, which is not one of queries."""
+    words = " ".join(row).split()
+    if len(words) == 4 and words[3].removeprefix("-").isdecimal():
+        return "these look like judgments, which --qrels takes (qrels in Python)"
+    if len(words) == 6 and words[3].isdecimal():
+        return "these look like the answers of a run, which --compare takes"
+    if len(row) == 1:
+        return f"if each line is a query, {_numbering(sample)}"
+    return "name the columns qid and text in a first line"
+
+
+def _numbering(sample: Sample) -> str:
+    file = "FILE" if sample.source == STDIN else shlex.quote(sample.source)
+    return f"number them with `nl -ba -w1 {file}`"
 
 
 def _cut(cell: str) -> str:

@@ -68,6 +68,24 @@ def outside_lists(key: str) -> str:
     return canonical_key(key).replace("[].", ".")
 
 
+def index_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadIndex]:
+    """Return the payload keys to index for `meta` fields; `indexes_by_field` is its inverse."""
+    return {key: kind for field, kind in fields.items() for key in payload_keys(field)}
+
+
+def indexes_by_field(indexes: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadIndex]:
+    """Return payload indexes with one key a field, sorted: the one outside of lists.
+
+    An index of the field `a.b` is two for the engine, of `meta.a.b` and of `meta.a[].b`.
+    """
+    keys = {canonical_key(key): indexes[key] for key in sorted(indexes)}
+    return {
+        key: kind
+        for key, kind in keys.items()
+        if (plain := outside_lists(key)) == key or keys.get(plain) != kind
+    }
+
+
 def index_kind(indexes: Mapping[str, PayloadIndex], key: str) -> PayloadIndex | None:
     """Return the kind of a payload key's index, None without one, however the keys are quoted."""
     kinds = {canonical_key(indexed): kind for indexed, kind in indexes.items()}

@@ -328,7 +328,7 @@ def test_progress_is_printed_at_intervals(capsys: pytest.CaptureFixture[str]) ->
     [
         ("--qrels none.txt", 1, "no such file: none.txt"),
         ("--queries none.tsv", 1, "no such file: none.tsv"),
-        ("--queries qrels.txt --qrels q.tsv", 1, "qrels.txt:1 is not a query"),
+        ("--queries qrels.txt --qrels q.tsv", 1, "these look like judgments, which --qrels takes"),
         ("--qrels others.txt", 2, "pass the qrels of these queries"),
         ("--measures mrr", 2, "measure 'mrr' is unknown; examples: nDCG@10, RR@10"),
         ("--measures R@20000", 2, "measure 'R@20000' needs 20,000 hits per query"),

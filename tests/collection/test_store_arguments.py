@@ -51,6 +51,8 @@ _CALLS: dict[str, Callable[[Any, Path], object]] = {
     "backup_collection": lambda store, folder: _M.backup_collection(
         store, "msmarco", folder / "backup", portable=True
     ),
+    "count_passages": lambda store, _: _M.count_passages(store),
+    "list_passages": lambda store, _: _M.list_passages(store),
     "check_collection": lambda store, _: _M.check_collection(store, "msmarco"),
     "delete_passages": lambda store, _: _M.delete_passages(store, ["2"]),
     "describe_store": lambda store, _: _M.describe_store(store),

@@ -112,7 +112,7 @@ Pair = namedtuple("Pair", "left right")
         (np.datetime64(NS, "ns"), "2024-05-01T12:30:00.000000001"),
         (np.datetime64(NS - 1, "ns"), "2024-05-01T12:30:00"),
         (np.datetime64(-1, "ns"), "1969-12-31T23:59:59.999999999"),
-        (np.datetime64("NaT"), None),
+        (np.datetime64("NaT", "s"), None),
         (np.array([NS], "datetime64[ns]"), ["2024-05-01T12:30:00.000000001"]),
         (np.array(NS, "datetime64[ns]"), "2024-05-01T12:30:00.000000001"),
         (np.timedelta64(90, "s"), 90),

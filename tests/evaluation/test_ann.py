@@ -91,11 +91,13 @@ def test_a_huge_ef_finds_everything(collection: SearchClient) -> None:
 
 
 class _NumberEncoder(HashingEncoder):
-    """An encoder whose vector of a number is that number."""
+    """An encoder whose vector of a number begins with that number."""
 
     def encode_queries(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Read the numbers."""
-        return np.array([[float(query)] for query in queries], np.float32)
+        vectors = np.zeros((len(queries), self.info.dimension), np.float32)
+        vectors[:, 0] = [float(query) for query in queries]
+        return vectors
 
 
 class _ForgetfulCollection(NullCollection):

@@ -484,7 +484,7 @@ def test_an_integer_pid_is_its_decimal_form(store: Store, encoder: HashingEncode
     assert stored(store, [Passage("5", "")]) == {"5": ("five", {})}
 
 
-@pytest.mark.parametrize("row", [{"pid": "1"}, "1\ttext", None, ("1", "text")])
+@pytest.mark.parametrize("row", ["1\ttext", b"1\ttext", None, 5, ["1", "text"], {"1"}, ("1",)])
 def test_a_row_of_another_type_is_refused(
     store: Store, encoder: HashingEncoder, row: object
 ) -> None:

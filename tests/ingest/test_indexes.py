@@ -45,6 +45,7 @@ def test_a_new_collection_has_them(
             "meta.lang": "keyword",
             "meta.year": "integer",
             "meta.author.score": "float",
+            "meta.author[].score": "float",
             "meta.live": "bool",
             'meta."größe in cm"': "float",
             "meta.größe": "datetime",
@@ -83,8 +84,8 @@ def test_an_existing_collection_gets_no_more(
     ("asked", "reason"),
     [
         ({"year": "int"}, "index kind of 'year' must be one of keyword, integer"),
-        ({'a"b': "keyword"}, "must be a string without"),
-        ({1: "keyword"}, "surrogates, got 1"),
+        ({'a"b': "keyword"}, 'quotation marks around a whole name only, .*, got a"b'),
+        ({1: "keyword"}, "must be a string without NUL and lone surrogates, got 1"),
         (["year"], "payload_indexes must map fields to kinds"),
     ],
 )

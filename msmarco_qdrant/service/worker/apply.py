@@ -38,7 +38,7 @@ from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.worker.batch import MAX_REJECTS, BatchContent, Rejects
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import Store
-from msmarco_qdrant.stores.filters import meta_key
+from msmarco_qdrant.stores.filters import index_keys
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class BatchWriter:
             info = self.store.metadata(self.collection).encoder
         except CollectionNotFoundError:
             if self.payload_indexes:
-                indexes = {meta_key(name): kind for name, kind in self.payload_indexes.items()}
+                indexes = index_keys(self.payload_indexes)
                 info, bm25 = self.encoder.info, Bm25Settings()
                 create_if_missing(self.store, self.collection, info, bm25, self.storage, indexes)
             return
@@ -217,6 +217,8 @@ class BatchAttempt:
         except IngestStoppedError as exc:
             self._add(exc.report)
             reason = exc.__cause__
+            if isinstance(reason, SourceError) and self._rejects.count:
+                return  # the model rejected all passages of a new collection, which is gone again
             if isinstance(reason, MsmarcoQdrantError):
                 raise reason from reason.__cause__
             raise

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JSON = {"content-type": "application/json"}
 NDJSON = {"content-type": "application/x-ndjson"}
 _USUAL = {b"host": b"localhost", b"content-type": b"application/json"}
-_PLACES = re.compile(r"tmp|incoming|working|done|failed|\.lock|sequence")
+_PLACES = re.compile(r"tmp|incoming|working|done|failed|requeue|\.lock|sequence")
 Answers = Sequence[tuple[object, int]]
 Receive = Callable[[], Awaitable["Message"]]
 
