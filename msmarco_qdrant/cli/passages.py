@@ -160,12 +160,15 @@ def _delete_matching(
     settings: Settings, filters: tuple[str, ...], *, yes: bool, as_json: bool
 ) -> None:
     """Delete the passages that match, or show how many there are without `yes`."""
+    from msmarco_qdrant.collection.delete import require_fields
     from msmarco_qdrant.collection.passages import count_passages, delete_passages
 
     name = settings.collection
     parse_filters(filters)
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
+        if chosen is not None:
+            require_fields(store, name, chosen)
         if not yes and (found := count_passages(store, collection=name, meta_filter=chosen)):
             raise UsageError(
                 f"nothing was deleted: {found:,} passages of '{name}' in {store.dsn} match; pass "

@@ -21,8 +21,9 @@ from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreError,
     StoreUnavailableError,
+    UsageError,
 )
-from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.filters import Exists, SearchFilter
 from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.stores.foreign import ForeignPoints, has_seq
 from msmarco_qdrant.stores.names import base_name
@@ -88,7 +89,9 @@ def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
 
     Raises:
         CollectionNotFoundError: If the collection does not exist.
+        UsageError: See `require_fields`.
     """
+    require_fields(store, name, meta_filter)
     foreign, count = ForeignPoints(name, store.dsn), 0
     found = store.collection(name).scan(("pid", "seq"), meta_filter=meta_filter)
     written = ((id_, payload["seq"]) for id_, payload in found if foreign.is_written(id_, payload))
@@ -96,6 +99,31 @@ def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
         newest = max(seq for _, seq in batch)
         count += delete_points(store, base_name(name), [id_ for id_, _ in batch], up_to_seq=newest)
     return count
+
+
+def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> None:
+    """Refuse to delete passages only because they lack a field that no passage has.
+
+    Such a field is misspelled, or not in `meta`, as the pid: `{"pid": Not("7")}` matches all.
+    Filters of Qdrant's own are not checked.
+
+    Raises:
+        UsageError: If the filter matches a passage and has such a field.
+    """
+    collection = store.collection(name)
+    if not isinstance(meta_filter, Mapping) or _is_empty(collection, meta_filter):
+        return
+    for field in meta_filter:
+        if _is_empty(collection, {field: Exists()}):
+            raise UsageError(
+                f"nothing was deleted: a filter to delete by must have fields of meta that some "
+                f"passages of '{name}' have, got '{field}', which no passage has"
+            )
+
+
+def _is_empty(collection: Collection, meta_filter: SearchFilter) -> bool:
+    """True if no point matches."""
+    return next(iter(collection.scan(("pid",), meta_filter=meta_filter)), None) is None
 
 
 def _delete_batch(store: Store, name: str, pids: Sequence[str]) -> int:

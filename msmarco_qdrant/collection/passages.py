@@ -157,7 +157,9 @@ def delete_passages(
 
     Raises:
         UsageError: If a pid is not a non-empty string; earlier batches are deleted by then. If
-            not one of `pids` and `meta_filter` is passed, or the filter has no condition.
+            not one of `pids` and `meta_filter` is passed, or the filter has no condition. If
+            passages match only because they lack a field that no passage has, such as a misspelled
+            one in `Not`; none is deleted.
         PidCollisionError: If a point holds another pid than its id is made from, or lost its pid
             or `seq`; it stays.
         StoreError: If the store cannot be opened or written, or has no such collection.

@@ -69,6 +69,9 @@ def test_passages_that_match_are_deleted(filled: str, passages: Sequence[Passage
     assert (2, "") == (done.status, done.out)
     expected = f"nothing was deleted: 2 passages of 'msmarco' in {filled} match; pass --yes to"
     assert expected in done.err
+    misspelled = command("delete", "--filter", "langg!=en", "--store", filled, "--yes")
+    assert (2, "") == (misspelled.status, misspelled.out)
+    assert "nothing was deleted: a filter to delete by must" in misspelled.err
     assert 5 == len(pids_in(filled, passages))
     assert (0, "2 deleted\n", "") == command(*arguments, "--yes")
     assert ["2", passages[3].pid, passages[4].pid] == pids_in(filled, passages)

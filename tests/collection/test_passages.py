@@ -46,7 +46,7 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     UsageError,
 )
-from msmarco_qdrant.filters import SearchFilter
+from msmarco_qdrant.filters import Exists, Not, SearchFilter
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
@@ -98,6 +98,25 @@ def test_passages_are_deleted_by_a_filter(store: Store, passages: Sequence[Passa
     assert {passage.pid for passage in passages} - {"1", "007"} == {
         one.pid for one in list_passages(store)
     }
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"pid": Not("7")},
+        {"langg": Not("en")},
+        {"lang": Not("de"), "langg": Not(Exists())},
+    ],
+)
+def test_filter_on_a_field_of_no_passage_deletes_nothing(
+    store: Store, passages: Sequence[Passage], chosen: SearchFilter
+) -> None:
+    """A misspelled field in a negation would match, and delete, every passage."""
+    filled(store, passages)
+    with pytest.raises(UsageError, match=r"nothing was deleted: .*, which no passage has"):
+        delete_passages(store, meta_filter=chosen)
+    assert len(passages) == count_passages(store)
+    assert 0 == delete_passages(store, meta_filter={"langg": "en"})
 
 
 def test_filter_deletes_no_points_of_others(
