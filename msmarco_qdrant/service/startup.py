@@ -26,11 +26,11 @@ from msmarco_qdrant.errors import (
     StoreInUseError,
     StoreUnavailableError,
 )
-from msmarco_qdrant.migrate.indexes import add_index, list_indexes
+from msmarco_qdrant.migrate.indexes import add_index
 from msmarco_qdrant.service.retry import BatchRetrier, Retryability, StoppingError
 from msmarco_qdrant.settings import Settings
 from msmarco_qdrant.stores import Connection, Store, open_store
-from msmarco_qdrant.stores.filters import index_keys
+from msmarco_qdrant.stores.filters import index_keys, index_kind
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -178,9 +178,9 @@ class Startup:
     def _add_indexes(self, store: Store) -> None:
         """Add the indexes that an existing collection lacks, unless it is being migrated now."""
         name = self._settings.collection
-        found = list_indexes(store, name) if self._indexes else {}
+        found = store.collection(name).spec().payload_indexes if self._indexes else {}
         for field, kind in self._indexes.items():
-            if found.get(field) == kind:
+            if all(index_kind(found, key) == kind for key in index_keys({field: kind})):
                 continue
             try:
                 effect = add_index(store, name, field, kind)

@@ -24,6 +24,17 @@ def test_commands_add_list_and_remove(filled: str) -> None:
     assert "no indexes\n" == command("index", "list", *place).out
 
 
+def test_s5_a_field_with_dots_is_shown_once(filled: str) -> None:
+    """The engine has an index more, for objects in lists; JSON of `info` has the engine's keys."""
+    place = ("--store", filled)
+    assert 0 == command("index", "add", "author.name=keyword", *place).status
+    assert "author.name=keyword\n" == command("index", "list", *place).out
+    shown = command("info", *place).out
+    assert "payload indexes: meta.author.name (keyword), seq (integer)\n" in shown
+    assert '"meta.author[].name": "keyword"' in command("info", *place, "--json").out
+    assert "author" not in command("check", "msmarco", *place).out
+
+
 def test_wrong_usage_is_one_line(filled: str) -> None:
     """Another kind, a missing index, a malformed argument; the advice works."""
     place = ("--store", filled)

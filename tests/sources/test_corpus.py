@@ -696,6 +696,24 @@ def test_line_that_is_not_a_query_stops(tmp_path: Path) -> None:
     assert [Query("1", "how big is london")] == list(read_queries(path))
 
 
+@pytest.mark.parametrize(
+    ("content", "step"),
+    [
+        (b"q1 0 b 1\nq2 0 c -1\n", "these look like judgments, which --qrels takes"),
+        (b"q1\t0\tb\t1\n", "these look like judgments, which --qrels takes"),
+        (b"q1 Q0 b 1 0.5 tag\n", "these look like the answers of a run, which --compare takes"),
+        (b"how big is london\nwho\n", "if each line is a query, number them with `nl -ba -w1 "),
+        (b"q1\ten\tlondon\n", "name the columns qid and text in a first line"),
+    ],
+)
+def test_c11_file_of_no_queries_says_what_to_do(tmp_path: Path, content: bytes, step: str) -> None:
+    """Without the options of passages, which a reader of queries has not."""
+    with pytest.raises(SourceError, match="q is not a file of queries") as caught:
+        list(read_queries(put(tmp_path / "q", content)))
+    assert step in str(caught.value)
+    assert "--pid-field" not in str(caught.value)
+
+
 # ---- random rows ---------------------------------------------------------------------------
 
 fixed = settings(derandomize=True, deadline=None, max_examples=25)
