@@ -1,12 +1,14 @@
 """Programs that search and then start processes, and what their children do.
 
-They run as scripts: `python -m tests.processes.programs NAME STORE MODEL ...`.
+They run as scripts: `python -m tests.processes.programs NAME ARGUMENT ...`.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from msmarco_qdrant import (
     ingest_passages,
     open_store,
 )
+from msmarco_qdrant.encoding import load_encoder
+from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.forks import fork
@@ -32,7 +36,7 @@ PASSAGES = [
     Passage("3", "a cold night in the north"),
 ]
 QUERY = PASSAGES[1].text
-AT_ONCE = 4
+AT_ONCE = 10
 """Children that run at a time."""
 
 
@@ -43,11 +47,12 @@ def pids(client: SearchClient, mode: str) -> str:
 
 
 def outcome(function: Callable[[], object]) -> str:
-    """Call a function; return its result, or the name of its error."""
+    """Call a function; return its result, or its error's name and if it names the parent."""
     try:
         return str(function())
     except MsmarcoQdrantError as exc:
-        return type(exc).__name__
+        parent = f"process {os.getppid()}" in str(exc)
+        return type(exc).__name__ + (" of the parent" if parent else "")
 
 
 # ---- forks of a process that has searched ------------------------------------------------------
@@ -59,72 +64,88 @@ class Children:
     def __init__(self, client: SearchClient, dsn: str) -> None:
         self.client, self.dsn = client, dsn
 
-    def use_the_parents(self) -> str:
-        """Search with the parent's client, and close it."""
+    def open_again(self) -> str:
+        """Use the parent's client, then open the same store with a model, and search."""
+        return f"{self._use_the_parents()}, model {outcome(self._search_by_model)}"
+
+    def open_for_words(self) -> str:
+        """Use the parent's client, then open the same store without a model, and search."""
+        return f"{self._use_the_parents()}, words {outcome(self._search_by_words)}"
+
+    def _use_the_parents(self) -> str:
         found = [outcome(lambda mode=mode: pids(self.client, mode)) for mode in ("dense", "bm25")]  # type: ignore[misc]
         self.client.close()
         return " ".join(found)
 
-    def open_again(self) -> str:
-        """Open the same store, load the model, and search."""
+    def _search_by_model(self) -> str:
+        if self.dsn == ":memory:":
+            with closing(open_store(self.dsn, create=True)) as store:
+                ingest_passages(PASSAGES, store, encoder=self.client.encoder)
+        with SearchClient.open(self.dsn) as client:
+            return pids(client, "dense")
 
-        def search() -> str:
-            if self.dsn == ":memory:":
-                with closing(open_store(self.dsn, create=True)) as store:
-                    ingest_passages(PASSAGES, store, encoder=self.client.encoder)
-            with SearchClient.open(self.dsn) as client:
-                return pids(client, "dense")
-
-        return outcome(search)
-
-    def search_by_words(self) -> str:
-        """Open the same store without a model."""
-
-        def search() -> str:
-            if self.dsn == ":memory:":
-                with closing(open_store(self.dsn, create=True)) as store:
-                    ingest_passages(PASSAGES, store, encoder=HashingEncoder())
-                    return pids(SearchClient(store, "msmarco", None), "bm25")
-            with SearchClient.open(self.dsn, bm25_only=True) as client:
-                return pids(client, "bm25")
-
-        return outcome(search)
-
-    def leave(self) -> str:
-        """Do nothing: the child ends as a script does, with every destructor."""
-        return "left"
+    def _search_by_words(self) -> str:
+        if self.dsn == ":memory:":
+            with closing(open_store(self.dsn, create=True)) as store:
+                ingest_passages(PASSAGES, store, encoder=HashingEncoder())
+                return pids(SearchClient(store, "msmarco", None), "bm25")
+        with SearchClient.open(self.dsn, bm25_only=True) as client:
+            return pids(client, "bm25")
 
 
-def fork_children(dsn: str, model: str, count: int, close: bool) -> None:
-    """Search, fork children that use all of it, and search again; print the outcomes."""
+def fork_children(dsn: str, encoder: BiEncoder, count: int, *, closes: bool) -> dict[str, Any]:
+    """Search, fork children that use all of it, and search again.
+
+    Each child ends as a script does, with every destructor.
+
+    Args:
+        dsn: An empty store.
+        encoder: Its model.
+        count: Children.
+        closes: True to close the store before forking.
+
+    Returns:
+        How many children had each outcome, and what the parent found before and after.
+    """
     store: Store = open_store(dsn, create=True)
-    ingest_passages(PASSAGES, store, model=model)
-    client = SearchClient.open(store)
+    ingest_passages(PASSAGES, store, encoder=encoder)
+    client = SearchClient(store, "msmarco", encoder)
     found = [pids(client, mode) for mode in ("dense", "bm25", "hybrid")]
-    children = Children(client, dsn)
-    if close:
+    if closes:
         store.close()
-    uses = (
-        children.use_the_parents,
-        children.open_again,
-        children.search_by_words,
-        children.leave,
-    )
-    running: list[tuple[str, Callable[[], str]]] = []
+    children = Children(client, dsn)
+    running: list[Callable[[], str]] = []
     outcomes: Counter[str] = Counter()
-    at_once = 1 if close else AT_ONCE  # one process at a time has the directory
     for number in range(count):
-        use = uses[number % len(uses)]
-        running.append((use.__name__, fork(use, leaves=use == children.leave)))
-        if len(running) == at_once:
-            name, result = running.pop(0)
-            outcomes[f"{name}: {result()}"] += 1
-    for name, result in running:
-        outcomes[f"{name}: {result()}"] += 1
-    if not close:
+        use = children.open_for_words if number % 2 else children.open_again
+        running.append(fork(use, leaves=True))
+        if len(running) == (1 if closes else AT_ONCE):  # one process at a time has a directory
+            outcomes[running.pop(0)()] += 1
+    outcomes.update(result() for result in running)
+    if not closes:
         found += [pids(client, mode) for mode in ("dense", "bm25", "hybrid")]
         store.close()
-    print(json.dumps({"outcomes": outcomes, "parent": found}))
+    return {"outcomes": outcomes, "parent": found}
+
+
+def run_forks(model: str, *stores: str) -> None:
+    """Fork children for each store in turn, and print what became of them as JSON.
+
+    Args:
+        model: Directory of a model.
+        stores: "DSN COUNT", or "DSN COUNT closed" to close the store before forking.
+    """
+    encoder = load_encoder(model, backend="torch", device="cpu")
+    encoder.encode_queries([QUERY])
+    # The last garbage collection of each child would take seconds for the objects of torch and
+    # transformers. Those of stores and clients are made later, and destroyed as usual.
+    gc.collect()
+    gc.freeze()
+    found = {}
+    for store in stores:
+        dsn, count, *closed = store.split()
+        found[store] = fork_children(dsn, encoder, int(count), closes=bool(closed))
+    print(json.dumps(found))
 
 
 # ---- pools -------------------------------------------------------------------------------------
@@ -143,26 +164,36 @@ def search_by_master(_: str) -> list[str]:
     return [pids(_clients[0], "dense")]
 
 
-def run_pools(dsn: str, how: str, method: str) -> None:
-    """Start a pool and print what its workers find, or the first error.
+def run_pools(dsn: str) -> None:
+    """Start pools before and after this process has loaded a model; print what workers find.
 
     Args:
         dsn: The store, which holds passages.
-        how: "imported", "searched" (and closed) or "open", before the pool starts.
-        method: Start method.
     """
-    if how != "imported":
-        _clients.append(SearchClient.open(dsn))
-        pids(_clients[0], "dense")
-    if how == "searched":
-        _clients[0].close()
-    context = multiprocessing.get_context(method)
-    task = search_by_master if how == "open" else search_in_child
-    for name, map_tasks in (("Pool", _map_by_pool), ("Executor", _map_by_executor)):
-        try:
-            print(name, map_tasks(context, task, dsn))
-        except MsmarcoQdrantError as exc:
-            print(name, type(exc).__name__, exc)
+    _report("imported, fork Pool", _map_by_pool, "fork", search_in_child, dsn)
+    _clients.append(SearchClient.open(dsn))
+    pids(_clients[0], "dense")
+    _report("open, fork Pool", _map_by_pool, "fork", search_by_master, dsn)
+    _report("open, fork Executor", _map_by_executor, "fork", search_by_master, dsn)
+    _clients[0].close()
+    _report("searched, fork Pool", _map_by_pool, "fork", search_in_child, dsn)
+    _report("searched, fork Executor", _map_by_executor, "fork", search_in_child, dsn)
+    _report("searched, spawn Pool", _map_by_pool, "spawn", search_in_child, dsn)
+    _report("searched, forkserver Executor", _map_by_executor, "forkserver", search_in_child, dsn)
+
+
+def _report(
+    name: str,
+    map_tasks: Callable[[Any, Callable[[str], list[str]], str], list[list[str]]],
+    method: str,
+    task: Callable[[str], list[str]],
+    dsn: str,
+) -> None:
+    try:
+        found = str(map_tasks(multiprocessing.get_context(method), task, dsn))
+    except MsmarcoQdrantError as exc:
+        found = f"{type(exc).__name__} {exc}"
+    print(f"{name}: {found}", flush=True)  # before the next fork copies the buffer
 
 
 def _map_by_pool(context: Any, task: Callable[[str], list[str]], dsn: str) -> list[list[str]]:
@@ -179,7 +210,6 @@ def _map_by_executor(context: Any, task: Callable[[str], list[str]], dsn: str) -
 if __name__ == "__main__":
     program, *arguments = sys.argv[1:]
     if program == "forks":
-        dsn, model, count, close = arguments
-        fork_children(dsn, model, int(count), close == "closed")
+        run_forks(*arguments)
     else:
         run_pools(*arguments)
