@@ -443,7 +443,7 @@ class PrunePolicy:
         max_share: Largest share of the collection to delete, 0 to 1. Beyond it nothing is
             deleted, as the source may be cut off.
         allow_rejects: Prune even if rows were rejected. A rejected row of a stored passage
-            deletes that passage.
+            deletes that passage. A source that is cut off never prunes.
 
     Raises:
         UsageError: If `max_share` is out of range.

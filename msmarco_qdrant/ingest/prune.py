@@ -9,6 +9,7 @@ from msmarco_qdrant.collection.replicas import remove_hidden_points
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import PointId, PrunePolicy
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
+from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores.foreign import ForeignPoints
 
 
@@ -32,12 +33,13 @@ class Pruner:
         self._seen = seen
         self._up_to_seq = up_to_seq
 
-    def refusal(self, policy: PrunePolicy, rejected: int) -> str | None:
+    def refusal(self, policy: PrunePolicy, rejected: RejectCount) -> str | None:
         """Return the reason why the policy forbids to remove them, or None.
 
         Args:
             policy: The limits to observe.
-            rejected: Rows of the source that could not become a passage.
+            rejected: Rows of the source that could not become a passage. The rest of a source
+                that is cut off was not read: no policy allows to remove its passages.
         """
         if self._guard.is_being_filled:
             return (
@@ -49,10 +51,15 @@ class Pruner:
                 "nothing was pruned: the source contains no passage, so pruning would empty the "
                 "collection. To remove all passages, drop the collection"
             )
-        if rejected and not policy.allow_rejects:
+        if rejected.damage:
             return (
-                f"nothing was pruned: rows were rejected ({rejected:,}), and the collection may "
-                "hold their passages. Fix the rows, or set allow_rejects=True to remove these "
+                "nothing was pruned: the source must be whole, and its rest was not read: "
+                f"{rejected.damage}. Get the file again"
+            )
+        if rejected.count and not policy.allow_rejects:
+            return (
+                f"nothing was pruned: rows were rejected ({rejected.count:,}), and the collection "
+                "may hold their passages. Fix the rows, or set allow_rejects=True to remove these "
                 "passages too"
             )
         stale, points = sum(1 for _ in self._stale()), self._collection.info().points

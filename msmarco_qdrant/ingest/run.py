@@ -123,7 +123,7 @@ class IngestRun:
         self._report_progress("prune", self._rows.size or 0)
         with self._timed("prune"):
             pruner = Pruner(self._guard, self._seen, self._seq_before)
-            refusal = pruner.refusal(policy, self._rejected.count)
+            refusal = pruner.refusal(policy, self._rejected)
             if not refusal:
                 self.pruned = pruner.remove(policy)
                 self._guard.check()

@@ -7,6 +7,7 @@ One ``\r`` before the ``\n`` and a leading byte order mark are dropped.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,8 +16,19 @@ BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 18
 
 
+_DAMAGE = re.compile(r"the \S+ stream (?:ends early|is damaged): ")
+
+
 class DamagedStreamError(Exception):
-    """A compressed stream is damaged or cut off; the message is the problem of its last line."""
+    """A compressed stream is damaged or cut off; the message is the problem of its last line.
+
+    `is_damage` recognizes the message.
+    """
+
+
+def is_damage(reason: str) -> bool:
+    """True if a row is rejected because the rest of its source cannot be read."""
+    return _DAMAGE.match(reason) is not None
 
 
 class Line(NamedTuple):

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import OutputError, UsageError
-from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
+from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT, is_damage
 from msmarco_qdrant.sources.rows import RowError, check_passage
 
 _log = logging.getLogger(__name__)
@@ -33,15 +33,18 @@ class RejectCount:
     Attributes:
         count: Rejects so far.
         first: Place and reason of the first, "" before it.
+        damage: Place and reason of the first that ends its source early, "" before it.
     """
 
     def __init__(self, on_reject: Callable[[Reject], None] | None) -> None:
         self._on_reject = on_reject
         self.count = 0
-        self.first = ""
+        self.first = self.damage = ""
 
     def add(self, reject: Reject) -> None:
         """Count a reject and pass it on."""
+        if is_damage(reject.reason):
+            self.damage = self.damage or describe_reject(reject)
         self.first = self.first or describe_reject(reject)
         self.count += 1
         if self._on_reject is not None:

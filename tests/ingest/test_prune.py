@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import gzip
+import lzma
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +39,7 @@ def numbered(*numbers: int) -> list[Passage]:
 
 
 def ingest(
-    source: Iterable[Passage | Reject], store: Store, prune: PrunePolicy | None = None
+    source: Iterable[Passage | Reject] | Path, store: Store, prune: PrunePolicy | None = None
 ) -> IngestReport:
     """Bring passages in, and remove the others if the policy says so."""
     return ingest_passages(source, store, encoder=HashingEncoder(), prune=prune, optimize=False)
@@ -75,6 +77,22 @@ def test_nothing_is_removed_without_a_policy_or_a_reason(store: Store) -> None:
     assert 0 == ingest(numbered(1, 2, 3), store, PrunePolicy()).pruned
     assert 0 == ingest(numbered(1), store).pruned
     assert {"1", "2", "3"} == held(store).keys()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])
+def test_source_that_is_cut_off_removes_nothing(
+    store: Store, tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    """Also with `allow_rejects`: the rows after the cut were never read."""
+    lines = "".join(f"{number}\ttext {number}\n" for number in range(2000)).encode()
+    (tmp_path / "whole.tsv").write_bytes(lines)
+    packed = compress(lines)
+    (tmp_path / "cut.tsv").write_bytes(packed[: len(packed) // 2])
+    assert 2000 == ingest(tmp_path / "whole.tsv", store).written
+    policy = PrunePolicy(max_share=1, allow_rejects=True)
+    with pytest.raises(PruneRefusedError, match=r"the source must be whole.* ends early"):
+        ingest(tmp_path / "cut.tsv", store, policy)
+    assert 2000 == len(held(store))
 
 
 @pytest.mark.parametrize("store", ["edge"], indirect=True)
