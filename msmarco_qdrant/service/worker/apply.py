@@ -218,7 +218,7 @@ class BatchAttempt:
             self._add(exc.report)
             reason = exc.__cause__
             if isinstance(reason, SourceError) and self._rejects.count:
-                return  # the model rejected all passages of a new collection, which is gone again
+                return  # the model rejected all passages of a new collection, which was dropped
             if isinstance(reason, MsmarcoQdrantError):
                 raise reason from reason.__cause__
             raise
