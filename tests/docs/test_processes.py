@@ -44,16 +44,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackServer]
 
 
 def start(command: list[str], place: Path) -> subprocess.Popen[str]:
-    """Start a program in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=place,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    """Start a program in a session of its own; its errors go to the file `errors`."""
+    with (place / "errors").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=place,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -75,7 +76,7 @@ def test_c1_pools_of_the_page(
         out, _ = process.communicate(timeout=LIMIT_S)
     finally:
         end(process)
-    assert 0 == process.returncode
+    assert 0 == process.returncode, (tmp_path / "errors").read_text()
     assert out.startswith(first)
 
 

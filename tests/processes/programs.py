@@ -136,9 +136,10 @@ def run_forks(model: str, *stores: str) -> None:
         stores: "DSN COUNT", or "DSN COUNT closed" to close the store before forking.
     """
     encoder = load_encoder(model, backend="torch", device="cpu")
-    encoder.encode_queries([QUERY])
-    # The last garbage collection of each child would take seconds for the objects of torch and
-    # transformers. Those of stores and clients are made later, and destroyed as usual.
+    with closing(open_store(":memory:", create=True)) as example:  # imports what stores need
+        ingest_passages(PASSAGES, example, encoder=encoder)
+    # The last garbage collection of each child would take seconds for the objects of libraries.
+    # Those of the stores and clients are made later, and destroyed as usual.
     gc.collect()
     gc.freeze()
     found = {}
@@ -170,7 +171,10 @@ def run_pools(dsn: str) -> None:
     Args:
         dsn: The store, which holds passages.
     """
+    import sentence_transformers  # noqa: F401  # so that the forked children need not
+
     _report("imported, fork Pool", _map_by_pool, "fork", search_in_child, dsn)
+    _report("imported, fork Executor", _map_by_executor, "fork", search_in_child, dsn)
     _clients.append(SearchClient.open(dsn))
     pids(_clients[0], "dense")
     _report("open, fork Pool", _map_by_pool, "fork", search_by_master, dsn)

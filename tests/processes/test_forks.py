@@ -105,6 +105,7 @@ ANSWER = "[['2', '2', '2']]"
 REFUSED = "EncodingError a model cannot run in a process that was forked after its parent used"
 POOLS = {
     "imported, fork Pool": ANSWER,
+    "imported, fork Executor": ANSWER,
     "open, fork Pool": REFUSED,
     "open, fork Executor": REFUSED,
     "searched, fork Pool": REFUSED,
