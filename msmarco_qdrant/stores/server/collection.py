@@ -178,7 +178,8 @@ class ServerCollection:
                     found += [to_scored(answer.points) for answer in answers]
             return merge_answers(queries, [position for position, _ in parts], found)
 
-        return self.within_limits(search)
+        with outdated_requests():  # a later step of a search has the limits of its beginning
+            return self.within_limits(search)
 
     def flush(self) -> None:
         """Do nothing: every write has waited for the sync."""
@@ -226,8 +227,7 @@ class ServerCollection:
                 raise explained from exc
             if self.limits() == limits:
                 raise
-        with outdated_requests():
-            return call(self.limits())
+        return call(self.limits())
 
     def count(self, consistency: models.ReadConsistencyType | None) -> int:
         """Count the points, exactly if the collection's limits allow it.
