@@ -94,20 +94,24 @@ def create_if_missing(
     return False
 
 
-def drop_if_empty(store: Store, name: str, physical: str) -> None:
+def drop_if_empty(store: Store, name: str, physical: str) -> bool:
     """Drop a collection that holds no passage, unless the name points to another one.
 
     The alias is removed before the count. A writer checks the alias after each write: if the count
     misses a write of another client, that client finds no alias and does not count its write.
+
+    Returns:
+        True if it was dropped.
     """
     with store.lock():
         if store.aliases().get(name) != physical or store.collection(physical).info().points:
-            return
+            return False
         store.remove_alias(name)
         if store.collection(physical).info().points:
             store.set_alias(name, physical)
-        else:
-            store.drop_collection(physical)
+            return False
+        store.drop_collection(physical)
+        return True
 
 
 def create_physical(

@@ -240,9 +240,9 @@ def _stopped(
     reason = guard.root_cause(error)
     done = f"{run.written:,} passages were written; the same ingest resumes there"
     if is_new and not run.written:
-        done = "nothing was written"
-        with suppress(StoreError):
-            drop_if_empty(guard.store, guard.name, guard.physical)
+        with suppress(StoreError):  # the reason is the error to report
+            if drop_if_empty(guard.store, guard.name, guard.physical):
+                done = "nothing was written"
     stopped = IngestStoppedError(f"{reason} ({done})", run.report())
     stopped.__cause__ = reason
     return stopped
