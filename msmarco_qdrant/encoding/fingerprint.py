@@ -64,7 +64,7 @@ _DEFAULTS: dict[str, Any] = {
     "model_type": "SentenceTransformer",
 }
 # In the order in which the library concatenates the vectors of several modes.
-_POOLING_FLAGS = {
+POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -176,7 +176,7 @@ def _unify_pooling(config: dict[str, Any]) -> dict[str, Any]:
     """Return one form for version 6, which writes a name, and earlier ones, which write flags."""
     if not any(name.startswith("pooling_mode") for name in config):
         return config
-    flags = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)]
+    flags = [mode for flag, mode in POOLING_FLAGS.items() if config.get(flag)]
     named = config.get("pooling_mode") or flags or ["mean"]
     others = {name: value for name, value in config.items() if not name.startswith("pooling_mode")}
     modes = [named] if isinstance(named, str) else named

@@ -1,6 +1,6 @@
 """Load an encoder or a reranker by its model's name.
 
-A name is looked up as a local directory, then as a model in an installed package, then on the
+A name is looked up as a local directory, as the library does, then as a model in an installed package, then on the
 Hugging Face hub.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
@@ -26,6 +27,8 @@ from msmarco_qdrant.encoding.options import (
 )
 from msmarco_qdrant.encoding.protocols import Reranker
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
+
+_log = logging.getLogger(__name__)
 
 
 def load_encoder(  # noqa: PLR0913  # all but one have defaults
@@ -127,11 +130,21 @@ def load_reranker(
 def _find_in_catalog(
     model: str | PathLike[str], kind: ModelKind, refusal: str
 ) -> tuple[str, PublishedModel | None]:
-    """Return the name as a string, and the catalog's entry of this kind, if it has one."""
+    """Return the name as a string, and the catalog's entry of this kind, if it has one.
+
+    A model's directory of that name is used instead of the catalog's model.
+    """
     name = str(model)
     if not name:
         raise UsageError("model must be a name, a hub id or a directory, got an empty string")
     published = find_published(name)
+    if published is not None and _is_model_directory(Path(name)):
+        _log.warning(
+            "the directory %s is used, not the published model %s: run elsewhere, or rename the "
+            "directory, to use that one",
+            *(Path(name).resolve(), published.name),
+        )
+        return name, None
     if published is not None and published.kind != kind:
         raise UsageError(
             f"{name} is a {published.kind}: {refusal}. Use a {kind} (`msmarco-qdrant models` lists "
@@ -166,12 +179,26 @@ def _refuse_cross_encoder(directory: Path) -> None:
             )
 
 
+def _is_model_directory(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("modules.json", "config.json"))
+
+
 def locate_model(name: str, published: PublishedModel | None) -> tuple[str, str]:
-    """Return the location to load from and the name to store; for a directory, its path."""
+    """Return the location to load from and the name to store; for a directory, its path.
+
+    Args:
+        name: A directory or a name.
+        published: The catalog's entry to use; None for a directory and for unknown names.
+    """
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() and published is not None:
+        _log.warning(
+            "the directory %s is not used: it contains neither modules.json nor config.json",
+            path.resolve(),
+        )
+    elif path.is_dir():
         return str(path), str(path.resolve())
-    if path.is_absolute() or name.startswith((".", "~")) or path.exists():
+    elif path.is_absolute() or name.startswith((".", "~")) or path.exists():
         raise ModelNotFoundError(f"no model directory at {name} (relative to {Path.cwd()})")
     if published is None:
         return name, name

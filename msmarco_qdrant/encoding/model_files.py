@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msmarco_qdrant.encoding.fingerprint import list_weights, read_json
+from msmarco_qdrant.encoding.fingerprint import POOLING_FLAGS, list_weights, read_json
 from msmarco_qdrant.errors import ModelNotFoundError
 
 _SMALL_FILE = 1024  # a Git LFS pointer has about 130 bytes
@@ -110,6 +110,8 @@ def _bi_encoder_faults(directory: Path) -> Iterator[str]:
         yield from _lfs_faults(path)
         if kind in _WITH_WEIGHTS and not list_weights(path):
             yield f"no weights in {path}: copy model.safetensors of its module {kind}"
+        if kind == "Pooling":
+            yield from _pooling_faults(path)
 
 
 def _cross_encoder_faults(directory: Path) -> Iterator[str]:
@@ -161,6 +163,23 @@ def _module_faults(directory: Path, entries: list[dict[str, Any]]) -> Iterator[s
     if "Pooling" not in kinds:
         dense = " but perhaps a ColBERT model (a vector per token)" if "Dense" in kinds else ""
         yield f"its modules.json has no Pooling, so it is not a bi-encoder{dense}: {_ADVICE}"
+
+
+def _pooling_faults(directory: Path) -> Iterator[str]:
+    """Yield why the pooling is not known; the library would use the mean."""
+    path = directory / "config.json"
+    if not path.is_file():
+        yield f"no config.json in {directory}, which names the pooling: copy it"
+    config = read_json(path)
+    # Earlier versions write a flag per mode; one that is absent has its default, true for mean.
+    flags = {name: value for name, value in config.items() if name.startswith("pooling_mode_")}
+    is_named = bool(config.get("pooling_mode"))
+    is_mean = "pooling_mode" not in config and "pooling_mode_mean_tokens" not in flags
+    if not (is_named or is_mean or any(map(flags.get, POOLING_FLAGS))):
+        yield (
+            f"{path} selects no pooling (each pooling_mode is false or empty): set the one of the "
+            "original model to true, such as pooling_mode_mean_tokens"
+        )
 
 
 def _class_faults(name: str) -> Iterator[str]:

@@ -158,6 +158,10 @@ def _config(**changes: Any) -> Edit:
     return lambda model: rewrite(model / "config.json", **changes)
 
 
+def _pooling(**changes: Any) -> Edit:
+    return lambda model: rewrite(model / "1_Pooling" / "config.json", **changes)
+
+
 def _modules(*modules: tuple[str, str]) -> Edit:
     return lambda model: write_modules(model, *modules)
 
@@ -173,6 +177,9 @@ def _missing_part(model: Path) -> None:
 
 
 _TRANSFORMER, _POOLING = ("", f"{_ST}.Transformer"), ("1_Pooling", f"{_ST}.Pooling")
+
+FLAGS = [f"pooling_mode_{one}" for one in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")]
+NO_MODE = "selects no pooling"
 
 REFUSED: Mapping[str, tuple[Edit, str]] = {
     # S1: gaps that the library fills silently
@@ -195,6 +202,16 @@ REFUSED: Mapping[str, tuple[Edit, str]] = {
     "s1 too many layers in the configuration": (_config(n_layers=3), "its files lack 16 of"),
     "s1 other shapes": (_config(hidden_dim=48), "does not hold a usable model"),
     "s1 no pooling": (_modules(_TRANSFORMER), "has no Pooling"),
+    "s1 every pooling off": (_pooling(pooling_mode=None, **dict.fromkeys(FLAGS, False)), NO_MODE),
+    "s1 only an unknown pooling": (
+        _pooling(pooling_mode=None, pooling_mode_mean_tokens=False, pooling_mode_own=True),
+        NO_MODE,
+    ),
+    "s1 an empty pooling": (_pooling(pooling_mode=[]), NO_MODE),
+    "s1 no pooling configuration": (
+        lambda it: (it / "1_Pooling" / "config.json").unlink(),
+        "which names the pooling",
+    ),
     "s1 no dense weights": (
         lambda it: (it / "2_Dense" / "model.safetensors").unlink(),
         "no weights in",
@@ -299,6 +316,9 @@ LOADED: Mapping[str, Edit] = {
     "unused weights": lambda it: edit_weights(it, _add_head),
     "prompts of other names": _settings(prompts={"search_query": "q: "}),
     "no prompts": _settings(prompts=None, default_prompt_name=None),
+    "one pooling flag": _pooling(
+        pooling_mode=None, **{**dict.fromkeys(FLAGS, False), "pooling_mode_cls_token": True}
+    ),
     "an unknown setting": _config(own_note="abc"),
     "no similarity": _settings(similarity_fn_name=None),
 }

@@ -22,6 +22,7 @@ from msmarco_qdrant.encoding.loading import locate_model
 from msmarco_qdrant.errors import ModelNotFoundError, UsageError
 from tests.conftest import ROOT
 from tests.encoding.conftest import Tiny, TinyPairs
+from tests.encoding.model_folders import rewrite
 from tests.encoding.tiny_cross_encoders import PairRecipe
 from tests.encoding.tiny_models import HIDDEN, Architecture, Recipe
 from tests.stand_ins import environment_of_cache
@@ -68,6 +69,48 @@ def test_a_directory_comes_before_a_package(
     encoder_info = load_encoder(SMALL, device="cpu").info
     assert encoder_info.dimension == HIDDEN
     assert str((tmp_path / SMALL).resolve()) == encoder_info.model
+
+
+@pytest.mark.parametrize("name", [SMALL, "msmarco-distilbert-base-v3"])
+def test_s10_a_directory_of_a_published_name_wins(
+    name: str,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With its own similarity, under its full path, and with a warning."""
+    shutil.copytree(tiny(Recipe()), tmp_path / name)
+    rewrite(tmp_path / name / "config_sentence_transformers.json", similarity_fn_name="dot")
+    monkeypatch.chdir(tmp_path)
+    info = load_encoder(name, device="cpu").info
+    assert ("dot", HIDDEN) == (info.similarity, info.dimension)
+    assert str((tmp_path / name).resolve()) == info.model
+    assert load_encoder(tmp_path / name, device="cpu").info == info
+    assert sum(f"not the published model {name}" in text for text in caplog.messages) == 1
+
+
+def test_s10_a_reranker_in_a_directory_of_a_published_name_wins(
+    tiny_pairs: TinyPairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the catalog has a model of another kind under that name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("ms-marco-MiniLM-L6-v2", SMALL):
+        shutil.copytree(tiny_pairs(PairRecipe()), tmp_path / name)
+        assert str((tmp_path / name).resolve()) == load_reranker(name, device="cpu").model
+
+
+def test_s10_another_directory_of_a_published_name_is_not_used(
+    packaged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It holds no model; a warning says so."""
+    (tmp_path / SMALL).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (str(packaged), SMALL) == locate_model(SMALL, find_published(SMALL))
+    assert any("is not used: it contains neither" in text for text in caplog.messages)
 
 
 def test_a_directory_below_the_home(
