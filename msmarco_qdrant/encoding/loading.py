@@ -1,6 +1,6 @@
 """Load an encoder or a reranker by its model's name.
 
-A name is looked up as a local directory, as the library does, then as a model in an installed package, then on the
+A name is looked up as a local directory, then as a model in an installed package, then on the
 Hugging Face hub.
 """
 
