@@ -179,8 +179,6 @@ def ingest(  # noqa: PLR0913  # one for each option
     lines = str(report).splitlines()
     print_result(report_json(report) | error, *lines, as_json=as_json)
     print_rejects(rejected)
-    if not report.read:
-        echo("the source has no passages", err=True)
     if refused is not None:
         raise refused
     return _REJECTS if report.rejected and not allow_rejects else 0

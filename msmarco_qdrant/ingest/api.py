@@ -11,9 +11,10 @@ gives resumption after a crash, idempotent repetition and incremental updates.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any, cast
@@ -77,6 +78,8 @@ from msmarco_qdrant.stores import (
 )
 from msmarco_qdrant.stores.filters import index_keys, index_kind, outside_lists
 
+_log = logging.getLogger(__name__)
+
 
 @suggest_keywords
 def ingest_passages(  # noqa: PLR0913  # all but two have defaults
@@ -110,7 +113,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     """Ingest passages into a collection, and create the collection if it does not exist.
 
     Run it again to resume after a crash or an interruption. With the same source, a second run
-    encodes and writes nothing.
+    encodes and writes nothing. For files without any row nothing is created; an empty list creates
+    an empty collection.
 
     Args:
         source: One or several paths, a `Corpus`, or `VectorShards`, whose vectors are written
@@ -182,10 +186,14 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         if progress:
             on_progress = _with_bar(stack, on_progress)
         destination = _Destination(store, collection, connection, storage, indexes)
-        target, guard, is_new = _open_target(stack, destination, encoders, bm25, rows, rejected)
+        opened = _open_target(stack, destination, encoders, bm25, rows, rejected)
+        if opened is None:
+            _log.warning("the source has no passages: no collection was created")
+            return IngestReport(0, 0, 0, 0, 0, 0.0, sources=rows.descriptions)
+        target, guard, is_new = opened
         guard.warn_if_unfinished()
         run = IngestRun(target, guard, rejected, on_progress)
-        try:
+        with _ended_by_errors(run, guard, is_new=is_new):
             run.ingest(rows, window, max_passages)
             if is_new and rejected.count:
                 _require_passages(run, rejected)
@@ -195,11 +203,30 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             run.check_bm25()
             if prune is not None:
                 run.prune(prune)
-        except PruneRefusedError:
-            raise
-        except MsmarcoQdrantError as exc:
-            raise _stopped(run, guard, exc, is_new=is_new)  # noqa: B904  # it has its cause
-        return run.report()
+        return _report(run, rows)
+
+
+def _report(run: IngestRun, rows: RowStream) -> IngestReport:
+    """Return the report of a complete run; warn of files without any row."""
+    report = run.report()
+    if rows.is_stored and not report.read:
+        _log.warning("the source has no passages")
+    return report
+
+
+@contextmanager
+def _ended_by_errors(run: IngestRun, guard: AliasGuard, *, is_new: bool) -> Iterator[None]:
+    """Tell how far a run got that fails; a new collection without passages is dropped."""
+    try:
+        yield
+    except PruneRefusedError:
+        raise
+    except MsmarcoQdrantError as exc:
+        raise _stopped(run, guard, exc, is_new=is_new)  # noqa: B904  # it has its cause
+    except Exception:  # of the caller's encoder, source or callback
+        if is_new:
+            _drop_unwritten(run, guard)
+        raise
 
 
 def _with_bar(
@@ -239,13 +266,19 @@ def _stopped(
     """Return the error of a run that ended early; a new collection without passages is dropped."""
     reason = guard.root_cause(error)
     done = f"{run.written:,} passages were written; the same ingest resumes there"
-    if is_new and not run.written:
-        with suppress(StoreError):  # the reason is the error to report
-            if drop_if_empty(guard.store, guard.name, guard.physical):
-                done = "nothing was written"
+    if is_new and _drop_unwritten(run, guard):
+        done = "nothing was written"
     stopped = IngestStoppedError(f"{reason} ({done})", run.report())
     stopped.__cause__ = reason
     return stopped
+
+
+def _drop_unwritten(run: IngestRun, guard: AliasGuard) -> bool:
+    """Drop a new collection if it holds no passage; True if it was dropped."""
+    if not run.written:
+        with suppress(StoreError):  # the reason is the error to report
+            return drop_if_empty(guard.store, guard.name, guard.physical)
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,10 +383,10 @@ def _open_target(
     bm25: Bm25Settings | None,
     rows: RowStream,
     rejected: RejectCount,
-) -> tuple[IngestTarget, AliasGuard, bool]:
+) -> tuple[IngestTarget, AliasGuard, bool] | None:
     """Open the collection, or create it after everything it needs was found: also a passage.
 
-    The last value is True if it was created.
+    The last value is True if it was created. None if it does not exist and no file has a row.
     """
     is_new = False
     name, indexes = destination.collection, destination.indexes
@@ -366,6 +399,8 @@ def _open_target(
             rejected.add(reject)
         if rows.is_empty and rejected.count:
             raise _no_passages(rejected) from None
+        if rows.is_empty and rows.is_stored:
+            return None
         sparse = Bm25Encoder(bm25 or Bm25Settings())
         info, encoder = encoders.for_new()
         store = destination.open(stack, create=True)

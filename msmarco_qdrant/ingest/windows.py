@@ -54,11 +54,13 @@ class RowStream:
     Attributes:
         size: Size of the source in the unit of its position, None if it is unknown.
         is_empty: True if `take_rejects` found no passage.
+        is_stored: True if the source is files.
     """
 
     def __init__(self, rows: Rows) -> None:
         self.is_empty = False
         self._source = rows if isinstance(rows, Corpus | VectorShards) else None
+        self.is_stored = self._source is not None
         self.size = None if self._source is None else self._source.size
         self._rows: Iterator[Row] = iter(rows if self._source is not None else _checked(rows))
 

@@ -193,11 +193,47 @@ def test_a_passage_made_in_python_is_checked_like_a_row(passage: Passage, reason
     assert reason in reject.reason
 
 
-def test_an_empty_source_makes_an_empty_collection(store: Store, encoder: HashingEncoder) -> None:
+def test_an_empty_list_makes_an_empty_collection(store: Store, encoder: HashingEncoder) -> None:
     """Nothing to do is no error."""
     report = ingest_passages([], store, encoder=encoder)
     assert (0, 0, None) == (report.read, report.written, report.mean_tokens)
     assert store.collection("msmarco").info().points == 0
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "pid\ttext\n", "pid,text\n"])
+def test_s2_files_without_a_row_create_nothing(
+    tmp_path: Path, encoder: HashingEncoder, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither a store nor a collection; an existing collection stays."""
+    file, place = tmp_path / "empty.tsv", tmp_path / "store"
+    file.write_text(content)
+    report = ingest_passages(file, place, encoder=encoder)
+    assert (0, 0, 0, 0, 0) == counts(report)
+    assert not place.exists()
+    assert ["the source has no passages: no collection was created"] == caplog.messages
+    ingest_passages([Passage("1", "a city")], place, encoder=encoder)
+    ingest_passages(file, place, encoder=encoder)
+    ingest_passages(file, place, encoder=encoder, collection="other")
+    with open_store(place) as store:
+        assert ["msmarco"] == [*store.aliases()]
+        assert 1 == store.collection("msmarco").info().points
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, MemoryError])
+def test_s2_an_encoder_that_fails_at_once_leaves_no_collection(
+    store: Store, encoder: HashingEncoder, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """A collection with passages stays."""
+
+    def fail(*_: object) -> None:
+        raise error("no memory")
+
+    ingest_passages([Passage("1", "a city")], store, encoder=encoder)
+    monkeypatch.setattr(encoder, "encode_passages", fail)
+    for name, stored in (("new", 0), ("msmarco", 1)):
+        with pytest.raises(error, match="no memory"):
+            ingest_passages([Passage("2", "a town")], store, encoder=encoder, collection=name)
+        assert stored == len([found for found in store.aliases() if found == name])
 
 
 # ---- what is refused -------------------------------------------------------------------------
