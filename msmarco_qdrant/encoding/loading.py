@@ -140,8 +140,8 @@ def _find_in_catalog(
     published = find_published(name)
     if published is not None and _is_model_directory(Path(name)):
         _log.warning(
-            "the directory %s is used, not the published model %s: run elsewhere, or rename the "
-            "directory, to use that one",
+            "the directory %s is used, not the published model %s: to use that one, rename the "
+            "directory or run in another one",
             *(Path(name).resolve(), published.name),
         )
         return name, None

@@ -100,7 +100,7 @@ class Sidecar:
                     total_bytes=settings.spool_total_bytes,
                 )
             )
-            stack.enter_context(Sweeper(spool.readmit, "requeue"))
+            stack.enter_context(Sweeper(spool.sweep, "spool"))
             if settings.inbox:
                 inbox = Inbox(settings.inbox, spool)
                 inbox.start()

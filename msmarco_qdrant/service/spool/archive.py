@@ -74,6 +74,20 @@ class Archive:
         with self._lock:
             self._take_out(id_)
 
+    def forget_removed(self) -> None:
+        """Forget the batches that another process has removed, such as by `spool purge`.
+
+        Raises:
+            SpoolError: If a folder cannot be read.
+        """
+        with self._lock:  # before the folders are read: a batch is added after its report
+            entries = [*self._entries.values()]
+        for folder in self._order:
+            names = {*self._files.ended(folder)}
+            for entry in entries:
+                if entry.folder == folder and entry.name not in names:
+                    self._forget(entry)
+
     def shrink(self, most: int) -> list[tuple[BatchName, str]]:
         """Remove batches until the archive has at most that many bytes, the oldest first.
 
@@ -86,6 +100,8 @@ class Archive:
             SpoolError: If a batch cannot be removed.
         """
         dropped = []
+        if self.bytes > most:
+            self.forget_removed()
         while (entry := self._pop_oldest(most)) is not None:
             reason = self._reason(entry) if entry.folder == "failed" else ""
             if self._files.remove_ended(entry.name, entry.folder) and entry.folder == "failed":
@@ -109,6 +125,11 @@ class Archive:
             raise SpoolError(
                 f"the report of batch {entry.name} in {entry.folder} is damaged: {exc!r}"
             ) from exc
+
+    def _forget(self, entry: _Entry) -> None:
+        with self._lock:
+            if self._entries.get(entry.name.id) is entry:
+                self._take_out(entry.name.id)
 
     def _pop_oldest(self, most: int) -> _Entry | None:
         """Take out the next batch to remove; None if the archive is small enough."""

@@ -175,6 +175,15 @@ class Spool:
             self._trim()
             return self._move_in(path, BatchName(0, id_, form), reservation)
 
+    def sweep(self) -> None:
+        """Apply what commands have changed: forget purged batches, and queue requeued ones.
+
+        Raises:
+            SpoolError: If the disk fails.
+        """
+        self._archive.forget_removed()
+        self.readmit()
+
     def readmit(self) -> int:
         """Queue the batches that `spool requeue` has moved to `requeue`, as the newest ones.
 

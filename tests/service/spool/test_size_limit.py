@@ -228,6 +228,35 @@ def test_r3_a_purged_batch_is_unknown_to_a_running_spool(tmp_path: Path) -> None
         assert size_of(tmp_path) <= 3_000
 
 
+@pytest.mark.parametrize("done", [0, 2])
+def test_r3_a_purge_makes_place_in_a_running_spool(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, done: int
+) -> None:
+    """The limit counts what is on the disk: nothing else is removed for batches that are gone."""
+    caplog.set_level(logging.ERROR)
+    with Spool.open(tmp_path, max_bytes=LIMIT // 2, total_bytes=LIMIT) as spool:
+        kept = [end_next(spool, failed=False) for _ in range(done)]
+        failed = [end_next(spool, failed=True) for _ in range(6 - done)]
+        FailedBatches(tmp_path).purge(failed[1:])
+        kept += failed[:1] + [end_next(spool, failed=True) for _ in range(5 - done)]
+        assert [] == [id_ for id_ in kept if id_ not in spool._archive]
+        assert ([], 0) == (caplog.messages, spool.use.dropped)
+
+
+def test_r3_a_sweep_forgets_purged_batches(tmp_path: Path) -> None:
+    """The counts of a running spool are those of the disk, also beside a requeue."""
+    with Spool.open(tmp_path) as spool:
+        failed = [end_next(spool, failed=True) for _ in range(4)]
+        FailedBatches(tmp_path).purge(failed[:2])
+        FailedBatches(tmp_path).requeue(failed[2:3])
+        spool.sweep()
+        assert (1, size_of(tmp_path)) == (spool.use.failed, spool.use.bytes)
+        assert [failed[2]] == [lease_and_ack(spool)]
+        FailedBatches(tmp_path).purge(failed[3:])
+        spool.sweep()
+        assert (0, size_of(tmp_path)) == (spool.use.failed, spool.use.bytes)
+
+
 def lease_and_ack(spool: Spool) -> str:
     """The id of the next batch, which is done then."""
     batch = lease_next(spool)
