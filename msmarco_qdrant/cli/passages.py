@@ -167,9 +167,8 @@ def _delete_matching(
     parse_filters(filters)
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
-        if chosen is not None:
-            require_fields(store, name, chosen)
-        if not yes and (found := count_passages(store, collection=name, meta_filter=chosen)):
+        if chosen is not None and not yes and require_fields(store, name, chosen):
+            found = count_passages(store, collection=name, meta_filter=chosen)
             raise UsageError(
                 f"nothing was deleted: {found:,} passages of '{name}' in {store.dsn} match; pass "
                 "--yes to delete them"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from msmarco_qdrant.collection.filter_notes import filter_fields, log_filter_notes
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
@@ -23,7 +24,7 @@ from msmarco_qdrant.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from msmarco_qdrant.filters import Exists, SearchFilter
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.stores.foreign import ForeignPoints, has_seq
 from msmarco_qdrant.stores.names import base_name
@@ -91,9 +92,11 @@ def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
         CollectionNotFoundError: If the collection does not exist.
         UsageError: See `require_fields`.
     """
-    require_fields(store, name, meta_filter)
+    collection = store.collection(name)
+    has_match = require_fields(store, name, meta_filter)
+    log_filter_notes(collection, meta_filter, has_match=has_match)
     foreign, count = ForeignPoints(name, store.dsn), 0
-    found = store.collection(name).scan(("pid", "seq"), meta_filter=meta_filter)
+    found = collection.scan(("pid", "seq"), meta_filter=meta_filter)
     written = ((id_, payload["seq"]) for id_, payload in found if foreign.is_written(id_, payload))
     for batch in in_batches(written, _BATCH):
         newest = max(seq for _, seq in batch)
@@ -101,24 +104,28 @@ def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
     return count
 
 
-def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> None:
+def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> bool:
     """Refuse to delete passages only because they lack a field that no passage has.
 
     Such a field is misspelled, or not in `meta`, as the pid: `{"pid": Not("7")}` matches all.
     Filters of Qdrant's own are not checked.
 
+    Returns:
+        True if the filter matches a passage.
+
     Raises:
         UsageError: If the filter matches a passage and has such a field.
     """
     collection = store.collection(name)
-    if not isinstance(meta_filter, Mapping) or _is_empty(collection, meta_filter):
-        return
-    for field in meta_filter:
-        if _is_empty(collection, {field: Exists()}):
+    if _is_empty(collection, meta_filter):
+        return False
+    for field in filter_fields(meta_filter):
+        if not field.is_key and _is_empty(collection, field.exists()):
             raise UsageError(
                 f"nothing was deleted: a filter to delete by must have fields of meta that some "
-                f"passages of '{name}' have, got '{field}', which no passage has"
+                f"passages of '{name}' have, got '{field.name}', which no passage has{field.hint}"
             )
+    return True
 
 
 def _is_empty(collection: Collection, meta_filter: SearchFilter) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from msmarco_qdrant.collection.delete import delete_matching, delete_pids
+from msmarco_qdrant.collection.filter_notes import log_filter_notes
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import UsageError
@@ -101,7 +102,10 @@ def list_passages(
         source, foreign = _own_collection(opened, collection), ForeignPoints(collection, opened.dsn)
         found = source.scan(HIT_FIELDS, meta_filter=meta_filter)
         passages = (foreign.passage(id_, payload) for id_, payload in found)
-        return [*islice((one for one in passages if one is not None), limit)]
+        listed = [*islice((one for one in passages if one is not None), limit)]
+        if meta_filter is not None:
+            log_filter_notes(source, meta_filter, has_match=bool(listed))
+        return listed
 
 
 def count_passages(
@@ -128,7 +132,9 @@ def count_passages(
         source = _own_collection(opened, collection)
         if meta_filter is None:
             return source.info(all_replicas=False).points
-        return sum(1 for _ in source.scan(("pid",), meta_filter=meta_filter))
+        count = sum(1 for _ in source.scan(("pid",), meta_filter=meta_filter))
+        log_filter_notes(source, meta_filter, has_match=count > 0)
+        return count
 
 
 def delete_passages(

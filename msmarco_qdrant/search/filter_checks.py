@@ -5,35 +5,21 @@ The steps below are without I/O, as those of `steps`.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.field_path import field_values, flatten
+from msmarco_qdrant.collection.filter_notes import FilterField, filter_fields
 from msmarco_qdrant.core.limits import RequestLimits
 from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.core.search_types import Hit, PointQuery
 from msmarco_qdrant.errors import UsageError
-from msmarco_qdrant.filters import (
-    Condition,
-    Exists,
-    Not,
-    Range,
-    SearchFilter,
-    is_qdrant_filter,
-    list_values,
-)
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.step import GetPayloadIndexes, Query, Steps
 from msmarco_qdrant.stores.filters import (
-    filter_keys,
     first_unindexed,
-    has_key,
     index_advice,
     index_refusal,
     unindexed_step,
@@ -49,15 +35,6 @@ FILTER_NOTES: ContextVar[list[str] | None] = ContextVar("FILTER_NOTES", default=
 
 _MAX_KNOWN = 1000  # clients choose the fields of filters: bounds the memory
 _MISSING_S = 60.0
-_DATE = re.compile(r"\s*[0-9]{4}-[0-9]")
-_NO_FIELDS = {
-    "pid": "the pid of a passage is not in meta",
-    "id": "the pid of a passage is not in meta",
-    "_id": "the pid of a passage is not in meta",
-    "title": "the title of a passage is part of its text",
-    "text": "the text of a passage is not in meta: search for its words",
-    "seq": "the seq of a passage is not in meta",
-}
 
 
 class FilterChecks:
@@ -122,20 +99,20 @@ class FilterChecks:
             found: The hits of each query.
         """
         hits = [hit for answer in found for hit in answer]
-        for field in _fields(given):
+        for field in filter_fields(given):
             if hits and not field.is_negative:
                 continue
             values = next(filter(None, (field.values(hit.meta) for hit in hits)), None)
             if values is None:
                 values = yield from self._sample(field)
-            note = _type_note(field, values) if values else _missing_note(field)
+            note = field.note(values)
             if note is None:
                 continue
             if (notes := FILTER_NOTES.get()) is not None:
                 notes.append(note)
             self._warn(note)
 
-    def _sample(self, field: _Field) -> Steps[Sequence[Any]]:
+    def _sample(self, field: FilterField) -> Steps[Sequence[Any]]:
         """Return the values of a field in one passage that has it; empty if none has it.
 
         A value is kept; that there is none is kept for a minute, as the next ingest may change it.
@@ -144,7 +121,7 @@ class FilterChecks:
         if not values and self._clock() >= until:
             query = PointQuery(nearest=None, limit=1, meta_filter=field.exists(), fields=("meta",))
             ((*points,),) = yield Query([query])
-            values = field.values(points[0].payload.get("meta")) or [None] if points else []
+            values = field.sampled(points[0].payload if points else None)
             if len(self._samples) < _MAX_KNOWN:
                 self._samples[field.name] = self._clock() + _MISSING_S, values
         return values
@@ -154,97 +131,3 @@ class FilterChecks:
         if text not in self._logged and len(self._logged) < _MAX_KNOWN:
             self._logged.add(text)
             _log.warning("%s", text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """A field of a filter.
-
-    Attributes:
-        name: Its name in `meta`, or the payload key of Qdrant's own filter.
-        is_negative: True if passages without the field may match.
-        asked: The types that the condition compares; empty for any.
-        is_key: True for a payload key.
-    """
-
-    name: str
-    is_negative: bool
-    asked: frozenset[str] = frozenset()
-    is_key: bool = False
-
-    def values(self, meta: Any) -> Sequence[Any]:
-        """Return its values in a passage, without null and empty lists."""
-        path = self.name.removeprefix("meta.") if self.is_key else self.name
-        if not isinstance(meta, Mapping) or (self.is_key and path == self.name):
-            return []
-        return [value for value in field_values(meta, path) if value is not None and value != []]
-
-    def exists(self) -> SearchFilter:
-        """Return the filter of the passages that have it."""
-        return has_key(self.name) if self.is_key else {self.name: Exists()}
-
-
-def _fields(given: SearchFilter) -> Iterator[_Field]:
-    if is_qdrant_filter(given):
-        for key in filter_keys(given):
-            yield _Field(key, is_negative=True, is_key=True)
-    elif isinstance(given, Mapping):
-        for name, condition in given.items():
-            is_negative, inner = _split_not(condition)
-            yield _Field(name, is_negative, frozenset(_asked_types(name, inner)))
-
-
-def _split_not(condition: Condition) -> tuple[bool, Condition]:
-    """Return a condition without its `Not`, and True if it must not hold."""
-    if not isinstance(condition, Not):
-        return False, condition
-    is_negative, inner = _split_not(condition.condition)
-    return not is_negative, inner
-
-
-def _asked_types(field: str, condition: Any) -> Iterator[str]:
-    if isinstance(condition, Range):
-        bounds = (condition.gt, condition.gte, condition.lt, condition.lte)
-        yield from (_type(bound) for bound in bounds if bound is not None)
-    elif not isinstance(condition, Exists):
-        yield from map(_type, list_values(field, condition))
-
-
-def _type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "booleans"
-    if isinstance(value, str | int | float):
-        return "strings" if isinstance(value, str) else "numbers"
-    return "dates" if isinstance(value, date) else "objects"
-
-
-def _type_note(field: _Field, values: Sequence[Any]) -> str | None:
-    """Return the warning of a field whose values are of other types than the filter's."""
-    stored = [value for value in flatten(values) if value is not None]
-    found = {_type(value) for value in stored}
-    dates = [value for value in stored if isinstance(value, str) and _DATE.match(value)]
-    if not stored or not field.asked or field.asked & (found | ({"dates"} if dates else set())):
-        return None
-    hint = "; write a date as 2024-05-01" if dates and "numbers" in field.asked else ""
-    return (
-        f"the field '{field.name}' has values such as {json.dumps(stored[0])[:80]}, and the filter "
-        f"compares {' and '.join(sorted(field.asked))}{hint}"
-    )
-
-
-def _missing_note(field: _Field) -> str:
-    """Return the warning of a field that no passage has, with what was probably meant."""
-    name, hint = field.name, ""
-    if field.is_key:
-        is_meta = name.startswith("meta.")
-        hint = "" if is_meta else f": the key of a field of meta is meta.{name}"
-        return f"no passage has the payload key '{name}'{hint}"
-    if name in _NO_FIELDS:
-        hint = f": {_NO_FIELDS[name]}"
-    elif name.startswith("meta."):
-        hint = f": write {name.removeprefix('meta.')}"
-    elif ":" in name and not field.asked:
-        hint = f": for a value write {name.replace(':', '=', 1)}"
-    elif '"' not in name and re.search(r"[.\[]", name):
-        hint = f': if dots or brackets are part of the name, write "{name}" with quotation marks'
-    return f"no passage has the field '{name}' in meta{hint}"

@@ -62,6 +62,17 @@ def test_passages_are_listed(filled: str) -> None:
     assert (0, "no passage found\n", "") == done
 
 
+@pytest.mark.parametrize("name", ["count", "list", "delete"])
+def test_s5_an_answer_of_nothing_is_explained(filled: str, name: str) -> None:
+    """Once, with the status and output of any answer."""
+    for condition, note in (("pid=1", "the pid of a passage is not in"), ("lang:de", "lang=de")):
+        done = command(name, "--store", filled, "--filter", condition)
+        assert 0 == done.status
+        assert done.out.startswith(("0", "no passage"))
+        (line,) = done.err.splitlines()
+        assert note in line
+
+
 def test_passages_that_match_are_deleted(filled: str, passages: Sequence[Passage]) -> None:
     """After `--yes` only, which is not needed if none matches."""
     arguments = ("delete", "--filter", "lang=en", "--store", filled)
