@@ -63,14 +63,17 @@ def test_passages_are_listed(filled: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["count", "list", "delete"])
-def test_s5_an_answer_of_nothing_is_explained(filled: str, name: str) -> None:
+def test_s5_an_answer_of_nothing_is_explained(
+    filled: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Once, with the status and output of any answer."""
     for condition, note in (("pid=1", "the pid of a passage is not in"), ("lang:de", "lang=de")):
+        caplog.clear()
         done = command(name, "--store", filled, "--filter", condition)
         assert 0 == done.status
         assert done.out.startswith(("0", "no passage"))
-        (line,) = done.err.splitlines()
-        assert note in line
+        (message,) = caplog.messages
+        assert note in message
 
 
 def test_passages_that_match_are_deleted(filled: str, passages: Sequence[Passage]) -> None:
