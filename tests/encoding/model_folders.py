@@ -200,6 +200,16 @@ REFUSED: Mapping[str, tuple[Edit, str]] = {
     "s1 a layer missing": (lambda it: drop_weights(it, "layer.1."), "its files lack 16 of"),
     "s1 one tensor missing": (lambda it: drop_weights(it, "0.attention.q_lin.bias"), "lack 1 of"),
     "s1 too many layers in the configuration": (_config(n_layers=3), "its files lack 16 of"),
+    "s1 three layers too many": (_config(n_layers=5), "its files lack 48 of"),
+    "s1 fifteen layers too many": (_config(n_layers=17), "its files lack 240 of"),
+    "s1 too few layers in the configuration": (
+        _config(n_layers=1),
+        "its files have 16 weights of layers that its config.json does not have",
+    ),
+    "s1 no layers in the configuration": (
+        _config(n_layers=0),
+        "its files have 32 weights of layers",
+    ),
     "s1 other shapes": (_config(hidden_dim=48), "does not hold a usable model"),
     "s1 no pooling": (_modules(_TRANSFORMER), "has no Pooling"),
     "s1 every pooling off": (_pooling(pooling_mode=None, **dict.fromkeys(FLAGS, False)), NO_MODE),

@@ -10,11 +10,12 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 
 from msmarco_qdrant.encoding import hub
 from msmarco_qdrant.encoding.hub import hub_failure, quiet_hub, require_hub_or_cache
 from msmarco_qdrant.encoding.loading import load_encoder, load_reranker
+from msmarco_qdrant.encoding.pretrained import find_model_directory, map_loading_errors
 from msmarco_qdrant.errors import ModelNotFoundError
 
 V3 = "msmarco-distilbert-base-v3"
@@ -126,3 +127,16 @@ def test_retries_of_the_hub_are_not_logged(caplog: pytest.LogCaptureFixture) -> 
     assert [] == caplog.messages
     logger.warning("outside")
     assert ["outside"] == caplog.messages
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-model", "no-such-model"])
+def test_an_incomplete_cache_is_one_line_without_the_hubs_advice(name: str) -> None:
+    """The hub's client advises an argument of its own, which users cannot pass."""
+    with pytest.raises(ModelNotFoundError, match="does not hold all files") as caught:
+        find_model_directory(name)
+    with pytest.raises(ModelNotFoundError) as loading, map_loading_errors(name, "pass another"):
+        snapshot_download(name, local_files_only=True)
+    for message in (str(caught.value), str(loading.value)):
+        assert name in message
+        assert "local_files_only" not in message
+        assert "\n" not in message

@@ -20,6 +20,7 @@ from tests.encoding.model_folders import (
     REFUSED,
     Edit,
     drop_weights,
+    edit_weights,
     rewrite,
     write_tokenizer,
 )
@@ -54,6 +55,17 @@ def test_c8_a_folder_loads(edit: Edit, model: Path) -> None:
     assert vectors.shape == (3, 32)
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
     assert encoder.info.fingerprint.startswith("2-")
+
+
+@pytest.mark.parametrize(("name", "lines"), [("vocab_projector.bias", 0), ("own.bias", 1)])
+def test_s1_unused_weights_are_one_line(
+    name: str, lines: int, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library's table is not shown; heads of other tasks are not worth a line."""
+    edit_weights(model, lambda it: it.update({name: it["embeddings.LayerNorm.bias"].clone()}))
+    load_encoder(model, device="cpu", backend="torch")
+    assert not any("LOAD REPORT" in text for text in caplog.messages)
+    assert sum(f"not used, such as {name}" in text for text in caplog.messages) == lines
 
 
 def test_c8_split_weights_give_the_same_vectors(tiny: Tiny, model: Path) -> None:
