@@ -69,6 +69,7 @@ def save_stand_in(folder: Path, name: str, texts: Sequence[str]) -> Path:
             Transformer(str(plain), max_seq_length=128),
             Pooling(shape.dimension, shape.pooling),
         ],
+        similarity_fn_name="dot" if name == DOT else "cosine",
         device="cpu",
     )
     model.save_pretrained(str(folder / name), create_model_card=False)
