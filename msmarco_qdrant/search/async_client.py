@@ -26,6 +26,7 @@ from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder
 from msmarco_qdrant.search.step import (
+    CountPoints,
     Encode,
     GetPayloadIndexes,
     Query,
@@ -455,7 +456,7 @@ class AsyncSearchClient:
                 return await self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
                 return np.asarray(await self._score_all(pairs), np.float32)
-            case GetPayloadIndexes():
+            case GetPayloadIndexes() | CountPoints():
                 return await asyncio.to_thread(self._session.execute, step)
             case Refresh(used):
                 return await self._refresh(used)

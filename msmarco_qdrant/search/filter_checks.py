@@ -17,7 +17,7 @@ from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.core.search_types import Hit, PointQuery
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.step import GetPayloadIndexes, Query, Steps
+from msmarco_qdrant.search.step import CountPoints, GetPayloadIndexes, Query, Steps
 from msmarco_qdrant.stores.filters import (
     first_unindexed,
     index_advice,
@@ -35,6 +35,7 @@ FILTER_NOTES: ContextVar[list[str] | None] = ContextVar("FILTER_NOTES", default=
 
 _MAX_KNOWN = 1000  # clients choose the fields of filters: bounds the memory
 _MISSING_S = 60.0
+_FEW_POINTS = 10_000  # a scan of fewer takes some milliseconds
 
 
 class FilterChecks:
@@ -64,7 +65,7 @@ class FilterChecks:
         self._samples: dict[str, tuple[float, Sequence[Any]]] = {}
 
     def check_indexes(self, chosen: models.Filter, limits: RequestLimits) -> Steps[None]:
-        """Warn once of each field whose filter no payload index serves.
+        """Warn once of each field whose filter no payload index serves, in a large collection.
 
         Raises:
             UsageError: If the collection allows no such filter, or an index of another kind would
@@ -77,8 +78,10 @@ class FilterChecks:
         if (refusal := index_refusal(chosen, indexes)) is not None:
             raise UsageError(refusal)
         if limits.unindexed_reads:
-            for advice in index_advice(chosen, indexes):
-                self._warn(advice)
+            advice = index_advice(chosen, indexes)
+            if advice and (yield CountPoints()) >= _FEW_POINTS:
+                for sentence in advice:
+                    self._warn(sentence)
         elif (missing := first_unindexed(chosen, indexes)) is not None:
             raise UsageError(
                 f"the strict mode of collection '{self._collection}' allows no filter on "

@@ -37,6 +37,7 @@ from msmarco_qdrant.search.options import (
     to_request,
 )
 from msmarco_qdrant.search.step import (
+    CountPoints,
     Encode,
     GetPayloadIndexes,
     Query,
@@ -172,7 +173,7 @@ class SearchSession:
             lambda searcher: searcher.rank(queries, pids, mode, request.fusion, rerank=rerank),
         )
 
-    def execute(self, step: Step) -> Any:
+    def execute(self, step: Step) -> Any:  # noqa: PLR0911  # one for each step
         """Execute one step of a search, and return its result."""
         match step:
             case Encode(encoder, queries):
@@ -185,6 +186,8 @@ class SearchSession:
                 return score_pairs(self.reranker, pairs)
             case GetPayloadIndexes():
                 return self._collection.spec().payload_indexes
+            case CountPoints():
+                return self._collection.info(all_replicas=False).points
             case Refresh(used):
                 return self._refresh(used)
 

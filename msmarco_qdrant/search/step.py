@@ -51,11 +51,16 @@ class GetPayloadIndexes:
 
 
 @dataclass(frozen=True, slots=True)
+class CountPoints:
+    """Count the collection's points; returns their number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refresh:
     """Read the collection's metadata; returns a new searcher, or `used` if its model is current."""
 
     used: Searcher
 
 
-Step: TypeAlias = Encode | Query | Retrieve | Score | GetPayloadIndexes | Refresh
+Step: TypeAlias = Encode | Query | Retrieve | Score | GetPayloadIndexes | CountPoints | Refresh
 Steps: TypeAlias = Generator[Step, Any, _T]

@@ -14,14 +14,16 @@ import pytest
 from qdrant_client import models
 
 from msmarco_qdrant import AsyncSearchClient, Passage, SearchClient, ingest_passages
+from msmarco_qdrant.core.limits import RequestLimits
 from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.core.search_types import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
 from msmarco_qdrant.migrate.indexes import add_index, list_indexes
 from msmarco_qdrant.search.filter_checks import FilterChecks
-from msmarco_qdrant.search.step import Query
+from msmarco_qdrant.search.step import CountPoints, GetPayloadIndexes, Query
 from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES, new_store
 
@@ -256,6 +258,47 @@ def test_s5_indexes_go_through_lists(place: Place) -> None:
     if place.store.capabilities.payload_indexes:
         indexes = place.store.collection(NAME).spec().payload_indexes
         assert {"meta.authors.name", "meta.authors[].name"} < {*indexes}
+
+
+@pytest.mark.parametrize(("points", "warnings"), [(9_999, 0), (10_000, 1)])
+def test_s5_a_scan_is_warned_of_where_it_takes_time(
+    points: int, warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks once for each field, and not for the size if an index serves the filter."""
+    checks = FilterChecks("films", None, indexed=True)
+    answers: dict[type, Any] = {GetPayloadIndexes: {"meta.lang": "keyword"}, CountPoints: points}
+
+    def asked(wanted: MetaFilter) -> list[type]:
+        steps = checks.check_indexes(to_qdrant(wanted), RequestLimits())
+        kinds: list[type] = []
+        try:
+            kinds.append(type(next(steps)))
+            while True:
+                kinds.append(type(steps.send(answers[kinds[-1]])))
+        except StopIteration:
+            return kinds
+
+    assert [GetPayloadIndexes] == asked({"lang": "de"})
+    assert [GetPayloadIndexes, CountPoints] == asked({"year": Range(gte=2001)})
+    assert [] == asked({"year": Range(gte=2002)})
+    assert warnings == caplog.text.count("has no payload index")
+
+
+def test_s5_a_small_collection_is_filtered_without_advice(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By both clients."""
+
+    async def main() -> list[Hit]:
+        async with await AsyncSearchClient.open(
+            place.store, collection=NAME, encoder=place.client.encoder
+        ) as client:
+            return await client.search("whales", meta_filter={"when": date(2025, 5, 1)})
+
+    assert ["b"] == [hit.pid for hit in asyncio.run(main())]
+    with SearchClient(place.store, NAME, place.client.encoder) as client:
+        assert 1 == len(client.search("whales", meta_filter={"when": date(2025, 5, 1)}))
+    assert not caplog.messages
 
 
 def test_s5_a_missing_field_is_looked_up_again_after_a_minute(
