@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from os import PathLike
+from pathlib import Path
 
 from msmarco_qdrant.core.records import EncoderInfo
+from msmarco_qdrant.encoding.catalog import find_published
 from msmarco_qdrant.encoding.loading import load_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.encoding.protocols import Encoder
@@ -33,7 +35,7 @@ def load_collection_encoder(
     """
     try:
         encoder = load_encoder(
-            encoder_info.model if model is None else model,
+            _stored_name(encoder_info.model) if model is None else model,
             prompts=encoder_info.prompts,
             similarity=encoder_info.similarity,
             **asdict(options or EncoderOptions()),
@@ -47,6 +49,17 @@ def load_collection_encoder(
         ) from exc
     require_same_model(collection, encoder_info, encoder.info)
     return encoder
+
+
+def _stored_name(name: str) -> str:
+    """Return a name for the stored model; a directory is stored with its full path.
+
+    So a directory of a published name in the current directory is another model.
+    """
+    published = find_published(name)
+    if published is not None and published.hub_id is not None and Path(name).is_dir():
+        return published.hub_id
+    return name
 
 
 def require_same_vectors(path: str, stored: EncoderInfo, offered: EncoderInfo) -> None:

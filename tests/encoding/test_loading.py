@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,8 @@ from msmarco_qdrant.core.records import Prompts
 from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.encoding.catalog import PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.loading import locate_model
-from msmarco_qdrant.errors import ModelNotFoundError, UsageError
+from msmarco_qdrant.encoding.matching import load_collection_encoder
+from msmarco_qdrant.errors import ModelMismatchError, ModelNotFoundError, UsageError
 from tests.conftest import ROOT
 from tests.encoding.conftest import Tiny, TinyPairs
 from tests.encoding.model_folders import rewrite
@@ -88,6 +90,19 @@ def test_s10_a_directory_of_a_published_name_wins(
     assert str((tmp_path / name).resolve()) == info.model
     assert load_encoder(tmp_path / name, device="cpu").info == info
     assert sum(f"not the published model {name}" in text for text in caplog.messages) == 1
+
+
+def test_s10_a_stored_name_is_the_published_model(
+    packaged: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection's own model loads also beside a directory of its name."""
+    stored = load_encoder(packaged, device="cpu", backend="torch").info
+    stored = replace(stored, model=SMALL)
+    shutil.copytree(tiny(Recipe()), tmp_path / SMALL)
+    monkeypatch.chdir(tmp_path)
+    assert load_collection_encoder("films", stored).info.model == SMALL
+    with pytest.raises(ModelMismatchError, match=str(tmp_path / SMALL)):
+        load_collection_encoder("films", stored, SMALL)
 
 
 def test_s10_a_reranker_in_a_directory_of_a_published_name_wins(
