@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
 from msmarco_qdrant.core.field_path import check_field
-from msmarco_qdrant.core.meta_values import MetaValueError, as_moment, plain_value
+from msmarco_qdrant.core.meta_values import MetaValueError, as_moment, plain_value, with_article
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def check_filter(given: SearchFilter | None) -> None:
     if not isinstance(given, Mapping):
         raise UsageError(
             "a filter must be a mapping of fields to conditions or a qdrant_client.models.Filter, "
-            f"got a {_type_name(given)}"
+            f"got {with_article(_type_name(given))}"
         )
     for name, condition in given.items():
         check_field(name)

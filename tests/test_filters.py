@@ -151,7 +151,7 @@ def test_s5_dots_are_bounded() -> None:
 )
 def test_invalid_filters(given: Any, name: str) -> None:
     """The message contains the type found and the types expected."""
-    with pytest.raises(UsageError, match=rf"mapping of fields .*models\.Filter, got a .*{name}$"):
+    with pytest.raises(UsageError, match=rf"mapping of fields .*models\.Filter, got an? .*{name}$"):
         check_filter(given)
 
 

@@ -77,7 +77,7 @@ class FilterField:
 
     @property
     def hint(self) -> str:
-        """What was probably meant by a field that no passage has, after a colon; "" if unknown."""
+        """A colon and the probable meaning of a field that no passage has; "" if unknown."""
         name = self.name
         if self.is_key:
             is_meta = name.startswith("meta.")

@@ -44,6 +44,7 @@ _MAX_DEPTH = 24
 _TICKS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _MAX_DIGITS = 400  # more than a float64 and an integer can have: bounds the work for 1E+999999
 _FIELD = re.compile(r"field '(.+?)'(?=[.\[]|$)", re.DOTALL)
+_CAPITAL = re.compile(r"(?<=[a-z])[A-Z]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NAMES = {
     bool: "a boolean",
@@ -120,8 +121,17 @@ def check_string(value: str, where: str) -> str:
 
 
 def type_name(value: object) -> str:
-    """Return the type of a value in the words of JSON, or its name in Python."""
-    return _NAMES.get(type(value), f"a {type(value).__name__}")
+    """Return the type of a value in the words of JSON or Arrow, or its name in Python."""
+    kind = type(value)
+    if kind.__module__.startswith("pyarrow"):
+        name = kind.__name__.removesuffix("Scalar")
+        return with_article(_CAPITAL.sub(r" \g<0>", name).lower())
+    return _NAMES.get(kind, with_article(kind.__name__))
+
+
+def with_article(name: str) -> str:
+    """Return the name of a type with "a" or "an"."""
+    return f"an {name}" if name[:1] in "aeioAEIO" else f"a {name}"
 
 
 # ---- JSON's own types ------------------------------------------------------------------------

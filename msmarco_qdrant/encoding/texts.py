@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.encoding.protocols import Encoder
 from msmarco_qdrant.errors import EncodingError, UsageError
 
@@ -33,7 +34,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
         raise UsageError("texts must be a list of strings, also for one text")
     texts = [*texts]
     if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise UsageError(f"texts must be strings, got a {type(wrong[0]).__name__}")
+        raise UsageError(f"texts must be strings, got {with_article(type(wrong[0]).__name__)}")
     vectors = np.full((len(texts), encoder.info.dimension), np.nan, np.float32)
     if texts:
         for batch in encoder.encode_passages(encoder.tokenizer(texts)):

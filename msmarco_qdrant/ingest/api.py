@@ -216,7 +216,7 @@ def _report(run: IngestRun, rows: RowStream) -> IngestReport:
 
 @contextmanager
 def _ended_by_errors(run: IngestRun, guard: AliasGuard, *, is_new: bool) -> Iterator[None]:
-    """Tell how far a run got that fails; a new collection without passages is dropped."""
+    """Report how far a failing run got; a new collection without passages is dropped."""
     try:
         yield
     except PruneRefusedError:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.sources.fields import PASSAGE, Fields
@@ -55,15 +56,16 @@ class PythonRows:
             raise UsageError("passages must be a list, also for one passage")
         if isinstance(source, Mapping):
             raise UsageError(
-                f"passages must be a list, also for one dictionary, got a {type(source).__name__}; "
-                "of a dataset with several splits pass one split"
+                "passages must be a list, also for one dictionary, got "
+                f"{with_article(type(source).__name__)}; of a dataset with several "
+                "splits pass one split"
             )
         if isinstance(source, str | bytes) or not (
             isinstance(source, Iterable) or _table_rows(source) is not None
         ):
-            kind = type(source).__name__
+            kind = with_article(type(source).__name__)
             files = "; ingest_passages reads files" if isinstance(source, str) else ""
-            raise UsageError(f"passages must be {_EXPECTED}, got a {kind}{files}")
+            raise UsageError(f"passages must be {_EXPECTED}, got {kind}{files}")
         self._source = source
         self._fields = fields
         self._named = "" if fields == PASSAGE else "a name of a field, or skip_field,"
@@ -101,7 +103,8 @@ class PythonRows:
             pid, text, *meta = item
             return check_row(Passage(pid, text, meta[0] if meta else {}, line=self._number))
         size = f" of {len(item)} values" if isinstance(item, tuple) else ""
-        raise UsageError(f"a source must yield {_EXPECTED}, got a {type(item).__name__}{size}")
+        kind = with_article(type(item).__name__)
+        raise UsageError(f"a source must yield {_EXPECTED}, got {kind}{size}")
 
 
 def _table_rows(table: Any) -> Iterator[Mapping[str, Any] | Exception] | None:

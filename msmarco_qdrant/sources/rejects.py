@@ -6,20 +6,28 @@ import base64
 import codecs
 import json
 import logging
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import OutputError, UsageError
+from msmarco_qdrant.sources.fields import PASSAGE
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT, is_damage
 from msmarco_qdrant.sources.rows import RowError, check_passage
 
 _log = logging.getLogger(__name__)
 
 _FEW_BYTES = 1 << 15
-_SHOWN_BYTES = 60
+_SHOWN = 60
+# The pid in a row made in Python, which is kept as JSON, or as Python shows it.
+_PID = re.compile(
+    rf"""\{{(["'])({"|".join(PASSAGE.ids)})\1: ((["'])(?P<text>.*?)\4[,}}]|(?P<number>-?[0-9]+))""",
+    re.DOTALL,
+)
 
 NO_VECTOR_REASON = "the model gives no finite, non-zero vector, even in float32"
 
@@ -137,11 +145,14 @@ class RejectsFile(AbstractContextManager["RejectsFile"]):
 
 
 def describe_reject(reject: Reject) -> str:
-    """Return the place of a reject and its reason; of a passage made in Python, its start."""
+    """Return the place of a reject and its reason; of a row made in Python, its number and pid."""
     if reject.source:
         return f"{reject.source}, line {reject.line}: {reject.reason}"
-    start = reject.raw[:_SHOWN_BYTES].decode("utf-8", "replace")
-    return f"{start}: {reject.reason}" if start else reject.reason
+    places = [f"row {reject.line}"] if reject.line else []
+    if found := _PID.match(reject.raw.decode("utf-8", "replace")):
+        pid = found["number"] or found["text"]
+        places.append(f"pid '{pid[:_SHOWN]}'" + ("..." if len(pid) > _SHOWN else ""))
+    return f"{', '.join(places)}: {reject.reason}" if places else reject.reason
 
 
 def reject_to_json(reject: Reject) -> dict[str, Any]:
@@ -175,7 +186,9 @@ def check_row(row: object) -> Passage | Reject:
     if isinstance(row, Reject):
         return row
     if not isinstance(row, Passage):
-        raise UsageError(f"a source must yield Passage values, got a {type(row).__name__}")
+        raise UsageError(
+            f"a source must yield Passage values, got {with_article(type(row).__name__)}"
+        )
     try:
         return check_passage(row)
     except RowError as exc:

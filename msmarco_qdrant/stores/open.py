@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from os import PathLike
 from pathlib import Path
 
+from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.errors import StoreNotFoundError, UsageError
 from msmarco_qdrant.stores.base import Store
 from msmarco_qdrant.stores.connection import (
@@ -86,7 +87,8 @@ def use_store(
         return closing(open_store(store, create=create, connection=connection))
     if not callable(getattr(store, "admin_collection", None)):  # a wrapped store has its methods
         raise UsageError(
-            f"store must be an open store, a path or a URL, got a {type(store).__name__}"
+            f"store must be an open store, a path or a URL, got "
+            f"{with_article(type(store).__name__)}"
         )
     return nullcontext(store)
 

@@ -146,7 +146,7 @@ def test_c7_values_with_a_plain_meaning(given: Any, expected: Any) -> None:
         (b"\xff\x00", r"'x' must be a JSON value, got bytes that are not text: convert it"),
         (b"\x01", "bytes that are not text: convert it, or leave the field out .--skip-field x"),
         (1j, "'x' must be a JSON value, got a complex: .*--skip-field x"),
-        (object(), "got a object: .*--skip-field x"),
+        (object(), "got an object: .*--skip-field x"),
         (iter([1]), "got a list_iterator"),
         (np.longdouble(1), "got a longdouble"),
         (np.datetime64(1, "ps"), "got a datetime64"),

@@ -561,7 +561,7 @@ def test_invalid_options_are_refused(
 
 def test_a_source_of_something_else_is_refused(folder: Path) -> None:
     """It names what came instead of a passage."""
-    with pytest.raises(EncodeStoppedError, match=r"must yield Passage values, .*, got a int"):
+    with pytest.raises(EncodeStoppedError, match=r"must yield Passage values, .*, got an int"):
         encode_corpus([1, 2], folder, encoder=HashingEncoder())  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="no such file"):
         encode_corpus(folder / "nowhere.tsv", folder, encoder=HashingEncoder())

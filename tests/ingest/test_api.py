@@ -177,7 +177,7 @@ def test_rejects_of_the_source_are_counted_and_passed_on(
         (Passage("a", "lone \ud800"), "lone surrogate"),
         (Passage("a", "text", {"x": float("nan")}), "finite number, got nan"),
         (Passage("a", "text", {"x": 2**63}), "signed 64-bit integer"),
-        (Passage("a", "text", {"x": object()}), "must be a JSON value, got a object"),
+        (Passage("a", "text", {"x": object()}), "must be a JSON value, got an object"),
         (Passage("a", "text", {"x": json.loads("[" * 24 + "1" + "]" * 24)}), "nested too deeply"),
         (Passage("a", "text", {1: "x"}), "field name must be a string, got an integer"),  # type: ignore[dict-item]
         (Passage("a", "text", ["x"]), "the meta must be an object, got an array"),  # type: ignore[arg-type]

@@ -115,7 +115,7 @@ def test_texts_that_cannot_be_encoded_are_refused() -> None:
     encoder = HashingEncoder()
     with pytest.raises(UsageError, match="a list of strings, also for one text"):
         encoder.encode("a b")
-    with pytest.raises(UsageError, match="texts must be strings, got a int"):
+    with pytest.raises(UsageError, match="texts must be strings, got an int"):
         encoder.encode(["a", 1])  # type: ignore[list-item]
     with pytest.raises(EncodingError, match=r"no finite, non-zero vector for the text '!\?'"):
         encoder.encode(["a", "!?"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -17,6 +18,7 @@ from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.sources.corpus import as_rows
+from msmarco_qdrant.sources.rejects import check_row, describe_reject
 from msmarco_qdrant.testing import HashingEncoder
 
 _ROWS = [
@@ -101,8 +103,8 @@ def test_names_of_fields_are_for_rows_with_fields() -> None:
     [
         (Passage("1", "one"), "also for one passage"),
         ({"train": _ROWS}, "pass one split"),
-        (7, "passages must be .*, got a int"),
-        ([7], "got a int"),
+        (7, "passages must be .*, got an int"),
+        ([7], "got an int"),
         ([("1",)], "got a tuple of 1 values"),
         (["1", 2], "no such file"),
     ],
@@ -155,3 +157,24 @@ def test_missing_values_of_pandas_are_left_out() -> None:
     assert [Passage("1", "one", {"year": 1.5}), Passage("2", "two")] == [*as_rows(_StandIn())]
     (reject,) = as_rows([{"pid": "1", "text": "one", "year": float("nan")}])
     assert isinstance(reject, Reject)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"pid": "m1", "text": object()}, "row 1, pid 'm1': 'text' must be a string, got an obj"),
+        ({"id": 7, "text": 1.5}, "row 1, pid '7': 'text' must be a string, got a float"),
+        (("", "x"), "row 1, pid '': no pid: it is empty"),
+        ({"text": "x"}, "row 1: no pid: expected a field"),
+        (("m1", None), "row 1, pid 'm1': the text must be a string, got null"),
+        (Passage("m\n1", ""), r"pid 'm\n1': the text is empty"),
+        (Passage("p" * 99, ""), f"pid '{'p' * 60}'...: the text is empty"),
+        (pa.table({"pid": ["m1"], "text": [["a"]]}), "row 1, pid 'm1': .*, got a list"),
+        (pa.table({"pid": ["m1"], "text": [{"a": 1}]}), "row 1, pid 'm1': .*, got a struct"),
+    ],
+)  # fmt: skip
+def test_s3_a_reject_is_named_by_row_and_pid(row: Any, told: str) -> None:
+    """Not by the start of its JSON; a Passage made in Python has no number."""
+    rejects = [check_row(row) for row in as_rows([row])]
+    (reject,) = [found for found in rejects if isinstance(found, Reject)]
+    assert re.match(told, describe_reject(reject).replace("\\n", "\n"))
