@@ -176,7 +176,7 @@ def test_a_model_beside_vectors_is_refused(tmp_path: Path, folder: Path) -> None
 
 def test_the_rows_alone_are_no_source(folder: Path, encoder: HashingEncoder) -> None:
     """What made them has to be known: their vectors are not dropped without a word."""
-    with pytest.raises(UsageError, match="got a EncodedPassage"):
+    with pytest.raises(UsageError, match="got an EncodedPassage"):
         ingest_passages(iter(VectorShards(folder)), NullStore(), encoder=encoder)  # type: ignore[arg-type]
 
 
