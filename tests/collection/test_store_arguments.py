@@ -140,7 +140,7 @@ def test_c12_other_types_are_refused(tmp_path: Path) -> None:
     _fill(tmp_path / "store")
     _M.backup_collection(tmp_path / "store", "msmarco", tmp_path / "backup", portable=True)
     for wrong in (5, None, b"store", ["store"]):
-        message = f"must be an open store, a path or a URL, got a {type(wrong).__name__}"
+        message = f"must be an open store, a path or a URL, got an? {type(wrong).__name__}"
         for call in _CALLS.values():
             with pytest.raises(UsageError, match=message):
                 call(wrong, tmp_path)

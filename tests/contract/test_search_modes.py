@@ -362,9 +362,10 @@ def test_the_options_are_those_of_a_request() -> None:
 
 
 def test_a_field_without_an_index_is_told_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A warning with the field; not for one that is indexed, and not twice."""
+    monkeypatch.setattr("msmarco_qdrant.search.filter_checks._FEW_POINTS", 0)
     ingest_passages(
         PASSAGES, tmp_path, encoder=HashingEncoder(), payload_indexes={"doc": "keyword"}
     )

@@ -68,18 +68,18 @@ def _info(place: str) -> EncoderInfo:
         return opened.metadata("c").encoder
 
 
-def _fewer_layers(model: Path) -> None:
+def _other_setting(model: Path) -> None:
     config = json.loads((model / "config.json").read_text("utf-8"))
-    (model / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}), "utf-8")
+    (model / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 100.0}), "utf-8")
 
 
 def test_s4_a_new_collection_refuses_another_configuration(model: Path, tmp_path: Path) -> None:
-    """A copy with fewer layers is another model, for searches and for an ingest."""
+    """A copy with another setting is another model, for searches and for an ingest."""
     place = str(tmp_path / "new")
     ingest_passages(PASSAGES, place, collection="c", encoder=_encoder(model), optimize=False)
     assert _info(place).fingerprint.startswith("2-")
     assert _info(place).vector_name == f"dense-{_info(place).fingerprint[2:10]}"
-    _fewer_layers(model)
+    _other_setting(model)
     with pytest.raises(ModelMismatchError):
         SearchClient.open(place, collection="c", encoder=_encoder(model))
     with pytest.raises(ModelMismatchError):
@@ -108,14 +108,14 @@ def test_s4_an_ingest_carries_a_collection_over(
     assert any("was added, after 5 passages were compared" in text for text in caplog.messages)
     with SearchClient.open(store, collection="c", encoder=_encoder(model)) as client:
         assert {hit.pid for hit in client.search("a cold night in london", limit=1)} == {"more"}
-    _fewer_layers(model)  # which version 1 lets pass, and version 2 does not
+    _other_setting(model)  # which version 1 lets pass, and version 2 does not
     with pytest.raises(ModelMismatchError):
         SearchClient.open(store, collection="c", encoder=_encoder(model))
 
 
 def test_s4_another_configuration_is_not_carried_over(store: str, model: Path) -> None:
     """The stored vectors show it, though its old fingerprint is the same; nothing is written."""
-    _fewer_layers(model)
+    _other_setting(model)
     with pytest.raises(ModelMismatchError, match="vectors of another configuration"):
         ingest_passages(MORE, store, collection="c", encoder=_encoder(model))
     assert _info(store).other_fingerprints == ()

@@ -218,7 +218,7 @@ def test_an_error_of_any_stage_comes_out_and_ends_them_all(broken: str) -> None:
         run_windows(50, hook)
     assert [0, 1] == [number for number in written if number < 2]
     assert max(written) <= 2
-    assert before == threading.active_count()
+    assert before >= threading.active_count()  # one of another test may have ended
 
 
 @pytest.mark.parametrize("broken", STAGES)
@@ -238,7 +238,7 @@ def test_an_interrupt_ends_them_all(broken: str) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_windows(50, hook)
-    assert before == threading.active_count()
+    assert before >= threading.active_count()  # one of another test may have ended
 
 
 # ---- where the time goes ---------------------------------------------------------------------
