@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 
 from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.errors import ModelNotFoundError
@@ -34,7 +36,19 @@ def model(tiny: Tiny, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny(BASE), tmp_path / "m"))
 
 
-@pytest.mark.parametrize(("edit", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def mostly_slow(cases: Mapping[str, Any]) -> list[ParameterSet]:
+    """Each fifth of the cases, and the others for the slow run."""
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            id=name,
+            marks=() if number % 5 == 0 else pytest.mark.slow,
+        )
+        for number, (name, case) in enumerate(cases.items())
+    ]
+
+
+@pytest.mark.parametrize(("edit", "reason"), mostly_slow(REFUSED))
 def test_s1_c8_a_folder_is_refused_with_the_reason(edit: Edit, reason: str, model: Path) -> None:
     """One line that names the folder and the next step; nothing is made up."""
     edit(model)
@@ -46,7 +60,7 @@ def test_s1_c8_a_folder_is_refused_with_the_reason(edit: Edit, reason: str, mode
     assert str(model) in message or "similarity must be" in message
 
 
-@pytest.mark.parametrize("edit", LOADED.values(), ids=LOADED.keys())
+@pytest.mark.parametrize("edit", mostly_slow(LOADED))
 def test_c8_a_folder_loads(edit: Edit, model: Path) -> None:
     """Its vectors are finite and differ, also for a text longer than the model reads."""
     edit(model)
@@ -157,7 +171,7 @@ RERANKERS: dict[str, tuple[Edit, str]] = {
 }
 
 
-@pytest.mark.parametrize(("edit", "reason"), RERANKERS.values(), ids=RERANKERS.keys())
+@pytest.mark.parametrize(("edit", "reason"), mostly_slow(RERANKERS))
 def test_s1_c8_a_reranker_is_refused_with_the_reason(
     edit: Edit, reason: str, tiny_pairs: TinyPairs, tmp_path: Path
 ) -> None:
