@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
@@ -16,27 +16,15 @@ from msmarco_qdrant.core.records import WINDOW, CollectionMetadata, Passage, Rej
 from msmarco_qdrant.core.reports import UpsertReport
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.encoding.options import EncoderOptions
-from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
+from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.upsert import Outcome
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
+from msmarco_qdrant.search.async_driver import AsyncDriver
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.search.options import CONVEX, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder
-from msmarco_qdrant.search.step import (
-    CountPoints,
-    Encode,
-    GetPayloadIndexes,
-    Query,
-    Refresh,
-    Retrieve,
-    Score,
-    Step,
-    Steps,
-)
-from msmarco_qdrant.search.steps import Searcher
 from msmarco_qdrant.search.writer import Deletion
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
 from msmarco_qdrant.stores import (
@@ -46,20 +34,9 @@ from msmarco_qdrant.stores import (
     Store,
     open_async_collection,
 )
-from msmarco_qdrant.stores.payload import HIT_FIELDS
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_QUERIES_PER_BATCH = 64
-_PAIRS_PER_BATCH = 256
 _ROWS_PER_BATCH = 1024
-_PAIRS_PER_CALL = 128
-"""Pairs that a search has scored at a time: less than a second on two cores."""
 
-_T = TypeVar("_T")
-_EncoderQuery: TypeAlias = tuple[Encoder, str]
 _Opened: TypeAlias = tuple[SearchClient, AsyncCollection]
 
 
@@ -85,16 +62,7 @@ class AsyncSearchClient:
         self._session = client.session
         self._loop = asyncio.get_running_loop()
         self._collection = collection
-        self._encode: MicroBatcher[_EncoderQuery, NDArray[np.float32]] = MicroBatcher(
-            _encode_queries,
-            max_items=_QUERIES_PER_BATCH,
-            name="msmarco-qdrant-encode",
-        )
-        self._score: MicroBatcher[tuple[str, str], float] = MicroBatcher(
-            lambda pairs: score_pairs(client.reranker, pairs).tolist(),
-            max_items=_PAIRS_PER_BATCH,
-            name="msmarco-qdrant-rerank",
-        )
+        self._driver = AsyncDriver(client.session, collection)
         self._upsert: MicroBatcher[Passage | Reject, Outcome] = MicroBatcher(
             client.writer.upsert,
             max_items=_ROWS_PER_BATCH,
@@ -105,7 +73,6 @@ class AsyncSearchClient:
             max_items=1,
             name="msmarco-qdrant-delete",
         )
-        self._refreshes: dict[Searcher, asyncio.Task[Searcher]] = {}
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -274,7 +241,7 @@ class AsyncSearchClient:
             "rescore": rescore,
         }
         with self._track():
-            found = await self._run(self._session.search(queries, options))
+            found = await self._driver.run(self._session.search(queries, options))
         return [Hits(hits) for hits in found]
 
     @suggest_keywords
@@ -318,7 +285,7 @@ class AsyncSearchClient:
         """Rank given passages for each of several queries; see `rank`."""
         with self._track():
             steps = self._session.rank(queries, pids, mode=mode, fusion=fusion, rerank=rerank)
-            found = await self._run(steps)
+            found = await self._driver.run(steps)
         return [Hits(hits) for hits in found]
 
     @suggest_keywords
@@ -427,73 +394,15 @@ class AsyncSearchClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _run(self, steps: Steps[_T]) -> _T:
-        """Execute the steps of a search one after the other."""
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    result = await self._execute(step)
-                except SchemaError as exc:  # of another model: the search starts over
-                    step = steps.throw(exc)
-                else:
-                    step = steps.send(result)
-        except StopIteration as end:
-            found: _T = end.value
-            return found
-
-    async def _execute(self, step: Step) -> Any:
-        """Execute a step without blocking the loop; encode and score in batches with others."""
-        import numpy as np
-
-        match step:
-            case Encode(encoder, queries):
-                vectors = await self._encode([(encoder, query) for query in queries])
-                return np.stack(vectors) if vectors else np.empty((0, 0), "f4")
-            case Query(point_queries):
-                return await self._collection.query(point_queries)
-            case Retrieve(ids):
-                return await self._collection.retrieve(ids, HIT_FIELDS)
-            case Score(pairs):
-                return np.asarray(await self._score_all(pairs), np.float32)
-            case GetPayloadIndexes() | CountPoints():
-                return await asyncio.to_thread(self._session.execute, step)
-            case Refresh(used):
-                return await self._refresh(used)
-
-    async def _score_all(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Score pairs in parts: between two of them other searches are served, or this one ends."""
-        return [
-            score
-            for part in in_batches(pairs, _PAIRS_PER_CALL)
-            for score in await self._score(part)
-        ]
-
-    async def _refresh(self, used: Searcher) -> Searcher:
-        """Refresh in one thread for all searches that used the same searcher."""
-        refresh = self._refreshes.get(used)
-        if refresh is None:
-            refresh = asyncio.create_task(asyncio.to_thread(self._session.execute, Refresh(used)))
-            self._refreshes[used] = refresh
-            refresh.add_done_callback(lambda done: self._end_refresh(used, done))
-        return await asyncio.shield(refresh)  # the others wait on when one is cancelled
-
-    def _end_refresh(self, used: Searcher, done: asyncio.Task[Searcher]) -> None:
-        del self._refreshes[used]
-        if not done.cancelled():
-            done.exception()  # marks it as retrieved: all searches may have been cancelled
-
     async def _drain(self) -> None:
         async with AsyncExitStack() as stack:  # closes each, also if another fails to close
             stack.push_async_callback(asyncio.to_thread, self._client.close)
             stack.push_async_callback(self._collection.close)
-            stack.push_async_callback(self._encode.close)
-            stack.push_async_callback(self._score.close)
+            stack.push_async_callback(self._driver.close)
             stack.push_async_callback(self._upsert.close)
             stack.push_async_callback(self._delete.close)
             await self._idle.wait()
-            if self._refreshes:  # of cancelled searches
-                await asyncio.wait(self._refreshes.values())
+            await self._driver.drain()
 
     @contextmanager
     def _track(self) -> Iterator[None]:
@@ -513,16 +422,6 @@ class AsyncSearchClient:
     def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError("this client belongs to another event loop: open one in each loop")
-
-
-def _encode_queries(queries: Sequence[_EncoderQuery]) -> list[NDArray[np.float32]]:
-    """Encode each query with its encoder; during a model swap there are two."""
-    vectors: dict[int, NDArray[np.float32]] = {}
-    for encoder in {id(encoder): encoder for encoder, _ in queries}.values():
-        indices = [index for index, (its, _) in enumerate(queries) if its is encoder]
-        rows = encode_queries(encoder, [queries[index][1] for index in indices])
-        vectors.update(zip(indices, rows, strict=True))
-    return [vectors[index] for index in range(len(queries))]
 
 
 def _run_in_thread(function: Callable[[], _Opened]) -> Future[_Opened]:

@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 
 # The alias may point to another collection during a query, and back when its metadata are read. An
 # error is raised after the metadata were unchanged this many times in a row.
-_MAX_UNCHANGED = 5
+MAX_UNCHANGED = 5
 
 
 def retry_after_model_swap(
@@ -81,7 +81,7 @@ def retry_after_model_swap(
         except SchemaError:
             newer: Searcher = yield Refresh(searcher)
             unchanged = unchanged + 1 if newer is searcher else 0
-            if unchanged > _MAX_UNCHANGED:
+            if unchanged > MAX_UNCHANGED:
                 raise
             searcher = newer
 

@@ -14,13 +14,11 @@ from msmarco_qdrant.errors import CollectionReplacedError, ModelMismatchError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings
 from msmarco_qdrant.ingest.upsert import Outcome, report_outcomes, upsert_rows
-from msmarco_qdrant.search.session import SearchSession
+from msmarco_qdrant.search.session import MAX_UNCHANGED, SearchSession
 from msmarco_qdrant.search.step import Refresh
 from msmarco_qdrant.stores import Store
 
 _log = logging.getLogger(__name__)
-
-_MAX_UNCHANGED = 5  # attempts while the alias changes, but not the model
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +101,6 @@ class PassageWriter:
             except (CollectionReplacedError, ModelMismatchError):
                 newer = self._session.execute(Refresh(searcher))
                 unchanged = unchanged + 1 if newer is searcher else 0
-                if unchanged > _MAX_UNCHANGED:
+                if unchanged > MAX_UNCHANGED:
                     raise
                 searcher = newer

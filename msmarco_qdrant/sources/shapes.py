@@ -14,7 +14,7 @@ from msmarco_qdrant.core.records import Meta, Passage, Reject
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.content import STDIN, Content, named_source, read_content
-from msmarco_qdrant.sources.delimited import Record, Sample, Table, find_table, read_records
+from msmarco_qdrant.sources.delimited import Record, read_records
 from msmarco_qdrant.sources.fields import Fields
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT, Line, read_lines
 from msmarco_qdrant.sources.parquet import arrow_names, arrow_rows
@@ -28,6 +28,7 @@ from msmarco_qdrant.sources.rows import (
     parse_tsv,
     show_fields,
 )
+from msmarco_qdrant.sources.table import Sample, Table, find_table
 
 LineFormat: TypeAlias = Literal["tsv", "jsonl"]
 LineParser: TypeAlias = Callable[[str], tuple[str, str, Meta]]

@@ -28,7 +28,8 @@ from msmarco_qdrant.core.search_types import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.errors import EncodingError, ModelMismatchError, ModelNotFoundError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.search.async_client import AsyncSearchClient, _encode_queries
+from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.search.async_driver import _encode_queries
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker

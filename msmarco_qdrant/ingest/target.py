@@ -1,0 +1,224 @@
+"""Collection and encoder of an ingest: opened, or created after everything they need was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from os import PathLike
+
+from msmarco_qdrant.collection.create import check_index, create_if_missing
+from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.records import (
+    Bm25Settings,
+    EncoderInfo,
+    PayloadIndex,
+    Prompts,
+    StorageSettings,
+)
+from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
+from msmarco_qdrant.encoding.bi_encoder import BiEncoder
+from msmarco_qdrant.encoding.checks import check_encoder
+from msmarco_qdrant.encoding.forks import require_own_threads
+from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
+from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.errors import (
+    CollectionNotFoundError,
+    ModelMismatchError,
+    SourceError,
+    StoreNotFoundError,
+    UsageError,
+)
+from msmarco_qdrant.ingest.alias_guard import AliasGuard, resolve_alias
+from msmarco_qdrant.ingest.carry_over import carry_over
+from msmarco_qdrant.ingest.stages import IngestTarget
+from msmarco_qdrant.ingest.windows import RowStream
+from msmarco_qdrant.sources.rejects import RejectCount
+from msmarco_qdrant.sources.vector_shards import VectorShards
+from msmarco_qdrant.stores import Connection, Store, check_creatable, use_store
+from msmarco_qdrant.stores.filters import index_keys, index_kind, outside_lists
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Store and collection to write to, and the settings to create the collection with."""
+
+    store: Store | str | PathLike[str]
+    collection: str
+    connection: Connection
+    storage: StorageSettings | None
+    indexes: Mapping[str, PayloadIndex]
+
+    def open(self, stack: ExitStack, *, create: bool) -> Store:
+        """Open the store, to be closed with the stack; the caller's own stays open."""
+        return stack.enter_context(use_store(self.store, self.connection, create=create))
+
+    def check_creatable(self) -> None:
+        """Raise if the store cannot be created, before a model is loaded or downloaded."""
+        if isinstance(self.store, str | PathLike):
+            check_creatable(self.store, self.connection)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderChoice:
+    """The encoder of an ingest, or none for vector shards; it is loaded when it is needed."""
+
+    source: object
+    model: str | PathLike[str] | None
+    default_model: str
+    encoder: Encoder | None
+    options: EncoderOptions
+    prompts: Prompts | None
+
+    def __post_init__(self) -> None:
+        if self.encoder is not None and self.model is not None:
+            raise UsageError("pass either model or encoder, not both")
+        if self.prompts is not None and (
+            self.encoder is not None or isinstance(self.source, VectorShards)
+        ):
+            raise UsageError("prompts need a model to load: omit them, the encoder has its own")
+        if self.encoder is not None:
+            check_encoder(self.encoder)
+        if isinstance(self.source, VectorShards) and (
+            self.encoder is not None or self.model is not None
+        ):
+            raise UsageError(
+                f"{self.source.folder} already holds vectors: omit model and encoder, or pass the "
+                "passages themselves to encode them again"
+            )
+
+    def for_new(self) -> tuple[EncoderInfo, Encoder | None]:
+        """Load the encoder of a new collection."""
+        if isinstance(self.source, VectorShards):
+            return self.source.encoder, None
+        encoder = self.encoder
+        if encoder is None:
+            name = self.model or self.default_model
+            encoder = load_encoder(name, prompts=self.prompts, **asdict(self.options))
+        elif isinstance(encoder, BiEncoder):  # in a forked child: before a collection is created
+            require_own_threads()
+        return encoder.info, encoder
+
+    def for_existing(
+        self, collection: str, stored: EncoderInfo
+    ) -> tuple[EncoderInfo, Encoder | None]:
+        """Load the encoder of a collection, or raise `ModelMismatchError`."""
+        if isinstance(self.source, VectorShards):
+            _require_model_of_shards(self.source, collection, stored)
+            return self.source.encoder.stored_as(stored), None
+        if self.prompts is not None and self.prompts != stored.prompts:
+            raise UsageError(
+                f"prompts must be the {stored.prompts} of collection '{collection}', got "
+                f"{self.prompts}: omit them, or ingest into another collection"
+            )
+        if self.encoder is None:
+            encoder = load_collection_encoder(collection, stored, self.model, self.options)
+        else:
+            encoder = self.encoder
+            require_same_model(collection, stored, encoder.info)
+        return encoder.info.stored_as(stored), encoder
+
+
+def _require_model_of_shards(shards: VectorShards, collection: str, stored: EncoderInfo) -> None:
+    def describe(info: EncoderInfo) -> str:
+        short = info.fingerprint[:8]
+        return f"{info.model} ({info.dimension}, fingerprint {short}, {info.similarity})"
+
+    try:
+        require_same_model(collection, stored, shards.encoder)
+    except ModelMismatchError as exc:
+        raise ModelMismatchError(
+            f"{shards.folder} holds vectors of {describe(shards.encoder)}, collection "
+            f"'{collection}' those of {describe(stored)}: encode with the collection's model, or "
+            "ingest into another collection"
+        ) from exc
+
+
+def open_target(
+    stack: ExitStack,
+    destination: Destination,
+    encoders: EncoderChoice,
+    bm25: Bm25Settings | None,
+    rows: RowStream,
+    rejected: RejectCount,
+) -> tuple[IngestTarget, AliasGuard, bool] | None:
+    """Open the collection, or create it after everything it needs was found: also a passage.
+
+    The last value is True if it was created. None if it does not exist and no file has a row.
+    """
+    is_new = False
+    name, indexes = destination.collection, destination.indexes
+    try:
+        store = destination.open(stack, create=False)
+        guard = resolve_alias(store, name)
+    except (StoreNotFoundError, CollectionNotFoundError):
+        destination.check_creatable()
+        for reject in rows.take_rejects():
+            rejected.add(reject)
+        if rows.is_empty and rejected.count:
+            raise no_passages(rejected) from None
+        if rows.is_empty and rows.is_stored:
+            return None
+        sparse = Bm25Encoder(bm25 or Bm25Settings())
+        info, encoder = encoders.for_new()
+        store = destination.open(stack, create=True)
+        is_new = create_if_missing(store, name, info, sparse.settings, destination.storage, indexes)
+        # Another client may have created it first, for another model or without these indexes.
+        guard = resolve_alias(store, name)
+        require_same_model(name, guard.metadata.encoder, info)
+        _require_same_indexes(store, name, indexes)
+    else:
+        _require_same_bm25(name, guard.metadata.bm25, bm25)
+        _require_same_indexes(store, name, indexes)
+        sparse = Bm25Encoder(guard.metadata.bm25)
+        info, encoder = encoders.for_existing(name, guard.metadata.encoder)
+        if encoder is not None:
+            carry_over(guard, encoder)
+    return IngestTarget(guard.collection, info, sparse, encoder), guard, is_new
+
+
+def no_passages(rejected: RejectCount) -> SourceError:
+    """Return the error of a source whose rows were all rejected."""
+    rows = "its only row was" if rejected.count == 1 else f"all {rejected.count:,} rows were"
+    return SourceError(
+        f"the source has no passage: {rows} rejected, the first: {rejected.first}; no collection "
+        "was created"
+    )
+
+
+def _require_same_bm25(name: str, stored: Bm25Settings, given: Bm25Settings | None) -> None:
+    if given is not None and given != stored:
+        raise UsageError(
+            f"bm25 must be the {stored} of collection '{name}', got {given}: omit it, ingest into "
+            "another collection, or change the settings of this one with a migration of your own "
+            "(SetBm25; see `msmarco-qdrant migrate up --help`)"
+        )
+
+
+def _require_same_indexes(store: Store, name: str, given: Mapping[str, PayloadIndex]) -> None:
+    """Raise if an existing collection lacks one of the payload indexes: an ingest adds none."""
+    if not given or not store.capabilities.payload_indexes:
+        return
+    indexes = store.collection(name).spec().payload_indexes
+    for key, kind in given.items():
+        found = index_kind(indexes, key)
+        if found != kind:
+            field = outside_lists(key).removeprefix("meta.")
+            place = {"collection": name, "store": store.dsn}
+            step = f"add it with {advised_command('index', 'add', f'{field}={kind}', **place)}"
+            if found:
+                step = f"first remove it with {advised_command('index', 'remove', field, **place)}"
+            index = f"a payload index of kind {found}" if found else "no payload index"
+            raise UsageError(
+                f"collection '{name}' has {index} on '{key}', you asked for {kind}: omit it, or "
+                f"{step}"
+            )
+
+
+def to_payload_keys(fields: Mapping[str, PayloadIndex]) -> Mapping[str, PayloadIndex]:
+    """Check the kind of index of each `meta` field, and return them by payload key."""
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"payload_indexes must map fields to kinds, got {fields!r}")
+    for name, kind in fields.items():
+        check_index(name, kind)
+    return index_keys(fields)
