@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -33,18 +33,10 @@ from msmarco_qdrant.migrate.runner import (
 from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.migration_locks import hold_lock
 from msmarco_qdrant.testing import HashingEncoder, NullStore
-from tests.engines import ENGINES_MEMORY_FIRST, another_handle, new_store
+from tests.engines import another_handle, new_store
 from tests.loopback import LoopbackServer
 
 OWN = ("0001_create_passages", "0002_payload_indexes")
-
-
-@pytest.fixture(params=ENGINES_MEMORY_FIRST)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A store of each engine with the empty collection 'films'."""
-    with new_store(request.param, tmp_path) as opened:
-        create_collection(opened, "films", HashingEncoder().info, Bm25Settings())
-        yield opened
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.collection import migration as migration_files
-from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.core.records import Bm25Settings, CollectionMetadata, UserMigration
 from msmarco_qdrant.errors import MigrationError
 from msmarco_qdrant.ingest.api import ingest_passages
@@ -22,16 +20,7 @@ from msmarco_qdrant.stores import Store, open_store
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from msmarco_qdrant.testing import HashingEncoder
 from tests.cli.runner import command
-from tests.engines import ENGINES_MEMORY_FIRST, new_store
 from tests.migrate.test_runner import OWN, ran, write
-
-
-@pytest.fixture(params=ENGINES_MEMORY_FIRST)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A store of each engine with the empty collection 'films'."""
-    with new_store(request.param, tmp_path) as opened:
-        create_collection(opened, "films", HashingEncoder().info, Bm25Settings())
-        yield opened
 
 
 @pytest.fixture

@@ -141,18 +141,6 @@ def test_path_that_cannot_be_written_is_reported_at_once(
     assert {"file", "directory"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
-    """The file is that of the last to end."""
-    path = tmp_path / "answers"
-    with atomic_write(path) as first:
-        first.write(b"first")
-        with atomic_write(path) as second:
-            second.write(b"second")
-        assert b"second" == path.read_bytes()
-    assert b"first" == path.read_bytes()
-    assert [path] == list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("is_supported", [True, False])
 def test_r11_a_mac_syncs_files_through_the_cache_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_supported: bool

@@ -78,18 +78,22 @@ def test_s9_given_passages_are_in_the_order_of_pids(client: SearchClient) -> Non
         assert [hit.pid for hit in ranked] == [hit.pid for hit in again]
 
 
-def test_s9_more_is_asked_for_only_if_scores_tie(
-    client: SearchClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One query and one passage more, else."""
-    asked: list[Query] = []
+@pytest.fixture
+def asked(client: SearchClient, monkeypatch: pytest.MonkeyPatch) -> list[Query]:
+    """The queries that the client sends to the engine."""
+    sent: list[Query] = []
     execute = client.session.execute
 
     def count(step: Any) -> Any:
-        asked.extend([step] if isinstance(step, Query) else [])
+        sent.extend([step] if isinstance(step, Query) else [])
         return execute(step)
 
     monkeypatch.setattr(client.session, "execute", count)
+    return sent
+
+
+def test_s9_more_is_asked_for_only_if_scores_tie(client: SearchClient, asked: list[Query]) -> None:
+    """One query and one passage more, else."""
     client.search("whale", limit=20)  # the shorter text is nearer, 20 of these
     assert [21] == [query.limit for step in asked for query in step.queries]
     asked.clear()
@@ -99,18 +103,8 @@ def test_s9_more_is_asked_for_only_if_scores_tie(
     assert [(11, texts), (128, ("pid",)), (10, texts)] == limits
 
 
-def test_r16_groups_are_chosen_without_texts(
-    client: SearchClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_r16_groups_are_chosen_without_texts(client: SearchClient, asked: list[Query]) -> None:
     """Only the group's field is retrieved of four times the limit, and texts of the best."""
-    asked: list[Query] = []
-    execute = client.session.execute
-
-    def count(step: Any) -> Any:
-        asked.extend([step] if isinstance(step, Query) else [])
-        return execute(step)
-
-    monkeypatch.setattr(client.session, "execute", count)
     hits = client.search("whale", limit=5, group_by="n")
     assert ["a whale"] * 5 == [hit.text for hit in hits]
     with_text = [query.limit for step in asked for query in step.queries if "text" in query.fields]
