@@ -112,7 +112,8 @@ class Prompts:
 
 NO_PROMPTS = Prompts()
 
-_FINGERPRINT_2 = "2-"
+FINGERPRINT_2 = "2-"
+"""The beginning of a fingerprint of version 2; those of version 1 have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +148,13 @@ class EncoderInfo:
     @property
     def vector_name(self) -> str:
         """Name of the dense vector, so that another model's queries cannot match it."""
-        return f"dense-{self.fingerprint.removeprefix(_FINGERPRINT_2)[:8]}"
+        return f"dense-{self.fingerprint.removeprefix(FINGERPRINT_2)[:8]}"
 
     @property
     def fingerprints(self) -> Mapping[int, str]:
         """The fingerprint of each version that is known."""
         found = (*self.other_fingerprints, self.fingerprint)
-        return {2 if one.startswith(_FINGERPRINT_2) else 1: one for one in found}
+        return {2 if one.startswith(FINGERPRINT_2) else 1: one for one in found}
 
     @property
     def encoding(self) -> str:

@@ -19,12 +19,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msmarco_qdrant.core.records import Prompts
+from msmarco_qdrant.core.records import FINGERPRINT_2, Prompts
 from msmarco_qdrant.encoding.file_digests import file_sha256, tokenizer_sha256
 from msmarco_qdrant.errors import ModelNotFoundError
 
 _VERSION = "msmarco-qdrant fingerprint 2"
-PREFIX = "2-"
 
 # Each cannot change a vector:
 _IGNORED = frozenset(
@@ -109,7 +108,7 @@ def compute_fingerprint(directory: Path, prompts: Prompts, max_seq_length: int |
         "settings": _clean(read_json(directory / "config_sentence_transformers.json"), _DEFAULTS),
         "modules": modules,
     }
-    return PREFIX + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return FINGERPRINT_2 + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def list_modules(directory: Path) -> list[tuple[str, Path]]:
