@@ -508,13 +508,13 @@ CASES: dict[str, Case] = {
         ("encoding.matching:require_same_model",), _failure("ingest", "SOURCE", "--model", "NEW")
     ),
     "other settings of BM25": Case(
-        ("ingest.api:_require_same_bm25",),
+        ("ingest.target:_require_same_bm25",),
         _error(
             lambda store: ingest_passages(PASSAGES, store, collection=NAME, bm25=Bm25Settings(k=9))
         ),
     ),
     "other indexes": Case(
-        ("ingest.api:_require_same_indexes",),
+        ("ingest.target:_require_same_indexes",),
         _failure("ingest", "SOURCE", "--model", "OLD", "--index", "year=integer"),
         _year_is_indexed,
     ),
@@ -528,7 +528,7 @@ CASES: dict[str, Case] = {
         _year_is_indexed,
     ),
     "an ingest for another kind of index": Case(
-        ("ingest.api:_require_same_indexes",),
+        ("ingest.target:_require_same_indexes",),
         _after(
             _year_by_float,
             _failure("ingest", "SOURCE", "--model", "OLD", "--index", "year=integer"),
