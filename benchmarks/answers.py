@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from harness import Report, Row, command, data_folder, json_option, read_passages
 
-from msmarco_qdrant.core.records import Bm25Settings, Query
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.encoding import EncoderOptions
 from msmarco_qdrant.evaluation import (

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness import PACKAGES, machine
 from msmarco_files import Data, Folder, Kind
 
-from msmarco_qdrant.core.records import Bm25Settings, StorageSettings
+from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.encoding.catalog import PublishedModel, find_published
 

@@ -47,7 +47,7 @@ from msmarco_cells import (
 )
 from msmarco_files import COLUMNS, Data, Folder, Kind
 
-from msmarco_qdrant.core.records import Bm25Settings
+from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS
 from msmarco_qdrant.errors import MsmarcoQdrantError
 

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from harness import Report, Row, data_name, in_background, json_option, some_passages, some_queries
 
-from msmarco_qdrant.core.records import EncoderInfo, Passage
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ReembedProgress
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.ingest.api import ingest_passages

@@ -27,7 +27,8 @@ import numpy as np
 from harness import Report, Row, data_name, json_option, some_passages, some_queries
 from sidecar_load import Poster, Searches, Span, Watch, sidecar, wait_until_ready
 
-from msmarco_qdrant.core.records import EncoderInfo, Passage
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.indexing import IndexingSettings

@@ -36,7 +36,8 @@ import numpy as np
 from acknowledging_server import running_server
 from harness import Report, Row, column, json_option, middle, run_in_turn, some_passages, spread
 
-from msmarco_qdrant.core.records import Bm25Settings, Passage, PointBatch, SparseVector
+from msmarco_qdrant.core.collection_types import Bm25Settings, PointBatch, SparseVector
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR, payload_of

@@ -33,16 +33,10 @@ if TYPE_CHECKING:
         list_passages,
     )
     from msmarco_qdrant.collection.restore import restore_collection
+    from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
+    from msmarco_qdrant.core.encoder_types import Prompts
     from msmarco_qdrant.core.hits import Hits
-    from msmarco_qdrant.core.records import (
-        Bm25Settings,
-        Passage,
-        Prompts,
-        PrunePolicy,
-        Query,
-        Reject,
-        StorageSettings,
-    )
+    from msmarco_qdrant.core.records import Passage, PrunePolicy, Query, Reject
     from msmarco_qdrant.core.reports import (
         BackupReport,
         EncodeReport,
@@ -88,8 +82,10 @@ _MODULES = {
         "count_passages delete_passages export_passages get_passages list_passages"
     ),
     "collection.restore": "restore_collection",
+    "core.collection_types": "Bm25Settings StorageSettings",
+    "core.encoder_types": "Prompts",
     "core.hits": "Hits",
-    "core.records": "Bm25Settings Passage Prompts PrunePolicy Query Reject StorageSettings",
+    "core.records": "Passage PrunePolicy Query Reject",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
     "RestoreReport UpsertReport",
     "core.search_types": "Fusion Hit",

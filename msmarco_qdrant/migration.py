@@ -7,7 +7,7 @@ from msmarco_qdrant.collection.migration import (
     Target,
     load_migrations,
 )
-from msmarco_qdrant.core.records import CollectionSpec, HnswSettings, PayloadIndex
+from msmarco_qdrant.core.collection_types import CollectionSpec, HnswSettings, PayloadIndex
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR
 
 __all__ = [

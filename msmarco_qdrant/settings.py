@@ -22,7 +22,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from msmarco_qdrant.core.records import WINDOW, Quantization, StorageSettings
+from msmarco_qdrant.core.collection_types import Quantization, StorageSettings
+from msmarco_qdrant.core.records import WINDOW
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import CACHED_QUERIES, BackendName, EncoderOptions, Precision
 from msmarco_qdrant.errors import UsageError

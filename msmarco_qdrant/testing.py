@@ -16,15 +16,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.records import (
-    CollectionInfo,
-    CollectionMetadata,
-    CollectionSpec,
-    EncodedBatch,
-    EncoderInfo,
-    PointBatch,
-    PointId,
-)
+from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
+from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.encoding.tokens import Tokenized

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from msmarco_qdrant.core.records import Bm25Settings, Passage, SettingsChange, StorageSettings
+from msmarco_qdrant.core.collection_types import Bm25Settings, SettingsChange, StorageSettings
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.stores import Store

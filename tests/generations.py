@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.core.records import Bm25Settings, StorageSettings
+from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 

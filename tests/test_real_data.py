@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msmarco_qdrant.core.records import Bm25Settings, Passage
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Bm25Encoder, load_encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient

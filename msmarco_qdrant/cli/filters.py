@@ -20,7 +20,7 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import Bound, Condition, Exists, Not, Range, Scalar
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.records import PayloadIndex
+    from msmarco_qdrant.core.collection_types import PayloadIndex
     from msmarco_qdrant.filters import MetaFilter
     from msmarco_qdrant.stores import Store
 

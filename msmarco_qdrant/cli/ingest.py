@@ -41,7 +41,8 @@ from msmarco_qdrant.cli.output import (
 from msmarco_qdrant.errors import MsmarcoQdrantError, PruneRefusedError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.records import Prompts, PrunePolicy
+    from msmarco_qdrant.core.encoder_types import Prompts
+    from msmarco_qdrant.core.records import PrunePolicy
     from msmarco_qdrant.core.reports import IngestReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.sources.corpus import Corpus
@@ -246,7 +247,7 @@ def _open_source(
 
 def _prompts(query: str | None, passage: str | None) -> Prompts | None:
     """Return the given prompts; both or neither, as one alone would drop the model's other one."""
-    from msmarco_qdrant.core.records import Prompts
+    from msmarco_qdrant.core.encoder_types import Prompts
 
     if query is None and passage is None:
         return None

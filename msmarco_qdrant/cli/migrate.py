@@ -20,7 +20,7 @@ from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.records import Generation, LockHolder, UserMigration
+    from msmarco_qdrant.core.metadata_types import Generation, LockHolder, UserMigration
     from msmarco_qdrant.migrate.runner import MigrationStatus, MigrationStep
     from msmarco_qdrant.settings import Settings
 

@@ -27,7 +27,8 @@ from msmarco_qdrant.stores.filters import indexes_by_field
 
 if TYPE_CHECKING:
     from msmarco_qdrant.collection.describe import CollectionDescription, StoreDescription
-    from msmarco_qdrant.core.records import CollectionSpec, Meta
+    from msmarco_qdrant.core.collection_types import CollectionSpec
+    from msmarco_qdrant.core.records import Meta
     from msmarco_qdrant.core.reports import EncodeReport, IngestReport
     from msmarco_qdrant.core.search_types import Hit
     from msmarco_qdrant.core.server_state import ServerState

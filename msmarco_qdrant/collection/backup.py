@@ -17,7 +17,8 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.backup_manifest import BackupDirectory, BackupFile, BackupManifest
 from msmarco_qdrant.collection.generations import read_generations, reembed_command
 from msmarco_qdrant.collection.point_files import write_points
-from msmarco_qdrant.core.records import CollectionInfo, CollectionMetadata, PointBatch
+from msmarco_qdrant.core.collection_types import CollectionInfo, PointBatch
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.reports import BackupKind, BackupReport
 from msmarco_qdrant.errors import StoreError, StoreInUseError, UnsupportedError
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store

@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from msmarco_qdrant.core.collection_types import CollectionSpec, SettingsChange
 from msmarco_qdrant.core.json_value import from_json_value, to_json_value
-from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec, SettingsChange
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.reports import BackupKind
 from msmarco_qdrant.errors import OutputError, SourceError
 from msmarco_qdrant.runtime.atomic_file import atomic_write_text

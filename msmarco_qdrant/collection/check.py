@@ -26,7 +26,7 @@ from msmarco_qdrant.collection.replicas import (
     settle_replicas,
 )
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.filters import index_kind
 from msmarco_qdrant.stores.migration_locks import describe_holder, hold_lock

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.records import EncoderInfo, PointId
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.stores import AdminCollection, Collection
 from msmarco_qdrant.stores.foreign import has_seq, pid_problem
 from msmarco_qdrant.stores.payload import SeqClock

@@ -12,15 +12,15 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.collection.replicas import most_points
-from msmarco_qdrant.core.field_path import check_field
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     CollectionInfo,
-    CollectionMetadata,
-    EncoderInfo,
     PayloadIndex,
     StorageSettings,
 )
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.field_path import check_field
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, UsageError
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.names import LOCKS, PHYSICAL

@@ -16,7 +16,7 @@ from msmarco_qdrant.collection.filter_notes import filter_fields, log_filter_not
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.errors import (
     PidCollisionError,
     StoreAccessError,

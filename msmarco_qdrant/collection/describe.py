@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 
 from msmarco_qdrant import __version__
-from msmarco_qdrant.core.records import CollectionInfo, CollectionMetadata
+from msmarco_qdrant.core.collection_types import CollectionInfo
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import CollectionMetadata, Copying, Generation
+from msmarco_qdrant.core.metadata_types import CollectionMetadata, Copying, Generation
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.stores.names import (

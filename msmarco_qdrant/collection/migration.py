@@ -25,7 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol, runtime_checkable
 
-from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores import Collection, Store
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.records import PointBatch, PointId, SparseVector
+from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.server_state import ReplicaCounts
 from msmarco_qdrant.stores import Collection, Store
 from msmarco_qdrant.stores.convert import select_rows

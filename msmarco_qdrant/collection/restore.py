@@ -30,7 +30,8 @@ from msmarco_qdrant.collection.backup_manifest import (
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.point_files import read_points
-from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec, PointBatch
+from msmarco_qdrant.core.collection_types import CollectionSpec, PointBatch
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.reports import RestoreReport
 from msmarco_qdrant.errors import (
     MsmarcoQdrantError,

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from msmarco_qdrant.core.records import Meta, PointId, SparseVector
+from msmarco_qdrant.core.collection_types import PointId, SparseVector
+from msmarco_qdrant.core.records import Meta
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from os import PathLike
 from pathlib import Path
 from typing import get_args
 
-from msmarco_qdrant.core.records import EncoderInfo, Reject
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.feed import Feed, Layout
 from msmarco_qdrant.encode.run import EncodeRun

@@ -14,8 +14,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
 
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.records import EncoderInfo, Passage, Reject
+from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.encode.prepare import PreparedChunk, open_preparers
 from msmarco_qdrant.encoding import Tokenized, Tokenizer
 from msmarco_qdrant.encoding.matching import require_same_vectors

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, overload
 
-from msmarco_qdrant.core.records import EncodedBatch, Prompts, Similarity
+from msmarco_qdrant.core.encoder_types import EncodedBatch, Prompts, Similarity
 from msmarco_qdrant.encoding.backends.base import Backend, ForwardPass, Task
 from msmarco_qdrant.encoding.batching import split_by_tokens
 from msmarco_qdrant.encoding.catalog import PublishedModel

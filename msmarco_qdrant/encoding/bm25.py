@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.records import Bm25Settings, SparseVector
+from msmarco_qdrant.core.collection_types import Bm25Settings, SparseVector
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from msmarco_qdrant.core.records import NO_PROMPTS, Prompts, Similarity
+from msmarco_qdrant.core.encoder_types import NO_PROMPTS, Prompts, Similarity
 
 Measure: TypeAlias = Literal[
     "ndcg10_dl19",

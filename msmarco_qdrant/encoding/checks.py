@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
 from msmarco_qdrant.encoding.protocols import Encoder, Reranker
 from msmarco_qdrant.errors import EncodingError, UsageError
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.records import NO_PROMPTS, EncoderInfo, Prompts, Similarity
+from msmarco_qdrant.core.encoder_types import NO_PROMPTS, EncoderInfo, Prompts, Similarity
 from msmarco_qdrant.encoding.catalog import PublishedModel
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint, list_modules, read_json
 from msmarco_qdrant.encoding.fingerprint_1 import compute_fingerprint_1

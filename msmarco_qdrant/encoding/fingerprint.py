@@ -19,7 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msmarco_qdrant.core.records import FINGERPRINT_2, Prompts
+from msmarco_qdrant.core.encoder_types import FINGERPRINT_2, Prompts
 from msmarco_qdrant.encoding.file_digests import file_sha256, tokenizer_sha256
 from msmarco_qdrant.errors import ModelNotFoundError
 

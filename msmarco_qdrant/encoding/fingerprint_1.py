@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from msmarco_qdrant.core.records import Prompts
+from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding.file_digests import file_sha256, tokenizer_sha256
 
 _VERSION = "msmarco-qdrant fingerprint 1"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-from msmarco_qdrant.core.records import NO_PROMPTS, Prompts, Similarity
+from msmarco_qdrant.core.encoder_types import NO_PROMPTS, Prompts, Similarity
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import ModelKind, PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.file_digests import file_sha256

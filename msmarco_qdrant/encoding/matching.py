@@ -6,7 +6,7 @@ from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 
-from msmarco_qdrant.core.records import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding.catalog import find_published
 from msmarco_qdrant.encoding.loading import load_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from msmarco_qdrant.core.records import EncodedBatch, EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
 from msmarco_qdrant.encoding.tokens import Tokenized
 
 if TYPE_CHECKING:

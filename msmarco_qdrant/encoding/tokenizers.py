@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.records import Prompts
+from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding.backends.base import Task
 from msmarco_qdrant.encoding.pretrained import NO_LENGTH
 from msmarco_qdrant.encoding.tokens import Tokenized

@@ -10,8 +10,9 @@ from statistics import fmean, median, quantiles
 
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.collection_types import CollectionInfo, PointId
 from msmarco_qdrant.core.limits import exact_refusal
-from msmarco_qdrant.core.records import CollectionInfo, PointId, Query
+from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.encoding.checks import encode_queries
 from msmarco_qdrant.errors import UnsupportedError, UsageError

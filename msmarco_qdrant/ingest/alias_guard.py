@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from msmarco_qdrant.collection.generations import reembed_command
-from msmarco_qdrant.core.records import CollectionMetadata
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     CollectionReplacedError,

@@ -23,15 +23,9 @@ from msmarco_qdrant.collection.create import (
     drop_if_empty,
 )
 from msmarco_qdrant.core.arguments import suggest_keywords
-from msmarco_qdrant.core.records import (
-    WINDOW,
-    Bm25Settings,
-    PayloadIndex,
-    Prompts,
-    PrunePolicy,
-    Reject,
-    StorageSettings,
-)
+from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.encoder_types import Prompts
+from msmarco_qdrant.core.records import WINDOW, PrunePolicy, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.encoding import Encoder

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from msmarco_qdrant.core.records import CollectionInfo, SettingsChange
+from msmarco_qdrant.core.collection_types import CollectionInfo, SettingsChange
 from msmarco_qdrant.errors import MsmarcoQdrantError, UsageError
 from msmarco_qdrant.stores import Store
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from msmarco_qdrant.collection.delete import delete_points
 from msmarco_qdrant.collection.replicas import remove_hidden_points
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.records import PointId, PrunePolicy
+from msmarco_qdrant.core.records import PrunePolicy
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores.foreign import ForeignPoints

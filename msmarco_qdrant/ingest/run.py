@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
+from msmarco_qdrant.core.collection_types import PointBatch
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy
+from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.errors import PruneRefusedError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from msmarco_qdrant.core.records import EncoderInfo, Passage, SparseVector
+from msmarco_qdrant.core.collection_types import SparseVector
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, Tokenized
 from msmarco_qdrant.encoding.checks import check_batch
 from msmarco_qdrant.errors import EncodingError

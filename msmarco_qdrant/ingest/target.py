@@ -9,13 +9,8 @@ from os import PathLike
 
 from msmarco_qdrant.collection.create import check_index, create_if_missing
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import (
-    Bm25Settings,
-    EncoderInfo,
-    PayloadIndex,
-    Prompts,
-    StorageSettings,
-)
+from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.checks import check_encoder

@@ -9,7 +9,7 @@ from typing import Any
 from msmarco_qdrant.collection.migration import Target
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import PointId, SparseVector
+from msmarco_qdrant.core.collection_types import PointId, SparseVector
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores import AdminCollection, Collection

@@ -13,8 +13,9 @@ from msmarco_qdrant.collection.create import check_index
 from msmarco_qdrant.collection.generations import Generations, read_generations
 from msmarco_qdrant.collection.migration import CollectionPlan, Operation, Target
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.field_path import check_field
-from msmarco_qdrant.core.records import Generation, PayloadIndex
+from msmarco_qdrant.core.metadata_types import Generation
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.migrate.operations import AddPayloadIndex, RemovePayloadIndex
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store

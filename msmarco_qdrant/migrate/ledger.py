@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from msmarco_qdrant.collection.migration import Migration
-from msmarco_qdrant.core.records import CollectionMetadata, UserMigration
+from msmarco_qdrant.core.metadata_types import CollectionMetadata, UserMigration
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 from msmarco_qdrant.collection.create import check_index
 from msmarco_qdrant.collection.migration import Target
-from msmarco_qdrant.core.field_path import check_field, payload_keys
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     CollectionInfo,
     CollectionSpec,
@@ -28,6 +27,7 @@ from msmarco_qdrant.core.records import (
     Quantization,
     SettingsChange,
 )
+from msmarco_qdrant.core.field_path import check_field, payload_keys
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.migrate.bm25 import rewrite_sparse

@@ -25,7 +25,7 @@ from msmarco_qdrant.collection.migration import (
     load_migrations,
 )
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import Copying, Generation, LockHolder, UserMigration
+from msmarco_qdrant.core.metadata_types import Copying, Generation, LockHolder, UserMigration
 from msmarco_qdrant.errors import (
     MigrationError,
     MsmarcoQdrantError,

@@ -21,14 +21,9 @@ from msmarco_qdrant.collection.generations import (
     reembed_command,
 )
 from msmarco_qdrant.collection.replicas import most_points
-from msmarco_qdrant.core.records import (
-    CollectionMetadata,
-    Copying,
-    EncoderInfo,
-    Generation,
-    Passage,
-    Reject,
-)
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.metadata_types import CollectionMetadata, Copying, Generation
+from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.checks import check_encoder

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.limits import at_most
-from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.reports import ModelComparison
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.encoding import Encoder

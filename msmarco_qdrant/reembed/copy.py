@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.collection_types import PointBatch, PointId
 from msmarco_qdrant.core.digests import text_digest
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.records import WINDOW, Passage, PointBatch, PointId
+from msmarco_qdrant.core.records import WINDOW, Passage
 from msmarco_qdrant.ingest.stages import IngestStages, IngestTarget, WindowDiff, WriteBatch
 from msmarco_qdrant.ingest.windows import Window
 from msmarco_qdrant.reembed.compare import Sample

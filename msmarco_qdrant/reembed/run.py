@@ -18,7 +18,10 @@ from typing import Any
 
 from msmarco_qdrant.collection.replicas import mark_unreachable_replicas, remove_hidden_points
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import Copying, EncoderInfo, Passage, PointId
+from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.metadata_types import Copying
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.encoding import Bm25Encoder, Encoder
 from msmarco_qdrant.errors import MigrationError, MsmarcoQdrantError, StoreInUseError

@@ -13,7 +13,8 @@ from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import Generations, abandon_hint
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import Copying, EncoderInfo, Generation
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.metadata_types import Copying, Generation
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.stores import Store
 

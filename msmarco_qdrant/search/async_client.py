@@ -12,7 +12,8 @@ from typing import TypeAlias
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.hits import Hits
-from msmarco_qdrant.core.records import WINDOW, CollectionMetadata, Passage, Reject
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.records import WINDOW, Passage, Reject
 from msmarco_qdrant.core.reports import UpsertReport
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker

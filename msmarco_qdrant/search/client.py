@@ -11,8 +11,10 @@ from typing import TypeVar
 from msmarco_qdrant.collection.passages import count_passages, get_passages
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.hits import Hits
-from msmarco_qdrant.core.records import WINDOW, CollectionMetadata, EncoderInfo, Passage
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.records import WINDOW, Passage
 from msmarco_qdrant.core.reports import UpsertReport
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker

@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.collection.filter_notes import FilterField, filter_fields
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.limits import RequestLimits
-from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.core.search_types import Hit, PointQuery
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter

@@ -13,8 +13,10 @@ from functools import partial
 from statistics import fmean, stdev
 from typing import Any, TypeAlias, TypeVar
 
+from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.encoder_types import Similarity
 from msmarco_qdrant.core.field_path import field_values, flatten
-from msmarco_qdrant.core.records import Meta, PointId, Similarity
+from msmarco_qdrant.core.records import Meta
 from msmarco_qdrant.core.search_types import Fusion, Hit, ScoredPoint
 
 _Ranking: TypeAlias = Sequence[ScoredPoint]

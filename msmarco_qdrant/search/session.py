@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
-from msmarco_qdrant.core.records import CollectionMetadata, EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.checks import (

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.encoding import Encoder
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import root_key
-from msmarco_qdrant.core.records import CollectionMetadata, PointId
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import (
     Fusion,
     Hit,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from msmarco_qdrant.core.records import PointId
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.search_types import Hit, ScoredPoint
 from msmarco_qdrant.stores.payload import point_id
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from pydantic import Field, SecretStr
 
 from msmarco_qdrant.collection.create import check_collection_name, parse_indexes
-from msmarco_qdrant.core.records import PayloadIndex
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.tokens import Tokens, check_binding

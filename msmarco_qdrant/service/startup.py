@@ -16,7 +16,8 @@ from typing import Literal, Protocol, TypeVar
 
 from msmarco_qdrant.collection.create import create_if_missing
 from msmarco_qdrant.collection.generations import reembed_command
-from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, PayloadIndex
+from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions, resolve_devices

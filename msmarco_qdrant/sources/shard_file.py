@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from msmarco_qdrant.core.records import EncoderInfo, Prompts
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.errors import OutputError, SourceError, UsageError
 from msmarco_qdrant.runtime.atomic_file import atomic_write, atomic_write_text
 from msmarco_qdrant.sources.parquet import check_extra

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.records import EncodedPassage, EncoderInfo, Passage, Reject, Similarity
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Similarity
+from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.errors import SourceError
 from msmarco_qdrant.sources.lines import RAW_BYTES_KEPT
 from msmarco_qdrant.sources.parquet import check_extra

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointId
+from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher

@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from msmarco_qdrant.core.collection_types import CollectionSpec
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits
-from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import StoreError, UnsupportedError
 from msmarco_qdrant.stores.metadata import metadata_from_json

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from msmarco_qdrant.core.records import CollectionSpec, PointBatch, SettingsChange
+from msmarco_qdrant.core.collection_types import CollectionSpec, PointBatch, SettingsChange
 from msmarco_qdrant.core.search_types import PointQuery, SearchEffort
 
 

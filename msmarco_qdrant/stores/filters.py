@@ -15,8 +15,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import payload_keys
-from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.filters import (
     Condition,
@@ -32,7 +32,7 @@ from msmarco_qdrant.filters import (
 if TYPE_CHECKING:
     from qdrant_client import models
 
-    from msmarco_qdrant.core.records import PayloadIndex
+    from msmarco_qdrant.core.collection_types import PayloadIndex
 
 
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import Passage, PointId
+from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import point_id
 

@@ -6,13 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from msmarco_qdrant.core.records import (
-    Bm25Settings,
-    CollectionMetadata,
-    EncoderInfo,
-    Prompts,
-    UserMigration,
-)
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
+from msmarco_qdrant.core.metadata_types import CollectionMetadata, UserMigration
 from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 

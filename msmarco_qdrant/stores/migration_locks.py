@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import StoreError, StoreInUseError
 
 _log = logging.getLogger(__name__)

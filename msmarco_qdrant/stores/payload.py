@@ -19,8 +19,9 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.records import Passage, PointBatch, PointId, SparseVector
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError
 

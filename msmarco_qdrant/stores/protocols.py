@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     CollectionInfo,
-    CollectionMetadata,
     CollectionSpec,
     PayloadIndex,
     PointBatch,
@@ -16,6 +15,7 @@ from msmarco_qdrant.core.records import (
     SettingsChange,
     SparseVector,
 )
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.core.server_state import ReplicaCounts
 from msmarco_qdrant.filters import SearchFilter

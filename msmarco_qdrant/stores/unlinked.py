@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msmarco_qdrant.core.advice import advised_command
-from msmarco_qdrant.core.records import CollectionMetadata
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.errors import SchemaError, StoreError, StoreUnavailableError
 from msmarco_qdrant.stores.names import base_name, is_own_alias
 

@@ -24,7 +24,9 @@ import msmarco_qdrant
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import read_generations
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.core.records import Bm25Settings, LockHolder, Passage, Query
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.metadata_types import LockHolder
+from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.encoding import Encoder, load_encoder, load_reranker
 from msmarco_qdrant.encoding.pretrained import load_model
 from msmarco_qdrant.errors import MsmarcoQdrantError

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from msmarco_qdrant.cli.filters import parse_filters
-from msmarco_qdrant.core.records import PayloadIndex
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.filters import Condition, Exists, Not, Range, Scalar, check_filter
 from msmarco_qdrant.stores.filters import index_advice, meta_key, to_qdrant
 

@@ -17,7 +17,7 @@ from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.generations import abandon_command, reembed_command
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.advice import command_line
-from msmarco_qdrant.core.records import Bm25Settings
+from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.core.reports import ReembedProgress
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.stores import open_store

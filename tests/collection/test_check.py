@@ -17,7 +17,9 @@ import pytest
 
 from msmarco_qdrant.collection import replicas
 from msmarco_qdrant.collection.check import CheckReport, check_collection
-from msmarco_qdrant.core.records import LockHolder, Passage, PointBatch, SparseVector
+from msmarco_qdrant.core.collection_types import PointBatch, SparseVector
+from msmarco_qdrant.core.metadata_types import LockHolder
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreInUseError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store, open_store

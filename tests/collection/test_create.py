@@ -18,15 +18,15 @@ from msmarco_qdrant.collection.create import (
 )
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.migration import CollectionPlan, Target, load_migrations
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
-    CollectionMetadata,
-    Passage,
     PayloadIndex,
     PointBatch,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError, StoreError, UsageError
 from msmarco_qdrant.ingest.alias_guard import resolve_alias

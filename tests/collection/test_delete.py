@@ -14,7 +14,8 @@ from grpc import StatusCode  # type: ignore[import-untyped]
 from msmarco_qdrant.collection import delete
 from msmarco_qdrant.collection.delete import delete_pids, delete_points
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import Passage, PointBatch, PrunePolicy, SparseVector
+from msmarco_qdrant.core.collection_types import PointBatch, SparseVector
+from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.errors import PidCollisionError, StoreError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, Store, open_store

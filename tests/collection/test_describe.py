@@ -10,7 +10,8 @@ from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.collection.describe import describe_store
-from msmarco_qdrant.core.records import Bm25Settings, Passage
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import CollectionNotFoundError, StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Store, open_store

@@ -13,7 +13,9 @@ from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.describe import describe_store
 from msmarco_qdrant.collection.link import link_collection
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.core.records import Bm25Settings, EncoderInfo, Passage, StorageSettings
+from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import (
     MsmarcoQdrantError,

@@ -29,15 +29,10 @@ from msmarco_qdrant.collection.passages import (
     get_passages,
     list_passages,
 )
+from msmarco_qdrant.core.collection_types import CollectionSpec, PointBatch, PointId, SparseVector
 from msmarco_qdrant.core.digests import meta_digest, text_digest
-from msmarco_qdrant.core.records import (
-    CollectionMetadata,
-    CollectionSpec,
-    Passage,
-    PointBatch,
-    PointId,
-    SparseVector,
-)
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     MissingExtraError,

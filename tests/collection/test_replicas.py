@@ -12,7 +12,8 @@ import pytest
 from msmarco_qdrant.collection import replicas
 from msmarco_qdrant.collection.passages import delete_passages
 from msmarco_qdrant.collection.replicas import find_replica_differences, settle_replicas
-from msmarco_qdrant.core.records import Passage, PointId, PrunePolicy
+from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import Connection, Store, open_store

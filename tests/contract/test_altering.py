@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     PointBatch,

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.meta_values import plain_meta
-from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter
 from msmarco_qdrant.stores import Collection

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from msmarco_qdrant.core.records import Meta, PayloadIndex
+from msmarco_qdrant.core.collection_types import PayloadIndex
+from msmarco_qdrant.core.records import Meta
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter, to_utc
 from msmarco_qdrant.stores.edge.convert import payload_schema
 from msmarco_qdrant.stores.edge.filters import edge_filter

@@ -7,7 +7,8 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from msmarco_qdrant.collection.create import create_collection
-from msmarco_qdrant.core.records import Bm25Settings, LockHolder
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import StoreInUseError
 from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
 from msmarco_qdrant.stores import Store

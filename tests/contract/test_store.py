@@ -15,19 +15,17 @@ import numpy as np
 import pytest
 from qdrant_client import models
 
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
-    CollectionMetadata,
     CollectionSpec,
-    EncoderInfo,
     HnswSettings,
     PointBatch,
     PointId,
-    Prompts,
-    Similarity,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts, Similarity
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.errors import CollectionNotFoundError, SchemaError, StoreError, UnsupportedError
 from msmarco_qdrant.filters import Exists, Not, Range, SearchFilter

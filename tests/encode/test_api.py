@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from msmarco_qdrant.core.records import EncodedBatch, Passage, Reject
+from msmarco_qdrant.core.encoder_types import EncodedBatch
+from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
 from msmarco_qdrant.encode.api import encode_corpus
 from msmarco_qdrant.encoding import Tokenized

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from msmarco_qdrant.cli.quickstart import sample_passages
-from msmarco_qdrant.core.records import Prompts
+from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import find_published

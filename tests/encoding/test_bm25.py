@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_edge import Bm25
 
-from msmarco_qdrant.core.records import Bm25Settings
+from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 

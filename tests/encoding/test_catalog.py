@@ -6,7 +6,7 @@ from typing import TypeAlias, get_args
 
 import pytest
 
-from msmarco_qdrant.core.records import NO_PROMPTS, Prompts
+from msmarco_qdrant.core.encoder_types import NO_PROMPTS, Prompts
 from msmarco_qdrant.encoding.catalog import (
     PUBLISHED_MODELS,
     Figure,

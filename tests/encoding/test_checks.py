@@ -17,7 +17,7 @@ from msmarco_qdrant import (
     open_store,
     reembed_collection,
 )
-from msmarco_qdrant.core.records import EncodedBatch
+from msmarco_qdrant.core.encoder_types import EncodedBatch
 from msmarco_qdrant.encoding import Tokenized
 from msmarco_qdrant.errors import EncodingError, MsmarcoQdrantError, UsageError
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker

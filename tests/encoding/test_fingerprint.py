@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.core.records import NO_PROMPTS, Prompts
+from msmarco_qdrant.core.encoder_types import NO_PROMPTS, Prompts
 from msmarco_qdrant.encoding import load_encoder
 from msmarco_qdrant.encoding.file_digests import file_sha256
 from msmarco_qdrant.encoding.fingerprint import compute_fingerprint

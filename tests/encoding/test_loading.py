@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 
-from msmarco_qdrant.core.records import Prompts
+from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding import load_encoder, load_reranker
 from msmarco_qdrant.encoding.catalog import PackagedModel, PublishedModel, find_published
 from msmarco_qdrant.encoding.loading import locate_model
@@ -32,7 +32,7 @@ from tests.stand_ins import environment_of_cache
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from msmarco_qdrant.core.records import Similarity
+    from msmarco_qdrant.core.encoder_types import Similarity
 
 SMALL = "all-MiniLM-L6-v2"
 

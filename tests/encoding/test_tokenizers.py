@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from msmarco_qdrant.core.records import Passage, Prompts
+from msmarco_qdrant.core.encoder_types import Prompts
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import load_encoder, tokenizers
 from msmarco_qdrant.encoding.pretrained import load_model
 from msmarco_qdrant.encoding.tokenizers import (

@@ -13,14 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from msmarco_qdrant.core.records import (
-    CollectionMetadata,
-    CollectionSpec,
-    Passage,
-    Query,
-    SettingsChange,
-    StorageSettings,
-)
+from msmarco_qdrant.core.collection_types import CollectionSpec, SettingsChange, StorageSettings
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.records import Passage, Query
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.evaluation import sweep_ann

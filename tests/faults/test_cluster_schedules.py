@@ -19,7 +19,8 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import EncoderInfo, Passage, PrunePolicy
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreInUseError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations

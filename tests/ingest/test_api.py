@@ -13,16 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msmarco_qdrant.core.collection_types import Bm25Settings, CollectionSpec, PointBatch
+from msmarco_qdrant.core.encoder_types import EncodedBatch
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.records import (
-    Bm25Settings,
-    CollectionMetadata,
-    CollectionSpec,
-    EncodedBatch,
-    Passage,
-    PointBatch,
-    Reject,
-)
+from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.encoding import Tokenized
 from msmarco_qdrant.errors import (

@@ -18,7 +18,7 @@ from msmarco_qdrant import (
     ingest_passages,
     open_store,
 )
-from msmarco_qdrant.core.records import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.errors import ModelMismatchError

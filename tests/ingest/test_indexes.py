@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.core.records import Passage, PayloadIndex
+from msmarco_qdrant.core.collection_types import PayloadIndex
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.stores import open_store

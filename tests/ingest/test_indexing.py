@@ -12,7 +12,8 @@ from typing import Any, cast
 import pytest
 
 from msmarco_qdrant.collection.create import drop_collection
-from msmarco_qdrant.core.records import Passage, SettingsChange
+from msmarco_qdrant.core.collection_types import SettingsChange
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.ingest.indexing import Indexing, IndexingSettings

@@ -11,17 +11,17 @@ from typing import Any, TypeAlias
 import pytest
 
 from msmarco_qdrant.cli.output import report_json
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
-    CollectionMetadata,
     CollectionSpec,
-    EncodedBatch,
     HnswSettings,
-    Passage,
     PointBatch,
     PointId,
     SparseVector,
 )
+from msmarco_qdrant.core.encoder_types import EncodedBatch
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.report_text import stages_text
 from msmarco_qdrant.core.reports import IngestReport, StageTiming
 from msmarco_qdrant.encoding import Bm25Encoder, Tokenized

@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import pytest
 
-from msmarco_qdrant.core.records import Bm25Settings, HnswSettings, Passage
+from msmarco_qdrant.core.collection_types import Bm25Settings, HnswSettings
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migrate_collection, unlock_migrations

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.collection.create import create_collection
-from msmarco_qdrant.core.records import Bm25Settings
+from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.stores import Store
 from msmarco_qdrant.testing import HashingEncoder
 from tests.engines import ENGINES_MEMORY_FIRST, new_store

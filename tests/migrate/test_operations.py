@@ -12,17 +12,17 @@ import pytest
 
 from msmarco_qdrant.collection.migration import CollectionPlan, Operation, Target
 from msmarco_qdrant.collection.passages import delete_passages, get_passages
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     CollectionInfo,
     CollectionSpec,
     HnswSettings,
-    Passage,
     PointBatch,
     PointId,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.encoding import Bm25Encoder
 from msmarco_qdrant.errors import StoreError, StoreInUseError, UnsupportedError, UsageError

@@ -14,7 +14,8 @@ from textwrap import dedent
 import pytest
 
 from msmarco_qdrant.collection.create import create_collection
-from msmarco_qdrant.core.records import Bm25Settings, Passage
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     MigrationError,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant.collection import migration as migration_files
-from msmarco_qdrant.core.records import Bm25Settings, CollectionMetadata, UserMigration
+from msmarco_qdrant.core.collection_types import Bm25Settings
+from msmarco_qdrant.core.metadata_types import CollectionMetadata, UserMigration
 from msmarco_qdrant.errors import MigrationError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.migrate.runner import migrate_collection, migration_status

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from msmarco_qdrant.core.records import EncoderInfo, Passage
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport, ReembedStage
 from msmarco_qdrant.core.search_types import Nearest, PointQuery, SearchEffort
 from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection

@@ -10,14 +10,14 @@ import pytest
 
 from msmarco_qdrant.collection.create import create_collection
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     HnswSettings,
-    Passage,
     PointBatch,
     SettingsChange,
     SparseVector,
 )
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ReembedProgress, ReembedStage
 from msmarco_qdrant.errors import IngestStoppedError, MigrationError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import EncoderInfo, Passage
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedStage
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,

@@ -8,7 +8,8 @@ import pytest
 
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import Passage, PointBatch, SparseVector
+from msmarco_qdrant.core.collection_types import PointBatch, SparseVector
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import ReembedStage
 from msmarco_qdrant.errors import MigrationError, ModelMismatchError, StoreCorruptError
 from msmarco_qdrant.ingest.api import ingest_passages

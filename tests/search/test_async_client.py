@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 import grpc  # type: ignore[import-untyped]
 import pytest
 
-from msmarco_qdrant.core.records import EncoderInfo, Passage
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Fusion, Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import (
     EncodingError,

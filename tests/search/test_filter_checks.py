@@ -14,8 +14,8 @@ import pytest
 from qdrant_client import models
 
 from msmarco_qdrant import AsyncSearchClient, Passage, SearchClient, ingest_passages
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.limits import RequestLimits
-from msmarco_qdrant.core.records import PayloadIndex
 from msmarco_qdrant.core.search_types import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range

@@ -17,13 +17,10 @@ import pytest
 
 from msmarco_qdrant.collection.create import create_physical
 from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
-from msmarco_qdrant.core.records import (
-    Bm25Settings,
-    CollectionMetadata,
-    EncoderInfo,
-    Passage,
-    StorageSettings,
-)
+from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Hit, PointQuery, ScoredPoint
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.errors import EncodingError, ModelMismatchError, ModelNotFoundError

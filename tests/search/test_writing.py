@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from msmarco_qdrant import AsyncSearchClient, Passage, SearchClient, UpsertReport
-from msmarco_qdrant.core.records import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from msmarco_qdrant.core.records import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.service.settings import SidecarSettings
 from msmarco_qdrant.service.sidecar import Sidecar

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from msmarco_qdrant.core.records import Passage, UserMigration
+from msmarco_qdrant.core.metadata_types import UserMigration
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, StoreCorruptError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.reembed.api import reembed_collection

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from msmarco_qdrant.core.records import EncodedPassage, Passage, Prompts, Reject
+from msmarco_qdrant.core.encoder_types import Prompts
+from msmarco_qdrant.core.records import EncodedPassage, Passage, Reject
 from msmarco_qdrant.errors import OutputError, SourceError, UsageError
 from msmarco_qdrant.sources.shard_file import (
     MANIFEST,

@@ -40,7 +40,8 @@ from msmarco_qdrant import (
     rollback_collection,
 )
 from msmarco_qdrant.collection.migration import load_migrations
-from msmarco_qdrant.core.records import HnswSettings, Prompts
+from msmarco_qdrant.core.collection_types import HnswSettings
+from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding.fingerprint_1 import compute_fingerprint_1
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import read_run

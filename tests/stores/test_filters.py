@@ -11,7 +11,7 @@ import qdrant_edge
 from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from msmarco_qdrant.core.records import PayloadIndex
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
 from msmarco_qdrant.stores.edge.filters import edge_filter

@@ -13,7 +13,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from msmarco_qdrant.collection.describe import describe_store
-from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import (
     StoreAccessError,
     StoreCorruptError,

@@ -16,13 +16,9 @@ from typing import TypeAlias
 from msmarco_qdrant.collection.create import create_if_missing
 from msmarco_qdrant.collection.delete import delete_pids
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import (
-    WINDOW,
-    Bm25Settings,
-    EncoderInfo,
-    PayloadIndex,
-    StorageSettings,
-)
+from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import WINDOW
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport, StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder

@@ -18,7 +18,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from msmarco_qdrant.core.records import WINDOW, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.collection_types import PayloadIndex, StorageSettings
+from msmarco_qdrant.core.records import WINDOW
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder

@@ -12,7 +12,7 @@ from typing import Any
 
 import qdrant_edge
 
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     PayloadIndex,
     PointBatch,
     PointId,

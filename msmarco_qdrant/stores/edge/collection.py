@@ -18,7 +18,7 @@ from typing import Any
 
 import qdrant_edge
 
-from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
+from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.filters import SearchFilter

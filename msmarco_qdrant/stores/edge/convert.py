@@ -7,16 +7,16 @@ from typing import Any, get_args
 
 import qdrant_edge
 
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     PayloadIndex,
     Quantization,
     SettingsChange,
-    Similarity,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.core.encoder_types import Similarity
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.stores.convert import apply_change, final_effort, only_given, search_params
 from msmarco_qdrant.stores.edge.filters import edge_filter

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import (
     OutputError,
     SchemaError,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from msmarco_qdrant.core.records import CollectionMetadata
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.errors import MsmarcoQdrantError, OutputError
 from msmarco_qdrant.runtime.atomic_file import sync_directory, sync_file
 from msmarco_qdrant.stores.edge.collection import create_shard

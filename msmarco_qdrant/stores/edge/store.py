@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
+from msmarco_qdrant.core.collection_types import CollectionSpec
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.errors import SchemaError, StoreError
 from msmarco_qdrant.stores.base import Capabilities, Store
 from msmarco_qdrant.stores.edge.admin import EdgeAdminCollection

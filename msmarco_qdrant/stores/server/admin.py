@@ -13,8 +13,7 @@ from typing import Any
 from qdrant_client import models
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.limits import RequestLimits, at_most
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     PayloadIndex,
     PointBatch,
     PointId,
@@ -22,6 +21,7 @@ from msmarco_qdrant.core.records import (
     SettingsChange,
     SparseVector,
 )
+from msmarco_qdrant.core.limits import RequestLimits, at_most
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores.convert import select_rows, split_by_presence
 from msmarco_qdrant.stores.filters import from_id

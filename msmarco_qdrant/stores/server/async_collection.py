@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from qdrant_client import AsyncQdrantClient
 
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.limits import RequestLimits, at_most
-from msmarco_qdrant.core.records import PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.stores.connection import Address, Connection

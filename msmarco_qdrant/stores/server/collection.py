@@ -17,8 +17,8 @@ from qdrant_client.conversions.conversion import RestToGrpc
 
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
+from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
-from msmarco_qdrant.core.records import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
 from msmarco_qdrant.filters import SearchFilter

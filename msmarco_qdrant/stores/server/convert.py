@@ -7,8 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     IndexState,
@@ -16,10 +15,11 @@ from msmarco_qdrant.core.records import (
     PointId,
     Quantization,
     SettingsChange,
-    Similarity,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.core.encoder_types import Similarity
+from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits
 from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.stores.convert import final_effort, search_params
 from msmarco_qdrant.stores.filters import from_id, point_filter

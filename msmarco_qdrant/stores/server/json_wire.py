@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from qdrant_client import models
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import PointBatch
+from msmarco_qdrant.core.collection_types import PointBatch
 from msmarco_qdrant.stores.convert import select_rows
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR

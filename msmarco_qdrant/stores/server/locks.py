@@ -27,7 +27,7 @@ from typing import TypeAlias, TypeVar
 
 from qdrant_client import models
 
-from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     SchemaError,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from qdrant_client import models
 
 from msmarco_qdrant.core.batched import in_batches
-from msmarco_qdrant.core.records import PointBatch, PointId
+from msmarco_qdrant.core.collection_types import PointBatch, PointId
 from msmarco_qdrant.core.server_state import ReplicaCounts
 from msmarco_qdrant.stores.filters import from_id
 from msmarco_qdrant.stores.payload import page_size, seq_bound, to_point_batch

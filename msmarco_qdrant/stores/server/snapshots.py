@@ -18,7 +18,7 @@ import httpx
 from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from msmarco_qdrant.core.records import CollectionMetadata
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     StoreAccessError,

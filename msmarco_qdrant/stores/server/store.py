@@ -12,8 +12,9 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.collection_types import CollectionSpec
 from msmarco_qdrant.core.limits import RequestLimits
-from msmarco_qdrant.core.records import CollectionMetadata, CollectionSpec
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qdrant_client import grpc
 from qdrant_client.conversions.conversion import payload_to_grpc
 
-from msmarco_qdrant.core.records import PointBatch, PointId, SparseVector
+from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
 from msmarco_qdrant.stores.payload import SPARSE_VECTOR
 
 _FLOAT32_BYTES = 4

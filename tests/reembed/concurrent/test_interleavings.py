@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.core.records import EncoderInfo
+from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import ModelNotFoundError
 from msmarco_qdrant.reembed.api import reembed_collection, rollback_collection

@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from msmarco_qdrant.collection.passages import delete_passages
-from msmarco_qdrant.core.records import EncoderInfo, Passage, PrunePolicy
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage, PrunePolicy
 from msmarco_qdrant.core.search_types import Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import CollectionReplacedError, IngestStoppedError, ModelMismatchError

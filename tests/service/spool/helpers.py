@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.core.records import EncodedBatch, StorageSettings
+from msmarco_qdrant.core.collection_types import StorageSettings
+from msmarco_qdrant.core.encoder_types import EncodedBatch
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.core.records import EncoderInfo, Passage, StorageSettings
+from msmarco_qdrant.core.collection_types import StorageSettings
+from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.errors import CollectionReplacedError, ModelNotFoundError
 from msmarco_qdrant.ingest.api import ingest_passages

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.core.records import EncodedBatch
+from msmarco_qdrant.core.encoder_types import EncodedBatch
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.spool.files import Row

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.core.records import EncodedBatch, Passage
+from msmarco_qdrant.core.encoder_types import EncodedBatch
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.ingest.api import ingest_passages

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from msmarco_qdrant.core.records import EncodedBatch, Passage
+from msmarco_qdrant.core.encoder_types import EncodedBatch
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     PointBatch,

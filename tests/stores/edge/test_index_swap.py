@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import qdrant_edge
 
-from msmarco_qdrant.core.records import SettingsChange
+from msmarco_qdrant.core.collection_types import SettingsChange
 from msmarco_qdrant.errors import StoreCorruptError, StoreError
 from msmarco_qdrant.stores.edge import index_build
 from msmarco_qdrant.stores.edge.collection import EdgeCollection

@@ -17,14 +17,14 @@ import pytest
 
 from msmarco_qdrant import drop_collection
 from msmarco_qdrant.collection.passages import get_passages
-from msmarco_qdrant.core.records import (
+from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
-    Passage,
     PointBatch,
     SparseVector,
     StorageSettings,
 )
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import (
     SchemaError,
     StoreCorruptError,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from msmarco_qdrant.core.records import SettingsChange, SparseVector, StorageSettings
+from msmarco_qdrant.core.collection_types import SettingsChange, SparseVector, StorageSettings
 from msmarco_qdrant.errors import UnsupportedError
 from msmarco_qdrant.stores import Connection, open_store
 from tests.contract.test_store import make_spec

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.core.records import LockHolder
+from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import StoreUnavailableError
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.stores.error_mapping import is_transient, map_error

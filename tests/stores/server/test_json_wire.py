@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from msmarco_qdrant.core.records import PointBatch, SparseVector
+from msmarco_qdrant.core.collection_types import PointBatch, SparseVector
 from msmarco_qdrant.stores import Connection, open_store
 from msmarco_qdrant.stores.server import json_wire
 from msmarco_qdrant.stores.server.json_wire import (

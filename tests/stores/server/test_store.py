@@ -24,7 +24,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from qdrant_client import QdrantClient, models
 
-from msmarco_qdrant.core.records import PointBatch
+from msmarco_qdrant.core.collection_types import PointBatch
 from msmarco_qdrant.errors import (
     CollectionNotFoundError,
     SchemaError,

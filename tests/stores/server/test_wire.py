@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
-from msmarco_qdrant.core.records import Passage, PointBatch, PointId, SparseVector
+from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.stores.payload import payload_of
 from msmarco_qdrant.stores.server.wire import grpc_id, upsert_requests
 

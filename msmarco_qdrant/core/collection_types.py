@@ -1,0 +1,170 @@
+"""Schema, points and state of a collection: frozen and slotted.
+
+Shapes are `(rows, columns)`; vectors are NumPy arrays of `float32`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from msmarco_qdrant.core.encoder_types import Similarity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+PointId: TypeAlias = int | uuid.UUID
+"""A point id of Qdrant: an unsigned 64-bit integer or a UUID."""
+
+
+PayloadIndex: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
+
+
+Quantization: TypeAlias = Literal["none", "int8", "turbo4"]
+
+
+IndexState: TypeAlias = Literal["ready", "building", "paused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Settings:
+    """Parameters of the BM25 weights in a collection's sparse vectors.
+
+    The defaults of `k` and `b` are those of Anserini's MS MARCO passage baseline (k1=0.9, b=0.4,
+    https://github.com/castorini/anserini); `avg_len` was measured on real MS MARCO passages.
+
+    Attributes:
+        k: Saturation of the term frequency.
+        b: Weight of the length normalization, 0 to 1.
+        avg_len: Mean passage length in tokens after stop words are removed.
+        language: Language of stop words and stemmer.
+    """
+
+    k: float = 0.9
+    b: float = 0.4
+    avg_len: float = 36.6
+    language: str = "english"
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """A sparse vector: uint32 token ids in ascending order, with a float32 weight each."""
+
+    indices: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class HnswSettings:
+    """Shape of the HNSW graph.
+
+    Attributes:
+        m: Links per node.
+        ef_construct: Candidates considered while a node is linked.
+    """
+
+    m: int = 16
+    ef_construct: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """Storage of the dense vectors of a new collection.
+
+    Attributes:
+        on_disk: Read the float32 vectors from disk on demand instead of keeping them in memory.
+        quantization: Search a smaller copy in memory and rescore the best by float32 vectors:
+            "int8" (a quarter of the size, one byte per dimension), "turbo4" (an eighth, Qdrant's
+            TurboQuant with 4 bits; servers from 1.18 on), or "none" for no copy.
+    """
+
+    on_disk: bool = True
+    quantization: Quantization = "int8"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """The schema of a physical collection; the package's own migrations create it.
+
+    Attributes:
+        dense: Name of the dense vector.
+        dimension: Length of the dense vector.
+        similarity: Similarity of the dense vector.
+        sparse: Name of the sparse vector, weighted by IDF in the engine.
+        hnsw: Shape of the dense vector's graph.
+        payload_indexes: Payload fields to index, with their types.
+        storage: Storage of the dense vectors.
+    """
+
+    dense: str
+    dimension: int
+    similarity: Similarity
+    sparse: str
+    hnsw: HnswSettings
+    payload_indexes: Mapping[str, PayloadIndex] = field(hash=False)
+    storage: StorageSettings = StorageSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChange:
+    """Settings of `HnswSettings`, `StorageSettings` and the optimizer; None keeps a setting.
+
+    Attributes:
+        indexing_threshold_kb: Kilobytes of vectors from which a segment gets a graph.
+        max_segment_size_kb: Kilobytes of vectors beyond which segments are not merged.
+    """
+
+    m: int | None = None
+    ef_construct: int | None = None
+    on_disk: bool | None = None
+    quantization: Quantization | None = None
+    indexing_threshold_kb: int | None = None
+    max_segment_size_kb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """The state of a collection.
+
+    Attributes:
+        name: Name of the physical collection.
+        points: Passages stored.
+        is_exact: False if the server allows no exact count: `points` is its estimate.
+        indexed: Dense and sparse vectors in an index; others are found by exact scan.
+        segments: Segments that hold the points.
+        state: State of the index: "ready", "building", "paused" (until `optimize()`), or "failed".
+        last_seq: The highest `seq` of any payload: nanoseconds since 1970 of the last write, or 0.
+        spec: Schema as reported by the engine.
+    """
+
+    name: str
+    points: int
+    indexed: int
+    segments: int
+    state: IndexState
+    last_seq: int
+    spec: CollectionSpec
+    is_exact: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointBatch:
+    """Points to write, by columns.
+
+    Attributes:
+        using: Name of the dense vector, which identifies the model.
+        ids: `n` point ids.
+        dense: float32 `(n, dimension)`.
+        sparse: `n` sparse vectors.
+        payloads: `n` payloads.
+    """
+
+    using: str
+    ids: Sequence[PointId]
+    dense: NDArray[np.float32]
+    sparse: Sequence[SparseVector]
+    payloads: Sequence[dict[str, Any]]
