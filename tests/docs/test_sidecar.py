@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from msmarco_qdrant.service.http import schemas
+from msmarco_qdrant.service.http import schemas, schemas_filter, schemas_search
 from msmarco_qdrant.service.interfaces import Backlog
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.service.settings import SidecarSettings
@@ -144,6 +144,7 @@ def test_every_bound_of_a_request_is_stated() -> None:
     shown = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d", SECTION)}
     batch = {schemas.MAX_PASSAGES, schemas.MAX_TEXT_CHARS, schemas.MAX_PID_CHARS}
     batch |= {schemas.MAX_META_BYTES}
-    search = {schemas.MAX_QUERIES, schemas.MAX_QUERY_CHARS, schemas.MAX_LIMIT, schemas.MAX_HITS}
-    search |= {schemas.MAX_PAIRS, schemas.MAX_CONDITIONS}
+    search = {schemas_search.MAX_QUERIES, schemas_search.MAX_QUERY_CHARS}
+    search |= {schemas_search.MAX_LIMIT, schemas_search.MAX_HITS, schemas_search.MAX_PAIRS}
+    search |= {schemas_filter.MAX_CONDITIONS}
     assert set() == (batch | search) - shown

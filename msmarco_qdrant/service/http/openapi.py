@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from msmarco_qdrant.service.http.problems import MEDIA_TYPE, Kind
-from msmarco_qdrant.service.http.schemas import PassageIn, ProblemOut, SearchIn
+from msmarco_qdrant.service.http.schemas import PassageIn, ProblemOut
+from msmarco_qdrant.service.http.schemas_search import SearchIn
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 

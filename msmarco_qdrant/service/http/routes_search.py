@@ -19,7 +19,8 @@ from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.openapi import problem_responses, ref
 from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
-from msmarco_qdrant.service.http.schemas import HitsOut, SearchIn
+from msmarco_qdrant.service.http.schemas import HitsOut
+from msmarco_qdrant.service.http.schemas_search import SearchIn
 from msmarco_qdrant.service.http.validation import parse_search
 
 _REFUSALS: Final = (

@@ -1,31 +1,13 @@
-"""Request and response bodies as pydantic models, as OpenAPI describes them.
-
-A filter has the form of `msmarco_qdrant.filters`, in JSON::
-
-    {
-        "lang": ["en", "de"],                 any one of these
-        "year": {"gte": 2001, "lt": 2010},    a range; of moments with strings
-        "author.name": {"exists": true},      dots go into objects, also those of a list
-        "tags": {"not": "draft"}              of a list, none of its values
-    }
-"""
+"""Passages and responses as pydantic models, as OpenAPI describes them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from contextlib import suppress
-from datetime import date, datetime
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
-    field_validator,
     model_validator,
 )
 from pydantic.config import JsonDict
@@ -33,7 +15,6 @@ from pydantic_core import to_json
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Hit, SearchMode
-from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
 from msmarco_qdrant.service.interfaces import Backlog, RowReject
 from msmarco_qdrant.sources.rows import check_passage
 
@@ -41,56 +22,10 @@ MAX_PASSAGES: Final = 10_000  # per batch
 MAX_PID_CHARS: Final = 1_024
 MAX_TEXT_CHARS: Final = 100_000
 MAX_META_BYTES: Final = 2**18  # as JSON: with text and pid it fits into a spool line of 1 MiB
-MAX_QUERIES: Final = 64
-MAX_QUERY_CHARS: Final = 2_000
-MAX_LIMIT: Final = 1_000  # hits per query
-MAX_HITS: Final = 10_000  # of all queries of a search together
-MAX_CONDITIONS: Final = 1_000  # values and bounds of a filter, of all its fields together
-MAX_FIELD_CHARS: Final = 256  # of the name of a filter's field
-MAX_PAIRS: Final = 2_000  # pairs of query and passage that the cross-encoder scores in one search
-_RERANK_DEPTH: Final = 100
 _BIGGEST: Final = 2**63
-_SOME_TEXT: Final[JsonDict] = {"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}
-_LONG_INDEX: Final = re.compile(r"\[[0-9]{10,}")  # no engine counts list items that far
-_ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
-    {"required": [one], "properties": {one: {"type": form}, other: {"type": "null"}}}
-    for one, form, other in (("query", "string", "queries"), ("queries", "array", "query"))
-]
-
-
-def _refuse_integer(given: object) -> object:
-    """Refuse an integer of more than 64 bits: as a float it would be another number."""
-    if isinstance(given, int):
-        raise ValueError("an integer must fit into 64 bits with a sign")  # noqa: TRY004  # pydantic's
-    return given
-
-
-def _parse_moment(given: object) -> date:
-    for parse in (date.fromisoformat, datetime.fromisoformat):
-        with suppress(ValueError, TypeError):  # a TypeError for what is not a string
-            return parse(given)  # type: ignore[arg-type]
-    raise ValueError("a bound must be a number, a date or a moment")
-
-
-def _check_field(name: str) -> str:
-    if _LONG_INDEX.search(name):
-        raise ValueError("an index of a list must have at most 9 digits")
-    return name
-
-
+SOME_TEXT: Final[JsonDict] = {"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}
 Integer: TypeAlias = Annotated[int, Field(ge=-_BIGGEST, lt=_BIGGEST)]
 """An integer that engines compare with: 64 bits with a sign."""
-
-Fraction: TypeAlias = Annotated[float, BeforeValidator(_refuse_integer)]
-Value: TypeAlias = bool | Integer | Fraction | str
-Bound: TypeAlias = (
-    Integer | Fraction | Annotated[date, PlainValidator(_parse_moment, json_schema_input_type=str)]
-)
-FieldName: TypeAlias = Annotated[
-    str, Field(max_length=MAX_FIELD_CHARS), AfterValidator(_check_field)
-]
-Query: TypeAlias = Annotated[str, Field(max_length=MAX_QUERY_CHARS, json_schema_extra=_SOME_TEXT)]
-
 
 # ---- requests ------------------------------------------------------------------------------
 
@@ -121,7 +56,7 @@ class PassageIn(RequestModel):
     text: str = Field(
         max_length=MAX_TEXT_CHARS,
         description="The text that is encoded and found.",
-        json_schema_extra=_SOME_TEXT,
+        json_schema_extra=SOME_TEXT,
     )
     meta: dict[str, Any] = Field(default={}, description="Fields of its own, nested 24 deep.")
 
@@ -132,105 +67,6 @@ class PassageIn(RequestModel):
         if self.meta and (size := len(to_json(self.meta))) > MAX_META_BYTES:
             raise ValueError(f"meta must have at most {MAX_META_BYTES:,} bytes, got {size:,}")
         return self
-
-
-class RangeIn(RequestModel):
-    """The field's number or moment lies between bounds: RFC 3339 strings are moments."""
-
-    gt: Bound | None = None
-    gte: Bound | None = None
-    lt: Bound | None = None
-    lte: Bound | None = None
-
-
-class ExistsIn(RequestModel):
-    """The field exists and is neither null nor empty; with false, it does not."""
-
-    exists: bool
-
-
-PositiveCondition: TypeAlias = (
-    Value
-    | Annotated[list[Value], Field(min_length=1)]
-    | Annotated[RangeIn, AfterValidator(lambda given: Range(**dict(given)))]
-    | Annotated[ExistsIn, AfterValidator(lambda given: Exists() if given.exists else Not(Exists()))]
-)
-
-
-class NotIn(RequestModel):
-    """The condition does not hold."""
-
-    condition: PositiveCondition = Field(alias="not")
-
-
-AnyCondition: TypeAlias = (
-    PositiveCondition | Annotated[NotIn, AfterValidator(lambda given: Not(given.condition))]
-)
-
-
-class SearchIn(RequestModel):
-    """A search: of one query, or of several."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [*_ONE_OR_SEVERAL]})
-
-    query: Query | None = Field(default=None, description="The query, or else:")
-    queries: Annotated[list[Query], Field(min_length=1, max_length=MAX_QUERIES)] | None = Field(
-        default=None, description="Several queries."
-    )
-    limit: int = Field(default=10, ge=1, le=MAX_LIMIT, description="Most hits per query.")
-    mode: SearchMode = Field(default="dense", description="Compare vectors, words, or both.")
-    filter: dict[FieldName, AnyCondition] | None = Field(
-        default=None, description="Conditions on fields of `meta`, all of which hold."
-    )
-    rerank: bool = Field(default=False, description="Score the best with the cross-encoder.")
-
-    @field_validator("filter", mode="before")
-    @classmethod
-    def _limit_conditions(cls, given: object) -> object:
-        """Refuse many conditions at once: each would be checked against every form."""
-        if (count := _count_conditions(given)) > MAX_CONDITIONS:
-            raise ValueError(
-                f"must have at most {MAX_CONDITIONS:,} values and bounds, got {count:,}"
-            )
-        return given
-
-    @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        if (self.query is None) == (self.queries is None):
-            raise ValueError("must have either 'query' or 'queries'")
-        queries = len(self.texts)
-        if (hits := queries * self.limit) > MAX_HITS:
-            raise ValueError(
-                f"limit times queries must be at most {MAX_HITS:,}, got {hits:,}: send fewer"
-            )
-        if (pairs := queries * (self.rerank_depth or 0)) > MAX_PAIRS:
-            raise ValueError(
-                f"a search must rerank at most {MAX_PAIRS:,} passages, got {pairs:,}: send fewer "
-                "queries or a smaller limit"
-            )
-        return self
-
-    @property
-    def texts(self) -> Sequence[str]:
-        """The queries."""
-        return [self.query] if self.query is not None else self.queries or []
-
-    @property
-    def meta_filter(self) -> MetaFilter | None:
-        """The filter in the package's own form, which validation made; None for none."""
-        return cast("MetaFilter", self.filter) or None
-
-    @property
-    def rerank_depth(self) -> int | None:
-        """Passages to rerank per query, None for no reranking."""
-        return max(self.limit, _RERANK_DEPTH) if self.rerank else None
-
-
-def _count_conditions(condition: object) -> int:
-    """Count values and bounds in a filter or a part of it."""
-    if isinstance(condition, dict):
-        return max(1, sum(map(_count_conditions, condition.values())))
-    return max(1, len(condition)) if isinstance(condition, list) else 1
 
 
 # ---- responses -----------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from msmarco_qdrant.service.http.problems import invalid
-from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, MAX_PID_CHARS, PassageIn, SearchIn
+from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, MAX_PID_CHARS, PassageIn
+from msmarco_qdrant.service.http.schemas_search import SearchIn
 from msmarco_qdrant.service.interfaces import Operation, Write
 
 _MAX_ERRORS: Final = 20
