@@ -41,6 +41,8 @@ _MOST_DIGITS = 400  # a float64 has no more, and Python converts no more than 4,
 # The types of values that an index of a kind can find; an integer index also finds floats.
 _INDEXED_TYPES: Mapping[str, tuple[type, ...]] = {
     "keyword": (str,),
+    "tenant": (str,),
+    "text": (str,),
     "integer": (float, int),
     "float": (float,),
     "bool": (bool,),

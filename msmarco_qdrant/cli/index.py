@@ -26,8 +26,9 @@ def index() -> None:
 def add(*, fields: tuple[str, ...], settings: Settings, as_json: bool) -> None:
     """Index meta fields of a collection.
 
-    KIND is keyword, integer, float, bool or datetime. An index that exists stays. A change of the
-    model and its rollback keep the indexes.
+    KIND is keyword, integer, float, bool, datetime, text (words), geo or tenant (keywords that
+    separate tenants). An index that exists stays. A change of the model and its rollback keep the
+    indexes.
     """
     from msmarco_qdrant.collection.create import parse_indexes
     from msmarco_qdrant.migrate.indexes import add_index

@@ -100,7 +100,7 @@ _OF_MODEL = ("model", "query_prompt", "passage_prompt")
     multiple=True,
     metavar="FIELD=KIND",
     help="For a new collection: index this meta field for fast filters. KIND is keyword, integer, "
-    "float, bool or datetime. Repeat it for several fields.",
+    "float, bool, datetime, text (words), geo or tenant. Repeat it for several fields.",
 )
 @click.option(
     *("--limit", "-n"), type=click.IntRange(min=1), metavar="N", help="Stop after N passages."

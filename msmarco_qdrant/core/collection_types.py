@@ -21,7 +21,11 @@ PointId: TypeAlias = int | uuid.UUID
 """A point id of Qdrant: an unsigned 64-bit integer or a UUID."""
 
 
-PayloadIndex: TypeAlias = Literal["keyword", "integer", "float", "bool", "datetime"]
+PayloadIndex: TypeAlias = Literal[
+    "keyword", "integer", "float", "bool", "datetime", "text", "geo", "tenant"
+]
+"""A kind of payload index: a type of values, `text` by words, or `tenant` for keywords that
+separate tenants (Qdrant's keyword index with `is_tenant`)."""
 
 
 Quantization: TypeAlias = Literal["none", "int8", "turbo4"]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Meta: TypeAlias = dict[str, Any]
 """The user's own fields of a passage: JSON values, possibly nested."""
 
-
 WINDOW = 8192
 """Default number of passages that an ingest sorts by length, writes and flushes together."""
 

@@ -56,7 +56,7 @@ def add_index(
         store: The store that holds the collection, or its path or URL.
         collection: The collection's name.
         field: The field's name as in a filter, such as "year".
-        kind: The type of its values: keyword, integer, float, bool or datetime.
+        kind: The type of its values, such as "integer"; see `docs/filters.md` for all kinds.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Returns:

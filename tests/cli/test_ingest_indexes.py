@@ -44,7 +44,7 @@ def test_kind_follows_the_last_equals_sign() -> None:
     ("texts", "reason"),
     [
         (["year"], "--index must be FIELD=KIND with a KIND of keyword, integer, "),
-        (["=integer"], "datetime, got '=integer'"),
+        (["=integer"], "tenant, got '=integer'"),
         (["year=int"], "got 'year=int'"),
         (["year=integer", "year=float"], "got integer and float for 'year'"),
     ],

@@ -340,6 +340,9 @@ _OF_A_KIND: Mapping[PayloadIndex, tuple[Sequence[Any], Sequence[Any]]] = {
     "float": ((0.5, 1.5, -2.0, 1e300), (0.5, Range(gte=0.5, lt=1.5), [1.5, -2.0])),
     "bool": ((True, False), (True, False, [True, False])),
     "datetime": (_MOMENTS, (Range(gt=HALF_PAST), Range(gte=date(2024, 5, 1), lte=IN_BERLIN))),
+    "tenant": (("en", "de", "", "1"), ("en", ["en", "1"], "fr")),
+    "text": (("en", "de", "", "a b"), ("en", ["a b", "1"], "a")),
+    "geo": (({"lat": 1.0, "lon": 2.0},), ()),
 }
 
 

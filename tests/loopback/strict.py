@@ -133,15 +133,32 @@ def _need(one: Any) -> tuple[str | None, set[str]]:
         return one.is_empty.key, set()
     if isinstance(one, models.IsNullCondition):
         return one.is_null.key, set()
-    if not isinstance(one, models.FieldCondition):
-        return None, set()
+    return (one.key, _kinds(one)) if isinstance(one, models.FieldCondition) else (None, set())
+
+
+def _kinds(one: models.FieldCondition) -> set[str]:
+    """The kinds of index that serve a condition."""
     if one.range is not None:
         is_time = isinstance(one.range, models.DatetimeRange)
-        return one.key, {"datetime"} if is_time else {"integer", "float"}
+        return {"datetime"} if is_time else {"integer", "float"}
+    if one.geo_radius or one.geo_bounding_box or one.geo_polygon:
+        return {"geo"}
+    if isinstance(one.match, models.MatchText):
+        return {"text"}
     values = getattr(one.match, "any", None) or getattr(one.match, "except_", None)
     value = values[0] if values else getattr(one.match, "value", "")
     kinds: dict[type, str] = {bool: "bool", int: "integer"}
-    return one.key, {kinds.get(type(value), "keyword")}
+    return {kinds.get(type(value), "keyword")}
+
+
+def _prefixed(inside: str, one: Any) -> Any:
+    """A condition on a field of a nested object, by its whole path."""
+    if isinstance(one, models.FieldCondition):
+        return one.model_copy(update={"key": inside + one.key})
+    if isinstance(one, models.IsEmptyCondition):
+        field = models.PayloadField(key=inside + one.is_empty.key)
+        return models.IsEmptyCondition(is_empty=field)
+    return one
 
 
 def _size(one: Any) -> int:
@@ -159,6 +176,7 @@ def _conditions(given: models.Filter) -> Iterator[Any]:
             if isinstance(one, models.Filter):
                 yield from _conditions(one)
             elif isinstance(one, models.NestedCondition):
-                yield from _conditions(one.nested.filter)
+                inside = f"{one.nested.key.removesuffix('[]')}[]."
+                yield from (_prefixed(inside, each) for each in _conditions(one.nested.filter))
             else:
                 yield one

@@ -234,9 +234,7 @@ class EdgeCollection:
             yield shard
 
     def _spec(self, info: qdrant_edge.ShardInfo) -> CollectionSpec:
-        indexes = {
-            field: payload_index(index.data_type) for field, index in info.payload_schema.items()
-        }
+        indexes = {field: payload_index(index) for field, index in info.payload_schema.items()}
         return spec_of(self.config(), indexes)
 
     def _closed_error(self, action: str) -> StoreError:

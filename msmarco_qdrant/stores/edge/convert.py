@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import qdrant_edge
 
@@ -21,6 +21,9 @@ from msmarco_qdrant.core.search_types import Nearest, PointQuery
 from msmarco_qdrant.stores.convert import apply_change, final_effort, only_given, search_params
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.filters import point_filter
+
+if TYPE_CHECKING:
+    from qdrant_edge import PayloadIndexInfo  # only in its stubs
 
 # Edge's default: with fewer kilobytes of vectors, a filtered search scans.
 _FULL_SCAN_THRESHOLD_KB = 10_000
@@ -112,13 +115,19 @@ def _quantized(config: Mapping[str, Any] | None) -> Quantization:
     return "turbo4" if "turbo" in config else "int8"
 
 
-def payload_index(schema: qdrant_edge.PayloadSchemaType) -> PayloadIndex:
-    """Convert the engine's type of a payload index."""
-    return next(kind for kind in get_args(PayloadIndex) if payload_schema(kind) == schema)
+def payload_index(index: PayloadIndexInfo) -> PayloadIndex:
+    """Return the kind of a payload index."""
+    if isinstance(index.params, qdrant_edge.KeywordIndexParams) and index.params.is_tenant:
+        return "tenant"
+    return next(kind for kind in get_args(PayloadIndex) if payload_schema(kind) == index.data_type)
 
 
-def payload_schema(kind: PayloadIndex) -> qdrant_edge.PayloadSchemaType:
-    """Return the engine's type for a kind of payload index."""
+def payload_schema(
+    kind: PayloadIndex,
+) -> qdrant_edge.PayloadSchemaType | qdrant_edge.KeywordIndexParams:
+    """Return the engine's schema for a kind of payload index."""
+    if kind == "tenant":
+        return qdrant_edge.KeywordIndexParams(is_tenant=True)
     schema: qdrant_edge.PayloadSchemaType = getattr(
         qdrant_edge.PayloadSchemaType, kind.capitalize()
     )

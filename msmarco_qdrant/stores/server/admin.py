@@ -66,7 +66,7 @@ class ServerAdminCollection(ServerCollection):
     def create_payload_index(self, field: str, kind: PayloadIndex) -> None:
         """Index a payload field."""
         self._require_server("payload indexes")
-        create, schema = self._client.create_payload_index, models.PayloadSchemaType(kind)
+        create, schema = self._client.create_payload_index, convert.index_schema(kind)
         self._call("creating a payload index", create, field, schema, wait=True)
 
     def drop_payload_index(self, field: str) -> None:

@@ -11,6 +11,7 @@ from msmarco_qdrant.core.collection_types import (
     CollectionSpec,
     HnswSettings,
     IndexState,
+    PayloadIndex,
     PointBatch,
     PointId,
     Quantization,
@@ -88,7 +89,7 @@ def to_spec(info: models.CollectionInfo) -> CollectionSpec:
     (name, dense), hnsw = next(iter(vectors.items())), info.config.hnsw_config
     own = dense.hnsw_config
     quantized = dense.quantization_config or info.config.quantization_config
-    indexes: Any = {field: index.data_type.value for field, index in info.payload_schema.items()}
+    indexes: Any = {field: _index_kind(index) for field, index in info.payload_schema.items()}
     return CollectionSpec(
         dense=name,
         dimension=dense.size,
@@ -101,6 +102,23 @@ def to_spec(info: models.CollectionInfo) -> CollectionSpec:
         payload_indexes=indexes,
         storage=StorageSettings(bool(dense.on_disk), _quantized(quantized)),
     )
+
+
+def index_schema(
+    kind: PayloadIndex,
+) -> models.PayloadSchemaType | models.KeywordIndexParams:
+    """Return the schema of a payload index."""
+    if kind == "tenant":
+        return models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+    return models.PayloadSchemaType(kind)
+
+
+def _index_kind(index: models.PayloadIndexInfo) -> str:
+    """Return the kind of a payload index; one that this package does not create has Qdrant's."""
+    if isinstance(index.params, models.KeywordIndexParams) and index.params.is_tenant:
+        return "tenant"
+    kind: str = index.data_type.value
+    return kind
 
 
 def _quantization(
