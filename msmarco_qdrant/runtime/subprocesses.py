@@ -146,9 +146,9 @@ def _start(program: str, pipe: Connection) -> subprocess.Popen[bytes]:
         handles = {"handle_list": [pipe.fileno()]}
         inherited = {"startupinfo": subprocess.STARTUPINFO(lpAttributeList=handles)}
     return subprocess.Popen(  # noqa: S603  # our own program
-        [sys.executable, "-P", "-c", program, str(pipe.fileno())],
+        [sys.executable, "-P", "-u", "-c", program, str(pipe.fileno())],
         stdin=subprocess.DEVNULL,
-        stdout=2,  # with everything that it prints
+        stdout=2,  # with everything that it prints; -u, as it ends by a signal
         process_group=0,  # Ctrl-C interrupts only this process
         # The subprocess imports from the same places, and `tokenizers` starts no threads.
         env={
