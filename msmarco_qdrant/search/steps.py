@@ -11,10 +11,10 @@ the engine refuses the query: no result mixes two models.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import root_key
@@ -23,9 +23,7 @@ from msmarco_qdrant.core.search_types import (
     Fusion,
     Hit,
     Nearest,
-    PointQuery,
     ScoredPoint,
-    SearchEffort,
     SearchMode,
 )
 from msmarco_qdrant.encoding import Encoder
@@ -33,40 +31,32 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import SearchRequest
-from msmarco_qdrant.search.ranking import best_per_group, fuse
-from msmarco_qdrant.search.step import Encode, Query, Retrieve, Score, Steps
+from msmarco_qdrant.search.ranking import best_per_group
+from msmarco_qdrant.search.retrieval import (
+    QueryVectors,
+    Retriever,
+    payloads_of,
+    retrieve_payloads,
+    score_queries,
+    with_payloads,
+)
+from msmarco_qdrant.search.step import Encode, Score, Steps
 from msmarco_qdrant.search.ties import (
-    clip_cosines,
-    is_open,
-    merge_rounded,
-    sort_by_id,
     sort_by_pid,
     sort_hits,
-    wider_limits,
-    with_tied,
 )
 from msmarco_qdrant.stores.filters import to_qdrant
-from msmarco_qdrant.stores.foreign import ForeignPoints, pid_problem
+from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 # A group's best passage may hide others of the same group.
 _PASSAGES_PER_GROUP = 4
-_EXACT = SearchEffort(exact=True)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _QueryVectors:
-    """Vectors of a query; None where its mode needs none or the query has none."""
-
-    dense: Nearest | None
-    bm25: Nearest | None
 
 
 class Searcher:
@@ -78,6 +68,10 @@ class Searcher:
         collection: The collection's name, for messages.
         indexed: True if the engine has payload indexes, so that a filter may lack one.
         foreign: Counts the points that are not passages.
+
+    Attributes:
+        metadata: The collection's metadata.
+        retriever: Retrieves points of the collection.
     """
 
     def __init__(
@@ -90,7 +84,7 @@ class Searcher:
         foreign: ForeignPoints,
     ) -> None:
         self.metadata = metadata
-        self._foreign = foreign
+        self.retriever = Retriever(metadata, foreign)
         self._encoder = encoder
         self._filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
 
@@ -126,7 +120,7 @@ class Searcher:
         vectors = yield from self._encode(queries, request.mode)
         if request.group_by is not None and request.rerank_depth is None:
             return (yield from self._search_groups(vectors, request, request.group_by))
-        found = yield from self._retrieve(vectors, request, request.first_stage_limit)
+        found = yield from self.retriever.retrieve(vectors, request, request.first_stage_limit)
         if request.rerank_depth is not None:
             found = yield from _rerank(queries, found)
         if request.group_by is not None:
@@ -145,21 +139,21 @@ class Searcher:
         """Return for each query those of its pids that the collection holds, the best first."""
         ids = [[point_id(pid) for pid in dict.fromkeys(given)] for given in pids]
         vectors = yield from self._encode(queries, mode)
-        plans = [_score_queries(one, given) for one, given in zip(vectors, ids, strict=True)]
-        rankings = yield from self._query(plans)
+        plans = [score_queries(one, given) for one, given in zip(vectors, ids, strict=True)]
+        rankings = yield from self.retriever.query(plans)
         if mode == "bm25":  # its ranking omits passages without a word of the query
-            payloads = yield from _retrieve_payloads(ids)
+            payloads = yield from retrieve_payloads(ids)
         else:
-            payloads = [_payloads(*answers[:1]) for answers in rankings]
+            payloads = [payloads_of(*answers[:1]) for answers in rankings]
         found = [
-            self._to_hits(self._rank_points(answers, mode, stored, fusion))
+            self.retriever.to_hits(self._rank_points(answers, mode, stored, fusion))
             for answers, stored in zip(rankings, payloads, strict=True)
         ]
         if rerank:
             found = yield from _rerank(queries, found)
         return [_renumber(hits) for hits in found]
 
-    def _encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[_QueryVectors]]:
+    def _encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[QueryVectors]]:
         dense: Sequence[Nearest | None] = [None] * len(queries)
         bm25: Sequence[Nearest | None] = [None] * len(queries)
         if mode != "dense":
@@ -167,117 +161,14 @@ class Searcher:
         if mode != "bm25":
             vectors: NDArray[np.float32] = yield Encode(self.encoder, queries)
             dense = [Nearest(vector, self.metadata.encoder.vector_name) for vector in vectors]
-        return [_QueryVectors(*both) for both in zip(dense, bm25, strict=True)]
+        return [QueryVectors(*both) for both in zip(dense, bm25, strict=True)]
 
     def _encode_bm25(self, query: str) -> Nearest | None:
         weights = self._bm25.encode_query(query)
         return Nearest(weights, SPARSE_VECTOR) if weights.indices else None
 
-    def _retrieve(
-        self, vectors: Sequence[_QueryVectors], request: SearchRequest, limit: int
-    ) -> Steps[list[list[Hit]]]:
-        """Return the best hits of each query, without reranking.
-
-        Points that are not passages are left out, and as many others are retrieved.
-        """
-        found: list[list[Hit]] = [[] for _ in vectors]
-        unfinished, wanted = list(range(len(vectors))), limit
-        while unfinished:
-            asked = [vectors[index] for index in unfinished]
-            rankings = yield from self._retrieve_points(asked, request, wanted)
-            for index, points in zip(unfinished, rankings, strict=True):
-                found[index] = self._to_hits(points)[:limit]
-            unfinished = [
-                index
-                for index, points in zip(unfinished, rankings, strict=True)
-                if len(found[index]) < limit and len(points) == wanted < request.max_limit
-            ]
-            wanted = min(2 * wanted, request.max_limit)
-        return found
-
-    def _retrieve_points(
-        self,
-        vectors: Sequence[_QueryVectors],
-        request: SearchRequest,
-        limit: int,
-        fields: Sequence[str] = HIT_FIELDS,
-    ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the best points of each query, with payload fields; ties by pid."""
-        if request.mode == "hybrid":
-            rankings = yield from self._rank_all(vectors, request, limit, ())
-            rankings = [[*with_tied(points, limit)] for points in rankings]
-            rankings = yield from _with_payloads(vectors, rankings, fields)
-            return [sort_by_pid(points)[:limit] for points in rankings]
-        asked = min(limit + 1, request.max_limit)
-        rankings = yield from self._rank_all(vectors, request, asked, fields)
-        tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
-        if tied:
-            settled = yield from self._settle([vectors[i] for i in tied], request, limit, fields)
-            for index, points in zip(tied, settled, strict=True):
-                rankings[index] = points
-        return [sort_by_pid(points)[:limit] for points in rankings]
-
-    def _settle(
-        self,
-        vectors: Sequence[_QueryVectors],
-        request: SearchRequest,
-        limit: int,
-        fields: Sequence[str],
-    ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the best points of queries with equal scores at the limit, chosen by pid."""
-        found: list[list[ScoredPoint]] = [[] for _ in vectors]
-        tied = list(range(len(vectors)))
-        for wider in wider_limits(limit, request.max_limit):
-            if tied:
-                asked = [vectors[index] for index in tied]
-                ranked = yield from self._rank_all(asked, request, wider, ("pid",))
-                for index, points in zip(tied, ranked, strict=True):
-                    found[index] = points
-                tied = [index for index in tied if is_open(found[index], limit, wider)]
-        best = [sort_by_pid(points)[:limit] for points in found]
-        return (yield from _with_payloads(vectors, best, fields))
-
-    def _rank_all(
-        self,
-        vectors: Sequence[_QueryVectors],
-        request: SearchRequest,
-        limit: int,
-        fields: Sequence[str],
-    ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the ranking of each query, which for "hybrid" may be longer than the limit."""
-        plans = [_point_queries(one, request, limit, fields) for one in vectors]
-        answers = yield from self._query(plans)
-        return [self._to_ranking(each, request.mode, request.fusion, limit) for each in answers]
-
-    def _query(
-        self, plans: Sequence[Sequence[PointQuery]]
-    ) -> Steps[list[list[Sequence[ScoredPoint]]]]:
-        """Query the engine; cosines are in [-1, 1], and ties in the order of point ids."""
-        answers = yield from _query(plans)
-        return [
-            [self._tidy(query, points) for query, points in zip(plan, found, strict=True)]
-            for plan, found in zip(plans, answers, strict=True)
-        ]
-
-    def _tidy(self, query: PointQuery, points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
-        encoder = self.metadata.encoder
-        if query.nearest is None or query.nearest.using != encoder.vector_name:
-            return sort_by_id(points)
-        if encoder.similarity == "cosine":
-            points = clip_cosines(points)
-        return sort_by_id(merge_rounded(sort_by_id(points)))
-
-    def _to_hits(self, points: Sequence[ScoredPoint]) -> list[Hit]:
-        """Convert points to hits, in the same order; those that are not passages are left out."""
-        passages = [(p.score, self._foreign.passage(p.id, p.payload)) for p in points]
-        own = [(score, passage) for score, passage in passages if passage is not None]
-        return [
-            Hit(rank, passage.pid, score, passage.text, passage.meta)
-            for rank, (score, passage) in enumerate(own, start=1)
-        ]
-
     def _search_groups(
-        self, vectors: Sequence[_QueryVectors], request: SearchRequest, field: str
+        self, vectors: Sequence[QueryVectors], request: SearchRequest, field: str
     ) -> Steps[list[list[Hit]]]:
         """Return the best hit of each group; retrieve more until there are enough groups.
 
@@ -290,9 +181,9 @@ class Searcher:
             limit = min(limit * _PASSAGES_PER_GROUP, request.max_limit)
             asked = [vectors[i] for i in unfinished]
             fields = ("pid", root_key(field))
-            ranked = yield from self._retrieve_points(asked, request, limit, fields)
+            ranked = yield from self.retriever.retrieve_points(asked, request, limit, fields)
             for index, points in zip(unfinished, ranked, strict=True):
-                found[index] = best_per_group(self._own(points), field)
+                found[index] = best_per_group(self.retriever.own(points), field)
             unfinished = [
                 index
                 for index, points in zip(unfinished, ranked, strict=True)
@@ -301,26 +192,8 @@ class Searcher:
             if any(ranked) and not any(found):
                 _log.warning("no passage found has the field '%s' to group by", field)
         best = [points[: request.limit] for points in found]
-        whole = yield from _with_payloads(vectors, best, HIT_FIELDS)
-        return [_renumber(self._to_hits(points)) for points in whole]
-
-    def _own(self, points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
-        """Return the points that have their pid; count the others."""
-        problems = [(point, pid_problem(point.id, point.payload)) for point in points]
-        for point, problem in problems:
-            if problem is not None:
-                self._foreign.add(point.id, problem)
-        return [point for point, problem in problems if problem is None]
-
-    def _to_ranking(
-        self, answers: Sequence[Sequence[ScoredPoint]], mode: SearchMode, fusion: Fusion, limit: int
-    ) -> list[ScoredPoint]:
-        """Make one ranking of the engine's answers; a query of stop words has no BM25 answer."""
-        if mode != "hybrid":
-            return [*answers[0]] if answers else []
-        dense, bm25 = (*answers, [], [])[:2]
-        depth, similarity = max(fusion.depth, limit), self.metadata.encoder.similarity
-        return fuse(dense, bm25, fusion, depth=depth, similarity=similarity)
+        whole = yield from with_payloads(vectors, best, HIT_FIELDS)
+        return [_renumber(self.retriever.to_hits(points)) for points in whole]
 
     def _rank_points(
         self,
@@ -330,7 +203,7 @@ class Searcher:
         fusion: Fusion,
     ) -> list[ScoredPoint]:
         """Rank given points; one without a token of the query has a BM25 score of 0."""
-        ranked = self._to_ranking(answers, mode, fusion, len(payloads))
+        ranked = self.retriever.to_ranking(answers, mode, fusion, len(payloads))
         scores = {point.id: point.score for point in ranked if point.id in payloads}
         if mode == "bm25":
             scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}
@@ -339,91 +212,6 @@ class Searcher:
     @cached_property
     def _bm25(self) -> Bm25Encoder:
         return Bm25Encoder(self.metadata.bm25)
-
-
-def _point_queries(
-    vectors: _QueryVectors, request: SearchRequest, limit: int, fields: Sequence[str]
-) -> list[PointQuery]:
-    """Make the engine's queries; for "hybrid", both score the union of both best lists."""
-    both = tuple(nearest for nearest in (vectors.dense, vectors.bm25) if nearest is not None)
-    if request.mode != "hybrid":
-        effort = request.effort(limit)
-        return [
-            PointQuery(nearest, limit, effort, request.meta_filter, fields=fields)
-            for nearest in both
-        ]
-    depth = request.depth(limit)
-    return [
-        PointQuery(
-            nearest=nearest,
-            limit=depth * len(both),
-            effort=request.effort(depth),
-            meta_filter=request.meta_filter,
-            candidates=both,
-            depth=depth,
-            fields=(),  # payloads cost more than scores: only those of the best are read
-        )
-        for nearest in both
-    ]
-
-
-def _score_queries(
-    vectors: _QueryVectors, ids: Sequence[PointId], fields: Sequence[str] = HIT_FIELDS
-) -> list[PointQuery]:
-    """Make queries that score given points by each vector.
-
-    Payloads come with the scores of the model, so that both are of one collection.
-    """
-    both = ((vectors.dense, fields), (vectors.bm25, ()))
-    return [
-        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=wanted)
-        for nearest, wanted in both
-        if nearest is not None and ids
-    ]
-
-
-def _query(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[ScoredPoint]]]]:
-    """Send several lists of queries in one batch, and return the answers of each list."""
-    queries = [query for plan in plans for query in plan]
-    answers: Iterator[list[ScoredPoint]] = iter((yield Query(queries)) if queries else ())
-    return [[next(answers) for _ in plan] for plan in plans]
-
-
-def _with_payloads(
-    vectors: Sequence[_QueryVectors],
-    rankings: Sequence[Sequence[ScoredPoint]],
-    fields: Sequence[str],
-) -> Steps[list[list[ScoredPoint]]]:
-    """Add the payloads of hits; omit points deleted since the first query.
-
-    The query names the model's vectors, so that payloads and scores are of one collection.
-    """
-    ids = [[point.id for point in ranked] for ranked in rankings]
-    if all(one.dense is None for one in vectors):
-        stored = yield from _retrieve_payloads(ids)
-    else:
-        plans = [
-            _score_queries(replace(one, bm25=None), given, fields)
-            for one, given in zip(vectors, ids, strict=True)
-        ]
-        stored = [_payloads(*answers) for answers in (yield from _query(plans))]
-    return [
-        [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
-        for ranked, payloads in zip(rankings, stored, strict=True)
-    ]
-
-
-def _payloads(answer: Sequence[ScoredPoint] = ()) -> dict[PointId, dict[str, Any]]:
-    return {point.id: point.payload for point in answer}
-
-
-def _retrieve_payloads(
-    ids: Sequence[Sequence[PointId]],
-) -> Steps[list[dict[PointId, dict[str, Any]]]]:
-    """Return for each list of ids the payloads of those that exist."""
-    wanted = list(dict.fromkeys(id_ for given in ids for id_ in given))
-    payloads: Mapping[PointId, dict[str, Any]] = (yield Retrieve(wanted)) if wanted else {}
-    return [{id_: payloads[id_] for id_ in given if id_ in payloads} for given in ids]
 
 
 def _rerank(queries: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:

@@ -1,0 +1,265 @@
+"""Retrieval of the best points and passages for query vectors; see `steps`.
+
+Engines return points with equal scores in any order; here they are in the order of their pids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from msmarco_qdrant.core.records import CollectionMetadata, PointId
+from msmarco_qdrant.core.search_types import (
+    Fusion,
+    Hit,
+    Nearest,
+    PointQuery,
+    ScoredPoint,
+    SearchEffort,
+    SearchMode,
+)
+from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.ranking import fuse
+from msmarco_qdrant.search.step import Query, Retrieve, Steps
+from msmarco_qdrant.search.ties import (
+    clip_cosines,
+    is_open,
+    merge_rounded,
+    sort_by_id,
+    sort_by_pid,
+    wider_limits,
+    with_tied,
+)
+from msmarco_qdrant.stores.foreign import ForeignPoints, pid_problem
+from msmarco_qdrant.stores.payload import HIT_FIELDS
+
+_EXACT = SearchEffort(exact=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryVectors:
+    """Vectors of a query; None where its mode needs none or the query has none."""
+
+    dense: Nearest | None
+    bm25: Nearest | None
+
+
+class Retriever:
+    """Retrieves points and passages of one collection.
+
+    Args:
+        metadata: The collection's metadata.
+        foreign: Counts the points that are not passages.
+    """
+
+    def __init__(self, metadata: CollectionMetadata, foreign: ForeignPoints) -> None:
+        self.metadata = metadata
+        self._foreign = foreign
+
+    def retrieve(
+        self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
+    ) -> Steps[list[list[Hit]]]:
+        """Return the best hits of each query, without reranking.
+
+        Points that are not passages are left out, and as many others are retrieved.
+        """
+        found: list[list[Hit]] = [[] for _ in vectors]
+        unfinished, wanted = list(range(len(vectors))), limit
+        while unfinished:
+            asked = [vectors[index] for index in unfinished]
+            rankings = yield from self.retrieve_points(asked, request, wanted)
+            for index, points in zip(unfinished, rankings, strict=True):
+                found[index] = self.to_hits(points)[:limit]
+            unfinished = [
+                index
+                for index, points in zip(unfinished, rankings, strict=True)
+                if len(found[index]) < limit and len(points) == wanted < request.max_limit
+            ]
+            wanted = min(2 * wanted, request.max_limit)
+        return found
+
+    def retrieve_points(
+        self,
+        vectors: Sequence[QueryVectors],
+        request: SearchRequest,
+        limit: int,
+        fields: Sequence[str] = HIT_FIELDS,
+    ) -> Steps[list[list[ScoredPoint]]]:
+        """Return the best points of each query, with payload fields; ties by pid."""
+        if request.mode == "hybrid":
+            rankings = yield from self._rank_all(vectors, request, limit, ())
+            rankings = [[*with_tied(points, limit)] for points in rankings]
+            rankings = yield from with_payloads(vectors, rankings, fields)
+            return [sort_by_pid(points)[:limit] for points in rankings]
+        asked = min(limit + 1, request.max_limit)
+        rankings = yield from self._rank_all(vectors, request, asked, fields)
+        tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
+        if tied:
+            settled = yield from self._settle([vectors[i] for i in tied], request, limit, fields)
+            for index, points in zip(tied, settled, strict=True):
+                rankings[index] = points
+        return [sort_by_pid(points)[:limit] for points in rankings]
+
+    def _settle(
+        self,
+        vectors: Sequence[QueryVectors],
+        request: SearchRequest,
+        limit: int,
+        fields: Sequence[str],
+    ) -> Steps[list[list[ScoredPoint]]]:
+        """Return the best points of queries with equal scores at the limit, chosen by pid."""
+        found: list[list[ScoredPoint]] = [[] for _ in vectors]
+        tied = list(range(len(vectors)))
+        for wider in wider_limits(limit, request.max_limit):
+            if tied:
+                asked = [vectors[index] for index in tied]
+                ranked = yield from self._rank_all(asked, request, wider, ("pid",))
+                for index, points in zip(tied, ranked, strict=True):
+                    found[index] = points
+                tied = [index for index in tied if is_open(found[index], limit, wider)]
+        best = [sort_by_pid(points)[:limit] for points in found]
+        return (yield from with_payloads(vectors, best, fields))
+
+    def _rank_all(
+        self,
+        vectors: Sequence[QueryVectors],
+        request: SearchRequest,
+        limit: int,
+        fields: Sequence[str],
+    ) -> Steps[list[list[ScoredPoint]]]:
+        """Return the ranking of each query, which for "hybrid" may be longer than the limit."""
+        plans = [_point_queries(one, request, limit, fields) for one in vectors]
+        answers = yield from self.query(plans)
+        return [self.to_ranking(each, request.mode, request.fusion, limit) for each in answers]
+
+    def query(
+        self, plans: Sequence[Sequence[PointQuery]]
+    ) -> Steps[list[list[Sequence[ScoredPoint]]]]:
+        """Query the engine; cosines are in [-1, 1], and ties in the order of point ids."""
+        answers = yield from _send(plans)
+        return [
+            [self._tidy(query, points) for query, points in zip(plan, found, strict=True)]
+            for plan, found in zip(plans, answers, strict=True)
+        ]
+
+    def _tidy(self, query: PointQuery, points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
+        encoder = self.metadata.encoder
+        if query.nearest is None or query.nearest.using != encoder.vector_name:
+            return sort_by_id(points)
+        if encoder.similarity == "cosine":
+            points = clip_cosines(points)
+        return sort_by_id(merge_rounded(sort_by_id(points)))
+
+    def to_hits(self, points: Sequence[ScoredPoint]) -> list[Hit]:
+        """Convert points to hits, in the same order; those that are not passages are left out."""
+        passages = [(p.score, self._foreign.passage(p.id, p.payload)) for p in points]
+        own = [(score, passage) for score, passage in passages if passage is not None]
+        return [
+            Hit(rank, passage.pid, score, passage.text, passage.meta)
+            for rank, (score, passage) in enumerate(own, start=1)
+        ]
+
+    def own(self, points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+        """Return the points that have their pid; count the others."""
+        problems = [(point, pid_problem(point.id, point.payload)) for point in points]
+        for point, problem in problems:
+            if problem is not None:
+                self._foreign.add(point.id, problem)
+        return [point for point, problem in problems if problem is None]
+
+    def to_ranking(
+        self, answers: Sequence[Sequence[ScoredPoint]], mode: SearchMode, fusion: Fusion, limit: int
+    ) -> list[ScoredPoint]:
+        """Make one ranking of the engine's answers; a query of stop words has no BM25 answer."""
+        if mode != "hybrid":
+            return [*answers[0]] if answers else []
+        dense, bm25 = (*answers, [], [])[:2]
+        depth, similarity = max(fusion.depth, limit), self.metadata.encoder.similarity
+        return fuse(dense, bm25, fusion, depth=depth, similarity=similarity)
+
+
+def _point_queries(
+    vectors: QueryVectors, request: SearchRequest, limit: int, fields: Sequence[str]
+) -> list[PointQuery]:
+    """Make the engine's queries; for "hybrid", both score the union of both best lists."""
+    both = tuple(nearest for nearest in (vectors.dense, vectors.bm25) if nearest is not None)
+    if request.mode != "hybrid":
+        effort = request.effort(limit)
+        return [
+            PointQuery(nearest, limit, effort, request.meta_filter, fields=fields)
+            for nearest in both
+        ]
+    depth = request.depth(limit)
+    return [
+        PointQuery(
+            nearest=nearest,
+            limit=depth * len(both),
+            effort=request.effort(depth),
+            meta_filter=request.meta_filter,
+            candidates=both,
+            depth=depth,
+            fields=(),  # payloads cost more than scores: only those of the best are read
+        )
+        for nearest in both
+    ]
+
+
+def score_queries(
+    vectors: QueryVectors, ids: Sequence[PointId], fields: Sequence[str] = HIT_FIELDS
+) -> list[PointQuery]:
+    """Make queries that score given points by each vector.
+
+    Payloads come with the scores of the model, so that both are of one collection.
+    """
+    both = ((vectors.dense, fields), (vectors.bm25, ()))
+    return [
+        PointQuery(nearest, len(ids), _EXACT, ids=ids, fields=wanted)
+        for nearest, wanted in both
+        if nearest is not None and ids
+    ]
+
+
+def _send(plans: Sequence[Sequence[PointQuery]]) -> Steps[list[list[list[ScoredPoint]]]]:
+    """Send several lists of queries in one batch, and return the answers of each list."""
+    queries = [query for plan in plans for query in plan]
+    answers: Iterator[list[ScoredPoint]] = iter((yield Query(queries)) if queries else ())
+    return [[next(answers) for _ in plan] for plan in plans]
+
+
+def with_payloads(
+    vectors: Sequence[QueryVectors],
+    rankings: Sequence[Sequence[ScoredPoint]],
+    fields: Sequence[str],
+) -> Steps[list[list[ScoredPoint]]]:
+    """Add the payloads of hits; omit points deleted since the first query.
+
+    The query names the model's vectors, so that payloads and scores are of one collection.
+    """
+    ids = [[point.id for point in ranked] for ranked in rankings]
+    if all(one.dense is None for one in vectors):
+        stored = yield from retrieve_payloads(ids)
+    else:
+        plans = [
+            score_queries(replace(one, bm25=None), given, fields)
+            for one, given in zip(vectors, ids, strict=True)
+        ]
+        stored = [payloads_of(*answers) for answers in (yield from _send(plans))]
+    return [
+        [replace(p, payload=payloads[p.id]) for p in ranked if p.id in payloads]
+        for ranked, payloads in zip(rankings, stored, strict=True)
+    ]
+
+
+def payloads_of(answer: Sequence[ScoredPoint] = ()) -> dict[PointId, dict[str, Any]]:
+    """Return the payload of each point."""
+    return {point.id: point.payload for point in answer}
+
+
+def retrieve_payloads(
+    ids: Sequence[Sequence[PointId]],
+) -> Steps[list[dict[PointId, dict[str, Any]]]]:
+    """Return for each list of ids the payloads of those that exist."""
+    wanted = list(dict.fromkeys(id_ for given in ids for id_ in given))
+    payloads: Mapping[PointId, dict[str, Any]] = (yield Retrieve(wanted)) if wanted else {}
+    return [{id_: payloads[id_] for id_ in given if id_ in payloads} for given in ids]
