@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from msmarco_qdrant.core.records import CollectionMetadata, PointId
+from msmarco_qdrant.core.collection_types import PointId
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import (
     Fusion,
     Hit,
