@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.collection.check import CheckReport, check_collection
     from msmarco_qdrant.collection.create import drop_collection
     from msmarco_qdrant.collection.describe import describe_store
+    from msmarco_qdrant.collection.facets import count_facets
     from msmarco_qdrant.collection.link import link_collection
     from msmarco_qdrant.collection.passages import (
         count_passages,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
         RestoreReport,
         UpsertReport,
     )
-    from msmarco_qdrant.core.search_types import Fusion, Hit
+    from msmarco_qdrant.core.search_types import Facet, Fusion, Hit
     from msmarco_qdrant.encode.api import encode_corpus
     from msmarco_qdrant.encoding import (
         Encoder,
@@ -77,6 +78,7 @@ _MODULES = {
     "collection.create": "drop_collection",
     "collection.describe": "describe_store",
     "collection.check": "CheckReport check_collection",
+    "collection.facets": "count_facets",
     "collection.link": "link_collection",
     "collection.passages": (
         "count_passages delete_passages export_passages get_passages list_passages"
@@ -88,7 +90,7 @@ _MODULES = {
     "core.records": "Passage PrunePolicy Query Reject",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
     "RestoreReport UpsertReport",
-    "core.search_types": "Fusion Hit",
+    "core.search_types": "Facet Fusion Hit",
     "encode.api": "encode_corpus",
     "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
     "encoding.catalog": "PUBLISHED_MODELS PublishedModel",
@@ -119,6 +121,7 @@ __all__ = [
     "Encoder",
     "EncoderOptions",
     "Exists",
+    "Facet",
     "Fusion",
     "Hit",
     "Hits",
@@ -148,6 +151,7 @@ __all__ = [
     "add_index",
     "backup_collection",
     "check_collection",
+    "count_facets",
     "count_passages",
     "delete_passages",
     "describe_store",

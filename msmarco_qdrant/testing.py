@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, StoreCorruptError, UsageError
@@ -233,6 +233,21 @@ class NullCollection:
     ) -> Mapping[PointId, dict[str, Any]]:
         """Return no points."""
         return {}
+
+    def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:  # noqa: ARG002
+        """Return the number of written points; none of them match a filter."""
+        return self.points if meta_filter is None else 0
+
+    def facet(
+        self,
+        key: str,  # noqa: ARG002
+        *,
+        limit: int,  # noqa: ARG002
+        meta_filter: SearchFilter | None = None,  # noqa: ARG002
+        exact: bool = True,  # noqa: ARG002
+    ) -> list[Facet] | None:
+        """Return None, as there is no index."""
+        return None
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Return an empty list per query."""

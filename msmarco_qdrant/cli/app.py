@@ -37,7 +37,7 @@ from msmarco_qdrant.cli.output import (
     print_error,
     print_json,
 )
-from msmarco_qdrant.cli.passages import count, delete, export, get, list_
+from msmarco_qdrant.cli.passages import count, delete, export, facets, get, list_
 from msmarco_qdrant.cli.search import search
 from msmarco_qdrant.cli.serve import serve
 from msmarco_qdrant.cli.spool import spool
@@ -72,7 +72,7 @@ def cli(env_file: Path | None) -> None:  # see `command_env_file`
 
 
 for _command in (
-    *(ingest, encode, search, evaluate, get, count, list_, delete, export, serve, spool),
+    *(ingest, encode, search, evaluate, get, count, facets, list_, delete, export, serve, spool),
     *(collections, info, check, optimize, index, migrate, backup, restore, drop),
     *(models, quickstart),
 ):

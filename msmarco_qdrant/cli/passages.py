@@ -1,7 +1,8 @@
-"""The commands `get`, `count`, `list`, `delete` and `export`."""
+"""The commands `get`, `count`, `facets`, `list`, `delete` and `export`."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -21,14 +22,32 @@ from msmarco_qdrant.cli.options import (
     refuse_unused,
     settings_options,
 )
-from msmarco_qdrant.cli.output import drop_output, echo, print_content, print_json, print_result
+from msmarco_qdrant.cli.output import (
+    drop_output,
+    echo,
+    echo_text,
+    print_content,
+    print_json,
+    print_result,
+)
+from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.core.pid_set import PidSet
+from msmarco_qdrant.core.search_types import Facet, shorten
 from msmarco_qdrant.errors import SourceError, UsageError
+from msmarco_qdrant.evaluation.tables import format_table
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
 
+_SHOWN_CHARACTERS = 80
 _T = TypeVar("_T", str, tuple[str, ...])
+
+
+estimate_option = click.option(
+    "--estimate",
+    is_flag=True,
+    help="Estimate by the payload indexes instead of counting, faster in a large collection.",
+)
 
 
 def _require_utf8(_context: click.Context, _parameter: click.Parameter, given: _T) -> _T:
@@ -62,8 +81,9 @@ def get(*, pid: str, settings: Settings, as_json: bool) -> None:
 @click.command(cls=Command, examples=["", "--filter 'year>=2020'"])
 @settings_options("store", "transport", "collection")
 @filter_option
+@estimate_option
 @json_option
-def count(*, settings: Settings, filters: tuple[str, ...], as_json: bool) -> None:
+def count(*, settings: Settings, filters: tuple[str, ...], estimate: bool, as_json: bool) -> None:
     """Count the passages of a collection, or those that match a filter."""
     from msmarco_qdrant.collection.passages import count_passages
 
@@ -71,8 +91,47 @@ def count(*, settings: Settings, filters: tuple[str, ...], as_json: bool) -> Non
     parse_filters(filters)  # refuses invalid conditions before a store is opened
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
-        found = count_passages(store, collection=name, meta_filter=chosen)
+        found = count_passages(store, collection=name, meta_filter=chosen, exact=not estimate)
     print_result({"collection": name, "passages": found}, str(found), as_json=as_json)
+
+
+@click.command(cls=Command, examples=["lang", "lang -n 3 --filter 'year>=2020' --json"])
+@click.argument("field")
+@settings_options("store", "transport", "collection")
+@limit_option(10, "Number of values.")
+@filter_option
+@estimate_option
+@json_option
+def facets(
+    *,
+    field: str,
+    settings: Settings,
+    limit: int,
+    filters: tuple[str, ...],
+    estimate: bool,
+    as_json: bool,
+) -> None:
+    """Count the passages of each value of the meta field FIELD, the most frequent first."""
+    from msmarco_qdrant.collection.facets import FacetRequest, count_facets
+
+    name = settings.collection
+    FacetRequest(field, limit, parse_filters(filters))  # refuses invalid ones early
+    with open_configured_store(settings) as store:
+        chosen = parse_for(store, name, filters)
+        found = count_facets(
+            store, field, limit=limit, meta_filter=chosen, exact=not estimate, collection=name
+        )
+    if as_json:
+        print_json([{"value": facet.value, "count": facet.count} for facet in found])
+    elif found:
+        echo_text(format_table([[field, "passages"], *map(_facet_row, found)]))
+    else:
+        echo("no passage found")
+
+
+def _facet_row(facet: Facet) -> list[str]:
+    value = facet.value if isinstance(facet.value, str) else json.dumps(facet.value)
+    return [escape_controls(shorten(value, _SHOWN_CHARACTERS)), f"{facet.count:,}"]
 
 
 @click.command("list", cls=Command, examples=["-n 3", "--filter lang=en --json"])

@@ -20,7 +20,7 @@ from msmarco_qdrant.filters import (
     is_qdrant_filter,
     list_values,
 )
-from msmarco_qdrant.stores import Collection
+from msmarco_qdrant.stores import AliasedCollection, Collection
 from msmarco_qdrant.stores.filters import filter_keys, has_key
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,9 @@ class FilterField:
         return ""
 
 
-def log_filter_notes(collection: Collection, given: SearchFilter, *, has_match: bool) -> None:
+def log_filter_notes(
+    collection: Collection | AliasedCollection, given: SearchFilter, *, has_match: bool
+) -> None:
     """Warn of fields that no passage has, or whose values are of other types.
 
     It reads one passage for each field that can explain the answer: all of a filter without a

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from msmarco_qdrant.collection.delete import delete_matching, delete_pids
+from msmarco_qdrant.collection.facets import check_exact
 from msmarco_qdrant.collection.filter_notes import log_filter_notes
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage
@@ -21,7 +22,14 @@ from msmarco_qdrant.filters import SearchFilter, check_filter
 from msmarco_qdrant.runtime.atomic_file import atomic_write
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.sources.parquet import check_extra, write_parquet
-from msmarco_qdrant.stores import DEFAULT_CONNECTION, Collection, Connection, Store, use_store
+from msmarco_qdrant.stores import (
+    DEFAULT_CONNECTION,
+    AliasedCollection,
+    Collection,
+    Connection,
+    Store,
+    use_store,
+)
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, point_id
 
@@ -112,14 +120,18 @@ def count_passages(
     store: _StoreOrPath,
     *,
     meta_filter: SearchFilter | None = None,
+    exact: bool = True,
     collection: str = "msmarco",
     connection: Connection = DEFAULT_CONNECTION,
 ) -> int:
-    """Count passages; with a filter, by reading the pid of each one that matches.
+    """Count passages.
 
     Args:
         store: An open store, which is not closed, or a path or URL to open.
         meta_filter: Only passages that match, as in `SearchClient.search`.
+        exact: False to estimate the number by the payload indexes of the filter's fields, which is
+            faster in a large collection. A server whose strict mode forbids exact counts estimates
+            it always, with a warning.
         collection: The collection's name.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
@@ -127,14 +139,29 @@ def count_passages(
         UsageError: For an invalid filter.
         StoreError: If the store cannot be opened or read, or has no such collection.
     """
-    check_filter(meta_filter)
+    check_count(meta_filter, exact=exact)
     with use_store(store, connection) as opened:
-        source = _own_collection(opened, collection)
-        if meta_filter is None:
-            return source.info(all_replicas=False).points
-        count = sum(1 for _ in source.scan(("pid",), meta_filter=meta_filter))
+        return read_count(_own_collection(opened, collection), meta_filter, exact=exact)
+
+
+def check_count(meta_filter: SearchFilter | None, *, exact: bool) -> None:
+    """Check the arguments of a count.
+
+    Raises:
+        UsageError: For an invalid one.
+    """
+    check_filter(meta_filter)
+    check_exact(exact)
+
+
+def read_count(
+    source: Collection | AliasedCollection, meta_filter: SearchFilter | None, *, exact: bool
+) -> int:
+    """Count the passages of an open collection; see `count_passages`."""
+    count = source.count(meta_filter, exact=exact)
+    if meta_filter is not None:
         log_filter_notes(source, meta_filter, has_match=count > 0)
-        return count
+    return count
 
 
 def delete_passages(

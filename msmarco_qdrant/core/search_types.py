@@ -106,6 +106,19 @@ class ScoredPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Facet:
+    """A value of a field, and the number of passages that have it.
+
+    Attributes:
+        value: A string, an integer or a boolean.
+        count: The number of passages; one with a list counts for each distinct item.
+    """
+
+    value: str | int | bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One result of a search.
 

@@ -15,7 +15,13 @@ from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.records import WINDOW, Passage, Reject
 from msmarco_qdrant.core.reports import UpsertReport
-from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.core.search_types import (
+    DEFAULT_EFFORT,
+    Facet,
+    Fusion,
+    FusionMethod,
+    SearchMode,
+)
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import StoreError, UsageError
@@ -354,18 +360,45 @@ class AsyncSearchClient:
             return await asyncio.to_thread(self._client.get, pids)
 
     @suggest_keywords
-    async def count(self, *, meta_filter: SearchFilter | None = None) -> int:
+    async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
         """Count the passages of the collection.
 
         Args:
             meta_filter: Count those that match, as in `search`.
+            exact: False to estimate the number, which is faster in a large collection.
 
         Raises:
             UsageError: For an invalid filter.
             StoreError: If the store fails.
         """
         with self._track():
-            return await asyncio.to_thread(self._client.count, meta_filter=meta_filter)
+            return await asyncio.to_thread(self._client.count, meta_filter=meta_filter, exact=exact)
+
+    @suggest_keywords
+    async def facets(
+        self,
+        field: str,
+        *,
+        limit: int = 10,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> list[Facet]:
+        """Count the passages of each value of a `meta` field, the most frequent first.
+
+        Args:
+            field: A field of strings, integers or booleans; a payload index makes it fast.
+            limit: Maximum number of values, 1 to 10,000.
+            meta_filter: Count only passages that match, as in `search`.
+            exact: False to estimate the counts of an indexed field, which is faster.
+
+        Raises:
+            UsageError: For an invalid field, limit or filter, or a field of other values.
+            StoreError: If the store fails.
+        """
+        with self._track():
+            return await asyncio.to_thread(
+                self._client.facets, field, limit=limit, meta_filter=meta_filter, exact=exact
+            )
 
     async def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

@@ -8,7 +8,8 @@ from functools import partial
 from os import PathLike
 from typing import TypeVar
 
-from msmarco_qdrant.collection.passages import count_passages, get_passages
+from msmarco_qdrant.collection.facets import FacetRequest, read_facets
+from msmarco_qdrant.collection.passages import check_count, get_passages, read_count
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -16,7 +17,13 @@ from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.records import WINDOW, Passage
 from msmarco_qdrant.core.reports import UpsertReport
-from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.core.search_types import (
+    DEFAULT_EFFORT,
+    Facet,
+    Fusion,
+    FusionMethod,
+    SearchMode,
+)
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
@@ -363,18 +370,43 @@ class SearchClient:
         return get_passages(self.store, pids, collection=self.collection)
 
     @suggest_keywords
-    def count(self, *, meta_filter: SearchFilter | None = None) -> int:
+    def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
         """Count the passages of the collection.
 
         Args:
             meta_filter: Count those that match, as in `search`.
+            exact: False to estimate the number, which is faster in a large collection.
 
         Raises:
             UsageError: For an invalid filter.
             StoreError: If the store fails.
         """
-        self.session.check_open()
-        return count_passages(self.store, meta_filter=meta_filter, collection=self.collection)
+        check_count(meta_filter, exact=exact)
+        return read_count(self.session.collection, meta_filter, exact=exact)
+
+    @suggest_keywords
+    def facets(
+        self,
+        field: str,
+        *,
+        limit: int = 10,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> list[Facet]:
+        """Count the passages of each value of a `meta` field, the most frequent first.
+
+        Args:
+            field: A field of strings, integers or booleans; a payload index makes it fast.
+            limit: Maximum number of values, 1 to 10,000.
+            meta_filter: Count only passages that match, as in `search`.
+            exact: False to estimate the counts of an indexed field, which is faster.
+
+        Raises:
+            UsageError: For an invalid field, limit or filter, or a field of other values.
+            StoreError: If the store fails.
+        """
+        request = FacetRequest(field, limit, meta_filter, exact)
+        return read_facets(self.store, self.session.collection, self.collection, request)
 
     def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

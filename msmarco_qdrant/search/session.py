@@ -123,6 +123,16 @@ class SearchSession:
         return self._current
 
     @property
+    def collection(self) -> AliasedCollection:
+        """The collection that is searched.
+
+        Raises:
+            StoreError: If the client was closed.
+        """
+        self.check_open()
+        return self._collection
+
+    @property
     def foreign_points(self) -> int:
         """Number of points left out of answers, because they are not passages."""
         return self._foreign.count

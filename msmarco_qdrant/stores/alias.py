@@ -7,12 +7,13 @@ search resolves it at each call, with or without an event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointId
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.stores.base import Store
 from msmarco_qdrant.stores.protocols import AsyncCollection, Collection
@@ -48,6 +49,33 @@ class AliasedCollection:
     def spec(self) -> CollectionSpec:
         """Return the settings alone; see `Collection.spec`."""
         return self._call(lambda collection: collection.spec())
+
+    def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
+        """Count the points, or those that match a filter; see `Collection.count`."""
+        return self._call(lambda collection: collection.count(meta_filter, exact=exact))
+
+    def facet(
+        self,
+        key: str,
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> list[Facet] | None:
+        """Return the most frequent values of a payload key; see `Collection.facet`."""
+        return self._call(
+            lambda one: one.facet(key, limit=limit, meta_filter=meta_filter, exact=exact)
+        )
+
+    def scan(
+        self, fields: Sequence[str], *, meta_filter: SearchFilter | None = None
+    ) -> Iterator[tuple[PointId, dict[str, Any]]]:
+        """Yield every point of the collection that the name points to now; see `Collection.scan`.
+
+        A server resolves the name for each page.
+        """
+        collection = self._unresolved or self._store.collection(self._name)
+        return collection.scan(fields, meta_filter=meta_filter)
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch; see `Collection.query`."""

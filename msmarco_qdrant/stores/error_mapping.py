@@ -118,6 +118,7 @@ _LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
 _NO_INDEX = re.compile(
     r'Index required but not found for "(.+?)" of one of the following types: \[(.*?)\]'
 )
+_NO_FACET_INDEX = re.compile(r"No appropriate index for faceting")
 _STRICT_MODE = re.compile(
     r'Limit exceeded .+ for "|Exact search disabled|Condition size limit reached'
     r"|Filter condition limit reached|Index required but not found"
@@ -213,6 +214,12 @@ def missing_index(error: StoreError) -> tuple[str, Sequence[str]] | None:
     cause = error.__cause__
     found = _NO_INDEX.search(_status_and_message(cause)[1]) if cause is not None else None
     return (found[1], found[2].split(", ")) if found else None
+
+
+def lacks_facet_index(error: StoreError) -> bool:
+    """True if an engine counts no values of a payload key, because no index has them."""
+    cause = error.__cause__
+    return cause is not None and bool(_NO_FACET_INDEX.search(_status_and_message(cause)[1]))
 
 
 def status_of(exc: BaseException) -> str:

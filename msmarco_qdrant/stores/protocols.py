@@ -16,7 +16,7 @@ from msmarco_qdrant.core.collection_types import (
     SparseVector,
 )
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
 from msmarco_qdrant.core.server_state import ReplicaCounts
 from msmarco_qdrant.filters import SearchFilter
 
@@ -100,6 +100,35 @@ class Collection(Protocol):
             all_replicas: Yield only points that every active replica stores with the same values
                 of these fields; see `retrieve`.
             meta_filter: Yield only points that match.
+        """
+
+    def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
+        """Count the points, or those that match a filter.
+
+        Args:
+            meta_filter: Count only points that match.
+            exact: False to estimate the number, by the payload indexes of the filter's fields. A
+                server whose strict mode forbids exact counts estimates it always, with a warning.
+        """
+
+    def facet(
+        self,
+        key: str,
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> list[Facet] | None:
+        """Return the most frequent values of a payload key, the most frequent first.
+
+        Args:
+            key: The JSON path of the key, such as `meta.lang`.
+            limit: Maximum number of values.
+            meta_filter: Count only points that match.
+            exact: False to estimate the counts; see `count`.
+
+        Returns:
+            None if the key has no payload index of kind keyword, integer or bool.
         """
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:

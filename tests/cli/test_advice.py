@@ -600,6 +600,7 @@ NOT_PROVOKED = {
     ),
     "reembed.run:_require_unswapped": "the race is in tests/reembed; `status` is run above",
     "collection.check:_check_alias": "tests/collection/test_check.py removes the collection",
+    "collection.facets:_advise_index": "only of many passages: tests/collection/test_facets.py",
     "collection.replicas:_delete_hidden": "only a cluster: tests/collection/test_replicas.py",
     "collection.backup_manifest:read_manifest": "it says what must have written the folder",
     "collection.restore:_fill": "DIR and the store of the backup are the caller's to fill in",

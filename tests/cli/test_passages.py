@@ -1,4 +1,4 @@
-"""`get`, `count`, `list`, `delete` and `export`, as a person or a script uses them."""
+"""`get`, `count`, `facets`, `list`, `delete` and `export`, as a person or a script uses them."""
 
 from __future__ import annotations
 
@@ -45,9 +45,23 @@ def test_missing_collection_is_one_line(filled: str) -> None:
 def test_passages_are_counted(filled: str) -> None:
     """As a number alone, for scripts, or as JSON."""
     assert (0, "5\n", "") == command("count", "--store", filled)
+    assert (0, "5\n", "") == command("count", "--store", filled, "--estimate")
     done = command("count", "--store", filled, "--filter", "lang=en", "--json")
     assert (0, "") == (done.status, done.err)
     assert {"collection": "msmarco", "passages": 2} == json.loads(done.out)
+
+
+def test_values_are_counted(filled: str) -> None:
+    """As a table or as JSON, of all passages or of those that match."""
+    done = command("facets", "lang", "--store", filled)
+    assert (0, "lang  passages\nen    2\nfr    1\n", "") == done
+    done = command("facets", "live", "--store", filled, "--json", "--filter", "year>=2002")
+    assert (0, [{"value": True, "count": 1}]) == (done.status, json.loads(done.out))
+    done = command("facets", "lang", "--store", filled, "--filter", "lang=sv", "--estimate")
+    assert (0, "no passage found\n") == (done.status, done.out)
+    done = command("facets", "", "--store", filled)
+    assert (2, "") == (done.status, done.out)
+    assert "field must be the name of a field of meta" in done.err
 
 
 def test_passages_are_listed(filled: str) -> None:

@@ -14,6 +14,14 @@ from qdrant_client import QdrantClient, grpc, models
 
 from tests.loopback.statuses import Mistake
 
+_FACET_TYPES = frozenset(
+    {
+        grpc.PayloadSchemaType.Keyword,
+        grpc.PayloadSchemaType.Integer,
+        grpc.PayloadSchemaType.Bool,
+        grpc.PayloadSchemaType.Uuid,
+    }
+)
 _RANGE_TYPES = frozenset(
     {
         grpc.PayloadSchemaType.Integer,
@@ -137,3 +145,9 @@ class Engine:
         index = self.shelves[name].indexes.get(key)
         if index is None or index.data_type not in _RANGE_TYPES:
             raise Mistake.NO_RANGE_INDEX.refusal(key=key)
+
+    def require_facet_index(self, name: str, key: str) -> None:
+        """Refuse to count the values of a key without an index that has them."""
+        index = self.shelves[name].indexes.get(key)
+        if index is None or index.data_type not in _FACET_TYPES:
+            raise Mistake.NO_FACET_INDEX.refusal(key=key)

@@ -174,6 +174,24 @@ class PointsService(grpc.PointsServicer):
         count = self._engine.count(name, queries.filter_of(request))
         return grpc.CountResponse(result=grpc.CountResult(count=count))
 
+    def Facet(self, request: grpc.FacetCounts, context: Any) -> grpc.FacetResponse:
+        """Count the values of an indexed key."""
+        name = self._engine.resolve(request.collection_name)
+        strict.facet(self._engine.shelves[name], request)
+        self._engine.require_facet_index(name, request.key)
+        found = self._client.facet(
+            name,
+            request.key,
+            facet_filter=queries.filter_of(request),
+            limit=request.limit if request.HasField("limit") else 10,
+            exact=request.exact,
+        )
+        hits = [
+            grpc.FacetHit(value=RestToGrpc.convert_facet_value(hit.value), count=hit.count)
+            for hit in found.hits
+        ]
+        return grpc.FacetResponse(hits=hits)
+
     def Query(self, request: grpc.QueryPoints, context: Any) -> grpc.QueryResponse:
         """Answer one query."""
         name = self._engine.resolve(request.collection_name)

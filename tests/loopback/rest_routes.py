@@ -191,6 +191,22 @@ def _count(request: RestRequest) -> Any:
     return grpc.CountPoints(**_common(request), filter=_filter(body.filter), exact=body.exact)
 
 
+def _facet(request: RestRequest) -> Any:
+    body = _body(models.FacetRequest, request)
+    return grpc.FacetCounts(
+        **_common(request),
+        key=body.key,
+        filter=_filter(body.filter),
+        limit=body.limit,
+        exact=body.exact,
+    )
+
+
+def _facets(answer: Any) -> Any:
+    hits = map(GrpcToRest.convert_facet_value_hit, answer.hits)
+    return {"hits": [hit.model_dump() for hit in hits]}
+
+
 def _query(request: RestRequest) -> Any:
     return _query_points(request, _body(models.QueryRequest, request))
 
@@ -427,6 +443,7 @@ ROUTES = (
         _count,
         lambda answer: {"count": answer.result.count},
     ),
+    Route("POST", f"{_ONE}/facet", "Points.Facet", _facet, _facets),
     Route("POST", f"{_POINTS}/delete", "Points.Delete", _delete_points, _update_result),
     Route("PUT", f"{_POINTS}/vectors", "Points.UpdateVectors", _update_vectors, _update_result),
     Route(

@@ -174,6 +174,13 @@ class Mistake(Enum):
         "see which payload schemas support Range conditions",
         _OPERATION_ERROR,
     )
+    NO_FACET_INDEX = Row(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "Wrong input: No appropriate index for faceting: `{key}`. Please create one to facet on "
+        "this field. Check https://qdrant.tech/documentation/concepts/indexing/#payload-index to "
+        "see which payload schemas support Match conditions",
+        _OPERATION_ERROR,
+    )
     STRICT_MODE = Row(
         grpc.StatusCode.INVALID_ARGUMENT,
         "Bad request: {problem}. Help: {help}",

@@ -31,6 +31,14 @@ def count(shelf: Shelf, request: grpc.CountPoints) -> None:
     _exact(shelf, exact=request.exact if request.HasField("exact") else True)
 
 
+def facet(shelf: Shelf, request: grpc.FacetCounts) -> None:
+    """Refuse too many values, a filter and an exact count. Exact is not the default."""
+    limit = request.limit if request.HasField("limit") else _DEFAULT_LIMIT
+    _limit(shelf, "max_query_limit", limit, "limit")
+    _read(shelf, request)
+    _exact(shelf, exact=request.exact)
+
+
 def batch(shelf: Shelf, request: grpc.QueryBatchPoints) -> None:
     """Refuse too many queries."""
     _limit(shelf, "search_max_batchsize", len(request.query_points), "search batch size")

@@ -19,7 +19,7 @@ from typing import Any
 import qdrant_edge
 
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.fair_lock import FairLock
@@ -34,7 +34,7 @@ from msmarco_qdrant.stores.edge.convert import (
 )
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.edge.index_build import require_free_space
-from msmarco_qdrant.stores.error_mapping import map_error
+from msmarco_qdrant.stores.error_mapping import lacks_facet_index, map_error
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,
@@ -116,6 +116,32 @@ class EdgeCollection:
             answers = shard.query_batch(qdrant_edge.QueryBatchRequest(requests))
         return list(map(to_scored, answers))
 
+    def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
+        """Count the points, or those that match a filter."""
+        with self.use_shard("counting points") as shard:
+            if meta_filter is None:
+                return shard.info().points_count
+            return shard.count(qdrant_edge.CountRequest(exact, _filter(meta_filter)))
+
+    def facet(
+        self,
+        key: str,
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> list[Facet] | None:
+        """Return the most frequent values of a payload key; None without an index for it."""
+        request = qdrant_edge.FacetRequest(key, limit, exact, _filter(meta_filter))
+        try:
+            with self.use_shard("counting values") as shard:
+                hits = shard.facet(request).hits
+        except StoreError as exc:
+            if not lacks_facet_index(exc):
+                raise
+            return None
+        return [Facet(hit.value, hit.count) for hit in hits]
+
     def delete(self, ids: Sequence[PointId], *, up_to_seq: int) -> None:
         """Delete points with no higher `seq`."""
         old = qdrant_edge.RangeFloat(lte=seq_bound(up_to_seq))
@@ -136,7 +162,7 @@ class EdgeCollection:
         meta_filter: SearchFilter | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields."""
-        chosen = None if meta_filter is None else edge_filter(to_qdrant(meta_filter))
+        chosen = _filter(meta_filter)
         offset: Any = None
         while True:
             request = qdrant_edge.ScrollRequest(
@@ -294,6 +320,10 @@ def create_shard(
             shard.update(qdrant_edge.UpdateOperation.create_field_index(field, schema))
         shard.flush()
         shard.close()
+
+
+def _filter(given: SearchFilter | None) -> qdrant_edge.Filter | None:
+    return None if given is None else edge_filter(to_qdrant(given))
 
 
 def _last_seq(shard: qdrant_edge.EdgeShard) -> int:

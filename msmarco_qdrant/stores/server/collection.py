@@ -19,12 +19,12 @@ from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
-from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.stores.connection import Connection
-from msmarco_qdrant.stores.error_mapping import is_limit_error
+from msmarco_qdrant.stores.error_mapping import is_limit_error, lacks_facet_index
 from msmarco_qdrant.stores.filters import from_id, to_qdrant
 from msmarco_qdrant.stores.names import base_name
 from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
@@ -79,7 +79,7 @@ class ServerCollection:
         spec = self._spec(info)
         return CollectionInfo(
             name=self._name,
-            points=self.count(models.ReadConsistencyType.ALL if all_replicas else None),
+            points=self.count_replicas(models.ReadConsistencyType.ALL if all_replicas else None),
             is_exact=self.limits().exact,
             indexed=info.indexed_vectors_count or 0,
             segments=info.segments_count,
@@ -229,7 +229,11 @@ class ServerCollection:
                 raise
         return call(self.limits())
 
-    def count(self, consistency: models.ReadConsistencyType | None) -> int:
+    def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:
+        """Count the points, or those that match a filter."""
+        return self._count(None, None if meta_filter is None else to_qdrant(meta_filter), exact)
+
+    def count_replicas(self, consistency: models.ReadConsistencyType | None) -> int:
         """Count the points, exactly if the collection's limits allow it.
 
         Args:
@@ -237,21 +241,64 @@ class ServerCollection:
                 `MAJORITY` the middle one of all replicas (of two, the higher), None the
                 one of a replica that answers.
         """
-        action = "counting points"
-        if not self.limits().exact:
+        return self._count(consistency, None, exact=True)
+
+    def facet(
+        self,
+        key: str,
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> list[Facet] | None:
+        """Return the most frequent values of a payload key; None without an index for it."""
+        if not self._server.is_remote:  # it has no indexes
+            return None
+        chosen = None if meta_filter is None else to_qdrant(meta_filter)
+
+        def call(limits: RequestLimits) -> list[Facet]:
+            facet, is_exact = self._client.facet, self._may_be_exact(limits, exact=exact)
+            found = self._call(
+                "counting values", facet, key, facet_filter=chosen, limit=limit, exact=is_exact
+            )
+            return [Facet(hit.value, hit.count) for hit in found.hits]
+
+        try:
+            return self.within_limits(call)
+        except StoreError as exc:
+            if not lacks_facet_index(exc):
+                raise
+            return None
+
+    def _may_be_exact(self, limits: RequestLimits, *, exact: bool) -> bool:
+        if exact and not limits.exact:
             self._limits.warn_of_estimates(self._name)
+        return exact and limits.exact
+
+    def _count(
+        self,
+        consistency: models.ReadConsistencyType | None,
+        chosen: models.Filter | None,
+        exact: bool,
+    ) -> int:
+        action = "counting points"
         if not self._server.is_remote:
-            return self._call(action, self._client.count, exact=True).count
+            return self._call(action, self._client.count, chosen, exact=True).count
         # `QdrantClient.count` has no consistency.
         if self._server.is_rest:
-            return self.within_limits(lambda limits: self._count_rest(consistency, limits))
+            return self.within_limits(
+                lambda limits: self._count_rest(
+                    consistency, chosen, exact=self._may_be_exact(limits, exact=exact)
+                )
+            )
         count, timeout_s = self._client.grpc_points.Count, self._connection.timeout_s
 
         def call(limits: RequestLimits) -> int:
             request = grpc.CountPoints(
-                collection_name=self._name,
-                exact=limits.exact,
+                collection_name=self._name, exact=self._may_be_exact(limits, exact=exact)
             )
+            if chosen is not None:
+                request.filter.CopyFrom(RestToGrpc.convert_filter(chosen))
             if consistency is not None:
                 wanted = RestToGrpc.convert_read_consistency(consistency)
                 request.read_consistency.CopyFrom(wanted)
@@ -261,10 +308,14 @@ class ServerCollection:
         return self.within_limits(call)
 
     def _count_rest(
-        self, consistency: models.ReadConsistencyType | None, limits: RequestLimits
+        self,
+        consistency: models.ReadConsistencyType | None,
+        chosen: models.Filter | None,
+        *,
+        exact: bool,
     ) -> int:
         count = self._client.http.points_api.count_points
-        wanted = models.CountRequest(exact=limits.exact)
+        wanted = models.CountRequest(filter=chosen, exact=exact)
         result = self._call("counting points", count, consistency, count_request=wanted).result
         return 0 if result is None else result.count  # the client's model lets it be absent
 

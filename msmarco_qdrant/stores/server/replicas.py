@@ -29,11 +29,11 @@ class ServerReplicas(ServerCollection):
         of two consistencies returns the middle one, so the higher is used.
         """
         factor = self.read_info().config.params.replication_factor or 1
-        fewest = self.count(models.ReadConsistencyType.ALL)
+        fewest = self.count_replicas(models.ReadConsistencyType.ALL)
         if factor == 1:
             return ReplicaCounts(factor, fewest, fewest)
         kinds = (models.ReadConsistencyType.MAJORITY, models.ReadConsistencyType.QUORUM)
-        return ReplicaCounts(factor, fewest, max(fewest, *map(self.count, kinds)))
+        return ReplicaCounts(factor, fewest, max(fewest, *map(self.count_replicas, kinds)))
 
     def read_points(self, ids: Sequence[PointId]) -> PointBatch:
         """Return whole points, as one replica has them."""
