@@ -183,8 +183,8 @@ def answer(bench: Bench, data: Data, model: Model) -> Answers:
 
 def ingest(bench: Bench, data: Data, model: Model, candidates: Run | None) -> Path:
     """The store of a column's passages, filled; running it again goes on where it stood."""
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.ingest.api import ingest_passages
+    from msmarco_qdrant.ingest.progress import IngestDisplay
 
     kind = model.of.kind
     whole = data.whole(kind)
@@ -198,7 +198,7 @@ def ingest(bench: Bench, data: Data, model: Model, candidates: Run | None) -> Pa
         encoder=model.encoder,
         storage=StorageSettings(quantization="int8" if compressed else "none"),
         optimize=whole is not None,
-        on_progress=ProgressDisplay(),
+        on_progress=IngestDisplay(),
     )
     return store
 

@@ -44,8 +44,8 @@ def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_js
     The collection stays in use. A server makes a snapshot, and a directory is copied; both contain
     the indexes, and can be restored into a store of the same kind.
     """
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.backup import backup_collection
+    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
     with exit_on_sigterm(), closing(ProgressDisplay()) as display:
         report = backup_collection(
@@ -75,8 +75,8 @@ def restore(*, folder: Path, name: str | None, settings: Settings, as_json: bool
     It is found by its name only when it is complete. Run the same command again after an
     interruption.
     """
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.restore import restore_collection
+    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
     with exit_on_sigterm(), closing(ProgressDisplay()) as display:
         report = restore_collection(

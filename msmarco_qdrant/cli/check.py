@@ -41,8 +41,8 @@ def check(*, name: str, settings: Settings, repair: bool, yes: bool, as_json: bo
 
     It reads every point with its vector. The exit status is 1 while faults are left.
     """
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.check import check_collection
+    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
     refuse_unused("--repair", used=repair, options=["yes"])
     with open_configured_store(settings) as store, closing(ProgressDisplay()) as display:

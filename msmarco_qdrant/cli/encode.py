@@ -95,9 +95,9 @@ def encode(  # noqa: PLR0913  # one for each option
     SOURCE is as in `ingest`. Run the same command again to resume. It uses every GPU, or the CPU if
     there is none.
     """
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.encode.api import encode_corpus
     from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
+    from msmarco_qdrant.runtime.progress import ProgressDisplay
     from msmarco_qdrant.sources.corpus import Corpus
     from msmarco_qdrant.sources.rejects import RejectsFile
 

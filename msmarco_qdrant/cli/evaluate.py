@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,11 +31,9 @@ from msmarco_qdrant.core.search_types import SearchMode
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.core.search_types import Hit
-    from msmarco_qdrant.evaluation import AnnSweep, Run, SearchEvaluation, System
+    from msmarco_qdrant.evaluation import AnnSweep, Run, SearchEvaluation
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.settings import Settings
-
-_LINE_EVERY_S = 10.0
 
 
 @click.command(
@@ -136,6 +133,7 @@ def _measure(
     """Search and measure; save each run when it is complete."""
     from msmarco_qdrant.evaluation import run_evaluation, save_run, sweep_ann
     from msmarco_qdrant.evaluation.ann import check_sweep
+    from msmarco_qdrant.evaluation.progress import count_queries
 
     def save(run: Run) -> None:
         if run.name in files.outputs:
@@ -150,12 +148,12 @@ def _measure(
         results.evaluated = run_evaluation(
             client,
             files.plan,
-            on_query=Progress(),
             on_answer=_check_pids if files.outputs else None,
             on_run=save,
+            progress=True,
         )
     if given.ann:
-        count = _count(len(files.queries))
+        count = count_queries(len(files.queries))
         echo(f"comparing the index with exact search: {count}", err=True)
         results.sweep = sweep_ann(
             client,
@@ -170,31 +168,6 @@ def _check_pids(_: Query, hits: Sequence[Hit]) -> None:
 
     for hit in hits:
         check_id(hit.pid)
-
-
-class Progress:
-    """Prints on standard error the start of each system, and its progress at intervals.
-
-    Args:
-        line_every_s: Least interval between two lines of a system, in seconds.
-    """
-
-    def __init__(self, line_every_s: float = _LINE_EVERY_S) -> None:
-        self._line_every_s = line_every_s
-        self._next_line = 0.0
-
-    def __call__(self, system: System, done: int, count: int) -> None:
-        """See `run_evaluation`."""
-        now = time.monotonic()
-        if done and now < self._next_line:
-            return
-        share = f"{done:,} of " if done else ""
-        echo(f"searching with {system.name}: {share}{_count(count)}", err=True)
-        self._next_line = now + self._line_every_s
-
-
-def _count(queries: int) -> str:
-    return f"{queries:,} {'query' if queries == 1 else 'queries'}"
 
 
 def _write_report(

@@ -38,6 +38,7 @@ from msmarco_qdrant.cli.output import (
     rejects_path,
     report_json,
 )
+from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.errors import MsmarcoQdrantError, PruneRefusedError
 
 if TYPE_CHECKING:
@@ -265,15 +266,15 @@ def _prune_policy(*, yes: bool, allow_rejects: bool) -> PrunePolicy:
 
 def _ingest(settings: Settings, source: Corpus | VectorShards, **options: Any) -> IngestReport:
     """Ingest with the settings and options of `ingest_passages`, and show the progress."""
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.create import check_collection_name
     from msmarco_qdrant.ingest.api import ingest_passages
+    from msmarco_qdrant.ingest.progress import IngestDisplay
     from msmarco_qdrant.stores import redact_dsn
 
     check_collection_name(settings.collection)
     logging.getLogger("msmarco_qdrant.encoding").setLevel(logging.INFO)  # logs the backend
     echo(f"ingesting into '{settings.collection}' in {redact_dsn(settings.store)}", err=True)
-    with closing(ProgressDisplay(index_notice=index_notice(settings))) as display:
+    with closing(IngestDisplay(escape_controls(index_notice(settings)))) as display:
         try:
             return ingest_passages(
                 source,

@@ -93,8 +93,8 @@ def up(
     It shows the cost of each before it begins. Run the same command again after a failure or an
     interruption: only complete migrations are recorded.
     """
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.migrate.runner import migrate_collection
+    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
     def announce(step: MigrationStep) -> None:
         display.close()

@@ -317,7 +317,7 @@ def as_typed(text: str) -> str:
 
 def index_notice(settings: Settings) -> str:
     """Return the line that announces an index build."""
-    from msmarco_qdrant.cli.progress import INDEX_NOTICE
+    from msmarco_qdrant.ingest.progress import INDEX_NOTICE
 
     return f"{INDEX_NOTICE}; if interrupted, `{command_with(settings, 'optimize')}` builds it later"
 

@@ -260,8 +260,8 @@ def export(*, file: Path, settings: Settings, as_json: bool) -> None:
     The name decides the format: .jsonl, .ndjson, .jsonl.gz, .ndjson.gz or .parquet. For '-', JSON
     lines are written to standard output.
     """
-    from msmarco_qdrant.cli.progress import ProgressDisplay
     from msmarco_qdrant.collection.passages import export_passages
+    from msmarco_qdrant.runtime.progress import ProgressDisplay
 
     is_stdout = str(file) == "-"
     refuse_unused(

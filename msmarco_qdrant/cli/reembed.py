@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.stores import Store
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_NOTICES = {
-    "copy": "copying missing passages to the {which} collection",
-    "index": "building the index of the {which} collection",
-    "compare": "searching both collections with sample queries",
-    "verify": "comparing every passage of both collections",
-    "swap": "repointing the alias to the {which} collection",
-    "last pass": "copying passages written before the swap",
-}
 
 
 def _common_options(command: _F) -> Callable[..., Any]:
@@ -186,27 +178,14 @@ def _change_model(
 @contextmanager
 def _show(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
     """Yield a callback that announces each stage and shows its progress."""
-    from msmarco_qdrant.cli.progress import ProgressDisplay
+    from msmarco_qdrant.reembed.progress import ReembedDisplay
 
-    display, announced = ProgressDisplay(), ""
-
-    def show(progress: ReembedProgress) -> None:
-        nonlocal display, announced
-        if progress.stage != announced:
-            display.close()
-            display = ProgressDisplay()  # measures the rate of this stage
-            echo(_NOTICES[progress.stage].format(which=which), err=True)
-            announced = progress.stage
-        if progress.done:
-            display.show(progress.done, progress.done / max(progress.total, 1))
-
-    try:
-        yield show
-    except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
-        echo("", "Copied passages are kept; run the same command again to resume.", err=True)
-        raise
-    finally:
-        display.close()
+    with closing(ReembedDisplay(which)) as display:
+        try:
+            yield display
+        except (KeyboardInterrupt, SystemExit):  # `SystemExit` is from SIGTERM
+            echo("", "Copied passages are kept; run the same command again to resume.", err=True)
+            raise
 
 
 def _report_lines(report: ReembedReport, back_command: str) -> Iterator[str]:

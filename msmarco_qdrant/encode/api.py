@@ -16,6 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import get_args
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.records import Reject
 from msmarco_qdrant.core.reports import EncodeProgress, EncodeReport
@@ -27,6 +28,7 @@ from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
 from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, OutputError, UsageError
+from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
 from msmarco_qdrant.sources.corpus import Corpus, as_rows
 from msmarco_qdrant.sources.parquet import check_extra
@@ -39,6 +41,7 @@ _CHUNKS_ON_GPU, _CHUNKS = 12, 3
 _WORKERS_PER_GPU = 6
 
 
+@suggest_keywords
 def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     source: Rows | str | PathLike[str] | Sequence[str | PathLike[str]],
     folder: str | PathLike[str],
@@ -51,6 +54,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     workers: int | None = None,
     on_reject: Callable[[Reject], None] | None = None,
     on_progress: Callable[[EncodeProgress], None] | None = None,
+    progress: bool = False,
 ) -> EncodeReport:
     """Encode the passages of a source into a folder of Parquet shards.
 
@@ -72,6 +76,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         on_reject: Called for each row that cannot become a passage with a vector. By default their
             number and the first are logged.
         on_progress: Called after each shard.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
 
     Returns:
         The counts. Both callbacks are called in the caller's thread.
@@ -111,6 +116,11 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     # The feed runs in its own process, because Python work here would leave the GPU idle.
     feeder = SubprocessIterator(feed) if count and isinstance(rows, Corpus) else None
     with ExitStack() as stack:
+        if progress:
+            display = ProgressDisplay()
+            on_progress = with_display(
+                stack, display, lambda one: display.show(one.done, one.fraction), on_progress
+            )
         if feeder is not None:
             stack.callback(feeder.close)
         encoder.warm_up()

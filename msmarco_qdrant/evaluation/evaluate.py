@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
@@ -17,6 +18,7 @@ from msmarco_qdrant.evaluation.measures import (
     measure_run,
     parse_measures,
 )
+from msmarco_qdrant.evaluation.progress import EvaluationDisplay
 from msmarco_qdrant.evaluation.records import Evaluation, Qrels, Run, WorstQuery
 from msmarco_qdrant.evaluation.scoring import (
     check_answers,
@@ -33,6 +35,7 @@ from msmarco_qdrant.evaluation.systems import (
     rank_run,
     search_run,
 )
+from msmarco_qdrant.runtime.progress import with_display
 from msmarco_qdrant.search.options import MAX_LIMIT, check_queries, to_request
 
 if TYPE_CHECKING:
@@ -102,6 +105,7 @@ def evaluate_search(
     on_query: OnQuery | None = None,
     on_answer: OnAnswer | None = None,
     on_run: OnRun | None = None,
+    progress: bool = False,
     **options: Unpack[EvaluationOptions],
 ) -> SearchEvaluation:
     """Search for every query with every system, and measure the runs.
@@ -109,7 +113,7 @@ def evaluate_search(
     Invalid input is refused before the first search. A warning counts the candidates that the
     collection lacks, another names the measures that look deeper than `depth`. Means are over the
     queries with judgments. The evaluation counts the relevant passages that the collection lacks.
-    The callbacks are those of `run_evaluation`.
+    The callbacks are those of `run_evaluation`, which also has `progress`.
 
     Raises:
         UsageError: For invalid input, or if the collection has none of the relevant passages, none
@@ -118,7 +122,9 @@ def evaluate_search(
         StoreError: If the engine fails.
     """
     plan = plan_evaluation(queries, qrels, systems, **options)
-    return run_evaluation(client, plan, on_query=on_query, on_answer=on_answer, on_run=on_run)
+    return run_evaluation(
+        client, plan, on_query=on_query, on_answer=on_answer, on_run=on_run, progress=progress
+    )
 
 
 def plan_evaluation(
@@ -213,28 +219,34 @@ def run_evaluation(
     on_query: OnQuery | None = None,
     on_answer: OnAnswer | None = None,
     on_run: OnRun | None = None,
+    progress: bool = False,
 ) -> SearchEvaluation:
     """Search and measure as planned; see `evaluate_search`.
 
     `on_query` is called before each query with the system, the number of queries done and their
     total; `on_answer` with each query and its hits; `on_run` with each complete run, before the
-    next system starts. A run that it saves survives any later failure.
+    next system starts. A run that it saves survives any later failure. `progress` shows the queries
+    done on standard error: a bar in a terminal or a notebook, else lines.
     """
     if plan.candidates is None and plan.systems:
         _warn_shallow(plan.depth, plan.measures)
     missing = _check_coverage(client, plan)
     runs = list(plan.runs)
-    for system in plan.systems:
-        queries = _report_progress(plan.searched, system, on_query)
-        if plan.candidates is None:
-            run = search_run(client, queries, system, plan.depth, on_answer=on_answer)
-        else:
-            run = rank_run(client, queries, system, plan.candidates, on_answer=on_answer)
-            if system is plan.systems[0]:  # each system lacks the same candidates
-                _check_missing(client.collection, run, plan.candidates)
-        runs.append(run)
-        if on_run is not None:
-            on_run(run)
+    with ExitStack() as stack:
+        if progress:
+            display = EvaluationDisplay()
+            on_query = with_display(stack, display, display, on_query)
+        for system in plan.systems:
+            queries = _report_progress(plan.searched, system, on_query)
+            if plan.candidates is None:
+                run = search_run(client, queries, system, plan.depth, on_answer=on_answer)
+            else:
+                run = rank_run(client, queries, system, plan.candidates, on_answer=on_answer)
+                if system is plan.systems[0]:  # each system lacks the same candidates
+                    _check_missing(client.collection, run, plan.candidates)
+            runs.append(run)
+            if on_run is not None:
+                on_run(run)
     evaluation = score_runs(plan.queries, plan.qrels, runs, plan.measures, runs[0].name)
     return SearchEvaluation(replace(evaluation, missing=missing), tuple(runs))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from typing import Any, cast
 
@@ -39,6 +39,7 @@ from msmarco_qdrant.errors import (
     UsageError,
 )
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
+from msmarco_qdrant.ingest.progress import IngestDisplay
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.target import (
     Destination,
@@ -49,7 +50,7 @@ from msmarco_qdrant.ingest.target import (
 )
 from msmarco_qdrant.ingest.windows import Rows as Source
 from msmarco_qdrant.ingest.windows import RowStream
-from msmarco_qdrant.runtime.progress_bar import ProgressBar
+from msmarco_qdrant.runtime.progress import with_display
 from msmarco_qdrant.sources.corpus import as_rows, require_default_reading
 from msmarco_qdrant.sources.python_rows import Rows
 from msmarco_qdrant.sources.rejects import RejectCount
@@ -137,7 +138,7 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         on_reject: Called for each row that cannot become a passage, in the caller's thread. By
             default their number and the first are logged.
         on_progress: Called after each batch and each stage, in the caller's thread.
-        progress: Show a bar, in a terminal or a notebook.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
 
     Returns:
         The counts and timings of the run.
@@ -167,7 +168,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     with ExitStack() as stack:
         stack.callback(rejected.log)
         if progress:
-            on_progress = _with_bar(stack, on_progress)
+            display = IngestDisplay()
+            on_progress = with_display(stack, display, display, on_progress)
         destination = Destination(store, collection, connection, storage, indexes)
         opened = open_target(stack, destination, encoders, bm25, rows, rejected)
         if opened is None:
@@ -210,21 +212,6 @@ def _ended_by_errors(run: IngestRun, guard: AliasGuard, *, is_new: bool) -> Iter
         if is_new:
             _drop_unwritten(run, guard)
         raise
-
-
-def _with_bar(
-    stack: ExitStack, on_progress: Callable[[IngestProgress], None] | None
-) -> Callable[[IngestProgress], None]:
-    """Return a callback that also shows a bar, closed with the stack."""
-    bar = stack.enter_context(closing(ProgressBar("passages")))
-
-    def show(progress: IngestProgress) -> None:
-        stage = "" if progress.stage == "passages" else progress.stage
-        bar.show(progress.done, progress.fraction, stage)
-        if on_progress is not None:
-            on_progress(progress)
-
-    return show
 
 
 def _check_bounds(window: int, max_passages: int | None, prune: PrunePolicy | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from os import PathLike
 from typing import TypeAlias
@@ -21,6 +21,7 @@ from msmarco_qdrant.collection.generations import (
     reembed_command,
 )
 from msmarco_qdrant.collection.replicas import most_points
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata, Copying, Generation
 from msmarco_qdrant.core.records import Passage, Reject
@@ -30,8 +31,10 @@ from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
 from msmarco_qdrant.encoding.options import EncoderOptions
 from msmarco_qdrant.errors import MigrationError, UsageError
+from msmarco_qdrant.reembed.progress import ReembedDisplay
 from msmarco_qdrant.reembed.run import ReembedOptions, ReembedResult, ReembedRun
 from msmarco_qdrant.reembed.target import prepare_target
+from msmarco_qdrant.runtime.progress import with_display
 from msmarco_qdrant.sources.corpus import as_rows
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
@@ -41,6 +44,7 @@ _Source: TypeAlias = (
 )
 
 
+@suggest_keywords
 def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     store: Store | str | PathLike[str],
     collection: str = "msmarco",
@@ -52,7 +56,8 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     load_old: Callable[[EncoderInfo], Encoder] | None = None,
     allow_rejects: bool = False,
     allow_worse: bool = False,
-    on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
+    on_progress: Callable[[ReembedProgress], None] | None = None,
+    progress: bool = False,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> ReembedReport:
     """Give a collection the vectors of another model, while other clients search and write.
@@ -74,6 +79,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
             from the new collection.
         allow_worse: Swap even if sample queries find less than half of what they found before.
         on_progress: Called regularly, in the caller's thread.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
@@ -85,7 +91,8 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         UsageError: If the arguments conflict, or another re-embedding is unfinished.
         StoreError: If the engine fails; finished work is kept.
     """
-    with use_store(store, connection) as opened:
+    with ExitStack() as stack:
+        opened = stack.enter_context(use_store(store, connection))
         started = time.perf_counter()
         if (model is None) == (encoder is None):
             raise UsageError("pass either model=... or encoder=..., not both")
@@ -102,7 +109,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
             load_old or _stored_model_loader(collection, models),
             allow_rejects,
             allow_worse,
-            on_progress,
+            _progress_callback(stack, "new", on_progress, progress=progress),
         )
         with _lock(opened, collection) as check:
             found = read_generations(opened, collection)
@@ -117,6 +124,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         return _make_report(opened, found.name, copying, result, started)
 
 
+@suggest_keywords
 def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     store: Store | str | PathLike[str],
     collection: str = "msmarco",
@@ -127,7 +135,8 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     load_old: Callable[[EncoderInfo], Encoder] | None = None,
     allow_rejects: bool = False,
     allow_worse: bool = False,
-    on_progress: Callable[[ReembedProgress], None] = lambda _progress: None,
+    on_progress: Callable[[ReembedProgress], None] | None = None,
+    progress: bool = False,
     connection: Connection = DEFAULT_CONNECTION,
 ) -> ReembedReport:
     """Repoint a name to the physical collection that was live before the last re-embedding.
@@ -148,6 +157,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         allow_rejects: See `reembed_collection`.
         allow_worse: See `reembed_collection`.
         on_progress: See `reembed_collection`.
+        progress: See `reembed_collection`.
         connection: The API key, port and time limits of a server, if `store` is a URL.
 
     Raises:
@@ -159,7 +169,8 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         StoreInUseError: If another process is migrating it, or has taken the lock away.
         StoreError: If the engine fails; finished work is kept.
     """
-    with use_store(store, connection) as opened:
+    with ExitStack() as stack:
+        opened = stack.enter_context(use_store(store, connection))
         started = time.perf_counter()
         if model is not None and encoder is not None:
             raise UsageError("pass either model=... or encoder=..., not both")
@@ -169,7 +180,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
             load_old or _stored_model_loader(collection, models),
             allow_rejects,
             allow_worse,
-            on_progress,
+            _progress_callback(stack, "older", on_progress, progress=progress),
         )
         with _lock(opened, collection) as check:
             found = read_generations(opened, collection)
@@ -186,6 +197,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         return _make_report(opened, found.name, copying, result, started)
 
 
+@suggest_keywords
 def prune_collection(
     store: Store | str | PathLike[str],
     collection: str = "msmarco",
@@ -256,6 +268,19 @@ def _put_changed(
     if metadata != generation.metadata:
         check()
         store.put_metadata(generation.physical, metadata)
+
+
+def _progress_callback(
+    stack: ExitStack,
+    which: str,
+    on_progress: Callable[[ReembedProgress], None] | None,
+    *,
+    progress: bool,
+) -> Callable[[ReembedProgress], None]:
+    if progress:
+        display = ReembedDisplay(which)
+        return with_display(stack, display, display, on_progress)
+    return on_progress or (lambda _progress: None)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ import pytest
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.cli.app import cli, main
-from msmarco_qdrant.cli.progress import INDEX_NOTICE
 from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS
+from msmarco_qdrant.ingest.progress import INDEX_NOTICE
 from msmarco_qdrant.stores import open_store
 from tests.cli.runner import Outcome, Place, command, standard_input
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from msmarco_qdrant.cli.evaluate import Progress
 from msmarco_qdrant.cli.evaluate_options import run_outputs
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.evaluation import System, read_run
@@ -305,19 +304,6 @@ def test_key_and_password_are_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert (2, "") == (refused.status, refused.out)
     assert "must be only a host, a port and a path" in refused.err
     assert "SESAME" not in refused.err
-
-
-def test_progress_is_printed_at_intervals(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line per system, and more if it takes long."""
-    for progress in (Progress(line_every_s=0), Progress(line_every_s=3600)):
-        for count in range(2):
-            progress(System(), count, 2)
-        progress(System("bm25"), 0, 1)
-
-    dense, bm25 = "searching with dense: 2 queries", "searching with bm25: 1 query"
-    assert [dense, "searching with dense: 1 of 2 queries", bm25, dense, bm25] == (
-        capsys.readouterr().err.splitlines()
-    )
 
 
 # ---- mistakes --------------------------------------------------------------------------------

@@ -1,72 +1,64 @@
-"""Progress of a long command: a bar on a terminal, plain lines on other streams."""
+"""Progress of a long operation: a bar in a terminal or a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
-
-from msmarco_qdrant.core.escape import escape_controls
-from msmarco_qdrant.core.reports import IngestProgress
+from contextlib import ExitStack, closing
+from typing import Any, ParamSpec, TextIO
 
 _LINE_EVERY_S = 10.0
 _TIME_LEFT_AFTER_S = 5.0  # an estimate from less work is wrong by several times
-INDEX_NOTICE = "building the index, which can take minutes"
-PRUNE_NOTICE = "searching for passages that are not in the source, to remove them"
+
+_P = ParamSpec("_P")
 
 
 class ProgressDisplay:
     """Shows progress on a stream.
 
-    Call it with each `IngestProgress`, or call `show`; call `close` at the end.
+    Call `show` with what is done, `announce` before work of another kind, and `close` at the end.
 
     Args:
+        unit: The name of the items.
         stream: Standard error by default.
-        index_notice: The line that announces an index build.
         line_every_s: Least interval between two lines if it is not a terminal, in seconds.
         clock: Returns seconds.
-
-    Attributes:
-        last: The latest `IngestProgress`, None before the first.
     """
 
     def __init__(
         self,
+        unit: str = "passages",
         stream: TextIO | None = None,
+        *,
         line_every_s: float = _LINE_EVERY_S,
-        index_notice: str = INDEX_NOTICE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.last: IngestProgress | None = None
-        self._stream = stream or sys.stderr
+        self._unit = unit
+        self._stream = stream
         self._bar: Any = None
-        self._index_notice = index_notice
         self._clock = clock
-        self._started = clock()
         self._line_every_s = line_every_s
+        self._started = clock()
         self._next_line = self._started + line_every_s
 
-    def __call__(self, progress: IngestProgress) -> None:
-        """Show the progress of an ingest."""
-        self.last = progress
-        if progress.stage == "passages":
-            self.show(progress.done, progress.fraction)
-        else:
-            self.close()
-            self._print(PRUNE_NOTICE if progress.stage == "prune" else self._index_notice)
-
     def show(self, done: int, fraction: float | None) -> None:
-        """Show the number of passages done, and their share if the total is known."""
-        if self._stream.isatty():
+        """Show the number of items done, and their share if the total is known."""
+        if self._out.isatty() or self._is_in_notebook():
             self._draw(done, fraction)
         elif self._clock() >= self._next_line:
             self._next_line = self._clock() + self._line_every_s
             self._print(self._line(done, fraction))
 
     def show_of(self, done: int, total: int) -> None:
-        """Show the number of passages done out of `total`; 0 for an unknown total."""
+        """Show the number of items done out of `total`; 0 for an unknown total."""
         self.show(done, done / total if total else None)
+
+    def announce(self, line: str) -> None:
+        """Print a line without control characters; rates are those of the work after it."""
+        self.close()
+        self._print(line)
+        self._restart()
 
     def close(self) -> None:
         """Close the bar; a second call does nothing."""
@@ -74,10 +66,21 @@ class ProgressDisplay:
             self._bar.close()
             self._bar = None
 
-    def _draw(self, done: int, fraction: float | None) -> None:
-        from tqdm import tqdm
+    @property
+    def _out(self) -> TextIO:
+        return self._stream or sys.stderr
 
+    def _restart(self) -> None:
+        self._started = self._clock()
+        self._next_line = self._started + self._line_every_s
+
+    def _is_in_notebook(self) -> bool:
+        return self._stream is None and "ipykernel" in sys.modules
+
+    def _draw(self, done: int, fraction: float | None) -> None:
         if self._bar is None:
+            from tqdm.auto import tqdm
+
             self._bar = tqdm(
                 total=None if fraction is None else 1.0,
                 file=self._stream,
@@ -95,7 +98,7 @@ class ProgressDisplay:
     def _parts(self, done: int, fraction: float | None, *share: str) -> list[str]:
         """Return the count, the rate, the share, and after some seconds the time left."""
         elapsed = self._clock() - self._started
-        parts = [f"{done:,} passages", self._rate(done), *share]
+        parts = [f"{done:,} {self._unit}", self._rate(done), *share]
         if fraction and elapsed >= _TIME_LEFT_AFTER_S:
             left = elapsed * (1 - fraction) / fraction
             parts.append(f"{left:,.0f} s left")
@@ -103,7 +106,31 @@ class ProgressDisplay:
 
     def _rate(self, done: int) -> str:
         elapsed = self._clock() - self._started
-        return f"{done / elapsed:,.0f} passages/s" if elapsed else "starting"
+        return f"{done / elapsed:,.0f} {self._unit}/s" if elapsed else "starting"
 
     def _print(self, line: str) -> None:
-        print(escape_controls(line), file=self._stream, flush=True)
+        print(line, file=self._out, flush=True)
+
+
+def with_display(
+    stack: ExitStack,
+    display: ProgressDisplay,
+    show: Callable[_P, None],
+    on_progress: Callable[_P, object] | None,
+) -> Callable[_P, None]:
+    """Return a callback that also shows the progress.
+
+    Args:
+        stack: Closes the display.
+        display: The display.
+        show: Its method or call for this kind of progress.
+        on_progress: The caller's own callback, called last.
+    """
+    stack.enter_context(closing(display))
+
+    def call(*args: _P.args, **options: _P.kwargs) -> None:
+        show(*args, **options)
+        if on_progress is not None:
+            on_progress(*args, **options)
+
+    return call
