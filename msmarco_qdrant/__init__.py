@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.collection.describe import describe_store
     from msmarco_qdrant.collection.facets import count_facets
     from msmarco_qdrant.collection.link import link_collection
+    from msmarco_qdrant.collection.metadata import save_search_defaults
     from msmarco_qdrant.collection.passages import (
         count_passages,
         delete_passages,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         RestoreReport,
         UpsertReport,
     )
+    from msmarco_qdrant.core.search_defaults import SearchDefaults
     from msmarco_qdrant.core.search_types import Facet, Fusion, Hit
     from msmarco_qdrant.encode.api import encode_corpus
     from msmarco_qdrant.encoding import (
@@ -80,6 +82,7 @@ _MODULES = {
     "collection.check": "CheckReport check_collection",
     "collection.facets": "count_facets",
     "collection.link": "link_collection",
+    "collection.metadata": "save_search_defaults",
     "collection.passages": (
         "count_passages delete_passages export_passages get_passages list_passages"
     ),
@@ -90,6 +93,7 @@ _MODULES = {
     "core.records": "Passage PrunePolicy Query Reject",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
     "RestoreReport UpsertReport",
+    "core.search_defaults": "SearchDefaults",
     "core.search_types": "Facet Fusion Hit",
     "encode.api": "encode_corpus",
     "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
@@ -141,6 +145,7 @@ __all__ = [
     "Reranker",
     "RestoreReport",
     "SearchClient",
+    "SearchDefaults",
     "SearchOptions",
     "SourcePreview",
     "StorageSettings",
@@ -174,6 +179,7 @@ __all__ = [
     "remove_index",
     "restore_collection",
     "rollback_collection",
+    "save_search_defaults",
 ]
 
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from msmarco_qdrant.cli.options import refuse_unused
+from msmarco_qdrant.cli.options import chosen_fusion, refuse_unused
 from msmarco_qdrant.cli.output import check_output
-from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.core.search_types import FusionMethod, SearchMode
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.evaluation import EvaluationPlan, Qrels, Run, System
+    from msmarco_qdrant.search.options import RerankDepth
 
 _OF_JUDGMENTS = ("modes", "measures", "limit", "candidates", "compare", "run", "reranker", "exact")
 
@@ -30,10 +31,10 @@ class EvaluateOptions:
     qrels: Path | None
     dataset: str | None
     modes: tuple[SearchMode, ...]
-    fusion: FusionMethod
+    fusion: FusionMethod | None
     dense_weight: float | None
     reranker: str | None
-    rerank_depth: int
+    rerank_depth: int | None
     measures: str
     limit: int | None
     candidates: Path | None
@@ -77,10 +78,11 @@ class EvaluateOptions:
         """Return a system per mode, then with --reranker each again with reranking."""
         from msmarco_qdrant.evaluation import System
 
-        fusion = Fusion(self.fusion, self.dense_weight)
+        fusion = chosen_fusion(self.fusion, self.dense_weight)
+        depth: RerankDepth = self.rerank_depth or "auto"
         return [
             System(mode, fusion, rerank_depth, self.exact)
-            for rerank_depth in ((None,) if self.reranker is None else (None, self.rerank_depth))
+            for rerank_depth in ((None,) if self.reranker is None else (None, depth))
             for mode in dict.fromkeys(self.modes)
         ]
 

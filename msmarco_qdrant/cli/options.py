@@ -22,7 +22,7 @@ from msmarco_qdrant.cli.completion import (
 )
 from msmarco_qdrant.cli.program import NAME, program
 from msmarco_qdrant.core.advice import command_line
-from msmarco_qdrant.core.search_types import FusionMethod
+from msmarco_qdrant.core.search_types import Fusion, FusionMethod
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.errors import UsageError
 
@@ -211,16 +211,15 @@ ranking_options = _chain(
     click.option(
         "--fusion",
         type=click.Choice(get_args(FusionMethod)),
-        default="convex",
-        show_default=True,
-        help="Fusion of the dense and the BM25 ranking, for hybrid.",
+        help="Fusion of the dense and the BM25 ranking, for hybrid.  [default: the collection's, "
+        "else convex]",
     ),
     click.option(
         "--dense-weight",
         type=click.FloatRange(0, 1),
         metavar="W",
         help="Weight of the dense ranking, 0 to 1, for hybrid.  "
-        "[default: 0.8 for convex, else 0.5]",
+        "[default: the collection's; with --fusion, or if it has none, 0.8 for convex, else 0.5]",
     ),
     click.option(
         "--reranker",
@@ -231,12 +230,17 @@ ranking_options = _chain(
     click.option(
         "--rerank-depth",
         type=LIMIT,
-        default=100,
-        show_default=True,
         metavar="N",
-        help="With --reranker: number of hits to rerank.",
+        help="With --reranker: number of hits to rerank.  [default: the collection's, else 100]",
     ),
 )
+
+
+def chosen_fusion(method: FusionMethod | None, dense_weight: float | None) -> Fusion | None:
+    """Return the fusion of the options; None without any, for the collection's default."""
+    if method is None and dense_weight is None:
+        return None
+    return Fusion(method or "convex", dense_weight)
 
 
 def refuse_unused(needed: str, *, used: bool, options: Sequence[str]) -> None:

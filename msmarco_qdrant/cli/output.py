@@ -217,6 +217,7 @@ def print_description(description: StoreDescription) -> None:
         echo(f"encoding    {encoder.encoding}")
         echo(f"fingerprint {encoder.fingerprint}")
         echo(f"bm25        k={bm25.k} b={bm25.b} avg_len={bm25.avg_len} {bm25.language}")
+        echo(f"defaults    {entry.metadata.search_defaults.describe()}")
         echo(f"migrations  {', '.join(entry.metadata.migrations)}")
     if not description.collections:
         echo("", "no collections yet")

@@ -14,6 +14,7 @@ from msmarco_qdrant.cli.options import (
     FILE,
     LIMIT,
     as_typed,
+    chosen_fusion,
     exact_option,
     json_option,
     limit_option,
@@ -25,11 +26,12 @@ from msmarco_qdrant.cli.options import (
 )
 from msmarco_qdrant.cli.output import check_output, print_hits, print_result
 from msmarco_qdrant.cli.program import NAME
-from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, Fusion, FusionMethod, SearchMode
+from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, FusionMethod, SearchMode
 from msmarco_qdrant.errors import SourceError
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
+    from msmarco_qdrant.core.search_defaults import SearchDefaults
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.search.options import SearchOptions
     from msmarco_qdrant.settings import Settings
@@ -65,10 +67,8 @@ if TYPE_CHECKING:
 @click.option(
     "--ef",
     type=LIMIT,
-    default=DEFAULT_EFFORT.ef,
-    show_default=True,
     metavar="N",
-    help="Number of candidates in the graph search.",
+    help="Number of candidates in the graph search.  [default: the collection's, else 128]",
 )
 @click.option(
     "--oversampling",
@@ -96,13 +96,13 @@ def search(  # noqa: PLR0913  # one for each option
     settings: Settings,
     limit: int | None,
     mode: SearchMode,
-    fusion: FusionMethod,
+    fusion: FusionMethod | None,
     dense_weight: float | None,
     reranker: str | None,
-    rerank_depth: int,
+    rerank_depth: int | None,
     filters: tuple[str, ...],
     group_by: str | None,
-    ef: int,
+    ef: int | None,
     oversampling: float,
     exact: bool,
     model: str | None,
@@ -120,10 +120,10 @@ def search(  # noqa: PLR0913  # one for each option
     from msmarco_qdrant.search.options import check_queries, to_request
 
     options: SearchOptions = {
-        "limit": limit or (10 if query is not None else rerank_depth if reranker else 1000),
+        "limit": limit or (10 if query is not None else rerank_depth or 1),
         "mode": mode,
-        "fusion": Fusion(fusion, dense_weight),
-        "rerank_depth": rerank_depth if reranker is not None else None,
+        "fusion": chosen_fusion(fusion, dense_weight),
+        "rerank_depth": (rerank_depth or "auto") if reranker is not None else None,
         "meta_filter": parse_filters(filters),  # refuses invalid conditions early
         "group_by": group_by,
         "ef": ef,
@@ -141,7 +141,16 @@ def search(  # noqa: PLR0913  # one for each option
         if query is not None:
             print_hits(client.search(query, **options), as_json=as_json)
         elif run is not None:
+            defaults = client.metadata.search_defaults
+            options["limit"] = limit or rerank_depth or _run_depth(defaults, reranker)
             _search_many(client, asked, run, options, as_json=as_json)
+
+
+def _run_depth(defaults: SearchDefaults, reranker: str | None) -> int:
+    """Return the hits of each query in a run, without an option that says so."""
+    from msmarco_qdrant.search.options import RERANK_DEPTH
+
+    return 1000 if reranker is None else defaults.rerank_depth or RERANK_DEPTH
 
 
 def _single(words: tuple[str, ...]) -> str | None:

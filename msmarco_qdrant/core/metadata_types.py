@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class CollectionMetadata:
         restoring: Token of the restore that fills it; None when that is complete.
         user_migrations: Those of `migrations` that are a user's; None in the metadata of an
             earlier version, which did not record them.
+        search_defaults: Options of searches that do not choose their own.
     """
 
     schema_version: int
@@ -72,6 +74,7 @@ class CollectionMetadata:
     only_copies: bool = False
     restoring: str | None = None
     user_migrations: tuple[UserMigration, ...] | None = ()
+    search_defaults: SearchDefaults = NO_DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)

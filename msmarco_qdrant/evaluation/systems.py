@@ -8,12 +8,13 @@ from typing import TypeAlias
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Query
+from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
 from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
 from msmarco_qdrant.encoding.catalog import find_published
 from msmarco_qdrant.evaluation.records import Run
 from msmarco_qdrant.evaluation.runs import collect_run
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.options import CONVEX, SearchOptions
+from msmarco_qdrant.search.options import CONVEX, RERANK_DEPTH, RerankDepth, SearchOptions
 
 OnAnswer: TypeAlias = Callable[[Query, Sequence[Hit]], None]
 
@@ -26,15 +27,16 @@ class System:
 
     Attributes:
         mode: "dense", "bm25" or "hybrid".
-        fusion: Fusion of the two rankings of "hybrid".
-        rerank_depth: Number of hits that the client's cross-encoder reranks; None for none.
+        fusion: Fusion of the two rankings of "hybrid"; None for the collection's default.
+        rerank_depth: Number of hits that the client's cross-encoder reranks; "auto" for the
+            collection's default, None for none.
         exact: Compare with every vector, without the HNSW graph.
         label: Its name in tables; None for a name made of the options that are not the default.
     """
 
     mode: SearchMode = "dense"
-    fusion: Fusion = CONVEX
-    rerank_depth: int | None = None
+    fusion: Fusion | None = None
+    rerank_depth: RerankDepth = None
     exact: bool = False
     label: str | None = None
 
@@ -48,19 +50,23 @@ class System:
         words += ["reranked"] if self.rerank_depth is not None else []
         return " ".join(words)
 
-    def options(self, depth: int) -> SearchOptions:
+    def options(self, depth: int, defaults: SearchDefaults = NO_DEFAULTS) -> SearchOptions:
         """Return the options of a search for `depth` hits, at most `rerank_depth` if reranked."""
+        automatic = defaults.rerank_depth or RERANK_DEPTH
+        rerank_depth = automatic if self.rerank_depth == "auto" else self.rerank_depth
         return {
-            "limit": min(depth, self.rerank_depth or depth),
+            "limit": min(depth, rerank_depth or depth),
             "mode": self.mode,
             "fusion": self.fusion,
-            "rerank_depth": self.rerank_depth,
+            "rerank_depth": rerank_depth,
             "exact": self.exact,
         }
 
 
-def _fusion_words(fusion: Fusion) -> Iterator[str]:
-    """Yield the options of a fusion that are not the default."""
+def _fusion_words(fusion: Fusion | None) -> Iterator[str]:
+    """Yield the options of a fusion that are not the package's default."""
+    if fusion is None:
+        return
     if fusion.method != CONVEX.method:
         yield fusion.method
     if fusion.dense_weight is not None:
@@ -87,7 +93,8 @@ def search_run(
         UsageError: For an invalid option, an empty query, or a repeated qid.
         StoreError: If the engine fails.
     """
-    answers = run_queries(client, queries, system.options(depth))
+    options = system.options(depth, client.metadata.search_defaults)
+    answers = run_queries(client, queries, options)
     return collect_run(system.name, _report_answers(answers, on_answer), _model(client, system))
 
 

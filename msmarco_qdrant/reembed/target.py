@@ -6,6 +6,7 @@ of the live one. An existing one was left by an interrupted run or by a rollback
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -15,8 +16,11 @@ from msmarco_qdrant.collection.migration import CollectionPlan, load_migrations
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.encoder_types import EncoderInfo
 from msmarco_qdrant.core.metadata_types import Copying, Generation
+from msmarco_qdrant.core.search_defaults import NO_DEFAULTS
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.stores import Store
+
+_log = logging.getLogger(__name__)
 
 
 def prepare_target(
@@ -60,6 +64,12 @@ def _create(
     spec = store.collection(found.live).spec()
     indexes = {field: kind for field, kind in spec.payload_indexes.items() if field != "seq"}
     plan = CollectionPlan(physical, encoder_info, found.metadata.bm25, spec.storage, indexes)
+    if found.metadata.search_defaults != NO_DEFAULTS:
+        _log.warning(
+            "the search defaults of '%s', %s, were chosen for %s and are not kept: choose others "
+            "for the new model with evaluate --tune --save (tune_search)",
+            *(found.name, found.metadata.search_defaults.describe(), found.metadata.encoder.model),
+        )
     check()
     metadata = create_physical(
         store,

@@ -30,7 +30,7 @@ from msmarco_qdrant.ingest.upsert import Outcome
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.search.async_driver import AsyncDriver
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.options import CONVEX, SearchOptions
+from msmarco_qdrant.search.options import RerankDepth, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder
 from msmarco_qdrant.search.writer import Deletion
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
@@ -162,12 +162,12 @@ class AsyncSearchClient:
         *,
         limit: int = 10,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
-        rerank_depth: int | None = None,
+        fusion: Fusion | FusionMethod | None = None,
+        rerank_depth: RerankDepth = None,
         meta_filter: SearchFilter | None = None,
         group_by: str | None = None,
         exact: bool = False,
-        ef: int = DEFAULT_EFFORT.ef,
+        ef: int | None = None,
         oversampling: float = DEFAULT_EFFORT.oversampling,
         rescore: bool = True,
     ) -> Hits:
@@ -178,13 +178,14 @@ class AsyncSearchClient:
             limit: Maximum number of hits, 1 to 10,000.
             mode: "dense" compares vectors, "bm25" words; "hybrid" fuses both rankings.
             fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion` with weights.
+                None for the collection's default, else "convex".
             rerank_depth: Number of best hits to score again with the client's cross-encoder; at
-                least `limit`. None disables it.
+                least `limit`. "auto" for the collection's default, else 100; None disables it.
             meta_filter: Conditions on `meta` fields, such as
                 `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
             group_by: A `meta` field: return only the best passage for each of its values.
             exact: Compare with every vector, instead of searching the graph.
-            ef: Candidates considered in the graph.
+            ef: Candidates considered in the graph. None for the collection's default, else 128.
             oversampling: For quantized vectors, the multiple of the wanted passages that is
                 scored again by the original vectors, 1 or more.
             rescore: False to disable that.
@@ -219,12 +220,12 @@ class AsyncSearchClient:
         *,
         limit: int = 10,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
-        rerank_depth: int | None = None,
+        fusion: Fusion | FusionMethod | None = None,
+        rerank_depth: RerankDepth = None,
         meta_filter: SearchFilter | None = None,
         group_by: str | None = None,
         exact: bool = False,
-        ef: int = DEFAULT_EFFORT.ef,
+        ef: int | None = None,
         oversampling: float = DEFAULT_EFFORT.oversampling,
         rescore: bool = True,
     ) -> list[Hits]:
@@ -258,7 +259,7 @@ class AsyncSearchClient:
         pids: Sequence[str],
         *,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
+        fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
@@ -286,7 +287,7 @@ class AsyncSearchClient:
         pids: Sequence[Sequence[str]],
         *,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
+        fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""

@@ -29,7 +29,7 @@ from msmarco_qdrant.encoding.matching import load_collection_encoder
 from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
 from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import CONVEX, SearchOptions
+from msmarco_qdrant.search.options import RerankDepth, SearchOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
 from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.writer import Deletion, PassageWriter
@@ -179,12 +179,12 @@ class SearchClient:
         *,
         limit: int = 10,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
-        rerank_depth: int | None = None,
+        fusion: Fusion | FusionMethod | None = None,
+        rerank_depth: RerankDepth = None,
         meta_filter: SearchFilter | None = None,
         group_by: str | None = None,
         exact: bool = False,
-        ef: int = DEFAULT_EFFORT.ef,
+        ef: int | None = None,
         oversampling: float = DEFAULT_EFFORT.oversampling,
         rescore: bool = True,
     ) -> Hits:
@@ -195,13 +195,14 @@ class SearchClient:
             limit: Maximum number of hits, 1 to 10,000.
             mode: "dense" compares vectors, "bm25" words; "hybrid" fuses both rankings.
             fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion` with weights.
+                None for the collection's default, else "convex".
             rerank_depth: Number of best hits to score again with the client's cross-encoder; at
-                least `limit`. None disables it.
+                least `limit`. "auto" for the collection's default, else 100; None disables it.
             meta_filter: Conditions on `meta` fields, such as
                 `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
             group_by: A `meta` field: return only the best passage for each of its values.
             exact: Compare with every vector, instead of searching the graph.
-            ef: Candidates considered in the graph.
+            ef: Candidates considered in the graph. None for the collection's default, else 128.
             oversampling: For quantized vectors, the multiple of the wanted passages that is
                 scored again by the original vectors, 1 or more.
             rescore: False to disable that.
@@ -236,12 +237,12 @@ class SearchClient:
         *,
         limit: int = 10,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
-        rerank_depth: int | None = None,
+        fusion: Fusion | FusionMethod | None = None,
+        rerank_depth: RerankDepth = None,
         meta_filter: SearchFilter | None = None,
         group_by: str | None = None,
         exact: bool = False,
-        ef: int = DEFAULT_EFFORT.ef,
+        ef: int | None = None,
         oversampling: float = DEFAULT_EFFORT.oversampling,
         rescore: bool = True,
     ) -> list[Hits]:
@@ -274,7 +275,7 @@ class SearchClient:
         pids: Sequence[str],
         *,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
+        fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
     ) -> Hits:
         """Rank given passages for a query; those that the collection lacks are omitted.
@@ -302,7 +303,7 @@ class SearchClient:
         pids: Sequence[Sequence[str]],
         *,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
+        fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
     ) -> list[Hits]:
         """Rank given passages for each of several queries; see `rank`."""

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, TypedDict, cast, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, cast, get_args
 
 from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_refusal
+from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
 from msmarco_qdrant.core.search_types import (
     DEFAULT_EFFORT,
     Fusion,
@@ -22,6 +23,10 @@ from msmarco_qdrant.filters import SearchFilter, check_filter
 
 MAX_LIMIT = 10_000
 CONVEX = Fusion()
+RERANK_DEPTH = 100
+"""Hits to rerank with "auto", if the collection keeps no number."""
+
+RerankDepth: TypeAlias = int | Literal["auto"] | None
 
 
 class SearchOptions(TypedDict, total=False):
@@ -30,9 +35,11 @@ class SearchOptions(TypedDict, total=False):
     Attributes:
         limit: Maximum number of hits, 1 to 10,000; 10 by default.
         mode: "dense" (the default) compares vectors, "bm25" words; "hybrid" fuses both rankings.
-        fusion: How "hybrid" fuses them: "convex" (the default), "rrf", "dbsf", or a `Fusion`.
+        fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion`. None (the
+            default) for the collection's default, else "convex".
         rerank_depth: Number of best hits to score again with the client's cross-encoder, which
-            reads query and passage together; at least `limit`. None (the default) disables it.
+            reads query and passage together; at least `limit`. "auto" for the collection's
+            default, else 100. None (the default) disables it.
         meta_filter: Conditions on `meta` fields, such as `{"lang": "en", "year": Range(gte=2020)}`
             (see `msmarco_qdrant.filters`; dots in a field's name select nested fields, also those
             of the objects of a list), or a `Filter` of Qdrant, whose keys are those of the payload
@@ -41,7 +48,8 @@ class SearchOptions(TypedDict, total=False):
             counts as each of its values; a passage without the field is omitted. Reranked hits are
             grouped afterwards, so the result may have fewer than `limit`.
         exact: Compare with every vector, instead of searching the graph.
-        ef: Candidates considered in the graph; 128 by default.
+        ef: Candidates considered in the graph. None (the default) for the collection's default,
+            else 128.
         oversampling: For quantized vectors, the multiple of the wanted passages that is scored
             again by the original vectors, 1 or more; 2 by default.
         rescore: False to disable that.
@@ -49,12 +57,12 @@ class SearchOptions(TypedDict, total=False):
 
     limit: int
     mode: SearchMode
-    fusion: Fusion | FusionMethod
-    rerank_depth: int | None
+    fusion: Fusion | FusionMethod | None
+    rerank_depth: RerankDepth
     meta_filter: SearchFilter | None
     group_by: str | None
     exact: bool
-    ef: int
+    ef: int | None
     oversampling: float
     rescore: bool
 
@@ -78,6 +86,7 @@ class SearchRequest:
     oversampling: float = DEFAULT_EFFORT.oversampling
     rescore: bool = True
     limits: RequestLimits = NO_LIMITS
+    default_ef: int = DEFAULT_EFFORT.ef
 
     def __post_init__(self) -> None:
         modes = ", ".join(get_args(SearchMode))
@@ -94,6 +103,8 @@ class SearchRequest:
             check_field(self.group_by)
         check_filter(self.meta_filter)
         if self.rerank_depth is not None:
+            if isinstance(self.rerank_depth, str):
+                _require(False, 'rerank_depth must be a number, "auto" or None', self.rerank_depth)
             _check_count("rerank_depth", self.rerank_depth)
             rule = f"rerank_depth must be limit ({self.limit}) or more, to score every hit"
             _require(self.rerank_depth >= self.limit, rule, self.rerank_depth)
@@ -125,22 +136,31 @@ class SearchRequest:
         )
 
 
-def to_request(options: SearchOptions) -> SearchRequest:
-    """Check the options of a search.
+def to_request(options: SearchOptions, defaults: SearchDefaults = NO_DEFAULTS) -> SearchRequest:
+    """Check the options of a search, and fill in a collection's defaults.
 
     Raises:
         UsageError: For an invalid option.
     """
-    checked: dict[str, Any] = {**options}
-    return SearchRequest(**{**checked, "fusion": to_fusion(checked.get("fusion", CONVEX))})
+    given: dict[str, Any] = {**options}
+    default_ef = defaults.ef or DEFAULT_EFFORT.ef
+    given["fusion"] = to_fusion(given.get("fusion"), defaults)
+    given["ef"] = default_ef if given.get("ef") is None else given["ef"]
+    if given.get("rerank_depth") == "auto":
+        limit = given.get("limit", 10)
+        _check_count("limit", limit)
+        given["rerank_depth"] = max(limit, defaults.rerank_depth or RERANK_DEPTH)
+    return SearchRequest(**given, default_ef=default_ef)
 
 
-def to_fusion(fusion: object) -> Fusion:
-    """Return a fusion given by the name of its method, or as it is.
+def to_fusion(fusion: object, defaults: SearchDefaults = NO_DEFAULTS) -> Fusion:
+    """Return a fusion given by the name of its method, or as it is; None for the default.
 
     Raises:
-        UsageError: If it is neither.
+        UsageError: If it is none of these.
     """
+    if fusion is None:
+        return defaults.fusion or CONVEX
     if isinstance(fusion, str):
         return Fusion(cast("FusionMethod", fusion))
     known = ", ".join(get_args(FusionMethod))
@@ -165,7 +185,7 @@ def check_limits(request: SearchRequest, collection: str) -> None:
     _require_within("rerank_depth", request.rerank_depth, points, setting, collection)
     if request.mode == "hybrid" and request.fusion.depth != CONVEX.depth:  # the default adapts
         _require_within("fusion depth", request.fusion.depth, points, setting, collection)
-    if request.ef != DEFAULT_EFFORT.ef:
+    if request.ef != request.default_ef:
         _require_within("ef", request.ef, limits.ef, "search_max_hnsw_ef", collection)
     if request.oversampling != DEFAULT_EFFORT.oversampling:
         setting = "search_max_oversampling"

@@ -28,7 +28,6 @@ from msmarco_qdrant.encoding.checks import (
 from msmarco_qdrant.encoding.matching import require_same_model
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
 from msmarco_qdrant.search.options import (
-    CONVEX,
     SearchOptions,
     SearchRequest,
     check_limits,
@@ -159,7 +158,8 @@ class SearchSession:
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
 
         def search(searcher: Searcher) -> Steps[list[list[Hit]]]:
-            fitted = yield from self._within_limits(request)
+            chosen = to_request(options, searcher.metadata.search_defaults)
+            fitted = yield from self._within_limits(chosen)
             return (yield from searcher.search(queries, fitted))
 
         return retry_after_model_swap(self._current, search)
@@ -170,19 +170,21 @@ class SearchSession:
         pids: Sequence[Sequence[str]],
         *,
         mode: SearchMode = "dense",
-        fusion: Fusion | FusionMethod = CONVEX,
+        fusion: Fusion | FusionMethod | None = None,
         rerank: bool = False,
     ) -> Steps[list[list[Hit]]]:
         """Check a ranking of given passages, and return its steps."""
         self.check_open()
         check_queries(queries)
         check_pids(queries, pids)
-        request = SearchRequest(mode=mode, fusion=to_fusion(fusion))
+        SearchRequest(mode=mode, fusion=to_fusion(fusion))  # checks them
         self._check_models(mode, rerank=rerank)
-        return retry_after_model_swap(
-            self._current,
-            lambda searcher: searcher.rank(queries, pids, mode, request.fusion, rerank=rerank),
-        )
+
+        def rank(searcher: Searcher) -> Steps[list[list[Hit]]]:
+            chosen = to_fusion(fusion, searcher.metadata.search_defaults)
+            return searcher.rank(queries, pids, mode, chosen, rerank=rerank)
+
+        return retry_after_model_swap(self._current, rank)
 
     def execute(self, step: Step) -> Any:  # noqa: PLR0911  # one for each step
         """Execute one step of a search, and return its result."""

@@ -9,7 +9,9 @@ from typing import Any
 from msmarco_qdrant.core.collection_types import Bm25Settings
 from msmarco_qdrant.core.encoder_types import EncoderInfo, Prompts
 from msmarco_qdrant.core.metadata_types import CollectionMetadata, UserMigration
-from msmarco_qdrant.errors import StoreCorruptError
+from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
+from msmarco_qdrant.core.search_types import Fusion
+from msmarco_qdrant.errors import StoreCorruptError, UsageError
 from msmarco_qdrant.stores.payload import SCHEMA_VERSION
 
 _DETAILS = ("other_fingerprints", "pooling", "assumed")
@@ -19,6 +21,8 @@ def metadata_to_json(metadata: CollectionMetadata) -> dict[str, Any]:
     """Convert metadata to a JSON object, in which version 0.1 finds only its own fields."""
     value = asdict(metadata)
     value["encoder_details"] = {name: value["encoder"].pop(name) for name in _DETAILS}
+    if metadata.search_defaults == NO_DEFAULTS:
+        del value["search_defaults"]
     return value
 
 
@@ -54,8 +58,9 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
             only_copies=bool(value.get("only_copies", False)),
             restoring=_name(value, "restoring"),
             user_migrations=_user_migrations(value.get("user_migrations")),
+            search_defaults=_search_defaults(value.get("search_defaults", {})),
         )
-    except (TypeError, KeyError) as exc:
+    except (TypeError, KeyError, UsageError) as exc:
         raise StoreCorruptError(
             f"collection '{name}' has invalid metadata ({exc!r}): its creation was interrupted, or "
             "another program wrote it"
@@ -65,6 +70,11 @@ def metadata_from_json(value: Any, name: str) -> CollectionMetadata:
 def _user_migrations(found: Any) -> tuple[UserMigration, ...] | None:
     """Return the records of a user's migrations; None, too, where an earlier version wrote none."""
     return None if found is None else tuple(UserMigration(**one) for one in found)
+
+
+def _search_defaults(found: Mapping[str, Any]) -> SearchDefaults:
+    fusion = found.get("fusion")
+    return SearchDefaults(**{**found, "fusion": None if fusion is None else Fusion(**fusion)})
 
 
 def _details_from_json(value: Mapping[str, Any]) -> dict[str, Any]:

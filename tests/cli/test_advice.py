@@ -642,7 +642,6 @@ def _place(
         yield server.url, server
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CASES],
@@ -719,7 +718,6 @@ def test_v12_every_advice_is_provoked() -> None:
     assert provoked | set(NOT_PROVOKED) == found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.core.search_defaults import SearchDefaults
+from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.errors import StoreCorruptError
 from msmarco_qdrant.stores.metadata import metadata_from_json, metadata_to_json
 from tests.contract.test_store import make_metadata
@@ -44,4 +46,23 @@ def test_a_collection_that_is_no_name_is_refused(field: str, value: Any) -> None
     """The error says what was found."""
     document = {**metadata_to_json(make_metadata()), field: value}
     with pytest.raises(StoreCorruptError, match=rf"'things'.*{field} must be a name, got "):
+        metadata_from_json(document, "things")
+
+
+def test_search_defaults_are_read_as_they_were_written() -> None:
+    """Through JSON text; a document of an earlier version has none."""
+    kept = SearchDefaults(Fusion("rrf", 0.4, k=20), ef=64, rerank_depth=50, source="a test")
+    metadata = replace(make_metadata(), search_defaults=kept)
+    text = json.dumps(metadata_to_json(metadata))
+    assert metadata == metadata_from_json(json.loads(text), "things")
+    assert "search_defaults" not in metadata_to_json(make_metadata())
+
+
+@pytest.mark.parametrize(
+    "value", [{"ef": 0}, {"ef": "64"}, {"fusion": {"method": "sum"}}, {"efs": 3}, {"fusion": 3}]
+)
+def test_invalid_search_defaults_are_refused(value: Any) -> None:
+    """Like other invalid metadata."""
+    document = {**metadata_to_json(make_metadata()), "search_defaults": value}
+    with pytest.raises(StoreCorruptError, match="'things' has invalid metadata"):
         metadata_from_json(document, "things")

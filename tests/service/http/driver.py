@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Unpack
 
@@ -11,7 +11,6 @@ import httpx
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Hit
-from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.options import SearchOptions
@@ -26,7 +25,6 @@ from msmarco_qdrant.service.interfaces import (
     BatchState,
     Check,
     Operation,
-    RankOptions,
     Searcher,
 )
 from msmarco_qdrant.service.metrics import Metrics
@@ -84,32 +82,8 @@ class GivenChecks:
         return self.given
 
 
-class NoSearcher:
-    """Answers nothing; each searcher of a test overrides what it answers."""
-
-    async def search_many(
-        self, queries: Sequence[str], **options: Unpack[SearchOptions]
-    ) -> Sequence[Sequence[Hit]]:
-        """Refuse."""
-        raise NotImplementedError(queries, options)
-
-    async def rank(
-        self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]
-    ) -> Sequence[Hit]:
-        """Refuse."""
-        raise NotImplementedError(query, pids, options)
-
-    async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
-        """Refuse."""
-        raise NotImplementedError(pids)
-
-    async def count(self, *, meta_filter: SearchFilter | None = None) -> int:
-        """Refuse."""
-        raise NotImplementedError(meta_filter)
-
-
 @dataclass
-class RaisingSearcher(NoSearcher):
+class RaisingSearcher:
     """Fails each search in one way."""
 
     error: Exception
@@ -124,7 +98,7 @@ class RaisingSearcher(NoSearcher):
 
 
 @dataclass
-class GivenHits(NoSearcher):
+class GivenHits:
     """Answers every query with the same hits."""
 
     hits: Sequence[Hit]
@@ -138,7 +112,7 @@ class GivenHits(NoSearcher):
         return [[*self.hits] for _ in queries]
 
 
-class WaitingSearcher(NoSearcher):
+class WaitingSearcher:
     """Answers once it is let."""
 
     def __init__(self) -> None:
