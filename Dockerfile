@@ -12,7 +12,7 @@ FROM python:${PYTHON} AS wheel
 WORKDIR /src
 COPY constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --constraint constraints.txt hatchling
+    pip install --constraint constraints.txt hatchling hatch-fancy-pypi-readme
 COPY pyproject.toml README.md LICENSE ./
 COPY migrations migrations
 COPY msmarco_qdrant msmarco_qdrant

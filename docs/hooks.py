@@ -22,6 +22,7 @@ PAGES = {
     "SECURITY.md": "security.md",
     "benchmarks/RESULTS.md": "measurements.md",
     "deploy/kubernetes/README.md": "kubernetes.md",
+    "examples/notebook.ipynb": "notebook.md",
 }
 """Files outside of this folder that are pages of the site."""
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
@@ -34,7 +35,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     made = {
         "reference/command-line.md": command_line_page(),
         "reference/http.md": http_page(),
-        **{page: (ROOT / name).read_text("utf-8") for name, page in PAGES.items()},
+        **{page: page_of(ROOT / name) for name, page in PAGES.items()},
     }
     for uri, text in made.items():
         files.append(File.generated(config, uri, content=text))
@@ -66,6 +67,32 @@ def relink(text: str, uri: str) -> str:
         return f"[{label}]({up}{page}{anchor})" if page else label
 
     return _LINK.sub(link, text)
+
+
+def page_of(path: Path) -> str:
+    """Return a file of the repository as Markdown."""
+    text = path.read_text("utf-8")
+    return notebook_page(json.loads(text)) if path.suffix == ".ipynb" else text
+
+
+def notebook_page(notebook: dict[str, Any]) -> str:
+    """Return the cells of a notebook with the outputs that it contains."""
+    parts = []
+    for one in notebook["cells"]:
+        source = "".join(one["source"])
+        parts.append(f"```python\n{source}\n```" if one["cell_type"] == "code" else source)
+        parts += [shown_output(output) for output in one.get("outputs", [])]
+    parts.append("This page is `examples/notebook.ipynb` of the repository.")
+    return "\n\n".join(parts) + "\n"
+
+
+def shown_output(output: dict[str, Any]) -> str:
+    """Return an output of a cell: a table as HTML, else text."""
+    data = output.get("data", {})
+    if "text/html" in data:
+        return "".join(data["text/html"])
+    text = "".join(output.get("text", data.get("text/plain", "")))
+    return f"```text\n{text.rstrip()}\n```"
 
 
 def command_line_page() -> str:

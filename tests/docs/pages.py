@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.cli.runner import command
 from tests.conftest import ROOT
 from tests.stand_ins import environment_of_cache
 
 README = (ROOT / "README.md").read_text()
+_VARYING = re.compile(r"^(?:time: |rejected rows: |INFO: \S+ runs by )| passages/s")
 
 
 def page(name: str) -> str:
@@ -49,7 +52,26 @@ def sessions(text: str) -> list[tuple[str, str]]:
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def output_of(command: str, place: Path, home: Path) -> str:
+def lasting(output: str) -> list[str]:
+    """Return the lines that do not depend on the machine and the time."""
+    counts = re.sub(r"; [\d.]+ s, [\d.,]+ passages/s$", "", output.strip(), flags=re.MULTILINE)
+    sizes = re.sub(r"[\d.,]+ (MiB|s)\b", r"\1", counts)
+    return [line for line in without_last_digits(sizes) if not _VARYING.search(line)]
+
+
+def check_sessions(text: str) -> None:
+    """Run the commands of a page in this process and directory; each prints what is shown."""
+    for line, shown in sessions(text):
+        if line.startswith("cat > "):
+            Path(line.split()[2]).write_text(shown.split("END\n")[0])
+        elif line.startswith("mkdir "):
+            Path(line.split()[1]).mkdir()
+        else:
+            assert "msmarco-qdrant" == line.split()[0], line
+            assert lasting(shown) == lasting(command(*shlex.split(line)[1:]).out), line
+
+
+def output_of(line: str, place: Path, home: Path) -> str:
     """Run a command in a shell and return its output."""
     cache = environment_of_cache(home)
     environment = {
@@ -60,7 +82,7 @@ def output_of(command: str, place: Path, home: Path) -> str:
         "PATH": f"{Path(sys.executable).parent}:{cache['PATH']}",
     }
     done = subprocess.run(
-        ["/bin/sh", "-c", command],
+        ["/bin/sh", "-c", line],
         cwd=place,
         env=environment,
         stdout=subprocess.PIPE,

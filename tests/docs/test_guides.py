@@ -15,11 +15,14 @@ import pytest
 
 from msmarco_qdrant.cli.app import cli
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.service.interfaces import Backlog
+from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.settings import Settings
 from tests.conftest import ROOT
 from tests.docs.pages import (
     README,
     blocks,
+    check_sessions,
     output_after,
     output_of,
     page,
@@ -55,7 +58,16 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("films")
 @pytest.mark.parametrize(
-    "name", ["README.md", "first-search.md", "models.md", "modes.md", "model-change.md"]
+    "name",
+    [
+        "README.md",
+        "first-search.md",
+        "your-data.md",
+        "async.md",
+        "models.md",
+        "modes.md",
+        "model-change.md",
+    ],
 )
 def test_python_blocks_print_the_shown_output(name: str) -> None:
     """Those of a page in their order, over one collection."""
@@ -68,6 +80,30 @@ def test_python_blocks_print_the_shown_output(name: str) -> None:
         shown = output_after(text, block) or next(not_shown)
         assert without_last_digits(shown) == without_last_digits(output.getvalue())
     assert [] == list(not_shown)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("films")
+@pytest.mark.parametrize("name", ["your-data.md", "operations.md", "migrations.md", "speed.md"])
+def test_commands_print_the_shown_output(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a page in their order, in one process."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("MSMARCO_QDRANT_PRECISION", "float32")
+    check_sessions(page(name))
+
+
+def test_alerts_are_about_metrics_of_the_sidecar() -> None:
+    """Each rule of the example has an expression over metrics that exist."""
+    yaml = pytest.importorskip("yaml")
+    (block,) = blocks(page("operations.md"), "yaml")
+    rules = [rule for group in yaml.safe_load(block)["groups"] for rule in group["rules"]]
+    exposed = Metrics(lambda: Backlog(0, 0.0)).text().decode()
+    names = {re.split(r"[ {]", line)[0] for line in exposed.splitlines()}
+    types = set(re.findall(r"^# TYPE (\S+) ", exposed, flags=re.MULTILINE))
+    used = {rule["alert"]: set(re.findall(r"msmarco_qdrant_\w+", rule["expr"])) for rule in rules}
+    for alert, found in used.items():
+        assert found, alert
+        assert {name.removesuffix("_bucket") for name in found} <= types | names, alert
 
 
 @pytest.mark.slow

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.docs.pages import README, output_of, page, sessions, without_last_digits
-
-_VARYING = re.compile(r"^(?:time: |rejected rows: |INFO: \S+ runs by )| passages/s")
+from tests.docs.pages import README, lasting, output_of, page, sessions
 
 
 @pytest.mark.slow
@@ -23,13 +21,7 @@ def test_the_commands_print_the_shown_output(text: str, tmp_path: Path) -> None:
     for command, shown in commands[1:]:
         output = output_of(command, tmp_path, tmp_path / "home")
         if shown.strip():
-            assert _lasting(shown) == _lasting(output), command
-
-
-def _lasting(output: str) -> list[str]:
-    """The lines that do not depend on the machine and the time."""
-    lines = without_last_digits(output.strip())
-    return [line for line in lines if not _VARYING.search(line)]
+            assert lasting(shown) == lasting(output), command
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])

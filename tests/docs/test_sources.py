@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 from msmarco_qdrant.sources.fields import PASSAGE
-from tests.cli.runner import command
-from tests.docs.pages import page, rows
+from tests.docs.pages import check_sessions, page, rows
 
 PAGE = page("sources.md")
 
@@ -18,15 +15,9 @@ PAGE = page("sources.md")
 def test_s2_sessions_print_the_shown_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each block in order, with the files that it writes."""
+    """Each command in order, with the files that the page writes."""
     monkeypatch.chdir(tmp_path)
-    for block in re.findall(r"^```\n(\$ .*?)```", PAGE, flags=re.DOTALL | re.MULTILINE):
-        parts = re.split(r"^\$ (.+)\n", block, flags=re.MULTILINE)[1:]
-        for line, shown in zip(parts[::2], parts[1::2], strict=True):
-            if line.startswith("cat > "):
-                Path(line.split()[2]).write_text(shown.removesuffix("END\n"))
-            else:
-                assert shown == command(*shlex.split(line)[1:]).out, line
+    check_sessions(PAGE)
 
 
 def test_known_names_are_in_the_table() -> None:

@@ -1,0 +1,54 @@
+"""Every block of code in README and the guides is run by a test, or is listed with its reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN = {
+    "git clone": "it installs",
+    "pip install": "it installs",
+    "hf download": "the model hub",
+    "cp .env.example": "Docker",
+    "docker compose": "Docker",
+    "export MSMARCO_QDRANT_STORE=https": "Qdrant Cloud",
+    "msmarco-qdrant ingest products.jsonl --model intfloat": "the model hub",
+    "msmarco-qdrant evaluate --queries queries.dl19.tsv": "MS MARCO's data, benchmarks/quality.py",
+    "msmarco-qdrant evaluate --store build/demo": "the store of `make demo`",
+    "msmarco-qdrant check msmarco": "a damaged collection, tests/collection/test_check.py",
+    "uvicorn fastapi_app:app": "tests/docs/test_fastapi.py reads it",
+}
+"""Beginnings of blocks that no test runs as they are, with what they need or where they are run."""
+PROGRAMS = {"cat", "cp", "curl", "docker", "export", "git", "hf", "kubectl", "make", "mkdir"}
+PROGRAMS |= {"msmarco-qdrant", "pip", "printf", "uvicorn"}
+
+
+def code_blocks(text: str) -> list[str]:
+    """The blocks of Python and of commands; files that a page includes are not among them."""
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = [(language, block.removeprefix("$ ")) for language, block in found]
+    return [
+        block
+        for language, block in blocks
+        if language == "python" or (not language and block.split()[0] in PROGRAMS)
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.name for path in PAGES])
+def test_every_block_is_run_or_listed(path: Path) -> None:
+    """A page with other blocks than those listed is named in a test of this folder."""
+    beginnings = tuple(NOT_RUN)
+    run = [block for block in code_blocks(path.read_text()) if not block.startswith(beginnings)]
+    tests = [test.read_text() for test in (ROOT / "tests" / "docs").glob("*.py")]
+    assert not run or any(path.name in text for text in tests), run[0]
+
+
+def test_every_listed_block_exists() -> None:
+    """And the list has no other."""
+    found = [block for path in PAGES for block in code_blocks(path.read_text())]
+    assert [] == [one for one in NOT_RUN if not any(block.startswith(one) for block in found)]
