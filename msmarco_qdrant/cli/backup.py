@@ -58,8 +58,7 @@ def backup(*, name: str, folder: Path, portable: bool, settings: Settings, as_js
         )
     print_result(
         to_json_value(report),
-        f"{name}: {report.passages:,} passages in {folder} ({report.kind}, "
-        f"{report.bytes / 2**20:,.0f} MiB, {report.seconds:.1f} s)",
+        str(report),
         as_json=as_json,
     )
 
@@ -88,7 +87,6 @@ def restore(*, folder: Path, name: str | None, settings: Settings, as_json: bool
         )
     print_result(
         to_json_value(report),
-        f"{report.collection} -> {report.physical}: {report.passages:,} passages restored from "
-        f"{folder} ({report.kind}, {report.seconds:.1f} s)",
+        str(report),
         as_json=as_json,
     )

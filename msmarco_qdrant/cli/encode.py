@@ -22,12 +22,10 @@ from msmarco_qdrant.cli.options import (
 from msmarco_qdrant.cli.output import (
     echo,
     encode_json,
-    encode_text,
     print_rejects,
     print_result,
     rejects_path,
 )
-from msmarco_qdrant.core.report_text import cut_lines
 
 if TYPE_CHECKING:
     from msmarco_qdrant.settings import Settings
@@ -129,7 +127,6 @@ def encode(  # noqa: PLR0913  # one for each option
         except KeyboardInterrupt:
             echo("", "Written files are kept; run the same command again to resume.", err=True)
             raise
-    lines = encode_text(report), *cut_lines(report)
-    print_result(encode_json(report), *lines, as_json=as_json)
+    print_result(encode_json(report), *str(report).splitlines(), as_json=as_json)
     print_rejects(rejected, earlier=report.rejected - rejected.count)
     return _REJECTS if report.rejected and not allow_rejects else 0

@@ -159,16 +159,6 @@ def encode_json(report: EncodeReport) -> dict[str, Any]:
     return {**to_json_value(report), "passages_per_second": round(report.passages_per_second, 1)}
 
 
-def encode_text(report: EncodeReport) -> str:
-    """Return the report of an encode as one line."""
-    found = f" ({report.found:,} already encoded)" if report.found else ""
-    return (
-        f"{report.read:,} read: {report.encoded:,} encoded{found}, {report.rejected:,} rejected; "
-        f"{report.shards} files; {report.seconds:.1f} s, {report.passages_per_second:,.1f} "
-        f"passages/s, after {report.startup_seconds:.1f} s of startup"
-    )
-
-
 def print_rejects(rejects: RejectsFile, earlier: int = 0) -> None:
     """Print on standard error the number of rejected rows, here and in `earlier` runs."""
     if rejects.count:

@@ -32,7 +32,8 @@ from msmarco_qdrant.cli.output import (
 )
 from msmarco_qdrant.core.escape import escape_controls
 from msmarco_qdrant.core.pid_set import PidSet
-from msmarco_qdrant.core.search_types import Facet, shorten
+from msmarco_qdrant.core.search_types import Facet
+from msmarco_qdrant.core.short_text import shorten
 from msmarco_qdrant.errors import SourceError, UsageError
 from msmarco_qdrant.evaluation.tables import format_table
 

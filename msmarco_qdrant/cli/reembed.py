@@ -27,7 +27,7 @@ from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
-    from msmarco_qdrant.core.reports import ModelComparison, ReembedProgress, ReembedReport
+    from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
     from msmarco_qdrant.settings import Settings
     from msmarco_qdrant.stores import Store
 
@@ -189,28 +189,9 @@ def _show(which: str) -> Iterator[Callable[[ReembedProgress], None]]:
 
 
 def _report_lines(report: ReembedReport, back_command: str) -> Iterator[str]:
-    if report.old == report.new:
-        yield f"'{report.collection}' already has vectors of {report.model}"
-        return
-    yield (
-        f"{report.collection} -> {report.new}: {report.passages:,} passages with vectors of "
-        f"{report.model}, {report.copied:,} newly encoded, {report.seconds:.1f} s"
-    )
-    if report.without_vector:
-        yield f"left out because they have no vector: {', '.join(report.without_vector)}"
-    if report.comparison is not None and report.comparison.queries:
-        yield _comparison_text(report.comparison)
-    yield (
-        f"{report.old} is kept: `{back_command}` returns to it, "
-        f"{advised_command('migrate', 'prune', '--help')} shows how to remove it"
-    )
-
-
-def _comparison_text(found: ModelComparison) -> str:
-    sample = f"{found.queries} passages searched by their first words"
-    if found.found_before is None or found.overlap is None:
-        return f"{sample}: {found.found_after} in the first ten hits"
-    return (
-        f"{sample}: {found.found_after} in the first ten hits, {found.found_before} before; "
-        f"{found.overlap:.0%} of these hits are the same"
-    )
+    yield from str(report).splitlines()
+    if report.old != report.new:
+        yield (
+            f"{report.old} is kept: `{back_command}` returns to it, "
+            f"{advised_command('migrate', 'prune', '--help')} shows how to remove it"
+        )

@@ -17,6 +17,7 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.backup_manifest import BackupDirectory, BackupFile, BackupManifest
 from msmarco_qdrant.collection.generations import read_generations, reembed_command
 from msmarco_qdrant.collection.point_files import write_points
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import CollectionInfo, PointBatch
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.reports import BackupKind, BackupReport
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 _Progress = Callable[[int, int], None]
 
 
+@suggest_keywords
 def backup_collection(
     store: Store | str | PathLike[str],
     collection: str,

@@ -26,6 +26,7 @@ from msmarco_qdrant.collection.replicas import (
     settle_replicas,
 )
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.filters import index_kind
@@ -82,6 +83,16 @@ class CheckReport:
         """True if no fault is left."""
         return all(found.repaired >= found.count for found in self.findings)
 
+    def __str__(self) -> str:
+        place = f" in {self.physical}" if self.physical else ""
+        lines = [f"'{self.collection}': {self.points:,} points checked{place}"]
+        lines += [f"{one.kind}: {one.problem}" for one in self.findings]
+        return "\n".join(lines if self.findings else [*lines, "no fault found"])
+
+    def __repr__(self) -> str:
+        faults = ", ".join(one.kind for one in self.findings) or "no fault found"
+        return f"<CheckReport: '{self.collection}', {self.points:,} points checked: {faults}>"
+
 
 _MARKS = "marks them, so that an ingest does not take them for unchanged"
 _INGEST = "ingest their sources again: only such passages are written"
@@ -109,6 +120,7 @@ _POINT_FAULTS: Mapping[PointFault, tuple[str, str, str]] = {
 }
 
 
+@suggest_keywords
 def check_collection(
     store: Store | str | PathLike[str],
     name: str,

@@ -12,6 +12,7 @@ from msmarco_qdrant import __version__
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.migration import CollectionPlan, Migration, Target, load_migrations
 from msmarco_qdrant.collection.replicas import most_points
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import (
     Bm25Settings,
     CollectionInfo,
@@ -159,6 +160,7 @@ def create_physical(
     return metadata
 
 
+@suggest_keywords
 def drop_collection(
     store: Store | str | PathLike[str],
     name: str,

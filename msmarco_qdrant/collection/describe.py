@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import CollectionInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.server_state import ServerState
@@ -47,6 +48,7 @@ class StoreDescription:
     collections: tuple[CollectionDescription, ...]
 
 
+@suggest_keywords
 def describe_store(
     store: Store | str | PathLike[str],
     collection: str | None = None,

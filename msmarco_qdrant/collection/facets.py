@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from msmarco_qdrant.collection.filter_notes import log_filter_notes
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.field_path import (
     check_field,
     field_values,
@@ -81,6 +82,7 @@ def check_exact(exact: object) -> None:
         raise UsageError(f"exact must be True or False, got {exact!r}")
 
 
+@suggest_keywords
 def count_facets(
     store: Store | str | PathLike[str],
     field: str,

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from os import PathLike
 
 from msmarco_qdrant.collection.create import check_collection_name
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.errors import SchemaError, StoreCorruptError, UsageError
 from msmarco_qdrant.stores import DEFAULT_CONNECTION, Connection, Store, use_store
 from msmarco_qdrant.stores.names import is_own_alias
 from msmarco_qdrant.stores.unlinked import UnlinkedCollection, find_unlinked
 
 
+@suggest_keywords
 def link_collection(
     store: Store | str | PathLike[str],
     name: str,

@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeAlias
 from msmarco_qdrant.collection.delete import delete_matching, delete_pids
 from msmarco_qdrant.collection.facets import check_exact
 from msmarco_qdrant.collection.filter_notes import log_filter_notes
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.errors import UsageError
@@ -42,6 +43,7 @@ _PARQUET_SUFFIX = ".parquet"
 _StoreOrPath: TypeAlias = Store | str | PathLike[str]
 
 
+@suggest_keywords
 def get_passages(
     store: _StoreOrPath,
     pids: Iterable[str],
@@ -78,6 +80,7 @@ def get_passages(
     return found
 
 
+@suggest_keywords
 def list_passages(
     store: _StoreOrPath,
     *,
@@ -116,6 +119,7 @@ def list_passages(
         return listed
 
 
+@suggest_keywords
 def count_passages(
     store: _StoreOrPath,
     *,
@@ -164,6 +168,7 @@ def read_count(
     return count
 
 
+@suggest_keywords
 def delete_passages(
     store: _StoreOrPath,
     pids: Iterable[str] | None = None,
@@ -209,6 +214,7 @@ def delete_passages(
         return delete_pids(opened, collection, _check_pids(() if pids is None else pids))
 
 
+@suggest_keywords
 def export_passages(
     store: _StoreOrPath,
     path: str | PathLike[str] | BinaryIO,

@@ -30,6 +30,7 @@ from msmarco_qdrant.collection.backup_manifest import (
 from msmarco_qdrant.collection.create import check_collection_name
 from msmarco_qdrant.collection.generations import physical_collections
 from msmarco_qdrant.collection.point_files import read_points
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import CollectionSpec, PointBatch
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.reports import RestoreReport
@@ -50,6 +51,7 @@ _log = logging.getLogger(__name__)
 _Progress = Callable[[int, int], None]
 
 
+@suggest_keywords
 def restore_collection(
     store: Store | str | PathLike[str],
     folder: str | PathLike[str],
@@ -96,6 +98,7 @@ def restore_collection(
         physical=physical,
         kind=manifest.kind,
         passages=passages,
+        folder=str(folder),
         seconds=time.perf_counter() - started,
     )
 

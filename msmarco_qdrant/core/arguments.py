@@ -1,16 +1,19 @@
-"""Keyword arguments of public functions: an unknown name is refused with the nearest right one."""
+"""Arguments of public functions: unknown names, and plain values in place of objects."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from msmarco_qdrant.errors import UnknownArgumentError
+from msmarco_qdrant.core.meta_values import with_article
+from msmarco_qdrant.errors import UnknownArgumentError, UsageError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 
 def suggest_keywords(function: _F) -> _F:
@@ -36,8 +39,41 @@ def suggest_keywords(function: _F) -> _F:
     return cast("_F", checked)
 
 
+def to_settings(kind: type[_T], value: object, name: str, plain: str | None = None) -> _T:
+    """Return settings that were given as an object, a dictionary of its fields, or a string.
+
+    Args:
+        kind: The dataclass.
+        value: The argument.
+        name: Its name, for messages.
+        plain: The field that a string sets; None if no string is accepted.
+
+    Raises:
+        UsageError: For another type, an unknown field, or as `kind` raises it.
+    """
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, str) and plain is not None:
+        return kind(**{plain: value})
+    names = {one.name for one in fields(cast("Any", kind))}
+    if isinstance(value, Mapping):
+        unknown = [str(key) for key in value if key not in names]
+        if unknown:
+            raise UsageError(f"{name} has no field '{unknown[0]}': {_advice(unknown[0], names)}")
+        return kind(**value)
+    text = f"a string for its {plain}, " if plain is not None else ""
+    raise UsageError(
+        f"{name} must be {text}a dictionary of its fields ({', '.join(sorted(names))}) or "
+        f"{with_article(kind.__name__)}, got {value!r}"
+    )
+
+
 def _unknown(function: str, given: list[str], names: set[str]) -> UnknownArgumentError:
     """Return the error for the first unknown name."""
-    nearest = get_close_matches(given[0], sorted(names), 1, 0.5)
-    advice = f"did you mean '{nearest[0]}'?" if nearest else f"it takes {', '.join(sorted(names))}"
+    advice = _advice(given[0], names)
     return UnknownArgumentError(f"{function}() has no argument '{given[0]}': {advice}")
+
+
+def _advice(given: str, names: set[str]) -> str:
+    nearest = get_close_matches(given, sorted(names), 1, 0.5)
+    return f"did you mean '{nearest[0]}'?" if nearest else f"it takes {', '.join(sorted(names))}"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from msmarco_qdrant.core.encoder_types import Similarity
+from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,10 +85,20 @@ class StorageSettings:
         quantization: Search a smaller copy in memory and rescore the best by float32 vectors:
             "int8" (a quarter of the size, one byte per dimension), "turbo4" (an eighth, Qdrant's
             TurboQuant with 4 bits; servers from 1.18 on), or "none" for no copy.
+
+    Raises:
+        UsageError: For another quantization.
     """
 
     on_disk: bool = True
     quantization: Quantization = "int8"
+
+    def __post_init__(self) -> None:
+        known = get_args(Quantization)
+        if self.quantization not in known:
+            raise UsageError(
+                f"quantization must be one of {', '.join(known)}, got {self.quantization!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

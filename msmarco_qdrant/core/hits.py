@@ -6,7 +6,8 @@ import html
 import json
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.search_types import Hit, shorten
+from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.core.short_text import shorten
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from msmarco_qdrant.core.short_text import shorten
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ class Passage:
     source: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
     raw: bytes = field(default=b"", compare=False, repr=False)
+
+    def __repr__(self) -> str:
+        meta = f", meta={shorten(repr(self.meta))}" if self.meta else ""
+        place = f", source={self.source!r}, line={self.line}" if self.source else ""
+        return f"Passage(pid={self.pid!r}, text={shorten(self.text)!r}{meta}{place})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from msmarco_qdrant.core.records import Reject
-from msmarco_qdrant.core.report_text import cut_lines, report_text, stages_text
+from msmarco_qdrant.core.report_text import (
+    backup_text,
+    cut_lines,
+    encode_text,
+    reembed_details,
+    reembed_text,
+    report_text,
+    restore_text,
+    stages_text,
+)
 
 ReembedStage: TypeAlias = Literal["copy", "index", "compare", "verify", "swap", "last pass"]
 
@@ -171,6 +180,12 @@ class EncodeReport:
         """Passages encoded per second."""
         return self.encoded / self.seconds if self.seconds else 0.0
 
+    def __str__(self) -> str:
+        return "\n".join([encode_text(self), *cut_lines(self)])
+
+    def __repr__(self) -> str:
+        return f"<EncodeReport: {encode_text(self)}>"
+
 
 @dataclass(frozen=True, slots=True)
 class EncodeProgress:
@@ -211,6 +226,12 @@ class BackupReport:
     bytes: int
     seconds: float
 
+    def __str__(self) -> str:
+        return backup_text(self)
+
+    def __repr__(self) -> str:
+        return f"<BackupReport: {backup_text(self)}>"
+
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
@@ -221,6 +242,7 @@ class RestoreReport:
         physical: The physical collection that it points to.
         kind: See `BackupReport`.
         passages: Passages in the collection.
+        folder: The directory of the backup.
         seconds: Wall time.
     """
 
@@ -228,7 +250,14 @@ class RestoreReport:
     physical: str
     kind: BackupKind
     passages: int
+    folder: str
     seconds: float
+
+    def __str__(self) -> str:
+        return restore_text(self)
+
+    def __repr__(self) -> str:
+        return f"<RestoreReport: {restore_text(self)}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,3 +327,9 @@ class ReembedReport:
     without_vector: tuple[str, ...]
     comparison: ModelComparison | None
     seconds: float
+
+    def __str__(self) -> str:
+        return "\n".join([reembed_text(self), *reembed_details(self)])
+
+    def __repr__(self) -> str:
+        return f"<ReembedReport: {reembed_text(self)}>"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from msmarco_qdrant.core.collection_types import PointId, SparseVector
 from msmarco_qdrant.core.records import Meta
+from msmarco_qdrant.core.short_text import shorten
 from msmarco_qdrant.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 SearchMode: TypeAlias = Literal["dense", "bm25", "hybrid"]
 
 FusionMethod: TypeAlias = Literal["convex", "rrf", "dbsf"]
-
-
-_SHOWN_CHARACTERS = 80
-
-
-def shorten(text: str, limit: int) -> str:
-    """Return at most so many characters of a text, with an ellipsis for the rest."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,8 +131,8 @@ class Hit:
     meta: Meta = field(hash=False)
 
     def __repr__(self) -> str:
-        text = shorten(self.text, _SHOWN_CHARACTERS)
-        meta = f", meta={shorten(repr(self.meta), _SHOWN_CHARACTERS)}" if self.meta else ""
+        text = shorten(self.text)
+        meta = f", meta={shorten(repr(self.meta))}" if self.meta else ""
         return (
             f"Hit(rank={self.rank}, pid={self.pid!r}, score={self.score:.4f}, text={text!r}{meta})"
         )

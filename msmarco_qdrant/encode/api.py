@@ -26,7 +26,7 @@ from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
 from msmarco_qdrant.encoding.checks import check_encoder
-from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderOptions
+from msmarco_qdrant.encoding.options import ALL_GPUS, EncoderChoices, to_encoder_options
 from msmarco_qdrant.errors import EncodeStoppedError, MsmarcoQdrantError, OutputError, UsageError
 from msmarco_qdrant.runtime.progress import ProgressDisplay, with_display
 from msmarco_qdrant.runtime.subprocesses import SubprocessIterator
@@ -48,7 +48,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
     *,
     model: str | PathLike[str] | None = None,
     encoder: Encoder | None = None,
-    encoder_options: EncoderOptions | None = None,
+    encoder_options: EncoderChoices | None = None,
     dtype: VectorType = "float16",
     shard_chunks: int | None = None,
     workers: int | None = None,
@@ -66,8 +66,8 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
         model: The model to encode with: a directory, a name of the catalog, or a hub id; by
             default `catalog.DEFAULT_MODEL`.
         encoder: A loaded encoder instead of `model`.
-        encoder_options: Device, precision and so on; None for the fastest on all GPUs, or on the
-            CPU without one.
+        encoder_options: An `EncoderOptions`, a dictionary of its fields, or a device such as
+            "cuda:1"; None for the fastest on all GPUs, or on the CPU without one.
         dtype: Type of the stored vectors; float16 is half as large and within cosine 0.9999.
         shard_chunks: Size of a shard, in chunks of 1 MiB of a file or 1,024 rows of an iterable;
             by default 12 on a GPU, else 3. A folder with shards keeps their size.
@@ -102,7 +102,7 @@ def encode_corpus(  # noqa: PLR0913  # all but two have defaults
             "source must be files, got standard input or a pipe: encode reads it again to resume"
         )
     started = time.perf_counter()
-    options = encoder_options or EncoderOptions(device=ALL_GPUS)
+    options = to_encoder_options(encoder_options, device=ALL_GPUS)
     encoder = encoder or load_encoder(model or DEFAULT_MODEL, **asdict(options))
     gpus = encoder.gpus if isinstance(encoder, BiEncoder) else 0
     layout = Layout(

@@ -87,6 +87,9 @@ class CrossEncoderReranker:
         self.precision = str(self._forward.dtype).removeprefix("torch.")
         _log.info("%s runs by torch on %s in %s", self.model, self.device, self.precision)
 
+    def __repr__(self) -> str:
+        return f"CrossEncoderReranker({self.model!r}; {self.device} in {self.precision})"
+
     def warm_up(self) -> None:
         """Score one pair, so that one-time costs are paid."""
         self.scores([("how big is london", "London is a city on the Thames.")])

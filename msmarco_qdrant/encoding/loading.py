@@ -13,6 +13,7 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.encoder_types import NO_PROMPTS, Prompts, Similarity
 from msmarco_qdrant.encoding.bi_encoder import BiEncoder
 from msmarco_qdrant.encoding.catalog import ModelKind, PackagedModel, PublishedModel, find_published
@@ -31,6 +32,7 @@ from msmarco_qdrant.errors import ModelNotFoundError, UsageError
 _log = logging.getLogger(__name__)
 
 
+@suggest_keywords
 def load_encoder(  # noqa: PLR0913  # all but one have defaults
     model: str | PathLike[str],
     *,
@@ -87,6 +89,7 @@ def load_encoder(  # noqa: PLR0913  # all but one have defaults
     )
 
 
+@suggest_keywords
 def load_reranker(
     model: str | PathLike[str],
     *,

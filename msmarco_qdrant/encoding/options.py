@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+from msmarco_qdrant.core.arguments import to_settings
 from msmarco_qdrant.errors import UsageError
 
 BackendName: TypeAlias = Literal["auto", "torch", "openvino"]
@@ -49,6 +51,23 @@ class EncoderOptions:
             raise UsageError(f"tokens_per_batch must be 1 or more, got {self.tokens_per_batch}")
         if self.cached_queries < 0:
             raise UsageError(f"cached_queries must be 0 or more, got {self.cached_queries}")
+
+
+EncoderChoices: TypeAlias = EncoderOptions | Mapping[str, Any] | str
+"""Encoder options: an `EncoderOptions`, a dictionary of its fields, or the name of a device."""
+
+
+def to_encoder_options(
+    options: EncoderChoices | None, *, device: str | None = None
+) -> EncoderOptions:
+    """Return the options; without any, those for a device, None for the best one.
+
+    Raises:
+        UsageError: For another type, an unknown field or an invalid value.
+    """
+    if options is None:
+        return EncoderOptions(device=device)
+    return to_settings(EncoderOptions, options, "encoder_options", "device")
 
 
 def resolve_devices(device: str | None) -> list[str | None]:

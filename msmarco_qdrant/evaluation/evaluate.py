@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from msmarco_qdrant.collection.passages import get_passages
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.coverage import check_run_pids, count_missing_relevant
 from msmarco_qdrant.evaluation.measures import (
@@ -96,6 +97,7 @@ class SearchEvaluation:
     runs: tuple[Run, ...]
 
 
+@suggest_keywords
 def evaluate_search(
     client: SearchClient,
     queries: Collection[Query],
@@ -127,6 +129,7 @@ def evaluate_search(
     )
 
 
+@suggest_keywords
 def plan_evaluation(
     queries: Collection[Query],
     qrels: Qrels,
@@ -212,6 +215,7 @@ def _check_depth(depth: int | None, measures: Sequence[str]) -> int:
     return limit
 
 
+@suggest_keywords
 def run_evaluation(
     client: SearchClient,
     plan: EvaluationPlan,

@@ -22,15 +22,20 @@ from msmarco_qdrant.collection.create import (
     check_collection_name,
     drop_if_empty,
 )
-from msmarco_qdrant.core.arguments import suggest_keywords
-from msmarco_qdrant.core.collection_types import Bm25Settings, PayloadIndex, StorageSettings
+from msmarco_qdrant.core.arguments import suggest_keywords, to_settings
+from msmarco_qdrant.core.collection_types import (
+    Bm25Settings,
+    PayloadIndex,
+    Quantization,
+    StorageSettings,
+)
 from msmarco_qdrant.core.encoder_types import Prompts
 from msmarco_qdrant.core.records import WINDOW, PrunePolicy, Reject
 from msmarco_qdrant.core.reports import IngestProgress, IngestReport
 from msmarco_qdrant.core.source_types import Format
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.catalog import DEFAULT_MODEL
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.options import EncoderChoices, to_encoder_options
 from msmarco_qdrant.errors import (
     IngestStoppedError,
     MsmarcoQdrantError,
@@ -40,6 +45,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.ingest.progress import IngestDisplay
+from msmarco_qdrant.ingest.prune import to_policy
 from msmarco_qdrant.ingest.run import IngestRun
 from msmarco_qdrant.ingest.target import (
     Destination,
@@ -73,15 +79,15 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
     collection: str = "msmarco",
     model: str | PathLike[str] | None = None,
     default_model: str = DEFAULT_MODEL,
-    prompts: Prompts | None = None,
+    prompts: Prompts | Mapping[str, str] | None = None,
     encoder: Encoder | None = None,
-    encoder_options: EncoderOptions | None = None,
-    bm25: Bm25Settings | None = None,
-    storage: StorageSettings | None = None,
+    encoder_options: EncoderChoices | None = None,
+    bm25: Bm25Settings | Mapping[str, Any] | str | None = None,
+    storage: StorageSettings | Mapping[str, Any] | Quantization | None = None,
     payload_indexes: Mapping[str, PayloadIndex] | None = None,
     connection: Connection = DEFAULT_CONNECTION,
     max_passages: int | None = None,
-    prune: PrunePolicy | None = None,
+    prune: PrunePolicy | Mapping[str, Any] | float | None = None,
     window: int = WINDOW,
     optimize: bool = True,
     wait_index: bool = False,
@@ -113,19 +119,24 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             default is the collection's own, or `default_model` for a new collection.
         default_model: See `model`.
         prompts: Texts that the model of a new collection needs in front of queries and passages;
-            they are stored with the collection, and searches use them. By default those of the
-            catalog or of the model's configuration. An existing collection must have the same.
+            a `Prompts`, or a dictionary with "query" and "passage". They are stored with the
+            collection, and searches use them. By default those of the catalog or of the model's
+            configuration. An existing collection must have the same.
         encoder: A loaded encoder instead of `model`.
-        encoder_options: Backend, device and precision of the model; None for the fastest here.
-        bm25: Settings of the sparse vectors of a new collection; an existing one keeps its own.
-        storage: Storage settings of a new collection; an existing one keeps its own.
+        encoder_options: An `EncoderOptions`, a dictionary of its fields, or a device such as
+            "cuda:1"; None for the fastest here.
+        bm25: The sparse vectors of a new collection: a `Bm25Settings`, a dictionary of its fields,
+            or a language such as "german". An existing collection keeps its own.
+        storage: The dense vectors of a new collection: a `StorageSettings`, a dictionary of its
+            fields, or "int8", "turbo4" or "none". An existing collection keeps its own.
         payload_indexes: The `meta` fields that a new collection indexes, for fast filters, such as
             `{"lang": "keyword", "year": "integer"}`. An existing collection must have them. An
             index covers values of its kind only.
         connection: API key, port, timeouts and request sizes, if `store` is a URL.
         max_passages: Stop after this number of passages.
         prune: At the end, remove the passages that were in the collection before the run and are
-            not in the source. By default nothing is removed.
+            not in the source: True, the largest share to remove, a `PrunePolicy`, or a dictionary
+            of its fields. By default nothing is removed.
         window: Passages that are sorted by length, and flushed, together.
         optimize: Build the index at the end. Without it, new passages are found by exact scan.
         wait_index: Wait for a server's index without a bound. By default the ingest ends with a
@@ -151,9 +162,17 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         StoreError: If the store cannot be opened or created, or holds other data.
         UsageError: If an argument is invalid.
     """
-    options = encoder_options or EncoderOptions()
-    encoders = EncoderChoice(source, model, default_model, encoder, options, prompts)
-    _check_bounds(window, max_passages, prune)
+    options = to_encoder_options(encoder_options)
+    texts = None if prompts is None else to_settings(Prompts, prompts, "prompts")
+    encoders = EncoderChoice(source, model, default_model, encoder, options, texts)
+    sparse = None if bm25 is None else to_settings(Bm25Settings, bm25, "bm25", "language")
+    dense = (
+        None
+        if storage is None
+        else to_settings(StorageSettings, storage, "storage", "quantization")
+    )
+    policy = to_policy(prune)
+    _check_bounds(window, max_passages, policy)
     check_collection_name(collection)
     indexes = to_payload_keys(payload_indexes or {})
     reading = {
@@ -170,8 +189,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
         if progress:
             display = IngestDisplay()
             on_progress = with_display(stack, display, display, on_progress)
-        destination = Destination(store, collection, connection, storage, indexes)
-        opened = open_target(stack, destination, encoders, bm25, rows, rejected)
+        destination = Destination(store, collection, connection, dense, indexes)
+        opened = open_target(stack, destination, encoders, sparse, rows, rejected)
         if opened is None:
             _log.warning("the source has no passages: no collection was created")
             return IngestReport(0, 0, 0, 0, 0, 0.0, sources=rows.descriptions)
@@ -186,8 +205,8 @@ def ingest_passages(  # noqa: PLR0913  # all but two have defaults
             if optimize:
                 run.index(stall_s=math.inf if wait_index else INDEX_STALL_S)
             run.check_bm25()
-            if prune is not None:
-                run.prune(prune)
+            if policy is not None:
+                run.prune(policy)
         return _report(run, rows)
 
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from typing import Any
 
 from msmarco_qdrant.collection.delete import delete_points
 from msmarco_qdrant.collection.replicas import remove_hidden_points
+from msmarco_qdrant.core.arguments import to_settings
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import PrunePolicy
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores.foreign import ForeignPoints
+
+
+def to_policy(prune: PrunePolicy | Mapping[str, Any] | float | None) -> PrunePolicy | None:
+    """Return the policy that was given as an object, fields, a share, or True; None for no prune.
+
+    Raises:
+        UsageError: For another type, or a share out of range.
+    """
+    if prune is None or prune is False:
+        return None
+    if prune is True:
+        return PrunePolicy()
+    if isinstance(prune, Real):
+        return PrunePolicy(max_share=float(prune))
+    return to_settings(PrunePolicy, prune, "prune")
 
 
 class Pruner:

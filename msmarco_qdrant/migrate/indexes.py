@@ -13,6 +13,7 @@ from msmarco_qdrant.collection.create import check_index
 from msmarco_qdrant.collection.generations import Generations, read_generations
 from msmarco_qdrant.collection.migration import CollectionPlan, Operation, Target
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.field_path import check_field
 from msmarco_qdrant.core.metadata_types import Generation
@@ -25,6 +26,7 @@ from msmarco_qdrant.stores.migration_locks import hold_lock, require_lock
 _META = "meta."
 
 
+@suggest_keywords
 def list_indexes(
     store: Store | str | PathLike[str],
     collection: str,
@@ -42,6 +44,7 @@ def list_indexes(
         return _indexes(opened, read_generations(opened, collection).live)
 
 
+@suggest_keywords
 def add_index(
     store: Store | str | PathLike[str],
     collection: str,
@@ -85,6 +88,7 @@ def add_index(
         return _change(opened, collection, field, choose)
 
 
+@suggest_keywords
 def remove_index(
     store: Store | str | PathLike[str],
     collection: str,

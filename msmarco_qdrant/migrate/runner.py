@@ -25,6 +25,7 @@ from msmarco_qdrant.collection.migration import (
     load_migrations,
 )
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.metadata_types import Copying, Generation, LockHolder, UserMigration
 from msmarco_qdrant.errors import (
     MigrationError,
@@ -87,6 +88,7 @@ class MigrationStep:
     cost: str
 
 
+@suggest_keywords
 def migration_status(
     store: Store | str | PathLike[str],
     collection: str,
@@ -147,6 +149,7 @@ def lock_holder(store: Store, collection: str) -> LockHolder | None:
     return holder
 
 
+@suggest_keywords
 def migrate_collection(
     store: Store | str | PathLike[str],
     collection: str,

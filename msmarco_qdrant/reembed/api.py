@@ -29,7 +29,7 @@ from msmarco_qdrant.core.reports import ReembedProgress, ReembedReport
 from msmarco_qdrant.encoding import Encoder, load_encoder
 from msmarco_qdrant.encoding.checks import check_encoder
 from msmarco_qdrant.encoding.matching import load_collection_encoder, require_same_model
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.options import EncoderChoices, EncoderOptions, to_encoder_options
 from msmarco_qdrant.errors import MigrationError, UsageError
 from msmarco_qdrant.reembed.progress import ReembedDisplay
 from msmarco_qdrant.reembed.run import ReembedOptions, ReembedResult, ReembedRun
@@ -51,7 +51,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
     *,
     model: str | PathLike[str] | None = None,
     encoder: Encoder | None = None,
-    encoder_options: EncoderOptions | None = None,
+    encoder_options: EncoderChoices | None = None,
     source: _Source | None = None,
     load_old: Callable[[EncoderInfo], Encoder] | None = None,
     allow_rejects: bool = False,
@@ -70,7 +70,8 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         collection: The collection's name.
         model: The new model: a directory, a name of the catalog, or a hub id.
         encoder: A loaded encoder, instead of `model`.
-        encoder_options: Backend, device and precision of models; None for the fastest here.
+        encoder_options: An `EncoderOptions`, a dictionary of its fields, or a device such as
+            "cuda:1"; None for the fastest here.
         source: Files or passages whose texts are used instead of reading them from the collection.
             Passages that it lacks are read from the collection; passages that the collection
             lacks, or has with another text, are skipped.
@@ -97,7 +98,7 @@ def reembed_collection(  # noqa: PLR0913  # all but one have defaults
         if (model is None) == (encoder is None):
             raise UsageError("pass either model=... or encoder=..., not both")
         opened.metadata(collection)  # fails before a model is loaded
-        models = encoder_options or EncoderOptions()
+        models = to_encoder_options(encoder_options)
         if encoder is not None:
             check_encoder(encoder)
         new = encoder or load_encoder(model or "", **asdict(models))
@@ -131,7 +132,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
     *,
     model: str | PathLike[str] | None = None,
     encoder: Encoder | None = None,
-    encoder_options: EncoderOptions | None = None,
+    encoder_options: EncoderChoices | None = None,
     load_old: Callable[[EncoderInfo], Encoder] | None = None,
     allow_rejects: bool = False,
     allow_worse: bool = False,
@@ -151,7 +152,8 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         collection: The collection's name.
         model: The model of the older collection, if its stored name cannot be loaded.
         encoder: A loaded encoder, instead of `model`.
-        encoder_options: Backend, device and precision of models; None for the fastest here.
+        encoder_options: An `EncoderOptions`, a dictionary of its fields, or a device such as
+            "cuda:1"; None for the fastest here.
         load_old: Loads the current model, for the comparison and to finish an interrupted
             re-embedding; by default from its stored name.
         allow_rejects: See `reembed_collection`.
@@ -174,7 +176,7 @@ def rollback_collection(  # noqa: PLR0913  # all but one have defaults
         started = time.perf_counter()
         if model is not None and encoder is not None:
             raise UsageError("pass either model=... or encoder=..., not both")
-        models = encoder_options or EncoderOptions()
+        models = to_encoder_options(encoder_options)
         options = ReembedOptions(
             None,
             load_old or _stored_model_loader(collection, models),

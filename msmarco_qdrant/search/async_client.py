@@ -23,7 +23,7 @@ from msmarco_qdrant.core.search_types import (
     SearchMode,
 )
 from msmarco_qdrant.encoding import Encoder, Reranker
-from msmarco_qdrant.encoding.options import EncoderOptions
+from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.upsert import Outcome
@@ -94,7 +94,7 @@ class AsyncSearchClient:
         collection: str = "msmarco",
         model: str | PathLike[str] | None = None,
         encoder: Encoder | None = None,
-        encoder_options: EncoderOptions | None = None,
+        encoder_options: EncoderChoices | None = None,
         reranker: str | PathLike[str] | Reranker | None = None,
         bm25_only: bool = False,
         connection: Connection = DEFAULT_CONNECTION,
@@ -109,8 +109,8 @@ class AsyncSearchClient:
             collection: Name of the collection.
             model: Location of the collection's model; by default the name in its metadata.
             encoder: A loaded encoder, instead of `model`.
-            encoder_options: Backend, device and precision of the model, and how many query
-                vectors to cache; None for the fastest here, and 1,024.
+            encoder_options: An `EncoderOptions`, a dictionary of its fields, such as
+                `{"precision": "float32"}`, or a device such as "cuda:1"; None for the fastest here.
             reranker: A cross-encoder, or the location of one: a name of the catalog, a hub id or
                 a directory. It runs on the encoder's device, the first if there are several.
             bm25_only: True to load no model: only "bm25" searches are possible.

@@ -26,7 +26,12 @@ from msmarco_qdrant.core.search_types import (
 )
 from msmarco_qdrant.encoding import Encoder, Reranker, load_reranker
 from msmarco_qdrant.encoding.matching import load_collection_encoder
-from msmarco_qdrant.encoding.options import EncoderOptions, resolve_devices
+from msmarco_qdrant.encoding.options import (
+    EncoderChoices,
+    EncoderOptions,
+    resolve_devices,
+    to_encoder_options,
+)
 from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import RerankDepth, SearchOptions
@@ -93,7 +98,7 @@ class SearchClient:
         collection: str = "msmarco",
         model: str | PathLike[str] | None = None,
         encoder: Encoder | None = None,
-        encoder_options: EncoderOptions | None = None,
+        encoder_options: EncoderChoices | None = None,
         reranker: str | PathLike[str] | Reranker | None = None,
         bm25_only: bool = False,
         connection: Connection = DEFAULT_CONNECTION,
@@ -106,8 +111,8 @@ class SearchClient:
             collection: Name of the collection.
             model: Location of the collection's model; by default the name in its metadata.
             encoder: A loaded encoder, instead of `model`.
-            encoder_options: Backend, device and precision of the model, and how many query
-                vectors to cache; None for the fastest here, and 1,024.
+            encoder_options: An `EncoderOptions`, a dictionary of its fields, such as
+                `{"precision": "float32"}`, or a device such as "cuda:1"; None for the fastest here.
             reranker: A cross-encoder, or the location of one: a name of the catalog, a hub id or
                 a directory. It runs on the encoder's device, the first if there are several.
             bm25_only: True to load no model: only "bm25" searches are possible.
@@ -127,21 +132,20 @@ class SearchClient:
         if bm25_only and (encoder is not None or model is not None):
             raise UsageError("bm25_only loads no model: omit model and encoder")
         owns_store = isinstance(store, str | PathLike)
+        models = to_encoder_options(encoder_options)
         with ExitStack() as stack:
             opened = stack.enter_context(use_store(store, connection))
             info = opened.metadata(collection).encoder
             if encoder is None and not bm25_only:
-                encoder = _load_current_encoder(opened, collection, info, model, encoder_options)
+                encoder = _load_current_encoder(opened, collection, info, model, models)
             client = cls(
                 opened,
                 collection,
                 encoder,
-                reranker=load_reranker_for(reranker, encoder_options),
+                reranker=load_reranker_for(reranker, models),
                 owns_store=owns_store,
                 load_encoder=load_encoder
-                or partial(
-                    load_collection_encoder, collection, model=None, options=encoder_options
-                ),
+                or partial(load_collection_encoder, collection, model=None, options=models),
             )
             stack.pop_all()
         return client

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from os import PathLike
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.core.source_types import Format
@@ -38,6 +39,7 @@ class SourcePreview:
     error: str | None
 
 
+@suggest_keywords
 def preview_sources(  # noqa: PLR0913  # all but one have defaults
     sources: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,

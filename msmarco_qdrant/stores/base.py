@@ -76,6 +76,9 @@ class Store(ABC):
     subclass it. Each method without a default is required; the others belong to a capability.
     """
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.dsn}>"
+
     @property
     @abstractmethod
     def dsn(self) -> str:

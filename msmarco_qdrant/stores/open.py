@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from os import PathLike
 from pathlib import Path
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.errors import StoreNotFoundError, UsageError
 from msmarco_qdrant.stores.base import Store
@@ -28,6 +29,7 @@ _CREATE = (
 _NEARLY_URL = re.compile(r"[A-Za-z0-9.-]+:[0-9]+/?|(https?|grpcs?):(?!//).*")
 
 
+@suggest_keywords
 def open_store(
     dsn: str | PathLike[str], *, create: bool = False, connection: Connection = DEFAULT_CONNECTION
 ) -> Store:

@@ -7,8 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msmarco_qdrant import AsyncSearchClient, Hit, Hits, IngestReport, SearchClient, UpsertReport
-from msmarco_qdrant.core.reports import StageTiming
+from msmarco_qdrant import (
+    AsyncSearchClient,
+    BackupReport,
+    CheckReport,
+    EncodeReport,
+    Hit,
+    Hits,
+    IngestReport,
+    Passage,
+    ReembedReport,
+    RestoreReport,
+    SearchClient,
+    UpsertReport,
+    open_store,
+)
+from msmarco_qdrant.core.reports import ModelComparison, StageTiming
 from msmarco_qdrant.errors import EncodingError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
@@ -93,6 +107,51 @@ def test_reports_are_what_the_command_prints() -> None:
     assert expected == str(report).splitlines()
     assert f"<IngestReport: {counts}>" == repr(report)
     assert "<UpsertReport: 2 written, 0 unchanged, 0 rejected>" == repr(UpsertReport(written=2))
+
+
+def test_every_report_has_a_line_for_a_console() -> None:
+    """`repr` is one line, `str` is what the command prints."""
+    comparison = ModelComparison(queries=9, found_before=8, found_after=9, overlap=0.5)
+    reports = {
+        EncodeReport(9, 5, 3, 1, 2, 100, 2.0, 1.0, cut=1): (
+            (
+                "9 read: 5 encoded (3 already encoded), 1 rejected; 2 files; 2.0 s, 2.5 passages/s, "
+                "after 1.0 s of startup"
+            ),
+            "1 text exceeds the model's maximum length: the model did not read the end",
+        ),
+        BackupReport("a", "a__0001", "portable", "b", 7, 2, 2**21, 1.0): (
+            "a: 7 passages in b (portable, 2 MiB, 1.0 s)",
+        ),
+        RestoreReport("a", "a__0002", "portable", 7, "b", 1.0): (
+            "a -> a__0002: 7 passages restored from b (portable, 1.0 s)",
+        ),
+        ReembedReport("a", "a__0001", "a__0002", "m", 7, 6, 0, ("1",), comparison, 1.0): (
+            "a -> a__0002: 7 passages with vectors of m, 6 newly encoded, 1.0 s",
+            "left out because they have no vector: 1",
+            (
+                "9 passages searched by their first words: 9 in the first ten hits, 8 before; "
+                "50% of these hits are the same"
+            ),
+        ),
+        CheckReport("a", "a__0001", 7, ()): (
+            "'a': 7 points checked in a__0001",
+            "no fault found",
+        ),
+    }
+    for report, lines in reports.items():
+        assert [*lines] == str(report).splitlines()
+        assert repr(report).startswith(f"<{type(report).__name__}: ")
+        assert 1 == len(repr(report).splitlines())
+
+
+def test_a_passage_and_a_store_are_one_short_line(tmp_path: Path) -> None:
+    """A text is cut; a store shows its path."""
+    assert "Passage(pid='1', text='one')" == repr(Passage("1", "one"))
+    assert 150 > len(repr(Passage("1", "x" * 1000, {"k": "y"}, "c.tsv", 7)))
+    store = open_store(tmp_path / "s", create=True)
+    assert f"<EdgeStore: {tmp_path / 's'}>" == repr(store)
+    store.close()
 
 
 # ---- encoders of strings -----------------------------------------------------------------------

@@ -1,0 +1,158 @@
+"""Arguments of public functions: names, and plain values in place of objects."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import jedi
+import pytest
+
+import msmarco_qdrant
+from msmarco_qdrant import (
+    Bm25Settings,
+    EncoderOptions,
+    PrunePolicy,
+    SearchClient,
+    StorageSettings,
+    evaluation,
+    ingest_passages,
+    open_store,
+)
+from msmarco_qdrant.core.arguments import to_settings
+from msmarco_qdrant.encoding.options import to_encoder_options
+from msmarco_qdrant.errors import UnknownArgumentError, UsageError
+from msmarco_qdrant.ingest.prune import to_policy
+from msmarco_qdrant.testing import HashingEncoder
+
+# These read saved runs and judgments, and have few arguments.
+_EVALUATION = ("evaluate_search", "plan_evaluation", "run_evaluation")
+_FUNCTIONS = {
+    name: getattr(module, name)
+    for module, names in ((msmarco_qdrant, msmarco_qdrant.__all__), (evaluation, _EVALUATION))
+    for name in names
+    if inspect.isfunction(getattr(module, name))
+}
+
+
+@pytest.mark.parametrize("name", sorted(_FUNCTIONS))
+def test_every_function_refuses_an_unknown_name(name: str) -> None:
+    """Before anything else happens, with the nearest name."""
+    function = _FUNCTIONS[name]
+    right = list(inspect.signature(function).parameters)[-1]
+    wrong = right[:-1] + "_" + right[-1:]
+    with pytest.raises(UnknownArgumentError, match=rf"'{wrong}': (did you mean|it takes)"):
+        function(**{wrong: None})
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("ingest_passages(", {"source=", "storage=", "progress="}),
+        ("reembed_collection(", {"model=", "progress="}),
+        ("encode_corpus(x, pro", {"progress="}),
+    ],
+)
+def test_an_editor_completes_functions(call: str, expected: set[str]) -> None:
+    """Although their names are checked, and the package imports them late."""
+    name = call.partition("(")[0]
+    program = f"from msmarco_qdrant import {name}\nx = 1\n{call}"
+    names = {completion.name for completion in jedi.Script(program).complete()}
+    assert set() == expected - names
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "plain", "expected"),
+    [
+        (StorageSettings, "turbo4", "quantization", StorageSettings(quantization="turbo4")),
+        (StorageSettings, {"on_disk": False}, "quantization", StorageSettings(on_disk=False)),
+        (Bm25Settings, "german", "language", Bm25Settings(language="german")),
+        (PrunePolicy, PrunePolicy(0.5), None, PrunePolicy(0.5)),
+    ],
+)
+def test_settings_are_an_object_a_dictionary_or_a_string(
+    kind: type[object], value: object, plain: str | None, expected: object
+) -> None:
+    """A string sets one field."""
+    assert expected == to_settings(kind, value, "it", plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "plain", "message"),
+    [
+        (
+            StorageSettings,
+            "int4",
+            "quantization",
+            "quantization must be one of none, int8, turbo4, got 'int4'",
+        ),
+        (
+            StorageSettings,
+            {"quantisation": "none"},
+            "quantization",
+            "it has no field 'quantisation': did you mean 'quantization'",
+        ),
+        (
+            StorageSettings,
+            8,
+            "quantization",
+            (
+                "it must be a string for its quantization, a dictionary of its fields "
+                r"\(on_disk, quantization\) or a StorageSettings, got 8"
+            ),
+        ),
+        (PrunePolicy, "all", None, "it must be a dictionary of its fields"),
+        (EncoderOptions, {"backend": "onnx"}, "device", "backend must be auto, torch, openvino"),
+    ],
+)
+def test_other_settings_are_refused(
+    kind: type[object], value: object, plain: str | None, message: str
+) -> None:
+    """With what is accepted."""
+    with pytest.raises(UsageError, match=message):
+        to_settings(kind, value, "it", plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, None),
+        (False, None),
+        (True, PrunePolicy()),
+        (0.5, PrunePolicy(0.5)),
+        (1, PrunePolicy(1.0)),
+        ({"allow_rejects": True}, PrunePolicy(allow_rejects=True)),
+    ],
+)
+def test_prune_is_true_a_share_or_a_policy(given: Any, expected: PrunePolicy | None) -> None:
+    """A share is the largest that is removed."""
+    assert expected == to_policy(given)
+
+
+def test_a_device_is_enough_for_encoder_options() -> None:
+    """Without any, the default of the operation."""
+    assert EncoderOptions(device="cpu") == to_encoder_options("cpu")
+    assert EncoderOptions(device="all") == to_encoder_options(None, device="all")
+    assert EncoderOptions(precision="float32") == to_encoder_options({"precision": "float32"})
+
+
+def test_an_ingest_takes_plain_values(tmp_path: Path) -> None:
+    """The new collection has them; a search takes them, too."""
+    encoder = HashingEncoder()
+    passages = [("1", "ein Haus"), ("2", "two")]
+    ingest_passages(
+        passages, tmp_path, encoder=encoder, storage="none", bm25="german", encoder_options="cpu"
+    )
+    report = ingest_passages(passages[:1], tmp_path, encoder=encoder, prune=0.5)
+    assert (1, 1) == (report.unchanged, report.pruned)
+    store = open_store(tmp_path)
+    try:
+        assert "none" == store.collection("msmarco").info().spec.storage.quantization
+        assert "german" == store.metadata("msmarco").bm25.language
+    finally:
+        store.close()
+    with SearchClient.open(tmp_path, encoder=encoder, encoder_options={"device": "cpu"}) as client:
+        assert ["1"] == [hit.pid for hit in client.search("Haus", mode="bm25", fusion="rrf")]
+    with pytest.raises(UsageError, match="encoder_options must be a string for its device"):
+        SearchClient.open(tmp_path, encoder=encoder, encoder_options=7)  # type: ignore[arg-type]
