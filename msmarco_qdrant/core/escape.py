@@ -16,6 +16,14 @@ def escape_controls(text: str) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def escape_surrogates(text: str) -> str:
+    r"""Return a text with its lone surrogates escaped, so that any encoding can store it.
+
+    Its lines and other control characters stay.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def escape_json_controls(document: str) -> str:
     r"""Return a JSON document with the control characters of its strings escaped, as ``\u009b``.
 

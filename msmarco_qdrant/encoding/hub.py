@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 from msmarco_qdrant.core.first_line import first_line
 from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, ModelKind, find_published
 from msmarco_qdrant.errors import ModelNotFoundError
+from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread
 
 _log = logging.getLogger(__name__)
 
@@ -110,23 +110,20 @@ def _request(endpoint: str, repository: str, _period: int) -> str | None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-    outcome: list[str | None] = []
-
-    def request() -> None:
+    def request() -> str | None:
         try:
             url = hf_hub_url(repository, _FILE, endpoint=endpoint)
             get_hf_file_metadata(url, timeout=_ANSWER_S, endpoint=endpoint)
-        except (EntryNotFoundError, RepositoryNotFoundError):  # the hub's answer
-            outcome.append(None)
+        except (EntryNotFoundError, RepositoryNotFoundError):
+            return None  # the hub's answer
         except Exception as exc:  # noqa: BLE001  # any error of its HTTP library
-            outcome.append(first_line(exc))
-        else:
-            outcome.append(None)
+            return first_line(exc)
+        return None
 
-    thread = threading.Thread(target=request, name="hub", daemon=True)
-    thread.start()
-    thread.join(_ANSWER_S)
-    failure = outcome[0] if outcome else f"no answer in {_ANSWER_S:g} s"
+    try:
+        failure = call_in_daemon_thread(request, "hub").result(_ANSWER_S)
+    except TimeoutError:
+        failure = f"no answer in {_ANSWER_S:g} s"
     return None if failure is None else f"{endpoint}: {failure}"
 
 

@@ -1,4 +1,4 @@
-"""A thread pool whose threads do not keep an interrupted process from ending.
+"""Threads that do not keep an interrupted process from ending: a pool, and one for one call.
 
 Python waits at exit for the threads of a `ThreadPoolExecutor`: a request to a server that never
 answers would delay Control-C until its time limit.
@@ -77,3 +77,17 @@ class DaemonExecutor(Executor):
             with self._lock:
                 self._waiting -= 1
             del future, call, task
+
+
+def call_in_daemon_thread(function: Callable[[], _T], name: str) -> Future[_T]:
+    """Call a function in a daemon thread of its own, which ends with the call.
+
+    Args:
+        function: It may go on after the future's waiters have given up, even until the process
+            ends.
+        name: The name of the thread.
+    """
+    executor = DaemonExecutor(1, name)
+    future = executor.submit(function)
+    executor.shutdown(wait=False)
+    return future

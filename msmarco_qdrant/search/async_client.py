@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
 from os import PathLike
 from typing import TypeAlias
@@ -27,6 +27,7 @@ from msmarco_qdrant.encoding.options import EncoderChoices
 from msmarco_qdrant.errors import StoreError, UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.upsert import Outcome
+from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
 from msmarco_qdrant.search.async_driver import AsyncDriver
 from msmarco_qdrant.search.client import SearchClient
@@ -137,7 +138,7 @@ class AsyncSearchClient:
                 client.close()
                 raise
 
-        opening = _run_in_thread(open_blocking)
+        opening = call_in_daemon_thread(open_blocking, "msmarco-qdrant-open")
         try:
             client, opened = await asyncio.wrap_future(opening)
         except BaseException:
@@ -457,15 +458,6 @@ class AsyncSearchClient:
     def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
             raise UsageError("this client belongs to another event loop: open one in each loop")
-
-
-def _run_in_thread(function: Callable[[], _Opened]) -> Future[_Opened]:
-    """Call a function in a thread that ends with it."""
-    worker = ThreadPoolExecutor(1, thread_name_prefix="msmarco-qdrant-open")
-    try:
-        return worker.submit(function)
-    finally:
-        worker.shutdown(wait=False)
 
 
 def _close_opened(opening: Future[_Opened]) -> None:

@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from typing import TypeVar, get_args
 
@@ -22,6 +21,7 @@ from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.ingest.indexing import IndexingSettings
+from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
@@ -148,7 +148,7 @@ class Sidecar:
             warming = self._warm_parts(opened, spool, metrics)
             return asyncio.run_coroutine_threadsafe(warming, loop).result()
 
-        starting = _in_thread(lambda: self._startup.run(prepare), "startup")
+        starting = call_in_daemon_thread(lambda: self._startup.run(prepare), "startup")
         self._running = await asyncio.wrap_future(starting)
         if stopping.is_set():
             return
@@ -305,18 +305,3 @@ def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         remove_handlers()
-
-
-def _in_thread(function: Callable[[], _T], name: str) -> Future[_T]:
-    """Call a function in a daemon thread, which does not keep the process alive."""
-    future: Future[_T] = Future()
-    future.set_running_or_notify_cancel()  # so that nobody can cancel it
-
-    def call() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as exc:  # noqa: BLE001  # the future's owner raises it
-            future.set_exception(exc)
-
-    threading.Thread(target=call, name=name, daemon=True).start()
-    return future

@@ -10,6 +10,9 @@ from msmarco_qdrant.sources.lines import Line
 from msmarco_qdrant.sources.rows import RowError, decode_utf8
 from msmarco_qdrant.sources.table import Table
 
+_END_IN_QUOTES = "unexpected end of data"
+"""The message of `csv.Error` for a file that ends within a quoted cell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -73,10 +76,16 @@ class _Feed:
         self._size += len(line.data)
         if self._size > self._max_bytes:
             raise RowError(
-                f"a row must have at most {self._max_bytes:,} bytes, got more: a quote "
-                "is not closed"
+                f"a row must have at most {self._max_bytes:,} bytes, got more: a quote in "
+                f"{self.place} is not closed"
             )
         return f"{decode_utf8(line.data)}\n"
+
+    @property
+    def place(self) -> str:
+        """The lines of the current row."""
+        first, last = self._taken[0].number, self._taken[-1].number
+        return f"line {first:,}" if first == last else f"lines {first:,} to {last:,}"
 
     def take(self) -> list[Line]:
         """Return the lines of the current row, and begin the next."""
@@ -95,9 +104,15 @@ def _csv_rows(feed: _Feed, delimiter: str) -> Iterator[list[str] | str]:
         except StopIteration:
             return
         except csv.Error as exc:
-            yield f"broken quotes: {exc}"
+            yield _quote_problem(exc, feed.place)
         except RowError as exc:
             yield str(exc)
+
+
+def _quote_problem(error: csv.Error, place: str) -> str:
+    if str(error) == _END_IN_QUOTES:
+        return f"a quote in {place} is not closed: the row extends to the end of the file"
+    return f"broken quotes in {place}: {error}"
 
 
 def _plain_rows(feed: _Feed, delimiter: str) -> Iterator[list[str] | str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from msmarco_qdrant.core.escape import escape_surrogates
 from msmarco_qdrant.core.meta_values import (
     MetaValueError,
     check_string,
@@ -132,7 +133,7 @@ def _missing(what: str, names: tuple[str, ...], fields: dict[str, Any]) -> str:
 
 def show_fields(names: Iterable[str]) -> str:
     """Return the names of a row's fields for a message, the first twelve of them."""
-    found = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    found = [escape_surrogates(name) for name in names]
     more = f" and {len(found) - _SHOWN_FIELDS} more" if len(found) > _SHOWN_FIELDS else ""
     return (", ".join(found[:_SHOWN_FIELDS]) or "no fields") + more
 

@@ -23,6 +23,9 @@ _NAME = re.compile(r"[^\W\d][\w .:#/()-]{0,59}")
 _URL = re.compile(r"https?://\S+")
 _DOCUMENTS = ("docid", "url", "title", "body")  # MS MARCO's msmarco-docs.tsv
 _SHOWN = 40
+_BEIR_QRELS = ["corpus-id", "query-id", "score"]
+_QRELS_STEP = "the command evaluate takes it with --qrels (qrels in Python)"
+_RUN_STEP = "the command evaluate takes it with --compare (others in Python)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,8 @@ def find_table(sample: Sample, fields: Fields, *, quoted: bool | None = None) ->
     rows = _cells(sample, delimiter, quoted=quoted)
     if fields.numbers:
         return _with_numbers(sample, rows, delimiter, fields, quoted=quoted)
+    if fields.kind == "pid" and sorted(header) == _BEIR_QRELS:
+        raise SourceError(f"{sample.source} holds judgments, not passages: {_QRELS_STEP}")
     _refuse_unknown_header(sample, header, rows, fields)
     widths = {len(row) for row in rows if len(row) > 1}
     if widths == {2}:
@@ -291,6 +296,11 @@ def _unknown_shape(
             f"{sample.source} is not a file of queries ({shown}): expected qid<TAB>text, CSV with "
             f"a header qid,text, or JSON lines; {_query_step(sample, first)}"
         )
+    lines = [" ".join(row).split() for row in rows]
+    if all(map(_is_judgment, lines)):
+        return f"{sample.source} holds judgments, not passages ({shown}): {_QRELS_STEP}"
+    if all(map(_is_answer, lines)):
+        return f"{sample.source} holds the answers of a run, not passages ({shown}): {_RUN_STEP}"
     if len(first) == 1 and not any(mark in shown for mark in ",;|"):
         return (
             f"{sample.source} has no tab in its first rows ({shown}): expected id<TAB>text, CSV, "
@@ -313,13 +323,25 @@ def _unknown_shape(
 def _query_step(sample: Sample, row: Sequence[str]) -> str:
     """Return what to do with a file of this row, which is not one of queries."""
     words = " ".join(row).split()
-    if len(words) == 4 and words[3].removeprefix("-").isdecimal():
+    if _is_judgment(words):
         return "these look like judgments, which --qrels takes (qrels in Python)"
-    if len(words) == 6 and words[3].isdecimal():
+    if _is_answer(words):
         return "these look like the answers of a run, which --compare takes"
     if len(row) == 1:
         return f"if each line is a query, {_numbering(sample)}"
     return "name the columns qid and text in a first line"
+
+
+def _is_judgment(words: Sequence[str]) -> bool:
+    """Return True for a line of TREC's qrels: qid, 0, pid, grade."""
+    if len(words) != 4:
+        return False
+    return words[1].removeprefix("Q").isdecimal() and words[3].removeprefix("-").isdecimal()
+
+
+def _is_answer(words: Sequence[str]) -> bool:
+    """Return True for a line of a TREC run: qid, Q0, pid, rank, score, tag."""
+    return len(words) == 6 and words[3].isdecimal()
 
 
 def _numbering(sample: Sample) -> str:

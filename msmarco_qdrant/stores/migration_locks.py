@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.metadata_types import LockHolder
 from msmarco_qdrant.errors import StoreError, StoreInUseError
+from msmarco_qdrant.runtime.daemon_executor import call_in_daemon_thread
 
 _log = logging.getLogger(__name__)
 
@@ -97,19 +98,13 @@ def _release(locks: MigrationLocks, name: str, token: str) -> None:
 
 def _withdraw_briefly(locks: MigrationLocks, name: str, token: str) -> None:
     """Release a lock of an interrupted command in one attempt, whose answer may never come."""
-    errors: list[StoreError] = []
-
-    def withdraw() -> None:
-        try:
-            locks.withdraw(name, token)
-        except StoreError as exc:
-            errors.append(exc)
-
-    thread = threading.Thread(target=withdraw, name="withdraw-lock", daemon=True)
-    thread.start()
-    thread.join(_WITHDRAW_S)
-    if errors or thread.is_alive():
-        reason = errors[0] if errors else f"the store did not answer within {_WITHDRAW_S:g} s"
+    withdrawing = call_in_daemon_thread(lambda: locks.withdraw(name, token), "withdraw-lock")
+    try:
+        withdrawing.result(_WITHDRAW_S)
+    except StoreError as exc:
+        _log.warning("the lock of '%s' could not be released: %s", name, exc)
+    except TimeoutError:
+        reason = f"the store did not answer within {_WITHDRAW_S:g} s"
         _log.warning("the lock of '%s' could not be released: %s", name, reason)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
+from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor, call_in_daemon_thread
 
 
 def test_c13_calls_run_side_by_side() -> None:
@@ -62,3 +62,19 @@ def test_c13_stuck_thread_does_not_keep_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
 
     assert 0 == done.returncode
+
+
+def test_a_call_has_a_thread_of_its_own() -> None:
+    """It ends with the call; an error is that of the future."""
+    seen: list[threading.Thread] = []
+
+    def fail() -> None:
+        seen.append(threading.current_thread())
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        call_in_daemon_thread(fail, "one-call").result(5)
+    (thread,) = seen
+    assert ("one-call", True) == (thread.name, thread.daemon)
+    thread.join(5)
+    assert not thread.is_alive()

@@ -115,8 +115,8 @@ def test_every_report_has_a_line_for_a_console() -> None:
     reports = {
         EncodeReport(9, 5, 3, 1, 2, 100, 2.0, 1.0, cut=1): (
             (
-                "9 read: 5 encoded (3 already encoded), 1 rejected; 2 files; 2.0 s, 2.5 passages/s, "
-                "after 1.0 s of startup"
+                "9 read: 5 encoded (3 already encoded), 1 rejected; 2 files; 2.0 s, "
+                "2.5 passages/s, after 1.0 s of startup"
             ),
             "1 text exceeds the model's maximum length: the model did not read the end",
         ),

@@ -697,6 +697,41 @@ def test_line_that_is_not_a_query_stops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"q1 0 b 1\nq2 0 c -1\n", r"holds judgments, not passages \(q1 0 b 1\): .*--qrels"),
+        (b"q1\t0\tb\t1\nq2\t0\tc\t2\n", "holds judgments, not passages"),
+        (b"query-id\tcorpus-id\tscore\nq1\tb\t1\n", "holds judgments, not passages"),
+        (b"q1 Q0 b 1 0.5 tag\n", "holds the answers of a run, not passages .*--compare"),
+        (b"q1 0 b 1\na red house\n", "has no tab in its first rows"),
+    ],
+)
+def test_judgments_and_runs_are_not_passages(tmp_path: Path, content: bytes, message: str) -> None:
+    """They are named as what they are, with the command that takes them."""
+    with pytest.raises(SourceError, match=message):
+        list(Corpus(put(tmp_path / "x.txt", content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "read", "line", "reason"),
+    [
+        (b'id,text\n1,"a\n2,b\n3,c\n', [], 2, "a quote in lines 2 to 4 is not closed"),
+        (b'id,text\n1,a\n2,"b\n', ["1"], 3, "a quote in line 3 is not closed"),
+        (b'id,text\n1,a\n2,"b" c\n3,d\n', ["1", "3"], 3, "broken quotes in line 3: "),
+    ],
+)
+def test_an_unclosed_quote_names_its_lines(
+    tmp_path: Path, content: bytes, read: list[str], line: int, reason: str
+) -> None:
+    """One reject, as nothing after the quote is certain to be a row."""
+    rows = list(Corpus(put(tmp_path / "x.csv", content)))
+    assert read == [row.pid for row in rows if isinstance(row, Passage)]
+    (reject,) = [row for row in rows if isinstance(row, Reject)]
+    assert line == reject.line
+    assert reject.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
     ("content", "step"),
     [
         (b"q1 0 b 1\nq2 0 c -1\n", "these look like judgments, which --qrels takes"),

@@ -15,11 +15,12 @@ from os import PathLike
 from pathlib import Path
 
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.escape import escape_surrogates
 from msmarco_qdrant.errors import MsmarcoQdrantError, SpoolError, UsageError
 from msmarco_qdrant.runtime.atomic_file import sync_directory
 from msmarco_qdrant.service.interfaces import BatchId, BatchState
 from msmarco_qdrant.service.spool.directory import BatchName, parse_name
-from msmarco_qdrant.service.spool.state import escape_surrogates, state_from_json
+from msmarco_qdrant.service.spool.state import state_from_json
 from msmarco_qdrant.sources.files import read_text
 
 _MAX_LINE = 1 << 20

@@ -7,11 +7,6 @@ from typing import Any
 from msmarco_qdrant.service.interfaces import COUNTS, BatchReport, BatchState, RowReject, counts_of
 
 
-def escape_surrogates(text: str) -> str:
-    """Return a text with lone surrogates escaped, so that any encoding can store it."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def state_to_json(state: BatchState) -> dict[str, Any]:
     """Convert a state to a JSON object."""
     report = state.report

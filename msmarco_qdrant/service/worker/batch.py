@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from msmarco_qdrant.core.escape import escape_surrogates
 from msmarco_qdrant.core.pid_set import PidSet, pid_key
 from msmarco_qdrant.core.records import Passage, Reject
 from msmarco_qdrant.service.interfaces import RowReject
 from msmarco_qdrant.service.spool.directory import OPERATIONS
-from msmarco_qdrant.service.spool.state import escape_surrogates
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
 from msmarco_qdrant.sources.files import read_text
 from msmarco_qdrant.sources.rows import (

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msmarco_qdrant.core.collection_types import PayloadIndex, StorageSettings
+from msmarco_qdrant.core.escape import escape_surrogates
 from msmarco_qdrant.core.records import WINDOW
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.encoding import Encoder
@@ -34,7 +35,6 @@ from msmarco_qdrant.service.retry import (
 )
 from msmarco_qdrant.service.spool.queue import Batch
 from msmarco_qdrant.service.spool.spool import Spool
-from msmarco_qdrant.service.spool.state import escape_surrogates
 from msmarco_qdrant.service.worker.apply import BatchAttempt, BatchWriter, Reload
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES
 from msmarco_qdrant.stores import Store
