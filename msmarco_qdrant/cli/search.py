@@ -24,7 +24,7 @@ from msmarco_qdrant.cli.options import (
     refuse_unused,
     settings_options,
 )
-from msmarco_qdrant.cli.output import check_output, print_hits, print_result
+from msmarco_qdrant.cli.output import check_output, echo, print_hits, print_result
 from msmarco_qdrant.cli.program import NAME
 from msmarco_qdrant.core.search_types import DEFAULT_EFFORT, FusionMethod, SearchMode
 from msmarco_qdrant.errors import SourceError
@@ -53,6 +53,17 @@ if TYPE_CHECKING:
     "--reranker]",
 )
 @click.option(
+    "--offset",
+    type=click.IntRange(0, 9_999),
+    metavar="N",
+    help="Skip the N best hits. Prints the cursor of the next page.",
+)
+@click.option(
+    "--cursor",
+    metavar="CURSOR",
+    help="Print the page after that of this cursor; repeat the query and the options.",
+)
+@click.option(
     "--mode",
     type=click.Choice(get_args(SearchMode)),
     default="dense",
@@ -60,6 +71,17 @@ if TYPE_CHECKING:
     help="Compare vectors (dense), words (bm25), or both (hybrid).",
 )
 @ranking_options
+@click.option(
+    "--score-threshold",
+    type=float,
+    metavar="X",
+    help="Omit hits with a lower score, as it is printed.",
+)
+@click.option(
+    "--rerank-sigmoid",
+    is_flag=True,
+    help="With --reranker: convert its scores to 0 to 1.",
+)
 @filter_option
 @click.option(
     "--group-by", metavar="FIELD", help="Only the best passage for each value of this field."
@@ -95,11 +117,15 @@ def search(  # noqa: PLR0913  # one for each option
     words: tuple[str, ...],
     settings: Settings,
     limit: int | None,
+    offset: int | None,
+    cursor: str | None,
     mode: SearchMode,
     fusion: FusionMethod | None,
     dense_weight: float | None,
     reranker: str | None,
     rerank_depth: int | None,
+    score_threshold: float | None,
+    rerank_sigmoid: bool,
     filters: tuple[str, ...],
     group_by: str | None,
     ef: int | None,
@@ -114,16 +140,23 @@ def search(  # noqa: PLR0913  # one for each option
     query = _single(words)
     if (query is None) == (queries is None) or (queries is None) != (run is None):
         raise click.UsageError("pass a QUERY, or both --queries FILE and --run FILE")
-    refuse_unused("--reranker", used=reranker is not None, options=["rerank_depth"])
+    refuse_unused(
+        "--reranker", used=reranker is not None, options=["rerank_depth", "rerank_sigmoid"]
+    )
+    refuse_unused("QUERY", used=query is not None, options=["cursor"])
     refuse_unused("the index, not --exact", used=not exact, options=["ef", "oversampling"])
     refuse_unused("--mode hybrid", used=mode == "hybrid", options=["fusion", "dense_weight"])
     from msmarco_qdrant.search.options import check_queries, to_request
 
     options: SearchOptions = {
         "limit": limit or (10 if query is not None else rerank_depth or 1),
+        "offset": offset or 0,
+        "cursor": cursor,
         "mode": mode,
         "fusion": chosen_fusion(fusion, dense_weight),
+        "score_threshold": score_threshold,
         "rerank_depth": (rerank_depth or "auto") if reranker is not None else None,
+        "rerank_sigmoid": rerank_sigmoid,
         "meta_filter": parse_filters(filters),  # refuses invalid conditions early
         "group_by": group_by,
         "ef": ef,
@@ -139,7 +172,10 @@ def search(  # noqa: PLR0913  # one for each option
     with open_search_client(settings, model, reranker, bm25=mode == "bm25") as client:
         options["meta_filter"] = parse_for(client.store, client.collection, filters)
         if query is not None:
-            print_hits(client.search(query, **options), as_json=as_json)
+            hits = client.search(query, **options)
+            print_hits(hits, as_json=as_json)
+            if (offset is not None or cursor is not None) and hits.cursor is not None:
+                echo(f"next page: --cursor {hits.cursor}", err=True)
         elif run is not None:
             defaults = client.metadata.search_defaults
             options["limit"] = limit or rerank_depth or _run_depth(defaults, reranker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.search_types import Hit
@@ -16,9 +17,22 @@ _SHOWN = 300  # characters of a text
 
 
 class Hits(list[Hit]):
-    """The hits of one query, best first: a list, shown as a table in a notebook."""
+    """The hits of one query, best first: a list, shown as a table in a notebook.
 
-    __slots__ = ()
+    Args:
+        hits: The hits.
+        cursor: See below.
+
+    Attributes:
+        cursor: Pass it as `cursor=` with the same query and options for the next page. None if
+            there are no more hits.
+    """
+
+    __slots__ = ("cursor",)
+
+    def __init__(self, hits: Iterable[Hit] = (), *, cursor: str | None = None) -> None:
+        super().__init__(hits)
+        self.cursor = cursor
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return each hit as a dictionary with `rank`, `pid`, `score`, `text` and `meta`."""

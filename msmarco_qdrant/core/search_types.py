@@ -77,6 +77,7 @@ class PointQuery:
             for all points. Candidates are scored by the original, not quantized vectors.
         depth: See `candidates`.
         fields: Payload fields to return.
+        score_threshold: Omit points with a lower score; None for no threshold.
     """
 
     nearest: Nearest | None
@@ -87,6 +88,7 @@ class PointQuery:
     candidates: tuple[Nearest, ...] = ()
     depth: int = 0
     fields: Sequence[str] = ("pid", "text", "meta")
+    score_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ def check_reranker(reranker: object) -> None:
         )
 
 
+def applies_sigmoid(reranker: Reranker) -> bool:
+    """True if the scores of a cross-encoder are those of its own logistic function."""
+    return bool(getattr(reranker, "applies_sigmoid", False))
+
+
 def encode_queries(encoder: Encoder, queries: Sequence[str]) -> NDArray[np.float32]:
     """Encode queries; see `Encoder.encode_queries`.
 

@@ -90,6 +90,11 @@ class CrossEncoderReranker:
     def __repr__(self) -> str:
         return f"CrossEncoderReranker({self.model!r}; {self.device} in {self.precision})"
 
+    @property
+    def applies_sigmoid(self) -> bool:
+        """True if the model's own activation function is the logistic one: scores are 0 to 1."""
+        return isinstance(self._activation, torch.nn.Sigmoid)
+
     def warm_up(self) -> None:
         """Score one pair, so that one-time costs are paid."""
         self.scores([("how big is london", "London is a city on the Thames.")])

@@ -76,7 +76,8 @@ class Reranker(Protocol):
     """A cross-encoder: reads a query and a passage together. Thread-safe.
 
     Implementations are `CrossEncoderReranker` (sentence-transformers) and
-    `testing.WordOverlapReranker`.
+    `testing.WordOverlapReranker`. One whose scores are already those of a logistic function has
+    an attribute `applies_sigmoid` that is True: `rerank_sigmoid` leaves its scores as they are.
     """
 
     @property

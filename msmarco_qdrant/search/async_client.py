@@ -162,9 +162,13 @@ class AsyncSearchClient:
         query: str,
         *,
         limit: int = 10,
+        offset: int = 0,
+        cursor: str | None = None,
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
+        score_threshold: float | None = None,
         rerank_depth: RerankDepth = None,
+        rerank_sigmoid: bool = False,
         meta_filter: SearchFilter | None = None,
         group_by: str | None = None,
         exact: bool = False,
@@ -177,11 +181,16 @@ class AsyncSearchClient:
         Args:
             query: Keywords, a sentence or a question.
             limit: Maximum number of hits, 1 to 10,000.
+            offset: Number of best hits to skip; offset and limit together are at most 10,000.
+            cursor: `cursor` of the hits of the page before, for the next page of the same search.
             mode: "dense" compares vectors, "bm25" words; "hybrid" fuses both rankings.
             fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion` with weights.
                 None for the collection's default, else "convex".
+            score_threshold: Omit hits with a lower score, on the scale of `Hit.score`.
             rerank_depth: Number of best hits to score again with the client's cross-encoder; at
-                least `limit`. "auto" for the collection's default, else 100; None disables it.
+                least `offset` and `limit` together. "auto" for the collection's default, else 100;
+                None disables it.
+            rerank_sigmoid: Convert the cross-encoder's scores to 0 to 1, by the logistic function.
             meta_filter: Conditions on `meta` fields, such as
                 `{"lang": "en", "year": Range(gte=2020)}`, or a `Filter` of Qdrant.
             group_by: A `meta` field: return only the best passage for each of its values.
@@ -202,9 +211,13 @@ class AsyncSearchClient:
         (hits,) = await self.search_many(
             [query],
             limit=limit,
+            offset=offset,
+            cursor=cursor,
             mode=mode,
             fusion=fusion,
+            score_threshold=score_threshold,
             rerank_depth=rerank_depth,
+            rerank_sigmoid=rerank_sigmoid,
             meta_filter=meta_filter,
             group_by=group_by,
             exact=exact,
@@ -220,9 +233,13 @@ class AsyncSearchClient:
         queries: Sequence[str],
         *,
         limit: int = 10,
+        offset: int = 0,
+        cursor: str | None = None,
         mode: SearchMode = "dense",
         fusion: Fusion | FusionMethod | None = None,
+        score_threshold: float | None = None,
         rerank_depth: RerankDepth = None,
+        rerank_sigmoid: bool = False,
         meta_filter: SearchFilter | None = None,
         group_by: str | None = None,
         exact: bool = False,
@@ -239,9 +256,13 @@ class AsyncSearchClient:
         """
         options: SearchOptions = {
             "limit": limit,
+            "offset": offset,
+            "cursor": cursor,
             "mode": mode,
             "fusion": fusion,
+            "score_threshold": score_threshold,
             "rerank_depth": rerank_depth,
+            "rerank_sigmoid": rerank_sigmoid,
             "meta_filter": meta_filter,
             "group_by": group_by,
             "exact": exact,
@@ -250,8 +271,7 @@ class AsyncSearchClient:
             "rescore": rescore,
         }
         with self._track():
-            found = await self._driver.run(self._session.search(queries, options))
-        return [Hits(hits) for hits in found]
+            return await self._driver.run(self._session.search(queries, options))
 
     @suggest_keywords
     async def rank(

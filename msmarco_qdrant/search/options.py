@@ -20,6 +20,7 @@ from msmarco_qdrant.core.search_types import (
 )
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter, check_filter
+from msmarco_qdrant.search.cursor import Cursor, parse_cursor
 
 MAX_LIMIT = 10_000
 CONVEX = Fusion()
@@ -34,12 +35,19 @@ class SearchOptions(TypedDict, total=False):
 
     Attributes:
         limit: Maximum number of hits, 1 to 10,000; 10 by default.
+        offset: Number of best hits to skip, for a later page; offset and limit together are at
+            most 10,000.
+        cursor: `Hits.cursor` of a page: return the page after it. Repeat the query and the options
+            of that search; only `limit` may differ.
         mode: "dense" (the default) compares vectors, "bm25" words; "hybrid" fuses both rankings.
         fusion: How "hybrid" fuses them: "convex", "rrf", "dbsf", or a `Fusion`. None (the
             default) for the collection's default, else "convex".
+        score_threshold: Omit hits with a lower score, on the scale of `Hit.score`: a cosine or dot
+            product, a BM25 score, the fused score, or with `rerank_depth` the cross-encoder's.
         rerank_depth: Number of best hits to score again with the client's cross-encoder, which
-            reads query and passage together; at least `limit`. "auto" for the collection's
-            default, else 100. None (the default) disables it.
+            reads query and passage together; at least `offset` and `limit` together. "auto" for
+            the collection's default, else 100. None (the default) disables it.
+        rerank_sigmoid: Convert the cross-encoder's scores to 0 to 1, by the logistic function.
         meta_filter: Conditions on `meta` fields, such as `{"lang": "en", "year": Range(gte=2020)}`
             (see `msmarco_qdrant.filters`; dots in a field's name select nested fields, also those
             of the objects of a list), or a `Filter` of Qdrant, whose keys are those of the payload
@@ -56,9 +64,13 @@ class SearchOptions(TypedDict, total=False):
     """
 
     limit: int
+    offset: int
+    cursor: str | None
     mode: SearchMode
     fusion: Fusion | FusionMethod | None
+    score_threshold: float | None
     rerank_depth: RerankDepth
+    rerank_sigmoid: bool
     meta_filter: SearchFilter | None
     group_by: str | None
     exact: bool
@@ -76,9 +88,13 @@ class SearchRequest:
     """
 
     limit: int = 10
+    offset: int = 0
+    cursor: str | None = None
     mode: SearchMode = "dense"
     fusion: Fusion = CONVEX
+    score_threshold: float | None = None
     rerank_depth: int | None = None
+    rerank_sigmoid: bool = False
     meta_filter: SearchFilter | None = None
     group_by: str | None = None
     exact: bool = False
@@ -102,12 +118,36 @@ class SearchRequest:
         if self.group_by is not None:
             check_field(self.group_by)
         check_filter(self.meta_filter)
-        if self.rerank_depth is not None:
-            if isinstance(self.rerank_depth, str):
-                _require(False, 'rerank_depth must be a number, "auto" or None', self.rerank_depth)
-            _check_count("rerank_depth", self.rerank_depth)
-            rule = f"rerank_depth must be limit ({self.limit}) or more, to score every hit"
-            _require(self.rerank_depth >= self.limit, rule, self.rerank_depth)
+        self._check_page()
+        self._check_scores()
+
+    @property
+    def after(self) -> Cursor | None:
+        """The end of the page before, None for a page by offset."""
+        return None if self.cursor is None else parse_cursor(self.cursor)
+
+    @property
+    def start(self) -> int:
+        """The number of hits before the page."""
+        return self.offset if self.cursor is None else parse_cursor(self.cursor).position
+
+    @property
+    def end(self) -> int:
+        """The number of best hits up to the end of the page."""
+        return min(self.start + self.limit, self.last_end)
+
+    @property
+    def last_end(self) -> int:
+        """The greatest `end` of pages. The order of ranks and deviations depends on the depth."""
+        is_by_depth = self.mode == "hybrid" and self.fusion.method != "convex"
+        if self.start and is_by_depth:
+            return min(self.fusion.depth, self.max_limit)
+        return self.max_limit
+
+    @property
+    def first_threshold(self) -> float | None:
+        """The threshold of the scores of the first stage; that of reranked scores applies later."""
+        return None if self.rerank_depth is not None else self.score_threshold
 
     @property
     def max_limit(self) -> int:
@@ -118,22 +158,84 @@ class SearchRequest:
 
     def depth(self, limit: int) -> int:
         """Return the number of best passages of each ranking to fuse."""
-        depth = max(self.fusion.depth, limit)
+        depth = breadth(self.fusion.depth, limit)
         return depth if self.limits.points is None else min(depth, self.max_limit)
 
     @property
     def first_stage_limit(self) -> int:
         """The number of passages to retrieve before reranking."""
-        return max(self.limit, self.rerank_depth or 0)
+        return self.end if self.rerank_depth is None else self.rerank_depth
 
     def effort(self, limit: int) -> SearchEffort:
         """Return the engine's parameters for retrieving so many passages."""
         return SearchEffort(
-            ef=max(self.ef, limit),
+            ef=breadth(self.ef, limit),
             exact=self.exact,
             rescore=self.rescore,
             oversampling=self.oversampling,
         )
+
+    def _check_page(self) -> None:
+        is_offset = _is_integer(self.offset) and 0 <= self.offset < MAX_LIMIT
+        _require(is_offset, f"offset must be 0 to {MAX_LIMIT - 1:,}", self.offset)
+        if self.offset and self.cursor is not None:
+            raise UsageError("pass either offset or cursor, not both")
+        if self.offset + self.limit > MAX_LIMIT:
+            raise UsageError(
+                f"offset + limit must be at most {MAX_LIMIT:,}, got {self.offset:,} + "
+                f"{self.limit:,}"
+            )
+        self._check_depth()
+        if self.start >= MAX_LIMIT:
+            raise UsageError(
+                f"a search returns its {MAX_LIMIT:,} best hits at most, and this cursor is after "
+                "the last of them: search with a meta_filter"
+            )
+        if self.rerank_depth is None:
+            return
+        if isinstance(self.rerank_depth, str):
+            _require(False, 'rerank_depth must be a number, "auto" or None', self.rerank_depth)
+        _check_count("rerank_depth", self.rerank_depth)
+        if self.cursor is None and self.rerank_depth < self.offset + self.limit:
+            least = f"offset + limit ({self.offset} + {self.limit})"
+            if not self.offset:
+                least = f"limit ({self.limit})"
+            rule = f"rerank_depth must be {least} or more, to score every hit"
+            raise UsageError(f"{rule}, got {self.rerank_depth!r}")
+
+    def _check_depth(self) -> None:
+        """Refuse a page beyond the depth of a fusion whose order depends on it."""
+        end = self.start + (1 if self.cursor is not None else self.limit)
+        if self.start and self.rerank_depth is None and end > self.last_end < MAX_LIMIT:
+            depth = self.fusion.depth
+            raise UsageError(
+                f"offset + limit must be at most {depth}, the depth of the fusion "
+                f"'{self.fusion.method}', got {end}: its order depends on the depth. Pass "
+                f"Fusion('{self.fusion.method}', depth=...) from the first page on, or use the "
+                "fusion 'convex'"
+            )
+
+    def _check_scores(self) -> None:
+        threshold, rule = self.score_threshold, "score_threshold must be a finite number"
+        _require(
+            threshold is None or (_is_number(threshold) and math.isfinite(threshold)),
+            rule,
+            threshold,
+        )
+        sigmoid = self.rerank_sigmoid
+        _require(isinstance(sigmoid, bool), "rerank_sigmoid must be True or False", sigmoid)
+        if self.rerank_sigmoid and self.rerank_depth is None:
+            raise UsageError("rerank_sigmoid converts reranked scores: pass rerank_depth as well")
+
+
+def breadth(least: int, limit: int) -> int:
+    """Return the number of candidates for a limit: doubled until it suffices, up to 10,000.
+
+    So limits that differ have the same candidates, and the same order of hits.
+    """
+    while least < limit:
+        least *= 2
+    return max(min(least, MAX_LIMIT), limit)
 
 
 def to_request(options: SearchOptions, defaults: SearchDefaults = NO_DEFAULTS) -> SearchRequest:
@@ -182,6 +284,15 @@ def check_limits(request: SearchRequest, collection: str) -> None:
     if request.mode == "hybrid":
         setting = "half of max_query_limit, as both rankings are scored at once"
     _require_within("limit", request.limit, points, setting, collection)
+    if request.offset:
+        end = request.offset + request.limit
+        _require_within("offset + limit", end, points, setting, collection)
+    if request.after is not None and request.start >= request.max_limit:
+        raise UsageError(
+            f"this cursor is after hit {request.start:,}, and {request.max_limit:,} hits are the "
+            f"most by the strict mode of collection '{collection}' ({setting}): search with a "
+            "meta_filter"
+        )
     _require_within("rerank_depth", request.rerank_depth, points, setting, collection)
     if request.mode == "hybrid" and request.fusion.depth != CONVEX.depth:  # the default adapts
         _require_within("fusion depth", request.fusion.depth, points, setting, collection)
@@ -240,13 +351,17 @@ def check_pids(queries: Sequence[str], pids: Sequence[Sequence[str]]) -> None:
 
 
 def _check_count(name: str, count: int) -> None:
-    is_count = _is_number(count) and isinstance(count, Integral) and 1 <= count <= MAX_LIMIT
+    is_count = _is_integer(count) and 1 <= count <= MAX_LIMIT
     _require(is_count, f"{name} must be 1 to {MAX_LIMIT:,}", count)
 
 
 def _require(is_valid: bool, rule: str, value: object) -> None:
     if not is_valid:
         raise UsageError(f"{rule}, got {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return _is_number(value) and isinstance(value, Integral)
 
 
 def _is_number(value: object) -> bool:

@@ -21,10 +21,13 @@ from msmarco_qdrant.core.search_types import (
     SearchMode,
 )
 from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.pages import cut_page, page_bounds
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.step import Query, Retrieve, Steps
 from msmarco_qdrant.search.ties import (
+    ROUNDING,
     clip_cosines,
+    complete_tie,
     is_open,
     merge_rounded,
     sort_by_id,
@@ -97,30 +100,97 @@ class Retriever:
         rankings = yield from self._rank_all(vectors, request, asked, fields)
         tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
         if tied:
-            settled = yield from self._settle([vectors[i] for i in tied], request, limit, fields)
-            for index, points in zip(tied, settled, strict=True):
+            open_ = [vectors[i] for i in tied]
+            settled = yield from self._settle(open_, [rankings[i] for i in tied], request, limit)
+            best = [sort_by_pid(points)[:limit] for points in settled]
+            whole = yield from with_payloads(open_, best, fields)
+            for index, points in zip(tied, whole, strict=True):
                 rankings[index] = points
         return [sort_by_pid(points)[:limit] for points in rankings]
+
+    def retrieve_page(
+        self, vectors: Sequence[QueryVectors], request: SearchRequest
+    ) -> Steps[list[list[Hit]]]:
+        """Return the page of each query, without reranking; texts of this page alone are read."""
+        if not request.start:
+            return (yield from self.retrieve(vectors, request, request.limit))
+        end = request.end
+        while True:
+            has_foreign = self._foreign.count > 0
+            if has_foreign:  # those before the page do not count
+                found = yield from self.retrieve(vectors, request, end)
+                pages = [cut_page(hits, request) for hits in found]
+                is_whole = all(len(hits) < end for hits in found)
+            else:
+                rankings = yield from self._rank_ids(vectors, request, end)
+                pages = yield from self._read_page(vectors, rankings, request)
+                is_whole = all(len(points) < end for points in rankings)
+            is_full = request.after is None or all(len(hits) == request.limit for hits in pages)
+            if has_foreign == (self._foreign.count > 0):
+                if is_full or is_whole or end == request.max_limit:
+                    return pages
+                end = min(2 * end, request.max_limit)  # other passages were written before it
+
+    def _read_page(
+        self,
+        vectors: Sequence[QueryVectors],
+        rankings: Sequence[Sequence[ScoredPoint]],
+        request: SearchRequest,
+    ) -> Steps[list[list[Hit]]]:
+        """Return the page in each ranking of ids."""
+        bounds = [page_bounds(points, request) for points in rankings]
+        windows = [points[slice(*each)] for points, each in zip(rankings, bounds, strict=True)]
+        whole = yield from with_payloads(vectors, windows, HIT_FIELDS)
+        found = [self.to_hits(sort_by_pid(points)) for points in whole]
+        if request.after is not None:
+            return [cut_page(hits, request) for hits in found]
+        starts = [request.start - first for first, _ in bounds]
+        return [
+            hits[start : start + request.limit] for hits, start in zip(found, starts, strict=True)
+        ]
+
+    def _rank_ids(
+        self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
+    ) -> Steps[list[list[ScoredPoint]]]:
+        """Return the best points of each query, and those with the score of the last one.
+
+        They have no payload.
+        """
+        if request.mode == "hybrid":
+            rankings = yield from self._rank_all(vectors, request, limit, ())
+            return [[*with_tied(points, limit)] for points in rankings]
+        asked = min(limit + 1, request.max_limit)
+        rankings = yield from self._rank_all(vectors, request, asked, ())
+        tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
+        if tied:
+            open_ = [vectors[i] for i in tied]
+            settled = yield from self._settle(open_, [rankings[i] for i in tied], request, limit)
+            for index, points in zip(tied, settled, strict=True):
+                rankings[index] = points
+        return [[*with_tied(points, limit)] for points in rankings]
 
     def _settle(
         self,
         vectors: Sequence[QueryVectors],
+        rankings: Sequence[Sequence[ScoredPoint]],
         request: SearchRequest,
         limit: int,
-        fields: Sequence[str],
     ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the best points of queries with equal scores at the limit, chosen by pid."""
-        found: list[list[ScoredPoint]] = [[] for _ in vectors]
+        """Return rankings with all points that have the score of the limit, and their pids."""
+        found = [[*points] for points in rankings]
         tied = list(range(len(vectors)))
         for wider in wider_limits(limit, request.max_limit):
             if tied:
                 asked = [vectors[index] for index in tied]
                 ranked = yield from self._rank_all(asked, request, wider, ("pid",))
                 for index, points in zip(tied, ranked, strict=True):
-                    found[index] = points
-                tied = [index for index in tied if is_open(found[index], limit, wider)]
-        best = [sort_by_pid(points)[:limit] for points in found]
-        return (yield from with_payloads(vectors, best, fields))
+                    found[index] = complete_tie(rankings[index], points, limit)
+                tied = [
+                    i
+                    for i, points in zip(tied, ranked, strict=True)
+                    if is_open(points, limit, wider)
+                ]
+        return found
 
     def _rank_all(
         self,
@@ -132,7 +202,11 @@ class Retriever:
         """Return the ranking of each query, which for "hybrid" may be longer than the limit."""
         plans = [_point_queries(one, request, limit, fields) for one in vectors]
         answers = yield from self.query(plans)
-        return [self.to_ranking(each, request.mode, request.fusion, limit) for each in answers]
+        depth, least = request.depth(limit), request.first_threshold
+        rankings = [self.to_ranking(each, request.mode, request.fusion, depth) for each in answers]
+        if least is None:
+            return rankings
+        return [[point for point in points if point.score >= least] for points in rankings]
 
     def query(
         self, plans: Sequence[Sequence[PointQuery]]
@@ -170,13 +244,13 @@ class Retriever:
         return [point for point, problem in problems if problem is None]
 
     def to_ranking(
-        self, answers: Sequence[Sequence[ScoredPoint]], mode: SearchMode, fusion: Fusion, limit: int
+        self, answers: Sequence[Sequence[ScoredPoint]], mode: SearchMode, fusion: Fusion, depth: int
     ) -> list[ScoredPoint]:
         """Make one ranking of the engine's answers; a query of stop words has no BM25 answer."""
         if mode != "hybrid":
             return [*answers[0]] if answers else []
         dense, bm25 = (*answers, [], [])[:2]
-        depth, similarity = max(fusion.depth, limit), self.metadata.encoder.similarity
+        similarity = self.metadata.encoder.similarity
         return fuse(dense, bm25, fusion, depth=depth, similarity=similarity)
 
 
@@ -188,7 +262,14 @@ def _point_queries(
     if request.mode != "hybrid":
         effort = request.effort(limit)
         return [
-            PointQuery(nearest, limit, effort, request.meta_filter, fields=fields)
+            PointQuery(
+                nearest,
+                limit,
+                effort,
+                request.meta_filter,
+                fields=fields,
+                score_threshold=_lower(request.first_threshold),
+            )
             for nearest in both
         ]
     depth = request.depth(limit)
@@ -204,6 +285,11 @@ def _point_queries(
         )
         for nearest in both
     ]
+
+
+def _lower(threshold: float | None) -> float | None:
+    """Return a slightly lower threshold, as the engine compares before scores are rounded."""
+    return None if threshold is None else threshold - 4 * ROUNDING * max(1.0, abs(threshold))
 
 
 def score_queries(

@@ -16,10 +16,12 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.encoding import Encoder, Reranker
 from msmarco_qdrant.encoding.checks import (
+    applies_sigmoid,
     check_encoder,
     check_reranker,
     encode_queries,
@@ -150,15 +152,21 @@ class SearchSession:
             )
         return self._reranker
 
-    def search(self, queries: Sequence[str], options: SearchOptions) -> Steps[list[list[Hit]]]:
+    def search(self, queries: Sequence[str], options: SearchOptions) -> Steps[list[Hits]]:
         """Check a search, and return its steps."""
         self.check_open()
         check_queries(queries)
         request = to_request(options)
+        if request.cursor is not None and len(queries) != 1:
+            raise UsageError(
+                f"cursor continues the search of one query, got {len(queries)} queries: call search"
+            )
         self._check_models(request.mode, rerank=request.rerank_depth is not None)
 
-        def search(searcher: Searcher) -> Steps[list[list[Hit]]]:
+        def search(searcher: Searcher) -> Steps[list[Hits]]:
             chosen = to_request(options, searcher.metadata.search_defaults)
+            if chosen.rerank_sigmoid and applies_sigmoid(self.reranker):
+                chosen = replace(chosen, rerank_sigmoid=False)
             fitted = yield from self._within_limits(chosen)
             return (yield from searcher.search(queries, fitted))
 

@@ -11,13 +11,15 @@ the engine refuses the query: no result mixes two models.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import root_key
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_types import (
     Fusion,
@@ -31,6 +33,14 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.pages import (
+    check_cursor,
+    cut_page,
+    cut_points,
+    digest_options,
+    digest_search,
+    next_cursor,
+)
 from msmarco_qdrant.search.ranking import best_per_group
 from msmarco_qdrant.search.retrieval import (
     QueryVectors,
@@ -41,10 +51,8 @@ from msmarco_qdrant.search.retrieval import (
     with_payloads,
 )
 from msmarco_qdrant.search.step import Encode, Score, Steps
-from msmarco_qdrant.search.ties import (
-    sort_by_pid,
-    sort_hits,
-)
+from msmarco_qdrant.search.thresholds import check_threshold
+from msmarco_qdrant.search.ties import extend_ranking, sort_by_pid, sort_hits
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
@@ -104,28 +112,41 @@ class Searcher:
             raise UsageError("this client was opened with bm25_only: it has no encoder")
         return self._encoder
 
-    def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
-        """Return the hits of each query."""
+    def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[Hits]]:
+        """Return the page of hits of each query."""
+        check_threshold(request, self.metadata.encoder.similarity)
         given = request.meta_filter
         if given is not None:
             chosen = to_qdrant(given)  # once, for all the queries
             yield from self._filters.check_indexes(chosen, request.limits)
             request = replace(request, meta_filter=chosen)
+        options = digest_options(request, self.metadata)
+        searches = [digest_search(options, query) for query in queries]
+        if request.after is not None:
+            check_cursor(request.after, searches[0], self.metadata)
         found = yield from self._search(queries, request)
-        if given is not None:
+        if given is not None and not request.start:
             yield from self._filters.check_fields(given, found)
-        return found
+        pages = [_renumber(hits, request.start) for hits in found]
+        return [
+            Hits(hits, cursor=next_cursor(hits, request, search, self.metadata))
+            for hits, search in zip(pages, searches, strict=True)
+        ]
 
     def _search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
         vectors = yield from self._encode(queries, request.mode)
-        if request.group_by is not None and request.rerank_depth is None:
-            return (yield from self._search_groups(vectors, request, request.group_by))
+        if request.rerank_depth is None:
+            if request.group_by is not None:
+                return (yield from self._search_groups(vectors, request, request.group_by))
+            return (yield from self.retriever.retrieve_page(vectors, request))
         found = yield from self.retriever.retrieve(vectors, request, request.first_stage_limit)
-        if request.rerank_depth is not None:
-            found = yield from _rerank(queries, found)
+        found = yield from _rerank(queries, found, sigmoid=request.rerank_sigmoid)
+        least = request.score_threshold
+        if least is not None:
+            found = [[hit for hit in hits if hit.score >= least] for hits in found]
         if request.group_by is not None:
             found = [best_per_group(hits, request.group_by) for hits in found]
-        return [_renumber(hits[: request.limit]) for hits in found]
+        return [cut_page(hits, request) for hits in found]
 
     def rank(
         self,
@@ -151,7 +172,7 @@ class Searcher:
         ]
         if rerank:
             found = yield from _rerank(queries, found)
-        return [_renumber(hits) for hits in found]
+        return [_renumber(hits, 0) for hits in found]
 
     def _encode(self, queries: Sequence[str], mode: SearchMode) -> Steps[list[QueryVectors]]:
         dense: Sequence[Nearest | None] = [None] * len(queries)
@@ -174,26 +195,28 @@ class Searcher:
 
         Only pids and the field are retrieved for that, and the rest of the best afterwards.
         """
-        found: list[list[ScoredPoint]] = [[] for _ in vectors]
+        rankings: list[list[ScoredPoint]] = [[] for _ in vectors]
+        found = [*rankings]
         unfinished = list(range(len(vectors)))
-        limit = request.limit
-        while unfinished:
-            limit = min(limit * _PASSAGES_PER_GROUP, request.max_limit)
+        for limit in _group_limits(request):
+            if not unfinished:
+                break
             asked = [vectors[i] for i in unfinished]
             fields = ("pid", root_key(field))
             ranked = yield from self.retriever.retrieve_points(asked, request, limit, fields)
             for index, points in zip(unfinished, ranked, strict=True):
-                found[index] = best_per_group(self.retriever.own(points), field)
+                rankings[index] = extend_ranking(rankings[index], self.retriever.own(points))
+                found[index] = best_per_group(rankings[index], field)
             unfinished = [
                 index
                 for index, points in zip(unfinished, ranked, strict=True)
-                if len(found[index]) < request.limit and len(points) == limit < request.max_limit
+                if len(points) == limit and len(cut_points(found[index], request)) < request.limit
             ]
             if any(ranked) and not any(found):
                 _log.warning("no passage found has the field '%s' to group by", field)
-        best = [points[: request.limit] for points in found]
-        whole = yield from with_payloads(vectors, best, HIT_FIELDS)
-        return [_renumber(self.retriever.to_hits(points)) for points in whole]
+        pages = [cut_points(points, request) for points in found]
+        whole = yield from with_payloads(vectors, pages, HIT_FIELDS)
+        return [self.retriever.to_hits(points) for points in whole]
 
     def _rank_points(
         self,
@@ -203,7 +226,8 @@ class Searcher:
         fusion: Fusion,
     ) -> list[ScoredPoint]:
         """Rank given points; one without a token of the query has a BM25 score of 0."""
-        ranked = self.retriever.to_ranking(answers, mode, fusion, len(payloads))
+        depth = max(fusion.depth, len(payloads))
+        ranked = self.retriever.to_ranking(answers, mode, fusion, depth)
         scores = {point.id: point.score for point in ranked if point.id in payloads}
         if mode == "bm25":
             scores |= {id_: 0.0 for id_ in payloads if id_ not in scores}
@@ -214,13 +238,43 @@ class Searcher:
         return Bm25Encoder(self.metadata.bm25)
 
 
-def _rerank(queries: Sequence[str], found: Sequence[list[Hit]]) -> Steps[list[list[Hit]]]:
+def _group_limits(request: SearchRequest) -> Iterator[int]:
+    """Return the numbers of points to retrieve for groups, one after the other.
+
+    After the first, they are the same for each limit, and each is the most with the same
+    candidates: so the groups of a smaller limit are the start of those of a larger one.
+    """
+    limit, most = request.end * _PASSAGES_PER_GROUP, request.max_limit
+    spare = 0 if request.mode == "hybrid" else 1  # one more is retrieved, to notice ties
+    whole = request.fusion.depth if request.mode == "hybrid" else max(request.ef - spare, 1)
+    if limit < min(whole, most):
+        yield limit
+    while whole < most:
+        yield whole
+        whole = (whole + spare) * _PASSAGES_PER_GROUP - spare
+    yield most
+
+
+def _rerank(
+    queries: Sequence[str], found: Sequence[list[Hit]], *, sigmoid: bool = False
+) -> Steps[list[list[Hit]]]:
     """Sort hits by the scores of the cross-encoder; ties by pid."""
     pairs = [(query, hit.text) for query, hits in zip(queries, found, strict=True) for hit in hits]
     scores = iter((yield Score(pairs)).tolist() if pairs else ())
     scored = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
+    if sigmoid:
+        scored = [[replace(hit, score=_sigmoid(hit.score)) for hit in hits] for hits in scored]
     return [sort_hits(hits) for hits in scored]
 
 
-def _renumber(hits: Sequence[Hit]) -> list[Hit]:
-    return [h if h.rank == rank else replace(h, rank=rank) for rank, h in enumerate(hits, start=1)]
+def _sigmoid(score: float) -> float:
+    """Return the logistic function of a score, without overflow."""
+    if score >= 0:
+        return 1 / (1 + math.exp(-score))
+    return math.exp(score) / (1 + math.exp(score))
+
+
+def _renumber(hits: Sequence[Hit], start: int) -> list[Hit]:
+    return [
+        h if h.rank == rank else replace(h, rank=rank) for rank, h in enumerate(hits, start + 1)
+    ]

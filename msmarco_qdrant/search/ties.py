@@ -14,7 +14,7 @@ from msmarco_qdrant.core.search_types import Hit, ScoredPoint
 from msmarco_qdrant.stores.payload import point_id
 
 _NEAR, _WIDER = 128, 1024
-_ROUNDING = 2.5e-7  # two units in the last place of float32
+ROUNDING = 2.5e-7  # two units in the last place of float32
 
 
 def wider_limits(limit: int, most: int) -> Sequence[int]:
@@ -47,12 +47,49 @@ def sort_by_id(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
 
 def sort_by_pid(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
     """Sort points by descending score; ties by pid, those without one last."""
-    return sorted(points, key=lambda p: (-p.score, _pid_order(p.payload.get("pid"), p.id)))
+    return sorted(points, key=_point_key)
 
 
 def sort_hits(hits: Sequence[Hit]) -> list[Hit]:
     """Sort hits by descending score; ties by pid."""
-    return sorted(hits, key=lambda hit: (-hit.score, _pid_order(hit.pid, 0)))
+    return sorted(hits, key=lambda hit: rank_key(hit.score, hit.pid))
+
+
+def rank_key(score: float, pid: str) -> tuple[float, tuple[int, int, str]]:
+    """Return the sort key of a passage in a ranking: by descending score; ties by pid."""
+    return -score, _pid_order(pid, 0)
+
+
+def complete_tie(
+    points: Sequence[ScoredPoint], wider: Sequence[ScoredPoint], limit: int
+) -> list[ScoredPoint]:
+    """Replace the points with the score of the limit by all those of a wider ranking.
+
+    Points with better scores stay as they are, so that shorter pages have the same ones.
+    """
+    score = points[limit - 1].score
+    better = [point for point in points[:limit] if point.score > score]
+    width, known = ROUNDING * max(1.0, abs(score)), {point.id for point in better}
+    tied = {
+        point.id: replace(point, score=score)
+        for point in (*wider, *points)
+        if abs(point.score - score) <= width and point.id not in known
+    }
+    return [*better, *tied.values()]
+
+
+def extend_ranking(
+    points: Sequence[ScoredPoint], wider: Sequence[ScoredPoint]
+) -> list[ScoredPoint]:
+    """Return a ranking, and after its last point those of a wider one that belong there.
+
+    Its points stay as they are, so that a shorter result is the start of a longer one. Both have
+    pids and are sorted by them.
+    """
+    if not points:
+        return [*wider]
+    known, last = {point.id for point in points}, _point_key(points[-1])
+    return [*points, *(p for p in wider if p.id not in known and _point_key(p) > last)]
 
 
 def merge_rounded(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
@@ -63,7 +100,7 @@ def merge_rounded(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
     merged = [*points[:1]]
     for point in points[1:]:
         first = merged[-1].score
-        is_same = 0 < first - point.score <= _ROUNDING * max(1.0, abs(first))
+        is_same = 0 < first - point.score <= ROUNDING * max(1.0, abs(first))
         merged.append(replace(point, score=first) if is_same else point)
     return merged
 
@@ -73,6 +110,10 @@ def clip_cosines(points: Sequence[ScoredPoint]) -> Sequence[ScoredPoint]:
     if all(-1 <= point.score <= 1 for point in points):
         return points
     return [replace(point, score=min(max(point.score, -1.0), 1.0)) for point in points]
+
+
+def _point_key(point: ScoredPoint) -> tuple[float, tuple[int, int, str]]:
+    return -point.score, _pid_order(point.payload.get("pid"), point.id)
 
 
 def _id_order(id_: PointId) -> tuple[bool, int]:

@@ -151,6 +151,7 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
         ],
         with_payload=list(query.fields),
         filter=chosen,
+        score_threshold=query.score_threshold,
         params=search_params(qdrant_edge, final_effort(query)),
     )
 

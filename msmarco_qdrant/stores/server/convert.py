@@ -170,6 +170,7 @@ def query_request(
         limit=query.limit,
         with_payload=list(query.fields),
         filter=chosen,
+        score_threshold=query.score_threshold,
         params=final,
     )
 

@@ -1,0 +1,153 @@
+"""Pages of a ranking: where a page starts, and the cursor of its end.
+
+A page by offset starts at a position. A page by cursor starts after the last hit of the page before
+it; if this hit is no longer in the ranking, after the last but one, and so on. If none of the last
+hits is, the page starts at the score of the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from msmarco_qdrant.core.metadata_types import CollectionMetadata
+from msmarco_qdrant.core.search_types import Hit, ScoredPoint
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.search.cursor import Cursor
+from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.ties import ROUNDING, rank_key
+from msmarco_qdrant.stores.payload import point_id
+
+_FREE: Final = frozenset(
+    {"limit", "offset", "cursor", "score_threshold", "exact", "ef", "oversampling", "rescore"}
+    | {"limits", "default_ef", "with_vectors", "with_meta", "with_text", "snippets"}
+)
+"""Options that do not change the order of hits: they may differ from page to page."""
+
+_KEPT: Final = 3  # hits in a cursor
+
+
+def page_slice(ranking: Sequence[tuple[float, str]], request: SearchRequest) -> slice:
+    """Return the part of a ranking that is the page.
+
+    Args:
+        ranking: Score and pid of all hits from the best one, by descending score and then by pid.
+        request: The search.
+    """
+    after, start = request.after, request.start
+    if after is not None:
+        key = rank_key(*_end_of(after, {pid: score for score, pid in ranking}, request))
+        start = sum(rank_key(score, pid) <= key for score, pid in ranking)
+    return slice(start, start + request.limit)
+
+
+def cut_page(hits: Sequence[Hit], request: SearchRequest) -> list[Hit]:
+    """Return the hits of a page; see `page_slice`."""
+    return list(hits[page_slice([(hit.score, hit.pid) for hit in hits], request)])
+
+
+def cut_points(points: Sequence[ScoredPoint], request: SearchRequest) -> list[ScoredPoint]:
+    """Return the points of a page, all of which have their pid; see `page_slice`."""
+    return list(points[page_slice([(p.score, p.payload["pid"]) for p in points], request)])
+
+
+def _end_of(
+    after: Cursor, scores: Mapping[str, float], request: SearchRequest
+) -> tuple[float, str]:
+    """Return score and pid of the end of the page before, in the ranking of now.
+
+    A write changes the BM25 and the fused scores of other passages too. The score of a vector or
+    of a cross-encoder changes only with its own passage, and by rounding.
+
+    Args:
+        after: The end of the page before.
+        scores: The scores in this ranking, of the last hits of that page at least.
+        request: The search.
+    """
+    is_own = request.mode == "dense" or request.rerank_depth is not None
+    for before, pid in after.last:
+        now = scores.get(pid)
+        if now is not None:
+            is_rewritten = abs(now - before) > 4 * ROUNDING * max(1.0, abs(now))
+            if not (is_own and is_rewritten):
+                return now, pid
+    return after.last[0]
+
+
+def page_bounds(points: Sequence[ScoredPoint], request: SearchRequest) -> tuple[int, int]:
+    """Return the bounds of a page in a ranking without pids.
+
+    They include all points with the scores of the first and the last one: pids order them.
+    """
+    after, first, last = request.after, request.start, request.end
+    if after is not None:
+        pids = {point_id(pid): pid for _, pid in after.last}
+        scores = {pids[point.id]: point.score for point in points if point.id in pids}
+        score, _ = _end_of(after, scores, request)
+        first = sum(point.score > score for point in points)
+        last = sum(point.score >= score for point in points) + request.limit
+    while 0 < first < len(points) and points[first - 1].score == points[first].score:
+        first -= 1
+    while last < len(points) and points[last].score == points[last - 1].score:
+        last += 1
+    return first, last
+
+
+def digest_options(request: SearchRequest, metadata: CollectionMetadata) -> str:
+    """Return a digest of what determines the order of hits, apart from the query."""
+    options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in _FREE}
+    chosen = options.pop("meta_filter")
+    canonical = None if chosen is None else _sort(json.loads(chosen.model_dump_json()))
+    text = f"{options!r} {json.dumps(canonical)} {metadata.encoder.fingerprint}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _sort(value: Any) -> Any:
+    """Sort the conditions of a filter, whose order has no meaning."""
+    if isinstance(value, dict):
+        return {name: _sort(item) for name, item in sorted(value.items()) if item is not None}
+    if isinstance(value, list):
+        return sorted(map(_sort, value), key=json.dumps)
+    return value
+
+
+def digest_search(options: str, query: str) -> str:
+    """Return a digest of a search, given that of its options."""
+    return hashlib.sha256(f"{options} {query}".encode()).hexdigest()[:16]
+
+
+def check_cursor(after: Cursor, search: str, metadata: CollectionMetadata) -> None:
+    """Refuse a cursor of another search.
+
+    Args:
+        after: The cursor.
+        search: The digest of this search.
+        metadata: The collection's metadata.
+
+    Raises:
+        UsageError: If query, options or the collection's model differ.
+    """
+    if after.model != metadata.encoder.fingerprint[:8]:
+        raise UsageError(
+            "cursor is of another model than the collection has now: search again without it"
+        )
+    if after.search != search:
+        raise UsageError(
+            "cursor is of another search: repeat the query and the options of the search that "
+            "returned it; only limit may differ"
+        )
+
+
+def next_cursor(
+    hits: Sequence[Hit], request: SearchRequest, search: str, metadata: CollectionMetadata
+) -> str | None:
+    """Return the cursor of the end of a page; None if there are no more hits."""
+    end = request.start + len(hits)
+    is_last = request.rerank_depth is not None and end >= request.rerank_depth
+    if len(hits) < request.end - request.start or not hits or is_last:
+        return None
+    last = [(hit.score, hit.pid) for hit in hits[: -_KEPT - 1 : -1]]
+    return str(Cursor(end, last, search, metadata.encoder.fingerprint[:8]))
