@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         list_passages,
     )
     from msmarco_qdrant.collection.restore import restore_collection
+    from msmarco_qdrant.collection.scroll import scroll_passages
     from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
     from msmarco_qdrant.core.encoder_types import Prompts
     from msmarco_qdrant.core.hits import Hits
@@ -89,6 +90,7 @@ _MODULES = {
     "collection.restore": "restore_collection",
     "core.collection_types": "Bm25Settings StorageSettings",
     "core.encoder_types": "Prompts",
+    "collection.scroll": "scroll_passages",
     "core.hits": "Hits",
     "core.records": "Passage PrunePolicy Query Reject",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
@@ -180,6 +182,7 @@ __all__ = [
     "restore_collection",
     "rollback_collection",
     "save_search_defaults",
+    "scroll_passages",
 ]
 
 

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.encoder_types import EncodedBatch, EncoderInfo
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
-from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import (
+    Facet,
+    OrderedPoint,
+    PointOrder,
+    PointQuery,
+    ScoredPoint,
+)
 from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.encoding.tokens import Tokenized
 from msmarco_qdrant.errors import EncodingError, StoreCorruptError, UsageError
@@ -262,9 +268,21 @@ class NullCollection:
         *,
         all_replicas: bool = False,  # noqa: ARG002
         meta_filter: SearchFilter | None = None,  # noqa: ARG002
+        start: PointId | None = None,  # noqa: ARG002
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Return no points."""
         return iter(())
+
+    def read_ordered(
+        self,
+        order: PointOrder,  # noqa: ARG002
+        fields: Sequence[str],  # noqa: ARG002
+        *,
+        limit: int,  # noqa: ARG002
+        meta_filter: SearchFilter | None = None,  # noqa: ARG002
+    ) -> list[OrderedPoint] | None:
+        """Return no points."""
+        return []
 
     def flush(self) -> None:
         """Do nothing."""

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -139,19 +140,37 @@ def _facet_row(facet: Facet) -> list[str]:
 @settings_options("store", "transport", "collection")
 @limit_option(10, "Number of passages.")
 @filter_option
+@click.option(
+    "--order-by",
+    metavar="FIELD",
+    help="Order by a field with an index of kind integer, float or datetime, lowest first; -FIELD "
+    "for the highest first.",
+)
+@click.option("--after", metavar="PID", help="Continue after this passage, in the same order.")
 @json_option
-def list_(*, settings: Settings, limit: int, filters: tuple[str, ...], as_json: bool) -> None:
-    """List some passages of a collection, in an arbitrary but fixed order.
+def list_(
+    *,
+    settings: Settings,
+    limit: int,
+    filters: tuple[str, ...],
+    order_by: str | None,
+    after: str | None,
+    as_json: bool,
+) -> None:
+    """List some passages of a collection, in the order of ids or of a field.
 
     To list the collections of a store use `collections`.
     """
-    from msmarco_qdrant.collection.passages import list_passages
+    from msmarco_qdrant.collection.scroll import ScrollRequest, scroll_passages
 
     name = settings.collection
-    parse_filters(filters)
+    ScrollRequest(parse_filters(filters), order_by, after)  # refuses invalid ones early
     with open_configured_store(settings) as store:
         chosen = parse_for(store, name, filters)
-        found = list_passages(store, collection=name, limit=limit, meta_filter=chosen)
+        passages = scroll_passages(
+            store, meta_filter=chosen, order_by=order_by, after=after, collection=name
+        )
+        found = [*islice(passages, limit)]
     if as_json:
         print_json([{"pid": one.pid, "text": one.text, "meta": one.meta} for one in found])
         return

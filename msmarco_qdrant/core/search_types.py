@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from msmarco_qdrant.core.collection_types import PointId, SparseVector
@@ -97,6 +98,31 @@ class ScoredPoint:
 
     id: PointId
     score: float
+    payload: dict[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PointOrder:
+    """An order of points by the values of an indexed payload key.
+
+    Attributes:
+        key: The JSON path of the key.
+        is_descending: True to begin with the highest value.
+        start: The first value to return, included: a number, or a moment with its time zone; None
+            to begin with the first point.
+    """
+
+    key: str
+    is_descending: bool = False
+    start: float | datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedPoint:
+    """A point with the value that orders it: a number, or microseconds since 1970."""
+
+    id: PointId
+    value: float
     payload: dict[str, Any] = field(hash=False)
 
 

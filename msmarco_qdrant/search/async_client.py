@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from os import PathLike
 from typing import TypeAlias
 
+from msmarco_qdrant.collection.scroll import ScrollRequest
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.hits import Hits
@@ -44,6 +46,7 @@ from msmarco_qdrant.stores import (
 )
 
 _ROWS_PER_BATCH = 1024
+_SCROLL_PAGE = 100
 
 _Opened: TypeAlias = tuple[SearchClient, AsyncCollection]
 
@@ -421,6 +424,48 @@ class AsyncSearchClient:
             return await asyncio.to_thread(
                 self._client.facets, field, limit=limit, meta_filter=meta_filter, exact=exact
             )
+
+    @suggest_keywords
+    def scroll(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        order_by: str | None = None,
+        after: str | None = None,
+    ) -> AsyncIterator[Passage]:
+        """Read all passages, or those that match, one after the other.
+
+        They are read page by page while you iterate. One that is written or deleted meanwhile may
+        be missing; every other is returned once. To continue later, keep the last pid.
+
+        Args:
+            meta_filter: Only passages that match, as in `search`.
+            order_by: A `meta` field of numbers or moments that orders them, lowest first, or
+                "-year" for the highest first; passages without a value are left out. It needs a
+                payload index of kind integer, float or datetime. None for the order of ids.
+            after: The pid of a passage to continue behind, for the same `order_by`.
+
+        Raises:
+            UsageError: For an invalid argument, or an `order_by` without an index.
+            StoreError: If the store fails.
+        """
+        scroll = partial(
+            self._client.scroll, meta_filter=meta_filter, order_by=order_by, after=after
+        )
+        ScrollRequest(meta_filter, order_by, after)  # refuses invalid arguments at once
+        return self._pages(scroll)
+
+    async def _pages(self, scroll: Callable[[], Iterator[Passage]]) -> AsyncIterator[Passage]:
+        """Yield what a blocking iterator yields, read in a thread page by page."""
+        with self._track():
+            pages = await asyncio.to_thread(lambda: in_batches(scroll(), _SCROLL_PAGE))
+        while True:
+            with self._track():
+                page = await asyncio.to_thread(next, pages, None)
+            if not page:
+                return
+            for passage in page:
+                yield passage
 
     async def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

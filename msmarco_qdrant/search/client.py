@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from os import PathLike
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from msmarco_qdrant.collection.facets import FacetRequest, read_facets
 from msmarco_qdrant.collection.passages import check_count, get_passages, read_count
+from msmarco_qdrant.collection.scroll import ScrollRequest, read_scroll
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.encoder_types import EncoderInfo
@@ -432,6 +433,34 @@ class SearchClient:
         """
         request = FacetRequest(field, limit, meta_filter, exact)
         return read_facets(self.store, self.session.collection, self.collection, request)
+
+    @suggest_keywords
+    def scroll(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        order_by: str | None = None,
+        after: str | None = None,
+    ) -> Iterator[Passage]:
+        """Read all passages, or those that match, one after the other.
+
+        They are read page by page while you iterate. One that is written or deleted meanwhile may
+        be missing; every other is returned once. To continue later, keep the last pid.
+
+        Args:
+            meta_filter: Only passages that match, as in `search`.
+            order_by: A `meta` field of numbers or moments that orders them, lowest first, or
+                "-year" for the highest first; passages without a value are left out. It needs a
+                payload index of kind integer, float or datetime. None for the order of ids.
+            after: The pid of a passage to continue behind, for the same `order_by`.
+
+        Raises:
+            UsageError: For an invalid argument, or an `order_by` without an index.
+            StoreError: If the store fails.
+        """
+        request = ScrollRequest(meta_filter, order_by, after)
+        source, foreign = self.session.collection, self.session.foreign
+        return read_scroll(self.store, source, self.collection, foreign, request)
 
     def warm_up(self) -> None:
         """Run the first call of each model now, so that the first search is fast."""

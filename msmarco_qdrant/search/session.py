@@ -92,6 +92,9 @@ class SearchSession:
     """Shared part of the blocking and the asyncio client. Thread-safe.
 
     Arguments and errors are those of `SearchClient`.
+
+    Attributes:
+        foreign: Counts the points left out of answers, because they are not passages.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class SearchSession:
         self._store = store
         self._name = collection
         self._load_encoder = load_encoder
-        self._foreign = ForeignPoints(collection, store.dsn)
+        self.foreign = ForeignPoints(collection, store.dsn)
         metadata = store.metadata(collection)
         if reranker is not None:
             check_reranker(reranker)
@@ -136,7 +139,7 @@ class SearchSession:
     @property
     def foreign_points(self) -> int:
         """Number of points left out of answers, because they are not passages."""
-        return self._foreign.count
+        return self.foreign.count
 
     @property
     def reranker(self) -> Reranker:
@@ -277,7 +280,7 @@ class SearchSession:
     def _new_searcher(self, metadata: CollectionMetadata, encoder: Encoder | None) -> Searcher:
         indexed = self._store.capabilities.payload_indexes
         return Searcher(
-            metadata, encoder, collection=self._name, indexed=indexed, foreign=self._foreign
+            metadata, encoder, collection=self._name, indexed=indexed, foreign=self.foreign
         )
 
     def _within_limits(self, request: SearchRequest) -> Steps[SearchRequest]:

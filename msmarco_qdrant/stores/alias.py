@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointId
-from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import (
+    Facet,
+    OrderedPoint,
+    PointOrder,
+    PointQuery,
+    ScoredPoint,
+)
 from msmarco_qdrant.errors import StoreError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.micro_batcher import MicroBatcher
@@ -68,14 +74,31 @@ class AliasedCollection:
         )
 
     def scan(
-        self, fields: Sequence[str], *, meta_filter: SearchFilter | None = None
+        self,
+        fields: Sequence[str],
+        *,
+        meta_filter: SearchFilter | None = None,
+        start: PointId | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point of the collection that the name points to now; see `Collection.scan`.
 
         A server resolves the name for each page.
         """
         collection = self._unresolved or self._store.collection(self._name)
-        return collection.scan(fields, meta_filter=meta_filter)
+        return collection.scan(fields, meta_filter=meta_filter, start=start)
+
+    def read_ordered(
+        self,
+        order: PointOrder,
+        fields: Sequence[str],
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+    ) -> list[OrderedPoint] | None:
+        """Return the first points of an order; see `Collection.read_ordered`."""
+        return self._call(
+            lambda one: one.read_ordered(order, fields, limit=limit, meta_filter=meta_filter)
+        )
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch; see `Collection.query`."""

@@ -118,6 +118,7 @@ _LINE_ENDS = re.compile(r"\s*[\r\n]+\s*")
 _NO_INDEX = re.compile(
     r'Index required but not found for "(.+?)" of one of the following types: \[(.*?)\]'
 )
+_NO_RANGE_INDEX = re.compile(r"No range index for `order_by`")
 _NO_FACET_INDEX = re.compile(r"No appropriate index for faceting")
 _STRICT_MODE = re.compile(
     r'Limit exceeded .+ for "|Exact search disabled|Condition size limit reached'
@@ -220,6 +221,12 @@ def lacks_facet_index(error: StoreError) -> bool:
     """True if an engine counts no values of a payload key, because no index has them."""
     cause = error.__cause__
     return cause is not None and bool(_NO_FACET_INDEX.search(_status_and_message(cause)[1]))
+
+
+def lacks_range_index(error: StoreError) -> bool:
+    """True if an engine orders no points by a payload key, because no index has its values."""
+    cause = error.__cause__
+    return cause is not None and bool(_NO_RANGE_INDEX.search(_status_and_message(cause)[1]))
 
 
 def status_of(exc: BaseException) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.advice import advised_command
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_US = 6 * 10**16  # the years 69 to 3871
 _FRACTION = "a match of fractions"
 _NUMBERS = ("a range of numbers", "a match of integers", "a match of numbers", _FRACTION)
 _DATES = "a range of datetimes"
@@ -130,6 +132,44 @@ def to_qdrant(given: SearchFilter) -> models.Filter:
         clause, negated = _clause(field, condition)
         (must_not if negated else must).append(clause)
     return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def combine(*given: SearchFilter | None) -> models.Filter:
+    """Return the filter of the points that match each of some filters."""
+    from qdrant_client import models
+
+    return models.Filter(must=[to_qdrant(one) for one in given if one is not None])
+
+
+def has_ids(ids: Sequence[PointId]) -> models.Filter:
+    """Return the filter of some points."""
+    from qdrant_client import models
+
+    return models.Filter(must=[models.HasIdCondition(has_id=[from_id(id_) for id_ in ids])])
+
+
+def has_order_value(key: str, value: float, kind: PayloadIndex | None) -> models.Filter:
+    """Return the filter of the points with a value of a key, as `OrderedPoint` has it.
+
+    Args:
+        key: The payload key.
+        value: The value.
+        kind: The kind of the key's index; None without one, where it may be any of these.
+    """
+    from qdrant_client import models
+
+    found: list[models.Condition] = []
+    if kind == "integer":
+        match = models.MatchValue(value=int(value))
+        return models.Filter(must=[models.FieldCondition(key=key, match=match)])
+    if kind != "datetime":
+        number = models.Range(gte=value, lte=value)
+        found.append(models.FieldCondition(key=key, range=number))
+    if kind != "float" and isinstance(value, int) and abs(value) < _LATEST_US:
+        moment = _EPOCH + timedelta(microseconds=value)
+        span = models.DatetimeRange(gte=moment, lte=moment)
+        found.append(models.FieldCondition(key=key, range=span))
+    return models.Filter(should=found)
 
 
 def has_key(key: str) -> models.Filter:

@@ -22,7 +22,7 @@ from typing import Any
 from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
 from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.core.search_types import ScoredPoint
+from msmarco_qdrant.core.search_types import OrderedPoint, ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError
 
 SCHEMA_VERSION = 1
@@ -96,6 +96,11 @@ def to_id(point: Any) -> PointId:
 def to_payloads(records: Iterable[Any]) -> dict[PointId, dict[str, Any]]:
     """Return the payloads of an engine's records by point id."""
     return {to_id(record.id): record.payload or {} for record in records}
+
+
+def to_ordered(records: Iterable[Any]) -> list[OrderedPoint]:
+    """Convert an engine's records in the order of a value."""
+    return [OrderedPoint(to_id(one.id), one.order_value, one.payload or {}) for one in records]
 
 
 def to_scored(points: Iterable[Any]) -> list[ScoredPoint]:

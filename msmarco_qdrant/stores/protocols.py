@@ -16,7 +16,13 @@ from msmarco_qdrant.core.collection_types import (
     SparseVector,
 )
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
-from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import (
+    Facet,
+    OrderedPoint,
+    PointOrder,
+    PointQuery,
+    ScoredPoint,
+)
 from msmarco_qdrant.core.server_state import ReplicaCounts
 from msmarco_qdrant.filters import SearchFilter
 
@@ -89,6 +95,7 @@ class Collection(Protocol):
         *,
         all_replicas: bool = False,
         meta_filter: SearchFilter | None = None,
+        start: PointId | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield the id and the named payload fields of every point, in the order of ids.
 
@@ -100,6 +107,29 @@ class Collection(Protocol):
             all_replicas: Yield only points that every active replica stores with the same values
                 of these fields; see `retrieve`.
             meta_filter: Yield only points that match.
+            start: Begin with this id, or the next that exists.
+        """
+
+    def read_ordered(
+        self,
+        order: PointOrder,
+        fields: Sequence[str],
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+    ) -> list[OrderedPoint] | None:
+        """Return the first points of an order, once for each of its values that a point has.
+
+        Points of the same value are in no order; those without a value are missing.
+
+        Args:
+            order: The order.
+            fields: The fields to read.
+            limit: Maximum number of points.
+            meta_filter: Return only points that match.
+
+        Returns:
+            None if the key has no payload index of kind integer, float or datetime.
         """
 
     def count(self, meta_filter: SearchFilter | None = None, *, exact: bool = True) -> int:

@@ -560,6 +560,9 @@ CASES: dict[str, Case] = {
             world
         ),
     ),
+    "an order without an index": Case(
+        ("collection.scroll:_no_index",), _failure("list", "--order-by", "year")
+    ),
     "a directory of another kind": Case(
         ("encoding.model_files:",),
         lambda world: _error(lambda _: load_encoder(_router(world.models.old), device="cpu"))(

@@ -76,6 +76,18 @@ def test_passages_are_listed(filled: str) -> None:
     assert (0, "no passage found\n", "") == done
 
 
+def test_passages_are_listed_in_an_order(filled: str) -> None:
+    """Of a field with an index, from a passage on; without one the error has the command."""
+    arguments = ("list", "--store", filled, "--order-by", "-year", "--json")
+    done = command(*arguments)
+    assert 2 == done.status
+    assert "index add year=integer" in done.err
+    assert 0 == command("index", "add", "year=integer", "--store", filled).status
+    assert ["2", "1"] == [one["pid"] for one in json.loads(command(*arguments).out)]
+    found = json.loads(command(*arguments, "--after", "2").out)
+    assert ["1"] == [one["pid"] for one in found]
+
+
 @pytest.mark.parametrize("name", ["count", "list", "delete"])
 def test_s5_an_answer_of_nothing_is_explained(
     filled: str, name: str, caplog: pytest.LogCaptureFixture

@@ -458,6 +458,7 @@ class ScannedCollection(NullCollection):
         *,
         all_replicas: bool = False,  # noqa: ARG002
         meta_filter: SearchFilter | None = None,  # noqa: ARG002
+        start: PointId | None = None,  # noqa: ARG002
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield the points."""
         for passage in self._source:

@@ -1,4 +1,4 @@
-"""Counts and facets, over every engine, by both clients, compared with plain Python."""
+"""Counts, facets and scrolls, over every engine, by both clients, compared with plain Python."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
 from random import Random
 from typing import Any
 
 import pytest
 
+from msmarco_qdrant.collection import scroll
 from msmarco_qdrant.collection.create import drop_collection
 from msmarco_qdrant.collection.facets import count_facets
 from msmarco_qdrant.collection.passages import count_passages
+from msmarco_qdrant.collection.scroll import scroll_passages
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Facet
 from msmarco_qdrant.errors import UsageError
@@ -32,6 +36,9 @@ _INDEXES: Any = {
     "live": "bool",
     "price": "float",
     "author.name": "keyword",
+    "when": "datetime",
+    "author.age": "integer",
+    "many": "integer",
 }
 
 
@@ -49,7 +56,11 @@ def _passages() -> list[Passage]:
         }
         if number % 3:
             meta["year"] = 2000 + random.randrange(6)
-        author = {"name": random.choice(["ann", "bob", "cem"])}
+        if number % 4:
+            day = datetime(2024, 5, 1 + random.randrange(4), tzinfo=UTC)
+            meta["when"] = day.isoformat()
+            meta["many"] = random.choices(range(9), k=1 + number % 3)
+        author = {"name": random.choice(["ann", "bob", "cem"]), "age": random.randrange(20, 25)}
         meta["author"] = author if number % 2 else [author, {"name": "dee"}]
         made.append(Passage(str(number), f"passage {number}", meta))
     return made
@@ -188,3 +199,97 @@ def test_a_field_of_no_passage_is_explained(
     with caplog.at_level(logging.WARNING):
         assert [] == client.facets("language")
     assert ["no passage has the field 'language' in meta"] == caplog.messages
+
+
+# ---- scroll --------------------------------------------------------------------------------
+
+
+def _scrolled(client: SearchClient, **options: Any) -> list[str]:
+    """The pids by the client, which are those of the async client and of the function."""
+
+    async def by_async() -> list[str]:
+        opened = await AsyncSearchClient.open(
+            client.store, collection=client.collection, encoder=HashingEncoder()
+        )
+        async with opened:
+            return [one.pid async for one in opened.scroll(**options)]
+
+    found = [one.pid for one in client.scroll(**options)]
+    assert found == asyncio.run(by_async())
+    by_function = scroll_passages(client.store, collection=client.collection, **options)
+    assert found == [one.pid for one in by_function]
+    return found
+
+
+def _ordered(field: str, *, descending: bool) -> list[str]:
+    """The pids in the order of a field's first value; of equal ones by pid, which is the id."""
+    first, sign = (max, -1) if descending else (min, 1)
+    keyed: list[tuple[Any, int]] = []
+    for one in PASSAGES:
+        values = _values(one.meta, field)
+        if values:
+            value = first(values)
+            number = datetime.fromisoformat(value).timestamp() if field == "when" else value
+            keyed.append((sign * number, int(one.pid)))
+    return [str(pid) for _, pid in sorted(keyed)]
+
+
+def test_a_scroll_returns_all_once(client: SearchClient) -> None:
+    """In the order of ids, or those that match; from a passage on."""
+    everything = [str(number) for number in range(len(PASSAGES))]
+    assert everything == _scrolled(client)
+    assert everything[31:] == _scrolled(client, after="30")
+    early = [one.pid for one in PASSAGES if one.meta.get("year", 9999) < 2003]
+    assert early == _scrolled(client, meta_filter=_EARLY)
+
+
+@pytest.mark.parametrize("page", [7, 100])
+@pytest.mark.parametrize("field", ["year", "price", "when", "many", "author.age"])
+def test_a_scroll_in_the_order_of_a_field(
+    client: SearchClient, field: str, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each passage with a value once, ties by id, whatever the page; it continues anywhere."""
+    monkeypatch.setattr(scroll, "page_size", lambda _: page)
+    for descending in (False, True):
+        order = f"-{field}" if descending else field
+        expected = _ordered(field, descending=descending)
+        assert expected == [one.pid for one in client.scroll(order_by=order)]
+        middle = expected[len(expected) // 2]
+        rest = expected[len(expected) // 2 + 1 :]
+        assert rest == [one.pid for one in client.scroll(order_by=order, after=middle)]
+    assert expected[:5] == [one.pid for one in islice(client.scroll(order_by=order), 5)]
+
+
+def test_an_ordered_scroll_with_a_filter(client: SearchClient) -> None:
+    """Both hold, by each way to call it."""
+    chosen: MetaFilter = {"year": Range(gte=2000), "author.name": ["ann", "bob", "cem"]}
+    expected = [pid for pid in _ordered("price", descending=True) if int(pid) % 3]
+    assert expected == _scrolled(client, order_by="-price", meta_filter=chosen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"order_by": ""}, "order_by must be the name of a field of meta, .* got ''"),
+        ({"order_by": "-"}, "order_by must be the name of a field of meta, .* got '-'"),
+        ({"order_by": "a.b.c"}, "order_by must have at most one dot, got 'a.b.c'"),
+        ({"after": ""}, "after must be a non-empty pid, got ''"),
+        ({"after": 7}, "after must be a non-empty pid, got 7"),
+    ],
+)
+def test_invalid_scrolls_are_refused_at_once(
+    client: SearchClient, arguments: dict[str, Any], reason: str
+) -> None:
+    """Before the first passage is asked for."""
+    with pytest.raises(UsageError, match=reason):
+        client.scroll(**arguments)
+
+
+def test_an_order_needs_its_index_and_its_passage(client: SearchClient) -> None:
+    """The error has the command; an engine without indexes orders by any field."""
+    with pytest.raises(UsageError, match=r"after must be .* with a value of 'year', got '0'"):
+        [*client.scroll(order_by="year", after="0")]
+    if client.store.capabilities.payload_indexes:
+        for field, found in (("plain", "has none"), ("lang", "has one of kind keyword")):
+            with pytest.raises(UsageError, match=rf"'{field}' {found}: .*`.*index add {field}="):
+                [*client.scroll(order_by=field)]

@@ -13,13 +13,20 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import qdrant_edge
 
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
-from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import (
+    Facet,
+    OrderedPoint,
+    PointOrder,
+    PointQuery,
+    ScoredPoint,
+)
 from msmarco_qdrant.errors import MsmarcoQdrantError, StoreError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.fair_lock import FairLock
@@ -34,12 +41,17 @@ from msmarco_qdrant.stores.edge.convert import (
 )
 from msmarco_qdrant.stores.edge.filters import edge_filter
 from msmarco_qdrant.stores.edge.index_build import require_free_space
-from msmarco_qdrant.stores.error_mapping import lacks_facet_index, map_error
+from msmarco_qdrant.stores.error_mapping import (
+    lacks_facet_index,
+    lacks_range_index,
+    map_error,
+)
 from msmarco_qdrant.stores.filters import to_qdrant
 from msmarco_qdrant.stores.payload import (
     SPARSE_VECTOR,
     page_size,
     seq_bound,
+    to_ordered,
     to_payloads,
     to_scored,
 )
@@ -160,10 +172,11 @@ class EdgeCollection:
         *,
         all_replicas: bool = False,  # noqa: ARG002  # there is one
         meta_filter: SearchFilter | None = None,
+        start: PointId | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields."""
         chosen = _filter(meta_filter)
-        offset: Any = None
+        offset: Any = start
         while True:
             request = qdrant_edge.ScrollRequest(
                 limit=page_size(fields), offset=offset, filter=chosen, with_payload=list(fields)
@@ -173,6 +186,30 @@ class EdgeCollection:
             yield from to_payloads(records).items()
             if offset is None:
                 return
+
+    def read_ordered(
+        self,
+        order: PointOrder,
+        fields: Sequence[str],
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+    ) -> list[OrderedPoint] | None:
+        """Return the first points of an order; None without an index for it."""
+        request = qdrant_edge.ScrollRequest(
+            limit=limit,
+            filter=_filter(meta_filter),
+            with_payload=list(fields),
+            order_by=_order_by(order),
+        )
+        try:
+            with self.use_shard("reading points") as shard:
+                records, _ = shard.scroll(request)
+        except StoreError as exc:
+            if not lacks_range_index(exc):
+                raise
+            return None
+        return to_ordered(records)
 
     def flush(self) -> None:
         """Sync everything written so far."""
@@ -324,6 +361,13 @@ def create_shard(
 
 def _filter(given: SearchFilter | None) -> qdrant_edge.Filter | None:
     return None if given is None else edge_filter(to_qdrant(given))
+
+
+def _order_by(order: PointOrder) -> qdrant_edge.OrderBy:
+    ways = qdrant_edge.Direction
+    direction = ways.Desc if order.is_descending else ways.Asc
+    start = order.start.isoformat() if isinstance(order.start, datetime) else order.start
+    return qdrant_edge.OrderBy(order.key, direction, start)
 
 
 def _last_seq(shard: qdrant_edge.EdgeShard) -> int:

@@ -19,15 +19,25 @@ from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.collection_types import CollectionInfo, CollectionSpec, PointBatch, PointId
 from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most
-from msmarco_qdrant.core.search_types import Facet, PointQuery, ScoredPoint
+from msmarco_qdrant.core.search_types import (
+    Facet,
+    OrderedPoint,
+    PointOrder,
+    PointQuery,
+    ScoredPoint,
+)
 from msmarco_qdrant.errors import StoreAccessError, StoreCorruptError, StoreError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.runtime.daemon_executor import DaemonExecutor
 from msmarco_qdrant.stores.connection import Connection
-from msmarco_qdrant.stores.error_mapping import is_limit_error, lacks_facet_index
+from msmarco_qdrant.stores.error_mapping import (
+    is_limit_error,
+    lacks_facet_index,
+    lacks_range_index,
+)
 from msmarco_qdrant.stores.filters import from_id, to_qdrant
 from msmarco_qdrant.stores.names import base_name
-from msmarco_qdrant.stores.payload import page_size, to_payloads, to_scored
+from msmarco_qdrant.stores.payload import page_size, to_ordered, to_payloads, to_scored
 from msmarco_qdrant.stores.protocols import INDEX_STALL_S
 from msmarco_qdrant.stores.server import convert
 from msmarco_qdrant.stores.server.client import ServerClient
@@ -138,6 +148,7 @@ class ServerCollection:
         *,
         all_replicas: bool = False,
         meta_filter: SearchFilter | None = None,
+        start: PointId | None = None,
     ) -> Iterator[tuple[PointId, dict[str, Any]]]:
         """Yield every point's id and payload fields.
 
@@ -145,7 +156,7 @@ class ServerCollection:
         a page that became shorter for the last. So ids are read from one replica, page by page, and
         their payloads from all of them.
         """
-        offset: models.ExtendedPointId | None = None
+        offset: models.ExtendedPointId | None = None if start is None else from_id(start)
         options = self._read_options(() if all_replicas else fields, all_replicas=False)
         if meta_filter is not None:
             options["scroll_filter"] = to_qdrant(meta_filter)
@@ -163,6 +174,35 @@ class ServerCollection:
             yield from page.items()
             if offset is None:
                 return
+
+    def read_ordered(
+        self,
+        order: PointOrder,
+        fields: Sequence[str],
+        *,
+        limit: int,
+        meta_filter: SearchFilter | None = None,
+    ) -> list[OrderedPoint] | None:
+        """Return the first points of an order; None without an index for it."""
+        direction = models.Direction.DESC if order.is_descending else models.Direction.ASC
+        options = self._read_options(fields, all_replicas=False)
+        options["order_by"] = models.OrderBy(
+            key=order.key, direction=direction, start_from=order.start
+        )
+        if meta_filter is not None:
+            options["scroll_filter"] = to_qdrant(meta_filter)
+
+        def read(limits: RequestLimits) -> Any:
+            page, scroll = at_most(limit, limits.points), self._client.scroll
+            return self._call("reading points", scroll, limit=page, **options)
+
+        try:
+            records, _ = self.within_limits(read)
+        except StoreError as exc:
+            if not lacks_range_index(exc):
+                raise
+            return None
+        return to_ordered(records)
 
     def query(self, queries: Sequence[PointQuery]) -> list[list[ScoredPoint]]:
         """Answer queries in one batch."""

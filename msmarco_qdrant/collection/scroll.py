@@ -1,0 +1,329 @@
+"""All passages of a collection one after the other, in the order of ids or of a `meta` field.
+
+An engine orders points by a payload index, page by page, but not those of the same value. So a page
+is used up to its last value; the passages of that value are read in the order of ids, and the next
+page begins behind it. The order is thus the same each time, on every engine, however many passages
+have the same value, and nothing of what was returned has to be remembered.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from os import PathLike
+from typing import Any, TypeAlias
+
+from msmarco_qdrant.collection.filter_notes import log_filter_notes
+from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.collection_types import PayloadIndex, PointId
+from msmarco_qdrant.core.field_path import check_field, field_values, payload_keys
+from msmarco_qdrant.core.limits import at_most
+from msmarco_qdrant.core.records import Passage
+from msmarco_qdrant.core.search_types import OrderedPoint, PointOrder
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.filters import Exists, SearchFilter, check_filter
+from msmarco_qdrant.stores import (
+    DEFAULT_CONNECTION,
+    AliasedCollection,
+    Connection,
+    Store,
+    open_store,
+)
+from msmarco_qdrant.stores.filters import combine, has_ids, has_order_value, index_kind
+from msmarco_qdrant.stores.foreign import ForeignPoints
+from msmarco_qdrant.stores.payload import HIT_FIELDS, page_size, point_id
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS = ("integer", "float", "datetime")
+_MOST_KEYS = 2
+
+_Point: TypeAlias = tuple[PointId, dict[str, Any]]
+_Place: TypeAlias = tuple[float, tuple[bool, Any]]
+"""The value of a point and its id, as they order points; the value negated if it descends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScrollRequest:
+    """A checked request for passages one after the other.
+
+    Attributes:
+        meta_filter: Only passages that match.
+        order_by: The field that orders them, with "-" in front for the highest first; None for
+            the order of ids.
+        after: The pid of the passage to continue behind.
+
+    Raises:
+        UsageError: For an invalid filter, field or pid.
+    """
+
+    meta_filter: SearchFilter | None = None
+    order_by: str | None = None
+    after: str | None = None
+
+    def __post_init__(self) -> None:
+        check_filter(self.meta_filter)
+        if self.order_by is not None:
+            if not isinstance(self.order_by, str) or self.field == "":
+                raise UsageError(
+                    "order_by must be the name of a field of meta, with a dash in front for the "
+                    f"highest first, got {self.order_by!r}"
+                )
+            check_field(self.field)
+            if len(payload_keys(self.field)) > _MOST_KEYS:
+                raise UsageError(f"order_by must have at most one dot, got {self.field!r}")
+        if self.after is not None and (not isinstance(self.after, str) or self.after == ""):
+            raise UsageError(f"after must be a non-empty pid, got {self.after!r}")
+
+    @property
+    def field(self) -> str:
+        """The field that orders the passages."""
+        return (self.order_by or "").removeprefix("-")
+
+    @property
+    def is_descending(self) -> bool:
+        """True for the highest value first."""
+        return (self.order_by or "").startswith("-")
+
+
+def scroll_passages(
+    store: Store | str | PathLike[str],
+    *,
+    meta_filter: SearchFilter | None = None,
+    order_by: str | None = None,
+    after: str | None = None,
+    collection: str = "msmarco",
+    connection: Connection = DEFAULT_CONNECTION,
+) -> Iterator[Passage]:
+    """Read all passages, or those that match, one after the other.
+
+    They are read page by page while you iterate. One that is written or deleted meanwhile may be
+    missing; every other is returned once. To stop and continue later, keep the last pid.
+
+    Args:
+        store: An open store, which is not closed, or a path or URL, which is opened until the
+            last passage.
+        meta_filter: Only passages that match, as in `SearchClient.search`.
+        order_by: A `meta` field of numbers or moments that orders them, lowest first, or "-year"
+            for the highest first; passages without a value are left out, and those of the same
+            value are in the order of ids. It needs a payload index of kind integer, float or
+            datetime. None for the order of ids.
+        after: The pid of a passage to continue behind, for the same `order_by`.
+        collection: The collection's name.
+        connection: The API key, port and time limits of a server, if `store` is a URL.
+
+    Raises:
+        UsageError: For an invalid argument, or an `order_by` without an index.
+        StoreError: If the store cannot be opened or read, or has no such collection.
+    """
+    request = ScrollRequest(meta_filter, order_by, after)
+    owns_store = not isinstance(store, Store)
+    opened = store if isinstance(store, Store) else open_store(store, connection=connection)
+    try:
+        opened.metadata(collection)  # raises for another program's collection
+        foreign = ForeignPoints(collection, opened.dsn)
+        source = AliasedCollection(opened, collection)
+        found = read_scroll(opened, source, collection, foreign, request)
+    except BaseException:
+        if owns_store:
+            opened.close()
+        raise
+    return _closing(found, opened) if owns_store else found
+
+
+def read_scroll(
+    store: Store,
+    source: AliasedCollection,
+    name: str,
+    foreign: ForeignPoints,
+    request: ScrollRequest,
+) -> Iterator[Passage]:
+    """Read passages one after the other; see `scroll_passages`.
+
+    Args:
+        store: The store.
+        source: The collection.
+        name: The collection's name.
+        foreign: Counts the points that are not passages.
+        request: The checked request.
+    """
+    points = (
+        _by_id(source, request)
+        if request.order_by is None
+        else _by_value(store, source, name, request)
+    )
+    return _to_passages(source, foreign, request, points)
+
+
+def _closing(found: Iterator[Passage], store: Store) -> Iterator[Passage]:
+    with store:
+        yield from found
+
+
+def _to_passages(
+    source: AliasedCollection,
+    foreign: ForeignPoints,
+    request: ScrollRequest,
+    points: Iterator[_Point],
+) -> Iterator[Passage]:
+    has_match = request.after is not None
+    for id_, payload in points:
+        if (passage := foreign.passage(id_, payload)) is not None:
+            has_match = True
+            yield passage
+    if request.meta_filter is not None and not has_match:
+        log_filter_notes(source, request.meta_filter, has_match=False)
+
+
+def _by_id(source: AliasedCollection, request: ScrollRequest) -> Iterator[_Point]:
+    start = None if request.after is None else point_id(request.after)
+    for id_, payload in source.scan(HIT_FIELDS, meta_filter=request.meta_filter, start=start):
+        if id_ != start:
+            yield id_, payload
+
+
+def _by_value(
+    store: Store, source: AliasedCollection, name: str, request: ScrollRequest
+) -> Iterator[_Point]:
+    """Return the points in the order of a field: of its key, and of the one inside of a list."""
+    indexes = source.spec().payload_indexes if store.capabilities.payload_indexes else {}
+    orders = [
+        _KeyOrder(store, source, name, request, key, index_kind(indexes, key))
+        for key in payload_keys(request.field)
+    ]
+    for order in orders:
+        if store.capabilities.payload_indexes and order.kind not in _KINDS:
+            raise _no_index(store, source, name, request.field, order.kind)
+    behind = None if request.after is None else _place_of(orders, request.after, name)
+    streams = [order.points(behind) for order in orders]
+    return ((one.id, one.payload) for _, one in heapq.merge(*streams, key=lambda item: item[0]))
+
+
+def _place_of(orders: Sequence[_KeyOrder], pid: str, name: str) -> _Place:
+    for order in orders:
+        if (value := order.values_of([point_id(pid)]).get(point_id(pid))) is not None:
+            return order.place(point_id(pid), value)
+    raise UsageError(
+        f"after must be the pid of a passage of '{name}' with a value of '{orders[0].field}', "
+        f"got {pid!r}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyOrder:
+    """Reads the points of a collection in the order of one payload key."""
+
+    store: Store
+    source: AliasedCollection
+    name: str
+    request: ScrollRequest
+    key: str
+    kind: PayloadIndex | None
+
+    @property
+    def field(self) -> str:
+        return self.request.field
+
+    def place(self, id_: PointId, value: float) -> _Place:
+        """Return the key by which points are sorted: Qdrant has integers before UUIDs."""
+        is_uuid = not isinstance(id_, int)
+        return -value if self.request.is_descending else value, (is_uuid, id_)
+
+    def values_of(self, ids: Sequence[PointId]) -> Mapping[PointId, float]:
+        """Return the value of each of some points that is the first in this order."""
+        order = PointOrder(self.key, self.request.is_descending)
+        found = [
+            point for id_ in ids for point in self._read(order, ("pid",), has_ids([id_]), limit=1)
+        ]
+        return {point.id: point.value for point in found}
+
+    def points(self, behind: _Place | None) -> Iterator[tuple[_Place, OrderedPoint]]:
+        """Yield each point once, by its first value, with its place."""
+        start = None
+        if behind is not None:
+            start = self._start(-behind[0] if self.request.is_descending else behind[0])
+        while True:
+            size = self._page_size
+            order = PointOrder(self.key, self.request.is_descending, start)
+            page = self._read(order, HIT_FIELDS, self.request.meta_filter, limit=size)
+            is_last = len(page) < size == self._page_size
+            last = page[-1].value if page else 0.0
+            whole = page if is_last else [one for one in page if one.value != last]
+            yield from self._sorted(whole, behind)
+            if is_last:
+                return
+            yield from self._with_value(last, behind)
+            start = self._start(self._next(last))
+
+    @property
+    def _page_size(self) -> int:
+        return at_most(page_size(HIT_FIELDS), self.store.request_limits(self.name).points)
+
+    def _read(
+        self,
+        order: PointOrder,
+        fields: Sequence[str],
+        meta_filter: SearchFilter | None,
+        limit: int,
+    ) -> Sequence[OrderedPoint]:
+        found = self.source.read_ordered(order, fields, limit=limit, meta_filter=meta_filter)
+        if found is None:
+            raise _no_index(self.store, self.source, self.name, self.field, self.kind)
+        return found
+
+    def _with_value(
+        self, value: float, behind: _Place | None
+    ) -> Iterator[tuple[_Place, OrderedPoint]]:
+        """Yield the points of one value, page by page in the order of ids."""
+        chosen = combine(self.request.meta_filter, has_order_value(self.key, value, self.kind))
+        for id_, payload in self.source.scan(HIT_FIELDS, meta_filter=chosen):
+            yield from self._sorted([OrderedPoint(id_, value, payload)], behind)
+
+    def _sorted(
+        self, points: Sequence[OrderedPoint], behind: _Place | None
+    ) -> list[tuple[_Place, OrderedPoint]]:
+        """Return points with their places, without those that an earlier value returned."""
+        several = [one.id for one in points if self._has_several(one)]
+        firsts = self.values_of(several) if several else {}
+        placed = [
+            (self.place(one.id, one.value), one)
+            for one in points
+            if firsts.get(one.id, one.value) == one.value
+        ]
+        return sorted(
+            (item for item in placed if behind is None or item[0] > behind),
+            key=lambda item: item[0],
+        )
+
+    def _has_several(self, point: OrderedPoint) -> bool:
+        """Return True if a point may have several values."""
+        meta = point.payload.get("meta")
+        values = field_values(meta, self.field) if isinstance(meta, dict) else ()
+        return len(values) != 1 or isinstance(values[0], list)
+
+    def _next(self, value: float) -> float:
+        """Return the value behind another in this order."""
+        step = -1 if self.request.is_descending else 1
+        return value + step if isinstance(value, int) else math.nextafter(value, step * math.inf)
+
+    def _start(self, value: float) -> float | datetime:
+        return _EPOCH + timedelta(microseconds=value) if self.kind == "datetime" else value
+
+
+def _no_index(
+    store: Store, source: AliasedCollection, name: str, field: str, kind: PayloadIndex | None
+) -> UsageError:
+    """Return the error for a field without an index that orders it."""
+    payloads = source.scan(("meta",), meta_filter={field: Exists()})
+    _, payload = next(payloads, (0, {}))
+    values = field_values(payload.get("meta") or {}, field)
+    sample = values[0] if values else None
+    wanted = {int: "integer", float: "float", str: "datetime"}.get(type(sample), "integer")
+    command = advised_command("index", "add", f"{field}={wanted}", collection=name, store=store.dsn)
+    found = f"one of kind {kind}" if kind else "none"
+    return UsageError(
+        f"order_by needs a payload index of kind integer, float or datetime, and '{field}' has "
+        f"{found}: add the index with {command}"
+    )
