@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -22,6 +23,9 @@ from msmarco_qdrant.filters import (
 )
 from msmarco_qdrant.stores import AliasedCollection, Collection
 from msmarco_qdrant.stores.filters import filter_keys, has_key
+
+FILTER_NOTES: ContextVar[list[str] | None] = ContextVar("FILTER_NOTES", default=None)
+"""Collects the warnings of the filters of a request, for an answer by HTTP."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +117,11 @@ def log_filter_notes(
             continue
         found = collection.scan(("meta",), meta_filter=field.exists())
         payload = next((payload for _, payload in found), None)
-        if (note := field.note(field.sampled(payload))) is not None:
+        if (note := field.note(field.sampled(payload))) is None:
+            continue
+        if (notes := FILTER_NOTES.get()) is not None:
+            notes.append(note)
+        else:
             _log.warning("%s", note)
 
 

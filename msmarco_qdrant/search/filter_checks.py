@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.collection.filter_notes import FilterField, filter_fields
+from msmarco_qdrant.collection.filter_notes import FILTER_NOTES, FilterField, filter_fields
 from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.limits import RequestLimits
 from msmarco_qdrant.core.search_types import Hit, PointQuery
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 _log = logging.getLogger(__name__)
-
-FILTER_NOTES: ContextVar[list[str] | None] = ContextVar("FILTER_NOTES", default=None)
-"""Collects the warnings of the filters of this task's searches, for an answer by HTTP."""
 
 _MAX_KNOWN = 1000  # clients choose the fields of filters: bounds the memory
 _MISSING_S = 60.0

@@ -5,14 +5,15 @@ The HTTP app depends on these alone, not on the spool, the worker or an engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, TypeAlias, Unpack
+from typing import Final, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
-from msmarco_qdrant.core.records import Meta
+from msmarco_qdrant.core.records import Meta, Passage
 from msmarco_qdrant.core.reports import StageTiming
-from msmarco_qdrant.core.search_types import Hit, SearchMode
+from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import SearchOptions
 
 BatchId: TypeAlias = str
@@ -210,13 +211,32 @@ class WorkerEvents:
         """Receive the seconds of an index build."""
 
 
+class RankOptions(TypedDict, total=False):
+    """Keyword arguments of `rank`; see `AsyncSearchClient.rank`."""
+
+    mode: SearchMode
+    fusion: Fusion | FusionMethod
+    rerank: bool
+
+
 class Searcher(Protocol):
-    """Answers queries, as `AsyncSearchClient` does."""
+    """Answers queries and reads passages, as `AsyncSearchClient` does."""
 
     async def search_many(
         self, queries: Sequence[str], **options: Unpack[SearchOptions]
     ) -> Sequence[Sequence[Hit]]:
         """Return the hits of each query."""
+
+    async def rank(
+        self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]
+    ) -> Sequence[Hit]:
+        """Return the hits of given passages."""
+
+    async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
+        """Return passages by pid."""
+
+    async def count(self, *, meta_filter: SearchFilter | None = None) -> int:
+        """Return the number of passages."""
 
 
 class Readiness(Protocol):

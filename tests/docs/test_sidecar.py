@@ -127,6 +127,13 @@ def test_every_metric_is_in_the_table() -> None:
     assert {name for name in types if not name.endswith("_created")} == shown
 
 
+def test_every_parameter_of_a_search_is_in_the_table() -> None:
+    """And the table names no other."""
+    shown = " ".join(row[0] for row in rows(SECTION, "parameter | value"))
+    names = re.findall(r"[a-z_]+", shown.replace(" or ", " "))
+    assert [*schemas_search.SearchIn.model_fields] == names
+
+
 def test_every_request_is_in_the_table() -> None:
     """And the table names no other."""
 

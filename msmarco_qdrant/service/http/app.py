@@ -9,7 +9,9 @@ from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.middleware import RequestMiddleware
 from msmarco_qdrant.service.http.openapi import DescribedApp, problem_responses
 from msmarco_qdrant.service.http.problems import INTERNAL, TOO_SLOW, handle_problems
+from msmarco_qdrant.service.http.queries import Queries
 from msmarco_qdrant.service.http.routes_ingest import ingest_router
+from msmarco_qdrant.service.http.routes_passages import passage_router
 from msmarco_qdrant.service.http.routes_search import search_router
 from msmarco_qdrant.service.http.routes_status import status_router
 
@@ -29,6 +31,9 @@ def create_app(dependencies: AppDependencies) -> FastAPI:
         RequestMiddleware, metrics=dependencies.metrics, timeout_s=dependencies.limits.request_s
     )
     handle_problems(app)
-    for router in (ingest_router, search_router, status_router):
-        app.include_router(router(dependencies))
+    queries = Queries(dependencies)
+    app.include_router(ingest_router(dependencies))
+    app.include_router(search_router(dependencies, queries))
+    app.include_router(passage_router(dependencies, queries))
+    app.include_router(status_router(dependencies))
     return app

@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from msmarco_qdrant.service.http.problems import MEDIA_TYPE, Kind
 from msmarco_qdrant.service.http.schemas import PassageIn, ProblemOut
-from msmarco_qdrant.service.http.schemas_search import SearchIn
+from msmarco_qdrant.service.http.schemas_search import SEARCHES
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
@@ -32,7 +32,7 @@ class DescribedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI description, made once."""
         if self.openapi_schema is None:
-            models = [(model, "validation") for model in (PassageIn, SearchIn, ProblemOut)]
+            models = [(model, "validation") for model in (PassageIn, *SEARCHES, ProblemOut)]
             definitions = models_json_schema(models, ref_template=_REF)[1]["$defs"]  # type: ignore[arg-type]
             super().openapi()["components"]["schemas"] |= definitions
         return super().openapi()
@@ -41,6 +41,12 @@ class DescribedApp(FastAPI):
 def ref(model: type[BaseModel]) -> dict[str, Any]:
     """Return the reference to a model."""
     return {"$ref": _REF.format(model=model.__name__)}
+
+
+def describe_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the body of a request in OpenAPI; its route parses it itself."""
+    content = {"application/json": {"schema": ref(model)}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def header(name: str, description: str, form: str) -> dict[str, Any]:

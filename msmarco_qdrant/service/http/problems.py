@@ -50,6 +50,7 @@ MALFORMED: Final = Kind("malformed", 400, "The body cannot be read")
 NO_TOKEN: Final = Kind("no-token", 401, "A bearer token is needed")
 WRONG_TOKEN: Final = Kind("wrong-token", 403, "The token does not allow this")
 NO_BATCH: Final = Kind("no-such-batch", 404, "The batch does not exist")
+NO_PASSAGE: Final = Kind("no-such-passage", 404, "The passage does not exist")
 SLOW_BODY: Final = Kind("body-too-slow", 408, "The body did not arrive in time")
 TOO_LARGE: Final = Kind("body-too-large", 413, "The body is too large")
 MEDIA: Final = Kind("unsupported-media", 415, "The body has an unsupported type")
@@ -157,6 +158,9 @@ def handle_problems(app: FastAPI) -> None:
 
 
 async def _respond(request: Request, exc: Exception) -> Response:
+    if isinstance(exc, HTTPException) and exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = {*(exc.headers or {}).get("Allow", "").split(", "), *_described(request)} - {""}
+        exc = HTTPException(exc.status_code, headers={"Allow": ", ".join(methods)})
     problem = to_problem(exc)
     if problem is None:
         raise exc
@@ -164,6 +168,12 @@ async def _respond(request: Request, exc: Exception) -> Response:
     if isinstance(exc, MsmarcoQdrantError) and problem.kind.status >= 500:
         _log.warning("%s", exc, extra={"fields": {"id": request_id}})
     return to_response(problem, request_id)
+
+
+def _described(request: Request) -> set[str]:
+    """Return the methods of a path that has several routes: the router names those of the first."""
+    path = getattr(request.scope.get("route"), "path_format", "")
+    return {method.upper() for method in request.app.openapi()["paths"].get(path, ())}
 
 
 def _of_router(exc: HTTPException) -> ProblemError:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -29,7 +28,7 @@ from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.openapi import Responses, header, problem_responses, ref
 from msmarco_qdrant.service.http.problems import ProblemError, later
 from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, Accepted, BatchOut, PassageIn
-from msmarco_qdrant.service.http.validation import parse_passages, parse_pid
+from msmarco_qdrant.service.http.validation import check_utf8, parse_passages, parse_pid
 from msmarco_qdrant.service.interfaces import (
     BatchState,
     Delete,
@@ -85,7 +84,7 @@ class IngestRoutes:
 
     async def delete_passage(self, request: Request, pid: str, wait: bool = False) -> Response:  # noqa: FBT001, FBT002, RUF100
         """Delete a passage, after all batches that were accepted before."""
-        _check_utf8(request)
+        check_utf8(request)
         operation = Delete(parse_pid(pid))
         async with self._writes:
             batch = await asyncio.to_thread(self._ingester.accept, [operation])
@@ -195,11 +194,3 @@ def _batch_response(state: BatchState, headers: Mapping[str, str] | None = None)
         "reason": state.reason or None,
     }
     return Response(to_json(body), headers=headers, media_type=JSON)
-
-
-def _check_utf8(request: Request) -> None:
-    """Refuse a path whose bytes the server replaced to decode it."""
-    try:
-        unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
-    except UnicodeDecodeError:
-        raise ProblemError(problems.MALFORMED, "The path must be UTF-8.") from None

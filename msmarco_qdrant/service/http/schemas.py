@@ -27,6 +27,12 @@ SOME_TEXT: Final[JsonDict] = {"pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}
 Integer: TypeAlias = Annotated[int, Field(ge=-_BIGGEST, lt=_BIGGEST)]
 """An integer that engines compare with: 64 bits with a sign."""
 
+Pid: TypeAlias = (
+    Annotated[str, Field(max_length=MAX_PID_CHARS, json_schema_extra={"pattern": r"^[^\x00]+$"})]
+    | Integer
+)
+"""A pid; an integer means its decimal form."""
+
 # ---- requests ------------------------------------------------------------------------------
 
 
@@ -49,10 +55,7 @@ class RequestModel(BaseModel):
 class PassageIn(RequestModel):
     """A passage to write; it replaces the one of the same pid."""
 
-    pid: Annotated[str, Field(max_length=MAX_PID_CHARS)] | Integer = Field(
-        description="Its id; an integer means its decimal form.",
-        json_schema_extra={"pattern": r"^[^\x00]+$"},
-    )
+    pid: Pid = Field(description="Its id; an integer means its decimal form.")
     text: str = Field(
         max_length=MAX_TEXT_CHARS,
         description="The text that is encoded and found.",
@@ -97,6 +100,23 @@ class HitsOut(BaseModel):
     """The answers to a query, the best first."""
 
     hits: list[Hit]
+    warnings: list[str] = Field(
+        default=[], description="Fields of the filter that no passage has, or with other types."
+    )
+
+
+class PassageOut(BaseModel):
+    """A stored passage."""
+
+    pid: str
+    text: str
+    meta: dict[str, Any]
+
+
+class CountOut(BaseModel):
+    """The number of passages."""
+
+    count: int
     warnings: list[str] = Field(
         default=[], description="Fields of the filter that no passage has, or with other types."
     )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Self, TypeAlias
+from typing import Annotated, Final, Self, TypeAlias, cast
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from msmarco_qdrant.core.search_types import SearchMode
+from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.filters import MetaFilter
-from msmarco_qdrant.service.http.schemas import SOME_TEXT, RequestModel
-from msmarco_qdrant.service.http.schemas_filter import FilterIn, filter_field, to_meta_filter
+from msmarco_qdrant.search.options import CONVEX, SearchOptions
+from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel
+from msmarco_qdrant.service.http.schemas_filter import (
+    MAX_FIELD_CHARS,
+    FilterIn,
+    filter_field,
+    to_meta_filter,
+)
+from msmarco_qdrant.service.interfaces import RankOptions
 
 MAX_QUERIES: Final = 64
 MAX_QUERY_CHARS: Final = 2_000
@@ -24,11 +31,28 @@ _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
     for one, form, other in (("query", "string", "queries"), ("queries", "array", "query"))
 ]
 
+_OWN: Final = frozenset({"query", "queries", "filter", "rerank", "rerank_depth"})
+
 Query: TypeAlias = Annotated[str, Field(max_length=MAX_QUERY_CHARS, json_schema_extra=SOME_TEXT)]
 
 
+class FusionIn(RequestModel):
+    """The way in which "hybrid" combines both rankings."""
+
+    method: FusionMethod = "convex"
+    dense_weight: float | None = Field(default=None, ge=0, le=1)
+    depth: int = Field(default=CONVEX.depth, ge=1, le=10_000)
+    k: int = Field(default=CONVEX.k, ge=1, le=1_000_000)
+
+
+GroupField: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_FIELD_CHARS)]
+FusionForm: TypeAlias = (
+    FusionMethod | Annotated[FusionIn, AfterValidator(lambda given: Fusion(**dict(given)))]
+)
+
+
 class SearchIn(RequestModel):
-    """A search: of one query, or of several."""
+    """A search: of one query, or of several. What it leaves out is as in `SearchClient.search`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [*_ONE_OR_SEVERAL]})
 
@@ -38,8 +62,28 @@ class SearchIn(RequestModel):
     )
     limit: int = Field(default=10, ge=1, le=MAX_LIMIT, description="Most hits per query.")
     mode: SearchMode = Field(default="dense", description="Compare vectors, words, or both.")
+    fusion: FusionForm | None = Field(
+        default=None, description='How "hybrid" combines both rankings.'
+    )
+    rerank: bool = Field(
+        default=False, description="Score the best 100 with the cross-encoder, or limit if more."
+    )
+    rerank_depth: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_PAIRS,
+        description="Score so many of the best with the cross-encoder; at least `limit`.",
+    )
     filter: FilterIn = filter_field()
-    rerank: bool = Field(default=False, description="Score the best with the cross-encoder.")
+    group_by: GroupField | None = Field(
+        default=None, description="A field of `meta`: the best passage for each of its values."
+    )
+    exact: bool = Field(default=False, description="Compare with every vector.")
+    ef: int | None = Field(default=None, ge=1, le=10_000, description="Candidates in the graph.")
+    oversampling: float | None = Field(
+        default=None, ge=1, le=1_000, description="Of quantized vectors, the factor to score again."
+    )
+    rescore: bool = Field(default=True, description="Score quantized results again.")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -50,7 +94,12 @@ class SearchIn(RequestModel):
             raise ValueError(
                 f"limit times queries must be at most {MAX_HITS:,}, got {hits:,}: send fewer"
             )
-        if (pairs := queries * (self.rerank_depth or 0)) > MAX_PAIRS:
+        if self.rerank_depth is not None and self.rerank_depth < self.limit:
+            raise ValueError(
+                f"rerank_depth must be limit ({self.limit}) or more, to score every hit, got "
+                f"{self.rerank_depth}"
+            )
+        if (pairs := queries * (self.depth or 0)) > MAX_PAIRS:
             raise ValueError(
                 f"a search must rerank at most {MAX_PAIRS:,} passages, got {pairs:,}: send fewer "
                 "queries or a smaller limit"
@@ -63,11 +112,54 @@ class SearchIn(RequestModel):
         return [self.query] if self.query is not None else self.queries or []
 
     @property
+    def depth(self) -> int | None:
+        """Passages to rerank per query, None for no reranking."""
+        if self.rerank_depth is not None:
+            return self.rerank_depth
+        return max(self.limit, _RERANK_DEPTH) if self.rerank else None
+
+    @property
     def meta_filter(self) -> MetaFilter | None:
-        """The filter in the package's own form; None for none."""
+        """The filter in the package's own form, None for none."""
         return to_meta_filter(self.filter)
 
     @property
-    def rerank_depth(self) -> int | None:
-        """Passages to rerank per query, None for no reranking."""
-        return max(self.limit, _RERANK_DEPTH) if self.rerank else None
+    def options(self) -> SearchOptions:
+        """The options of the client: those that the request has, so that defaults are its own."""
+        given = {name: value for name, value in self if name not in _OWN and value is not None}
+        more = {"rerank_depth": self.depth, "meta_filter": self.meta_filter}
+        given |= {name: value for name, value in more.items() if value is not None}
+        return cast("SearchOptions", given)
+
+
+class RankIn(RequestModel):
+    """A ranking of given passages."""
+
+    query: Query
+    pids: list[Pid] = Field(max_length=MAX_LIMIT, description="The passages.")
+    mode: SearchMode = Field(default="dense", description="Compare vectors, words, or both.")
+    fusion: FusionForm | None = Field(
+        default=None, description='How "hybrid" combines both rankings.'
+    )
+    rerank: bool = Field(default=False, description="Score all of them with the cross-encoder.")
+
+    @property
+    def options(self) -> RankOptions:
+        """The options of the client, without defaults."""
+        fusion = {} if self.fusion is None else {"fusion": self.fusion}
+        return cast("RankOptions", {"mode": self.mode, "rerank": self.rerank, **fusion})
+
+
+class CountIn(RequestModel):
+    """A count of passages."""
+
+    filter: FilterIn = filter_field()
+
+    @property
+    def meta_filter(self) -> MetaFilter | None:
+        """The filter in the package's own form, None for none."""
+        return to_meta_filter(self.filter)
+
+
+SEARCHES: Final = (SearchIn, RankIn, CountIn)
+"""The bodies that a route parses itself."""

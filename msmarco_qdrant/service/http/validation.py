@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
+from fastapi import Request
 from pydantic import ValidationError
 
-from msmarco_qdrant.service.http.problems import invalid
-from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, MAX_PID_CHARS, PassageIn
-from msmarco_qdrant.service.http.schemas_search import SearchIn
+from msmarco_qdrant.service.http.problems import MALFORMED, ProblemError, invalid
+from msmarco_qdrant.service.http.schemas import (
+    MAX_PASSAGES,
+    MAX_PID_CHARS,
+    PassageIn,
+    RequestModel,
+)
 from msmarco_qdrant.service.interfaces import Operation, Write
 
+_Model = TypeVar("_Model", bound=RequestModel)
+
 _MAX_ERRORS: Final = 20
+_PID: Final = f"must be a string of 1 to {MAX_PID_CHARS:,} characters, or an integer of 64 bits"
 _FORMS: Final = {
-    "pid": f"must be a string of 1 to {MAX_PID_CHARS:,} characters, or an integer of 64 bits",
+    "pid": _PID,
+    "pids": _PID,
+    "fusion": (
+        'must be convex, rrf, dbsf, or an object such as {"method": "convex", "dense_weight": 0.5}'
+        ", with dense_weight 0 to 1, depth 1 to 10,000 and k 1 or more"
+    ),
     "filter": (
         'must be a value, a list of values, a range such as {"gte": 2001}, {"exists": true}, or '
         'one of them in {"not": ...}; integers have 64 bits, bounds are numbers, dates such as '
         "2024-05-01 or moments such as 2024-05-01T12:30:00+02:00"
     ),
 }
+_PLACES: Final = {"pid": 1, "fusion": 1, "pids": 2, "filter": 2}  # parts of an error's place
 _UNKNOWN: Final = "unknown field"
 
 
@@ -66,18 +81,31 @@ def parse_pid(pid: str) -> str:
         raise invalid("The pid is invalid: see errors.", _list_errors(exc, _UNKNOWN)) from None
 
 
-def parse_search(given: object) -> SearchIn:
-    """Return the search of a parsed body.
+def check_utf8(request: Request) -> None:
+    """Refuse a path whose bytes the server replaced to decode it.
+
+    Raises:
+        ProblemError: For such a path.
+    """
+    try:
+        unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
+    except UnicodeDecodeError:
+        raise ProblemError(MALFORMED, "The path must be UTF-8.") from None
+
+
+def parse_request(model: type[_Model], given: object) -> _Model:
+    """Return the request of a parsed body.
 
     Raises:
         ProblemError: If it is invalid.
         UsageError: For a range without bounds, or of numbers and moments.
     """
     try:
-        return SearchIn.model_validate(given)
+        return model.model_validate(given)
     except ValidationError as exc:
-        unknown = f"{_UNKNOWN}: must be one of {', '.join(SearchIn.model_fields)}"
-        raise invalid("The search is invalid: see errors.", _list_errors(exc, unknown)) from None
+        unknown = f"{_UNKNOWN}: must be one of {', '.join(model.model_fields)}"
+        name = model.__name__.removesuffix("In").lower()
+        raise invalid(f"The {name} is invalid: see errors.", _list_errors(exc, unknown)) from None
 
 
 def _list_errors(
@@ -87,7 +115,7 @@ def _list_errors(
     reasons: dict[str, str] = {}
     for error in exc.errors(include_url=False, include_context=False):
         loc = error["loc"]
-        place = loc[: {"pid": 1, "filter": 2}.get(str(loc[0]), len(loc))] if loc else loc
+        place = loc[: _PLACES.get(str(loc[0]), len(loc))] if loc else loc
         where = ".".join([*prefix, *(str(part)[:80] for part in place)]) or "body"
         is_known = where in reasons and str(loc[0]) in _FORMS
         reasons[where] = _FORMS[str(loc[0])] if is_known else _describe(error, unknown)

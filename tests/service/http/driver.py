@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Unpack
 
@@ -11,6 +11,7 @@ import httpx
 
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
 from msmarco_qdrant.search.options import SearchOptions
@@ -25,6 +26,7 @@ from msmarco_qdrant.service.interfaces import (
     BatchState,
     Check,
     Operation,
+    RankOptions,
     Searcher,
 )
 from msmarco_qdrant.service.metrics import Metrics
@@ -82,8 +84,32 @@ class GivenChecks:
         return self.given
 
 
+class NoSearcher:
+    """Answers nothing; each searcher of a test overrides what it answers."""
+
+    async def search_many(
+        self, queries: Sequence[str], **options: Unpack[SearchOptions]
+    ) -> Sequence[Sequence[Hit]]:
+        """Refuse."""
+        raise NotImplementedError(queries, options)
+
+    async def rank(
+        self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]
+    ) -> Sequence[Hit]:
+        """Refuse."""
+        raise NotImplementedError(query, pids, options)
+
+    async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
+        """Refuse."""
+        raise NotImplementedError(pids)
+
+    async def count(self, *, meta_filter: SearchFilter | None = None) -> int:
+        """Refuse."""
+        raise NotImplementedError(meta_filter)
+
+
 @dataclass
-class RaisingSearcher:
+class RaisingSearcher(NoSearcher):
     """Fails each search in one way."""
 
     error: Exception
@@ -98,7 +124,7 @@ class RaisingSearcher:
 
 
 @dataclass
-class GivenHits:
+class GivenHits(NoSearcher):
     """Answers every query with the same hits."""
 
     hits: Sequence[Hit]
@@ -112,7 +138,7 @@ class GivenHits:
         return [[*self.hits] for _ in queries]
 
 
-class WaitingSearcher:
+class WaitingSearcher(NoSearcher):
     """Answers once it is let."""
 
     def __init__(self) -> None:

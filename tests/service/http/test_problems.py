@@ -20,6 +20,8 @@ def test_what_the_router_refuses_is_a_problem() -> None:
         assert 404 == problem_of(await driver.client.get("/nothing"))[0]
         wrong = await driver.client.put("/search")
         assert (405, "POST") == (problem_of(wrong)[0], wrong.headers["allow"])
+        wrong = await driver.client.patch("/passages/1")
+        assert (405, "DELETE, GET, HEAD") == (problem_of(wrong)[0], wrong.headers["allow"])
         wrong = await driver.client.post("/healthz")
         assert (405, "GET, HEAD") == (problem_of(wrong)[0], wrong.headers["allow"])
         assert (422, "invalid") == problem_of(await driver.client.post("/passages?wait=perhaps"))

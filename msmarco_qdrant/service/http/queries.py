@@ -1,0 +1,120 @@
+"""Requests to the search client: so many at once, each within a time, with its warnings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic_core import to_json
+
+from msmarco_qdrant.collection.filter_notes import FILTER_NOTES
+from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.service.http import problems
+from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
+from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
+from msmarco_qdrant.service.interfaces import Searcher
+
+_T = TypeVar("_T")
+
+REFUSALS: Final = (*problems.OF_TOKENS, problems.BUSY, problems.NOT_READY, problems.NO_STORE)
+REFUSALS_OF_BODIES: Final = (*REFUSALS, *problems.OF_BODIES)
+_MANY_HITS: Final = 100  # to JSON in a thread, so that other requests are answered
+
+
+class Queries:
+    """Runs requests with the search client, for all routes together.
+
+    Args:
+        dependencies: The parts of the app.
+    """
+
+    def __init__(self, dependencies: AppDependencies) -> None:
+        self._searcher = dependencies.searcher
+        self._limits = dependencies.limits
+        self._metrics = dependencies.metrics
+        self._running = asyncio.Semaphore(dependencies.limits.searches)
+
+    async def read(self, request: Request) -> Any:
+        """Return the parsed body of a request.
+
+        Raises:
+            ProblemError: If it is not JSON, or too large or too late.
+        """
+        limits = self._limits
+        media_type(request, (JSON,))
+        body = await read_body(request, max_bytes=limits.query_bytes, timeout_s=limits.body_s)
+        return parse_json(body, max_brackets=limits.query_brackets)
+
+    async def run(self, call: Callable[[Searcher], Awaitable[_T]]) -> tuple[_T, Sequence[str]]:
+        """Return the result of a call of the client, and the warnings of its filter.
+
+        Raises:
+            ProblemError: If too many run, the client does not exist yet, or the call takes too
+                long.
+        """
+        limits = self._limits
+        if self._running.locked():
+            detail = f"At most {limits.searches} searches run at once: try again soon."
+            raise later(problems.BUSY, detail, 1)
+        async with self._running:
+            searcher = self._searcher()
+            if searcher is None:
+                raise later(problems.NOT_READY, "The model is loading: see /readyz.", 5)
+            notes: list[str] = []
+            FILTER_NOTES.set(notes)
+            try:
+                with self._metrics.searching():
+                    async with asyncio.timeout(limits.search_s):
+                        found = await call(searcher)
+            except TimeoutError:
+                detail = f"A search must take at most {limits.search_s:g} seconds."
+                raise ProblemError(problems.TOO_SLOW, detail) from None
+        return found, list(dict.fromkeys(notes))
+
+    async def to_json(
+        self, answers: Sequence[Sequence[Hit]], notes: Sequence[str]
+    ) -> Sequence[bytes]:
+        """Return each answer as a JSON object of `hits`, and of warnings if there are any.
+
+        Raises:
+            ProblemError: If the hits have too many bytes.
+        """
+        max_bytes = self._limits.answer_bytes
+        if sum(map(len, answers)) <= _MANY_HITS:
+            return _answers_to_json(answers, notes, max_bytes)
+        return await asyncio.to_thread(_answers_to_json, answers, notes, max_bytes)
+
+
+def json_response(content: bytes) -> Response:
+    """Return a response of JSON that is made already."""
+    return Response(content, media_type=JSON)
+
+
+def with_warnings(answer: dict[str, object], notes: Sequence[str]) -> Response:
+    """Return an object with the warnings of its filter, if there are any."""
+    return json_response(to_json({**answer, "warnings": notes} if notes else answer))
+
+
+def _answers_to_json(
+    answers: Sequence[Sequence[Hit]], notes: Sequence[str], max_bytes: int
+) -> Sequence[bytes]:
+    """Return each answer as JSON, made hit by hit, so that other threads can run.
+
+    Raises:
+        ProblemError: If the hits have more than `max_bytes` bytes.
+    """
+    made, size = [], 0
+    end = b',"warnings":' + to_json(notes) if notes else b""
+    for hits in answers:
+        parts = []
+        for hit in hits:
+            parts.append(to_json(hit))
+            size += len(parts[-1])
+            if size > max_bytes:
+                raise invalid(f"The hits must have at most {max_bytes:,} bytes: ask for fewer.")
+        made.append(b'{"hits":[' + b",".join(parts) + b"]" + end + b"}")
+    return made

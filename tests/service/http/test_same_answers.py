@@ -1,0 +1,226 @@
+"""One call, three ways: the blocking client, the asyncio client and HTTP answer alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+
+from msmarco_qdrant import AsyncSearchClient, Fusion, Passage, SearchClient, SearchOptions
+from msmarco_qdrant.filters import Not, Range
+from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.service.http.app import create_app
+from msmarco_qdrant.service.http.dependencies import AppDependencies
+from msmarco_qdrant.service.http.schemas_search import RankIn, SearchIn
+from msmarco_qdrant.service.interfaces import RankOptions
+from msmarco_qdrant.service.metrics import Metrics
+from msmarco_qdrant.stores import open_store
+from msmarco_qdrant.testing import HashingEncoder, WordOverlapReranker
+from tests.service.http.driver import (
+    GivenChecks,
+    KeepingIngester,
+    NoSearcher,
+    exchange,
+    problem_of,
+)
+
+_WORDS = ("london", "city", "river", "sea", "music", "old", "new", "bridge", "the", "of")
+
+
+def _passages() -> list[Passage]:
+    """Forty texts of some words each, with fields."""
+    random = Random(7)
+    return [
+        Passage(
+            str(number),
+            " ".join(random.choices(_WORDS, k=random.randint(4, 24))),
+            {"lang": ("en", "de", "fr")[number % 3], "year": 2000 + number % 7},
+        )
+        for number in range(40)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The three ways to one collection."""
+
+    blocking: SearchClient
+    asyncio: AsyncSearchClient
+    http: httpx.AsyncClient
+
+    async def posted(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer by HTTP."""
+        answer = await self.http.post(path, json=body)
+        assert 200 == answer.status_code, answer.text
+        return answer.json()
+
+
+@asynccontextmanager
+async def _ways(place: Path) -> AsyncIterator[Ways]:
+    encoder, reranker = HashingEncoder(), WordOverlapReranker()
+    with closing(open_store(place, create=True)) as store:
+        ingest_passages(_passages(), store, encoder=encoder)
+        blocking = SearchClient(store, "msmarco", encoder, reranker=reranker)
+        async with await AsyncSearchClient.open(
+            store, encoder=encoder, reranker=reranker
+        ) as client:
+            ingester = KeepingIngester()
+            metrics = Metrics(ingester.backlog)
+            app = create_app(AppDependencies(ingester, lambda: client, GivenChecks(), metrics))
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                yield Ways(blocking, client, http)
+
+
+# Each parameter of `search`: values of the library, each with its form over HTTP.
+_CONVEX = {"method": "convex", "dense_weight": 0.3, "depth": 20, "k": 10}
+SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
+    "limit": [({"limit": 3}, {"limit": 3})],
+    "mode": [({"mode": mode}, {"mode": mode}) for mode in ("dense", "bm25", "hybrid")],
+    "fusion": [
+        ({"mode": "hybrid", "fusion": "rrf"}, {"mode": "hybrid", "fusion": "rrf"}),
+        ({"mode": "hybrid", "fusion": "dbsf"}, {"mode": "hybrid", "fusion": "dbsf"}),
+        (
+            {"mode": "hybrid", "fusion": Fusion("convex", 0.3, 20, 10)},
+            {"mode": "hybrid", "fusion": _CONVEX},
+        ),
+    ],
+    "rerank_depth": [
+        ({"limit": 5, "rerank_depth": 20}, {"limit": 5, "rerank_depth": 20}),
+        ({"rerank_depth": 100}, {"rerank": True}),
+    ],
+    "meta_filter": [
+        (
+            {"meta_filter": {"lang": ["en", "de"], "year": Range(gte=2003)}},
+            {"filter": {"lang": ["en", "de"], "year": {"gte": 2003}}},
+        ),
+        ({"meta_filter": {"lang": Not("en")}}, {"filter": {"lang": {"not": "en"}}}),
+    ],
+    "group_by": [({"group_by": "lang"}, {"group_by": "lang"})],
+    "exact": [({"exact": True}, {"exact": True})],
+    "ef": [({"ef": 16}, {"ef": 16})],
+    "oversampling": [({"oversampling": 3.0}, {"oversampling": 3.0})],
+    "rescore": [({"rescore": False}, {"rescore": False})],
+}
+# Each parameter of `rank`.
+RANKINGS: Mapping[str, list[dict[str, Any]]] = {
+    "mode": [{"mode": mode} for mode in ("dense", "bm25", "hybrid")],
+    "fusion": [{"mode": "hybrid", "fusion": "rrf"}],
+    "rerank": [{"rerank": True}],
+}
+_QUERIES = ["old london bridge", "music of the sea"]
+
+
+def test_every_parameter_of_a_search(tmp_path: Path) -> None:
+    """Of one query and of several; the answers differ between parameters, not between the ways."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            for name, cases in SEARCHES.items():
+                for options, body in cases:
+                    await _check_search(ways, name, options, body)
+
+    asyncio.run(main())
+
+
+async def _check_search(
+    ways: Ways, name: str, options: dict[str, Any], body: dict[str, Any]
+) -> None:
+    expected = [hits.to_dicts() for hits in ways.blocking.search_many(_QUERIES, **options)]
+    assert all(expected), name
+    found = await ways.asyncio.search_many(_QUERIES, **options)
+    assert expected == [hits.to_dicts() for hits in found], (name, options)
+    posted = await ways.posted("/search", {"queries": _QUERIES, **body})
+    assert expected == [answer["hits"] for answer in posted], (name, options)
+    one = await ways.posted("/search", {"query": _QUERIES[0], **body})
+    assert expected[0] == one["hits"], (name, options)
+    assert expected[0] == (await ways.asyncio.search(_QUERIES[0], **options)).to_dicts()
+
+
+def test_every_parameter_of_a_ranking(tmp_path: Path) -> None:
+    """Passages that the collection lacks are omitted, each way; a pid may be a number."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            pids = ["3", "none", "7", "11", "30"]
+            for options in [option for cases in RANKINGS.values() for option in cases]:
+                expected = ways.blocking.rank(_QUERIES[0], pids, **options).to_dicts()
+                assert 4 == len(expected)
+                assert (
+                    expected == (await ways.asyncio.rank(_QUERIES[0], pids, **options)).to_dicts()
+                )
+                body = {"query": _QUERIES[0], "pids": [3, *pids[1:]], **options}
+                assert expected == (await ways.posted("/rank", body))["hits"]
+
+    asyncio.run(main())
+
+
+def test_passages_and_counts(tmp_path: Path) -> None:
+    """One passage by its pid, and the number of those that a filter matches."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            expected = ways.blocking.get(["7"])["7"]
+            assert {"7": expected} == await ways.asyncio.get(["7"])
+            answer = await ways.http.get("/passages/7")
+            assert {"pid": "7", "text": expected.text, "meta": expected.meta} == answer.json()
+            for meta_filter, body in (
+                (None, {}),
+                ({"lang": "en"}, {"filter": {"lang": "en"}}),
+                ({"year": Range(lt=2002)}, {"filter": {"year": {"lt": 2002}}}),
+            ):
+                count = ways.blocking.count(meta_filter=meta_filter)
+                assert count == await ways.asyncio.count(meta_filter=meta_filter)
+                assert {"count": count} == await ways.posted("/count", body)
+
+    asyncio.run(main())
+
+
+def test_no_parameter_is_left_out() -> None:
+    """A new one of the library has its form over HTTP, and its case in this module."""
+    assert set(SearchOptions.__annotations__) == set(SEARCHES)
+    assert set(RankOptions.__annotations__) == set(RANKINGS)
+    other = {"query", "queries", "filter", "rerank"}
+    assert {*SEARCHES, *other} - {"meta_filter"} == set(SearchIn.model_fields)
+    assert {*RANKINGS, "query", "pids"} == set(RankIn.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "where", "reason"),
+    [
+        ("/search", {"fusion": "sum"}, "fusion", "must be convex, rrf, dbsf, or an object"),
+        ("/search", {"fusion": {"k": 0}}, "fusion", "must be convex, rrf, dbsf, or an object"),
+        ("/search", {"group_by": ""}, "group_by", "must have at least 1 character, got"),
+        ("/search", {"ef": 0}, "ef", "must be greater than or equal to 1, got 0"),
+        ("/search", {"ef": True}, "ef", "must be a valid integer, got True"),
+        ("/search", {"oversampling": 0.5}, "oversampling", "must be greater than or equal to 1"),
+        ("/search", {"exact": 1}, "exact", "must be a valid boolean, got 1"),
+        ("/search", {"rerank_depth": 5, "limit": 6}, "body", "rerank_depth must be limit (6) or"),
+        ("/rank", {"pids": "1"}, "pids", "must be a valid list"),
+        ("/rank", {"pids": [True]}, "pids.0", "must be a string of 1 to 1,024 characters, or an"),
+        ("/rank", {"limit": 1}, "limit", "unknown field: must be one of query, pids, mode, fusion"),
+        ("/count", {"query": None}, "query", "unknown field: must be one of filter"),
+    ],
+)
+def test_a_wrong_parameter_is_refused(
+    path: str, body: dict[str, Any], where: str, reason: str
+) -> None:
+    """Before anything is searched, with the field and the rule."""
+    required: dict[str, dict[str, Any]] = {
+        "/search": {"query": "a"},
+        "/rank": {"query": "a", "pids": []},
+        "/count": {},
+    }
+    app = {"searcher": NoSearcher}
+    answer = exchange("POST", path, json={**required[path], **body}, app=app)
+    assert (422, "invalid") == problem_of(answer)
+    (error,) = answer.json()["errors"]
+    assert where == error["where"]
+    assert error["reason"].startswith(reason)
