@@ -408,6 +408,7 @@ def arguments_of(folder: Path, *, use_model: bool) -> dict[str, Sequence[str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "in_file", "use_model"),
     [
@@ -445,6 +446,7 @@ def test_commands_do_not_show_the_key(
     assert expected.items() <= statuses.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "arguments", "expected"),
     [

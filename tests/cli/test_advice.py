@@ -645,6 +645,7 @@ def _place(
         yield server.url, server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CASES],
@@ -721,6 +722,7 @@ def test_v12_every_advice_is_provoked() -> None:
     assert provoked | set(NOT_PROVOKED) == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

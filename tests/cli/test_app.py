@@ -505,6 +505,7 @@ def test_s8_queries_are_checked_before_the_first_search(
     assert {"q.tsv"} == {path.name for path in Path().iterdir()}
 
 
+@pytest.mark.slow
 def test_queries_become_a_run(place: Place) -> None:
     """A TREC run: qid Q0 pid rank score tag, a line a hit, queries in their order."""
     queries = str(files("msmarco_qdrant.cli") / "sample" / "queries.tsv")
@@ -632,6 +633,7 @@ def test_quickstart_ingests_and_searches(tiny: str, *, real: bool) -> None:
     assert search.endswith(" --collection my_passages --store demo")
 
 
+@pytest.mark.slow
 def test_quickstart_keeps_a_file_of_the_user(tiny: str) -> None:
     """Its commands name another file; run again, it uses the model of the collection."""
     Path("my_passages.tsv").write_text("mine\tmine\n")

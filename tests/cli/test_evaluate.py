@@ -409,6 +409,7 @@ def test_vectors_need_the_model(words: str) -> None:
 # ---- with the packaged model -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sample_files")
 def test_every_mode_is_measured_with_and_without_reranking(place: Place, reranker: str) -> None:
     """Kept runs measure the same when read again; a cross-encoder alone ranks candidates."""
@@ -436,6 +437,7 @@ def test_every_mode_is_measured_with_and_without_reranking(place: Place, reranke
     assert found["dense reranked"] == found["bm25 reranked"] == found["hybrid reranked"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sample_files")
 def test_the_index_is_compared(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     """With judgments, and without; a warning names a collection without a graph."""
@@ -467,6 +469,7 @@ def searched(*arguments: str) -> list[dict[str, Any]]:
     return hits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_sample_files")
 def test_search_reranks(place: Place, reranker: str) -> None:
     """Hits and runs, as deep as the reranking goes."""

@@ -195,6 +195,7 @@ def test_lock_is_released_with_its_token(filled: str) -> None:
         assert store.migration_locks.holder("msmarco") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "filled", ["edge", pytest.param("loopback", marks=pytest.mark.slow)], indirect=True
 )

@@ -142,6 +142,7 @@ def test_another_model_and_back(
     )
 
 
+@pytest.mark.slow
 def test_a_model_of_another_length(edge: str, models: Models, source: str) -> None:
     """With texts from the file; the second time there is nothing to do."""
     done = migrate("reembed", edge, "--model", models.small, "--source", source)
@@ -155,6 +156,7 @@ def test_a_model_of_another_length(edge: str, models: Models, source: str) -> No
     )
 
 
+@pytest.mark.slow
 def test_prune_needs_yes(edge: str, models: Models) -> None:
     """After it, rollback is not possible."""
     migrate("reembed", edge, "--model", models.new)
@@ -178,6 +180,7 @@ def test_prune_needs_yes(edge: str, models: Models) -> None:
     assert_error(migrate("rollback", edge), 1, error)
 
 
+@pytest.mark.slow
 def test_every_command_prints_json(edge: str, models: Models) -> None:
     """One document each."""
     done = json.loads(migrate("reembed", edge, "--model", models.new, "--json").out)
@@ -214,6 +217,7 @@ def test_every_command_prints_json(edge: str, models: Models) -> None:
 # ---- interruptions -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_reembedding_resumes(edge: str, models: Models) -> None:
     """With the same model; another one is refused."""
     begin(edge, models.new)
@@ -274,6 +278,7 @@ def test_interruption_shows_how_to_resume(capsys: pytest.CaptureFixture[str]) ->
 # ---- models that are not swapped in --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_passages_without_a_vector(edge: str, models: Models) -> None:
     """They are reported; with --allow-rejects they are left out."""
     poisoned = [str(pid) for pid, text in enumerate(TEXTS) if "poison" in text.split()]
@@ -290,6 +295,7 @@ def test_passages_without_a_vector(edge: str, models: Models) -> None:
     assert f"left out because they have no vector: {', '.join(sorted(poisoned))}\n" in done.out
 
 
+@pytest.mark.slow
 def test_a_model_that_finds_nothing(edge: str, models: Models) -> None:
     """It is swapped in only with --allow-worse."""
     done = migrate("reembed", edge, "--model", models.dull)
@@ -328,6 +334,7 @@ def test_error_is_one_line(
     assert before == migrate("status", unchanged)
 
 
+@pytest.mark.slow
 def test_rollback_needs_the_earlier_model(edge: str, models: Models) -> None:
     """Another model is refused."""
     migrate("reembed", edge, "--model", models.new)
@@ -340,6 +347,7 @@ def test_rollback_needs_the_earlier_model(edge: str, models: Models) -> None:
     assert best_by(models.old) == found(edge)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reembed", "rollback", "prune"])
 def test_two_at_once(unchanged: str, models: Models, name: str) -> None:
     """The error of the second names the process of the first."""

@@ -87,6 +87,7 @@ def portable_state(store: Store, name: str) -> Sequence[object]:
     return [metadata, replace(spec, hnsw=None, storage=storage, payload_indexes={})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("two", PAIRS, indirect=True)
 def test_v4_a_portable_backup_restores_into_every_engine(
     two: tuple[Store, Store], tmp_path: Path

@@ -45,6 +45,7 @@ def store(server: LoopbackServer) -> Iterator[Store]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["url", "rest_url"])
 def test_v4_a_snapshot_restores_all(
     server: LoopbackServer, store: Store, tmp_path: Path, url: str

@@ -343,6 +343,7 @@ def test_what_was_written_over_and_flushed_is_durable(
     assert [("ours", 9)] * 2 + [(None, 3)] == [found[n] for n in (1, 999, 2)]
 
 
+@pytest.mark.slow
 def test_searches_go_on_while_settings_change(store: Store, filled: str) -> None:
     """Threads that search meanwhile meet no error."""
     if not store.capabilities.ann:

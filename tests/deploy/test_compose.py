@@ -85,6 +85,7 @@ def test_ports_are_published_on_this_machine_only(services: Mapping[str, Service
     }
 
 
+@pytest.mark.slow
 def test_the_healthcheck_tells_a_ready_server_from_others(services: Mapping[str, Service]) -> None:
     """Its own command, run against a server that is ready, one that is not, and none."""
     kind, program, *arguments = services["qdrant"]["healthcheck"]["test"]
@@ -152,6 +153,7 @@ def test_the_sidecar_has_time_to_give_its_batch_back(services: Mapping[str, Serv
     assert "SIGTERM" == sidecar["stop_signal"]
 
 
+@pytest.mark.slow
 def test_the_sidecar_s_healthcheck_tells_a_ready_one(
     services: Mapping[str, Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:

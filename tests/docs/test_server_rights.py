@@ -134,6 +134,7 @@ def test_every_command_has_its_arguments() -> None:
     assert _ARGUMENTS.keys() == _TABLE.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "use",
     [

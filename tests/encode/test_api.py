@@ -232,6 +232,7 @@ def test_an_empty_source_makes_a_folder_without_a_passage(
             VectorShards(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_iterable", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_processes_write_the_same_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, as_iterable: bool

@@ -146,6 +146,7 @@ def test_word_by_word_is_the_whole_without_a_limit(form: tuple[Any, ...], texts:
     assert _rows(whole(texts)) == _rows(fast(texts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", [FORMS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[7::7])]
 )

@@ -34,6 +34,7 @@ def texts_of(svg: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_is_an_element(name: str) -> None:
     """Well-formed, without a prolog, a date, a script or a reference to another file."""

@@ -343,6 +343,7 @@ def _no_write_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msmarco_qdrant.stores.server.locks.SETTLE_S", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", QUICK_SEEDS)
 def test_v1_falls_and_run_again(seed: int, tmp_path: Path) -> None:
     """A few histories of every default run."""

@@ -14,6 +14,7 @@ from tests.loopback import LoopbackServer
 from tests.stores.server.test_store import before_call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [n if n % 5 == 0 else pytest.param(n, marks=pytest.mark.slow) for n in range(21)],

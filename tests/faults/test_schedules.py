@@ -217,6 +217,7 @@ def assert_found(server: LoopbackServer, chosen: Sequence[Passage]) -> None:
     assert [1.0] * len(chosen) == pytest.approx([answer[0].score for answer in answers], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seeds", [QUICK_SEEDS, pytest.param(SLOW_SEEDS, marks=pytest.mark.slow)], ids=str
 )
@@ -244,6 +245,7 @@ def test_soak_schedules() -> None:
     print(f"{faults} faults and {stops} stopped runs in {SOAK_SCHEDULES} schedules from {first}")
 
 
+@pytest.mark.slow
 def test_a_fault_that_lasts_ends_in_an_error_that_says_how_far_it_got() -> None:
     """What was written before the writes failed is told, and running again finishes the work."""
     passages = make_passages(1, 0)

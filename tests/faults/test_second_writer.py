@@ -27,6 +27,7 @@ def some(*pids: str) -> Sequence[Passage]:
     return [Passage(pid, f"passage {pid}") for pid in pids]
 
 
+@pytest.mark.slow
 def test_a_repeated_delete_leaves_what_another_has_brought_back() -> None:
     """The answer to a delete is lost, another writes the passage anew, the delete is repeated."""
     with LoopbackServer() as server, closing(open_store(server.url, connection=PATIENT)) as store:
@@ -91,6 +92,7 @@ def test_r17_deleted_passage_gives_a_warning(caplog: pytest.LogCaptureFixture) -
         assert f"found {count + 1:,}: another client deleted" in message
 
 
+@pytest.mark.slow
 def test_an_ingest_has_several_requests_under_way() -> None:
     """However few passages the encoder gives at once: while one is held, others arrive."""
     with LoopbackServer() as server:

@@ -412,6 +412,7 @@ metas = st.sampled_from([{}, {"a": 1}, {"a": "1"}])
 rows = st.lists(st.builds(Passage, st.sampled_from("abcde"), texts, metas), max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(runs=st.lists(rows, min_size=1, max_size=4), window=st.integers(1, 9))
 def test_any_sequence_of_runs_ends_in_what_was_given_last(

@@ -125,6 +125,7 @@ def lasting_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 pid_sets = st.sets(st.sampled_from(["1", "2", "3", "007", "a", "b", str(2**64), "-7"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(runs=st.lists(pid_sets, min_size=1, max_size=4), window=st.integers(1, 9))
 def test_any_sequence_of_runs_ends_in_the_last_source(

@@ -112,6 +112,7 @@ def stalled_rewrite(folder: Path, request: int) -> Iterator[tuple[Stalled, Store
             yield (server, process), store, changes
 
 
+@pytest.mark.slow
 def test_a_killed_rewrite_goes_on_with_what_is_left(tmp_path: Path) -> None:
     """On a server, during BM25: its lock is removed by hand, and nothing is written twice."""
     with stalled_rewrite(tmp_path, 3) as ((server, process), store, changes):

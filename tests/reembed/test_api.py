@@ -90,6 +90,7 @@ def test_an_empty_collection_is_re_embedded_too(tmp_path: Path) -> None:
         check_holds(store, [], V3)
 
 
+@pytest.mark.slow
 @at_each_stage
 def test_an_interrupted_run_goes_on(store: Store, stage: ReembedStage) -> None:
     """Wherever it was: what was encoded before is not encoded again."""
@@ -107,6 +108,7 @@ def test_an_interrupted_run_goes_on(store: Store, stage: ReembedStage) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("store", "stage"), ENGINE_BY_STAGE[:-1], indirect=["store"])
 def test_what_is_written_before_the_swap_is_there(store: Store, stage: ReembedStage) -> None:
     """New, changed, with other meta alone, and deleted; also just before the swap."""

@@ -57,6 +57,7 @@ def test_the_way_back_keeps_what_was_written_since(store: Store) -> None:
         rollback(store)
 
 
+@pytest.mark.slow
 @at_each_stage
 def test_an_interrupted_way_back_goes_on(store: Store, stage: ReembedStage) -> None:
     """With what is written meanwhile; and it never turns round once more."""

@@ -517,6 +517,7 @@ def _runs(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_killed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_processes_end_with_a_script(program: Program, is_killed: bool) -> None:
     """It needs no guard and closes nothing; the end of their input ends the processes."""

@@ -252,6 +252,7 @@ def test_a_search_follows_the_name(two: Two) -> None:
                 assert expected[now] == call(client)
 
 
+@pytest.mark.slow
 def test_an_async_search_follows_the_name(two: Two) -> None:
     """As the blocking one does, each kind of it, and several at once."""
 
@@ -420,6 +421,7 @@ class _Swapper:
 _KINDS = ("search", "hybrid", "rank hybrid", "reranked hybrid")
 
 
+@pytest.mark.slow
 def test_threads_search_during_swaps(two: Two) -> None:
     """Every search succeeds, and each answer is one collection's whole."""
     expected = [two.expected(_CALLS[kind]) for kind in _KINDS]
@@ -439,6 +441,7 @@ def test_threads_search_during_swaps(two: Two) -> None:
     assert [{0, 1}] * 8 == told
 
 
+@pytest.mark.slow
 def test_async_searches_during_swaps(two: Two) -> None:
     """The same with 16 at once in one event loop."""
     expected = [two.expected(_CALLS[kind]) for kind in _KINDS]

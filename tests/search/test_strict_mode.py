@@ -139,6 +139,7 @@ LIMITS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["after", pytest.param("before", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("store")
 def test_v8_everything_keeps_to_the_limits(
@@ -340,6 +341,7 @@ def test_v9_the_error_names_the_command_that_adds_the_index(
     assert 0 == command("search", "city", *filtered).status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.usefixtures("store")
 def test_v9_a_mode_set_later_is_told_too(server: LoopbackServer, is_async: bool) -> None:

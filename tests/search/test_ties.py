@@ -50,6 +50,7 @@ def client(
             yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", MODES)
 def test_s9_pages_fit_together(client: SearchClient, options: dict[str, Any]) -> None:
     """Any limit gives the first of all; equal scores are in the order of pids."""

@@ -64,6 +64,7 @@ def test_from_nothing_to_answers_and_on_after_the_end(tmp_path: Path) -> None:
         assert 1 == put(client, LONDON, PARIS)["unchanged"]
 
 
+@pytest.mark.slow
 def test_what_was_accepted_without_a_store_is_written_when_it_comes(tmp_path: Path) -> None:
     """A server that is away at the start: batches are taken, and the rest says what is missing."""
     with LoopbackServer() as server:
@@ -82,6 +83,7 @@ def test_what_was_accepted_without_a_store_is_written_when_it_comes(tmp_path: Pa
             assert {"1", "2"} == set(pids_of(client, "london"))
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     """Nothing that was accepted is lost; searches and `/readyz` say it meanwhile."""
     with LoopbackServer() as server, sidecar_client(settings_in(tmp_path, server.url)) as client:
@@ -100,6 +102,7 @@ def test_a_store_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         wait_until_ready(client)
 
 
+@pytest.mark.slow
 def test_an_end_in_the_middle(tmp_path: Path) -> None:
     """Whoever waits for a batch is told that it is on disk; it is done after the next start."""
     with LoopbackServer() as server:
@@ -116,6 +119,7 @@ def test_an_end_in_the_middle(tmp_path: Path) -> None:
             assert {"1", "2"} == set(pids_of(client, "london"))
 
 
+@pytest.mark.slow
 def test_the_model_is_loaded_once_and_again_after_a_change(tmp_path: Path) -> None:
     """Writing and searching share it; a re-embedding meanwhile brings the new one."""
     models = CountedModels((HashingEncoder(), HashingEncoder(128, salt="new")))
@@ -192,6 +196,7 @@ def test_a_collection_that_is_behind_is_not_ready(tmp_path: Path) -> None:
             assert "pending: 0002_payload_indexes; unknown: 0099_of_tomorrow" == problem
 
 
+@pytest.mark.slow
 def test_r2_a_migration_of_a_user_leaves_it_ready(tmp_path: Path) -> None:
     """Recorded by this version or an earlier one."""
     recorded = (UserMigration("0001_mine", "changes", "00"),)
@@ -209,6 +214,7 @@ def test_r2_a_migration_of_a_user_leaves_it_ready(tmp_path: Path) -> None:
                 wait_until_ready(client)
 
 
+@pytest.mark.slow
 def test_what_waiting_would_not_mend_ends_it(tmp_path: Path) -> None:
     """A spool in use, a port in use, something else where the store should be."""
     options = settings_in(tmp_path)
@@ -261,6 +267,7 @@ def test_an_opening_that_is_stopped(tmp_path: Path) -> None:
     assert isinstance(caught.value, MsmarcoQdrantError)
 
 
+@pytest.mark.slow
 def test_r3_a_failed_batch_is_requeued_while_it_runs(tmp_path: Path) -> None:
     """It is applied after its cause is fixed; metrics show it before."""
     inbox = tmp_path / "inbox"
@@ -283,6 +290,7 @@ def _unless_queued(client: httpx.Client, batch: str) -> str | None:
     return state if state in ("done", "failed") else None
 
 
+@pytest.mark.slow
 def test_files_of_the_inbox(tmp_path: Path) -> None:
     """What lay there at the start, and what comes later, is taken out of it and found."""
     inbox = tmp_path / "inbox"

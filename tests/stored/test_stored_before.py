@@ -291,6 +291,7 @@ def test_exported_passages_are_the_same(edge: str, name: str) -> None:
     assert (0, 8, 0) == (report.written, report.unchanged, report.rejected)
 
 
+@pytest.mark.slow
 def test_lock_file_of_a_killed_process(edge: str) -> None:
     """The error contains its note while a process holds the lock; later the store opens."""
     with (Path(edge) / ".lock").open("r+") as file:
@@ -323,6 +324,7 @@ def test_interrupted_exchange_of_segments_is_undone(tmp_path: Path) -> None:
 # ---- migrations --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ledger_is_continued(edge: str, own: Path) -> None:
     """A user's applied migrations stay applied, and the pending ones are applied."""
     with closing(open_store(edge)) as store:
@@ -394,6 +396,7 @@ def generations(tmp_path: Path) -> str:
     return unpacked("edge-generations", tmp_path)
 
 
+@pytest.mark.slow
 def test_finished_reembedding_can_be_undone(generations: str) -> None:
     """The alias points to the old collection again, and prune removes the other."""
     check_found(generations, "moved", PASSAGES[:4], OTHER)
@@ -526,6 +529,7 @@ def test_files_in_the_inbox_are_accepted(sidecar_folder: Path) -> None:
     assert ["unfinished.tsv.part"] == [path.name for path in inbox.iterdir()]
 
 
+@pytest.mark.slow
 def test_sidecar_continues_for_one_that_was_killed(sidecar_folder: Path) -> None:
     """Spool, inbox and store: all batches are applied, found, and reported over HTTP."""
     store = unpacked("edge-settings", sidecar_folder)

@@ -237,6 +237,7 @@ def _other(directory: Path, kind: str) -> Path:
     return directory / "model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "varlen"),
     [("XLMRoberta", True), ("Camembert", True), ("MPNet", False), ("Albert", False)],

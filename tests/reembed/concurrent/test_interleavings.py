@@ -80,6 +80,7 @@ def changed_with(acts: dict[int, Act], store: Store, change: Change) -> CallScri
     return script
 
 
+@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("change", [there, back])
 def test_clients_act_before_any_call(tmp_path: Path, change: Change, stride: int) -> None:
@@ -97,6 +98,7 @@ def test_clients_act_before_any_call(tmp_path: Path, change: Change, stride: int
     assert number > 20
 
 
+@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("change", [there, back])
 @pytest.mark.parametrize("first", ["write", "after the write", "set_alias"])
@@ -254,6 +256,7 @@ def straggle(
         return made
 
 
+@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("work", STRAGGLERS)
 @pytest.mark.parametrize("changes", [[there], [there, back]], ids=["there", "there-and-back"])
@@ -268,6 +271,7 @@ def test_a_client_pauses_before_any_call_until_all_is_over(
     assert number > 5
 
 
+@pytest.mark.slow
 @every_place
 @pytest.mark.parametrize("change", [there, back])
 def test_a_delete_pauses_between_the_swap_and_the_end(

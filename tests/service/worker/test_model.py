@@ -63,6 +63,7 @@ def _reembed(store: Store) -> None:
     reembed_collection(store, encoder=NEW, load_old=lambda _info: OLD, allow_worse=True)
 
 
+@pytest.mark.slow
 def test_another_model_between_batches(two_handles: tuple[Store, Store], spool: Spool) -> None:
     """It is loaded for the next batch that writes, once; a delete needs none."""
     ours, theirs = two_handles
@@ -139,6 +140,7 @@ def test_a_collection_that_the_worker_makes(two_handles: tuple[Store, Store], sp
     assert storage == ours.collection("msmarco").info().spec.storage
 
 
+@pytest.mark.slow
 def test_another_model_that_is_not_to_be_had(
     two_handles: tuple[Store, Store], spool: Spool
 ) -> None:

@@ -131,6 +131,7 @@ def apply(rows: list[Row], passages: dict[str, str]) -> None:
             passages[row["pid"]] = row["text"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_histories(tmp_path: Path, server: LoopbackServer, store: Store, seed: int) -> None:
     """Writes, deletes, faults, stops and restarts: in the end, what an oracle says, done once."""

@@ -212,6 +212,7 @@ class Kills:
         self.left.append(left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_kill_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool) -> None:
     """The next start has every point, whether the new segments are valid or not."""
@@ -240,6 +241,7 @@ def answers_after_start(store: Path) -> list[list[object]]:
         return answers(collection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_kill_at_any_step_of_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool

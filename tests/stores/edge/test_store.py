@@ -241,6 +241,7 @@ def test_a_link_may_change(tmp_path: Path) -> None:
     open_store(tmp_path / "store").close()
 
 
+@pytest.mark.slow
 def test_forked_child_cannot_use_the_store(tmp_path: Path) -> None:
     """The child may neither use the parent's handle nor open the store; the parent may close it."""
     fill(tmp_path, 3)
@@ -294,6 +295,7 @@ def case_insensitive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EdgeDirectory, "shard_path", shard_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disk", ["any", "case_insensitive"])
 @pytest.mark.parametrize(("name", "other"), SAME_NAMES)
 def test_r1_a_name_must_differ_on_every_disk(

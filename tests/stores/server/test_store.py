@@ -783,6 +783,7 @@ def test_close_ends_a_wait_for_the_index(
 # ---- threads, closing, forking -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_threads_share_a_store_whatever_fails(server: LoopbackServer) -> None:
     """Writers and readers at once, every fifth call in trouble: all is there, nothing twice."""
 
@@ -921,6 +922,7 @@ store.close()
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_refused(collection: Collection, server: LoopbackServer) -> None:
     """Every use of the parent's store says so, none hangs, and the parent goes on."""
     done = subprocess.run(
