@@ -42,6 +42,10 @@ class SpoolIngester:
         """Return the state of a batch, None for an unknown id."""
         return self._spool.state(batch)
 
+    def recent(self, limit: int) -> Sequence[BatchState]:
+        """Return the newest batches; see `Spool.recent`."""
+        return self._spool.recent(limit)
+
     async def finished(self, batch: str) -> BatchState:
         """Wait until a batch is done or failed; see `Ingester`.
 

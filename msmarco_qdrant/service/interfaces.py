@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.records import Meta, Passage
 from msmarco_qdrant.core.reports import StageTiming
-from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
+from msmarco_qdrant.core.search_types import Facet, Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import SearchOptions
@@ -98,6 +99,8 @@ class BatchState:
         ended_at: Seconds since 1970 at which it was done or failed, None before.
         report: Its effect; all zero before it has ended.
         reason: Reason of the failure, "" otherwise.
+        source: "http", or the name of the inbox's file; its form, such as "tsv", if the sidecar
+            was restarted before it ended.
     """
 
     batch: BatchId
@@ -106,6 +109,7 @@ class BatchState:
     ended_at: float | None = None
     report: BatchReport = BatchReport()
     reason: str = ""
+    source: str = ""
 
 
 def counts_of(report: BatchReport) -> dict[str, int]:
@@ -160,6 +164,7 @@ class About:
         modes: Search modes that are available.
         rerank: True if a cross-encoder can rerank hits.
         passages: Number of passages, None if unknown.
+        fields: Fields of `meta` that a payload index serves, each with its kind.
     """
 
     collection: str
@@ -168,6 +173,7 @@ class About:
     modes: Sequence[SearchMode]
     rerank: bool = False
     passages: int | None = None
+    fields: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
 
 class Ingester(Protocol):
@@ -186,6 +192,9 @@ class Ingester(Protocol):
 
     def state(self, batch: str) -> BatchState | None:
         """Return the state of a batch, None for an unknown id; called in a thread."""
+
+    def recent(self, limit: int) -> Sequence[BatchState]:
+        """Return the newest batches, those that have not ended first; called in a thread."""
 
     async def finished(self, batch: str) -> BatchState:
         """Wait until a batch is done or failed; the wait may be cancelled.
@@ -235,8 +244,18 @@ class Searcher(Protocol):
     async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
         """Return passages by pid."""
 
-    async def count(self, *, meta_filter: SearchFilter | None = None) -> int:
+    async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
         """Return the number of passages."""
+
+    async def facets(
+        self,
+        field: str,
+        *,
+        limit: int = 10,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> Sequence[Facet]:
+        """Return the values of a field, each with its number of passages."""
 
 
 class Readiness(Protocol):

@@ -7,10 +7,11 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import get_args
 
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.search_types import SearchMode
 from msmarco_qdrant.core.server_state import ServerState
 from msmarco_qdrant.errors import (
@@ -25,22 +26,31 @@ from msmarco_qdrant.service.interfaces import About, Check
 from msmarco_qdrant.service.startup import Opened, Startup
 from msmarco_qdrant.service.worker.worker import Worker
 from msmarco_qdrant.stores import Store
+from msmarco_qdrant.stores.filters import indexes_by_field
 
+_META = "meta."
 _REPLICAS_S = 10.0
 _SHARD = re.compile(r"shard \d+( on peer \d+)?", re.ASCII)
 
 
 @dataclass(slots=True)
 class PassageCount:
-    """Cached number of passages in a collection; None before the first count."""
+    """Cached number of passages and indexed fields of a collection; None before the first count."""
 
     store: Store
     collection: str
     passages: int | None = None
+    fields: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Count again; raise a StoreError if the store does not answer."""
-        self.passages = self.store.collection(self.collection).info(all_replicas=False).points
+        collection = self.store.collection(self.collection)
+        self.passages = collection.info(all_replicas=False).points
+        self.fields = {
+            key.removeprefix(_META): kind
+            for key, kind in indexes_by_field(collection.spec().payload_indexes).items()
+            if key.startswith(_META)
+        }
 
 
 class ReplicaWatch:
@@ -106,6 +116,7 @@ class Running:
             get_args(SearchMode),
             rerank=self.opened.reranker is not None,
             passages=self.count.passages,
+            fields=self.count.fields,
         )
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,7 +12,7 @@ from msmarco_qdrant.collection.create import check_collection_name, parse_indexe
 from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.service.http.limits import Limits
-from msmarco_qdrant.service.http.tokens import Tokens, check_binding
+from msmarco_qdrant.service.http.tokens import Tokens, check_binding, check_origins
 from msmarco_qdrant.service.spool.quota import MAX_BATCHES, MAX_BYTES
 from msmarco_qdrant.settings import Settings
 from msmarco_qdrant.stores import check_creatable
@@ -47,6 +47,11 @@ class SidecarSettings(Settings):
     )
     reranker: str | None = Field(
         default=None, description='cross-encoder for searches with `"rerank": true`'
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        description="sites whose pages may use the API in a browser: `https://app.example.com`, "
+        "with commas between several; `*` for all, only with both tokens",
     )
     index: str | None = Field(
         default=None,
@@ -117,6 +122,12 @@ class SidecarSettings(Settings):
         return parse_indexes(self.index.split(",") if self.index else (), "--index")
 
     @property
+    def origins(self) -> Sequence[str]:
+        """The origins of `cors_origins`."""
+        given = (self.cors_origins or "").split(",")
+        return [origin for part in given if (origin := part.strip())]
+
+    @property
     def limits(self) -> Limits:
         """The limits of requests."""
         return Limits(body_bytes=self.body_bytes, searches=self.searches, search_s=self.search_s)
@@ -125,12 +136,14 @@ class SidecarSettings(Settings):
         """Check the settings that depend on each other or on the disk.
 
         Raises:
-            UsageError: For a port that others can reach without both tokens, an invalid collection
-                name or index, a store in memory, or an inbox within the spool or around it.
+            UsageError: For a port that others can reach without both tokens, an invalid origin,
+                collection name or index, a store in memory, or an inbox within the spool or around
+                it.
             StoreError: If the store's directory cannot be used.
         """
         check_creatable(self.store, self.connection)
         check_binding(self.host, self.tokens)
+        check_origins(self.origins, self.tokens)
         check_collection_name(self.collection)
         _ = self.payload_indexes
         if self.inbox is not None and _overlap(self.inbox, self.spool):

@@ -204,6 +204,7 @@ class Sidecar:
             metrics,
             self._settings.tokens,
             self._limits,
+            self._settings.origins,
             about=lambda: self._running.about if self._running else None,
         )
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Final
+
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from msmarco_qdrant import __version__
 from msmarco_qdrant.service.http.dependencies import AppDependencies
@@ -14,6 +18,12 @@ from msmarco_qdrant.service.http.routes_ingest import ingest_router
 from msmarco_qdrant.service.http.routes_passages import passage_router
 from msmarco_qdrant.service.http.routes_search import search_router
 from msmarco_qdrant.service.http.routes_status import status_router
+
+_CORS: Final[Mapping[str, Any]] = {
+    "allow_methods": ("GET", "POST", "DELETE"),
+    "allow_headers": ("Authorization", "Content-Type", "Content-Encoding"),
+    "expose_headers": ("Location", "Retry-After", "WWW-Authenticate", "X-Request-Id"),
+}
 
 
 def create_app(dependencies: AppDependencies) -> FastAPI:
@@ -30,6 +40,8 @@ def create_app(dependencies: AppDependencies) -> FastAPI:
     app.add_middleware(
         RequestMiddleware, metrics=dependencies.metrics, timeout_s=dependencies.limits.request_s
     )
+    if dependencies.origins:
+        app.add_middleware(CORSMiddleware, allow_origins=dependencies.origins, **_CORS)
     handle_problems(app)
     queries = Queries(dependencies)
     app.include_router(ingest_router(dependencies))

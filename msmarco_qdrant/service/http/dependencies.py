@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from msmarco_qdrant.service.http.limits import Limits
@@ -22,6 +22,7 @@ class AppDependencies:
         metrics: The counters.
         tokens: The bearer tokens.
         limits: Bounds of requests.
+        origins: Sites whose pages may use this API in a browser; "*" for all.
         about: Returns, from memory, what is searched; None while the model loads.
     """
 
@@ -31,4 +32,5 @@ class AppDependencies:
     metrics: Metrics
     tokens: Tokens = field(default_factory=Tokens)
     limits: Limits = field(default_factory=Limits)
+    origins: Sequence[str] = ()
     about: Callable[[], About | None] = lambda: None

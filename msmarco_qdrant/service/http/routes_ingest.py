@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
@@ -26,8 +27,14 @@ from msmarco_qdrant.service.http.body import (
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.limits import Limits
 from msmarco_qdrant.service.http.openapi import Responses, header, problem_responses, ref
-from msmarco_qdrant.service.http.problems import ProblemError, later
-from msmarco_qdrant.service.http.schemas import MAX_PASSAGES, Accepted, BatchOut, PassageIn
+from msmarco_qdrant.service.http.problems import ProblemError, invalid, later
+from msmarco_qdrant.service.http.schemas import (
+    MAX_PASSAGES,
+    Accepted,
+    BatchesOut,
+    BatchOut,
+    PassageIn,
+)
 from msmarco_qdrant.service.http.validation import check_utf8, parse_passages, parse_pid
 from msmarco_qdrant.service.interfaces import (
     BatchState,
@@ -37,6 +44,7 @@ from msmarco_qdrant.service.interfaces import (
     counts_of,
 )
 
+_MAX_BATCHES: Final = 100  # in a list: each is a file to read
 _BATCH_ID: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _REFUSALS: Final = (
     *problems.OF_TOKENS,
@@ -100,6 +108,13 @@ class IngestRoutes:
             )
         return _batch_response(state)
 
+    async def get_batches(self, limit: int = 20) -> Response:
+        """Return the newest batches: those that have not ended, then those that ended last."""
+        if not 1 <= limit <= _MAX_BATCHES:
+            raise invalid(f"limit must be 1 to {_MAX_BATCHES}, got {limit}.")
+        states = await asyncio.to_thread(self._ingester.recent, limit)
+        return Response(to_json({"batches": [*map(_batch_line, states)]}), media_type=JSON)
+
     def _parse(self, kind: str, body: bytes) -> Sequence[Operation]:
         """Parse a body; for a thread, so that other requests are answered."""
         brackets = self._limits.brackets
@@ -154,6 +169,15 @@ def ingest_router(dependencies: AppDependencies) -> APIRouter:
     path = "/passages/{pid:path}"
     add_write(path, routes.delete_passage, methods=["DELETE"], responses=responses)
     router.add_api_route(
+        "/batches",
+        routes.get_batches,
+        methods=["GET"],
+        response_model=BatchesOut,
+        response_description="The newest batches.",
+        dependencies=require(tokens, "read", "write"),
+        responses=problem_responses(*problems.OF_TOKENS, problems.INVALID, problems.NO_SPOOL),
+    )
+    router.add_api_route(
         "/batches/{batch}",
         routes.get_batch,
         methods=["GET"],
@@ -181,6 +205,23 @@ def _describe_body(limits: Limits) -> dict[str, Any]:
             "content": {JSON: {"schema": passages}, NDJSON[0]: {"schema": passage}},
         }
     }
+
+
+def _batch_line(state: BatchState) -> Mapping[str, object]:
+    """Return a batch as `BatchLine` describes it."""
+    return {
+        "batch": state.batch,
+        "source": state.source,
+        "state": state.state,
+        "accepted_at": _moment(state.accepted_at),
+        "ended_at": None if state.ended_at is None else _moment(state.ended_at),
+        **counts_of(state.report),
+        "reason": state.reason or None,
+    }
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _batch_response(state: BatchState, headers: Mapping[str, str] | None = None) -> Response:

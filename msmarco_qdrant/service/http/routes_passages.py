@@ -18,8 +18,8 @@ from msmarco_qdrant.service.http.queries import (
     json_response,
     with_warnings,
 )
-from msmarco_qdrant.service.http.schemas import CountOut, PassageOut
-from msmarco_qdrant.service.http.schemas_search import CountIn
+from msmarco_qdrant.service.http.schemas import CountOut, FacetsOut, PassageOut
+from msmarco_qdrant.service.http.schemas_search import CountIn, FacetsIn
 from msmarco_qdrant.service.http.validation import check_utf8, parse_pid, parse_request
 
 
@@ -44,9 +44,20 @@ class PassageRoutes:
     async def post_count(self, request: Request) -> Response:
         """Return the number of passages, or of those that a filter matches."""
         given = parse_request(CountIn, await self._queries.read(request))
-        meta_filter = given.meta_filter
-        count, notes = await self._queries.run(lambda client: client.count(meta_filter=meta_filter))
+        count, notes = await self._queries.run(
+            lambda client: client.count(meta_filter=given.meta_filter, exact=given.exact)
+        )
         return with_warnings({"count": count}, notes)
+
+    async def post_facets(self, request: Request) -> Response:
+        """Return the most frequent values of a field, each with its number of passages."""
+        given = parse_request(FacetsIn, await self._queries.read(request))
+        facets, notes = await self._queries.run(
+            lambda client: client.facets(
+                given.field, limit=given.limit, meta_filter=given.meta_filter, exact=given.exact
+            )
+        )
+        return with_warnings({"facets": facets}, notes)
 
 
 def passage_router(dependencies: AppDependencies, queries: Queries) -> APIRouter:
@@ -71,5 +82,14 @@ def passage_router(dependencies: AppDependencies, queries: Queries) -> APIRouter
         response_description="The number.",
         responses=problem_responses(*REFUSALS_OF_BODIES),
         openapi_extra=describe_body(CountIn),
+    )
+    router.add_api_route(
+        "/facets",
+        routes.post_facets,
+        methods=["POST"],
+        response_model=FacetsOut,
+        response_description="The values.",
+        responses=problem_responses(*REFUSALS_OF_BODIES),
+        openapi_extra=describe_body(FacetsIn),
     )
     return router

@@ -66,6 +66,7 @@ class StatusRoutes:
             passages=about.passages,
             modes=list(about.modes),
             rerank=about.rerank,
+            fields=dict(about.fields),
             spool=spool,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -13,8 +14,9 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import to_json
 
+from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.core.search_types import Hit, SearchMode
+from msmarco_qdrant.core.search_types import Facet, Hit, SearchMode
 from msmarco_qdrant.service.interfaces import Backlog, RowReject
 from msmarco_qdrant.sources.rows import check_passage
 
@@ -96,6 +98,40 @@ class BatchOut(BaseModel):
     reason: str | None = Field(description="The reason of a failed batch.")
 
 
+class BatchLine(BaseModel):
+    """A batch in the list of batches."""
+
+    batch: str
+    source: str = Field(
+        description='"http", or the name of the inbox\'s file; its form, such as "tsv", if the '
+        "sidecar was restarted before it ended."
+    )
+    state: Literal["queued", "working", "done", "failed"]
+    accepted_at: datetime
+    ended_at: datetime | None
+    written: int
+    unchanged: int
+    rejected: int
+    deleted: int
+    superseded: int
+    reason: str | None = Field(description="The reason of a failed batch.")
+
+
+class BatchesOut(BaseModel):
+    """The newest batches: those that have not ended, then those that ended last."""
+
+    batches: list[BatchLine]
+
+
+class FacetsOut(BaseModel):
+    """The values of a field, the most frequent first."""
+
+    facets: list[Facet]
+    warnings: list[str] = Field(
+        default=[], description="Fields that no passage has, or with other types."
+    )
+
+
 class HitsOut(BaseModel):
     """The answers to a query, the best first."""
 
@@ -171,4 +207,7 @@ class StatusOut(BaseModel):
     passages: int | None = Field(default=None, description="Null if the number is not known.")
     modes: list[SearchMode] = Field(default=[], description="The search modes.")
     rerank: bool = Field(default=False, description="True if a search can rerank.")
+    fields: dict[str, PayloadIndex] = Field(
+        default={}, description="Fields of `meta` with a payload index, each with its kind."
+    )
     spool: Backlog

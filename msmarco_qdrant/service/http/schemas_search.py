@@ -154,6 +154,7 @@ class CountIn(RequestModel):
     """A count of passages."""
 
     filter: FilterIn = filter_field()
+    exact: bool = Field(default=True, description="False for a fast estimate.")
 
     @property
     def meta_filter(self) -> MetaFilter | None:
@@ -161,5 +162,19 @@ class CountIn(RequestModel):
         return to_meta_filter(self.filter)
 
 
-SEARCHES: Final = (SearchIn, RankIn, CountIn)
+class FacetsIn(RequestModel):
+    """A count of the passages of each value of a field."""
+
+    field: GroupField = Field(description="A field of `meta`.")
+    limit: int = Field(default=10, ge=1, le=MAX_LIMIT, description="Most values.")
+    filter: FilterIn = filter_field()
+    exact: bool = Field(default=True, description="False for a fast estimate.")
+
+    @property
+    def meta_filter(self) -> MetaFilter | None:
+        """The filter in the package's own form, None for none."""
+        return to_meta_filter(self.filter)
+
+
+SEARCHES: Final = (SearchIn, RankIn, CountIn, FacetsIn)
 """The bodies that a route parses itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ Scope: TypeAlias = Literal["read", "write"]
 
 SCOPES: Final[tuple[Scope, ...]] = ("read", "write")
 
+_ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _VISIBLE_ASCII: Final = re.compile(r"[!-~]{16,}")
 
 
@@ -59,6 +61,25 @@ def check_binding(host: str, tokens: Tokens) -> None:
         f"host must be of this machine's loopback without both tokens, got {host or '(empty)'}: "
         f"set {variables}, or listen on 127.0.0.1"
     )
+
+
+def check_origins(origins: Sequence[str], tokens: Tokens) -> None:
+    """Check the sites whose pages may use the API in a browser.
+
+    Raises:
+        UsageError: For what is not an origin, or for "*" without both tokens.
+    """
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise UsageError(
+                "cors_origins must be origins such as https://app.example.com, with commas between "
+                f"several and without a path, or *, got {origin!r}"
+            )
+    if "*" in origins and any(tokens.of(scope) is None for scope in SCOPES):
+        raise UsageError(
+            "cors_origins must name the origins without both tokens, got *: any site that a "
+            "browser of this machine opens could read and write; set both tokens, or name them"
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from msmarco_qdrant.errors import SpoolError
 from msmarco_qdrant.service.interfaces import BatchId, BatchState
@@ -116,15 +118,32 @@ class Archive:
         """
         with self._lock:
             entry = self._entries.get(id_)
-        if entry is None:
-            return None
+        return self._read(entry) if entry is not None else None
+
+    def newest(self, limit: int) -> Sequence[BatchState]:
+        """Return the states of the batches that ended last, the last first.
+
+        Raises:
+            SpoolError: If a report cannot be read.
+        """
+        with self._lock:
+            ids = [id_ for order in self._order.values() for id_ in islice(reversed(order), limit)]
+            entries = [self._entries[id_] for id_ in ids]
+        states = [state for entry in entries if (state := self._read(entry)) is not None]
+        return sorted(states, key=lambda state: state.ended_at or 0.0, reverse=True)[:limit]
+
+    def _read(self, entry: _Entry) -> BatchState | None:
+        """Return the state in the report of a batch, None if that was removed."""
         fields = self._files.read_report(entry.name, entry.folder)
         try:
-            return state_from_json(fields) if fields is not None else None
+            state = state_from_json(fields) if fields is not None else None
         except (KeyError, TypeError) as exc:
             raise SpoolError(
                 f"the report of batch {entry.name} in {entry.folder} is damaged: {exc!r}"
             ) from exc
+        if state is None or state.source:
+            return state
+        return replace(state, source=entry.name.source)  # a report of an earlier version
 
     def _forget(self, entry: _Entry) -> None:
         with self._lock:

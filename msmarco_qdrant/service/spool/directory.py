@@ -76,6 +76,11 @@ class BatchName:
     id: str
     form: str
 
+    @property
+    def source(self) -> str:
+        """The source as far as the name has it: "http", or the form of a file."""
+        return "http" if self.form == OPERATIONS else self.form
+
     def __str__(self) -> str:
         return f"{self.sequence:016}-{self.id}.{self.form}"
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from msmarco_qdrant.service.interfaces import BatchId, BatchState, Phase
@@ -26,12 +28,14 @@ class Batch:
         path: Its file while it is leased.
         size: Its bytes.
         accepted_at: Seconds since 1970.
+        source: See `BatchState`.
     """
 
     name: BatchName
     path: Path
     size: int
     accepted_at: float
+    source: str = ""
 
     @property
     def id(self) -> BatchId:
@@ -117,8 +121,19 @@ class Queue:
         """Return the state of a batch, None if the queue does not contain it."""
         with self._changed:
             batch = self._live.get(id_)
-            phase: Phase = "working" if batch is self._leased else "queued"
-        return BatchState(batch.id, phase, batch.accepted_at) if batch else None
+            return self._state(batch) if batch else None
+
+    def newest(self, limit: int) -> Sequence[BatchState]:
+        """Return the states of the newest batches, the newest first."""
+        with self._changed:
+            found = [*islice(reversed(self._queue), limit)]
+            if self._leased is not None and self._leased.id in self._live:
+                found.append(self._leased)
+            return [self._state(batch) for batch in found[:limit]]
+
+    def _state(self, batch: Batch) -> BatchState:
+        phase: Phase = "working" if batch is self._leased else "queued"
+        return BatchState(batch.id, phase, batch.accepted_at, source=batch.source)
 
     def outcome(self, id_: BatchId) -> Future[BatchState] | None:
         """Return a future of a batch's final state, None if the queue does not contain it."""

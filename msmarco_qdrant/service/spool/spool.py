@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from os import PathLike
@@ -33,6 +33,7 @@ from msmarco_qdrant.service.spool.files import (
     CLAIMED,
     Row,
     claim,
+    claimed_id,
     copy_durably,
     identify,
     remove_original,
@@ -266,6 +267,17 @@ class Spool:
         """
         return self._queue.state(id_) or self._archive.state(id_)
 
+    def recent(self, limit: int) -> Sequence[BatchState]:
+        """Return the newest batches: those that have not ended, then those that ended last.
+
+        Raises:
+            SpoolError: If a report cannot be read.
+        """
+        waiting = self._queue.newest(limit)
+        ended = self._archive.newest(limit - len(waiting)) if len(waiting) < limit else ()
+        known = {state.batch for state in waiting}  # one may have ended in between
+        return [*waiting, *(state for state in ended if state.batch not in known)]
+
     def outcome(self, id_: str) -> Future[BatchState] | None:
         """Return a future of a batch's final state, None where `state` returns None.
 
@@ -315,7 +327,9 @@ class Spool:
 
     # ---- internals -------------------------------------------------------------------------
 
-    def _commit(self, path: Path, name: BatchName, reservation: Reservation) -> None:
+    def _commit(
+        self, path: Path, name: BatchName, reservation: Reservation, source: str = ""
+    ) -> None:
         """Make a complete file a batch; the order of commits is the order of the batches.
 
         This sets the sequence in `name`. Once this returns, the batch is durable: its directory is
@@ -330,7 +344,7 @@ class Spool:
             name = replace(name, sequence=self._take_sequence())
             self._files.move_in(path, name)
             reservation.commit()
-            self._queue.add(self._batch(name, reservation.size, time.time()))
+            self._queue.add(self._batch(name, reservation.size, time.time(), source))
         self._files.sync("incoming")
 
     def _take_sequence(self) -> int:
@@ -356,13 +370,15 @@ class Spool:
                 extra={"fields": {"batch": name.id, "state": "removed"}},
             )
 
-    def _batch(self, name: BatchName, size: int, accepted_at: float) -> Batch:
-        return Batch(name, self._files.path_of(name, "working"), size, accepted_at)
+    def _batch(self, name: BatchName, size: int, accepted_at: float, source: str = "") -> Batch:
+        path = self._files.path_of(name, "working")
+        return Batch(name, path, size, accepted_at, source or name.source)
 
     def _move_in(self, path: Path, name: BatchName, reservation: Reservation) -> BatchId:
         """Move a user's file in; claim and copy it if it is on another file system."""
+        source = "" if claimed_id(path.name) else path.name
         try:
-            self._commit(path, name, reservation)
+            self._commit(path, name, reservation, source)
         except OSError as exc:
             if exc.errno != errno.EXDEV:
                 raise SourceError(f"cannot move {path} into the spool: {exc.strerror}") from exc
@@ -371,7 +387,7 @@ class Spool:
             copy = self._files.temporary_path(name.id)
             try:
                 copy_durably(path, copy)
-                self._commit(copy, name, reservation)
+                self._commit(copy, name, reservation, source)
             finally:
                 self._files.discard(copy)
         remove_original(path, name.id)
@@ -381,7 +397,10 @@ class Spool:
         self, batch: Batch, phase: Literal["done", "failed"], report: BatchReport, reason: str
     ) -> BatchState:
         """Report and archive a batch, release its quota, and resolve its futures."""
-        state = BatchState(batch.id, phase, batch.accepted_at, time.time(), report, reason)
+        ended_at = time.time()
+        state = BatchState(
+            batch.id, phase, batch.accepted_at, ended_at, report, reason, batch.source
+        )
         self._files.write_report(batch.name, phase, state_to_json(state))
         if report.rejected or phase == "failed":
             self._files.move(batch.name, "working", phase)

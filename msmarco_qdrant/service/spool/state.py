@@ -15,6 +15,7 @@ def state_to_json(state: BatchState) -> dict[str, Any]:
         "state": state.state,
         **counts_of(report),
         "reason": state.reason,
+        "source": escape_surrogates(state.source),
         "rejects": [{"line": row.line, "reason": row.reason} for row in report.rejects],
         "seconds": report.seconds,
         "accepted_at": state.accepted_at,
@@ -33,4 +34,5 @@ def state_from_json(fields: dict[str, Any]) -> BatchState:
     counts = {name: fields[name] for name in COUNTS}
     report = BatchReport(**counts, seconds=fields["seconds"], rejects=rejects)
     names = ("batch", "state", "accepted_at", "ended_at", "reason")
-    return BatchState(**{name: fields[name] for name in names}, report=report)
+    found = {name: fields[name] for name in names}
+    return BatchState(**found, report=report, source=fields.get("source", ""))

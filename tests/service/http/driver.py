@@ -10,7 +10,7 @@ from typing import Any, TypeVar, Unpack
 import httpx
 
 from msmarco_qdrant.core.records import Passage
-from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.core.search_types import Facet, Hit
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
@@ -58,6 +58,11 @@ class KeepingIngester:
             return None
         return BatchState(batch, "done" if self.ends else "queued", 0.0)
 
+    def recent(self, limit: int) -> Sequence[BatchState]:
+        """The newest of them."""
+        ids = [f"b-{number + 1}" for number in reversed(range(len(self.batches)))]
+        return [state for id_ in ids[:limit] if (state := self.state(id_))]
+
     async def finished(self, batch: str) -> BatchState:
         """At once, or never; or what is to come of it."""
         if isinstance(self.waited, BaseException):
@@ -103,9 +108,20 @@ class NoSearcher:
         """Refuse."""
         raise NotImplementedError(pids)
 
-    async def count(self, *, meta_filter: SearchFilter | None = None) -> int:
+    async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
         """Refuse."""
-        raise NotImplementedError(meta_filter)
+        raise NotImplementedError(meta_filter, exact)
+
+    async def facets(
+        self,
+        field: str,
+        *,
+        limit: int = 10,
+        meta_filter: SearchFilter | None = None,
+        exact: bool = True,
+    ) -> Sequence[Facet]:
+        """Refuse."""
+        raise NotImplementedError(field, limit, meta_filter, exact)
 
 
 @dataclass
@@ -174,9 +190,10 @@ def drive(
     limits: Limits | None = None,
     ingester: KeepingIngester | None = None,
     about: Callable[[], About | None] = lambda: None,
+    origins: Sequence[str] = (),
 ) -> _T:
     """Use the app in an event loop."""
-    given = (tokens or Tokens(), limits or Limits())
+    given = (tokens or Tokens(), limits or Limits(), origins)
     return asyncio.run(_use(use, searcher, ingester or KeepingIngester(), *given, about=about))
 
 

@@ -171,14 +171,43 @@ def test_passages_and_counts(tmp_path: Path) -> None:
             assert {"7": expected} == await ways.asyncio.get(["7"])
             answer = await ways.http.get("/passages/7")
             assert {"pid": "7", "text": expected.text, "meta": expected.meta} == answer.json()
-            for meta_filter, body in (
+            filters: list[tuple[Any, dict[str, Any]]] = [
                 (None, {}),
                 ({"lang": "en"}, {"filter": {"lang": "en"}}),
                 ({"year": Range(lt=2002)}, {"filter": {"year": {"lt": 2002}}}),
+            ]
+            for meta_filter, body in filters:
+                for exact in (True, False):
+                    options = {"meta_filter": meta_filter, "exact": exact}
+                    count = ways.blocking.count(**options)
+                    assert count == await ways.asyncio.count(**options)
+                    posted = await ways.posted("/count", {"exact": exact, **body})
+                    assert {"count": count} == posted
+
+    asyncio.run(main())
+
+
+def test_facets(tmp_path: Path) -> None:
+    """The values of a field with their counts, with each parameter."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            for field, options, body in (
+                ("lang", {}, {}),
+                ("year", {"limit": 2}, {"limit": 2}),
+                ("lang", {"meta_filter": {"year": 2003}}, {"filter": {"year": 2003}}),
+                ("lang", {"exact": False}, {"exact": False}),
             ):
-                count = ways.blocking.count(meta_filter=meta_filter)
-                assert count == await ways.asyncio.count(meta_filter=meta_filter)
-                assert {"count": count} == await ways.posted("/count", body)
+                expected = ways.blocking.facets(field, **options)
+                assert expected
+                assert expected == await ways.asyncio.facets(field, **options)
+                answer = await ways.posted("/facets", {"field": field, **body})
+                assert [[one.value, one.count] for one in expected] == [
+                    [one["value"], one["count"]] for one in answer["facets"]
+                ]
+            unknown = await ways.posted("/facets", {"field": "langs"})
+            assert [] == unknown["facets"]
+            assert ["no passage has the field 'langs' in meta"] == unknown["warnings"]
 
     asyncio.run(main())
 
@@ -206,6 +235,9 @@ def test_no_parameter_is_left_out() -> None:
         ("/rank", {"pids": "1"}, "pids", "must be a valid list"),
         ("/rank", {"pids": [True]}, "pids.0", "must be a string of 1 to 1,024 characters, or an"),
         ("/rank", {"limit": 1}, "limit", "unknown field: must be one of query, pids, mode, fusion"),
+        ("/count", {"exact": "yes"}, "exact", "must be a valid boolean, got 'yes'"),
+        ("/facets", {"limit": 0}, "limit", "must be greater than or equal to 1, got 0"),
+        ("/facets", {"field": ""}, "field", "must have at least 1 character"),
         ("/count", {"query": None}, "query", "unknown field: must be one of filter"),
     ],
 )
@@ -217,6 +249,7 @@ def test_a_wrong_parameter_is_refused(
         "/search": {"query": "a"},
         "/rank": {"query": "a", "pids": []},
         "/count": {},
+        "/facets": {"field": "lang"},
     }
     app = {"searcher": NoSearcher}
     answer = exchange("POST", path, json={**required[path], **body}, app=app)

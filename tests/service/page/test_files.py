@@ -41,6 +41,7 @@ def test_the_state_is_told(site: Site) -> None:
         "passages": 1,
         "modes": ["dense", "bm25", "hybrid"],
         "rerank": True,
+        "fields": {},
         "spool": {"batches": 0, "oldest_s": 0.0},
     }
     assert expected == _status(site).json()
@@ -55,7 +56,7 @@ def test_the_status_while_the_model_loads(site: Site) -> None:
     finally:
         site.loading = False
     spool = {"batches": 0, "oldest_s": 0.0}
-    assert {"version": __version__, "rerank": False, "modes": [], "spool": spool} == {
+    assert {"version": __version__, "rerank": False, "modes": [], "fields": {}, "spool": spool} == {
         name: value for name, value in status.items() if value is not None
     }
     assert {"collection", "model", "passages"} <= set(status)
