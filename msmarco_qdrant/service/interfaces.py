@@ -15,7 +15,7 @@ from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import Facet, Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import SearchOptions
+from msmarco_qdrant.search.options import RERANK_DEPTH, SearchOptions
 
 BatchId: TypeAlias = str
 """32 hexadecimal digits."""
@@ -164,6 +164,7 @@ class About:
         modes: Search modes that are available.
         rerank: True if a cross-encoder can rerank hits.
         passages: Number of passages, None if unknown.
+        rerank_depth: Number of hits that a search reranks by default.
         fields: Fields of `meta` that a payload index serves, each with its kind.
     """
 
@@ -173,6 +174,7 @@ class About:
     modes: Sequence[SearchMode]
     rerank: bool = False
     passages: int | None = None
+    rerank_depth: int = RERANK_DEPTH
     fields: Mapping[str, PayloadIndex] = field(default_factory=dict)
 
 

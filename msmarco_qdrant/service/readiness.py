@@ -22,6 +22,7 @@ from msmarco_qdrant.errors import (
 )
 from msmarco_qdrant.migrate.runner import MigrationStatus, migration_status
 from msmarco_qdrant.search.async_client import AsyncSearchClient
+from msmarco_qdrant.search.options import RERANK_DEPTH
 from msmarco_qdrant.service.interfaces import About, Check
 from msmarco_qdrant.service.startup import Opened, Startup
 from msmarco_qdrant.service.worker.worker import Worker
@@ -116,6 +117,7 @@ class Running:
             get_args(SearchMode),
             rerank=self.opened.reranker is not None,
             passages=self.count.passages,
+            rerank_depth=self.client.metadata.search_defaults.rerank_depth or RERANK_DEPTH,
             fields=self.count.fields,
         )
 

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from msmarco_qdrant.search.options import RERANK_DEPTH
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.openapi import describe_body, problem_responses
@@ -33,6 +34,7 @@ class SearchRoutes:
         begun = time.monotonic()
         search = parse_request(SearchIn, await self._queries.read(request))
         self._check_reranker(needed=search.depth is not None)
+        self._check_pairs(search)
         texts, options = search.texts, search.options
         found, notes = await self._queries.run(lambda client: client.search_many(texts, **options))
         answers = await self._queries.to_json(found, notes)
@@ -49,6 +51,13 @@ class SearchRoutes:
             lambda client: client.rank(given.query, pids, **given.options)
         )
         return json_response((await self._queries.to_json([found], ()))[0])
+
+    def _check_pairs(self, search: SearchIn) -> None:
+        about = self._about()
+        try:
+            search.check_pairs(about.rerank_depth if about is not None else RERANK_DEPTH)
+        except ValueError as exc:
+            raise invalid(f"The search is invalid: {exc}.") from None
 
     def _check_reranker(self, *, needed: bool) -> None:
         about = self._about()

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 
 from msmarco_qdrant.core.search_types import Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.filters import MetaFilter
-from msmarco_qdrant.search.options import CONVEX, SearchOptions
+from msmarco_qdrant.search.options import CONVEX, RERANK_DEPTH, RerankDepth, SearchOptions
 from msmarco_qdrant.service.http.schemas import SOME_TEXT, Pid, RequestModel
 from msmarco_qdrant.service.http.schemas_filter import (
     MAX_FIELD_CHARS,
@@ -25,7 +25,6 @@ MAX_QUERY_CHARS: Final = 2_000
 MAX_LIMIT: Final = 1_000  # hits per query
 MAX_HITS: Final = 10_000  # of all queries of a search together
 MAX_PAIRS: Final = 2_000  # pairs of query and passage that the cross-encoder scores in one search
-_RERANK_DEPTH: Final = 100
 _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
     {"required": [one], "properties": {one: {"type": form}, other: {"type": "null"}}}
     for one, form, other in (("query", "string", "queries"), ("queries", "array", "query"))
@@ -66,7 +65,8 @@ class SearchIn(RequestModel):
         default=None, description='How "hybrid" combines both rankings.'
     )
     rerank: bool = Field(
-        default=False, description="Score the best 100 with the cross-encoder, or limit if more."
+        default=False,
+        description="Score the best with the cross-encoder: 100, or the collection's number.",
     )
     rerank_depth: int | None = Field(
         default=None,
@@ -99,12 +99,24 @@ class SearchIn(RequestModel):
                 f"rerank_depth must be limit ({self.limit}) or more, to score every hit, got "
                 f"{self.rerank_depth}"
             )
-        if (pairs := queries * (self.depth or 0)) > MAX_PAIRS:
+        self.check_pairs(RERANK_DEPTH)
+        return self
+
+    def check_pairs(self, auto: int) -> None:
+        """Check the number of passages to rerank.
+
+        Args:
+            auto: The number per query that `rerank` alone means.
+
+        Raises:
+            ValueError: If there are too many.
+        """
+        depth = self.rerank_depth or (max(self.limit, auto) if self.rerank else 0)
+        if (pairs := len(self.texts) * depth) > MAX_PAIRS:
             raise ValueError(
                 f"a search must rerank at most {MAX_PAIRS:,} passages, got {pairs:,}: send fewer "
                 "queries or a smaller limit"
             )
-        return self
 
     @property
     def texts(self) -> Sequence[str]:
@@ -112,11 +124,9 @@ class SearchIn(RequestModel):
         return [self.query] if self.query is not None else self.queries or []
 
     @property
-    def depth(self) -> int | None:
+    def depth(self) -> RerankDepth:
         """Passages to rerank per query, None for no reranking."""
-        if self.rerank_depth is not None:
-            return self.rerank_depth
-        return max(self.limit, _RERANK_DEPTH) if self.rerank else None
+        return self.rerank_depth or ("auto" if self.rerank else None)
 
     @property
     def meta_filter(self) -> MetaFilter | None:

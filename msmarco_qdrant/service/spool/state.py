@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from msmarco_qdrant.core.escape import escape_surrogates
 from msmarco_qdrant.service.interfaces import COUNTS, BatchReport, BatchState, RowReject, counts_of
 
 
