@@ -24,6 +24,21 @@ def test_default_extras_exist() -> None:
     assert {"offline", *default.split(",")} <= set(project["optional-dependencies"])
 
 
+def test_readme_on_pypi_has_absolute_links() -> None:
+    """As the build replaces them; README and the project name one repository."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hook = pyproject["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    (one,) = hook["substitutions"]
+    readme = (ROOT / "README.md").read_text()
+    shown = re.sub(one["pattern"], one["replacement"], readme)
+    targets = re.findall(r"\]\(([^)]+)\)", shown)
+    assert targets
+    assert [] == [target for target in targets if not target.startswith(("https://", "#"))]
+    repository = pyproject["project"]["urls"]["Repository"]
+    assert one["replacement"] == f"]({repository}/blob/main/"
+    assert f"git clone {repository} " in readme
+
+
 def test_docker_ignores_all_but_the_copied_files() -> None:
     """A `.env` or data cannot get into the image."""
     copied = {
