@@ -66,9 +66,14 @@ class Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, one line each, also if it is longer than the terminal."""
-        if self.examples:
-            with formatter.section("Examples"):
-                for example in self.examples:
-                    line = as_typed(f"{ctx.command_path} {example}".rstrip())
-                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+        write_examples(formatter, ctx.command_path, self.examples)
         super().format_epilog(ctx, formatter)
+
+
+def write_examples(formatter: click.HelpFormatter, path: str, examples: Sequence[str]) -> None:
+    """Write a section with command lines that begin with `path`; nothing without any."""
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                line = as_typed(f"{path} {example}".rstrip())
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")

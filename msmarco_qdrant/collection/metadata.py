@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.search_defaults import SearchDefaults
 from msmarco_qdrant.errors import UsageError
@@ -43,6 +44,7 @@ def change_metadata(
     return changed
 
 
+@suggest_keywords
 def save_search_defaults(
     store: Store | str | PathLike[str],
     defaults: SearchDefaults,

@@ -21,7 +21,10 @@ def suggest_keywords(function: _F) -> _F:
 
     Python suggests a name from 3.13 on. The signature stays, also for editors and type checkers.
     """
-    names = inspect.signature(function).parameters.keys() - {"self", "cls"}
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        raise TypeError(f"{function.__qualname__}: write the parameters out, to check their names")
+    names = parameters.keys() - {"self", "cls"}
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from msmarco_qdrant.evaluation.ann import sweep_ann
     from msmarco_qdrant.evaluation.datasets import load_qrels, load_queries
     from msmarco_qdrant.evaluation.evaluate import (
-        EvaluationOptions,
         EvaluationPlan,
         SearchEvaluation,
         evaluate_search,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "ann": "sweep_ann",
     "datasets": "load_qrels load_queries",
-    "evaluate": "EvaluationOptions EvaluationPlan SearchEvaluation "
+    "evaluate": "EvaluationPlan SearchEvaluation "
     "evaluate_search find_worst_queries plan_evaluation run_evaluation",
     "measures": "DEFAULT_MEASURES depth_of parse_measures",
     "qrels": "read_qrels",
@@ -55,7 +54,6 @@ __all__ = [
     "AnnPoint",
     "AnnSweep",
     "Evaluation",
-    "EvaluationOptions",
     "EvaluationPlan",
     "Qrels",
     "Run",

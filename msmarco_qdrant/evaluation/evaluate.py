@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypeAlias
 
 from msmarco_qdrant.collection.passages import get_passages
 from msmarco_qdrant.core.arguments import suggest_keywords
@@ -35,12 +35,14 @@ from msmarco_qdrant.evaluation.systems import (
     count_missing_candidates,
     rank_run,
     search_run,
+    to_system,
 )
 from msmarco_qdrant.runtime.progress import with_display
 from msmarco_qdrant.search.options import MAX_LIMIT, check_queries, to_request
 
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
+    from msmarco_qdrant.core.search_types import SearchMode
     from msmarco_qdrant.search.client import SearchClient
 
 _DEFAULT_DEPTH = 1000
@@ -49,26 +51,6 @@ OnQuery: TypeAlias = "Callable[[System, int, int], None]"
 OnRun: TypeAlias = "Callable[[Run], None]"
 
 _log = logging.getLogger(__name__)
-
-
-class EvaluationOptions(TypedDict, total=False):
-    """Keyword arguments of `evaluate_search` and `plan_evaluation`.
-
-    Attributes:
-        measures: Names as in `ir_measures`, separated by spaces or commas; "nDCG@10 RR@10 R@100" by
-            default.
-        depth: Hits per query, 1 to 10,000. None (the default) for the largest cutoff of the
-            measures, or 1,000 if one has no cutoff.
-        candidates: Rank only these passages of each query, and measure this run first.
-        others: More runs to measure. The very first run is the baseline of all comparisons.
-        unjudged: Also search for queries without judgments. They are in the runs, but do not count.
-    """
-
-    measures: str
-    depth: int | None
-    candidates: Run | None
-    others: Sequence[Run]
-    unjudged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +80,44 @@ class SearchEvaluation:
 
 
 @suggest_keywords
-def evaluate_search(
+def evaluate_search(  # noqa: PLR0913  # all but four have defaults
     client: SearchClient,
     queries: Collection[Query],
     qrels: Qrels,
-    systems: Sequence[System],
+    systems: Sequence[System | SearchMode],
     *,
+    measures: str = DEFAULT_MEASURES,
+    depth: int | None = None,
+    candidates: Run | None = None,
+    others: Sequence[Run] = (),
+    unjudged: bool = False,
     on_query: OnQuery | None = None,
     on_answer: OnAnswer | None = None,
     on_run: OnRun | None = None,
     progress: bool = False,
-    **options: Unpack[EvaluationOptions],
 ) -> SearchEvaluation:
     """Search for every query with every system, and measure the runs.
 
     Invalid input is refused before the first search. A warning counts the candidates that the
     collection lacks, another names the measures that look deeper than `depth`. Means are over the
     queries with judgments. The evaluation counts the relevant passages that the collection lacks.
-    The callbacks are those of `run_evaluation`, which also has `progress`.
+
+    Args:
+        client: A client of the collection.
+        queries: The queries.
+        qrels: The judgments, by qid and pid.
+        systems: Ways of searching; "dense", "bm25" or "hybrid" for the usual way of a mode.
+        measures: Names as in `ir_measures`, separated by spaces or commas.
+        depth: Hits per query, 1 to 10,000. None for the largest cutoff of the measures, or 1,000
+            if one has no cutoff.
+        candidates: Rank only these passages of each query, and measure this run first.
+        others: More runs to measure. The very first run is the baseline of all comparisons.
+        unjudged: Also search for queries without judgments. They are in the runs, but do not
+            count.
+        on_query: See `run_evaluation`.
+        on_answer: See `run_evaluation`.
+        on_run: See `run_evaluation`.
+        progress: Show it on standard error: a bar in a terminal or a notebook, else lines.
 
     Raises:
         UsageError: For invalid input, or if the collection has none of the relevant passages, none
@@ -123,7 +125,16 @@ def evaluate_search(
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
     """
-    plan = plan_evaluation(queries, qrels, systems, **options)
+    plan = plan_evaluation(
+        queries,
+        qrels,
+        systems,
+        measures=measures,
+        depth=depth,
+        candidates=candidates,
+        others=others,
+        unjudged=unjudged,
+    )
     return run_evaluation(
         client, plan, on_query=on_query, on_answer=on_answer, on_run=on_run, progress=progress
     )
@@ -133,7 +144,7 @@ def evaluate_search(
 def plan_evaluation(
     queries: Collection[Query],
     qrels: Qrels,
-    systems: Sequence[System],
+    systems: Sequence[System | SearchMode],
     *,
     measures: str = DEFAULT_MEASURES,
     depth: int | None = None,
@@ -143,7 +154,7 @@ def plan_evaluation(
 ) -> EvaluationPlan:
     """Check the input of an evaluation, without a client: before a model is loaded.
 
-    See `evaluate_search` and `EvaluationOptions`.
+    See `evaluate_search`.
 
     Raises:
         UsageError: For an unknown measure or option, queries without text, judgments or
@@ -152,8 +163,9 @@ def plan_evaluation(
         MissingExtraError: Without the extra `eval`.
     """
     names = parse_measures(measures)
+    searched_by = [to_system(one) for one in systems]
     runs = (*([] if candidates is None else [candidates]), *others)
-    check_names([*(run.name for run in runs), *(system.name for system in systems)])
+    check_names([*(run.name for run in runs), *(system.name for system in searched_by)])
     check_qids(queries)
     judged = select_judged({query.qid for query in queries}, qrels)
     measure_run(names, judged, Run("", {}))  # some measures do not accept every grade
@@ -165,10 +177,10 @@ def plan_evaluation(
     if candidates is not None:
         _check_candidates(candidates, searched, judged)
         depth = 1  # ranking candidates needs no depth
-    limit = _check_depth(depth, names) if systems else 1
-    for system in systems:
+    limit = _check_depth(depth, names) if searched_by else 1
+    for system in searched_by:
         to_request(system.options(limit))
-    return EvaluationPlan(queries, searched, qrels, systems, names, limit, candidates, runs)
+    return EvaluationPlan(queries, searched, qrels, searched_by, names, limit, candidates, runs)
 
 
 def check_texts(queries: Iterable[Query]) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_defaults import NO_DEFAULTS, SearchDefaults
-from msmarco_qdrant.core.search_types import Fusion, Hit, SearchMode
+from msmarco_qdrant.core.search_types import Fusion, FusionMethod, Hit, SearchMode
 from msmarco_qdrant.encoding.catalog import find_published
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.records import Run
 from msmarco_qdrant.evaluation.runs import collect_run
 from msmarco_qdrant.search.client import SearchClient
-from msmarco_qdrant.search.options import CONVEX, RERANK_DEPTH, RerankDepth, SearchOptions
+from msmarco_qdrant.search.options import (
+    CONVEX,
+    RERANK_DEPTH,
+    RerankDepth,
+    SearchOptions,
+    to_fusion,
+)
 
 OnAnswer: TypeAlias = Callable[[Query, Sequence[Hit]], None]
 
@@ -27,18 +34,26 @@ class System:
 
     Attributes:
         mode: "dense", "bm25" or "hybrid".
-        fusion: Fusion of the two rankings of "hybrid"; None for the collection's default.
+        fusion: Fusion of the two rankings of "hybrid", as in `search`; None for the collection's
+            default.
         rerank_depth: Number of hits that the client's cross-encoder reranks; "auto" for the
             collection's default, None for none.
         exact: Compare with every vector, without the HNSW graph.
         label: Its name in tables; None for a name made of the options that are not the default.
+
+    Raises:
+        UsageError: For an unknown fusion.
     """
 
     mode: SearchMode = "dense"
-    fusion: Fusion | None = None
+    fusion: Fusion | FusionMethod | None = None
     rerank_depth: RerankDepth = None
     exact: bool = False
     label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fusion is not None:
+            object.__setattr__(self, "fusion", to_fusion(self.fusion))
 
     @property
     def name(self) -> str:
@@ -63,10 +78,25 @@ class System:
         }
 
 
-def _fusion_words(fusion: Fusion | None) -> Iterator[str]:
+def to_system(system: System | SearchMode) -> System:
+    """Return the system that was given, or the one of a search mode.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    if isinstance(system, System):
+        return system
+    if system not in get_args(SearchMode):
+        modes = ", ".join(get_args(SearchMode))
+        raise UsageError(f"a system must be a System, or one of {modes}, got {system!r}")
+    return System(system)
+
+
+def _fusion_words(given: Fusion | FusionMethod | None) -> Iterator[str]:
     """Yield the options of a fusion that are not the package's default."""
-    if fusion is None:
+    if given is None:
         return
+    fusion = to_fusion(given)
     if fusion.method != CONVEX.method:
         yield fusion.method
     if fusion.dense_weight is not None:

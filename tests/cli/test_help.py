@@ -39,6 +39,19 @@ def test_every_help_has_examples_that_the_options_accept(words: str) -> None:
         one.make_context(words, given)
 
 
+@pytest.mark.parametrize(
+    "name", [n for n, one in cli.commands.items() if isinstance(one, click.Group)]
+)
+def test_a_group_shows_an_example_of_each_subcommand(name: str) -> None:
+    """The first one of each, with the whole command."""
+    shown = command(name, "--help").out.split("\nExamples:\n")[1].splitlines()
+    assert sorted(line.strip() for line in shown) == sorted(
+        f"msmarco-qdrant {words} {one.examples[0]}".rstrip()
+        for words, one in COMMANDS.items()
+        if words.startswith(f"{name} ")
+    )
+
+
 def test_options_are_in_groups() -> None:
     """Under titles, of which the help shows those that have options."""
     shown = command("search", "--help").out

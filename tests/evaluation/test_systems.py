@@ -10,7 +10,7 @@ from msmarco_qdrant.core.records import Query
 from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation import Run, System, rank_run, run_queries, search_run
-from msmarco_qdrant.evaluation.systems import count_missing_candidates
+from msmarco_qdrant.evaluation.systems import count_missing_candidates, to_system
 from msmarco_qdrant.search.client import SearchClient
 from tests.evaluation.collection import QUERIES, ListeningEncoder
 
@@ -135,3 +135,15 @@ def test_missing_model_or_reranker_is_refused(client: SearchClient) -> None:
             rank_run(words, QUERIES, System(), GIVEN)
         with pytest.raises(UsageError, match="without a reranker"):
             search_run(words, QUERIES, System("bm25", rerank_depth=5), 5)
+
+
+def test_a_system_takes_plain_values() -> None:
+    """The name of a mode, and the name of a fusion."""
+    assert System("bm25") == to_system("bm25")
+    assert System("hybrid") == to_system(System("hybrid"))
+    rrf = System("hybrid", fusion="rrf")
+    assert ("hybrid rrf", Fusion("rrf")) == (rrf.name, rrf.fusion)
+    with pytest.raises(UsageError, match="one of dense, bm25, hybrid, got 'sparse'"):
+        to_system("sparse")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="one of convex, rrf, dbsf, got 'sum'"):
+        System(fusion="sum")  # type: ignore[arg-type]
