@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from msmarco_qdrant.collection.filter_notes import log_filter_notes
 from msmarco_qdrant.core.advice import advised_command
+from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.collection_types import PayloadIndex, PointId
 from msmarco_qdrant.core.field_path import check_field, field_values, payload_keys
 from msmarco_qdrant.core.limits import at_most
@@ -88,6 +89,7 @@ class ScrollRequest:
         return (self.order_by or "").startswith("-")
 
 
+@suggest_keywords
 def scroll_passages(
     store: Store | str | PathLike[str],
     *,

@@ -162,7 +162,7 @@ def test_s11_all_commands_print_through_one_function() -> None:
                 if name.endswith((".echo", ".secho", ".echo_via_pager")) or name == "print":
                     calls.append(path.name)
 
-    assert ["output.py", "output.py", "progress.py"] == sorted(calls)
+    assert ["output.py", "output.py"] == sorted(calls)
 
 
 @pytest.mark.slow
