@@ -5,14 +5,15 @@ The HTTP app depends on these alone, not on the spool, the worker or an engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 from msmarco_qdrant.core.collection_types import PayloadIndex
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import Meta, Passage
 from msmarco_qdrant.core.reports import StageTiming
-from msmarco_qdrant.core.search_types import Facet, Fusion, FusionMethod, Hit, SearchMode
+from msmarco_qdrant.core.search_types import Facet, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import RERANK_DEPTH, SearchOptions
@@ -235,12 +236,10 @@ class Searcher(Protocol):
 
     async def search_many(
         self, queries: Sequence[str], **options: Unpack[SearchOptions]
-    ) -> Sequence[Sequence[Hit]]:
+    ) -> Sequence[Hits]:
         """Return the hits of each query."""
 
-    async def rank(
-        self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]
-    ) -> Sequence[Hit]:
+    async def rank(self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]) -> Hits:
         """Return the hits of given passages."""
 
     async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
@@ -248,6 +247,15 @@ class Searcher(Protocol):
 
     async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
         """Return the number of passages."""
+
+    def scroll(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        order_by: str | None = None,
+        after: str | None = None,
+    ) -> AsyncIterator[Passage]:
+        """Return passages one after the other."""
 
     async def facets(
         self,

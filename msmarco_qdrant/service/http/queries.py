@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic_core import to_json
 
 from msmarco_qdrant.collection.filter_notes import FILTER_NOTES
-from msmarco_qdrant.core.search_types import Hit
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.body import JSON, media_type, parse_json, read_body
 from msmarco_qdrant.service.http.dependencies import AppDependencies
@@ -75,10 +75,8 @@ class Queries:
                 raise ProblemError(problems.TOO_SLOW, detail) from None
         return found, list(dict.fromkeys(notes))
 
-    async def to_json(
-        self, answers: Sequence[Sequence[Hit]], notes: Sequence[str]
-    ) -> Sequence[bytes]:
-        """Return each answer as a JSON object of `hits`, and of warnings if there are any.
+    async def to_json(self, answers: Sequence[Hits], notes: Sequence[str]) -> Sequence[bytes]:
+        """Return each answer as a JSON object: `hits`, and a cursor and warnings if there are any.
 
         Raises:
             ProblemError: If the hits have too many bytes.
@@ -87,6 +85,21 @@ class Queries:
         if sum(map(len, answers)) <= _MANY_HITS:
             return _answers_to_json(answers, notes, max_bytes)
         return await asyncio.to_thread(_answers_to_json, answers, notes, max_bytes)
+
+
+def rows_to_json(rows: Sequence[object], max_bytes: int) -> bytes:
+    """Return a list as JSON, made row by row.
+
+    Raises:
+        ProblemError: If it has more than `max_bytes` bytes.
+    """
+    parts, size = [], 0
+    for row in rows:
+        parts.append(to_json(row))
+        size += len(parts[-1])
+        if size > max_bytes:
+            raise invalid(f"The answer must have at most {max_bytes:,} bytes: ask for fewer.")
+    return b"[" + b",".join(parts) + b"]"
 
 
 def json_response(content: bytes) -> Response:
@@ -100,7 +113,7 @@ def with_warnings(answer: dict[str, object], notes: Sequence[str]) -> Response:
 
 
 def _answers_to_json(
-    answers: Sequence[Sequence[Hit]], notes: Sequence[str], max_bytes: int
+    answers: Sequence[Hits], notes: Sequence[str], max_bytes: int
 ) -> Sequence[bytes]:
     """Return each answer as JSON, made hit by hit, so that other threads can run.
 
@@ -116,5 +129,6 @@ def _answers_to_json(
             size += len(parts[-1])
             if size > max_bytes:
                 raise invalid(f"The hits must have at most {max_bytes:,} bytes: ask for fewer.")
-        made.append(b'{"hits":[' + b",".join(parts) + b"]" + end + b"}")
+        cursor = b',"cursor":' + to_json(hits.cursor) if hits.cursor is not None else b""
+        made.append(b'{"hits":[' + b",".join(parts) + b"]" + cursor + end + b"}")
     return made

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic_core import to_json
 
+from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
@@ -16,18 +19,21 @@ from msmarco_qdrant.service.http.queries import (
     REFUSALS_OF_BODIES,
     Queries,
     json_response,
+    rows_to_json,
     with_warnings,
 )
-from msmarco_qdrant.service.http.schemas import CountOut, FacetsOut, PassageOut
-from msmarco_qdrant.service.http.schemas_search import CountIn, FacetsIn
+from msmarco_qdrant.service.http.schemas import CountOut, FacetsOut, PageOut, PassageOut
+from msmarco_qdrant.service.http.schemas_search import CountIn, FacetsIn, ScrollIn
 from msmarco_qdrant.service.http.validation import check_utf8, parse_pid, parse_request
+from msmarco_qdrant.service.interfaces import Searcher
 
 
 class PassageRoutes:
-    """The handlers, over the requests to the client."""
+    """The handlers, over the parts that they use."""
 
-    def __init__(self, queries: Queries) -> None:
+    def __init__(self, dependencies: AppDependencies, queries: Queries) -> None:
         self._queries = queries
+        self._answer_bytes = dependencies.limits.answer_bytes
 
     async def get_passage(self, request: Request, pid: str) -> Response:
         """Return a passage."""
@@ -49,6 +55,28 @@ class PassageRoutes:
         )
         return with_warnings({"count": count}, notes)
 
+    async def post_scroll(self, request: Request) -> Response:
+        """Return passages without a query, page by page; `next` is null at the end."""
+        given = parse_request(ScrollIn, await self._queries.read(request))
+        after = None if given.after is None else str(given.after)
+
+        async def read(client: Searcher) -> list[Passage]:
+            found: list[Passage] = []
+            async for passage in client.scroll(
+                meta_filter=given.meta_filter, order_by=given.order_by, after=after
+            ):
+                found.append(passage)
+                if len(found) > given.limit:
+                    break
+            return found
+
+        found, _ = await self._queries.run(read)
+        page = found[: given.limit]
+        rows = [{"pid": one.pid, "text": one.text, "meta": one.meta} for one in page]
+        content = await asyncio.to_thread(rows_to_json, rows, self._answer_bytes)
+        following = to_json(page[-1].pid if len(found) > len(page) else None)
+        return json_response(b'{"passages":' + content + b',"next":' + following + b"}")
+
     async def post_facets(self, request: Request) -> Response:
         """Return the most frequent values of a field, each with its number of passages."""
         given = parse_request(FacetsIn, await self._queries.read(request))
@@ -62,7 +90,7 @@ class PassageRoutes:
 
 def passage_router(dependencies: AppDependencies, queries: Queries) -> APIRouter:
     """Return the routes that read passages."""
-    routes = PassageRoutes(queries)
+    routes = PassageRoutes(dependencies, queries)
     router = APIRouter(tags=["passages"], dependencies=require(dependencies.tokens, "read"))
     router.add_api_route(
         "/passages/{pid:path}",
@@ -82,6 +110,15 @@ def passage_router(dependencies: AppDependencies, queries: Queries) -> APIRouter
         response_description="The number.",
         responses=problem_responses(*REFUSALS_OF_BODIES),
         openapi_extra=describe_body(CountIn),
+    )
+    router.add_api_route(
+        "/scroll",
+        routes.post_scroll,
+        methods=["POST"],
+        response_model=PageOut,
+        response_description="A page.",
+        responses=problem_responses(*REFUSALS_OF_BODIES),
+        openapi_extra=describe_body(ScrollIn),
     )
     router.add_api_route(
         "/facets",

@@ -132,10 +132,20 @@ class FacetsOut(BaseModel):
     )
 
 
+class PageOut(BaseModel):
+    """A page of passages."""
+
+    passages: list[PassageOut]
+    next: str | None = Field(description="`after` of the next page, null at the end.")
+
+
 class HitsOut(BaseModel):
     """The answers to a query, the best first."""
 
     hits: list[Hit]
+    cursor: str | None = Field(
+        default=None, description="`cursor` of the next page, missing at the end."
+    )
     warnings: list[str] = Field(
         default=[], description="Fields of the filter that no passage has, or with other types."
     )

@@ -24,6 +24,7 @@ MAX_QUERIES: Final = 64
 MAX_QUERY_CHARS: Final = 2_000
 MAX_LIMIT: Final = 1_000  # hits per query
 MAX_HITS: Final = 10_000  # of all queries of a search together
+MAX_CURSOR_CHARS: Final = 10_000
 MAX_PAIRS: Final = 2_000  # pairs of query and passage that the cross-encoder scores in one search
 _ONE_OR_SEVERAL: Final[Sequence[JsonDict]] = [
     {"required": [one], "properties": {one: {"type": form}, other: {"type": "null"}}}
@@ -60,9 +61,18 @@ class SearchIn(RequestModel):
         default=None, description="Several queries."
     )
     limit: int = Field(default=10, ge=1, le=MAX_LIMIT, description="Most hits per query.")
+    offset: int = Field(
+        default=0, ge=0, le=MAX_HITS, description="Best hits to skip; with `limit` at most 10,000."
+    )
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR_CHARS)] | None = Field(
+        default=None, description="The cursor of the page before, of the same search."
+    )
     mode: SearchMode = Field(default="dense", description="Compare vectors, words, or both.")
     fusion: FusionForm | None = Field(
         default=None, description='How "hybrid" combines both rankings.'
+    )
+    score_threshold: float | None = Field(
+        default=None, description="Leave out hits with a lower score."
     )
     rerank: bool = Field(
         default=False,
@@ -73,6 +83,9 @@ class SearchIn(RequestModel):
         ge=1,
         le=MAX_PAIRS,
         description="Score so many of the best with the cross-encoder; at least `limit`.",
+    )
+    rerank_sigmoid: bool = Field(
+        default=False, description="Scores of the cross-encoder as 0 to 1."
     )
     filter: FilterIn = filter_field()
     group_by: GroupField | None = Field(
@@ -94,10 +107,11 @@ class SearchIn(RequestModel):
             raise ValueError(
                 f"limit times queries must be at most {MAX_HITS:,}, got {hits:,}: send fewer"
             )
-        if self.rerank_depth is not None and self.rerank_depth < self.limit:
+        end = self.offset + self.limit
+        if self.rerank_depth is not None and self.rerank_depth < end:
+            rule = f"limit ({end})" if not self.offset else f"offset and limit together ({end})"
             raise ValueError(
-                f"rerank_depth must be limit ({self.limit}) or more, to score every hit, got "
-                f"{self.rerank_depth}"
+                f"rerank_depth must be {rule} or more, to score every hit, got {self.rerank_depth}"
             )
         self.check_pairs(RERANK_DEPTH)
         return self
@@ -111,7 +125,7 @@ class SearchIn(RequestModel):
         Raises:
             ValueError: If there are too many.
         """
-        depth = self.rerank_depth or (max(self.limit, auto) if self.rerank else 0)
+        depth = self.rerank_depth or (max(self.offset + self.limit, auto) if self.rerank else 0)
         if (pairs := len(self.texts) * depth) > MAX_PAIRS:
             raise ValueError(
                 f"a search must rerank at most {MAX_PAIRS:,} passages, got {pairs:,}: send fewer "
@@ -172,6 +186,24 @@ class CountIn(RequestModel):
         return to_meta_filter(self.filter)
 
 
+class ScrollIn(RequestModel):
+    """A page of all passages, or of those that a filter matches."""
+
+    limit: int = Field(default=100, ge=1, le=MAX_LIMIT, description="Most passages.")
+    filter: FilterIn = filter_field()
+    order_by: GroupField | None = Field(
+        default=None,
+        description="A field of numbers or moments with a payload index, or `-field` for the "
+        "highest first; null for the order of ids.",
+    )
+    after: Pid | None = Field(default=None, description="`next` of the page before.")
+
+    @property
+    def meta_filter(self) -> MetaFilter | None:
+        """The filter in the package's own form, None for none."""
+        return to_meta_filter(self.filter)
+
+
 class FacetsIn(RequestModel):
     """A count of the passages of each value of a field."""
 
@@ -186,5 +218,5 @@ class FacetsIn(RequestModel):
         return to_meta_filter(self.filter)
 
 
-SEARCHES: Final = (SearchIn, RankIn, CountIn, FacetsIn)
+SEARCHES: Final = (SearchIn, RankIn, CountIn, FacetsIn, ScrollIn)
 """The bodies that a route parses itself."""

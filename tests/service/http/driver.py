@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, Unpack
 
 import httpx
 
+from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Facet, Hit
 from msmarco_qdrant.filters import SearchFilter
@@ -94,13 +95,11 @@ class NoSearcher:
 
     async def search_many(
         self, queries: Sequence[str], **options: Unpack[SearchOptions]
-    ) -> Sequence[Sequence[Hit]]:
+    ) -> Sequence[Hits]:
         """Refuse."""
         raise NotImplementedError(queries, options)
 
-    async def rank(
-        self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]
-    ) -> Sequence[Hit]:
+    async def rank(self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]) -> Hits:
         """Refuse."""
         raise NotImplementedError(query, pids, options)
 
@@ -111,6 +110,16 @@ class NoSearcher:
     async def count(self, *, meta_filter: SearchFilter | None = None, exact: bool = True) -> int:
         """Refuse."""
         raise NotImplementedError(meta_filter, exact)
+
+    def scroll(
+        self,
+        *,
+        meta_filter: SearchFilter | None = None,
+        order_by: str | None = None,
+        after: str | None = None,
+    ) -> AsyncIterator[Passage]:
+        """Refuse."""
+        raise NotImplementedError(meta_filter, order_by, after)
 
     async def facets(
         self,
@@ -134,7 +143,7 @@ class RaisingSearcher(NoSearcher):
         self,
         queries: Sequence[str],  # noqa: ARG002
         **options: Unpack[SearchOptions],  # noqa: ARG002
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """Raise it."""
         raise self.error
 
@@ -149,9 +158,9 @@ class GivenHits(NoSearcher):
         self,
         queries: Sequence[str],
         **options: Unpack[SearchOptions],  # noqa: ARG002
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """Them, for each."""
-        return [[*self.hits] for _ in queries]
+        return [Hits(self.hits) for _ in queries]
 
 
 class WaitingSearcher(NoSearcher):
@@ -165,11 +174,11 @@ class WaitingSearcher(NoSearcher):
         self,
         queries: Sequence[str],
         **options: Unpack[SearchOptions],  # noqa: ARG002
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """No hits."""
         self.asked.set()
         await self.let.wait()
-        return [[] for _ in queries]
+        return [Hits() for _ in queries]
 
 
 @dataclass

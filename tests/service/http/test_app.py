@@ -112,7 +112,7 @@ def test_search_answers_in_the_promised_shape(passages: Sequence[Passage]) -> No
     async def use(driver: Driver) -> None:
         post = driver.client.post
         one = (await post("/search", json={"query": "a city", "limit": 2})).json()
-        assert ["hits"] == list(one)
+        assert ["hits", "cursor"] == list(one)
         assert ["rank", "pid", "score", "text", "meta"] == list(one["hits"][0])
         many = (await post("/search", json={"queries": ["a city", "spy"]})).json()
         assert ["hits", "hits"] == [key for answer in many for key in answer]

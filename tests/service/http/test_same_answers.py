@@ -66,7 +66,7 @@ class Ways:
 async def _ways(place: Path) -> AsyncIterator[Ways]:
     encoder, reranker = HashingEncoder(), WordOverlapReranker()
     with closing(open_store(place, create=True)) as store:
-        ingest_passages(_passages(), store, encoder=encoder)
+        ingest_passages(_passages(), store, encoder=encoder, payload_indexes={"year": "integer"})
         blocking = SearchClient(store, "msmarco", encoder, reranker=reranker)
         async with await AsyncSearchClient.open(
             store, encoder=encoder, reranker=reranker
@@ -83,6 +83,11 @@ async def _ways(place: Path) -> AsyncIterator[Ways]:
 _CONVEX = {"method": "convex", "dense_weight": 0.3, "depth": 20, "k": 10}
 SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "limit": [({"limit": 3}, {"limit": 3})],
+    "offset": [
+        ({"limit": 4, "offset": 3, "mode": mode}, {"limit": 4, "offset": 3, "mode": mode})
+        for mode in ("dense", "hybrid")
+    ],
+    "cursor": [],  # see test_pages_by_cursor
     "mode": [({"mode": mode}, {"mode": mode}) for mode in ("dense", "bm25", "hybrid")],
     "fusion": [
         ({"mode": "hybrid", "fusion": "rrf"}, {"mode": "hybrid", "fusion": "rrf"}),
@@ -92,9 +97,13 @@ SEARCHES: Mapping[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"mode": "hybrid", "fusion": _CONVEX},
         ),
     ],
+    "score_threshold": [({"score_threshold": 0.2}, {"score_threshold": 0.2})],
     "rerank_depth": [
         ({"limit": 5, "rerank_depth": 20}, {"limit": 5, "rerank_depth": 20}),
         ({"rerank_depth": 100}, {"rerank": True}),
+    ],
+    "rerank_sigmoid": [
+        ({"rerank_depth": 100, "rerank_sigmoid": True}, {"rerank": True, "rerank_sigmoid": True}),
     ],
     "meta_filter": [
         (
@@ -142,6 +151,58 @@ async def _check_search(
     one = await ways.posted("/search", {"query": _QUERIES[0], **body})
     assert expected[0] == one["hits"], (name, options)
     assert expected[0] == (await ways.asyncio.search(_QUERIES[0], **options)).to_dicts()
+
+
+def test_pages_by_cursor(tmp_path: Path) -> None:
+    """Each way from one page to the next, to the end; the pages are the whole ranking."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            query = _QUERIES[0]
+            options: dict[str, Any] = {"mode": "hybrid", "limit": 15}
+            whole = ways.blocking.search(query, mode="hybrid", limit=40).to_dicts()
+            cursor, pages = None, []
+            for _ in range(9):
+                expected = ways.blocking.search(query, cursor=cursor, **options)
+                found = await ways.asyncio.search(query, cursor=cursor, **options)
+                body = {"query": query, "cursor": cursor, **options}
+                posted = await ways.posted("/search", body)
+                assert expected.to_dicts() == found.to_dicts() == posted["hits"]
+                assert expected.cursor == found.cursor == posted.get("cursor")
+                pages += posted["hits"]
+                cursor = posted.get("cursor")
+                if cursor is None:
+                    break
+            assert whole == pages
+            answer = await ways.http.post("/search", json={"query": query, "cursor": "abc"})
+            assert (422, "invalid") == problem_of(answer)
+
+    asyncio.run(main())
+
+
+def test_scrolls(tmp_path: Path) -> None:
+    """Pages of passages, each way in the same order; by a field that has an index."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            requests: list[tuple[dict[str, Any], dict[str, Any]]] = [
+                ({}, {}),
+                ({"meta_filter": {"lang": "en"}}, {"filter": {"lang": "en"}}),
+                ({"order_by": "-year"}, {"order_by": "-year"}),
+            ]
+            for options, body in requests:
+                expected = [passage.pid for passage in ways.blocking.scroll(**options)]
+                found = [passage.pid async for passage in ways.asyncio.scroll(**options)]
+                posted, after = [], None
+                for _ in range(9):
+                    page = await ways.posted("/scroll", {"limit": 7, "after": after, **body})
+                    posted += [one["pid"] for one in page["passages"]]
+                    after = page["next"]
+                    if after is None:
+                        break
+                assert expected == found == posted
+
+    asyncio.run(main())
 
 
 def test_every_parameter_of_a_ranking(tmp_path: Path) -> None:
@@ -230,6 +291,11 @@ def test_no_parameter_is_left_out() -> None:
         ("/search", {"ef": 0}, "ef", "must be greater than or equal to 1, got 0"),
         ("/search", {"ef": True}, "ef", "must be a valid integer, got True"),
         ("/search", {"oversampling": 0.5}, "oversampling", "must be greater than or equal to 1"),
+        ("/search", {"offset": -1}, "offset", "must be greater than or equal to 0, got -1"),
+        ("/search", {"cursor": 7}, "cursor", "must be a valid string, got 7"),
+        ("/search", {"score_threshold": "1"}, "score_threshold", "must be a valid number"),
+        ("/scroll", {"order_by": ""}, "order_by", "must have at least 1 character"),
+        ("/scroll", {"limit": 1001}, "limit", "must be less than or equal to 1000, got 1001"),
         ("/search", {"exact": 1}, "exact", "must be a valid boolean, got 1"),
         ("/search", {"rerank_depth": 5, "limit": 6}, "body", "rerank_depth must be limit (6) or"),
         ("/rank", {"pids": "1"}, "pids", "must be a valid list"),
@@ -249,6 +315,7 @@ def test_a_wrong_parameter_is_refused(
         "/search": {"query": "a"},
         "/rank": {"query": "a", "pids": []},
         "/count": {},
+        "/scroll": {},
         "/facets": {"field": "lang"},
     }
     app = {"searcher": NoSearcher}
