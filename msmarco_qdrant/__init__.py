@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from msmarco_qdrant.collection.scroll import scroll_passages
     from msmarco_qdrant.core.collection_types import Bm25Settings, StorageSettings
     from msmarco_qdrant.core.encoder_types import Prompts
+    from msmarco_qdrant.core.example import Example
     from msmarco_qdrant.core.hits import Hits
     from msmarco_qdrant.core.records import Passage, PrunePolicy, Query, Reject
     from msmarco_qdrant.core.reports import (
@@ -100,6 +101,7 @@ _MODULES = {
     "core.collection_types": "Bm25Settings StorageSettings",
     "core.encoder_types": "Prompts",
     "collection.scroll": "scroll_passages",
+    "core.example": "Example",
     "core.hits": "Hits",
     "core.records": "Passage PrunePolicy Query Reject",
     "core.reports": "BackupReport EncodeReport IngestReport ReembedProgress ReembedReport "
@@ -137,6 +139,7 @@ __all__ = [
     "EncodeReport",
     "Encoder",
     "EncoderOptions",
+    "Example",
     "Exists",
     "Facet",
     "Fusion",

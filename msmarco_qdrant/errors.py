@@ -5,6 +5,7 @@ The tree::
     MsmarcoQdrantError
     ├── UsageError                 an argument or option is invalid
     │   ├── MissingExtraError      an optional dependency is not installed
+    │   ├── PassageNotFoundError   the collection lacks a passage that a call names
     │   └── UnknownArgumentError   a keyword argument of that name does not exist
     ├── SourceError                a source of passages or queries cannot be read
     ├── OutputError                a file of rejects or results cannot be written
@@ -106,6 +107,10 @@ class MissingExtraError(UsageError):
 
 class UnknownArgumentError(UsageError, TypeError):
     """A function has no keyword argument of that name; a `TypeError`, too, as Python raises."""
+
+
+class PassageNotFoundError(UsageError):
+    """The collection lacks a passage that a call needs, such as an example of `similar`."""
 
 
 class SourceError(MsmarcoQdrantError):

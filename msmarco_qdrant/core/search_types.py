@@ -79,6 +79,7 @@ class PointQuery:
         depth: See `candidates`.
         fields: Payload fields to return.
         score_threshold: Omit points with a lower score; None for no threshold.
+        vector: Name of the dense vector to return, None for none.
     """
 
     nearest: Nearest | None
@@ -90,15 +91,17 @@ class PointQuery:
     depth: int = 0
     fields: Sequence[str] = ("pid", "text", "meta")
     score_threshold: float | None = None
+    vector: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPoint:
-    """A point found by a query, with its similarity and payload."""
+    """A point found by a query, with its similarity and payload, and its vector if wanted."""
 
     id: PointId
     score: float
     payload: dict[str, Any] = field(hash=False)
+    vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.search.step import (
     CountPoints,
     Encode,
+    EncodePassages,
     GetPayloadIndexes,
     Query,
     Refresh,
@@ -104,7 +105,7 @@ class AsyncDriver:
                 return await self._collection.retrieve(ids, HIT_FIELDS)
             case Score(pairs):
                 return np.asarray(await self._score_all(pairs), np.float32)
-            case GetPayloadIndexes() | CountPoints():
+            case EncodePassages() | GetPayloadIndexes() | CountPoints():
                 return await asyncio.to_thread(self._session.execute, step)
             case Refresh(used):
                 return await self._refresh(used)

@@ -14,6 +14,7 @@ from msmarco_qdrant.collection.scroll import ScrollRequest, read_scroll
 from msmarco_qdrant.core.arguments import suggest_keywords
 from msmarco_qdrant.core.batched import in_batches
 from msmarco_qdrant.core.encoder_types import EncoderInfo
+from msmarco_qdrant.core.example import Example, VectorLike
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.metadata_types import CollectionMetadata
 from msmarco_qdrant.core.records import WINDOW, Passage
@@ -35,8 +36,9 @@ from msmarco_qdrant.encoding.options import (
 )
 from msmarco_qdrant.errors import SchemaError, UsageError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import RerankDepth, SearchOptions
+from msmarco_qdrant.search.options import RerankDepth, SearchOptions, SimilarOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
+from msmarco_qdrant.search.similar import to_examples
 from msmarco_qdrant.search.step import Steps
 from msmarco_qdrant.search.writer import Deletion, PassageWriter
 from msmarco_qdrant.sources.python_rows import PythonRows, Rows
@@ -292,6 +294,71 @@ class SearchClient:
             "rescore": rescore,
         }
         return self._run(self.session.search(queries, options))
+
+    @suggest_keywords
+    def similar(  # noqa: PLR0913  # all have defaults
+        self,
+        pid: str | None = None,
+        *,
+        text: str | None = None,
+        vector: VectorLike | None = None,
+        positive: Sequence[str | Example] = (),
+        negative: Sequence[str | Example] = (),
+        limit: int = 10,
+        offset: int = 0,
+        cursor: str | None = None,
+        score_threshold: float | None = None,
+        meta_filter: SearchFilter | None = None,
+        group_by: str | None = None,
+        exact: bool = False,
+        ef: int | None = None,
+        oversampling: float = DEFAULT_EFFORT.oversampling,
+        rescore: bool = True,
+    ) -> Hits:
+        """Search by examples: for passages similar to some, and less similar to others.
+
+        Args:
+            pid: A passage of the collection. Passages that are examples are not among the hits.
+            text: A text, encoded as a passage; it needs the model.
+            vector: A vector `(dimension,)` of the collection's model.
+            positive: More examples, of equal weight: pids, or `Example` values for texts and
+                vectors.
+            negative: Examples that hits are to differ from, in the same form.
+            limit: Maximum number of hits, 1 to 10,000.
+            offset: Number of best hits to skip.
+            cursor: `Hits.cursor` of a page of the same call: return the page after it.
+            score_threshold: Omit hits with a lower score.
+            meta_filter: Conditions on `meta` fields, as in `search`.
+            group_by: A `meta` field: return only the best passage for each of its values.
+            exact: Compare with every vector, instead of searching the graph.
+            ef: Candidates considered in the graph; None for the collection's default.
+            oversampling: As in `search`.
+            rescore: As in `search`.
+
+        Returns:
+            Hits by descending score: the similarity to the mean of the positive examples, moved
+            away from the mean of the negative ones.
+
+        Raises:
+            UsageError: If no example is positive, or for an invalid one or an invalid option.
+            PassageNotFoundError: If the collection lacks a passage of the examples.
+            EncodingError: If the model has no vector for a text.
+            StoreError: If the engine fails.
+        """
+        examples = to_examples(pid, text, vector, positive, negative)
+        options: SimilarOptions = {
+            "limit": limit,
+            "offset": offset,
+            "cursor": cursor,
+            "score_threshold": score_threshold,
+            "meta_filter": meta_filter,
+            "group_by": group_by,
+            "exact": exact,
+            "ef": ef,
+            "oversampling": oversampling,
+            "rescore": rescore,
+        }
+        return self._run(self.session.similar(examples, options))
 
     @suggest_keywords
     def rank(

@@ -79,6 +79,21 @@ class SearchOptions(TypedDict, total=False):
     rescore: bool
 
 
+class SimilarOptions(TypedDict, total=False):
+    """Keyword arguments of `similar`, besides its examples; see `SearchOptions`."""
+
+    limit: int
+    offset: int
+    cursor: str | None
+    score_threshold: float | None
+    meta_filter: SearchFilter | None
+    group_by: str | None
+    exact: bool
+    ef: int | None
+    oversampling: float
+    rescore: bool
+
+
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
     """Checked options of a search; see `SearchOptions`.
@@ -238,7 +253,9 @@ def breadth(least: int, limit: int) -> int:
     return max(min(least, MAX_LIMIT), limit)
 
 
-def to_request(options: SearchOptions, defaults: SearchDefaults = NO_DEFAULTS) -> SearchRequest:
+def to_request(
+    options: SearchOptions | SimilarOptions, defaults: SearchDefaults = NO_DEFAULTS
+) -> SearchRequest:
     """Check the options of a search, and fill in a collection's defaults.
 
     Raises:

@@ -28,19 +28,23 @@ from msmarco_qdrant.encoding.checks import (
     score_pairs,
 )
 from msmarco_qdrant.encoding.matching import require_same_model
+from msmarco_qdrant.encoding.texts import encode_texts
 from msmarco_qdrant.errors import ModelNotFoundError, SchemaError, StoreError, UsageError
 from msmarco_qdrant.search.options import (
     SearchOptions,
     SearchRequest,
+    SimilarOptions,
     check_limits,
     check_pids,
     check_queries,
     to_fusion,
     to_request,
 )
+from msmarco_qdrant.search.similar import Examples
 from msmarco_qdrant.search.step import (
     CountPoints,
     Encode,
+    EncodePassages,
     GetPayloadIndexes,
     Query,
     Refresh,
@@ -197,11 +201,30 @@ class SearchSession:
 
         return retry_after_model_swap(self._current, rank)
 
+    def similar(self, examples: Examples, options: SimilarOptions) -> Steps[Hits]:
+        """Check a search by examples, and return its steps."""
+        self.check_open()
+        to_request(options)
+        if examples.texts and self._current.bm25_only:
+            raise UsageError(
+                "this client was opened with bm25_only: it cannot encode the text of an example; "
+                "pass pids or vectors"
+            )
+
+        def search(searcher: Searcher) -> Steps[Hits]:
+            chosen = to_request(options, searcher.metadata.search_defaults)
+            fitted = yield from self._within_limits(chosen)
+            return (yield from searcher.similar(examples, fitted))
+
+        return retry_after_model_swap(self._current, search)
+
     def execute(self, step: Step) -> Any:  # noqa: PLR0911  # one for each step
         """Execute one step of a search, and return its result."""
         match step:
             case Encode(encoder, queries):
                 return encode_queries(encoder, queries)
+            case EncodePassages(encoder, texts):
+                return encode_texts(encoder, texts)
             case Query(point_queries):
                 return self._collection.query(point_queries)
             case Retrieve(ids):

@@ -25,6 +25,14 @@ class Encode:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodePassages:
+    """Encode these texts as passages; returns float32 `(n, dimension)`."""
+
+    encoder: Encoder
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """Query the collection; returns a list of `ScoredPoint` for each of these."""
 
@@ -62,5 +70,7 @@ class Refresh:
     used: Searcher
 
 
-Step: TypeAlias = Encode | Query | Retrieve | Score | GetPayloadIndexes | CountPoints | Refresh
+Step: TypeAlias = (
+    Encode | EncodePassages | Query | Retrieve | Score | GetPayloadIndexes | CountPoints | Refresh
+)
 Steps: TypeAlias = Generator[Step, Any, _T]

@@ -31,6 +31,7 @@ from msmarco_qdrant.core.search_types import (
 from msmarco_qdrant.encoding import Encoder
 from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import SearchRequest
 from msmarco_qdrant.search.pages import (
@@ -50,10 +51,11 @@ from msmarco_qdrant.search.retrieval import (
     score_queries,
     with_payloads,
 )
+from msmarco_qdrant.search.similar import Examples, find_target
 from msmarco_qdrant.search.step import Encode, Score, Steps
 from msmarco_qdrant.search.thresholds import check_threshold
 from msmarco_qdrant.search.ties import extend_ranking, sort_by_pid, sort_hits
-from msmarco_qdrant.stores.filters import to_qdrant
+from msmarco_qdrant.stores.filters import to_qdrant, without_points
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, SPARSE_VECTOR, point_id
 
@@ -80,6 +82,7 @@ class Searcher:
     Attributes:
         metadata: The collection's metadata.
         retriever: Retrieves points of the collection.
+        collection: As given.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Searcher:
     ) -> None:
         self.metadata = metadata
         self.retriever = Retriever(metadata, foreign)
+        self.collection = collection
         self._encoder = encoder
         self._filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
 
@@ -115,16 +119,42 @@ class Searcher:
     def search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[Hits]]:
         """Return the page of hits of each query."""
         check_threshold(request, self.metadata.encoder.similarity)
-        given = request.meta_filter
-        if given is not None:
-            chosen = to_qdrant(given)  # once, for all the queries
-            yield from self._filters.check_indexes(chosen, request.limits)
-            request = replace(request, meta_filter=chosen)
+        prepared = yield from self._prepare_filter(request)
+        vectors = yield from self._encode(queries, request.mode)
+        return (yield from self._answer(queries, vectors, prepared, request.meta_filter))
+
+    def similar(self, examples: Examples, request: SearchRequest) -> Steps[Hits]:
+        """Return the page of hits of a search by examples, without these."""
+        check_threshold(request, self.metadata.encoder.similarity)
+        prepared = yield from self._prepare_filter(request)
+        target = yield from find_target(examples, self)
+        others = replace(prepared, meta_filter=without_points(prepared.meta_filter, examples.ids))
+        vectors = [QueryVectors(Nearest(target, self.metadata.encoder.vector_name), None)]
+        query = f"similar {target.tobytes().hex()}"  # cursors contain a digest of it
+        (hits,) = yield from self._answer([query], vectors, others, request.meta_filter)
+        return hits
+
+    def _prepare_filter(self, request: SearchRequest) -> Steps[SearchRequest]:
+        """Convert and check the filter of a search once, for all its queries."""
+        if request.meta_filter is None:
+            return request
+        chosen = to_qdrant(request.meta_filter)
+        yield from self._filters.check_indexes(chosen, request.limits)
+        return replace(request, meta_filter=chosen)
+
+    def _answer(
+        self,
+        queries: Sequence[str],
+        vectors: Sequence[QueryVectors],
+        request: SearchRequest,
+        given: SearchFilter | None,
+    ) -> Steps[list[Hits]]:
+        """Return the page of each query, with its cursor; `given` is the filter of the caller."""
         options = digest_options(request, self.metadata)
         searches = [digest_search(options, query) for query in queries]
         if request.after is not None:
             check_cursor(request.after, searches[0], self.metadata)
-        found = yield from self._search(queries, request)
+        found = yield from self._search(queries, vectors, request)
         if given is not None and not request.start:
             yield from self._filters.check_fields(given, found)
         pages = [_renumber(hits, request.start) for hits in found]
@@ -133,8 +163,9 @@ class Searcher:
             for hits, search in zip(pages, searches, strict=True)
         ]
 
-    def _search(self, queries: Sequence[str], request: SearchRequest) -> Steps[list[list[Hit]]]:
-        vectors = yield from self._encode(queries, request.mode)
+    def _search(
+        self, queries: Sequence[str], vectors: Sequence[QueryVectors], request: SearchRequest
+    ) -> Steps[list[list[Hit]]]:
         if request.rerank_depth is None:
             if request.group_by is not None:
                 return (yield from self._search_groups(vectors, request, request.group_by))

@@ -98,6 +98,17 @@ def point_filter(query: PointQuery) -> models.Filter | None:
     return models.Filter(must=must)
 
 
+def without_points(given: SearchFilter | None, ids: Sequence[PointId]) -> SearchFilter | None:
+    """Return a filter that also leaves out points."""
+    if not ids:
+        return given
+    from qdrant_client import models
+
+    excluded: list[models.Condition] = [models.HasIdCondition(has_id=[*map(from_id, ids)])]
+    must: list[models.Condition] | None = None if given is None else [to_qdrant(given)]
+    return models.Filter(must=must, must_not=excluded)
+
+
 def from_id(point: PointId) -> int | str:
     """Return a point id as qdrant-client takes it."""
     return point if isinstance(point, int) else str(point)

@@ -17,13 +17,17 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msmarco_qdrant.core.collection_types import PointBatch, PointId, SparseVector
 from msmarco_qdrant.core.digests import meta_digest, text_digest
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import OrderedPoint, ScoredPoint
 from msmarco_qdrant.errors import PidCollisionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 LEAST_SEQ = -(2.0**63)
@@ -105,7 +109,17 @@ def to_ordered(records: Iterable[Any]) -> list[OrderedPoint]:
 
 def to_scored(points: Iterable[Any]) -> list[ScoredPoint]:
     """Convert an engine's answer to one query."""
-    return [ScoredPoint(to_id(p.id), p.score, p.payload or {}) for p in points]
+    return [ScoredPoint(to_id(p.id), p.score, p.payload or {}, _dense(p.vector)) for p in points]
+
+
+def _dense(vectors: Any) -> NDArray[np.float32] | None:
+    """Return the vector of a point, of which a query names one at most."""
+    if not vectors:
+        return None
+    import numpy as np
+
+    (vector,) = vectors.values()
+    return np.asarray(vector, np.float32)
 
 
 def to_dense_vectors(records: Iterable[Any], name: str) -> dict[PointId, Sequence[float]]:

@@ -13,7 +13,7 @@ import pytest
 from msmarco_qdrant import AsyncSearchClient, Fusion, Hits, Passage, SearchClient, SearchOptions
 from msmarco_qdrant.errors import UnknownArgumentError, UsageError
 from msmarco_qdrant.ingest.api import ingest_passages
-from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.options import SearchRequest, SimilarOptions
 from msmarco_qdrant.search.session import SearchSession
 from msmarco_qdrant.testing import HashingEncoder
 from tests.search.support import run
@@ -71,6 +71,14 @@ def test_parameters_are_the_search_options(name: str) -> None:
     } | of_collection
 
 
+def test_parameters_of_a_search_by_examples() -> None:
+    """Besides its examples they are `SimilarOptions`, with the types and defaults of a search."""
+    ours = {"self", "pid", "text", "vector", "positive", "negative"}
+    found = parameters(SearchClient.similar, without=ours)
+    assert {n: hint for n, (_, _, hint) in found.items()} == get_type_hints(SimilarOptions)
+    assert found.items() <= parameters(SearchClient.search).items()
+
+
 @pytest.mark.parametrize("name", ["rank", "rank_many"])
 def test_parameters_of_a_ranking(name: str) -> None:
     """They are those of the session, which receives them."""
@@ -79,7 +87,7 @@ def test_parameters_of_a_ranking(name: str) -> None:
     assert found == parameters(SearchSession.rank, without=ours)
 
 
-@pytest.mark.parametrize("name", ["search", "rank", "open"])
+@pytest.mark.parametrize("name", ["search", "similar", "rank", "open"])
 @pytest.mark.parametrize("client", [SearchClient, AsyncSearchClient])
 def test_every_parameter_is_documented(client: type, name: str) -> None:
     """In the docstring of its method, in both clients."""

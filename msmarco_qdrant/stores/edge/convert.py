@@ -150,6 +150,7 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
             for candidate in query.candidates
         ],
         with_payload=list(query.fields),
+        with_vector=None if query.vector is None else [query.vector],
         filter=chosen,
         score_threshold=query.score_threshold,
         params=search_params(qdrant_edge, final_effort(query)),

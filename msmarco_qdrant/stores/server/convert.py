@@ -169,6 +169,7 @@ def query_request(
         ],
         limit=query.limit,
         with_payload=list(query.fields),
+        with_vector=None if query.vector is None else [query.vector],
         filter=chosen,
         score_threshold=query.score_threshold,
         params=final,
