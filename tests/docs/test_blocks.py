@@ -13,6 +13,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "git clone": "it installs",
     "pip install": "it installs",
+    "eval ": "an interactive shell, tests/cli/test_completion.py",
     "hf download": "the model hub",
     "cp .env.example": "Docker",
     "docker compose": "Docker",
@@ -24,7 +25,19 @@ NOT_RUN = {
     "uvicorn fastapi_app:app": "tests/docs/test_fastapi.py reads it",
 }
 """Beginnings of blocks that no test runs as they are, with what they need or where they are run."""
-PROGRAMS = {"cat", "cp", "curl", "docker", "export", "git", "hf", "kubectl", "make", "mkdir"}
+PROGRAMS = {
+    "cat",
+    "cp",
+    "curl",
+    "docker",
+    "eval",
+    "export",
+    "git",
+    "hf",
+    "kubectl",
+    "make",
+    "mkdir",
+}
 PROGRAMS |= {"msmarco-qdrant", "pip", "printf", "uvicorn"}
 
 

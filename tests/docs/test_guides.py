@@ -84,7 +84,9 @@ def test_python_blocks_print_the_shown_output(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("films")
-@pytest.mark.parametrize("name", ["your-data.md", "operations.md", "migrations.md", "speed.md"])
+@pytest.mark.parametrize(
+    "name", ["your-data.md", "commands.md", "operations.md", "migrations.md", "speed.md"]
+)
 def test_commands_print_the_shown_output(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a page in their order, in one process."""
     monkeypatch.setenv("COLUMNS", "80")
