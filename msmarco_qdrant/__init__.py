@@ -62,16 +62,7 @@ if TYPE_CHECKING:
     )
     from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, PublishedModel
     from msmarco_qdrant.errors import MsmarcoQdrantError
-    from msmarco_qdrant.filters import (
-        All,
-        Any,
-        Exists,
-        GeoRadius,
-        MetaFilter,
-        Not,
-        Range,
-        Text,
-    )
+    from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
     from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.migrate.indexes import add_index, list_indexes, remove_index
     from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
@@ -112,7 +103,7 @@ _MODULES = {
     "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
     "encoding.catalog": "PUBLISHED_MODELS PublishedModel",
     "errors": "MsmarcoQdrantError",
-    "filters": "All Any Exists GeoRadius MetaFilter Not Range Text",
+    "filters": "Exists MetaFilter Not Range",
     "ingest.api": "ingest_passages",
     "migrate.indexes": "add_index list_indexes remove_index",
     "migrate.runner": "migrate_collection migration_status",
@@ -128,8 +119,6 @@ _MODULES = {
 
 __all__ = [
     "PUBLISHED_MODELS",
-    "All",
-    "Any",
     "AsyncSearchClient",
     "BackupReport",
     "Bm25Settings",
@@ -143,7 +132,6 @@ __all__ = [
     "Exists",
     "Facet",
     "Fusion",
-    "GeoRadius",
     "Hit",
     "Hits",
     "IngestReport",
@@ -167,7 +155,6 @@ __all__ = [
     "SourcePreview",
     "StorageSettings",
     "Store",
-    "Text",
     "UpsertReport",
     "VectorShards",
     "__version__",

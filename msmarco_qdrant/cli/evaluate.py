@@ -31,7 +31,7 @@ from msmarco_qdrant.core.search_types import SearchMode
 if TYPE_CHECKING:
     from msmarco_qdrant.core.records import Query
     from msmarco_qdrant.core.search_types import Hit
-    from msmarco_qdrant.evaluation import AnnSweep, Run, SearchEvaluation
+    from msmarco_qdrant.evaluation import AnnSweep, Run, SearchEvaluation, Tuning
     from msmarco_qdrant.search.client import SearchClient
     from msmarco_qdrant.settings import Settings
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     examples=[
         "--queries queries.tsv --qrels qrels.txt --mode dense --mode hybrid",
         "--queries queries.tsv --ann",
+        "--queries queries.tsv --qrels qrels.txt --tune --save",
     ],
 )
 @settings_options("store", "transport", "collection")
@@ -66,7 +67,8 @@ if TYPE_CHECKING:
     metavar="NAMES",
     default="nDCG@10 RR@10 R@100",
     show_default=True,
-    help="Names as in ir_measures. The first decides about the worst queries in a report.",
+    help="Names as in ir_measures. The first decides about the worst queries in a report, and "
+    "--tune.",
 )
 @limit_option(
     None, "Number of hits, of each query.  [default: the largest cutoff of the measures, else 1000]"
@@ -87,6 +89,16 @@ if TYPE_CHECKING:
 )
 @exact_option
 @click.option("--ann", is_flag=True, help="Compare the index with exact search, for several ef.")
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Choose the fusion, ef, and with --reranker the rerank depth, by the first measure.",
+)
+@click.option(
+    "--save",
+    is_flag=True,
+    help="With --tune: keep the chosen options as the collection's defaults.",
+)
 @model_option("Load the collection's model from here.")
 @click.option(
     "--run",
@@ -101,12 +113,13 @@ def evaluate(*, settings: Settings, **options: Any) -> None:
     """Measure the search quality of a collection.
 
     With judgments: the measures of each mode with confidence intervals, published figures, and
-    paired tests. With --ann: recall and time of the index.
+    paired tests. With --ann: recall and time of the index. With --tune: the search options that
+    fit the judgments best.
     """
     given = EvaluateOptions(**options)
     given.check()
     files = read_input(given)
-    bm25 = {*given.modes} == {"bm25"} and not given.ann
+    bm25 = {*given.modes} == {"bm25"} and not given.ann and not given.tune
     with open_search_client(settings, given.model, given.reranker, bm25=bm25) as client:
         results = _Results()
         try:
@@ -125,6 +138,8 @@ class _Results:
     runs: list[Path] = field(default_factory=list)
     evaluated: SearchEvaluation | None = None
     sweep: AnnSweep | None = None
+    tuning: Tuning | None = None
+    saved: bool = False
 
 
 def _measure(
@@ -152,6 +167,8 @@ def _measure(
             on_run=save,
             progress=True,
         )
+    if given.tune:
+        _tune(client, given, files, results)
     if given.ann:
         count = count_queries(len(files.queries))
         echo(f"comparing the index with exact search: {count}", err=True)
@@ -160,6 +177,26 @@ def _measure(
             files.queries,
             on_setting=lambda name, ef: echo(f"searching with {name}, ef {ef}: {count}", err=True),
         )
+
+
+def _tune(
+    client: SearchClient, given: EvaluateOptions, files: EvaluateInput, results: _Results
+) -> None:
+    """Choose search options, and keep them if asked to."""
+    from msmarco_qdrant.collection.metadata import save_search_defaults
+    from msmarco_qdrant.evaluation import tune_search
+
+    results.tuning = tune_search(
+        client,
+        files.queries,
+        files.qrels,
+        measure=given.first_measure,
+        rerank=given.reranker is not None,
+        progress=True,
+    )
+    if given.save:
+        save_search_defaults(client.store, results.tuning.defaults, collection=client.collection)
+        results.saved = True
 
 
 def _check_pids(_: Query, hits: Sequence[Hit]) -> None:
@@ -215,15 +252,19 @@ def _command_line(context: click.Context, store: str) -> Iterator[str]:
 
 
 def _print(results: _Results, given: EvaluateOptions) -> None:
-    if results.evaluated is None and results.sweep is None:
+    if results.evaluated is None and results.sweep is None and results.tuning is None:
         return
     if given.as_json:
         print_json(_results_json(results, given.report))
         return
-    from msmarco_qdrant.evaluation import evaluation_text, sweep_text
+    from msmarco_qdrant.evaluation import evaluation_text, sweep_text, tuning_text
 
     if results.evaluated is not None:
         echo_text(evaluation_text(results.evaluated.evaluation))
+    if results.tuning is not None:
+        echo_text(tuning_text(results.tuning))
+        if results.saved:
+            echo("saved: clients that are opened from now on search with these options")
     if results.sweep is not None:
         echo_text(("\n" if results.evaluated else "") + sweep_text(results.sweep))
 
@@ -234,12 +275,13 @@ def _print_written(path: Path, given: EvaluateOptions) -> None:
 
 
 def _results_json(results: _Results, report: Path | None) -> dict[str, Any]:
-    from msmarco_qdrant.evaluation import evaluation_json, sweep_json
+    from msmarco_qdrant.evaluation import evaluation_json, sweep_json, tuning_json
 
-    evaluated, sweep = results.evaluated, results.sweep
+    evaluated, sweep, tuning = results.evaluated, results.sweep, results.tuning
     return {
         "evaluation": evaluation_json(evaluated.evaluation) if evaluated else None,
         "ann": sweep_json(sweep) if sweep else None,
+        "tuning": {**tuning_json(tuning), "saved": results.saved} if tuning else None,
         "runs": [click.format_filename(path) for path in results.runs],
         "report": click.format_filename(report) if report else None,
     }

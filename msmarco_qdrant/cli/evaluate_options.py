@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from msmarco_qdrant.evaluation import EvaluationPlan, Qrels, Run, System
     from msmarco_qdrant.search.options import RerankDepth
 
-_OF_JUDGMENTS = ("modes", "measures", "limit", "candidates", "compare", "run", "reranker", "exact")
+_OF_JUDGMENTS = (
+    *("modes", "measures", "limit", "candidates", "compare", "run", "reranker", "exact", "tune"),
+    "save",
+)
+_NOT_OF_TUNING = (
+    *("modes", "fusion", "dense_weight", "rerank_depth", "limit", "candidates", "compare"),
+    *("exact", "run", "report"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +48,8 @@ class EvaluateOptions:
     compare: tuple[Path, ...]
     exact: bool
     ann: bool
+    tune: bool
+    save: bool
     model: str | None
     run: Path | None
     report: Path | None
@@ -50,6 +59,13 @@ class EvaluateOptions:
     def has_judgments(self) -> bool:
         """True if answers are measured, not only the index."""
         return self.qrels is not None or self.dataset is not None
+
+    @property
+    def first_measure(self) -> str:
+        """The first of the measures; all of them are checked."""
+        from msmarco_qdrant.evaluation import parse_measures
+
+        return parse_measures(self.measures)[0]
 
     @property
     def run_files(self) -> list[Path]:
@@ -62,9 +78,13 @@ class EvaluateOptions:
             raise click.UsageError("pass --queries FILE (and --qrels FILE), or --dataset NAME")
         if self.dataset is not None and self.qrels is not None:
             raise click.UsageError("--dataset has its own judgments: omit --qrels")
+        if self.tune and self.ann:
+            raise click.UsageError("pass either --tune or --ann, not both")
         if not self.has_judgments and not self.ann:
             raise click.UsageError("pass --qrels FILE to measure answers, or --ann for the index")
         refuse_unused("--qrels or --dataset", used=self.has_judgments, options=_OF_JUDGMENTS)
+        refuse_unused("--tune", used=self.tune, options=["save"])
+        refuse_unused("measured runs, not --tune", used=not self.tune, options=_NOT_OF_TUNING)
         refuse_unused("--reranker", used=self.reranker is not None, options=["rerank_depth"])
         refuse_unused(
             "searches without --candidates",
@@ -105,6 +125,7 @@ def read_input(given: EvaluateOptions) -> EvaluateInput:
     """Read and check everything, also the files to write and the libraries of a report."""
     from msmarco_qdrant.evaluation import plan_evaluation
     from msmarco_qdrant.evaluation.runs import check_id
+    from msmarco_qdrant.evaluation.tuning import check_tuning
 
     systems = given.systems()
     outputs = run_outputs(given.run, systems)
@@ -112,7 +133,9 @@ def read_input(given: EvaluateOptions) -> EvaluateInput:
     queries, qrels = _read_queries(given)
     runs = _read_runs(given, systems)
     plan = None
-    if given.has_judgments:
+    if given.tune:
+        check_tuning(queries, qrels, given.first_measure)
+    elif given.has_judgments:
         candidates = None if given.candidates is None else runs.pop(0)
         plan = plan_evaluation(
             queries,

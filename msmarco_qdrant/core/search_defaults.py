@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.errors import UsageError
-
-if TYPE_CHECKING:
-    from msmarco_qdrant.core.search_types import Fusion
 
 _MOST = 10_000
 

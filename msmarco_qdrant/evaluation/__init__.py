@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     )
     from msmarco_qdrant.evaluation.measures import DEFAULT_MEASURES, depth_of, parse_measures
     from msmarco_qdrant.evaluation.qrels import read_qrels
-    from msmarco_qdrant.evaluation.records import AnnPoint, AnnSweep, Evaluation, Qrels, Run
+    from msmarco_qdrant.evaluation.records import (
+        AnnPoint,
+        AnnSweep,
+        Evaluation,
+        Qrels,
+        Run,
+        Tuning,
+    )
     from msmarco_qdrant.evaluation.report import report_html
     from msmarco_qdrant.evaluation.runs import collect_run, read_run, save_run, write_run
     from msmarco_qdrant.evaluation.scoring import evaluate_runs, worst_queries
@@ -32,7 +39,10 @@ if TYPE_CHECKING:
         evaluation_text,
         sweep_json,
         sweep_text,
+        tuning_json,
+        tuning_text,
     )
+    from msmarco_qdrant.evaluation.tuning import tune_search
 
 _MODULES = {
     "ann": "sweep_ann",
@@ -41,12 +51,13 @@ _MODULES = {
     "evaluate_search find_worst_queries plan_evaluation run_evaluation",
     "measures": "DEFAULT_MEASURES depth_of parse_measures",
     "qrels": "read_qrels",
-    "records": "AnnPoint AnnSweep Evaluation Qrels Run",
+    "records": "AnnPoint AnnSweep Evaluation Qrels Run Tuning",
     "report": "report_html",
     "runs": "collect_run read_run save_run write_run",
     "scoring": "evaluate_runs worst_queries",
     "systems": "System rank_run run_queries search_run",
-    "tables": "evaluation_json evaluation_text sweep_json sweep_text",
+    "tables": "evaluation_json evaluation_text sweep_json sweep_text tuning_json tuning_text",
+    "tuning": "tune_search",
 }
 
 __all__ = [
@@ -59,6 +70,7 @@ __all__ = [
     "Run",
     "SearchEvaluation",
     "System",
+    "Tuning",
     "collect_run",
     "depth_of",
     "evaluate_runs",
@@ -81,6 +93,9 @@ __all__ = [
     "sweep_ann",
     "sweep_json",
     "sweep_text",
+    "tune_search",
+    "tuning_json",
+    "tuning_text",
     "worst_queries",
     "write_run",
 ]

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from msmarco_qdrant.core.search_defaults import SearchDefaults
+from msmarco_qdrant.core.search_types import Fusion
+
 Qrels: TypeAlias = Mapping[str, Mapping[str, int]]
 """Judgments: the grade (0: not relevant) of each judged pid, by qid."""
 
@@ -221,3 +224,106 @@ class AnnSweep:
     queries: int
     exact_ms: float
     points: tuple[AnnPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FusionTuning:
+    """Fusions of "hybrid", compared by one measure over the same candidates.
+
+    Attributes:
+        means: The mean of the measure by fusion, in the order of trial.
+        current: The fusion that searches have used so far.
+        best: The fusion with the highest mean.
+        gain: What choosing gains over `current` on queries that the choice has not seen: the mean
+            difference in cross-validation.
+        interval: Of that mean; None for a single query.
+        chosen: `best` if the interval is above 0, else `current`.
+    """
+
+    means: Mapping[Fusion, float]
+    current: Fusion
+    best: Fusion
+    gain: float
+    interval: Interval | None
+    chosen: Fusion
+
+
+@dataclass(frozen=True, slots=True)
+class EfTrial:
+    """Searches of the graph with one `ef`, compared with exact search.
+
+    Attributes:
+        ef: Number of candidates of the graph search.
+        recall: Mean share of the exact first k that was found.
+        interval: Of that mean; None for a single query.
+        worst: The lowest recall of a query.
+    """
+
+    ef: int
+    recall: float
+    interval: Interval | None
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class EfTuning:
+    """Choice of `ef` for the first `k` hits."""
+
+    k: int
+    trials: tuple[EfTrial, ...]
+    chosen: int
+
+
+@dataclass(frozen=True, slots=True)
+class DepthTrial:
+    """Reranking of one number of hits.
+
+    Attributes:
+        depth: Number of reranked hits.
+        mean: Mean of the measure.
+        difference: Mean difference from the deepest trial.
+        interval: Of that difference; None for a single query.
+    """
+
+    depth: int
+    mean: float
+    difference: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class DepthTuning:
+    """Choice of the number of hits to rerank.
+
+    Attributes:
+        queries: Number of queries, a sample of all.
+        without: Mean of the measure without reranking.
+        trials: By ascending depth.
+        chosen: The smallest depth that is as good as the deepest.
+    """
+
+    queries: int
+    without: float
+    trials: tuple[DepthTrial, ...]
+    chosen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Search options chosen by judgments.
+
+    Attributes:
+        measure: The measure that decided.
+        queries: Number of judged queries.
+        fusion: The choice of the fusion.
+        ef: The choice of `ef`; None without an index to search, or if exact search is forbidden.
+        rerank: The choice of the depth; None without a cross-encoder.
+        defaults: The chosen options, to be kept by `save_search_defaults`.
+    """
+
+    measure: str
+    queries: int
+    fusion: FusionTuning
+    ef: EfTuning | None
+    rerank: DepthTuning | None
+    defaults: SearchDefaults

@@ -14,11 +14,14 @@ from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.evaluation.published import COLUMNS
 from msmarco_qdrant.evaluation.records import (
     AnnSweep,
+    DepthTuning,
+    EfTuning,
     Evaluation,
     Interval,
     MeasuredRun,
     Published,
     RunComparison,
+    Tuning,
 )
 
 SIGNED = "+z.4f"
@@ -149,6 +152,64 @@ def sweep_text(sweep: AnnSweep) -> str:
     ]
     facts = f"queries: {sweep.queries:,}; exact search: {sweep.exact_ms:.2f} ms per query (median)"
     return f"{facts}\n\n{format_table([head, *rows])}"
+
+
+def tuning_text(tuning: Tuning) -> str:
+    """Return the trials of each option and the chosen ones."""
+    fusion, measure = tuning.fusion, tuning.measure
+    rows = [["fusion", measure, ""]]
+    marks = {fusion.best: "best", fusion.current: "current"}
+    marks |= {fusion.best: "best, current"} if fusion.best == fusion.current else {}
+    for one, mean in fusion.means.items():
+        rows.append([f"{one.method} {one.weight:g}", f"{mean:.4f}", marks.get(one, "")])
+    gain = f"{signed_text(fusion.gain)} {interval_text(fusion.interval, SIGNED)}"
+    kept = "the current fusion stays" if fusion.chosen == fusion.current else "chosen"
+    parts = [
+        f"judged queries: {tuning.queries:,}",
+        format_table(rows),
+        f"gain of the best over the current fusion, cross-validated: {gain}: {kept}",
+    ]
+    if tuning.ef is not None:
+        parts.append(_ef_text(tuning.ef))
+    if tuning.rerank is not None:
+        parts.append(_depth_text(tuning.rerank, measure))
+    parts += [
+        "[ ] 95 % confidence interval of the mean (bootstrap over the queries)",
+        f"chosen: {tuning.defaults.describe()}",
+    ]
+    return "\n\n".join(parts)
+
+
+def _ef_text(tuning: EfTuning) -> str:
+    rows = [["ef", f"recall@{tuning.k}", "", "worst", ""]]
+    for one in tuning.trials:
+        mark = "chosen" if one.ef == tuning.chosen else ""
+        interval = interval_text(one.interval)
+        rows.append([str(one.ef), f"{one.recall:.4f}", interval, f"{one.worst:.4f}", mark])
+    return format_table(rows)
+
+
+def _depth_text(tuning: DepthTuning, measure: str) -> str:
+    rows = [["reranked", measure, "difference from the deepest", ""]]
+    rows.append(["none", f"{tuning.without:.4f}", "", ""])
+    for one in tuning.trials:
+        difference = f"{signed_text(one.difference)} {interval_text(one.interval, SIGNED)}"
+        mark = "chosen" if one.depth == tuning.chosen else ""
+        rows.append([str(one.depth), f"{one.mean:.4f}", difference, mark])
+    return f"{format_table(rows)}\n({tuning.queries:,} of the queries)"
+
+
+def tuning_json(tuning: Tuning) -> dict[str, Any]:
+    """Return the tuning with all trials."""
+    fusion = tuning.fusion
+    means = [{"fusion": to_json_value(one), "mean": mean} for one, mean in fusion.means.items()]
+    parts = {name: getattr(tuning, name) for name in ("measure", "queries", "ef", "rerank")}
+    chosen = {name: getattr(fusion, name) for name in ("current", "best", "chosen", "gain")}
+    return {
+        **to_json_value(parts),
+        "fusion": {"means": means, **to_json_value({**chosen, "interval": fusion.interval})},
+        "defaults": to_json_value(tuning.defaults),
+    }
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

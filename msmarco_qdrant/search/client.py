@@ -34,7 +34,7 @@ from msmarco_qdrant.encoding.options import (
     resolve_devices,
     to_encoder_options,
 )
-from msmarco_qdrant.errors import SchemaError, UsageError
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.options import RerankDepth, SearchOptions, SimilarOptions
 from msmarco_qdrant.search.session import LoadEncoder, SearchSession
@@ -549,19 +549,7 @@ class SearchClient:
         self.close()
 
     def _run(self, steps: Steps[_T]) -> _T:
-        """Execute the steps of a search one after the other."""
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    result = self.session.execute(step)
-                except SchemaError as exc:  # of another model: the search starts over
-                    step = steps.throw(exc)
-                else:
-                    step = steps.send(result)
-        except StopIteration as end:
-            found: _T = end.value
-            return found
+        return self.session.run(steps)
 
 
 def _load_current_encoder(

@@ -208,6 +208,14 @@ class Retriever:
             return rankings
         return [[point for point in points if point.score >= least] for points in rankings]
 
+    def fusion_inputs(
+        self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
+    ) -> Steps[list[tuple[Sequence[ScoredPoint], Sequence[ScoredPoint]]]]:
+        """Return what "hybrid" fuses: all candidates by dense score, and those by BM25 score."""
+        plans = [_point_queries(one, request, limit, ()) for one in vectors]
+        answers = yield from self.query(plans)
+        return [(both[0], both[1] if len(both) > 1 else []) for both in answers]
+
     def query(
         self, plans: Sequence[Sequence[PointQuery]]
     ) -> Steps[list[list[Sequence[ScoredPoint]]]]:

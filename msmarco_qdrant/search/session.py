@@ -238,6 +238,21 @@ class SearchSession:
             case Refresh(used):
                 return self._refresh(used)
 
+    def run(self, steps: Steps[_T]) -> _T:
+        """Execute the steps of a search one after the other."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    result = self.execute(step)
+                except SchemaError as exc:  # of another model: the search starts over
+                    step = steps.throw(exc)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            found: _T = end.value
+            return found
+
     def describe(self) -> str:
         """Return the collection, its store without secrets, and the models, in one line."""
         searcher = self._current

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_defaults import SearchDefaults
 from msmarco_qdrant.core.search_types import Fusion
 from msmarco_qdrant.errors import StoreCorruptError
@@ -66,3 +67,10 @@ def test_invalid_search_defaults_are_refused(value: Any) -> None:
     document = {**metadata_to_json(make_metadata()), "search_defaults": value}
     with pytest.raises(StoreCorruptError, match="'things' has invalid metadata"):
         metadata_from_json(document, "things")
+
+
+def test_search_defaults_are_json_values() -> None:
+    """As `info --json` prints them."""
+    value = to_json_value(replace(make_metadata(), search_defaults=SearchDefaults(Fusion(), ef=9)))
+    assert {"fusion", "ef", "rerank_depth", "source"} == value["search_defaults"].keys()
+    assert 9 == value["search_defaults"]["ef"]
