@@ -1,4 +1,4 @@
-"""Progress of a long operation: a bar in a terminal or a notebook, plain lines elsewhere."""
+"""Progress of a long operation: a bar in a terminal or a notebook, plain else lines."""
 
 from __future__ import annotations
 
