@@ -49,18 +49,47 @@ export class Sidecar {
     return this.#send("status", { signal });
   }
 
+  /** Return the newest batches. Asks for no token that was declined. */
+  async batches(limit) {
+    return (await this.#send(`batches?limit=${limit}`, {})).batches;
+  }
+
+  /** Return the values of a field. Asks for no token that was declined. */
+  async facets(request, signal) {
+    return (await this.#post("facets", request, signal)).facets;
+  }
+
   /** Return the hits of a search. */
   async search(search, signal) {
     this.#declined = false;
-    const headers = { "Content-Type": "application/json" };
-    const body = JSON.stringify(search);
-    return (await this.#send("search", { method: "POST", headers, body, signal })).hits;
+    return (await this.#post("search", search, signal)).hits;
+  }
+
+  /** Return the passages similar to one. */
+  async similar(request, signal) {
+    this.#declined = false;
+    return (await this.#post("similar", request, signal)).hits;
+  }
+
+  /** Return a passage, null without one. */
+  async passage(pid, signal) {
+    try {
+      return await this.#send(`passages/${encodeURIComponent(pid)}`, { signal });
+    } catch (error) {
+      if (error.status === 404) return null;
+      throw error;
+    }
   }
 
   /** Ask for a token before a request was refused. */
   async enterToken() {
     this.#declined = false;
     await this.#renewToken(NEEDED);
+  }
+
+  #post(path, request, signal) {
+    const headers = { "Content-Type": "application/json" };
+    return this.#send(path, { method: "POST", headers, body: JSON.stringify(request), signal });
   }
 
   async #send(path, options) {

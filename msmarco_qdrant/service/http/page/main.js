@@ -2,41 +2,54 @@
 
 import { Problem, Sidecar } from "./api.js";
 import { byId, element, setText } from "./dom.js";
+import { Facets } from "./facets.js";
+import { Filter } from "./filter.js";
 import { stemsOf } from "./highlight.js";
 import { Keys } from "./keys.js";
 import { leftOut, movesBetween } from "./moves.js";
 import { Rankings } from "./rankings.js";
 import { Ranking } from "./results.js";
 import { State } from "./state.js";
+import { Timeline } from "./timeline.js";
 import { pause, visible } from "./timing.js";
 import { askToken } from "./token.js";
-import { count } from "./wording.js";
+import { brief, count } from "./wording.js";
 
 /** The page's parts and their events. */
 class Page {
   #sidecar = new Sidecar(askToken);
-  #left = new Ranking(byId("left-hits"));
-  #right = new Ranking(byId("right-hits"));
+  #filter = new Filter(byId("filter"));
+  #facets = new Facets(byId("facets"), this.#sidecar, this.#filter, () => this.#refilter());
+  #timeline = new Timeline(byId("timeline"), byId("batches"), this.#sidecar);
+  #left = new Ranking(byId("left-hits"), (pid) => this.#openLike(pid));
+  #right = new Ranking(byId("right-hits"), (pid) => this.#openLike(pid));
   #keys = new Keys(byId("query"), [this.#left, this.#right]);
   #rankings = new Rankings(byId("left"), byId("right"), () => this.#searchAgain());
-  #state = new State(this.#sidecar, (status) => this.#offer(status));
+  #state = new State(
+    this.#sidecar,
+    (status) => this.#offer(status),
+    () => this.#timeline.refresh(),
+  );
   #running = new AbortController();
   #query = "";
+  #like = "";
   #twins = [];
 
   async start() {
     byId("search").addEventListener("submit", (event) => this.#submit(event));
-    byId("filter").addEventListener("input", () => byId("filter").setCustomValidity(""));
+    byId("filter").addEventListener("change", () => this.#facets.refresh());
+    byId("like-back").addEventListener("click", () => this.#closeLike());
     byId("token-button").addEventListener("click", () => this.#changeToken());
     addEventListener("popstate", () => this.#searchAddress());
     for (const type of ["mouseover", "focusin"]) {
       byId("results").addEventListener(type, (event) => this.#showTwins(event.target));
     }
-    const query = addressQuery();
+    const { query, like } = addressed();
     byId("query").value = query;
     await this.#state.refresh();
     this.#showToken();
-    if (query && !this.#query) this.#search(query); // the user may have searched already
+    const searched = this.#query || this.#like; // the user may have searched already
+    if ((query || like) && !searched) this.#search(query, like);
     await this.#state.watch();
   }
 
@@ -45,47 +58,94 @@ class Page {
   #submit(event) {
     event.preventDefault();
     const query = byId("query").value.trim();
-    const address = new URL(location.href);
-    if (query !== addressQuery()) {
-      address.search = query ? new URLSearchParams({ q: query }) : "";
-      history.pushState(null, "", address);
-    }
+    address(query);
     this.#search(query);
+    this.#facets.refresh();
   }
 
   /** Search for the query of the address, so that a search can be shared and returned to. */
   #searchAddress() {
-    const query = addressQuery();
+    const { query, like } = addressed();
     byId("query").value = query;
-    this.#search(query);
+    this.#search(query, like);
   }
 
-  #offer({ modes, rerank }) {
+  #offer({ modes, rerank, fields }) {
     this.#rankings.offer(modes, rerank);
+    this.#facets.offer(fields);
     this.#searchAgain();
   }
 
   #searchAgain() {
-    if (this.#query) this.#search(this.#query);
+    if (this.#query || this.#like) this.#search(this.#query, this.#like);
+  }
+
+  /** Search by a filter that the facets have changed. */
+  #refilter() {
+    this.#facets.refresh();
+    this.#searchAgain();
+  }
+
+  // ---- more like a passage ------------------------------------------------------------------
+
+  #openLike(pid) {
+    address(this.#query, pid);
+    this.#search(this.#query, pid);
+    scrollTo({ top: 0 });
+    byId("like-back").focus();
+  }
+
+  #closeLike() {
+    address(this.#query);
+    this.#search(this.#query);
+    byId("query").focus();
+  }
+
+  async #showLike(pid, options, signal) {
+    byId("results").setAttribute("aria-busy", "true");
+    const [found, passage] = await Promise.all([
+      this.#sidecar.similar({ pid, ...options }, signal),
+      this.#sidecar.passage(pid, signal),
+    ]);
+    signal.throwIfAborted();
+    byId("problem").replaceChildren();
+    setText(byId("like-text"), brief(passage?.text ?? pid, 160));
+    this.#fill([found], new Set());
   }
 
   /** Search, and retry where that may help; cancel an earlier search. */
-  async #search(query) {
+  async #search(query, like = "") {
     this.#running.abort();
     const { signal } = (this.#running = new AbortController());
-    this.#query = query;
-    const options = query ? optionsOf() : null;
+    [this.#query, this.#like] = [query, like];
+    byId("like").hidden = !like;
+    byId("results").classList.toggle("likes", Boolean(like));
+    const options = query || like ? this.#options() : null;
     if (options === null) return this.#clear();
-    document.title = `${query} · msmarco-qdrant`;
+    document.title = `${like ? `Like ${brief(like, 40)}` : query} · msmarco-qdrant`;
     for (;;) {
       try {
-        await this.#show(query, options, signal);
+        if (like) await this.#showLike(like, options, signal);
+        else await this.#show(query, options, signal);
         return;
       } catch (error) {
         if (signal.aborted) return;
         await this.#showFailure(error, signal);
         if (signal.aborted || !error.retryAfter) return;
       }
+    }
+  }
+
+  /** Return limit and filter; null, with a message at the field, if the filter is not JSON. */
+  #options() {
+    const limit = Number(byId("limit").value);
+    try {
+      const filter = this.#filter.value;
+      return filter === undefined ? { limit } : { limit, filter };
+    } catch (error) {
+      byId("options").open = true;
+      this.#filter.refuse(error);
+      return null;
     }
   }
 
@@ -126,7 +186,7 @@ class Page {
   #clear() {
     byId("problem").replaceChildren();
     this.#clearResults();
-    if (!this.#query) document.title = "msmarco-qdrant";
+    if (!this.#query && !this.#like) document.title = "msmarco-qdrant";
   }
 
   #clearResults() {
@@ -154,7 +214,8 @@ class Page {
     if (this.#sidecar.hasToken) {
       this.#sidecar.forgetToken();
       this.#running.abort();
-      this.#query = "";
+      this.#query = this.#like = "";
+      byId("like").hidden = true;
       this.#clear();
     } else {
       await this.#sidecar.enterToken();
@@ -171,21 +232,19 @@ class Page {
   }
 }
 
-const addressQuery = () => new URL(location.href).searchParams.get("q") ?? "";
+/** Return the query and the pid that the address has, "" for none. */
+function addressed() {
+  const { searchParams } = new URL(location.href);
+  return { query: searchParams.get("q") ?? "", like: searchParams.get("like") ?? "" };
+}
 
-/** Return limit and filter; null, with a message at the field, if the filter is not JSON. */
-function optionsOf() {
-  const filter = byId("filter");
-  const limit = Number(byId("limit").value);
-  if (!filter.value.trim()) return { limit };
-  try {
-    return { limit, filter: JSON.parse(filter.value) };
-  } catch (error) {
-    byId("options").open = true;
-    filter.setCustomValidity(`The filter must be JSON: ${error.message}`);
-    filter.reportValidity();
-    return null;
-  }
+/** Write a search to the address, if it is another one. */
+function address(query, like = "") {
+  const now = addressed();
+  if (now.query === query && now.like === like) return;
+  const next = new URL(location.href);
+  next.search = new URLSearchParams({ ...(query && { q: query }), ...(like && { like }) });
+  history.pushState(null, "", next);
 }
 
 function showProblem(error) {

@@ -10,12 +10,17 @@ const FIELDS = 8;
 /** A list of hits. */
 export class Ranking {
   #list;
+  #onLike;
   #items = new Map();
   #pids = new WeakMap();
 
-  /** @param {HTMLElement} list */
-  constructor(list) {
+  /**
+   * @param {HTMLElement} list
+   * @param {(pid: string) => void} onLike Called to find more passages like one.
+   */
+  constructor(list, onLike) {
     this.#list = list;
+    this.#onLike = onLike;
   }
 
   get items() {
@@ -38,7 +43,7 @@ export class Ranking {
    * @param {Map<string, import("./moves.js").Move>} moves By the pid.
    */
   show(hits, stems, moves) {
-    const made = hits.map((hit) => [hit.pid, itemOf(hit, stems, moves.get(hit.pid) ?? null)]);
+    const made = hits.map((hit) => [hit.pid, itemOf(hit, stems, moves.get(hit.pid) ?? null, this.#onLike)]);
     this.#items = new Map(made);
     for (const [pid, item] of made) this.#pids.set(item, pid);
     this.#list.replaceChildren(...made.map(([, item]) => item));
@@ -50,7 +55,7 @@ export class Ranking {
   }
 }
 
-function itemOf(hit, stems, move) {
+function itemOf(hit, stems, move, onLike) {
   const place = element(
     "p",
     { class: "place" },
@@ -61,7 +66,7 @@ function itemOf(hit, stems, move) {
     "li",
     { class: "hit", tabindex: "-1" },
     place,
-    element("div", { class: "passage" }, ...textOf(hit, stems), factsOf(hit)),
+    element("div", { class: "passage" }, ...textOf(hit, stems), factsOf(hit, onLike)),
   );
 }
 
@@ -86,7 +91,7 @@ function textOf(hit, stems) {
 
 const marked = ({ text, marked }) => (marked ? element("mark", {}, text) : text);
 
-function factsOf(hit) {
+function factsOf(hit, onLike) {
   const fields = Object.entries(hit.meta);
   const list = element(
     "dl",
@@ -96,7 +101,9 @@ function factsOf(hit) {
     ...fields.slice(0, FIELDS).map(([name, value]) => fact(brief(name, 40), brief(value))),
   );
   if (fields.length > FIELDS) list.append(fact("…", `${fields.length - FIELDS} more`));
-  return list;
+  const like = element("button", { class: "plain more", type: "button" }, "More like this");
+  like.addEventListener("click", () => onLike(hit.pid));
+  return element("div", { class: "below" }, list, like);
 }
 
 function fact(name, value, kind = "") {

@@ -11,15 +11,18 @@ const BUSY_S = 2;
 export class State {
   #sidecar;
   #onChange;
+  #onStatus;
   #known = null;
 
   /**
    * @param {import("./api.js").Sidecar} sidecar
-   * @param {(status: object) => void} onChange Called when the search modes change.
+   * @param {(status: object) => void} onChange Called when the search modes or the fields change.
+   * @param {() => void} onStatus Called after each status.
    */
-  constructor(sidecar, onChange) {
+  constructor(sidecar, onChange, onStatus) {
     this.#sidecar = sidecar;
     this.#onChange = onChange;
+    this.#onStatus = onStatus;
   }
 
   /** Refresh until the page closes. */
@@ -48,6 +51,7 @@ export class State {
     else if (batches === 0) this.#showSpool("calm", "Nothing waits: all passages are searchable");
     else this.#showSpool("busy", `${count(batches, "batch waits", "batches wait")}, ${agedOf(oldest)}`);
     this.#offer(status);
+    this.#onStatus();
     return status.model === null || batches > 0 ? BUSY_S : CALM_S;
   }
 
@@ -58,7 +62,7 @@ export class State {
 
   #offer(status) {
     if (status.model === null) return;
-    const known = JSON.stringify([status.modes, status.rerank]);
+    const known = JSON.stringify([status.modes, status.rerank, status.fields]);
     if (known === this.#known) return;
     this.#known = known;
     this.#onChange(status);
