@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias, TypedDict, Unpack
 
 from msmarco_qdrant.core.collection_types import PayloadIndex
+from msmarco_qdrant.core.example import Example
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import Meta, Passage
 from msmarco_qdrant.core.reports import StageTiming
 from msmarco_qdrant.core.search_types import Facet, Fusion, FusionMethod, SearchMode
 from msmarco_qdrant.errors import MsmarcoQdrantError
 from msmarco_qdrant.filters import SearchFilter
-from msmarco_qdrant.search.options import RERANK_DEPTH, SearchOptions
+from msmarco_qdrant.search.options import RERANK_DEPTH, SearchOptions, SimilarOptions
 
 BatchId: TypeAlias = str
 """32 hexadecimal digits."""
@@ -241,6 +242,15 @@ class Searcher(Protocol):
 
     async def rank(self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]) -> Hits:
         """Return the hits of given passages."""
+
+    async def similar(
+        self,
+        *,
+        positive: Sequence[str | Example] = (),
+        negative: Sequence[str | Example] = (),
+        **options: Unpack[SimilarOptions],
+    ) -> Hits:
+        """Return the hits most similar to examples."""
 
     async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
         """Return passages by pid."""

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from msmarco_qdrant.service.http.problems import MEDIA_TYPE, Kind
 from msmarco_qdrant.service.http.schemas import PassageIn, ProblemOut
 from msmarco_qdrant.service.http.schemas_search import SEARCHES
+from msmarco_qdrant.service.http.schemas_similar import SimilarIn
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
@@ -32,7 +33,9 @@ class DescribedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI description, made once."""
         if self.openapi_schema is None:
-            models = [(model, "validation") for model in (PassageIn, *SEARCHES, ProblemOut)]
+            models = [
+                (model, "validation") for model in (PassageIn, *SEARCHES, SimilarIn, ProblemOut)
+            ]
             definitions = models_json_schema(models, ref_template=_REF)[1]["$defs"]  # type: ignore[arg-type]
             super().openapi()["components"]["schemas"] |= definitions
         return super().openapi()

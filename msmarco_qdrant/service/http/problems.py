@@ -23,6 +23,7 @@ from msmarco_qdrant.errors import (
     EncodingError,
     ModelError,
     MsmarcoQdrantError,
+    PassageNotFoundError,
     SpoolError,
     SpoolFullError,
     StoreError,
@@ -125,7 +126,8 @@ def to_problem(exc: Exception) -> ProblemError | None:
         case HTTPException():
             return _of_router(exc)
         case UsageError() | UnsupportedError():
-            return invalid(str(exc))
+            is_missing = isinstance(exc, PassageNotFoundError)
+            return ProblemError(NO_PASSAGE, str(exc)) if is_missing else invalid(str(exc))
         case EncodingError():
             # a failed forward pass has a cause; a query without a vector has none
             return None if exc.__cause__ else invalid(str(exc))

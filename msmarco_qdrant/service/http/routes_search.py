@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from msmarco_qdrant.search.options import RERANK_DEPTH
+from msmarco_qdrant.service.http import problems
 from msmarco_qdrant.service.http.auth import require
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.openapi import describe_body, problem_responses
@@ -16,6 +17,7 @@ from msmarco_qdrant.service.http.problems import invalid
 from msmarco_qdrant.service.http.queries import REFUSALS_OF_BODIES, Queries, json_response
 from msmarco_qdrant.service.http.schemas import HitsOut
 from msmarco_qdrant.service.http.schemas_search import RankIn, SearchIn
+from msmarco_qdrant.service.http.schemas_similar import SimilarIn
 from msmarco_qdrant.service.http.validation import parse_request
 
 _ANSWERS: Final = "The answers; for `queries` a list of them, in the queries' order."
@@ -51,6 +53,15 @@ class SearchRoutes:
             lambda client: client.rank(given.query, pids, **given.options)
         )
         return json_response((await self._queries.to_json([found], ()))[0])
+
+    async def post_similar(self, request: Request) -> Response:
+        """Return the passages most similar to some examples, and less similar to others."""
+        given = parse_request(SimilarIn, await self._queries.read(request))
+        positive, negative = given.examples, given.counterexamples
+        found, notes = await self._queries.run(
+            lambda client: client.similar(positive=positive, negative=negative, **given.options)
+        )
+        return json_response((await self._queries.to_json([found], notes))[0])
 
     def _check_pairs(self, search: SearchIn) -> None:
         about = self._about()
@@ -91,5 +102,14 @@ def search_router(dependencies: AppDependencies, queries: Queries) -> APIRouter:
         response_model=HitsOut,
         response_description="The passages, the best first.",
         openapi_extra=describe_body(RankIn),
+    )
+    router.add_api_route(
+        "/similar",
+        routes.post_similar,
+        methods=["POST"],
+        response_model=HitsOut,
+        response_description="The passages, the most similar first.",
+        responses=problem_responses(*REFUSALS_OF_BODIES, problems.NO_PASSAGE),
+        openapi_extra=describe_body(SimilarIn),
     )
     return router

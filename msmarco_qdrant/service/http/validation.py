@@ -23,9 +23,12 @@ _Model = TypeVar("_Model", bound=RequestModel)
 
 _MAX_ERRORS: Final = 20
 _PID: Final = f"must be a string of 1 to {MAX_PID_CHARS:,} characters, or an integer of 64 bits"
+_EXAMPLE: Final = 'must be a pid, or an object with one of "pid", "text" and "vector"'
 _FORMS: Final = {
     "pid": _PID,
     "pids": _PID,
+    "positive": _EXAMPLE,
+    "negative": _EXAMPLE,
     "fusion": (
         'must be convex, rrf, dbsf, or an object such as {"method": "convex", "dense_weight": 0.5}'
         ", with dense_weight 0 to 1, depth 1 to 10,000 and k 1 or more"
@@ -36,7 +39,14 @@ _FORMS: Final = {
         "2024-05-01 or moments such as 2024-05-01T12:30:00+02:00"
     ),
 }
-_PLACES: Final = {"pid": 1, "fusion": 1, "pids": 2, "filter": 2}  # parts of an error's place
+_PLACES: Final = {
+    "pid": 1,
+    "fusion": 1,
+    "pids": 2,
+    "positive": 2,
+    "negative": 2,
+    "filter": 2,
+}  # parts of an error's place
 _UNKNOWN: Final = "unknown field"
 
 

@@ -9,13 +9,14 @@ from typing import Any, TypeVar, Unpack
 
 import httpx
 
+from msmarco_qdrant.core.example import Example
 from msmarco_qdrant.core.hits import Hits
 from msmarco_qdrant.core.records import Passage
 from msmarco_qdrant.core.search_types import Facet, Hit
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.async_client import AsyncSearchClient
-from msmarco_qdrant.search.options import SearchOptions
+from msmarco_qdrant.search.options import SearchOptions, SimilarOptions
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.limits import Limits
@@ -102,6 +103,16 @@ class NoSearcher:
     async def rank(self, query: str, pids: Sequence[str], **options: Unpack[RankOptions]) -> Hits:
         """Refuse."""
         raise NotImplementedError(query, pids, options)
+
+    async def similar(
+        self,
+        *,
+        positive: Sequence[str | Example] = (),
+        negative: Sequence[str | Example] = (),
+        **options: Unpack[SimilarOptions],
+    ) -> Hits:
+        """Refuse."""
+        raise NotImplementedError(positive, negative, options)
 
     async def get(self, pids: Iterable[str]) -> Mapping[str, Passage]:
         """Refuse."""

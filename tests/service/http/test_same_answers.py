@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from msmarco_qdrant import AsyncSearchClient, Fusion, Passage, SearchClient, SearchOptions
+from msmarco_qdrant import AsyncSearchClient, Example, Fusion, Passage, SearchClient, SearchOptions
 from msmarco_qdrant.filters import Not, Range
 from msmarco_qdrant.ingest.api import ingest_passages
+from msmarco_qdrant.search.options import SimilarOptions
 from msmarco_qdrant.service.http.app import create_app
 from msmarco_qdrant.service.http.dependencies import AppDependencies
 from msmarco_qdrant.service.http.schemas_search import RankIn, SearchIn
+from msmarco_qdrant.service.http.schemas_similar import SimilarIn
 from msmarco_qdrant.service.interfaces import RankOptions
 from msmarco_qdrant.service.metrics import Metrics
 from msmarco_qdrant.stores import open_store
@@ -124,6 +126,21 @@ RANKINGS: Mapping[str, list[dict[str, Any]]] = {
     "fusion": [{"mode": "hybrid", "fusion": "rrf"}],
     "rerank": [{"rerank": True}],
 }
+SIMILAR = {
+    *("limit", "offset", "cursor", "score_threshold", "meta_filter", "group_by"),
+    *("exact", "ef", "oversampling", "rescore"),
+}
+# Each argument of `similar`, with its form over HTTP: the examples, then the options of a search.
+_VECTOR = [1.0, *[0.0] * 63]
+EXAMPLES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"pid": "7"}, {"pid": 7}),
+    ({"text": "old london bridge"}, {"text": "old london bridge"}),
+    ({"vector": _VECTOR}, {"vector": _VECTOR}),
+    (
+        {"pid": "7", "positive": ["8", Example(text="the sea")], "negative": ["9"]},
+        {"pid": "7", "positive": ["8", {"text": "the sea"}], "negative": [{"pid": 9}]},
+    ),
+]
 _QUERIES = ["old london bridge", "music of the sea"]
 
 
@@ -176,6 +193,28 @@ def test_pages_by_cursor(tmp_path: Path) -> None:
             assert whole == pages
             answer = await ways.http.post("/search", json={"query": query, "cursor": "abc"})
             assert (422, "invalid") == problem_of(answer)
+
+    asyncio.run(main())
+
+
+def test_similar_passages(tmp_path: Path) -> None:
+    """By each kind of example, and with each option; a passage that is missing is a 404."""
+
+    async def main() -> None:
+        async with _ways(tmp_path) as ways:
+            cases = [case for name in SIMILAR for case in SEARCHES[name]]
+            options = [({**EXAMPLES[0][0], **a}, {**EXAMPLES[0][1], **b}) for a, b in cases]
+            for arguments, body in [*EXAMPLES, *options]:
+                if "mode" in arguments:
+                    continue
+                expected = ways.blocking.similar(**arguments)
+                found = await ways.asyncio.similar(**arguments)
+                posted = await ways.posted("/similar", body)
+                assert expected.to_dicts() == found.to_dicts() == posted["hits"], body
+                assert expected.cursor == posted.get("cursor")
+                assert expected
+            answer = await ways.http.post("/similar", json={"pid": "none"})
+            assert (404, "no-such-passage") == problem_of(answer)
 
     asyncio.run(main())
 
@@ -280,6 +319,9 @@ def test_no_parameter_is_left_out() -> None:
     other = {"query", "queries", "filter", "rerank"}
     assert {*SEARCHES, *other} - {"meta_filter"} == set(SearchIn.model_fields)
     assert {*RANKINGS, "query", "pids"} == set(RankIn.model_fields)
+    assert set(SimilarOptions.__annotations__) == SIMILAR
+    examples = {name for arguments, _ in EXAMPLES for name in arguments}
+    assert examples | SIMILAR - {"meta_filter"} | {"filter"} == set(SimilarIn.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -301,6 +343,9 @@ def test_no_parameter_is_left_out() -> None:
         ("/rank", {"pids": "1"}, "pids", "must be a valid list"),
         ("/rank", {"pids": [True]}, "pids.0", "must be a string of 1 to 1,024 characters, or an"),
         ("/rank", {"limit": 1}, "limit", "unknown field: must be one of query, pids, mode, fusion"),
+        ("/similar", {"vector": []}, "vector", "must have at least 1 item"),
+        ("/similar", {"positive": [{}]}, "positive.0", "must be a pid, or an object with one of"),
+        ("/similar", {"mode": "bm25"}, "mode", "unknown field: must be one of pid, text, vector"),
         ("/count", {"exact": "yes"}, "exact", "must be a valid boolean, got 'yes'"),
         ("/facets", {"limit": 0}, "limit", "must be greater than or equal to 1, got 0"),
         ("/facets", {"field": ""}, "field", "must have at least 1 character"),
@@ -315,6 +360,7 @@ def test_a_wrong_parameter_is_refused(
         "/search": {"query": "a"},
         "/rank": {"query": "a", "pids": []},
         "/count": {},
+        "/similar": {"pid": "1"},
         "/scroll": {},
         "/facets": {"field": "lang"},
     }
