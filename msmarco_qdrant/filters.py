@@ -10,7 +10,16 @@ A filter maps fields to conditions; a passage must meet all of them::
         "author.name": Exists(),                    # a dot goes into objects, also those of a list
         '"first.name"': "Ada",                      # the field whose name has a dot
         "tags": Not("draft"),                       # no value of a list is "draft"
+        "title": Text("sea music"),                 # both words, in any order
+        "place": GeoRadius(lat=52.52, lon=13.4, radius_m=5_000),
+        "authors": {"name": "Ada", "born": Range(lt=1900)},  # both of one object of the list
     }
+
+`Any`, `All` and `Not` combine conditions on one field, and whole filters::
+
+    {"year": Any([Range(lt=1950), Range(gte=2000)])}
+    Any([{"lang": "de"}, {"year": Range(gte=2000), "tags": All(["sea", "music"])}])
+    All([{"lang": "de"}, Not({"tags": "draft", "year": 2001})])
 
 Types differ: 1, "1" and True are three values. Both 1 and 1.0 match an integer; only a float or
 a range matches a fractional number. A list in `meta` matches by any one of its values. Values of
@@ -20,7 +29,10 @@ Qdrant's own `Filter` is accepted instead of a mapping.
 
 from __future__ import annotations
 
+import math
 import sys
+import typing
+import unicodedata
 from collections import UserString
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
@@ -28,10 +40,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 from uuid import UUID
 
-from msmarco_qdrant.core.field_path import check_field
+from msmarco_qdrant.core.field_path import check_field, check_object_field
 from msmarco_qdrant.core.meta_values import MetaValueError, as_moment, plain_value, with_article
 from msmarco_qdrant.errors import UsageError
 
@@ -50,6 +62,9 @@ Plain: TypeAlias = str | int | float | bool | date
 Bound: TypeAlias = int | float | Decimal | date
 """The end of a range: a number, or a moment (a `datetime` is a `date` in Python)."""
 
+
+MAX_DEPTH = 12
+"""The most levels of `Any`, `All`, `Not` and objects in a filter; gRPC takes 100 of its own."""
 
 _SINGLE = (str, bytes, bytearray, memoryview, UserString, Mapping, Iterator)
 
@@ -100,27 +115,122 @@ class Exists:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """Condition that the field has all these words, in any order.
+
+    Words are runs of letters and digits, compared in lower case and as a whole. Of a list, the
+    words may be in several of its values. An index of kind `text` makes it fast.
+
+    Attributes:
+        words: One word or more.
+
+    Raises:
+        UsageError: If it is not a string with a letter or digit.
+    """
+
+    words: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.words, str) or not split_words(self.words):
+            raise UsageError(f"a Text must be a string with a letter or digit, got {self.words!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeoRadius:
+    """Condition that the field's place is nearer than a distance, along the surface of the Earth.
+
+    A place in `meta` is an object such as `{"lat": 52.52, "lon": 13.4}`, in degrees; a list of
+    places matches by any one of them. The Earth is a sphere with a radius of 6,371,008.8 m.
+
+    Attributes:
+        lat: The latitude of the center, -90 to 90.
+        lon: The longitude of the center, -180 to 180.
+        radius_m: The distance in meters, more than 0.
+
+    Raises:
+        UsageError: For another number.
+    """
+
+    lat: float
+    lon: float
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        most = {"lat": 90.0, "lon": 180.0, "radius_m": math.inf}
+        for name, limit in most.items():
+            number = _plain_number(getattr(self, name))
+            rule = f"be -{limit:g} to {limit:g}" if limit < math.inf else "be more than 0"
+            if number is None or abs(number) > limit or (limit == math.inf and number <= 0):
+                raise UsageError(f"{name} of a GeoRadius must {rule}, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, float(number))
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
-    """Condition that another condition does not hold.
+    """Condition or filter that another one does not hold.
 
     A passage without the field matches, also for `Not(Exists())`; `Not(Not(x))` is `x`. A list in
     `meta` matches if none of its values meets the inner condition.
     """
 
-    condition: Condition = field(hash=False)
+    condition: Condition | SearchFilter = field(hash=False)
 
 
-Condition: TypeAlias = Scalar | Sequence[Scalar] | Set[Scalar] | Range | Exists | Not
-"""A value, several values of which any may match, or one of the classes above."""
+@dataclass(frozen=True, slots=True)
+class Any:
+    """Condition or filter that at least one of several holds.
+
+    Raises:
+        UsageError: If it is not a list of one or more.
+    """
+
+    conditions: Sequence[Condition | SearchFilter] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "conditions", _several("Any", self.conditions))
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Condition or filter that each of several holds.
+
+    On a field whose value is a list, each may hold for another value: `All(["sea", "music"])`.
+
+    Raises:
+        UsageError: If it is not a list of one or more.
+    """
+
+    conditions: Sequence[Condition | SearchFilter] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "conditions", _several("All", self.conditions))
+
+
+Condition: TypeAlias = (
+    Scalar
+    | Sequence[Scalar]
+    | Set[Scalar]
+    | Range
+    | Exists
+    | Text
+    | GeoRadius
+    | Not
+    | Any
+    | All
+    | Mapping[str, "Condition"]
+)
+"""A value, several values of which any may match, one of the classes above, or the conditions on
+the fields of one object."""
 
 MetaFilter: TypeAlias = Mapping[str, Condition]
 """Conditions on `meta` fields, all of which must hold; see `core/field_path.py` for the names."""
 
 if TYPE_CHECKING:
-    SearchFilter: TypeAlias = MetaFilter | models.Filter
+    SearchFilter: TypeAlias = MetaFilter | Any | All | Not | models.Filter
 else:  # type hints can be evaluated at run time without an import of qdrant-client
-    SearchFilter = MetaFilter | Any
-"""Conditions on `meta` fields, or a Qdrant filter, whose keys are payload keys (`meta.year`)."""
+    SearchFilter = MetaFilter | Any | All | Not | typing.Any
+"""Conditions on `meta` fields, a combination of filters, or a Qdrant filter, whose keys are payload
+keys (`meta.year`)."""
 
 
 def check_filter(given: SearchFilter | None) -> None:
@@ -128,18 +238,50 @@ def check_filter(given: SearchFilter | None) -> None:
 
     Raises:
         UsageError: If it is not a filter, the name of a field is invalid, a field has no value,
-            or a value is not a string, boolean, finite number, signed 64-bit integer or moment.
+            a value is not a string, boolean, finite number, signed 64-bit integer or moment, or
+            a part of it has no condition or is nested more than 12 levels deep.
     """
-    if given is None or is_qdrant_filter(given):
+    if given is not None:
+        _check_filter(given, 0)
+
+
+def _check_filter(given: typing.Any, depth: int) -> None:
+    _check_depth(depth)
+    if is_qdrant_filter(given):
         return
-    if not isinstance(given, Mapping):
+    if isinstance(given, Any | All | Not):
+        for part in [given.condition] if isinstance(given, Not) else given.conditions:
+            if part == {}:
+                raise UsageError(f"a filter in {type(given).__name__} must have a condition")
+            _check_filter(part, depth + 1)
+    elif isinstance(given, Mapping):
+        for name, condition in given.items():
+            check_field(name)
+            _check_condition(name, condition, depth)
+    else:
         raise UsageError(
-            "a filter must be a mapping of fields to conditions or a qdrant_client.models.Filter, "
-            f"got {with_article(_type_name(given))}"
+            "a filter must be a mapping of fields to conditions, Any, All or Not of filters, or a "
+            f"qdrant_client.models.Filter, got {with_article(_type_name(given))}"
         )
-    for name, condition in given.items():
-        check_field(name)
-        _check_condition(name, condition)
+
+
+def split_words(text: str) -> Sequence[str]:
+    """Split a text at spaces and punctuation, for conditions on one word each.
+
+    The engines split further, if need be: they know the letters of more scripts than Python does.
+    """
+    apart = (c if c.isalnum() or _is_inner(c) else " " for c in text)
+    return [word for word in "".join(apart).split() if any(map(str.isalnum, word))]
+
+
+def needs_field(given: typing.Any) -> bool:
+    """True if no passage without the field meets the condition."""
+    if isinstance(given, Not):
+        return not needs_field(given.condition)
+    if isinstance(given, Any | All):
+        parts = [needs_field(part) for part in given.conditions]
+        return all(parts) if isinstance(given, Any) else any(parts)
+    return True
 
 
 def is_qdrant_filter(given: object) -> TypeGuard[models.Filter]:
@@ -163,7 +305,7 @@ def to_utc(given: date) -> datetime:
         raise UsageError(f"the year in UTC must be 1 to 9999, got {given.isoformat()}") from exc
 
 
-def list_values(field: str, given: Any) -> list[Plain]:
+def list_values(field: str, given: typing.Any) -> list[Plain]:
     """List the values of a condition, any one of which may match.
 
     Raises:
@@ -175,13 +317,13 @@ def list_values(field: str, given: Any) -> list[Plain]:
     return values
 
 
-def _items(given: Any) -> Sequence[Any]:
+def _items(given: typing.Any) -> Sequence[typing.Any]:
     """Return the elements of a list, a set or an array, and any other value as the only one."""
     is_single = isinstance(given, _SINGLE) or getattr(given, "ndim", None) == 0
     return [given] if is_single or not isinstance(given, Iterable) else list(given)
 
 
-def _plain_scalar(field: str, value: Any) -> Plain:
+def _plain_scalar(field: str, value: typing.Any) -> Plain:
     if (moment := as_moment(value)) is not None:
         to_utc(moment)
         return moment
@@ -197,21 +339,73 @@ def _plain_scalar(field: str, value: Any) -> Plain:
     )
 
 
-def _check_condition(field: str, given: Condition) -> None:
+def _check_condition(field: str, given: typing.Any, depth: int) -> None:
+    _check_depth(depth)
+    if is_qdrant_filter(given):
+        raise UsageError(
+            f"the filter on '{field}' must be a condition on its value, got a "
+            "qdrant_client.models.Filter: combine it with others by All([...])"
+        )
     if isinstance(given, Not):
-        _check_condition(field, given.condition)
-    elif not isinstance(given, Range | Exists):
+        _check_condition(field, given.condition, depth + 1)
+    elif isinstance(given, Any | All):
+        for part in given.conditions:
+            _check_condition(field, part, depth + 1)
+    elif isinstance(given, Mapping):
+        _check_objects(field, given, depth)
+    elif not isinstance(given, Range | Exists | Text | GeoRadius):
         list_values(field, given)
 
 
-def _plain_bound(name: str, bound: Any) -> int | float | date:
+def _check_objects(field: str, given: Mapping[str, typing.Any], depth: int) -> None:
+    check_object_field(field)
+    if not given:
+        raise UsageError(f"the filter on objects of '{field}' must have a condition, got {{}}")
+    for name, condition in given.items():
+        inner = f"{field}.{name}" if isinstance(name, str) else name
+        check_field(inner)
+        _check_condition(inner, condition, depth + 1)
+    if not any(map(needs_field, given.values())):
+        raise UsageError(
+            f"the filter on objects of '{field}' must have a condition that an object without the "
+            f"field does not meet, got {given!r}: add one such as Exists(), or write "
+            "Not({...}) around conditions that no object may meet"
+        )
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise UsageError(f"a filter must be nested at most {MAX_DEPTH} levels deep")
+
+
+def _several(name: str, given: typing.Any) -> Sequence[typing.Any]:
+    if isinstance(given, _SINGLE) or not isinstance(given, Iterable):
+        raise UsageError(f"{name} must be a list of conditions or filters, got {given!r}")
+    parts = tuple(given)
+    if not parts:
+        raise UsageError(f"{name} must have a condition or filter, got {given!r}")
+    return parts
+
+
+def _is_inner(character: str) -> bool:
+    """True for a character beside ASCII that may belong to a word of some script."""
+    return character > "\x7f" and unicodedata.category(character)[0] not in "PZC"
+
+
+def _plain_number(given: typing.Any) -> int | float | None:
+    with suppress(MetaValueError):
+        plain = plain_value(given, "a number")
+        if isinstance(plain, int | float) and not isinstance(plain, bool):
+            return plain
+    return None
+
+
+def _plain_bound(name: str, bound: typing.Any) -> int | float | date:
     if (moment := as_moment(bound)) is not None:
         to_utc(moment)
         return moment
-    with suppress(MetaValueError):
-        plain = plain_value(bound, name)
-        if isinstance(plain, int | float) and not isinstance(plain, bool):
-            return plain
+    if (number := _plain_number(bound)) is not None:
+        return number
     raise UsageError(
         f"{name} must be a finite number, a signed 64-bit integer, a date or a datetime, "
         f"got {bound!r}"

@@ -107,8 +107,8 @@ def delete_matching(store: Store, name: str, meta_filter: SearchFilter) -> int:
 def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> bool:
     """Refuse to delete passages only because they lack a field that no passage has.
 
-    Such a field is misspelled, or not in `meta`, as the pid: `{"pid": Not("7")}` matches all.
-    Filters of Qdrant's own are not checked.
+    Such a field is misspelled, or not in `meta`, as the pid: `{"pid": Not("7")}` matches all. The
+    same holds for the payload keys of Qdrant's own filter.
 
     Returns:
         True if the filter matches a passage.
@@ -120,9 +120,10 @@ def require_fields(store: Store, name: str, meta_filter: SearchFilter) -> bool:
     if _is_empty(collection, meta_filter):
         return False
     for field in filter_fields(meta_filter):
-        if not field.is_key and _is_empty(collection, field.exists()):
+        if _is_empty(collection, field.exists()):
+            fields = "payload keys" if field.is_key else "fields of meta"
             raise UsageError(
-                f"nothing was deleted: a filter to delete by must have fields of meta that some "
+                f"nothing was deleted: a filter to delete by must have {fields} that some "
                 f"passages of '{name}' have, got '{field.name}', which no passage has{field.hint}"
             )
     return True

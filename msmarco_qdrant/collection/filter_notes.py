@@ -7,22 +7,27 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 from msmarco_qdrant.core.field_path import field_values, flatten
 from msmarco_qdrant.filters import (
-    Condition,
+    All,
     Exists,
+    GeoRadius,
     Not,
     Range,
     SearchFilter,
+    Text,
     is_qdrant_filter,
     list_values,
+    needs_field,
 )
+from msmarco_qdrant.filters import Any as EitherOf
 from msmarco_qdrant.stores import AliasedCollection, Collection
-from msmarco_qdrant.stores.filters import filter_keys, has_key
+from msmarco_qdrant.stores.filter_indexes import filter_keys
+from msmarco_qdrant.stores.filters import has_key
 
 FILTER_NOTES: ContextVar[list[str] | None] = ContextVar("FILTER_NOTES", default=None)
 """Collects the warnings of the filters of a request, for an answer by HTTP."""
@@ -126,28 +131,60 @@ def log_filter_notes(
 
 
 def filter_fields(given: SearchFilter) -> Iterator[FilterField]:
-    """Yield the fields of a filter."""
+    """Yield the fields of a filter, each once."""
+    found: dict[tuple[str, bool], FilterField] = {}
+    for field in _fields(given, can_lack=False):
+        known = found.setdefault((field.name, field.is_key), field)
+        found[field.name, field.is_key] = replace(
+            known,
+            is_negative=known.is_negative or field.is_negative,
+            asked=known.asked | field.asked if known.asked and field.asked else frozenset(),
+        )
+    yield from found.values()
+
+
+def _fields(given: Any, *, can_lack: bool) -> Iterator[FilterField]:
+    """Yield the fields of a filter; with `can_lack`, a passage may match without any of them."""
     if is_qdrant_filter(given):
         for key in filter_keys(given):
             yield FilterField(key, is_negative=True, is_key=True)
+    elif isinstance(given, Not):
+        yield from _fields(given.condition, can_lack=True)
+    elif isinstance(given, EitherOf | All):
+        for part in given.conditions:
+            lacks = can_lack or (isinstance(given, EitherOf) and len(given.conditions) > 1)
+            yield from _fields(part, can_lack=lacks)
     elif isinstance(given, Mapping):
         for name, condition in given.items():
-            is_negative, inner = _split_not(condition)
-            yield FilterField(name, is_negative, frozenset(_asked_types(name, inner)))
+            yield from _of_condition(name, condition, can_lack=can_lack)
 
 
-def _split_not(condition: Condition) -> tuple[bool, Condition]:
-    """Return a condition without its `Not`, and True if it must not hold."""
-    if not isinstance(condition, Not):
-        return False, condition
-    is_negative, inner = _split_not(condition.condition)
-    return not is_negative, inner
+def _of_condition(name: str, given: Any, *, can_lack: bool) -> Iterator[FilterField]:
+    """Yield the field of a condition, or the fields of the objects that it is about."""
+    yield from _of_part(name, given, can_lack=can_lack or not needs_field(given))
+
+
+def _of_part(name: str, given: Any, *, can_lack: bool) -> Iterator[FilterField]:
+    if isinstance(given, Mapping):
+        for inner, condition in given.items():
+            yield from _of_condition(f"{name}.{inner}", condition, can_lack=can_lack)
+    elif isinstance(given, Not):
+        yield from _of_part(name, given.condition, can_lack=can_lack)
+    elif isinstance(given, EitherOf | All):
+        for part in given.conditions:
+            yield from _of_part(name, part, can_lack=can_lack)
+    else:
+        yield FilterField(name, can_lack, frozenset(_asked_types(name, given)))
 
 
 def _asked_types(field: str, condition: Any) -> Iterator[str]:
     if isinstance(condition, Range):
         bounds = (condition.gt, condition.gte, condition.lt, condition.lte)
         yield from (_type(bound) for bound in bounds if bound is not None)
+    elif isinstance(condition, Text):
+        yield "strings"
+    elif isinstance(condition, GeoRadius):
+        yield "places"
     elif not isinstance(condition, Exists):
         yield from map(_type, list_values(field, condition))
 
@@ -157,7 +194,13 @@ def _type(value: Any) -> str:
         return "booleans"
     if isinstance(value, str | int | float):
         return "strings" if isinstance(value, str) else "numbers"
+    if isinstance(value, Mapping) and all(_is_number(value.get(name)) for name in ("lat", "lon")):
+        return "places"
     return "dates" if isinstance(value, date) else "objects"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _type_note(field: FilterField, values: Sequence[Any]) -> str | None:
@@ -168,6 +211,8 @@ def _type_note(field: FilterField, values: Sequence[Any]) -> str | None:
     if not stored or not field.asked or field.asked & (found | ({"dates"} if dates else set())):
         return None
     hint = "; write a date as 2024-05-01" if dates and "numbers" in field.asked else ""
+    if "places" in field.asked:
+        hint = '; write a place as {"lat": 52.5, "lon": 13.4}'
     return (
         f"the field '{field.name}' has values such as {json.dumps(stored[0])[:80]}, and the filter "
         f"compares {' and '.join(sorted(field.asked))}{hint}"

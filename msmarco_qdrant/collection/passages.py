@@ -31,6 +31,7 @@ from msmarco_qdrant.stores import (
     Store,
     use_store,
 )
+from msmarco_qdrant.stores.filters import has_condition, to_qdrant
 from msmarco_qdrant.stores.foreign import ForeignPoints
 from msmarco_qdrant.stores.payload import HIT_FIELDS, point_id
 
@@ -205,7 +206,7 @@ def delete_passages(
     if (pids is None) == (meta_filter is None):
         raise UsageError("pass either pids or meta_filter")
     check_filter(meta_filter)
-    if meta_filter == {}:
+    if meta_filter is not None and not has_condition(to_qdrant(meta_filter)):
         raise UsageError("meta_filter must have a condition; to delete everything, drop_collection")
     with use_store(store, connection) as opened:
         _own_collection(opened, collection)

@@ -56,14 +56,32 @@ def check_field(field: object) -> None:
         raise UsageError(f"a field must have at most {_MAX_DOTS} dots, got {dots}: {field!r}")
 
 
-def payload_keys(field: str) -> Sequence[str]:
+def check_object_field(field: str) -> None:
+    """Check the path of a field whose objects a filter has conditions on.
+
+    Raises:
+        UsageError: For a number directly after `[]`, which no condition of Qdrant expresses.
+    """
+    if any(re.search(r"\[\]\[[0-9]", step.places) for step in _parse(field)):
+        raise UsageError(
+            f"a filter on objects must not count the items of each list of a list, got {field!r}: "
+            "write [] instead of the number"
+        )
+
+
+def payload_keys(field: str, inside: str = "meta.") -> Sequence[str]:
     """Return the JSON paths in a payload that a field means, the one without lists first.
 
     Qdrant's `a.b` goes into objects only, and `a[].b` into objects of a list only.
+
+    Args:
+        field: The path of the field.
+        inside: The start of the keys: of an object in the payload, or nothing in an object of a
+            nested condition.
     """
     *parents, last = _parse(field)
     choices = [[step.key] if step.places else [step.key, step.key + "[]"] for step in parents]
-    return [".".join(("meta", *chosen, last.key)) for chosen in product(*choices)]
+    return [inside + ".".join((*chosen, last.key)) for chosen in product(*choices)]
 
 
 def root_key(field: str) -> str:

@@ -17,7 +17,7 @@ from msmarco_qdrant.core.search_types import Hit, PointQuery
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.step import CountPoints, GetPayloadIndexes, Query, Steps
-from msmarco_qdrant.stores.filters import (
+from msmarco_qdrant.stores.filter_indexes import (
     first_unindexed,
     index_advice,
     index_refusal,

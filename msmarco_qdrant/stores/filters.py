@@ -1,33 +1,30 @@
-"""Filters on `meta` fields: their keys, their form in qdrant-client, and the index that each needs.
-
-An index of another type than the values changes what a condition finds, as observed on Edge 0.9. A
-range of numbers over a datetime index, or of datetimes over a numeric one, compares microseconds
-since 1970; an integer index does not find 1.5. `index_refusal` reports these. Without an index,
-Edge and the local mode agree.
-"""
+"""Filters on `meta` fields: their keys, and their form in qdrant-client."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from msmarco_qdrant.core.advice import advised_command
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.search_types import PointQuery
 from msmarco_qdrant.filters import (
-    Condition,
+    All,
     Exists,
+    GeoRadius,
+    MetaFilter,
     Not,
     Plain,
     Range,
     SearchFilter,
+    Text,
     list_values,
+    split_words,
     to_utc,
 )
+from msmarco_qdrant.filters import Any as EitherOf
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -38,21 +35,7 @@ if TYPE_CHECKING:
 _QUOTED_WORD = re.compile(r'"([\w-]+)"')
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_US = 6 * 10**16  # the years 69 to 3871
-_FRACTION = "a match of fractions"
-_NUMBERS = ("a range of numbers", "a match of integers", "a match of numbers", _FRACTION)
-_DATES = "a range of datetimes"
-# Pairs of an index and a condition that the engines compare wrongly, with the rule.
-_REFUSALS = {
-    **{
-        ("datetime", of): "compare it with dates such as 2024-05-01, not with numbers"
-        for of in _NUMBERS
-    },
-    ("integer", _DATES): "compare it with numbers, not with dates, or index it as datetime",
-    ("float", _DATES): "compare it with numbers, not with dates, or index it as datetime",
-    ("integer", _FRACTION): "it finds no fractions; index it as float",
-}
-# The kinds of index that this package creates; a number is more often meant than a text.
-_KINDS = ("integer", "float", "datetime", "bool", "keyword")
+_LAST_LIST = re.compile(r'((?:"[^"]*"|[^"])*\[\])((?:"[^"]*"|[^"])*)')  # quotation marks keep names
 
 
 def meta_key(field: str) -> str:
@@ -133,16 +116,34 @@ def from_id(point: PointId) -> int | str:
 
 def to_qdrant(given: SearchFilter) -> models.Filter:
     """Convert a checked filter; a filter of qdrant-client is returned unchanged."""
+    return _to_qdrant(given)
+
+
+def _to_qdrant(given: Any) -> models.Filter:
     from qdrant_client import models
 
-    if isinstance(given, models.Filter):
-        return given
-    must: list[models.Condition] = []
-    must_not: list[models.Condition] = []
-    for field, condition in given.items():
-        clause, negated = _clause(field, condition)
-        (must_not if negated else must).append(clause)
-    return models.Filter(must=must or None, must_not=must_not or None)
+    match given:
+        case models.Filter():
+            return given
+        case EitherOf():
+            return models.Filter(should=[*map(_to_qdrant, given.conditions)])
+        case All():
+            return models.Filter(must=[*map(_to_qdrant, given.conditions)])
+        case Not():
+            return models.Filter(must_not=[_to_qdrant(given.condition)])
+    return _fields(given, "meta.")
+
+
+def has_condition(given: models.Filter) -> bool:
+    """True if a filter has a condition, also inside of other filters; else it may match all."""
+    from qdrant_client import models
+
+    counted = given.min_should.conditions if given.min_should else []
+    return any(
+        not isinstance(condition, models.Filter) or has_condition(condition)
+        for clause in (given.must, given.must_not, given.should, counted)
+        for condition in list_conditions(clause)
+    )
 
 
 def combine(*given: SearchFilter | None) -> models.Filter:
@@ -191,26 +192,102 @@ def has_key(key: str) -> models.Filter:
     return models.Filter(must_not=[empty])
 
 
-def _clause(field: str, given: Condition) -> tuple[models.Condition, bool]:
+def _fields(given: MetaFilter, inside: str) -> models.Filter:
+    """Convert conditions on the fields of an object; `inside` is the start of their keys."""
+    from qdrant_client import models
+
+    must: list[models.Condition] = []
+    must_not: list[models.Condition] = []
+    for field, condition in given.items():
+        clause, negated = _clause(field, condition, inside)
+        (must_not if negated else must).append(clause)
+    return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def _clause(field: str, given: Any, inside: str) -> tuple[models.Condition, bool]:
     """Convert a condition; True if it must not hold."""
     from qdrant_client import models
 
     if isinstance(given, Not):
-        clause, negated = _clause(field, given.condition)
+        clause, negated = _clause(field, given.condition, inside)
         return clause, not negated
-    keys = payload_keys(field)
     if isinstance(given, Exists):
         empty: list[models.Condition] = [
-            models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in keys
+            models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+            for key in payload_keys(field, inside)
         ]
         return empty[0] if len(empty) == 1 else models.Filter(must=empty), True
+    return _positive(field, given, inside), False
+
+
+def _positive(field: str, given: Any, inside: str) -> models.Condition:
+    """Convert a condition that is none of `Not` and `Exists`."""
+    from qdrant_client import models
+
+    keys = payload_keys(field, inside)
+    if isinstance(given, All):
+        return models.Filter(must=_parts(field, given.conditions, inside))
+    if isinstance(given, EitherOf):
+        return _any_of(_parts(field, given.conditions, inside))
+    if isinstance(given, Text):
+        words = [_any_of(_words(keys, word)) for word in split_words(given.words)]
+        return words[0] if len(words) == 1 else models.Filter(must=words)
+    if isinstance(given, Mapping):
+        return _any_of([each for key in keys for each in _objects(key, given)])
+    return _any_of([each for key in keys for each in _values(key, field, given)])
+
+
+def _parts(field: str, given: Sequence[Any], inside: str) -> list[models.Condition]:
+    """Convert conditions on one field."""
+    from qdrant_client import models
+
+    parts = [_clause(field, condition, inside) for condition in given]
+    return [models.Filter(must_not=[clause]) if negated else clause for clause, negated in parts]
+
+
+def _any_of(found: list[models.Condition]) -> models.Condition:
+    from qdrant_client import models
+
+    return found[0] if len(found) == 1 else models.Filter(should=found)
+
+
+def _words(keys: Sequence[str], word: str) -> list[models.Condition]:
+    """Return a condition for each key: an index has the words of all of a field's values together.
+
+    So a condition on several words would be met by another list with an index than without one.
+    """
+    from qdrant_client import models
+
+    return [models.FieldCondition(key=key, match=models.MatchText(text=word)) for key in keys]
+
+
+def _objects(key: str, given: MetaFilter) -> Iterator[models.Condition]:
+    """Yield the conditions on the objects in the list at a key, and on the object there."""
+    yield _nested(f"{key}[]", given, "")
+    if (last := _LAST_LIST.fullmatch(key)) is None:
+        yield _fields(given, f"{key}.")
+    else:  # one object of each item of a list
+        yield _nested(last[1], given, f"{last[2]}.".removeprefix("."))
+
+
+def _nested(items: str, given: MetaFilter, inside: str) -> models.NestedCondition:
+    from qdrant_client import models
+
+    nested = models.Nested(key=items, filter=_fields(given, inside))
+    return models.NestedCondition(nested=nested)
+
+
+def _values(key: str, field: str, given: Any) -> Sequence[models.Condition]:
+    """Return the conditions of values, a range or a place."""
+    from qdrant_client import models
+
     if isinstance(given, Range):
-        span = _range(given)
-        found: list[models.Condition] = [models.FieldCondition(key=k, range=span) for k in keys]
-    else:
-        values = list_values(field, given)
-        found = [each for key in keys for each in _alternatives(key, values)]
-    return found[0] if len(found) == 1 else models.Filter(should=found), False
+        return [models.FieldCondition(key=key, range=_range(given))]
+    if isinstance(given, GeoRadius):
+        center = models.GeoPoint(lat=given.lat, lon=given.lon)
+        circle = models.GeoRadius(center=center, radius=given.radius_m)
+        return [models.FieldCondition(key=key, geo_radius=circle)]
+    return _alternatives(key, list_values(field, given))
 
 
 def _alternatives(key: str, values: Sequence[Plain]) -> list[models.Condition]:
@@ -249,199 +326,6 @@ def _range(given: Range) -> models.Range | models.DatetimeRange:
     }
     is_numeric = all(isinstance(bound, float) for bound in bounds.values())
     return models.Range(**bounds) if is_numeric else models.DatetimeRange(**bounds)
-
-
-# ---- advice on payload indexes -------------------------------------------------------------
-
-
-def filter_keys(given: models.Filter) -> Sequence[str]:
-    """Return the payload keys of a filter."""
-    return list(dict.fromkeys(need.key for need in _needs(given, "")))
-
-
-def index_refusal(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> str | None:
-    """Return the reason why an index would compare the values of a filter wrongly, else None.
-
-    Args:
-        given: The filter.
-        indexes: See `index_advice`.
-    """
-    for need in _needs(given, ""):
-        kind = index_kind(indexes, need.key)
-        rule = _REFUSALS.get((kind or "", need.purpose))
-        if rule is not None:
-            return f"the field '{_field_of(need.key)}' has a payload index of kind {kind}: {rule}"
-    return None
-
-
-def index_advice(given: models.Filter, indexes: Mapping[str, PayloadIndex]) -> list[str]:
-    """Return a warning for each field of a filter that no payload index serves.
-
-    Every alternative needs an index: with an integer index, "7" or 7 took as long as 7 without one
-    (28 and 24 ms; 0.06 ms for 7 alone; Edge 0.9, 30,000 points).
-
-    Args:
-        given: The filter.
-        indexes: The kind of each payload key's index, such as `{"meta.year": "integer"}`.
-
-    Returns:
-        Sentences in the filter's order. Without indexes, one for each field of the filter.
-    """
-    by_key: dict[str, list[_Need]] = {}
-    for need in _needs(given, ""):
-        by_key.setdefault(canonical_key(need.key), []).append(need)
-    advice = {key: _advice(needs, index_kind(indexes, key)) for key, needs in by_key.items()}
-    return [
-        sentence
-        for key, sentence in advice.items()
-        if sentence and not (key != (plain := outside_lists(key)) and advice.get(plain))
-    ]
-
-
-def first_unindexed(
-    given: models.Filter, indexes: Mapping[str, PayloadIndex]
-) -> tuple[str, Sequence[str]] | None:
-    """Return the first key of a filter that no payload index serves, and the kinds that would.
-
-    Args:
-        given: The filter.
-        indexes: See `index_advice`.
-    """
-    needs = [*_needs(given, "")]
-    for need in needs:
-        if not need.is_served_by(index_kind(indexes, need.key)):
-            alike = [other.kinds for other in needs if other.key == need.key]
-            kinds = [kind for each in alike for kind in (("keyword",) if each is None else each)]
-            return need.key, kinds
-    return None
-
-
-def unindexed_step(collection: str, key: str, kinds: Sequence[str], dsn: str | None) -> str:
-    """Return the step that gives a payload key its index, for messages.
-
-    Args:
-        collection: The collection's name.
-        key: The key of a filter.
-        kinds: Kinds of index that serve it, in any form that a server reports.
-        dsn: The path or URL of the store.
-    """
-    kind = next((kind for kind in _KINDS if kind in kinds), None)
-    if not key.startswith("meta.") or kind is None:
-        return "filter by a field of meta that has an index"
-    word = f"{_field_of(key)}={kind}"
-    command = advised_command("index", "add", word, collection=collection, store=dsn)
-    return f"add the index with {command}"
-
-
-def _field_of(key: str) -> str:
-    """Return the `meta` field of a payload key; its dots go through lists, too."""
-    return outside_lists(key).removeprefix("meta.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Need:
-    """The purpose of a condition on a key, and the kinds of index that serve it; None for any."""
-
-    key: str
-    purpose: str
-    kinds: tuple[str, ...] | None
-
-    def is_served_by(self, kind: str | None) -> bool:
-        alike = "keyword" if kind == "tenant" else kind  # one index, apart from its segments
-        return kind is not None and (self.kinds is None or alike in self.kinds)
-
-
-def _advice(needs: Sequence[_Need], kind: str | None) -> str | None:
-    """Return a warning for one key, None if its index serves all needs.
-
-    It names the strictest need, whose index serves the others, too. `--filter year=2001` has no
-    such need: it matches a string or a number, and an index of the wrong kind finds nothing.
-    """
-    unserved = [need for need in needs if not need.is_served_by(kind)]
-    if not unserved:
-        return None
-    choosy = [need for need in unserved if need.kinds] or unserved[:1]
-    wanted = [{*(need.kinds or ())} for need in choosy]
-    strictest = next(
-        (i for i, kinds in enumerate(wanted) if all(map(kinds.issubset, wanted))), None
-    )
-    name = f"the filter's field '{needs[0].key}'"
-    if strictest is None:
-        *others, last = dict.fromkeys(each for need in needs for each in need.kinds or ())
-        advice = f"index it as the type of its values: {', '.join(others)} or {last}"
-    elif choosy[strictest].kinds == ():
-        purpose = choosy[strictest].purpose
-        return f"{name}: no payload index serves {purpose}, so every passage is scanned"
-    else:
-        kinds = " or ".join(choosy[strictest].kinds or ["any kind"])
-        advice = f"{choosy[strictest].purpose} needs {kinds}"
-    if kind is None:
-        return f"{name} has no payload index ({advice}): every passage is scanned"
-    return f"{name} has a payload index of kind {kind} ({advice}): every passage is scanned"
-
-
-def _needs(given: models.Filter, prefix: str) -> Iterator[_Need]:
-    """Yield the needs of each condition; `prefix` is the path of a nested object."""
-    counted = given.min_should.conditions if given.min_should else []
-    for clause in (given.must, given.must_not, given.should, counted):
-        for condition in list_conditions(clause):
-            yield from _needs_of(condition, prefix)
-
-
-def _needs_of(given: models.Condition, prefix: str) -> Iterator[_Need]:
-    from qdrant_client import models
-
-    if isinstance(given, models.Filter):
-        yield from _needs(given, prefix)
-    elif isinstance(given, models.NestedCondition):
-        inner = f"{prefix}{given.nested.key.removesuffix('[]')}[]."
-        yield from _needs(given.nested.filter, inner)
-    elif isinstance(given, models.FieldCondition):
-        for purpose, kinds in _field_needs(given):
-            yield _Need(prefix + given.key, purpose, kinds)
-    elif isinstance(given, models.IsEmptyCondition):
-        yield _Need(prefix + given.is_empty.key, "a check for empty values", None)
-    elif isinstance(given, models.IsNullCondition):
-        yield _Need(prefix + given.is_null.key, "a check for null", None)
-
-
-def _field_needs(given: models.FieldCondition) -> Iterator[tuple[str, tuple[str, ...] | None]]:
-    from qdrant_client import models
-
-    if given.match is not None:
-        yield _match_need(given.match)
-    if isinstance(given.range, models.DatetimeRange):
-        yield _DATES, ("datetime",)
-    elif given.range is not None:
-        yield _range_need(given.range)
-    if given.geo_bounding_box or given.geo_radius or given.geo_polygon:
-        yield "a geo condition", ("geo",)
-    if given.values_count is not None:
-        yield "a count of values", ()
-    if given.is_empty is not None or given.is_null is not None:
-        yield "a check for empty values", None
-
-
-def _range_need(given: models.Range) -> tuple[str, tuple[str, ...]]:
-    if given.gte is None or given.gte != given.lte:
-        return "a range of numbers", ("integer", "float")
-    if given.gte.is_integer():
-        return "a match of numbers", ("integer", "float")
-    return _FRACTION, ("float",)
-
-
-def _match_need(match: models.Match) -> tuple[str, tuple[str, ...]]:
-    """Return the need by the type of `value`, or of the first of `any` or `except`."""
-    values = [getattr(match, name) for name in ("value", "any", "except_") if hasattr(match, name)]
-    if not values:
-        inside = type(match).__name__ in ("MatchPrefix", "MatchSubstring")
-        return "a text match", ("keyword",) if inside else ("text",)
-    first = values[0][0] if isinstance(values[0], list) and values[0] else values[0]
-    if isinstance(first, bool):
-        return "a match of booleans", ("bool",)
-    if isinstance(first, int):
-        return "a match of integers", ("integer",)
-    return "a match of strings", ("keyword",)
 
 
 def list_conditions(

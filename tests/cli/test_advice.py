@@ -537,7 +537,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "strict mode without the index": Case(
-        ("stores.filters:unindexed_step",),
+        ("stores.filter_indexes:unindexed_step",),
         _after(_restrict, _failure("search", "london", "--filter", "year>=2001")),
         _filtered,
         engine="loopback",

@@ -10,7 +10,8 @@ import pytest
 from msmarco_qdrant.cli.filters import parse_filters
 from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.filters import Condition, Exists, Not, Range, Scalar, check_filter
-from msmarco_qdrant.stores.filters import index_advice, meta_key, to_qdrant
+from msmarco_qdrant.stores.filter_indexes import index_advice
+from msmarco_qdrant.stores.filters import meta_key, to_qdrant
 
 IN_BERLIN = datetime(2024, 5, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
 

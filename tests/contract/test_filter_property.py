@@ -6,7 +6,9 @@ What is not drawn here is in the table of differences in `docs/filters.md`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -22,7 +24,19 @@ from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.core.meta_values import plain_meta
 from msmarco_qdrant.core.search_types import PointQuery
-from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range, check_filter
+from msmarco_qdrant.errors import UsageError
+from msmarco_qdrant.filters import (
+    All,
+    Exists,
+    GeoRadius,
+    Not,
+    Range,
+    SearchFilter,
+    Text,
+    check_filter,
+    needs_field,
+)
+from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.stores import Collection
 from tests.contract.test_store import make_batch, make_spec
 from tests.engines import ENGINES, new_store
@@ -44,6 +58,13 @@ MOMENTS: Mapping[str, datetime] = {
     "9999-12-31": datetime(9999, 12, 31),
 }
 """The moment of each string that is one."""
+WORDS = ("sea music", "Music of the SEA!", "the sea-side", "Größe", "e\u0301t\u00e9 x_y", "हिन्दी")
+PLACES = (
+    *({"lat": 52.52, "lon": 13.405}, {"lat": 48.86, "lon": 2.35}, {"lat": -33, "lon": 151.2}),
+    *({"lat": 0.0, "lon": 179.9}, {"lat": 0, "lon": -179.9}),
+    *({"lat": "1", "lon": 2}, {"lat": True, "lon": 2}, {"lat": 52.52}, {"latitude": 1, "lon": 2}),
+)
+"""Places, and values that are none. At the poles an index differs."""
 OTHERS = ("", "en", "1", "True", "20240501", "2024-05", "2024-05-01T12:30Z", "12:30:00", "soon")
 
 
@@ -65,7 +86,7 @@ def _quoted(name: str) -> str:
 # ---- what is drawn ---------------------------------------------------------------------------
 
 _SCALARS = st.sampled_from(
-    [*MOMENTS, *OTHERS, 0, 1, 2, -1, 2024, 2**53, 0.0, 1.0, 0.5, -1.5, 1e300, True, False]
+    [*MOMENTS, *OTHERS, *WORDS, 0, 1, 2, -1, 2024, 2**53, 0.0, 1.0, 0.5, -1.5, 1e300, True, False]
 )
 _PYTHON = st.sampled_from(
     [
@@ -74,7 +95,7 @@ _PYTHON = st.sampled_from(
     ]
 )
 _VALUES = st.recursive(
-    _SCALARS | _PYTHON | st.none(),
+    _SCALARS | _PYTHON | st.none() | st.sampled_from(PLACES),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
@@ -85,8 +106,41 @@ _VALUES = st.recursive(
 _METAS = st.dictionaries(st.sampled_from(NAMES), _VALUES, max_size=4)
 _PLACES = st.sampled_from(["", "", "", "", "[]", "[0]", "[1]", "[][]"])
 _PATHS = st.lists(st.tuples(st.sampled_from(NAMES), _PLACES), min_size=1, max_size=3).map(
-    lambda steps: Path(tuple(steps))
+    lambda steps: remembered(Path(tuple(steps)))
 )
+PATHS: dict[str, Path] = {}
+"""The drawn paths by the field that a user writes."""
+
+
+def remembered(path: Path) -> Path:
+    """Note a path, for the plain evaluation of its field."""
+    return PATHS.setdefault(str(path), path)
+
+
+def _circle(center: Mapping[str, Any], radius_m: float) -> GeoRadius:
+    return GeoRadius(lat=center["lat"], lon=center["lon"], radius_m=radius_m)
+
+
+def _combined(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several = st.lists(inner, min_size=1, max_size=3)
+    return several.map(Either) | several.map(All)
+
+
+@st.composite
+def _objects(draw: st.DrawFn, inner: st.SearchStrategy[Any]) -> Mapping[str, Any]:
+    """Conditions on an object, one of which needs its field."""
+    drawn = draw(st.lists(st.tuples(_PATHS, inner), min_size=1, max_size=2))
+    needed = draw(st.tuples(_PATHS, inner.filter(needs_field)))
+    return {str(path): condition for path, condition in (*drawn, needed)}
+
+
+def _is_valid(given: Any) -> bool:
+    """False for what is refused: too deep, too many dots, a number after `[]`."""
+    try:
+        check_filter(given)
+    except UsageError:
+        return False
+    return True
 
 
 def _ranges(bounds: st.SearchStrategy[Any]) -> st.SearchStrategy[Range]:
@@ -104,28 +158,81 @@ _CONDITIONS = st.recursive(
     | _ranges(
         st.sampled_from([date(2024, 5, 1), date(2024, 5, 2), NOON, NOON.replace(tzinfo=BERLIN)])
     )
-    | st.just(Exists()),
-    lambda inner: inner.map(Not),
-    max_leaves=2,
+    | st.just(Exists())
+    | st.sampled_from([*WORDS[3:], "sea", "SEA music", "größe", "x", "side,sea"]).map(Text)
+    | st.builds(_circle, st.sampled_from(PLACES[:5]), st.sampled_from([1, 5e4, 1e6, 1.7e7, 1e8])),
+    lambda inner: inner.map(Not) | _combined(inner) | _objects(inner),
+    max_leaves=4,
 )
-_FILTERS = st.lists(st.tuples(_PATHS, _CONDITIONS), min_size=1, max_size=3)
+
+
+_FIELDS = st.lists(st.tuples(_PATHS, _CONDITIONS), min_size=1, max_size=3).map(
+    lambda fields: {str(path): condition for path, condition in fields}
+)
+_FILTERS = st.recursive(
+    _FIELDS, lambda inner: inner.map(Not) | _combined(inner), max_leaves=3
+).filter(_is_valid)
 
 
 # ---- plain Python ----------------------------------------------------------------------------
 
 
-def holds(meta: Any, path: Path, condition: Any) -> bool:
-    """True if a passage meets a condition."""
-    if isinstance(condition, Not):
-        return not holds(meta, path, condition.condition)
-    found = [*_walk(meta, path.steps)]
+def matches(meta: Any, given: Any) -> bool:
+    """True if a passage, or an object in it, meets a filter."""
+    if isinstance(given, Not | Either | All):
+        return _combines(given, lambda part: matches(meta, part))
+    return all(holds(meta, path, condition) for path, condition in given.items())
+
+
+def _combines(given: Not | Either | All, check: Callable[[Any], bool]) -> bool:
+    if isinstance(given, Not):
+        return not check(given.condition)
+    return (any if isinstance(given, Either) else all)(map(check, given.conditions))
+
+
+def holds(meta: Any, path: str, condition: Any) -> bool:
+    """True if a passage, or an object in it, meets a condition."""
+    if isinstance(condition, Not | Either | All):
+        return _combines(condition, lambda part: holds(meta, path, part))
+    found = [*_walk(meta, PATHS[path].steps)]
     if isinstance(condition, Exists):
         return any(value is not None and value != [] for value in found)
     values = [item for value in found for item in (value if isinstance(value, list) else [value])]
+    if isinstance(condition, Text):
+        has = {word for value in values if isinstance(value, str) for word in _words(value)}
+        return has.issuperset(_words(condition.words))
+    return any(_meets(value, condition) for value in values)
+
+
+def _meets(value: Any, condition: Any) -> bool:
+    """True if one value meets a condition."""
+    if isinstance(condition, Mapping):
+        return isinstance(value, dict) and matches(value, condition)
+    if isinstance(condition, GeoRadius):
+        return isinstance(value, dict) and _is_near(value, condition)
     if isinstance(condition, Range):
-        return any(_between(value, condition) for value in values)
+        return _between(value, condition)
     asked = [*condition] if isinstance(condition, list | set) else [condition]
-    return any(_same(value, one) for value in values for one in asked)
+    return any(_same(value, one) for one in asked)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def _is_near(stored: Mapping[str, Any], circle: GeoRadius) -> bool:
+    lat: Any = stored.get("lat")
+    lon: Any = stored.get("lon")
+    if type(lat) not in (int, float) or type(lon) not in (int, float):
+        return False
+    a, b = _direction(lat, lon), _direction(circle.lat, circle.lon)
+    angle = math.atan2(math.dist((0, 0, 0), np.cross(a, b)), float(np.dot(a, b)))
+    return angle * 6_371_008.8 < circle.radius_m
+
+
+def _direction(lat: float, lon: float) -> tuple[float, float, float]:
+    lat, lon = math.radians(lat), math.radians(lon)
+    return math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)
 
 
 def _walk(value: Any, steps: Sequence[tuple[str, str]]) -> Iterator[Any]:
@@ -190,7 +297,16 @@ def _between(stored: Any, bounds: Range) -> bool:
 @pytest.fixture(scope="module")
 def collections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Collection]]:
     """A collection of each engine; indexes of these two kinds change no answer."""
-    kinds: Mapping[str, PayloadIndex] = {"a": "keyword", "b": "bool", "a.b": "keyword"}
+    kinds: Mapping[str, PayloadIndex] = {
+        "a": "keyword",
+        "b": "bool",
+        "a.b": "keyword",
+        "b.a": "tenant",
+        "x y": "text",
+        "a.x y": "text",
+        "größe": "geo",
+        "a.größe": "geo",
+    }
     indexes = {key: kind for field, kind in kinds.items() for key in payload_keys(field)}
     with ExitStack() as stack:
         made = {}
@@ -207,30 +323,19 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[st
 def agree(
     collections: Mapping[str, Collection],
     metas: Sequence[Mapping[str, Any]],
-    drawn: Sequence[Sequence[tuple[Path, Any]]],
+    wanted: Sequence[SearchFilter],
 ) -> None:
-    """Compare each engine's answers with those of `holds`, for each filter."""
+    """Compare each engine's answers with those of `matches`, for each filter."""
     plain = [plain_meta(meta) for meta in metas]
     batch = make_batch([*range(PASSAGES)], [[1.0, 0, 0, 0]] * PASSAGES)
     batch = replace(batch, payloads=[{"meta": meta, "seq": 1} for meta in plain])
-    wanted: list[MetaFilter] = [{str(path): c for path, c in fields} for fields in drawn]
-    expected = [
-        {n for n, meta in enumerate(plain) if all(holds(meta, p, c) for p, c in _unique(fields))}
-        for fields in drawn
-    ]
-    for one in wanted:
-        check_filter(one)
+    expected = [{n for n, meta in enumerate(plain) if matches(meta, one)} for one in wanted]
     for engine, collection in collections.items():
         collection.upsert(batch)
         queries = [PointQuery(None, 2 * PASSAGES, meta_filter=one, fields=()) for one in wanted]
         for one, points, pids in zip(wanted, collection.query(queries), expected, strict=True):
             found = {point.id for point in points}
             assert pids == found, f"{engine}: {one} over {json.dumps(plain)}"
-
-
-def _unique(fields: Sequence[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
-    """The last condition of each field, as in a dictionary."""
-    return [*{str(path): (path, condition) for path, condition in fields}.values()]
 
 
 _DRAWN_METAS = st.lists(_METAS, min_size=PASSAGES, max_size=PASSAGES)

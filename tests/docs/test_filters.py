@@ -14,7 +14,8 @@ from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.core.field_path import payload_keys
 from msmarco_qdrant.filters import Exists, Not, Range, check_filter
 from msmarco_qdrant.service.http.schemas_search import SearchIn
-from msmarco_qdrant.stores.filters import index_advice, index_refusal, to_qdrant
+from msmarco_qdrant.stores.filter_indexes import index_advice, index_refusal
+from msmarco_qdrant.stores.filters import to_qdrant
 from tests.docs.pages import blocks, output_after, page, rows
 
 TEXT = page("filters.md")

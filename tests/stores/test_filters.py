@@ -15,13 +15,8 @@ from msmarco_qdrant.core.collection_types import PayloadIndex
 from msmarco_qdrant.errors import UnsupportedError, UsageError
 from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
 from msmarco_qdrant.stores.edge.filters import edge_filter
-from msmarco_qdrant.stores.filters import (
-    canonical_key,
-    index_advice,
-    index_kind,
-    meta_key,
-    to_qdrant,
-)
+from msmarco_qdrant.stores.filter_indexes import index_advice
+from msmarco_qdrant.stores.filters import canonical_key, index_kind, meta_key, to_qdrant
 
 KEY = "meta.x"
 EMPTY = models.IsEmptyCondition(is_empty=models.PayloadField(key=KEY))

@@ -19,7 +19,7 @@ from msmarco_qdrant.core.limits import NO_LIMITS, RequestLimits, at_most, exact_
 from msmarco_qdrant.core.search_types import PointQuery, ScoredPoint, SearchEffort
 from msmarco_qdrant.errors import SchemaError, StoreError, UsageError
 from msmarco_qdrant.stores.error_mapping import is_limit_error, missing_index
-from msmarco_qdrant.stores.filters import unindexed_step
+from msmarco_qdrant.stores.filter_indexes import unindexed_step
 from msmarco_qdrant.stores.names import base_name
 
 _log = logging.getLogger(__name__)
