@@ -62,7 +62,16 @@ if TYPE_CHECKING:
     )
     from msmarco_qdrant.encoding.catalog import PUBLISHED_MODELS, PublishedModel
     from msmarco_qdrant.errors import MsmarcoQdrantError
-    from msmarco_qdrant.filters import Exists, MetaFilter, Not, Range
+    from msmarco_qdrant.filters import (
+        All,
+        Any,
+        Exists,
+        GeoRadius,
+        MetaFilter,
+        Not,
+        Range,
+        Text,
+    )
     from msmarco_qdrant.ingest.api import ingest_passages
     from msmarco_qdrant.migrate.indexes import add_index, list_indexes, remove_index
     from msmarco_qdrant.migrate.runner import migrate_collection, migration_status
@@ -103,7 +112,7 @@ _MODULES = {
     "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
     "encoding.catalog": "PUBLISHED_MODELS PublishedModel",
     "errors": "MsmarcoQdrantError",
-    "filters": "Exists MetaFilter Not Range",
+    "filters": "All Any Exists GeoRadius MetaFilter Not Range Text",
     "ingest.api": "ingest_passages",
     "migrate.indexes": "add_index list_indexes remove_index",
     "migrate.runner": "migrate_collection migration_status",
@@ -119,6 +128,8 @@ _MODULES = {
 
 __all__ = [
     "PUBLISHED_MODELS",
+    "All",
+    "Any",
     "AsyncSearchClient",
     "BackupReport",
     "Bm25Settings",
@@ -132,6 +143,7 @@ __all__ = [
     "Exists",
     "Facet",
     "Fusion",
+    "GeoRadius",
     "Hit",
     "Hits",
     "IngestReport",
@@ -155,6 +167,7 @@ __all__ = [
     "SourcePreview",
     "StorageSettings",
     "Store",
+    "Text",
     "UpsertReport",
     "VectorShards",
     "__version__",

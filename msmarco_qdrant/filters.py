@@ -217,7 +217,7 @@ Condition: TypeAlias = (
     | Not
     | Any
     | All
-    | Mapping[str, "Condition"]
+    | Mapping[str, typing.Any]
 )
 """A value, several values of which any may match, one of the classes above, or the conditions on
 the fields of one object."""

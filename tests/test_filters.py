@@ -21,14 +21,19 @@ from qdrant_client import models
 
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import (
+    All,
     Exists,
+    GeoRadius,
     MetaFilter,
     Not,
     Range,
+    Text,
     check_filter,
     list_values,
+    split_words,
     to_utc,
 )
+from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.search.options import SearchOptions
 
 NOON = datetime(2024, 5, 1, 12)
@@ -53,6 +58,11 @@ class Color(Enum):
         {"": 1, "a b": 1, "größe": "ß", "list[].x": 2**63 - 1},
         UserDict({"lang": "en"}),
         models.Filter(must=models.HasIdCondition(has_id=[1])),
+        Either([{"lang": "en"}, All([{"year": 1}, Not({"tags": "draft"})]), models.Filter()]),
+        {"year": Either([Range(lt=1), 7, ["a", 1]]), "tags": All(["sea", Not("draft"), Exists()])},
+        {"title": Text("sea music"), "place": GeoRadius(lat=-90, lon=180, radius_m=0.1)},
+        {"authors": {"name": "Ada", "born": Not(Range(lt=1900)), "books": {"title": Text("x")}}},
+        {"authors": Not({"name": Either(["Ada", Range(gt=1)])}), "a[0].b[]": {"c": 1}},
     ],
 )
 def test_filters_that_pass(given: Any) -> None:
@@ -63,7 +73,7 @@ def test_filters_that_pass(given: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(None, [], math.nan, -math.inf, 2**63, -(2**63) - 1, {"a": 1}, set(), b"\xff", "\ud800"),
+        *(None, [], math.nan, -math.inf, 2**63, -(2**63) - 1, set(), b"\xff", "\ud800"),
         *(["en", None], ["en", b"\xff"], [["en"]], [Range(gt=1)], Exists, object(), np.nan, 1j),
         *(iter(["en"]), np.zeros((1, 1)), Decimal("NaN")),
     ],
@@ -193,7 +203,8 @@ def test_hints_can_be_read_at_run_time() -> None:
     """Tools that generate forms or documents evaluate type hints."""
     hints = get_type_hints(SearchOptions)
     assert SearchOptions.__annotations__.keys() == hints.keys()
-    assert {type(None), Any, MetaFilter} == {*get_args(hints["meta_filter"])}
+    combined = {All, Either, Not}
+    assert {type(None), Any, MetaFilter} | combined == {*get_args(hints["meta_filter"])}
     assert (str | None) == hints["group_by"]
     assert {Exists, Not, Range} < {*get_args(get_type_hints(Not)["condition"])}
 
@@ -207,3 +218,79 @@ def test_filters_import_no_engine() -> None:
         "assert not {'qdrant_client', 'qdrant_edge', 'numpy'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+_CENTER = {"lat": 0, "lon": 0, "radius_m": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "reason"),
+    [
+        (Text, {"words": ""}, "a Text must be a string with a letter or digit, got ''"),
+        (Text, {"words": " -- "}, "a letter or digit, got ' -- '"),
+        (Text, {"words": ["sea"]}, r"must be a string with a letter or digit, got \['sea'\]"),
+        (GeoRadius, {**_CENTER, "lat": 91}, "lat of a GeoRadius must be -90 to 90, got 91"),
+        (GeoRadius, {**_CENTER, "lon": -181}, "lon .* must be -180 to 180, got -181"),
+        (GeoRadius, {**_CENTER, "lat": "1"}, "lat of .* must be -90 to 90, got '1'"),
+        (GeoRadius, {**_CENTER, "lat": True}, "must be -90 to 90, got True"),
+        (GeoRadius, {**_CENTER, "radius_m": 0}, "radius_m .* must be more than 0, got 0"),
+        (GeoRadius, {**_CENTER, "radius_m": math.inf}, "must be more than 0, got inf"),
+        (Either, {"conditions": []}, r"Any must have a condition or filter, got \[\]"),
+        (Either, {"conditions": {"a": 1}}, "Any must be a list of conditions or filters, got {"),
+        (All, {"conditions": "lang"}, "All must be a list of .*, got 'lang'"),
+        (All, {"conditions": Not("x")}, "All must be a list of conditions or filters, got Not"),
+    ],
+)
+def test_invalid_conditions(kind: Any, arguments: dict[str, Any], reason: str) -> None:
+    """When they are made: the rule, then the value."""
+    with pytest.raises(UsageError, match=reason):
+        kind(**arguments)
+
+
+def _nested(depth: int) -> Any:
+    return Not(_nested(depth - 1)) if depth else {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (Either([{"lang": "en"}, {}]), "a filter in Any must have a condition"),
+        (Not({}), "a filter in Not must have a condition"),
+        (All([{"lang": "en"}, "de"]), "a filter must be a mapping of .*, got a str"),
+        ({"lang": All([[]])}, "filter on 'lang' must have a value"),
+        ({"lang": models.Filter()}, "on 'lang' must be a condition on its value, got a qdrant"),
+        ({"authors": {}}, "the filter on objects of 'authors' must have a condition, got {}"),
+        ({"authors": {"name": Not("Ada")}}, "that an object without the field does not meet"),
+        ({"authors": {"name": Either(["Ada", Not("Bo")])}}, "an object without the field"),
+        ({"a[][0]": {"b": 1}}, r"must not count the items of .*, got 'a\[\]\[0\]': write \[\]"),
+        ({"a.b.c.d.e": {"f.g.h.i.j": 1}}, "a field must have at most 8 dots, got 9"),
+        ({"authors": {1: 2}}, "must be a string without NUL and lone surrogates, got 1"),
+        (_nested(13), "a filter must be nested at most 12 levels deep"),
+    ],
+)
+def test_invalid_combinations(given: Any, reason: str) -> None:
+    """They are refused before an engine is asked."""
+    with pytest.raises(UsageError, match=reason):
+        check_filter(given)
+
+
+def test_a_list_is_copied() -> None:
+    """A filter does not change with the list."""
+    given = ["a", "b"]
+    made = All(given)
+    given.clear()
+    assert All(("a", "b")) == made
+    check_filter(_nested(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sea music", ["sea", "music"]),
+        ("The sea-side, 2nd_part: (x)", ["The", "sea", "side", "2nd", "part", "x"]),
+        ("हिन्दी e\u0301t\u00e9 ° —", ["हिन्दी", "e\u0301t\u00e9"]),
+    ],
+)
+def test_words(text: str, words: list[str]) -> None:
+    """Marks stay with their letters, as the engines split by scripts that Python does not know."""
+    assert words == [*split_words(text)]

@@ -32,7 +32,7 @@ PUBLIC = {
     "encoding": "Encoder EncoderOptions Reranker load_encoder load_reranker",
     "errors": "MsmarcoQdrantError UsageError SourceError StoreError IngestStoppedError",
     "evaluation": "read_qrels read_run save_run",
-    "filters": "Exists MetaFilter Not Range",
+    "filters": "All Any Exists GeoRadius MetaFilter Not Range Text",
     "migration": "CollectionPlan CollectionSpec HnswSettings PayloadIndex SPARSE_VECTOR",
     "operations": "AddPayloadIndex RemovePayloadIndex SetBm25 SetHnsw SetOptimizers SetStorage",
     "settings": "Settings load_settings",

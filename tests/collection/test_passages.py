@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qdrant_client import models
 
 from msmarco_qdrant.collection import delete
 from msmarco_qdrant.collection import passages as passages_module
@@ -42,7 +43,8 @@ from msmarco_qdrant.errors import (
     StoreNotFoundError,
     UsageError,
 )
-from msmarco_qdrant.filters import Exists, Not, SearchFilter
+from msmarco_qdrant.filters import All, Exists, Not, SearchFilter
+from msmarco_qdrant.filters import Any as Either
 from msmarco_qdrant.ingest.api import ingest_passages
 from msmarco_qdrant.search.client import SearchClient
 from msmarco_qdrant.sources.corpus import MAX_LINE_BYTES, Corpus
@@ -96,12 +98,21 @@ def test_passages_are_deleted_by_a_filter(store: Store, passages: Sequence[Passa
     }
 
 
+_KEY = models.FieldCondition(key="meta.langg", match=models.MatchValue(value="en"))
+_EMPTY = models.IsEmptyCondition(is_empty=models.PayloadField(key="meta.langg"))
+
+
 @pytest.mark.parametrize(
     "chosen",
     [
         {"pid": Not("7")},
         {"langg": Not("en")},
         {"lang": Not("de"), "langg": Not(Exists())},
+        Either([{"lang": "en"}, {"langg": "en"}]),
+        All([Not({"langg": "en", "lang": "en"})]),
+        {"lang": Not("nowhere"), "author": Not({"name": "Ada"})},
+        models.Filter(must_not=[_KEY]),
+        models.Filter(must=models.Filter(should=[models.Filter(must_not=[_KEY]), _EMPTY])),
     ],
 )
 def test_filter_on_a_field_of_no_passage_deletes_nothing(
@@ -170,8 +181,10 @@ def test_what_to_delete_is_said_once(store: Store) -> None:
     for pids, chosen in ((None, None), (["1"], {"lang": "en"})):
         with pytest.raises(UsageError, match="pass either pids or meta_filter"):
             delete_passages(store, pids, meta_filter=chosen)
-    with pytest.raises(UsageError, match="meta_filter must have a condition"):
-        delete_passages(store, meta_filter={})
+    empty: Sequence[SearchFilter] = ({}, models.Filter(), All([models.Filter(must=[])]))
+    for without in empty:
+        with pytest.raises(UsageError, match="meta_filter must have a condition"):
+            delete_passages(store, meta_filter=without)
 
 
 # ---- reading -------------------------------------------------------------------------------
