@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, TypeVar, cast
+from numbers import Integral, Real
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from msmarco_qdrant.core.meta_values import with_article
 from msmarco_qdrant.errors import UnknownArgumentError, UsageError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
+_TYPES = {bool: "True or False", int: "an integer", float: "a number", str: "a string"}
 
 
 def suggest_keywords(function: _F) -> _F:
@@ -54,21 +56,41 @@ def to_settings(kind: type[_T], value: object, name: str, plain: str | None = No
     Raises:
         UsageError: For another type, an unknown field, or as `kind` raises it.
     """
+    names = {one.name for one in fields(cast("Any", kind))}
     if isinstance(value, kind):
+        _check_types(kind, {one: getattr(value, one) for one in names}, name)
         return value
     if isinstance(value, str) and plain is not None:
         return kind(**{plain: value})
-    names = {one.name for one in fields(cast("Any", kind))}
     if isinstance(value, Mapping):
         unknown = [str(key) for key in value if key not in names]
         if unknown:
             raise UsageError(f"{name} has no field '{unknown[0]}': {_advice(unknown[0], names)}")
+        _check_types(kind, value, name)
         return kind(**value)
     text = f"a string for its {plain}, " if plain is not None else ""
     raise UsageError(
         f"{name} must be {text}a dictionary of its fields ({', '.join(sorted(names))}) or "
         f"{with_article(kind.__name__)}, got {value!r}"
     )
+
+
+def _check_types(kind: type, values: Mapping[str, object], name: str) -> None:
+    """Refuse a value of a plain type's field that has another type; `kind` checks the rest."""
+    hints = get_type_hints(kind)
+    for field, value in values.items():
+        expected = [one for one in get_args(hints[field]) or (hints[field],) if one in _TYPES]
+        is_none = value is None and type(None) in get_args(hints[field])
+        if expected and not is_none and not any(_is(one, value) for one in expected):
+            article = " or ".join(_TYPES[one] for one in expected)
+            raise UsageError(f"{field} of {name} must be {article}, got {value!r}")
+
+
+def _is(expected: type, value: object) -> bool:
+    if expected in (int, float):
+        number = Integral if expected is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, expected)
 
 
 def _unknown(function: str, given: list[str], names: set[str]) -> UnknownArgumentError:

@@ -12,6 +12,7 @@ from msmarco_qdrant.core.arguments import to_settings
 from msmarco_qdrant.core.collection_types import PointId
 from msmarco_qdrant.core.pid_set import PidSet
 from msmarco_qdrant.core.records import PrunePolicy
+from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.ingest.alias_guard import AliasGuard
 from msmarco_qdrant.sources.rejects import RejectCount
 from msmarco_qdrant.stores.foreign import ForeignPoints
@@ -29,6 +30,11 @@ def to_policy(prune: PrunePolicy | Mapping[str, Any] | float | None) -> PrunePol
         return PrunePolicy()
     if isinstance(prune, Real):
         return PrunePolicy(max_share=float(prune))
+    if not isinstance(prune, PrunePolicy | Mapping):
+        raise UsageError(
+            "prune must be True, the largest share to remove (0 to 1), a dictionary of its fields "
+            f"or a PrunePolicy, got {prune!r}"
+        )
     return to_settings(PrunePolicy, prune, "prune")
 
 

@@ -56,9 +56,10 @@ def open_store(
         StoreError: If the server is older than Qdrant 1.16, or if another server answers at the
             gRPC port that is required.
         UnsupportedError: For a directory on a system without POSIX file locks (Windows).
-        UsageError: For an invalid URL, or one with a secret.
+        UsageError: For an invalid URL, or one with a secret; or for another type of `connection`.
     """
     name = _check_dsn(dsn)
+    _check_connection(connection)
     if is_url(name):
         from msmarco_qdrant.stores.server.store import ServerStore
 
@@ -105,6 +106,7 @@ def check_creatable(dsn: str | PathLike[str], connection: Connection = DEFAULT_C
         UsageError: For an invalid URL, or for a store in memory, which ends with its handle.
     """
     name = _check_dsn(dsn)
+    _check_connection(connection)
     if is_url(name):
         parse_address(name, connection)
     elif name == _IN_MEMORY:
@@ -125,3 +127,12 @@ def _check_dsn(dsn: str | PathLike[str]) -> str:
             "(or https, grpc, grpcs), or ./NAME for a directory of that name"
         )
     return name
+
+
+def _check_connection(connection: object) -> None:
+    """Refuse another type, without its value: that may have the API key."""
+    if not isinstance(connection, Connection):
+        raise UsageError(
+            "connection must be a Connection, such as Connection(api_key=KEY), got "
+            f"{with_article(type(connection).__name__)}"
+        )

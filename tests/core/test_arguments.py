@@ -103,6 +103,17 @@ def test_settings_are_an_object_a_dictionary_or_a_string(
             ),
         ),
         (PrunePolicy, "all", None, "it must be a dictionary of its fields"),
+        (
+            StorageSettings,
+            {"on_disk": "yes"},
+            None,
+            "on_disk of it must be True or False",
+        ),
+        (StorageSettings, StorageSettings(on_disk=1), None, "on_disk of it must be True or False"),  # type: ignore[arg-type]
+        (Bm25Settings, {"k": "x"}, None, "k of it must be a number, got 'x'"),
+        (Bm25Settings, {"language": 5}, None, "language of it must be a string, got 5"),
+        (EncoderOptions, {"cached_queries": 1.5}, None, "cached_queries of it must be an integer"),
+        (EncoderOptions, {"device": 5}, None, "device of it must be a string, got 5"),
         (EncoderOptions, {"backend": "onnx"}, "device", "backend must be auto, torch, openvino"),
     ],
 )
@@ -128,6 +139,14 @@ def test_other_settings_are_refused(
 def test_prune_is_true_a_share_or_a_policy(given: Any, expected: PrunePolicy | None) -> None:
     """A share is the largest that is removed."""
     assert expected == to_policy(given)
+
+
+def test_another_prune_is_refused() -> None:
+    """With each form that is accepted."""
+    with pytest.raises(UsageError, match=r"prune must be True, the largest share .*, got 'all'"):
+        to_policy("all")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="max_share must be 0 to 1, got 2"):
+        to_policy(2)
 
 
 def test_a_device_is_enough_for_encoder_options() -> None:

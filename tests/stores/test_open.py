@@ -258,3 +258,13 @@ for call in {list(CALLS)}:
     for line in lines:
         assert ("POSIX file locks" in line) == line.startswith("UnsupportedError")
     assert not (tmp_path / "place").exists()
+
+
+@pytest.mark.parametrize("dsn", ["http://localhost:1", "directory"])
+def test_another_type_of_connection_is_refused_without_its_value(tmp_path: Path, dsn: str) -> None:
+    """It may have the API key; nothing is created."""
+    path = dsn if "//" in dsn else str(tmp_path / dsn)
+    for act in (open_store, check_creatable):
+        with pytest.raises(UsageError, match=r"must be a Connection, .*, got a dict$"):
+            act(path, connection={"api_key": HIDDEN})  # type: ignore[arg-type]
+    assert [] == [*tmp_path.iterdir()]
