@@ -5,8 +5,7 @@ query of MS MARCO dev and TREC DL 2019 and for each way of searching: are ten pa
 offset and from cursor to cursor, the single answer of a hundred? Then times a page, a cursor and a
 score threshold against Qdrant Edge's own query for the same hits, by turns, on one copied shard.
 
-With `--costless` the vectors are hashes of words instead of the model's: ties and graph are those of
-real texts, and no model is needed.
+With `--costless` the vectors are hashes of words instead of the model's: no model is needed.
 
     python benchmarks/pages.py --work DIR [--costless] [--passages N] [--queries N] [--calls N]
         [--json FILE]
@@ -86,12 +85,12 @@ def main() -> None:
 
 def load(*, costless: bool) -> Encoder:
     """The encoder; it remembers every query."""
-    from msmarco_qdrant.encoding import EncoderOptions, load_encoder
+    from msmarco_qdrant.encoding import load_encoder
     from msmarco_qdrant.testing import HashingEncoder
 
     if costless:
         return HashingEncoder(384)
-    return load_encoder(MODEL, options=EncoderOptions(query_cache=4_096))
+    return load_encoder(MODEL, cached_queries=4_096)
 
 
 def ingest(store: Path, encoder: Encoder, limit: int | None) -> None:

@@ -80,6 +80,7 @@ class PointQuery:
         fields: Payload fields to return.
         score_threshold: Omit points with a lower score; None for no threshold.
         vector: Name of the dense vector to return, None for none.
+        offset: Number of best points to skip; not with `candidates`.
     """
 
     nearest: Nearest | None
@@ -92,6 +93,7 @@ class PointQuery:
     fields: Sequence[str] = ("pid", "text", "meta")
     score_threshold: float | None = None
     vector: str | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

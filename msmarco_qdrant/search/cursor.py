@@ -12,6 +12,7 @@ import math
 from binascii import Error
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeGuard
 
 from msmarco_qdrant.errors import UsageError
@@ -48,10 +49,18 @@ def parse_cursor(text: object) -> Cursor:
     Raises:
         UsageError: For anything else.
     """
-    values = _decode(text) if isinstance(text, str) and len(text) <= _MOST else None
-    if not _is_valid(values):
+    cursor = _parse(text) if isinstance(text, str) and len(text) <= _MOST else None
+    if cursor is None:
         shown = text if not isinstance(text, str) or len(text) <= 40 else f"{text[:39]}…"
         raise UsageError(f"cursor must be the cursor of a page of hits, unchanged, got {shown!r}")
+    return cursor
+
+
+@lru_cache(maxsize=64)  # each property of a request's page parses it
+def _parse(text: str) -> Cursor | None:
+    values = _decode(text)
+    if not _is_valid(values):
+        return None
     _, position, last, search, model = values
     return Cursor(position, [(score, pid) for score, pid in last], search, model)
 

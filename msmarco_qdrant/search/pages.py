@@ -77,6 +77,15 @@ def _end_of(
     return after.last[0]
 
 
+def follows(before: Hit, request: SearchRequest) -> bool:
+    """True if a page after this hit is the page: a cursor's last hit must be at its place."""
+    after = request.after
+    if after is None:
+        return True
+    score, pid = _end_of(after, {before.pid: before.score}, request)
+    return pid == before.pid == after.last[0][1] and score == before.score
+
+
 def page_bounds(points: Sequence[ScoredPoint], request: SearchRequest) -> tuple[int, int]:
     """Return the bounds of a page in a ranking without pids.
 

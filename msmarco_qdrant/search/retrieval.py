@@ -21,7 +21,6 @@ from msmarco_qdrant.core.search_types import (
     SearchMode,
 )
 from msmarco_qdrant.search.options import SearchRequest
-from msmarco_qdrant.search.pages import cut_page, page_bounds
 from msmarco_qdrant.search.ranking import fuse
 from msmarco_qdrant.search.step import Query, Retrieve, Steps
 from msmarco_qdrant.search.ties import (
@@ -55,11 +54,15 @@ class Retriever:
     Args:
         metadata: The collection's metadata.
         foreign: Counts the points that are not passages.
+
+    Attributes:
+        metadata: As given.
+        foreign: As given.
     """
 
     def __init__(self, metadata: CollectionMetadata, foreign: ForeignPoints) -> None:
         self.metadata = metadata
-        self._foreign = foreign
+        self.foreign = foreign
 
     def retrieve(
         self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
@@ -92,84 +95,23 @@ class Retriever:
     ) -> Steps[list[list[ScoredPoint]]]:
         """Return the best points of each query, with payload fields; ties by pid."""
         if request.mode == "hybrid":
-            rankings = yield from self._rank_all(vectors, request, limit, ())
+            rankings = yield from self.rank_all(vectors, request, limit, ())
             rankings = [[*with_tied(points, limit)] for points in rankings]
             rankings = yield from with_payloads(vectors, rankings, fields)
             return [sort_by_pid(points)[:limit] for points in rankings]
         asked = min(limit + 1, request.max_limit)
-        rankings = yield from self._rank_all(vectors, request, asked, fields)
+        rankings = yield from self.rank_all(vectors, request, asked, fields)
         tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
         if tied:
             open_ = [vectors[i] for i in tied]
-            settled = yield from self._settle(open_, [rankings[i] for i in tied], request, limit)
+            settled = yield from self.settle(open_, [rankings[i] for i in tied], request, limit)
             best = [sort_by_pid(points)[:limit] for points in settled]
             whole = yield from with_payloads(open_, best, fields)
             for index, points in zip(tied, whole, strict=True):
                 rankings[index] = points
         return [sort_by_pid(points)[:limit] for points in rankings]
 
-    def retrieve_page(
-        self, vectors: Sequence[QueryVectors], request: SearchRequest
-    ) -> Steps[list[list[Hit]]]:
-        """Return the page of each query, without reranking; texts of this page alone are read."""
-        if not request.start:
-            return (yield from self.retrieve(vectors, request, request.limit))
-        end = request.end
-        while True:
-            has_foreign = self._foreign.count > 0
-            if has_foreign:  # those before the page do not count
-                found = yield from self.retrieve(vectors, request, end)
-                pages = [cut_page(hits, request) for hits in found]
-                is_whole = all(len(hits) < end for hits in found)
-            else:
-                rankings = yield from self._rank_ids(vectors, request, end)
-                pages = yield from self._read_page(vectors, rankings, request)
-                is_whole = all(len(points) < end for points in rankings)
-            is_full = request.after is None or all(len(hits) == request.limit for hits in pages)
-            if has_foreign == (self._foreign.count > 0):
-                if is_full or is_whole or end == request.max_limit:
-                    return pages
-                end = min(2 * end, request.max_limit)  # other passages were written before it
-
-    def _read_page(
-        self,
-        vectors: Sequence[QueryVectors],
-        rankings: Sequence[Sequence[ScoredPoint]],
-        request: SearchRequest,
-    ) -> Steps[list[list[Hit]]]:
-        """Return the page in each ranking of ids."""
-        bounds = [page_bounds(points, request) for points in rankings]
-        windows = [points[slice(*each)] for points, each in zip(rankings, bounds, strict=True)]
-        whole = yield from with_payloads(vectors, windows, HIT_FIELDS)
-        found = [self.to_hits(sort_by_pid(points)) for points in whole]
-        if request.after is not None:
-            return [cut_page(hits, request) for hits in found]
-        starts = [request.start - first for first, _ in bounds]
-        return [
-            hits[start : start + request.limit] for hits, start in zip(found, starts, strict=True)
-        ]
-
-    def _rank_ids(
-        self, vectors: Sequence[QueryVectors], request: SearchRequest, limit: int
-    ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the best points of each query, and those with the score of the last one.
-
-        They have no payload.
-        """
-        if request.mode == "hybrid":
-            rankings = yield from self._rank_all(vectors, request, limit, ())
-            return [[*with_tied(points, limit)] for points in rankings]
-        asked = min(limit + 1, request.max_limit)
-        rankings = yield from self._rank_all(vectors, request, asked, ())
-        tied = [i for i, points in enumerate(rankings) if is_open(points, limit, asked)]
-        if tied:
-            open_ = [vectors[i] for i in tied]
-            settled = yield from self._settle(open_, [rankings[i] for i in tied], request, limit)
-            for index, points in zip(tied, settled, strict=True):
-                rankings[index] = points
-        return [[*with_tied(points, limit)] for points in rankings]
-
-    def _settle(
+    def settle(
         self,
         vectors: Sequence[QueryVectors],
         rankings: Sequence[Sequence[ScoredPoint]],
@@ -182,7 +124,7 @@ class Retriever:
         for wider in wider_limits(limit, request.max_limit):
             if tied:
                 asked = [vectors[index] for index in tied]
-                ranked = yield from self._rank_all(asked, request, wider, ("pid",))
+                ranked = yield from self.rank_all(asked, request, wider, ("pid",))
                 for index, points in zip(tied, ranked, strict=True):
                     found[index] = complete_tie(rankings[index], points, limit)
                 tied = [
@@ -192,15 +134,25 @@ class Retriever:
                 ]
         return found
 
-    def _rank_all(
+    def rank_all(
         self,
         vectors: Sequence[QueryVectors],
         request: SearchRequest,
         limit: int,
         fields: Sequence[str],
+        *,
+        skipped: int = 0,
     ) -> Steps[list[list[ScoredPoint]]]:
-        """Return the ranking of each query, which for "hybrid" may be longer than the limit."""
-        plans = [_point_queries(one, request, limit, fields) for one in vectors]
+        """Return the ranking of each query, which for "hybrid" may be longer than the limit.
+
+        Args:
+            vectors: The vectors of each query.
+            request: The search.
+            limit: Number of best points.
+            fields: Payload fields to return.
+            skipped: Number of best points to leave out, not for "hybrid".
+        """
+        plans = [_point_queries(one, request, limit, fields, skipped) for one in vectors]
         answers = yield from self.query(plans)
         depth, least = request.depth(limit), request.first_threshold
         rankings = [self.to_ranking(each, request.mode, request.fusion, depth) for each in answers]
@@ -236,7 +188,7 @@ class Retriever:
 
     def to_hits(self, points: Sequence[ScoredPoint]) -> list[Hit]:
         """Convert points to hits, in the same order; those that are not passages are left out."""
-        passages = [(p.score, self._foreign.passage(p.id, p.payload)) for p in points]
+        passages = [(p.score, self.foreign.passage(p.id, p.payload)) for p in points]
         own = [(score, passage) for score, passage in passages if passage is not None]
         return [
             Hit(rank, passage.pid, score, passage.text, passage.meta)
@@ -248,7 +200,7 @@ class Retriever:
         problems = [(point, pid_problem(point.id, point.payload)) for point in points]
         for point, problem in problems:
             if problem is not None:
-                self._foreign.add(point.id, problem)
+                self.foreign.add(point.id, problem)
         return [point for point, problem in problems if problem is None]
 
     def to_ranking(
@@ -263,7 +215,7 @@ class Retriever:
 
 
 def _point_queries(
-    vectors: QueryVectors, request: SearchRequest, limit: int, fields: Sequence[str]
+    vectors: QueryVectors, request: SearchRequest, limit: int, fields: Sequence[str], skipped: int
 ) -> list[PointQuery]:
     """Make the engine's queries; for "hybrid", both score the union of both best lists."""
     both = tuple(nearest for nearest in (vectors.dense, vectors.bm25) if nearest is not None)
@@ -272,10 +224,11 @@ def _point_queries(
         return [
             PointQuery(
                 nearest,
-                limit,
+                limit - skipped,
                 effort,
                 request.meta_filter,
                 fields=fields,
+                offset=skipped,
                 score_threshold=_lower(request.first_threshold),
             )
             for nearest in both

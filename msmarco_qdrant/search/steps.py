@@ -34,6 +34,7 @@ from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.filters import SearchFilter
 from msmarco_qdrant.search.filter_checks import FilterChecks
 from msmarco_qdrant.search.options import SearchRequest
+from msmarco_qdrant.search.page_retrieval import PageRetriever
 from msmarco_qdrant.search.pages import (
     check_cursor,
     cut_page,
@@ -97,6 +98,7 @@ class Searcher:
         self.metadata = metadata
         self.retriever = Retriever(metadata, foreign)
         self.collection = collection
+        self._pages = PageRetriever(self.retriever)
         self._encoder = encoder
         self._filters = FilterChecks(collection, foreign.dsn, indexed=indexed)
 
@@ -169,7 +171,7 @@ class Searcher:
         if request.rerank_depth is None:
             if request.group_by is not None:
                 return (yield from self._search_groups(vectors, request, request.group_by))
-            return (yield from self.retriever.retrieve_page(vectors, request))
+            return (yield from self._pages.retrieve(vectors, request))
         found = yield from self.retriever.retrieve(vectors, request, request.first_stage_limit)
         found = yield from _rerank(queries, found, sigmoid=request.rerank_sigmoid)
         least = request.score_threshold

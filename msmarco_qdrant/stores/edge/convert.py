@@ -139,6 +139,7 @@ def query_request(query: PointQuery) -> qdrant_edge.QueryRequest:
     chosen = edge_filter(given) if (given := point_filter(query)) is not None else None
     return qdrant_edge.QueryRequest(
         limit=query.limit,
+        offset=query.offset or None,
         query=None if query.nearest is None else _nearest(query.nearest),
         prefetches=[
             qdrant_edge.Prefetch(

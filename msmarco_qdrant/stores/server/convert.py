@@ -168,6 +168,7 @@ def query_request(
             for candidate in query.candidates
         ],
         limit=query.limit,
+        offset=query.offset or None,
         with_payload=list(query.fields),
         with_vector=None if query.vector is None else [query.vector],
         filter=chosen,
