@@ -215,7 +215,11 @@ class Retriever:
 
 
 def _point_queries(
-    vectors: QueryVectors, request: SearchRequest, limit: int, fields: Sequence[str], skipped: int
+    vectors: QueryVectors,
+    request: SearchRequest,
+    limit: int,
+    fields: Sequence[str],
+    skipped: int = 0,
 ) -> list[PointQuery]:
     """Make the engine's queries; for "hybrid", both score the union of both best lists."""
     both = tuple(nearest for nearest in (vectors.dense, vectors.bm25) if nearest is not None)
