@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -13,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from msmarco_qdrant import __version__
+from msmarco_qdrant.cli.completion import complete_collections, complete_files
 from msmarco_qdrant.cli.evaluate_options import EvaluateInput, EvaluateOptions, read_input
 from msmarco_qdrant.cli.help import Command
 from msmarco_qdrant.cli.options import (
@@ -26,6 +28,7 @@ from msmarco_qdrant.cli.options import (
     settings_options,
 )
 from msmarco_qdrant.cli.output import echo, echo_text, print_json
+from msmarco_qdrant.core.json_value import to_json_value
 from msmarco_qdrant.core.search_types import SearchMode
 
 if TYPE_CHECKING:
@@ -87,6 +90,31 @@ if TYPE_CHECKING:
     help="Also measure this TREC run. The first run of all (candidates, then these, then modes) is "
     "the baseline.",
 )
+@click.option(
+    "--against",
+    metavar="NAME",
+    shell_complete=complete_collections,
+    help="Also search this collection, with its own model and defaults.",
+)
+@click.option(
+    "--against-store",
+    metavar="PATH_OR_URL",
+    shell_complete=complete_files,
+    help="The store of --against, or another one with the same collection. It gets no API key.  "
+    "[default: that of --store]",
+)
+@click.option(
+    "--exclude-self",
+    is_flag=True,
+    help="Leave out of each answer the passage whose pid is the query's qid (ArguAna, Quora).",
+)
+@click.option(
+    "--topics",
+    type=FILE,
+    metavar="FILE",
+    help="Topics of the queries (qid<TAB>topic): also print the first measure by topic.",
+)
+@click.option("--per-query", is_flag=True, help="Also print the first measure of every query.")
 @exact_option
 @click.option("--ann", is_flag=True, help="Compare the index with exact search, for several ef.")
 @click.option(
@@ -123,9 +151,10 @@ def evaluate(*, settings: Settings, **options: Any) -> None:
     with open_search_client(settings, given.model, given.reranker, bm25=bm25) as client:
         results = _Results()
         try:
-            _measure(client, given, files, results)
+            with _open_other(settings, given, client) as other:
+                _measure(client, given, files, results, other)
         finally:  # print what was measured, even if something later fails
-            _print(results, given)
+            _print(results, given, files)
         if given.report is not None:
             _write_report(given.report, client, files, results)
             _print_written(given.report, given)
@@ -142,8 +171,41 @@ class _Results:
     saved: bool = False
 
 
+@contextmanager
+def _open_other(
+    settings: Settings, given: EvaluateOptions, client: SearchClient
+) -> Iterator[SearchClient | None]:
+    """Open the other collection to search; it shares the encoder if it has the same model."""
+    if given.against_name is None:
+        yield None
+        return
+    from msmarco_qdrant.search.client import SearchClient
+    from msmarco_qdrant.stores import use_store
+
+    name = given.against or client.collection
+    if given.against_store is None and name == client.collection:
+        raise click.UsageError(f"--against must be another collection than {name}")
+    connection = replace(settings.connection, api_key=None)  # of another server
+    with use_store(given.against_store or client.store, connection) as store:
+        bm25 = {*given.modes} == {"bm25"}
+        info = store.metadata(name).encoder
+        is_same = not bm25 and info.has_same_vectors_as(client.metadata.encoder)
+        yield SearchClient.open(
+            store,
+            collection=name,
+            encoder=client.encoder if is_same else None,
+            encoder_options=settings.encoder_options,
+            reranker=client.reranker if given.reranker is not None else None,
+            bm25_only=bm25,
+        )
+
+
 def _measure(
-    client: SearchClient, given: EvaluateOptions, files: EvaluateInput, results: _Results
+    client: SearchClient,
+    given: EvaluateOptions,
+    files: EvaluateInput,
+    results: _Results,
+    other: SearchClient | None,
 ) -> None:
     """Search and measure; save each run when it is complete."""
     from msmarco_qdrant.evaluation import run_evaluation, save_run, sweep_ann
@@ -166,6 +228,7 @@ def _measure(
             on_answer=_check_pids if files.outputs else None,
             on_run=save,
             progress=True,
+            against=None if other is None else {str(given.against_name): other},
         )
     if given.tune:
         _tune(client, given, files, results)
@@ -192,6 +255,7 @@ def _tune(
         files.qrels,
         measure=given.first_measure,
         rerank=given.reranker is not None,
+        exclude_self=given.exclude_self,
         progress=True,
     )
     if given.save:
@@ -214,9 +278,9 @@ def _write_report(
     from msmarco_qdrant.runtime.atomic_file import atomic_write_text
 
     evaluation = worst = None
-    if results.evaluated is not None:
+    if results.evaluated is not None and files.plan is not None:
         evaluation = results.evaluated.evaluation
-        worst = find_worst_queries(client, results.evaluated, files.queries, files.qrels)
+        worst = find_worst_queries(client, results.evaluated, files.queries, files.plan.qrels)
     title = f"Evaluation of {client.collection}"
     page = report_html(
         title, _facts(client), evaluation=evaluation, worst=worst, sweep=results.sweep
@@ -251,16 +315,28 @@ def _command_line(context: click.Context, store: str) -> Iterator[str]:
                     yield str(value)
 
 
-def _print(results: _Results, given: EvaluateOptions) -> None:
+def _print(results: _Results, given: EvaluateOptions, files: EvaluateInput) -> None:
     if results.evaluated is None and results.sweep is None and results.tuning is None:
         return
     if given.as_json:
-        print_json(_results_json(results, given.report))
+        print_json(_results_json(results, given.report, files))
         return
-    from msmarco_qdrant.evaluation import evaluation_text, sweep_text, tuning_text
+    from msmarco_qdrant.evaluation import (
+        break_down,
+        evaluation_text,
+        queries_table,
+        sweep_text,
+        topics_text,
+        tuning_text,
+    )
 
     if results.evaluated is not None:
-        echo_text(evaluation_text(results.evaluated.evaluation))
+        evaluation = results.evaluated.evaluation
+        echo_text(evaluation_text(evaluation))
+        if files.topics is not None:
+            echo_text("\n" + topics_text(evaluation, break_down(evaluation, files.topics)))
+        if given.per_query:
+            echo_text("\n" + queries_table(evaluation, files.queries))
     if results.tuning is not None:
         echo_text(tuning_text(results.tuning))
         if results.saved:
@@ -274,13 +350,17 @@ def _print_written(path: Path, given: EvaluateOptions) -> None:
         echo(f"written: {click.format_filename(path)}", err=True)
 
 
-def _results_json(results: _Results, report: Path | None) -> dict[str, Any]:
-    from msmarco_qdrant.evaluation import evaluation_json, sweep_json, tuning_json
+def _results_json(results: _Results, report: Path | None, files: EvaluateInput) -> dict[str, Any]:
+    from msmarco_qdrant.evaluation import break_down, evaluation_json, sweep_json, tuning_json
 
+    topics = None
+    if results.evaluated is not None and files.topics is not None:
+        topics = to_json_value(break_down(results.evaluated.evaluation, files.topics))
     evaluated, sweep, tuning = results.evaluated, results.sweep, results.tuning
     return {
         "evaluation": evaluation_json(evaluated.evaluation) if evaluated else None,
         "ann": sweep_json(sweep) if sweep else None,
+        "topics": topics,
         "tuning": {**tuning_json(tuning), "saved": results.saved} if tuning else None,
         "runs": [click.format_filename(path) for path in results.runs],
         "report": click.format_filename(report) if report else None,

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _OF_JUDGMENTS = (
     *("modes", "measures", "limit", "candidates", "compare", "run", "reranker", "exact", "tune"),
-    "save",
+    *("save", "exclude_self", "topics", "per_query", "against", "against_store"),
 )
 _NOT_OF_TUNING = (
     *("modes", "fusion", "dense_weight", "rerank_depth", "limit", "candidates", "compare"),
-    *("exact", "run", "report"),
+    *("exact", "run", "report", "topics", "per_query", "against", "against_store"),
 )
 
 
@@ -50,6 +50,11 @@ class EvaluateOptions:
     ann: bool
     tune: bool
     save: bool
+    exclude_self: bool
+    topics: Path | None
+    per_query: bool
+    against: str | None
+    against_store: str | None
     model: str | None
     run: Path | None
     report: Path | None
@@ -59,6 +64,11 @@ class EvaluateOptions:
     def has_judgments(self) -> bool:
         """True if answers are measured, not only the index."""
         return self.qrels is not None or self.dataset is not None
+
+    @property
+    def against_name(self) -> str | None:
+        """The name of the other collection or store in tables; None without one."""
+        return self.against or (None if self.against_store is None else "the other store")
 
     @property
     def first_measure(self) -> str:
@@ -119,19 +129,26 @@ class EvaluateInput:
     qrels: Qrels
     plan: EvaluationPlan | None
     outputs: Mapping[str, Path]
+    topics: Mapping[str, str] | None = None
 
 
 def read_input(given: EvaluateOptions) -> EvaluateInput:
     """Read and check everything, also the files to write and the libraries of a report."""
     from msmarco_qdrant.evaluation import plan_evaluation
     from msmarco_qdrant.evaluation.runs import check_id
+    from msmarco_qdrant.evaluation.systems import system_in
+    from msmarco_qdrant.evaluation.topics import check_topics, read_topics
     from msmarco_qdrant.evaluation.tuning import check_tuning
 
     systems = given.systems()
-    outputs = run_outputs(given.run, systems)
+    others = [system_in(one, given.against_name) for one in systems if given.against_name]
+    outputs = run_outputs(given.run, [*systems, *others])
     _check_outputs(given, list(outputs.values()))
     queries, qrels = _read_queries(given)
-    runs = _read_runs(given, systems)
+    runs = _read_runs(given, [*systems, *others])
+    topics = None if given.topics is None else read_topics(given.topics)
+    if topics is not None:
+        check_topics(topics, [query.qid for query in queries if qrels.get(query.qid)])
     plan = None
     if given.tune:
         check_tuning(queries, qrels, given.first_measure)
@@ -146,13 +163,14 @@ def read_input(given: EvaluateOptions) -> EvaluateInput:
             candidates=candidates,
             others=runs,
             unjudged=bool(outputs),
+            exclude_self=given.exclude_self,
         )
         if outputs:  # refuse qids that a run cannot contain; pids are checked with each answer
             for query in queries:
                 check_id(query.qid)
     if given.report is not None:
         _check_report_libraries()
-    return EvaluateInput(queries, qrels, plan, outputs)
+    return EvaluateInput(queries, qrels, plan, outputs, topics)
 
 
 def _read_queries(given: EvaluateOptions) -> tuple[list[Query], Qrels]:

@@ -42,6 +42,13 @@ if TYPE_CHECKING:
         tuning_json,
         tuning_text,
     )
+    from msmarco_qdrant.evaluation.topics import (
+        TopicValues,
+        break_down,
+        queries_table,
+        read_topics,
+        topics_text,
+    )
     from msmarco_qdrant.evaluation.tuning import tune_search
 
 _MODULES = {
@@ -57,6 +64,7 @@ _MODULES = {
     "scoring": "evaluate_runs worst_queries",
     "systems": "System rank_run run_queries search_run",
     "tables": "evaluation_json evaluation_text sweep_json sweep_text tuning_json tuning_text",
+    "topics": "TopicValues break_down queries_table read_topics topics_text",
     "tuning": "tune_search",
 }
 
@@ -70,7 +78,9 @@ __all__ = [
     "Run",
     "SearchEvaluation",
     "System",
+    "TopicValues",
     "Tuning",
+    "break_down",
     "collect_run",
     "depth_of",
     "evaluate_runs",
@@ -82,9 +92,11 @@ __all__ = [
     "load_queries",
     "parse_measures",
     "plan_evaluation",
+    "queries_table",
     "rank_run",
     "read_qrels",
     "read_run",
+    "read_topics",
     "report_html",
     "run_evaluation",
     "run_queries",
@@ -93,6 +105,7 @@ __all__ = [
     "sweep_ann",
     "sweep_json",
     "sweep_text",
+    "topics_text",
     "tune_search",
     "tuning_json",
     "tuning_text",

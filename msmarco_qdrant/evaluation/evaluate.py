@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
@@ -35,6 +35,7 @@ from msmarco_qdrant.evaluation.systems import (
     count_missing_candidates,
     rank_run,
     search_run,
+    system_in,
     to_system,
 )
 from msmarco_qdrant.runtime.progress import with_display
@@ -58,7 +59,8 @@ class EvaluationPlan:
     """The checked input of an evaluation; made by `plan_evaluation`.
 
     `searched` are the queries to search for, `depth` is the number of hits per query, and `runs`
-    are the given runs, candidates first.
+    are the given runs, candidates first. With `exclude_self`, runs and judgments lack each query's
+    own passage.
     """
 
     queries: Collection[Query]
@@ -69,6 +71,7 @@ class EvaluationPlan:
     depth: int
     candidates: Run | None
     runs: tuple[Run, ...]
+    exclude_self: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
     candidates: Run | None = None,
     others: Sequence[Run] = (),
     unjudged: bool = False,
+    exclude_self: bool = False,
+    against: Mapping[str, SearchClient] | None = None,
     on_query: OnQuery | None = None,
     on_answer: OnAnswer | None = None,
     on_run: OnRun | None = None,
@@ -114,6 +119,9 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
         others: More runs to measure. The very first run is the baseline of all comparisons.
         unjudged: Also search for queries without judgments. They are in the runs, but do not
             count.
+        exclude_self: Leave out of each answer, run and judgment the passage whose pid is the
+            query's qid, as for data sets whose queries are passages too (ArguAna, Quora).
+        against: See `run_evaluation`.
         on_query: See `run_evaluation`.
         on_answer: See `run_evaluation`.
         on_run: See `run_evaluation`.
@@ -134,14 +142,21 @@ def evaluate_search(  # noqa: PLR0913  # all but four have defaults
         candidates=candidates,
         others=others,
         unjudged=unjudged,
+        exclude_self=exclude_self,
     )
     return run_evaluation(
-        client, plan, on_query=on_query, on_answer=on_answer, on_run=on_run, progress=progress
+        client,
+        plan,
+        against=against,
+        on_query=on_query,
+        on_answer=on_answer,
+        on_run=on_run,
+        progress=progress,
     )
 
 
 @suggest_keywords
-def plan_evaluation(
+def plan_evaluation(  # noqa: PLR0913  # all but three have defaults
     queries: Collection[Query],
     qrels: Qrels,
     systems: Sequence[System | SearchMode],
@@ -151,6 +166,7 @@ def plan_evaluation(
     candidates: Run | None = None,
     others: Sequence[Run] = (),
     unjudged: bool = False,
+    exclude_self: bool = False,
 ) -> EvaluationPlan:
     """Check the input of an evaluation, without a client: before a model is loaded.
 
@@ -163,6 +179,10 @@ def plan_evaluation(
         MissingExtraError: Without the extra `eval`.
     """
     names = parse_measures(measures)
+    if exclude_self:
+        qrels = qrels_without_self(qrels)
+        candidates = None if candidates is None else _run_without_self(candidates)
+        others = [_run_without_self(run) for run in others]
     searched_by = [to_system(one) for one in systems]
     runs = (*([] if candidates is None else [candidates]), *others)
     check_names([*(run.name for run in runs), *(system.name for system in searched_by)])
@@ -179,8 +199,26 @@ def plan_evaluation(
         depth = 1  # ranking candidates needs no depth
     limit = _check_depth(depth, names) if searched_by else 1
     for system in searched_by:
-        to_request(system.options(limit))
-    return EvaluationPlan(queries, searched, qrels, searched_by, names, limit, candidates, runs)
+        to_request(system.options(limit, more=1 if exclude_self and candidates is None else 0))
+    return EvaluationPlan(
+        queries, searched, qrels, searched_by, names, limit, candidates, runs, exclude_self
+    )
+
+
+def qrels_without_self(qrels: Qrels) -> Qrels:
+    """Return judgments without those of a query's own passage."""
+    return {
+        qid: {pid: grade for pid, grade in grades.items() if pid != qid}
+        for qid, grades in qrels.items()
+    }
+
+
+def _run_without_self(run: Run) -> Run:
+    """Return a run without each query's own passage."""
+    rankings = {
+        qid: [one for one in ranking if one[0] != qid] for qid, ranking in run.rankings.items()
+    }
+    return replace(run, rankings=rankings)
 
 
 def check_texts(queries: Iterable[Query]) -> None:
@@ -232,6 +270,7 @@ def run_evaluation(
     client: SearchClient,
     plan: EvaluationPlan,
     *,
+    against: Mapping[str, SearchClient] | None = None,
     on_query: OnQuery | None = None,
     on_answer: OnAnswer | None = None,
     on_run: OnRun | None = None,
@@ -239,11 +278,18 @@ def run_evaluation(
 ) -> SearchEvaluation:
     """Search and measure as planned; see `evaluate_search`.
 
-    `on_query` is called before each query with the system, the number of queries done and their
-    total; `on_answer` with each query and its hits; `on_run` with each complete run, before the
-    next system starts. A run that it saves survives any later failure. `progress` shows the queries
-    done on standard error: a bar in a terminal or a notebook, else lines.
+    `against` has clients on other collections or stores, by the names that tables show: each
+    system also searches those, as "dense in NAME". `on_query` is called before each query with the
+    system, the number of queries done and their total; `on_answer` with each query and its hits;
+    `on_run` with each complete run, before the next system starts. A run that it saves survives
+    any later failure. `progress` shows the queries done on standard error: a bar in a terminal or
+    a notebook, else lines.
     """
+    searches = [(client, system) for system in plan.systems]
+    for name, other in (against or {}).items():
+        searches += [(other, system_in(system, name)) for system in plan.systems]
+        _check_place(name, other, plan)
+    check_names([run.name for run in plan.runs] + [system.name for _, system in searches])
     if plan.candidates is None and plan.systems:
         _warn_shallow(plan.depth, plan.measures)
     missing = _check_coverage(client, plan)
@@ -252,19 +298,41 @@ def run_evaluation(
         if progress:
             display = EvaluationDisplay()
             on_query = with_display(stack, display, display, on_query)
-        for system in plan.systems:
+        for number, (place, system) in enumerate(searches):
             queries = _report_progress(plan.searched, system, on_query)
-            if plan.candidates is None:
-                run = search_run(client, queries, system, plan.depth, on_answer=on_answer)
-            else:
-                run = rank_run(client, queries, system, plan.candidates, on_answer=on_answer)
-                if system is plan.systems[0]:  # each system lacks the same candidates
-                    _check_missing(client.collection, run, plan.candidates)
+            run = _search(place, plan, queries, system, on_answer)
+            if plan.candidates is not None and number % len(plan.systems) == 0:
+                _check_missing(place.collection, run, plan.candidates)  # alike for each system
             runs.append(run)
             if on_run is not None:
                 on_run(run)
     evaluation = score_runs(plan.queries, plan.qrels, runs, plan.measures, runs[0].name)
     return SearchEvaluation(replace(evaluation, missing=missing), tuple(runs))
+
+
+def _search(
+    client: SearchClient,
+    plan: EvaluationPlan,
+    queries: Iterable[Query],
+    system: System,
+    on_answer: OnAnswer | None,
+) -> Run:
+    own = plan.exclude_self
+    if plan.candidates is not None:
+        return rank_run(
+            client, queries, system, plan.candidates, exclude_self=own, on_answer=on_answer
+        )
+    return search_run(client, queries, system, plan.depth, exclude_self=own, on_answer=on_answer)
+
+
+def _check_place(name: str, client: SearchClient, plan: EvaluationPlan) -> None:
+    """Check another collection to search, and warn of the relevant passages that it lacks."""
+    if not plan.systems:
+        raise UsageError(f"'{name}' needs one system or more to search it with, got none")
+    judged = select_judged({query.qid for query in plan.queries}, plan.qrels)
+    collection = client.store.collection(client.collection)
+    if missing := count_missing_relevant(collection, client.collection, judged):
+        _log.warning("'%s' lacks %s of the relevant passages", name, f"{missing:,}")
 
 
 def _check_coverage(client: SearchClient, plan: EvaluationPlan) -> int:

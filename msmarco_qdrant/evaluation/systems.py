@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, get_args
 
 from msmarco_qdrant.core.batched import in_batches
@@ -65,10 +65,18 @@ class System:
         words += ["reranked"] if self.rerank_depth is not None else []
         return " ".join(words)
 
-    def options(self, depth: int, defaults: SearchDefaults = NO_DEFAULTS) -> SearchOptions:
-        """Return the options of a search for `depth` hits, at most `rerank_depth` if reranked."""
+    def options(
+        self, depth: int, defaults: SearchDefaults = NO_DEFAULTS, *, more: int = 0
+    ) -> SearchOptions:
+        """Return the options of a search for `depth` hits, at most `rerank_depth` if reranked.
+
+        `more` hits are retrieved, and reranked, than that.
+        """
         automatic = defaults.rerank_depth or RERANK_DEPTH
         rerank_depth = automatic if self.rerank_depth == "auto" else self.rerank_depth
+        if more:
+            depth += more
+            rerank_depth = None if rerank_depth is None else rerank_depth + more
         return {
             "limit": min(depth, rerank_depth or depth),
             "mode": self.mode,
@@ -92,6 +100,11 @@ def to_system(system: System | SearchMode) -> System:
     return System(system)
 
 
+def system_in(system: System, place: str) -> System:
+    """Return the same way of searching under a name for another collection."""
+    return replace(system, label=f"{system.name} in {place}")
+
+
 def _fusion_words(given: Fusion | FusionMethod | None) -> Iterator[str]:
     """Yield the options of a fusion that are not the package's default."""
     if given is None:
@@ -113,18 +126,23 @@ def search_run(
     system: System,
     depth: int,
     *,
+    exclude_self: bool = False,
     on_answer: OnAnswer | None = None,
 ) -> Run:
     """Search for each query, for `depth` hits at most, and return the run.
 
-    `on_answer` is called with each query and its hits.
+    `exclude_self` leaves out the passage whose pid is the query's qid. `on_answer` is called with
+    each query and its hits.
 
     Raises:
         UsageError: For an invalid option, an empty query, or a repeated qid.
         StoreError: If the engine fails.
     """
-    options = system.options(depth, client.metadata.search_defaults)
-    answers = run_queries(client, queries, options)
+    defaults, more = client.metadata.search_defaults, 1 if exclude_self else 0
+    answers = run_queries(client, queries, system.options(depth, defaults, more=more))
+    if exclude_self:
+        most = system.options(depth, defaults)["limit"]
+        answers = ((query, _without_self(query, hits)[:most]) for query, hits in answers)
     return collect_run(system.name, _report_answers(answers, on_answer), _model(client, system))
 
 
@@ -134,6 +152,7 @@ def rank_run(
     system: System,
     candidates: Run,
     *,
+    exclude_self: bool = False,
     on_answer: OnAnswer | None = None,
 ) -> Run:
     """Rank the candidates of each query and return the run.
@@ -158,9 +177,15 @@ def rank_run(
                 fusion=system.fusion,
                 rerank=system.rerank_depth is not None,
             )
-            yield from zip(batch, ranked, strict=True)
+            for query, hits in zip(batch, ranked, strict=True):
+                yield query, _without_self(query, hits) if exclude_self else hits
 
     return collect_run(system.name, _report_answers(answers(), on_answer), _model(client, system))
+
+
+def _without_self(query: Query, hits: Sequence[Hit]) -> list[Hit]:
+    others = (hit for hit in hits if hit.pid != query.qid)
+    return [replace(hit, rank=rank) for rank, hit in enumerate(others, start=1)]
 
 
 def _report_answers(

@@ -23,7 +23,7 @@ from msmarco_qdrant.encoding.bm25 import Bm25Encoder
 from msmarco_qdrant.encoding.checks import encode_queries, score_pairs
 from msmarco_qdrant.errors import UsageError
 from msmarco_qdrant.evaluation.coverage import count_missing_relevant
-from msmarco_qdrant.evaluation.evaluate import check_texts
+from msmarco_qdrant.evaluation.evaluate import check_texts, qrels_without_self
 from msmarco_qdrant.evaluation.measures import (
     check_relevance_levels,
     depth_of,
@@ -114,6 +114,8 @@ def tune_search(
         MissingExtraError: Without the extra `eval`.
         StoreError: If the engine fails.
     """
+    if exclude_self:
+        qrels = qrels_without_self(qrels)
     names, cutoff = check_tuning(queries, qrels, measure)
     judged = select_judged({query.qid for query in queries}, qrels)
     count_missing_relevant(client.store.collection(client.collection), client.collection, judged)

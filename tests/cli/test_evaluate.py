@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -363,6 +364,10 @@ def test_error_is_one_line(words: str, arguments: str, status: int, message: str
         ("--queries q.tsv --ann --run a", "--run needs --qrels or --dataset"),
         ("JUDGED --rerank-depth 5", "--rerank-depth needs --reranker"),
         ("JUDGED --fusion rrf", "--fusion needs --mode hybrid"),
+        ("JUDGED --save", "--save needs --tune"),
+        ("JUDGED --tune --mode bm25", "--mode needs measured runs, not --tune"),
+        ("JUDGED --tune --ann", "pass either --tune or --ann, not both"),
+        ("--queries q.tsv --ann --per-query", "--per-query needs --qrels or --dataset"),
         ("JUDGED --mode bm25 --dense-weight 0.5", "--dense-weight needs --mode hybrid"),
         ("JUDGED --candidates c --exact", "--exact needs searches without --candidates"),
         ("JUDGED --candidates c --limit 5", "--limit needs searches without --candidates"),
@@ -467,6 +472,48 @@ def searched(*arguments: str) -> list[dict[str, Any]]:
     assert 0 == done.status
     hits: list[dict[str, Any]] = json.loads(done.out)
     return hits
+
+
+@pytest.mark.usefixtures("_sample_files")
+def test_options_are_tuned_and_saved(place: Place, tmp_path: Path) -> None:
+    """`--save` keeps them in the collection, where `info` shows them."""
+    store = str(tmp_path / "store")
+    shutil.copytree(place.store, store)
+    done = evaluate(store, "--tune", "--measures", "RR@10")
+    assert 0 == done.status
+    assert "chosen: " in done.out
+    assert "saved" not in done.out
+    saved = evaluate(store, "--tune", "--save", "--json")
+    tuning = json.loads(saved.out)["tuning"]
+    assert (True, "nDCG@10", 3) == (tuning["saved"], tuning["measure"], tuning["queries"])
+    described = json.loads(command("info", "--store", store, "--json").out)
+    defaults = described["collections"][0]["metadata"]["search_defaults"]
+    assert tuning["defaults"] == defaults
+    assert "tuned by nDCG@10 of 3 queries" == defaults["source"]
+
+
+@pytest.mark.usefixtures("_files")
+def test_topics_queries_and_another_collection_are_shown(words: str, tmp_path: Path) -> None:
+    """In tables after the measures; `--json` has the topics."""
+    Path("topics.tsv").write_text("q1\tcastles\nq2\twater\nq3\twater\n")
+    other = str(tmp_path / "store")
+    ingest_passages(PASSAGES, other, encoder=HashingEncoder(), optimize=False)
+    shown = ("--topics", "topics.tsv", "--per-query", "--against-store", other)
+    done = by_words(words, *shown, "--exclude-self")
+    assert 0 == done.status
+    assert "bm25 in the other store" in done.out
+    assert "RR@10 by topic:" in done.out
+    assert "RR@10 by query:" in done.out
+    topics = json.loads(by_words(words, *shown, "--json").out)["topics"]
+    assert [("water", 2), ("castles", 1)] == [(one["topic"], one["queries"]) for one in topics]
+
+
+@pytest.mark.usefixtures("_files")
+def test_a_collection_is_not_compared_with_itself(words: str) -> None:
+    """The message asks for another one."""
+    done = by_words(words, "--against", "msmarco")
+    assert (2, "") == (done.status, done.out)
+    assert "--against must be another collection than msmarco" in done.err
 
 
 @pytest.mark.slow
